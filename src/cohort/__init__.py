@@ -1,0 +1,40 @@
+"""Cohort trains language models with GRPO and its family.
+
+    import cohort
+    cohort.train(cohort.Recipe.load("recipes/quickstart.toml"))
+
+Names are imported on first use, so that a reward worker that needs `cohort.rewards` never pays for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Recipe", "UserError", "__version__", "objectives", "rewards", "train"]
+
+if TYPE_CHECKING:
+    from cohort import rewards
+    from cohort.algorithms import objectives
+    from cohort.recipe import Recipe
+    from cohort.train import train
+    from cohort.types import UserError
+
+_WHERE = {
+    "Recipe": ("cohort.recipe", "Recipe"),
+    "UserError": ("cohort.types", "UserError"),
+    "objectives": ("cohort.algorithms.objectives", None),
+    "rewards": ("cohort.rewards", None),
+    "train": ("cohort.train", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'cohort' has no attribute {name!r}")
+    module, attribute = _WHERE[name]
+    loaded = importlib.import_module(module)
+    value = getattr(loaded, attribute) if attribute else loaded
+    globals()[name] = value
+    return value

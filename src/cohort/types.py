@@ -1,0 +1,217 @@
+"""The types that cross borders, in the order in which data flows.
+
+prompt -> group of rollouts -> rewards -> advantages -> batch -> update -> record. Everything here is frozen: a stage
+makes a new value rather than changing one. Nothing here imports torch, so reward workers start in milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Batch",
+    "Completion",
+    "Disposition",
+    "Finish",
+    "Group",
+    "InfrastructureError",
+    "Learner",
+    "Message",
+    "Prompt",
+    "Rollout",
+    "SampleRequest",
+    "Sampler",
+    "Sampling",
+    "StepReport",
+    "UserError",
+    "content_id",
+]
+
+Message = Mapping[str, Any]  # {"role": ..., "content": ...}, as chat templates take it
+Finish = Literal["stop", "length", "tool", "error"]
+Disposition = Literal["trained", "zero_std", "truncated", "quarantined", "stale", "error"]
+
+
+class UserError(Exception):
+    """Something the person can mend. The message says what happened and what to do; it is shown without a traceback."""
+
+
+class InfrastructureError(Exception):
+    """The world failed (a server, a sandbox, a timeout). Never a reward: retried, then the group is dropped."""
+
+
+def content_id(*parts: Any) -> str:
+    """16 hex digits that depend on the content alone (JSON with sorted keys, BLAKE2b)."""
+    canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One thing to answer: plain `text` or chat `messages`, its gold `answer`, and the other columns as `tags`.
+
+    `tokens` is empty until a renderer (chat template and tokenizer) has filled it. `id` is a content hash, so the
+    same question has the same id in every run.
+    """
+
+    id: str
+    text: str | None = None
+    messages: tuple[Message, ...] | None = None
+    tokens: tuple[int, ...] = ()
+    answer: Any = None
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def make(
+        text: str | None = None,
+        messages: Sequence[Message] | None = None,
+        answer: Any = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        """A prompt whose id is derived from its question and answer. Give exactly one of `text` and `messages`."""
+        if (text is None) == (messages is None):
+            raise ValueError("a prompt has either text or messages")
+        chat = tuple(messages) if messages is not None else None
+        return Prompt(
+            id=content_id(text, chat, answer), text=text, messages=chat, answer=answer, tags=dict(tags or {})
+        )
+
+    @property
+    def question(self) -> str:
+        """What a person would call the question: the text, or the last message's content."""
+        if self.text is not None:
+            return self.text
+        assert self.messages is not None
+        return str(self.messages[-1].get("content", "")) if self.messages else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 are off."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """`count` completions of one prompt. Member i draws from `derive_seed(seed, i)`; `key` comes back with the reply."""
+
+    key: int
+    tokens: tuple[int, ...]
+    count: int
+    seed: int
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One reply of a sampler. `logprobs[t]` is the float32 log-probability of `tokens[t]` under the distribution it
+    was drawn from (temperature and truncation included); `version` names the weights that drew it.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Finish
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What the policy did for one prompt: one completion, or several turns with tool output between them.
+
+    `mask[t]` is True where the policy chose token t. Token ids are the record; `text` is a view of them.
+    """
+
+    tokens: tuple[int, ...]
+    mask: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+    version: int
+    finish: Finish
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All rollouts of one prompt with everything known about them, so that no parallel lists can fall out of step.
+
+    `scores[name][g]` is reward `name` of rollout g before weighting (NaN: does not apply). `rewards[g]` is their
+    weighted sum. `accuracy[g]` is the score that decides whether the group carries signal.
+    """
+
+    ticket: int
+    prompt: Prompt
+    rollouts: tuple[Rollout, ...]
+    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    rewards: tuple[float, ...] = ()
+    accuracy: tuple[float, ...] = ()
+    advantages: tuple[float, ...] = ()
+    disposition: Disposition | None = None
+    error: str | None = None
+
+    def with_(self, **changes: Any) -> Group:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One optimizer batch. B rollouts of P prompts; T is the longest rollout; padding is on the right.
+
+    `token_weight` is computed once from the whole batch, before it is split: the loss is always
+    `(per_token * token_weight).sum()`, so the gradient cannot depend on micro-batching.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]  # P ragged rows of prompt tokens
+    group: torch.Tensor  # [B] long: which prompt each rollout belongs to
+    tokens: torch.Tensor  # [B, T] long: rollout tokens
+    lengths: torch.Tensor  # [B] long
+    mask: torch.Tensor  # [B, T] bool: tokens the policy chose
+    sampler_logprobs: torch.Tensor  # [B, T] float32
+    advantages: torch.Tensor  # [B, T] float32
+    token_weight: torch.Tensor  # [B, T] float32
+    old_logprobs: torch.Tensor | None = (
+        None  # [B, T] float32; None: the first pass stands in (one update a batch)
+    )
+    ref_logprobs: torch.Tensor | None = None  # [B, T] float32
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What the updates on one batch did: metric names and values, ready for metrics.jsonl."""
+
+    metrics: Mapping[str, float]
+
+
+class Sampler(Protocol):
+    """Makes completions. Replies come in the order in which groups finish, so scoring overlaps with sampling."""
+
+    @property
+    def version(self) -> int:
+        """The number of the weights that the next token will be drawn from."""
+        ...
+
+    def sample(
+        self, requests: Iterable[SampleRequest]
+    ) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
+        """Yield each request with its `count` completions, whole groups at a time."""
+        ...
+
+
+class Learner(Protocol):
+    """Owns the trainable weights and the optimizer."""
+
+    def update(self, batch: Batch) -> StepReport:
+        """Run the optimizer steps of one batch."""
+        ...
