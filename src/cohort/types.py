@@ -79,9 +79,7 @@ class Prompt:
         if (text is None) == (messages is None):
             raise ValueError("a prompt has either text or messages")
         chat = tuple(messages) if messages is not None else None
-        return Prompt(
-            id=content_id(text, chat, answer), text=text, messages=chat, answer=answer, tags=dict(tags or {})
-        )
+        return Prompt(id=content_id(text, chat, answer), text=text, messages=chat, answer=answer, tags=dict(tags or {}))
 
     @property
     def question(self) -> str:
@@ -181,9 +179,7 @@ class Batch:
     sampler_logprobs: torch.Tensor  # [B, T] float32
     advantages: torch.Tensor  # [B, T] float32
     token_weight: torch.Tensor  # [B, T] float32
-    old_logprobs: torch.Tensor | None = (
-        None  # [B, T] float32; None: the first pass stands in (one update a batch)
-    )
+    old_logprobs: torch.Tensor | None = None  # [B, T] float32; None: the first pass stands in (one update a batch)
     ref_logprobs: torch.Tensor | None = None  # [B, T] float32
 
 
@@ -202,9 +198,7 @@ class Sampler(Protocol):
         """The number of the weights that the next token will be drawn from."""
         ...
 
-    def sample(
-        self, requests: Iterable[SampleRequest]
-    ) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
+    def sample(self, requests: Iterable[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         """Yield each request with its `count` completions, whole groups at a time."""
         ...
 
