@@ -104,7 +104,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """`count` completions of one prompt. Member i draws from `derive_seed(seed, i)`; `key` comes back with the reply."""
+    """`count` completions of one prompt. Member i draws from `derive_seed(seed, i)`; `key` comes back as it went."""
 
     key: int
     tokens: tuple[int, ...]

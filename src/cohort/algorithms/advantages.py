@@ -1,0 +1,332 @@
+"""From rewards to advantages: what the answer was worth, compared with its group.
+
+Rewards come as [P, G], P prompts with G completions each. Everything is computed in float64 and returned in float64: in
+float32 eight rewards of 0.1 have a spread of 8e-9, and dividing by it makes an advantage of -0.41 out of nothing.
+
+Two rules hold throughout:
+
+* NaN marks a missing reward. It is left out of every statistic and its advantage is 0.
+* A group whose rewards are all equal (max == min, never "std < eps") has advantage exactly 0 wherever the group
+  supplies the baseline or the scale. The same holds for a whole batch where the batch supplies them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "gae",
+    "gdpo",
+    "has_signal",
+    "normalise",
+    "pass_at_k",
+    "process_supervision",
+    "token_rewards",
+    "weighted_sum",
+    "whiten",
+]
+
+GROUP_BASELINES = ("group_mean", "leave_one_out")
+GROUP_SCALES = ("group_std", "leave_one_out_std", "group_mean")
+
+
+def normalise(
+    rewards: Tensor, baseline: str = "group_mean", scale: str = "group_std", ddof: int = 1, eps: float = 1e-6
+) -> Tensor:
+    """(reward - baseline) / (scale + eps), [P, G] -> [P, G] float64.
+
+    baseline  group_mean; leave_one_out (the mean of the others: RLOO); batch_mean; none
+    scale     none
+              group_std, batch_std             of the raw rewards (GRPO; Lite-PPO)
+              centred_batch_std                of reward - baseline over the batch (ScaleRL, REINFORCE++-baseline)
+              leave_one_out_std                of the others; no division where the others are all equal (NeMo-RL)
+              group_mean                       MaxRL; rewards must not be negative
+
+    `ddof` 1 is the sample std, 0 the population std. Raises ValueError for groups of one, infinite or wrongly shaped
+    rewards.
+    """
+    r, present = _rewards(rewards)
+    _refuse_groups_of_one(r, baseline, scale)
+
+    centred = r - _baseline(r, present, baseline)
+    if scale == "none":
+        scaled = centred
+    else:
+        scaled = centred / _scale(r, centred, present, scale, ddof, eps)
+
+    no_signal = torch.zeros_like(present)
+    if baseline in GROUP_BASELINES or scale in GROUP_SCALES:
+        no_signal |= _all_equal(r, present, dim=(1,))
+    if baseline == "batch_mean" or scale in ("batch_std", "centred_batch_std"):
+        no_signal |= _all_equal(r, present, dim=(0, 1))
+    return torch.where(present & ~no_signal, scaled, 0)
+
+
+def has_signal(rewards: Tensor) -> Tensor:
+    """Whether a group's rewards differ at all: [P, G] -> [P] bool, by max == min over those that are not missing.
+
+    What `zero_std` and dynamic sampling decide by; the latter gives it the accuracy, not the shaped reward.
+    """
+    r, present = _rewards(rewards)
+    return ~_all_equal(r, present, dim=(1,))[:, 0]
+
+
+def gdpo(
+    rewards: Tensor,
+    weights: Sequence[float] | Tensor | None = None,
+    ddof: int = 1,
+    eps: float = 1e-4,
+    whiten: bool = True,
+) -> Tensor:
+    """Several rewards, each normalised in its group, then added: [P, G, K] -> [P, G]. GDPO (2601.05242 eq. 4-7).
+
+    A_k = (r_k - mean) / (std + eps) per reward, their sum weighted by `weights` [K] (default 1), then, with `whiten`,
+    (A - mean) / (std + eps) over all completions of the batch. The sum is whitened even when K is 1, as the equations
+    and TRL have it. A missing component adds nothing; a completion with no component at all has advantage 0 and is
+    left out of the whitening. `eps` 1e-4 is TRL's; the paper prints none.
+    """
+    r = torch.as_tensor(rewards, dtype=torch.float64)
+    if r.ndim != 3:
+        raise ValueError(f"rewards has shape {tuple(r.shape)}; gdpo takes [P, G, K], K rewards for each completion")
+    weight = _component_weights(weights, r)
+    parts = torch.stack([normalise(r[..., k], ddof=ddof, eps=eps) for k in range(r.shape[2])], dim=-1)  # [P, G, K]
+    total = (parts * weight).sum(-1)  # [P, G]
+    if not whiten:
+        return total
+    present = ~r.isnan().all(-1)  # [P, G]
+    whitened = (total - _mean(total, present, (0, 1))) / (_std(total, present, (0, 1), ddof) + eps)
+    no_signal = (parts == 0).all(-1).all(-1, keepdim=True)  # [P, 1]: every component constant
+    return torch.where(present & ~no_signal, whitened, 0)
+
+
+def weighted_sum(rewards: Tensor, weights: Sequence[float] | Tensor | None = None) -> Tensor:
+    """Several rewards added before normalising: [P, G, K] -> [P, G].
+
+    A component that is missing for a whole group does not apply to that prompt and is left out. One that is missing
+    for some of a group's completions makes their sum missing: adding nothing would score a broken verifier as 0.
+    """
+    r = torch.as_tensor(rewards, dtype=torch.float64)
+    weight = _component_weights(weights, r)
+    applies = ~r.isnan().all(1, keepdim=True)  # [P, 1, K]
+    total = torch.where(applies, r * weight, 0).sum(-1)  # [P, G]
+    return torch.where(applies.any(-1), total, torch.nan)
+
+
+def pass_at_k(rewards: Tensor, k: int) -> Tensor:
+    """Advantages for pass@k rather than pass@1: [P, G] of 0 and 1 -> [P, G]. Pass@k Training (2508.10751).
+
+    With N rewards, n of them 0: R = 1 - C(n, k)/C(N, k) is the chance that one of k draws is right, s = sqrt(R (1 -
+    R)); a right answer gets (1 - R)/s, a wrong one (1 - R - C(n-1, k-1)/C(N-1, k-1))/s; a group with s = 0 gets 0.
+
+    Raises ValueError unless rewards are 0, 1 or NaN and 1 <= k <= G.
+    """
+    r, present = _rewards(rewards)
+    if not 1 <= k <= r.shape[1]:
+        raise ValueError(f"k={k} must lie between 1 and the group size {r.shape[1]}")
+    if not ((r == 0) | (r == 1))[present].all():
+        raise ValueError(
+            "rewards must be 0 or 1 for pass_at_k: it counts right answers; threshold graded rewards first"
+        )
+    result = torch.zeros_like(r)
+    for prompt in range(r.shape[0]):
+        here = present[prompt]
+        total, wrong = int(here.sum()), int((here & (r[prompt] == 0)).sum())
+        if total < k:
+            continue
+        no_hit = math.comb(wrong, k) / math.comb(total, k)  # 1 - R
+        spread = math.sqrt(no_hit * (1 - no_hit))
+        if spread == 0:
+            continue
+        right_advantage = no_hit / spread
+        wrong_advantage = (no_hit - math.comb(wrong - 1, k - 1) / math.comb(total - 1, k - 1)) / spread
+        result[prompt, here & (r[prompt] == 1)] = right_advantage
+        result[prompt, here & (r[prompt] == 0)] = wrong_advantage
+    return result
+
+
+def process_supervision(
+    step_rewards: Sequence[Sequence[float]],
+    step_ends: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    ddof: int = 1,
+    eps: float = 1e-6,
+) -> Tensor:
+    """Advantages of one group from rewards of reasoning steps: [G, max(lengths)] float64. DeepSeekMath 4.1.3.
+
+    `step_rewards[i][j]` is the reward of step j of completion i, `step_ends[i][j]` the 0-based index of that step's
+    last token, `lengths[i]` the completion's tokens. All step rewards of the group are normalised in one pool; a
+    token's advantage is the sum of the normalised rewards of the steps that end at it or later. After the last step,
+    and in the padding, it is 0.
+
+    Raises ValueError if the three do not describe the same completions.
+    """
+    if not len(step_rewards) == len(step_ends) == len(lengths):
+        raise ValueError(
+            f"step_rewards, step_ends and lengths describe {len(step_rewards)}, {len(step_ends)} and {len(lengths)} "
+            "completions; give one entry per completion in each"
+        )
+    for i, (rewards, ends, length) in enumerate(zip(step_rewards, step_ends, lengths)):
+        if len(rewards) != len(ends):
+            raise ValueError(
+                f"completion {i} has {len(rewards)} step_rewards and {len(ends)} step_ends; give one end per step"
+            )
+        if any(not 0 <= end < length for end in ends):
+            raise ValueError(f"step_ends[{i}]={list(ends)} must be token indices from 0 to {length - 1}")
+
+    pool = torch.tensor([[float(reward) for rewards in step_rewards for reward in rewards]], dtype=torch.float64)
+    result = torch.zeros(len(lengths), max(lengths, default=0), dtype=torch.float64)
+    if pool.numel() < 2:
+        return result  # one step in the whole group has nothing to be compared with
+    normalised = iter(normalise(pool, ddof=ddof, eps=eps)[0].tolist())
+    for i, ends in enumerate(step_ends):
+        for end in ends:
+            result[i, : end + 1] += next(normalised)
+    return result
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation: (advantages, returns), both [B, T] float64, not whitened. 1506.02438 eq. 16.
+
+    delta_t = r_t + gamma * V_{t+1} - V_t and A_t = delta_t + gamma * lam * A_{t+1}; returns are A + V. `values[t]` is
+    the critic at the position *before* token t was chosen. After a row's last unmasked token the value is 0: the
+    episode is over. Tokens outside the mask (padding, or a tool's words between two turns) are stepped over. All
+    inputs are [B, T].
+    """
+    keep = mask.bool()
+    r = torch.as_tensor(rewards, dtype=torch.float64).detach().masked_fill(~keep, 0)
+    v = torch.as_tensor(values, dtype=torch.float64).detach().masked_fill(~keep, 0)
+    advantages = torch.zeros_like(r)
+    next_value = next_advantage = torch.zeros_like(r[:, 0])
+    for t in reversed(range(r.shape[1])):
+        delta = r[:, t] + gamma * next_value - v[:, t]
+        advantage = delta + gamma * lam * next_advantage
+        next_value = torch.where(keep[:, t], v[:, t], next_value)
+        next_advantage = torch.where(keep[:, t], advantage, next_advantage)
+        advantages[:, t] = next_advantage * keep[:, t]
+    return advantages, advantages + v
+
+
+def token_rewards(scores: Tensor, mask: Tensor, penalty: Tensor | None = None) -> Tensor:
+    """A reward per token [B, T]: the score [B] at each row's last unmasked token, less `penalty` [B, T] everywhere.
+
+    The input of `gae` for PPO (DeepSeekMath eq. 2), and, with values 0 and lam 1, of REINFORCE++'s return-to-go.
+    """
+    keep = mask.bool()
+    after = keep.flip(-1).cumsum(-1).flip(-1)  # [B, T] unmasked tokens from here on
+    last = keep & (after == 1)
+    rewards = torch.where(last, torch.as_tensor(scores, dtype=torch.float64)[:, None], 0)
+    return rewards if penalty is None else rewards - penalty.to(torch.float64).masked_fill(~keep, 0)
+
+
+def whiten(advantages: Tensor, mask: Tensor, ddof: int = 1, eps: float = 1e-8) -> Tensor:
+    """(A - mean) / sqrt(var + eps) over all unmasked tokens, [B, T] -> [B, T] float64; 0 outside the mask.
+
+    What PPO code does after `gae` (TRL, verl: ddof 1), and REINFORCE++ over tokens: long answers then weigh more in
+    the mean, so a group whose rewards are all equal gets an advantage that is not 0.
+    """
+    keep = mask.bool()
+    a = torch.as_tensor(advantages, dtype=torch.float64).masked_fill(~keep, 0)
+    variance = _std(a, keep, (0, 1), ddof).square()
+    return ((a - _mean(a, keep, (0, 1))) * torch.rsqrt(variance + eps)).masked_fill(~keep, 0)
+
+
+def _rewards(rewards: Tensor) -> tuple[Tensor, Tensor]:
+    """(rewards with 0 where missing, present): [P, G] float64 and bool."""
+    r = torch.as_tensor(rewards).detach().to(torch.float64)
+    if r.ndim != 2 or r.shape[1] == 0:
+        raise ValueError(f"rewards has shape {tuple(r.shape)}; give [P, G], one row of G rewards for each prompt")
+    if r.isinf().any():
+        raise ValueError("rewards holds an infinite value; a reward must be finite, or NaN where it is missing")
+    present = ~r.isnan()
+    return r.nan_to_num(0.0), present
+
+
+def _refuse_groups_of_one(r: Tensor, baseline: str, scale: str) -> None:
+    field = f"baseline={baseline!r}" if baseline in GROUP_BASELINES else f"scale={scale!r}"
+    if r.shape[1] == 1 and (baseline in GROUP_BASELINES or scale in GROUP_SCALES):
+        raise ValueError(
+            f"{field} with group size 1 compares a completion with itself alone; "
+            "sample at least 2 completions per prompt, or use baseline='batch_mean' with scale='none' or 'batch_std'"
+        )
+
+
+def _baseline(r: Tensor, present: Tensor, baseline: str) -> Tensor:
+    """What is subtracted, broadcastable to [P, G]."""
+    if baseline == "group_mean":
+        return _mean(r, present, (1,))
+    if baseline == "batch_mean":
+        return _mean(r, present, (0, 1))
+    if baseline == "leave_one_out":
+        others = (present.sum(1, keepdim=True) - 1).clamp(min=1)
+        return (r.sum(1, keepdim=True) - r) / others
+    if baseline == "none":
+        return torch.zeros_like(r)
+    if baseline == "critic":
+        raise ValueError(
+            "baseline='critic' needs a value per token, not rewards alone; compute advantages with "
+            "advantages.gae(rewards, values, mask) from a value model"
+        )
+    raise ValueError(f"baseline={baseline!r} is unknown; choose 'group_mean', 'leave_one_out', 'batch_mean' or 'none'")
+
+
+def _scale(r: Tensor, centred: Tensor, present: Tensor, scale: str, ddof: int, eps: float) -> Tensor:
+    """What is divided by, eps included, broadcastable to [P, G]."""
+    if scale == "group_std":
+        return _std(r, present, (1,), ddof) + eps
+    if scale == "batch_std":
+        return _std(r, present, (0, 1), ddof) + eps
+    if scale == "centred_batch_std":
+        return _std(centred, present, (0, 1), ddof) + eps
+    if scale == "leave_one_out_std":
+        return _std_of_others(r, present, ddof, eps)
+    if scale == "group_mean":
+        if (r < 0).any():
+            raise ValueError(
+                f"scale='group_mean' divides by the group's mean reward and met a reward of {r.min().item():g}; "
+                "MaxRL is for rewards that are never negative (0 and 1)"
+            )
+        return _mean(r, present, (1,)) + eps
+    raise ValueError(
+        f"scale={scale!r} is unknown; choose 'none', 'group_std', 'batch_std', 'centred_batch_std', "
+        "'leave_one_out_std' "
+        "or 'group_mean'"
+    )
+
+
+def _std_of_others(r: Tensor, present: Tensor, ddof: int, eps: float) -> Tensor:
+    """The std of the group without completion i, plus eps; 1 where those others are all equal. [P, G]"""
+    G = r.shape[1]
+    others = present[:, None, :] & ~torch.eye(G, dtype=torch.bool, device=r.device)  # [P, G, G]
+    repeated = r[:, None, :].expand(-1, G, -1)  # [P, G, G]
+    std = _std(repeated, others, (2,), ddof) + eps  # [P, G, 1]
+    return torch.where(_all_equal(repeated, others, (2,)), 1.0, std)[..., 0]
+
+
+def _mean(x: Tensor, present: Tensor, dim: tuple[int, ...]) -> Tensor:
+    count = present.sum(dim, keepdim=True).clamp(min=1)
+    return torch.where(present, x, 0).sum(dim, keepdim=True) / count
+
+
+def _std(x: Tensor, present: Tensor, dim: tuple[int, ...], ddof: int) -> Tensor:
+    deviation = torch.where(present, x - _mean(x, present, dim), 0)
+    count = (present.sum(dim, keepdim=True) - ddof).clamp(min=1)
+    return (deviation.square().sum(dim, keepdim=True) / count).sqrt()
+
+
+def _all_equal(x: Tensor, present: Tensor, dim: tuple[int, ...]) -> Tensor:
+    """max == min over what is present; also true where nothing is."""
+    highest = torch.where(present, x, -torch.inf).amax(dim, keepdim=True)
+    lowest = torch.where(present, x, torch.inf).amin(dim, keepdim=True)
+    return highest <= lowest
+
+
+def _component_weights(weights: Sequence[float] | Tensor | None, r: Tensor) -> Tensor:
+    K = r.shape[-1]
+    weight = torch.ones(K) if weights is None else torch.as_tensor(weights)
+    if weight.shape != (K,):
+        raise ValueError(f"weights has shape {tuple(weight.shape)}; give one weight for each of the {K} rewards")
+    return weight.to(r)

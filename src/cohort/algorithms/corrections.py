@@ -1,0 +1,74 @@
+"""Correcting for a sampler that is not quite the old policy: weights on the per-token loss.
+
+The engine that sampled (mu) and the learner (pi_old) compute slightly different log-probs for the same weights, and
+with stale weights quite different ones. The full ratio pi_theta / mu is the clip ratio pi_theta / pi_old times the
+mismatch ratio w = pi_old / mu. The corrections here bound w and multiply it onto the already clipped surrogate; never
+onto the KL.
+
+Bounds always act on w = pi_old / mu. (verl's `*_k1` rejection acts on the inverse, whatever its documentation says:
+with bounds 0.5..5 it keeps w = 0.449 and rejects 2.718.) Masked-out tokens get weight 0 and stay in the loss's
+divisor, as in TRL, OpenRLHF and slime. Weights are detached: w does not depend on the policy being trained.
+
+Token weights are biased but calm; sequence products are unbiased and their spread grows exponentially with length.
+
+Bypass: to clip against the sampler itself (ratio pi_theta / mu, as in ScaleRL), pass the sampler's log-probs as
+`old_logprobs` and use no correction; doing both would count the mismatch twice.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["KINDS", "weight"]
+
+KINDS = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask")
+
+
+@torch.no_grad()
+def weight(
+    kind: str,
+    old_logprobs: Tensor,
+    sampler_logprobs: Tensor,
+    mask: Tensor,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Tensor:
+    """The mismatch weight [B, T], 1 outside the mask, with no gradient.
+
+    token_truncate     w_t brought into [minimum, maximum] (TIS: maximum 2)
+    token_mask         w_t if inside the bounds, else 0 (MIS, IcePop: 0.5..5)
+    sequence_truncate  the product of the completion's w_t, brought into the bounds, on all of its tokens
+    sequence_mask      that product if inside the bounds, else 0 (TRL's default: maximum 3)
+    geometric_mask     w_t on every token, if the geometric mean of the completion's w_t is inside, else 0
+
+    A bound that is None is not applied. All tensors are [B, T].
+    """
+    mask = mask.bool()
+    log_ratio = (old_logprobs - sampler_logprobs).masked_fill(~mask, 0)  # [B, T]
+    if kind.startswith("token"):
+        log_measure = log_ratio
+    elif kind.startswith("sequence"):
+        log_measure = log_ratio.sum(-1, keepdim=True).expand_as(log_ratio)
+    else:
+        log_measure = (log_ratio.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)).expand_as(log_ratio)
+    measure = log_measure.exp()
+
+    if kind in ("token_truncate", "sequence_truncate"):
+        result = measure if minimum is None and maximum is None else measure.clamp(minimum, maximum)
+    elif kind in ("token_mask", "sequence_mask"):
+        result = torch.where(_inside(measure, minimum, maximum), measure, 0)
+    elif kind == "geometric_mask":
+        result = torch.where(_inside(measure, minimum, maximum), log_ratio.exp(), 0)
+    else:
+        raise ValueError(f"correction={kind!r} is not a correction; choose one of {', '.join(KINDS)}")
+    return result.masked_fill(~mask, 1)
+
+
+def _inside(measure: Tensor, minimum: float | None, maximum: float | None) -> Tensor:
+    inside = torch.ones_like(measure, dtype=torch.bool)
+    if minimum is not None:
+        inside &= measure >= minimum
+    if maximum is not None:
+        inside &= measure <= maximum
+    return inside

@@ -1,0 +1,175 @@
+"""Per-token surrogates, unreduced, and the Bradley-Terry loss of a reward model.
+
+A surrogate is what the paper *maximises*, token by token; the policy loss is its negative. Shapes are [B, T]
+throughout, B completions padded to T tokens. Quantities of a whole completion (a sequence ratio, GMPO's surrogate)
+are repeated on each of its tokens, so that one weight per token can aggregate them all: under `sequence_mean` a
+completion's T copies with weight 1/(B * L_i) are one value with weight 1/B.
+
+`ratio` is policy / old policy; `clip_low` and `clip_high` are offsets from 1, None switches a side off.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "LARGEST_LOG_RATIO",
+    "bradley_terry",
+    "clipped",
+    "geometric",
+    "log_ratio",
+    "reinforce",
+    "soft",
+    "truncated",
+]
+
+# exp(89) is infinite in float32, and infinity times the zero gradient of a clipped token is NaN.
+LARGEST_LOG_RATIO = 80.0
+
+
+def log_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level: str = "token") -> Tensor:
+    """log(policy / old policy) [B, T], 0 outside the mask.
+
+    token             of each token (PPO, GRPO)
+    sequence          the mean over the completion's tokens: the length-normalised ratio s_i (GSPO eq. 7)
+    sequence_token    s_i in value, the token's own ratio in gradient (GSPO-token eq. 14)
+    sequence_product  the sum over the completion's tokens: the full ratio S_i of the completion as one action
+    """
+    mask = mask.bool()
+    token = (logprobs - old_logprobs.detach()).masked_fill(~mask, 0)  # [B, T]
+    total = token.sum(-1, keepdim=True)  # [B, 1]
+    mean = total / mask.sum(-1, keepdim=True).clamp(min=1)  # [B, 1]
+    if level == "token":
+        chosen = token
+    elif level == "sequence":
+        chosen = mean.expand_as(token)
+    elif level == "sequence_token":
+        chosen = mean.detach() + (token - token.detach())
+    elif level == "sequence_product":
+        chosen = total.expand_as(token)
+    else:
+        raise ValueError(
+            f"ratio_level={level!r} is unknown; choose 'token', 'sequence', 'sequence_token' or 'sequence_product'"
+        )
+    return chosen.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+
+
+def clipped(
+    ratio: Tensor,
+    advantages: Tensor,
+    clip_low: float | None = 0.2,
+    clip_high: float | None = 0.2,
+    dual_clip: float | None = None,
+    ratio_max: float | None = None,
+) -> Tensor:
+    """min(ratio * A, clip(ratio, 1 - clip_low, 1 + clip_high) * A). PPO (1707.06347 eq. 7), GRPO, DAPO, GSPO.
+
+    The gradient is 0 only where A > 0 and ratio > 1 + clip_high, or A < 0 and ratio < 1 - clip_low. A token with A <
+    0 and a large ratio is therefore unbounded, which two options mend:
+
+    `dual_clip`  c > 1: for A < 0 the surrogate is at least c * A (Dual-clip PPO; verl's default, c = 3).
+    `ratio_max`  a cap on the unclipped ratio (INTELLECT-2; TRL's `delta`); the same as dual_clip when >= 1 + clip_high.
+    """
+    capped = ratio if ratio_max is None else ratio.clamp(max=ratio_max)
+    unclipped = capped * advantages
+    if clip_low is None and clip_high is None:
+        surrogate = unclipped
+    else:
+        surrogate = torch.minimum(unclipped, _clip(ratio, clip_low, clip_high) * advantages)
+    if dual_clip is None:
+        return surrogate
+    return torch.where(advantages < 0, torch.maximum(surrogate, dual_clip * advantages), surrogate)
+
+
+def truncated(
+    ratio: Tensor,
+    advantages: Tensor,
+    logprobs: Tensor,
+    clip_low: float | None = None,
+    clip_high: float | None = None,
+    ratio_max: float | None = None,
+) -> Tensor:
+    """sg[clip(ratio)] * A * log pi: the weight is capped, no token loses its gradient. CISPO (2506.13585 eq. 4-5).
+
+    The cap is `ratio_max`, or 1 + clip_high, or the smaller of the two. `clip_low` None is the paper's setting (no
+    lower bound). The value holds raw log-probs, so it cannot be compared with that of a clipped loss.
+    """
+    weight = ratio.detach()
+    if clip_low is not None or clip_high is not None:
+        weight = _clip(weight, clip_low, clip_high)
+    if ratio_max is not None:
+        weight = weight.clamp(max=ratio_max)
+    return weight * advantages * logprobs
+
+
+def soft(ratio: Tensor, advantages: Tensor, positive: float = 1.0, negative: float = 1.05) -> Tensor:
+    """(4 / tau) * sigmoid(tau * (ratio - 1)) * A, tau = `positive` where A > 0 else `negative`. SAPO (2511.20347).
+
+    Its gradient is the unclipped one times sech^2(tau * (ratio - 1) / 2): 1 on policy, falling smoothly. Its value at
+    ratio 1 is (2 / tau) * A, not A.
+    """
+    tau = torch.full_like(ratio, negative).masked_fill(advantages > 0, positive)
+    return 4 / tau * torch.sigmoid(tau * (ratio - 1)) * advantages
+
+
+def geometric(
+    token_log_ratio: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip_low: float | None = 0.4,
+    clip_high: float | None = 0.4,
+) -> Tensor:
+    """A_i * exp(mean over tokens of the one-sidedly clipped log-ratio). GMPO (2507.20673 eq. 4).
+
+    Clips are in LOG space, before the mean: log-ratio at most clip_high where A >= 0, at least -clip_low where A < 0.
+    A clipped token has no gradient but stays in the product. If A differs between a completion's tokens, each token
+    is clipped by its own sign and the completion's A is their mean, as in verl.
+    """
+    upper = token_log_ratio if clip_high is None else token_log_ratio.clamp(max=clip_high)
+    lower = token_log_ratio if clip_low is None else token_log_ratio.clamp(min=-clip_low)
+    clipped_tokens = torch.where(advantages >= 0, upper, lower).masked_fill(~mask, 0)
+    lengths = mask.sum(-1, keepdim=True).clamp(min=1)  # [B, 1]
+    ratio = torch.exp(clipped_tokens.sum(-1, keepdim=True) / lengths)  # [B, 1]
+    advantage = advantages.masked_fill(~mask, 0).sum(-1, keepdim=True) / lengths  # [B, 1]
+    return (ratio * advantage).expand_as(token_log_ratio)
+
+
+def reinforce(logprobs: Tensor, advantages: Tensor) -> Tensor:
+    """A * log pi: no ratio, no clip. Exact for one update on fresh samples (RLOO, REINFORCE, MaxRL)."""
+    return advantages * logprobs
+
+
+def bradley_terry(
+    chosen: Tensor, rejected: Tensor, margin: Tensor | float | None = None, centring: float = 0.0
+) -> Tensor:
+    """-log sigmoid(chosen - rejected - margin), averaged over pairs: a scalar to minimise.
+
+    How a reward model learns from preferences.
+
+    `chosen` and `rejected` are scores [N] of the two answers of each pair, `margin` a number or [N] (Llama 2's margin
+    loss). `centring` adds centring * mean((chosen + rejected)^2), which pulls scores to 0 (0.01 is usual); without it
+    only differences of scores mean anything.
+
+    Raises ValueError if the shapes differ or there is no pair.
+    """
+    if chosen.shape != rejected.shape or chosen.numel() == 0:
+        raise ValueError(
+            f"chosen has shape {tuple(chosen.shape)} and rejected {tuple(rejected.shape)}; give one score per answer "
+            "of "
+            "at least one pair, in tensors of the same shape"
+        )
+    difference = chosen - rejected
+    if margin is not None:
+        difference = difference - margin
+    loss = -F.logsigmoid(difference).mean()
+    if centring:
+        loss = loss + centring * (chosen + rejected).square().mean()
+    return loss
+
+
+def _clip(ratio: Tensor, clip_low: float | None, clip_high: float | None) -> Tensor:
+    low = None if clip_low is None else 1 - clip_low
+    high = None if clip_high is None else 1 + clip_high
+    return ratio.clamp(low, high)

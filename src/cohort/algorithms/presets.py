@@ -1,0 +1,205 @@
+"""The named objectives, as data: what each changes from the defaults of `Objective` (`grpo`), and its source.
+
+Where a source is silent the choice is ours and said here. None of the papers prints the kind of std or the number
+added to it, except GDPO's toy example (sample std) and GMPO's script (sample std + 1e-8); the others take sample std
++ 1e-6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+__all__ = ["PRESETS", "Preset"]
+
+
+class Preset(NamedTuple):
+    """A named objective: its title, its source in one line, and the fields in which it differs from the defaults."""
+
+    title: str
+    source: str
+    fields: Mapping[str, object]
+
+
+NO_CLIP = {"clip_low": None, "clip_high": None}
+
+PRESETS: Mapping[str, Preset] = {
+    "grpo": Preset(
+        "GRPO",
+        "DeepSeekMath 2402.03300 eq. 3-4, KL 0.04 from section 4.2; the clip's 0.2 is not printed there",
+        {},
+    ),
+    "r1_zero": Preset(
+        "R1-Zero",
+        "DeepSeek-R1 (Nature) section on R1-Zero: KL 0.001; eq. 1-2 read per token; the clip is not printed, 0.2 is "
+        "ours",
+        {"kl_coef": 0.001},
+    ),
+    "r1": Preset(
+        "R1",
+        "DeepSeek-R1 (Nature), first RL stage: KL 0.001, clip epsilon 10, so only the cap at ratio 11 ever acts",
+        {"kl_coef": 0.001, "clip_low": 10.0, "clip_high": 10.0},
+    ),
+    "dr_grpo": Preset(
+        "Dr. GRPO",
+        "2503.20783: no std, no 1/length, no KL; divided by the constant token budget as in its Listing 1",
+        {"scale": "none", "kl_coef": 0.0, "aggregation": "constant_length"},
+    ),
+    "dapo": Preset(
+        "DAPO",
+        "2503.14476 eq. 8-12 with the divisor of its code (all tokens of the batch); overlong filtering is "
+        "truncated='mask'",
+        {"clip_high": 0.28, "kl_coef": 0.0, "aggregation": "token_mean", "zero_std": "resample"},
+    ),
+    "gspo": Preset(
+        "GSPO",
+        "2507.18071 eq. 5-7 and section 5.1: length-normalised sequence ratio, clip 3e-4 / 4e-4, no KL",
+        {"ratio_level": "sequence", "clip_low": 3e-4, "clip_high": 4e-4, "kl_coef": 0.0},
+    ),
+    "gspo_token": Preset(
+        "GSPO-token",
+        "2507.18071 eq. 13-14: GSPO's ratio with a token's own gradient, for advantages that differ between tokens",
+        {"ratio_level": "sequence_token", "clip_low": 3e-4, "clip_high": 4e-4, "kl_coef": 0.0},
+    ),
+    "gmpo": Preset(
+        "GMPO",
+        "2507.20673 and the authors' script: geometric mean, clip 0.4 in log space before it, sample std + 1e-8, no KL",
+        {"surrogate": "geometric", "clip_low": 0.4, "clip_high": 0.4, "kl_coef": 0.0, "eps": 1e-8},
+    ),
+    "cispo": Preset(
+        "CISPO",
+        "MiniMax-M1 2506.13585 eq. 4-5, no lower bound; the cap is not printed, 5 is TRL's; divisor as in code, all "
+        "tokens",
+        {
+            **NO_CLIP,
+            "surrogate": "truncated",
+            "ratio_max": 5.0,
+            "kl_coef": 0.0,
+            "aggregation": "token_mean",
+            "zero_std": "resample",
+        },
+    ),
+    "sapo": Preset(
+        "SAPO",
+        "2511.20347: soft gate, temperatures 1 and 1.05, no KL",
+        {**NO_CLIP, "surrogate": "soft", "soft_positive": 1.0, "soft_negative": 1.05, "kl_coef": 0.0},
+    ),
+    "luspo": Preset(
+        "LUSPO",
+        "2602.05261: GSPO with each completion's loss times its length, clip 2e-3 / 2.5e-3, no KL",
+        {
+            "ratio_level": "sequence",
+            "clip_low": 2e-3,
+            "clip_high": 2.5e-3,
+            "kl_coef": 0.0,
+            "aggregation": "sequence_token_sum",
+        },
+    ),
+    "lite_ppo": Preset(
+        "Lite-PPO",
+        "2508.08221: group mean, batch std (of the raw rewards, TRL's reading), token mean, plain clip, no KL",
+        {"scale": "batch_std", "kl_coef": 0.0, "aggregation": "token_mean"},
+    ),
+    "scale_rl": Preset(
+        "ScaleRL",
+        "2510.13786: truncated ratio to the sampler (give its log-probs as old_logprobs), cap 5 from its range 4..8, "
+        "std of centred rewards, prompt mean, zero-variance groups dropped, no KL",
+        {
+            **NO_CLIP,
+            "scale": "centred_batch_std",
+            "zero_std": "drop",
+            "surrogate": "truncated",
+            "ratio_max": 5.0,
+            "kl_coef": 0.0,
+            "aggregation": "prompt_token_mean",
+        },
+    ),
+    "max_rl": Preset(
+        "MaxRL",
+        "2602.02710: (r - mean) / mean with 0/1 rewards, the plain policy gradient of whole completions, no KL",
+        {
+            **NO_CLIP,
+            "scale": "group_mean",
+            "eps": 0.0,
+            "surrogate": "reinforce",
+            "kl_coef": 0.0,
+            "aggregation": "sequence_sum",
+        },
+    ),
+    "rloo": Preset(
+        "RLOO",
+        "2402.14740: leave-one-out baseline, a completion is one action, k1 in the reward at 0.03 (its TL;DR setting)",
+        {
+            **NO_CLIP,
+            "baseline": "leave_one_out",
+            "scale": "none",
+            "surrogate": "reinforce",
+            "kl_coef": 0.03,
+            "kl_estimator": "k1",
+            "kl_place": "reward",
+            "aggregation": "sequence_sum",
+        },
+    ),
+    "reinforce": Preset(
+        "REINFORCE",
+        "Williams 1992 with the batch's mean reward as the baseline; a completion is one action, no KL",
+        {
+            **NO_CLIP,
+            "baseline": "batch_mean",
+            "scale": "none",
+            "surrogate": "reinforce",
+            "kl_coef": 0.0,
+            "aggregation": "sequence_sum",
+        },
+    ),
+    "reinforce_pp": Preset(
+        "REINFORCE++",
+        "2501.03262 eq. 1 and 10: whitened over the batch, k1 in the reward at 0.001; whitening per completion is ours",
+        {
+            "baseline": "batch_mean",
+            "scale": "batch_std",
+            "eps": 1e-8,
+            "kl_coef": 0.001,
+            "kl_estimator": "k1",
+            "kl_place": "reward",
+        },
+    ),
+    "reinforce_pp_baseline": Preset(
+        "REINFORCE++-baseline",
+        "2501.03262: group mean, then whitened over the batch (per completion, ours), k2 in the loss, 0.001 carried "
+        "over",
+        {"scale": "centred_batch_std", "eps": 1e-8, "kl_coef": 0.001, "kl_estimator": "k2"},
+    ),
+    "ppo": Preset(
+        "PPO",
+        "1707.06347 eq. 7 with GAE; advantages whitened over tokens (sqrt(var + 1e-8)) and k1 at 0.05 in the reward "
+        "as in TRL",
+        {
+            "baseline": "critic",
+            "scale": "centred_batch_std",
+            "eps": 1e-8,
+            "kl_coef": 0.05,
+            "kl_estimator": "k1",
+            "kl_place": "reward",
+            "aggregation": "token_mean",
+        },
+    ),
+    "trl": Preset(
+        "TRL 1.16",
+        "GRPOConfig of TRL 1.16.0: loss_type dapo, std + 1e-4, beta 0 (ratio x k3 if on), sequence mask at 3 with vLLM",
+        {
+            "eps": 1e-4,
+            "kl_coef": 0.0,
+            "kl_gradient": "weighted",
+            "aggregation": "token_mean",
+            "correction": "sequence_mask",
+            "correction_max": 3.0,
+        },
+    ),
+    "verl": Preset(
+        "verl b178a3c",
+        "actor.yaml and core_algos.py of verl b178a3c with adv_estimator=grpo: token-mean, dual clip 3 always on, no "
+        "KL",
+        {"dual_clip": 3.0, "kl_coef": 0.0, "aggregation": "token_mean"},
+    ),
+}

@@ -1,0 +1,133 @@
+"""Held-out accuracy: greedy, and sampled with pass@k, each with a 95% interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from cohort.evaluate.intervals import mean_interval, pass_at_k, wilson
+from cohort.rewards import RewardPool, ScoredGroup, ScoringItem
+from cohort.seeds import derive_seed
+from cohort.types import (
+    Completion,
+    Group,
+    InfrastructureError,
+    Prompt,
+    Rollout,
+    Sampler,
+    SampleRequest,
+    Sampling,
+    UserError,
+)
+
+__all__ = ["RIGHT", "Accuracy", "evaluate"]
+
+RIGHT = 0.5  # a score of at least this counts as a right answer
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """One measurement: `mean` accuracy over problems with its interval [low, high]."""
+
+    name: str  # "greedy" or "sampled"
+    samples: int
+    mean: float
+    low: float
+    high: float
+    pass_at: dict[int, float]
+    mean_tokens: float
+    truncated: float
+    failed: int  # problems left out because they could not be scored
+    groups: tuple[Group, ...]
+
+    @property
+    def problems(self) -> int:
+        """How many problems were scored."""
+        return len(self.groups) - self.failed
+
+    @property
+    def per_problem(self) -> list[float]:
+        """The share of right answers of each scored problem."""
+        return [sum(_right(g)) / len(g.accuracy) for g in self.groups if g.error is None]
+
+    def metrics(self) -> dict[str, float]:
+        """Under the names of metrics.jsonl."""
+        if self.name == "greedy":
+            return {"eval/greedy": self.mean, "eval/greedy_low": self.low, "eval/greedy_high": self.high}
+        passes = {f"eval/pass@{k}": value for k, value in self.pass_at.items()}
+        return passes | {
+            "eval/pass@1_low": self.low,
+            "eval/pass@1_high": self.high,
+            "eval/mean_tokens": self.mean_tokens,
+            "eval/truncated": self.truncated,
+        }
+
+
+def evaluate(
+    sampler: Sampler,
+    prompts: Sequence[Prompt],
+    pool: RewardPool,
+    to_rollout: Callable[[Completion], Rollout],
+    sampling: Sampling,
+    samples: int,
+    seed: int,
+    on_group: Callable[[], None] = lambda: None,
+) -> Accuracy:
+    """Sample `samples` completions of every prompt and score them with the pool's one reward.
+
+    A temperature of 0 is greedy decoding; one sample then says everything. Scoring overlaps with sampling. Raises
+    `UserError` when no problem could be scored.
+    """
+    requests = [
+        SampleRequest(i, prompt.tokens, samples, derive_seed(seed, "evaluate", prompt.id), sampling)
+        for i, prompt in enumerate(prompts)
+    ]
+    waiting: dict[int, tuple[tuple[Rollout, ...], Future[ScoredGroup]]] = {}
+    for request, completions in sampler.sample(requests):
+        rollouts = tuple(to_rollout(c) for c in completions)
+        item = ScoringItem.of(prompts[request.key], rollouts, derive_seed(request.seed, "score"))
+        waiting[request.key] = (rollouts, pool.submit(item))
+        on_group()
+    groups = tuple(_scored(i, prompt, *waiting[i]) for i, prompt in enumerate(prompts))
+    return _summary("greedy" if sampling.temperature == 0 else "sampled", samples, groups)
+
+
+def _scored(index: int, prompt: Prompt, rollouts: tuple[Rollout, ...], future: Future[ScoredGroup]) -> Group:
+    group = Group(ticket=index, prompt=prompt, rollouts=rollouts)
+    try:
+        scored = future.result()
+    except InfrastructureError as error:
+        return group.with_(disposition="error", error=str(error))
+    return group.with_(scores=scored.scores, rewards=scored.rewards, accuracy=scored.rewards)
+
+
+def _summary(name: str, samples: int, groups: tuple[Group, ...]) -> Accuracy:
+    scored = [group for group in groups if group.error is None]
+    if not scored:
+        raise UserError(
+            f"no held-out problem could be scored; the first failure: {groups[0].error if groups else 'none'}"
+        )
+    shares = [sum(_right(group)) / samples for group in scored]
+    mean = math.fsum(shares) / len(shares)
+    low, high = wilson(sum(shares), len(shares)) if samples == 1 else mean_interval(shares)
+    ks = [k for k in (1, 2, 4, 8, 16, 32, 64, 128) if k <= samples]
+    passes = {k: math.fsum(pass_at_k(samples, sum(_right(g)), k) for g in scored) / len(scored) for k in ks}
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    return Accuracy(
+        name=name,
+        samples=samples,
+        mean=mean,
+        low=low,
+        high=high,
+        pass_at=passes,
+        mean_tokens=sum(len(r.tokens) for r in rollouts) / len(rollouts),
+        truncated=sum(r.finish == "length" for r in rollouts) / len(rollouts),
+        failed=len(groups) - len(scored),
+        groups=groups,
+    )
+
+
+def _right(group: Group) -> list[bool]:
+    return [score >= RIGHT for score in group.accuracy]

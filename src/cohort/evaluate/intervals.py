@@ -1,0 +1,44 @@
+"""pass@k and 95% intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["mean_interval", "pass_at_k", "wilson"]
+
+Z95 = 1.959963984540054
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """The unbiased estimate of "at least one of k samples is right" from n samples of which c are right.
+
+    1 - C(n-c, k) / C(n, k), as the product 1 - prod_{j=n-c+1..n} (1 - k/j) (Chen et al. 2021, "Evaluating Large
+    Language Models Trained on Code", section 2.1). Raises `ValueError` unless 0 <= c <= n and 1 <= k <= n.
+    """
+    if not 0 <= c <= n or not 1 <= k <= n:
+        raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n, not n={n}, c={c}, k={k}")
+    if n - c < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / j for j in range(n - c + 1, n + 1))
+
+
+def wilson(right: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% score interval for `right` successes in `n` trials (Wilson 1927)."""
+    if n == 0:
+        return 0.0, 1.0
+    p, z2 = right / n, Z95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mean_interval(per_problem: Sequence[float]) -> tuple[float, float]:
+    """A 95% interval for the mean of per-problem accuracies; problems are the independent units, samples are not."""
+    n = len(per_problem)
+    if n < 2:
+        return 0.0, 1.0
+    mean = math.fsum(per_problem) / n
+    variance = math.fsum((x - mean) ** 2 for x in per_problem) / (n - 1)
+    half = Z95 * math.sqrt(variance / n)
+    return max(0.0, mean - half), min(1.0, mean + half)

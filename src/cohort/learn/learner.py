@@ -1,0 +1,180 @@
+"""The learner: log-probs of a batch, one optimizer step on it, and nothing that knows where batches come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics, per_token_loss
+from cohort.learn.forward import micro_batches, token_logprobs
+from cohort.learn.reference import Reference
+from cohort.policy.policy import Policy
+from cohort.types import Batch, StepReport, UserError
+
+__all__ = ["AdamW", "Learner"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdamW:
+    """Settings of the optimizer. Weight decay touches matrices only, never norms or biases."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    gradient_clip: float = 1.0  # global norm; 0 is off
+
+    def build(self, module: torch.nn.Module) -> torch.optim.AdamW:
+        """The optimizer over the trainable parameters; the learning rate is set before every step."""
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=self.betas, eps=self.eps, fused=True)
+
+
+class Learner:
+    """Owns the optimizer of a policy. One `update` is one optimizer step on one batch.
+
+    The loss is `(per_token * token_weight).sum()` with weights fixed for the whole batch, so micro-batches only have to
+    be added up. Rows whose advantage is zero are not computed when nothing else (KL, entropy) depends on them.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        objective: Objective,
+        optimizer: AdamW,
+        temperature: float = 1.0,
+        tokens_per_micro_batch: int = 8192,
+        reference: Reference | None = None,
+    ):
+        self.policy = policy
+        self.objective = objective
+        self.settings = optimizer
+        self.optimizer = optimizer.build(policy.module)
+        self.temperature = temperature
+        self.tokens_per_micro_batch = tokens_per_micro_batch
+        self.reference = reference
+        if objective.needs_reference != (reference is not None):
+            raise ValueError("a reference policy is needed exactly when the objective has a KL term")
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What is trained."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def logprobs(self, batch: Batch) -> Tensor:
+        """`[B, T]` float32 log-probs of the batch under the current weights, 0 outside the mask. No gradient."""
+        return self._logprobs(self.policy, batch, self._wanted(batch))
+
+    def score(self, batch: Batch, old: bool) -> Batch:
+        """The batch with what must be computed before the first update: old log-probs (when several updates will
+        follow; with one, the update's own forward pass gives them) and reference log-probs.
+        """
+        if old:
+            batch = replace(batch, old_logprobs=self.logprobs(batch))
+        if self.reference is not None:
+            with self.reference.active() as policy:
+                batch = replace(batch, ref_logprobs=self._logprobs(policy, batch, self._wanted(batch)))
+        return batch
+
+    def update(self, batch: Batch, learning_rate: float) -> StepReport:
+        """One optimizer step. Raises `UserError` when the gradient is not finite; the weights are then untouched."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        sums: dict[str, Tensor] = {}
+        loss = 0.0
+        for rows, logprobs, entropy in self._forward(self.policy, batch, self._wanted(batch)):
+            part = _Rows(batch, rows.cpu(), logprobs)
+            arguments: dict[str, Any] = {
+                "logprobs": logprobs,
+                "old_logprobs": part.old_logprobs,
+                "mask": part.mask,
+                "advantages": part.advantages,
+                "ref_logprobs": part.ref_logprobs,
+                "sampler_logprobs": part.sampler_logprobs,
+                "entropy": entropy,
+            }
+            per_token = per_token_loss(self.objective, **arguments)  # [b, T]
+            weighted = (per_token * part.token_weight).sum()
+            weighted.backward()
+            loss += weighted.item()
+            sums = merge_metrics(sums, loss_metrics(self.objective, **arguments))
+        norm = self._step()
+        return StepReport(_means(sums) | {"loss": loss, "grad_norm": norm, "lr": learning_rate})
+
+    def _step(self) -> float:
+        clip = self.settings.gradient_clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip).item()
+        if not norm < float("inf"):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise UserError(
+                f"the gradient is not finite (norm {norm}), so no step was taken. "
+                "Lower optimizer.learning_rate, or look at the last rollouts for a reward or log-prob out of range."
+            )
+        for p in self.parameters:  # a batch without signal is a step on a zero gradient
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _wanted(self, batch: Batch) -> Tensor:
+        """`[B, T]`: tokens whose log-probs can change the gradient."""
+        if self.objective.trains_without_signal:
+            return batch.mask
+        # Whole rows: a sequence ratio reads all tokens of a row that any token's advantage reaches.
+        return batch.mask & ((batch.advantages != 0) & batch.mask).any(1, keepdim=True)
+
+    def _forward(self, policy: Policy, batch: Batch, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Per micro-batch: rows `[b]`, log-probs `[b, T]`, entropies `[b, T]`."""
+        for micro in micro_batches(batch, wanted, self.tokens_per_micro_batch, policy.device):
+            logprobs, entropy = token_logprobs(policy, batch, micro, self.temperature)
+            yield micro.rows, micro.spread(logprobs), micro.spread(entropy)
+
+    @torch.no_grad()
+    def _logprobs(self, policy: Policy, batch: Batch, wanted: Tensor) -> Tensor:
+        out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
+        for rows, logprobs, _ in self._forward(policy, batch, wanted):
+            out[rows.cpu()] = logprobs.cpu()
+        return out
+
+
+class _Rows:
+    """Some rows of a batch, beside their fresh log-probs, which stand in for old ones that nobody computed."""
+
+    def __init__(self, batch: Batch, rows: Tensor, logprobs: Tensor):
+        def take(x: Tensor) -> Tensor:
+            return x[rows].to(logprobs.device)
+
+        self.mask = take(batch.mask)
+        self.advantages = take(batch.advantages)
+        self.token_weight = take(batch.token_weight)
+        self.sampler_logprobs = take(batch.sampler_logprobs)
+        self.old_logprobs = logprobs.detach() if batch.old_logprobs is None else take(batch.old_logprobs)
+        self.ref_logprobs = None if batch.ref_logprobs is None else take(batch.ref_logprobs)
+
+
+def _means(sums: dict[str, Tensor]) -> dict[str, float]:
+    """Sums over the computed tokens -> metrics a person reads, under their public names."""
+    tokens = float(sums.get("tokens", 0.0))
+
+    def mean(name: str) -> float:
+        return float(sums[name]) / max(tokens, 1.0) if name in sums else 0.0
+
+    return {
+        "policy/entropy": mean("entropy"),
+        "policy/kl": mean("kl"),
+        "policy/clip_low": mean("clip_low"),
+        "policy/clip_high": mean("clip_high"),
+        "policy/clip_dual": mean("dual_clip"),
+        "policy/ratio": mean("ratio"),
+        "policy/ratio_max": float(sums.get("ratio_max", 0.0)),
+        "policy/mismatch": mean("mismatch"),
+        "tokens/trained": tokens,
+    }

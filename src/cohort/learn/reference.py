@@ -1,0 +1,56 @@
+"""The reference policy: a frozen copy, or, with LoRA, the base model with the adapter off."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+
+import torch
+
+from cohort.policy.policy import Policy
+
+__all__ = ["Reference"]
+
+
+class Reference:
+    """What the KL is measured against.
+
+    With LoRA nothing is copied; without, the copy is made when this object is, from the weights of that moment.
+    """
+
+    def __init__(self, policy: Policy):
+        self._policy = policy
+        self.refreshed = False  # whether it has moved away from the weights the run began with
+        self.adapter_off = hasattr(policy.module, "disable_adapter")
+        self._copy: Policy | None = None
+        if not self.adapter_off:
+            self._copy = Policy(copy.deepcopy(policy.module), policy.tokenizer)
+            self._copy.compute = policy.compute
+            self._copy.module.requires_grad_(False)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[Policy]:
+        """The policy to ask for reference log-probs, for as long as the context lasts."""
+        if self._copy is not None:
+            yield self._copy
+        else:
+            with self._policy.reference():
+                yield self._policy
+
+    @property
+    def module(self) -> torch.nn.Module | None:
+        """The copied module, or None with LoRA."""
+        return self._copy.module if self._copy is not None else None
+
+    @torch.no_grad()
+    def refresh(self, ema: float | None = None) -> None:
+        """Move the copy to the policy's weights: a hard copy, or `reference <- ema * reference + (1 - ema) * policy`.
+
+        Raises `ValueError` with LoRA, where the reference is the base model and stays so.
+        """
+        if self._copy is None:
+            raise ValueError("with LoRA the reference is the base model; it cannot be refreshed")
+        self.refreshed = True
+        for kept, new in zip(self._copy.module.parameters(), self._policy.module.parameters(), strict=True):
+            kept.lerp_(new, 1.0 if ema is None else 1.0 - ema)

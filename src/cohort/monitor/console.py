@@ -1,0 +1,165 @@
+"""What a person sees while a run runs: the plan, one live line, a group from time to time, a table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cohort.types import Group
+
+__all__ = ["Console", "StepView"]
+
+# The numbers that matter, in this order: metric, heading, format.
+GRPO_COLUMNS = (
+    ("reward/mean", "reward", "{:6.3f}"),
+    ("groups/signal", "signal", "{:4.0%}"),
+    ("completions/mean_tokens", "length", "{:6.1f}"),
+    ("completions/truncated", "cut off", "{:5.1%}"),
+    ("policy/entropy", "entropy", "{:5.3f}"),
+    ("tokens_per_s", "tokens/s", "{:7,.0f}"),
+)
+SFT_COLUMNS = (
+    ("loss", "loss", "{:6.4f}"),
+    ("grad_norm", "grad norm", "{:6.3f}"),
+    ("tokens_per_s", "tokens/s", "{:7,.0f}"),
+)
+
+
+class StepView:
+    """The live line of one stage: a bar on a terminal, a plain line every few steps anywhere else."""
+
+    def __init__(self, console: RichConsole, columns: Sequence[tuple[str, str, str]], total: int, done: int):
+        self._console, self._columns, self._total = console, columns, total
+        self._done = done
+        self._lines_at = max(1, total // 20)
+        self._began, self._first = time.monotonic(), done
+        self._progress: Progress | None = None
+        if console.is_terminal:
+            self._progress = Progress(
+                BarColumn(24),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(elapsed_when_finished=True),
+                TextColumn("{task.fields[numbers]}"),
+                TextColumn("[dim]{task.fields[doing]}"),
+                console=console,
+                transient=True,
+            )
+            self._task = self._progress.add_task("", total=total, completed=done, numbers="", doing="")
+            self._progress.start()
+
+    def doing(self, what: str) -> None:
+        """What happens inside the step, e.g. `sampling 5/16`."""
+        if self._progress is not None:
+            self._progress.update(self._task, doing=what)
+
+    def step(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """One step is done."""
+        numbers = "  ".join(
+            f"{head} {form.format(metrics[key])}" for key, head, form in self._columns if key in metrics
+        )
+        self._done = step
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, numbers=numbers)
+        elif step % self._lines_at == 0 or step == self._total:
+            each = (time.monotonic() - self._began) / max(step - self._first, 1)
+            left = time.strftime("%M:%S", time.gmtime(each * (self._total - step)))
+            width = len(str(self._total))
+            self._console.print(f"  {step:>{width}}/{self._total}  left {left}  {numbers}", highlight=False)
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
+        if self._progress is not None:
+            self._progress.stop()
+
+
+class Console:
+    """Everything that is printed goes through here. `quiet` prints nothing."""
+
+    def __init__(self, quiet: bool = False, file: IO[str] | None = None, width: int | None = None):
+        self.rich = RichConsole(quiet=quiet, file=file, width=width, soft_wrap=False)
+
+    def say(self, text: str) -> None:
+        """A line."""
+        self.rich.print(text, highlight=False)
+
+    def warn(self, text: str) -> None:
+        """A line that should not be missed."""
+        self.rich.print(f"[yellow]note[/]  {escape(text)}", highlight=False)
+
+    def plan(self, title: str, lines: Mapping[str, str]) -> None:
+        """What the stage is about to do."""
+        self.rich.print(f"\n[bold]{escape(title)}[/]")
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, text in lines.items():
+            table.add_row(name, escape(text))
+        self.rich.print(Padding(table, (0, 0, 1, 2)))
+
+    @contextlib.contextmanager
+    def steps(self, kind: str, total: int, done: int) -> Iterator[StepView]:
+        """The live line of a stage, for as long as the context lasts."""
+        view = StepView(self.rich, GRPO_COLUMNS if kind == "grpo" else SFT_COLUMNS, total, done)
+        try:
+            yield view
+        finally:
+            view.stop()
+
+    def group(self, step: int, group: Group) -> None:
+        """One sampled group: its best and its worst member, so that one sees what the reward sees."""
+        order = sorted(range(len(group.rollouts)), key=lambda i: -group.rewards[i])
+        rewards = "  ".join(f"{group.rewards[i]:g}" for i in order)
+        self.rich.print(f"\n  [bold]a group of step {step}[/]  {escape(_short(group.prompt.question, 400))}")
+        self.rich.print(f"  [dim]gold {escape(str(group.prompt.answer))}   rewards {rewards}[/]", highlight=False)
+        for label, i in (("best ", order[0]), ("worst", order[-1])):
+            text = escape(_short(group.rollouts[i].text, 400))
+            advantage = f" advantage {group.advantages[i]:+.2f}" if group.advantages else ""
+            self.rich.print(f"  [dim]{label} {group.rewards[i]:g}{advantage}[/]  {text}", highlight=False)
+        self.rich.print()
+
+    def accuracy_table(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Held-out accuracy, a row a moment: `rows` are (label, eval metrics)."""
+        table = Table(title="held-out accuracy, 95% intervals", title_justify="left", title_style="", box=None)
+        table.add_column("")
+        table.add_column("greedy", justify="right")
+        table.add_column("sampled", justify="right")
+        passes = sorted({int(k[10:]) for _, m in rows for k in m if k.startswith("eval/pass@") and k[10:].isdigit()})
+        extra = [k for k in passes if k > 1][-1:]
+        for k in extra:
+            table.add_column(f"pass@{k}", justify="right")
+        table.add_column("tokens", justify="right")
+        table.add_column("cut off", justify="right")
+        for label, m in rows:
+            table.add_row(
+                label,
+                _with_interval(m, "eval/greedy"),
+                _with_interval(m, "eval/pass@1"),
+                *(f"{m[f'eval/pass@{k}']:.1%}" if f"eval/pass@{k}" in m else "" for k in extra),
+                f"{m['eval/mean_tokens']:.1f}" if "eval/mean_tokens" in m else "",
+                f"{m['eval/truncated']:.1%}" if "eval/truncated" in m else "",
+            )
+        self.rich.print(Padding(table, (1, 0, 1, 2)))
+
+    def saved(self, what: str, path: Path) -> None:
+        """Where something is."""
+        self.rich.print(f"  {what:<12} {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def _with_interval(metrics: Mapping[str, Any], key: str) -> str:
+    if key not in metrics:
+        return ""
+    return f"{metrics[key]:.1%} [{metrics[key + '_low']:.1%}, {metrics[key + '_high']:.1%}]"
+
+
+def _short(text: str, limit: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,58 @@
+"""The numbers of one GRPO step, from its groups and the learner's reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from cohort.types import Group, StepReport
+
+__all__ = ["group_metrics", "merge_reports"]
+
+
+def group_metrics(trained: Sequence[Group], left_out: Sequence[Group]) -> dict[str, float]:
+    """Rewards, signal and lengths. Means are over all groups that were sampled and scored, left-out ones too."""
+    scored = [group for group in (*trained, *left_out) if group.error is None]
+    rollouts = [rollout for group in scored for rollout in group.rollouts]
+    n = max(len(scored), 1)
+    accuracy = [_known(group.accuracy) for group in scored]
+    metrics = {
+        "reward/mean": _mean([r for group in scored for r in group.rewards]),
+        "groups/sampled": float(len(trained) + len(left_out)),
+        "groups/signal": sum(max(a) != min(a) for a in accuracy if a) / n,
+        "groups/all_right": sum(min(a) == max(a) and a[0] >= 0.5 for a in accuracy if a) / n,
+        "groups/all_wrong": sum(min(a) == max(a) and a[0] < 0.5 for a in accuracy if a) / n,
+        "groups/left_out": float(len(left_out)),
+        "groups/failed": float(sum(group.error is not None for group in left_out)),
+        "completions/mean_tokens": _mean([float(len(r.tokens)) for r in rollouts]),
+        "completions/truncated": _mean([float(r.finish == "length") for r in rollouts]),
+        "tokens/sampled": float(sum(len(r.tokens) for g in (*trained, *left_out) for r in g.rollouts)),
+    }
+    for name in scored[0].scores if scored else ():
+        metrics[f"reward/{name}/mean"] = _mean([s for group in scored for s in group.scores[name]])
+    return metrics
+
+
+def merge_reports(reports: Sequence[StepReport]) -> dict[str, float]:
+    """The reports of the updates on one step's batches as one: token sums add, peaks take the largest, the rest is
+    averaged over the updates.
+    """
+    merged: dict[str, float] = {}
+    for key in reports[0].metrics:
+        values = [report.metrics[key] for report in reports]
+        if key.startswith("tokens/"):
+            merged[key] = math.fsum(values)
+        elif key.endswith("_max"):
+            merged[key] = max(values)
+        else:
+            merged[key] = math.fsum(values) / len(values)
+    return merged
+
+
+def _known(values: Sequence[float]) -> list[float]:
+    return [v for v in values if not math.isnan(v)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = _known(values)
+    return math.fsum(known) / len(known) if known else math.nan

@@ -1,0 +1,1 @@
+"""The policy: a Hugging Face causal LM behind two calls."""

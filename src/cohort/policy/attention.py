@@ -1,0 +1,204 @@
+"""Attention that reads a layout instead of a mask.
+
+Cohort runs every model on one flat row of tokens `[1, N]`: no padding reaches the linear layers. Which token attends
+to which is the business of a `Layout`, passed through the model's keyword arguments to the attention function that is
+registered here with transformers' attention interface. Model code is not forked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface
+
+__all__ = ["ATTENTION", "Layout", "PackedGroups", "pad_rows"]
+
+ATTENTION = "cohort"
+
+
+class Layout(Protocol):
+    """Says which tokens of the flat row attend to which."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+        """query `[N, H, D]`, key and value `[N, K, D]` (K divides H) -> `[N, H, D]`.
+
+        `window`: a query sees only keys less than `window` positions back (None: all of them).
+        """
+        ...
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: Tensor,  # [1, H, N, D]
+    key: Tensor,  # [1, K, N, D]
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    layout: Layout | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    if layout is None:
+        raise RuntimeError("this model is set up for Cohort's layouts; call it through cohort.policy.Policy")
+    for unsupported in ("softcap", "s_aux", "position_bias"):
+        if others.get(unsupported) is not None:
+            raise NotImplementedError(f"attention with {unsupported} is not supported by the '{ATTENTION}' attention")
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    out = layout.attend(
+        module.layer_idx,  # type: ignore[arg-type]
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        scale,
+        sliding_window,
+    )
+    return out.unsqueeze(0), None  # [1, N, H, D]
+
+
+# No mask function is registered under this name, so transformers builds no mask: the layout is the mask.
+AttentionInterface.register(ATTENTION, _attention)
+
+
+def pad_rows(rows: Sequence[Sequence[int]], device: torch.device | str, fill: int = 0) -> Tensor:
+    """Ragged rows of integers -> `[len(rows), longest]`, padded on the right with `fill`."""
+    longest = max((len(row) for row in rows), default=0)
+    return torch.tensor([list(row) + [fill] * (longest - len(row)) for row in rows], dtype=torch.long, device=device)
+
+
+class PackedGroups:
+    """P prompts, each computed once, and B rollouts that continue them, in one flat row of N tokens.
+
+    The flat row is `prompt 0 | prompt 1 | ... | rollout 0 | rollout 1 | ...`. A rollout attends to its prompt and
+    causally to itself. Its last token is left out: nothing is predicted from it.
+
+    Attributes: `tokens`, `positions` `[1, N]`; `prompt_ends` `[P]`, the flat index of each prompt's last token.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        rollouts: Sequence[Sequence[int]] = (),
+        group: Sequence[int] = (),
+        device: torch.device | str = "cpu",
+    ):
+        inputs = [row[:-1] for row in rollouts]
+        prompt_lengths = [len(prompt) for prompt in prompts]
+        rollout_lengths = [len(row) for row in inputs]
+        starts = _starts([*prompt_lengths, *rollout_lengths])
+
+        flat = [token for row in (*prompts, *inputs) for token in row]
+        positions = [i for n in prompt_lengths for i in range(n)]
+        for row, g in zip(inputs, group, strict=True):
+            positions.extend(range(prompt_lengths[g], prompt_lengths[g] + len(row)))
+
+        self.device = torch.device(device)
+        self.tokens = torch.tensor([flat], dtype=torch.long, device=device)  # [1, N]
+        self.positions = torch.tensor([positions], dtype=torch.long, device=device)  # [1, N]
+        prompt_starts = starts[: len(prompt_lengths)]
+        self.prompt_ends = torch.tensor(
+            [s + n - 1 for s, n in zip(prompt_starts, prompt_lengths, strict=True)], device=device
+        )
+        self._rollout_starts = starts[len(prompt_lengths) :]
+        self._group = torch.tensor(list(group), dtype=torch.long, device=device)  # [B]
+        self._prompts = _Rectangle(prompt_starts, prompt_lengths, device)
+        # Rollouts of one token have no input of their own; they predict from the prompt alone.
+        self._rollouts = _Rectangle(self._rollout_starts, rollout_lengths, device)
+        self._prompt_lengths = torch.tensor(prompt_lengths, dtype=torch.long, device=device)  # [P]
+        self._masks: dict[tuple[str, int | None], Tensor] = {}
+        self.kv: list[tuple[Tensor, Tensor]] | None = None  # per layer, prompts' ([P, K, Lp, D], [P, K, Lp, D])
+
+    def keep_kv(self) -> PackedGroups:
+        """Keep the prompts' keys and values of every layer in `self.kv`, for decoding."""
+        self.kv = []
+        return self
+
+    def predictors(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """The flat index of the token that predicts token `columns[i]` of rollout `rows[i]`: `[M] -> [M]`."""
+        starts = torch.tensor(self._rollout_starts, dtype=torch.long, device=self.device)
+        inside = starts[rows] + columns - 1
+        return torch.where(columns == 0, self.prompt_ends[self._group[rows]], inside)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+        """See `Layout.attend`. Two rectangles: prompts over themselves, rollouts over their prompt and themselves."""
+        prompts, rollouts = self._prompts, self._rollouts
+        keys, values = prompts.gather(key), prompts.gather(value)  # [P, K, Lp, D]
+        if self.kv is not None:
+            self.kv.append((keys, values))
+        out = torch.zeros_like(query)
+        mask = self._prompt_mask(window) if window is not None and prompts.width > window else None
+        attended = F.scaled_dot_product_attention(
+            prompts.gather(query), keys, values, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
+        )
+        out = prompts.scatter(out, attended)
+        if rollouts.width:
+            # index_select, not indexing: its backward adds in a fixed order.
+            keys = torch.cat([keys.index_select(0, self._group), rollouts.gather(key)], 2)  # [B, K, Lp + Lc, D]
+            values = torch.cat([values.index_select(0, self._group), rollouts.gather(value)], 2)
+            attended = F.scaled_dot_product_attention(
+                rollouts.gather(query), keys, values, attn_mask=self._rollout_mask(window), scale=scale, enable_gqa=True
+            )
+            out = rollouts.scatter(out, attended)
+        return out
+
+    def _prompt_mask(self, window: int | None) -> Tensor:
+        """`[1, 1, Lp, Lp]`: causal, within the window."""
+        if ("prompt", window) not in self._masks:
+            at = torch.arange(self._prompts.width, device=self.device)
+            self._masks["prompt", window] = _within(at[:, None] - at[None, :], window)[None, None]
+        return self._masks["prompt", window]
+
+    def _rollout_mask(self, window: int | None) -> Tensor:
+        """`[B, 1, Lc, Lp + Lc]`: the whole own prompt, then causal; within the window."""
+        if ("rollout", window) not in self._masks:
+            lengths = self._prompt_lengths[self._group]  # [B]
+            prompt_at = torch.arange(self._prompts.width, device=self.device)  # [Lp]
+            own_at = torch.arange(self._rollouts.width, device=self.device)  # [Lc]
+            query_at = lengths[:, None] + own_at  # [B, Lc]
+            real = prompt_at < lengths[:, None]  # [B, Lp]
+            over_prompt = _within(query_at[:, :, None] - prompt_at, window) & real[:, None]
+            over_own = _within(own_at[:, None] - own_at[None, :], window).expand(len(lengths), -1, -1)
+            self._masks["rollout", window] = torch.cat([over_prompt, over_own], 2)[:, None]
+        return self._masks["rollout", window]
+
+
+class _Rectangle:
+    """Flat tokens seen as `[rows, width]`, right-padded: where each row's tokens are, and the way there and back."""
+
+    def __init__(self, starts: Sequence[int], lengths: Sequence[int], device: torch.device | str):
+        self.rows, self.width = len(lengths), max(lengths, default=0)
+        start = torch.tensor(list(starts), dtype=torch.long, device=device)
+        length = torch.tensor(list(lengths), dtype=torch.long, device=device)
+        column = torch.arange(self.width, device=device)
+        real = column < length[:, None]  # [rows, width]
+        # Padding reads the row's first token; causality hides it from every real query.
+        first = start.clamp(max=max(int((start + length).max()) - 1, 0)) if self.rows else start
+        self._take = torch.where(real, start[:, None] + column, first[:, None]).flatten()  # [rows * width]
+        self._real = real.flatten().nonzero()[:, 0]  # [N'] places in the rectangle
+        self._flat = self._take[self._real]  # [N'] places in the flat row
+
+    def gather(self, flat: Tensor) -> Tensor:
+        """`[N, H, D] -> [rows, H, width, D]`."""
+        return flat.index_select(0, self._take).view(self.rows, self.width, *flat.shape[1:]).transpose(1, 2)
+
+    def scatter(self, flat: Tensor, rectangle: Tensor) -> Tensor:
+        """Write `[rows, H, width, D]` back to its places in `[N, H, D]`."""
+        rows = rectangle.transpose(1, 2).reshape(self.rows * self.width, *flat.shape[1:])
+        return flat.index_copy(0, self._flat, rows.index_select(0, self._real))
+
+
+def _within(distance: Tensor, window: int | None) -> Tensor:
+    causal = distance >= 0
+    return causal if window is None else causal & (distance < window)
+
+
+def _starts(lengths: Sequence[int]) -> list[int]:
+    starts, total = [], 0
+    for n in lengths:
+        starts.append(total)
+        total += n
+    return starts

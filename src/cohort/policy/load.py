@@ -1,0 +1,112 @@
+"""Load a policy from a directory or the hub, and save it back as a normal Hugging Face checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cohort.policy.policy import Policy
+from cohort.types import UserError
+
+__all__ = ["add_lora", "load_policy", "save_policy"]
+
+
+def load_policy(
+    model: str,
+    *,
+    dtype: str = "float32",
+    compute: str = "float32",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    trainable: bool = True,
+) -> Policy:
+    """A policy from a local directory or a hub id; a directory that holds a LoRA adapter is loaded onto its base.
+
+    Raises `UserError` for a directory that is not there or is no checkpoint, an architecture that transformers does not
+    know, and everything that `Policy` refuses.
+    """
+    where = _locate(model)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    adapter = Path(where, "adapter_config.json").is_file()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        if adapter:
+            module = _load_adapter(where, getattr(torch, dtype), trainable)
+        else:
+            module = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
+    policy = Policy(module.to(_device(device)), tokenizer, compute)
+    policy.check()
+    return policy
+
+
+def add_lora(policy: Policy, rank: int, alpha: float, targets: str | Sequence[str], seed: int) -> Policy:
+    """The policy with a fresh LoRA adapter of peft: only the adapter is trained. Its random half depends on `seed`."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        lora_dropout=0.0,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            module = get_peft_model(policy.module, config)
+        except ValueError as error:
+            raise UserError(
+                f"LoRA cannot be added: {_first_sentence(error)} (policy.lora.targets = {targets!r})"
+            ) from None
+    return Policy(module, policy.tokenizer, str(policy.compute).removeprefix("torch."))
+
+
+def save_policy(policy: Policy, directory: Path) -> None:
+    """Write weights (safetensors), configuration, tokenizer and chat template; with LoRA, the adapter."""
+    policy.module.save_pretrained(directory)  # type: ignore[operator]
+    policy.tokenizer.save_pretrained(directory)
+
+
+def _locate(model: str) -> str:
+    """A hub id stays what it is; anything that looks like a path must be a checkpoint directory."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if (path / "final" / "config.json").is_file() or (path / "final" / "adapter_config.json").is_file():
+            return str(path / "final")  # a run directory: its final model
+        if not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
+            raise UserError(f"'{model}' holds no model: neither config.json nor adapter_config.json is in it")
+        return str(path)
+    looks_like_a_path = model.startswith((".", "/", "~")) or model.count("/") > 1 or path.suffix != ""
+    if looks_like_a_path and not (model.count("/") == 1 and not model.startswith((".", "/", "~"))):
+        raise UserError(f"there is no directory '{model}'; policy.model is a checkpoint directory or a hub id")
+    return model
+
+
+def _load_adapter(directory: str, dtype: torch.dtype, trainable: bool) -> torch.nn.Module:
+    from peft import PeftConfig, PeftModel
+
+    base = PeftConfig.from_pretrained(directory).base_model_name_or_path
+    if base is None:
+        raise UserError(f"the adapter in '{directory}' does not name its base model (adapter_config.json)")
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    return PeftModel.from_pretrained(model, directory, is_trainable=trainable)
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("policy.device is 'cuda', but torch sees no GPU; use 'auto' or 'cpu'")
+    return torch.device(wanted)
+
+
+def _first_sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text[:300] + ("..." if len(text) > 300 else "")

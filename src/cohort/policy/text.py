@@ -1,0 +1,32 @@
+"""Token ids to text: a view for people and verifiers, never the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cohort.types import Completion, Rollout
+
+__all__ = ["to_rollout"]
+
+
+def to_rollout(completion: Completion, tokenizer: Any, stop: tuple[str, ...] = ()) -> Rollout:
+    """A single-turn rollout: every token is the policy's. Special tokens (the end token) are left out of the text, and
+    so is what follows a stop string inside the last token.
+    """
+    text = tokenizer.decode(list(completion.tokens), skip_special_tokens=True)
+    if completion.finish == "stop":
+        text = _until_stop(text, stop)
+    return Rollout(
+        completion.tokens,
+        (True,) * len(completion.tokens),
+        completion.logprobs,
+        completion.version,
+        completion.finish,
+        text,
+    )
+
+
+def _until_stop(text: str, stop: tuple[str, ...]) -> str:
+    """The text up to and with its first stop string: format rewards want to see `</answer>`."""
+    ends = [text.find(s) + len(s) for s in stop if s in text]
+    return text[: min(ends)] if ends else text

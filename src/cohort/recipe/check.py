@@ -1,0 +1,160 @@
+"""Checks that look at several keys at once and need no model: each problem is one sentence that says what to do."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from cohort.recipe.names import Path
+from cohort.recipe.stage import Stage
+from cohort.recipe.wording import shown
+
+__all__ = ["name_problem", "stage_problems"]
+
+Found = Iterator[tuple[str, tuple[Path, ...]]]  # a sentence, and the paths that it depends on
+
+_WITHOUT_GROUP = ("reinforce", "reinforce_pp", "ppo")  # presets whose baseline does not compare within a group
+_NAME = re.compile(r"\w[\w.-]{0,99}")
+_IMPORT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:.+", re.DOTALL)
+
+
+def name_problem(name: str) -> str | None:
+    """Why a name cannot be that of a directory, or None."""
+    if _NAME.fullmatch(name) and not name.endswith("."):
+        return None
+    return f"{name!r} cannot name a directory: use letters, digits, '-', '_' and '.', at most 100 of them"
+
+
+def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
+    """Everything that is wrong with the combination of values in a stage; `at` goes before every key."""
+    yield from _policy(stage, first, at)
+    yield from _task(stage, at)
+    yield from _rollout(stage, at)
+    yield from _rewards(stage, at)
+    if stage.kind == "grpo":
+        yield from _grpo(stage, at)
+
+
+def _policy(stage: Stage, first: bool, at: str) -> Found:
+    policy, scratch = stage.policy, stage.policy.scratch
+    both = (("policy", "model"), ("policy", "scratch"))
+    if policy.model and scratch:
+        yield f"{at}policy has both 'model' and 'scratch': keep the one to start from", both
+    if first and not policy.model and not scratch:
+        yield f'{at}policy.model is missing: give a hub id or a directory, or "live" to pass a model from Python', both
+    if policy.revision and scratch:
+        yield f"{at}policy.revision belongs to a hub model, but this stage makes its own: remove it", both
+    if scratch and scratch.heads % scratch.kv_heads:
+        yield (
+            f"{at}policy.scratch.kv_heads ({scratch.kv_heads}) must divide policy.scratch.heads ({scratch.heads})",
+            (("policy", "scratch", "kv_heads"), ("policy", "scratch", "heads")),
+        )
+    if scratch and scratch.head_dim % 2:
+        sentence = f"{at}policy.scratch.head_dim must be even (rotary positions turn pairs), not {scratch.head_dim}"
+        yield sentence, (("policy", "scratch", "head_dim"),)
+
+
+def _task(stage: Stage, at: str) -> Found:
+    task = stage.task
+    if task.held_out is not None and task.held_out_split is not None:
+        sentence = f"{at}task has both 'held_out' and 'held_out_split': keep the one that holds the held-out problems"
+        yield sentence, (("task", "held_out"), ("task", "held_out_split"))
+    if isinstance(task.careful, dict):
+        for steps in task.careful:
+            if not re.fullmatch(r"[1-9][0-9]*", steps):
+                sentence = f"{at}task.careful gives a share for each number of steps, such as {{ 2 = 0.5 }}; "
+                yield sentence + f"{steps!r} is no number of steps", (("task", "careful"),)
+    if task.levels is not None and not task.levels:
+        yield f"{at}task.levels is empty: name at least one level, or leave it out for all", (("task", "levels"),)
+
+
+def _rollout(stage: Stage, at: str) -> Found:
+    if "" in stage.rollout.stop:
+        yield f"{at}rollout.stop has an empty text, which would end every completion: remove it", (("rollout", "stop"),)
+
+
+def _rewards(stage: Stage, at: str) -> Found:
+    names = [reward.name for reward in stage.reward]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        sentence = (
+            f"{at}two rewards are called {name!r}: give one of them another 'name', so that metrics can tell them"
+        )
+        yield sentence + " apart", (("reward",),)
+    for reward in stage.reward:
+        if problem := name_problem(reward.name):
+            yield f"{at}reward name {problem}; give it a 'name'", (("reward",),)
+        if (problem := _use_problem(reward.use)) is not None:
+            yield f"{at}reward.use {problem}", (("reward",),)
+        for problem in _not_plain(reward.args):
+            yield f"{at}reward {reward.name!r}: args{problem}", (("reward",),)
+    if isinstance(stage.evaluate.reward, str) and (problem := _use_problem(stage.evaluate.reward)) is not None:
+        yield f"{at}evaluate.reward {problem}", (("evaluate", "reward"),)
+
+
+def _use_problem(use: Any) -> str | None:
+    if callable(use) or (":" not in use and "/" not in use and "\\" not in use and not use.endswith(".py")):
+        return None
+    if _IMPORT.fullmatch(use):
+        return None
+    return f"names a function as module:function, such as my_rewards:score, not {shown(use)}"
+
+
+def _not_plain(value: Any, at: str = "") -> Iterator[str]:
+    """What in a value cannot be written into a recipe."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"{at} has the key {shown(key)}: keys are text"
+            yield from _not_plain(item, f"{at}.{key}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _not_plain(item, at)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{at} must be a finite number, not {value}"
+    elif not isinstance(value, str | bool | int | float):
+        yield f"{at} holds {shown(value)}: use text, numbers, true or false, lists and tables"
+
+
+def _grpo(stage: Stage, at: str) -> Found:
+    rollout, optimizer = stage.rollout, stage.optimizer
+    if not stage.reward:
+        yield f'{at}reward is missing: a grpo stage needs one, such as reward = "exact_number"', (("reward",),)
+    elif all(reward.weight == 0 for reward in stage.reward):
+        yield f"{at}reward: every weight is 0, so nothing would be learnt; give one reward a weight", (("reward",),)
+    for key, off in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
+        if getattr(rollout, key) != off:
+            sentence = (
+                f"{at}rollout.{key} must stay {off:g} in a grpo stage: a truncated distribution is not the policy that"
+                f" is trained; use evaluate.{key} for evaluation"
+            )
+            yield sentence, (("rollout", key),)
+    if optimizer.updates_per_batch > rollout.prompts_per_step:
+        sentence = (
+            f"{at}optimizer.updates_per_batch ({optimizer.updates_per_batch}) is more than rollout.prompts_per_step"
+            f" ({rollout.prompts_per_step}): each update needs at least one prompt"
+        )
+        yield sentence, (("optimizer", "updates_per_batch"), ("rollout", "prompts_per_step"))
+    if rollout.group_size == 1:
+        yield from _group_of_one(stage, at)
+
+
+def _group_of_one(stage: Stage, at: str) -> Found:
+    objective = stage.objective
+    paths: tuple[Path, ...] = (("rollout", "group_size"), ("objective", "baseline"), ("objective", "preset"))
+    if objective.baseline in ("group_mean", "leave_one_out") or (
+        objective.baseline is None and objective.preset not in _WITHOUT_GROUP
+    ):
+        whose = f"baseline {objective.baseline!r}" if objective.baseline else f"preset {objective.preset!r}"
+        yield (
+            f"{at}rollout.group_size is 1, but {whose} compares the completions of one prompt with each other: use a"
+            ' larger group, or objective.baseline = "batch_mean"',
+            paths,
+        )
+    elif objective.scale in ("group_std", "leave_one_out_std", "group_mean"):
+        yield (
+            f"{at}rollout.group_size is 1, but objective.scale = {objective.scale!r} needs several completions of one"
+            ' prompt: use a larger group, or objective.scale = "batch_std"',
+            (*paths, ("objective", "scale")),
+        )

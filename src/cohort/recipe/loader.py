@@ -1,0 +1,84 @@
+"""Reading recipe files: what can go wrong before there is a recipe, said with file and line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from cohort.types import UserError
+
+__all__ = ["default_name", "read_file", "too_deep"]
+
+_DEEPEST = 30  # tables in tables; dotted keys can nest far deeper than Python can recurse
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"there is no recipe {str(path)!r}{_instead(path)}") from None
+    except IsADirectoryError:
+        raise UserError(f"{str(path)!r} is a directory, not a recipe{_instead(path / 'recipe.toml')}") from None
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {str(path)!r}: {error.strerror or error}") from None
+    try:
+        text = content.decode("utf-8-sig")  # with or without a byte order mark
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: a recipe is UTF-8 text, but this line is not; save it as UTF-8") from None
+    tables: dict[str, Any] | None = None
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(_syntax(path, text, str(error))) from None
+    except RecursionError:
+        pass
+    except ValueError as error:  # a number with thousands of digits
+        raise UserError(f"{path}: a value cannot be read: {error}") from None
+    if tables is None or too_deep(tables):
+        raise UserError(f"{path}: lists or tables are nested too deeply to be a recipe")
+    return tables
+
+
+def too_deep(value: Any) -> bool:
+    """Whether lists and tables are nested deeper than any recipe's."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [item for items in inner for item in items]
+    return bool(level)
+
+
+def _syntax(path: Path, text: str, message: str) -> str:
+    """TOML's complaint with its line in front, as editors and people know it."""
+    found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", message, re.DOTALL)
+    what = found[1] if found else message.removesuffix(" (at end of document)")
+    line = int(found[2]) if found else len(text.rstrip().splitlines()) or 1
+    lines = text.splitlines()
+    shown = f": {lines[line - 1].strip()[:80]}" if 0 < line <= len(lines) else ""
+    hint = ""
+    if re.search(r"=\s*[A-Za-z./~]", shown) and what == "Invalid value":
+        hint = "; text needs quotes"
+    return f"{path}:{line}: this is not TOML ({what[0].lower()}{what[1:]}{hint}){shown}"
+
+
+def _instead(path: Path) -> str:
+    """The nearest recipe in the directory where one was looked for."""
+    if not path.parent.is_dir():
+        return f"; there is no directory {str(path.parent)!r} either"
+    recipes = sorted(file.name for file in path.parent.glob("*.toml") if file.is_file())
+    if not recipes:
+        return f"; there is no .toml file in {str(path.parent)!r}"
+    close = difflib.get_close_matches(path.name, recipes, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {str(path.parent / close[0])!r}?"
+    return f"; {str(path.parent)!r} has {', '.join(recipes[:8])}{', ...' if len(recipes) > 8 else ''}"
+
+
+def default_name(path: Path) -> str:
+    """The name of a recipe that does not say it: that of its file, as a directory can be called."""
+    return re.sub(r"[^\w.-]+", "-", path.stem).strip("-.")[:100] or "run"

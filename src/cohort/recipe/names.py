@@ -1,0 +1,100 @@
+"""The keys of a recipe, and what somebody who wrote another one meant."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from cohort.recipe.stage import Stage
+from cohort.recipe.tables import Table
+from cohort.recipe.wording import either, nearest
+
+__all__ = ["TOP_KEYS", "Path", "all_keys", "table_of", "unknown_key"]
+
+Path = tuple[str, ...]
+TOP_KEYS = ("name", "seed", "stage")  # beside the tables of a stage
+
+# What TRL, verl and the papers call some of our keys. Nearness in spelling would never find these.
+_ELSEWHERE = {
+    "lr": "optimizer.learning_rate",
+    "num_generations": "rollout.group_size",
+    "n": "rollout.group_size",
+    "max_completion_length": "rollout.max_tokens",
+    "max_new_tokens": "rollout.max_tokens",
+    "max_response_length": "rollout.max_tokens",
+    "max_prompt_length": "task.max_prompt_tokens",
+    "beta": "objective.kl_coef",
+    "epsilon": "objective.clip_low",
+    "epsilon_low": "objective.clip_low",
+    "epsilon_high": "objective.clip_high",
+    "loss_type": "objective.aggregation",
+    "scale_rewards": "objective.scale",
+    "max_grad_norm": "optimizer.gradient_clip",
+    "grad_clip": "optimizer.gradient_clip",
+    "num_iterations": "optimizer.epochs",
+    "batch_size": "rollout.prompts_per_step",
+    "train_batch_size": "rollout.prompts_per_step",
+    "max_steps": "run.steps",
+    "output_dir": "run.directory",
+    "reward_funcs": "reward",
+    "reward_weights": "reward.weight",
+    "dataset": "task.source",
+    "model_name": "policy.model",
+}
+
+
+def table_of(field: FieldInfo) -> tuple[type[Table] | None, bool]:
+    """The table that a field holds (None: it holds a plain value), and whether it holds a list of them."""
+    return _find_table(field.annotation, False)
+
+
+def _find_table(annotation: Any, in_list: bool) -> tuple[type[Table] | None, bool]:
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        return annotation, in_list
+    if get_origin(annotation) is Annotated:
+        return _find_table(get_args(annotation)[0], in_list)
+    for part in get_args(annotation):
+        found = _find_table(part, in_list or get_origin(annotation) is tuple)
+        if found[0]:
+            return found
+    return None, False
+
+
+@cache
+def all_keys(table: type[Table] = Stage, at: Path = ()) -> tuple[Path, ...]:
+    """Every key of a stage as a path, tables and what is in them."""
+    found: list[Path] = []
+    for name, field in table.model_fields.items():
+        found.append((*at, name))
+        inner, _ = table_of(field)
+        if inner:
+            found.extend(all_keys(inner, (*at, name)))
+    return tuple(found)
+
+
+def unknown_key(path: Path, prefix: str = "", siblings: tuple[str, ...] | None = None) -> str:
+    """The sentence for a key that does not exist; `path` is relative to a stage, `prefix` names the stage."""
+    *table, word = path
+    shown = repr(prefix + ".".join(path))
+    known = all_keys()
+    here = siblings or tuple(key[-1] for key in known if key[:-1] == tuple(table))
+    if word in ("seed", "stage"):
+        return f"{word!r} belongs at the top of the recipe, before any table"
+    homes = [f"[{'.'.join(key[:-1])}]" for key in known if key[-1] == word and len(key) > 1]
+    close = nearest(word, here, cutoff=0.9 if homes else 0.6)
+    if close:
+        return f"unknown key {shown}; did you mean {prefix + '.'.join((*table, close))!r}?"
+    if homes:
+        return f"unknown key {shown}; {word!r} belongs in {either(homes)}"
+    meant = _ELSEWHERE.get(word) or _close_anywhere(word, known)
+    if meant:
+        return f"unknown key {shown}; did you mean {prefix + meant!r}?"
+    where = f"[{'.'.join(table)}]" if table else "a recipe"
+    return f"unknown key {shown}; {where} has {', '.join(here)}"
+
+
+def _close_anywhere(word: str, known: tuple[Path, ...]) -> str | None:
+    close = nearest(word, {key[-1] for key in known}, cutoff=0.75)
+    return next((".".join(key) for key in known if key[-1] == close), None)

@@ -1,0 +1,280 @@
+"""From what was written to what will run: layers are merged into stages, and every value keeps its origin.
+
+A stage is made of layers, later ones winning:
+
+1. the defaults of the schema,
+2. what stands outside the `[[stage]]` tables,
+3. what stands in the stage,
+4. overrides without a stage's name,
+5. overrides with its name.
+
+Tables are merged key by key. Three things are not:
+
+* `reward` is one value: a layer that gives rewards replaces all of them.
+* A layer that names another objective preset starts over from it. `clip_high = 0.28`, written for DAPO, would be a
+  quiet disaster in a stage, or after an override, that says `preset = "gspo"`.
+* `model` and `scratch` say where training starts. A layer that gives one of them replaces the other; and outside the
+  stages they say where the *first* stage starts, because a later stage continues from the one before it unless it
+  names a start of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cohort.recipe.check import name_problem, stage_problems
+from cohort.recipe.names import TOP_KEYS, Path
+from cohort.recipe.overrides import Override, override_layer, parse_overrides
+from cohort.recipe.reading import Flat, Problems, Reader, Written
+from cohort.recipe.stage import Stage
+from cohort.recipe.tables import Table, Task, reward_name
+from cohort.recipe.wording import missing, report, shown
+from cohort.types import UserError
+
+__all__ = ["LARGEST_SEED", "Resolved", "flatten", "resolve"]
+
+LARGEST_SEED = 2**63 - 1
+_START = (("policy", "model"), ("policy", "scratch"), ("policy", "revision"))
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a recipe comes to."""
+
+    name: str
+    seed: int
+    stages: tuple[Stage, ...]
+    origins: dict[str, str]
+
+
+def resolve(
+    tables: Mapping[str, Any], *, origin: str, overrides: Sequence[str] = (), default_name: str = "run"
+) -> Resolved:
+    """Resolve the tables of a recipe. Every problem is in the one UserError that is raised."""
+    problems = Problems()
+    raw = _raw_stages(tables, origin, problems)
+    names = _stage_names(raw, tables.get("kind"), problems)
+    prefixes = [f"{name}." if len(raw) > 1 else "" for name in names]
+    typed = parse_overrides(overrides, names, problems)
+
+    outside_origin = f"{origin}, outside the stages" if "stage" in tables else origin
+    outside = {key: value for key, value in tables.items() if key not in TOP_KEYS}
+    shared = Reader(problems, outside_origin).table(Stage, outside)
+    flats = []
+    for index, (given, prefix) in enumerate(zip(raw, prefixes)):
+        own = Reader(problems, origin, prefix).table(Stage, given)
+        flats.append(merge(_without_start(shared) if index else shared, own))
+    flats = _overridden(flats, names, typed, problems)
+    top = _top(tables, origin, default_name, typed, problems)
+
+    stages = []
+    for index, (flat, name, prefix) in enumerate(zip(flats, names, prefixes)):
+        if "stage" not in tables:
+            name = flat[("kind",)].value if ("kind",) in flat else "grpo"
+        stages.append(_build(flat, name, prefix, index == 0, problems))
+    if problems.sentences:
+        raise UserError(report(list(problems.sentences)))
+
+    origins = {key: written.origin for key, written in top.items()}
+    for index, (flat, stage, prefix) in enumerate(zip(flats, stages, prefixes)):
+        origins.update({prefix + path: _origin(path, value, flat, index) for path, value in flatten(stage).items()})
+    return Resolved(top["name"].value, top["seed"].value, tuple(stages), origins)
+
+
+# --- stages and their names
+
+
+def _raw_stages(tables: Mapping[str, Any], origin: str, problems: Problems) -> list[Any]:
+    """The `[[stage]]` tables, or one empty table if there are none: then everything stands outside."""
+    if "stage" not in tables:
+        return [{}]
+    given = tables["stage"]
+    if isinstance(given, Mapping | Stage) or not isinstance(given, list | tuple):
+        problems.add(f"stage must be a list of tables: write [[stage]] with two brackets ({origin})", ("stage",))
+        return []
+    if not given:
+        problems.add(f"stage is an empty list: write one [[stage]] table or more, or leave it out ({origin})")
+    return list(given)
+
+
+def _stage_names(raw: Sequence[Any], outside_kind: Any, problems: Problems) -> list[str]:
+    """A stage is called by its name, else by its kind, with its number where several would be called the same."""
+    given = [name if isinstance(name, str) and name else None for name in (_get(stage, "name") for stage in raw)]
+    kinds = [str(_get(stage, "kind") or outside_kind or "grpo") for stage in raw]
+    unnamed = [kind for name, kind in zip(given, kinds) if name is None]
+    names = []
+    for number, (name, kind) in enumerate(zip(given, kinds), start=1):
+        alone = unnamed.count(kind) == 1
+        names.append(name or (kind if alone else f"{kind}-{number}"))
+    for name in dict.fromkeys(name for name in given if name is not None):
+        if names.count(name) > 1:
+            problems.add(f"two stages are called {name!r}: give each its own name")
+        if name in Stage.model_fields or name in TOP_KEYS:
+            problems.add(f"a stage cannot be called {name!r}, which is the name of a key: give it another name")
+        elif problem := _name_problem(name):
+            problems.add(f"stage name {problem}")
+    return names
+
+
+def _name_problem(name: str) -> str | None:
+    """A stage's name goes in front of keys, so it has no dots."""
+    return name_problem(name) or (f"{name!r} has a dot: use '-' or '_'" if "." in name else None)
+
+
+def _get(stage: Any, key: str) -> Any:
+    if isinstance(stage, Stage):
+        return getattr(stage, key) if key in stage.model_fields_set else None
+    return stage.get(key) if isinstance(stage, Mapping) else None
+
+
+# --- layers
+
+
+def merge(base: Flat, layer: Flat) -> Flat:
+    """`layer` over `base`, by the rules at the top of this file."""
+    dropped: set[Path] = set()
+    preset = layer.get(("objective", "preset"))
+    before = base.get(("objective", "preset"))
+    if preset and preset.value != (before.value if before else "grpo"):
+        dropped.update(path for path in base if path[0] == "objective" and len(path) > 1)
+    if _given(layer, "model") and not _given(layer, "scratch"):
+        dropped.update(path for path in base if path[:2] in (("policy", "scratch"), ("policy", "revision")))
+    if _given(layer, "scratch") and not _given(layer, "model"):
+        dropped.update(path for path in base if path[:2] in (("policy", "model"), ("policy", "revision")))
+    for path, written in layer.items():
+        if path == ("reward",) or written.value is None:
+            dropped.update(longer for longer in base if longer[: len(path)] == path)
+    return {path: written for path, written in base.items() if path not in dropped} | layer
+
+
+def _without_start(layer: Flat) -> Flat:
+    """A layer without what it says about where training starts."""
+    return {path: written for path, written in layer.items() if path[:2] not in _START}
+
+
+def _given(flat: Flat, key: str) -> bool:
+    return ("policy", key) in flat and flat["policy", key].value is not None
+
+
+def _starts(flat: Flat) -> bool:
+    """Whether a stage names a model to start from."""
+    return _given(flat, "model") or _given(flat, "scratch")
+
+
+def _overridden(flats: list[Flat], names: list[str], typed: list[Override], problems: Problems) -> list[Flat]:
+    """The stages with the overrides for all of them, then with those for one of them."""
+    everywhere = [o for o in typed if o.stage is None and o.path[0] not in TOP_KEYS]
+    # The value of `reward` itself may be overridden too, and then it decides which rewards there are.
+    whole = [o for o in everywhere if o.path == ("reward",)]
+    flats = [merge(flat, override_layer(whole, (), problems)) for flat in flats]
+    known = [name for flat in flats for name in _reward_names(flat)]
+    layer = override_layer([o for o in everywhere if o not in whole], list(dict.fromkeys(known)), problems)
+    result = []
+    for index, (flat, name) in enumerate(zip(flats, names)):
+        here = layer if index == 0 or _starts(flat) else _without_start(layer)
+        own_rewards = _reward_names(flat)
+        here = {p: w for p, w in here.items() if p[0] != "reward" or p[1] in own_rewards}
+        flat = merge(flat, here)
+        named = [o for o in typed if o.stage == name]
+        flat = merge(flat, override_layer([o for o in named if o.path == ("reward",)], (), problems))
+        rest = [o for o in named if o.path != ("reward",)]
+        result.append(merge(flat, override_layer(rest, _reward_names(flat), problems)))
+    return result
+
+
+def _reward_names(flat: Flat) -> list[str]:
+    items = flat[("reward",)].value if ("reward",) in flat else []
+    return [item["name"] if item.get("name") is not None else reward_name(item["use"]) for item in items]
+
+
+def _top(
+    tables: Mapping[str, Any], origin: str, default_name: str, typed: list[Override], problems: Problems
+) -> dict[str, Written]:
+    """The recipe's name and seed."""
+    top = {"name": Written(default_name, "default"), "seed": Written(0, "default")}
+    top.update({key: Written(tables[key], origin) for key in top if key in tables})
+    for override in typed:
+        if override.stage is None and override.path == ("name",):
+            top["name"] = Written(override.text, "command line")
+        elif override.stage is None and override.path == ("seed",):
+            top["seed"] = Written(override.value, "command line")
+        elif override.stage is None and override.path[0] in TOP_KEYS:
+            problems.add(f"{override.path[0]} is one value and no table: {'.'.join(override.path)!r} (command line)")
+    name, seed = top["name"], top["seed"]
+    if not isinstance(name.value, str):
+        problems.add(f"name must be text, not {shown(name.value)} ({name.origin})")
+    elif problem := name_problem(name.value):
+        problems.add(f"name {problem} ({name.origin})")
+    if type(seed.value) is not int or not 0 <= seed.value <= LARGEST_SEED:
+        problems.add(f"seed must be a whole number from 0 to 2^63 - 1, not {shown(seed.value)} ({seed.origin})")
+    return top
+
+
+# --- from layers to a stage
+
+
+def _build(flat: Flat, name: str, prefix: str, first: bool, problems: Problems) -> Stage:
+    """The stage that a flat map describes, and what its values have against each other."""
+    nested = _nested(flat)
+    nested["name"] = name
+    task = nested.setdefault("task", {})
+    if task.get("source") is None:
+        if not problems.touch(("task", "source")):
+            problems.add(missing(f"{prefix}task.source", Task.model_fields["source"]), ("task", "source"))
+        task["source"] = "missing"  # so that the rest can be checked
+    stage = Stage.model_validate(nested)
+    for sentence, paths in stage_problems(stage, first=first, at=prefix):
+        if not problems.touch(*paths):
+            problems.add(sentence)
+    return stage
+
+
+def _nested(flat: Flat) -> dict[str, Any]:
+    """Tables inside tables; shorter paths first, because a table comes before what is in it."""
+    nested: dict[str, Any] = {}
+    for path in sorted(flat, key=len):
+        value = flat[path].value
+        if path == ("reward",):
+            value = [dict(item) for item in value]
+        if path[0] == "reward" and len(path) > 1:
+            for item, name in zip(nested["reward"], _reward_names(flat)):
+                item.update({path[2]: value} if name == path[1] else {})
+            continue
+        place = nested
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = dict(value) if isinstance(value, dict) else value
+    return nested
+
+
+def _origin(path: str, value: Any, flat: Flat, index: int) -> str:
+    """Where the value at a dotted path of a stage comes from."""
+    parts = tuple(path.split("."))
+    if parts[0] == "reward":
+        parts = ("reward", ".".join(parts[1:-1]), parts[-1])
+        if parts in flat:
+            return flat[parts].origin
+        items = dict(zip(_reward_names(flat), flat[("reward",)].value)) if ("reward",) in flat else {}
+        return flat[("reward",)].origin if parts[2] in items.get(parts[1], {}) else "default"
+    if parts[0] == "objective" and value is None:
+        return "preset"
+    if index and path in ("policy.model", "policy.scratch") and not _starts(flat):
+        return "the stage before"
+    return flat[parts].origin if parts in flat else "default"
+
+
+def flatten(table: Table, at: str = "") -> dict[str, Any]:
+    """Every value of a stage by its dotted path; rewards by their name, a table that is not there as None."""
+    flat: dict[str, Any] = {}
+    for name in type(table).model_fields:
+        value, path = getattr(table, name), f"{at}{name}"
+        if isinstance(value, Table):
+            flat.update(flatten(value, f"{path}."))
+        elif name == "reward" and isinstance(value, tuple):
+            for reward in value:
+                flat.update(flatten(reward, f"{path}.{reward.name}."))
+        elif path != "name":
+            flat[path] = value
+    return flat

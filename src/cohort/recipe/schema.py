@@ -1,0 +1,76 @@
+"""The recipe: a name, a seed and the stages, resolved and checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from cohort.recipe.loader import default_name, read_file
+from cohort.recipe.resolve import Resolved, resolve
+from cohort.recipe.stage import Stage
+
+__all__ = ["Recipe", "load"]
+
+
+class Recipe(BaseModel):
+    """What to train and how. Takes the same keys as a recipe file, as dictionaries or as the tables themselves:
+
+        Recipe(name="mine", policy={"model": "Qwen/Qwen3-0.6B"}, task=Task(source="my.jsonl"), reward=[my_function])
+
+    `stages` has every stage with all its values; `origins` says where each value comes from. Raises UserError, with
+    a sentence for each problem.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    seed: int
+    stages: tuple[Stage, ...]
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def __init__(self, /, **tables: Any) -> None:
+        self._take(resolve(tables, origin="python"))
+
+    def _take(self, resolved: Resolved) -> None:
+        super().__init__(name=resolved.name, seed=resolved.seed, stages=resolved.stages)
+        self._origins = resolved.origins
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+        """Read a TOML file and apply overrides such as `rollout.group_size=4` or `STAGE.run.steps=10`."""
+        file = Path(path)
+        resolved = resolve(
+            read_file(file), origin=file.name, overrides=tuple(overrides), default_name=default_name(file)
+        )
+        recipe = cls.__new__(cls)
+        recipe._take(resolved)
+        return recipe
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each value comes from, by dotted path: "default", the file, "python", "command line", "preset" ...
+
+        The paths of a recipe with several stages begin with the stage's name.
+        """
+        return dict(self._origins)
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def __eq__(self, other: object) -> bool:
+        """Recipes are equal if they do the same; where their values were written does not matter."""
+        if not isinstance(other, Recipe):
+            return NotImplemented
+        return (self.name, self.seed, self.stages) == (other.name, other.seed, other.stages)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file; see `Recipe.load`."""
+    return Recipe.load(path, overrides)

@@ -1,0 +1,154 @@
+"""A resolved recipe for people and machines: as TOML, as differences, as a hash."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cohort.recipe.emit import toml_key, toml_value
+from cohort.recipe.resolve import flatten
+from cohort.recipe.schema import Recipe
+from cohort.recipe.stage import Stage
+from cohort.recipe.tables import Reward, Table, Task
+from cohort.recipe.wording import callable_path
+
+__all__ = ["against_defaults", "canonical", "differences", "digest", "to_toml"]
+
+# What can change without changing a single number of the result: where the run is kept and what is shown of it.
+_NO_EFFECT = ("directory", "save_every", "keep_checkpoints", "show_group_every", "workers", "save_rollouts")
+
+Difference = tuple[str, Any, Any]
+
+
+def to_toml(recipe: Recipe, *, origins: bool = False) -> str:
+    """The resolved recipe as TOML that loads back to an equal recipe; with `origins`, each value says its own.
+
+    Functions are written as module:qualname, and one that cannot be imported under that name gets a comment saying so.
+    """
+    notes = recipe.origins if origins else {}
+    lines = _scalars({"name": recipe.name, "seed": recipe.seed}, notes, "")
+    # One stage called after its kind needs no [[stage]], and reads as most people write recipes.
+    if len(recipe.stages) == 1 and recipe.stages[0].name == recipe.stages[0].kind:
+        lines += _scalars({"kind": recipe.stages[0].kind}, notes, "")
+        lines += _tables(recipe.stages[0], "", notes, "")
+    else:
+        for stage in recipe.stages:
+            prefix = f"{stage.name}." if len(recipe.stages) > 1 else ""
+            lines += ["", "[[stage]]", *_scalars({"name": stage.name}, {}, "")]
+            lines += _scalars({"kind": stage.kind}, notes, prefix)
+            lines += _tables(stage, "stage.", notes, prefix)
+    return "\n".join(lines) + "\n"
+
+
+def _scalars(values: Mapping[str, Any], notes: Mapping[str, str], prefix: str) -> list[str]:
+    """One line for each value that is set, with its origin behind it."""
+    lines = []
+    for key, value in values.items():
+        if value is not None and not isinstance(value, Table):
+            lines += [f"# {note}" for note in [_import_problem(value)] if note]
+            line, note = f"{toml_key(key)} = {toml_value(value)}", notes.get(prefix + key)
+            lines.append(f"{line:<48}  # {note}" if note else line)
+    return lines
+
+
+def _tables(stage: Stage, header: str, notes: Mapping[str, str], prefix: str) -> list[str]:
+    lines: list[str] = []
+    for name in type(stage).model_fields:
+        value = getattr(stage, name)
+        if isinstance(value, Table):
+            lines += _table(value, header + name, notes, f"{prefix}{name}.")
+    for reward in stage.reward:
+        lines += _table(reward, f"{header}reward", notes, f"{prefix}reward.{reward.name}.", "[[{}]]")
+    return lines
+
+
+def _table(table: Table, header: str, notes: Mapping[str, str], prefix: str, brackets: str = "[{}]") -> list[str]:
+    values = {name: getattr(table, name) for name in type(table).model_fields}
+    own = _scalars(values, notes, prefix)
+    inner = [
+        line
+        for name, value in values.items()
+        if isinstance(value, Table)
+        for line in _table(value, f"{header}.{name}", notes, f"{prefix}{name}.")
+    ]
+    return ["", brackets.format(header), *own, *inner]
+
+
+def _import_problem(value: Any) -> str | None:
+    """Why a function cannot be found again under its name, or None."""
+    if not callable(value):
+        return None
+    path = callable_path(value)
+    module, _, name = path.partition(":")
+    if isinstance(value, functools.partial):
+        return "a partial function: its arguments are not written here"
+    found: Any = sys.modules.get(module)  # the function exists, so its module has been imported
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return None if found is value else "a Python object that cannot be imported under this name"
+
+
+def differences(a: Recipe, b: Recipe) -> list[Difference]:
+    """What differs between two recipes, as (path, value in a, value in b); None where a recipe has no such value."""
+    several = len(a.stages) > 1 or len(b.stages) > 1
+    return list(_compare(_flat(a, several), _flat(b, several)))
+
+
+def against_defaults(recipe: Recipe) -> list[Difference]:
+    """What differs from the defaults, as (path, default, value)."""
+    found: list[Difference] = []
+    for stage in recipe.stages:
+        prefix = f"{stage.name}." if len(recipe.stages) > 1 else ""
+        rewards = tuple(Reward(use=reward.use, name=reward.name) for reward in stage.reward)
+        plain = flatten(Stage(kind=stage.kind, name=stage.name, task=Task(source="?"), reward=rewards))
+        # What has no default is always worth showing.
+        default = {path: value for path, value in plain.items() if path != "task.source" and not path.endswith(".use")}
+        found += [(prefix + path, was, value) for path, was, value in _compare(default, flatten(stage))]
+    return found
+
+
+def _flat(recipe: Recipe, several: bool) -> dict[str, Any]:
+    flat: dict[str, Any] = {"name": recipe.name, "seed": recipe.seed}
+    for stage in recipe.stages:
+        prefix = f"{stage.name}." if several else ""
+        flat.update({prefix + path: value for path, value in flatten(stage).items()})
+    return flat
+
+
+def _compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Difference]:
+    for path in dict.fromkeys((*a, *b)):
+        if a.get(path) != b.get(path):
+            yield path, a.get(path), b.get(path)
+
+
+def canonical(recipe: Recipe) -> dict[str, Any]:
+    """All that affects the result, as plain data: without the run's name and directory, and what is saved or shown.
+
+    A function is its name, not its code; the record of a run keeps the code.
+    """
+    stages = []
+    for stage in recipe.stages:
+        plain = _plain(stage)
+        plain["run"] = {key: value for key, value in plain["run"].items() if key not in _NO_EFFECT}
+        stages.append(plain)
+    return {"seed": recipe.seed, "stages": stages}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Table):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return callable_path(value) if callable(value) else value
+
+
+def digest(recipe: Recipe) -> str:
+    """SHA-256 of `canonical(recipe)`, as 64 hex digits."""
+    text = json.dumps(canonical(recipe), sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,59 @@
+"""metrics.jsonl: one object a step, flat keys, appended; and read back."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cohort.record.files import write_bytes
+
+__all__ = ["MetricsLog", "is_timing", "read_metrics"]
+
+
+class MetricsLog:
+    """Appends one line a step and syncs it. `keep_until` drops what a resumed run will write again."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Append one step. Values that are not finite are written as null, as JSON has no word for them."""
+        line = {"step": step} | {k: _jsonable(v) for k, v in metrics.items()}
+        with self.path.open("ab") as file:
+            file.write(orjson.dumps(line) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def keep_until(self, step: int) -> None:
+        """Drop lines of later steps (and a torn last line)."""
+        if self.path.exists():
+            kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+            write_bytes(self.path, b"".join(orjson.dumps(line) + b"\n" for line in kept))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a metrics file."""
+    lines = []
+    for raw in path.read_bytes().splitlines():
+        try:
+            lines.append(orjson.loads(raw))
+        except orjson.JSONDecodeError:
+            continue  # torn by a crash while it was written; a resumed run writes it again
+    return lines
+
+
+def is_timing(key: str) -> bool:
+    """Whether a metric depends on the clock or the machine, so that two identical runs may differ in it."""
+    return key.startswith(("time/", "memory/")) or key.endswith("_per_s")
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

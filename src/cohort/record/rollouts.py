@@ -1,0 +1,141 @@
+"""Every rollout of every step as Parquet, one row a rollout, dropped ones too; and back again."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cohort.record.files import write_bytes
+from cohort.types import Group, Prompt, Rollout
+
+__all__ = ["read_groups", "write_groups"]
+
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("ticket", pa.int64()),
+        ("member", pa.int32()),
+        ("prompt_id", pa.string()),
+        ("prompt", pa.string()),
+        ("prompt_json", pa.string()),
+        ("prompt_tokens", pa.list_(pa.int32())),
+        ("answer", pa.string()),
+        ("text", pa.string()),
+        ("tokens", pa.list_(pa.int32())),
+        ("mask", pa.list_(pa.bool_())),
+        ("logprobs", pa.list_(pa.float32())),
+        ("version", pa.int64()),
+        ("finish", pa.string()),
+        ("scores", pa.string()),  # JSON: reward name -> score (null: does not apply)
+        ("reward", pa.float64()),
+        ("accuracy", pa.float64()),
+        ("advantage", pa.float64()),
+        ("disposition", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+
+def write_groups(path: Path, groups: Sequence[Group], step: int) -> None:
+    """Write the rollouts of `groups` in one atomic file. A group without rollouts leaves one row that says why."""
+    rows = [row for group in groups for row in _rows(group, step)]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue())
+
+
+def read_groups(path: Path) -> list[Group]:
+    """The groups of a file that `write_groups` wrote, in ticket order."""
+    by_ticket: dict[int, list[dict[str, Any]]] = {}
+    for row in pq.read_table(path).to_pylist():
+        by_ticket.setdefault(row["ticket"], []).append(row)
+    return [_group(ticket, sorted(rows, key=lambda r: r["member"])) for ticket, rows in sorted(by_ticket.items())]
+
+
+def _rows(group: Group, step: int) -> list[dict[str, Any]]:
+    prompt = group.prompt
+    shared = {
+        "step": step,
+        "ticket": group.ticket,
+        "prompt_id": prompt.id,
+        "prompt": prompt.question,
+        "prompt_json": _json(
+            {"text": prompt.text, "messages": prompt.messages, "tags": prompt.tags, "answer": prompt.answer}
+        ),
+        "prompt_tokens": prompt.tokens,
+        "answer": None if prompt.answer is None else str(prompt.answer),
+        "disposition": group.disposition,
+        "error": group.error,
+    }
+    if not group.rollouts:
+        return [shared | {"member": -1}]
+    return [shared | _rollout_row(group, i, rollout) for i, rollout in enumerate(group.rollouts)]
+
+
+def _rollout_row(group: Group, member: int, rollout: Rollout) -> dict[str, Any]:
+    scores = {name: None if math.isnan(values[member]) else values[member] for name, values in group.scores.items()}
+    return {
+        "member": member,
+        "text": rollout.text,
+        "tokens": rollout.tokens,
+        "mask": rollout.mask,
+        "logprobs": rollout.logprobs,
+        "version": rollout.version,
+        "finish": rollout.finish,
+        "scores": _json(scores),
+        "reward": group.rewards[member] if group.rewards else None,
+        "accuracy": group.accuracy[member] if group.accuracy else None,
+        "advantage": group.advantages[member] if group.advantages else None,
+    }
+
+
+def _group(ticket: int, rows: list[dict[str, Any]]) -> Group:
+    first = rows[0]
+    stored = orjson.loads(first["prompt_json"])
+    prompt = Prompt(
+        id=first["prompt_id"],
+        text=stored["text"],
+        messages=None if stored["messages"] is None else tuple(stored["messages"]),
+        tokens=tuple(first["prompt_tokens"]),
+        answer=stored["answer"],
+        tags=stored["tags"],
+    )
+    members = [row for row in rows if row["member"] >= 0]
+    scores = [orjson.loads(row["scores"]) for row in members]
+    return Group(
+        ticket=ticket,
+        prompt=prompt,
+        rollouts=tuple(
+            Rollout(
+                tuple(row["tokens"]),
+                tuple(row["mask"]),
+                tuple(row["logprobs"]),
+                row["version"],
+                row["finish"],
+                row["text"],
+            )
+            for row in members
+        ),
+        scores={name: tuple(math.nan if s[name] is None else s[name] for s in scores) for name in (scores or [{}])[0]},
+        rewards=_column(members, "reward"),
+        accuracy=_column(members, "accuracy"),
+        advantages=_column(members, "advantage"),
+        disposition=first["disposition"],
+        error=first["error"],
+    )
+
+
+def _column(rows: list[dict[str, Any]], name: str) -> tuple[float, ...]:
+    values = [row[name] for row in rows]
+    return () if all(value is None for value in values) else tuple(math.nan if v is None else v for v in values)
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()

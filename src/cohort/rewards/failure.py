@@ -1,0 +1,71 @@
+"""The error for a reward function that is broken, and how it shows the values that broke it."""
+
+from __future__ import annotations
+
+import inspect
+import reprlib
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from cohort.types import UserError
+
+__all__ = ["RewardFailure", "shorten", "what_was_raised"]
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 160
+
+
+class RewardFailure(UserError):  # noqa: N818 (public name)
+    """A reward function raised, or returned something that is not a score. The run stops; nothing is scored 0.
+
+    It holds only text, so it crosses process borders whatever the function raised.
+    """
+
+    def __init__(self, reward: str, problem: str, prompt: str | None = None, completion: str | None = None) -> None:
+        super().__init__(reward, problem, prompt, completion)  # all of them: pickle calls the class with `args`
+        self.reward = reward
+        self.problem = problem
+        self.prompt = prompt
+        self.completion = completion
+
+    def __str__(self) -> str:
+        seen = [f"{label} {text}" for label, text in (("prompt", self.prompt), ("completion", self.completion)) if text]
+        context = f" [{', '.join(seen)}]" if seen else ""
+        return f"reward '{self.reward}' {self.problem}{context}"
+
+
+def shorten(value: object) -> str:
+    """`repr(value)`, cut in the middle, on one line, safe for any value and any terminal."""
+    try:
+        return _REPR.repr(value)
+    except Exception:  # a __repr__ that raises; an int of thousands of digits
+        return f"<{type(value).__name__}>"
+
+
+def what_was_raised(error: BaseException, function: Callable[..., Any]) -> str:
+    """`ZeroDivisionError: division by zero at my_rewards.py:12`: the function's own line, then where it was raised."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its message cannot be shown)"
+    if len(text) > 300:
+        text = text[:300] + "..."
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)][1:]
+    if not frames:  # the first frame is ours; without a second the call itself failed
+        return said
+    home = _file_of(function)
+    own = next(((file, line) for file, line in reversed(frames) if file == home), frames[-1])
+    place = f"{own[0]}:{own[1]}"
+    if frames[-1] != own:
+        place += f" (raised in {frames[-1][0]}:{frames[-1][1]})"
+    return f"{said} at {place}"
+
+
+def _file_of(function: Callable[..., Any]) -> str | None:
+    while hasattr(function, "func"):  # functools.partial
+        function = function.func
+    function = inspect.unwrap(function)
+    code = getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004
+    return code.co_filename if code is not None else None

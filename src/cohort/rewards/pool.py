@@ -1,0 +1,109 @@
+"""The pool: groups go in, scores come out, while the trainer samples on."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+
+import cloudpickle
+
+from cohort.rewards.items import ScoredGroup, ScoringItem
+from cohort.rewards.lane import Job, Lane
+from cohort.rewards.process import Setting
+from cohort.rewards.reward import Reward, check_names
+from cohort.types import UserError
+
+__all__ = ["RewardPool"]
+
+
+class RewardPool:
+    """Worker processes that score groups. A context manager; `close` may be called twice.
+
+    The `workers` processes start at once, in the background. A group whose worker exceeds a reward's `timeout_s` or
+    dies is scored again up to `retries` times, in a new worker. What reward functions print goes to the end of the file
+    `log`, or nowhere.
+    """
+
+    def __init__(
+        self,
+        rewards: Sequence[Reward],
+        workers: int = 2,
+        retries: int = 1,
+        log: str | Path | None = None,
+        start_timeout_s: float = 120.0,
+    ) -> None:
+        check_names(rewards)
+        if workers < 1 or retries < 0:
+            raise UserError(f"a reward pool needs 1 worker or more and 0 retries or more, not {workers} and {retries}")
+        pickled = cloudpickle.dumps([(reward.name, _pickle(reward)) for reward in rewards])
+        self._log = open(log, "ab", buffering=0) if log is not None else None  # noqa: SIM115
+        output = self._log if self._log is not None else subprocess.DEVNULL
+        path = tuple(str(entry) for entry in sys.path)
+        setting = Setting(pickled, path, os.getcwd(), output, start_timeout_s)
+
+        self._owner = os.getpid()
+        self._closed = False
+        self._lock = threading.Lock()  # no job may enter the queue behind the Nones that end the lanes
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._lanes = [
+            Lane(f"cohort-reward-{index}", tuple(rewards), setting, self._jobs, retries) for index in range(workers)
+        ]
+        atexit.register(self.close)
+        for lane in self._lanes:
+            lane.start()
+
+    def submit(self, item: ScoringItem) -> Future[ScoredGroup]:
+        """Score a group. The Future raises RewardFailure or UserError (a person must mend something: stop the run) or
+        InfrastructureError (the group could not be scored: drop it). It is never a score of 0.
+        """
+        future: Future[ScoredGroup] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the reward pool is closed")
+            self._jobs.put((future, item))
+        return future
+
+    def close(self) -> None:
+        """Kill the workers and end the threads. Groups that wait are cancelled; those being scored fail."""
+        if os.getpid() != self._owner:
+            return  # a fork of the trainer has no threads to join, and must not kill the trainer's workers
+        with self._lock:
+            first, self._closed = not self._closed, True
+            if first:
+                for _ in self._lanes:
+                    self._jobs.put(None)
+        for lane in self._lanes:
+            lane.stop()
+        for lane in self._lanes:
+            if lane.ident is not None:  # it was started
+                lane.join()
+        if self._log is not None:
+            self._log.close()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> RewardPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _pickle(reward: Reward) -> bytes:
+    """By reference where the worker can import the function, by value otherwise (lambdas, closures, `__main__`)."""
+    try:
+        return cloudpickle.dumps(reward)
+    except Exception as error:
+        raise UserError(
+            f"reward '{reward.name}' cannot be sent to a worker process: {error}; create such objects inside the "
+            "function, at its first call, instead of outside it"
+        ) from error

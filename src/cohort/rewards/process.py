@@ -1,0 +1,131 @@
+"""One worker process as the pool sees it: start, ask, kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any
+
+from cohort.rewards.failure import RewardFailure
+from cohort.rewards.reward import Reward
+from cohort.rewards.wire import receive, send
+from cohort.types import UserError
+
+__all__ = ["Setting", "WorkerLost", "WorkerProcess"]
+
+
+class WorkerLost(Exception):  # noqa: N818 (an event, handled by the lane)
+    """The worker hung or died while `reward` ran (None: while it started). `what` says which, `hint` what to do."""
+
+    def __init__(self, what: str, hint: str, reward: str | None) -> None:
+        super().__init__(what, hint, reward)
+        self.what = what
+        self.hint = hint
+        self.reward = reward
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every worker of a pool starts with: the pickled rewards, and the trainer's import path and directory."""
+
+    rewards: bytes
+    path: tuple[str, ...]
+    directory: str
+    output: IO[bytes] | int
+    start_timeout_s: float
+
+    def command(self, channel: int) -> list[str]:
+        """The import path goes first: without it the worker might not find cohort itself."""
+        run = f"from cohort.rewards.worker import main; main({channel}, {os.getpid()})"
+        return [sys.executable, "-u", "-c", f"import sys; sys.path[:] = {list(self.path)!r}; {run}"]
+
+    def environment(self) -> dict[str, str]:
+        """Fixed string hashes, so that a reward's set order is the same in every worker; one thread each by default."""
+        defaults = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        return {**defaults, **os.environ}
+
+
+class WorkerProcess:
+    """A running worker. On Linux it dies with the thread that started it, so that thread must stay with it."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._killed = False
+        self._connection, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(
+                setting.command(theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=setting.output,
+                stderr=setting.output,
+                cwd=setting.directory,
+                env=setting.environment(),
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C in the terminal spares it, and one kill takes its children too
+            )
+        except BaseException:
+            self._connection.close()
+            raise
+        finally:
+            theirs.close()
+
+    def load(self) -> None:
+        """Send the rewards and wait until the worker has loaded them, the user's imports included."""
+        self._exchange(self._setting.rewards, self._setting.start_timeout_s, None)
+
+    def score(self, item: bytes, rewards: Sequence[Reward]) -> list[tuple[tuple[float, ...], float]]:
+        """`(scores, seconds)` of every reward. Raises RewardFailure, UserError, or WorkerLost (then close it)."""
+        replies = (
+            self._exchange(item if index == 0 else None, reward.timeout_s, reward.name)
+            for index, reward in enumerate(rewards)
+        )
+        return [(tuple(map(float, reply["scores"])), float(reply["seconds"])) for reply in replies]
+
+    def kill(self) -> None:
+        """End the process and every child of it, at once. May be called twice, and from any thread."""
+        if not self._killed:
+            self._killed = True
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        """Kill it and give the channel back. Only for the thread that uses the channel."""
+        self.kill()
+        self._connection.close()
+
+    def _exchange(self, message: bytes | None, limit_s: float, reward: str | None) -> dict[str, Any]:
+        deadline = time.monotonic() + limit_s
+        try:
+            if message is not None:
+                send(self._connection, message, deadline)
+            reply = json.loads(receive(self._connection, deadline))
+        except TimeoutError:
+            hint = "raise its timeout_s if that can be normal" if reward else "look for slow imports in the rewards"
+            raise WorkerLost(f"took more than {limit_s:g} s", hint, reward) from None
+        except (EOFError, OSError, ValueError):
+            hint = "look for a crash, an exit or too little memory"
+            raise WorkerLost(f"ended its worker process ({self._end()})", hint, reward) from None
+        if "failure" in reply:
+            raise RewardFailure(*reply["failure"])
+        if "user_error" in reply:
+            raise UserError(reply["user_error"])
+        return reply
+
+    def _end(self) -> str:
+        try:
+            code = self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return "it closed its channel"
+        if code < 0:
+            with suppress(ValueError):
+                return f"killed by {signal.Signals(-code).name}"
+        return f"exit status {code}"

@@ -1,0 +1,108 @@
+"""The worker process: receives groups, runs the reward functions on them, sends scores back.
+
+It is a fresh interpreter rather than a fork, so it shares no locks, threads or CUDA state with the trainer, and rather
+than a multiprocessing child, so the user's `__main__` is not run a second time. Standard output belongs to the user's
+functions; the protocol has a channel of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from cohort.rewards.failure import RewardFailure, what_was_raised
+from cohort.rewards.items import ScoringItem
+from cohort.rewards.reward import Reward
+from cohort.rewards.wire import receive, send
+from cohort.types import UserError
+
+__all__ = ["main"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(channel: int, parent: int) -> None:
+    """Serve the pool at the other end of the file descriptor `channel` until it closes or `parent` dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then closes the pool
+    _die_with(parent)
+    connection = socket.socket(fileno=channel)
+    connection.set_inheritable(False)
+    os.register_at_fork(after_in_child=connection.close)  # a child that a reward forks must not speak for us
+    try:
+        rewards = _load(connection)
+        while rewards is not None:
+            _serve(connection, rewards, receive(connection))
+    except (EOFError, OSError):
+        pass
+    _leave()
+
+
+def _load(connection: socket.socket) -> list[Reward] | None:
+    rewards = []
+    for name, pickled in pickle.loads(receive(connection)):
+        try:
+            rewards.append(pickle.loads(pickled))
+        except (Exception, SystemExit) as error:
+            _reply(
+                connection, failure=[name, f"cannot be loaded in a worker: {what_was_raised(error, _load)}", None, None]
+            )
+            return None
+    _reply(connection, ready=os.getpid())
+    return rewards
+
+
+def _serve(connection: socket.socket, rewards: list[Reward], pickled: bytes) -> None:
+    """One reply a reward, so that the pool knows which one is running; the first failure ends the group."""
+    try:
+        item: ScoringItem = pickle.loads(pickled)
+    except (Exception, SystemExit) as error:
+        _reply(connection, user_error=f"a row cannot be loaded in a reward worker: {what_was_raised(error, _serve)}")
+        return
+    for reward in rewards:
+        started = time.perf_counter()
+        try:
+            scores = reward.score(item)
+        except RewardFailure as failure:
+            _reply(connection, failure=list(failure.args))
+            return
+        except UserError as error:
+            _reply(connection, user_error=str(error))
+            return
+        _reply(connection, scores=scores, seconds=time.perf_counter() - started)
+
+
+def _reply(connection: socket.socket, **message: Any) -> None:
+    send(connection, json.dumps(message).encode())  # floats keep every bit, NaN included
+
+
+def _die_with(parent: int) -> None:
+    """Make sure that no worker outlives its trainer, however that ends and whatever a reward is doing."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it died before we could ask
+        _leave()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    _leave()
+
+
+def _leave() -> None:
+    """Leave at once: a thread or exit handler of a reward must not keep the process."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    os._exit(0)

@@ -1,0 +1,117 @@
+"""From a row to a prompt: which column is what, and what is wrong with a row that does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from cohort.tasks.nearest import nearest
+from cohort.tasks.sources import Rows
+from cohort.types import Message, Prompt, UserError
+
+__all__ = ["AnswerFormat", "ColumnMap", "conversation", "gsm8k_answer", "missing_column"]
+
+AnswerFormat = Literal["plain", "gsm8k"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMap:
+    """Which column holds the prompt and which the gold answer; every other column becomes a tag."""
+
+    prompt: str = "prompt"
+    answer: str = "answer"
+    messages: str | None = None
+    answer_format: AnswerFormat = "plain"
+    answer_required: bool = False
+
+    @property
+    def question(self) -> str:
+        """The column with the question, whether text or messages."""
+        return self.messages or self.prompt
+
+    @property
+    def needs_answer(self) -> bool:
+        """An answer column that the person named, or that must be parsed, has to be there."""
+        return self.answer_required or self.answer != "answer" or self.answer_format == "gsm8k"
+
+    def settle(self, rows: Rows) -> ColumnMap:
+        """Check the names against the source. Without a prompt column, a column `messages` is taken."""
+        unnamed = self.messages is None and self.prompt == "prompt" and "prompt" not in rows.columns
+        if unnamed and "messages" in rows.columns:
+            return replace(self, messages="messages")
+        if self.question not in rows.columns:
+            raise missing_column(rows.place(0), "messages" if self.messages else "prompt", self.question, rows.columns)
+        if self.needs_answer and self.answer not in rows.columns:
+            raise missing_column(rows.place(0), "answer", self.answer, rows.columns)
+        return self
+
+    def read(self, row: Mapping[str, Any], place: str) -> Prompt:
+        """The prompt in a row, or a UserError that names the place."""
+        text, chat = self.read_question(row, place)
+        tags = {name: value for name, value in row.items() if name not in (self.question, self.answer)}
+        answer = row.get(self.answer)
+        if answer is None and self.needs_answer:
+            raise missing_column(place, "answer", self.answer, row)
+        if self.answer_format == "gsm8k":
+            working, answer = gsm8k_answer(answer, place)
+            tags.setdefault("reasoning", working)
+        return Prompt.make(text=text, messages=chat, answer=answer, tags=tags)
+
+    def read_question(self, row: Mapping[str, Any], place: str) -> tuple[str | None, tuple[Message, ...] | None]:
+        """The text or the messages to answer."""
+        value = row.get(self.question)
+        if value is None:
+            if self.question in row:
+                raise empty_prompt(place, self.question)
+            raise missing_column(place, "prompt", self.question, row)
+        if isinstance(value, str) and self.messages is None:
+            if not value.strip():
+                raise empty_prompt(place, self.question)
+            return value, None
+        chat = conversation(value, place, self.question)
+        if chat[-1]["role"] == "assistant":
+            raise UserError(
+                f"{place}: the conversation in {self.question!r} ends with the assistant's turn, so nothing is left to "
+                "answer. Remove that turn, or use the row for supervised training."
+            )
+        if not str(chat[-1]["content"]).strip():
+            raise empty_prompt(place, self.question)
+        return None, chat
+
+
+def conversation(value: Any, place: str, column: str) -> tuple[Message, ...]:
+    """A list of {"role", "content"} as messages, without the None that Arrow puts where a row lacks a field."""
+    if not isinstance(value, (list, tuple)):
+        raise UserError(
+            f'{place}: {column!r} holds a {type(value).__name__}; it must be text or a list of {{"role", "content"}}.'
+        )
+    if not value:
+        raise empty_prompt(place, column)
+    for message in value:
+        if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+            raise UserError(f'{place}: every message in {column!r} needs "role" and "content"; one is {message!r}.')
+    return tuple({key: part for key, part in message.items() if part is not None} for message in value)
+
+
+def gsm8k_answer(value: Any, place: str) -> tuple[str, str]:
+    """Working and answer of a GSM8K solution: the answer is what follows the last `####`, without commas."""
+    working, mark, answer = str(value).rpartition("####")
+    answer = answer.strip().replace(",", "")
+    if not mark or not answer:
+        raise UserError(
+            f'{place}: no "#### answer" in {str(value)[-40:]!r}. Use answer_format = "plain", or mend the row.'
+        )
+    return working.strip(), answer
+
+
+def empty_prompt(place: str, column: str) -> UserError:
+    """The error for a prompt with nothing in it."""
+    return UserError(f"{place} has an empty {column!r}. Fill it in or remove the row.")
+
+
+def missing_column(place: str, what: str, name: str, columns: Any) -> UserError:
+    """The error for a column that is not there, with those that are."""
+    close = nearest(name, columns)
+    hint = f" Did you mean {close!r}?" if close else f' Name the column with {what} = "...".'
+    return UserError(f"{place} has no column {name!r}; it has {', '.join(map(repr, columns)) or 'none'}.{hint}")

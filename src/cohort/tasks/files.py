@@ -1,0 +1,139 @@
+"""Data files: JSON Lines, JSON, CSV and Parquet, each as rows with a place for error messages."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cohort.types import UserError
+
+__all__ = ["JsonLines", "ListRows", "ParquetRows", "read_csv", "read_json", "read_jsonl", "read_parquet"]
+
+
+class ListRows:
+    """Rows in memory. `places` may name where each came from."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], name: str, unit: str = "row") -> None:
+        self.rows, self.name, self.unit = rows, name, unit
+        self.columns = tuple(dict.fromkeys(column for row in rows for column in row))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.rows[index]
+
+    def place(self, index: int) -> str:
+        """`train.csv, row 8`."""
+        return f"{self.name}, {self.unit} {index + 1}"
+
+
+class JsonLines:
+    """A JSON Lines file, read once to check every line; after that only the byte offsets are kept."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offsets: list[int] = []
+        self.lines: list[int] = []  # line numbers, because blank lines are skipped
+        columns: dict[str, None] = {}
+        offset = 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if text.strip():
+                    columns.update(dict.fromkeys(self.parse(text, number)))
+                    self.offsets.append(offset + len(line) - len(text))
+                    self.lines.append(number)
+                offset += len(line)
+        self.columns = tuple(columns)
+
+    def parse(self, line: bytes, number: int) -> dict[str, Any]:
+        """One line as a row, or a UserError that points at it."""
+        try:
+            row = json.loads(line)
+        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ValueErrors
+            raise UserError(f"{self.path}:{number} is not JSON ({error}). Mend or remove that line.") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{self.path}:{number} holds a {type(row).__name__}; every line must be a JSON object.")
+        return row
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        with self.path.open("rb") as file:
+            file.seek(self.offsets[index])
+            return self.parse(file.readline(), self.lines[index])
+
+    def place(self, index: int) -> str:
+        """`train.jsonl:8`."""
+        return f"{self.path}:{self.lines[index]}"
+
+
+class ParquetRows:
+    """A Parquet file as an Arrow table. Parquet has no rows to seek to; for more than memory, use `datasets`."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.path = path
+        try:
+            self.table = pq.read_table(path, memory_map=True)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{path} is not a Parquet file that can be read ({error}).") from error
+        self.columns = tuple(self.table.column_names)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        row: dict[str, Any] = self.table.slice(index, 1).to_pylist()[0]
+        return row
+
+    def place(self, index: int) -> str:
+        """`train.parquet, row 8`."""
+        return f"{self.path}, row {index + 1}"
+
+
+def read_jsonl(path: Path) -> JsonLines:
+    """A JSON Lines file."""
+    return JsonLines(path)
+
+
+def read_json(path: Path) -> ListRows:
+    """A JSON file: a list of objects, or an object with one such list in it (`{"data": [...]}`)."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig").strip() or "[]")
+    except json.JSONDecodeError as error:
+        hint = " It looks like JSON Lines: name it .jsonl." if "Extra data" in error.msg else ""
+        raise UserError(f"{path}:{error.lineno} is not JSON ({error.msg}).{hint}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
+    if isinstance(found, dict):
+        lists = [value for value in found.values() if isinstance(value, list)]
+        found = lists[0] if len(lists) == 1 else None
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise UserError(f"{path} must hold a list of JSON objects, one for each prompt.")
+    return ListRows(found, str(path))
+
+
+def read_csv(path: Path) -> ListRows:
+    """A CSV file with a header line. Every value is text."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a CSV file that can be read ({error}).") from error
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise UserError(f"{path}, row {number} has not as many fields as the header. Mend or remove that row.")
+    return ListRows(rows, str(path))
+
+
+def read_parquet(path: Path) -> ParquetRows:
+    """A Parquet file."""
+    return ParquetRows(path)

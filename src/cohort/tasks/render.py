@@ -1,0 +1,119 @@
+"""From a prompt to the tokens that the model sees: a chat template, the R1-Zero template, or the text as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+from cohort.types import Message, Prompt, UserError
+
+__all__ = ["R1_ZERO", "TEMPLATES", "LongPromptPolicy", "Renderer", "Template", "fit"]
+
+Template = Literal["chat", "r1_zero", "none"]
+LongPromptPolicy = Literal["error", "drop", "truncate_left"]
+TEMPLATES: tuple[str, ...] = get_args(Template)
+
+# DeepSeek-R1 (arXiv 2501.12948v1), Table 1, word for word; the question stands where the paper has "prompt".
+R1_ZERO = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
+    "The assistant first thinks about the reasoning process in the mind and then provides the user with the answer. "
+    "The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, "
+    "i.e., <think> reasoning process here </think> <answer> answer here </answer>. User: {prompt}. Assistant:"
+)
+
+
+class Renderer:
+    """Shows prompts to one tokenizer's model."""
+
+    def __init__(self, tokenizer: Any, template: Template = "chat", system: str | None = None) -> None:
+        if template not in TEMPLATES:
+            raise UserError(f"template is one of {', '.join(TEMPLATES)}, not {template!r}.")
+        if template == "chat" and not getattr(tokenizer, "chat_template", None):
+            raise UserError(
+                f"the tokenizer {named(tokenizer)} has no chat template. "
+                'Use template = "none" for plain text or template = "r1_zero" for a base model.'
+            )
+        if template == "r1_zero" and system is not None:
+            raise UserError('template = "r1_zero" brings its own instructions. Remove system, or use another template.')
+        self.tokenizer, self.template, self.system = tokenizer, template, system
+
+    def render(self, prompt: Prompt) -> Prompt:
+        """The prompt with its tokens, ready for the completion to follow."""
+        if self.template == "chat":
+            tokens = self.apply_chat_template(prompt, tokenize=True)
+        else:
+            tokens = self.encode(self.text(prompt))
+        if not tokens:
+            raise UserError(f"the prompt {prompt.id} renders to no tokens at all. Check the prompt and the template.")
+        return replace(prompt, tokens=tuple(int(token) for token in tokens))
+
+    def text(self, prompt: Prompt) -> str:
+        """What the model sees, as text: a view for people, except for templates that are text."""
+        if self.template == "chat":
+            return str(self.apply_chat_template(prompt, tokenize=False))
+        question = single_question(prompt, self.template)
+        if self.template == "r1_zero":
+            return R1_ZERO.replace("{prompt}", question)
+        return question if self.system is None else f"{self.system}\n\n{question}"
+
+    def messages(self, prompt: Prompt) -> list[Message]:
+        """The conversation; the system message is added unless the conversation has its own."""
+        chat = list(prompt.messages or [{"role": "user", "content": prompt.text}])
+        if self.system is not None and chat[0].get("role") != "system":
+            chat.insert(0, {"role": "system", "content": self.system})
+        return chat
+
+    def apply_chat_template(self, prompt: Prompt, tokenize: bool) -> Any:
+        """The tokenizer's own template, up to where the assistant begins."""
+        import jinja2
+
+        try:
+            return self.tokenizer.apply_chat_template(
+                [dict(message) for message in self.messages(prompt)],
+                add_generation_prompt=True,
+                tokenize=tokenize,
+                return_dict=False,
+            )
+        except jinja2.TemplateError as error:  # e.g. a template that knows no system role
+            raise UserError(
+                f"the chat template of {named(self.tokenizer)} refuses the prompt {prompt.id}: {error}. "
+                'Mend the conversation, leave out system, or use template = "none".'
+            ) from error
+
+    def encode(self, text: str) -> list[int]:
+        """Text to tokens, with the beginning token that the tokenizer adds but never an end token."""
+        tokens = list(self.tokenizer.encode(text))
+        end = self.tokenizer.eos_token_id
+        bare = list(self.tokenizer.encode(text, add_special_tokens=False))
+        return tokens[:-1] if end is not None and tokens[-1:] == [end] != bare[-1:] else tokens
+
+
+def single_question(prompt: Prompt, template: str) -> str:
+    """The one question of a prompt, for templates that cannot show a conversation."""
+    if prompt.messages is not None and len(prompt.messages) > 1:
+        raise UserError(
+            f"the prompt {prompt.id} is a conversation of {len(prompt.messages)} messages, and template = "
+            f'"{template}" shows a single question. Use template = "chat".'
+        )
+    return prompt.question
+
+
+def fit(prompt: Prompt, max_prompt_tokens: int, policy: LongPromptPolicy = "error") -> Prompt | None:
+    """The prompt if it fits, else what the policy says: an error, None (drop it), or its last tokens."""
+    if len(prompt.tokens) <= max_prompt_tokens:
+        return prompt
+    if policy == "drop":
+        return None
+    if policy == "truncate_left":
+        return replace(prompt, tokens=prompt.tokens[-max_prompt_tokens:])
+    if policy != "error":
+        raise UserError(f'the policy for long prompts is "error", "drop" or "truncate_left", not {policy!r}.')
+    raise UserError(
+        f"the prompt {prompt.id} ({prompt.question[:40]!r}...) has {len(prompt.tokens)} tokens and the limit is "
+        f'{max_prompt_tokens}. Raise the limit, or choose "drop" or "truncate_left" for long prompts.'
+    )
+
+
+def named(tokenizer: Any) -> str:
+    """A tokenizer for a message."""
+    return repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)

@@ -1,0 +1,202 @@
+"""Rows from wherever they are: files, a directory of files, a Hugging Face dataset on disk or on the hub.
+
+    rows = open_rows("train.jsonl")
+    len(rows), rows.columns, rows[7], rows.place(7)      # the place is for messages: "train.jsonl, line 8"
+
+JSON Lines are indexed by byte offset and Parquet and datasets stay memory-mapped, so the size of a file costs little.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from cohort.tasks.files import ListRows, read_csv, read_json, read_jsonl, read_parquet
+from cohort.tasks.nearest import nearest
+from cohort.types import UserError
+
+__all__ = ["ManyRows", "Rows", "open_rows"]
+
+
+class Rows(Protocol):
+    """Random access to rows. `columns` are the names, `place(i)` says where row i came from."""
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...  # noqa: D102
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+    def place(self, index: int) -> str: ...  # noqa: D102
+
+
+SPLITS = ("train", "test", "validation", "valid", "dev", "held_out")
+READERS: Mapping[str, Callable[[Path], Rows]] = {
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".parquet": read_parquet,
+}
+
+
+def open_rows(source: Any, split: str = "train", config: str | None = None, revision: str | None = None) -> Rows:
+    """The rows of `source`: a file or directory, a hub id, a `datasets.Dataset`, or a list of dicts.
+
+    `split`, `config` and `revision` are for Hugging Face datasets; a plain file has no splits.
+    """
+    rows = find_rows(source, split, config, revision)
+    if len(rows) == 0:
+        raise UserError(f"{describe(source)} has no rows. Give a source with at least one prompt.")
+    return rows
+
+
+def find_rows(source: Any, split: str, config: str | None, revision: str | None) -> Rows:
+    """Decide what `source` is, and open it."""
+    if not isinstance(source, (str, os.PathLike)):
+        return rows_of_object(source, split)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return open_directory(path, split)
+    if path.is_file():
+        return open_file(path)
+    if looks_like_hub_id(str(source), path):
+        return open_hub(str(source), split, config, revision)
+    raise missing_file(path)
+
+
+def open_file(path: Path) -> Rows:
+    """One data file, by its extension."""
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; Cohort reads {', '.join(READERS)}.")
+    return reader(path)
+
+
+def open_directory(path: Path, split: str) -> Rows:
+    """A `datasets` directory (save_to_disk), or the data files of a plain one in the order of their names."""
+    if any((path / mark).exists() for mark in ("dataset_info.json", "state.json", "dataset_dict.json")):
+        import datasets
+
+        return rows_of_object(datasets.load_from_disk(str(path)), split, name=str(path))
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in READERS)
+    if not files:
+        raise UserError(f"the directory {path} holds no data file; Cohort reads {', '.join(READERS)}.")
+    named = [file for file in files if belongs(file, split)]
+    if not named and any(belongs(file, other) for file in files for other in SPLITS):
+        raise UserError(
+            f"the directory {path} has no file for the split {split!r}; "
+            f"it holds {', '.join(file.name for file in files)}."
+        )
+    parts = [open_file(file) for file in named or files]
+    return parts[0] if len(parts) == 1 else ManyRows(parts)
+
+
+def belongs(file: Path, split: str) -> bool:
+    """`train.jsonl` and `train-00000-of-00002.parquet` belong to the split `train`."""
+    return file.stem == split or file.stem.startswith((f"{split}-", f"{split}_"))
+
+
+def looks_like_hub_id(source: str, path: Path) -> bool:
+    """`owner/name` or `name` without an extension that Cohort reads and without a directory of that name here."""
+    parts = source.split("/")
+    if path.suffix.lower() in READERS or source.startswith((".", "/", "~")) or "\\" in source:
+        return False
+    return 1 <= len(parts) <= 2 and all(parts) and not (len(parts) == 2 and Path(parts[0]).is_dir())
+
+
+def open_hub(name: str, split: str, config: str | None, revision: str | None) -> Rows:
+    """A dataset of the hub (or of the local cache), memory-mapped by the library."""
+    import datasets
+
+    try:
+        found = datasets.load_dataset(name, config, split=split, revision=revision)
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # a name that is not there, no network, a wrong split or config
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"{name!r} is neither a file here nor a dataset that could be loaded from the hub ({reason}). "
+            "Check the name, the split, the config and the network, or give a path."
+        ) from error
+    return DatasetRows(found, name)
+
+
+def rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
+    """Python objects: a `datasets.Dataset` or `DatasetDict`, or any sequence of dicts."""
+    if isinstance(source, Mapping):  # a DatasetDict is a dict of splits
+        if split not in source:
+            raise UserError(f"{name} has no split {split!r}; it has {', '.join(map(repr, source))}.")
+        return rows_of_object(source[split], split, name)
+    if hasattr(source, "column_names") and hasattr(source, "features"):
+        return DatasetRows(source, name)
+    if isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
+        return ListRows([dict(row) for row in source], "the list")
+    raise UserError(
+        f"a source is a path, a hub id, a datasets.Dataset or a list of dicts, not {type(source).__name__}."
+    )
+
+
+def missing_file(path: Path) -> UserError:
+    """The error for a file that is not there, with the nearest name that is."""
+    if not path.parent.is_dir():
+        return UserError(f"{path} does not exist: there is no directory {path.parent}. Check the path.")
+    here = sorted(item.name for item in path.parent.iterdir() if item.is_dir() or item.suffix.lower() in READERS)
+    close = nearest(path.name, here)
+    hint = f"Did you mean {path.parent / close}?" if close else f"Check the path (the directory is {path.parent})."
+    return UserError(f"{path} does not exist. {hint}")
+
+
+def describe(source: Any) -> str:
+    """The source for a message."""
+    return str(source) if isinstance(source, (str, os.PathLike)) else "the source"
+
+
+class DatasetRows:
+    """A `datasets.Dataset`: Arrow, memory-mapped by the library."""
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        self.dataset, self.name = dataset, name
+        self.columns = tuple(dataset.column_names)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        row: Mapping[str, Any] = self.dataset[index]
+        return row
+
+    def place(self, index: int) -> str:
+        """`openai/gsm8k, row 8`."""
+        return f"{self.name}, row {index + 1}"
+
+
+class ManyRows:
+    """Several sources end to end."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self.parts = parts
+        self.starts = [0]
+        for part in parts:
+            self.starts.append(self.starts[-1] + len(part))
+        self.columns = tuple(dict.fromkeys(column for part in parts for column in part.columns))
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def locate(self, index: int) -> tuple[Rows, int]:
+        """The part that holds a row, and the row's number in it."""
+        part = bisect_right(self.starts, index) - 1
+        return self.parts[part], index - self.starts[part]
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        part, at = self.locate(index)
+        return part[at]
+
+    def place(self, index: int) -> str:
+        """The place within the part."""
+        part, at = self.locate(index)
+        return part.place(at)

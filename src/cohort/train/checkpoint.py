@@ -1,0 +1,107 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped, written in one step.
+
+A checkpoint is a Hugging Face model directory with three more files: `optimizer.safetensors`, `state.json` (step and
+prompt ledger) and, when groups were sampled ahead, `pending.parquet`. No random state is saved, because every seed is
+derived from the recipe.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from cohort.learn.reference import Reference
+from cohort.policy.load import save_policy
+from cohort.policy.policy import Policy
+from cohort.record.files import new_directory
+from cohort.record.rollouts import read_groups, write_groups
+from cohort.types import Group, UserError
+
+__all__ = ["Checkpoint", "latest_checkpoint", "prune", "restore_optimizer", "restore_reference", "save_checkpoint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on disk."""
+
+    path: Path
+    step: int
+    state: Mapping[str, Any]
+
+    def pending(self) -> list[Group]:
+        """Groups that were sampled and not yet trained on."""
+        file = self.path / "pending.parquet"
+        return read_groups(file) if file.exists() else []
+
+
+def save_checkpoint(
+    directory: Path,
+    step: int,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    pending: Sequence[Group] = (),
+    reference: Reference | None = None,
+) -> Path:
+    """Write `directory/step-000050`, whole or not at all."""
+    path = directory / f"step-{step:06d}"
+    with new_directory(path) as new:
+        save_policy(policy, new)
+        save_file(_flatten(optimizer), new / "optimizer.safetensors")
+        (new / "state.json").write_bytes(orjson.dumps({"step": step, **state}, option=orjson.OPT_INDENT_2))
+        if pending:
+            write_groups(new / "pending.parquet", pending, step)
+        if reference is not None and reference.refreshed and reference.module is not None:
+            reference.module.save_pretrained(new / "reference")  # type: ignore[operator]
+    return path
+
+
+def latest_checkpoint(directory: Path) -> Checkpoint | None:
+    """The newest whole checkpoint, if there is any."""
+    found = sorted(p for p in directory.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
+    if not found:
+        return None
+    try:
+        state = orjson.loads((found[-1] / "state.json").read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise UserError(
+            f"the checkpoint {found[-1]} is damaged ({error}); delete it to resume from an older one"
+        ) from None
+    return Checkpoint(found[-1], state["step"], state)
+
+
+def prune(directory: Path, keep: int) -> None:
+    """Delete all but the `keep` newest checkpoints."""
+    for path in sorted(directory.glob("step-*"))[:-keep]:
+        shutil.rmtree(path)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Load the optimizer's averages, bit for bit."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in load_file(path / "optimizer.safetensors").items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def restore_reference(reference: Reference, path: Path) -> None:
+    """Load the weights of a reference policy that had been refreshed before the checkpoint."""
+    if reference.module is not None and (path / "reference").exists():
+        saved = AutoModelForCausalLM.from_pretrained(path / "reference", dtype="auto")
+        reference.module.load_state_dict(saved.state_dict())
+        reference.refreshed = True
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{key}": value.contiguous() for index, entry in state.items() for key, value in entry.items()}

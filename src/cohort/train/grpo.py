@@ -1,0 +1,280 @@
+"""The loop: prompt, group, rewards, advantages, batch, update, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from cohort.engine.engine import Engine
+from cohort.evaluate import Accuracy, evaluate
+from cohort.learn.learner import AdamW, Learner
+from cohort.learn.reference import Reference
+from cohort.learn.schedule import learning_rate
+from cohort.monitor.console import StepView
+from cohort.monitor.machine import peak_memory_gb
+from cohort.monitor.metrics import group_metrics, merge_reports
+from cohort.policy.load import load_policy
+from cohort.policy.policy import Policy
+from cohort.policy.text import to_rollout
+from cohort.record.metrics import MetricsLog
+from cohort.record.rollouts import write_groups
+from cohort.rewards import RewardPool
+from cohort.seeds import derive_seed
+from cohort.tasks import Ledger
+from cohort.train.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    prune,
+    restore_optimizer,
+    restore_reference,
+    save_checkpoint,
+)
+from cohort.train.collate import collate, split, with_advantages
+from cohort.train.plan import grpo_plan
+from cohort.train.setup import (
+    GrpoParts,
+    RenderedPrompts,
+    build_policy,
+    evaluation_sampling,
+    prompt_limit,
+    training_sampling,
+)
+from cohort.train.stage_run import StageRun
+from cohort.train.stream import GroupStream, StreamSettings
+from cohort.types import Batch, Prompt, Rollout, StepReport, UserError
+
+__all__ = ["run_grpo"]
+
+
+class _Grpo:
+    """The parts of one GRPO stage, wired together."""
+
+    def __init__(
+        self, run: StageRun, parts: GrpoParts, policy: Policy, checkpoint: Checkpoint | None, stack: ExitStack
+    ):
+        stage = run.stage
+        self.run, self.stage, self.parts, self.policy = run, stage, parts, policy
+        self.objective = parts.objective
+        start = policy if checkpoint is None else None
+        self.learner = Learner(
+            policy,
+            parts.objective,
+            AdamW(
+                stage.optimizer.betas, stage.optimizer.eps, stage.optimizer.weight_decay, stage.optimizer.gradient_clip
+            ),
+            temperature=stage.rollout.temperature,
+            tokens_per_micro_batch=stage.optimizer.tokens_per_micro_batch,
+            reference=self._reference(start),
+        )
+        self.engine = Engine(policy, max_rows=stage.rollout.max_rows)
+        log = run.directory / "rewards.log"
+        self.pool = stack.enter_context(RewardPool(parts.rewards, workers=stage.run.workers, log=log))
+        self.verifier = stack.enter_context(RewardPool([parts.verifier], workers=1, log=log))
+        limit = prompt_limit(stage, policy)
+        renderer = parts.task.renderer(policy.tokenizer)
+        self.prompts = RenderedPrompts(parts.task.train, renderer, limit, stage.task.too_long)
+        self.held_out = self._held_out(renderer, limit)
+        self.view: StepView | None = None
+        self._sampled = 0
+        ledger_seed = derive_seed(run.seed, "ledger")
+        size = parts.task.train.size
+        ledger = (
+            Ledger.restore(checkpoint.state["ledger"], size, ledger_seed) if checkpoint else Ledger(size, ledger_seed)
+        )
+        settings = StreamSettings(
+            prompts_per_step=stage.rollout.prompts_per_step,
+            group_size=stage.rollout.group_size,
+            sampling=training_sampling(stage),
+            max_staleness=stage.rollout.max_staleness,
+            zero_std=self.objective.zero_std,
+            resample_cap=stage.rollout.resample_cap,
+            accuracy=parts.rewards[0].name,
+            seed=run.seed,
+        )
+        self.stream = GroupStream(
+            self.prompts, ledger, self.engine, self.pool, self.to_rollout, settings, self._one_sampled
+        )
+        if checkpoint is not None:
+            restore_optimizer(self.learner.optimizer, checkpoint.path)
+            if self.learner.reference is not None:
+                restore_reference(self.learner.reference, checkpoint.path)
+            self.engine.publish(checkpoint.step)
+            self.stream.restore(checkpoint.pending())
+
+    def to_rollout(self, completion: Any) -> Rollout:
+        return to_rollout(completion, self.policy.tokenizer, tuple(self.stage.rollout.stop))
+
+    def _reference(self, start: Policy | None) -> Reference | None:
+        """A copy of the weights the stage began with: those at hand in a fresh run, read again in a resumed one."""
+        if not self.objective.needs_reference:
+            return None
+        if start is not None or self.stage.policy.lora is not None:
+            return Reference(self.policy)
+        return Reference(build_policy(self.stage, self.run.seed, self.run.start, self.run.live))
+
+    def _held_out(self, renderer: Any, limit: int) -> list[Prompt]:
+        """The evaluation's prompts: the first held-out ones, no question twice; long ones are cut or left out."""
+        source, wanted = self.parts.task.held_out, self.stage.evaluate.problems
+        if source is None or not wanted:
+            return []
+        found: dict[str, Prompt] = {}
+        rule = "drop" if self.stage.task.too_long == "error" else self.stage.task.too_long
+        prompts = RenderedPrompts(source, renderer, limit, rule)
+        for index in range(source.size if source.size is not None else 20 * wanted):
+            prompt = prompts[index]
+            if prompt is not None:
+                found.setdefault(prompt.id, prompt)
+            if len(found) == wanted:
+                break
+        return list(found.values())
+
+    def _one_sampled(self) -> None:
+        self._sampled += 1
+        if self.view is not None:
+            self.view.doing(f"sampling {self._sampled}")
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Held-out accuracy of the current weights, greedy and sampled; every completion goes to disk."""
+        if not self.held_out:
+            return {}
+        done: list[Accuracy] = []
+        settings = self.stage.evaluate
+        for greedy, samples in ((True, int(settings.greedy)), (False, settings.samples)):
+            if not samples:
+                continue
+            self._sampled = 0
+            sampling = evaluation_sampling(self.stage, greedy)
+            seed = derive_seed(self.run.seed, "evaluate")
+            result = evaluate(
+                self.engine, self.held_out, self.verifier, self.to_rollout, sampling, samples, seed, self._one_sampled
+            )
+            done.append(result)
+            if self.stage.run.save_rollouts:
+                write_groups(self.run.directory / "log" / f"eval-{step:06d}-{result.name}.parquet", result.groups, step)
+        return {key: value for result in done for key, value in result.metrics().items()}
+
+    def step(self, step: int) -> dict[str, float]:
+        """One training step."""
+        began = time.perf_counter()
+        self._sampled = 0
+        groups = self.stream.next()
+        kept = with_advantages(groups.kept, self.objective) if groups.kept else []
+        learning = time.perf_counter()
+        report = merge_reports(self._update(kept, step)) if kept else {}
+        self.engine.publish(step)
+        self._move_reference(step)
+        ended = time.perf_counter()
+        if self.stage.run.save_rollouts:
+            write_groups(self.run.directory / "log" / f"step-{step:06d}.parquet", [*kept, *groups.left_out], step)
+        metrics = group_metrics(kept, groups.left_out) | report
+        metrics |= {
+            "tokens/wasted": metrics["tokens/sampled"] - metrics.get("tokens/trained", 0.0),
+            "prompts/too_long": float(groups.too_long),
+            "time/step_s": ended - began,
+            "time/sample_s": groups.sample_s,
+            "time/score_s": groups.score_s,
+            "time/learn_s": ended - learning,
+            "memory/peak_gb": peak_memory_gb(),
+            "tokens_per_s": metrics["tokens/sampled"] / max(ended - began, 1e-9),
+        }
+        every = self.stage.run.show_group_every
+        if every and step % every == 0 and kept:
+            shown = next((g for g in kept if g.disposition == "trained"), kept[0])
+            self.run.console.group(step, shown)
+        return metrics
+
+    def _update(self, groups: list[Any], step: int) -> list[StepReport]:
+        o = self.stage.optimizer
+        rate = learning_rate(step - 1, self.stage.run.steps, o.learning_rate, o.warmup_steps, o.schedule)
+        parts = split(groups, o.updates_per_batch)
+        several = len(parts) * o.epochs > 1
+        if self.view is not None:
+            self.view.doing("learning")
+        batches: list[Batch] = [
+            self.learner.score(collate(part, self.objective, self.stage.rollout.max_tokens), old=several)
+            for part in parts
+        ]
+        return [self.learner.update(batch, rate) for _ in range(o.epochs) for batch in batches]
+
+    def _move_reference(self, step: int) -> None:
+        settings, reference = self.stage.reference, self.learner.reference
+        if reference is None or reference.adapter_off:
+            return
+        if (settings.update_every and step % settings.update_every == 0) or (
+            settings.ema is not None and not settings.update_every
+        ):
+            reference.refresh(settings.ema)
+
+    def save(self, step: int) -> None:
+        """A checkpoint of now."""
+        directory = self.run.directory / "checkpoints"
+        save_checkpoint(
+            directory,
+            step,
+            self.policy,
+            self.learner.optimizer,
+            {"ledger": self.stream.ledger.state()},
+            self.stream.settle(),
+            self.learner.reference,
+        )
+        prune(directory, self.stage.run.keep_checkpoints)
+
+
+def run_grpo(run: StageRun, parts: GrpoParts) -> Policy:
+    """Train a stage from its start or its last checkpoint to its end. Returns the trained policy."""
+    stage = run.stage
+    checkpoint = latest_checkpoint(run.directory / "checkpoints")
+    policy = _policy(run, checkpoint)
+    log = MetricsLog(run.directory / "metrics.jsonl")
+    first = checkpoint.step if checkpoint else -1
+    log.keep_until(first)
+    run.forget_after(first)
+    run.console.plan(run.title, grpo_plan(stage, parts.objective, policy, run.threads, parts.task.train.size))
+    with ExitStack() as stack:
+        grpo = _Grpo(run, parts, policy, checkpoint, stack)
+        before = run.evaluation_at(0)
+        if checkpoint is None:
+            before = grpo.evaluate(0)
+            log.write(0, before)
+        if before:
+            run.console.accuracy_table([("before", before)])
+        done = checkpoint.step if checkpoint else 0
+        with run.console.steps("grpo", stage.run.steps, done) as view, _saving_on_error(grpo, run, done) as at:
+            grpo.view = view
+            for step in range(done + 1, stage.run.steps + 1):
+                metrics = grpo.step(step)
+                at[0] = step
+                last = step == stage.run.steps
+                if last or (stage.run.evaluate_every and step % stage.run.evaluate_every == 0):
+                    metrics |= grpo.evaluate(step)
+                log.write(step, metrics)
+                view.step(step, metrics)
+                if last or (stage.run.save_every and step % stage.run.save_every == 0):
+                    grpo.save(step)
+    return policy
+
+
+def _policy(run: StageRun, checkpoint: Checkpoint | None) -> Policy:
+    p = run.stage.policy
+    if checkpoint is None:
+        return build_policy(run.stage, run.seed, run.start, run.live)
+    return load_policy(
+        str(checkpoint.path), dtype=p.dtype, compute=p.compute, device=p.device, trust_remote_code=p.trust_remote_code
+    )
+
+
+@contextmanager
+def _saving_on_error(grpo: _Grpo, run: StageRun, done: int) -> Iterator[list[int]]:
+    """When a step fails for a reason the person can mend, keep what was trained: the weights are those of the last
+    whole step, and the ledger still has the failed step's prompts in flight.
+    """
+    at = [done]
+    try:
+        yield at
+    except UserError:
+        if at[0] > done and not (run.directory / "checkpoints" / f"step-{at[0]:06d}").exists():
+            grpo.save(at[0])
+            run.console.say(f"  the {at[0]} steps done are saved; mend the cause and continue with --resume")
+        raise

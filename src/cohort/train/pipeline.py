@@ -1,0 +1,210 @@
+"""From a recipe to a finished run: the run directory, the stages in order, the final model."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+
+from cohort.monitor.console import Console
+from cohort.monitor.machine import describe_machine, fastest_threads
+from cohort.policy.load import save_policy
+from cohort.policy.policy import Policy
+from cohort.recipe import Recipe, digest, to_toml
+from cohort.record.files import new_directory, write_bytes
+from cohort.record.metrics import read_metrics
+from cohort.seeds import derive_seed
+from cohort.train.card import model_card
+from cohort.train.grpo import run_grpo
+from cohort.train.setup import GrpoParts, check_grpo, open_stage_demonstrations
+from cohort.train.sft import run_sft
+from cohort.train.stage_run import StageRun
+from cohort.types import UserError
+
+__all__ = ["Run", "train"]
+
+# Keys that may change between a run and its continuation: they do not touch what is computed.
+MAY_CHANGE = {"save_every", "keep_checkpoints", "show_group_every", "workers", "directory", "save_rollouts"}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run."""
+
+    directory: Path
+
+    @property
+    def final(self) -> Path:
+        """The trained model: a Hugging Face checkpoint."""
+        return self.directory / "final"
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The steps of the last stage."""
+        return read_metrics(self.directory / "metrics.jsonl")
+
+
+def train(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    model: Any = None,
+    tokenizer: Any = None,
+) -> Run:
+    """Run all stages of a recipe.
+
+    With `resume` a run that was interrupted goes on, exactly; one that is finished is only shown; one that was never
+    begun is begun. `model` and `tokenizer` serve a recipe whose policy.model is "live".
+
+    Raises `UserError` for everything that a person can mend, most of it before any model loads.
+    """
+    console = console or Console()
+    checked = [_check(recipe, index) for index in range(len(recipe.stages))]
+    directory = Path(recipe.stages[-1].run.directory) / recipe.name
+    _refuse_existing(directory, recipe, resume)
+    with _locked(directory):
+        threads = _settle(directory, recipe, console)
+        torch.set_num_threads(threads)
+        # Bit-exact resume needs every sum in a fixed order; on a GPU, cuBLAS needs to be told before it starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        start: str | None = None
+        for index, parts in enumerate(checked):
+            run = _stage_run(recipe, index, directory, threads, console, start, (model, tokenizer))
+            if not run.final.exists():
+                _run_stage(run, parts, recipe)
+            start = str(run.final)
+    _summary(recipe, directory, console)
+    return Run(directory)
+
+
+def _check(recipe: Recipe, index: int) -> Any:
+    """Everything of a stage that can be checked before a model loads."""
+    stage, seed = recipe.stages[index], _seed(recipe, index)
+    if index == 0 and stage.policy.model is None and stage.policy.scratch is None:
+        raise UserError(
+            "the recipe names no model: set policy.model to a checkpoint directory or a hub id, or give policy.scratch"
+        )
+    return check_grpo(stage, seed) if stage.kind == "grpo" else open_stage_demonstrations(stage, seed)
+
+
+def _seed(recipe: Recipe, index: int) -> int:
+    return derive_seed(recipe.seed, "stage", index)
+
+
+def _stage_run(
+    recipe: Recipe,
+    index: int,
+    directory: Path,
+    threads: int,
+    console: Console,
+    start: str | None,
+    live: tuple[Any, Any],
+) -> StageRun:
+    """The last stage lives in the run's own directory; those before it in `stages/NAME`, laid out alike."""
+    stage, count = recipe.stages[index], len(recipe.stages)
+    where = directory if index == count - 1 else directory / "stages" / stage.name
+    title = recipe.name if count == 1 else f"{recipe.name}: stage {index + 1} of {count}, {stage.name}"
+    return StageRun(
+        stage, title, _seed(recipe, index), where, threads, console, start, live if live[0] is not None else None
+    )
+
+
+def _run_stage(run: StageRun, parts: Any, recipe: Recipe) -> None:
+    policy: Policy = run_grpo(run, parts) if isinstance(parts, GrpoParts) else run_sft(run, parts)
+    with new_directory(run.final) as final:
+        save_policy(policy, final)
+        (final / "README.md").write_text(model_card(recipe, run), encoding="utf-8")
+
+
+def _refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
+    """A run is never overwritten, and never continued with another recipe."""
+    saved = directory / "recipe.toml"
+    if not saved.exists():
+        return
+    if not resume:
+        raise UserError(
+            f"{directory} already holds a run. Continue it with --resume, start another with name=OTHER, "
+            "or delete the directory."
+        )
+    before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text(), to_toml(recipe)))
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    changed = [key for key in changed if key.rsplit(".", 1)[-1] not in MAY_CHANGE or ".run." not in f".{key}"]
+    if changed:
+        listed = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
+        raise UserError(
+            f"{directory} was begun with another recipe, so it cannot be continued with this one: {listed}. "
+            "Restore the recipe, or start another run with name=OTHER."
+        )
+
+
+def _flat(tables: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tables, dict):
+        return {k: v for key, value in tables.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
+    if isinstance(tables, list) and tables and isinstance(tables[0], dict):
+        return {k: v for i, value in enumerate(tables) for k, v in _flat(value, f"{prefix}{i}.").items()}
+    return {prefix.rstrip("."): tables}
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One process a run. The lock goes with the process, however it ends."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {directory}: {error.strerror}; choose another with run.directory=DIR"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {directory}; wait for it or choose name=OTHER") from None
+        yield
+
+
+def _settle(directory: Path, recipe: Recipe, console: Console) -> int:
+    """Write the resolved recipe and the environment once. A continued run keeps its number of threads: sums over other
+    numbers of threads have other last bits.
+    """
+    file = directory / "environment.json"
+    now = describe_machine()
+    if file.exists():
+        before = orjson.loads(file.read_bytes())
+        changed = [k for k, v in now["packages"].items() if before["packages"].get(k) != v]
+        if changed:
+            console.warn(f"other versions than when the run began ({', '.join(changed)}): the last bits may differ")
+        write_bytes(directory / "recipe.toml", to_toml(recipe).encode())
+        return int(before["threads"])
+    wanted = recipe.stages[-1].run.threads
+    threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
+    write_bytes(
+        file, orjson.dumps({**now, "threads": threads, "recipe_digest": digest(recipe)}, option=orjson.OPT_INDENT_2)
+    )
+    write_bytes(directory / "recipe.toml", to_toml(recipe).encode())
+    return threads
+
+
+def _summary(recipe: Recipe, directory: Path, console: Console) -> None:
+    """Before and after, and where everything is."""
+    metrics = directory / "metrics.jsonl"
+    lines = read_metrics(metrics) if metrics.exists() else []
+    evaluated = [line for line in lines if any(k.startswith("eval/") for k in line)]
+    if evaluated:
+        last = recipe.stages[-1].run.steps
+        labels = {0: "before", last: "after"}
+        console.accuracy_table([(labels.get(line["step"], f"step {line['step']}"), line) for line in evaluated])
+    console.saved("model", directory / "final")
+    console.saved("metrics", metrics)
+    if (directory / "log").exists():
+        console.saved("rollouts", directory / "log")

@@ -1,0 +1,76 @@
+"""The plan: what a stage is about to do, in a few lines, before it does it."""
+
+from __future__ import annotations
+
+from cohort.algorithms.explain import one_line
+from cohort.algorithms.objectives import Objective
+from cohort.policy.policy import Policy
+from cohort.recipe import Stage
+
+__all__ = ["batch_arithmetic", "grpo_plan", "memory_gb", "sft_plan"]
+
+
+def grpo_plan(stage: Stage, objective: Objective, policy: Policy, threads: int, prompts: int | None) -> dict[str, str]:
+    """The lines of the console's plan."""
+    return {
+        "objective": one_line(objective),
+        "policy": _policy_line(policy, threads),
+        "task": f"{stage.task.source}, {'unlimited' if prompts is None else f'{prompts:,}'} training prompts",
+        "rewards": " + ".join(f"{reward.weight:g} x {reward.name}" for reward in stage.reward),
+        "batch": batch_arithmetic(stage),
+        "memory": f"about {memory_gb(stage, objective, policy):.1f} GB at the peak",
+    }
+
+
+def sft_plan(stage: Stage, policy: Policy, threads: int, examples: int | None) -> dict[str, str]:
+    """The lines of the console's plan for supervised training."""
+    per_step = stage.supervised.examples_per_step
+    return {
+        "objective": "supervised: minus the mean log-prob of all completion tokens of the batch",
+        "policy": _policy_line(policy, threads),
+        "task": f"{stage.task.source}, {'unlimited' if examples is None else f'{examples:,}'} demonstrations",
+        "batch": f"{per_step} examples a step, {stage.run.steps:,} steps = {per_step * stage.run.steps:,} examples",
+    }
+
+
+def batch_arithmetic(stage: Stage) -> str:
+    """`16 prompts x 16 completions = 256 a step, 1 update; 165 steps = 42,240 completions`."""
+    r, o, steps = stage.rollout, stage.optimizer, stage.run.steps
+    rows, updates = r.prompts_per_step * r.group_size, o.updates_per_batch * o.epochs
+    return (
+        f"{r.prompts_per_step} prompts x {r.group_size} completions = {rows:,} a step, "
+        f"{updates} update{'s' if updates > 1 else ''}; {steps:,} steps = {rows * steps:,} completions"
+    )
+
+
+def memory_gb(stage: Stage, objective: Objective, policy: Policy) -> float:
+    """An estimate of the peak, in GB: weights, gradients, optimizer, reference, cache, activations, logits."""
+    weights = sum(p.numel() * p.element_size() for p in policy.module.parameters())
+    trained = sum(p.numel() * p.element_size() for p in policy.module.parameters() if p.requires_grad)
+    reference = weights if objective.needs_reference and stage.policy.lora is None else 0
+    c, r = policy.config, stage.rollout
+    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    kv_token = 2 * c.num_hidden_layers * c.num_key_value_heads * head * 4
+    longest = 1 << (r.max_tokens - 1).bit_length()
+    cache = kv_token * longest * min(r.max_rows, r.prompts_per_step * r.group_size)
+    tokens = stage.optimizer.tokens_per_micro_batch
+    activations = tokens * c.num_hidden_layers * (12 * c.hidden_size + 4 * c.intermediate_size) * 4
+    logits = 3 * min(tokens * policy.vocabulary * 4, 1 << 26)
+    interpreter = 0.6e9  # Python, torch and transformers themselves
+    return (weights + 3 * trained + reference + max(cache, activations + logits) + interpreter) / 1e9
+
+
+def _policy_line(policy: Policy, threads: int) -> str:
+    total = sum(p.numel() for p in policy.module.parameters())
+    trained = sum(p.numel() for p in policy.module.parameters() if p.requires_grad)
+    share = "" if trained == total else f", {_count(trained)} of them trained"
+    where = f"cpu, {threads} thread{'s' if threads > 1 else ''}" if policy.device.type == "cpu" else str(policy.device)
+    compute = str(policy.compute).removeprefix("torch.")
+    return f"{type(policy.model).__name__}, {_count(total)} parameters{share}, {compute} on {where}"
+
+
+def _count(n: int) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= size:
+            return f"{n / size:.3g}{unit}"
+    return str(n)

@@ -1,0 +1,222 @@
+"""From a stage of a recipe to the parts that run it. What can be refused without a model is, before one loads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cohort.algorithms import objectives
+from cohort.algorithms.objectives import Objective
+from cohort.policy.load import add_lora, load_policy
+from cohort.policy.policy import Policy
+from cohort.policy.scratch import make_model, make_tokenizer
+from cohort.recipe import Reward as RewardTable
+from cohort.recipe import Stage
+from cohort.rewards import Reward, RewardSpec, resolve, resolve_all
+from cohort.seeds import derive_seed
+from cohort.tasks import Demonstrations, Renderer, Task, WordProblems, fit, open_demonstrations, open_task
+from cohort.tasks import Prompts as TaskPrompts
+from cohort.types import Prompt, Sampling, UserError
+
+__all__ = [
+    "GrpoParts",
+    "RenderedPrompts",
+    "build_objective",
+    "build_policy",
+    "check_grpo",
+    "evaluation_sampling",
+    "open_stage_demonstrations",
+    "open_stage_task",
+    "prompt_limit",
+    "training_sampling",
+]
+
+TEXTS_FOR_TOKENIZER = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoParts:
+    """Everything of a GRPO stage that needs no model."""
+
+    task: Task
+    objective: Objective
+    rewards: tuple[Reward, ...]
+    verifier: Reward  # decides what is right in evaluations
+
+
+def check_grpo(stage: Stage, seed: int) -> GrpoParts:
+    """Open the task, find the rewards and settle the objective. Raises `UserError` for whatever is wrong with them."""
+    objective = build_objective(stage)
+    task = open_stage_task(stage, seed)
+    size = task.train.size
+    if size is not None and size < stage.rollout.prompts_per_step:
+        raise UserError(
+            f"the task has {size} training prompts, fewer than one step takes (rollout.prompts_per_step = "
+            f"{stage.rollout.prompts_per_step}). Lower prompts_per_step to {size} or less, or bring more prompts."
+        )
+    columns = [name for name in task.columns if name not in (stage.task.prompt, stage.task.answer)]
+    rewards = resolve_all([_spec(table) for table in stage.reward], columns)
+    verifier = rewards[0]
+    if stage.evaluate.reward is not None:
+        known = {table.name: reward for table, reward in zip(stage.reward, rewards, strict=True)}
+        name = stage.evaluate.reward
+        verifier = known[name] if isinstance(name, str) and name in known else resolve(RewardSpec(name), columns)
+    return GrpoParts(task, objective, rewards, verifier)
+
+
+def open_stage_task(stage: Stage, seed: int) -> Task:
+    """The prompts of a stage."""
+    t = stage.task
+    task = open_task(
+        t.source,
+        prompt=t.prompt,
+        answer=t.answer,
+        answer_required="answer" in t.model_fields_set,
+        held_out=t.held_out,
+        messages=t.messages,
+        split=t.split,
+        held_out_split=t.held_out_split,
+        config=t.config,
+        answer_format=t.answer_format,
+        system=t.system,
+        template=t.template,
+        levels=t.levels,
+        seed=derive_seed(seed, "task"),
+        limit=t.limit,
+    )
+    if isinstance(task.held_out, WordProblems):  # the same problems for every seed, so that runs can be compared
+        return replace(task, held_out=WordProblems(task.held_out.levels, 0, "held_out"))
+    return task
+
+
+def open_stage_demonstrations(stage: Stage, seed: int) -> Demonstrations:
+    """The examples of a supervised stage."""
+    t = stage.task
+    careful = {int(steps): share for steps, share in t.careful.items()} if isinstance(t.careful, dict) else t.careful
+    examples = open_demonstrations(
+        t.source,
+        prompt=t.prompt,
+        completion=t.completion,
+        messages=t.messages,
+        split=t.split,
+        config=t.config,
+        levels=t.levels,
+        seed=derive_seed(seed, "task"),
+        careful=careful,
+        sloppy_right=t.sloppy_right,
+        limit=t.limit,
+    )
+    wanted = stage.supervised.examples_per_step
+    if examples.size is not None and examples.size < wanted:
+        raise UserError(
+            f"the task has {examples.size} demonstrations, fewer than one step takes (supervised.examples_per_step = "
+            f"{wanted}). Lower examples_per_step to {examples.size} or less, or bring more."
+        )
+    return examples
+
+
+def build_policy(stage: Stage, seed: int, start: str | None, live: tuple[Any, Any] | None = None) -> Policy:
+    """The policy that a stage starts from: a new one, `start` (the stage before), or the recipe's model."""
+    p = stage.policy
+    if p.scratch is not None:
+        policy = _from_scratch(stage, seed)
+    elif p.model == "live":
+        if live is None:
+            raise UserError('policy.model = "live" is for Python: cohort.train(recipe, model=..., tokenizer=...)')
+        policy = Policy(live[0], live[1], p.compute)
+        policy.check()
+    else:
+        model = p.model or start
+        if model is None:
+            raise UserError("the recipe names no model: set policy.model to a checkpoint directory or a hub id")
+        policy = load_policy(
+            model,
+            dtype=p.dtype,
+            compute=p.compute,
+            device=p.device,
+            revision=p.revision,
+            trust_remote_code=p.trust_remote_code,
+        )
+    if p.lora is not None:
+        targets = p.lora.targets if isinstance(p.lora.targets, str) else list(p.lora.targets)
+        policy = add_lora(policy, p.lora.rank, p.lora.alpha, targets, derive_seed(seed, "lora"))
+    return policy
+
+
+def prompt_limit(stage: Stage, policy: Policy) -> int:
+    """The longest prompt that leaves room for a completion (no limit is known: 2**31)."""
+    context = policy.max_context
+    room = 2**31 if context is None else context - stage.rollout.max_tokens
+    if room < 1:
+        raise UserError(
+            f"rollout.max_tokens = {stage.rollout.max_tokens} leaves no room for a prompt: the model has "
+            f"{context} positions. Lower rollout.max_tokens."
+        )
+    return min(room, stage.task.max_prompt_tokens or room)
+
+
+class RenderedPrompts:
+    """A task's prompts as one model sees them; None where the `too_long` rule drops one."""
+
+    def __init__(self, prompts: TaskPrompts, renderer: Renderer, limit: int, too_long: Any):
+        self._prompts, self._renderer = prompts, renderer
+        self._limit, self._too_long = limit, too_long
+
+    def __getitem__(self, index: int) -> Prompt | None:
+        """The prompt with its tokens."""
+        return fit(self._renderer.render(self._prompts[index]), self._limit, self._too_long)
+
+
+def training_sampling(stage: Stage) -> Sampling:
+    """How training rollouts are drawn."""
+    r = stage.rollout
+    return Sampling(r.max_tokens, r.temperature, r.top_p, r.top_k, r.min_p, tuple(r.stop))
+
+
+def evaluation_sampling(stage: Stage, greedy: bool) -> Sampling:
+    """How evaluation completions are drawn."""
+    e, stop = stage.evaluate, tuple(stage.rollout.stop)
+    limit = e.max_tokens or stage.rollout.max_tokens
+    return (
+        Sampling(limit, 0.0, stop=stop) if greedy else Sampling(limit, e.temperature, e.top_p, e.top_k, e.min_p, stop)
+    )
+
+
+def build_objective(stage: Stage) -> Objective:
+    """The objective of a stage. Raises `UserError` for one that makes no sense, or that training cannot do yet."""
+    try:
+        objective = objectives.preset(stage.objective.preset, **stage.objective.fields())
+    except ValueError as error:
+        raise UserError(f"[objective] {error}") from None
+    missing = {
+        "a critic (baseline = 'critic')": objective.baseline == "critic",
+        "a KL in the reward (kl_place = 'reward')": bool(objective.kl_coef) and objective.kl_place == "reward",
+    }
+    for what, wanted in missing.items():
+        if wanted:
+            raise UserError(f"[objective] preset '{stage.objective.preset}' needs {what}, which training cannot do yet")
+    if objective.needs_reference and stage.policy.lora is not None and stage.reference.update_every:
+        raise UserError("with LoRA the reference is the base model and stays so: remove reference.update_every")
+    return objective
+
+
+def _spec(table: RewardTable) -> RewardSpec:
+    return RewardSpec(table.use, table.weight, table.name or None, table.style, table.args, table.timeout_s)
+
+
+def _from_scratch(stage: Stage, seed: int) -> Policy:
+    s = stage.policy.scratch
+    assert s is not None
+    tokenizer = make_tokenizer(_texts(stage, seed), s.vocabulary)
+    sizes = s.model_dump(exclude={"architecture", "vocabulary"})
+    return Policy(make_model(tokenizer, derive_seed(seed, "scratch"), **sizes), tokenizer, stage.policy.compute)
+
+
+def _texts(stage: Stage, seed: int) -> list[str]:
+    """What the tokenizer of a new policy is learnt from: the stage's own text, its first few thousand examples."""
+    if stage.kind == "sft":
+        examples = open_stage_demonstrations(stage, seed)
+        count = min(examples.size or TEXTS_FOR_TOKENIZER, TEXTS_FOR_TOKENIZER)
+        return [f"{examples[i].prompt.question} {examples[i].completion}" for i in range(count)]
+    prompts = open_stage_task(stage, seed).train
+    return [prompts[i].question for i in range(min(prompts.size or TEXTS_FOR_TOKENIZER, TEXTS_FOR_TOKENIZER))]

@@ -1,0 +1,115 @@
+"""Supervised training, as the REINFORCE loss with advantage 1 on demonstrations: -1 x log-prob, averaged over tokens.
+
+So the same learner, packing and checkpoints serve both kinds of stage.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from cohort.algorithms import objectives
+from cohort.learn.learner import AdamW, Learner
+from cohort.learn.schedule import learning_rate
+from cohort.monitor.machine import peak_memory_gb
+from cohort.policy.load import load_policy
+from cohort.policy.policy import Policy
+from cohort.record.metrics import MetricsLog
+from cohort.seeds import derive_seed
+from cohort.tasks import Demonstrations, Ledger, Renderer
+from cohort.train.checkpoint import latest_checkpoint, prune, restore_optimizer, save_checkpoint
+from cohort.train.plan import sft_plan
+from cohort.train.setup import build_policy
+from cohort.train.stage_run import StageRun
+from cohort.types import Batch, UserError
+
+__all__ = ["run_sft"]
+
+SUPERVISED = objectives.preset(
+    "reinforce", baseline="none", scale="none", aggregation="token_mean", zero_std="zero", kl_coef=0.0
+)
+
+
+def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
+    """Train a stage from its start or its last checkpoint to its end. Returns the trained policy."""
+    stage, o = run.stage, run.stage.optimizer
+    checkpoint = latest_checkpoint(run.directory / "checkpoints")
+    if checkpoint is None:
+        policy = build_policy(stage, run.seed, run.start, run.live)
+    else:
+        policy = load_policy(str(checkpoint.path), dtype=stage.policy.dtype, compute=stage.policy.compute)
+    done = checkpoint.step if checkpoint else 0
+    log = MetricsLog(run.directory / "metrics.jsonl")
+    log.keep_until(done)
+    settings = AdamW(o.betas, o.eps, o.weight_decay, o.gradient_clip)
+    learner = Learner(policy, SUPERVISED, settings, tokens_per_micro_batch=o.tokens_per_micro_batch)
+    seed = derive_seed(run.seed, "ledger")
+    ledger = Ledger(examples.size, seed)
+    if checkpoint is not None:
+        restore_optimizer(learner.optimizer, checkpoint.path)
+        ledger = Ledger.restore(checkpoint.state["ledger"], examples.size, seed)
+    renderer = Renderer(policy.tokenizer, stage.task.template, stage.task.system)
+    run.console.plan(run.title, sft_plan(stage, policy, run.threads, examples.size))
+
+    with run.console.steps("sft", stage.run.steps, done) as view:
+        for step in range(done + 1, stage.run.steps + 1):
+            began = time.perf_counter()
+            tickets = [ledger.issue() for _ in range(stage.supervised.examples_per_step)]
+            batch = supervised_batch([_encode(renderer, examples, t.index, policy) for t in tickets])
+            rate = learning_rate(step - 1, stage.run.steps, o.learning_rate, o.warmup_steps, o.schedule)
+            report = learner.update(batch, rate)
+            for ticket in tickets:
+                ledger.finish(ticket.number, "trained")
+            spent = time.perf_counter() - began
+            tokens = sum(map(len, batch.prompts)) + int(batch.lengths.sum())
+            metrics = {key: report.metrics[key] for key in ("loss", "grad_norm", "lr", "tokens/trained")} | {
+                "time/step_s": spent,
+                "memory/peak_gb": peak_memory_gb(),
+                "tokens_per_s": tokens / spent,
+            }
+            log.write(step, metrics)
+            view.step(step, metrics)
+            last = step == stage.run.steps
+            if last or (stage.run.save_every and step % stage.run.save_every == 0):
+                directory = run.directory / "checkpoints"
+                save_checkpoint(directory, step, policy, learner.optimizer, {"ledger": ledger.state()})
+                prune(directory, stage.run.keep_checkpoints)
+    return policy
+
+
+def supervised_batch(pairs: Sequence[tuple[tuple[int, ...], list[int]]]) -> Batch:
+    """Prompts and completions as tokens -> a batch with advantage 1 everywhere, weighted by 1 / (all tokens)."""
+    lengths = torch.tensor([len(completion) for _, completion in pairs])
+    width = int(lengths.max())
+    mask = torch.arange(width) < lengths[:, None]
+    zeros = torch.zeros(mask.shape)
+    return Batch(
+        prompts=tuple(prompt for prompt, _ in pairs),
+        group=torch.arange(len(pairs)),
+        tokens=torch.tensor([completion + [0] * (width - len(completion)) for _, completion in pairs]),
+        lengths=lengths,
+        mask=mask,
+        sampler_logprobs=zeros,
+        advantages=zeros + 1,
+        token_weight=objectives.token_weight(SUPERVISED, mask).float(),
+    )
+
+
+def _encode(
+    renderer: Renderer, examples: Demonstrations, index: int, policy: Policy
+) -> tuple[tuple[int, ...], list[int]]:
+    """The tokens of an example: its prompt as the policy will see it, its completion and the end token."""
+    example = examples[index]
+    prompt = renderer.render(example.prompt).tokens
+    tokenizer = policy.tokenizer
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else policy.eos_ids[0]
+    completion = [*tokenizer.encode(example.completion, add_special_tokens=False), end]
+    room = policy.max_context
+    if room is not None and len(prompt) + len(completion) > room:
+        raise UserError(
+            f"demonstration {index} has {len(prompt)} + {len(completion)} tokens, but the model has {room} positions. "
+            "Shorten or remove it."
+        )
+    return prompt, completion

@@ -1,0 +1,121 @@
+"""Values that are right alone and wrong together."""
+
+from __future__ import annotations
+
+import pytest
+
+from cohort.recipe import Recipe
+from cohort.types import UserError
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "says"),
+    [
+        ("policy", "scratch = {}", "policy has both 'model' and 'scratch': keep the one to start from"),
+        ("task", "held_out = 'a'\nheld_out_split = 'test'", "task has both 'held_out' and 'held_out_split'"),
+        ("task", "careful = { two = 0.5 }", "'two' is no number of steps"),
+        ("task", "levels = []", "task.levels is empty"),
+        ("rollout", "stop = ['a', '']", "rollout.stop has an empty text"),
+        ("rollout", "top_p = 0.9", "rollout.top_p must stay 1 in a grpo stage"),
+        ("rollout", "top_k = 5", "rollout.top_k must stay 0 in a grpo stage"),
+        ("rollout", "min_p = 0.1", "rollout.min_p must stay 0 in a grpo stage"),
+        ("rollout", "group_size = 1", "rollout.group_size is 1, but preset 'grpo' compares the completions"),
+        ("optimizer", "updates_per_batch = 17", "(17) is more than rollout.prompts_per_step (16)"),
+        ("evaluate", "reward = 'my_rewards.py'", "evaluate.reward names a function as module:function"),
+    ],
+)
+def test_refused_together(complaint, base, table, line, says):
+    said = complaint(base(**{table: line}))
+    assert says in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        {"evaluate": "top_p = 0.9\ntop_k = 5\nmin_p = 0.1"},
+        {"rollout": "prompts_per_step = 16", "optimizer": "updates_per_batch = 16"},
+        {"rollout": "group_size = 2"},
+        {"rollout": "group_size = 1", "objective": "preset = 'reinforce'"},
+        {"rollout": "group_size = 1", "objective": "preset = 'ppo'"},
+        {"rollout": "group_size = 1", "objective": "preset = 'reinforce_pp'"},
+        {"rollout": "group_size = 1", "objective": "baseline = 'batch_mean'\nscale = 'batch_std'"},
+        {"task": "held_out = 0.1"},
+        {"run": "steps = 0"},
+    ],
+)
+def test_allowed_together(load, base, lines):
+    assert load(base(**lines)).stages
+
+
+@pytest.mark.parametrize(
+    ("objective", "says"),
+    [
+        ("baseline = 'leave_one_out'", "baseline 'leave_one_out' compares"),
+        ("preset = 'reinforce'\nbaseline = 'group_mean'", "baseline 'group_mean' compares"),
+        ("preset = 'rloo'", "preset 'rloo' compares"),
+        ("preset = 'reinforce_pp_baseline'", "preset 'reinforce_pp_baseline' compares"),
+        ("preset = 'reinforce'\nscale = 'group_std'", "objective.scale = 'group_std' needs several"),
+    ],
+)
+def test_a_group_of_one_needs_a_baseline_from_elsewhere(complaint, base, objective, says):
+    assert says in complaint(base(rollout="group_size = 1", objective=objective))
+
+
+@pytest.mark.parametrize(
+    ("reward", "says"),
+    [
+        (None, 'reward is missing: a grpo stage needs one, such as reward = "exact_number"'),
+        ([], "reward is missing"),
+        (["a", {"use": "a", "weight": 2}], "two rewards are called 'a': give one of them another 'name'"),
+        ({"use": "a", "weight": 0}, "every weight is 0"),
+        (
+            "my_rewards.py",
+            "reward.use names a function as module:function, such as my_rewards:score, not 'my_rewards.py'",
+        ),
+        ("my/rewards:f", "reward.use names a function as module:function"),
+        ("module:", "reward.use names a function as module:function"),
+        ({"use": "a", "name": "a/b"}, "reward name 'a/b' cannot name a directory"),
+        ({"use": "a", "args": {"x": float("nan")}}, "args.x must be a finite number, not nan"),
+        ({"use": "a", "args": {"x": {"y": [object]}}}, "args.x.y holds builtins:object: use text, numbers"),
+        ({"use": "a", "args": {"x": None}}, "args.x holds nothing: use text, numbers"),
+        ({"use": "a", "args": {"x": {1: 2}}}, "args.x has the key 1: keys are text"),
+    ],
+)
+def test_rewards_that_are_refused(reward, says):
+    given = {} if reward is None else {"reward": reward}
+    with pytest.raises(UserError) as raised:
+        Recipe(policy={"model": "m"}, task={"source": "t"}, **given)
+    assert says in str(raised.value)
+
+
+def test_penalties_and_measured_rewards_are_allowed():
+    rewards = [{"use": "a", "weight": -1}, {"use": "b", "weight": 0}]
+    recipe = Recipe(policy={"model": "m"}, task={"source": "t"}, reward=rewards)
+    assert [reward.weight for reward in recipe.stages[0].reward] == [-1.0, 0.0]
+
+
+def test_a_supervised_stage_needs_no_reward_and_may_truncate():
+    recipe = Recipe(kind="sft", policy={"scratch": {}}, task={"source": "t"}, rollout={"top_p": 0.9, "group_size": 1})
+    assert recipe.stages[0].reward == ()
+
+
+@pytest.mark.parametrize(
+    ("scratch", "says"),
+    [
+        ({"kv_heads": 3}, "policy.scratch.kv_heads (3) must divide policy.scratch.heads (4)"),
+        ({"head_dim": 25}, "policy.scratch.head_dim must be even"),
+    ],
+)
+def test_scratch_policies_that_cannot_be_built(scratch, says):
+    with pytest.raises(UserError) as raised:
+        Recipe(policy={"scratch": scratch}, task={"source": "t"}, reward="a")
+    assert says in str(raised.value)
+
+
+def test_the_first_stage_needs_a_start_and_each_stage_is_checked(complaint):
+    text = "reward='a'\ntask.source='t'\n[[stage]]\nname='x'\n[[stage]]\nname='y'\nrollout.group_size=1\n"
+    first, second, third = complaint(text).splitlines()
+    assert first == "the recipe has 2 problems:"
+    assert second.startswith("  - x.policy.model is missing: give a hub id or a directory")
+    assert third.startswith("  - y.rollout.group_size is 1, but preset 'grpo'")

@@ -1,0 +1,121 @@
+"""The other built-in rewards, and the texts that the gate is made of."""
+
+import itertools
+import math
+
+import pytest
+
+from cohort.rewards import BUILT_IN, RewardSpec, ScoringItem, resolve
+from cohort.rewards.built_in import FUNCTIONS
+from cohort.rewards.chance import coin
+from cohort.rewards.gate import gold_completions, junk_completions
+from cohort.rewards.number import exact_number
+from cohort.rewards.overlong import soft_overlong
+from cohort.rewards.think import think_format
+
+
+def test_every_built_in_has_its_line_and_its_function():
+    assert list(BUILT_IN) == list(FUNCTIONS) == ["exact_number", "think_format", "random", "soft_overlong"]
+    assert all(line and "\n" not in line for line in BUILT_IN.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "paid"),
+    [
+        ("<think> a </think><answer> 1 </answer>", 1),
+        ("\n<think>\na\n</think>\n\n<answer>\n1\n</answer>\n", 1),
+        ("<think></think><answer>1</answer>", 1),
+        ("<think> a </think><answer> </answer>", 0),
+        ("<think></think><answer></answer>", 0),
+        ("so <think> a </think><answer> 1 </answer>", 0),
+        ("<think> a </think><answer> 1 </answer> ok", 0),
+        ("<think> a </think> so <answer> 1 </answer>", 0),
+        ("<think> a <answer> 1 </answer></think>", 0),
+        ("<think> <answer> a </think> 1 </answer>", 0),
+        ("<answer> 1 </answer><think> a </think>", 0),
+        ("<think> a </think><think> b </think><answer> 1 </answer>", 0),
+        ("<think> a </think><answer> 1 </answer><answer> 2 </answer>", 0),
+        ("<think> a </think><answer> <answer> 1 </answer>", 0),
+        ("<think> a </think>", 0),
+        ("<answer> 1 </answer>", 0),
+        ("<THINK> a </THINK><answer> 1 </answer>", 0),
+        ("</think><think></answer><answer>", 0),
+        ("", 0),
+    ],
+)
+def test_think_format(text, paid):
+    assert think_format(text) == paid
+
+
+def test_think_format_when_the_prompt_has_opened_the_thinking():
+    completion = " a </think> <answer> 1 </answer>"
+    assert think_format(completion) == 0
+    assert think_format(completion, opened=True) == 1
+    assert think_format(completion, prompt="Question\nAssistant: <think>\n") == 1
+    assert think_format(completion, prompt="Question <think>", opened=False) == 0
+    assert think_format("<think>" + completion, opened=True) == 0  # it would be opened twice
+
+
+@pytest.mark.parametrize(
+    ("length", "penalty"),
+    [
+        (0, 0),
+        (16384, 0),
+        (16385, -0.000244140625),
+        (18432, -0.5),
+        (20000, -0.8828125),
+        (20480, -1),
+        (20481, -1),
+        (10**9, -1),
+    ],
+)
+def test_soft_overlong_is_equation_13_of_dapo(length, penalty):
+    assert soft_overlong(length, max_tokens=20480, buffer=4096) == penalty
+    reward = resolve(RewardSpec("soft_overlong", args={"max_tokens": 20480, "buffer": 4096}))
+    assert reward.score(ScoringItem("p", ("c",), tokens=(length,))) == (penalty,)
+
+
+def test_soft_overlong_without_a_buffer_is_a_step():
+    assert [soft_overlong(length, max_tokens=10, buffer=0) for length in (9, 10, 11)] == [0, 0, -1]
+    for buffer in (-1, 11):
+        with pytest.raises(ValueError, match="buffer"):
+            soft_overlong(5, max_tokens=10, buffer=buffer)
+
+
+def test_the_coin_is_fair_and_fixed_by_its_seed():
+    flips = [coin(seed) for seed in range(10_000)]
+    assert set(flips) == {0.0, 1.0}
+    assert abs(sum(flips) / len(flips) - 0.5) < 0.02  # four standard errors
+    runs = sum(before != after for before, after in itertools.pairwise(flips)) / len(flips)
+    assert abs(runs - 0.5) < 0.02  # neighbouring seeds are independent
+    assert flips == [coin(seed) for seed in range(10_000)]
+
+
+def test_the_random_reward_flips_anew_for_every_completion_and_group():
+    reward = resolve(RewardSpec("random"))
+    scores = [reward.score(ScoringItem("p", ("same",) * 64, seed=seed)) for seed in (0, 1, 0)]
+    assert set(scores[0]) == {0.0, 1.0}
+    assert scores[0] == scores[2] != scores[1]
+
+
+@pytest.mark.parametrize("answer", [72, "72", "48 + 24 = 72\n#### 72"])
+def test_gold_pays(answer):
+    golds = gold_completions(answer)
+    assert [exact_number(text, answer) for _, text in golds] == [1, 1, 1]
+    assert think_format(dict(golds)["gold in R1 tags"]) == 1
+    assert [gold_completions(answer, style)[0] for style in ("r1", "boxed", "hashes")] == golds
+
+
+@pytest.mark.parametrize("answer", [72, 42, "#### 1", None])
+def test_junk_does_not_pay(answer):
+    junk = junk_completions("What is 2 + 2?", answer)
+    assert len({label for label, _ in junk}) == len(junk)
+    assert {"", "What is 2 + 2?", "<think></think><answer></answer>"} <= {text for _, text in junk}
+    gold = 72 if answer is None else answer
+    assert [label for label, text in junk if exact_number(text, gold, last_number=True)] == []
+    assert any("always 0" in label for label, _ in junk)
+
+
+def test_soft_overlong_needs_token_counts():
+    reward = resolve(RewardSpec("soft_overlong", args={"max_tokens": 8, "buffer": 2}))
+    assert math.isclose(reward.score(ScoringItem("p", ("c",), tokens=(7,)))[0], -0.5)

@@ -1,0 +1,420 @@
+"""The workers: order, failures, hangs, deaths, and nothing left behind."""
+
+import concurrent.futures
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import psutil
+import pytest
+
+from cohort.rewards import RewardFailure, RewardPool, RewardSpec, ScoringItem, resolve_all, score_group, trl
+from cohort.types import InfrastructureError, UserError
+
+
+def rewards_of(*uses, **fields):
+    return resolve_all([use if isinstance(use, RewardSpec) else RewardSpec(use, **fields) for use in uses])
+
+
+def item(*completions, **fields):
+    return ScoringItem(**{"prompt": "2 + 2 =", "completions": completions or ("4", "5"), "answer": "4", **fields})
+
+
+def children():
+    return {process.pid for process in psutil.Process().children(recursive=True) if process.status() != "zombie"}
+
+
+def gone(pid):
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    processes, threads, files = children(), threading.active_count(), psutil.Process().num_fds()
+    yield
+    assert children() <= processes
+    assert threading.active_count() == threads
+    assert psutil.Process().num_fds() == files
+
+
+def test_it_scores_as_this_process_does_in_any_order():
+    def mine(completion, answer, level):
+        return level * (completion == answer)
+
+    rewards = rewards_of(
+        mine, lambda completion: None if completion == "5" else len(completion), "random", "think_format"
+    )
+    items = [item("4", "5", str(index), row={"level": index}, seed=index) for index in range(60)]
+    with RewardPool(rewards, workers=3) as pool:
+        futures = [pool.submit(entry) for entry in items]
+        for entry, future in zip(items, futures):
+            scored, expected = future.result(timeout=30), score_group(rewards, entry)
+            assert repr(scored.scores) == repr(expected.scores)  # repr: NaN equals itself
+            assert repr(scored.rewards) == repr(expected.rewards)
+            assert list(scored.seconds) == ["mine", "lambda", "random", "think_format"]
+
+
+def test_closures_lambdas_and_trl_functions_are_shipped():
+    table = {"4": 0.75}
+    rewards = rewards_of(lambda completion: table.get(completion), trl(closes(3)))
+    with RewardPool(rewards, workers=1) as pool:
+        scored = pool.submit(item()).result(timeout=30)
+    assert scored.scores["lambda"][0] == 0.75
+    assert math.isnan(scored.scores["lambda"][1])
+    assert scored.scores["inner"] == (3.0, 4.0)
+    assert scored.rewards == (3.75, 4.0)
+
+
+def closes(first):
+    def inner(prompts, completions, **columns):
+        return [first + index for index in range(len(completions))]
+
+    return inner
+
+
+def test_a_worker_loads_neither_torch_nor_numpy_and_starts_fast():
+    with RewardPool(
+        rewards_of(lambda: sum(name in sys.modules for name in ("torch", "transformers", "numpy"))), workers=1
+    ) as pool:
+        assert pool.submit(item()).result(timeout=30).rewards == (0, 0)
+        started = time.monotonic()
+        with RewardPool(rewards_of(lambda: 1), workers=1) as other:
+            other.submit(item()).result(timeout=30)
+        assert time.monotonic() - started < 5  # 0.15 s on an idle machine
+
+
+def test_path_and_directory_are_those_of_the_trainer(tmp_path, monkeypatch):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "far_away_rewards.py").write_text(
+        "import os\ndef here(completion):\n    return len(os.getcwd())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "kept")
+    rewards = rewards_of("far_away_rewards:here")
+    with RewardPool(rewards, workers=1) as pool:
+        monkeypatch.chdir("/")  # what the trainer does later does not move its workers
+        assert pool.submit(item()).result(timeout=30).rewards == (len(str(tmp_path)),) * 2
+    del sys.modules["far_away_rewards"]
+
+
+def test_a_function_that_raises_is_a_failure_and_the_worker_goes_on():
+    def mine(completion):
+        return {"4": 1}[completion]
+
+    with RewardPool(rewards_of(mine), workers=1) as pool:
+        futures = [pool.submit(item("5")), pool.submit(item("4"))]
+        with pytest.raises(RewardFailure) as caught:
+            futures[0].result(timeout=30)
+        assert futures[1].result(timeout=30).rewards == (1,)
+    assert str(caught.value).startswith("reward 'mine' raised KeyError: '5' at ")
+    assert f"{__file__}:{mine.__code__.co_firstlineno + 1}" in str(caught.value)
+    assert (caught.value.prompt, caught.value.completion) == ("'2 + 2 ='", "'5'")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "1", [1], ...], ids=repr)
+def test_a_value_that_is_no_score_is_a_failure(value):
+    with RewardPool(rewards_of(lambda: value), workers=1) as pool, pytest.raises(RewardFailure, match="returned"):
+        pool.submit(item()).result(timeout=30)
+
+
+def test_other_mistakes_of_the_user_come_back_as_such():
+    with RewardPool(rewards_of(lambda completion, absent: 1), workers=1) as pool:
+        with pytest.raises(UserError, match="asks for a parameter 'absent'"):
+            pool.submit(item()).result(timeout=30)
+        with pytest.raises(UserError, match="cannot be sent to a reward worker"):
+            pool.submit(item(row={"lock": threading.Lock()})).result(timeout=30)
+    lock = threading.Lock()
+    with pytest.raises(UserError, match="reward 'lambda' cannot be sent to a worker process"):
+        RewardPool(rewards_of(lambda completion: lock.locked()))
+
+
+def test_sys_exit_is_a_failure():
+    with (
+        RewardPool(rewards_of(lambda: sys.exit(0)), workers=1) as pool,
+        pytest.raises(RewardFailure, match="SystemExit"),
+    ):
+        pool.submit(item()).result(timeout=30)
+
+
+def test_a_hang_is_killed_retried_and_reported_but_never_scored():
+    def hangs(completion):
+        while completion == "hang":
+            pass
+        return 1
+
+    with RewardPool(rewards_of("random", RewardSpec(hangs, timeout_s=0.5)), workers=1) as pool:
+        pool.submit(item()).result(timeout=30)
+        started = time.monotonic()
+        futures = [pool.submit(item("hang")), pool.submit(item("4"))]
+        with pytest.raises(InfrastructureError) as caught:
+            futures[0].result(timeout=30)
+        assert 1 <= time.monotonic() - started < 10  # two tries of half a second
+        assert futures[1].result(timeout=30).scores["hangs"] == (1,)
+    message = str(caught.value)
+    assert message.startswith("reward 'hangs' took more than 0.5 s on the prompt '2 + 2 ='")
+    assert "2 tries" in message
+    assert "timeout_s" in message
+
+
+def test_a_hang_in_the_middle_of_c_code_is_killed_too():
+    def catastrophic(completion):
+        import re
+
+        return bool(re.match(r"(a+)+$", completion))
+
+    rewards = rewards_of(catastrophic, timeout_s=0.5)
+    with RewardPool(rewards, workers=1, retries=0) as pool, pytest.raises(InfrastructureError, match="1 try"):
+        pool.submit(item("a" * 60 + "!")).result(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("die", "how"),
+    [(lambda: os._exit(3), "exit status 3"), (lambda: os.kill(os.getpid(), signal.SIGSEGV), "killed by SIGSEGV")],
+    ids=["exit", "segfault"],
+)
+def test_a_worker_that_dies_is_replaced_and_reported(die, how):
+    def fatal(completion):
+        return die() if completion == "die" else 1
+
+    with RewardPool(rewards_of(fatal), workers=1) as pool:
+        futures = [pool.submit(item("die")), pool.submit(item("4"))]
+        with pytest.raises(InfrastructureError, match=f"reward 'fatal' ended its worker process .{how}") as caught:
+            futures[0].result(timeout=30)
+        assert futures[1].result(timeout=30).rewards == (1,)
+    assert "the prompt '2 + 2 ='" in str(caught.value)
+
+
+def test_a_death_that_does_not_repeat_costs_only_a_retry(tmp_path):
+    mark = tmp_path / "mark"
+
+    def once(completion):
+        if not mark.exists():
+            mark.touch()
+            os._exit(1)
+        return 1
+
+    with RewardPool(rewards_of(once), workers=1) as pool:
+        assert pool.submit(item()).result(timeout=30).rewards == (1, 1)
+    mark.unlink()
+    with RewardPool(rewards_of(once), workers=1, retries=0) as pool, pytest.raises(InfrastructureError):
+        pool.submit(item()).result(timeout=30)
+
+
+def test_a_worker_killed_from_outside_is_replaced():
+    with RewardPool(rewards_of(lambda: os.getpid()), workers=1) as pool:
+        (pid, _) = pool.submit(item()).result(timeout=30).rewards
+        os.kill(int(pid), signal.SIGKILL)
+        (other, _) = pool.submit(item()).result(timeout=30).rewards
+        assert other != pid
+
+
+def test_rewards_that_cannot_start_are_reported_to_every_group():
+    class Unloadable:
+        def __reduce__(self):
+            return (int, ("not a number",))
+
+    held = Unloadable()
+    with RewardPool(rewards_of(lambda: held and 1), workers=1) as pool:
+        for _ in range(2):
+            with pytest.raises(RewardFailure, match="reward 'lambda' cannot be loaded in a worker: ValueError"):
+                pool.submit(item()).result(timeout=30)
+
+
+def test_a_start_that_hangs_is_reported():
+    class Slow:
+        def __reduce__(self):
+            return (time.sleep, (60,))
+
+    held = Slow()
+    pool = RewardPool(rewards_of(lambda: held), workers=1, retries=0, start_timeout_s=0.5)
+    with pool, pytest.raises(InfrastructureError, match="at its start"):
+        pool.submit(item()).result(timeout=30)
+
+
+def test_printing_harms_nothing_and_is_kept_in_the_log(tmp_path, capfd):
+    def chatty(completion):
+        print("seen", completion)
+        print("\x00\xff" * 1000, file=sys.stderr)
+        os.write(1, b"raw\n")
+        subprocess.run(["echo", "from a child"])
+        sys.stdout.close()
+        return 1
+
+    with RewardPool(rewards_of(chatty), workers=1, log=tmp_path / "rewards.log") as pool:
+        assert pool.submit(item("4")).result(timeout=30).rewards == (1,)
+    log = (tmp_path / "rewards.log").read_bytes()
+    assert all(text in log for text in (b"seen 4\n", b"raw\n", b"from a child\n"))
+    with RewardPool(rewards_of(lambda: print("unheard") or 1), workers=1) as pool:
+        assert pool.submit(item()).result(timeout=30).rewards == (1, 1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_forked_child_does_not_answer_for_the_worker():
+    def forks(completion):
+        if os.fork() == 0:
+            return 99  # the child comes back from the call like its parent
+        return 1
+
+    with RewardPool(rewards_of(forks), workers=1) as pool:
+        for _ in range(3):
+            assert pool.submit(item()).result(timeout=30).rewards == (1, 1)
+
+
+def test_children_of_a_killed_reward_die_with_it(tmp_path):
+    def breeds(completion):
+        child = subprocess.Popen(["sleep", "100"])
+        (tmp_path / "pid").write_text(str(child.pid))
+        if completion == "die":
+            os._exit(1)
+        time.sleep(100)
+
+    for completion in ("hang", "die"):
+        with RewardPool(rewards_of(breeds, timeout_s=0.5), workers=1, retries=0) as pool:
+            with pytest.raises(InfrastructureError):
+                pool.submit(item(completion)).result(timeout=30)
+            assert gone(int((tmp_path / "pid").read_text()))
+
+
+def test_the_scores_of_functions_that_draw_or_iterate_sets_are_the_same_in_every_worker():
+    def draws(completion):
+        return random.random()
+
+    def hashes(completion):
+        return hash(completion) % 1000
+
+    seen = []
+    for _ in range(2):
+        with RewardPool(rewards_of(draws, hashes), workers=1) as pool:
+            seen.append(pool.submit(item(seed=3)).result(timeout=30).scores)
+    assert seen[0] == seen[1]
+    assert len(set(seen[0]["draws"])) == 2
+
+
+def test_close_is_quick_whatever_runs_and_may_be_called_twice():
+    pool = RewardPool(rewards_of(lambda: time.sleep(100)), workers=2)
+    futures = [pool.submit(item()) for _ in range(5)]
+    deadline = time.monotonic() + 20
+    while not all(future.running() for future in futures[:2]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    started = time.monotonic()
+    pool.close()
+    pool.close()
+    assert time.monotonic() - started < 3
+    for future in futures[:2]:
+        with pytest.raises(InfrastructureError, match="closed"):
+            future.result(timeout=0)
+    for future in futures[2:]:
+        with pytest.raises(concurrent.futures.CancelledError):
+            future.result(timeout=0)
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit(item())
+
+
+def test_close_before_the_workers_are_up():
+    for _ in range(10):
+        RewardPool(rewards_of(lambda: 1), workers=2).close()
+
+
+def test_a_cancelled_group_is_not_scored():
+    with RewardPool(rewards_of(lambda: time.sleep(0.3) or 1), workers=1) as pool:
+        first, second, third = (pool.submit(item("4")) for _ in range(3))
+        assert second.cancel()
+        assert third.result(timeout=30).rewards == first.result().rewards == (1,)
+
+
+def test_values_out_of_range():
+    for fields in ({"workers": 0}, {"retries": -1}):
+        with pytest.raises(UserError, match="reward pool"):
+            RewardPool(rewards_of(lambda: 1), **fields)
+
+
+SCRIPT = """
+    import os, sys, time
+    from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve_all
+    print("main runs", flush=True)
+    LIMIT = 3
+    class Score:
+        def __init__(self, value): self.value = value
+    def mine(completion, row):
+        if completion == "sleep":
+            time.sleep(100)
+        return row["score"].value + LIMIT + 0 * len(os.environ)
+    pool = RewardPool(resolve_all([RewardSpec(mine)]), workers=2)
+    def item(*completions): return ScoringItem("p", completions, row={"score": Score(4)})
+    print(pool.submit(item("c")).result().rewards, flush=True)
+"""
+
+
+def script(tail):
+    return textwrap.dedent(SCRIPT) + textwrap.dedent(tail)
+
+
+@pytest.mark.parametrize("way", ["file", "stdin", "command"])
+def test_a_main_without_a_guard_works_and_runs_once(tmp_path, way):
+    text = script("pool.close()")
+    (tmp_path / "main.py").write_text(text)
+    arguments = {"file": ["main.py"], "stdin": ["-"], "command": ["-c", text]}[way]
+    ran = subprocess.run(
+        [sys.executable, *arguments],
+        input=text if way == "stdin" else "",
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("main runs\n(7.0,)\n", "", 0)
+
+
+def test_a_script_that_forgets_to_close_ends_cleanly(tmp_path):
+    text = script("pool.submit(item('sleep'))\nprint(*[lane._worker._process.pid for lane in pool._lanes])")
+    ran = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
+    assert (ran.stderr, ran.returncode) == ("", 0)
+    assert all(gone(int(pid)) for pid in ran.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_the_trainer_however_it_ends(how):
+    text = script("""
+        future = pool.submit(item("sleep"))
+        while not future.running(): time.sleep(0.01)
+        print(*[lane._worker._process.pid for lane in pool._lanes], flush=True)
+        with pool:
+            future.result()
+    """)
+    trainer = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines = [trainer.stdout.readline() for _ in range(3)]
+    pids = [int(pid) for pid in lines[-1].split()]
+    assert len(pids) == 2
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    trainer.send_signal(how)
+    _, errors = trainer.communicate(timeout=10)
+    assert ("KeyboardInterrupt" in errors) == (how == signal.SIGINT)
+    assert all(gone(pid) for pid in pids)
+
+
+def test_a_fork_of_the_trainer_leaves_the_workers_alone():
+    with RewardPool(rewards_of(lambda: 1), workers=1) as pool:
+        assert pool.submit(item()).result(timeout=30).rewards == (1, 1)
+        child = os.fork()
+        if child == 0:
+            pool.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert pool.submit(item()).result(timeout=30).rewards == (1, 1)
+
+
+def test_many_groups_leave_nothing_behind():
+    with RewardPool(rewards_of("exact_number"), workers=2) as pool:
+        futures = [pool.submit(item(f"<answer>{index}</answer>", answer=index)) for index in range(1000)]
+        assert all(future.result(timeout=30).rewards == (1,) for future in futures)

@@ -1,0 +1,174 @@
+"""From a recipe's words to a reward: names, modules, parameters, and one clear sentence for every mistake."""
+
+import functools
+import math
+import sys
+
+import pytest
+
+from cohort.rewards import Reward, RewardSpec, resolve, resolve_all, trl
+from cohort.types import UserError
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory whose modules are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def refused(use, columns=None, **fields):
+    with pytest.raises(UserError) as caught:
+        resolve(RewardSpec(use, **fields), columns)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_built_in():
+    reward = resolve(RewardSpec("exact_number", weight=2))
+    assert (reward.name, reward.weight, reward.style) == ("exact_number", 2.0, "cohort")
+    assert isinstance(reward, Reward)
+
+
+def test_a_misspelt_built_in_gets_the_nearest_name():
+    message = refused("exact_numbr")
+    assert "did you mean 'exact_number'?" in message
+    assert "think_format" in message
+    assert "did you mean" not in refused("zzzzzz")
+
+
+def test_a_module_in_the_current_directory(here):
+    (here / "my_own_rewards.py").write_text(
+        "def score(completion):\n    return 1.0\nclass Box:\n    one = score\nlimit = 3\n"
+    )
+    reward = resolve(RewardSpec("my_own_rewards:score"))
+    assert reward.name == "score"
+    assert reward.function("x") == 1.0
+    assert resolve(RewardSpec("my_own_rewards:Box.one", name="boxed")).name == "boxed"
+    assert "did you mean 'score'?" in refused("my_own_rewards:scor")
+    assert "my_own_rewards.py" in refused("my_own_rewards:nothing_like_it")
+    assert "int, not a function" in refused("my_own_rewards:limit")
+    assert "did you mean 'my_own_rewards'?" in refused("my_own_reward:score")
+    assert 'try "my_own_rewards:score"' in refused("my_own_rewards.py:score")
+    assert 'try "sub.my_own_rewards:score"' in refused("sub/my_own_rewards.py:score")
+
+
+def test_modules_that_cannot_be_imported(here):
+    (here / "needs_more.py").write_text("import not_installed_at_all\n")
+    (here / "broken_syntax.py").write_text("def score(:\n")
+    (here / "raises_early.py").write_text("\n\nlimit = 1 / 0\n")
+    (here / "exits_early.py").write_text("raise SystemExit('no key set')\n")
+    assert "'not_installed_at_all', which is not installed" in refused("needs_more:score")
+    assert "broken_syntax.py, line 1" in refused("broken_syntax:score")
+    message = refused("raises_early:score")
+    assert "ZeroDivisionError" in message
+    assert "raises_early.py:3" in message
+    assert "no key set" in refused("exits_early:score")
+    assert "no module 'absent_module'" in refused("absent_module:score")
+    assert "no module 'absent_package.part'" in refused("absent_package.part:score")
+
+
+def test_names():
+    class Judge:
+        def __call__(self, completion):
+            return 1
+
+    def mine(completion):
+        return 1
+
+    assert resolve(RewardSpec(mine)).name == "mine"
+    assert resolve(RewardSpec(mine, name="other")).name == "other"
+    assert resolve(RewardSpec(lambda completion: 1)).name == "lambda"
+    assert resolve(RewardSpec(Judge())).name == "Judge"
+    assert resolve(RewardSpec(functools.partial(mine))).name == "mine"
+    assert resolve(RewardSpec(trl(lambda prompts, completions: [1]))).style == "trl"
+    assert "cannot be called 'a/b'" in refused(mine, name="a/b")
+    assert "cannot be called ''" in refused(mine, name="")
+
+
+def test_two_rewards_of_one_name():
+    with pytest.raises(UserError, match="two rewards are called 'exact_number'"):
+        resolve_all([RewardSpec("exact_number"), RewardSpec("exact_number", args={"last_number": True})])
+    both = resolve_all([RewardSpec("exact_number"), RewardSpec("exact_number", name="lenient")])
+    assert [reward.name for reward in both] == ["exact_number", "lenient"]
+    with pytest.raises(UserError, match="no reward"):
+        resolve_all([])
+
+
+def test_parameters_are_checked_against_the_columns():
+    def mine(completion, difficulty, hint=None):
+        return 1
+
+    assert resolve(RewardSpec(mine), columns=["difficulty"]).name == "mine"
+    assert resolve(RewardSpec(mine, args={"difficulty": 3}), columns=[]).args == {"difficulty": 3}
+    assert resolve(RewardSpec(mine)).name == "mine"  # nobody knows the columns yet
+    message = refused(mine, columns=["dificulty", "level"])
+    assert "reward 'mine' asks for a parameter 'difficulty' (did you mean 'dificulty'?)" in message
+    assert "completion, prompt, answer" in message
+    assert message.endswith("dificulty, level")
+
+
+def test_a_trl_function_without_its_style_is_told_so():
+    def theirs(prompts, completions, **kwargs):
+        return [1.0]
+
+    assert 'style = "trl"' in refused(theirs, columns=[])
+    assert resolve(RewardSpec(theirs, style="trl"), columns=[]).style == "trl"
+
+
+def test_functions_that_cannot_be_called_by_name():
+    def positional(completion, /):
+        return 1
+
+    async def waiting(completion):
+        return 1
+
+    assert "'completion' by position only" in refused(positional)
+    assert "async" in refused(waiting)
+    assert "not 3" in refused(3)
+
+
+def test_args():
+    def mine(completion, strength=1, **rest):
+        return strength
+
+    def narrow(completion, strength=1):
+        return strength
+
+    assert resolve(RewardSpec(mine, args={"anything": 3})).args == {"anything": 3}
+    assert "no argument 'strenght' (did you mean 'strength'?)" in refused(narrow, args={"strenght": 3})
+    assert "cannot set 'completion'" in refused(narrow, args={"completion": "x"})
+    assert "no argument 'last'" in refused("exact_number", args={"last": True})
+    assert "needs max_tokens and buffer" in refused("soft_overlong")
+    assert "needs buffer" in refused("soft_overlong", args={"max_tokens": 5})
+
+
+def test_the_options_of_a_built_in_are_not_filled_from_columns():
+    from cohort.rewards import ScoringItem
+
+    item = ScoringItem("p", ("it is 72",), answer=72, row={"last_number": True})
+    assert resolve(RewardSpec("exact_number")).score(item) == (0.0,)
+    assert resolve(RewardSpec("exact_number", args={"last_number": True})).score(item) == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"weight": math.nan}, "weight"),
+        ({"weight": "1"}, "weight"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"timeout_s": math.inf}, "timeout_s"),
+        ({"style": "verl"}, "style"),
+    ],
+)
+def test_values_out_of_range(fields, named):
+    assert named in refused(lambda completion: 1, **fields)
+
+
+def test_a_built_in_has_no_trl_style():
+    assert "leave style out" in refused("exact_number", style="trl")
