@@ -140,9 +140,9 @@ def config_diff(
     loaded = _load(recipe, None)
     from cohort.recipe import against_defaults, differences
 
-    found = differences(loaded, _load(other, None)) if other else against_defaults(loaded)
-    for path, mine, theirs in found:
-        typer.echo(f"{path}: {mine!r} here, {theirs!r} {'there' if other else 'by default'}")
+    found = differences(_load(other, None), loaded) if other else against_defaults(loaded)
+    for path, theirs, mine in found:
+        typer.echo(f"{path}: {mine!r} here, {theirs!r} {f'in {other}' if other else 'by default'}")
     if not found:
         typer.echo("no differences")
 

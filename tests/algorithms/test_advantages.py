@@ -72,6 +72,14 @@ def test_equal_float32_rewards_give_exactly_zero(name, value):
     assert (result[1] != 0).any()
 
 
+@pytest.mark.parametrize("fields", [
+    {"baseline": "none", "scale": "batch_std"}, {"baseline": "none", "scale": "centred_batch_std"},
+    {"baseline": "batch_mean", "scale": "none"}, {"baseline": "none", "scale": "group_std"},
+])  # fmt: skip
+def test_a_batch_of_equal_rewards_gives_exactly_zero(fields):
+    assert (objectives.Objective(**fields).advantages(torch.full((3, 7), 0.1)) == 0).all()
+
+
 def test_missing_rewards_are_left_out_of_the_statistics():
     with_gap = torch.tensor([[1, NAN, 0, 0.5], [NAN, NAN, NAN, NAN], [NAN, NAN, 3, NAN]])
     alone = torch.tensor([[1, 0, 0.5]])
@@ -153,6 +161,15 @@ def test_gdpo_tells_apart_what_a_sum_confuses():
     close(adv.gdpo(one, eps=0, whiten=False), [[-half, half]])
     close(adv.gdpo(both, eps=0, whiten=False), [[-2 * half, 2 * half]])
     close(adv.gdpo(both, weights=[1.0, 0.5], eps=0, whiten=False), [[-1.5 * half, 1.5 * half]])
+
+
+def test_gdpo_gives_a_constant_group_exactly_zero_however_the_batch_rounds():
+    generator = torch.Generator().manual_seed(0)
+    rewards = torch.rand(5, 7, 3, generator=generator)
+    rewards[0] = 0.1
+    result = adv.gdpo(rewards)
+    assert (result[0] == 0).all()
+    assert (result[1:] != 0).all()
 
 
 def test_gdpo_leaves_out_missing_rewards_and_constant_groups():

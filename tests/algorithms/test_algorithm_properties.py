@@ -97,6 +97,13 @@ def test_advantages_per_token_that_do_not_vary_are_advantages_per_completion(see
     same(run(preset(name), data), run(preset(name), spread))
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_loss_of_a_token_outside_the_mask_is_zero(name):
+    data = a_batch(3)
+    assert (per_token_loss(preset(name), **data)[~data["mask"]] == 0).all()
+    assert (per_token_loss(preset(name), **data)[data["mask"]] != 0).any()
+
+
 # ---- rewards to advantages
 
 rewards = st.lists(
@@ -208,7 +215,8 @@ def test_dual_clip_is_the_two_sided_clip(seed):
 def test_a_correction_without_mismatch_is_a_no_op(seed, kind):
     data = a_batch(seed)
     data["sampler_logprobs"] = data["old_logprobs"]
-    same(run(preset("dapo", correction=kind, correction_max=1.0), data), run(preset("dapo"), data), 0)
+    exact = preset("dapo", correction=kind, correction_min=1.0, correction_max=1.0)
+    same(run(exact, data), run(preset("dapo"), data), 0)
 
 
 @quick

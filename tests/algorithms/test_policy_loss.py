@@ -296,6 +296,13 @@ def test_metrics_of_the_worked_example(example):
     assert not any(value.requires_grad for value in metrics.values())
 
 
+def test_metrics_of_the_geometric_clip_look_at_each_token(example):
+    inputs = (example.logprobs, example.old_logprobs, example.mask, example.A)
+    metrics = objectives.loss_metrics(preset("gmpo", clip_low=0.06, clip_high=0.25), *inputs)
+    assert metrics["clip_low"] == 1  # -0.25 in the third completion, A < 0
+    assert metrics["clip_high"] == 1  # 0.30 in the first, A > 0
+
+
 def test_metrics_of_rows_merge_to_those_of_the_batch(example):
     def metrics(rows):
         names = ("logprobs", "old_logprobs", "mask", "A", "ref_logprobs", "sampler_logprobs")

@@ -256,6 +256,27 @@ def test_policy_loss(name, moved):
     assert their_gradient.abs().sum() > 0
 
 
+@pytest.mark.parametrize("moved", [FAR, NEAR])
+@pytest.mark.parametrize(("name", "low", "high"), [("grpo", 0.8, 1.2), ("gspo_token", 1 - 3e-4, 1 + 4e-4)])
+def test_policy_loss_with_an_advantage_for_each_token(name, low, high, moved):
+    """Process supervision, and what GSPO-token is for: here its gradient is not GSPO's."""
+    data = batch(moved, seed=1)
+    A = torch.randn(B, T, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    ours = data.logprobs.clone().requires_grad_()
+    loss = policy_loss(preset(name, kl_coef=0.0), logprobs=ours, old_logprobs=data.old, mask=data.mask, advantages=A)
+    theirs = data.logprobs.clone().requires_grad_()
+    formula, expected = Formula(theirs, data, None), 0.0
+    for i in ROWS:
+        for t in range(LENGTHS[i]):
+            ratio = formula.rho[i][t]
+            if name == "gspo_token":
+                ratio = formula.s(i).item() * torch.exp(theirs[i, t] - theirs[i, t].item())
+            expected -= clipped(ratio, A[i, t].item(), low, high) / (B * LENGTHS[i])
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-9)
+    gradients = torch.autograd.grad(loss, ours) + torch.autograd.grad(expected, theirs)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
+
+
 def test_the_batch_is_one_on_which_the_choices_show():
     """If two formulas agreed here, the comparison above could not tell the presets apart."""
     values = {}

@@ -113,6 +113,11 @@ def test_scratch_policies_that_cannot_be_built(scratch, says):
     assert says in str(raised.value)
 
 
+def test_a_policy_from_scratch_has_no_revision():
+    with pytest.raises(UserError, match=r"^policy.revision belongs to a hub model, but this stage makes its own"):
+        Recipe(policy={"scratch": {}, "revision": "v1"}, task={"source": "t"}, reward="a")
+
+
 def test_the_first_stage_needs_a_start_and_each_stage_is_checked(complaint):
     text = "reward='a'\ntask.source='t'\n[[stage]]\nname='x'\n[[stage]]\nname='y'\nrollout.group_size=1\n"
     first, second, third = complaint(text).splitlines()

@@ -153,6 +153,14 @@ def test_a_bad_reward_does_not_hide_another(complaint):
     ]
 
 
+def test_a_misspelt_reward_does_not_hide_one_without_a_use(complaint):
+    said = complaint("reward = [{us = 'a'}, {weight = 1}]\npolicy.model='m'\ntask.source='t'")
+    assert said.splitlines()[1:] == [
+        "  - unknown key 'reward.us'; did you mean 'reward.use'? (recipe.toml)",
+        "  - reward.use is missing: give a built-in name, module:function, or a Python function (recipe.toml)",
+    ]
+
+
 def test_a_bad_key_in_a_stage_is_named_with_its_stage(base, complaint):
     text = base() + "[[stage]]\nname='a'\n[stage.rollout]\ngrup_size=1\n[[stage]]\nname='b'\n[stage.run]\nsteps='x'\n"
     assert complaint(text).splitlines()[1:] == [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cohort.recipe import Scratch
+from cohort.recipe import Lora, Recipe, Scratch
 
 TWO = """
 seed = 3
@@ -140,6 +140,18 @@ def test_reward_overrides(load):
     assert [reward.args for reward in rl.reward] == [{"tolerance": 1}, {}]
     (reward,) = load(TWO, "reward=random", "reward.random.weight=2").stages[0].reward
     assert reward.weight == 2
+
+
+def test_a_later_layer_that_replaces_a_value_leaves_nothing_of_the_earlier(load):
+    cold, rl = load(TWO, "reward.exact_number.weight=2", "rl.reward=exact_number").stages
+    assert (cold.reward[0].weight, rl.reward[0].weight) == (2.0, 1.0)
+    cold, rl = Recipe(
+        policy={"model": "m", "lora": {"rank": 2}},
+        task={"source": "t"},
+        reward="random",
+        stage=[{"kind": "sft"}, {"policy": {"lora": None}}],
+    ).stages
+    assert (cold.policy.lora, rl.policy.lora) == (Lora(rank=2), None)
 
 
 @pytest.mark.parametrize(

@@ -326,6 +326,21 @@ def test_close_before_the_workers_are_up():
         RewardPool(rewards_of(lambda: 1), workers=2).close()
 
 
+def test_close_does_not_wait_for_a_slow_start():
+    class Slow:
+        def __reduce__(self):
+            return (time.sleep, (60,))
+
+    held = Slow()
+    rewards = rewards_of(lambda: held)
+    for pause in (0, 0, 0, 0.01, 0.3):  # before, while and after the worker is started
+        pool = RewardPool(rewards, workers=2)
+        time.sleep(pause)
+        started = time.monotonic()
+        pool.close()
+        assert time.monotonic() - started < 10
+
+
 def test_a_cancelled_group_is_not_scored():
     with RewardPool(rewards_of(lambda: time.sleep(0.3) or 1), workers=1) as pool:
         first, second, third = (pool.submit(item("4")) for _ in range(3))
@@ -404,14 +419,14 @@ def test_workers_end_with_the_trainer_however_it_ends(how):
 
 
 def test_a_fork_of_the_trainer_leaves_the_workers_alone():
-    with RewardPool(rewards_of(lambda: 1), workers=1) as pool:
-        assert pool.submit(item()).result(timeout=30).rewards == (1, 1)
+    with RewardPool(rewards_of(lambda: os.getpid()), workers=1) as pool:
+        before = pool.submit(item()).result(timeout=30).rewards
         child = os.fork()
         if child == 0:
             pool.close()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        assert pool.submit(item()).result(timeout=30).rewards == (1, 1)
+        assert pool.submit(item()).result(timeout=30).rewards == before
 
 
 def test_many_groups_leave_nothing_behind():

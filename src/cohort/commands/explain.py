@@ -58,4 +58,6 @@ def _difference(console: Console, objective: Objective, name: str) -> None:
     rows = explain.difference(objective, other)
     console.print(f"\n[bold]against {name}[/] {'' if rows else '- the same objective'}")
     for field, mine, theirs, consequence in rows:
-        console.print(f"  [dim]{field}[/]  {escape(str(mine))} here, {escape(str(theirs))} in {name}: {escape(consequence)}")
+        console.print(
+            f"  [dim]{field}[/]  {escape(str(mine))} here, {escape(str(theirs))} in {name}: {escape(consequence)}"
+        )

@@ -70,7 +70,7 @@ def add_lora(policy: Policy, rank: int, alpha: float, targets: str | Sequence[st
 
 def save_policy(policy: Policy, directory: Path) -> None:
     """Write weights (safetensors), configuration, tokenizer and chat template; with LoRA, the adapter."""
-    policy.module.save_pretrained(directory)  # type: ignore[operator]
+    policy.module.save_pretrained(directory)
     policy.tokenizer.save_pretrained(directory)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,13 @@ class Recipe(BaseModel):
         )
         recipe = cls.__new__(cls)
         recipe._take(resolved)
+        return recipe
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+        """A recipe from the tables of a recipe file, with overrides such as `rollout.group_size=4`."""
+        recipe = cls.__new__(cls)
+        recipe._take(resolve(tables, origin="python", overrides=tuple(overrides)))
         return recipe
 
     @property

@@ -93,8 +93,10 @@ class WorkerProcess:
         """End the process and every child of it, at once. May be called twice, and from any thread."""
         if not self._killed:
             self._killed = True
-            with suppress(ProcessLookupError, PermissionError):
+            try:
                 os.killpg(self._process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):  # all of them have ended; waiting must not depend on that
+                self._process.kill()
         self._process.wait()
 
     def close(self) -> None:

@@ -38,12 +38,13 @@ from cohort.train.setup import (
     RenderedPrompts,
     build_policy,
     evaluation_sampling,
+    held_out_prompts,
     prompt_limit,
     training_sampling,
 )
 from cohort.train.stage_run import StageRun
 from cohort.train.stream import GroupStream, StreamSettings
-from cohort.types import Batch, Prompt, Rollout, StepReport, UserError
+from cohort.types import Batch, Rollout, StepReport, UserError
 
 __all__ = ["run_grpo"]
 
@@ -75,7 +76,7 @@ class _Grpo:
         limit = prompt_limit(stage, policy)
         renderer = parts.task.renderer(policy.tokenizer)
         self.prompts = RenderedPrompts(parts.task.train, renderer, limit, stage.task.too_long)
-        self.held_out = self._held_out(renderer, limit)
+        self.held_out = held_out_prompts(stage, parts.task, policy)
         self.view: StepView | None = None
         self._sampled = 0
         ledger_seed = derive_seed(run.seed, "ledger")
@@ -113,22 +114,6 @@ class _Grpo:
         if start is not None or self.stage.policy.lora is not None:
             return Reference(self.policy)
         return Reference(build_policy(self.stage, self.run.seed, self.run.start, self.run.live))
-
-    def _held_out(self, renderer: Any, limit: int) -> list[Prompt]:
-        """The evaluation's prompts: the first held-out ones, no question twice; long ones are cut or left out."""
-        source, wanted = self.parts.task.held_out, self.stage.evaluate.problems
-        if source is None or not wanted:
-            return []
-        found: dict[str, Prompt] = {}
-        rule = "drop" if self.stage.task.too_long == "error" else self.stage.task.too_long
-        prompts = RenderedPrompts(source, renderer, limit, rule)
-        for index in range(source.size if source.size is not None else 20 * wanted):
-            prompt = prompts[index]
-            if prompt is not None:
-                found.setdefault(prompt.id, prompt)
-            if len(found) == wanted:
-                break
-        return list(found.values())
 
     def _one_sampled(self) -> None:
         self._sampled += 1

@@ -25,6 +25,7 @@ __all__ = [
     "build_policy",
     "check_grpo",
     "evaluation_sampling",
+    "held_out_prompts",
     "open_stage_demonstrations",
     "open_stage_task",
     "prompt_limit",
@@ -165,6 +166,25 @@ class RenderedPrompts:
     def __getitem__(self, index: int) -> Prompt | None:
         """The prompt with its tokens."""
         return fit(self._renderer.render(self._prompts[index]), self._limit, self._too_long)
+
+
+def held_out_prompts(stage: Stage, task: Task, policy: Policy) -> list[Prompt]:
+    """What evaluations ask: the first `evaluate.problems` held-out prompts, no question twice.
+
+    A prompt that is too long is cut or left out, whatever training does with it.
+    """
+    source, wanted = task.held_out, stage.evaluate.problems
+    if source is None or not wanted:
+        return []
+    rule = "drop" if stage.task.too_long == "error" else stage.task.too_long
+    prompts = RenderedPrompts(source, task.renderer(policy.tokenizer), prompt_limit(stage, policy), rule)
+    found: dict[str, Prompt] = {}
+    for index in range(source.size if source.size is not None else 20 * wanted):
+        if (prompt := prompts[index]) is not None:
+            found.setdefault(prompt.id, prompt)
+        if len(found) == wanted:
+            break
+    return list(found.values())
 
 
 def training_sampling(stage: Stage) -> Sampling:

@@ -1,0 +1,77 @@
+"""`cohort doctor`: what is here, what is fast, and what would not work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+import psutil
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cohort.monitor.machine import describe_machine, fastest_threads
+from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve_all
+from cohort.types import InfrastructureError
+
+__all__ = ["examine"]
+
+
+def examine() -> None:
+    """Print the findings, the thread timings, and one line for each thing that would not work."""
+    console = Console(highlight=False)
+    facts = describe_machine()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(os.getcwd())
+    table.add_row("processor", f"{facts['processor']}, {facts['cores']} cores, load {os.getloadavg()[0]:.1f}")
+    table.add_row("memory", f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free")
+    table.add_row("disk here", f"{disk.free / 1e9:.1f} GB free")
+    table.add_row("gpu", ", ".join(facts["gpu"]) or "none seen by torch")
+    table.add_row("python", f"{facts['python']} on {facts['platform']}")
+    table.add_row("packages", ", ".join(f"{n} {v}" for n, v in facts["packages"].items() if v))
+    console.print(table)
+
+    best, medians = fastest_threads()
+    console.print("\nthreads, median time of a small forward and backward pass")
+    for count, seconds in medians.items():
+        mark = '  <- fastest, what threads = "auto" takes now' if count == best else ""
+        console.print(f"  {count:>3}  {seconds * 1e3:7.2f} ms{mark}")
+
+    console.print()
+    problems = [*_memory_problem(memory), *_disk_problem(disk), *_worker_problem(), *_gpu_problem()]
+    for problem in problems:
+        console.print(f"[yellow]would not work[/]  {escape(problem)}")
+    if not problems:
+        console.print("nothing found that would not work: files, reward workers and torch are fine")
+
+
+def _memory_problem(memory: object) -> list[str]:
+    free = memory.available / 1e9  # type: ignore[attr-defined]
+    return [f"only {free:.1f} GB of memory are free; the quickstart needs about 1 GB"] if free < 1.5 else []
+
+
+def _disk_problem(disk: object) -> list[str]:
+    free = disk.free / 1e9  # type: ignore[attr-defined]
+    return [f"only {free:.1f} GB of disk are free here; set run.directory to another disk"] if free < 1.0 else []
+
+
+def _worker_problem() -> list[str]:
+    """Score one answer in a worker process, as a run does."""
+    try:
+        with tempfile.TemporaryDirectory(), RewardPool(resolve_all([RewardSpec("exact_number")]), workers=1) as pool:
+            item = ScoringItem("1 + 1", ("<answer>2</answer>",), answer="2")
+            if pool.submit(item).result(timeout=60).rewards != (1.0,):
+                return ["a reward worker gave a wrong score"]
+    except (InfrastructureError, OSError, TimeoutError) as error:
+        return [f"reward workers do not start: {error}"]
+    return []
+
+
+def _gpu_problem() -> list[str]:
+    if torch.version.cuda is not None and not torch.cuda.is_available():
+        return ["this torch was built for CUDA but sees no GPU (driver?); it will train on the CPU"]
+    return []

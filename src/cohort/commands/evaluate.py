@@ -1,0 +1,94 @@
+"""`cohort eval`: held-out accuracy of a model, alone or paired with another on the same problems."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from cohort.engine.engine import Engine
+from cohort.evaluate import Accuracy, evaluate
+from cohort.evaluate.intervals import Z95
+from cohort.monitor.console import Console
+from cohort.policy.load import load_policy
+from cohort.policy.text import to_rollout
+from cohort.recipe import Recipe
+from cohort.rewards import RewardPool
+from cohort.train.setup import GrpoParts, check_grpo, evaluation_sampling, held_out_prompts
+from cohort.types import Completion, Rollout, UserError
+
+__all__ = ["run_evaluation"]
+
+
+def run_evaluation(
+    model: str, task: str | None, overrides: Sequence[str], samples: int, problems: int, against: str | None, seed: int
+) -> None:
+    """Print the accuracy table, and with `against` the difference of the two models with its 95% interval."""
+    recipe = _recipe(model, task, overrides, problems)
+    stage = recipe.stages[-1]
+    if stage.kind != "grpo":
+        raise UserError(f"the last stage of {model} is supervised, so it has no task to evaluate on; say --task")
+    parts = check_grpo(stage, seed)
+    if parts.task.held_out is None:
+        raise UserError(
+            "this task has no held-out problems: add task.held_out=FILE (or a share such as task.held_out=0.1)"
+        )
+    console = Console()
+    rows, measured = [], []
+    for name in [model, *([against] if against else [])]:
+        accuracies = _measure(name, recipe, parts, samples, seed)
+        rows.append((name, {k: v for accuracy in accuracies for k, v in accuracy.metrics().items()}))
+        measured.append(accuracies)
+    console.accuracy_table(rows)
+    if against:
+        for ours, theirs in zip(*measured, strict=True):
+            mean, half = _paired(ours, theirs)
+            console.say(
+                f"  {ours.name}: {model} minus {against} is {mean:+.1%} [{mean - half:+.1%}, {mean + half:+.1%}]"
+            )
+
+
+def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: int) -> Recipe:
+    """The run's own recipe, when a run was given and no other task; else a recipe made of what was said."""
+    saved = Path(model, "recipe.toml")
+    if saved.is_file() and task is None:
+        return Recipe.load(saved, [f"evaluate.problems={problems}", *overrides])
+    if task is None:
+        raise UserError(
+            f"'{model}' is not a run, so it does not say what to evaluate on; say --task word_problems or a file"
+        )
+    tables = {
+        "name": "evaluation",
+        "policy": {"model": model},
+        "task": {"source": task, "held_out": task},
+        "rollout": {"max_tokens": 256, "prompts_per_step": 1},
+        "reward": "exact_number",
+        "evaluate": {"problems": problems},
+    }
+    return Recipe.from_tables(tables, overrides)
+
+
+def _measure(model: str, recipe: Recipe, parts: GrpoParts, samples: int, seed: int) -> tuple[Accuracy, ...]:
+    stage = recipe.stages[-1]
+    policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
+    held_out = held_out_prompts(stage, parts.task, policy)
+
+    def rollout(completion: Completion) -> Rollout:
+        return to_rollout(completion, policy.tokenizer, tuple(stage.rollout.stop))
+
+    engine = Engine(policy, max_rows=stage.rollout.max_rows)
+    with RewardPool([parts.verifier], workers=stage.run.workers) as pool:
+        return tuple(
+            evaluate(engine, held_out, pool, rollout, evaluation_sampling(stage, greedy), count, seed)
+            for greedy, count in ((True, 1), (False, samples))
+            if count
+        )
+
+
+def _paired(ours: Accuracy, theirs: Accuracy) -> tuple[float, float]:
+    """The mean difference over problems and half of its 95% interval: pairs cancel how hard a problem is."""
+    differences = [a - b for a, b in zip(ours.per_problem, theirs.per_problem, strict=True)]
+    n = len(differences)
+    mean = math.fsum(differences) / n
+    variance = math.fsum((d - mean) ** 2 for d in differences) / max(n - 1, 1)
+    return mean, Z95 * math.sqrt(variance / n)
