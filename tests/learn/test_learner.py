@@ -1,0 +1,281 @@
+"""The learner against an unpacked, unshared, full-logits reference of the same models."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cohort.algorithms import objectives
+from cohort.learn import forward
+from cohort.learn.learner import AdamW, Learner
+from cohort.learn.reference import Reference
+from cohort.learn.schedule import learning_rate
+from cohort.policy.load import add_lora
+from cohort.policy.policy import Policy
+from cohort.seeds import derive_seed, generator
+from cohort.train.collate import collate, split, with_advantages
+from cohort.types import Group, Prompt, Rollout, UserError
+
+TEMPERATURE = 0.8
+
+
+def make_groups(rewards, seed=0, longest=12, cut_off=()):
+    """Random prompts and rollouts of ragged lengths with the given rewards, `[P][G]`."""
+    draw = generator(derive_seed(seed, "groups"))
+    groups = []
+    for ticket, row in enumerate(rewards):
+        prompt = replace(Prompt.make(text=str(ticket)), tokens=tuple(map(int, draw.integers(5, 250, 3 + 4 * ticket))))
+        rollouts = []
+        for member in range(len(row)):
+            n = int(draw.integers(1, longest + 1))
+            tokens = tuple(map(int, draw.integers(5, 250, n)))
+            logprobs = tuple(map(float, -draw.random(n) * 3))
+            finish = "length" if (ticket, member) in cut_off else "stop"
+            rollouts.append(Rollout(tokens, (True,) * n, logprobs, 0, finish, ""))
+        groups.append(Group(ticket, prompt, tuple(rollouts), {"r": tuple(row)}, tuple(row), tuple(row)))
+    return groups
+
+
+REWARDS = [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.2, 0.7, -0.3, 1.4]]
+
+
+def batch_of(objective, rewards=REWARDS, max_tokens=16, **kwargs):
+    return collate(with_advantages(make_groups(rewards, **kwargs), objective), objective, max_tokens)
+
+
+def plain_logprobs(plain, batch):
+    """`[B, T]` log-probs row by row through the model's own forward pass. Differentiable."""
+    rows = []
+    for row, group in enumerate(batch.group.tolist()):
+        n = int(batch.lengths[row])
+        prompt = torch.tensor(batch.prompts[group])
+        ids = torch.cat([prompt, batch.tokens[row, :n]])[None]
+        logits = plain(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float() / TEMPERATURE
+        chosen = logits.log_softmax(-1).gather(-1, batch.tokens[row, :n, None])[:, 0]
+        rows.append(torch.nn.functional.pad(chosen, (0, batch.tokens.shape[1] - n)))
+    return torch.stack(rows)
+
+
+def plain_gradients(plain, objective, batch, max_tokens=16):
+    logprobs = plain_logprobs(plain, batch)
+    loss = objectives.policy_loss(
+        objective,
+        logprobs=logprobs,
+        old_logprobs=logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs,
+        mask=batch.mask,
+        advantages=batch.advantages,
+        ref_logprobs=batch.ref_logprobs,
+        sampler_logprobs=batch.sampler_logprobs,
+        group=batch.group,
+        max_tokens=max_tokens,
+    )
+    plain.zero_grad()
+    loss.backward()
+    return loss.item(), {n: p.grad.clone() for n, p in plain.named_parameters() if p.grad is not None}
+
+
+def learner_gradients(learner, batch, monkeypatch):
+    monkeypatch.setattr(learner, "_step", lambda: 0.0)
+    learner.optimizer.zero_grad()
+    report = learner.update(batch, 0.0)
+    return report.metrics["loss"], {
+        n: p.grad.clone() for n, p in learner.policy.module.named_parameters() if p.grad is not None
+    }
+
+
+def assert_same(ours, theirs, relative=1e-4):
+    assert ours.keys() == theirs.keys()
+    scale = max(g.abs().max().item() for g in theirs.values())
+    assert scale > 0
+    for name, gradient in theirs.items():
+        assert (ours[name] - gradient).abs().max().item() <= relative * scale, name
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "dapo", "gspo"])
+def test_gradients_equal_the_plain_path(policy_and_plain, name, monkeypatch):
+    policy, plain = policy_and_plain
+    objective = objectives.preset(name)
+    reference = Reference(policy) if objective.needs_reference else None
+    learner = Learner(policy, objective, AdamW(), TEMPERATURE, tokens_per_micro_batch=40, reference=reference)
+    if reference is not None and reference.module is not None:
+        with torch.no_grad():  # a reference that differs, so that the KL has a gradient
+            for p in reference.module.parameters():
+                p.mul_(1.1)
+    batch = learner.score(batch_of(objective), old=True)
+    loss, gradients = learner_gradients(learner, batch, monkeypatch)
+    plain_loss, expected = plain_gradients(plain, objective, batch)
+    assert loss == pytest.approx(plain_loss, abs=1e-5)
+    assert_same(gradients, expected)
+
+
+def test_logprobs_equal_the_plain_path(policy_and_plain):
+    policy, plain = policy_and_plain
+    objective = objectives.preset("grpo", kl_coef=0.0)
+    learner = Learner(policy, objective, AdamW(), TEMPERATURE, tokens_per_micro_batch=30)
+    batch = batch_of(objective)
+    signal = (batch.advantages != 0).any(1)
+    with torch.no_grad():
+        expected = plain_logprobs(plain, batch) * batch.mask
+    torch.testing.assert_close(learner.logprobs(batch)[signal], expected[signal], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tokens", [1, 17, 64])
+def test_the_split_into_micro_batches_does_not_matter(tiny_policy, tokens, monkeypatch):
+    objective = objectives.preset("dapo")
+    batch = batch_of(objective)
+    whole = Learner(tiny_policy, objective, AdamW(), tokens_per_micro_batch=10**6)
+    parts = Learner(tiny_policy, objective, AdamW(), tokens_per_micro_batch=tokens)
+    _, expected = learner_gradients(whole, batch, monkeypatch)
+    _, gradients = learner_gradients(parts, batch, monkeypatch)
+    assert_same(gradients, expected, relative=1e-5)
+
+
+def test_chunks_of_the_head_are_recomputed_and_equal(tiny_policy, monkeypatch):
+    objective = objectives.preset("dr_grpo")
+    batch = batch_of(objective)
+    learner = Learner(tiny_policy, objective, AdamW())
+    _, expected = learner_gradients(learner, batch, monkeypatch)
+    monkeypatch.setattr(forward, "LOGITS_AT_ONCE", 5 * tiny_policy.vocabulary)
+    widest = []
+    logits = tiny_policy.logits
+    monkeypatch.setattr(tiny_policy, "logits", lambda h: widest.append(len(h)) or logits(h))
+    _, gradients = learner_gradients(learner, batch, monkeypatch)
+    assert max(widest) == 5
+    assert_same(gradients, expected, relative=1e-5)
+
+
+def test_groups_without_signal_are_not_computed(tiny_policy, monkeypatch):
+    objective = objectives.preset("dapo")
+    batch = batch_of(objective, [[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    learner = Learner(tiny_policy, objective, AdamW())
+    seen = []
+    hidden = tiny_policy.hidden
+    monkeypatch.setattr(tiny_policy, "hidden", lambda t, p, layout: seen.append(t.shape[1]) or hidden(t, p, layout))
+    report = learner.update(batch, 1e-3)
+    live = batch.lengths[4:].sum().item()
+    assert sum(seen) == len(batch.prompts[2]) + live - 2  # the last token of a rollout predicts nothing
+    assert report.metrics["tokens/trained"] == live
+
+
+def test_a_batch_without_signal_is_a_step_on_a_zero_gradient(tiny_policy):
+    objective = objectives.preset("dapo")
+    learner = Learner(tiny_policy, objective, AdamW())
+    before = copy.deepcopy(tiny_policy.module.state_dict())
+    report = learner.update(batch_of(objective, [[1.0, 1.0], [0.0, 0.0]]), 1e-2)
+    assert report.metrics["grad_norm"] == 0
+    assert all(torch.equal(before[k], v) for k, v in tiny_policy.module.state_dict().items())
+
+
+def test_truncated_completions_can_be_masked(tiny_policy):
+    objective = objectives.preset("grpo", truncated="mask", kl_coef=0.0)
+    batch = batch_of(objective, cut_off={(0, 0), (1, 1)})
+    rows = batch.mask.any(1).tolist()
+    assert rows == [i not in (0, 5) for i in range(16)]
+    assert batch.advantages[0, 0] != 0  # its reward stays in the baseline
+
+
+def test_a_small_step_moves_probability_towards_what_was_rewarded(tiny_policy):
+    objective = objectives.preset("dr_grpo")
+    batch = batch_of(objective, [[1.0, 0.0, 0.0, 0.0]])
+    learner = Learner(tiny_policy, objective, AdamW())
+    before = learner.logprobs(batch).sum(1)
+    for _ in range(5):
+        learner.update(batch, 1e-3)
+    after = learner.logprobs(batch).sum(1)
+    assert after[0] > before[0]
+    assert (after[1:] < before[1:]).all()
+
+
+def test_several_updates_clip(tiny_policy):
+    objective = objectives.preset("grpo", kl_coef=0.0)
+    learner = Learner(tiny_policy, objective, AdamW())
+    batch = learner.score(batch_of(objective), old=True)
+    first = learner.update(batch, 0.03).metrics
+    assert first["policy/clip_low"] == first["policy/clip_high"] == 0
+    assert first["policy/ratio"] == pytest.approx(1, abs=1e-5)
+    later = learner.update(batch, 0.03).metrics
+    assert later["policy/clip_low"] + later["policy/clip_high"] > 0
+
+
+def test_kl_is_zero_against_itself_and_grows(tiny_policy):
+    objective = objectives.preset("grpo")
+    learner = Learner(tiny_policy, objective, AdamW(), reference=Reference(tiny_policy))
+    batch = learner.score(batch_of(objective), old=False)
+    assert learner.update(batch, 1e-2).metrics["policy/kl"] == pytest.approx(0, abs=1e-9)
+    assert learner.update(batch, 1e-2).metrics["policy/kl"] > 1e-6
+
+
+def test_lora_trains_the_adapter_and_its_reference_is_the_base(tokenizer, tiny_policy):
+    base = copy.deepcopy(tiny_policy.module.state_dict())
+    policy = add_lora(tiny_policy, rank=4, alpha=8, targets="all-linear", seed=0)
+    objective = objectives.preset("grpo")
+    reference = Reference(policy)
+    assert reference.module is None  # no copy
+    learner = Learner(policy, objective, AdamW(), reference=reference)
+    batch = batch_of(objective)
+    start = learner.logprobs(batch)
+    for _ in range(3):
+        learner.update(learner.score(batch, old=False), 1e-2)
+    moved = learner.logprobs(batch)
+    assert not torch.allclose(start, moved, atol=1e-4)
+    torch.testing.assert_close(learner.score(batch, old=False).ref_logprobs, start, atol=1e-6, rtol=0)
+    frozen = {k: v for k, v in policy.module.state_dict().items() if "lora_" not in k}
+    assert len(frozen) == len(base)
+    for name, value in frozen.items():
+        plain_name = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        assert torch.equal(value, base[plain_name]), name
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(tiny_policy):
+    objective = objectives.preset("dr_grpo")
+    learner = Learner(tiny_policy, objective, AdamW())
+    before = copy.deepcopy(tiny_policy.module.state_dict())
+    batch = batch_of(objective)
+    poisoned = replace(batch, advantages=batch.advantages * math.inf)
+    with pytest.raises(UserError, match="not finite"):
+        learner.update(poisoned, 1e-2)
+    assert all(torch.equal(before[k], v) for k, v in tiny_policy.module.state_dict().items())
+    assert all(p.grad is None for p in tiny_policy.module.parameters())
+
+
+def test_dropout_is_off_in_every_pass(tokenizer):
+    import transformers as t
+
+    config = t.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, attention_dropout=0.5, eos_token_id=1, pad_token_id=0, bos_token_id=None,
+    )  # fmt: skip
+    policy = Policy(t.LlamaForCausalLM(config).train(), tokenizer)
+    objective = objectives.preset("dr_grpo")
+    learner = Learner(policy, objective, AdamW())
+    batch = batch_of(objective)
+    assert torch.equal(learner.logprobs(batch), learner.logprobs(batch))
+    report = learner.update(learner.score(batch, old=True), 0.0)
+    assert report.metrics["policy/ratio_max"] == pytest.approx(1, abs=1e-5)
+
+
+def test_weight_decay_touches_matrices_only(tiny_policy):
+    optimizer = AdamW(weight_decay=0.1).build(tiny_policy.module)
+    for group in optimizer.param_groups:
+        assert {p.dim() >= 2 for p in group["params"]} == {group["weight_decay"] > 0}
+
+
+def test_groups_are_split_whole():
+    groups = make_groups(REWARDS)
+    for parts in (1, 2, 3, 4):
+        pieces = split(groups, parts)
+        assert len(pieces) == parts
+        assert [g.ticket for piece in pieces for g in piece] == [0, 1, 2, 3]
+
+
+def test_schedules():
+    assert [learning_rate(s, 10, 1.0, 4) for s in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    for schedule in ("linear", "cosine"):
+        rates = [learning_rate(s, 20, 1.0, 5, schedule) for s in range(20)]
+        assert rates[5] == 1.0
+        assert rates[-1] == pytest.approx(0.1)
+        assert all(a >= b for a, b in zip(rates[5:], rates[6:], strict=False))
