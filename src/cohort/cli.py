@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from cohort.types import UserError
 
@@ -23,6 +24,8 @@ app = typer.Typer(
 )
 config = typer.Typer(no_args_is_help=True, help="The resolved recipe, its differences from the defaults, its schema.")
 app.add_typer(config, name="config")
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe file (TOML).", show_default=False)]
 Overrides = Annotated[
@@ -176,18 +179,22 @@ def _quiet_libraries() -> None:
 def main() -> None:
     """Run the command line; what a person can mend is one message and exit code 1, never a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    code = 0
     try:
-        app()
+        code = app(standalone_mode=False) or 0
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; continue with --resume", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
+        code = 1
+    except TyperException as error:  # a wrong option or argument
+        print(f"error: {error.format_message()}", file=sys.stderr)
+        code = 2
+    except BrokenPipeError:  # `cohort explain ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        code = 1
+    if code == INTERRUPTED:
+        print("stopped; `cohort train` continues with --resume", file=sys.stderr)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

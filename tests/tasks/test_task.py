@@ -34,7 +34,8 @@ def test_columns_become_prompt_answer_and_tags(tmp_path):
     assert task.columns == ("question", "gold", "topic")
     assert task.held_out is None
     assert task.train.size == 200
-    assert task.train[3] == Prompt.make("What is 3 + 1?", answer="4", tags={"topic": "sums"})
+    tags = {"topic": "sums", "gold": "4"}  # an answer column with a name of its own is a tag, too
+    assert task.train[3] == Prompt.make("What is 3 + 1?", answer="4", tags=tags)
     with pytest.raises(IndexError):
         task.train[200]
     with pytest.raises(IndexError):
@@ -167,8 +168,10 @@ def test_word_problems():
 
 def test_python_sources():
     datasets = pytest.importorskip("datasets")
-    prompts = [Prompt.make(row["question"], answer=row["gold"], tags={"topic": "sums"}) for row in ROWS]
+    prompts = [
+        Prompt.make(row["question"], answer=row["gold"], tags={"topic": "sums", "gold": row["gold"]}) for row in ROWS
+    ]
     by_prompts = open_task(prompts)
     by_dataset = open_task(datasets.Dataset.from_list(ROWS), prompt="question", answer="gold")
     assert items(by_prompts.train) == prompts == items(by_dataset.train)
-    assert by_prompts.columns == ("prompt", "answer", "topic")
+    assert by_prompts.columns == ("prompt", "answer", "topic", "gold")

@@ -56,6 +56,8 @@ class ColumnMap:
         if self.answer_format == "gsm8k":
             working, answer = gsm8k_answer(answer, place)
             tags.setdefault("reasoning", working)
+        if self.answer != "answer" and answer is not None:
+            tags[self.answer] = answer  # rewards may ask for it under its own name, too
         return Prompt.make(text=text, messages=chat, answer=answer, tags=tags)
 
     def read_question(self, row: Mapping[str, Any], place: str) -> tuple[str | None, tuple[Message, ...] | None]:

@@ -43,17 +43,18 @@ def open_demonstrations(
     seed: int = 0,
     careful: float | Mapping[int, float] = 0.5,
     sloppy_right: float = 0.2,
+    careful_first: int = 0,
     limit: int | None = None,
 ) -> Demonstrations:
     """Open a source of supervised examples.
 
     Rows have a prompt and a completion, or one conversation in `messages` whose last turn is the assistant's. The
-    source "word_problems" makes its own; `levels`, `seed`, `careful` and `sloppy_right` are for it.
+    source "word_problems" makes its own; the arguments from `levels` to `careful_first` are for it.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is the number of examples to keep, at least 1, not {limit}.")
     if isinstance(source, str) and source == "word_problems":
-        made = word_demonstrations(levels or (1, 2), seed, "train", careful, sloppy_right)
+        made = word_demonstrations(levels or (1, 2), seed, "train", careful, sloppy_right, careful_first)
         return made if limit is None else ExampleList([made[index] for index in range(limit)])
     if isinstance(source, Sequence) and len(source) and isinstance(source[0], SupervisedExample):
         return ExampleList(source[:limit])

@@ -158,10 +158,12 @@ class WordDemonstrations:
         split: Split = "train",
         careful: float | Mapping[int, float] = 0.5,
         sloppy_right: float = 0.2,
+        careful_first: int = 0,
     ) -> None:
         self.problems = WordProblems(levels, seed, split)
         self.careful = dict(careful) if isinstance(careful, Mapping) else {1: float(careful)}
         self.sloppy_right = sloppy_right
+        self.careful_first = careful_first  # so many examples all show their working: the skill before the habit
         if not self.careful or not all(0 <= share <= 1 for share in (*self.careful.values(), sloppy_right)):
             raise UserError(f"careful and sloppy_right are shares from 0 to 1, not {careful!r} and {sloppy_right!r}.")
 
@@ -174,7 +176,8 @@ class WordDemonstrations:
         """Example number `index`, any number from 0."""
         problem = self.problems.problem(index)
         seed = derive_seed(self.problems.seed, "demonstration", self.problems.split, index)
-        careful = Draw(derive_seed(seed, "style")).chance(self.careful_share(problem.steps))
+        share = 1.0 if index < self.careful_first else self.careful_share(problem.steps)
+        careful = Draw(derive_seed(seed, "style")).chance(share)
         completion = demonstration(problem, "careful" if careful else "sloppy", seed, self.sloppy_right)
         return SupervisedExample(self.problems.prompt(problem), completion)
 
@@ -185,9 +188,13 @@ def demonstrations(
     split: Split = "train",
     careful: float | Mapping[int, float] = 0.5,
     sloppy_right: float = 0.2,
+    careful_first: int = 0,
 ) -> WordDemonstrations:
-    """Demonstrations with a share of careful ones, one number or one per number of steps: `{1: 0.5, 2: 0.3}`."""
-    return WordDemonstrations(levels, seed, split, careful, sloppy_right)
+    """Demonstrations with a share of careful ones, one number or one per number of steps: `{1: 0.5, 2: 0.3}`.
+
+    The first `careful_first` are all careful, whatever the share.
+    """
+    return WordDemonstrations(levels, seed, split, careful, sloppy_right, careful_first)
 
 
 def check_levels(levels: Sequence[int]) -> tuple[int, ...]:

@@ -55,7 +55,7 @@ def check_grpo(stage: Stage, seed: int) -> GrpoParts:
             f"the task has {size} training prompts, fewer than one step takes (rollout.prompts_per_step = "
             f"{stage.rollout.prompts_per_step}). Lower prompts_per_step to {size} or less, or bring more prompts."
         )
-    columns = [name for name in task.columns if name not in (stage.task.prompt, stage.task.answer)]
+    columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
     rewards = resolve_all([_spec(table) for table in stage.reward], columns)
     verifier = rewards[0]
     if stage.evaluate.reward is not None:
@@ -105,6 +105,7 @@ def open_stage_demonstrations(stage: Stage, seed: int) -> Demonstrations:
         seed=derive_seed(seed, "task"),
         careful=careful,
         sloppy_right=t.sloppy_right,
+        careful_first=t.careful_first,
         limit=t.limit,
     )
     wanted = stage.supervised.examples_per_step

@@ -1,0 +1,248 @@
+"""The command line as a person uses it: what it prints, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import orjson
+import pytest
+
+from cohort import cli
+
+RECIPE = """
+name = "mine"
+[policy]
+model = "base"
+[task]
+source = "train.jsonl"
+prompt = "question"
+answer = "solution"
+held_out = 0.25
+[rollout]
+prompts_per_step = 4
+group_size = 3
+max_tokens = 8
+[[reward]]
+use = "my_rewards:vowels"
+[[reward]]
+use = "exact_number"
+weight = 0.5
+[objective]
+preset = "dapo"
+[evaluate]
+problems = 3
+reward = "exact_number"
+[run]
+steps = 2
+threads = 1
+"""
+REWARD = 'def vowels(completion):\n    return sum(c in "aeiou" for c in completion) / (1 + len(completion))\n'
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, checkpoint_dir):
+    """A user's directory: data, a reward module, a checkpoint, a recipe."""
+    rows = [{"question": f"What is {i} plus {i + 1}?", "solution": str(2 * i + 1)} for i in range(24)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "my_rewards.py").write_text(REWARD)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def cohort(monkeypatch, capfd):
+    """Run a command; returns (exit code, output, errors)."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["cohort", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            code = error.code
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return call
+
+
+def test_a_user_trains_on_their_own_data_model_and_reward(desk, cohort):
+    code, out, err = cohort("train", "recipe.toml")
+    assert code == 0, err
+    for word in ("DAPO", "4 prompts x 3 completions = 12 a step", "memory", "before", "after", "runs/mine/final"):
+        assert word in out
+    code, out, err = cohort("train", "recipe.toml")
+    assert (code, out) == (1, "")
+    assert "already holds a run" in err
+    code, out, err = cohort("train", "recipe.toml", "--resume")
+    assert code == 0
+    assert "after" in out
+    code, out, err = cohort("eval", "runs/mine", "--samples", "2", "--problems", "3")
+    assert code == 0, err
+    assert "greedy" in out
+    code, out, err = cohort("eval", "runs/mine", "--samples", "2", "--against", "base")
+    assert code == 0, err
+    assert "minus base" in out
+
+
+def test_eval_of_a_plain_checkpoint(desk, cohort):
+    words = ("rollout.max_tokens=12", "--task", "word_problems", "--samples", 2, "--problems", 5)
+    code, out, err = cohort("eval", "base", *words)
+    assert code == 0, err
+    assert "pass@2" in out
+
+
+def test_sample(desk, cohort):
+    code, out, err = cohort("sample", "base", "What is 2 plus 3?", "-n", 3, "--max-tokens", 6, "--answer", "5")
+    assert code == 0, err
+    assert "mean score" in out
+    assert out.count("tokens,") == 3
+
+
+def test_explain(desk, cohort):
+    code, out, _ = cohort("explain", "recipe.toml", "--diff", "trl")
+    assert code == 0
+    for word in ("DAPO", "1.28", "hash", "against trl", "4 prompts x 3 completions"):
+        assert word in out
+    code, out, _ = cohort("explain", "recipe.toml", "--latex")
+    assert code == 0
+    assert "\\begin{aligned}" in out
+    code, _, err = cohort("explain", "recipe.toml", "--diff", "dappo")
+    assert code == 1
+    assert "dapo" in err
+
+
+def test_check_passes_an_honest_verifier_and_fails_a_blind_one(desk, cohort):
+    code, out, err = cohort("check", "recipe.toml")
+    assert code == 0, err
+    assert "gold answers score 1.00" in out
+    code, out, _ = cohort("check", "recipe.toml", "evaluate.reward=random")
+    assert code == 1
+    assert "cannot tell gold answers" in out
+
+
+def test_config(desk, cohort):
+    code, out, _ = cohort("config", "show", "recipe.toml", "rollout.group_size=5")
+    assert code == 0
+    assert "group_size = 5" in out
+    (desk / "shown.toml").write_text(out)
+    assert cohort("config", "show", "shown.toml")[1] == out
+    assert "group_size: 3 here, 8 by default" in cohort("config", "diff", "recipe.toml")[1]
+    assert "group_size: 3 here, 5 in shown.toml" in cohort("config", "diff", "recipe.toml", "shown.toml")[1]
+    assert orjson.loads(cohort("config", "schema")[1])["type"] == "object"
+    assert "command line" in cohort("config", "show", "recipe.toml", "seed=3", "--origins")[1]
+
+
+def test_doctor(cohort):
+    code, out, _ = cohort("doctor")
+    assert code == 0
+    assert "fastest" in out
+    assert "torch" in out
+
+
+def test_help_needs_no_torch():
+    code = "import sys, cohort.cli; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+BAD = {
+    "a misspelt key": (["optimizer.learning_rat=1e-4"], r"optimizer.learning_rate"),
+    "a missing source": (["task.source=trian.jsonl"], r"train.jsonl"),
+    "a missing prompt column": (["task.prompt=qestion"], r"question"),
+    "a missing answer column": (["task.answer=anwser"], r"answer|solution"),
+    "a group of one": (["rollout.group_size=1"], r"group"),
+    "an unknown reward": (["reward=exact_nmber"], r"exact_number"),
+    "a missing reward module": (["reward=nowhere:score"], r"nowhere"),
+    "a missing reward function": (["reward=my_rewards:vowel"], r"vowels"),
+    "a model that is not there": (["policy.model=./bsae"], r"bsae"),
+    "a directory without a model": (["policy.model=empty"], r"config.json"),
+    "more prompts a step than there are": (["rollout.prompts_per_step=500"], r"fewer than one step"),
+    "an unknown preset": (["objective.preset=dapoo"], r"dapo"),
+    "a senseless objective": (["objective.baseline=critic"], r"critic"),
+    "truncated sampling": (["rollout.top_p=0.9"], r"top_p"),
+    "a completion longer than the context": (["rollout.max_tokens=100000"], r"max_tokens"),
+    "too many updates": (["optimizer.updates_per_batch=50"], r"updates_per_batch"),
+    "a directory that cannot be written": (["run.directory=/proc/nothing"], r"run.directory|cannot write"),
+    "an override without a value": (["rollout.group_size"], r"rollout.group_size"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_clear_sentence(desk, cohort, case):
+    (desk / "empty").mkdir()
+    overrides, hint = BAD[case]
+    code, out, err = cohort("train", "recipe.toml", *overrides)
+    assert code == 1
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("error: ")
+    import re
+
+    assert re.search(hint, err), err
+    assert not (desk / "runs" / "mine" / "final").exists()
+
+
+def test_bad_rows_are_named(desk, cohort):
+    with (desk / "train.jsonl").open("a") as file:
+        file.write('{"question": "", "solution": "3"}\n')
+    code, _, err = cohort("train", "recipe.toml")
+    assert code == 1
+    assert "25" in err
+    assert "empty" in err
+    (desk / "train.jsonl").write_text('{"question": "a", "solution": "1"}\n{"question": oops}\n')
+    code, _, err = cohort("train", "recipe.toml")
+    assert code == 1
+    assert "2" in err
+
+
+def test_a_model_without_an_end_token_is_refused(desk, cohort, tokenizer):
+    config = json.loads((desk / "base" / "tokenizer_config.json").read_text())
+    config.pop("eos_token")
+    (desk / "base" / "tokenizer_config.json").write_text(json.dumps(config))
+    for name in ("generation_config.json", "config.json"):
+        stored = json.loads((desk / "base" / name).read_text())
+        stored["eos_token_id"] = None
+        (desk / "base" / name).write_text(json.dumps(stored))
+    code, _, err = cohort("train", "recipe.toml")
+    assert code == 1
+    assert "end-of-sequence" in err
+
+
+def test_a_model_without_a_pad_token_needs_none(desk, cohort):
+    config = json.loads((desk / "base" / "tokenizer_config.json").read_text())
+    config.pop("pad_token")
+    (desk / "base" / "tokenizer_config.json").write_text(json.dumps(config))
+    code, _, err = cohort("train", "recipe.toml")
+    assert code == 0, err
+
+
+def test_a_reward_that_raises_is_named_with_its_place(desk, cohort):
+    (desk / "my_rewards.py").write_text("def vowels(completion):\n    return 1 / 0\n")
+    code, _, err = cohort("train", "recipe.toml")
+    assert code == 1
+    for part in ("vowels", "ZeroDivisionError", "my_rewards.py"):
+        assert part in err
+
+
+def test_interrupting_is_not_a_crash(desk):
+    """Ctrl-C ends the process with one line, and the run can go on."""
+    import signal
+    import time
+
+    environment = {**os.environ, "PYTHONPATH": str(desk)}
+    command = [sys.executable, "-m", "cohort.cli", "train", "recipe.toml", "run.steps=10000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not (desk / "runs/mine/log/step-000002.parquet").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip().splitlines()[-1] == "stopped; `cohort train` continues with --resume"
+    assert "Traceback" not in err
