@@ -178,7 +178,7 @@ BAD = {
 def test_bad_input_gets_one_clear_sentence(desk, cohort, case):
     (desk / "empty").mkdir()
     overrides, hint = BAD[case]
-    code, out, err = cohort("train", "recipe.toml", *overrides)
+    code, _, err = cohort("train", "recipe.toml", *overrides)
     assert code == 1
     assert len(err.strip().splitlines()) == 1, err
     assert err.startswith("error: ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -278,4 +279,4 @@ def test_schedules():
         rates = [learning_rate(s, 20, 1.0, 5, schedule) for s in range(20)]
         assert rates[5] == 1.0
         assert rates[-1] == pytest.approx(0.1)
-        assert all(a >= b for a, b in zip(rates[5:], rates[6:], strict=False))
+        assert all(a >= b for a, b in pairwise(rates[5:]))

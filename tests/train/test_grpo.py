@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 
 import pyarrow.parquet as pq
@@ -17,30 +18,11 @@ from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_groups
 from cohort.types import UserError
 
-NAMES = [
-    "reward/mean",
-    "reward/vowels/mean",
-    "groups/signal",
-    "groups/all_right",
-    "groups/all_wrong",
-    "completions/mean_tokens",
-    "completions/truncated",
-    "policy/entropy",
-    "policy/kl",
-    "policy/clip_low",
-    "policy/clip_high",
-    "policy/mismatch",
-    "grad_norm",
-    "lr",
-    "time/step_s",
-    "time/sample_s",
-    "time/score_s",
-    "time/learn_s",
-    "tokens/sampled",
-    "tokens/trained",
-    "tokens/wasted",
-    "memory/peak_gb",
-]
+NAMES = """
+reward/mean reward/vowels/mean groups/signal groups/all_right groups/all_wrong completions/mean_tokens
+completions/truncated policy/entropy policy/kl policy/clip_low policy/clip_high policy/mismatch grad_norm lr
+time/step_s time/sample_s time/score_s time/learn_s tokens/sampled tokens/trained tokens/wasted memory/peak_gb
+""".split()  # noqa: SIM905 - read better so
 
 
 def rollouts(run, step):
@@ -271,7 +253,7 @@ def test_a_reward_that_hangs_drops_its_group_and_is_never_a_zero(run, tmp_path):
 def test_prompts_that_are_too_long_are_dropped_and_counted(run, rows):
     with rows.open("a") as file:
         for i in range(6):
-            file.write('{"question": "%s %d", "solution": "1", "kind": "sum"}\n' % ("very " * 60, i))
+            file.write(json.dumps({"question": f"{'very ' * 60} {i}", "solution": "1", "kind": "sum"}) + "\n")
     done = run(task={"held_out": None, "too_long": "drop", "max_prompt_tokens": 40}, run={"steps": 8})
     assert sum(line.get("prompts/too_long", 0) for line in done.metrics) == 6
     with pytest.raises(UserError, match=r"tokens and the limit is 40"):

@@ -138,7 +138,7 @@ class Task(Table):
         description="word_problems demonstrations: share that shows its working, or a share for each number of steps.",
     )
     careful_first: int = Field(
-        0, ge=0, description="word_problems demonstrations: the first so many all show their working."
+        default=0, ge=0, description="word_problems demonstrations: the first so many all show their working."
     )
     sloppy_right: Share = Field(
         default=0.2, description="word_problems demonstrations: share of the guesses without working that are right."
