@@ -110,7 +110,7 @@ def test_every_problem_is_reported_at_once(complaint):
     text = """
     sed = 0
     [policy]
-    lora = { rank = 32, drop = 1 }
+    lora = { rank = 32, alph = 1 }
     [task]
     sorce = "x"
     [rollout]
@@ -125,7 +125,7 @@ def test_every_problem_is_reported_at_once(complaint):
         "the recipe has 10 problems:",
         "  - an override is written key=value, such as run.steps=10, not 'nonsense' (command line)",
         "  - unknown key 'sed'; did you mean 'seed'? (recipe.toml)",
-        "  - unknown key 'policy.lora.drop'; did you mean 'policy.lora.dropout'? (recipe.toml)",
+        "  - unknown key 'policy.lora.alph'; did you mean 'policy.lora.alpha'? (recipe.toml)",
         "  - unknown key 'task.sorce'; did you mean 'task.source'? (recipe.toml)",
         "  - rollout.group_size must be a whole number of at least 1, not 'eight' (recipe.toml)",
         "  - reward.use is missing: give a built-in name, module:function, or a Python function (recipe.toml)",

@@ -185,7 +185,6 @@ def test_differences_name_paths_and_both_values(load, base):
         "seed": [0, 1],
         "policy.lora.rank": [None, 2],
         "policy.lora.alpha": [None, 32.0],
-        "policy.lora.dropout": [None, 0.0],
         "policy.lora.targets": [None, "all-linear"],
         "rollout.group_size": [4, 8],
         "rollout.stop": [(), ("x",)],

@@ -73,7 +73,8 @@ class StepView:
             each = (time.monotonic() - self._began) / max(step - self._first, 1)
             left = time.strftime("%M:%S", time.gmtime(each * (self._total - step)))
             width = len(str(self._total))
-            self._console.print(f"  {step:>{width}}/{self._total}  left {left}  {numbers}", highlight=False)
+            line = f"  {step:>{width}}/{self._total}  left {left}  {numbers}"
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Leave the terminal as it was."""
@@ -103,7 +104,7 @@ class Console:
         table.add_column(overflow="fold")
         for name, text in lines.items():
             table.add_row(name, escape(text))
-        self.rich.print(Padding(table, (0, 0, 1, 2)))
+        self.rich.print(Padding(table, (0, 0, 1, 2), expand=False))
 
     @contextlib.contextmanager
     def steps(self, kind: str, total: int, done: int) -> Iterator[StepView]:
@@ -147,7 +148,7 @@ class Console:
                 f"{m['eval/mean_tokens']:.1f}" if "eval/mean_tokens" in m else "",
                 f"{m['eval/truncated']:.1%}" if "eval/truncated" in m else "",
             )
-        self.rich.print(Padding(table, (1, 0, 1, 2)))
+        self.rich.print(Padding(table, (1, 0, 1, 2), expand=False))
 
     def saved(self, what: str, path: Path) -> None:
         """Where something is."""

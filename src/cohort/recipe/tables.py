@@ -74,7 +74,6 @@ class Lora(Table):
 
     rank: int = Field(default=16, ge=1, description="Rank of the adapters.")
     alpha: float = Field(default=32.0, gt=0, description="Scale: the adapter's output is multiplied by alpha / rank.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout inside the adapters (0 keeps ratios exact).")
     targets: Texts | Literal["all-linear"] = Field(default="all-linear", description="Modules that get an adapter.")
 
 
