@@ -1,0 +1,52 @@
+"""Write the generated parts of the documents: `python docs/generate.py`. A test checks that they are up to date."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from cohort.recipe import Stage
+from cohort.recipe.tables import Table
+
+RECIPE = Path(__file__).parent / "recipe.md"
+MARKS = re.compile(r"(<!-- keys: .*? -->\n).*(<!-- end of keys -->)", re.DOTALL)
+
+
+def keys() -> str:
+    """One table for each table of the recipe: key, default, what it does."""
+    parts = []
+    for name, field in Stage.model_fields.items():
+        table = _table_of(field.annotation)
+        if table is not None:
+            parts.append(_section("[[reward]]" if name == "reward" else f"[{name}]", table))
+    return "\n".join(parts)
+
+
+def _section(title: str, table: type[Table]) -> str:
+    lines = [f"### `{title}`", "", "| key | default | |", "|---|---|---|"]
+    nested = []
+    for name, field in table.model_fields.items():
+        default = "" if field.is_required() else f"`{json.dumps(field.get_default(call_default_factory=True))}`"
+        lines.append(f"| `{name}` | {default.replace('`null`', '')} | {field.description} |")
+        inner = _table_of(field.annotation)
+        if inner is not None:
+            nested.append(_section(f"[{title.strip('[]')}.{name}]", inner))
+    return "\n".join([*lines, "", *nested])
+
+
+def _table_of(annotation: Any) -> type[Table] | None:
+    for part in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(part, type) and issubclass(part, Table):
+            return part
+    return None
+
+
+def recipe_page(text: str) -> str:
+    """The recipe page with its keys written anew."""
+    return MARKS.sub(lambda m: f"{m[1]}\n{keys()}\n{m[2]}", text)
+
+
+if __name__ == "__main__":
+    RECIPE.write_text(recipe_page(RECIPE.read_text()))
