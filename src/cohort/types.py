@@ -145,7 +145,8 @@ class Group:
     """All rollouts of one prompt with everything known about them, so that no parallel lists can fall out of step.
 
     `scores[name][g]` is reward `name` of rollout g before weighting (NaN: does not apply). `rewards[g]` is their
-    weighted sum. `accuracy[g]` is the score that decides whether the group carries signal.
+    weighted sum. `accuracy[g]` is the score that decides whether the group carries signal. `token_advantages[g][t]` is
+    there only where tokens of a rollout differ (a critic); `advantages[g]` is then their mean.
     """
 
     ticket: int
@@ -155,6 +156,7 @@ class Group:
     rewards: tuple[float, ...] = ()
     accuracy: tuple[float, ...] = ()
     advantages: tuple[float, ...] = ()
+    token_advantages: tuple[tuple[float, ...], ...] = ()
     disposition: Disposition | None = None
     error: str | None = None
 

@@ -12,13 +12,15 @@ import torch
 
 from cohort.algorithms import objectives
 from cohort.learn import forward
-from cohort.learn.learner import AdamW, Learner
+from cohort.learn.learner import Learner
+from cohort.learn.optimizer import AdamW
 from cohort.learn.reference import Reference
 from cohort.learn.schedule import learning_rate
 from cohort.policy.load import add_lora
 from cohort.policy.policy import Policy
 from cohort.seeds import derive_seed, generator
-from cohort.train.collate import collate, split, with_advantages
+from cohort.train.advantages import with_advantages
+from cohort.train.collate import collate, split
 from cohort.types import Group, Prompt, Rollout, UserError
 
 TEMPERATURE = 0.8
@@ -45,7 +47,7 @@ REWARDS = [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.
 
 
 def batch_of(objective, rewards=REWARDS, max_tokens=16, **kwargs):
-    return collate(with_advantages(make_groups(rewards, **kwargs), objective), objective, max_tokens)
+    return collate(with_advantages(make_groups(rewards, **kwargs), objective, {"r": 1.0}), objective, max_tokens)
 
 
 def plain_logprobs(plain, batch):

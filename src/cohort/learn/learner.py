@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics, per_token_loss
+from cohort.algorithms.objectives import Objective, kl_in_reward, loss_metrics, merge_metrics, per_token_loss
 from cohort.learn.forward import micro_batches, token_logprobs
+from cohort.learn.optimizer import AdamW
 from cohort.learn.reference import Reference
 from cohort.policy.policy import Policy
 from cohort.types import Batch, StepReport, UserError
 
-__all__ = ["AdamW", "Learner"]
-
-
-@dataclass(frozen=True, slots=True)
-class AdamW:
-    """Settings of the optimizer. Weight decay touches matrices only, never norms or biases."""
-
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    gradient_clip: float = 1.0  # global norm; 0 is off
-
-    def build(self, module: torch.nn.Module) -> torch.optim.AdamW:
-        """The optimizer over the trainable parameters; the learning rate is set before every step."""
-        trainable = [p for p in module.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=self.betas, eps=self.eps, fused=True)
+__all__ = ["Learner"]
 
 
 class Learner:
@@ -78,10 +60,18 @@ class Learner:
         """
         if old:
             batch = replace(batch, old_logprobs=self.logprobs(batch))
-        if self.reference is not None:
+        if self.reference is not None and self.objective.kl_place == "loss":
             with self.reference.active() as policy:
                 batch = replace(batch, ref_logprobs=self._logprobs(policy, batch, self._wanted(batch)))
         return batch
+
+    def kl_penalty(self, batch: Batch) -> Tensor:
+        """`[B, T]`: what a KL in the reward takes from each token, of the weights before the update."""
+        assert self.reference is not None
+        now = self._logprobs(self.policy, batch, batch.mask)
+        with self.reference.active() as policy:
+            reference = self._logprobs(policy, batch, batch.mask)
+        return kl_in_reward(self.objective, now, reference, batch.mask)
 
     def update(self, batch: Batch, learning_rate: float) -> StepReport:
         """One optimizer step. Raises `UserError` when the gradient is not finite; the weights are then untouched."""

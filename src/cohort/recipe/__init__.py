@@ -10,6 +10,7 @@ from cohort.recipe.schema import Recipe, load
 from cohort.recipe.show import against_defaults, canonical, differences, digest, to_toml
 from cohort.recipe.stage import Stage
 from cohort.recipe.tables import (
+    Critic,
     Evaluate,
     Lora,
     Optimizer,
@@ -24,6 +25,7 @@ from cohort.recipe.tables import (
 )
 
 __all__ = [
+    "Critic",
     "Evaluate",
     "Lora",
     "Objective",

@@ -42,6 +42,10 @@ class Objective(Table):
     """What is optimised. A field that is not set has the preset's value; "off" switches a bound off."""
 
     preset: Preset = Field(default="grpo", description="Published method to start from.")
+    bypass: bool | None = Field(
+        default=None,
+        description="Take the ratio against the sampler's own log-probs; when not given, only scale_rl does.",
+    )
     baseline: Literal["group_mean", "leave_one_out", "batch_mean", "none", "critic"] | None = Field(
         default=None, description="What is subtracted from a reward."
     )
@@ -100,7 +104,7 @@ class Objective(Table):
 
         A bound that is "off" in the recipe is None here; `correction` keeps its word.
         """
-        set_here = {name: getattr(self, name) for name in type(self).model_fields if name != "preset"}
+        set_here = {name: getattr(self, name) for name in type(self).model_fields if name not in ("preset", "bypass")}
         return {
             name: None if value == "off" and name != "correction" else value
             for name, value in set_here.items()

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from cohort.recipe.objective import Objective
 from cohort.recipe.tables import (
+    Critic,
     Evaluate,
     Optimizer,
     Policy,
@@ -44,6 +45,7 @@ class Stage(Table):
     )
     objective: Objective = Field(default=Objective(), description="What is optimised.")
     optimizer: Optimizer = Field(default=Optimizer(), description="How the weights move.")
+    critic: Critic = Field(default_factory=Critic, description="The value model of PPO.")
     evaluate: Evaluate = Field(default=Evaluate(), description="How held-out accuracy is measured.")
     reference: Reference = Field(default=Reference(), description="What the KL term compares with.")
     run: Run = Field(default=Run(), description="How long, how often, and where.")

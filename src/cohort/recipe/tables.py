@@ -11,6 +11,7 @@ from cohort.recipe.wording import callable_path, report
 from cohort.types import UserError
 
 __all__ = [
+    "Critic",
     "Evaluate",
     "Lora",
     "Optimizer",
@@ -223,6 +224,19 @@ class Optimizer(Table):
     epochs: int = Field(default=1, ge=1, description="Passes over a batch.")
     tokens_per_micro_batch: int = Field(
         default=8192, ge=1, description="Tokens in memory at once; does not change the result."
+    )
+
+
+class Critic(Table):
+    """The value model of PPO (baseline = "critic")."""
+
+    learning_rate: float | None = Field(
+        default=None, ge=0, description="Learning rate; the optimizer's when not given."
+    )
+    gamma: float = Field(default=1.0, ge=0, le=1, description="Discount.")
+    lam: float = Field(default=0.95, ge=0, le=1, description="GAE's lambda.")
+    value_clip: float = Field(
+        default=0.2, gt=0, description="How far values may move in one batch before the loss clips."
     )
 
 

@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         ("reward", pa.float64()),
         ("accuracy", pa.float64()),
         ("advantage", pa.float64()),
+        ("token_advantages", pa.list_(pa.float64())),  # null unless tokens of a rollout differ
         ("disposition", pa.string()),
         ("error", pa.string()),
     ]
@@ -93,6 +94,7 @@ def _rollout_row(group: Group, member: int, rollout: Rollout) -> dict[str, Any]:
         "reward": group.rewards[member] if group.rewards else None,
         "accuracy": group.accuracy[member] if group.accuracy else None,
         "advantage": group.advantages[member] if group.advantages else None,
+        "token_advantages": group.token_advantages[member] if group.token_advantages else None,
     }
 
 
@@ -127,6 +129,9 @@ def _group(ticket: int, rows: list[dict[str, Any]]) -> Group:
         rewards=_column(members, "reward"),
         accuracy=_column(members, "accuracy"),
         advantages=_column(members, "advantage"),
+        token_advantages=tuple(
+            tuple(row["token_advantages"]) for row in members if row["token_advantages"] is not None
+        ),
         disposition=first["disposition"],
         error=first["error"],
     )

@@ -16,9 +16,10 @@ from typing import Any
 
 import orjson
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from cohort.learn.critic import Critic
+from cohort.learn.optimizer import save_optimizer
 from cohort.learn.reference import Reference
 from cohort.policy.load import save_policy
 from cohort.policy.policy import Policy
@@ -26,7 +27,7 @@ from cohort.record.files import new_directory
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.types import Group, UserError
 
-__all__ = ["Checkpoint", "latest_checkpoint", "prune", "restore_optimizer", "restore_reference", "save_checkpoint"]
+__all__ = ["Checkpoint", "latest_checkpoint", "prune", "restore_reference", "save_checkpoint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +52,20 @@ def save_checkpoint(
     state: Mapping[str, Any],
     pending: Sequence[Group] = (),
     reference: Reference | None = None,
+    critic: Critic | None = None,
 ) -> Path:
     """Write `directory/step-000050`, whole or not at all."""
     path = directory / f"step-{step:06d}"
     with new_directory(path) as new:
         save_policy(policy, new)
-        save_file(_flatten(optimizer), new / "optimizer.safetensors")
+        save_optimizer(optimizer, new)
         (new / "state.json").write_bytes(orjson.dumps({"step": step, **state}, option=orjson.OPT_INDENT_2))
         if pending:
             write_groups(new / "pending.parquet", pending, step)
         if reference is not None and reference.refreshed and reference.module is not None:
             reference.module.save_pretrained(new / "reference")  # type: ignore[operator]
+        if critic is not None:
+            critic.save(new / "critic")
     return path
 
 
@@ -85,23 +89,9 @@ def prune(directory: Path, keep: int) -> None:
         shutil.rmtree(path)
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Load the optimizer's averages, bit for bit."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in load_file(path / "optimizer.safetensors").items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
 def restore_reference(reference: Reference, path: Path) -> None:
     """Load the weights of a reference policy that had been refreshed before the checkpoint."""
     if reference.module is not None and (path / "reference").exists():
         saved = AutoModelForCausalLM.from_pretrained(path / "reference", dtype="auto")
         reference.module.load_state_dict(saved.state_dict())
         reference.refreshed = True
-
-
-def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": value.contiguous() for index, entry in state.items() for key, value in entry.items()}

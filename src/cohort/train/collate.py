@@ -1,8 +1,7 @@
-"""From scored groups to an optimizer batch: advantages, dispositions, tensors."""
+"""From groups to an optimizer batch: tensors, and the weight of every token."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,34 +10,7 @@ import torch
 from cohort.algorithms.objectives import Objective, mask_truncated, token_weight
 from cohort.types import Batch, Group
 
-__all__ = ["collate", "has_signal", "split", "with_advantages"]
-
-
-def has_signal(group: Group) -> bool:
-    """Whether the accuracy differs inside the group (scores that do not apply are left out)."""
-    known = [a for a in group.accuracy if not math.isnan(a)]
-    return len(known) > 1 and max(known) != min(known)
-
-
-def with_advantages(groups: Sequence[Group], objective: Objective) -> list[Group]:
-    """The groups with their rollouts' advantages, computed over the whole step in float64, and what they became."""
-    size = max(len(group.rewards) for group in groups)
-    rewards = torch.tensor(
-        [[*group.rewards, *[math.nan] * (size - len(group.rewards))] for group in groups], dtype=torch.float64
-    )  # [P, G]
-    advantages = objective.advantages(rewards).tolist()
-    return [
-        group.with_(advantages=tuple(row[: len(group.rewards)]), disposition=_disposition(group, row, objective))
-        for group, row in zip(groups, advantages, strict=True)
-    ]
-
-
-def _disposition(group: Group, advantages: Sequence[float], objective: Objective) -> str:
-    if objective.truncated == "mask" and all(r.finish == "length" for r in group.rollouts):
-        return "truncated"
-    if all(a == 0 for a in advantages) and not objective.trains_without_signal:
-        return "zero_std"
-    return "trained"
+__all__ = ["collate", "split"]
 
 
 def split(groups: Sequence[Group], parts: int) -> list[Sequence[Group]]:
@@ -48,7 +20,10 @@ def split(groups: Sequence[Group], parts: int) -> list[Sequence[Group]]:
 
 
 def collate(groups: Sequence[Group], objective: Objective, max_tokens: int) -> Batch:
-    """One optimizer batch of all rollouts of `groups`; `token_weight` is computed here, over the whole of it."""
+    """One optimizer batch of all rollouts of `groups`; `token_weight` is computed here, over the whole of it.
+
+    Groups that have no advantages yet get zeros.
+    """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     owner = torch.tensor([i for i, group in enumerate(groups) for _ in group.rollouts])  # [B]
     lengths = torch.tensor([len(rollout.tokens) for rollout in rollouts])  # [B]
@@ -56,7 +31,7 @@ def collate(groups: Sequence[Group], objective: Objective, max_tokens: int) -> B
     mask = _rows([rollout.mask for rollout in rollouts], width, torch.bool)
     cut_off = torch.tensor([rollout.finish == "length" for rollout in rollouts])
     mask = mask_truncated(objective, mask, cut_off)
-    advantages = torch.tensor([a for group in groups for a in group.advantages], dtype=torch.float32)  # [B]
+    advantages = [row for group in groups for row in _advantage_rows(group)]
     return Batch(
         prompts=tuple(group.prompt.tokens for group in groups),
         group=owner,
@@ -64,9 +39,17 @@ def collate(groups: Sequence[Group], objective: Objective, max_tokens: int) -> B
         lengths=lengths,
         mask=mask,
         sampler_logprobs=_rows([rollout.logprobs for rollout in rollouts], width, torch.float32),
-        advantages=advantages[:, None].expand(-1, width),
+        advantages=_rows(advantages, width, torch.float32),
         token_weight=token_weight(objective, mask, group=owner, max_tokens=max_tokens).float(),
     )
+
+
+def _advantage_rows(group: Group) -> Sequence[Sequence[float]]:
+    """An advantage for every token of every rollout: its own, or its rollout's."""
+    if group.token_advantages:
+        return group.token_advantages
+    each = group.advantages or (0.0,) * len(group.rollouts)
+    return [(a,) * len(rollout.tokens) for a, rollout in zip(each, group.rollouts, strict=True)]
 
 
 def _rows(rows: Sequence[Sequence[float]], width: int, dtype: torch.dtype) -> torch.Tensor:

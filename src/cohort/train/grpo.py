@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from cohort.engine.engine import Engine
 from cohort.evaluate import Accuracy, evaluate
-from cohort.learn.learner import AdamW, Learner
+from cohort.learn.critic import Critic
+from cohort.learn.learner import Learner
+from cohort.learn.optimizer import AdamW, load_optimizer
 from cohort.learn.reference import Reference
 from cohort.learn.schedule import learning_rate
 from cohort.monitor.console import StepView
@@ -23,20 +26,21 @@ from cohort.record.rollouts import write_groups
 from cohort.rewards import RewardPool
 from cohort.seeds import derive_seed
 from cohort.tasks import Ledger
+from cohort.train.advantages import Valued, with_advantages, with_token_advantages
 from cohort.train.checkpoint import (
     Checkpoint,
     latest_checkpoint,
     prune,
-    restore_optimizer,
     restore_reference,
     save_checkpoint,
 )
-from cohort.train.collate import collate, split, with_advantages
+from cohort.train.collate import collate, split
 from cohort.train.plan import grpo_plan
 from cohort.train.setup import (
     GrpoParts,
     RenderedPrompts,
     build_policy,
+    bypasses,
     evaluation_sampling,
     held_out_prompts,
     prompt_limit,
@@ -44,7 +48,7 @@ from cohort.train.setup import (
 )
 from cohort.train.stage_run import StageRun
 from cohort.train.stream import GroupStream, StreamSettings
-from cohort.types import Batch, Rollout, StepReport, UserError
+from cohort.types import Batch, Group, Rollout, StepReport, UserError
 
 __all__ = ["run_grpo"]
 
@@ -69,6 +73,8 @@ class _Grpo:
             tokens_per_micro_batch=stage.optimizer.tokens_per_micro_batch,
             reference=self._reference(start),
         )
+        self.weights = {reward.name: reward.weight for reward in parts.rewards}
+        self.critic = self._critic(checkpoint)
         self.engine = Engine(policy, max_rows=stage.rollout.max_rows)
         log = run.directory / "rewards.log"
         self.pool = stack.enter_context(RewardPool(parts.rewards, workers=stage.run.workers, log=log))
@@ -98,7 +104,7 @@ class _Grpo:
             self.prompts, ledger, self.engine, self.pool, self.to_rollout, settings, self._one_sampled
         )
         if checkpoint is not None:
-            restore_optimizer(self.learner.optimizer, checkpoint.path)
+            load_optimizer(self.learner.optimizer, checkpoint.path)
             if self.learner.reference is not None:
                 restore_reference(self.learner.reference, checkpoint.path)
             self.engine.publish(checkpoint.step)
@@ -106,6 +112,16 @@ class _Grpo:
 
     def to_rollout(self, completion: Any) -> Rollout:
         return to_rollout(completion, self.policy.tokenizer, tuple(self.stage.rollout.stop))
+
+    def _critic(self, checkpoint: Checkpoint | None) -> Critic | None:
+        if self.objective.baseline != "critic":
+            return None
+        settings = self.learner.settings
+        tokens = self.stage.optimizer.tokens_per_micro_batch
+        critic = Critic(self.policy, settings, self.stage.critic.value_clip, tokens)
+        if checkpoint is not None:
+            critic.load(checkpoint.path / "critic")
+        return critic
 
     def _reference(self, start: Policy | None) -> Reference | None:
         """A copy of the weights the stage began with: those at hand in a fresh run, read again in a resumed one."""
@@ -145,9 +161,9 @@ class _Grpo:
         began = time.perf_counter()
         self._sampled = 0
         groups = self.stream.next()
-        kept = with_advantages(groups.kept, self.objective) if groups.kept else []
         learning = time.perf_counter()
-        report = merge_reports(self._update(kept, step)) if kept else {}
+        kept, valued, extra = self._advantages(groups.kept) if groups.kept else ([], None, {})
+        report = merge_reports(self._update(kept, valued, step)) | extra if kept else {}
         self.engine.publish(step)
         self._move_reference(step)
         ended = time.perf_counter()
@@ -170,7 +186,22 @@ class _Grpo:
             self.run.console.group(step, shown)
         return metrics
 
-    def _update(self, groups: list[Any], step: int) -> list[StepReport]:
+    def _advantages(self, groups: list[Group]) -> tuple[list[Group], Valued | None, dict[str, float]]:
+        """Advantages of a step, what the critic learns from, and metrics of a KL in the reward."""
+        whole = collate(groups, self.objective, self.stage.rollout.max_tokens)
+        penalty, extra = None, {}
+        if self.objective.needs_reference and self.objective.kl_place == "reward":
+            penalty = self.learner.kl_penalty(whole)
+            extra["policy/kl"] = (penalty.sum() / self.objective.kl_coef / whole.mask.sum()).item()
+        if self.critic is None:
+            return with_advantages(groups, self.objective, self.weights, penalty), None, extra
+        settings = self.stage.critic
+        done, valued = with_token_advantages(
+            groups, self.objective, whole, self.critic, penalty, settings.gamma, settings.lam
+        )
+        return done, valued, extra
+
+    def _update(self, groups: list[Group], valued: Valued | None, step: int) -> list[StepReport]:
         o = self.stage.optimizer
         rate = learning_rate(step - 1, self.stage.run.steps, o.learning_rate, o.warmup_steps, o.schedule)
         parts = split(groups, o.updates_per_batch)
@@ -181,7 +212,23 @@ class _Grpo:
             self.learner.score(collate(part, self.objective, self.stage.rollout.max_tokens), old=several)
             for part in parts
         ]
-        return [self.learner.update(batch, rate) for _ in range(o.epochs) for batch in batches]
+        if bypasses(self.stage):
+            batches = [replace(batch, old_logprobs=batch.sampler_logprobs) for batch in batches]
+        reports = []
+        for _ in range(o.epochs):
+            for index, batch in enumerate(batches):
+                report = self.learner.update(batch, rate)
+                if self.critic is not None and valued is not None:
+                    loss = self._update_critic(valued.part(index, len(batches)), rate)
+                    report = StepReport({**report.metrics, "critic/loss": loss})
+                reports.append(report)
+        return reports
+
+    def _update_critic(self, valued: Valued, policy_rate: float) -> float:
+        assert self.critic is not None
+        own = self.stage.critic.learning_rate
+        rate = policy_rate if own is None else own
+        return self.critic.update(valued.batch, valued.returns, valued.values, rate)
 
     def _move_reference(self, step: int) -> None:
         settings, reference = self.stage.reference, self.learner.reference
@@ -203,6 +250,7 @@ class _Grpo:
             {"ledger": self.stream.ledger.state()},
             self.stream.settle(),
             self.learner.reference,
+            self.critic,
         )
         prune(directory, self.stage.run.keep_checkpoints)
 

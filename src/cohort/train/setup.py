@@ -23,6 +23,7 @@ __all__ = [
     "RenderedPrompts",
     "build_objective",
     "build_policy",
+    "bypasses",
     "check_grpo",
     "evaluation_sampling",
     "held_out_prompts",
@@ -145,6 +146,12 @@ def build_policy(stage: Stage, seed: int, start: str | None, live: tuple[Any, An
     return policy
 
 
+def bypasses(stage: Stage) -> bool:
+    """Whether the ratio is taken against the sampler's own log-probs: ScaleRL's single ratio."""
+    chosen = stage.objective.bypass
+    return stage.objective.preset == "scale_rl" if chosen is None else chosen
+
+
 def prompt_limit(stage: Stage, policy: Policy) -> int:
     """The longest prompt that leaves room for a completion (no limit is known: 2**31)."""
     context = policy.max_context
@@ -209,13 +216,13 @@ def build_objective(stage: Stage) -> Objective:
         objective = objectives.preset(stage.objective.preset, **stage.objective.fields())
     except ValueError as error:
         raise UserError(f"[objective] {error}") from None
-    missing = {
-        "a critic (baseline = 'critic')": objective.baseline == "critic",
-        "a KL in the reward (kl_place = 'reward')": bool(objective.kl_coef) and objective.kl_place == "reward",
-    }
-    for what, wanted in missing.items():
-        if wanted:
-            raise UserError(f"[objective] preset '{stage.objective.preset}' needs {what}, which training cannot do yet")
+    if objective.rewards == "normalise_then_sum" and objective.kl_coef and objective.kl_place == "reward":
+        raise UserError(
+            "[objective] rewards that are normalised one by one (GDPO) leave no place for a KL among them: "
+            'set kl_place = "loss", or kl_coef = 0'
+        )
+    if objective.baseline == "critic" and stage.policy.lora is not None:
+        raise UserError("a critic cannot be made for a policy with LoRA: remove policy.lora, or use a group baseline")
     if objective.needs_reference and stage.policy.lora is not None and stage.reference.update_every:
         raise UserError("with LoRA the reference is the base model and stays so: remove reference.update_every")
     return objective

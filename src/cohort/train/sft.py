@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 
 from cohort.algorithms import objectives
-from cohort.learn.learner import AdamW, Learner
+from cohort.learn.learner import Learner
+from cohort.learn.optimizer import AdamW, load_optimizer
 from cohort.learn.schedule import learning_rate
 from cohort.monitor.machine import peak_memory_gb
 from cohort.policy.load import load_policy
@@ -19,7 +20,7 @@ from cohort.policy.policy import Policy
 from cohort.record.metrics import MetricsLog
 from cohort.seeds import derive_seed
 from cohort.tasks import Demonstrations, Ledger, Renderer
-from cohort.train.checkpoint import latest_checkpoint, prune, restore_optimizer, save_checkpoint
+from cohort.train.checkpoint import latest_checkpoint, prune, save_checkpoint
 from cohort.train.plan import sft_plan
 from cohort.train.setup import build_policy
 from cohort.train.stage_run import StageRun
@@ -48,7 +49,7 @@ def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
     seed = derive_seed(run.seed, "ledger")
     ledger = Ledger(examples.size, seed)
     if checkpoint is not None:
-        restore_optimizer(learner.optimizer, checkpoint.path)
+        load_optimizer(learner.optimizer, checkpoint.path)
         ledger = Ledger.restore(checkpoint.state["ledger"], examples.size, seed)
     renderer = Renderer(policy.tokenizer, stage.task.template, stage.task.system)
     run.console.plan(run.title, sft_plan(stage, policy, run.threads, examples.size))

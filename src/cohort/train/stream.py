@@ -16,7 +16,7 @@ from typing import Protocol
 from cohort.rewards import RewardPool, ScoredGroup, ScoringItem
 from cohort.seeds import derive_seed
 from cohort.tasks.ledger import Ledger
-from cohort.train.collate import has_signal
+from cohort.train.advantages import has_signal
 from cohort.types import (
     Completion,
     Group,

@@ -1,0 +1,102 @@
+"""The critic of PPO: a copy of the policy's body with a scalar head, trained to predict what a prefix will be paid."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cohort.learn.forward import MicroBatch, micro_batches
+from cohort.learn.optimizer import AdamW, load_optimizer, save_optimizer
+from cohort.policy.policy import Policy
+from cohort.types import Batch, UserError
+
+__all__ = ["Critic"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """Values of one micro-batch, `[b, T]`, 0 outside the mask."""
+
+    micro: MicroBatch
+    values: Tensor
+
+
+class Critic:
+    """Values at the position *before* each token, from a body that starts as the policy's and a head of zeros.
+
+    Raises `UserError` with LoRA: the critic would need adapters of its own.
+    """
+
+    def __init__(self, policy: Policy, optimizer: AdamW, clip: float = 0.2, tokens_per_micro_batch: int = 8192):
+        if hasattr(policy.module, "disable_adapter"):
+            raise UserError(
+                "a critic cannot be made for a policy with LoRA; remove policy.lora, or use a group baseline"
+            )
+        self._policy = Policy(copy.deepcopy(policy.module), policy.tokenizer)
+        self._policy.compute = policy.compute
+        width = policy.model.get_output_embeddings().weight.shape[1]
+        self.head = nn.Linear(width, 1, device=policy.device)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        # The language-model head is of no use here; one that is tied to the embeddings is trained as such.
+        self.module = nn.ModuleDict({"body": self._policy.model.base_model, "head": self.head})
+        self.settings = optimizer
+        self.optimizer = optimizer.build(self.module)
+        self.clip = clip
+        self.tokens_per_micro_batch = tokens_per_micro_batch
+
+    @torch.no_grad()
+    def values(self, batch: Batch) -> Tensor:
+        """`[B, T]` float32; 0 outside the mask."""
+        out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
+        for part in self._forward(batch):
+            out[part.micro.rows.cpu()] = part.values.cpu()
+        return out
+
+    def update(self, batch: Batch, returns: Tensor, old_values: Tensor, learning_rate: float) -> float:
+        """One optimizer step towards `returns` `[B, T]`. Returns the loss, a mean over the batch's tokens:
+
+        0.5 * max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2), the clipped value loss of PPO implementations.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        tokens = batch.mask.sum()
+        total = 0.0
+        for part in self._forward(batch):
+            rows = part.micro.rows.cpu()
+            mask, target, old = (x[rows].to(part.values.device) for x in (batch.mask, returns.float(), old_values))
+            clipped = old + (part.values - old).clamp(-self.clip, self.clip)
+            error = torch.maximum((part.values - target).square(), (clipped - target).square())
+            loss = 0.5 * (error * mask).sum() / tokens
+            loss.backward()
+            total += loss.item()
+        clip = self.settings.gradient_clip or float("inf")
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), clip, error_if_nonfinite=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def save(self, directory: Path) -> None:
+        """Write weights and optimizer."""
+        directory.mkdir()
+        weights = {name: value.clone() for name, value in self.module.state_dict().items()}
+        save_file(weights, directory / "model.safetensors")
+        save_optimizer(self.optimizer, directory)
+
+    def load(self, directory: Path) -> None:
+        """Read what `save` wrote."""
+        self.module.load_state_dict(load_file(directory / "model.safetensors"))
+        load_optimizer(self.optimizer, directory)
+
+    def _forward(self, batch: Batch) -> Iterator[_Values]:
+        for micro in micro_batches(batch, batch.mask, self.tokens_per_micro_batch, self._policy.device):
+            layout = micro.layout
+            hidden = self._policy.hidden(layout.tokens, layout.positions, layout)
+            before = hidden.index_select(0, layout.predictors(micro.picked_row, micro.picked_column))
+            yield _Values(micro, micro.spread(self.head(before.float())[:, 0]))

@@ -1,0 +1,97 @@
+"""From scored groups to advantages: per rollout, or per token with a critic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cohort.algorithms.advantages import gae, token_rewards, whiten
+from cohort.algorithms.objectives import Objective
+from cohort.learn.critic import Critic
+from cohort.types import Batch, Disposition, Group
+
+__all__ = ["Valued", "has_signal", "with_advantages", "with_token_advantages"]
+
+
+def has_signal(group: Group) -> bool:
+    """Whether the accuracy differs inside the group (scores that do not apply are left out)."""
+    known = [a for a in group.accuracy if not math.isnan(a)]
+    return len(known) > 1 and max(known) != min(known)
+
+
+def with_advantages(
+    groups: Sequence[Group], objective: Objective, weights: Mapping[str, float], penalty: Tensor | None = None
+) -> list[Group]:
+    """The groups with their rollouts' advantages, computed over the whole step in float64, and what they became.
+
+    `weights` are those of the rewards, by name, for GDPO, which normalises each before it adds them. `penalty` `[B, T]`
+    is a KL in the reward, taken off before the baseline.
+    """
+    if objective.rewards == "normalise_then_sum":
+        scores = [list(zip(*(group.scores[name] for name in weights), strict=True)) for group in groups]
+        rewards = torch.tensor(scores, dtype=torch.float64)  # [P, G, K]
+        advantages = objective.advantages(rewards, weights=list(weights.values()))
+    else:
+        rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)  # [P, G]
+        if penalty is not None:
+            rewards -= penalty.sum(1).view(rewards.shape)
+        advantages = objective.advantages(rewards)
+    return [
+        group.with_(advantages=tuple(row), disposition=_disposition(group, row, objective))
+        for group, row in zip(groups, advantages.tolist(), strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Valued:
+    """What the critic learns from: a step's batch, its values before the update, and the returns."""
+
+    batch: Batch
+    values: Tensor  # [B, T]
+    returns: Tensor  # [B, T]
+
+    def part(self, index: int, parts: int) -> Valued:
+        """The rows of the prompts that belong to part `index` of `parts`, the others masked out."""
+        prompts = len(self.batch.prompts)
+        first, last = prompts * index // parts, prompts * (index + 1) // parts
+        inside = (self.batch.group >= first) & (self.batch.group < last)
+        return replace(self, batch=replace(self.batch, mask=self.batch.mask & inside[:, None]))
+
+
+def with_token_advantages(
+    groups: Sequence[Group],
+    objective: Objective,
+    batch: Batch,
+    critic: Critic,
+    penalty: Tensor | None,
+    gamma: float,
+    lam: float,
+) -> tuple[list[Group], Valued]:
+    """The groups with an advantage for every token: GAE over rewards at the last token and KL penalties at each.
+
+    `batch` is `collate` of the groups. With `scale = "centred_batch_std"` advantages are whitened over the tokens.
+    """
+    scores = torch.tensor([0.0 if math.isnan(r) else r for g in groups for r in g.rewards], dtype=torch.float64)
+    values = critic.values(batch)
+    advantages, returns = gae(token_rewards(scores, batch.mask, penalty), values, batch.mask, gamma, lam)
+    if objective.scale == "centred_batch_std":
+        advantages = whiten(advantages, batch.mask, objective.ddof, objective.eps)
+    rows = iter(advantages.tolist())
+    done = []
+    for group in groups:
+        own = tuple(tuple(next(rows)[: len(rollout.tokens)]) for rollout in group.rollouts)
+        means = tuple(math.fsum(row) / max(sum(r.mask), 1) for row, r in zip(own, group.rollouts, strict=True))
+        done.append(group.with_(token_advantages=own, advantages=means, disposition="trained"))
+    return done, Valued(batch, values, returns)
+
+
+def _disposition(group: Group, advantages: Sequence[float], objective: Objective) -> Disposition:
+    if objective.truncated == "mask" and all(r.finish == "length" for r in group.rollouts):
+        return "truncated"
+    if all(a == 0 for a in advantages) and not objective.trains_without_signal:
+        return "zero_std"
+    return "trained"

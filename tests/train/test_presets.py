@@ -1,0 +1,141 @@
+"""Every preset trains from a recipe: two steps with each, and what is particular to some."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cohort.algorithms import objectives
+from cohort.record.rollouts import read_groups
+from cohort.types import UserError
+
+
+def groups_of(done, step):
+    return read_groups(done.directory / "log" / f"step-{step:06d}.parquet")
+
+
+@pytest.mark.parametrize("name", objectives.PRESETS)
+def test_every_preset_takes_two_steps(run, name, checkpoint_dir):
+    done = run(
+        objective={"preset": name},
+        run={"steps": 2, "save_every": 0},
+        optimizer={"updates_per_batch": 2, "learning_rate": 1e-3},
+        evaluate={"problems": 0},
+    )
+    for line in done.metrics[1:]:
+        assert math.isfinite(line["loss"])
+        assert line["grad_norm"] > 0
+        assert line["tokens/trained"] > 0
+    before, after = (load_file(d / "model.safetensors") for d in (checkpoint_dir, done.final))
+    assert any(not torch.equal(before[k], after[k]) for k in after)
+
+
+def test_a_kl_in_the_reward_is_taken_off_before_the_baseline(run):
+    settings = {"optimizer": {"learning_rate": 0.05}, "run": {"steps": 3}, "evaluate": {"problems": 0}}
+    done = run(objective={"preset": "rloo", "kl_coef": 0.5}, **settings)
+    assert done.metrics[1]["policy/kl"] == pytest.approx(0, abs=1e-6)
+    assert done.metrics[3]["policy/kl"] > 0
+    for group in groups_of(done, 1):  # no KL yet: plain leave-one-out
+        mean = sum(group.rewards) / 4
+        assert group.advantages == pytest.approx([4 / 3 * (r - mean) for r in group.rewards], abs=1e-5)
+    differs = [
+        abs(a - 4 / 3 * (r - sum(group.rewards) / 4))
+        for group in groups_of(done, 3)
+        for a, r in zip(group.advantages, group.rewards, strict=True)
+    ]
+    assert max(differs) > 1e-3
+
+
+def test_ppo_learns_values_and_gives_every_token_its_advantage(run):
+    settings = {
+        "objective": {"preset": "ppo"},
+        "critic": {"learning_rate": 3e-3},
+        "optimizer": {"learning_rate": 1e-4},
+        "evaluate": {"problems": 0},
+        "run": {"steps": 30, "save_every": 15},
+        "rollout": {"group_size": 1, "prompts_per_step": 12},
+    }
+    done = run(**settings)
+    losses = [line["critic/loss"] for line in done.metrics[1:]]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    group = next(g for g in groups_of(done, 30) if len(g.rollouts[0].tokens) > 2)
+    assert len(group.token_advantages[0]) == len(group.rollouts[0].tokens)
+    assert len(set(group.token_advantages[0])) > 1
+    assert (done.directory / "checkpoints/step-000030/critic/model.safetensors").exists()
+
+
+def test_ppo_resumes_exactly(run, tmp_path, monkeypatch):
+    settings = {"objective": {"preset": "ppo"}, "evaluate": {"problems": 0}}
+    broken = tmp_path / "broken"
+
+    def breaks(completion):
+        from pathlib import Path
+
+        if Path(str(broken)).exists():
+            raise RuntimeError("once")
+        return len(completion) / 10
+
+    whole = run(name="w", reward=[{"use": breaks, "name": "r"}], **settings)
+    monkeypatch.setattr("cohort.train.grpo._Grpo.evaluate", lambda self, step: {})
+    original = "cohort.train.grpo.save_checkpoint"
+    import cohort.train.grpo as grpo
+
+    saved = grpo.save_checkpoint
+
+    def save_then_break(*args, **kwargs):
+        path = saved(*args, **kwargs)
+        broken.touch()
+        return path
+
+    monkeypatch.setattr(original, save_then_break)
+    with pytest.raises(UserError, match="once"):
+        run(name="b", reward=[{"use": breaks, "name": "r"}], **settings)
+    broken.unlink()
+    monkeypatch.setattr(original, saved)
+    resumed = run(name="b", resume=True, reward=[{"use": breaks, "name": "r"}], **settings)
+    a, b = (load_file(d.final / "model.safetensors") for d in (whole, resumed))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_gdpo_normalises_each_reward_before_it_adds_them(run):
+    def small(completion):
+        return 0.01 * (len(completion) % 3)
+
+    def large(completion, seed):
+        return 100.0 * (seed % 2)
+
+    rewards = [{"use": small}, {"use": large, "weight": 0.5}]
+    done = run(reward=rewards, objective={"preset": "trl", "rewards": "normalise_then_sum"}, evaluate={"problems": 0})
+    groups = groups_of(done, 1)
+    scores = torch.tensor([list(zip(g.scores["small"], g.scores["large"], strict=True)) for g in groups])
+    objective = objectives.preset("trl", rewards="normalise_then_sum")
+    expected = objective.advantages(scores.double(), weights=[1.0, 0.5])
+    torch.testing.assert_close(torch.tensor([g.advantages for g in groups]).double(), expected)
+
+
+def test_bypass_takes_the_ratio_against_the_sampler(run, monkeypatch):
+    from cohort.learn.learner import Learner
+
+    seen = []
+    update = Learner.update
+
+    def spy(self, batch, rate):
+        seen.append(batch.old_logprobs is batch.sampler_logprobs)
+        return update(self, batch, rate)
+
+    monkeypatch.setattr(Learner, "update", spy)
+    run(name="a", objective={"preset": "scale_rl"}, evaluate={"problems": 0})
+    run(name="b", objective={"preset": "dapo"}, evaluate={"problems": 0})
+    run(name="c", objective={"preset": "dapo", "bypass": True}, evaluate={"problems": 0})
+    assert seen == [True] * 4 + [False] * 4 + [True] * 4
+
+
+@pytest.mark.parametrize("reference", [{"update_every": 2}, {"ema": 0.5}])
+def test_the_reference_can_move(run, reference):
+    settings = {"objective": {"preset": "grpo"}, "run": {"steps": 5}, "evaluate": {"problems": 0}}
+    fixed = run(name="fixed", **settings)
+    moved = run(name="moved", reference=reference, **settings)
+    assert moved.metrics[5]["policy/kl"] < fixed.metrics[5]["policy/kl"]
