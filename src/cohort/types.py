@@ -50,7 +50,7 @@ class InfrastructureError(Exception):
 def content_id(*parts: Any) -> str:
     """16 hex digits that depend on the content alone (JSON with sorted keys, BLAKE2b)."""
     canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(canonical.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +208,6 @@ class Sampler(Protocol):
 class Learner(Protocol):
     """Owns the trainable weights and the optimizer."""
 
-    def update(self, batch: Batch) -> StepReport:
-        """Run the optimizer steps of one batch."""
+    def update(self, batch: Batch, learning_rate: float) -> StepReport:
+        """Run one optimizer step on one batch."""
         ...

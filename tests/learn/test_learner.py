@@ -16,7 +16,7 @@ from cohort.learn.learner import Learner
 from cohort.learn.optimizer import AdamW
 from cohort.learn.reference import Reference
 from cohort.learn.schedule import learning_rate
-from cohort.policy.load import add_lora
+from cohort.policy.load import add_lora, load_policy
 from cohort.policy.policy import Policy
 from cohort.seeds import derive_seed, generator
 from cohort.train.advantages import with_advantages
@@ -212,9 +212,10 @@ def test_kl_is_zero_against_itself_and_grows(tiny_policy):
     assert learner.update(batch, 1e-2).metrics["policy/kl"] > 1e-6
 
 
-def test_lora_trains_the_adapter_and_its_reference_is_the_base(tokenizer, tiny_policy):
-    base = copy.deepcopy(tiny_policy.module.state_dict())
-    policy = add_lora(tiny_policy, rank=4, alpha=8, targets="all-linear", seed=0)
+def test_lora_trains_the_adapter_and_its_reference_is_the_base(checkpoint_dir):
+    loaded = load_policy(str(checkpoint_dir))
+    base = copy.deepcopy(loaded.module.state_dict())
+    policy = add_lora(loaded, rank=4, alpha=8, targets="all-linear", seed=0)
     objective = objectives.preset("grpo")
     reference = Reference(policy)
     assert reference.module is None  # no copy

@@ -13,7 +13,7 @@ from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.policy.text import to_rollout
 from cohort.types import Completion, UserError
-from conftest import make_tiny
+from tiny import make_tiny
 
 
 @given(text=st.text(max_size=60))

@@ -42,10 +42,9 @@ def run_evaluation(
     console.accuracy_table(rows)
     if against:
         for ours, theirs in zip(*measured, strict=True):
-            mean, half = _paired(ours, theirs)
-            console.say(
-                f"  {ours.name}: {model} minus {against} is {mean:+.1%} [{mean - half:+.1%}, {mean + half:+.1%}]"
-            )
+            mean, half, n = _paired(ours, theirs)
+            interval = f"{mean:+.1%} [{mean - half:+.1%}, {mean + half:+.1%}]"
+            console.say(f"  {ours.name}: {model} minus {against} is {interval} on {n} problems")
 
 
 def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: int) -> Recipe:
@@ -85,10 +84,13 @@ def _measure(model: str, recipe: Recipe, parts: GrpoParts, samples: int, seed: i
         )
 
 
-def _paired(ours: Accuracy, theirs: Accuracy) -> tuple[float, float]:
+def _paired(ours: Accuracy, theirs: Accuracy) -> tuple[float, float, int]:
     """The mean difference over problems and half of its 95% interval: pairs cancel how hard a problem is."""
-    differences = [a - b for a, b in zip(ours.per_problem, theirs.per_problem, strict=True)]
+    mine, others = ours.per_problem, theirs.per_problem
+    differences = [mine[problem] - others[problem] for problem in mine if problem in others]
     n = len(differences)
+    if n == 0:
+        raise UserError("the two models have no scored problem in common")
     mean = math.fsum(differences) / n
     variance = math.fsum((d - mean) ** 2 for d in differences) / max(n - 1, 1)
-    return mean, Z95 * math.sqrt(variance / n)
+    return mean, Z95 * math.sqrt(variance / n), n

@@ -38,7 +38,8 @@ class KVCache:
             self.prefix = [(k.new_zeros(0, *k.shape[1:]), v.new_zeros(0, *v.shape[1:])) for k, v in kv]
             self.prefix_length = self.prefix_length.to(kv[0][0].device)
         grown = (max(max(slots) + 1, len(self.prefix_length)), max(width, self.prefix[0][0].shape[2]))
-        self.prefix = [(_grow(k, *grown), _grow(v, *grown)) for k, v in self.prefix]
+        for layer, (k, v) in enumerate(self.prefix):  # layer by layer: old and new exist together for one only
+            self.prefix[layer] = (_grow(k, *grown), _grow(v, *grown))
         added = self.prefix_length.new_zeros(grown[0] - len(self.prefix_length))
         self.prefix_length = torch.cat([self.prefix_length, added])
         at = torch.tensor(slots, device=self.prefix_length.device)
@@ -58,7 +59,8 @@ class KVCache:
         if len(self._free) * 2 <= len(self.prefix_length):
             return None
         live = self.prefix_length.nonzero()[:, 0]
-        self.prefix = [(k[live], v[live]) for k, v in self.prefix]
+        width = int(self.prefix_length.max())
+        self.prefix = [(k[live, :, :width], v[live, :, :width]) for k, v in self.prefix]
         renumbered = torch.zeros_like(self.prefix_length)
         renumbered[live] = torch.arange(len(live), device=live.device)
         self.prefix_length = self.prefix_length[live]
@@ -73,7 +75,8 @@ class KVCache:
         if not self.own:
             shape = (self.rows, self.prefix[0][0].shape[1], 0, self.prefix[0][0].shape[3])
             self.own = [(k.new_zeros(shape), v.new_zeros(*shape[:3], v.shape[3])) for k, v in self.prefix]
-        self.own = [(_grow(k, self.rows, room), _grow(v, self.rows, room)) for k, v in self.own]
+        for layer, (k, v) in enumerate(self.own):
+            self.own[layer] = (_grow(k, self.rows, room), _grow(v, self.rows, room))
 
     def move(self, source: Tensor, target: Tensor, tokens: int) -> None:
         """Copy the first `tokens` own keys and values of rows `source` over rows `target`."""
@@ -115,10 +118,10 @@ class DecodeLayout:
         n, heads, size = query.shape
         kv_heads = key.shape[1]
         own_keys, own_values = self._cache.own[layer]
-        own_keys[self._row, :, self._own_length] = key
+        own_keys[self._row, :, self._own_length] = key.to(own_keys.dtype)
         own_values[self._row, :, self._own_length] = value
         prefix_mask, own_mask = self._mask(window)
-        query = query.reshape(n, kv_heads, heads // kv_heads, size) * scale
+        query = query.to(value.dtype).reshape(n, kv_heads, heads // kv_heads, size) * scale
 
         own = _partial(query, own_keys[:n, :, : self._width], own_values[:n, :, : self._width], own_mask)
 
@@ -129,7 +132,7 @@ class DecodeLayout:
         shared = self._by_prefix(shared)  # [S, K, g * R, D]
         parts = _partial(shared, prefix_keys, prefix_values, prefix_mask)
         prefix = tuple(self._by_row(part, kv_heads)[self._place] for part in parts)
-        return _merge(own, prefix).reshape(n, heads, -1)
+        return _merge(own, prefix).reshape(n, heads, -1).to(value.dtype)
 
     def _by_prefix(self, x: Tensor) -> Tensor:
         """`[S * g, K, R, D] -> [S, K, g * R, D]`."""

@@ -94,13 +94,15 @@ class Engine:
         waiting = deque(requests)
         for request in waiting:
             self._refuse_unfit(request)
-        cache = KVCache(self.max_rows)
-        rows = _Rows(self.max_rows, self.policy.device)
+        most = min(self.max_rows, sum(request.count for request in waiting))
+        cache = KVCache(most)
+        rows = _Rows(most, self.policy.device)
         starting: deque[_Group] = deque()
         while waiting or starting or rows.n:
-            if waiting and not starting and rows.n < self.max_rows:
-                starting.extend(self._prefill(waiting, self.max_rows - rows.n, cache))
-            ended = self._start(starting, rows) if starting and rows.n < self.max_rows else []
+            # A prefill for every row that retires would run the whole model for one prompt: wait for an eighth.
+            if waiting and not starting and most - rows.n >= max(1, most // 8):
+                starting.extend(self._prefill(waiting, most - rows.n, cache))
+            ended = self._start(starting, rows) if starting and rows.n < most else []
             if not ended and rows.n:
                 ended = self._decode(cache, rows)
             for group in self._retire(cache, rows, ended):
@@ -141,7 +143,7 @@ class Engine:
     def _start(self, starting: deque[_Group], rows: _Rows) -> list[int]:
         """Give free rows to members of prefilled groups and sample their first token. Returns the rows that ended."""
         first = rows.n
-        while starting and rows.n < self.max_rows:
+        while starting and rows.n < len(rows.slot):
             group = starting[0]
             self._place(rows, group, group.started)
             group.started += 1
@@ -213,7 +215,13 @@ class Engine:
             tokens = tuple(rows.tokens[row, :length].tolist())
             stopped = tokens[-1] in self.policy.eos_ids or self._stop_string(rows, row) is not None
             finish: Finish = "stop" if stopped else "length"
-            group.done[member] = Completion(tokens, tuple(rows.logprobs[row, :length].tolist()), finish, self._version)
+            logprobs = rows.logprobs[row, :length]
+            if not bool(logprobs.isfinite().all()):
+                raise UserError(
+                    "the model's log-probs are not finite, so its weights are broken. Resume from an older checkpoint "
+                    "with a lower optimizer.learning_rate."
+                )
+            group.done[member] = Completion(tokens, tuple(logprobs.tolist()), finish, self._version)
             if len(group.done) == group.request.count:
                 whole.append(group)
         self._close_holes(cache, rows, ended)

@@ -16,17 +16,12 @@ __all__ = ["RowSampling", "choose"]
 
 @dataclass(frozen=True, slots=True)
 class RowSampling:
-    """Sampling settings, one value a row (`[n]`), and whether any row needs the costlier filters."""
+    """Sampling settings, one value a row (`[n]`)."""
 
     temperature: Tensor  # 0: greedy
     top_p: Tensor
     top_k: Tensor  # 0: off
     min_p: Tensor
-
-    @property
-    def truncates(self) -> bool:
-        """Whether any row leaves part of the distribution out."""
-        return bool((self.top_p < 1).any() | (self.top_k > 0).any() | (self.min_p > 0).any())
 
     def take(self, rows: Tensor) -> RowSampling:
         """The settings of some rows."""
@@ -71,6 +66,7 @@ def _truncate(logprobs: Tensor, sampling: RowSampling) -> Tensor:
         ordered, order = kept.log_softmax(-1).sort(-1, descending=True)
         before = ordered.exp().cumsum(-1, dtype=torch.float64) - ordered.exp()
         # A token stays while the mass before it is below p; the most likely one always stays.
-        drop = (before >= sampling.top_p[:, None]) & (before > 0)
+        drop = (before >= sampling.top_p[:, None]) & (before > 0) & (sampling.top_p < 1)[:, None]
         kept = kept.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), off)
-    return torch.where(greedy, logprobs, kept.log_softmax(-1))
+    truncates = (sampling.top_p < 1) | (sampling.top_k > 0) | (sampling.min_p > 0)
+    return torch.where(truncates[:, None] & ~greedy, kept.log_softmax(-1), logprobs)

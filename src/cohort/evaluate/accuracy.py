@@ -43,14 +43,9 @@ class Accuracy:
     groups: tuple[Group, ...]
 
     @property
-    def problems(self) -> int:
-        """How many problems were scored."""
-        return len(self.groups) - self.failed
-
-    @property
-    def per_problem(self) -> list[float]:
-        """The share of right answers of each scored problem."""
-        return [sum(_right(g)) / len(g.accuracy) for g in self.groups if g.error is None]
+    def per_problem(self) -> dict[str, float]:
+        """The share of right answers of each scored problem, by the prompt's id."""
+        return {group.prompt.id: _share(group) for group in self.groups if group.error is None}
 
     def metrics(self) -> dict[str, float]:
         """Under the names of metrics.jsonl."""
@@ -100,7 +95,10 @@ def _scored(index: int, prompt: Prompt, rollouts: tuple[Rollout, ...], future: F
         scored = future.result()
     except InfrastructureError as error:
         return group.with_(disposition="error", error=str(error))
-    return group.with_(scores=scored.scores, rewards=scored.rewards, accuracy=scored.rewards)
+    (accuracy,) = scored.scores.values()  # unweighted: a weight says what a reward pays, not what is right
+    if all(math.isnan(score) for score in accuracy):
+        return group.with_(scores=scored.scores, disposition="error", error="the verifier applies to no completion")
+    return group.with_(scores=scored.scores, rewards=accuracy, accuracy=accuracy)
 
 
 def _summary(name: str, samples: int, groups: tuple[Group, ...]) -> Accuracy:
@@ -109,11 +107,15 @@ def _summary(name: str, samples: int, groups: tuple[Group, ...]) -> Accuracy:
         raise UserError(
             f"no held-out problem could be scored; the first failure: {groups[0].error if groups else 'none'}"
         )
-    shares = [sum(_right(group)) / samples for group in scored]
+    shares = [_share(group) for group in scored]
     mean = math.fsum(shares) / len(shares)
     low, high = wilson(sum(shares), len(shares)) if samples == 1 else mean_interval(shares)
-    ks = [k for k in (1, 2, 4, 8, 16, 32, 64, 128) if k <= samples]
-    passes = {k: math.fsum(pass_at_k(samples, sum(_right(g)), k) for g in scored) / len(scored) for k in ks}
+    fewest = min(len(_right(group)) for group in scored)
+    passes = {
+        k: math.fsum(pass_at_k(len(_right(g)), sum(_right(g)), k) for g in scored) / len(scored)
+        for k in (1, 2, 4, 8, 16, 32, 64, 128)
+        if k <= fewest
+    }
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     return Accuracy(
         name=name,
@@ -129,5 +131,10 @@ def _summary(name: str, samples: int, groups: tuple[Group, ...]) -> Accuracy:
     )
 
 
+def _share(group: Group) -> float:
+    return sum(_right(group)) / len(_right(group))
+
+
 def _right(group: Group) -> list[bool]:
-    return [score >= RIGHT for score in group.accuracy]
+    """Which completions are right; those that the verifier does not apply to are left out."""
+    return [score >= RIGHT for score in group.accuracy if not math.isnan(score)]

@@ -34,11 +34,16 @@ def wilson(right: float, n: int) -> tuple[float, float]:
 
 
 def mean_interval(per_problem: Sequence[float]) -> tuple[float, float]:
-    """A 95% interval for the mean of per-problem accuracies; problems are the independent units, samples are not."""
+    """A 95% interval for the mean of per-problem accuracies; problems are the independent units, samples are not.
+
+    The normal interval from the spread over problems, or Wilson's where all problems are alike.
+    """
     n = len(per_problem)
     if n < 2:
         return 0.0, 1.0
     mean = math.fsum(per_problem) / n
     variance = math.fsum((x - mean) ** 2 for x in per_problem) / (n - 1)
+    if variance == 0:  # all problems alike: no spread to measure, but not certainty either
+        return wilson(math.fsum(per_problem), n)
     half = Z95 * math.sqrt(variance / n)
     return max(0.0, mean - half), min(1.0, mean + half)

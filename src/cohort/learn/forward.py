@@ -73,7 +73,9 @@ def _pack(batch: Batch, wanted: Tensor, rows: list[int], device: torch.device) -
     return MicroBatch(index.to(device), layout, row.to(device), column.to(device), batch.tokens.shape[1])
 
 
-def token_logprobs(policy: Policy, batch: Batch, micro: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
+def token_logprobs(
+    policy: Policy, batch: Batch, micro: MicroBatch, temperature: float, entropy_gradient: bool = False
+) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies (nats) of the picked tokens, `[M]` each, float32, of softmax(logits / temperature).
 
     Logits exist for one chunk of tokens at a time; when there are several chunks, each is recomputed in the backward
@@ -86,7 +88,8 @@ def token_logprobs(policy: Policy, batch: Batch, micro: MicroBatch, temperature:
 
     def head(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logprobs = (policy.logits(states) / temperature).log_softmax(-1)  # [m, V] float32
-        entropy = -(logprobs.exp() * logprobs).sum(-1)
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+            entropy = -(logprobs.exp() * logprobs).sum(-1)
         return logprobs.gather(-1, targets[:, None])[:, 0], entropy
 
     chunk = max(1, LOGITS_AT_ONCE // policy.vocabulary)
@@ -94,7 +97,7 @@ def token_logprobs(policy: Policy, batch: Batch, micro: MicroBatch, temperature:
         parts = [head(s, t) for s, t in zip(predictors.split(chunk), tokens.split(chunk), strict=True)]
     else:
         parts = [
-            checkpoint(head, s, t, use_reentrant=False)
+            checkpoint(head, s, t, use_reentrant=False, preserve_rng_state=False)
             for s, t in zip(predictors.split(chunk), tokens.split(chunk), strict=True)
         ]
     logprobs, entropy = (torch.cat(x) for x in zip(*parts, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -124,7 +125,9 @@ class Learner:
     def _forward(self, policy: Policy, batch: Batch, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Per micro-batch: rows `[b]`, log-probs `[b, T]`, entropies `[b, T]`."""
         for micro in micro_batches(batch, wanted, self.tokens_per_micro_batch, policy.device):
-            logprobs, entropy = token_logprobs(policy, batch, micro, self.temperature)
+            logprobs, entropy = token_logprobs(
+                policy, batch, micro, self.temperature, entropy_gradient=bool(self.objective.entropy_coef)
+            )
             yield micro.rows, micro.spread(logprobs), micro.spread(entropy)
 
     @torch.no_grad()
@@ -155,7 +158,8 @@ def _means(sums: dict[str, Tensor]) -> dict[str, float]:
     tokens = float(sums.get("tokens", 0.0))
 
     def mean(name: str) -> float:
-        return float(sums[name]) / max(tokens, 1.0) if name in sums else 0.0
+        # NaN, null on disk: nothing was computed (no group carried signal), or there is no such thing to measure.
+        return float(sums[name]) / tokens if name in sums and tokens else math.nan
 
     return {
         "policy/entropy": mean("entropy"),
@@ -164,7 +168,7 @@ def _means(sums: dict[str, Tensor]) -> dict[str, float]:
         "policy/clip_high": mean("clip_high"),
         "policy/clip_dual": mean("dual_clip"),
         "policy/ratio": mean("ratio"),
-        "policy/ratio_max": float(sums.get("ratio_max", 0.0)),
+        "policy/ratio_max": float(sums.get("ratio_max", math.nan)),
         "policy/mismatch": mean("mismatch"),
         "tokens/trained": tokens,
     }

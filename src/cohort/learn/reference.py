@@ -16,16 +16,17 @@ __all__ = ["Reference"]
 class Reference:
     """What the KL is measured against.
 
-    With LoRA nothing is copied; without, the copy is made when this object is, from the weights of that moment.
+    With LoRA nothing is copied; without, the copy is made when this object is, from the policy's weights of that moment
+    or, in a resumed run whose policy has moved on, it is `start`, the policy that the run began with.
     """
 
-    def __init__(self, policy: Policy):
+    def __init__(self, policy: Policy, start: Policy | None = None):
         self._policy = policy
         self.refreshed = False  # whether it has moved away from the weights the run began with
         self.adapter_off = hasattr(policy.module, "disable_adapter")
         self._copy: Policy | None = None
         if not self.adapter_off:
-            self._copy = Policy(copy.deepcopy(policy.module), policy.tokenizer)
+            self._copy = start or Policy(copy.deepcopy(policy.module), policy.tokenizer)
             self._copy.compute = policy.compute
             self._copy.module.requires_grad_(False)
 

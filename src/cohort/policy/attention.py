@@ -8,6 +8,7 @@ registered here with transformers' attention interface. Model code is not forked
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -100,16 +101,22 @@ class PackedGroups:
         self.tokens = torch.tensor([flat], dtype=torch.long, device=device)  # [1, N]
         self.positions = torch.tensor([positions], dtype=torch.long, device=device)  # [1, N]
         prompt_starts = starts[: len(prompt_lengths)]
+        self._rollout_starts = starts[len(prompt_lengths) :]
         self.prompt_ends = torch.tensor(
             [s + n - 1 for s, n in zip(prompt_starts, prompt_lengths, strict=True)], device=device
         )
-        self._rollout_starts = starts[len(prompt_lengths) :]
         self._group = torch.tensor(list(group), dtype=torch.long, device=device)  # [B]
         self._prompts = _Rectangle(prompt_starts, prompt_lengths, device)
-        # Rollouts of one token have no input of their own; they predict from the prompt alone.
-        self._rollouts = _Rectangle(self._rollout_starts, rollout_lengths, device)
         self._prompt_lengths = torch.tensor(prompt_lengths, dtype=torch.long, device=device)  # [P]
-        self._masks: dict[tuple[str, int | None], Tensor] = {}
+        # Rollouts of one token have no input of their own: they are predicted from the prompt alone.
+        self._buckets = [
+            _Bucket(
+                _Rectangle([self._rollout_starts[i] for i in rows], [rollout_lengths[i] for i in rows], device),
+                self._group[torch.tensor(rows, device=device)],
+            )
+            for rows in _by_length(rollout_lengths)
+        ]
+        self._masks: dict[tuple[int, int | None], Tensor] = {}
         self.kv: list[tuple[Tensor, Tensor]] | None = None  # per layer, prompts' ([P, K, Lp, D], [P, K, Lp, D])
 
     def keep_kv(self) -> PackedGroups:
@@ -125,7 +132,9 @@ class PackedGroups:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         """See `Layout.attend`. Two rectangles: prompts over themselves, rollouts over their prompt and themselves."""
-        prompts, rollouts = self._prompts, self._rollouts
+        prompts = self._prompts
+        key = key.to(value.dtype)  # under autocast a normalised key is wider than its value
+        query = query.to(value.dtype)
         keys, values = prompts.gather(key), prompts.gather(value)  # [P, K, Lp, D]
         if self.kv is not None:
             self.kv.append((keys, values))
@@ -135,35 +144,57 @@ class PackedGroups:
             prompts.gather(query), keys, values, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
         )
         out = prompts.scatter(out, attended)
-        if rollouts.width:
+        for number, bucket in enumerate(self._buckets):
+            rows = bucket.rows
             # index_select, not indexing: its backward adds in a fixed order.
-            keys = torch.cat([keys.index_select(0, self._group), rollouts.gather(key)], 2)  # [B, K, Lp + Lc, D]
-            values = torch.cat([values.index_select(0, self._group), rollouts.gather(value)], 2)
+            own_keys = torch.cat([keys.index_select(0, bucket.group), rows.gather(key)], 2)  # [b, K, Lp + Lc, D]
+            own_values = torch.cat([values.index_select(0, bucket.group), rows.gather(value)], 2)
+            mask = self._rollout_mask(number, window)
             attended = F.scaled_dot_product_attention(
-                rollouts.gather(query), keys, values, attn_mask=self._rollout_mask(window), scale=scale, enable_gqa=True
+                rows.gather(query), own_keys, own_values, attn_mask=mask, scale=scale, enable_gqa=True
             )
-            out = rollouts.scatter(out, attended)
+            out = rows.scatter(out, attended)
         return out
 
     def _prompt_mask(self, window: int | None) -> Tensor:
         """`[1, 1, Lp, Lp]`: causal, within the window."""
-        if ("prompt", window) not in self._masks:
+        if (-1, window) not in self._masks:
             at = torch.arange(self._prompts.width, device=self.device)
-            self._masks["prompt", window] = _within(at[:, None] - at[None, :], window)[None, None]
-        return self._masks["prompt", window]
+            self._masks[-1, window] = _within(at[:, None] - at[None, :], window)[None, None]
+        return self._masks[-1, window]
 
-    def _rollout_mask(self, window: int | None) -> Tensor:
-        """`[B, 1, Lc, Lp + Lc]`: the whole own prompt, then causal; within the window."""
-        if ("rollout", window) not in self._masks:
-            lengths = self._prompt_lengths[self._group]  # [B]
+    def _rollout_mask(self, number: int, window: int | None) -> Tensor:
+        """`[b, 1, Lc, Lp + Lc]` of bucket `number`: the whole own prompt, then causal; within the window."""
+        if (number, window) not in self._masks:
+            bucket = self._buckets[number]
+            lengths = self._prompt_lengths[bucket.group]  # [b]
             prompt_at = torch.arange(self._prompts.width, device=self.device)  # [Lp]
-            own_at = torch.arange(self._rollouts.width, device=self.device)  # [Lc]
-            query_at = lengths[:, None] + own_at  # [B, Lc]
-            real = prompt_at < lengths[:, None]  # [B, Lp]
+            own_at = torch.arange(bucket.rows.width, device=self.device)  # [Lc]
+            query_at = lengths[:, None] + own_at  # [b, Lc]
+            real = prompt_at < lengths[:, None]  # [b, Lp]
             over_prompt = _within(query_at[:, :, None] - prompt_at, window) & real[:, None]
             over_own = _within(own_at[:, None] - own_at[None, :], window).expand(len(lengths), -1, -1)
-            self._masks["rollout", window] = torch.cat([over_prompt, over_own], 2)[:, None]
-        return self._masks["rollout", window]
+            self._masks[number, window] = torch.cat([over_prompt, over_own], 2)[:, None]
+        return self._masks[number, window]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """Rollouts of similar length, and the prompt of each."""
+
+    rows: _Rectangle
+    group: Tensor  # [b]
+
+
+def _by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Row numbers by length: up to 64, 128, 256, ... One long rollout must not widen the rectangle of a hundred short
+    ones, and within a bucket at most half of a rectangle is padding. Rows of length 0 are in none.
+    """
+    buckets: dict[int, list[int]] = {}
+    for row, n in enumerate(lengths):
+        if n:
+            buckets.setdefault(max(6, (n - 1).bit_length()), []).append(row)
+    return [buckets[size] for size in sorted(buckets)]
 
 
 class _Rectangle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def load_policy(
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         if adapter:
-            module = _load_adapter(where, getattr(torch, dtype), trainable)
+            module = _load_adapter(where, getattr(torch, dtype), trainable, trust_remote_code)
         else:
             module = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **options)
     except (OSError, ValueError, KeyError) as error:
@@ -46,11 +47,25 @@ def load_policy(
     return policy
 
 
-def add_lora(policy: Policy, rank: int, alpha: float, targets: str | Sequence[str], seed: int) -> Policy:
-    """The policy with a fresh LoRA adapter of peft: only the adapter is trained. Its random half depends on `seed`."""
+def add_lora(
+    policy: Policy, rank: int, alpha: float, targets: str | Sequence[str], seed: int, revision: str | None = None
+) -> Policy:
+    """The policy with a fresh LoRA adapter of peft: only the adapter is trained. Its random half depends on `seed`.
+
+    A policy that has an adapter already continues with it. Raises `UserError` for a base that has no name: an adapter
+    is saved without its base, and would be lost without it.
+    """
     from peft import LoraConfig, get_peft_model
 
+    if hasattr(policy.module, "disable_adapter"):
+        return policy
+    if not getattr(policy.model, "name_or_path", ""):
+        raise UserError(
+            "LoRA saves only the adapter, and this base model is nowhere on disk: save it first and name its directory "
+            "in policy.model, or remove policy.lora"
+        )
     config = LoraConfig(
+        revision=revision,
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
@@ -83,19 +98,22 @@ def _locate(model: str) -> str:
         if not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
             raise UserError(f"'{model}' holds no model: neither config.json nor adapter_config.json is in it")
         return str(path)
-    looks_like_a_path = model.startswith((".", "/", "~")) or model.count("/") > 1 or path.suffix != ""
-    if looks_like_a_path and not (model.count("/") == 1 and not model.startswith((".", "/", "~"))):
+    hub_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) and not model.startswith(".")
+    if not hub_id:
         raise UserError(f"there is no directory '{model}'; policy.model is a checkpoint directory or a hub id")
     return model
 
 
-def _load_adapter(directory: str, dtype: torch.dtype, trainable: bool) -> torch.nn.Module:
+def _load_adapter(directory: str, dtype: torch.dtype, trainable: bool, trust_remote_code: bool) -> torch.nn.Module:
     from peft import PeftConfig, PeftModel
 
-    base = PeftConfig.from_pretrained(directory).base_model_name_or_path
-    if base is None:
+    config = PeftConfig.from_pretrained(directory)
+    base = config.base_model_name_or_path
+    if not base:
         raise UserError(f"the adapter in '{directory}' does not name its base model (adapter_config.json)")
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=dtype, revision=config.revision, trust_remote_code=trust_remote_code
+    )
     return PeftModel.from_pretrained(model, directory, is_trainable=trainable)
 
 

@@ -18,6 +18,8 @@ from cohort.types import UserError
 
 __all__ = ["Policy"]
 
+KNOWN = "Architectures known to work: Qwen2, Qwen3, Llama, Mistral, Gemma 3."
+
 
 class Policy:
     """A causal LM made ready: evaluation mode for good (no dropout in any log-prob), Cohort's attention, known ends.
@@ -34,6 +36,8 @@ class Policy:
         self.compute = getattr(torch, compute)
         self.config = self.model.config.get_text_config()
         self.eos_ids = _eos_ids(self.model, tokenizer)
+        _refuse_rope(self.config)
+        self._own_attention = self.config._attn_implementation
         self.model.set_attn_implementation(ATTENTION)
         self.module.eval()
 
@@ -61,10 +65,12 @@ class Policy:
         return out[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """`[M, hidden] -> [M, vocabulary]` in float32, with the model's own scaling and soft-capping."""
-        with self._precision():
-            logits = self.model.get_output_embeddings()(hidden)
-        logits = logits.float()
+        """`[M, hidden] -> [M, vocabulary]` in float32, with the model's own scaling and soft-capping.
+
+        The head runs in the type of its weights, outside autocast: log-probs are where a small error costs most.
+        """
+        head = self.model.get_output_embeddings()
+        logits = head(hidden.to(head.weight.dtype)).float()
         if (scale := getattr(self.config, "logits_scaling", None)) is not None:  # Granite
             logits = logits / scale
         if (scale := getattr(self.config, "logit_scale", None)) is not None:  # Cohere
@@ -79,35 +85,91 @@ class Policy:
         with self.module.disable_adapter():
             yield
 
-    def check(self, tolerance: float = 1e-4) -> None:
-        """Compare a short forward pass under Cohort's attention with the model's own, and refuse a model that differs.
+    def release(self) -> None:
+        """Give the model its own attention back, for a caller who goes on using it."""
+        self.model.set_attn_implementation(self._own_attention)
 
-        An architecture may do what no layout knows of (attention sinks, learned biases); this finds it before training.
+    def check(self, tolerance: float = 1e-4) -> None:
+        """Compare packed groups under Cohort's attention with the model's own forward pass, row by row, and refuse a
+        model that differs, before it trains on something else than it seems to.
+
+        Two prompts and four rollouts share one flat row, longer than a small sliding window. A model that mixes
+        neighbouring tokens outside attention (convolutions, state spaces), or whose attention does more than a layout
+        knows of (sinks, soft-capping, learned biases), is found out here.
         """
-        generator = torch.Generator().manual_seed(0)
-        row = torch.randint(0, self.vocabulary, (1, 12), generator=generator).to(self.device)
-        with torch.no_grad():
-            layout = PackedGroups([row[0, :7].tolist()], [row[0, 7:].tolist()], [0], self.device)
-            ours = self.logits(self.hidden(layout.tokens, layout.positions, layout))
-            self.model.set_attn_implementation("eager")
-            try:
-                with self._precision():
-                    theirs = self.model(input_ids=row[:, :-1], use_cache=False).logits[0].float()
-            finally:
-                self.model.set_attn_implementation(ATTENTION)
-        worst = (ours.log_softmax(-1) - theirs.log_softmax(-1)).abs().max().item()
-        limit = tolerance if self.compute == torch.float32 and self.model.dtype == torch.float32 else 0.1
+        name = type(self.model).__name__
+        draw = torch.Generator().manual_seed(0)
+        longest = min(40, (self.max_context or 64) // 2)
+        prompts = [_tokens(draw, n, self.vocabulary) for n in (longest // 2, 5)]
+        rollouts = [_tokens(draw, n, self.vocabulary) for n in (longest // 2, 3, 7, 4)]
+        group = [0, 0, 1, 1]
+        counter = _Counted(PackedGroups(prompts, rollouts, group, self.device))
+        try:
+            with torch.no_grad():
+                hidden = self.hidden(counter.layout.tokens, counter.layout.positions, counter)
+                worst = max(
+                    self._difference(counter.layout, hidden, row, [*prompts[g], *rollout], len(prompts[g]))
+                    for row, (rollout, g) in enumerate(zip(rollouts, group, strict=True))
+                )
+        except (NotImplementedError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            raise UserError(f"{name} cannot be run by Cohort ({error}). {KNOWN}") from None
+        finally:
+            self.model.set_attn_implementation(ATTENTION)
+        if counter.layers != list(range(self.config.num_hidden_layers)):
+            raise UserError(f"{name} has layers that are not attention, or attention of its own. {KNOWN}")
+        exact = self.compute == torch.float32 and self.model.dtype == torch.float32
+        limit = tolerance if exact else 0.2  # half-precision kernels differ among themselves
         if not worst <= limit:
             raise UserError(
-                f"{type(self.model).__name__} gives other log-probs under Cohort's attention than under its own "
-                f"(they differ by {worst:.2g}, more than {limit:g}), so it cannot be trained exactly. "
-                "Architectures known to work: Qwen2, Qwen3, Llama, Mistral, Gemma 3."
+                f"{name} gives other log-probs under Cohort's attention than under its own (they differ by "
+                f"{worst:.2g}, more than {limit:g}), so it cannot be trained exactly. {KNOWN}"
             )
+
+    def _difference(self, layout: PackedGroups, hidden: Tensor, row: int, tokens: list[int], start: int) -> float:
+        """The largest difference between one packed rollout's log-probs and the model's own pass over it alone."""
+        n = len(tokens) - start
+        at = layout.predictors(torch.full((n,), row, device=self.device), torch.arange(n, device=self.device))
+        ours = self.logits(hidden[at])
+        self.model.set_attn_implementation("eager")
+        try:
+            with self._precision():
+                theirs = self.model(input_ids=torch.tensor([tokens], device=self.device), use_cache=False).logits
+        finally:
+            self.model.set_attn_implementation(ATTENTION)
+        theirs = theirs[0, start - 1 : -1].float()
+        return (ours.log_softmax(-1) - theirs.log_softmax(-1)).abs().max().item()
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.compute == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute)
+
+
+class _Counted:
+    """A layout that notes which layers asked it."""
+
+    def __init__(self, layout: PackedGroups):
+        self.layout = layout
+        self.layers: list[int] = []
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+        self.layers.append(layer)
+        return self.layout.attend(layer, query, key, value, scale, window)
+
+
+def _tokens(draw: torch.Generator, count: int, vocabulary: int) -> list[int]:
+    return torch.randint(0, vocabulary, (count,), generator=draw).tolist()
+
+
+def _refuse_rope(config: Any) -> None:
+    """These choose their frequencies by the longest position in sight, which in a flat row is a neighbour's."""
+    found = repr(getattr(config, "rope_parameters", None))
+    for kind in ("longrope", "dynamic"):
+        if f"'{kind}'" in found:
+            raise UserError(
+                f"the model's rotary embedding is '{kind}', whose values depend on the longest sequence of the batch, "
+                f"so a rollout would depend on its neighbours. {KNOWN}"
+            )
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

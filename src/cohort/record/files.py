@@ -38,6 +38,7 @@ def new_directory(path: Path) -> Iterator[Path]:
         if file.is_file():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
+    _sync_directory(temporary)
     if path.exists():
         shutil.rmtree(path)
     temporary.rename(path)

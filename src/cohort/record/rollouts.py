@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def _rollout_row(group: Group, member: int, rollout: Rollout) -> dict[str, Any]:
 
 def _group(ticket: int, rows: list[dict[str, Any]]) -> Group:
     first = rows[0]
-    stored = orjson.loads(first["prompt_json"])
+    stored = json.loads(first["prompt_json"])
     prompt = Prompt(
         id=first["prompt_id"],
         text=stored["text"],
@@ -143,4 +144,7 @@ def _column(rows: list[dict[str, Any]], name: str) -> tuple[float, ...]:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except (TypeError, orjson.JSONEncodeError):  # integers of more than 64 bits
+        return json.dumps(value, default=str)

@@ -71,7 +71,7 @@ def save_checkpoint(
 
 def latest_checkpoint(directory: Path) -> Checkpoint | None:
     """The newest whole checkpoint, if there is any."""
-    found = sorted(p for p in directory.glob("step-*") if re.fullmatch(r"step-\d+", p.name))
+    found = _whole(directory)
     if not found:
         return None
     try:
@@ -85,8 +85,14 @@ def latest_checkpoint(directory: Path) -> Checkpoint | None:
 
 def prune(directory: Path, keep: int) -> None:
     """Delete all but the `keep` newest checkpoints."""
-    for path in sorted(directory.glob("step-*"))[:-keep]:
+    for path in _whole(directory)[:-keep]:
         shutil.rmtree(path)
+
+
+def _whole(directory: Path) -> list[Path]:
+    """The checkpoints in a directory, oldest first."""
+    found = [path for path in directory.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def restore_reference(reference: Reference, path: Path) -> None:

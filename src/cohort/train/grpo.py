@@ -18,7 +18,6 @@ from cohort.learn.schedule import learning_rate
 from cohort.monitor.console import StepView
 from cohort.monitor.machine import peak_memory_gb
 from cohort.monitor.metrics import group_metrics, merge_reports
-from cohort.policy.load import load_policy
 from cohort.policy.policy import Policy
 from cohort.policy.text import to_rollout
 from cohort.record.metrics import MetricsLog
@@ -44,6 +43,7 @@ from cohort.train.setup import (
     evaluation_sampling,
     held_out_prompts,
     prompt_limit,
+    resumed_policy,
     training_sampling,
 )
 from cohort.train.stage_run import StageRun
@@ -62,7 +62,6 @@ class _Grpo:
         stage = run.stage
         self.run, self.stage, self.parts, self.policy = run, stage, parts, policy
         self.objective = parts.objective
-        start = policy if checkpoint is None else None
         self.learner = Learner(
             policy,
             parts.objective,
@@ -71,7 +70,7 @@ class _Grpo:
             ),
             temperature=stage.rollout.temperature,
             tokens_per_micro_batch=stage.optimizer.tokens_per_micro_batch,
-            reference=self._reference(start),
+            reference=self._reference(resumed=checkpoint is not None),
         )
         self.weights = {reward.name: reward.weight for reward in parts.rewards}
         self.critic = self._critic(checkpoint)
@@ -84,7 +83,9 @@ class _Grpo:
         self.prompts = RenderedPrompts(parts.task.train, renderer, limit, stage.task.too_long)
         self.held_out = held_out_prompts(stage, parts.task, policy)
         self.view: StepView | None = None
-        self._sampled = 0
+        self._sampled = 0  # groups since the step or the evaluation began, for the live line
+        self.whole = checkpoint.step if checkpoint else 0  # the last step that is done and recorded
+        self.touched = False  # whether the weights have moved since
         ledger_seed = derive_seed(run.seed, "ledger")
         size = parts.task.train.size
         ledger = (
@@ -97,7 +98,7 @@ class _Grpo:
             max_staleness=stage.rollout.max_staleness,
             zero_std=self.objective.zero_std,
             resample_cap=stage.rollout.resample_cap,
-            accuracy=parts.rewards[0].name,
+            accuracy=parts.accuracy,
             seed=run.seed,
         )
         self.stream = GroupStream(
@@ -123,13 +124,18 @@ class _Grpo:
             critic.load(checkpoint.path / "critic")
         return critic
 
-    def _reference(self, start: Policy | None) -> Reference | None:
+    def _reference(self, resumed: bool) -> Reference | None:
         """A copy of the weights the stage began with: those at hand in a fresh run, read again in a resumed one."""
         if not self.objective.needs_reference:
             return None
-        if start is not None or self.stage.policy.lora is not None:
-            return Reference(self.policy)
-        return Reference(build_policy(self.stage, self.run.seed, self.run.start, self.run.live))
+        if self.stage.policy.lora is None and hasattr(self.policy.module, "disable_adapter"):
+            raise UserError(
+                "the stage starts from a LoRA adapter and has a KL, whose reference would be the base without it: "
+                "merge the adapter into a checkpoint first, or set objective.kl_coef = 0"
+            )
+        if resumed and self.stage.policy.lora is None:
+            return Reference(self.policy, build_policy(self.stage, self.run.seed, self.run.start, self.run.live))
+        return Reference(self.policy)
 
     def _one_sampled(self) -> None:
         self._sampled += 1
@@ -163,15 +169,18 @@ class _Grpo:
         groups = self.stream.next()
         learning = time.perf_counter()
         kept, valued, extra = self._advantages(groups.kept) if groups.kept else ([], None, {})
+        self.touched = True
         report = merge_reports(self._update(kept, valued, step)) | extra if kept else {}
         self.engine.publish(step)
         self._move_reference(step)
+        self.stream.finish(groups)
         ended = time.perf_counter()
         if self.stage.run.save_rollouts:
             write_groups(self.run.directory / "log" / f"step-{step:06d}.parquet", [*kept, *groups.left_out], step)
         metrics = group_metrics(kept, groups.left_out) | report
         metrics |= {
-            "tokens/wasted": metrics["tokens/sampled"] - metrics.get("tokens/trained", 0.0),
+            "tokens/wasted": metrics["tokens/sampled"]
+            - report.get("tokens/trained", 0.0) / self.stage.optimizer.epochs,
             "prompts/too_long": float(groups.too_long),
             "time/step_s": ended - began,
             "time/sample_s": groups.sample_s,
@@ -259,11 +268,14 @@ def run_grpo(run: StageRun, parts: GrpoParts) -> Policy:
     """Train a stage from its start or its last checkpoint to its end. Returns the trained policy."""
     stage = run.stage
     checkpoint = latest_checkpoint(run.directory / "checkpoints")
-    policy = _policy(run, checkpoint)
+    policy = (
+        resumed_policy(stage, checkpoint.path) if checkpoint else build_policy(stage, run.seed, run.start, run.live)
+    )
     log = MetricsLog(run.directory / "metrics.jsonl")
     first = checkpoint.step if checkpoint else -1
     log.keep_until(first)
     run.forget_after(first)
+    _warn(run, parts)
     run.console.plan(run.title, grpo_plan(stage, parts.objective, policy, run.threads, parts.task.train.size))
     with ExitStack() as stack:
         grpo = _Grpo(run, parts, policy, checkpoint, stack)
@@ -274,40 +286,42 @@ def run_grpo(run: StageRun, parts: GrpoParts) -> Policy:
         if before:
             run.console.accuracy_table([("before", before)])
         done = checkpoint.step if checkpoint else 0
-        with run.console.steps("grpo", stage.run.steps, done) as view, _saving_on_error(grpo, run, done) as at:
+        with run.console.steps("grpo", stage.run.steps, done) as view, _saving_on_error(grpo, run):
             grpo.view = view
             for step in range(done + 1, stage.run.steps + 1):
                 metrics = grpo.step(step)
-                at[0] = step
                 last = step == stage.run.steps
                 if last or (stage.run.evaluate_every and step % stage.run.evaluate_every == 0):
                     metrics |= grpo.evaluate(step)
                 log.write(step, metrics)
+                grpo.whole, grpo.touched = step, False
                 view.step(step, metrics)
                 if last or (stage.run.save_every and step % stage.run.save_every == 0):
                     grpo.save(step)
     return policy
 
 
-def _policy(run: StageRun, checkpoint: Checkpoint | None) -> Policy:
-    p = run.stage.policy
-    if checkpoint is None:
-        return build_policy(run.stage, run.seed, run.start, run.live)
-    return load_policy(
-        str(checkpoint.path), dtype=p.dtype, compute=p.compute, device=p.device, trust_remote_code=p.trust_remote_code
-    )
+def _warn(run: StageRun, parts: GrpoParts) -> None:
+    """Say what is legal and probably not meant."""
+    staleness = run.stage.rollout.max_staleness
+    if staleness and parts.objective.correction == "off" and not bypasses(run.stage):
+        run.console.warn(
+            f"rollouts may be {staleness} updates old (rollout.max_staleness) and nothing corrects for it: set "
+            'objective.bypass = true, or objective.correction = "token_truncate"'
+        )
 
 
 @contextmanager
-def _saving_on_error(grpo: _Grpo, run: StageRun, done: int) -> Iterator[list[int]]:
-    """When a step fails for a reason the person can mend, keep what was trained: the weights are those of the last
-    whole step, and the ledger still has the failed step's prompts in flight.
+def _saving_on_error(grpo: _Grpo, run: StageRun) -> Iterator[None]:
+    """When a step fails for a reason the person can mend, before it has moved the weights, keep what was trained. The
+    ledger still has the failed step's prompts in flight. Later failures go back to the last checkpoint.
     """
-    at = [done]
     try:
-        yield at
+        yield
     except UserError:
-        if at[0] > done and not (run.directory / "checkpoints" / f"step-{at[0]:06d}").exists():
-            grpo.save(at[0])
-            run.console.say(f"  the {at[0]} steps done are saved; mend the cause and continue with --resume")
+        there = (run.directory / "checkpoints" / f"step-{grpo.whole:06d}").exists()
+        if grpo.whole and not grpo.touched and not there:
+            grpo.save(grpo.whole)
+        if grpo.whole:
+            run.console.say("  what was trained is saved; mend the cause and continue with --resume")
         raise

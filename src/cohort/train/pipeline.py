@@ -20,6 +20,7 @@ from cohort.policy.load import save_policy
 from cohort.policy.policy import Policy
 from cohort.recipe import Recipe, digest, to_toml
 from cohort.record.files import new_directory, write_bytes
+from cohort.record.inputs import fingerprints
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
 from cohort.train.card import model_card
@@ -73,16 +74,13 @@ def train(
     _refuse_existing(directory, recipe, resume)
     with _locked(directory):
         threads = _settle(directory, recipe, console)
-        torch.set_num_threads(threads)
-        # Bit-exact resume needs every sum in a fixed order; on a GPU, cuBLAS needs to be told before it starts.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        start: str | None = None
-        for index, parts in enumerate(checked):
-            run = _stage_run(recipe, index, directory, threads, console, start, (model, tokenizer))
-            if not run.final.exists():
-                _run_stage(run, parts, recipe)
-            start = str(run.final)
+        with _deterministic(threads):
+            start: str | None = None
+            for index, parts in enumerate(checked):
+                run = _stage_run(recipe, index, directory, threads, console, start, (model, tokenizer))
+                if not run.final.exists():
+                    _run_stage(run, parts, recipe)
+                start = str(run.final)
     _summary(recipe, directory, console)
     return Run(directory)
 
@@ -124,6 +122,7 @@ def _run_stage(run: StageRun, parts: Any, recipe: Recipe) -> None:
     with new_directory(run.final) as final:
         save_policy(policy, final)
         (final / "README.md").write_text(model_card(recipe, run), encoding="utf-8")
+    policy.release()
 
 
 def _refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
@@ -156,6 +155,21 @@ def _flat(tables: Any, prefix: str = "") -> dict[str, Any]:
 
 
 @contextlib.contextmanager
+def _deterministic(threads: int) -> Iterator[None]:
+    """Every sum in a fixed order, as bit-exact resume needs it; torch's settings are the caller's again afterwards."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for cuBLAS, which reads it when it starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads memory that it has not written
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+
+
+@contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """One process a run. The lock goes with the process, however it ends."""
     try:
@@ -181,6 +195,7 @@ def _settle(directory: Path, recipe: Recipe, console: Console) -> int:
     now = describe_machine()
     if file.exists():
         before = orjson.loads(file.read_bytes())
+        _refuse_changed_inputs(before.get("inputs", {}), recipe)
         changed = [k for k, v in now["packages"].items() if before["packages"].get(k) != v]
         if changed:
             console.warn(f"other versions than when the run began ({', '.join(changed)}): the last bits may differ")
@@ -188,11 +203,30 @@ def _settle(directory: Path, recipe: Recipe, console: Console) -> int:
         return int(before["threads"])
     wanted = recipe.stages[-1].run.threads
     threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
-    write_bytes(
-        file, orjson.dumps({**now, "threads": threads, "recipe_digest": digest(recipe)}, option=orjson.OPT_INDENT_2)
-    )
+    facts = {**now, "threads": threads, "recipe_digest": digest(recipe), "inputs": fingerprints(_inputs(recipe))}
+    write_bytes(file, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     write_bytes(directory / "recipe.toml", to_toml(recipe).encode())
     return threads
+
+
+def _inputs(recipe: Recipe) -> list[str | None]:
+    """What the stages read from this disk, if it is there."""
+    sources = []
+    for stage in recipe.stages:
+        held_out = stage.task.held_out
+        sources += [stage.task.source, held_out if isinstance(held_out, str) else None, stage.policy.model]
+    return sources
+
+
+def _refuse_changed_inputs(before: dict[str, str], recipe: Recipe) -> None:
+    now = fingerprints(_inputs(recipe))
+    for path, value in before.items():
+        if now.get(path) != value:
+            state = "has changed" if path in now else "is gone"
+            raise UserError(
+                f"{path} {state} since this run began, so it cannot be continued exactly. Restore it, or start "
+                "another run with name=OTHER."
+            )
 
 
 def _summary(recipe: Recipe, directory: Path, console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from cohort.algorithms import objectives
@@ -30,6 +31,7 @@ __all__ = [
     "open_stage_demonstrations",
     "open_stage_task",
     "prompt_limit",
+    "resumed_policy",
     "training_sampling",
 ]
 
@@ -44,6 +46,11 @@ class GrpoParts:
     objective: Objective
     rewards: tuple[Reward, ...]
     verifier: Reward  # decides what is right in evaluations
+
+    @property
+    def accuracy(self) -> str:
+        """The reward whose spread says whether a group carries signal: the first that pays at all."""
+        return next(reward.name for reward in self.rewards if reward.weight)
 
 
 def check_grpo(stage: Stage, seed: int) -> GrpoParts:
@@ -141,8 +148,10 @@ def build_policy(stage: Stage, seed: int, start: str | None, live: tuple[Any, An
             trust_remote_code=p.trust_remote_code,
         )
     if p.lora is not None:
+        if p.scratch is not None:
+            raise UserError("a policy made from scratch has nothing to adapt: remove policy.lora, or policy.scratch")
         targets = p.lora.targets if isinstance(p.lora.targets, str) else list(p.lora.targets)
-        policy = add_lora(policy, p.lora.rank, p.lora.alpha, targets, derive_seed(seed, "lora"))
+        policy = add_lora(policy, p.lora.rank, p.lora.alpha, targets, derive_seed(seed, "lora"), p.revision)
     return policy
 
 
@@ -152,14 +161,24 @@ def bypasses(stage: Stage) -> bool:
     return stage.objective.preset == "scale_rl" if chosen is None else chosen
 
 
-def prompt_limit(stage: Stage, policy: Policy) -> int:
+def resumed_policy(stage: Stage, path: Path) -> Policy:
+    """The policy in a checkpoint of this stage."""
+    p = stage.policy
+    return load_policy(
+        str(path), dtype=p.dtype, compute=p.compute, device=p.device, trust_remote_code=p.trust_remote_code
+    )
+
+
+def prompt_limit(stage: Stage, policy: Policy, evaluating: bool = False) -> int:
     """The longest prompt that leaves room for a completion (no limit is known: 2**31)."""
     context = policy.max_context
-    room = 2**31 if context is None else context - stage.rollout.max_tokens
+    longest, key = stage.rollout.max_tokens, "rollout.max_tokens"
+    if evaluating and stage.evaluate.max_tokens is not None:
+        longest, key = stage.evaluate.max_tokens, "evaluate.max_tokens"
+    room = 2**31 if context is None else context - longest
     if room < 1:
         raise UserError(
-            f"rollout.max_tokens = {stage.rollout.max_tokens} leaves no room for a prompt: the model has "
-            f"{context} positions. Lower rollout.max_tokens."
+            f"{key} = {longest} leaves no room for a prompt: the model has {context} positions. Lower {key}."
         )
     return min(room, stage.task.max_prompt_tokens or room)
 
@@ -185,7 +204,8 @@ def held_out_prompts(stage: Stage, task: Task, policy: Policy) -> list[Prompt]:
     if source is None or not wanted:
         return []
     rule = "drop" if stage.task.too_long == "error" else stage.task.too_long
-    prompts = RenderedPrompts(source, task.renderer(policy.tokenizer), prompt_limit(stage, policy), rule)
+    limit = prompt_limit(stage, policy, evaluating=True)
+    prompts = RenderedPrompts(source, task.renderer(policy.tokenizer), limit, rule)
     found: dict[str, Prompt] = {}
     for index in range(source.size if source.size is not None else 20 * wanted):
         if (prompt := prompts[index]) is not None:
@@ -223,8 +243,9 @@ def build_objective(stage: Stage) -> Objective:
         )
     if objective.baseline == "critic" and stage.policy.lora is not None:
         raise UserError("a critic cannot be made for a policy with LoRA: remove policy.lora, or use a group baseline")
-    if objective.needs_reference and stage.policy.lora is not None and stage.reference.update_every:
-        raise UserError("with LoRA the reference is the base model and stays so: remove reference.update_every")
+    moves = stage.reference.update_every or stage.reference.ema is not None
+    if objective.needs_reference and stage.policy.lora is not None and moves:
+        raise UserError("with LoRA the reference is the base model and stays so: remove the [reference] table")
     return objective
 
 

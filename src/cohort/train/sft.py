@@ -15,14 +15,13 @@ from cohort.learn.learner import Learner
 from cohort.learn.optimizer import AdamW, load_optimizer
 from cohort.learn.schedule import learning_rate
 from cohort.monitor.machine import peak_memory_gb
-from cohort.policy.load import load_policy
 from cohort.policy.policy import Policy
 from cohort.record.metrics import MetricsLog
 from cohort.seeds import derive_seed
 from cohort.tasks import Demonstrations, Ledger, Renderer
 from cohort.train.checkpoint import latest_checkpoint, prune, save_checkpoint
 from cohort.train.plan import sft_plan
-from cohort.train.setup import build_policy
+from cohort.train.setup import build_policy, resumed_policy
 from cohort.train.stage_run import StageRun
 from cohort.types import Batch, UserError
 
@@ -40,7 +39,7 @@ def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
     if checkpoint is None:
         policy = build_policy(stage, run.seed, run.start, run.live)
     else:
-        policy = load_policy(str(checkpoint.path), dtype=stage.policy.dtype, compute=stage.policy.compute)
+        policy = resumed_policy(stage, checkpoint.path)
     done = checkpoint.step if checkpoint else 0
     log = MetricsLog(run.directory / "metrics.jsonl")
     log.keep_until(done)

@@ -87,8 +87,11 @@ class GroupStream:
 
     def restore(self, groups: Sequence[Group]) -> None:
         """Put back groups that were sampled before a checkpoint; they are scored again, with the same result."""
-        for group in groups:
-            self.ledger.claim(group.ticket)
+        for saved in groups:
+            self.ledger.claim(saved.ticket)
+            # The prompt anew from the task: what a file holds of it are not the very objects that rewards were given.
+            prompt = self._prompts[self.ledger.ticket(saved.ticket).index]
+            group = saved.with_(prompt=prompt)
             self.pending[group.ticket] = (group, self._pool.submit(self._item(group)))
 
     def next(self) -> StepGroups:
@@ -97,30 +100,32 @@ class GroupStream:
         kept: list[Group] = []
         left_out: list[Group] = []
         too_long, sample_s, score_s = 0, 0.0, 0.0
-        taken = 0
-        while len(kept) < settings.prompts_per_step and taken < settings.resample_cap * settings.prompts_per_step:
-            wanted = settings.prompts_per_step - len(kept)
+        taken, wanted = 0, settings.prompts_per_step
+        while wanted and taken < settings.resample_cap * settings.prompts_per_step:
             began = time.perf_counter()
             too_long += self._fill(wanted + settings.max_staleness * settings.prompts_per_step)
             sampled = time.perf_counter()
             groups = [self._take() for _ in range(wanted)]
             sample_s, score_s = sample_s + sampled - began, score_s + time.perf_counter() - sampled
             taken += len(groups)
-            for group in groups:
-                reason = self._reason_to_leave_out(group)
-                (left_out if reason else kept).append(group.with_(disposition=reason) if reason else group)
+            dropped = [g.with_(disposition=reason) for g in groups if (reason := self._reason_to_leave_out(g))]
+            kept += [group for group in groups if not self._reason_to_leave_out(group)]
+            left_out += dropped
             failed = [group for group in left_out if group.disposition == "error"]
             if len(failed) > settings.prompts_per_step:
                 raise UserError(
                     f"{len(failed)} groups of one step could not be scored, more than the step has; the last: "
                     f"{failed[-1].error}"
                 )
-            if settings.zero_std != "resample" and not failed:
-                break
-        # Only now: had a reward raised above, every ticket of the step would still be in flight.
-        for group in (*kept, *left_out):
-            self.ledger.finish(group.ticket, group.disposition or "trained")
+            # A group that could not be scored is replaced always, one without signal only where the recipe says so.
+            replaced = ("error", "zero_std") if settings.zero_std == "resample" else ("error",)
+            wanted = sum(group.disposition in replaced for group in dropped)
         return StepGroups(kept, left_out, too_long, sample_s, score_s)
+
+    def finish(self, groups: StepGroups) -> None:
+        """The step is over: its tickets are done. Until now a failure would have left all of them in flight."""
+        for group in (*groups.kept, *groups.left_out):
+            self.ledger.finish(group.ticket, group.disposition or "trained")
 
     def settle(self) -> list[Group]:
         """All pending groups, for a checkpoint."""
@@ -130,16 +135,17 @@ class GroupStream:
         """Sample until `count` groups are pending. Returns how many prompts were dropped as too long."""
         requests: list[SampleRequest] = []
         prompts: dict[int, Prompt] = {}
-        dropped = 0
+        dropped = in_a_row = 0
         while len(self.pending) + len(requests) < count:
             ticket = self.ledger.issue()
             prompt = self._prompts[ticket.index]
             if prompt is None:
                 self.ledger.finish(ticket.number, "too_long")
-                dropped += 1
-                if dropped > 10_000:
+                dropped, in_a_row = dropped + 1, in_a_row + 1
+                if in_a_row > 10_000:
                     raise UserError("10,000 prompts in a row were too long; raise task.max_prompt_tokens")
                 continue
+            in_a_row = 0
             prompts[ticket.number] = prompt
             seed = derive_seed(self._settings.seed, "rollout", ticket.number)
             requests.append(
