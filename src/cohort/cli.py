@@ -44,7 +44,6 @@ def train(
     loaded = _load(recipe, overrides)
     from cohort.train import train as run
 
-    _quiet_libraries()
     run(loaded, resume=resume)
 
 
@@ -61,7 +60,6 @@ def evaluate(
     """Measure held-out accuracy: greedy, and sampled with pass@k, with 95% intervals."""
     from cohort.commands.evaluate import run_evaluation
 
-    _quiet_libraries()
     run_evaluation(model, task or None, overrides or [], samples, problems, against, seed)
 
 
@@ -85,7 +83,6 @@ def check(recipe: RecipePath, overrides: Overrides = None) -> None:
     loaded = _load(recipe, overrides)
     from cohort.commands.check import check_recipe
 
-    _quiet_libraries()
     raise typer.Exit(0 if check_recipe(loaded) else 1)
 
 
@@ -104,7 +101,6 @@ def sample(
     """Print a group of completions, with scores when the gold answer is given."""
     from cohort.commands.sample import sample_group
 
-    _quiet_libraries()
     sample_group(model, prompt, count, max_tokens, temperature, template, answer, reward, seed)
 
 
@@ -164,16 +160,6 @@ def _load(path: Path, overrides: list[str] | None):  # type: ignore[no-untyped-d
     from cohort.recipe import Recipe
 
     return Recipe.load(path, overrides or [])
-
-
-def _quiet_libraries() -> None:
-    """Cohort says what it does itself; progress bars and notices of the libraries would break its lines."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def main() -> None:

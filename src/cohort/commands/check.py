@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
+from cohort.monitor.libraries import quiet_libraries
 from cohort.policy.policy import Policy
 from cohort.recipe import Recipe, Stage
 from cohort.rewards import RewardPool, ScoredGroup, ScoringItem
@@ -29,6 +31,7 @@ RENDERED = 200  # looked at for their length
 
 def check_recipe(recipe: Recipe) -> bool:
     """Check every stage; print what was found. False when gold answers do not pay more than junk."""
+    quiet_libraries()
     console = Console(highlight=False)
     good = True
     policy: Policy | None = None
@@ -89,14 +92,17 @@ def _gate(console: Console, parts: GrpoParts, seed: int) -> bool:
         futures = [pool.submit(_item(prompt, derive_seed(seed, "check", i))) for i, prompt in enumerate(prompts)]
         scored = [future.result() for future in futures]
     spent = time.perf_counter() - began
-    table = Table(box=None, title="mean score of answers that should and should not pay", title_justify="left")
+    console.print("\n  mean scores of answers that should pay, and of the junk that scores best")
+    table = Table(box=None)
     table.add_column("answer")
     for name in rewards:
         table.add_column(name, justify="right")
-    for label in sorted(set(labels), key=lambda x: (x not in gold, labels.index(x))):
+    best = {label: max(_mean(scored, prompts, name, label) for name in rewards) for label in dict.fromkeys(labels)}
+    junk_first = sorted((label for label in best if label not in gold), key=lambda label: -best[label])
+    for label in [*(label for label in best if label in gold), *junk_first[:6]]:
         means = [_mean(scored, prompts, name, label) for name in rewards]
         table.add_row(("[bold]" if label in gold else "") + escape(label), *(f"{m:.2f}" for m in means))
-    console.print(table)
+    console.print(Padding(table, (0, 0, 0, 2), expand=False))
     verifier = parts.verifier.name
     pays = max(_mean(scored, prompts, verifier, label) for label in gold)
     junk = {label: _mean(scored, prompts, verifier, label) for label in labels if label not in gold}
@@ -109,7 +115,7 @@ def _gate(console: Console, parts: GrpoParts, seed: int) -> bool:
     else:
         console.print(
             f"  [red]bad[/]   {verifier} cannot tell gold answers ({pays:.2f}) from junk ({junk[worst]:.2f} for "
-            f"'{escape(worst)}'), so training on it teaches nothing. Check task.answer and the reward."
+            f"'{escape(worst)}'), so it cannot say what is right. Check task.answer, or set evaluate.reward."
         )
     return good
 

@@ -10,6 +10,7 @@ from cohort.engine.engine import Engine
 from cohort.evaluate import Accuracy, evaluate
 from cohort.evaluate.intervals import Z95
 from cohort.monitor.console import Console
+from cohort.monitor.libraries import quiet_libraries
 from cohort.policy.load import load_policy
 from cohort.policy.text import to_rollout
 from cohort.recipe import Recipe
@@ -24,6 +25,7 @@ def run_evaluation(
     model: str, task: str | None, overrides: Sequence[str], samples: int, problems: int, against: str | None, seed: int
 ) -> None:
     """Print the accuracy table, and with `against` the difference of the two models with its 95% interval."""
+    quiet_libraries()
     recipe = _recipe(model, task, overrides, problems)
     stage = recipe.stages[-1]
     if stage.kind != "grpo":
@@ -39,7 +41,7 @@ def run_evaluation(
         accuracies = _measure(name, recipe, parts, samples, seed)
         rows.append((name, {k: v for accuracy in accuracies for k, v in accuracy.metrics().items()}))
         measured.append(accuracies)
-    console.accuracy_table(rows)
+    console.accuracy_table(rows, parts.verifier.name)
     if against:
         for ours, theirs in zip(*measured, strict=True):
             mean, half, n = _paired(ours, theirs)
@@ -70,7 +72,9 @@ def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: in
 def _measure(model: str, recipe: Recipe, parts: GrpoParts, samples: int, seed: int) -> tuple[Accuracy, ...]:
     stage = recipe.stages[-1]
     policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
-    held_out = held_out_prompts(stage, parts.task, policy)
+    held_out, _ = held_out_prompts(stage, parts.task, policy)
+    if not held_out:
+        raise UserError(f"no held-out prompt fits {model}: lower rollout.max_tokens")
 
     def rollout(completion: Completion) -> Rollout:
         return to_rollout(completion, policy.tokenizer, tuple(stage.rollout.stop))

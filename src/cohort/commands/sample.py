@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from cohort.engine.engine import Engine
+from cohort.monitor.console import visible
+from cohort.monitor.libraries import quiet_libraries
 from cohort.policy.load import load_policy
 from cohort.policy.text import to_rollout
 from cohort.rewards import RewardSpec, ScoringItem, resolve, score_group
@@ -29,10 +31,12 @@ def sample_group(
     """Print `count` completions with their length, how they ended, and their score when the gold answer is known."""
     if not question.strip():
         raise UserError("the prompt is empty; write a question")
+    quiet_libraries()
     scorer = resolve(RewardSpec(reward)) if answer is not None else None
     policy = load_policy(model, trainable=False)
     prompt = Renderer(policy.tokenizer, template).render(Prompt.make(text=question, answer=answer))  # type: ignore[arg-type]
-    request = SampleRequest(0, prompt.tokens, count, seed, Sampling(max_tokens, temperature))
+    room = max((policy.max_context or 2**31) - len(prompt.tokens), 1)
+    request = SampleRequest(0, prompt.tokens, count, seed, Sampling(min(max_tokens, room), temperature))
     _, completions = next(Engine(policy).sample([request]))
     rollouts = [to_rollout(completion, policy.tokenizer) for completion in completions]
     console = Console(highlight=False, soft_wrap=True)
@@ -43,6 +47,6 @@ def sample_group(
         score = f"score {scores[i]:g}  " if scores else ""
         head = f"{i + 1}  {score}{len(rollout.tokens)} tokens, {'ended' if rollout.finish == 'stop' else 'cut off'}"
         console.print(f"[dim]{head}[/]")
-        console.print(escape(rollout.text.strip()) + "\n")
+        console.print(escape(visible(rollout.text.strip())) + "\n")
     if scores:
         console.print(f"mean score {sum(scores) / len(scores):.3f}")

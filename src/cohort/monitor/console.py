@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console as RichConsole
+from rich.console import Group
+from rich.live import Live
 from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from cohort.types import Group
+from cohort.types import Group as CompletionGroup
 
-__all__ = ["Console", "StepView"]
+__all__ = ["Console", "StepView", "visible"]
 
 # The numbers that matter, in this order: metric, heading, format.
 GRPO_COLUMNS = (
@@ -35,58 +39,60 @@ SFT_COLUMNS = (
 
 
 class StepView:
-    """The live line of one stage: a bar on a terminal, a plain line every few steps anywhere else."""
+    """The live lines of one stage: a bar and the numbers on a terminal, a plain line every few steps anywhere else."""
 
     def __init__(self, console: RichConsole, columns: Sequence[tuple[str, str, str]], total: int, done: int):
         self._console, self._columns, self._total = console, columns, total
-        self._done = done
         self._lines_at = max(1, total // 20)
         self._began, self._first = time.monotonic(), done
-        self._progress: Progress | None = None
+        self._live: Live | None = None
         if console.is_terminal:
             self._progress = Progress(
                 BarColumn(24),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(elapsed_when_finished=True),
-                TextColumn("{task.fields[numbers]}"),
                 TextColumn("[dim]{task.fields[doing]}"),
                 console=console,
-                transient=True,
             )
-            self._task = self._progress.add_task("", total=total, completed=done, numbers="", doing="")
-            self._progress.start()
+            self._task = self._progress.add_task("", total=total, completed=done, doing="")
+            self._numbers = Text("", no_wrap=True, overflow="ellipsis")
+            # Two lines, so that the numbers never push the bar and its ETA out of a narrow terminal.
+            lines = Padding(Group(self._progress, self._numbers), (0, 0, 0, 2))
+            self._live = Live(lines, console=console, transient=True, refresh_per_second=8)
+            self._live.start()
 
     def doing(self, what: str) -> None:
         """What happens inside the step, e.g. `sampling 5/16`."""
-        if self._progress is not None:
+        if self._live is not None:
             self._progress.update(self._task, doing=what)
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One step is done."""
-        numbers = "  ".join(
-            f"{head} {form.format(metrics[key])}" for key, head, form in self._columns if key in metrics
-        )
-        self._done = step
-        if self._progress is not None:
-            self._progress.update(self._task, completed=step, numbers=numbers)
+        shown = [(head, form.format(metrics[key])) for key, head, form in self._columns if key in metrics]
+        numbers = "  ".join(f"{head} {number}" for head, number in shown)
+        if self._live is not None:
+            self._progress.update(self._task, completed=step, doing="")
+            self._numbers.plain = numbers
         elif step % self._lines_at == 0 or step == self._total:
             each = (time.monotonic() - self._began) / max(step - self._first, 1)
-            left = time.strftime("%M:%S", time.gmtime(each * (self._total - step)))
+            left = time.strftime("%H:%M:%S", time.gmtime(each * (self._total - step)))
             width = len(str(self._total))
             line = f"  {step:>{width}}/{self._total}  left {left}  {numbers}"
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Leave the terminal as it was."""
-        if self._progress is not None:
-            self._progress.stop()
+        if self._live is not None:
+            self._live.stop()
 
 
 class Console:
     """Everything that is printed goes through here. `quiet` prints nothing."""
 
     def __init__(self, quiet: bool = False, file: IO[str] | None = None, width: int | None = None):
-        self.rich = RichConsole(quiet=quiet, file=file, width=width, soft_wrap=False)
+        self.rich = RichConsole(quiet=quiet, file=file, width=width)
+        if width is None and not self.rich.is_terminal:
+            self.rich.width = 120  # a log file has no width; 80 columns would break most lines
 
     def say(self, text: str) -> None:
         """A line."""
@@ -115,21 +121,24 @@ class Console:
         finally:
             view.stop()
 
-    def group(self, step: int, group: Group) -> None:
+    def group(self, step: int, group: CompletionGroup) -> None:
         """One sampled group: its best and its worst member, so that one sees what the reward sees."""
         order = sorted(range(len(group.rollouts)), key=lambda i: -group.rewards[i])
-        rewards = "  ".join(f"{group.rewards[i]:g}" for i in order)
-        self.rich.print(f"\n  [bold]a group of step {step}[/]  {escape(_short(group.prompt.question, 400))}")
-        self.rich.print(f"  [dim]gold {escape(str(group.prompt.answer))}   rewards {rewards}[/]", highlight=False)
+        rewards = " ".join(f"{group.rewards[i]:.3g}" for i in order)
+        question = escape(_short(group.prompt.question, 400))
+        gold = "" if group.prompt.answer is None else f"gold {escape(_short(str(group.prompt.answer), 80))}   "
+        self.rich.print(f"\n  [bold]a group of step {step}[/]  {question}", highlight=False)
+        self.rich.print(f"  [dim]{gold}rewards {rewards}[/]", highlight=False)
         for label, i in (("best ", order[0]), ("worst", order[-1])):
             text = escape(_short(group.rollouts[i].text, 400))
             advantage = f" advantage {group.advantages[i]:+.2f}" if group.advantages else ""
-            self.rich.print(f"  [dim]{label} {group.rewards[i]:g}{advantage}[/]  {text}", highlight=False)
+            self.rich.print(f"  [dim]{label} {group.rewards[i]:.3g}{advantage}[/]  {text}", highlight=False)
         self.rich.print()
 
-    def accuracy_table(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Held-out accuracy, a row a moment: `rows` are (label, eval metrics)."""
-        table = Table(title="held-out accuracy, 95% intervals", title_justify="left", title_style="", box=None)
+    def accuracy_table(self, rows: Sequence[tuple[str, Mapping[str, Any]]], verifier: str) -> None:
+        """Held-out accuracy, a row a moment: `rows` are (label, eval metrics). `verifier` decided what is right."""
+        self.rich.print(f"\n  held-out accuracy by {escape(verifier)}, with 95% intervals", highlight=False)
+        table = Table(box=None)
         table.add_column("")
         table.add_column("greedy", justify="right")
         table.add_column("sampled", justify="right")
@@ -148,7 +157,7 @@ class Console:
                 f"{m['eval/mean_tokens']:.1f}" if "eval/mean_tokens" in m else "",
                 f"{m['eval/truncated']:.1%}" if "eval/truncated" in m else "",
             )
-        self.rich.print(Padding(table, (1, 0, 1, 2), expand=False))
+        self.rich.print(Padding(table, (0, 0, 1, 2), expand=False))
 
     def saved(self, what: str, path: Path) -> None:
         """Where something is."""
@@ -161,6 +170,11 @@ def _with_interval(metrics: Mapping[str, Any], key: str) -> str:
     return f"{metrics[key]:.1%} [{metrics[key + '_low']:.1%}, {metrics[key + '_high']:.1%}]"
 
 
+def visible(text: str) -> str:
+    """The text with control characters made visible: what a model writes must not drive the terminal."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)
+
+
 def _short(text: str, limit: int) -> str:
-    text = " ".join(text.split())
+    text = visible(" ".join(text.split()))
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cohort.policy.policy import Policy
@@ -40,7 +41,7 @@ def load_policy(
             module = _load_adapter(where, getattr(torch, dtype), trainable, trust_remote_code)
         else:
             module = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
     policy = Policy(module.to(_device(device)), tokenizer, compute)
     policy.check()
@@ -93,11 +94,11 @@ def _locate(model: str) -> str:
     """A hub id stays what it is; anything that looks like a path must be a checkpoint directory."""
     path = Path(model).expanduser()
     if path.is_dir():
-        if (path / "final" / "config.json").is_file() or (path / "final" / "adapter_config.json").is_file():
-            return str(path / "final")  # a run directory: its final model
-        if not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
-            raise UserError(f"'{model}' holds no model: neither config.json nor adapter_config.json is in it")
-        return str(path)
+        # A run directory stands for its final model, or while it is unfinished for its newest checkpoint.
+        for place in (path, path / "final", *sorted(path.glob("checkpoints/step-*"), reverse=True)):
+            if (place / "config.json").is_file() or (place / "adapter_config.json").is_file():
+                return str(place.resolve())
+        raise UserError(f"'{model}' holds no model: neither config.json nor adapter_config.json is in it")
     hub_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) and not model.startswith(".")
     if not hub_id:
         raise UserError(f"there is no directory '{model}'; policy.model is a checkpoint directory or a hub id")
@@ -111,9 +112,15 @@ def _load_adapter(directory: str, dtype: torch.dtype, trainable: bool, trust_rem
     base = config.base_model_name_or_path
     if not base:
         raise UserError(f"the adapter in '{directory}' does not name its base model (adapter_config.json)")
-    model = AutoModelForCausalLM.from_pretrained(
-        base, dtype=dtype, revision=config.revision, trust_remote_code=trust_remote_code
-    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base, dtype=dtype, revision=config.revision, trust_remote_code=trust_remote_code
+        )
+    except OSError as error:
+        raise UserError(
+            f"the adapter in '{directory}' needs its base model '{base}' (adapter_config.json), which cannot be "
+            f"loaded: {_first_sentence(error)}"
+        ) from None
     return PeftModel.from_pretrained(model, directory, is_trainable=trainable)
 
 

@@ -37,6 +37,11 @@ class Policy:
         self.config = self.model.config.get_text_config()
         self.eos_ids = _eos_ids(self.model, tokenizer)
         _refuse_rope(self.config)
+        if len(tokenizer) > self.vocabulary:
+            raise UserError(
+                f"the tokenizer has {len(tokenizer)} tokens but the model only {self.vocabulary}: use the model's own "
+                "tokenizer, or call model.resize_token_embeddings(len(tokenizer)) and save both again"
+            )
         self._own_attention = self.config._attn_implementation
         self.model.set_attn_implementation(ATTENTION)
         self.module.eval()

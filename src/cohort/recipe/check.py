@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ __all__ = ["name_problem", "stage_problems"]
 Found = Iterator[tuple[str, tuple[Path, ...]]]  # a sentence, and the paths that it depends on
 
 _WITHOUT_GROUP = ("reinforce", "reinforce_pp", "ppo")  # presets whose baseline does not compare within a group
+_LEAVES_OUT = {"dapo": "resample", "cispo": "resample", "scale_rl": "drop"}  # presets whose zero_std is not "zero"
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 _IMPORT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:.+", re.DOTALL)
 
@@ -33,6 +35,7 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     yield from _task(stage, at)
     yield from _rollout(stage, at)
     yield from _rewards(stage, at)
+    yield from _run(stage, at)
     if stage.kind == "grpo":
         yield from _grpo(stage, at)
 
@@ -93,6 +96,13 @@ def _rewards(stage: Stage, at: str) -> Found:
         yield f"{at}evaluate.reward {problem}", (("evaluate", "reward"),)
 
 
+def _run(stage: Stage, at: str) -> Found:
+    cores, threads = os.cpu_count() or 1, stage.run.threads
+    if threads != "auto" and threads > 4 * cores:
+        sentence = f"{at}run.threads is {threads}, but this machine has {cores} cores: use at most {4 * cores}, or"
+        yield sentence + ' "auto"', (("run", "threads"),)
+
+
 def _use_problem(use: Any) -> str | None:
     if callable(use) or (":" not in use and "/" not in use and "\\" not in use and not use.endswith(".py")):
         return None
@@ -143,18 +153,27 @@ def _grpo(stage: Stage, at: str) -> Found:
 def _group_of_one(stage: Stage, at: str) -> Found:
     objective = stage.objective
     paths: tuple[Path, ...] = (("rollout", "group_size"), ("objective", "baseline"), ("objective", "preset"))
+    zero_std = objective.zero_std or _LEAVES_OUT.get(objective.preset, "zero")
+    keep = "" if zero_std == "zero" else ' and objective.zero_std = "zero"'
     if objective.baseline in ("group_mean", "leave_one_out") or (
         objective.baseline is None and objective.preset not in _WITHOUT_GROUP
     ):
         whose = f"baseline {objective.baseline!r}" if objective.baseline else f"preset {objective.preset!r}"
         yield (
             f"{at}rollout.group_size is 1, but {whose} compares the completions of one prompt with each other: use a"
-            ' larger group, or objective.baseline = "batch_mean"',
-            paths,
+            f' larger group, or objective.baseline = "batch_mean"{keep}',
+            (*paths, ("objective", "zero_std")),
         )
     elif objective.scale in ("group_std", "leave_one_out_std", "group_mean"):
         yield (
             f"{at}rollout.group_size is 1, but objective.scale = {objective.scale!r} needs several completions of one"
-            ' prompt: use a larger group, or objective.scale = "batch_std"',
-            (*paths, ("objective", "scale")),
+            f' prompt: use a larger group, or objective.scale = "batch_std"{keep}',
+            (*paths, ("objective", "scale"), ("objective", "zero_std")),
+        )
+    elif keep:
+        whose = f"objective.zero_std = {zero_std!r}" if objective.zero_std else f"preset {objective.preset!r}"
+        yield (
+            f"{at}rollout.group_size is 1, but {whose} leaves out every group whose scores are all equal, as those of"
+            ' one completion always are: use a larger group, or objective.zero_std = "zero"',
+            (*paths, ("objective", "zero_std")),
         )

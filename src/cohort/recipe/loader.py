@@ -37,8 +37,8 @@ def read_file(path: Path) -> dict[str, Any]:
         raise UserError(_syntax(path, text, str(error))) from None
     except RecursionError:
         pass
-    except ValueError as error:  # a number with thousands of digits
-        raise UserError(f"{path}: a value cannot be read: {error}") from None
+    except ValueError:
+        raise UserError(f"{path}: a number has thousands of digits: write a shorter one") from None
     if tables is None or too_deep(tables):
         raise UserError(f"{path}: lists or tables are nested too deeply to be a recipe")
     return tables

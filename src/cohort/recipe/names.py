@@ -11,7 +11,7 @@ from cohort.recipe.stage import Stage
 from cohort.recipe.tables import Table
 from cohort.recipe.wording import either, nearest
 
-__all__ = ["TOP_KEYS", "Path", "all_keys", "table_of", "unknown_key"]
+__all__ = ["TOP_KEYS", "Path", "all_keys", "table_of", "takes_numbers", "unknown_key"]
 
 Path = tuple[str, ...]
 TOP_KEYS = ("name", "seed", "stage")  # beside the tables of a stage
@@ -72,6 +72,18 @@ def all_keys(table: type[Table] = Stage, at: Path = ()) -> tuple[Path, ...]:
         if inner:
             found.extend(all_keys(inner, (*at, name)))
     return tuple(found)
+
+
+def takes_numbers(path: Path) -> bool:
+    """Whether a key takes a number or true and false, perhaps beside text: then `1.5` was not meant as text."""
+    table: type[Table] | None = Stage
+    for key in path[:-1]:
+        table = table_of(table.model_fields[key])[0] if table and key in table.model_fields else None
+    return bool(table and path[-1] in table.model_fields and _numeric(table.model_fields[path[-1]].annotation))
+
+
+def _numeric(annotation: Any) -> bool:
+    return annotation in (int, float, bool) or any(_numeric(part) for part in get_args(annotation))
 
 
 def unknown_key(path: Path, prefix: str = "", siblings: tuple[str, ...] | None = None) -> str:

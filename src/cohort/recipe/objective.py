@@ -35,6 +35,7 @@ Preset = Literal[
 ]
 Off = Literal["off"]
 Offset = Annotated[float, Field(ge=0)]
+OffsetBelow = Annotated[float, Field(ge=0, le=1)]  # beyond 1 nothing is clipped (r1 has 10, by publication)
 Bound = Annotated[float, Field(gt=0)]
 
 
@@ -66,7 +67,7 @@ class Objective(Table):
     ratio_level: Literal["token", "sequence", "sequence_token", "sequence_product"] | None = Field(
         default=None, description="What the probability ratio is taken over."
     )
-    clip_low: Offset | Off | None = Field(default=None, description="The ratio is clipped below 1 - clip_low.")
+    clip_low: OffsetBelow | Off | None = Field(default=None, description="The ratio is clipped below 1 - clip_low.")
     clip_high: Offset | Off | None = Field(default=None, description="The ratio is clipped above 1 + clip_high.")
     ratio_max: Bound | Off | None = Field(default=None, description="Cap on the ratio itself.")
     dual_clip: Bound | Off | None = Field(default=None, description="Bound on the ratio for negative advantages.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort.recipe.loader import too_deep
-from cohort.recipe.names import TOP_KEYS, Path, unknown_key
+from cohort.recipe.names import TOP_KEYS, Path, takes_numbers, unknown_key
 from cohort.recipe.reading import Flat, Problems, Reader, Written, value_problem
 from cohort.recipe.stage import Stage
 from cohort.recipe.tables import Reward
@@ -47,7 +47,7 @@ def parse_overrides(texts: Sequence[str], stages: Sequence[str], problems: Probl
         if path[0] == "stage":
             problems.add(f"stages are written in the recipe and not as an override: {text!r} ({ORIGIN})")
         elif path[0] not in known:
-            siblings = (*known, *(stages if len(stages) > 1 else ()))
+            siblings = (*sorted(known), *(stages if len(stages) > 1 else ()))
             problems.add(f"{unknown_key(path[:1], siblings=siblings)} ({ORIGIN})", path)
         else:
             found.append(Override(stage, path, _toml_value(value), value))
@@ -76,7 +76,7 @@ def override_layer(overrides: Sequence[Override], rewards: Sequence[str], proble
 
 def _ordinary(override: Override, problems: Problems) -> Flat:
     flat, wrong = _read(override, override.value)
-    if wrong.sentences:
+    if wrong.sentences and not takes_numbers(override.path):
         as_text, still_wrong = _read(override, override.text)
         if not still_wrong.sentences:
             return as_text

@@ -29,6 +29,7 @@ __all__ = [
 
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]  # strict=False: TOML and Python write lists
+TOKENS, PROMPTS, COUNT = 10**7, 10**6, 10**9  # more than any run has: a slip of the hand is a sentence, not a crash
 Share = Annotated[float, Field(ge=0, le=1)]
 Function = Annotated[
     Callable[..., Any], WithJsonSchema({"type": "string", "description": "A function, as module:function."})
@@ -57,15 +58,17 @@ class Scratch(Table):
     """A small base policy made from nothing, with its own tokenizer."""
 
     architecture: Literal["qwen3"] = Field(default="qwen3", description="Model family of the new policy.")
-    hidden_size: int = Field(default=96, ge=8, description="Width of the model.")
-    layers: int = Field(default=4, ge=1, description="Number of layers.")
-    heads: int = Field(default=4, ge=1, description="Attention heads.")
-    kv_heads: int = Field(default=2, ge=1, description="Key-value heads; must divide the heads.")
-    head_dim: int = Field(default=24, ge=2, description="Width of one head; must be even.")
-    intermediate_size: int = Field(default=256, ge=8, description="Width of the feed-forward layers.")
-    vocabulary: int = Field(default=768, ge=1, description="Largest vocabulary of the tokenizer that is built.")
+    hidden_size: int = Field(default=96, ge=8, le=2**16, description="Width of the model.")
+    layers: int = Field(default=4, ge=1, le=1024, description="Number of layers.")
+    heads: int = Field(default=4, ge=1, le=1024, description="Attention heads.")
+    kv_heads: int = Field(default=2, ge=1, le=1024, description="Key-value heads; must divide the heads.")
+    head_dim: int = Field(default=24, ge=2, le=4096, description="Width of one head; must be even.")
+    intermediate_size: int = Field(default=256, ge=8, le=2**20, description="Width of the feed-forward layers.")
+    vocabulary: int = Field(
+        default=768, ge=1, le=2**24, description="Largest vocabulary of the tokenizer that is built."
+    )
     max_positions: int = Field(
-        default=512, ge=16, description="Longest sequence, prompt and completion together, in tokens."
+        default=512, ge=16, le=TOKENS, description="Longest sequence, prompt and completion together, in tokens."
     )
     tie_embeddings: bool = Field(default=True, description="Use one matrix for input and output embeddings.")
 
@@ -73,7 +76,7 @@ class Scratch(Table):
 class Lora(Table):
     """Low-rank adapters (peft): only these are trained, and the reference is the base with them off."""
 
-    rank: int = Field(default=16, ge=1, description="Rank of the adapters.")
+    rank: int = Field(default=16, ge=1, le=2**16, description="Rank of the adapters.")
     alpha: float = Field(default=32.0, gt=0, description="Scale: the adapter's output is multiplied by alpha / rank.")
     targets: Texts | Literal["all-linear"] = Field(default="all-linear", description="Modules that get an adapter.")
 
@@ -121,24 +124,25 @@ class Task(Table):
         description="How a question becomes a prompt: the model's chat template, R1-Zero's text, or as it is.",
     )
     system: str | None = Field(default=None, description="System message put before every question.")
-    levels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] | None = Field(
+    levels: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], Field(strict=False)] | None = Field(
         default=None, description="Difficulty levels of word_problems to use; all when not given."
     )
     max_prompt_tokens: int | None = Field(
         default=None,
         ge=1,
+        le=TOKENS,
         description="Longest prompt; when not given, what the context leaves beside rollout.max_tokens.",
     )
     too_long: Literal["error", "drop", "truncate_left"] = Field(
         default="error", description="What to do with a longer prompt."
     )
-    limit: int | None = Field(default=None, ge=1, description="Use only the first so many rows.")
+    limit: int | None = Field(default=None, ge=1, le=COUNT, description="Use only the first so many rows.")
     careful: Share | dict[str, Share] = Field(
         default=1.0,
         description="word_problems demonstrations: share that shows its working, or a share for each number of steps.",
     )
     careful_first: int = Field(
-        default=0, ge=0, description="word_problems demonstrations: the first so many all show their working."
+        default=0, ge=0, le=COUNT, description="word_problems demonstrations: the first so many all show their working."
     )
     sloppy_right: Share = Field(
         default=0.2, description="word_problems demonstrations: share of the guesses without working that are right."
@@ -148,26 +152,29 @@ class Task(Table):
 class Rollout(Table):
     """How groups of completions are sampled."""
 
-    prompts_per_step: int = Field(default=16, ge=1, description="Prompts of one training step.")
-    group_size: int = Field(default=8, ge=1, description="Completions of each prompt.")
-    max_tokens: int = Field(default=512, ge=1, description="Longest completion.")
+    prompts_per_step: int = Field(default=16, ge=1, le=PROMPTS, description="Prompts of one training step.")
+    group_size: int = Field(default=8, ge=1, le=2**16, description="Completions of each prompt.")
+    max_tokens: int = Field(default=512, ge=1, le=TOKENS, description="Longest completion.")
     temperature: float = Field(
         default=1.0, gt=0, description="Sampling temperature; also applied to every log-probability."
     )
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling; 1 is off, as training needs.")
-    top_k: int = Field(default=0, ge=0, description="Sample from the k likeliest tokens; 0 is off, as training needs.")
+    top_k: int = Field(
+        default=0, ge=0, le=TOKENS, description="Sample from the k likeliest tokens; 0 is off, as training needs."
+    )
     min_p: float = Field(
         default=0.0, ge=0, lt=1, description="Least share of the likeliest token's; 0 is off, as training needs."
     )
     stop: Texts = Field(default=(), description="Texts that end a completion.")
     sampler: Literal["local"] = Field(default="local", description="Who samples; local: the engine in this process.")
     max_staleness: int = Field(
-        default=0, ge=0, description="Updates that a rollout may be behind; 0 is strictly on-policy."
+        default=0, ge=0, le=PROMPTS, description="Updates that a rollout may be behind; 0 is strictly on-policy."
     )
-    max_rows: int = Field(default=256, ge=1, description="Completions decoded at the same time.")
+    max_rows: int = Field(default=256, ge=1, le=PROMPTS, description="Completions decoded at the same time.")
     resample_cap: int = Field(
         default=4,
         ge=1,
+        le=PROMPTS,
         description="With zero_std = resample: sample at most so many times prompts_per_step prompts a step.",
     )
 
@@ -208,7 +215,7 @@ class Optimizer(Table):
     """AdamW and how a batch becomes updates."""
 
     learning_rate: float = Field(default=1e-6, ge=0, description="Peak learning rate.")
-    warmup_steps: int = Field(default=0, ge=0, description="Steps over which the learning rate rises from 0.")
+    warmup_steps: int = Field(default=0, ge=0, le=COUNT, description="Steps over which the learning rate rises from 0.")
     schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="After the warm-up.")
     # 0.999 is what AdamW, TRL, verl and the DAPO recipe use, so a run moved over keeps its optimizer; 0.95, known from
     # pretraining, forgets faster than the few hundred noisy steps of a GRPO run reward.
@@ -219,11 +226,11 @@ class Optimizer(Table):
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay.")
     gradient_clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; 0 is off.")
     updates_per_batch: int = Field(
-        default=1, ge=1, description="Optimizer updates that a batch is split into, by prompt."
+        default=1, ge=1, le=PROMPTS, description="Optimizer updates that a batch is split into, by prompt."
     )
-    epochs: int = Field(default=1, ge=1, description="Passes over a batch.")
+    epochs: int = Field(default=1, ge=1, le=PROMPTS, description="Passes over a batch.")
     tokens_per_micro_batch: int = Field(
-        default=8192, ge=1, description="Tokens in memory at once; does not change the result."
+        default=8192, ge=1, le=COUNT, description="Tokens in memory at once; does not change the result."
     )
 
 
@@ -243,25 +250,27 @@ class Critic(Table):
 class Evaluate(Table):
     """How held-out accuracy is measured."""
 
-    problems: int = Field(default=500, ge=0, description="Held-out problems to use, at most; 0: no evaluation.")
-    samples: int = Field(default=1, ge=0, description="Sampled completions of each problem; 0: none.")
+    problems: int = Field(
+        default=500, ge=0, le=COUNT, description="Held-out problems to use, at most; 0: no evaluation."
+    )
+    samples: int = Field(default=1, ge=0, le=2**16, description="Sampled completions of each problem; 0: none.")
     temperature: float = Field(default=1.0, gt=0, description="Temperature of the sampled completions.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling; 1 is off.")
-    top_k: int = Field(default=0, ge=0, description="Sample from the k likeliest tokens; 0 is off.")
+    top_k: int = Field(default=0, ge=0, le=TOKENS, description="Sample from the k likeliest tokens; 0 is off.")
     min_p: float = Field(default=0.0, ge=0, lt=1, description="Least share of the likeliest token's; 0 is off.")
     greedy: bool = Field(default=True, description="Also measure greedy decoding.")
     reward: Text | Function | None = Field(
         default=None, description="Verifier that decides what is right; the first reward when not given."
     )
     max_tokens: int | None = Field(
-        default=None, ge=1, description="Longest completion; rollout.max_tokens when not given."
+        default=None, ge=1, le=TOKENS, description="Longest completion; rollout.max_tokens when not given."
     )
 
 
 class Reference(Table):
     """The policy that the KL term compares with: the starting model, unless it is moved."""
 
-    update_every: int = Field(default=0, ge=0, description="Steps between updates from the policy; 0: never.")
+    update_every: int = Field(default=0, ge=0, le=COUNT, description="Steps between updates from the policy; 0: never.")
     ema: float | None = Field(
         default=None,
         gt=0,
@@ -273,20 +282,24 @@ class Reference(Table):
 class Run(Table):
     """How long, how often, and where."""
 
-    steps: int = Field(default=100, ge=0, description="Training steps.")
-    evaluate_every: int = Field(default=0, ge=0, description="Steps between evaluations; 0: before and after only.")
-    save_every: int = Field(default=50, ge=0, description="Steps between checkpoints; 0: at the end only.")
-    keep_checkpoints: int = Field(default=2, ge=1, description="Latest checkpoints to keep.")
+    steps: int = Field(default=100, ge=0, le=COUNT, description="Training steps.")
+    evaluate_every: int = Field(
+        default=0, ge=0, le=COUNT, description="Steps between evaluations; 0: before and after only."
+    )
+    save_every: int = Field(default=50, ge=0, le=COUNT, description="Steps between checkpoints; 0: at the end only.")
+    keep_checkpoints: int = Field(default=2, ge=1, le=COUNT, description="Latest checkpoints to keep.")
     directory: Text = Field(default="runs", description="Directory in which the run gets a directory of its name.")
-    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         default="auto", description="CPU threads; auto: the fastest."
     )
-    show_group_every: int = Field(default=25, ge=0, description="Steps between groups shown on the console; 0: never.")
-    workers: int = Field(default=1, ge=1, description="Processes that compute rewards.")
+    show_group_every: int = Field(
+        default=25, ge=0, le=COUNT, description="Steps between groups shown on the console; 0: never."
+    )
+    workers: int = Field(default=1, ge=1, le=1024, description="Processes that compute rewards.")
     save_rollouts: bool = Field(default=True, description="Keep every rollout of every step on disk.")
 
 
 class Supervised(Table):
     """Settings of supervised stages (kind = "sft")."""
 
-    examples_per_step: int = Field(default=64, ge=1, description="Demonstrations of one training step.")
+    examples_per_step: int = Field(default=64, ge=1, le=PROMPTS, description="Demonstrations of one training step.")

@@ -56,11 +56,13 @@ def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def _bounds(metadata: Iterable[Any]) -> str:
-    """'of at least 1', 'greater than 0 and at most 1': the limits in a field's metadata."""
+    """'of at least 1', 'greater than 0 and at most 1', 'between 0 and 1': the limits in a field's metadata."""
     words = (("ge", "at least"), ("gt", "greater than"), ("le", "at most"), ("lt", "less than"))
-    limits = [f"{word} {getattr(m, key)}" for m in metadata for key, word in words if hasattr(m, key)]
+    limits = [f"{word} {getattr(m, key):_}" for m in metadata for key, word in words if hasattr(m, key)]
     if not limits:
         return ""
+    if [limit.rsplit(" ", 1)[0] for limit in limits] == ["greater than", "less than"]:
+        return f" between {limits[0].split()[-1]} and {limits[1].split()[-1]}"
     return (" of " if limits[0].startswith("at ") else " ") + " and ".join(limits)
 
 

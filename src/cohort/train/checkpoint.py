@@ -7,15 +7,17 @@ derived from the recipe.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from cohort.learn.critic import Critic
@@ -27,7 +29,7 @@ from cohort.record.files import new_directory
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.types import Group, UserError
 
-__all__ = ["Checkpoint", "latest_checkpoint", "prune", "restore_reference", "save_checkpoint"]
+__all__ = ["Checkpoint", "latest_checkpoint", "prune", "readable", "restore_reference", "save_checkpoint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,27 @@ def latest_checkpoint(directory: Path) -> Checkpoint | None:
     found = _whole(directory)
     if not found:
         return None
-    try:
+    with _damage(found[-1]):
         state = orjson.loads((found[-1] / "state.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise UserError(
-            f"the checkpoint {found[-1]} is damaged ({error}); delete it to resume from an older one"
-        ) from None
-    return Checkpoint(found[-1], state["step"], state)
+        return Checkpoint(found[-1], state["step"], state)
+
+
+def readable(checkpoint: Checkpoint | None) -> contextlib.AbstractContextManager[None]:
+    """Around everything that reads a checkpoint: a damaged one is refused with a sentence."""
+    return contextlib.nullcontext() if checkpoint is None else _damage(checkpoint.path)
+
+
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, orjson.JSONDecodeError, SafetensorError, KeyError, RuntimeError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise UserError(f"the checkpoint {path} is damaged ({what}); delete it to resume from an older one") from None
+    except UserError as error:
+        if "cannot load the model" in str(error):
+            raise UserError(f"{error}. Delete the checkpoint {path} to resume from an older one") from None
+        raise
 
 
 def prune(directory: Path, keep: int) -> None:

@@ -30,6 +30,7 @@ from cohort.train.checkpoint import (
     Checkpoint,
     latest_checkpoint,
     prune,
+    readable,
     restore_reference,
     save_checkpoint,
 )
@@ -43,12 +44,13 @@ from cohort.train.setup import (
     evaluation_sampling,
     held_out_prompts,
     prompt_limit,
+    refuse_long_prompts,
     resumed_policy,
     training_sampling,
 )
 from cohort.train.stage_run import StageRun
 from cohort.train.stream import GroupStream, StreamSettings
-from cohort.types import Batch, Group, Rollout, StepReport, UserError
+from cohort.types import Batch, Group, Prompt, Rollout, StepReport, UserError
 
 __all__ = ["run_grpo"]
 
@@ -81,10 +83,13 @@ class _Grpo:
         limit = prompt_limit(stage, policy)
         renderer = parts.task.renderer(policy.tokenizer)
         self.prompts = RenderedPrompts(parts.task.train, renderer, limit, stage.task.too_long)
-        self.held_out = held_out_prompts(stage, parts.task, policy)
+        self.held_out = self._held_out_prompts()
+        if stage.task.too_long == "error":
+            refuse_long_prompts(self.prompts, parts.task.train.size)
         self.view: StepView | None = None
-        self._sampled = 0  # groups since the step or the evaluation began, for the live line
+        self._sampled, self._doing = 0, "sampling"  # groups since this began, for the live line
         self.whole = checkpoint.step if checkpoint else 0  # the last step that is done and recorded
+        self._warned = False  # whether an empty step has been reported
         self.touched = False  # whether the weights have moved since
         ledger_seed = derive_seed(run.seed, "ledger")
         size = parts.task.train.size
@@ -137,10 +142,21 @@ class _Grpo:
             return Reference(self.policy, build_policy(self.stage, self.run.seed, self.run.start, self.run.live))
         return Reference(self.policy)
 
+    def _held_out_prompts(self) -> list[Prompt]:
+        """What evaluations ask; whatever is odd about it is said."""
+        prompts, too_long = held_out_prompts(self.stage, self.parts.task, self.policy)
+        if too_long:
+            self.run.console.warn(f"{too_long} held-out prompts are longer than the model's context leaves room for")
+        if too_long and not prompts:
+            raise UserError("all held-out prompts are too long: lower rollout.max_tokens, or set task.too_long")
+        if prompts and (both := self.parts.task.overlap()):
+            self.run.console.warn(f"{both} held-out questions are also trained on, so their accuracy proves little")
+        return prompts
+
     def _one_sampled(self) -> None:
         self._sampled += 1
         if self.view is not None:
-            self.view.doing(f"sampling {self._sampled}")
+            self.view.doing(f"{self._doing} {self._sampled}")
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Held-out accuracy of the current weights, greedy and sampled; every completion goes to disk."""
@@ -151,7 +167,7 @@ class _Grpo:
         for greedy, samples in ((True, int(settings.greedy)), (False, settings.samples)):
             if not samples:
                 continue
-            self._sampled = 0
+            self._sampled, self._doing = 0, "evaluating"
             sampling = evaluation_sampling(self.stage, greedy)
             seed = derive_seed(self.run.seed, "evaluate")
             result = evaluate(
@@ -165,7 +181,7 @@ class _Grpo:
     def step(self, step: int) -> dict[str, float]:
         """One training step."""
         began = time.perf_counter()
-        self._sampled = 0
+        self._sampled, self._doing = 0, "sampling"
         groups = self.stream.next()
         learning = time.perf_counter()
         kept, valued, extra = self._advantages(groups.kept) if groups.kept else ([], None, {})
@@ -189,6 +205,12 @@ class _Grpo:
             "memory/peak_gb": peak_memory_gb(),
             "tokens_per_s": metrics["tokens/sampled"] / max(ended - began, 1e-9),
         }
+        if not kept and not self._warned:
+            self._warned = True
+            self.run.console.warn(
+                f"step {step} has no group to train on: all of {len(groups.left_out)} were left out as without signal. "
+                "The task is too hard, too easy, or the reward says nothing"
+            )
         every = self.stage.run.show_group_every
         if every and step % every == 0 and kept:
             shown = next((g for g in kept if g.disposition == "trained"), kept[0])
@@ -278,13 +300,14 @@ def run_grpo(run: StageRun, parts: GrpoParts) -> Policy:
     _warn(run, parts)
     run.console.plan(run.title, grpo_plan(stage, parts.objective, policy, run.threads, parts.task.train.size))
     with ExitStack() as stack:
-        grpo = _Grpo(run, parts, policy, checkpoint, stack)
+        with readable(checkpoint):
+            grpo = _Grpo(run, parts, policy, checkpoint, stack)
         before = run.evaluation_at(0)
         if checkpoint is None:
             before = grpo.evaluate(0)
             log.write(0, before)
         if before:
-            run.console.accuracy_table([("before", before)])
+            run.console.accuracy_table([("before", before)], parts.verifier.name)
         done = checkpoint.step if checkpoint else 0
         with run.console.steps("grpo", stage.run.steps, done) as view, _saving_on_error(grpo, run):
             grpo.view = view

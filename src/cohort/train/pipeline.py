@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import tomllib
@@ -13,8 +14,10 @@ from typing import Any
 
 import orjson
 import torch
+from safetensors import SafetensorError
 
 from cohort.monitor.console import Console
+from cohort.monitor.libraries import quiet_libraries
 from cohort.monitor.machine import describe_machine, fastest_threads
 from cohort.policy.load import save_policy
 from cohort.policy.policy import Policy
@@ -24,6 +27,7 @@ from cohort.record.inputs import fingerprints
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
 from cohort.train.card import model_card
+from cohort.train.checkpoint import latest_checkpoint
 from cohort.train.grpo import run_grpo
 from cohort.train.setup import GrpoParts, check_grpo, open_stage_demonstrations
 from cohort.train.sft import run_sft
@@ -33,7 +37,9 @@ from cohort.types import UserError
 __all__ = ["Run", "train"]
 
 # Keys that may change between a run and its continuation: they do not touch what is computed.
-MAY_CHANGE = {"save_every", "keep_checkpoints", "show_group_every", "workers", "directory", "save_rollouts"}
+MAY_CHANGE = {
+    *("save_every", "evaluate_every", "keep_checkpoints", "show_group_every", "workers", "directory", "save_rollouts")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,7 @@ def train(
 
     Raises `UserError` for everything that a person can mend, most of it before any model loads.
     """
+    quiet_libraries()
     console = console or Console()
     checked = [_check(recipe, index) for index in range(len(recipe.stages))]
     directory = Path(recipe.stages[-1].run.directory) / recipe.name
@@ -78,10 +85,12 @@ def train(
             start: str | None = None
             for index, parts in enumerate(checked):
                 run = _stage_run(recipe, index, directory, threads, console, start, (model, tokenizer))
-                if not run.final.exists():
-                    _run_stage(run, parts, recipe)
+                if not _finished(run):
+                    with _disk_errors(directory):
+                        _run_stage(run, parts, recipe)
                 start = str(run.final)
-    _summary(recipe, directory, console)
+    last = checked[-1]
+    _summary(recipe, directory, last.verifier.name if isinstance(last, GrpoParts) else "", console)
     return Run(directory)
 
 
@@ -117,6 +126,25 @@ def _stage_run(
     )
 
 
+def _finished(run: StageRun) -> bool:
+    """Whether the stage has its final model, and no more steps were asked for since."""
+    last = latest_checkpoint(run.directory / "checkpoints")
+    return run.final.exists() and (last is None or last.step >= run.stage.run.steps)
+
+
+@contextlib.contextmanager
+def _disk_errors(directory: Path) -> Iterator[None]:
+    """A full or failing disk is something a person can mend."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, SafetensorError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise UserError(
+                f"cannot write to {directory} ({error}); free some space and continue with --resume"
+            ) from None
+        raise
+
+
 def _run_stage(run: StageRun, parts: Any, recipe: Recipe) -> None:
     policy: Policy = run_grpo(run, parts) if isinstance(parts, GrpoParts) else run_sft(run, parts)
     with new_directory(run.final) as final:
@@ -128,22 +156,38 @@ def _run_stage(run: StageRun, parts: Any, recipe: Recipe) -> None:
 def _refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
     """A run is never overwritten, and never continued with another recipe."""
     saved = directory / "recipe.toml"
-    if not saved.exists():
-        return
+    begun = any((directory / name).exists() for name in ("metrics.jsonl", "checkpoints", "final", "stages"))
+    if not begun or not saved.exists():
+        return  # a start that failed before its first step leaves nothing worth keeping
     if not resume:
         raise UserError(
             f"{directory} already holds a run. Continue it with --resume, start another with name=OTHER, "
             "or delete the directory."
         )
-    before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text(), to_toml(recipe)))
+    try:
+        before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text(), to_toml(recipe)))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with name=OTHER") from None
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    changed = [key for key in changed if key.rsplit(".", 1)[-1] not in MAY_CHANGE or ".run." not in f".{key}"]
+    changed = [key for key in changed if not _may_change(key, before.get(key), now.get(key), recipe)]
     if changed:
         listed = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
         raise UserError(
             f"{directory} was begun with another recipe, so it cannot be continued with this one: {listed}. "
             "Restore the recipe, or start another run with name=OTHER."
         )
+
+
+def _may_change(key: str, before: Any, now: Any, recipe: Recipe) -> bool:
+    """Whether a run may go on with another value of this key: what was done so far would have been the same."""
+    table, _, name = key.rpartition(".")
+    last = recipe.stages[-1]
+    if table == "run" or table.endswith(".run"):
+        of_last = table == "run" or table == f"stage.{len(recipe.stages) - 1}.run"
+        if name == "steps":  # more steps, where the learning rate does not depend on how many there are
+            return of_last and last.optimizer.schedule == "constant" and isinstance(before, int) and now > before
+        return name in MAY_CHANGE
+    return name == "timeout_s"
 
 
 def _flat(tables: Any, prefix: str = "") -> dict[str, Any]:
@@ -193,7 +237,7 @@ def _settle(directory: Path, recipe: Recipe, console: Console) -> int:
     """
     file = directory / "environment.json"
     now = describe_machine()
-    if file.exists():
+    if file.exists() and (directory / "metrics.jsonl").exists() | (directory / "stages").exists():
         before = orjson.loads(file.read_bytes())
         _refuse_changed_inputs(before.get("inputs", {}), recipe)
         changed = [k for k, v in now["packages"].items() if before["packages"].get(k) != v]
@@ -229,7 +273,7 @@ def _refuse_changed_inputs(before: dict[str, str], recipe: Recipe) -> None:
             )
 
 
-def _summary(recipe: Recipe, directory: Path, console: Console) -> None:
+def _summary(recipe: Recipe, directory: Path, verifier: str, console: Console) -> None:
     """Before and after, and where everything is."""
     metrics = directory / "metrics.jsonl"
     lines = read_metrics(metrics) if metrics.exists() else []
@@ -237,7 +281,8 @@ def _summary(recipe: Recipe, directory: Path, console: Console) -> None:
     if evaluated:
         last = recipe.stages[-1].run.steps
         labels = {0: "before", last: "after"}
-        console.accuracy_table([(labels.get(line["step"], f"step {line['step']}"), line) for line in evaluated])
+        rows = [(labels.get(line["step"], f"step {line['step']}"), line) for line in evaluated]
+        console.accuracy_table(rows, verifier)
     console.saved("model", directory / "final")
     console.saved("metrics", metrics)
     if (directory / "log").exists():

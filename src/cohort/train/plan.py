@@ -12,12 +12,15 @@ __all__ = ["batch_arithmetic", "grpo_plan", "memory_gb", "sft_plan"]
 
 def grpo_plan(stage: Stage, objective: Objective, policy: Policy, threads: int, prompts: int | None) -> dict[str, str]:
     """The lines of the console's plan."""
+    e = stage.evaluate
+    measured = " and ".join(["greedy"] * e.greedy + [f"{e.samples} sampled"] * bool(e.samples))
     return {
         "objective": one_line(objective),
         "policy": _policy_line(policy, threads),
         "task": f"{stage.task.source}, {'unlimited' if prompts is None else f'{prompts:,}'} training prompts",
         "rewards": " + ".join(f"{reward.weight:g} x {reward.name}" for reward in stage.reward),
         "batch": batch_arithmetic(stage),
+        "evaluation": f"up to {e.problems} held-out problems, {measured}" if e.problems and measured else "none",
         "memory": f"about {memory_gb(stage, objective, policy):.1f} GB at the peak",
     }
 
@@ -50,11 +53,13 @@ def memory_gb(stage: Stage, objective: Objective, policy: Policy) -> float:
     reference = weights if objective.needs_reference and stage.policy.lora is None else 0
     c, r = policy.config, stage.rollout
     head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    kv_token = 2 * c.num_hidden_layers * c.num_key_value_heads * head * 4
+    kv_heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+    kv_token = 2 * c.num_hidden_layers * kv_heads * head * 4
     longest = 1 << (r.max_tokens - 1).bit_length()
     cache = kv_token * longest * min(r.max_rows, r.prompts_per_step * r.group_size)
     tokens = stage.optimizer.tokens_per_micro_batch
-    activations = tokens * c.num_hidden_layers * (12 * c.hidden_size + 4 * c.intermediate_size) * 4
+    inner = getattr(c, "intermediate_size", None) or 4 * c.hidden_size
+    activations = tokens * c.num_hidden_layers * (12 * c.hidden_size + 4 * inner) * 4
     logits = 3 * min(tokens * policy.vocabulary * 4, 1 << 26)
     interpreter = 0.6e9  # Python, torch and transformers themselves
     return (weights + 3 * trained + reference + max(cache, activations + logits) + interpreter) / 1e9

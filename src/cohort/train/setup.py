@@ -31,11 +31,13 @@ __all__ = [
     "open_stage_demonstrations",
     "open_stage_task",
     "prompt_limit",
+    "refuse_long_prompts",
     "resumed_policy",
     "training_sampling",
 ]
 
 TEXTS_FOR_TOKENIZER = 4000
+LENGTHS_CHECKED = 20_000  # prompts whose length is looked at before the first step
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,24 +197,35 @@ class RenderedPrompts:
         return fit(self._renderer.render(self._prompts[index]), self._limit, self._too_long)
 
 
-def held_out_prompts(stage: Stage, task: Task, policy: Policy) -> list[Prompt]:
-    """What evaluations ask: the first `evaluate.problems` held-out prompts, no question twice.
+def refuse_long_prompts(prompts: RenderedPrompts, size: int | None) -> None:
+    """Look at the prompts' lengths before the first step, rather than meet a long one hours later. With
+    `too_long = "error"`, reading a prompt that is too long raises.
+    """
+    for index in range(min(size or 0, LENGTHS_CHECKED)):
+        prompts[index]
 
-    A prompt that is too long is cut or left out, whatever training does with it.
+
+def held_out_prompts(stage: Stage, task: Task, policy: Policy) -> tuple[list[Prompt], int]:
+    """What evaluations ask: the first `evaluate.problems` held-out prompts, no question twice; and how many were left
+    out as too long (whatever training does with such ones, unless it cuts them).
     """
     source, wanted = task.held_out, stage.evaluate.problems
     if source is None or not wanted:
-        return []
+        return [], 0
     rule = "drop" if stage.task.too_long == "error" else stage.task.too_long
     limit = prompt_limit(stage, policy, evaluating=True)
     prompts = RenderedPrompts(source, task.renderer(policy.tokenizer), limit, rule)
     found: dict[str, Prompt] = {}
+    too_long = 0
     for index in range(source.size if source.size is not None else 20 * wanted):
-        if (prompt := prompts[index]) is not None:
+        prompt = prompts[index]
+        if prompt is None:
+            too_long += 1
+        else:
             found.setdefault(prompt.id, prompt)
         if len(found) == wanted:
             break
-    return list(found.values())
+    return list(found.values()), too_long
 
 
 def training_sampling(stage: Stage) -> Sampling:

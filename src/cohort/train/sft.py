@@ -19,7 +19,7 @@ from cohort.policy.policy import Policy
 from cohort.record.metrics import MetricsLog
 from cohort.seeds import derive_seed
 from cohort.tasks import Demonstrations, Ledger, Renderer
-from cohort.train.checkpoint import latest_checkpoint, prune, save_checkpoint
+from cohort.train.checkpoint import latest_checkpoint, prune, readable, save_checkpoint
 from cohort.train.plan import sft_plan
 from cohort.train.setup import build_policy, resumed_policy
 from cohort.train.stage_run import StageRun
@@ -39,7 +39,8 @@ def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
     if checkpoint is None:
         policy = build_policy(stage, run.seed, run.start, run.live)
     else:
-        policy = resumed_policy(stage, checkpoint.path)
+        with readable(checkpoint):
+            policy = resumed_policy(stage, checkpoint.path)
     done = checkpoint.step if checkpoint else 0
     log = MetricsLog(run.directory / "metrics.jsonl")
     log.keep_until(done)
@@ -48,7 +49,8 @@ def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
     seed = derive_seed(run.seed, "ledger")
     ledger = Ledger(examples.size, seed)
     if checkpoint is not None:
-        load_optimizer(learner.optimizer, checkpoint.path)
+        with readable(checkpoint):
+            load_optimizer(learner.optimizer, checkpoint.path)
         ledger = Ledger.restore(checkpoint.state["ledger"], examples.size, seed)
     renderer = Renderer(policy.tokenizer, stage.task.template, stage.task.system)
     run.console.plan(run.title, sft_plan(stage, policy, run.threads, examples.size))
