@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cohort.recipe import Recipe
+from cohort.algorithms.presets import PRESETS
+from cohort.recipe import Recipe, check
 from cohort.types import UserError
 
 
@@ -40,6 +41,12 @@ def test_refused_together(complaint, base, table, line, says):
         {"rollout": "group_size = 1", "objective": "preset = 'ppo'"},
         {"rollout": "group_size = 1", "objective": "preset = 'reinforce_pp'"},
         {"rollout": "group_size = 1", "objective": "baseline = 'batch_mean'\nscale = 'batch_std'"},
+        {
+            "rollout": "group_size = 1",
+            "objective": "preset = 'dapo'\nbaseline = 'batch_mean'\nscale = 'batch_std'\nzero_std = 'zero'",
+        },
+        {"objective": "preset = 'dapo'"},
+        {"objective": "preset = 'r1'"},  # its clip_low is 10, by publication
         {"task": "held_out = 0.1"},
         {"run": "steps = 0"},
     ],
@@ -56,10 +63,28 @@ def test_allowed_together(load, base, lines):
         ("preset = 'rloo'", "preset 'rloo' compares"),
         ("preset = 'reinforce_pp_baseline'", "preset 'reinforce_pp_baseline' compares"),
         ("preset = 'reinforce'\nscale = 'group_std'", "objective.scale = 'group_std' needs several"),
+        ("preset = 'dapo'", 'objective.baseline = "batch_mean" and objective.zero_std = "zero"'),
+        ("preset = 'scale_rl'\nbaseline = 'batch_mean'", "preset 'scale_rl' leaves out every group"),
+        ("preset = 'cispo'\nbaseline = 'batch_mean'\nscale = 'none'", "preset 'cispo' leaves out every group"),
+        ("preset = 'reinforce'\nzero_std = 'drop'", "objective.zero_std = 'drop' leaves out every group"),
+        ("preset = 'reinforce'\nzero_std = 'resample'", 'use a larger group, or objective.zero_std = "zero"'),
     ],
 )
 def test_a_group_of_one_needs_a_baseline_from_elsewhere(complaint, base, objective, says):
     assert says in complaint(base(rollout="group_size = 1", objective=objective))
+
+
+def test_the_presets_that_leave_groups_out_are_known():
+    assert {
+        name: preset.fields["zero_std"] for name, preset in PRESETS.items() if preset.fields.get("zero_std")
+    } == check._LEAVES_OUT
+
+
+def test_more_threads_than_the_machine_can_use(complaint, load, base, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    said = complaint(base(run="threads = 9"))
+    assert said == 'run.threads is 9, but this machine has 2 cores: use at most 8, or "auto"'
+    assert load(base(run="threads = 8")).stages[0].run.threads == 8
 
 
 @pytest.mark.parametrize(

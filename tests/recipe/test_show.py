@@ -65,7 +65,7 @@ def values(annotation: Any, metadata: tuple[Any, ...]) -> st.SearchStrategy[Any]
         key: getattr(m, key) for m in metadata for key in ("ge", "gt", "le", "lt", "min_length") if hasattr(m, key)
     }
     if annotation is int:
-        return st.integers(limit.get("ge", -9), 10**6)
+        return st.integers(limit.get("ge", -9), min(10**6, limit.get("le", 10**6)))
     if annotation is float:
         low, high = limit.get("ge", limit.get("gt", -1e9)), limit.get("le", limit.get("lt", 1e9))
         return st.floats(low, high, exclude_min="gt" in limit, exclude_max="lt" in limit)
@@ -117,6 +117,8 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
         policy["scratch"].update(heads=4, kv_heads=2, head_dim=8)
     elif first and policy.get("model") is None:
         policy["model"] = "m"
+    if stage.get("run"):
+        stage["run"].pop("threads", None)  # how many are allowed depends on the machine
     task.pop("held_out_split", None)
     task["levels"] = task.get("levels") or None
     rollout["stop"] = [text for text in rollout.get("stop", []) if text]

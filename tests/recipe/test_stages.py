@@ -167,6 +167,15 @@ def test_a_later_layer_that_replaces_a_value_leaves_nothing_of_the_earlier(load)
         ("seed.x=3", "seed is one value and no table: 'seed.x'"),
         ("rl.run.step=3", "unknown key 'rl.run.step'; did you mean 'rl.run.steps'?"),
         ("run.steps=many", "run.steps must be a whole number of at least 0, not 'many'"),
+        ("task.held_out=1.5", "task.held_out must be a number between 0 and 1 or text that is not empty, not 1.5"),
+        ("task.held_out=0", "task.held_out must be a number between 0 and 1 or text that is not empty, not 0"),
+        ("task.held_out=true", "task.held_out must be a number between 0 and 1 or text that is not empty, not true"),
+        ("rl.task.held_out=-1", "rl.task.held_out must be a number between 0 and 1 or text that is not empty, not -1"),
+        (
+            "qqqq=1",
+            "unknown key 'qqqq'; a recipe has critic, evaluate, kind, name, objective, optimizer, policy, reference,"
+            " reward, rollout, run, seed, stage, supervised, task, cold, rl",
+        ),
         ("run.steps=", "run.steps must be a whole number of at least 0, not ''"),
         ("run.steps.x=1", "run.steps must be a whole number of at least 0, not { x = 1 }"),
         (
@@ -179,6 +188,12 @@ def test_a_later_layer_that_replaces_a_value_leaves_nothing_of_the_earlier(load)
 )
 def test_overrides_that_are_wrong(complaint, override, says):
     assert complaint(TWO, override) == f"{says} (command line)"
+
+
+@pytest.mark.parametrize("text", ["0.25.jsonl", "test.jsonl", "'0.5'"])
+def test_an_override_that_is_no_number_is_text(load, text):
+    assert load(TWO, f"task.held_out={text}").stages[0].task.held_out == text.strip("'")
+    assert load(TWO, "task.source=7").stages[0].task.source == "7"
 
 
 def test_hostile_overrides_are_only_wrong(complaint):

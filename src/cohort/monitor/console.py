@@ -28,8 +28,8 @@ GRPO_COLUMNS = (
     ("groups/signal", "signal", "{:4.0%}"),
     ("completions/mean_tokens", "length", "{:6.1f}"),
     ("completions/truncated", "cut off", "{:5.1%}"),
-    ("policy/entropy", "entropy", "{:5.3f}"),
     ("tokens_per_s", "tokens/s", "{:7,.0f}"),
+    ("policy/entropy", "entropy", "{:5.3f}"),
 )
 SFT_COLUMNS = (
     ("loss", "loss", "{:6.4f}"),
@@ -68,8 +68,11 @@ class StepView:
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One step is done."""
-        shown = [(head, form.format(metrics[key])) for key, head, form in self._columns if key in metrics]
-        numbers = "  ".join(f"{head} {number}" for head, number in shown)
+        numbers = "  ".join(
+            f"{head} {form.format(metrics[key]).replace('nan', '  -')}"
+            for key, head, form in self._columns
+            if key in metrics
+        )
         if self._live is not None:
             self._progress.update(self._task, completed=step, doing="")
             self._numbers.plain = numbers

@@ -124,7 +124,7 @@ class Task(Table):
         description="How a question becomes a prompt: the model's chat template, R1-Zero's text, or as it is.",
     )
     system: str | None = Field(default=None, description="System message put before every question.")
-    levels: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], Field(strict=False)] | None = Field(
+    levels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] | None = Field(
         default=None, description="Difficulty levels of word_problems to use; all when not given."
     )
     max_prompt_tokens: int | None = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import re
 import types
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -29,6 +30,8 @@ def shown(value: Any) -> str:
         return "nothing"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python refuses to write it out
+        return "a number with thousands of digits"
     if isinstance(value, datetime.date | datetime.time):
         return f"the date {value.isoformat()}"
     if isinstance(value, BaseModel):
@@ -115,6 +118,8 @@ def wrong_value(path: str, field: FieldInfo, value: Any) -> str:
     close = nearest(value, choices) if isinstance(value, str) else None
     hint = f"; did you mean {close!r}?" if close else ""
     must = requirement(field)
+    if not (isinstance(value, int | float) and value > 1000):  # large bounds are for slips of the hand only
+        must = re.sub(r" and at most [\d_]{4,}", "", must)
     must = f"one of {must}" if len(choices) > 2 and must.startswith("'") else must
     return f"{path} must be {must}, not {shown(value)}{hint}"
 

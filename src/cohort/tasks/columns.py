@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from cohort.tasks.files import kind
 from cohort.tasks.nearest import nearest
 from cohort.tasks.sources import Rows
 from cohort.types import Message, Prompt, UserError
 
-__all__ = ["AnswerFormat", "ColumnMap", "conversation", "gsm8k_answer", "missing_column"]
+__all__ = ["AnswerFormat", "ColumnMap", "check_text", "conversation", "gsm8k_answer", "missing_column"]
 
 AnswerFormat = Literal["plain", "gsm8k"]
 
@@ -48,11 +50,16 @@ class ColumnMap:
 
     def read(self, row: Mapping[str, Any], place: str) -> Prompt:
         """The prompt in a row, or a UserError that names the place."""
+        check_text(row, place)
         text, chat = self.read_question(row, place)
         tags = {name: value for name, value in row.items() if name not in (self.question, self.answer)}
         answer = row.get(self.answer)
         if answer is None and self.needs_answer:
+            if self.answer in row:
+                raise empty_column(place, self.answer)
             raise missing_column(place, "answer", self.answer, row)
+        if isinstance(answer, float) and not math.isfinite(answer):
+            raise UserError(f"{place}: the answer in {self.answer!r} is {answer}. Write a number, or remove the row.")
         if self.answer_format == "gsm8k":
             working, answer = gsm8k_answer(answer, place)
             tags.setdefault("reasoning", working)
@@ -65,11 +72,11 @@ class ColumnMap:
         value = row.get(self.question)
         if value is None:
             if self.question in row:
-                raise empty_prompt(place, self.question)
+                raise empty_column(place, self.question)
             raise missing_column(place, "prompt", self.question, row)
         if isinstance(value, str) and self.messages is None:
             if not value.strip():
-                raise empty_prompt(place, self.question)
+                raise empty_column(place, self.question)
             return value, None
         chat = conversation(value, place, self.question)
         if chat[-1]["role"] == "assistant":
@@ -78,7 +85,7 @@ class ColumnMap:
                 "answer. Remove that turn, or use the row for supervised training."
             )
         if not str(chat[-1]["content"]).strip():
-            raise empty_prompt(place, self.question)
+            raise empty_column(place, self.question)
         return None, chat
 
 
@@ -86,10 +93,11 @@ def conversation(value: Any, place: str, column: str) -> tuple[Message, ...]:
     """A list of {"role", "content"} as messages, without the None that Arrow puts where a row lacks a field."""
     if not isinstance(value, (list, tuple)):
         raise UserError(
-            f'{place}: {column!r} holds a {type(value).__name__}; it must be text or a list of {{"role", "content"}}.'
+            f'{place}: {column!r} holds {kind(value)}; it must be text or a list of {{"role", "content"}}. Put it in '
+            "quotes, or name another column."
         )
     if not value:
-        raise empty_prompt(place, column)
+        raise empty_column(place, column)
     for message in value:
         if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
             raise UserError(f'{place}: every message in {column!r} needs "role" and "content"; one is {message!r}.')
@@ -107,8 +115,32 @@ def gsm8k_answer(value: Any, place: str) -> tuple[str, str]:
     return working.strip(), answer
 
 
-def empty_prompt(place: str, column: str) -> UserError:
-    """The error for a prompt with nothing in it."""
+def check_text(row: Mapping[str, Any], place: str) -> None:
+    """Refuse half characters ("\\ud800" in JSON): no tokenizer and no file takes them."""
+    for column, value in row.items():
+        if not encodes(value):
+            raise UserError(
+                f"{place}: {column!r} is not valid text: it holds half of a character (a lone surrogate). Mend or "
+                "remove the row."
+            )
+
+
+def encodes(value: Any) -> bool:
+    """Whether all text in a value can be written as UTF-8."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+    elif isinstance(value, Mapping):
+        return all(encodes(item) for item in value.values())
+    elif isinstance(value, (list, tuple)):
+        return all(encodes(item) for item in value)
+    return True
+
+
+def empty_column(place: str, column: str) -> UserError:
+    """The error for a prompt or an answer with nothing in it."""
     return UserError(f"{place} has an empty {column!r}. Fill it in or remove the row.")
 
 

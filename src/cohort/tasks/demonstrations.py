@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cohort.tasks.columns import ColumnMap, conversation, missing_column
+from cohort.tasks.columns import ColumnMap, check_text, conversation, missing_column
 from cohort.tasks.sources import Rows, open_rows
 from cohort.tasks.supervised import SupervisedExample
 from cohort.tasks.word_problems import demonstrations as word_demonstrations
@@ -126,6 +126,7 @@ class ChatExamples(RowExamples):
 
     def read(self, row: Mapping[str, Any], place: str) -> SupervisedExample:
         """The example in a row."""
+        check_text(row, place)
         chat = conversation(row.get(self.messages) or [], place, self.messages)
         if len(chat) < 2:
             raise UserError(f"{place}: the conversation in {self.messages!r} has one message; it needs a question too.")

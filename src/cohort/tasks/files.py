@@ -10,7 +10,7 @@ from typing import Any
 
 from cohort.types import UserError
 
-__all__ = ["JsonLines", "ListRows", "ParquetRows", "read_csv", "read_json", "read_jsonl", "read_parquet"]
+__all__ = ["JsonLines", "ListRows", "ParquetRows", "kind", "read_csv", "read_json", "read_jsonl", "read_parquet"]
 
 
 class ListRows:
@@ -53,11 +53,13 @@ class JsonLines:
     def parse(self, line: bytes, number: int) -> dict[str, Any]:
         """One line as a row, or a UserError that points at it."""
         try:
-            row = json.loads(line)
-        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ValueErrors
-            raise UserError(f"{self.path}:{number} is not JSON ({error}). Mend or remove that line.") from error
+            row = json.loads(line.decode())
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.path}:{number} is not UTF-8 text. Save the file as UTF-8 JSON Lines.") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{self.path}:{number} {why_no_json(error)}. Mend or remove that line.") from error
         if not isinstance(row, dict):
-            raise UserError(f"{self.path}:{number} holds a {type(row).__name__}; every line must be a JSON object.")
+            raise UserError(f"{self.path}:{number} holds {kind(row)}; every line must be a JSON object.")
         return row
 
     def __len__(self) -> int:
@@ -99,6 +101,23 @@ class ParquetRows:
         return f"{self.path}, row {index + 1}"
 
 
+def why_no_json(error: Exception) -> str:
+    """What is wrong with a JSON text."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"is not JSON ({error})"
+    if isinstance(error, RecursionError):
+        return "has lists or objects nested too deeply"
+    return "has a number of thousands of digits, which must be written as text"  # Python's limit on long integers
+
+
+def kind(value: Any) -> str:
+    """A JSON value in words, for a message."""
+    if value is None:
+        return "nothing"
+    words = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return words.get(type(value), f"a value of type {type(value).__name__}")
+
+
 def read_jsonl(path: Path) -> JsonLines:
     """A JSON Lines file."""
     return JsonLines(path)
@@ -112,7 +131,9 @@ def read_json(path: Path) -> ListRows:
         hint = " It looks like JSON Lines: name it .jsonl." if "Extra data" in error.msg else ""
         raise UserError(f"{path}:{error.lineno} is not JSON ({error.msg}).{hint}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
+        raise UserError(f"{path} is not UTF-8 text. Save it as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} {why_no_json(error)}. Mend it.") from error
     if isinstance(found, dict):
         lists = [value for value in found.values() if isinstance(value, list)]
         found = lists[0] if len(lists) == 1 else None

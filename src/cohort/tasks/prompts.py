@@ -89,7 +89,9 @@ class Part:
 def question_share(prompt: Prompt) -> float:
     """A number in [0, 1) that depends on the question alone, whatever its case and spacing; it decides the split."""
     question = prompt.text if prompt.text is not None else content_id(prompt.messages)
-    digest = hashlib.blake2b(" ".join(question.lower().split()).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(
+        " ".join(question.lower().split()).encode("utf-8", "surrogatepass"), digest_size=8
+    ).digest()
     return int.from_bytes(digest, "little") / 2**64
 
 

@@ -110,7 +110,8 @@ def fit(prompt: Prompt, max_prompt_tokens: int, policy: LongPromptPolicy = "erro
         raise UserError(f'the policy for long prompts is "error", "drop" or "truncate_left", not {policy!r}.')
     raise UserError(
         f"the prompt {prompt.id} ({prompt.question[:40]!r}...) has {len(prompt.tokens)} tokens and the limit is "
-        f'{max_prompt_tokens}. Raise the limit, or choose "drop" or "truncate_left" for long prompts.'
+        f"{max_prompt_tokens}. Raise task.max_prompt_tokens (or lower rollout.max_tokens, if the context is full), or "
+        'say task.too_long = "drop" or "truncate_left".'
     )
 
 

@@ -9,8 +9,10 @@ JSON Lines are indexed by byte offset and Parquet and datasets stay memory-mappe
 from __future__ import annotations
 
 import os
+import re
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +20,9 @@ from cohort.tasks.files import ListRows, read_csv, read_json, read_jsonl, read_p
 from cohort.tasks.nearest import nearest
 from cohort.types import UserError
 
-__all__ = ["ManyRows", "Rows", "open_rows"]
+__all__ = ["WORD_PROBLEMS", "ManyRows", "Rows", "open_rows"]
+
+WORD_PROBLEMS = "word_problems"  # the source that is built in
 
 
 class Rows(Protocol):
@@ -39,6 +43,8 @@ READERS: Mapping[str, Callable[[Path], Rows]] = {
     ".csv": read_csv,
     ".parquet": read_parquet,
 }
+EXTENSIONS = (*READERS, ".txt", ".tsv", ".xlsx", ".gz", ".zip", ".zst", ".arrow", ".pkl", ".py", ".toml", ".yaml")
+HUB_PATIENCE_S = 10.0
 
 
 def open_rows(source: Any, split: str = "train", config: str | None = None, revision: str | None = None) -> Rows:
@@ -61,8 +67,8 @@ def find_rows(source: Any, split: str, config: str | None, revision: str | None)
         return open_directory(path, split)
     if path.is_file():
         return open_file(path)
-    if looks_like_hub_id(str(source), path):
-        return open_hub(str(source), split, config, revision)
+    if isinstance(source, str) and looks_like_hub_id(source):
+        return open_hub(source, split, config, revision)
     raise missing_file(path)
 
 
@@ -98,31 +104,55 @@ def belongs(file: Path, split: str) -> bool:
     return file.stem == split or file.stem.startswith((f"{split}-", f"{split}_"))
 
 
-def looks_like_hub_id(source: str, path: Path) -> bool:
-    """`owner/name` or `name` without an extension that Cohort reads and without a directory of that name here."""
-    parts = source.split("/")
-    if path.suffix.lower() in READERS or source.startswith((".", "/", "~")) or "\\" in source:
+def looks_like_hub_id(source: str) -> bool:
+    """`owner/name`, where no directory `owner` is here and `name` does not end as a file does."""
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) or nearest(Path(source).suffix, EXTENSIONS):
         return False
-    return 1 <= len(parts) <= 2 and all(parts) and not (len(parts) == 2 and Path(parts[0]).is_dir())
+    return not Path(source).parent.is_dir()
 
 
 def open_hub(name: str, split: str, config: str | None, revision: str | None) -> Rows:
     """A dataset of the hub (or of the local cache), memory-mapped by the library."""
     import datasets
+    import huggingface_hub as hub
 
     try:
-        found = datasets.load_dataset(name, config, split=split, revision=revision)
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # a name that is not there, no network, a wrong split or config
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"{name!r} is neither a file here nor a dataset that could be loaded from the hub ({reason}). "
-            "Check the name, the split, the config and the network, or give a path."
-        ) from error
-    return DatasetRows(found, name)
+        hub.HfApi().dataset_info(name, revision=revision, timeout=HUB_PATIENCE_S)
+        offline = False
+    except hub.errors.RepositoryNotFoundError as error:
+        raise hub_error(name, "the hub has no public dataset of that name") from error
+    except hub.errors.RevisionNotFoundError as error:
+        raise hub_error(name, f"it has no revision {revision!r}") from error
+    except Exception:  # no network: the library would retry for half a minute before it looks into the cache
+        offline = True
+    try:
+        with hub_offline() if offline else nullcontext():
+            return DatasetRows(datasets.load_dataset(name, config, split=split, revision=revision), name)
+    except (OSError, ValueError, RuntimeError) as error:  # not in the cache, a wrong split or config
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise hub_error(name, "the hub cannot be reached, and it is not in the cache" if offline else reason) from error
+
+
+@contextmanager
+def hub_offline() -> Iterator[None]:
+    """Make the libraries look into their cache only."""
+    import datasets
+    import huggingface_hub as hub
+
+    before = datasets.config.HF_HUB_OFFLINE, hub.constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, hub.constants.HF_HUB_OFFLINE = before
+
+
+def hub_error(name: str, reason: str) -> UserError:
+    """The error for a dataset that does not come."""
+    return UserError(
+        f"{name!r} is neither a file here nor a dataset that could be loaded from the hub ({reason}). "
+        "Check the name, the split, the config and the network, or give a path."
+    )
 
 
 def rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
@@ -141,13 +171,19 @@ def rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
 
 
 def missing_file(path: Path) -> UserError:
-    """The error for a file that is not there, with the nearest name that is."""
-    if not path.parent.is_dir():
-        return UserError(f"{path} does not exist: there is no directory {path.parent}. Check the path.")
-    here = sorted(item.name for item in path.parent.iterdir() if item.is_dir() or item.suffix.lower() in READERS)
-    close = nearest(path.name, here)
-    hint = f"Did you mean {path.parent / close}?" if close else f"Check the path (the directory is {path.parent})."
-    return UserError(f"{path} does not exist. {hint}")
+    """The error for a source that is not there, with the nearest that is."""
+    where = path.parent.absolute()
+    bare = not path.suffix and len(path.parts) == 1  # as a built-in or a dataset without its owner
+    looked = f"{path} does not exist" if path.is_absolute() else f"{path} does not exist in {where}"
+    if not where.is_dir():
+        return UserError(f"{path} does not exist: there is no directory {where}. Check the path.")
+    here = [item.name for item in where.iterdir() if item.is_dir() or item.suffix.lower() in READERS]
+    close = nearest(path.name, [*sorted(here), *([WORD_PROBLEMS] if bare else [])])
+    if close:
+        return UserError(f"{looked}. Did you mean {close if close == WORD_PROBLEMS else path.parent / close}?")
+    if bare:
+        return UserError(f"{looked}. Give {WORD_PROBLEMS}, a file, a directory, or a hub dataset as owner/name.")
+    return UserError(f"{looked}. Check the path (the directory is {where}).")
 
 
 def describe(source: Any) -> str:

@@ -14,16 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from cohort.tasks.columns import AnswerFormat, ColumnMap
+from cohort.tasks.columns import AnswerFormat, ColumnMap, check_text
 from cohort.tasks.prompts import Part, PromptList, Prompts, RowPrompts, question_share
 from cohort.tasks.render import TEMPLATES, Renderer, Template
-from cohort.tasks.sources import open_rows
+from cohort.tasks.sources import WORD_PROBLEMS, open_rows
 from cohort.tasks.word_problems import WordProblems
 from cohort.types import Prompt, UserError
 
 __all__ = ["Task", "open_task"]
 
-WORD_PROBLEMS = "word_problems"
 CHECKED = 20_000  # rows read when a task is opened, so that a bad one is found before a model loads
 WORD_COLUMNS = ("prompt", "answer", "level", "steps", "reasoning", "split")
 
@@ -37,6 +36,7 @@ class Task:
     columns: tuple[str, ...]
     template: Template = "chat"
     system: str | None = None
+    split_by_hash: bool = False  # one question is then never on both sides
 
     def renderer(self, tokenizer: Any) -> Renderer:
         """The renderer of this task's template for a tokenizer."""
@@ -44,7 +44,7 @@ class Task:
 
     def overlap(self, at_most: int = 100_000) -> int:
         """How many held-out questions are also trained on (looking at no more than `at_most` of each)."""
-        if self.held_out is None or self.train.size is None or self.held_out.size is None:
+        if self.held_out is None or self.train.size is None or self.held_out.size is None or self.split_by_hash:
             return 0
         trained = {question_share(prompt) for prompt in first(self.train, at_most)}
         return sum(question_share(prompt) in trained for prompt in first(self.held_out, at_most))
@@ -107,7 +107,7 @@ def open_task(
     if limit is not None:
         count = limit if train.size is None else min(limit, train.size)
         train = Part(train, np.arange(count, dtype=np.int64))
-    return Task(train, kept_out, names, template, system)
+    return Task(train, kept_out, names, template, system, is_share(held_out))
 
 
 def open_prompts(
@@ -115,6 +115,8 @@ def open_prompts(
 ) -> tuple[Prompts, tuple[str, ...]]:
     """The prompts of one source, checked, and its column names."""
     if isinstance(source, Sequence) and not isinstance(source, str) and len(source) and isinstance(source[0], Prompt):
+        for number, prompt in enumerate(source[:CHECKED], start=1):
+            check_text({"text": prompt.text, "messages": prompt.messages}, f"prompt {number}")
         tags = dict.fromkeys(tag for prompt in source for tag in prompt.tags)
         return PromptList(source), ("prompt", "answer", *tags)
     rows = open_rows(source, split, config, revision)

@@ -12,9 +12,8 @@ from cohort.engine.engine import Engine
 from cohort.evaluate import Accuracy, evaluate
 from cohort.learn.critic import Critic
 from cohort.learn.learner import Learner
-from cohort.learn.optimizer import AdamW, load_optimizer
+from cohort.learn.optimizer import load_optimizer
 from cohort.learn.reference import Reference
-from cohort.learn.schedule import learning_rate
 from cohort.monitor.console import StepView
 from cohort.monitor.machine import peak_memory_gb
 from cohort.monitor.metrics import group_metrics, merge_reports
@@ -43,7 +42,9 @@ from cohort.train.setup import (
     bypasses,
     evaluation_sampling,
     held_out_prompts,
+    optimizer_settings,
     prompt_limit,
+    rate_at,
     refuse_long_prompts,
     resumed_policy,
     training_sampling,
@@ -67,9 +68,7 @@ class _Grpo:
         self.learner = Learner(
             policy,
             parts.objective,
-            AdamW(
-                stage.optimizer.betas, stage.optimizer.eps, stage.optimizer.weight_decay, stage.optimizer.gradient_clip
-            ),
+            optimizer_settings(stage),
             temperature=stage.rollout.temperature,
             tokens_per_micro_batch=stage.optimizer.tokens_per_micro_batch,
             reference=self._reference(resumed=checkpoint is not None),
@@ -234,7 +233,7 @@ class _Grpo:
 
     def _update(self, groups: list[Group], valued: Valued | None, step: int) -> list[StepReport]:
         o = self.stage.optimizer
-        rate = learning_rate(step - 1, self.stage.run.steps, o.learning_rate, o.warmup_steps, o.schedule)
+        rate = rate_at(self.stage, step)
         parts = split(groups, o.updates_per_batch)
         several = len(parts) * o.epochs > 1
         if self.view is not None:
@@ -319,7 +318,7 @@ def run_grpo(run: StageRun, parts: GrpoParts) -> Policy:
                 log.write(step, metrics)
                 grpo.whole, grpo.touched = step, False
                 view.step(step, metrics)
-                if last or (stage.run.save_every and step % stage.run.save_every == 0):
+                if run.saves_at(step):
                     grpo.save(step)
     return policy
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from cohort.algorithms import objectives
 from cohort.algorithms.objectives import Objective
+from cohort.learn.optimizer import AdamW
+from cohort.learn.schedule import learning_rate
 from cohort.policy.load import add_lora, load_policy
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
@@ -30,7 +32,9 @@ __all__ = [
     "held_out_prompts",
     "open_stage_demonstrations",
     "open_stage_task",
+    "optimizer_settings",
     "prompt_limit",
+    "rate_at",
     "refuse_long_prompts",
     "resumed_policy",
     "training_sampling",
@@ -169,6 +173,18 @@ def resumed_policy(stage: Stage, path: Path) -> Policy:
     return load_policy(
         str(path), dtype=p.dtype, compute=p.compute, device=p.device, trust_remote_code=p.trust_remote_code
     )
+
+
+def optimizer_settings(stage: Stage) -> AdamW:
+    """The optimizer that the recipe asks for."""
+    o = stage.optimizer
+    return AdamW(o.betas, o.eps, o.weight_decay, o.gradient_clip)
+
+
+def rate_at(stage: Stage, step: int) -> float:
+    """The learning rate of a step, counted from 1."""
+    o = stage.optimizer
+    return learning_rate(step - 1, stage.run.steps, o.learning_rate, o.warmup_steps, o.schedule)
 
 
 def prompt_limit(stage: Stage, policy: Policy, evaluating: bool = False) -> int:

@@ -12,8 +12,7 @@ import torch
 
 from cohort.algorithms import objectives
 from cohort.learn.learner import Learner
-from cohort.learn.optimizer import AdamW, load_optimizer
-from cohort.learn.schedule import learning_rate
+from cohort.learn.optimizer import load_optimizer
 from cohort.monitor.machine import peak_memory_gb
 from cohort.policy.policy import Policy
 from cohort.record.metrics import MetricsLog
@@ -21,7 +20,7 @@ from cohort.seeds import derive_seed
 from cohort.tasks import Demonstrations, Ledger, Renderer
 from cohort.train.checkpoint import latest_checkpoint, prune, readable, save_checkpoint
 from cohort.train.plan import sft_plan
-from cohort.train.setup import build_policy, resumed_policy
+from cohort.train.setup import build_policy, optimizer_settings, rate_at, resumed_policy
 from cohort.train.stage_run import StageRun
 from cohort.types import Batch, UserError
 
@@ -34,7 +33,7 @@ SUPERVISED = objectives.preset(
 
 def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
     """Train a stage from its start or its last checkpoint to its end. Returns the trained policy."""
-    stage, o = run.stage, run.stage.optimizer
+    stage = run.stage
     checkpoint = latest_checkpoint(run.directory / "checkpoints")
     if checkpoint is None:
         policy = build_policy(stage, run.seed, run.start, run.live)
@@ -44,8 +43,8 @@ def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
     done = checkpoint.step if checkpoint else 0
     log = MetricsLog(run.directory / "metrics.jsonl")
     log.keep_until(done)
-    settings = AdamW(o.betas, o.eps, o.weight_decay, o.gradient_clip)
-    learner = Learner(policy, SUPERVISED, settings, tokens_per_micro_batch=o.tokens_per_micro_batch)
+    tokens = stage.optimizer.tokens_per_micro_batch
+    learner = Learner(policy, SUPERVISED, optimizer_settings(stage), tokens_per_micro_batch=tokens)
     seed = derive_seed(run.seed, "ledger")
     ledger = Ledger(examples.size, seed)
     if checkpoint is not None:
@@ -60,21 +59,19 @@ def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
             began = time.perf_counter()
             tickets = [ledger.issue() for _ in range(stage.supervised.examples_per_step)]
             batch = supervised_batch([_encode(renderer, examples, t.index, policy) for t in tickets])
-            rate = learning_rate(step - 1, stage.run.steps, o.learning_rate, o.warmup_steps, o.schedule)
-            report = learner.update(batch, rate)
+            report = learner.update(batch, rate_at(stage, step))
             for ticket in tickets:
                 ledger.finish(ticket.number, "trained")
             spent = time.perf_counter() - began
-            tokens = sum(map(len, batch.prompts)) + int(batch.lengths.sum())
+            seen = sum(map(len, batch.prompts)) + int(batch.lengths.sum())
             metrics = {key: report.metrics[key] for key in ("loss", "grad_norm", "lr", "tokens/trained")} | {
                 "time/step_s": spent,
                 "memory/peak_gb": peak_memory_gb(),
-                "tokens_per_s": tokens / spent,
+                "tokens_per_s": seen / spent,
             }
             log.write(step, metrics)
             view.step(step, metrics)
-            last = step == stage.run.steps
-            if last or (stage.run.save_every and step % stage.run.save_every == 0):
+            if run.saves_at(step):
                 directory = run.directory / "checkpoints"
                 save_checkpoint(directory, step, policy, learner.optimizer, {"ledger": ledger.state()})
                 prune(directory, stage.run.keep_checkpoints)
