@@ -283,3 +283,22 @@ def test_schedules():
         assert rates[5] == 1.0
         assert rates[-1] == pytest.approx(0.1)
         assert all(a >= b for a, b in pairwise(rates[5:]))
+
+
+def test_rollouts_of_very_different_lengths_share_a_batch(tokenizer):
+    """Lengths fall into buckets, so that one long rollout does not widen the rectangle of the short ones."""
+    from tiny import make_tiny
+
+    model = make_tiny("gemma3", tokenizer)
+    model.config.max_position_embeddings = 512
+    plain = copy.deepcopy(model)
+    plain.set_attn_implementation("eager")
+    objective = objectives.preset("dr_grpo")
+    groups = make_groups([[1.0, 0.0, 0.5, 0.0, 1.0, 0.2]] * 2, longest=200, seed=3)
+    lengths = [len(r.tokens) for g in groups for r in g.rollouts]
+    assert min(lengths) < 64 < 128 < max(lengths)
+    batch = collate(with_advantages(groups, objective, {"r": 1.0}), objective, 256)
+    learner = Learner(Policy(model, tokenizer), objective, AdamW(), TEMPERATURE)
+    with torch.no_grad():
+        expected = plain_logprobs(plain, batch)
+    torch.testing.assert_close(learner.logprobs(batch), expected, atol=2e-5, rtol=0)

@@ -99,3 +99,48 @@ def test_text_is_a_view_without_special_tokens(tokenizer):
     assert all(rollout.mask)
     tail = tuple(tokenizer.encode("a</answer>b", add_special_tokens=False))
     assert to_rollout(Completion(tail, (0.0,) * len(tail), "stop", 0), tokenizer, ("</answer>",)).text == "a</answer>"
+
+
+@pytest.mark.parametrize("kind", ["mamba", "lfm2", "longrope", "gpt2"])
+def test_architectures_beyond_attention_are_told_apart(kind, tokenizer):
+    import transformers as t
+
+    common = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+    }
+    sizes = {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    if kind == "mamba":
+        model = t.MambaForCausalLM(t.MambaConfig(**common, num_hidden_layers=2, state_size=4))
+    elif kind == "lfm2":
+        layers = ["conv", "full_attention"]
+        model = t.Lfm2ForCausalLM(t.Lfm2Config(**common, **sizes, layer_types=layers, conv_L_cache=3))
+    elif kind == "longrope":
+        factors = [1.0] * 4
+        rope = {"rope_type": "longrope", "short_factor": factors, "long_factor": [4.0] * 4, "rope_theta": 1e4,
+                "original_max_position_embeddings": 16, "factor": 8.0}  # fmt: skip
+        config = t.Phi3Config(**common, **sizes, max_position_embeddings=128, original_max_position_embeddings=16,
+                              rope_parameters=rope)  # fmt: skip
+        model = t.Phi3ForCausalLM(config)
+    else:
+        model = t.GPT2LMHeadModel(
+            t.GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=64)
+        )
+        Policy(model.float().eval(), tokenizer).check()  # learned positions are no obstacle
+        return
+
+    def build_and_check():
+        Policy(model.float().eval(), tokenizer).check()
+
+    with pytest.raises(UserError, match="Architectures known to work"):
+        build_and_check()
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(tokenizer):
+    model = make_tiny("llama", tokenizer)
+    model.resize_token_embeddings(len(tokenizer) - 5)
+    with pytest.raises(UserError, match="the tokenizer has"):
+        Policy(model, tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -63,6 +64,36 @@ def test_answer_may_be_absent_unless_named():
     )
 
 
+def test_an_answer_that_is_null_is_empty_and_not_missing():
+    rows = [{"prompt": "a", "answer": 1}, {"prompt": "b", "answer": None}]
+    assert "the list, row 2 has an empty 'answer'. Fill it in" in refused(rows, answer_required=True)
+    assert open_task(rows).train[1].answer is None
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_an_answer_that_is_no_finite_number(tmp_path, number):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"prompt": "a", "answer": 1}\n{"prompt": "b", "answer": %s}\n' % number)
+    assert refused(path).startswith(f"{path}:2: the answer in 'answer' is ")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "\ud800 1"},
+        {"prompt": [{"role": "user", "content": "a\udfff"}]},
+        {"prompt": "a", "answer": "\ud800"},
+        {"prompt": "a", "hint": {"deep": ["\ud800"]}},
+    ],
+)
+def test_half_characters_are_refused_where_they_stand(tmp_path, row):
+    path = write(tmp_path / "t.jsonl", [{"prompt": "\U0001f600"}, row])
+    message = refused(path)
+    assert message.startswith(f"{path}:2: '{list(row)[-1]}' is not valid text")
+    message.encode()
+    assert "prompt 1: 'text' is not valid text" in refused([Prompt.make("\ud800")])
+
+
 def test_missing_prompt_column_names_the_nearest(tmp_path):
     path = write(tmp_path / "t.jsonl", ROWS)
     assert f"{path}:1 has no column 'qustion'; it has 'question', 'gold', 'topic'. Did you mean 'question'?" in refused(
@@ -79,7 +110,10 @@ def test_empty_prompt_names_the_row(tmp_path, empty):
 
 
 def test_wrong_conversations():
-    assert "must be text or a list" in refused([{"prompt": 7}])
+    says = '\'prompt\' holds a number; it must be text or a list of {"role", "content"}. Put it in quotes, or name'
+    assert says in refused([{"prompt": 7}])
+    assert "'prompt' holds true or false; it must be text" in refused([{"prompt": True}])
+    assert "'prompt' holds an object; it must be text" in refused([{"prompt": {"a": 1}}])
     assert "\"role\" and \"content\"; one is {'role': 'user'}" in refused([{"prompt": [{"role": "user"}]}])
     ended = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     assert "ends with the assistant's turn" in refused([{"prompt": ended}])
@@ -111,6 +145,7 @@ def test_held_out_share_splits_by_question():
     assert task.held_out.size == 2 * len(held_out)
     assert 0.15 < len(held_out) / 200 < 0.35
     assert task.overlap() == 0
+    assert replace(task, split_by_hash=False).overlap() == 0  # counted, and not only known
     reordered = open_task(doubled[::-1], prompt="question", answer="gold", held_out=0.25, seed=9)
     assert questions(reordered.held_out) == held_out  # a property of the question, not of order or seed
 
@@ -120,6 +155,10 @@ def test_held_out_source_and_overlap(tmp_path):
     task = open_task(ROWS, prompt="question", answer="gold", held_out=held_out)
     assert [prompt.text for prompt in items(task.held_out)] == ["What is 0 + 1?", "New?"]
     assert task.overlap() == 1
+    same = open_task(ROWS, prompt="question", held_out=[{"question": row["question"].upper()} for row in ROWS])
+    assert same.overlap() == 200
+    assert same.overlap(at_most=50) == 50
+    assert open_task(ROWS, prompt="question", held_out="word_problems").overlap() == 0
     assert "has no column 'question'" in refused(
         ROWS, prompt="question", held_out=write(tmp_path / "x.jsonl", [{"a": 1}])
     )

@@ -64,6 +64,9 @@ def test_what_is_refused():
         [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": " "}]
     )
     assert "has an empty 'prompt'" in refused([{"prompt": "", "completion": "b"}])
+    half = "'completion' is not valid text"
+    assert f"the list, row 1: {half}" in refused([{"prompt": "a", "completion": "\ud800"}])
+    assert "'messages' is not valid text" in refused([{"messages": [*TURNS, {**TURNS[2], "content": "\ud800"}]}])
     assert "the last message is the user's" in refused([{"messages": TURNS[:2]}])
     assert "has one message" in refused([{"messages": TURNS[2:]}])
     assert "has an empty 'messages'" in refused([{"messages": []}])

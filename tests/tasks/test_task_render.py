@@ -109,7 +109,9 @@ def test_fit():
     short = fit(prompt, 3, "truncate_left")
     assert short.tokens == prompt.tokens[-3:]
     assert tiny().decode(short.tokens) == "def"
-    with pytest.raises(UserError, match=r"'abcdef'.* has 7 tokens and the limit is 6\. Raise the limit"):
+    with pytest.raises(UserError, match=r"'abcdef'.* has 7 tokens and the limit is 6\. Raise task\.max_prompt_tokens"):
+        fit(prompt, 6)
+    with pytest.raises(UserError, match=r'lower rollout\.max_tokens.*task\.too_long = "drop" or "truncate_left"\.'):
         fit(prompt, 6)
     with pytest.raises(UserError, match="not 'cut'"):
         fit(prompt, 6, "cut")

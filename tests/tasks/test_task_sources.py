@@ -139,13 +139,23 @@ def test_malformed_line_is_pointed_at(tmp_path):
     path.write_text('{"prompt": "a"}\n[1, 2]\n')
     assert f"{path}:2 holds a list" in refused(path)
     path.write_bytes(b'{"prompt": "\xff"}\n')
-    assert refused(path).startswith(f"{path}:1 is not JSON")
+    assert refused(path).startswith(f"{path}:1 is not UTF-8 text")
+    path.write_text('{"prompt": "a"}\n{"prompt": "b", "answer": ' + "9" * 5000 + "}\n")
+    message = refused(path)
+    assert message.startswith(f"{path}:2 has a number of thousands of digits, which must be written as text")
+    assert "sys." not in message
+    path.write_text("[" * 100_000 + "\n")
+    assert f"{path}:1 has lists or objects nested too deeply" in refused(path)
 
 
 def test_jsonl_named_json(tmp_path):
     path = tmp_path / "train.json"
     path.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
     assert "name it .jsonl" in refused(path)
+    path.write_text('[{"answer": ' + "9" * 5000 + "}]")
+    assert refused(path) == f"{path} has a number of thousands of digits, which must be written as text. Mend it."
+    path.write_bytes(b"\x1f\x8b\xff")
+    assert refused(path) == f"{path} is not UTF-8 text. Save it as UTF-8."
     path.write_text('["a", "b"]')
     assert "must hold a list of JSON objects" in refused(path)
 
@@ -163,30 +173,93 @@ def test_unknown_extension_and_empty_directory(tmp_path):
     assert "holds no data file" in refused(tmp_path)
 
 
-def test_unreachable_hub_id(monkeypatch):
+def test_relative_paths_name_the_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "train.jsonl", ROWS)
+    assert refused("trian.jsonl") == f"trian.jsonl does not exist in {tmp_path}. Did you mean train.jsonl?"
+    assert refused("zzzzzz.csv") == f"zzzzzz.csv does not exist in {tmp_path}. Check the path."
+    assert f"there is no directory {tmp_path / 'nowhere'}" in refused("nowhere/train.jsonl")
+    (tmp_path / "train.jsonl").rename(tmp_path / "train.txt")
+    assert f"the directory {tmp_path} holds no data file" in refused(".")
+
+
+# --- the hub ---
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub in which every dataset has ROWS, until a test sets `answer` to an error; `calls` has what was asked."""
     datasets = pytest.importorskip("datasets")
+    import huggingface_hub
 
-    def unreachable(name, config, split, revision):
-        raise ConnectionError(f"Couldn't reach '{name}' on the Hub (offline)")
+    class Hub:
+        calls: list = []
+        answer: Exception | None = None
 
-    monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    message = refused("someone/some-data")
-    assert "'someone/some-data' is neither a file here nor a dataset that could be loaded" in message
-    assert "(Couldn't reach 'someone/some-data' on the Hub (offline))" in message
+        def info(self, api, name, revision, timeout):
+            if self.answer:
+                raise self.answer
+
+        def load(self, name, config, split, revision):
+            self.calls.append((name, config, split, revision, datasets.config.HF_HUB_OFFLINE))
+            if self.answer:
+                raise ConnectionError("Couldn't reach the Hub\nwith details")
+            return datasets.Dataset.from_list(ROWS)
+
+    made = Hub()
+    made.calls = []
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda api, *args, **kw: made.info(api, *args, **kw))
+    monkeypatch.setattr(datasets, "load_dataset", made.load)
+    return made
 
 
-def test_hub_id_gets_split_config_and_revision(monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    calls = []
-
-    def load(name, config, split, revision):
-        calls.append((name, config, split, revision))
-        return datasets.Dataset.from_list(ROWS)
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
+def test_hub_id_gets_split_config_and_revision(hub):
     rows = open_rows("openai/gsm8k", split="test", config="main", revision="abc")
-    assert calls == [("openai/gsm8k", "main", "test", "abc")]
+    assert hub.calls == [("openai/gsm8k", "main", "test", "abc", False)]
     assert rows.place(0) == "openai/gsm8k, row 1"
+
+
+def test_without_a_network_only_the_cache_is_asked(hub):
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    hub.answer = ConnectionError("no network")
+    message = refused("someone/some-data")
+    assert "'someone/some-data' is neither a file here nor a dataset that could be loaded from the hub" in message
+    assert "(the hub cannot be reached, and it is not in the cache)" in message
+    assert hub.calls == [("someone/some-data", None, "train", None, True)]
+    assert before == datasets.config.HF_HUB_OFFLINE
+
+
+def test_a_dataset_that_the_hub_does_not_have(hub):
+    import httpx
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    hub.answer = RepositoryNotFoundError("404", response=httpx.Response(404, request=httpx.Request("GET", "http://x")))
+    assert "(the hub has no public dataset of that name)" in refused("someone/some-data")
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("word_problem", "Did you mean word_problems?"),
+        ("gsm8k", "Give word_problems, a file, a directory, or a hub dataset as owner/name."),
+        ("train", "Did you mean train.jsonl?"),
+        ("someone/train.jsonl", "there is no directory"),
+        ("someone/train.jsnl", "there is no directory"),
+        ("someone/notes.txt", "there is no directory"),
+        ("data/train", "does not exist in"),
+        ("a/b/c", "there is no directory"),
+    ],
+)
+def test_what_is_no_owner_and_name_never_asks_the_hub(hub, tmp_path, monkeypatch, source, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "train.jsonl", ROWS)
+    assert says in refused(source)
+    assert hub.calls == []
+    assert len(open_rows("someone/v1.1")) == len(ROWS)  # a dot alone makes no file
 
 
 def test_wrong_object():

@@ -88,11 +88,11 @@ def open_directory(path: Path, split: str) -> Rows:
         return rows_of_object(datasets.load_from_disk(str(path)), split, name=str(path))
     files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in READERS)
     if not files:
-        raise UserError(f"the directory {path} holds no data file; Cohort reads {', '.join(READERS)}.")
+        raise UserError(f"the directory {path.absolute()} holds no data file; Cohort reads {', '.join(READERS)}.")
     named = [file for file in files if belongs(file, split)]
     if not named and any(belongs(file, other) for file in files for other in SPLITS):
         raise UserError(
-            f"the directory {path} has no file for the split {split!r}; "
+            f"the directory {path.absolute()} has no file for the split {split!r}; "
             f"it holds {', '.join(file.name for file in files)}."
         )
     parts = [open_file(file) for file in named or files]
@@ -183,7 +183,7 @@ def missing_file(path: Path) -> UserError:
         return UserError(f"{looked}. Did you mean {close if close == WORD_PROBLEMS else path.parent / close}?")
     if bare:
         return UserError(f"{looked}. Give {WORD_PROBLEMS}, a file, a directory, or a hub dataset as owner/name.")
-    return UserError(f"{looked}. Check the path (the directory is {where}).")
+    return UserError(f"{looked}. Check the path.")
 
 
 def describe(source: Any) -> str:
