@@ -85,11 +85,12 @@ def closes(first):
 
 def test_a_worker_loads_neither_torch_nor_numpy_and_starts_fast():
     with RewardPool(
-        rewards_of(lambda: sum(name in sys.modules for name in ("torch", "transformers", "numpy"))), workers=1
+        rewards_of(lambda completion: sum(name in sys.modules for name in ("torch", "transformers", "numpy"))),
+        workers=1,
     ) as pool:
         assert pool.submit(item()).result(timeout=30).rewards == (0, 0)
         started = time.monotonic()
-        with RewardPool(rewards_of(lambda: 1), workers=1) as other:
+        with RewardPool(rewards_of(lambda completion: 1), workers=1) as other:
             other.submit(item()).result(timeout=30)
         assert time.monotonic() - started < 5  # 0.15 s on an idle machine
 
@@ -124,7 +125,10 @@ def test_a_function_that_raises_is_a_failure_and_the_worker_goes_on():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, "1", [1], ...], ids=repr)
 def test_a_value_that_is_no_score_is_a_failure(value):
-    with RewardPool(rewards_of(lambda: value), workers=1) as pool, pytest.raises(RewardFailure, match="returned"):
+    with (
+        RewardPool(rewards_of(lambda completion: value), workers=1) as pool,
+        pytest.raises(RewardFailure, match="returned"),
+    ):
         pool.submit(item()).result(timeout=30)
 
 
@@ -139,12 +143,19 @@ def test_other_mistakes_of_the_user_come_back_as_such():
         RewardPool(rewards_of(lambda completion: lock.locked()))
 
 
-def test_sys_exit_is_a_failure():
-    with (
-        RewardPool(rewards_of(lambda: sys.exit(0)), workers=1) as pool,
-        pytest.raises(RewardFailure, match="SystemExit"),
-    ):
-        pool.submit(item()).result(timeout=30)
+class OddError(BaseException):
+    """Not an Exception."""
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, OddError], ids=lambda e: e.__name__)
+def test_whatever_a_function_raises_is_its_failure(error):
+    def mine(completion):
+        raise error("one\n  two")
+
+    for reward in (mine, trl(lambda completions: mine("x"))):
+        with RewardPool(rewards_of(reward), workers=1) as pool, pytest.raises(RewardFailure) as caught:
+            pool.submit(item()).result(timeout=30)
+        assert f"raised {error.__name__}: one two at {__file__}:" in str(caught.value)
 
 
 def test_a_hang_is_killed_retried_and_reported_but_never_scored():
@@ -212,7 +223,7 @@ def test_a_death_that_does_not_repeat_costs_only_a_retry(tmp_path):
 
 
 def test_a_worker_killed_from_outside_is_replaced():
-    with RewardPool(rewards_of(lambda: os.getpid()), workers=1) as pool:
+    with RewardPool(rewards_of(lambda completion: os.getpid()), workers=1) as pool:
         (pid, _) = pool.submit(item()).result(timeout=30).rewards
         os.kill(int(pid), signal.SIGKILL)
         (other, _) = pool.submit(item()).result(timeout=30).rewards
@@ -225,7 +236,7 @@ def test_rewards_that_cannot_start_are_reported_to_every_group():
             return (int, ("not a number",))
 
     held = Unloadable()
-    with RewardPool(rewards_of(lambda: held and 1), workers=1) as pool:
+    with RewardPool(rewards_of(lambda completion: held and 1), workers=1) as pool:
         for _ in range(2):
             with pytest.raises(RewardFailure, match="reward 'lambda' cannot be loaded in a worker: ValueError"):
                 pool.submit(item()).result(timeout=30)
@@ -237,7 +248,7 @@ def test_a_start_that_hangs_is_reported():
             return (time.sleep, (60,))
 
     held = Slow()
-    pool = RewardPool(rewards_of(lambda: held), workers=1, retries=0, start_timeout_s=0.5)
+    pool = RewardPool(rewards_of(lambda completion: held), workers=1, retries=0, start_timeout_s=0.5)
     with pool, pytest.raises(InfrastructureError, match="at its start"):
         pool.submit(item()).result(timeout=30)
 
@@ -255,7 +266,7 @@ def test_printing_harms_nothing_and_is_kept_in_the_log(tmp_path, capfd):
         assert pool.submit(item("4")).result(timeout=30).rewards == (1,)
     log = (tmp_path / "rewards.log").read_bytes()
     assert all(text in log for text in (b"seen 4\n", b"raw\n", b"from a child\n"))
-    with RewardPool(rewards_of(lambda: print("unheard") or 1), workers=1) as pool:
+    with RewardPool(rewards_of(lambda completion: print("unheard") or 1), workers=1) as pool:
         assert pool.submit(item()).result(timeout=30).rewards == (1, 1)
     assert capfd.readouterr() == ("", "")
 
@@ -302,7 +313,7 @@ def test_the_scores_of_functions_that_draw_or_iterate_sets_are_the_same_in_every
 
 
 def test_close_is_quick_whatever_runs_and_may_be_called_twice():
-    pool = RewardPool(rewards_of(lambda: time.sleep(100)), workers=2)
+    pool = RewardPool(rewards_of(lambda completion: time.sleep(100)), workers=2)
     futures = [pool.submit(item()) for _ in range(5)]
     deadline = time.monotonic() + 20
     while not all(future.running() for future in futures[:2]) and time.monotonic() < deadline:
@@ -323,7 +334,7 @@ def test_close_is_quick_whatever_runs_and_may_be_called_twice():
 
 def test_close_before_the_workers_are_up():
     for _ in range(10):
-        RewardPool(rewards_of(lambda: 1), workers=2).close()
+        RewardPool(rewards_of(lambda completion: 1), workers=2).close()
 
 
 def test_close_does_not_wait_for_a_slow_start():
@@ -332,7 +343,7 @@ def test_close_does_not_wait_for_a_slow_start():
             return (time.sleep, (60,))
 
     held = Slow()
-    rewards = rewards_of(lambda: held)
+    rewards = rewards_of(lambda completion: held)
     for pause in (0, 0, 0, 0.01, 0.3):  # before, while and after the worker is started
         pool = RewardPool(rewards, workers=2)
         time.sleep(pause)
@@ -342,7 +353,7 @@ def test_close_does_not_wait_for_a_slow_start():
 
 
 def test_a_cancelled_group_is_not_scored():
-    with RewardPool(rewards_of(lambda: time.sleep(0.3) or 1), workers=1) as pool:
+    with RewardPool(rewards_of(lambda completion: time.sleep(0.3) or 1), workers=1) as pool:
         first, second, third = (pool.submit(item("4")) for _ in range(3))
         assert second.cancel()
         assert third.result(timeout=30).rewards == first.result().rewards == (1,)
@@ -351,7 +362,7 @@ def test_a_cancelled_group_is_not_scored():
 def test_values_out_of_range():
     for fields in ({"workers": 0}, {"retries": -1}):
         with pytest.raises(UserError, match="reward pool"):
-            RewardPool(rewards_of(lambda: 1), **fields)
+            RewardPool(rewards_of(lambda completion: 1), **fields)
 
 
 SCRIPT = """
@@ -419,7 +430,7 @@ def test_workers_end_with_the_trainer_however_it_ends(how):
 
 
 def test_a_fork_of_the_trainer_leaves_the_workers_alone():
-    with RewardPool(rewards_of(lambda: os.getpid()), workers=1) as pool:
+    with RewardPool(rewards_of(lambda completion: os.getpid()), workers=1) as pool:
         before = pool.submit(item()).result(timeout=30).rewards
         child = os.fork()
         if child == 0:

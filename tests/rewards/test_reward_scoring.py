@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
 from cohort.rewards import RewardFailure, RewardSpec, ScoringItem, combine, resolve, resolve_all, score_group, trl
 from cohort.types import Prompt, Rollout, UserError
@@ -52,7 +53,7 @@ def test_parameters_are_filled_by_name_in_any_order():
 def test_columns_do_not_hide_the_completion():
     item = ScoringItem("p", ("c",), answer="gold", row={"completion": "old", "answer": "raw", "prompt": "x"})
     assert score(lambda completion, answer, prompt: (completion, answer, prompt) == ("c", "gold", "p"), item) == (1.0,)
-    assert score(lambda row: row["completion"] == "old", item) == (1.0,)
+    assert score(lambda row, tokens=0: row["completion"] == "old", item) == (1.0,)
 
 
 def test_a_function_with_kwargs_gets_everything():
@@ -62,11 +63,11 @@ def test_a_function_with_kwargs_gets_everything():
 
 
 def test_args_reach_the_function_and_win_over_columns():
-    assert score(lambda level: level, args={"level": 9}) == (9, 9, 9)
+    assert score(lambda completion, level: level, args={"level": 9}) == (9, 9, 9)
 
 
 def test_a_row_that_one_call_changes_is_whole_for_the_next():
-    assert score(lambda row: len(row) + (row.clear() or 0)) == (2, 2, 2)
+    assert score(lambda completion, row: len(row) + (row.clear() or 0)) == (2, 2, 2)
 
 
 def test_a_missing_parameter_is_named_at_the_first_scoring():
@@ -88,6 +89,10 @@ def test_a_missing_parameter_is_named_at_the_first_scoring():
         (np.int64(2), 2),
         (np.bool_(True), 1),
         (Fraction(1, 4), 0.25),
+        (np.array(0.5), 0.5),
+        (np.array([2]), 2),
+        (torch.tensor(0.5), 0.5),
+        (torch.tensor([[True]]), 1),
     ],
 )
 def test_numbers_are_scores(value, expected):
@@ -112,6 +117,11 @@ def test_none_does_not_apply():
         (1j, "returned 1j (complex)"),
         (np.str_("1"), "(str_)"),
         (np.array([1.0, 2.0]), "(ndarray)"),
+        (np.array([]), "(ndarray)"),
+        (np.array("1"), "(ndarray)"),
+        (np.array(None), "(ndarray)"),
+        (torch.tensor([1.0, 2.0]), "(Tensor)"),
+        (torch.tensor(math.nan), "(Tensor)"),
         (np.float32("nan"), "(float32)"),
         (10**400, "(int)"),
         (10**5000, "returned <int> (int)"),
@@ -143,6 +153,22 @@ def test_an_exception_below_the_function_names_both_lines():
     text = str(failure(parses))
     assert f"{__file__}:{parses.__code__.co_firstlineno + 1} (raised in " in text
     assert "decoder.py:" in text
+
+
+def test_an_exception_of_several_lines_is_one_line():
+    def lines(completion):
+        raise ValueError("first\n    second\r\n\tthird")
+
+    assert "raised ValueError: first second third at " in str(failure(lines))
+    assert "raised ValueError: first second third at " in str(failure(trl(lambda completions: lines("x"))))
+
+
+def test_ctrl_c_in_this_process_is_no_failure():
+    def interrupted(completion):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(interrupted)
 
 
 def test_exceptions_that_resist():
@@ -211,6 +237,8 @@ def test_trl_of_a_conversation_gets_messages():
 def test_trl_arrays_and_none():
     assert score(trl(lambda completions: np.array([1, 2, 3], dtype=np.float32))) == (1, 2, 3)
     assert math.isnan(score(trl(lambda completions: [1, None, 0]))[1])
+    assert score(trl(lambda completions: torch.tensor([1, 2, 3]))) == (1, 2, 3)
+    assert score(trl(lambda completions: [torch.tensor(0.5)] * 3)) == (0.5,) * 3
 
 
 @pytest.mark.parametrize(
@@ -249,7 +277,10 @@ def test_combine_is_a_weighted_sum_without_what_does_not_apply():
 
 def test_score_group():
     rewards = resolve_all(
-        [RewardSpec("exact_number", args={"last_number": True}), RewardSpec(lambda level: level, weight=-0.5)]
+        [
+            RewardSpec("exact_number", args={"last_number": True}),
+            RewardSpec(lambda completion, level: level, weight=-0.5),
+        ]
     )
     scored = score_group(rewards, ITEM)
     assert scored.scores == {"exact_number": (1.0, 0.0, 0.0), "lambda": (3.0, 3.0, 3.0)}

@@ -69,6 +69,8 @@ def test_modules_that_cannot_be_imported(here):
     assert "ZeroDivisionError" in message
     assert "raises_early.py:3" in message
     assert "no key set" in refused("exits_early:score")
+    (here / "speaks_long.py").write_text("raise ValueError('one\\n  two')\n")
+    assert "ValueError: one two at" in refused("speaks_long:score")
     assert "no module 'absent_module'" in refused("absent_module:score")
     assert "no module 'absent_package.part'" in refused("absent_package.part:score")
 
@@ -119,6 +121,38 @@ def test_a_trl_function_without_its_style_is_told_so():
 
     assert 'style = "trl"' in refused(theirs, columns=[])
     assert resolve(RewardSpec(theirs, style="trl"), columns=[]).style == "trl"
+
+
+def test_a_function_that_cannot_tell_completions_apart():
+    def alike(prompt, answer, row, level=1):
+        return 1
+
+    message = "reward 'alike' would pay every completion of a prompt alike, because it takes no "
+    assert refused(alike).startswith(message + "completion, tokens, finish or seed; give it such a parameter")
+    assert refused(trl(alike), columns=["prompt", "row"]).startswith(message + "completions; ")
+    assert "'lambda' would pay" in refused(lambda: 1)
+    assert resolve(RewardSpec(alike, weight=0)).weight == 0
+    for known in ("completion", "tokens", "finish", "seed"):
+        assert resolve(RewardSpec(eval(f"lambda {known}: 1")))
+    assert resolve(RewardSpec(lambda *args, **kwargs: 1))
+    assert resolve(RewardSpec(trl(lambda prompts, **kwargs: [1])))
+    assert "did you mean 'completion'?" in refused(lambda complettion: 1, columns=[])
+    assert 'style = "trl"' in refused(lambda prompts, completions: [1.0], columns=[])
+
+
+def test_a_reward_that_needs_an_answer_where_there_is_none():
+    def mine(completion, answer):
+        return 1
+
+    for use, name in (("exact_number", "exact_number"), (mine, "mine")):
+        with pytest.raises(UserError) as caught:
+            resolve_all([RewardSpec(use)], [], has_answer=False)
+        assert str(caught.value) == (
+            f"reward '{name}' needs the gold answer, but the task has none: name its column with task.answer"
+        )
+        assert resolve_all([RewardSpec(use)], [])
+    assert resolve(RewardSpec(lambda completion, answer=None: 1), has_answer=False)
+    assert resolve(RewardSpec("think_format"), has_answer=False)
 
 
 def test_functions_that_cannot_be_called_by_name():

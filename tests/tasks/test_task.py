@@ -73,7 +73,7 @@ def test_an_answer_that_is_null_is_empty_and_not_missing():
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_an_answer_that_is_no_finite_number(tmp_path, number):
     path = tmp_path / "t.jsonl"
-    path.write_text('{"prompt": "a", "answer": 1}\n{"prompt": "b", "answer": %s}\n' % number)
+    path.write_text('{"prompt": "a", "answer": 1}\n{"prompt": "b", "answer": ' + number + "}\n")
     assert refused(path).startswith(f"{path}:2: the answer in 'answer' is ")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from cohort.types import UserError
 
-__all__ = ["RewardFailure", "shorten", "what_was_raised"]
+__all__ = ["RewardFailure", "one_line", "shorten", "what_was_raised"]
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 160
@@ -43,14 +43,18 @@ def shorten(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
+def one_line(error: BaseException) -> str:
+    """The message of an exception on one line, cut if it is long."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        return "(its message cannot be shown)"
+    return text if len(text) <= 300 else text[:300] + "..."
+
+
 def what_was_raised(error: BaseException, function: Callable[..., Any]) -> str:
     """`ZeroDivisionError: division by zero at my_rewards.py:12`: the function's own line, then where it was raised."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its message cannot be shown)"
-    if len(text) > 300:
-        text = text[:300] + "..."
+    text = one_line(error)
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)][1:]
     if not frames:  # the first frame is ours; without a second the call itself failed

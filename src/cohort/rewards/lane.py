@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 import cloudpickle
 
-from cohort.rewards.failure import shorten
+from cohort.rewards.failure import one_line, shorten
 from cohort.rewards.items import ScoredGroup, ScoringItem, combine
 from cohort.rewards.process import Setting, WorkerLost, WorkerProcess
 from cohort.rewards.reward import Reward
@@ -67,7 +67,7 @@ class Lane(threading.Thread):
             pickled = cloudpickle.dumps(item)
         except Exception as error:
             raise UserError(
-                f"the row of the prompt {shorten(item.prompt)} cannot be sent to a reward worker: {error}; "
+                f"the row of the prompt {shorten(item.prompt)} cannot be sent to a reward worker: {one_line(error)}; "
                 "keep plain values (numbers, texts, lists) in the task's columns"
             ) from error
         tries = 0

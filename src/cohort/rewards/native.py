@@ -13,8 +13,6 @@ from cohort.rewards.parameters import NATIVE_NAMES, Parameters
 
 __all__ = ["as_score", "score_native"]
 
-_NUMPY_BOOL = ("<class 'numpy.bool'>", "<class 'numpy.bool_'>")  # by name: numpy may not be loaded
-
 
 def score_native(
     name: str, function: Callable[..., Any], parameters: Parameters, args: Mapping[str, Any], item: ScoringItem
@@ -33,7 +31,9 @@ def score_native(
         shown = (shorten(item.prompt), shorten(completion))
         try:
             result = function(**values)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:  # Ctrl-C; a worker gets none, so there it is the function's own
+            raise
+        except BaseException as error:
             raise RewardFailure(name, f"raised {what_was_raised(error, function)}", *shown) from error
         scores.append(as_score(result, name, *shown))
     return tuple(scores)
@@ -60,16 +60,19 @@ def _value(known: str, item: ScoringItem, index: int, name: str) -> Any:
 
 
 def as_score(result: object, name: str, prompt: str, completion: str) -> float:
-    """A finite number as float, None as NaN ("does not apply"); anything else is the function's failure."""
+    """A finite number as float, None as NaN ("does not apply"); anything else is the function's failure.
+
+    A tensor or an array of one number is that number.
+    """
     if result is None:
         return math.nan
-    if isinstance(result, numbers.Real) or repr(type(result)) in _NUMPY_BOOL:
-        try:
-            score = float(result)  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
-            score = math.nan
-        if math.isfinite(score):
-            return score
+    try:
+        value = result if isinstance(result, numbers.Real) else result.item()  # type: ignore[attr-defined]
+        score = float(value) if isinstance(value, numbers.Real) else math.nan
+    except Exception:  # it has no item(), or several, or is too large
+        score = math.nan
+    if math.isfinite(score):
+        return score
     raise RewardFailure(
         name,
         f"returned {shorten(result)} ({type(result).__name__}); a reward is a finite number, or None where it does "

@@ -10,10 +10,12 @@ from typing import Any
 
 from cohort.types import UserError
 
-__all__ = ["NATIVE_NAMES", "TRL_NAMES", "Parameters", "did_you_mean"]
+__all__ = ["COMPLETION_NAMES", "NATIVE_NAMES", "TRL_NAMES", "Parameters", "did_you_mean"]
 
 NATIVE_NAMES = ("completion", "prompt", "answer", "row", "finish", "tokens", "seed")
 TRL_NAMES = ("prompts", "completions", "answer")
+# What differs between the completions of a prompt (TRL's names too: who forgets its style is told so by `check`).
+COMPLETION_NAMES = ("completion", "tokens", "finish", "seed", "completions", "completion_ids")
 
 
 @dataclass(frozen=True, slots=True)

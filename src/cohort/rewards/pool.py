@@ -15,6 +15,7 @@ from types import TracebackType
 
 import cloudpickle
 
+from cohort.rewards.failure import one_line
 from cohort.rewards.items import ScoredGroup, ScoringItem
 from cohort.rewards.lane import Job, Lane
 from cohort.rewards.process import Setting
@@ -104,6 +105,6 @@ def _pickle(reward: Reward) -> bytes:
         return cloudpickle.dumps(reward)
     except Exception as error:
         raise UserError(
-            f"reward '{reward.name}' cannot be sent to a worker process: {error}; create such objects inside the "
-            "function, at its first call, instead of outside it"
+            f"reward '{reward.name}' cannot be sent to a worker process: {one_line(error)}; create such objects "
+            "inside the function, at its first call, instead of outside it"
         ) from error

@@ -16,7 +16,8 @@ from types import ModuleType
 from typing import Any
 
 from cohort.rewards.built_in import BUILT_IN, FUNCTIONS
-from cohort.rewards.parameters import NATIVE_NAMES, TRL_NAMES, Parameters, did_you_mean
+from cohort.rewards.failure import one_line
+from cohort.rewards.parameters import COMPLETION_NAMES, NATIVE_NAMES, TRL_NAMES, Parameters, did_you_mean
 from cohort.rewards.reward import Reward, Style, check_names
 from cohort.rewards.trl_style import TrlStyle
 from cohort.types import UserError
@@ -40,10 +41,11 @@ class RewardSpec:
     timeout_s: float = 60.0
 
 
-def resolve(spec: RewardSpec, columns: Collection[str] | None = None) -> Reward:
+def resolve(spec: RewardSpec, columns: Collection[str] | None = None, has_answer: bool = True) -> Reward:
     """Find the function and check everything that can be checked before it is called.
 
     With the task's `columns`, parameters that nothing can fill are refused here; without, at the first scoring.
+    `has_answer` says whether the task has gold answers.
     """
     built_in = isinstance(spec.use, str) and ":" not in spec.use
     function = _find(spec.use) if isinstance(spec.use, str) else spec.use
@@ -60,18 +62,30 @@ def resolve(spec: RewardSpec, columns: Collection[str] | None = None) -> Reward:
     parameters = Parameters.of(function, name)
     given = NATIVE_NAMES if style == "cohort" else TRL_NAMES
     parameters.check_args(spec.args, given, name)
+    if not has_answer and "answer" in parameters.required:
+        raise UserError(
+            f"reward '{name}' needs the gold answer, but the task has none: name its column with task.answer"
+        )
     args = dict(spec.args)
     if built_in:
         args = {**_defaults(function, parameters), **args}  # spelt out, so that no column of that name gets in
         _check_built_in(parameters, args, name)
     elif columns is not None:
         parameters.check([*given, *spec.args, *(column for column in columns if column not in given)], name)
+    if spec.weight and not any(parameters.takes(known) for known in COMPLETION_NAMES):
+        theirs = "completion, tokens, finish or seed" if style == "cohort" else "completions"
+        raise UserError(
+            f"reward '{name}' would pay every completion of a prompt alike, because it takes no {theirs}; give it such "
+            "a parameter, or weight 0 to only measure it"
+        )
     return Reward(name, function, parameters, style, float(spec.weight), args, float(spec.timeout_s))
 
 
-def resolve_all(specs: Iterable[RewardSpec], columns: Collection[str] | None = None) -> tuple[Reward, ...]:
+def resolve_all(
+    specs: Iterable[RewardSpec], columns: Collection[str] | None = None, has_answer: bool = True
+) -> tuple[Reward, ...]:
     """Resolve every reward of a recipe, and refuse two of one name."""
-    rewards = tuple(resolve(spec, columns) for spec in specs)
+    rewards = tuple(resolve(spec, columns, has_answer) for spec in specs)
     check_names(rewards)
     return rewards
 
@@ -148,8 +162,10 @@ def _import(name: str, use: str) -> ModuleType:
             problem = f"there is no module '{name}'{near} in {here} or among the installed packages"
         else:
             problem = f"module '{name}' needs the package '{error.name}', which is not installed"
-    except (Exception, SystemExit) as error:
-        problem = f"module '{name}' cannot be imported: {type(error).__name__}: {error}{_place(error)}"
+    except KeyboardInterrupt:  # Ctrl-C
+        raise
+    except BaseException as error:
+        problem = f"module '{name}' cannot be imported: {type(error).__name__}: {one_line(error)}{_place(error)}"
     raise UserError(f"reward '{use}': {problem}")
 
 

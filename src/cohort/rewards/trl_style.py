@@ -54,7 +54,9 @@ def score_trl(
     prompt = shorten(item.prompt)
     try:
         results = function(**{key: value for key, value in values.items() if parameters.takes(key)})
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # Ctrl-C; a worker gets none, so there it is the function's own
+        raise
+    except BaseException as error:
         raise RewardFailure(name, f"raised {what_was_raised(error, function)}", prompt) from error
     scores = results.tolist() if hasattr(results, "tolist") else results
     if not isinstance(scores, (list, tuple)):

@@ -50,7 +50,7 @@ def _load(connection: socket.socket) -> list[Reward] | None:
     for name, pickled in pickle.loads(receive(connection)):
         try:
             rewards.append(pickle.loads(pickled))
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             _reply(
                 connection, failure=[name, f"cannot be loaded in a worker: {what_was_raised(error, _load)}", None, None]
             )
@@ -63,7 +63,7 @@ def _serve(connection: socket.socket, rewards: list[Reward], pickled: bytes) -> 
     """One reply a reward, so that the pool knows which one is running; the first failure ends the group."""
     try:
         item: ScoringItem = pickle.loads(pickled)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         _reply(connection, user_error=f"a row cannot be loaded in a reward worker: {what_was_raised(error, _serve)}")
         return
     for reward in rewards:
@@ -75,6 +75,9 @@ def _serve(connection: socket.socket, rewards: list[Reward], pickled: bytes) -> 
             return
         except UserError as error:
             _reply(connection, user_error=str(error))
+            return
+        except BaseException as error:  # whatever a function has come up with, it is not the machine's fault
+            _reply(connection, failure=[reward.name, f"raised {what_was_raised(error, reward.function)}", None, None])
             return
         _reply(connection, scores=scores, seconds=time.perf_counter() - started)
 

@@ -37,6 +37,11 @@ class StageRun:
         every = self.stage.run.save_every
         return step == self.stage.run.steps or bool(every and step % every == 0)
 
+    def evaluates_at(self, step: int) -> bool:
+        """Whether an evaluation is due after this step; after the last one always."""
+        every = self.stage.run.evaluate_every
+        return step == self.stage.run.steps or bool(every and step % every == 0)
+
     def evaluation_at(self, step: int) -> dict[str, Any]:
         """The eval/ metrics of a step that has been recorded; empty when there are none."""
         path = self.directory / "metrics.jsonl"
