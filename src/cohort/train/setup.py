@@ -70,12 +70,15 @@ def check_grpo(stage: Stage, seed: int) -> GrpoParts:
             f"{stage.rollout.prompts_per_step}). Lower prompts_per_step to {size} or less, or bring more prompts."
         )
     columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
-    rewards = resolve_all([_spec(table) for table in stage.reward], columns)
+    has_answer = stage.task.answer in task.columns
+    rewards = resolve_all([_spec(table) for table in stage.reward], columns, has_answer=has_answer)
     verifier = rewards[0]
     if stage.evaluate.reward is not None:
         known = {table.name: reward for table, reward in zip(stage.reward, rewards, strict=True)}
         name = stage.evaluate.reward
-        verifier = known[name] if isinstance(name, str) and name in known else resolve(RewardSpec(name), columns)
+        verifier = (
+            known[name] if isinstance(name, str) and name in known else resolve(RewardSpec(name), columns, has_answer)
+        )
     return GrpoParts(task, objective, rewards, verifier)
 
 
