@@ -27,7 +27,7 @@ app.add_typer(config, name="config")
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 
-RecipePath = Annotated[Path, typer.Argument(help="A recipe file (TOML).", show_default=False)]
+RecipePath = Annotated[Path, typer.Argument(help="A recipe file (TOML), or a run directory.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="key=value, e.g. rollout.group_size=4 or STAGE.run.steps=10.", show_default=False),
@@ -159,6 +159,8 @@ def config_schema() -> None:
 def _load(path: Path, overrides: list[str] | None):  # type: ignore[no-untyped-def]  # Recipe is imported late
     from cohort.recipe import Recipe
 
+    if (path / "recipe.toml").is_file():
+        path = path / "recipe.toml"  # a run says what it ran
     return Recipe.load(path, overrides or [])
 
 

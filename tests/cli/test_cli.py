@@ -84,6 +84,7 @@ def test_a_user_trains_on_their_own_data_model_and_reward(desk, cohort):
     code, out, err = cohort("train", "recipe.toml", "--resume")
     assert code == 0
     assert "after" in out
+    assert "DAPO" in cohort("explain", "runs/mine")[1]
     code, out, err = cohort("eval", "runs/mine", "--samples", "2", "--problems", "3")
     assert code == 0, err
     assert "greedy" in out
@@ -110,6 +111,11 @@ def test_explain(desk, cohort):
     code, out, _ = cohort("explain", "recipe.toml", "--diff", "trl")
     assert code == 0
     for word in ("DAPO", "1.28", "hash", "against trl", "4 prompts x 3 completions"):
+        assert word in out
+    changes = ("objective.preset=grpo", "objective.bypass=true", "reference.update_every=400")
+    code, out, _ = cohort("explain", "recipe.toml", *changes)
+    assert code == 0
+    for word in ("vowels", "temperature 1", "every 400 steps copied from", "sampler's own log-probs", "AdamW"):
         assert word in out
     code, out, _ = cohort("explain", "recipe.toml", "--latex")
     assert code == 0

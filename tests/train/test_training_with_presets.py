@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cohort.algorithms import objectives
+from cohort.algorithms import advantages, objectives
 from cohort.record.rollouts import read_groups
 from cohort.types import UserError
 
@@ -139,3 +139,18 @@ def test_the_reference_can_move(run, reference):
     fixed = run(name="fixed", **settings)
     moved = run(name="moved", reference=reference, **settings)
     assert moved.metrics[5]["policy/kl"] < fixed.metrics[5]["policy/kl"]
+
+
+def test_pass_at_k_can_be_trained(run):
+    def odd(completion):
+        return float(len(completion) % 2)
+
+    rewards = [{"use": odd}]
+    done = run(reward=rewards, objective={"preset": "dr_grpo", "pass_at_k": 2}, evaluate={"problems": 0})
+    for group in groups_of(done, 1):
+        expected = advantages.pass_at_k(torch.tensor([group.rewards]), 2)[0]
+        torch.testing.assert_close(torch.tensor(group.advantages).double(), expected)
+    with pytest.raises(UserError, match="pass_at_k"):
+        run(name="graded", objective={"preset": "dr_grpo", "pass_at_k": 2}, evaluate={"problems": 0})
+    with pytest.raises(UserError, match=r"at most rollout\.group_size"):
+        run(name="large", reward=rewards, objective={"preset": "dr_grpo", "pass_at_k": 5})

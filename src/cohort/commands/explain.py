@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from rich.console import Console
 from rich.markup import escape
 
@@ -9,7 +12,7 @@ from cohort.algorithms import explain, objectives
 from cohort.algorithms.objectives import Objective
 from cohort.recipe import Recipe, Stage
 from cohort.train.plan import batch_arithmetic
-from cohort.train.setup import build_objective
+from cohort.train.setup import accuracy_name, build_objective, bypasses
 from cohort.types import UserError
 
 __all__ = ["explain_recipe"]
@@ -32,8 +35,9 @@ def explain_recipe(recipe: Recipe, latex: bool, diff: str | None) -> None:
         console.print(escape(_equation(stage, objective, latex=False)) + "\n")
         for choice, sentence in explain.sentences(objective):
             console.print(f"  [dim]{escape(choice)}[/]  {escape(sentence)}")
-        console.print(f"\n  [dim]batch[/]  {escape(batch_arithmetic(stage))}")
-        console.print(f"  [dim]hash[/]   {objective.hash}")
+        console.print()
+        for name, text in _around(stage, objective).items():
+            console.print(f"  [dim]{name:<9}[/]  {escape(text)}")
         if diff is not None:
             _difference(console, objective, diff)
 
@@ -48,6 +52,49 @@ def _equation(stage: Stage, objective: Objective, latex: bool) -> str:
         updates=o.updates_per_batch * o.epochs,
         latex=latex,
     )
+
+
+def _around(stage: Stage, objective: Objective) -> dict[str, str]:
+    """What decides the gradient besides the objective itself, and the hash of all of it."""
+    r, o = stage.rollout, stage.optimizer
+    beside: dict[str, bool | int] = {}
+    lines = {
+        "rewards": " + ".join(f"{reward.weight:g} x {reward.name}" for reward in stage.reward),
+        "sampling": f"temperature {r.temperature:g}, which also divides the logits of every log-prob; at most "
+        f"{r.max_tokens} tokens; rollouts at most {r.max_staleness} updates old",
+        "batch": batch_arithmetic(stage),
+    }
+    if bypasses(stage):
+        lines["bypass"] = "the ratio is taken against the sampler's own log-probs, not against those of the old policy"
+        beside["bypass"] = True
+    if stage.objective.pass_at_k is not None:
+        lines["pass@k"] = f"advantages are those of pass@{stage.objective.pass_at_k} (2508.10751), in place of A above"
+        beside["pass_at_k"] = stage.objective.pass_at_k
+    if objective.zero_std == "resample":
+        lines["resample"] = (
+            f"groups whose {accuracy_name(stage)} is constant are replaced, until "
+            f"{r.resample_cap * r.prompts_per_step} prompts are sampled for the step; then what there is is trained"
+        )
+    if objective.needs_reference:
+        lines["reference"] = _reference(stage)
+    lines["updates"] = (
+        f"AdamW, rate {o.learning_rate:g} ({o.schedule}, {o.warmup_steps} warm-up steps), betas {o.betas[0]:g} and "
+        f"{o.betas[1]:g}, weight decay {o.weight_decay:g}, gradient norm at most {o.gradient_clip:g}"
+    )
+    # A plain objective keeps its own hash; what a recipe adds to it is hashed along.
+    whole = json.dumps({"objective": objective.hash, **beside}, sort_keys=True)
+    lines["hash"] = hashlib.sha256(whole.encode()).hexdigest() if beside else objective.hash
+    return lines
+
+
+def _reference(stage: Stage) -> str:
+    settings = stage.reference
+    if stage.policy.lora is not None:
+        return "the base model, adapter off"
+    if settings.update_every:
+        how = "copied from" if settings.ema is None else f"{settings.ema:g} x itself + {1 - settings.ema:g} x"
+        return f"the starting policy; every {settings.update_every} steps {how} the policy"
+    return "the starting policy, never moved" if settings.ema is None else f"an average with {settings.ema:g} of itself"
 
 
 def _difference(console: Console, objective: Objective, name: str) -> None:

@@ -39,10 +39,20 @@ OffsetBelow = Annotated[float, Field(ge=0, le=1)]  # beyond 1 nothing is clipped
 Bound = Annotated[float, Field(gt=0)]
 
 
+# Keys of the table that are not fields of `algorithms.objectives.Objective`.
+BESIDE = ("preset", "pass_at_k", "bypass")
+
+
 class Objective(Table):
     """What is optimised. A field that is not set has the preset's value; "off" switches a bound off."""
 
     preset: Preset = Field(default="grpo", description="Published method to start from.")
+    pass_at_k: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_536,
+        description="Train on pass@k instead of pass@1: the advantages of Pass@k Training; rewards must be 0 or 1.",
+    )
     bypass: bool | None = Field(
         default=None,
         description="Take the ratio against the sampler's own log-probs; when not given, only scale_rl does.",
@@ -105,7 +115,7 @@ class Objective(Table):
 
         A bound that is "off" in the recipe is None here; `correction` keeps its word.
         """
-        set_here = {name: getattr(self, name) for name in type(self).model_fields if name not in ("preset", "bypass")}
+        set_here = {name: getattr(self, name) for name in type(self).model_fields if name not in BESIDE}
         return {
             name: None if value == "off" and name != "correction" else value
             for name, value in set_here.items()

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cohort.algorithms.advantages import gae, token_rewards, whiten
+from cohort.algorithms.advantages import gae, pass_at_k, token_rewards, whiten
 from cohort.algorithms.objectives import Objective
 from cohort.learn.critic import Critic
-from cohort.types import Batch, Disposition, Group
+from cohort.types import Batch, Disposition, Group, UserError
 
 __all__ = ["Valued", "has_signal", "with_advantages", "with_token_advantages"]
 
@@ -24,12 +24,17 @@ def has_signal(group: Group) -> bool:
 
 
 def with_advantages(
-    groups: Sequence[Group], objective: Objective, weights: Mapping[str, float], penalty: Tensor | None = None
+    groups: Sequence[Group],
+    objective: Objective,
+    weights: Mapping[str, float],
+    penalty: Tensor | None = None,
+    k: int | None = None,
 ) -> list[Group]:
     """The groups with their rollouts' advantages, computed over the whole step in float64, and what they became.
 
     `weights` are those of the rewards, by name, for GDPO, which normalises each before it adds them. `penalty` `[B, T]`
-    is a KL in the reward, taken off before the baseline.
+    is a KL in the reward, taken off before the baseline. With `k` the advantages are those of pass@k, which are defined
+    for rewards of 0 and 1 only: another reward is refused with a `UserError`.
     """
     if objective.rewards == "normalise_then_sum":
         scores = [list(zip(*(group.scores[name] for name in weights), strict=True)) for group in groups]
@@ -37,13 +42,23 @@ def with_advantages(
         advantages = objective.advantages(rewards, weights=list(weights.values()))
     else:
         rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)  # [P, G]
-        if penalty is not None:
-            rewards -= penalty.sum(1).view(rewards.shape)
-        advantages = objective.advantages(rewards)
+        if k is not None:
+            advantages = _pass_at_k(rewards, k)
+        else:
+            if penalty is not None:
+                rewards -= penalty.sum(1).view(rewards.shape)
+            advantages = objective.advantages(rewards)
     return [
         group.with_(advantages=tuple(row), disposition=_disposition(group, row, objective))
         for group, row in zip(groups, advantages.tolist(), strict=True)
     ]
+
+
+def _pass_at_k(rewards: Tensor, k: int) -> Tensor:
+    try:
+        return pass_at_k(rewards, k)
+    except ValueError as error:
+        raise UserError(f"[objective] pass_at_k = {k}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from cohort.train.plan import grpo_plan
 from cohort.train.setup import (
     GrpoParts,
     RenderedPrompts,
+    accuracy_name,
     build_policy,
     bypasses,
     prompt_limit,
@@ -168,7 +169,7 @@ class _Grpo:
             max_staleness=stage.rollout.max_staleness,
             zero_std=parts.objective.zero_std,
             resample_cap=stage.rollout.resample_cap,
-            accuracy=parts.accuracy,
+            accuracy=accuracy_name(stage),
             seed=self.run.seed,
         )
         stream = GroupStream(prompts, ledger, self.engine, pool, self._to_rollout, settings, self._one_group_sampled)

@@ -24,6 +24,7 @@ from cohort.types import Prompt, Sampling, UserError
 __all__ = [
     "GrpoParts",
     "RenderedPrompts",
+    "accuracy_name",
     "build_objective",
     "build_policy",
     "bypasses",
@@ -52,11 +53,6 @@ class GrpoParts:
     objective: Objective
     rewards: tuple[Reward, ...]
     verifier: Reward  # decides what is right in evaluations
-
-    @property
-    def accuracy(self) -> str:
-        """The reward whose spread says whether a group carries signal: the first that pays at all."""
-        return next(reward.name for reward in self.rewards if reward.weight)
 
 
 def check_grpo(stage: Stage, seed: int) -> GrpoParts:
@@ -162,6 +158,11 @@ def build_policy(stage: Stage, seed: int, start: str | None, live: tuple[Any, An
         targets = p.lora.targets if isinstance(p.lora.targets, str) else list(p.lora.targets)
         policy = add_lora(policy, p.lora.rank, p.lora.alpha, targets, derive_seed(seed, "lora"), p.revision)
     return policy
+
+
+def accuracy_name(stage: Stage) -> str:
+    """The reward whose spread says whether a group carries signal: the first that pays at all."""
+    return next(table.name for table in stage.reward if table.weight)
 
 
 def bypasses(stage: Stage) -> bool:
@@ -275,6 +276,12 @@ def build_objective(stage: Stage) -> Objective:
         )
     if objective.baseline == "critic" and stage.policy.lora is not None:
         raise UserError("a critic cannot be made for a policy with LoRA: remove policy.lora, or use a group baseline")
+    k, size = stage.objective.pass_at_k, stage.rollout.group_size
+    if k is not None and (k > size or objective.baseline == "critic" or objective.rewards == "normalise_then_sum"):
+        raise UserError(
+            f"[objective] pass_at_k = {k} replaces the advantages of a group: it must be at most rollout.group_size "
+            f"({size}), and goes with neither a critic nor GDPO"
+        )
     moves = stage.reference.update_every or stage.reference.ema is not None
     if objective.needs_reference and stage.policy.lora is not None and moves:
         raise UserError("with LoRA the reference is the base model and stays so: remove the [reference] table")

@@ -50,7 +50,8 @@ class Updates:
             penalty = self.learner.kl_penalty(whole)
             metrics["policy/kl"] = (penalty.sum() / self.objective.kl_coef / whole.mask.sum()).item()
         if self.critic is None:
-            return with_advantages(groups, self.objective, self.weights, penalty), None, metrics
+            k = self.stage.objective.pass_at_k
+            return with_advantages(groups, self.objective, self.weights, penalty, k), None, metrics
         gamma, lam = self.stage.critic.gamma, self.stage.critic.lam
         done, valued = with_token_advantages(groups, self.objective, whole, self.critic, penalty, gamma, lam)
         return done, valued, metrics
