@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test check clean
+.PHONY: quickstart test check bench clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(STAMP)
@@ -18,6 +18,16 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Cohort against TRL, each in its own environment, in turns.
+bench: $(STAMP) .venv-trl/.installed
+	$(BIN)/python bench/vs_trl.py --trl .venv-trl/bin/python
+
+.venv-trl/.installed:
+	$(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	.venv-trl/bin/pip install --quiet --disable-pip-version-check -c constraints.txt trl==1.16.0
+	touch $@
+
 # torch goes in first and alone: asked for through another package's range, pip would take the CUDA build.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Cohort needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
@@ -27,4 +37,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-trl runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
