@@ -2,9 +2,8 @@
 
     .venv/bin/python bench/vs_trl.py --trl .venv-trl/bin/python [--case small] [--rounds 3] [--steps 6] [--threads 2]
 
-`make bench` makes the two environments and runs all cases. Machines are noisy: what counts is the ratio, from steps that
-were
-timed side by side in one call. The first step of every process is a warm-up and does not count.
+`make bench` makes the two environments and runs all cases. Machines are noisy: what counts is the ratio, from steps
+that were timed side by side in one call. The first step of every process is a warm-up and does not count.
 """
 
 from __future__ import annotations
@@ -70,10 +69,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
-    print(
-        "| case | TRL step | Cohort step | TRL tokens | Cohort tokens | faster per token | TRL peak | Cohort peak | sampling |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    heads = ("case", "TRL step", "Cohort step", "TRL tokens", "Cohort tokens", "faster per token", "TRL peak")
+    print(f"| {' | '.join((*heads, 'Cohort peak', 'sampling'))} |\n{'|---' * 9}|", flush=True)
     for case in given.case or CASES:
         print(row(case, measure(case, given.trl, given.rounds, given.steps, given.threads)), flush=True)
 
