@@ -249,7 +249,6 @@ def test_the_entropy_bonus_is_subtracted(example):
     ("objective", "missing", "message"),
     [
         (preset("grpo"), "ref_logprobs", "ref_logprobs is missing and kl_coef=0.04"),
-        (preset("trl"), "sampler_logprobs", "sampler_logprobs is missing and correction='sequence_mask'"),
         (preset("dr_grpo"), "max_tokens", "constant_length.*max_tokens"),
         (preset("scale_rl"), "group", "prompt_token_mean.*group"),
         (preset("dapo", entropy_coef=0.1), "entropy", "entropy is missing and entropy_coef=0.1"),
@@ -258,6 +257,11 @@ def test_the_entropy_bonus_is_subtracted(example):
 def test_what_is_needed_and_missing_is_named(example, objective, missing, message):
     with pytest.raises(ValueError, match=message):
         loss_of(objective, example, **{missing: None})
+
+
+def test_without_a_sampler_of_its_own_there_is_nothing_to_correct(example):
+    corrected = loss_of(preset("trl"), example, sampler_logprobs=None)
+    assert corrected.item() == loss_of(preset("trl", correction="off", correction_max=None), example).item()
 
 
 @pytest.mark.parametrize(

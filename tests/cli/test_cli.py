@@ -252,3 +252,13 @@ def test_interrupting_is_not_a_crash(desk):
     assert process.returncode == 130
     assert err.strip().splitlines()[-1] == "stopped; `cohort train` continues with --resume"
     assert "Traceback" not in err
+
+
+def test_explain_shows_the_ratio_that_is_taken(desk, cohort):
+    changes = ("objective.preset=scale_rl", "rollout.max_staleness=1")
+    _, out, _ = cohort("explain", "recipe.toml", *changes)
+    assert "π_θ(o_t) / μ(o_t)" in out
+    assert "the ratio is 1" not in out
+    _, out, _ = cohort("explain", "recipe.toml", *changes, "objective.bypass=false", "--diff", "scale_rl")
+    assert "bypass" in out
+    assert "the same objective" not in out

@@ -154,3 +154,55 @@ def test_pass_at_k_can_be_trained(run):
         run(name="graded", objective={"preset": "dr_grpo", "pass_at_k": 2}, evaluate={"problems": 0})
     with pytest.raises(UserError, match=r"at most rollout\.group_size"):
         run(name="large", reward=rewards, objective={"preset": "dr_grpo", "pass_at_k": 5})
+
+
+@pytest.mark.parametrize(
+    ("objective", "says"),
+    [
+        ({"preset": "rloo", "pass_at_k": 2}, "a KL cannot be taken off"),
+        ({"preset": "trl", "bypass": True}, "nothing to correct"),
+        ({"preset": "rloo", "rewards": "normalise_then_sum"}, "normalise_then_sum|GDPO"),
+    ],
+)
+def test_combinations_that_would_drop_a_term_are_refused(run, objective, says):
+    with pytest.raises(UserError, match=says):
+        run(objective=objective)
+
+
+def test_with_a_critic_a_rollout_without_a_reward_is_no_evidence(run):
+    def sometimes(completion, seed):
+        return None if seed % 3 == 0 else float(seed % 2)
+
+    done = run(reward=[sometimes], objective={"preset": "ppo", "kl_coef": 0.0}, evaluate={"problems": 0})
+    seen = 0
+    for group in groups_of(done, 1):
+        for reward, advantages_of_tokens in zip(group.rewards, group.token_advantages, strict=True):
+            if math.isnan(reward):
+                seen += 1
+                assert set(advantages_of_tokens) == {0.0}
+            else:
+                assert any(advantages_of_tokens)
+    assert seen
+
+
+def test_a_completion_that_is_cut_off_is_charged_its_kl_all_the_same(run):
+    settings = {"optimizer": {"learning_rate": 0.05}, "run": {"steps": 3}, "evaluate": {"problems": 0}}
+    kept = run(name="kept", objective={"preset": "rloo", "kl_coef": 0.5}, **settings)
+    masked = run(name="masked", objective={"preset": "rloo", "kl_coef": 0.5, "truncated": "mask"}, **settings)
+    assert any(r.finish == "length" for g in groups_of(kept, 1) for r in g.rollouts)
+    for a, b in zip(groups_of(kept, 1), groups_of(masked, 1), strict=True):
+        assert a.advantages == b.advantages
+
+
+def test_the_cap_on_resampling_is_kept(run):
+    def rarely(completion, prompt, seed):
+        return float(seed % 2) if int(prompt.split()[2]) % 8 == 0 else 0.0
+
+    done = run(
+        reward=[rarely],
+        objective={"preset": "dapo"},
+        task={"held_out": None},
+        rollout={"prompts_per_step": 5, "resample_cap": 2},
+        evaluate={"problems": 0},
+    )
+    assert all(len(groups_of(done, step)) <= 10 for step in range(1, 5))

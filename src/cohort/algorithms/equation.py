@@ -30,6 +30,7 @@ class Shape(NamedTuple):
     group_size: int | None = None
     max_tokens: int | None = None
     updates: int | None = None
+    bypass: bool = False  # the ratio is taken against the sampler's own log-probs
 
     @property
     def batch(self) -> str:
@@ -43,14 +44,15 @@ def equation(
     group_size: int | None = None,
     max_tokens: int | None = None,
     updates: int | None = None,
+    bypass: bool = False,
     latex: bool = False,
 ) -> str:
     """What is maximised, then each symbol in it, one a line, with every divisor, bound and epsilon as a number.
 
     `prompts`, `group_size`, `max_tokens` and `updates` (optimizer steps per batch) are filled in where they are given.
-    With `latex` the result is an `aligned` environment.
+    With `bypass` the ratio is one against the sampler. With `latex` the result is an `aligned` environment.
     """
-    shape = Shape(prompts, group_size, max_tokens, updates)
+    shape = Shape(prompts, group_size, max_tokens, updates, bypass)
     body = [_surrogate(objective, latex), _kl_term(objective, latex), _entropy_term(objective, latex)]
     head = ("J(\\theta)" if latex else "J(θ)", f"{_sum(objective, shape, latex)} [ {''.join(body)} ]")
     rows = [head, *_definitions(objective, shape, latex)]
@@ -169,7 +171,11 @@ def _entropy_term(o: Objective, latex: bool) -> str:
 
 
 def _definitions(o: Objective, shape: Shape, latex: bool) -> list[tuple[str, str]]:
-    rows = [*_ratio_definitions(o, latex), *_advantage_definition(o, shape, latex)]
+    ratios = _ratio_definitions(o, latex)
+    if shape.bypass:
+        old, sampler = ("\\pi_{\\mathrm{old}}", "\\mu") if latex else ("π_old", "μ")
+        ratios = [(left, right.replace(old, sampler)) for left, right in ratios]
+    rows = [*ratios, *_advantage_definition(o, shape, latex)]
     if o.correction != "off":
         rows.append(_correction_definition(o, latex))
     if o.kl_coef:
@@ -290,12 +296,14 @@ def _notes(o: Objective, shape: Shape) -> list[str]:
         over = "over the batch's tokens" if o.baseline == "critic" else f"divisor {divisor}{filled}"
         notes.append(f"std: {kind}, {over}")
     if o.zero_std != "zero":
-        notes.append(f"groups whose rewards are all equal: {_ZERO_STD[o.zero_std]}")
+        notes.append(f"groups whose accuracy is constant: {_ZERO_STD[o.zero_std]}")
     elif o.baseline in ("group_mean", "leave_one_out"):
         notes.append("groups whose rewards are all equal: advantage exactly 0, kept in the divisor")
     if o.truncated == "mask":
         notes.append("completions cut off at the token limit: out of the loss, their rewards stay in the baseline")
-    if shape.updates:
+    if shape.bypass:
+        notes.append("μ is the policy that sampled; there is no π_old")
+    elif shape.updates:
         same = "so π_old = π_θ: the ratio is 1 and no clip acts"
         once = same if shape.updates == 1 else "π_old is the policy before the first of them"
         notes.append(f"optimizer updates per batch: {shape.updates}, {once}")
@@ -314,7 +322,12 @@ def _powers_of_ten(latex: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    return text.replace("−", "-").replace("π_old = π_θ", "old policy = policy").replace("π_old", "the old policy")
+    return (
+        text.replace("μ", "mu")
+        .replace("−", "-")
+        .replace("π_old = π_θ", "old policy = policy")
+        .replace("π_old", "the old policy")
+    )
 
 
 def _call(words: str, argument: str, latex: bool) -> str:

@@ -36,8 +36,8 @@ _CHOICES: dict[str, dict[str, str]] = {
     },
     "zero_std": {
         "zero": "A group whose rewards are all equal has advantage 0 and stays in the batch and in its divisors.",
-        "drop": "A group whose rewards are all equal is dropped, and the batch gets smaller.",
-        "resample": "A group whose rewards are all equal is dropped and another prompt is sampled, so the batch "
+        "drop": "A group whose accuracy is constant is dropped, and the batch gets smaller.",
+        "resample": "A group whose accuracy is constant is dropped and another prompt is sampled, so the batch "
         "stays full.",
     },
     "rewards": {

@@ -102,8 +102,7 @@ def per_token_loss(
 
     loss = -_surrogate(o, logprobs, old, mask, A)
     if o.correction != "off":
-        sampler = _needed(sampler_logprobs, "sampler_logprobs", f"correction={o.correction!r}")
-        sampler = _inside(sampler, mask, like=logprobs)
+        sampler = old if sampler_logprobs is None else _inside(sampler_logprobs, mask, like=logprobs)
         loss = loss * corrections.weight(o.correction, old, sampler, mask, o.correction_min, o.correction_max)
     if o.kl_coef and o.kl_place == "loss":
         ref = _inside(_needed(ref_logprobs, "ref_logprobs", f"kl_coef={o.kl_coef:g}"), mask, like=logprobs).detach()

@@ -39,7 +39,7 @@ def explain_recipe(recipe: Recipe, latex: bool, diff: str | None) -> None:
         for name, text in _around(stage, objective).items():
             console.print(f"  [dim]{name:<9}[/]  {escape(text)}")
         if diff is not None:
-            _difference(console, objective, diff)
+            _difference(console, stage, objective, diff)
 
 
 def _equation(stage: Stage, objective: Objective, latex: bool) -> str:
@@ -50,6 +50,7 @@ def _equation(stage: Stage, objective: Objective, latex: bool) -> str:
         group_size=r.group_size,
         max_tokens=r.max_tokens,
         updates=o.updates_per_batch * o.epochs,
+        bypass=bypasses(stage),
         latex=latex,
     )
 
@@ -97,12 +98,16 @@ def _reference(stage: Stage) -> str:
     return "the starting policy, never moved" if settings.ema is None else f"an average with {settings.ema:g} of itself"
 
 
-def _difference(console: Console, objective: Objective, name: str) -> None:
+def _difference(console: Console, stage: Stage, objective: Objective, name: str) -> None:
     try:
         other = objectives.preset(name)
     except ValueError as error:
         raise UserError(f"--diff: {error}") from None
     rows = explain.difference(objective, other)
+    if bypasses(stage) != (name == "scale_rl"):
+        rows.append(("bypass", bypasses(stage), name == "scale_rl", "The ratio has another denominator."))
+    if stage.objective.pass_at_k is not None:
+        rows.append(("pass_at_k", stage.objective.pass_at_k, None, "Advantages are those of a single right answer."))
     console.print(f"\n[bold]against {name}[/] {'' if rows else '- the same objective'}")
     for field, mine, theirs, consequence in rows:
         console.print(

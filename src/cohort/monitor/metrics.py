@@ -34,16 +34,21 @@ def group_metrics(trained: Sequence[Group], left_out: Sequence[Group]) -> dict[s
 
 
 def merge_reports(reports: Sequence[StepReport]) -> dict[str, float]:
-    """The reports of the updates on one step's batches as one: token sums add, peaks take the largest, the rest is
-    averaged over the updates.
+    """The reports of the updates on one step's batches as one: token sums add, peaks take the largest, means over
+    tokens are weighted by them, the rest is averaged over the updates. What measured nothing (NaN) is left out.
     """
     merged: dict[str, float] = {}
+    tokens = [report.metrics["tokens/trained"] for report in reports]
     for key in reports[0].metrics:
         values = [report.metrics[key] for report in reports]
         if key.startswith("tokens/"):
             merged[key] = math.fsum(values)
         elif key.endswith("_max"):
-            merged[key] = max(values)
+            merged[key] = max(_known(values), default=math.nan)
+        elif key.startswith("policy/"):
+            known = [(v, n) for v, n in zip(values, tokens, strict=True) if not math.isnan(v)]
+            total = sum(n for _, n in known)
+            merged[key] = math.fsum(v * n for v, n in known) / total if total else math.nan
         else:
             merged[key] = math.fsum(values) / len(values)
     return merged

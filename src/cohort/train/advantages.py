@@ -90,7 +90,10 @@ def with_token_advantages(
 
     `batch` is `collate` of the groups. With `scale = "centred_batch_std"` advantages are whitened over the tokens.
     """
-    scores = torch.tensor([0.0 if math.isnan(r) else r for g in groups for r in g.rewards], dtype=torch.float64)
+    scores = torch.tensor([r for g in groups for r in g.rewards], dtype=torch.float64)
+    # A rollout without a reward is no evidence: advantage 0, and nothing for the critic to learn.
+    batch = replace(batch, mask=batch.mask & ~scores.isnan()[:, None])
+    scores = scores.nan_to_num(0.0)
     values = critic.values(batch)
     advantages, returns = gae(token_rewards(scores, batch.mask, penalty), values, batch.mask, gamma, lam)
     if objective.scale == "centred_batch_std":

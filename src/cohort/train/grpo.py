@@ -85,7 +85,7 @@ class _Grpo:
         self.touched = False  # whether the weights have moved since
         self.view: StepView | None = None
         self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
-        self._said_empty = False
+        self._said_short = False
 
         self.updates = Updates(run, parts, policy, checkpoint)
         self.engine = Engine(policy, max_rows=run.stage.rollout.max_rows)
@@ -190,11 +190,12 @@ class _Grpo:
         every = self.stage.run.show_group_every
         if every and step % every == 0 and trained:
             self.run.console.group(step, next((g for g in trained if g.disposition == "trained"), trained[0]))
-        if not trained and not self._said_empty:
-            self._said_empty = True
+        short = self.updates.objective.zero_std == "resample" and len(trained) < self.stage.rollout.prompts_per_step
+        if (short or not trained) and not self._said_short:
+            self._said_short = True
             self.run.console.warn(
-                f"step {step} has no group to train on: all of {len(groups.left_out)} were left out as without signal. "
-                "The task is too hard, too easy, or the reward says nothing"
+                f"step {step} trains on {len(trained)} groups: {len(groups.left_out)} were left out as without signal. "
+                "The task is too hard, too easy, or the reward says nothing (said once; see groups/left_out)"
             )
 
 

@@ -276,6 +276,16 @@ def build_objective(stage: Stage) -> Objective:
         )
     if objective.baseline == "critic" and stage.policy.lora is not None:
         raise UserError("a critic cannot be made for a policy with LoRA: remove policy.lora, or use a group baseline")
+    if bypasses(stage) and objective.correction != "off":
+        raise UserError(
+            f"[objective] with bypass the ratio is taken against the sampler itself, so correction = "
+            f"'{objective.correction}' has nothing to correct: set correction = \"off\", or bypass = false"
+        )
+    if stage.objective.pass_at_k is not None and objective.kl_coef and objective.kl_place == "reward":
+        raise UserError(
+            "[objective] pass_at_k is defined for rewards of 0 and 1, so a KL cannot be taken off them: set kl_place = "
+            '"loss", or kl_coef = 0'
+        )
     k, size = stage.objective.pass_at_k, stage.rollout.group_size
     if k is not None and (k > size or objective.baseline == "critic" or objective.rewards == "normalise_then_sum"):
         raise UserError(

@@ -119,7 +119,8 @@ class GroupStream:
                 )
             # A group that could not be scored is replaced always, one without signal only where the recipe says so.
             replaced = ("error", "zero_std") if settings.zero_std == "resample" else ("error",)
-            wanted = sum(group.disposition in replaced for group in dropped)
+            missing = sum(group.disposition in replaced for group in dropped)
+            wanted = min(missing, settings.resample_cap * settings.prompts_per_step - taken)
         return StepGroups(kept, left_out, too_long, sample_s, score_s)
 
     def finish(self, groups: StepGroups) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -47,8 +48,11 @@ class Updates:
         whole = collate(groups, self.objective, self.stage.rollout.max_tokens)
         penalty, metrics = None, {}
         if self.objective.needs_reference and self.objective.kl_place == "reward":
-            penalty = self.learner.kl_penalty(whole)
-            metrics["policy/kl"] = (penalty.sum() / self.objective.kl_coef / whole.mask.sum()).item()
+            # A completion that is cut off leaves the loss, not the baseline: its KL is charged all the same.
+            everything = replace(self.objective, truncated="keep")
+            unmasked = collate(groups, everything, self.stage.rollout.max_tokens)
+            penalty = self.learner.kl_penalty(unmasked)
+            metrics["policy/kl"] = (penalty.sum() / self.objective.kl_coef / unmasked.mask.sum()).item()
         if self.critic is None:
             k = self.stage.objective.pass_at_k
             return with_advantages(groups, self.objective, self.weights, penalty, k), None, metrics
@@ -75,7 +79,10 @@ class Updates:
                     loss = self._update_critic(self.critic, valued.part(index, len(batches)), rate)
                     report = StepReport({**report.metrics, "critic/loss": loss})
                 reports.append(report)
-        return merge_reports(reports)
+        merged = merge_reports(reports)
+        if bypasses(self.stage):
+            merged["policy/mismatch"] = math.nan  # the old log-probs are the sampler's: nothing was compared
+        return merged
 
     def move_reference(self, step: int) -> None:
         """Copy the policy into the reference, or blend it in, when the recipe says so."""
