@@ -220,6 +220,6 @@ def _saving_on_error(grpo: _Grpo) -> Iterator[None]:
         there = (grpo.run.directory / "checkpoints" / f"step-{grpo.whole:06d}").exists()
         if grpo.whole and not grpo.touched and not there:
             grpo.save()
-        if grpo.whole:
-            grpo.run.console.say("  what was trained is saved; mend the cause and continue with --resume")
+        if last := latest_checkpoint(grpo.run.directory / "checkpoints"):
+            grpo.run.console.say(f"  saved up to step {last.step}; mend the cause and continue with --resume")
         raise

@@ -153,12 +153,16 @@ def _run_stage(run: StageRun, parts: Any, recipe: Recipe) -> None:
     policy.release()
 
 
+def _begun(directory: Path) -> bool:
+    """Whether a run got as far as its first evaluation or step. A start that failed before leaves nothing to keep."""
+    return any((directory / name).exists() for name in ("metrics.jsonl", "checkpoints", "final", "stages"))
+
+
 def _refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
     """A run is never overwritten, and never continued with another recipe."""
     saved = directory / "recipe.toml"
-    begun = any((directory / name).exists() for name in ("metrics.jsonl", "checkpoints", "final", "stages"))
-    if not begun or not saved.exists():
-        return  # a start that failed before its first step leaves nothing worth keeping
+    if not _begun(directory) or not saved.exists():
+        return
     if not resume:
         raise UserError(
             f"{directory} already holds a run. Continue it with --resume, start another with name=OTHER, "
@@ -205,7 +209,8 @@ def _deterministic(threads: int) -> Iterator[None]:
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for cuBLAS, which reads it when it starts
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads memory that it has not written
+    # Nothing here reads memory that it has not written, so torch need not fill it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
@@ -237,7 +242,7 @@ def _settle(directory: Path, recipe: Recipe, console: Console) -> int:
     """
     file = directory / "environment.json"
     now = describe_machine()
-    if file.exists() and (directory / "metrics.jsonl").exists() | (directory / "stages").exists():
+    if file.exists() and _begun(directory):
         before = orjson.loads(file.read_bytes())
         _refuse_changed_inputs(before.get("inputs", {}), recipe)
         changed = [k for k, v in now["packages"].items() if before["packages"].get(k) != v]

@@ -19,6 +19,7 @@ from cohort.tasks.ledger import Ledger
 from cohort.train.advantages import has_signal
 from cohort.types import (
     Completion,
+    Disposition,
     Group,
     InfrastructureError,
     Prompt,
@@ -108,8 +109,9 @@ class GroupStream:
             groups = [self._take() for _ in range(wanted)]
             sample_s, score_s = sample_s + sampled - began, score_s + time.perf_counter() - sampled
             taken += len(groups)
-            dropped = [g.with_(disposition=reason) for g in groups if (reason := self._reason_to_leave_out(g))]
-            kept += [group for group in groups if not self._reason_to_leave_out(group)]
+            judged = [group.with_(disposition=self._reason_to_leave_out(group)) for group in groups]
+            dropped = [group for group in judged if group.disposition is not None]
+            kept += [group for group in judged if group.disposition is None]
             left_out += dropped
             failed = [group for group in left_out if group.disposition == "error"]
             if len(failed) > settings.prompts_per_step:
@@ -176,7 +178,7 @@ class GroupStream:
         del self.pending[ticket]
         return group
 
-    def _reason_to_leave_out(self, group: Group) -> str | None:
+    def _reason_to_leave_out(self, group: Group) -> Disposition | None:
         if group.error is not None:
             return "error"
         if self._settings.zero_std != "zero" and not has_signal(group):
