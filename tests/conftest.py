@@ -15,13 +15,14 @@ from transformers.utils import logging
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.tasks.word_problems import demonstrations
-from tiny import make_tiny
+from tiny import make_tiny, on_path
 
 torch.set_num_threads(1)
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 ARCHITECTURES = ("qwen3", "qwen2", "llama", "gemma3")
+PATHS = ("fused", "plain")  # compiled kernels, and PyTorch alone
 
 
 @pytest.fixture(scope="session")
@@ -30,18 +31,21 @@ def tokenizer():
     return make_tokenizer([f"{made[i].prompt.text} {made[i].completion}" for i in range(300)], 400)
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(
+    params=[(kind, path) for kind in ARCHITECTURES for path in PATHS if (kind, path) != ("gemma3", "fused")]
+)
 def policy_and_plain(request, tokenizer):
     """A policy, and an untouched copy of its model that computes attention its own way."""
-    model = make_tiny(request.param, tokenizer)
+    kind, path = request.param
+    model = make_tiny(kind, tokenizer)
     plain = copy.deepcopy(model)
     plain.set_attn_implementation("eager")
-    return Policy(model, tokenizer), plain
+    return on_path(Policy(model, tokenizer), path), plain
 
 
-@pytest.fixture
-def tiny_policy(tokenizer):
-    return Policy(make_tiny("qwen3", tokenizer), tokenizer)
+@pytest.fixture(params=PATHS)
+def tiny_policy(request, tokenizer):
+    return on_path(Policy(make_tiny("qwen3", tokenizer), tokenizer), request.param)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 SIZES = {
@@ -14,6 +15,15 @@ SIZES = {
 }
 
 
+def on_path(policy, path: str):
+    """The policy on its compiled path, or on PyTorch alone."""
+    if path == "fused" and policy.fused is None:
+        pytest.skip(policy.plain_because)
+    if path == "plain":
+        policy.fused = None
+    return policy
+
+
 def make_tiny(kind: str, tokenizer) -> torch.nn.Module:
     """A random model of an architecture, its weights large enough that log-probs are far from uniform."""
     import transformers as t
@@ -24,6 +34,16 @@ def make_tiny(kind: str, tokenizer) -> torch.nn.Module:
         model = t.Qwen3ForCausalLM(t.Qwen3Config(**common, head_dim=8))
     elif kind == "qwen2":
         model = t.Qwen2ForCausalLM(t.Qwen2Config(**common))
+    elif kind == "qwen3-window":  # heads of 24, alternate layers that see 8 positions back, a tied head
+        config = t.Qwen3Config(
+            **common, head_dim=24, use_sliding_window=True, sliding_window=8, tie_word_embeddings=True,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        )  # fmt: skip
+        model = t.Qwen3ForCausalLM(config)
+    elif kind == "mistral":
+        model = t.MistralForCausalLM(t.MistralConfig(**common, head_dim=16, sliding_window=8))
+    elif kind == "llama-bias":
+        model = t.LlamaForCausalLM(t.LlamaConfig(**common, attention_bias=True, mlp_bias=True))
     elif kind == "llama":
         model = t.LlamaForCausalLM(t.LlamaConfig(**common))
     elif kind == "gemma3":  # every other kind of layer sees 8 positions back, fewer than prompts and completions have
@@ -38,4 +58,6 @@ def make_tiny(kind: str, tokenizer) -> torch.nn.Module:
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 parameter.normal_(0, 0.1)
+            else:  # norms and biases that are not 1 and 0 everywhere
+                parameter.add_(torch.randn_like(parameter) * 0.1)
     return model.float().eval()

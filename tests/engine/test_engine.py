@@ -98,6 +98,7 @@ def test_long_completions_outgrow_the_first_cache(tiny_policy):
 
 def test_prefill_runs_once_a_group(tiny_policy, monkeypatch):
     seen = []
+    tiny_policy.fused = None
     hidden = tiny_policy.hidden
     monkeypatch.setattr(tiny_policy, "hidden", lambda t, p, layout: seen.append(t.shape[1]) or hidden(t, p, layout))
     sample(tiny_policy, [SampleRequest(i, p, 8, i, Sampling(4)) for i, p in enumerate(prompts(10, 12))])

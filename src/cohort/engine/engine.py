@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cohort.engine.cache import DecodeLayout, KVCache
+from cohort.engine.decoder import Decoder, PlainDecoder
+from cohort.engine.fused import FusedDecoder
 from cohort.engine.sampling import RowSampling, choose
-from cohort.policy.attention import PackedGroups
+from cohort.engine.verify import disagreement
+from cohort.kernels.functions import append_tokens
 from cohort.policy.policy import Policy
+from cohort.policy.verify import fall_back
 from cohort.seeds import derive_seed, unit_uniforms
 from cohort.types import Completion, Finish, SampleRequest, UserError
 
@@ -40,6 +43,7 @@ class _Rows:
     def __init__(self, rows: int, device: torch.device):
         self.n = 0
         self.owner: list[tuple[_Group, int]] = []  # (group, member) of each active row
+        self.place = torch.arange(rows, device=device)  # where the decoder keeps what each row knows: a permutation
         self.slot = torch.zeros(rows, dtype=torch.long, device=device)
         self.length = torch.zeros(rows, dtype=torch.long, device=device)  # tokens sampled so far
         self.limit = torch.zeros(rows, dtype=torch.long, device=device)
@@ -73,6 +77,8 @@ class Engine:
         self.max_rows = max_rows
         self.prefill_tokens = prefill_tokens
         self._version = 0
+        self._verified = False
+        self._ends = torch.tensor(policy.eos_ids, device=policy.device)
 
     @property
     def version(self) -> int:
@@ -90,25 +96,39 @@ class Engine:
 
         Raises `UserError` for an empty prompt, or one that leaves no room for its completion.
         """
+        wanted = tuple(requests)
+        for request in wanted:
+            self._refuse_unfit(request)
+        groups = self._sample(wanted)
+        if self.policy.fused and not self._verified and (first := next(groups, None)) is not None:
+            self._verified = True
+            if apart := disagreement(self.policy, *first):
+                fall_back(self.policy, apart)
+                groups = self._sample(wanted)
+            else:
+                yield first
+        yield from groups
+
+    def _sample(self, requests: tuple[SampleRequest, ...]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         # Gradients are switched off inside each helper, never across a yield: the caller may train in between.
         waiting = deque(requests)
-        for request in waiting:
-            self._refuse_unfit(request)
         most = min(self.max_rows, sum(request.count for request in waiting))
-        cache = KVCache(most)
+        decoder: Decoder = FusedDecoder(self.policy, most) if self.policy.fused else PlainDecoder(self.policy, most)
         rows = _Rows(most, self.policy.device)
         starting: deque[_Group] = deque()
+        decoder.refresh()
         while waiting or starting or rows.n:
             # A prefill for every row that retires would run the whole model for one prompt: wait for an eighth.
             if waiting and not starting and most - rows.n >= max(1, most // 8):
-                starting.extend(self._prefill(waiting, most - rows.n, cache))
+                starting.extend(self._prefill(waiting, most - rows.n, decoder))
             ended = self._start(starting, rows) if starting and rows.n < most else []
             if not ended and rows.n:
-                ended = self._decode(cache, rows)
-            for group in self._retire(cache, rows, ended):
-                cache.free_prefix(group.slot)
+                ended = self._decode(decoder, rows)
+            for group in self._retire(decoder, rows, ended):
+                decoder.release(group.slot)
                 yield group.request, tuple(group.done[i] for i in range(group.request.count))
-            if not waiting and not starting and (renumbered := cache.compact_prefixes()) is not None:
+                decoder.refresh()
+            if not waiting and not starting and (renumbered := decoder.compact()) is not None:
                 rows.slot[: rows.n] = renumbered[rows.slot[: rows.n]]
                 for group in {id(group): group for group, _ in rows.owner}.values():
                     group.slot = int(renumbered[group.slot])
@@ -124,7 +144,7 @@ class Engine:
             )
 
     @torch.no_grad()
-    def _prefill(self, waiting: deque[SampleRequest], room: int, cache: KVCache) -> list[_Group]:
+    def _prefill(self, waiting: deque[SampleRequest], room: int, decoder: Decoder) -> list[_Group]:
         """Run as many waiting prompts as `room` rows can use through the model, each once."""
         batch: list[SampleRequest] = []
         rows = tokens = 0
@@ -132,11 +152,7 @@ class Engine:
             batch.append(waiting.popleft())
             rows += batch[-1].count
             tokens += len(batch[-1].tokens)
-        layout = PackedGroups([r.tokens for r in batch], device=self.policy.device).keep_kv()
-        hidden = self.policy.hidden(layout.tokens, layout.positions, layout)
-        logits = self.policy.logits(hidden[layout.prompt_ends])
-        assert layout.kv is not None
-        slots = cache.add_prefixes([len(r.tokens) for r in batch], layout.kv)
+        slots, logits = decoder.prefill([r.tokens for r in batch])
         return [_Group(r, s, row) for r, s, row in zip(batch, slots, logits, strict=True)]
 
     @torch.no_grad()
@@ -149,9 +165,8 @@ class Engine:
             group.started += 1
             if group.started == group.request.count:
                 starting.popleft()
-        new = torch.arange(first, rows.n, device=rows.slot.device)
         logits = torch.stack([group.first_logits for group, _ in rows.owner[first:]])
-        return self._append(rows, new, logits)
+        return self._append(rows, first, logits)
 
     def _place(self, rows: _Rows, group: _Group, member: int) -> None:
         i, wanted = rows.n, group.request.sampling
@@ -170,29 +185,42 @@ class Engine:
         rows.truncates |= wanted.top_p < 1 or wanted.top_k > 0 or wanted.min_p > 0
 
     @torch.no_grad()
-    def _decode(self, cache: KVCache, rows: _Rows) -> list[int]:
+    def _decode(self, decoder: Decoder, rows: _Rows) -> list[int]:
         """One token for every active row. Returns the rows that ended."""
         n = rows.n
-        every = torch.arange(n, device=rows.slot.device)
         own = rows.length[:n] - 1  # the last sampled token has no keys and values yet
-        layout = DecodeLayout(cache, rows.slot[:n], own)
-        hidden = self.policy.hidden(rows.tokens[every, own][None], layout.positions[None], layout)
-        return self._append(rows, every, self.policy.logits(hidden))
+        tokens = rows.tokens[:n].gather(1, own[:, None])[:, 0]
+        return self._append(rows, 0, decoder.decode(tokens, rows.slot[:n], rows.place[:n], own))
 
-    def _append(self, rows: _Rows, which: Tensor, logits: Tensor) -> list[int]:
-        """Sample a token for rows `which` from `logits` `[len(which), V]` and store it. Returns the rows that ended."""
-        at = rows.length[which]
-        tokens, logprobs = choose(logits, rows.uniforms[which, at], rows.sampling.take(which), rows.truncates)
-        rows.tokens[which, at] = tokens
-        rows.logprobs[which, at] = logprobs
-        rows.length[which] += 1
-        ended = rows.length[which] >= rows.limit[which]
-        for eos in self.policy.eos_ids:
-            ended |= tokens == eos
-        found = set(which[ended].tolist())
+    def _append(self, rows: _Rows, first: int, logits: Tensor) -> list[int]:
+        """Sample a token for rows `first`.. from `logits` `[n - first, V]`, store it, return the rows that ended."""
+        which = slice(first, rows.n)
+        if self.policy.fused and not rows.truncates:
+            ended = append_tokens(
+                logits,
+                rows.sampling.temperature[which],
+                rows.tokens[which],
+                rows.logprobs[which],
+                rows.uniforms[which],
+                rows.length[which],
+                rows.limit[which],
+                self._ends,
+            )
+        else:
+            ended = self._append_plainly(rows, which, logits)
+        found = {first + row for row in ended.nonzero()[:, 0].tolist()} if bool(ended.any()) else set()
         if rows.stops:
-            found.update(row for row in which.tolist() if self._stop_string(rows, row) is not None)
+            found.update(row for row in range(first, rows.n) if self._stop_string(rows, row) is not None)
         return sorted(found)
+
+    def _append_plainly(self, rows: _Rows, which: slice, logits: Tensor) -> Tensor:
+        at = rows.length[which][:, None]  # [m, 1]
+        uniforms = rows.uniforms[which].gather(1, at)[:, 0]
+        tokens, logprobs = choose(logits, uniforms, rows.sampling.take(which), rows.truncates)
+        rows.tokens[which].scatter_(1, at, tokens[:, None])
+        rows.logprobs[which].scatter_(1, at, logprobs[:, None])
+        rows.length[which] += 1
+        return (rows.length[which] >= rows.limit[which]) | torch.isin(tokens, self._ends)
 
     def _stop_string(self, rows: _Rows, row: int) -> str | None:
         """The stop string that the row's text ends in or contains since its last token, if any."""
@@ -206,7 +234,7 @@ class Engine:
         text = self.policy.tokenizer.decode(rows.tokens[row, max(0, length - tail) : length].tolist())
         return next((stop for stop in stops if stop in text), None)
 
-    def _retire(self, cache: KVCache, rows: _Rows, ended: list[int]) -> list[_Group]:
+    def _retire(self, decoder: Decoder, rows: _Rows, ended: list[int]) -> list[_Group]:
         """Turn ended rows into completions, close the holes they leave, and return the groups that are whole."""
         whole = []
         for row in ended:
@@ -224,10 +252,10 @@ class Engine:
             group.done[member] = Completion(tokens, tuple(logprobs.tolist()), finish, self._version)
             if len(group.done) == group.request.count:
                 whole.append(group)
-        self._close_holes(cache, rows, ended)
+        self._close_holes(decoder, rows, ended)
         return whole
 
-    def _close_holes(self, cache: KVCache, rows: _Rows, ended: list[int]) -> None:
+    def _close_holes(self, decoder: Decoder, rows: _Rows, ended: list[int]) -> None:
         """Move the last active rows into the holes, so that the active rows are 0..n-1 again."""
         left = rows.n - len(ended)
         gone = set(ended)
@@ -237,8 +265,7 @@ class Engine:
             source, target = (torch.tensor(x, device=rows.slot.device) for x in (movers, holes))
             for column in rows.fields():
                 column[target] = column[source]
-            if cache.own:
-                cache.move(source, target, int(rows.length[source].max()))
+            decoder.move(source, target, int(rows.length[source].max()), rows.place)
             for mover, hole in zip(movers, holes, strict=True):
                 rows.owner[hole] = rows.owner[mover]
         del rows.owner[left:]

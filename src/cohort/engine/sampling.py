@@ -23,7 +23,7 @@ class RowSampling:
     top_k: Tensor  # 0: off
     min_p: Tensor
 
-    def take(self, rows: Tensor) -> RowSampling:
+    def take(self, rows: Tensor | slice) -> RowSampling:
         """The settings of some rows."""
         return RowSampling(self.temperature[rows], self.top_p[rows], self.top_k[rows], self.min_p[rows])
 

@@ -33,7 +33,7 @@ class Critic:
     Raises `UserError` with LoRA: the critic would need adapters of its own.
     """
 
-    def __init__(self, policy: Policy, optimizer: AdamW, clip: float = 0.2, tokens_per_micro_batch: int = 8192):
+    def __init__(self, policy: Policy, optimizer: AdamW, clip: float = 0.2, tokens_per_micro_batch: int = 4096):
         if hasattr(policy.module, "disable_adapter"):
             raise UserError(
                 "a critic cannot be made for a policy with LoRA; remove policy.lora, or use a group baseline"

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from cohort.learn.head import head
 from cohort.policy.attention import PackedGroups
 from cohort.policy.policy import Policy
 from cohort.types import Batch
 
 __all__ = ["MicroBatch", "micro_batches", "token_logprobs"]
-
-LOGITS_AT_ONCE = 1 << 24  # float32 logits held for the backward pass: 64 MiB; beyond it chunks are recomputed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +74,10 @@ def _pack(batch: Batch, wanted: Tensor, rows: list[int], device: torch.device) -
 def token_logprobs(
     policy: Policy, batch: Batch, micro: MicroBatch, temperature: float, entropy_gradient: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies (nats) of the picked tokens, `[M]` each, float32, of softmax(logits / temperature).
-
-    Logits exist for one chunk of tokens at a time; when there are several chunks, each is recomputed in the backward
-    pass, so `[tokens, vocabulary]` is never held whole.
-    """
+    """Log-probs and entropies (nats) of the picked tokens, `[M]` each, float32, of softmax(logits / temperature)."""
     layout = micro.layout
     hidden = policy.hidden(layout.tokens, layout.positions, layout)  # [N, hidden]
     predictors = hidden.index_select(0, layout.predictors(micro.picked_row, micro.picked_column))  # [M, hidden]
     tokens = batch.tokens.to(micro.rows.device)[micro.rows[micro.picked_row], micro.picked_column]  # [M]
 
-    def head(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logprobs = (policy.logits(states) / temperature).log_softmax(-1)  # [m, V] float32
-        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-            entropy = -(logprobs.exp() * logprobs).sum(-1)
-        return logprobs.gather(-1, targets[:, None])[:, 0], entropy
-
-    chunk = max(1, LOGITS_AT_ONCE // policy.vocabulary)
-    if len(tokens) <= chunk or not torch.is_grad_enabled():
-        parts = [head(s, t) for s, t in zip(predictors.split(chunk), tokens.split(chunk), strict=True)]
-    else:
-        parts = [
-            checkpoint(head, s, t, use_reentrant=False, preserve_rng_state=False)
-            for s, t in zip(predictors.split(chunk), tokens.split(chunk), strict=True)
-        ]
-    logprobs, entropy = (torch.cat(x) for x in zip(*parts, strict=True))
-    return logprobs, entropy
+    return head(policy, predictors, tokens, temperature, entropy_gradient)

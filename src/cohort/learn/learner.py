@@ -33,7 +33,7 @@ class Learner:
         objective: Objective,
         optimizer: AdamW,
         temperature: float = 1.0,
-        tokens_per_micro_batch: int = 8192,
+        tokens_per_micro_batch: int = 4096,
         reference: Reference | None = None,
     ):
         self.policy = policy

@@ -30,7 +30,11 @@ class AdamW:
             {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": self.weight_decay},
             {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=self.betas, eps=self.eps, fused=True)
+        groups = [group for group in groups if group["params"]]
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps, fused=True)
+        # The fused step changes parameters without counting it, and copies made of them are found by that count.
+        optimizer.register_step_post_hook(lambda *_: torch.autograd.graph.increment_version(trainable))
+        return optimizer
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, directory: Path) -> None:

@@ -7,6 +7,7 @@ registered here with transformers' attention interface. Model code is not forked
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -77,7 +78,8 @@ class PackedGroups:
     The flat row is `prompt 0 | prompt 1 | ... | rollout 0 | rollout 1 | ...`. A rollout attends to its prompt and
     causally to itself. Its last token is left out: nothing is predicted from it.
 
-    Attributes: `tokens`, `positions` `[1, N]`; `prompt_ends` `[P]`, the flat index of each prompt's last token.
+    Attributes: `tokens`, `positions` `[1, N]`; `prompt_ends` `[P]`, the flat index of each prompt's last token;
+    `rollout_lengths`, last tokens included.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class PackedGroups:
         self.tokens = torch.tensor([flat], dtype=torch.long, device=device)  # [1, N]
         self.positions = torch.tensor([positions], dtype=torch.long, device=device)  # [1, N]
         prompt_starts = starts[: len(prompt_lengths)]
-        self._rollout_starts = starts[len(prompt_lengths) :]
+        self._prompt_starts, self._rollout_starts = prompt_starts, starts[len(prompt_lengths) :]
         self.prompt_ends = torch.tensor(
             [s + n - 1 for s, n in zip(prompt_starts, prompt_lengths, strict=True)], device=device
         )
@@ -116,6 +118,8 @@ class PackedGroups:
             )
             for rows in _by_length(rollout_lengths)
         ]
+        self._lengths = prompt_lengths, rollout_lengths, list(group)
+        self.rollout_lengths = [len(row) for row in rollouts]
         self._masks: dict[tuple[int, int | None], Tensor] = {}
         self.kv: list[tuple[Tensor, Tensor]] | None = None  # per layer, prompts' ([P, K, Lp, D], [P, K, Lp, D])
 
@@ -123,6 +127,20 @@ class PackedGroups:
         """Keep the prompts' keys and values of every layer in `self.kv`, for decoding."""
         self.kv = []
         return self
+
+    @functools.cached_property
+    def sequences(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`first` `[P + 1]`, `start` `[S]`, `length` `[S]` on the CPU: sequences by group, each group's prompt and then
+        its rollouts, as places in the flat row. Rollouts without tokens of their own are left out.
+        """
+        prompt_lengths, rollout_lengths, group = self._lengths
+        spans: list[list[tuple[int, int]]] = [[span] for span in zip(self._prompt_starts, prompt_lengths, strict=True)]
+        for start, n, g in zip(self._rollout_starts, rollout_lengths, group, strict=True):
+            if n:
+                spans[g].append((start, n))
+        first = torch.tensor([0, *(len(of) for of in spans)]).cumsum(0)
+        both = torch.tensor([span for of in spans for span in of]).t().contiguous()
+        return first, both[0], both[1]
 
     def predictors(self, rows: Tensor, columns: Tensor) -> Tensor:
         """The flat index of the token that predicts token `columns[i]` of rollout `rows[i]`: `[M] -> [M]`."""

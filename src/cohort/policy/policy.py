@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cohort.kernels.functions import product
 from cohort.policy.attention import ATTENTION, Layout, PackedGroups
+from cohort.policy.fused import FusedBody, unfit
+from cohort.policy.verify import probe, verify
 from cohort.types import UserError
 
 __all__ = ["Policy"]
@@ -45,6 +48,9 @@ class Policy:
         self._own_attention = self.config._attn_implementation
         self.model.set_attn_implementation(ATTENTION)
         self.module.eval()
+        self.plain_because = unfit(self.model)  # why there is no fused path; None while there is one
+        self.fused: FusedBody | None = None if self.plain_because else FusedBody(self.model, self.compute)
+        self._verified = False
 
     @property
     def device(self) -> torch.device:
@@ -63,6 +69,12 @@ class Policy:
 
     def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """The final hidden states of a flat row: `[1, N], [1, N] -> [N, hidden]`."""
+        if self.fused is not None and isinstance(layout, PackedGroups) and self._verify(layout):
+            return self.fused.hidden(tokens, positions, layout)
+        return self.plain_hidden(tokens, positions, layout)
+
+    def plain_hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
+        """The same by the model's own forward pass, which is what the fused one is checked against."""
         with self._precision():
             out = self.model.base_model(
                 input_ids=tokens, position_ids=positions, use_cache=False, layout=layout
@@ -75,6 +87,8 @@ class Policy:
         The head runs in the type of its weights, outside autocast: log-probs are where a small error costs most.
         """
         head = self.model.get_output_embeddings()
+        if self.fused is not None and not torch.is_grad_enabled():
+            return product(hidden, head.weight)
         logits = head(hidden.to(head.weight.dtype)).float()
         if (scale := getattr(self.config, "logits_scaling", None)) is not None:  # Granite
             logits = logits / scale
@@ -83,6 +97,12 @@ class Policy:
         if (cap := getattr(self.config, "final_logit_softcapping", None)) is not None:  # Gemma 2
             logits = torch.tanh(logits / cap) * cap
         return logits
+
+    def _verify(self, layout: PackedGroups) -> bool:
+        if not self._verified:
+            self._verified = True
+            verify(self, layout)
+        return self.fused is not None
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
@@ -103,18 +123,14 @@ class Policy:
         knows of (sinks, soft-capping, learned biases), is found out here.
         """
         name = type(self.model).__name__
-        draw = torch.Generator().manual_seed(0)
-        longest = min(40, (self.max_context or 64) // 2)
-        prompts = [_tokens(draw, n, self.vocabulary) for n in (longest // 2, 5)]
-        rollouts = [_tokens(draw, n, self.vocabulary) for n in (longest // 2, 3, 7, 4)]
-        group = [0, 0, 1, 1]
-        counter = _Counted(PackedGroups(prompts, rollouts, group, self.device))
+        layout, texts = probe(self.vocabulary, self.max_context, self.device)
+        counter = _Counted(layout)
         try:
             with torch.no_grad():
-                hidden = self.hidden(counter.layout.tokens, counter.layout.positions, counter)
+                hidden = self.plain_hidden(layout.tokens, layout.positions, counter)
                 worst = max(
-                    self._difference(counter.layout, hidden, row, [*prompts[g], *rollout], len(prompts[g]))
-                    for row, (rollout, g) in enumerate(zip(rollouts, group, strict=True))
+                    self._difference(layout, hidden, row, text, len(text) - n)
+                    for row, (text, n) in enumerate(zip(texts, layout.rollout_lengths, strict=True))
                 )
         except (NotImplementedError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             raise UserError(f"{name} cannot be run by Cohort ({error}). {KNOWN}") from None
@@ -160,10 +176,6 @@ class _Counted:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         self.layers.append(layer)
         return self.layout.attend(layer, query, key, value, scale, window)
-
-
-def _tokens(draw: torch.Generator, count: int, vocabulary: int) -> list[int]:
-    return torch.randint(0, vocabulary, (count,), generator=draw).tolist()
 
 
 def _refuse_rope(config: Any) -> None:

@@ -1,0 +1,150 @@
+"""Decoding on the CPU in compiled code: one call a token for all rows.
+
+Keys lie in columns, so that the scores of all rows that share a prompt are one product of matrices. A row keeps its
+place for as long as it lives: nothing is copied when others retire.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cohort.kernels.functions import tile_width
+from cohort.kernels.library import kernels
+from cohort.kernels.structures import Cache, Layer, Model, address
+from cohort.policy.attention import PackedGroups
+from cohort.policy.fused import FusedBody, PrefixStore
+from cohort.policy.policy import Policy
+
+__all__ = ["FusedDecoder"]
+
+
+class FusedDecoder:
+    """Implements `Decoder` for a policy that has a fused body. All tensors are float32, on the CPU.
+
+    A layer's tensors: prefix keys `[S, K, D, Cp]` and values `[S, K, Cp, D]`, own keys `[R, K, D, Co]` and values
+    `[R, K, Co, D]`; D is the head size padded to the kernels' tile.
+    """
+
+    def __init__(self, policy: Policy, rows: int):
+        assert isinstance(policy.fused, FusedBody)
+        self.policy, self.body, self.rows = policy, policy.fused, rows
+        self._heads = [layer.heads for layer in self.body.layers]
+        self._prefix_length = torch.zeros(0, dtype=torch.long)
+        self._free: list[int] = []
+        self._prefix: list[tuple[Tensor, Tensor]] = []
+        self._own: list[tuple[Tensor, Tensor]] = []
+        self._prefix_capacity = self._own_capacity = 0
+        self._cos, self._sin = self.body.rotations(torch.arange(1)[None])
+        self._model: Model | None = None
+
+    def refresh(self) -> None:
+        """See `Decoder`."""
+        self.body.packed.refresh()
+
+    def prefill(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[int], Tensor]:
+        """See `Decoder`."""
+        slots = self._slots([len(prompt) for prompt in prompts])
+        layout = PackedGroups(prompts)
+        store = PrefixStore(torch.tensor(slots), self._prefix_capacity, self._prefix)
+        hidden = self.body.hidden(layout.tokens, layout.positions, layout, store)
+        return slots, self.policy.logits(hidden[layout.prompt_ends])
+
+    def decode(self, tokens: Tensor, slot: Tensor, place: Tensor, own: Tensor) -> Tensor:
+        """See `Decoder`."""
+        self._reserve(int(own.max()) + 1)
+        model = self._model or self._point()
+        x = self.body.model.embed_tokens(tokens)
+        logits = torch.empty(len(x), _padded(model.vocabulary))
+        _library().decode_step(ctypes.byref(model), len(x), *(t.data_ptr() for t in (x, slot, place, own, logits)))
+        return logits[:, : model.vocabulary]
+
+    def release(self, slot: int) -> None:
+        """See `Decoder`."""
+        self._free.append(slot)
+
+    def compact(self) -> None:
+        """See `Decoder`: an empty slot costs nothing here."""
+        return
+
+    def move(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
+        """See `Decoder`: the rows change places."""
+        place[source], place[target] = place[target].clone(), place[source].clone()
+
+    def _slots(self, lengths: list[int]) -> list[int]:
+        """Free slots for prompts of these lengths."""
+        used = len(self._prefix_length)
+        reused = [self._free.pop() for _ in range(min(len(lengths), len(self._free)))]
+        slots = reused + list(range(used, used + len(lengths) - len(reused)))
+        count = max(used, max(slots) + 1)
+        capacity = max(self._prefix_capacity, _padded(max(lengths)))
+        if count > used or capacity > self._prefix_capacity:
+            new = self._empty(count, capacity)
+            for (keys, values), (old_keys, old_values) in zip(new, self._prefix, strict=False):
+                keys[:used, :, :, : self._prefix_capacity] = old_keys
+                values[:used, :, : self._prefix_capacity] = old_values
+            self._prefix, self._prefix_capacity = new, capacity
+            self._prefix_length = torch.cat([self._prefix_length, self._prefix_length.new_zeros(count - used)])
+        self._prefix_length[torch.tensor(slots)] = torch.tensor(lengths)
+        self._model = None
+        return slots
+
+    def _reserve(self, tokens: int) -> None:
+        """Make room for `tokens` own tokens a row."""
+        if tokens <= self._own_capacity:
+            return
+        capacity = max(64, 1 << (tokens - 1).bit_length())
+        new = self._empty(self.rows, capacity)
+        for (keys, values), (old_keys, old_values) in zip(new, self._own, strict=False):
+            keys[..., : self._own_capacity] = old_keys
+            values[:, :, : self._own_capacity] = old_values
+        self._own, self._own_capacity = new, capacity
+        self._model = None
+
+    def _empty(self, count: int, capacity: int) -> list[tuple[Tensor, Tensor]]:
+        wide = [_padded(heads.size) for heads in self._heads]
+        return [
+            (torch.zeros(count, h.kv_heads, d, capacity), torch.zeros(count, h.kv_heads, capacity, d))
+            for h, d in zip(self._heads, wide, strict=True)
+        ]
+
+    def _point(self) -> Model:
+        """Make decode.c see the tensors as they now are."""
+        positions = int(self._prefix_length.max()) + self._own_capacity + 1
+        if positions > len(self._cos):
+            self._cos, self._sin = self.body.rotations(torch.arange(2 * positions)[None])
+        shared = (len(self._prefix_length), self._prefix_capacity, self._own_capacity)
+        tables = tuple(map(address, (self._prefix_length, self._cos, self._sin)))
+        packed = self.body.packed
+        layers = []
+        for number, layer in enumerate(self.body.layers):
+            heads = layer.heads
+            cache = Cache(
+                *(heads.heads, heads.kv_heads, heads.size, *shared, *tables),
+                *(address(layer.query_norm), address(layer.key_norm), heads.eps, heads.scale, heads.window or 0),
+                *map(address, (*self._prefix[number], *self._own[number])),
+            )
+            norms = address(layer.first_norm.weight), address(layer.second_norm.weight)
+            weights = (part[number] for part in (packed.qkv, packed.out, packed.gate_up, packed.down))
+            layers.append(Layer(cache, *norms, layer.first_norm.variance_epsilon, *weights))
+        self._layers = (Layer * len(layers))(*layers)
+        norm = self.body.model.norm
+        self._model = Model(
+            *(len(layers), len(norm.weight), self.policy.vocabulary, ctypes.addressof(self._layers)),
+            *(address(norm.weight), norm.variance_epsilon, packed.head, packed.half),
+        )
+        return self._model
+
+
+def _padded(n: int) -> int:
+    tile = tile_width()
+    return -(-n // tile) * tile
+
+
+def _library() -> ctypes.CDLL:
+    library = kernels()
+    assert library is not None
+    return library

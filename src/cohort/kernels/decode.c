@@ -1,0 +1,269 @@
+// One token for each of n rows, through the whole model in one call.
+//
+// Attention is over the row's prompt, which the rows of a group share and read together, and over the row's own tokens.
+// Keys lie in columns [wide, capacity], so that scores are a product of matrices. Weights are packed: panels of TILE
+// outputs, each [inputs, TILE], so that a product reads them once and in order.
+
+#include "heads.h"
+
+#define ROWS 32  // rows that one task of a product works on
+
+typedef struct {
+    long heads, kv_heads, size;
+    long slots, prefix_capacity, own_capacity;
+    const int64_t *prefix_length;  // [slots]
+    const float *cos, *sin;        // [positions, size / 2]
+    const float *query_norm, *key_norm;  // [size], or null
+    float eps, scale;
+    long window;  // 0: none
+    float *prefix_keys, *prefix_values;  // [slots, kv_heads, wide, capacity] and [.., capacity, wide]
+    float *own_keys, *own_values;        // [places, kv_heads, wide, capacity] and [.., capacity, wide]
+} Cache;
+
+typedef struct {
+    const void *weight;  // packed
+    const float *bias;   // [padded outputs], or null
+    long inputs, outputs;
+} Linear;
+
+typedef struct {
+    Cache cache;
+    const float *first_norm, *second_norm;
+    float eps;
+    Linear qkv, out, gate_up, down;  // gate_up: gate and up panels in turn
+} Layer;
+
+typedef struct {
+    long layers, hidden, vocabulary;
+    const Layer *layer;
+    const float *norm;
+    float eps;
+    Linear head;
+    int half;  // products of bfloat16
+} Model;
+
+// Rows of this step, with the memory it works in.
+typedef struct {
+    long n, across;          // across: widest row of scores
+    const int64_t *slot, *place, *own_length;
+    long *begin, *order;     // rows by slot: begin[s] .. begin[s + 1] of `order`
+    float *stream, *wide, *queries, *mixed;
+    void *narrow;            // inputs of products, in their type
+} Step;
+
+// c [rows, TILE], row by row c_row apart = x [rows, inputs] times panel `panel` of a packed weight, plus its bias.
+static void panel_product(const Linear *l, long panel, long rows, const void *x, int half, float *c, long c_row) {
+    const char *weight = (const char *)l->weight + panel * l->inputs * TILE * (half ? 2 : 4);
+#if HALF_PRODUCTS
+    if (half)
+        product_half(rows, l->inputs / 2, x, l->inputs / 2, 1, (const uint32_t *)weight, c, c_row, 0);
+    else
+#endif
+        product(rows, TILE, l->inputs, x, l->inputs, 1, (const float *)weight, TILE, c, c_row, 0);
+    if (l->bias)
+        for (long i = 0; i < rows; i++)
+            for (long j = 0; j < TILE; j++) c[i * c_row + j] += l->bias[panel * TILE + j];
+}
+
+// y [n, padded(outputs)] = x weight' + bias. For the threads of a parallel region.
+static void apply(const Linear *l, long n, const void *x, int half, float *y) {
+    long panels = padded(l->outputs) / TILE, blocks = (n + ROWS - 1) / ROWS, across = panels * TILE;
+#pragma omp for schedule(static)
+    for (long task = 0; task < panels * blocks; task++) {
+        long panel = task / blocks, from = task % blocks * ROWS;
+        panel_product(l, panel, least(ROWS, n - from), element(x, from * l->inputs, half), half,
+                      y + from * across + panel * TILE, across);
+    }
+}
+
+// out [n, width] = silu(x gate') * (x up'), typed as the products.
+static void apply_swiglu(const Linear *l, long n, const void *x, int half, long width, void *out) {
+    long panels = (width + TILE - 1) / TILE, blocks = (n + ROWS - 1) / ROWS;
+#pragma omp for schedule(static)
+    for (long task = 0; task < panels * blocks; task++) {
+        long panel = task / blocks, from = task % blocks * ROWS, rows = least(ROWS, n - from);
+        float gate[ROWS * TILE], up[ROWS * TILE];
+        panel_product(l, 2 * panel, rows, element(x, from * l->inputs, half), half, gate, TILE);
+        panel_product(l, 2 * panel + 1, rows, element(x, from * l->inputs, half), half, up, TILE);
+        for (long j = 0; j < rows * TILE; j += LANES) {
+            vec g = load(gate + j);
+            store(gate + j, g / (1.0f + exp_of(-g)) * load(up + j));
+        }
+        for (long i = 0; i < rows; i++)
+            write_row(slot_of(out, (from + i) * width + panel * TILE, half), gate + i * TILE,
+                      least(TILE, width - panel * TILE), half);
+    }
+}
+
+// stream += change [n, padded(width)] (null: nothing); out = its norm, typed as the products.
+static void apply_norm(long n, long width, const float *weight, float eps, float *stream, const float *change, int half,
+                       void *out, float *row) {
+#pragma omp for schedule(static)
+    for (long i = 0; i < n; i++) {
+        float *x = stream + i * width, total = 0;
+        vec squares = {};
+        long j = 0;
+        if (change)
+            for (long k = 0; k < width; k++) x[k] += change[i * padded(width) + k];
+        for (; j + LANES <= width; j += LANES) squares += load(x + j) * load(x + j);
+        for (; j < width; j++) total += x[j] * x[j];
+        float inverse = 1.0f / sqrtf((total + sum_of(squares)) / width + eps);
+        for (j = 0; j < width; j++) row[j] = x[j] * inverse * weight[j];
+        write_row(slot_of(out, i * width, half), row, width, half);
+    }
+}
+
+// Attention of all rows over qkv [n, across]; out [n, heads * size], typed as the products.
+static void apply_attention(const Cache *t, const Step *step, const float *qkv, int half, void *out, float *scores) {
+    long size = t->size, wide = padded(size), share = t->heads / t->kv_heads, turns = size / 2, n = step->n;
+    long row = padded((t->heads + 2 * t->kv_heads) * size), together = most(1, 16 / share), across = step->across;
+    float *queries = step->queries, *mixed = scores + together * share * across;  // queries [kv_heads, n, share, wide]
+#pragma omp for schedule(static)
+    for (long at = 0; at < n; at++) {
+        long i = step->order[at], new = step->own_length[i], position = t->prefix_length[step->slot[i]] + new;
+        const float *cos = t->cos + position * turns, *sin = t->sin + position * turns, *from = qkv + i * row;
+        for (long h = 0; h < t->heads; h++) {
+            float *q = queries + ((h / share * n + at) * share + h % share) * wide;
+            memcpy(q, from + h * size, size * 4);
+            if (t->query_norm) normalise(q, t->query_norm, size, t->eps);
+            rotate(q, cos, sin, turns);
+            for (long j = 0; j < size; j++) q[j] *= t->scale;
+            for (long j = size; j < wide; j++) q[j] = 0;
+        }
+        for (long kv = 0; kv < t->kv_heads; kv++) {
+            float *keys = t->own_keys + (step->place[i] * t->kv_heads + kv) * wide * t->own_capacity;
+            float *values = t->own_values + (step->place[i] * t->kv_heads + kv) * wide * t->own_capacity;
+            float *key = mixed;
+            memcpy(key, from + (t->heads + kv) * size, size * 4);
+            if (t->key_norm) normalise(key, t->key_norm, size, t->eps);
+            rotate(key, cos, sin, turns);
+            for (long j = 0; j < size; j++) keys[j * t->own_capacity + new] = key[j];
+            memcpy(values + new * wide, from + (t->heads + t->kv_heads + kv) * size, size * 4);
+        }
+    }
+#pragma omp for schedule(dynamic, 1)
+    for (long unit = 0; unit < t->slots * t->kv_heads; unit++) {
+        long s = unit / t->kv_heads, kv = unit % t->kv_heads;
+        long length = t->prefix_length[s], skip = padded(length);
+        const float *keys = t->prefix_keys + (s * t->kv_heads + kv) * wide * t->prefix_capacity;
+        const float *values = t->prefix_values + (s * t->kv_heads + kv) * wide * t->prefix_capacity;
+        for (long first = step->begin[s]; first < step->begin[s + 1]; first += together) {
+            long rows = least(together, step->begin[s + 1] - first), count = rows * share;
+            const float *q = queries + (kv * n + first) * share * wide;
+            product(count, skip, wide, q, wide, 1, keys, t->prefix_capacity, scores, across, 0);
+            for (long r = 0; r < rows; r++) {
+                long i = step->order[first + r], seen = step->own_length[i] + 1, columns = padded(seen);
+                long from = t->window ? most(0, length + seen - t->window) : 0;
+                const float *own = t->own_keys + (step->place[i] * t->kv_heads + kv) * wide * t->own_capacity;
+                product(share, columns, wide, q + r * share * wide, wide, 1, own, t->own_capacity,
+                        scores + r * share * across + skip, across, 0);
+                for (long h = r * share; h < (r + 1) * share; h++) {
+                    float *line = scores + h * across;
+                    for (long k = 0; k < least(from, length); k++) line[k] = HIDDEN;
+                    for (long k = length; k < skip; k++) line[k] = HIDDEN;
+                    for (long k = 0; k < from - length; k++) line[skip + k] = HIDDEN;
+                    for (long k = seen; k < columns; k++) line[skip + k] = HIDDEN;
+                    vec peaks = splat(HIDDEN), sums = {};
+                    for (long k = 0; k < skip + columns; k += LANES) peaks = larger(peaks, load(line + k));
+                    float peak = largest_of(peaks);
+                    for (long k = 0; k < skip + columns; k += LANES) {
+                        vec e = exp_of(load(line + k) - peak);
+                        store(line + k, e);
+                        sums += e;
+                    }
+                    vec over = splat(1.0f / sum_of(sums));
+                    for (long k = 0; k < skip + columns; k += LANES) store(line + k, load(line + k) * over);
+                }
+            }
+            product(count, wide, length, scores, across, 1, values, wide, mixed, wide, 0);
+            for (long r = 0; r < rows; r++) {
+                long i = step->order[first + r];
+                const float *own = t->own_values + (step->place[i] * t->kv_heads + kv) * wide * t->own_capacity;
+                product(share, wide, step->own_length[i] + 1, scores + r * share * across + skip, across, 1, own, wide,
+                        mixed + r * share * wide, wide, 1);
+                for (long h = 0; h < share; h++)
+                    write_row(slot_of(out, (i * t->heads + kv * share + h) * size, half), mixed + (r * share + h) * wide, size,
+                              half);
+            }
+        }
+    }
+}
+
+static Step new_step(const Model *m, long n, const int64_t *slot, const int64_t *place, const int64_t *own_length) {
+    Step step = {.n = n, .slot = slot, .place = place, .own_length = own_length};
+    long queries = 0, widest = m->hidden, slots = m->layer[0].cache.slots;
+    for (long l = 0; l < m->layers; l++) {
+        const Layer *layer = m->layer + l;
+        queries = most(queries, n * layer->cache.heads * padded(layer->cache.size));
+        widest = most(widest, most(layer->qkv.outputs, most(layer->out.inputs, layer->down.inputs)));
+    }
+    for (long i = 0; i < n; i++) {
+        long prefix = m->layer[0].cache.prefix_length[slot[i]];
+        step.across = most(step.across, padded(prefix) + padded(own_length[i] + 1));
+    }
+    step.begin = calloc(slots + 2, sizeof *step.begin);
+    step.order = malloc(n * sizeof *step.order);
+    if (!step.begin || !step.order) abort();
+    for (long i = 0; i < n; i++) step.begin[slot[i] + 2]++;  // a counting sort
+    for (long s = 2; s < slots + 2; s++) step.begin[s] += step.begin[s - 1];
+    for (long i = 0; i < n; i++) step.order[step.begin[slot[i] + 1]++] = i;
+    step.queries = scratch(queries);
+    step.wide = scratch(n * padded(widest));
+    step.narrow = scratch(2 * n * padded(widest));
+    return step;
+}
+
+// x [n, hidden]: the embedded tokens, overwritten. logits [n, padded(vocabulary)].
+void decode_step(const Model *m, long n, float *x, const int64_t *slot, const int64_t *place, const int64_t *own_length,
+                 float *logits) {
+    Step step = new_step(m, n, slot, place, own_length);
+    int half = m->half;
+    const Cache *widest = &m->layer[0].cache;
+    long share = widest->heads / widest->kv_heads, lines = most(1, 16 / share) * share;
+    long row = lines * (step.across + padded(widest->size)) + m->hidden;
+    void *one = step.narrow, *two = slot_of(step.narrow, n * padded(m->layer[0].down.inputs), half);
+#pragma omp parallel
+    {
+        float *mine = scratch(row), *norm = mine + row - m->hidden;
+        const float *change = NULL;
+        for (long l = 0; l < m->layers; l++) {
+            const Layer *layer = m->layer + l;
+            apply_norm(n, m->hidden, layer->first_norm, layer->eps, x, change, half, one, norm);
+            apply(&layer->qkv, n, one, half, step.wide);
+            apply_attention(&layer->cache, &step, step.wide, half, two, mine);
+            apply(&layer->out, n, two, half, step.wide);
+            apply_norm(n, m->hidden, layer->second_norm, layer->eps, x, step.wide, half, one, norm);
+            apply_swiglu(&layer->gate_up, n, one, half, layer->down.inputs, two);
+            apply(&layer->down, n, two, half, step.wide);
+            change = step.wide;
+        }
+        apply_norm(n, m->hidden, m->norm, m->eps, x, change, 0, one, norm);
+        apply(&m->head, n, one, 0, logits);
+        free(mine);
+    }
+    free(step.begin);
+    free(step.order);
+    free(step.queries);
+    free(step.wide);
+    free(step.narrow);
+}
+
+// Weight [outputs, inputs], rows `inputs` apart, into panels; panel i goes to place first + i * step of `packed`.
+void pack(long outputs, long inputs, const float *weight, int half, long first, long step, void *packed) {
+    long panels = padded(outputs) / TILE;
+#pragma omp parallel for schedule(static)
+    for (long panel = 0; panel < panels; panel++) {
+        const float *from = weight + panel * TILE * inputs;
+        long columns = least(TILE, outputs - panel * TILE), place = (first + panel * step) * inputs * TILE;
+        if (half) {
+            bf16 *to = (bf16 *)packed + place;
+            for (long k = 0; k < inputs; k++)
+                for (long j = 0; j < TILE; j++)
+                    to[(k / 2 * TILE + j) * 2 + k % 2] = j < columns ? narrow(from[j * inputs + k]) : 0;
+        } else {
+            float *to = (float *)packed + place;
+            for (long k = 0; k < inputs; k++)
+                for (long j = 0; j < TILE; j++) to[k * TILE + j] = j < columns ? from[j * inputs + k] : 0;
+        }
+    }
+}

@@ -1,0 +1,191 @@
+// Vectors of floats for whatever the compiler targets, bfloat16 rows, and a small matrix product.
+
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define TILE_ROWS 8  // 8 x 2 accumulators of 32 registers
+#elif defined(__AVX__)
+#define LANES 8
+#define TILE_ROWS 4
+#else
+#define LANES 4
+#define TILE_ROWS 4
+#endif
+#define TILE (2 * LANES)  // columns that a product works on at once; widths of its operands are padded to it
+
+typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint16_t bf16;
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE long padded(long n) { return (n + TILE - 1) / TILE * TILE; }
+INLINE long least(long a, long b) { return a < b ? a : b; }
+INLINE long most(long a, long b) { return a > b ? a : b; }
+
+INLINE vec load(const float *x) { return *(const vec *)x; }
+INLINE void store(float *x, vec v) { *(vec *)x = v; }
+INLINE vec splat(float x) { return (vec){} + x; }
+INLINE vec pick(ivec which, vec yes, vec no) { return (vec)(((ivec)yes & which) | ((ivec)no & ~which)); }
+INLINE vec larger(vec a, vec b) { return pick(b > a, b, a); }  // a NaN in `a` stays
+
+INLINE float sum_of(vec v) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += v[i];
+    return total;
+}
+
+INLINE float largest_of(vec v) {
+    float best = v[0];
+    for (int i = 1; i < LANES; i++) best = v[i] > best ? v[i] : best;
+    return best;
+}
+
+// e^x to within 2 units in the last place for x <= 88; 0 below -87; a NaN stays. x = n log 2 + r, and a polynomial in |r| <= log(2) / 2.
+INLINE vec exp_of(vec x) {
+    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+    vec clamped = larger(x, splat(-87.3f));
+    vec shifted = clamped * 1.44269504088896341f + magic;
+    vec n = shifted - magic;
+    vec r = clamped - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    vec p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    vec power = (vec)(((ivec)shifted - (ivec)splat(magic) + 127) << 23);  // 2^n
+    return pick(x < splat(-87.3f), (vec){}, p * power);
+}
+
+INLINE float widen(bf16 x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+INLINE bf16 narrow(float x) {  // to the nearest, ties to even
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;
+    return (bf16)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+// Arrays that may be float32 or bfloat16 are passed as bytes with a flag.
+INLINE const void *element(const void *x, long i, int half) { return (const char *)x + i * (half ? 2 : 4); }
+INLINE void *slot_of(void *x, long i, int half) { return (char *)x + i * (half ? 2 : 4); }
+
+INLINE void read_row(float *restrict to, const void *restrict from, long n, int half) {
+    if (half)
+        for (long i = 0; i < n; i++) to[i] = widen(((const bf16 *)from)[i]);
+    else
+        memcpy(to, from, n * 4);
+}
+
+INLINE void write_row(void *restrict to, const float *restrict from, long n, int half) {
+    if (half)
+        for (long i = 0; i < n; i++) ((bf16 *)to)[i] = narrow(from[i]);
+    else
+        memcpy(to, from, n * 4);
+}
+
+INLINE float *scratch(long floats) {
+    float *memory = aligned_alloc(64, (floats * 4 + 63) / 64 * 64);
+    if (!memory) abort();
+    return memory;
+}
+
+// c[rows, TILE] (+)= a[rows, depth] b[depth, TILE], where a's element (i, k) is a[i * down + k * across].
+INLINE void tile_product(const int rows, long depth, const float *a, long down, long across, const float *b, long b_row,
+                         float *c, long c_row, int add) {
+    vec sums[TILE_ROWS][2];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) {
+        sums[i][0] = add ? load(c + i * c_row) : (vec){};
+        sums[i][1] = add ? load(c + i * c_row + LANES) : (vec){};
+    }
+    for (long k = 0; k < depth; k++) {
+        vec left = load(b + k * b_row), right = load(b + k * b_row + LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) {
+            vec x = splat(a[i * down + k * across]);
+            sums[i][0] += x * left;
+            sums[i][1] += x * right;
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) {
+        store(c + i * c_row, sums[i][0]);
+        store(c + i * c_row + LANES, sums[i][1]);
+    }
+}
+
+// c[m, n] (+)= a[m, depth] b[depth, n]; n is a multiple of TILE.
+static __attribute__((unused)) void product(long m, long n, long depth, const float *a, long down, long across, const float *b, long b_row,
+                    float *c, long c_row, int add) {
+    for (long column = 0; column < n; column += TILE) {
+        long i = 0;
+#if TILE_ROWS == 8
+        for (; i + 8 <= m; i += 8)
+            tile_product(8, depth, a + i * down, down, across, b + column, b_row, c + i * c_row + column, c_row, add);
+#endif
+        for (; i + 4 <= m; i += 4)
+            tile_product(4, depth, a + i * down, down, across, b + column, b_row, c + i * c_row + column, c_row, add);
+        for (; i + 2 <= m; i += 2)
+            tile_product(2, depth, a + i * down, down, across, b + column, b_row, c + i * c_row + column, c_row, add);
+        for (; i < m; i++)
+            tile_product(1, depth, a + i * down, down, across, b + column, b_row, c + i * c_row + column, c_row, add);
+    }
+}
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#define HALF_PRODUCTS 1
+
+// As tile_product, of pairs of bfloat16 that follow each other in the inner dimension: a [rows, pairs], b [pairs, TILE].
+INLINE void tile_product_half(const int rows, long pairs, const uint32_t *a, long down, long across, const uint32_t *b,
+                              float *c, long c_row, int add) {
+    __m512 sums[TILE_ROWS][2];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) {
+        sums[i][0] = add ? _mm512_loadu_ps(c + i * c_row) : _mm512_setzero_ps();
+        sums[i][1] = add ? _mm512_loadu_ps(c + i * c_row + LANES) : _mm512_setzero_ps();
+    }
+    for (long k = 0; k < pairs; k++) {
+        __m512bh left = (__m512bh)_mm512_loadu_si512(b + k * TILE);
+        __m512bh right = (__m512bh)_mm512_loadu_si512(b + k * TILE + LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) {
+            __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[i * down + k * across]);
+            sums[i][0] = _mm512_dpbf16_ps(sums[i][0], x, left);
+            sums[i][1] = _mm512_dpbf16_ps(sums[i][1], x, right);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) {
+        _mm512_storeu_ps(c + i * c_row, sums[i][0]);
+        _mm512_storeu_ps(c + i * c_row + LANES, sums[i][1]);
+    }
+}
+
+// c [m, TILE] (+)= a [m, pairs] b [pairs, TILE].
+static __attribute__((unused)) void product_half(long m, long pairs, const uint32_t *a, long down, long across,
+                                                 const uint32_t *b, float *c, long c_row, int add) {
+    long i = 0;
+    for (; i + 8 <= m; i += 8) tile_product_half(8, pairs, a + i * down, down, across, b, c + i * c_row, c_row, add);
+    for (; i + 4 <= m; i += 4) tile_product_half(4, pairs, a + i * down, down, across, b, c + i * c_row, c_row, add);
+    for (; i + 2 <= m; i += 2) tile_product_half(2, pairs, a + i * down, down, across, b, c + i * c_row, c_row, add);
+    for (; i < m; i++) tile_product_half(1, pairs, a + i * down, down, across, b, c + i * c_row, c_row, add);
+}
+#else
+#define HALF_PRODUCTS 0
+#endif

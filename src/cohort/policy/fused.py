@@ -1,0 +1,179 @@
+"""The decoder body that Llama, Mistral, Qwen 2 and Qwen 3 share, in few operations, for the CPU.
+
+It reads the Hugging Face model's own parameters and computes what the model computes: the model stays what is trained
+and saved, and its own forward pass stays the plain path that this one is checked against.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cohort.kernels.functions import Heads, Sequences, add_norm, attend, attention_of, linear, swiglu
+from cohort.kernels.library import kernels, why_not
+from cohort.kernels.memory import keep_freed_memory
+from cohort.policy.attention import PackedGroups
+from cohort.policy.packed import PackedWeights
+
+__all__ = ["FusedBody", "PrefixStore", "unfit"]
+
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+
+
+def unfit(model: Any) -> str | None:
+    """Why the fused body cannot run this model; None when it can."""
+    config = model.config.get_text_config()
+    if type(model).__name__ not in ARCHITECTURES:
+        return f"{type(model).__name__} is none of {', '.join(ARCHITECTURES)}"
+    if any(p.device.type != "cpu" for p in model.parameters()):
+        return "the model is not on the CPU"
+    if any(p.dtype != torch.float32 for p in model.parameters()):
+        return "the weights are not float32"
+    if config.hidden_act not in ("silu", "swish"):
+        return f"its activation is {config.hidden_act}"
+    if not torch.backends.mkldnn.is_available():
+        return "this build of PyTorch has no oneDNN"
+    if kernels() is None:
+        return f"there are no compiled kernels: {why_not()}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixStore:
+    """Where a prefill leaves the prompts' keys and values: slots `[P]` of a layer's `[S, K, D, capacity]` keys and
+    `[S, K, capacity, D]` values.
+    """
+
+    slots: Tensor
+    capacity: int
+    layers: list[tuple[Tensor, Tensor]]
+
+
+class FusedBody:
+    """Embedding, layers and final norm of a model for which `unfit` found nothing. `compute` is float32 or bfloat16."""
+
+    def __init__(self, model: Any, compute: torch.dtype):
+        keep_freed_memory()
+        self.model = model.model
+        self.config = model.config.get_text_config()
+        self.compute = compute
+        self.layers = [_Layer(layer, self.config) for layer in self.model.layers]
+        self.packed = PackedWeights(model, self.layers, compute)
+        self._copies: dict[tuple[int, ...], tuple[tuple[int, ...], Tensor]] = {}
+
+    def hidden(
+        self, tokens: Tensor, positions: Tensor, layout: PackedGroups, store: PrefixStore | None = None
+    ) -> Tensor:
+        """The final hidden states of a packed row, `[1, N], [1, N] -> [N, hidden]` float32."""
+        cos, sin = self.rotations(positions)
+        sequences = Sequences(*layout.sequences, cos, sin)
+        x, change = self.model.embed_tokens(tokens)[0], None
+        for number, layer in enumerate(self.layers):
+            x, h = self.before_attention(layer, x, change)
+            qkv = self.project(h, layer.qkv)
+            if store is not None:
+                self._keep(store, number, qkv, layer, sequences)
+            change = self.project(attend(qkv, layer.query_norm, layer.key_norm, layer.heads, sequences), layer.out)
+            x, change = self.after_attention(layer, x, change)
+        return self.final(x, change)
+
+    def rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the rotary embedding, float32 `[n, D / 2]` of positions `[1, n]`."""
+        cos, sin = self.model.rotary_emb(torch.empty(0), positions)
+        half = cos.shape[-1] // 2
+        return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
+
+    def before_attention(self, layer: _Layer, x: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The residual stream with the last layer's change, and its norm."""
+        return add_norm(x, change, layer.first_norm.weight, layer.first_norm.variance_epsilon, self.compute)
+
+    def after_attention(self, layer: _Layer, x: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        """The residual stream with the attention's change, and the change that the layer's MLP makes."""
+        norm = layer.second_norm
+        x, h = add_norm(x, change, norm.weight, norm.variance_epsilon, self.compute)
+        return x, self.project(swiglu(self.project(h, layer.gate_up)), layer.down)
+
+    def final(self, x: Tensor, change: Tensor | None) -> Tensor:
+        """The final norm, float32."""
+        norm = self.model.norm
+        return add_norm(x, change, norm.weight, norm.variance_epsilon, torch.float32)[1]
+
+    def project(self, x: Tensor, modules: tuple[nn.Module, ...]) -> Tensor:
+        """The outputs of linear modules that read the same input, side by side."""
+        if not all(type(module) is nn.Linear for module in modules):  # an adapter's wrapper
+            with self._precision():
+                return torch.cat([module(x) for module in modules], -1)
+        weights = [module.weight for module in modules]
+        biases = [module.bias for module in modules if module.bias is not None]
+        bias = self._copy(biases) if biases else None  # type: ignore[arg-type]
+        return linear(x, self._copy(weights), bias, weights, biases)  # type: ignore[arg-type]
+
+    def _copy(self, parameters: list[Tensor]) -> Tensor:
+        """The parameters one under the other in the compute type, made once for every version of them."""
+        if len(parameters) == 1 and self.compute is torch.float32:
+            return parameters[0].detach()
+        key = tuple(id(p) for p in parameters)
+        version = tuple(n for p in parameters for n in (p._version, p.data_ptr()))
+        found = self._copies.get(key)
+        if found is None or found[0] != version:
+            with torch.no_grad():
+                found = version, torch.cat([p.to(self.compute) for p in parameters])
+            self._copies[key] = found
+        return found[1]
+
+    def _keep(self, store: PrefixStore, number: int, qkv: Tensor, layer: _Layer, sequences: Sequences) -> None:
+        library = kernels()
+        assert library is not None
+        what = attention_of(qkv, layer.query_norm, layer.key_norm, layer.heads, sequences)
+        keys, values = store.layers[number]
+        library.attention_store(
+            ctypes.byref(what), store.slots.data_ptr(), store.capacity, keys.data_ptr(), values.data_ptr()
+        )
+
+    @contextlib.contextmanager
+    def _precision(self) -> Iterator[None]:
+        if self.compute is torch.float32:
+            yield
+        else:
+            with torch.autocast("cpu", dtype=self.compute):
+                yield
+
+
+class _Layer:
+    """The modules of one decoder layer, in the order of their use."""
+
+    def __init__(self, layer: Any, config: Any):
+        attention, mlp = layer.self_attn, layer.mlp
+        self.first_norm = layer.input_layernorm
+        self.qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
+        norms = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+        self._head_norms = norms
+        self.out = (attention.o_proj,)
+        self.second_norm = layer.post_attention_layernorm
+        self.gate_up = (mlp.gate_proj, mlp.up_proj)
+        self.down = (mlp.down_proj,)
+        mistral = type(attention).__name__ == "MistralAttention"  # the only one that asks its config each time
+        self.heads = Heads(
+            heads=config.num_attention_heads,
+            kv_heads=config.num_key_value_heads,
+            size=attention.head_dim,
+            eps=norms[0].variance_epsilon if norms[0] is not None else 0.0,
+            scale=attention.scaling,
+            window=config.sliding_window if mistral else getattr(attention, "sliding_window", None),
+        )
+
+    @property
+    def query_norm(self) -> Tensor | None:
+        """Weight `[D]` of the norm of query heads, where there is one."""
+        return None if self._head_norms[0] is None else self._head_norms[0].weight
+
+    @property
+    def key_norm(self) -> Tensor | None:
+        """Likewise for key heads."""
+        return None if self._head_norms[1] is None else self._head_norms[1].weight
