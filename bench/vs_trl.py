@@ -1,78 +1,123 @@
-"""Cohort against TRL on the same work, in turns: A B A B. Prints a table of medians and ratios.
+"""Cohort against TRL on the same work, in turns: A B A B.
 
     .venv/bin/python bench/vs_trl.py --trl .venv-trl/bin/python [--case small] [--rounds 3] [--steps 6] [--threads 2]
 
-`make bench` makes the two environments and runs all cases. Machines are noisy: what counts is the ratio, from steps
-that were timed side by side in one call. The first step of every process is a warm-up and does not count.
+Machines are noisy: what counts is the ratio, from steps that were timed side by side in one call. A case that differs
+from another in one thing (`Case.beside`) takes turns with that one too. The first step of every process is a warm-up.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from cases import CASES, make
+from cases import CASES, Case, make
+from turns import arguments, median, pin, publish, share, table, take_turns, turn
 
-HERE = Path(__file__).parent
-
-
-def turn(python: str, script: str, case: str, directory: Path, steps: int, threads: int) -> dict:
-    """One process of `steps` steps; its first step is dropped from the lists."""
-    command = [python, str(HERE / script), case, str(directory), str(steps), str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{script} failed on {case}:\n{done.stderr[-3000:]}")
-    result = json.loads(done.stdout.strip().splitlines()[-1])
-    return {key: value[1:] if isinstance(value, list) else value for key, value in result.items()}
+Turns = dict[str, list[dict[str, Any]]]  # framework -> its turns
+SLEEP_S = 0.5  # of the slow reward, a completion
 
 
-def measure(case: str, trl: str, rounds: int, steps: int, threads: int) -> dict[str, list[dict]]:
-    """The turns of both frameworks."""
-    turns: dict[str, list[dict]] = {"cohort": [], "trl": []}
+def families(chosen: Sequence[str]) -> list[list[Case]]:
+    """The cases that take turns with each other: a case and those beside it, which bring it along."""
+    found: dict[str, list[Case]] = {}
+    for name in chosen:
+        case = CASES[name]
+        members = found.setdefault(case.beside or name, [CASES[case.beside or name]])
+        if case not in members:
+            members.append(case)
+    return list(found.values())
+
+
+def measure(cases: Sequence[Case], given: argparse.Namespace) -> dict[str, Turns]:
+    """Case name -> the turns of both frameworks on it."""
     with tempfile.TemporaryDirectory() as where:
-        directory = Path(where)
-        make(CASES[case], directory, prompts=CASES[case].prompts * (steps + 1))
-        for _ in range(rounds):
-            turns["cohort"].append(turn(sys.executable, "run_cohort.py", case, directory, steps, threads))
-            turns["trl"].append(turn(trl, "run_trl.py", case, directory, steps, threads))
-    return turns
+        sides: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {}
+        for case in cases:
+            directory = Path(where, case.name)
+            directory.mkdir()
+            make(case, directory)
+            words = (case.json(), directory, given.steps or case.steps, given.threads)
+            sides[case.name, "cohort"] = partial(turn, sys.executable, "run_cohort.py", *words, warm_up=1)
+            sides[case.name, "trl"] = partial(turn, given.trl, "run_trl.py", *words, warm_up=1)
+        results = take_turns(sides, given.rounds)
+    return {case.name: {side: results[case.name, side] for side in ("cohort", "trl")} for case in cases}
 
 
-def median(turns: list[dict], key: str) -> float:
-    return statistics.median(x for t in turns for x in t[key])
+def per_token(turns: list[dict[str, Any]]) -> float:
+    """Seconds a sampled token: two frameworks sample different completions, so a step may hold more on one side."""
+    return median(turns, "step_s") / median(turns, "tokens")
 
 
-def row(case: str, turns: dict[str, list[dict]]) -> str:
+def parts(turns: list[dict[str, Any]]) -> str:
+    """Sampling / scoring / learning, as shares of a step."""
+    whole = median(turns, "step_s")
+    return " / ".join(share(median(turns, key), whole) for key in ("sample_s", "score_s", "learn_s"))
+
+
+def row(name: str, turns: Turns) -> list[str]:
+    """A case's line of the first table."""
     ours, theirs = turns["cohort"], turns["trl"]
-    step, other = median(ours, "step_s"), median(theirs, "step_s")
-    tokens, other_tokens = median(ours, "tokens"), median(theirs, "tokens")
-    # The two sample different completions, so a step may hold more tokens on one side: compare seconds a token.
-    ratio = (other / other_tokens) / (step / tokens)
     memory, other_memory = (max(t["peak_gb"] for t in side) for side in (ours, theirs))
-    share = median(ours, "sample_s") / step
-    return (
-        f"| {case} | {other:.2f} s | {step:.3f} s | {other_tokens:,.0f} | {tokens:,.0f} | **{ratio:.1f}x** | "
-        f"{other_memory:.2f} GB | {memory:.2f} GB | {share:.0%} |"
-    )
+    return [
+        name,
+        f"{median(theirs, 'step_s'):.2f} s",
+        f"{median(ours, 'step_s'):.3f} s",
+        f"{median(theirs, 'tokens'):,.0f}",
+        f"{median(ours, 'tokens'):,.0f}",
+        f"**{per_token(theirs) / per_token(ours):.1f}x**",
+        f"{other_memory:.2f} GB",
+        f"{memory:.2f} GB",
+        share(memory, other_memory),
+        parts(theirs),
+        parts(ours),
+    ]
+
+
+def comparison(case: Case, measured: dict[str, Turns]) -> list[str]:
+    """What the one difference costs each framework, a sampled token, and what it could cost at most."""
+    costs = {}
+    for side in ("trl", "cohort"):
+        plain, changed = per_token(measured[case.beside][side]), per_token(measured[case.name][side])
+        added = (changed - plain) * median(measured[case.name][side], "tokens")
+        costs[side] = f"{changed / plain:.0%} ({added:+.2f} s)"
+    if case.reward == "slow":
+        what = f"{case.rows * SLEEP_S:.0f} s of waiting a step; Cohort: {case.workers} reward processes, TRL: in series"
+    else:
+        what = "every other group without signal"
+    return [case.name, case.beside, what, costs["trl"], costs["cohort"]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__, rounds=3)
     parser.add_argument("--trl", required=True, help="the Python of an environment with TRL")
-    parser.add_argument("--case", choices=CASES, action="append")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--case", choices=CASES, action="append", help="all when not given")
+    parser.add_argument("--steps", type=int, default=0, help="of one turn; the case's own when not given")
     given = parser.parse_args()
-    heads = ("case", "TRL step", "Cohort step", "TRL tokens", "Cohort tokens", "faster per token", "TRL peak")
-    print(f"| {' | '.join((*heads, 'Cohort peak', 'sampling'))} |\n{'|---' * 9}|", flush=True)
-    for case in given.case or CASES:
-        print(row(case, measure(case, given.trl, given.rounds, given.steps, given.threads)), flush=True)
+    pin(given.threads)
+    measured: dict[str, Turns] = {}
+    chosen = families(given.case or list(CASES))
+    for cases in chosen:
+        measured |= measure(cases, given)
+        print(f"measured: {', '.join(case.name for case in cases)}", file=sys.stderr, flush=True)
+
+    memory = ("TRL peak", "Cohort peak", "memory")
+    heads = ("case", "TRL step", "Cohort step", "TRL tokens", "Cohort tokens", "faster per token", *memory)
+    spent = ("TRL sampling / scoring / learning", "Cohort sampling / scoring / learning")
+    text = table((*heads, *spent), [row(name, turns) for name, turns in measured.items()])
+    beside = [case for cases in chosen for case in cases if case.beside]
+    if beside:
+        compared = ("case", "beside", "what differs", "TRL's cost a token", "Cohort's cost a token")
+        text += "\n\n" + table(compared, [comparison(case, measured) for case in beside])
+    data = {name: {"case": asdict(CASES[name]), **turns} for name, turns in measured.items()}
+    theirs = next(iter(measured.values()))["trl"][0]["versions"]
+    publish(given, "A GRPO step, against TRL", text, data, packages=theirs)
 
 
 if __name__ == "__main__":

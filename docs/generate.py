@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Set
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from cohort.recipe import Stage
 from cohort.recipe.tables import Table
@@ -24,16 +25,22 @@ def keys() -> str:
     return "\n".join(parts)
 
 
-def _section(title: str, table: type[Table]) -> str:
+def _section(title: str, table: type[Table], above: Set[type[Table] | None] = frozenset()) -> str:
+    """A table and those in it, but for tables that an outer one has, too."""
     lines = [f"### `{title}`", "", "| key | default | |", "|---|---|---|"]
     nested = []
     for name, field in table.model_fields.items():
         default = "" if field.is_required() else f"`{json.dumps(field.get_default(call_default_factory=True))}`"
         lines.append(f"| `{name}` | {default.replace('`null`', '')} | {field.description} |")
-        inner = _table_of(field.annotation)
-        if inner is not None:
-            nested.append(_section(f"[{title.strip('[]')}.{name}]", inner))
+        inner, by_name = _table_of(field.annotation), get_origin(field.annotation) is dict
+        if inner is not None and inner not in above:
+            place = f"{title.strip('[]')}.{name}{'.NAME' if by_name else ''}"
+            nested.append(_section(f"[{place}]", inner, {*above, inner, *map(_table_of, _annotations(table))}))
     return "\n".join([*lines, "", *nested])
+
+
+def _annotations(table: type[Table]) -> list[Any]:
+    return [field.annotation for field in table.model_fields.values()]
 
 
 def _table_of(annotation: Any) -> type[Table] | None:

@@ -19,17 +19,22 @@ __all__ = [
     "Batch",
     "Completion",
     "Disposition",
+    "Environment",
     "Finish",
     "Group",
     "InfrastructureError",
     "Learner",
     "Message",
+    "Observation",
     "Prompt",
     "Rollout",
     "SampleRequest",
     "Sampler",
     "Sampling",
+    "Step",
     "StepReport",
+    "ToolCall",
+    "Turn",
     "UserError",
     "content_id",
 ]
@@ -126,27 +131,74 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
-    """What the policy did for one prompt: one completion, or several turns with tool output between them.
+class ToolCall:
+    """A call that the policy wrote, and the tool's answer to it. `failed`: the answer says what was wrong with it."""
 
-    `mask[t]` is True where the policy chose token t. Token ids are the record; `text` is a view of them.
+    name: str
+    arguments: Mapping[str, Any]
+    result: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What an environment says after a turn: messages to go on from, or none when the rollout is over."""
+
+    messages: tuple[Message, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of the policy: `tokens[start:end]` of its rollout, the same as text, and what the environment said."""
+
+    start: int
+    end: int
+    text: str
+    observation: Observation = Observation()
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What the policy did for one prompt: one completion, or several turns with what the environment said between them.
+
+    `mask[t]` is True where the policy chose token t; elsewhere `logprobs[t]` is 0. Token ids are the record; `text` is
+    a view of the policy's own, those of its last message. `turns` is empty where there is no environment.
     """
 
     tokens: tuple[int, ...]
     mask: tuple[bool, ...]
     logprobs: tuple[float, ...]
     version: int
-    finish: Finish
+    finish: Finish  # tool: it asked for another turn and got none
     text: str
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def transcript(self) -> tuple[Message, ...]:
+        """The conversation that follows the prompt, the environment's messages included."""
+        if not self.turns:
+            return ({"role": "assistant", "content": self.text},)
+        said = ((turn.text, turn.observation.messages) for turn in self.turns)
+        return tuple(one for text, messages in said for one in ({"role": "assistant", "content": text}, *messages))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a rollout, as a reward of steps sees it: the index of its last token, and its score."""
+
+    end: int
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """All rollouts of one prompt with everything known about them, so that no parallel lists can fall out of step.
 
-    `scores[name][g]` is reward `name` of rollout g before weighting (NaN: does not apply). `rewards[g]` is their
-    weighted sum. `accuracy[g]` is the score that decides whether the group carries signal. `token_advantages[g][t]` is
-    there only where tokens of a rollout differ (a critic); `advantages[g]` is then their mean.
+    `scores[name][g]` is reward `name` of rollout g as it was scored (NaN: does not apply). `rewards[g]` is what they
+    come to after gates and weights. `accuracy[g]` is the score that decides whether the group carries signal.
+    `token_advantages[g][t]` is there only where tokens of a rollout differ (a critic, process supervision);
+    `advantages[g]` is then their mean. `steps[name][g]` are the steps of rollout g as reward `name` scored them.
     """
 
     ticket: int
@@ -157,6 +209,7 @@ class Group:
     accuracy: tuple[float, ...] = ()
     advantages: tuple[float, ...] = ()
     token_advantages: tuple[tuple[float, ...], ...] = ()
+    steps: Mapping[str, tuple[tuple[Step, ...], ...]] = field(default_factory=dict)
     disposition: Disposition | None = None
     error: str | None = None
 
@@ -202,6 +255,18 @@ class Sampler(Protocol):
 
     def sample(self, requests: Iterable[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         """Yield each request with its `count` completions, whole groups at a time."""
+        ...
+
+
+class Environment(Protocol):
+    """What the policy acts in, turn by turn. Threads share one, so all that belongs to a rollout is in its state."""
+
+    def reset(self, prompt: Prompt, seed: int) -> Any:
+        """The state in which a rollout of `prompt` begins. `seed` is the rollout's own."""
+        ...
+
+    def step(self, state: Any, reply: str) -> Observation:
+        """Answer one turn of the policy. Raises InfrastructureError when the world failed: the group is then lost."""
         ...
 
 

@@ -185,13 +185,26 @@ def test_gdpo_leaves_out_missing_rewards_and_constant_groups():
         adv.gdpo(torch.ones(2, 2))
 
 
-def test_a_missing_component_makes_the_sum_missing_unless_it_is_missing_for_the_whole_group():
-    rewards = torch.tensor([[[1, NAN], [2, NAN]], [[1, NAN], [2, 3]], [[NAN, NAN], [NAN, NAN]]])
+def test_a_missing_component_is_left_out_of_the_sum_and_a_completion_without_any_has_none():
+    rewards = torch.tensor([[[1, NAN], [2, 3]], [[NAN, NAN], [NAN, 0]]])
     result = adv.weighted_sum(rewards, [1.0, 10.0])
-    close(result[0], [1, 2])
+    close(result[0], [1, 32])
     assert torch.isnan(result[1, 0])
-    assert result[1, 1] == 32
-    assert torch.isnan(result[2]).all()
+    assert result[1, 1] == 0
+    advantages = objectives.preset("dr_grpo").advantages(rewards, weights=[1.0, 10.0])
+    close(advantages, [[-15.5, 15.5], [0, 0]])
+
+
+def test_a_component_of_weight_0_is_no_component():
+    rewards = torch.tensor([[[1, 5], [NAN, 5], [0, 7]], [[1, 3], [1, 4], [1, 5]]])
+    result = adv.weighted_sum(rewards, [1.0, 0.0])
+    close(result[:, [0, 2]], [[1, 0], [1, 1]])
+    assert torch.isnan(result[0, 1])
+    for name in ("sum_then_normalise", "normalise_then_sum"):
+        objective = objectives.preset("trl", rewards=name)
+        both, alone = objective.advantages(rewards, weights=[1.0, 0.0]), objective.advantages(rewards[..., :1])
+        close(both, alone)
+        assert (both[1] == 0).all()  # what is only measured gives a constant group no signal
 
 
 # ---- pass@k

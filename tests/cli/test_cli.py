@@ -134,6 +134,42 @@ def test_check_passes_an_honest_verifier_and_fails_a_blind_one(desk, cohort):
     assert "cannot tell gold answers" in out
 
 
+def test_three_lines_are_a_reward(desk, cohort, monkeypatch):
+    """A person's own reward goes through the gate and trains."""
+    (desk / "mine.py").write_text("def right(completion, answer):\n    return float(completion.strip() == answer)\n")
+    own = ("reward=mine:right", "evaluate.reward=mine:right")
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    code, out, err = cohort("check", "recipe.toml", *own)
+    assert code == 0, err
+    for word in ("1.00 as it is", "another prompt's gold", "the same twice", "good  right: gold answers score 1.00"):
+        assert word in out
+    code, out, err = cohort("train", "recipe.toml", *own)
+    assert code == 0, err
+    assert "gate  right: gold answers score 1.00" in out
+
+
+def test_a_run_whose_verifier_is_blind_does_not_start(desk, cohort, monkeypatch):
+    (desk / "blind.py").write_text("def right(completion, answer):\n    return 0.5\n")
+    monkeypatch.delitem(sys.modules, "blind", raising=False)
+    code, out, err = cohort("train", "recipe.toml", "evaluate.reward=blind:right")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "cannot tell gold answers (mean score 0.50)" in err
+    assert 'run.gate = "warn"' in err
+    assert "gold answer" in out
+    assert not (desk / "runs/mine/metrics.jsonl").exists()
+    code, out, err = cohort("train", "recipe.toml", "evaluate.reward=blind:right", "run.gate=warn")
+    assert code == 0, err
+    assert "training all the same" in out
+
+
+def test_explain_says_which_prompts_and_gates(desk, cohort):
+    gate = ("reward.exact_number.gate=vowels", "reward.exact_number.gate_at=0.1")
+    code, out, _ = cohort("explain", "recipe.toml", *gate)
+    assert code == 0
+    assert "0.5 x exact_number (0 unless vowels >= 0.1)" in out
+
+
 def test_config(desk, cohort):
     code, out, _ = cohort("config", "show", "recipe.toml", "rollout.group_size=5")
     assert code == 0

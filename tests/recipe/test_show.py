@@ -82,12 +82,16 @@ def tables(draw: Any, table: Any) -> dict[str, Any]:
         inner, in_list = table_of(field)
         if in_list or name in ("kind", "name") or not (field.is_required() or draw(st.booleans())):
             continue
-        if (table.__name__, name) == ("Reward", "args"):
+        if (table.__name__, name) in (("Reward", "args"), ("Environment", "args"), ("Task", "args")):
             made[name] = draw(st.dictionaries(TEXT, PLAIN, max_size=2))
+        elif (table.__name__, name) == ("Reward", "when"):
+            made[name] = draw(st.dictionaries(NAMES, TEXT | st.lists(TEXT, min_size=1, max_size=2), max_size=2))
         elif inner:
             made[name] = draw(tables(inner))
         elif name in ("use", "reward"):
             made[name] = draw(NAMES)
+        elif name == "tools":
+            made[name] = draw(st.lists(NAMES, max_size=2))
         else:
             made[name] = draw(values(field.annotation, tuple(field.metadata)))
     return made
@@ -119,9 +123,20 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
         policy["model"] = "m"
     if stage.get("run"):
         stage["run"].pop("threads", None)  # how many are allowed depends on the machine
-    task.pop("held_out_split", None)
+    for key in ("held_out_split", "mixture", "curriculum", "adaptive", "args"):  # each needs or forbids others
+        task.pop(key, None)
     task["levels"] = task.get("levels") or None
     rollout["stop"] = [text for text in rollout.get("stop", []) if text]
+    acting = stage.setdefault("environment", {})
+    acting["format"] = "auto" if task.get("template", "chat") != "chat" else acting.get("format", "auto")
+    if acting.get("use"):
+        acting.pop("tools", None)
+    elif not acting.get("tools"):
+        acting.pop("args", None)
+    for reward in stage["reward"]:
+        gates = {key: reward.pop(key, None) for key in ("gate", "gate_at", "gate_else")}
+        if reward["name"] != "r0":  # a gate is another reward
+            reward.update({key: value for key, value in {**gates, "gate": "r0"}.items() if value is not None})
     if stage["kind"] == "grpo":
         for key in ("top_p", "top_k", "min_p"):
             rollout.pop(key, None)
@@ -319,6 +334,6 @@ def test_every_key_of_the_json_schema_has_a_description_and_a_default():
             assert len(value["description"]) <= 120, (where, key)
             if "default" not in value:
                 without_default.add((where, key))
-    assert without_default == {("Task", "source"), ("Reward", "use")}
+    assert without_default == {("Task", "source"), ("Source", "source"), ("Reward", "use")}
     assert "null" not in json.dumps(schema["$defs"]["Policy"]["properties"]["model"].get("type"))
     assert {"name", "seed", "stage", "kind", "rollout", "reward"} <= set(schema["properties"])

@@ -1,4 +1,4 @@
-"""The other built-in rewards, and the texts that the gate is made of."""
+"""The other built-in rewards."""
 
 import itertools
 import math
@@ -8,14 +8,13 @@ import pytest
 from cohort.rewards import BUILT_IN, RewardSpec, ScoringItem, resolve
 from cohort.rewards.built_in import FUNCTIONS
 from cohort.rewards.chance import coin
-from cohort.rewards.gate import gold_completions, junk_completions
-from cohort.rewards.number import exact_number
 from cohort.rewards.overlong import soft_overlong
 from cohort.rewards.think import think_format
 
 
 def test_every_built_in_has_its_line_and_its_function():
-    assert list(BUILT_IN) == list(FUNCTIONS) == ["exact_number", "think_format", "random", "soft_overlong"]
+    assert list(BUILT_IN) == list(FUNCTIONS)
+    assert {"math", "exact_number", "think_format", "soft_overlong", "random"} <= set(BUILT_IN)
     assert all(line and "\n" not in line for line in BUILT_IN.values())
 
 
@@ -96,24 +95,6 @@ def test_the_random_reward_flips_anew_for_every_completion_and_group():
     scores = [reward.score(ScoringItem("p", ("same",) * 64, seed=seed)) for seed in (0, 1, 0)]
     assert set(scores[0]) == {0.0, 1.0}
     assert scores[0] == scores[2] != scores[1]
-
-
-@pytest.mark.parametrize("answer", [72, "72", "48 + 24 = 72\n#### 72"])
-def test_gold_pays(answer):
-    golds = gold_completions(answer)
-    assert [exact_number(text, answer) for _, text in golds] == [1, 1, 1]
-    assert think_format(dict(golds)["gold in R1 tags"]) == 1
-    assert [gold_completions(answer, style)[0] for style in ("r1", "boxed", "hashes")] == golds
-
-
-@pytest.mark.parametrize("answer", [72, 42, "#### 1", None])
-def test_junk_does_not_pay(answer):
-    junk = junk_completions("What is 2 + 2?", answer)
-    assert len({label for label, _ in junk}) == len(junk)
-    assert {"", "What is 2 + 2?", "<think></think><answer></answer>"} <= {text for _, text in junk}
-    gold = 72 if answer is None else answer
-    assert [label for label, text in junk if exact_number(text, gold, last_number=True)] == []
-    assert any("always 0" in label for label, _ in junk)
 
 
 def test_soft_overlong_needs_token_counts():

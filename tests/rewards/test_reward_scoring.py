@@ -59,7 +59,18 @@ def test_columns_do_not_hide_the_completion():
 def test_a_function_with_kwargs_gets_everything():
     keys = []
     score(lambda **everything: keys.append(sorted(everything)) or 0)
-    assert keys[0] == ["answer", "completion", "finish", "level", "prompt", "row", "seed", "tokens", "topic"]
+    assert keys[0] == [
+        "answer",
+        "completion",
+        "finish",
+        "level",
+        "prompt",
+        "row",
+        "seed",
+        "tokens",
+        "topic",
+        "transcript",
+    ]
 
 
 def test_args_reach_the_function_and_win_over_columns():
@@ -269,7 +280,8 @@ def test_combine_is_a_weighted_sum_without_what_does_not_apply():
     assert totals[:2] == (1.05, 0.2)
     assert math.isnan(totals[2])
     assert totals[3] == 1.0
-    assert combine({"a": (3.0,)}, {"a": 0.0}) == (0.0,)
+    assert combine({"a": (3.0, nan), "b": (nan, 2.0)}, {"a": 0.0, "b": 1.0})[1] == 2.0
+    assert math.isnan(combine({"a": (3.0, nan), "b": (nan, 2.0)}, {"a": 0.0, "b": 1.0})[0])  # only measured
     assert combine({"a": ()}, {"a": 1.0}) == ()
     with pytest.raises(ValueError):
         combine({"a": (1.0,), "b": (1.0, 2.0)}, {"a": 1.0, "b": 1.0})

@@ -166,7 +166,9 @@ def test_a_live_model_and_a_callable_reward_from_python(tables, small_model, tok
         assert kind == "sum"
         return 1.0 / (1 + len(completion))
 
-    recipe = cohort.Recipe(**{**tables, "policy": {"model": "live"}, "reward": [short]})
+    recipe = cohort.Recipe(
+        **{**tables, "policy": {"model": "live"}, "reward": [short], "run": {**tables["run"], "gate": "off"}}
+    )
     done = cohort.train(recipe, model=small_model, tokenizer=tokenizer, console=Console(quiet=True))
     assert "reward/short/mean" in done.metrics[1]
 
@@ -176,7 +178,7 @@ def test_trl_style_rewards(run):
         assert len(prompts) == len(completions) == len(solution)
         return [float(len(c)) for c in completions]
 
-    done = run(reward=[{"use": by_length, "name": "length", "style": "trl"}])
+    done = run(reward=[{"use": by_length, "name": "length", "style": "trl"}], run={"gate": "off"})
     group = rollouts(done, 1)[0]
     assert group.rewards == tuple(float(len(r.text)) for r in group.rollouts)
 

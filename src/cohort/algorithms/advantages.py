@@ -5,7 +5,8 @@ float32 eight rewards of 0.1 have a spread of 8e-9, and dividing by it makes an 
 
 Two rules hold throughout:
 
-* NaN marks a missing reward. It is left out of every statistic and its advantage is 0.
+* NaN marks a missing reward. It is left out of every sum and every statistic. A completion without any reward has
+  advantage 0.
 * A group whose rewards are all equal (max == min, never "std < eps") has advantage exactly 0 wherever the group
   supplies the baseline or the scale. The same holds for a whole batch where the batch supplies them.
 """
@@ -86,34 +87,35 @@ def gdpo(
 
     A_k = (r_k - mean) / (std + eps) per reward, their sum weighted by `weights` [K] (default 1), then, with `whiten`,
     (A - mean) / (std + eps) over all completions of the batch. The sum is whitened even when K is 1, as the equations
-    and TRL have it. A missing component adds nothing; a completion with no component at all has advantage 0 and is
-    left out of the whitening. `eps` 1e-4 is TRL's; the paper prints none.
+    and TRL have it. A missing component adds nothing; a completion of which every component with a weight is missing
+    has advantage 0 and is left out of the whitening. `eps` 1e-4 is TRL's; the paper prints none.
     """
     r = torch.as_tensor(rewards, dtype=torch.float64)
     if r.ndim != 3:
         raise ValueError(f"rewards has shape {tuple(r.shape)}; gdpo takes [P, G, K], K rewards for each completion")
     weight = _component_weights(weights, r)
     parts = torch.stack([normalise(r[..., k], ddof=ddof, eps=eps) for k in range(r.shape[2])], dim=-1)  # [P, G, K]
-    total = (parts * weight).sum(-1)  # [P, G]
+    parts = parts * weight
+    total = parts.sum(-1)  # [P, G]
     if not whiten:
         return total
-    present = ~r.isnan().all(-1)  # [P, G]
+    present = (~r.isnan() & (weight != 0)).any(-1)  # [P, G]
     whitened = (total - _mean(total, present, (0, 1))) / (_std(total, present, (0, 1), ddof) + eps)
-    no_signal = (parts == 0).all(-1).all(-1, keepdim=True)  # [P, 1]: every component constant
+    no_signal = (parts == 0).all(-1).all(-1, keepdim=True)  # [P, 1]: every component that counts is constant
     return torch.where(present & ~no_signal, whitened, 0)
 
 
 def weighted_sum(rewards: Tensor, weights: Sequence[float] | Tensor | None = None) -> Tensor:
     """Several rewards added before normalising: [P, G, K] -> [P, G].
 
-    A component that is missing for a whole group does not apply to that prompt and is left out. One that is missing
-    for some of a group's completions makes their sum missing: adding nothing would score a broken verifier as 0.
+    A component that is missing adds nothing to its completion's sum. Where every component with a weight is missing, so
+    is the sum. (`cohort.rewards` adds up the same way.)
     """
     r = torch.as_tensor(rewards, dtype=torch.float64)
     weight = _component_weights(weights, r)
-    applies = ~r.isnan().all(1, keepdim=True)  # [P, 1, K]
-    total = torch.where(applies, r * weight, 0).sum(-1)  # [P, G]
-    return torch.where(applies.any(-1), total, torch.nan)
+    present = ~r.isnan() & (weight != 0)  # [P, G, K]
+    total = torch.where(present, r * weight, 0).sum(-1)  # [P, G]
+    return torch.where(present.any(-1), total, torch.nan)
 
 
 def pass_at_k(rewards: Tensor, k: int) -> Tensor:
@@ -154,13 +156,14 @@ def process_supervision(
     lengths: Sequence[int],
     ddof: int = 1,
     eps: float = 1e-6,
+    scale: str = "group_std",
 ) -> Tensor:
     """Advantages of one group from rewards of reasoning steps: [G, max(lengths)] float64. DeepSeekMath 4.1.3.
 
     `step_rewards[i][j]` is the reward of step j of completion i, `step_ends[i][j]` the 0-based index of that step's
     last token, `lengths[i]` the completion's tokens. All step rewards of the group are normalised in one pool; a
     token's advantage is the sum of the normalised rewards of the steps that end at it or later. After the last step,
-    and in the padding, it is 0.
+    and in the padding, it is 0. `scale` "none" subtracts the mean and divides by nothing. A NaN is a missing reward.
 
     Raises ValueError if the three do not describe the same completions.
     """
@@ -181,7 +184,7 @@ def process_supervision(
     result = torch.zeros(len(lengths), max(lengths, default=0), dtype=torch.float64)
     if pool.numel() < 2:
         return result  # one step in the whole group has nothing to be compared with
-    normalised = iter(normalise(pool, ddof=ddof, eps=eps)[0].tolist())
+    normalised = iter(normalise(pool, scale=scale, ddof=ddof, eps=eps)[0].tolist())
     for i, ends in enumerate(step_ends):
         for end in ends:
             result[i, : end + 1] += next(normalised)

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from cohort.monitor.machine import describe_machine, fastest_threads
 from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve_all
-from cohort.types import InfrastructureError
+from cohort.sandbox import LEVELS, Isolation, Sandbox, SandboxError
+from cohort.types import InfrastructureError, UserError
 
 __all__ = ["examine"]
 
@@ -30,6 +31,9 @@ def examine() -> None:
     table.add_row("processor", f"{facts['processor']}, {facts['cores']} cores, load {os.getloadavg()[0]:.1f}")
     table.add_row("memory", f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free")
     table.add_row("disk here", f"{disk.free / 1e9:.1f} GB free")
+    kernels = facts["kernels"]
+    slower = "" if kernels == "compiled" else "; training works, but slower"
+    table.add_row("kernels", escape(kernels) + slower)
     table.add_row("gpu", ", ".join(facts["gpu"]) or "none seen by torch")
     table.add_row("python", f"{facts['python']} on {facts['platform']}")
     table.add_row("packages", ", ".join(f"{n} {v}" for n, v in facts["packages"].items() if v))
@@ -42,7 +46,11 @@ def examine() -> None:
         console.print(f"  {count:>3}  {seconds * 1e3:7.2f} ms{mark}")
 
     console.print()
-    problems = [*_memory_problem(memory), *_disk_problem(disk), *_worker_problem(), *_gpu_problem()]
+    sandbox_problems = _sandbox(console)
+    console.print()
+    problems = [
+        *_memory_problem(memory), *_disk_problem(disk), *_worker_problem(), *sandbox_problems, *_gpu_problem(),
+    ]  # fmt: skip
     for problem in problems:
         console.print(f"[yellow]would not work[/]  {escape(problem)}")
     if not problems:
@@ -69,6 +77,29 @@ def _worker_problem() -> list[str]:
     except (InfrastructureError, OSError, TimeoutError) as error:
         return [f"reward workers do not start: {error}"]
     return []
+
+
+def _sandbox(console: Console) -> list[str]:
+    """Print what stands between untrusted code and this machine; a problem where that is not enough by default."""
+    try:
+        with Sandbox(minimum="process") as sandbox:
+            isolation = sandbox.isolation
+    except (SandboxError, UserError) as error:
+        return [f"code rewards: {error}"]
+    console.print(f"sandbox for untrusted code: [bold]{isolation.level}[/] - {LEVELS[isolation.level]}")
+    console.print(f"  [dim]holds[/]    {', '.join(isolation.reached) or 'nothing'}")
+    for feature, reason in isolation.missing.items():
+        console.print(f"  [dim]missing[/]  {feature}: {escape(reason)}")
+    return _sandbox_problem(isolation)
+
+
+def _sandbox_problem(isolation: Isolation) -> list[str]:
+    if isolation.level != "process":
+        return []
+    return [
+        "code rewards: there is no Landlock and seccomp to keep untrusted code from your files; they refuse to run "
+        'unless the reward says args = { isolation = "process" } or names a remote sandbox with url'
+    ]
 
 
 def _gpu_problem() -> list[str]:

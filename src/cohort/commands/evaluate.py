@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from cohort.engine.engine import Engine
@@ -12,11 +13,11 @@ from cohort.evaluate.intervals import Z95
 from cohort.monitor.console import Console
 from cohort.monitor.libraries import quiet_libraries
 from cohort.policy.load import load_policy
-from cohort.policy.text import to_rollout
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool
+from cohort.train.player import open_player
 from cohort.train.setup import GrpoParts, check_grpo, evaluation_sampling, held_out_prompts
-from cohort.types import Completion, Rollout, UserError
+from cohort.types import UserError
 
 __all__ = ["run_evaluation"]
 
@@ -41,7 +42,7 @@ def run_evaluation(
         accuracies = _measure(name, recipe, parts, samples, seed)
         rows.append((name, {k: v for accuracy in accuracies for k, v in accuracy.metrics().items()}))
         measured.append(accuracies)
-    console.accuracy_table(rows, parts.verifier.name)
+    console.accuracy_table(rows, parts.verifier_name)
     if against:
         for ours, theirs in zip(*measured, strict=True):
             mean, half, n = _paired(ours, theirs)
@@ -76,13 +77,13 @@ def _measure(model: str, recipe: Recipe, parts: GrpoParts, samples: int, seed: i
     if not held_out:
         raise UserError(f"no held-out prompt fits {model}: lower rollout.max_tokens")
 
-    def rollout(completion: Completion) -> Rollout:
-        return to_rollout(completion, policy.tokenizer, tuple(stage.rollout.stop))
-
-    engine = Engine(policy, max_rows=stage.rollout.max_rows)
-    with RewardPool([parts.verifier], workers=stage.run.workers) as pool:
+    play = open_player(stage, parts.world, policy, Engine(policy, max_rows=stage.rollout.max_rows))
+    with (
+        closing(parts.world) if parts.world is not None else nullcontext(),
+        RewardPool(parts.verifiers, workers=stage.run.workers, retries=stage.run.retries) as pool,
+    ):
         return tuple(
-            evaluate(engine, held_out, pool, rollout, evaluation_sampling(stage, greedy), count, seed)
+            evaluate(play, held_out, pool, evaluation_sampling(stage, greedy), count, seed)
             for greedy, count in ((True, 1), (False, samples))
             if count
         )

@@ -11,7 +11,8 @@ from rich.markup import escape
 from cohort.algorithms import explain, objectives
 from cohort.algorithms.objectives import Objective
 from cohort.recipe import Recipe, Stage
-from cohort.train.plan import batch_arithmetic
+from cohort.train.plan import batch_arithmetic, rewards_line
+from cohort.train.process import supervised_steps
 from cohort.train.setup import accuracy_name, build_objective, bypasses
 from cohort.types import UserError
 
@@ -22,7 +23,10 @@ def explain_recipe(recipe: Recipe, latex: bool, diff: str | None) -> None:
     """Print the objective of every GRPO stage."""
     stages = [stage for stage in recipe.stages if stage.kind == "grpo"]
     if not stages:
-        raise UserError("this recipe has supervised stages only: minus the mean log-prob of the completion tokens")
+        raise UserError(
+            "this recipe has no grpo stage: supervised stages minimise minus the mean log-prob of the completion "
+            "tokens, reward_model stages -log sigmoid(chosen - rejected)"
+        )
     console = Console(highlight=False, soft_wrap=True)
     for stage in stages:
         objective = build_objective(stage)
@@ -60,7 +64,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
     r, o = stage.rollout, stage.optimizer
     beside: dict[str, bool | int] = {}
     lines = {
-        "rewards": " + ".join(f"{reward.weight:g} x {reward.name}" for reward in stage.reward),
+        "rewards": rewards_line(stage),
         "sampling": f"temperature {r.temperature:g}, which also divides the logits of every log-prob; at most "
         f"{r.max_tokens} tokens; rollouts at most {r.max_staleness} updates old",
         "batch": batch_arithmetic(stage),
@@ -71,6 +75,15 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
     if stage.objective.pass_at_k is not None:
         lines["pass@k"] = f"advantages are those of pass@{stage.objective.pass_at_k} (2508.10751), in place of A above"
         beside["pass_at_k"] = stage.objective.pass_at_k
+    if names := supervised_steps(stage):
+        divided = "minus their mean" if objective.scale == "none" else "normalised"
+        outcomes = any(reward.weight and reward.name not in names for reward in stage.reward)
+        lines["process"] = (
+            f"{', '.join(names)}: the scores of all steps of a group are {divided} in one pool, and a token's A is "
+            "their sum over the steps that end at it or later (2402.03300, 4.1.3), "
+            f"{'added to' if outcomes else 'in place of'} A above"
+        )
+        beside["process_supervision"] = True
     if objective.zero_std == "resample":
         lines["resample"] = (
             f"groups whose {accuracy_name(stage)} is constant are replaced, until "

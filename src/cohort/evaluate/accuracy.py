@@ -7,24 +7,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from cohort.environments import Played, Player
 from cohort.evaluate.intervals import mean_interval, pass_at_k, wilson
 from cohort.rewards import RewardPool, ScoredGroup, ScoringItem
+from cohort.rewards.combination import RIGHT, first_that_applies
 from cohort.seeds import derive_seed
 from cohort.types import (
-    Completion,
     Group,
     InfrastructureError,
     Prompt,
-    Rollout,
-    Sampler,
     SampleRequest,
     Sampling,
     UserError,
 )
 
 __all__ = ["RIGHT", "Accuracy", "evaluate"]
-
-RIGHT = 0.5  # a score of at least this counts as a right answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +58,15 @@ class Accuracy:
 
 
 def evaluate(
-    sampler: Sampler,
+    play: Player,
     prompts: Sequence[Prompt],
     pool: RewardPool,
-    to_rollout: Callable[[Completion], Rollout],
     sampling: Sampling,
     samples: int,
     seed: int,
     on_group: Callable[[], None] = lambda: None,
 ) -> Accuracy:
-    """Sample `samples` completions of every prompt and score them with the pool's one reward.
+    """Play every prompt `samples` times and score the rollouts with the first of the pool's rewards that applies.
 
     A temperature of 0 is greedy decoding; one sample then says everything. Scoring overlaps with sampling. Raises
     `UserError` when no problem could be scored.
@@ -79,23 +75,27 @@ def evaluate(
         SampleRequest(i, prompt.tokens, samples, derive_seed(seed, "evaluate", prompt.id), sampling)
         for i, prompt in enumerate(prompts)
     ]
-    waiting: dict[int, tuple[tuple[Rollout, ...], Future[ScoredGroup]]] = {}
-    for request, completions in sampler.sample(requests):
-        rollouts = tuple(to_rollout(c) for c in completions)
-        item = ScoringItem.of(prompts[request.key], rollouts, derive_seed(request.seed, "score"))
-        waiting[request.key] = (rollouts, pool.submit(item))
+    waiting: dict[int, tuple[Played, Future[ScoredGroup] | None]] = {}
+    for request, played in play(requests, dict(enumerate(prompts))):
+        future = None
+        if not isinstance(played, InfrastructureError):
+            future = pool.submit(ScoringItem.of(prompts[request.key], played, derive_seed(request.seed, "score")))
+        waiting[request.key] = (played, future)
         on_group()
     groups = tuple(_scored(i, prompt, *waiting[i]) for i, prompt in enumerate(prompts))
     return _summary("greedy" if sampling.temperature == 0 else "sampled", samples, groups)
 
 
-def _scored(index: int, prompt: Prompt, rollouts: tuple[Rollout, ...], future: Future[ScoredGroup]) -> Group:
-    group = Group(ticket=index, prompt=prompt, rollouts=rollouts)
+def _scored(index: int, prompt: Prompt, played: Played, future: Future[ScoredGroup] | None) -> Group:
+    if isinstance(played, InfrastructureError) or future is None:
+        return Group(ticket=index, prompt=prompt, rollouts=(), disposition="error", error=str(played))
+    group = Group(ticket=index, prompt=prompt, rollouts=played)
     try:
         scored = future.result()
     except InfrastructureError as error:
         return group.with_(disposition="error", error=str(error))
-    (accuracy,) = scored.scores.values()  # unweighted: a weight says what a reward pays, not what is right
+    # Unweighted: a weight says what a reward pays, not what is right.
+    accuracy = first_that_applies(list(scored.scores.values()))
     if all(math.isnan(score) for score in accuracy):
         return group.with_(scores=scored.scores, disposition="error", error="the verifier applies to no completion")
     return group.with_(scores=scored.scores, rewards=accuracy, accuracy=accuracy)
@@ -124,7 +124,7 @@ def _summary(name: str, samples: int, groups: tuple[Group, ...]) -> Accuracy:
         low=low,
         high=high,
         pass_at=passes,
-        mean_tokens=sum(len(r.tokens) for r in rollouts) / len(rollouts),
+        mean_tokens=sum(r.mask.count(True) for r in rollouts) / len(rollouts),
         truncated=sum(r.finish == "length" for r in rollouts) / len(rollouts),
         failed=len(groups) - len(scored),
         groups=groups,

@@ -38,8 +38,8 @@ class Critic:
             raise UserError(
                 "a critic cannot be made for a policy with LoRA; remove policy.lora, or use a group baseline"
             )
-        self._policy = Policy(copy.deepcopy(policy.module), policy.tokenizer)
-        self._policy.compute = policy.compute
+        compute = str(policy.compute).removeprefix("torch.")
+        self._policy = Policy(copy.deepcopy(policy.module), policy.tokenizer, compute)
         width = policy.model.get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1, device=policy.device)
         nn.init.zeros_(self.head.weight)

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cohort.types import Group as CompletionGroup
+from cohort.types import Rollout
 
 __all__ = ["Console", "StepView", "visible"]
 
@@ -36,6 +37,13 @@ SFT_COLUMNS = (
     ("grad_norm", "grad norm", "{:6.3f}"),
     ("tokens_per_s", "tokens/s", "{:7,.0f}"),
 )
+REWARD_MODEL_COLUMNS = (
+    ("loss", "loss", "{:6.4f}"),
+    ("pairs/accuracy", "right", "{:4.0%}"),
+    ("grad_norm", "grad norm", "{:6.3f}"),
+    ("tokens_per_s", "tokens/s", "{:7,.0f}"),
+)
+COLUMNS = {"grpo": GRPO_COLUMNS, "sft": SFT_COLUMNS, "reward_model": REWARD_MODEL_COLUMNS}
 
 
 class StepView:
@@ -118,7 +126,7 @@ class Console:
     @contextlib.contextmanager
     def steps(self, kind: str, total: int, done: int) -> Iterator[StepView]:
         """The live line of a stage, for as long as the context lasts."""
-        view = StepView(self.rich, GRPO_COLUMNS if kind == "grpo" else SFT_COLUMNS, total, done)
+        view = StepView(self.rich, COLUMNS[kind], total, done)
         try:
             yield view
         finally:
@@ -133,7 +141,7 @@ class Console:
         self.rich.print(f"\n  [bold]a group of step {step}[/]  {question}", highlight=False)
         self.rich.print(f"  [dim]{gold}rewards {rewards}[/]", highlight=False)
         for label, i in (("best ", order[0]), ("worst", order[-1])):
-            text = escape(_short(group.rollouts[i].text, 400))
+            text = escape(_short(_conversation(group.rollouts[i]), 400))
             advantage = f" advantage {group.advantages[i]:+.2f}" if group.advantages else ""
             self.rich.print(f"  [dim]{label} {group.rewards[i]:.3g}{advantage}[/]  {text}", highlight=False)
         self.rich.print()
@@ -176,6 +184,14 @@ def _with_interval(metrics: Mapping[str, Any], key: str) -> str:
 def visible(text: str) -> str:
     """The text with control characters made visible: what a model writes must not drive the terminal."""
     return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)
+
+
+def _conversation(rollout: Rollout) -> str:
+    """What the policy wrote, and between its turns what it was told."""
+    return "".join(
+        message["content"] if message["role"] == "assistant" else f" => {message['content']} "
+        for message in rollout.transcript
+    )
 
 
 def _short(text: str, limit: int) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from cohort.kernels.library import why_not
+
 __all__ = ["describe_machine", "fastest_threads", "peak_memory_gb"]
 
 PACKAGES = ("cohort", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "pyarrow")
@@ -68,6 +70,7 @@ def describe_machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "kernels": why_not() or "compiled",
         "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": {name: _version(name) for name in PACKAGES},
     }

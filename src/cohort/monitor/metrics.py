@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from cohort.types import Group, StepReport
+from cohort.types import Group, Rollout, StepReport
 
-__all__ = ["group_metrics", "merge_reports"]
+__all__ = ["group_metrics", "merge_reports", "turn_metrics"]
 
 
 def group_metrics(trained: Sequence[Group], left_out: Sequence[Group]) -> dict[str, float]:
@@ -24,13 +24,29 @@ def group_metrics(trained: Sequence[Group], left_out: Sequence[Group]) -> dict[s
         "groups/all_wrong": sum(min(a) == max(a) and a[0] < 0.5 for a in accuracy if a) / n,
         "groups/left_out": float(len(left_out)),
         "groups/failed": float(sum(group.error is not None for group in left_out)),
-        "completions/mean_tokens": _mean([float(len(r.tokens)) for r in rollouts]),
+        "completions/mean_tokens": _mean([float(r.mask.count(True)) for r in rollouts]),
         "completions/truncated": _mean([float(r.finish == "length") for r in rollouts]),
-        "tokens/sampled": float(sum(len(r.tokens) for g in (*trained, *left_out) for r in g.rollouts)),
+        "tokens/sampled": float(sum(r.mask.count(True) for g in (*trained, *left_out) for r in g.rollouts)),
     }
+    if any(rollout.turns for rollout in rollouts):
+        metrics |= turn_metrics(rollouts)
     for name in scored[0].scores if scored else ():
         metrics[f"reward/{name}/mean"] = _mean([s for group in scored for s in group.scores[name]])
     return metrics
+
+
+def turn_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """What happened between the policy and its environment: turns and calls of a rollout on average, the share of calls
+    that were answered with an error, and the share of rollouts that wanted more turns than there are.
+    """
+    calls = [call for rollout in rollouts for turn in rollout.turns for call in turn.observation.calls]
+    return {
+        "turns/mean": _mean([float(len(rollout.turns)) for rollout in rollouts]),
+        "turns/limit": _mean([float(rollout.finish == "tool") for rollout in rollouts]),
+        "tools/calls": len(calls) / len(rollouts),
+        "tools/errors": _mean([float(call.failed) for call in calls]),
+        "tools/tokens": _mean([float(rollout.mask.count(False)) for rollout in rollouts]),
+    }
 
 
 def merge_reports(reports: Sequence[StepReport]) -> dict[str, float]:

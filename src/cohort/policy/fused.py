@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +65,13 @@ class FusedBody:
         self.config = model.config.get_text_config()
         self.compute = compute
         self.layers = [_Layer(layer, self.config) for layer in self.model.layers]
-        self.packed = PackedWeights(model, self.layers, compute)
+        self._whole = model
         self._copies: dict[tuple[int, ...], tuple[tuple[int, ...], Tensor]] = {}
+
+    @functools.cached_property
+    def packed(self) -> PackedWeights:
+        """The weights as decoding reads them; made when something is first sampled."""
+        return PackedWeights(self._whole, self.layers, self.compute)
 
     def hidden(
         self, tokens: Tensor, positions: Tensor, layout: PackedGroups, store: PrefixStore | None = None

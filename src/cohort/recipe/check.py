@@ -10,7 +10,8 @@ from typing import Any
 
 from cohort.recipe.names import Path
 from cohort.recipe.stage import Stage
-from cohort.recipe.wording import shown
+from cohort.recipe.tables import Prompts, Reward, Task
+from cohort.recipe.wording import nearest, shown
 
 __all__ = ["name_problem", "stage_problems"]
 
@@ -34,6 +35,7 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     yield from _policy(stage, first, at)
     yield from _task(stage, at)
     yield from _rollout(stage, at)
+    yield from _environment(stage, at)
     yield from _rewards(stage, at)
     yield from _run(stage, at)
     if stage.kind == "grpo":
@@ -45,6 +47,9 @@ def _policy(stage: Stage, first: bool, at: str) -> Found:
     both = (("policy", "model"), ("policy", "scratch"))
     if policy.model and scratch:
         yield f"{at}policy has both 'model' and 'scratch': keep the one to start from", both
+    if stage.kind == "reward_model" and policy.lora:
+        sentence = f"{at}policy.lora is not for reward_model stages, which train all weights and the score: remove it"
+        yield sentence, (("policy", "lora"), ("kind",))
     if first and not policy.model and not scratch:
         yield f'{at}policy.model is missing: give a hub id or a directory, or "live" to pass a model from Python', both
     if policy.revision and scratch:
@@ -70,12 +75,66 @@ def _task(stage: Stage, at: str) -> Found:
                 sentence = f"{at}task.careful gives a share for each number of steps, such as {{ 2 = 0.5 }}; "
                 yield sentence + f"{steps!r} is no number of steps", (("task", "careful"),)
     if task.levels is not None and not task.levels:
-        yield f"{at}task.levels is empty: name at least one level, or leave it out for all", (("task", "levels"),)
+        yield f"{at}task.levels is empty: name at least one level, or leave it out", (("task", "levels"),)
+    for problem in _not_plain(task.args):
+        yield f"{at}task.args{problem}", (("task", "args"),)
+    for key in ("mixture", "curriculum", "adaptive") if stage.kind != "grpo" else ():
+        if getattr(task, key):
+            sentence = f"{at}task.{key} is for grpo stages, and this one is {stage.kind}: remove it"
+            yield sentence, (("task", key), ("kind",))
+    yield from _mixture(task, at)
+
+
+def _mixture(task: Task, at: str) -> Found:
+    """What is wrong with [task.mixture.NAME] tables, or with what stands beside them."""
+    if not task.mixture:
+        if task.source == "mixture":
+            sentence = f"{at}task.source is 'mixture', but no [task.mixture.NAME] table is there: name a source"
+            yield sentence, (("task", "source"), ("task", "mixture"))
+        return
+    paths: tuple[Path, ...] = (("task", "source"), ("task", "mixture"))
+    if task.source != "mixture":
+        yield f"{at}task has both 'source' and 'mixture': keep one of them", paths
+    for key in Prompts.model_fields:
+        if key != "source" and getattr(task, key) != Prompts.model_fields[key].default:
+            sentence = f"{at}task.{key} has no effect beside a mixture: put it into a [task.mixture.NAME] table"
+            yield sentence, (("task", key), ("task", "mixture"))
+    for name, source in task.mixture.items():
+        where, path = f"{at}task.mixture.{name}", ("task", "mixture", name)
+        if source.source == "mixture":
+            yield f"{where}.source is 'mixture', but mixtures do not nest: name a source", (path,)
+        if source.held_out is not None and source.held_out_split is not None:
+            yield f"{where} has both 'held_out' and 'held_out_split': keep one of them", (path,)
+        if source.levels is not None and not source.levels:
+            yield f"{where}.levels is empty: name at least one level, or leave it out", (path,)
+        for problem in _not_plain(source.args):
+            yield f"{where}.args{problem}", (path,)
+        for step in source.weight if isinstance(source.weight, dict) else ():
+            if not re.fullmatch(r"0|[1-9][0-9]*", step):
+                yield f"{where}.weight goes by step, such as {{ 0 = 1.0, 200 = 0.5 }}; {step!r} is no step", (path,)
 
 
 def _rollout(stage: Stage, at: str) -> Found:
     if "" in stage.rollout.stop:
         yield f"{at}rollout.stop has an empty text, which would end every completion: remove it", (("rollout", "stop"),)
+
+
+def _environment(stage: Stage, at: str) -> Found:
+    e = stage.environment
+    if e.tools and e.use is not None:
+        sentence = f"{at}environment has both 'tools' and 'use': keep the one to act in"
+        yield sentence, (("environment", "tools"), ("environment", "use"))
+    for use in (*e.tools, *([] if e.use is None else [e.use])):
+        if (problem := _use_problem(use)) is not None:
+            yield f"{at}environment {problem}", (("environment", "tools"), ("environment", "use"))
+    if e.args and not e.tools and e.use is None:
+        yield f"{at}environment.args has no effect: name the 'tools' that it is for", (("environment", "args"),)
+    for problem in _not_plain(e.args):
+        yield f"{at}environment.args{problem}", (("environment", "args"),)
+    if e.format in ("hermes", "llama3") and stage.task.template != "chat":
+        sentence = f"{at}environment.format = {e.format!r} is written by a chat template, but task.template is"
+        paths = (("environment", "format"), ("task", "template"))
+        yield f'{sentence} {stage.task.template!r}: use format = "tags"', paths
 
 
 def _rewards(stage: Stage, at: str) -> Found:
@@ -92,8 +151,32 @@ def _rewards(stage: Stage, at: str) -> Found:
             yield f"{at}reward.use {problem}", (("reward",),)
         for problem in _not_plain(reward.args):
             yield f"{at}reward {reward.name!r}: args{problem}", (("reward",),)
+        for problem in (*_when(reward), *_gate(reward, stage.reward)):
+            yield f"{at}reward {reward.name!r}: {problem}", (("reward",),)
     if isinstance(stage.evaluate.reward, str) and (problem := _use_problem(stage.evaluate.reward)) is not None:
         yield f"{at}evaluate.reward {problem}", (("evaluate", "reward"),)
+
+
+def _when(reward: Reward) -> Iterator[str]:
+    for column, wanted in reward.when.items():
+        values = wanted if isinstance(wanted, list | tuple) else [wanted]
+        if not values or not all(isinstance(value, str | bool | int | float) for value in values):
+            yield f"when.{column} must be a text, a number, true or false, or a list of these, not {shown(wanted)}"
+
+
+def _gate(reward: Reward, rewards: tuple[Reward, ...]) -> Iterator[str]:
+    if reward.gate is None:
+        for key in ("gate_at", "gate_else"):
+            if getattr(reward, key) != Reward.model_fields[key].default:
+                yield f"{key} has no effect without a gate: add gate = NAME, or remove it"
+        return
+    others = {other.name: other for other in rewards if other.name != reward.name}
+    if reward.gate not in others:
+        close = nearest(reward.gate, others)
+        hint = f"; did you mean {close!r}?" if close else f"; the others are {', '.join(others) or 'none'}"
+        yield f"the gate {reward.gate!r} is no other reward{hint}"
+    elif others[reward.gate].gate is not None:
+        yield f"the gate {reward.gate!r} has a gate itself, and gates do not chain: remove one of the two"
 
 
 def _run(stage: Stage, at: str) -> Found:

@@ -11,7 +11,7 @@ from cohort.recipe.stage import Stage
 from cohort.recipe.tables import Table
 from cohort.recipe.wording import either, nearest
 
-__all__ = ["TOP_KEYS", "Path", "all_keys", "table_of", "takes_numbers", "unknown_key"]
+__all__ = ["TOP_KEYS", "Path", "all_keys", "named_tables", "table_of", "takes_numbers", "unknown_key"]
 
 Path = tuple[str, ...]
 TOP_KEYS = ("name", "seed", "stage")  # beside the tables of a stage
@@ -50,9 +50,21 @@ def table_of(field: FieldInfo) -> tuple[type[Table] | None, bool]:
     return _find_table(field.annotation, False)
 
 
+def named_tables(field: FieldInfo) -> type[Table] | None:
+    """The table of a field that holds several by names that the person chooses, as [task.mixture.NAME] does."""
+    return get_args(field.annotation)[1] if _by_name(field.annotation) else None
+
+
+def _by_name(annotation: Any) -> bool:
+    inner = get_args(annotation)[1] if get_origin(annotation) is dict else None
+    return isinstance(inner, type) and issubclass(inner, Table)
+
+
 def _find_table(annotation: Any, in_list: bool) -> tuple[type[Table] | None, bool]:
     if isinstance(annotation, type) and issubclass(annotation, Table):
         return annotation, in_list
+    if _by_name(annotation):
+        return None, False
     if get_origin(annotation) is Annotated:
         return _find_table(get_args(annotation)[0], in_list)
     for part in get_args(annotation):

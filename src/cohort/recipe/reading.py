@@ -6,13 +6,14 @@ a later layer is a dictionary update, and where a value came from is kept beside
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from cohort.recipe.names import TOP_KEYS, Path, all_keys, table_of, unknown_key
+from cohort.recipe.names import TOP_KEYS, Path, all_keys, named_tables, table_of, unknown_key
 from cohort.recipe.stage import Stage, reward_list
 from cohort.recipe.tables import Table
 from cohort.recipe.wording import missing, nearest, shown, wrong_value
@@ -87,6 +88,8 @@ class Reader:
             self._add(unknown_key(path, self.prefix, siblings), path, *([(*at, meant)] if meant else []))
             return {}
         known = table.model_fields[key]
+        if named := named_tables(known):
+            return self._named(named, value, path)
         inner, in_list = table_of(known)
         if inner and in_list:
             return self._list(inner, value, path)
@@ -96,6 +99,20 @@ class Reader:
             self._add(wrong_value(self._dotted(path), known, value), path)
             return {}
         return {path: Written(value, self.origin)}
+
+    def _named(self, inner: type[Table], given: Any, at: Path) -> Flat:
+        """Tables by names that the person chooses."""
+        if not isinstance(given, Mapping):
+            self._add(f"{self._dotted(at)} must be tables by name, not {shown(given)}", at)
+            return {}
+        flat: Flat = {at: Written({}, self.origin)}
+        for name, table in given.items():
+            if re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
+                flat.update(self.table(inner, table, (*at, str(name))))
+            else:
+                names = "a name in it is made of letters, digits, '-' and '_'"
+                self._add(f"{self._dotted(at)}: {names}, not {shown(name)}", (*at, str(name)))
+        return flat
 
     def _list(self, inner: type[Table], given: Any, at: Path) -> Flat:
         """A list of tables is one value: a later layer replaces it as a whole."""

@@ -8,11 +8,12 @@ A stage is made of layers, later ones winning:
 4. overrides without a stage's name,
 5. overrides with its name.
 
-Tables are merged key by key. Three things are not:
+Tables are merged key by key. Four things are not:
 
 * `reward` is one value: a layer that gives rewards replaces all of them.
 * A layer that names another objective preset starts over from it. `clip_high = 0.28`, written for DAPO, would be a
   quiet disaster in a stage, or after an override, that says `preset = "gspo"`.
+* One `source` and a `mixture` of several replace each other. A layer with a mixture adds to the one before it by name.
 * `model` and `scratch` say where training starts. A layer that gives one of them replaces the other; and outside the
   stages they say where the *first* stage starts, because a later stage continues from the one before it unless it
   names a start of its own.
@@ -29,7 +30,7 @@ from cohort.recipe.names import TOP_KEYS, Path
 from cohort.recipe.overrides import Override, override_layer, parse_overrides
 from cohort.recipe.reading import Flat, Problems, Reader, Written
 from cohort.recipe.stage import Stage
-from cohort.recipe.tables import Table, Task, reward_name
+from cohort.recipe.tables import Source, Table, reward_name
 from cohort.recipe.wording import missing, report, shown
 from cohort.types import UserError
 
@@ -139,6 +140,10 @@ def merge(base: Flat, layer: Flat) -> Flat:
     before = base.get(("objective", "preset"))
     if preset and preset.value != (before.value if before else "grpo"):
         dropped.update(path for path in base if path[0] == "objective" and len(path) > 1)
+    if any(path[:2] == ("task", "mixture") and len(path) > 2 for path in layer):
+        dropped.add(("task", "source"))
+    elif ("task", "source") in layer:
+        dropped.update(path for path in base if path[:2] == ("task", "mixture"))
     if _given(layer, "model") and not _given(layer, "scratch"):
         dropped.update(path for path in base if path[:2] in (("policy", "scratch"), ("policy", "revision")))
     if _given(layer, "scratch") and not _given(layer, "model"):
@@ -220,10 +225,16 @@ def _build(flat: Flat, name: str, prefix: str, first: bool, problems: Problems) 
     nested = _nested(flat)
     nested["name"] = name
     task = nested.setdefault("task", {})
-    if task.get("source") is None:
-        if not problems.touch(("task", "source")):
-            problems.add(missing(f"{prefix}task.source", Task.model_fields["source"]), ("task", "source"))
+    if task.get("source") is None and not task.get("mixture"):
+        if not problems.touch(("task", "source"), ("task", "mixture")):
+            problems.add(missing(f"{prefix}task.source", Source.model_fields["source"]), ("task", "source"))
         task["source"] = "missing"  # so that the rest can be checked
+    for name, source in task.get("mixture", {}).items():
+        path = ("task", "mixture", name, "source")
+        if source.get("source") is None:
+            if not problems.touch(path):
+                problems.add(missing(f"{prefix}{'.'.join(path)}", Source.model_fields["source"]), path)
+            source["source"] = "missing"
     stage = Stage.model_validate(nested)
     for sentence, paths in stage_problems(stage, first=first, at=prefix):
         if not problems.touch(*paths):
@@ -272,6 +283,9 @@ def flatten(table: Table, at: str = "") -> dict[str, Any]:
         value, path = getattr(table, name), f"{at}{name}"
         if isinstance(value, Table):
             flat.update(flatten(value, f"{path}."))
+        elif isinstance(value, dict) and value and all(isinstance(item, Table) for item in value.values()):
+            for key, item in value.items():
+                flat.update(flatten(item, f"{path}.{key}."))
         elif name == "reward" and isinstance(value, tuple):
             for reward in value:
                 flat.update(flatten(reward, f"{path}.{reward.name}."))

@@ -19,7 +19,10 @@ from cohort.recipe.wording import callable_path
 __all__ = ["against_defaults", "canonical", "differences", "digest", "to_toml"]
 
 # What can change without changing a single number of the result: where the run is kept and what is shown of it.
-_NO_EFFECT = ("directory", "save_every", "keep_checkpoints", "show_group_every", "workers", "save_rollouts")
+_NO_EFFECT = (
+    *("directory", "save_every", "keep_checkpoints", "show_group_every", "workers", "save_rollouts"),
+    *("retries", "failure_budget", "failure_window", "gate"),
+)
 
 Difference = tuple[str, Any, Any]
 
@@ -48,7 +51,7 @@ def _scalars(values: Mapping[str, Any], notes: Mapping[str, str], prefix: str) -
     """One line for each value that is set, with its origin behind it."""
     lines = []
     for key, value in values.items():
-        if value is not None and not isinstance(value, Table):
+        if value is not None and not isinstance(value, Table) and not _tables_in(value):
             lines += [f"# {note}" for note in [_import_problem(value)] if note]
             line, note = f"{toml_key(key)} = {toml_value(value)}", notes.get(prefix + key)
             lines.append(f"{line:<48}  # {note}" if note else line)
@@ -72,10 +75,16 @@ def _table(table: Table, header: str, notes: Mapping[str, str], prefix: str, bra
     inner = [
         line
         for name, value in values.items()
-        if isinstance(value, Table)
-        for line in _table(value, f"{header}.{name}", notes, f"{prefix}{name}.")
+        for path, table in (((name, value),) if isinstance(value, Table) else _tables_in(value, f"{name}."))
+        for line in _table(table, f"{header}.{path}", notes, f"{prefix}{path}.")
     ]
     return ["", brackets.format(header), *own, *inner]
+
+
+def _tables_in(value: Any, at: str = "") -> list[tuple[str, Table]]:
+    """The tables that a value holds by name, each with its path."""
+    items = value.items() if isinstance(value, Mapping) else ()
+    return [(f"{at}{name}", table) for name, table in items if isinstance(table, Table)]
 
 
 def _import_problem(value: Any) -> str | None:

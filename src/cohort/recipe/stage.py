@@ -9,9 +9,11 @@ from pydantic import Field, field_validator
 from cohort.recipe.objective import Objective
 from cohort.recipe.tables import (
     Critic,
+    Environment,
     Evaluate,
     Optimizer,
     Policy,
+    Preferences,
     Reference,
     Reward,
     Rollout,
@@ -33,13 +35,14 @@ def reward_list(given: Any) -> list[Any]:
 class Stage(Table):
     """One stage with everything it needs."""
 
-    kind: Literal["grpo", "sft"] = Field(
-        default="grpo", description="What the stage does: GRPO, or supervised training."
+    kind: Literal["grpo", "sft", "reward_model"] = Field(
+        default="grpo", description="What the stage does: GRPO, supervised training, or training a reward model."
     )
     name: Text = Field(default="grpo", description="Name of the stage in overrides, metrics and directories.")
     policy: Policy = Field(default=Policy(), description="The model to train.")
     task: Task = Field(description="Where prompts and answers come from.")
     rollout: Rollout = Field(default=Rollout(), description="How groups of completions are sampled.")
+    environment: Environment = Field(default=Environment(), description="What the policy acts in.")
     reward: Annotated[tuple[Reward, ...], Field(strict=False)] = Field(
         default=(), description="How completions are scored."
     )
@@ -50,6 +53,7 @@ class Stage(Table):
     reference: Reference = Field(default=Reference(), description="What the KL term compares with.")
     run: Run = Field(default=Run(), description="How long, how often, and where.")
     supervised: Supervised = Field(default=Supervised(), description="Settings of supervised stages.")
+    preferences: Preferences = Field(default=Preferences(), description="Settings of reward_model stages.")
 
     @field_validator("reward", mode="before")
     @classmethod

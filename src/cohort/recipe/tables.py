@@ -11,16 +11,21 @@ from cohort.recipe.wording import callable_path, report
 from cohort.types import UserError
 
 __all__ = [
+    "Adaptive",
     "Critic",
+    "Curriculum",
+    "Environment",
     "Evaluate",
     "Lora",
     "Optimizer",
     "Policy",
+    "Preferences",
     "Reference",
     "Reward",
     "Rollout",
     "Run",
     "Scratch",
+    "Source",
     "Supervised",
     "Table",
     "Task",
@@ -31,6 +36,7 @@ Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]  # strict=False: TOML and Python write lists
 TOKENS, PROMPTS, COUNT = 10**7, 10**6, 10**9  # more than any run has: a slip of the hand is a sentence, not a crash
 Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
 Function = Annotated[
     Callable[..., Any], WithJsonSchema({"type": "string", "description": "A function, as module:function."})
 ]
@@ -98,17 +104,41 @@ class Policy(Table):
     )
 
 
-class Task(Table):
-    """Where prompts and gold answers come from."""
+class Curriculum(Table):
+    """Levels that rise with the success rate, for sources that have levels."""
 
-    source: Text = Field(description="word_problems, a .jsonl or .parquet file, a directory, or a hub dataset id.")
+    raise_at: float = Field(
+        default=0.8, gt=0, le=1, description="Mean pass rate of the window's prompts at which the next level begins."
+    )
+    lower_at: float | None = Field(
+        default=None, ge=0, lt=1, description="Mean pass rate at which it goes back a level; never when not given."
+    )
+    window: int = Field(
+        default=32, ge=1, le=COUNT, description="Last prompts of the level that are looked at; a new level starts anew."
+    )
+    review: float = Field(default=0.0, ge=0, lt=1, description="Share of the prompts that are from easier levels.")
+
+
+class Adaptive(Table):
+    """Prompts that were all right or all wrong rest for some epochs, for sources with an end."""
+
+    solved: float = Field(default=1.0, gt=0, le=1, description="Pass rate from which a prompt counts as solved.")
+    hopeless: float = Field(default=0.0, ge=0, lt=1, description="Pass rate up to which a prompt counts as hopeless.")
+    after: int = Field(default=1, ge=1, le=COUNT, description="Visits in a row that were so before the prompt rests.")
+    rest: int = Field(default=1, ge=1, le=COUNT, description="Epochs it rests at first; twice as many each next time.")
+    longest_rest: int = Field(default=8, ge=1, le=COUNT, description="Epochs after which every prompt is asked again.")
+
+
+class Prompts(Table):
+    """What a task and a source of a mixture have in common."""
+
+    source: Text = Field(
+        description="word_problems, arithmetic, reasoning_gym:TASK, a .jsonl or .parquet file, a directory, a hub id."
+    )
     prompt: Text = Field(default="prompt", description="Column that holds the question.")
     answer: Text = Field(default="answer", description="Column that holds the gold answer.")
     messages: Text | None = Field(
         default=None, description="Column that holds a chat (a list of messages), used as prompt."
-    )
-    completion: Text = Field(
-        default="completion", description="Column that holds the demonstration, in supervised stages."
     )
     split: Text = Field(default="train", description="Split of the source to train on.")
     held_out: Annotated[float, Field(gt=0, lt=1)] | Text | None = Field(
@@ -119,14 +149,43 @@ class Task(Table):
     answer_format: Literal["plain", "gsm8k"] = Field(
         default="plain", description="How the answer is written; gsm8k: what follows ####."
     )
+    levels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] | None = Field(
+        default=None,
+        description="Levels of word_problems, arithmetic (else 1 and 2) or reasoning_gym (else its own settings).",
+    )
+    args: dict[str, Any] = Field(default={}, description="Settings of a reasoning_gym task, over those of the level.")
+    limit: int | None = Field(default=None, ge=1, le=COUNT, description="Use only the first so many prompts.")
+    curriculum: Curriculum | None = Field(default=None, description="Let the level rise with the success rate.")
+    adaptive: Adaptive | None = Field(default=None, description="Let prompts without signal rest.")
+
+
+class Source(Prompts):
+    """One source of a mixture."""
+
+    weight: Weight | dict[str, Weight] = Field(
+        default=1.0,
+        description="Its share of the prompts, relative to the others: a number, or by step: { 0 = 1, 200 = 3 }.",
+    )
+
+
+class Task(Prompts):
+    """Where prompts and gold answers come from."""
+
+    completion: Text = Field(
+        default="completion", description="Column that holds the demonstration, in supervised stages."
+    )
+    chosen: Text = Field(default="chosen", description="Column that holds the better answer, in reward_model stages.")
+    rejected: Text = Field(
+        default="rejected", description="Column that holds the worse answer, in reward_model stages."
+    )
+    margin: Text | None = Field(
+        default=None, description="Column that says by how much the better answer should score higher, at least."
+    )
     template: Literal["chat", "r1_zero", "none"] = Field(
         default="chat",
         description="How a question becomes a prompt: the model's chat template, R1-Zero's text, or as it is.",
     )
     system: str | None = Field(default=None, description="System message put before every question.")
-    levels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] | None = Field(
-        default=None, description="Difficulty levels of word_problems to use; all when not given."
-    )
     max_prompt_tokens: int | None = Field(
         default=None,
         ge=1,
@@ -136,17 +195,30 @@ class Task(Table):
     too_long: Literal["error", "drop", "truncate_left"] = Field(
         default="error", description="What to do with a longer prompt."
     )
-    limit: int | None = Field(default=None, ge=1, le=COUNT, description="Use only the first so many rows.")
     careful: Share | dict[str, Share] = Field(
         default=1.0,
-        description="word_problems demonstrations: share that shows its working, or a share for each number of steps.",
+        description="word_problems, arithmetic: share of demonstrations that show their working, or one by steps.",
     )
     careful_first: int = Field(
-        default=0, ge=0, le=COUNT, description="word_problems demonstrations: the first so many all show their working."
+        default=0,
+        ge=0,
+        le=COUNT,
+        description="word_problems, arithmetic: the first so many demonstrations all show their working.",
     )
     sloppy_right: Share = Field(
-        default=0.2, description="word_problems demonstrations: share of the guesses without working that are right."
+        default=0.2, description="word_problems, arithmetic: share of the guesses without working that are right."
     )
+    mixture: dict[str, Source] = Field(
+        default={}, description="Several sources by name, which becomes the prompts' column domain, instead of one."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_mixture(cls, given: Any) -> Any:
+        """The source of a task with a mixture needs not be written."""
+        if isinstance(given, Mapping) and given.get("mixture") and given.get("source") is None:
+            return {**given, "source": "mixture"}
+        return given
 
 
 class Rollout(Table):
@@ -179,6 +251,34 @@ class Rollout(Table):
     )
 
 
+class Environment(Table):
+    """What the policy acts in: nothing, where a completion is the whole rollout, or tools that it may call."""
+
+    tools: Annotated[tuple[str | Function, ...], Field(strict=False)] = Field(
+        default=(), description="Tools it may call: calculator, python, http, or module:function."
+    )
+    use: Text | Function | None = Field(
+        default=None, description="An environment of your own instead: module:function that makes one."
+    )
+    args: dict[str, Any] = Field(
+        default={}, description="Settings of built-in tools by their name, or keyword arguments for the function."
+    )
+    format: Literal["auto", "tags", "hermes", "llama3"] = Field(
+        default="auto", description="How calls are written; auto: as the chat template does, tags where there is none."
+    )
+    max_turns: int = Field(default=8, ge=1, le=10_000, description="Most turns of a rollout.")
+    max_turn_tokens: int | None = Field(
+        default=None, ge=1, le=TOKENS, description="Longest turn; what is left of rollout.max_tokens when not given."
+    )
+    max_result_tokens: int = Field(
+        default=256, ge=1, le=TOKENS, description="What of a result is shown to the policy, in tokens."
+    )
+    concurrency: int = Field(default=16, ge=1, le=1024, description="Rollouts that are with tools at the same time.")
+    timeout_s: float = Field(
+        default=30.0, gt=0, description="Seconds that a call of your function, or a step of your environment, may take."
+    )
+
+
 def reward_name(use: Any) -> str:
     """What a reward without a name is called: its function's name, or that of the built-in."""
     path = callable_path(use) if callable(use) else str(use)
@@ -199,6 +299,22 @@ class Reward(Table):
     )
     args: dict[str, Any] = Field(default={}, description="Keyword arguments for the function.")
     timeout_s: float = Field(default=30.0, gt=0, description="Seconds that scoring one group may take.")
+    split: Text | None = Field(
+        default=None, description="The function scores steps; what separates them: blank_lines, lines or a regex."
+    )
+    fold: Literal["mean", "min", "last", "product"] | None = Field(
+        default=None, description="Make one reward of the steps' scores, instead of supervising each step with its own."
+    )
+    when: dict[str, Any] = Field(
+        default={}, description='Only for prompts whose columns have these values, such as { domain = "math" }.'
+    )
+    gate: Text | None = Field(
+        default=None, description="Another reward by its name: where that one scores too little, this one is not paid."
+    )
+    gate_at: float = Field(default=0.5, description="Score of the gate from which this reward is paid.")
+    gate_else: Literal["zero", "none"] = Field(
+        default="zero", description="Below it this reward is 0, or, with none, left out as if it did not apply."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -230,7 +346,7 @@ class Optimizer(Table):
     )
     epochs: int = Field(default=1, ge=1, le=PROMPTS, description="Passes over a batch.")
     tokens_per_micro_batch: int = Field(
-        default=8192, ge=1, le=COUNT, description="Tokens in memory at once; does not change the result."
+        default=4096, ge=1, le=COUNT, description="Tokens in memory at once; does not change the result."
     )
 
 
@@ -261,6 +377,10 @@ class Evaluate(Table):
     greedy: bool = Field(default=True, description="Also measure greedy decoding.")
     reward: Text | Function | None = Field(
         default=None, description="Verifier that decides what is right; the first reward when not given."
+    )
+    gold: Text | None = Field(
+        default=None,
+        description="Column of completions that are right as they stand, for the gate; else it writes out the answer.",
     )
     max_tokens: int | None = Field(
         default=None, ge=1, le=TOKENS, description="Longest completion; rollout.max_tokens when not given."
@@ -296,6 +416,20 @@ class Run(Table):
         default=25, ge=0, le=COUNT, description="Steps between groups shown on the console; 0: never."
     )
     workers: int = Field(default=1, ge=1, le=1024, description="Processes that compute rewards.")
+    retries: int = Field(
+        default=2,
+        ge=0,
+        le=100,
+        description="Times that a group is scored again when a worker, sandbox or server failed; a timeout is not.",
+    )
+    failure_budget: Share = Field(
+        default=0.1, description="Share of the last failure_window groups that may be lost so before the run stops."
+    )
+    failure_window: int = Field(default=100, ge=1, le=COUNT, description="Groups that the failure budget looks at.")
+    gate: Literal["enforce", "warn", "off"] = Field(
+        default="enforce",
+        description="Before the first step: check that gold answers pay and junk does not; refuse, warn, or do not.",
+    )
     save_rollouts: bool = Field(default=True, description="Keep every rollout of every step on disk.")
 
 
@@ -303,3 +437,12 @@ class Supervised(Table):
     """Settings of supervised stages (kind = "sft")."""
 
     examples_per_step: int = Field(default=64, ge=1, le=PROMPTS, description="Demonstrations of one training step.")
+
+
+class Preferences(Table):
+    """Settings of stages that train a reward model (kind = "reward_model")."""
+
+    pairs_per_step: int = Field(default=64, ge=1, le=PROMPTS, description="Preference pairs of one training step.")
+    centring: float = Field(
+        default=0.01, ge=0, description="Weight of the term that keeps scores around 0; with 0 only differences count."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohort.record.files import write_bytes
-from cohort.types import Group, Prompt, Rollout
+from cohort.types import Group, Observation, Prompt, Rollout, Step, ToolCall, Turn
 
 __all__ = ["read_groups", "write_groups"]
 
@@ -34,11 +35,13 @@ SCHEMA = pa.schema(
         ("logprobs", pa.list_(pa.float32())),
         ("version", pa.int64()),
         ("finish", pa.string()),
+        ("turns", pa.string()),  # JSON: the turns of the policy and what was said to it; null without an environment
         ("scores", pa.string()),  # JSON: reward name -> score (null: does not apply)
         ("reward", pa.float64()),
         ("accuracy", pa.float64()),
         ("advantage", pa.float64()),
         ("token_advantages", pa.list_(pa.float64())),  # null unless tokens of a rollout differ
+        ("steps", pa.string()),  # JSON: reward name -> [[index of the last token, score], ...]; null without steps
         ("disposition", pa.string()),
         ("error", pa.string()),
     ]
@@ -91,11 +94,15 @@ def _rollout_row(group: Group, member: int, rollout: Rollout) -> dict[str, Any]:
         "logprobs": rollout.logprobs,
         "version": rollout.version,
         "finish": rollout.finish,
+        "turns": _json([dataclasses.asdict(turn) for turn in rollout.turns]) if rollout.turns else None,
         "scores": _json(scores),
         "reward": group.rewards[member] if group.rewards else None,
         "accuracy": group.accuracy[member] if group.accuracy else None,
         "advantage": group.advantages[member] if group.advantages else None,
         "token_advantages": group.token_advantages[member] if group.token_advantages else None,
+        "steps": _json({name: [[s.end, s.score] for s in of[member]] for name, of in group.steps.items()})
+        if group.steps
+        else None,
     }
 
 
@@ -123,6 +130,7 @@ def _group(ticket: int, rows: list[dict[str, Any]]) -> Group:
                 row["version"],
                 row["finish"],
                 row["text"],
+                _turns(row.get("turns")),
             )
             for row in members
         ),
@@ -133,9 +141,32 @@ def _group(ticket: int, rows: list[dict[str, Any]]) -> Group:
         token_advantages=tuple(
             tuple(row["token_advantages"]) for row in members if row["token_advantages"] is not None
         ),
+        steps=_steps(members),
         disposition=first["disposition"],
         error=first["error"],
     )
+
+
+def _turns(stored: str | None) -> tuple[Turn, ...]:
+    turns = [] if stored is None else json.loads(stored)
+    return tuple(
+        Turn(
+            turn["start"],
+            turn["end"],
+            turn["text"],
+            Observation(
+                tuple(turn["observation"]["messages"]),
+                tuple(ToolCall(**call) for call in turn["observation"]["calls"]),
+            ),
+        )
+        for turn in turns
+    )
+
+
+def _steps(rows: list[dict[str, Any]]) -> dict[str, tuple[tuple[Step, ...], ...]]:
+    stored = [orjson.loads(row["steps"]) for row in rows if row.get("steps") is not None]
+    names = stored[0] if stored else {}
+    return {name: tuple(tuple(Step(end, score) for end, score in of[name]) for of in stored) for name in names}
 
 
 def _column(rows: list[dict[str, Any]], name: str) -> tuple[float, ...]:

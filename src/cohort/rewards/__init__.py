@@ -7,15 +7,17 @@
     with RewardPool(rewards) as pool:
         scored = pool.submit(ScoringItem(prompt="2 + 2 =", answer="4", completions=("4", "5"))).result()
 
-A wrong answer is a number. A broken reward function is a `RewardFailure` (the person mends it, the run stops). A
-worker that hangs or dies is an `InfrastructureError` (retried, then the group is dropped). Neither is ever a 0.
+A wrong answer is a number. A broken reward function is a `RewardFailure` (the person mends it, the run stops). When a
+worker dies, or a server that a reward asks does not answer, the group is scored again; then, as after a hang, it is
+dropped (`GroupLost`, an `InfrastructureError`). None of them is ever a 0.
 
 Nothing here imports torch or transformers, so a worker starts in milliseconds.
 """
 
 from cohort.rewards.built_in import BUILT_IN
-from cohort.rewards.failure import RewardFailure
-from cohort.rewards.items import ScoredGroup, ScoringItem, combine
+from cohort.rewards.combination import Combination, Gate, combine
+from cohort.rewards.failure import GroupLost, RewardFailure
+from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
 from cohort.rewards.pool import RewardPool
 from cohort.rewards.reward import Reward, score_group
 from cohort.rewards.spec import RewardSpec, resolve, resolve_all
@@ -23,10 +25,14 @@ from cohort.rewards.trl_style import trl
 
 __all__ = [
     "BUILT_IN",
+    "Combination",
+    "Gate",
+    "GroupLost",
     "Reward",
     "RewardFailure",
     "RewardPool",
     "RewardSpec",
+    "Scored",
     "ScoredGroup",
     "ScoringItem",
     "combine",

@@ -1,16 +1,16 @@
-"""The error for a reward function that is broken, and how it shows the values that broke it."""
+"""The two ways in which scoring fails: a reward function is broken, or the world is. Neither is ever a score."""
 
 from __future__ import annotations
 
 import inspect
 import reprlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from cohort.types import UserError
+from cohort.types import InfrastructureError, UserError
 
-__all__ = ["RewardFailure", "one_line", "shorten", "what_was_raised"]
+__all__ = ["GroupLost", "RewardFailure", "one_line", "shorten", "what_was_raised"]
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 160
@@ -33,6 +33,21 @@ class RewardFailure(UserError):  # noqa: N818 (public name)
         seen = [f"{label} {text}" for label, text in (("prompt", self.prompt), ("completion", self.completion)) if text]
         context = f" [{', '.join(seen)}]" if seen else ""
         return f"reward '{self.reward}' {self.problem}{context}"
+
+
+class GroupLost(InfrastructureError):  # noqa: N818 (what became of the group)
+    """A group that could not be scored, because a worker hung or died, or because what a reward asked (a sandbox, a
+    server) did not answer. The group is dropped and counted.
+
+    `reward` is the one that was running (None: the worker did not start), `timeout` says that it ran out of time, and
+    `retries` how often each reward was tried again.
+    """
+
+    def __init__(self, sentence: str, reward: str | None, timeout: bool, retries: Mapping[str, int]) -> None:
+        super().__init__(sentence)
+        self.reward = reward
+        self.timeout = timeout
+        self.retries = retries
 
 
 def shorten(value: object) -> str:

@@ -1,15 +1,43 @@
-"""What goes into scoring, what comes out, and how several scores become one reward."""
+"""What goes into scoring, and what comes out."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cohort.rewards.combination import Combination
 from cohort.types import Finish, Message, Prompt, Rollout
 
-__all__ = ["ScoredGroup", "ScoringItem", "combine"]
+__all__ = ["Scored", "ScoredGroup", "ScoringItem"]
+
+_LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_TAKEN = frozenset({"mean", "scored", "not_applicable", "gated", "retries", "failures", "timeouts"})  # other metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A score that says why: what a reward function may return instead of a number.
+
+    `value` is the score, None where the reward does not apply. `label` is a short name from a small set, such as
+    "unparsed" or "timeout"; the metrics count it as reward/NAME/LABEL. Raises ValueError for any other label.
+    `steps` are those of a reward that scores steps: where each ends in the text, in characters, and its score.
+    """
+
+    value: float | None
+    label: str | None = None
+    steps: tuple[tuple[int, float], ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if self.label is not None and not (isinstance(self.label, str) and _LABEL.fullmatch(self.label)):
+            raise ValueError(
+                "a label is a short name of lower-case letters, digits and '_', such as \"unparsed\", not "
+                f"{self.label!r:.80}"
+            )
+        if self.label in _TAKEN:
+            raise ValueError(f"the label {self.label!r} is the name of another metric; choose a different one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +46,7 @@ class ScoringItem:
 
     `row` holds every column of the prompt's row. `finishes` and `tokens` (token counts) have one entry a completion, or
     are left empty where nobody knows them; a reward that asks for them is then refused. `seed` feeds rewards that draw.
+    `transcripts` are the conversations that led to the completions, left empty where each is all that was said.
     """
 
     prompt: str
@@ -28,9 +57,11 @@ class ScoringItem:
     finishes: tuple[Finish, ...] = ()
     tokens: tuple[int, ...] = ()
     seed: int = 0
+    transcripts: tuple[tuple[Message, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, values in (("finishes", self.finishes), ("tokens", self.tokens)):
+        given = (("finishes", self.finishes), ("tokens", self.tokens), ("transcripts", self.transcripts))
+        for name, values in given:
             if values and len(values) != len(self.completions):
                 raise ValueError(f"{name} has {len(values)} entries for {len(self.completions)} completions")
 
@@ -46,26 +77,44 @@ class ScoringItem:
             finishes=tuple(rollout.finish for rollout in rollouts),
             tokens=tuple(sum(rollout.mask) for rollout in rollouts),
             seed=seed,
+            transcripts=tuple(rollout.transcript for rollout in rollouts) if any(r.turns for r in rollouts) else (),
         )
+
+    def transcript(self, index: int) -> list[dict[str, Any]]:
+        """The conversation behind the prompt that completion `index` ends: the policy's messages and those of tools."""
+        if self.transcripts:
+            return [dict(message) for message in self.transcripts[index]]
+        return [{"role": "assistant", "content": self.completions[index]}]
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredGroup:
-    """`scores[name][g]` is one reward of completion g before weighting (NaN: does not apply), `seconds[name]` what it
-    took, `rewards[g]` the weighted sum.
+    """`scores[name][g]` is one reward of completion g as it was scored, before gates and weights (NaN: does not apply),
+    `seconds[name]` what it took, `rewards[g]` what all of them come to. `labels[name][g]` says why (None: no label); it
+    holds only the rewards that gave labels. `retries` says how often a reward was tried again before it scored.
+    `steps[name][g]` are the steps of completion g, as in `Scored`; it holds only the rewards that score steps.
     """
 
     scores: Mapping[str, tuple[float, ...]]
     seconds: Mapping[str, float]
     rewards: tuple[float, ...]
+    labels: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    retries: Mapping[str, int] = field(default_factory=dict)
+    steps: Mapping[str, tuple[tuple[tuple[int, float], ...], ...]] = field(default_factory=dict)
 
-
-def combine(scores: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -> tuple[float, ...]:
-    """The weighted sum of each completion's scores. NaN components are left out; if all are NaN, so is the total."""
-    totals = []
-    for components in zip(*scores.values(), strict=True):
-        applied = [
-            weights[name] * value for name, value in zip(scores, components, strict=True) if not math.isnan(value)
-        ]
-        totals.append(math.fsum(applied) if applied else math.nan)
-    return tuple(totals)
+    @staticmethod
+    def of(
+        scored: Mapping[str, Sequence[Scored]],
+        seconds: Mapping[str, float],
+        combination: Combination,
+        retries: Mapping[str, int] | None = None,
+    ) -> ScoredGroup:
+        """The group of `scored[name][g]`, with the reward that each completion comes to."""
+        scores = {
+            name: tuple(math.nan if s.value is None else s.value for s in members) for name, members in scored.items()
+        }
+        labels = {name: tuple(s.label for s in members) for name, members in scored.items()}
+        given = {name: members for name, members in labels.items() if any(label is not None for label in members)}
+        steps = {name: tuple(s.steps for s in members) for name, members in scored.items()}
+        cut = {name: members for name, members in steps.items() if any(members)}
+        return ScoredGroup(scores, seconds, combination.total(scores), given, dict(retries or {}), cut)

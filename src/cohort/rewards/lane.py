@@ -3,43 +3,61 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 import cloudpickle
 
-from cohort.rewards.failure import one_line, shorten
-from cohort.rewards.items import ScoredGroup, ScoringItem, combine
-from cohort.rewards.process import Setting, WorkerLost, WorkerProcess
+from cohort.rewards.combination import Combination
+from cohort.rewards.failure import GroupLost, one_line, shorten
+from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
+from cohort.rewards.process import Setting, Trouble, WorkerProcess
 from cohort.rewards.reward import Reward
-from cohort.types import InfrastructureError, UserError
+from cohort.types import UserError
 
-__all__ = ["Job", "Lane"]
+__all__ = ["Job", "Lane", "Patience"]
 
 Job = tuple["Future[ScoredGroup]", ScoringItem]
+LONGEST_WAIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often a reward is tried again on a group when the world failed, and how long to wait before: `backoff_s`,
+    then twice that, and so on.
+    """
+
+    retries: int
+    backoff_s: float
+
+    def wait_s(self, retry: int) -> float:
+        """Seconds before retry number `retry`, counted from 1."""
+        return float(min(LONGEST_WAIT_S, self.backoff_s * 2 ** min(retry - 1, 30)))
 
 
 class Lane(threading.Thread):
     """Serves jobs until it takes a None. `stop` makes it finish now: what it scores fails, what waits is cancelled."""
 
     def __init__(
-        self, name: str, rewards: Sequence[Reward], setting: Setting, jobs: SimpleQueue[Job | None], retries: int
+        self, name: str, rewards: Sequence[Reward], setting: Setting, jobs: SimpleQueue[Job | None], patience: Patience
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._rewards = rewards
-        self._weights = {reward.name: reward.weight for reward in rewards}
+        self._combination = Combination.of(rewards)
         self._setting = setting
         self._jobs = jobs
-        self._retries = retries
-        self._lock = threading.Lock()  # guards the two below, which `stop` reads from another thread
+        self._patience = patience
+        self._lock = threading.Lock()  # guards the two below, which `stop` uses from another thread
         self._worker: WorkerProcess | None = None
-        self._stopped = False
+        self._stopped = threading.Event()
 
     def stop(self) -> None:
         """Kill the worker and start no other. The thread then ends at the next None."""
         with self._lock:
-            self._stopped = True
+            self._stopped.set()
             worker = self._worker
         if worker is not None:
             worker.kill()
@@ -52,7 +70,7 @@ class Lane(threading.Thread):
             self._discard()  # the first job starts another one and gets to see what is wrong
         while (job := self._jobs.get()) is not None:
             future, item = job
-            if self._stopped:
+            if self._stopped.is_set():
                 future.cancel()
             if future.set_running_or_notify_cancel():
                 try:
@@ -63,28 +81,36 @@ class Lane(threading.Thread):
         self._discard()
 
     def _score(self, item: ScoringItem) -> ScoredGroup:
-        try:
-            pickled = cloudpickle.dumps(item)
-        except Exception as error:
-            raise UserError(
-                f"the row of the prompt {shorten(item.prompt)} cannot be sent to a reward worker: {one_line(error)}; "
-                "keep plain values (numbers, texts, lists) in the task's columns"
-            ) from error
-        tries = 0
-        while True:
-            tries += 1
+        """The group's scores. A retry goes on with the reward that failed: what was scored before it stands."""
+        pickled = _pickle(item)
+        done: list[tuple[tuple[Scored, ...], float]] = []
+        troubles: Counter[str | None] = Counter()
+        while len(done) < len(self._rewards):
             try:
-                results = self._start().score(pickled, self._rewards)
-                break
-            except WorkerLost as lost:
-                self._discard()
-                if self._stopped:
-                    raise InfrastructureError("the reward pool was closed while it scored this group") from None
-                if tries > self._retries:
-                    raise InfrastructureError(_sentence(lost, item, tries)) from None
-        scores = {reward.name: result for reward, (result, _) in zip(self._rewards, results, strict=True)}
-        seconds = {reward.name: spent for reward, (_, spent) in zip(self._rewards, results, strict=True)}
-        return ScoredGroup(scores, seconds, combine(scores, self._weights))
+                for reply in self._start().score(pickled, len(item.completions), self._rewards, len(done)):
+                    done.append(reply)
+            except Trouble as trouble:
+                if trouble.kind != "unavailable":
+                    self._discard()
+                troubles[trouble.reward] += 1
+                self._wait_or_give_up(trouble, troubles, item)
+        names = [reward.name for reward in self._rewards]
+        scored = {name: result for name, (result, _) in zip(names, done, strict=True)}
+        seconds = {name: spent for name, (_, spent) in zip(names, done, strict=True)}
+        retries = {name: count for name, count in troubles.items() if name is not None}
+        return ScoredGroup.of(scored, seconds, self._combination, retries)
+
+    def _wait_or_give_up(self, trouble: Trouble, troubles: Counter[str | None], item: ScoringItem) -> None:
+        """Return when it is time for another try, or raise the GroupLost that the group ends in."""
+        tries = troubles[trouble.reward]
+        more = not trouble.hopeless and tries <= self._patience.retries
+        if more and not self._stopped.wait(self._patience.wait_s(tries)):
+            return
+        retries = {name: count - (name == trouble.reward) for name, count in troubles.items() if name is not None}
+        sentence = _sentence(trouble, item, tries)
+        if self._stopped.is_set():
+            sentence = "the reward pool was closed while it scored this group"
+        raise GroupLost(sentence, trouble.reward, trouble.kind == "timeout", retries) from None
 
     def _start(self) -> WorkerProcess:
         """The worker, started and loaded if there is none."""
@@ -93,12 +119,12 @@ class Lane(threading.Thread):
         try:
             worker = WorkerProcess(self._setting)
         except OSError as error:
-            raise WorkerLost(f"could not be started ({error})", "free processes or memory", None) from error
+            raise Trouble("death", f"could not be started ({error})", "free processes or memory", None) from error
         with self._lock:
             self._worker = worker
-            stopped = self._stopped
+            stopped = self._stopped.is_set()
         if stopped:  # `stop` came before it could see this worker
-            raise WorkerLost("was stopped", "", None)
+            raise Trouble("death", "was stopped", "", None)
         try:
             worker.load()
         except BaseException:
@@ -113,11 +139,21 @@ class Lane(threading.Thread):
             worker.close()
 
 
-def _sentence(lost: WorkerLost, item: ScoringItem, tries: int) -> str:
+def _pickle(item: ScoringItem) -> bytes:
+    try:
+        return bytes(cloudpickle.dumps(item))
+    except Exception as error:
+        raise UserError(
+            f"the row of the prompt {shorten(item.prompt)} cannot be sent to a reward worker: {one_line(error)}; "
+            "keep plain values (numbers, texts, lists) in the task's columns"
+        ) from error
+
+
+def _sentence(trouble: Trouble, item: ScoringItem, tries: int) -> str:
     times = "1 try" if tries == 1 else f"{tries} tries"
-    if lost.reward is None:
-        return f"the reward worker {lost.what} at its start ({times}); {lost.hint}"
+    if trouble.reward is None:
+        return f"the reward worker {trouble.what} at its start ({times}); {trouble.hint}"
     return (
-        f"reward '{lost.reward}' {lost.what} on the prompt {shorten(item.prompt)} with {len(item.completions)} "
-        f"completions ({times}), so the group has no score; {lost.hint}"
+        f"reward '{trouble.reward}' {trouble.what} on the prompt {shorten(item.prompt)} with {len(item.completions)} "
+        f"completions ({times}), so the group has no score; {trouble.hint}"
     )

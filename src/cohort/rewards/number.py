@@ -1,15 +1,8 @@
 """Is the final answer the right number? Exact rational comparison, at a cost that no text can drive up.
 
-Where the answer is looked for, first match wins:
-
-1. `<answer> ... </answer>`. There must be exactly one pair: a text that offers two answers offers none.
-2. the last `\\boxed{ ... }`
-3. the rest of the line after the last `####`, as in GSM8K
-4. with `last_number`, the last number of the text
-
-A form that is there but holds no number is a wrong answer; the next form is not tried, or a text could bet on
-several. The answer is one number: `1,234`, `-3/4`, `\\frac{3}{4}`, `$72.00`, `72%`, `x = 72`, `72 apples`. A sum, a
-list, a root or "5 thousand" is not. `%` and currency are dropped, so 72% equals 72 and not 0.72.
+The answer is looked for as `cohort.rewards.extract` says; with `last_number`, in a text that marks none it is the last
+number. It is one number: `1,234`, `-3/4`, `\\frac{3}{4}`, `$72.00`, `72%`, `x = 72`, `72 apples`. A sum, a list, a root
+or "5 thousand" is not. `%` and currency are dropped, so 72% equals 72 and not 0.72.
 """
 
 from __future__ import annotations
@@ -17,23 +10,21 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections import deque
 from fractions import Fraction
 from typing import Any
 
+from cohort.rewards.extract import DIGITS, LONGEST_ANSWER, final_answer, last_number_of
+from cohort.rewards.marks import checked_by
+
 __all__ = ["exact_number", "final_answer", "parse_number"]
 
-_LONGEST_ANSWER = 200  # characters; more is an essay, not an answer
 _LONGEST_NUMBER = 60  # characters
 _LARGEST_EXPONENT = 300
 
-# No quantifier is nested in another and nothing must follow, so matching is linear in the text.
-_DIGITS = r"(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
-_IN_TEXT = re.compile(rf"(?:(?<![\w)])-)?{_DIGITS}(?:/{_DIGITS})?")
 _ANSWER = re.compile(
     r"(?:[A-Za-z][A-Za-z ]{0,60}(?:=|:|(?<= )is ))?\s*"  # x =    Total:    The answer is
     r"(?:(?P<sign>[-+])\s?[$€£¥]?|[$€£¥]?\s?(?P<late_sign>-)?)\s?"  # -5    -$5    $-5
-    rf"(?P<number>{_DIGITS}(?:\s?/\s?{_DIGITS})?)"
+    rf"(?P<number>{DIGITS}(?:\s?/\s?{DIGITS})?)"
     r"\s*[$%€£¥]*(?P<unit>[^0-9]{0,60})"
 )
 _GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+")
@@ -42,6 +33,12 @@ _OPERATIONS = ("dozen", "dozens", "half", "squared", "cubed", "pi", "π", "or", 
 _CHANGES_THE_VALUE = frozenset((*_MAGNITUDES, *_OPERATIONS))
 
 
+def check_number(answer: Any) -> None:
+    """Raise ValueError if `answer` is no gold answer for `exact_number`."""
+    _gold(answer)
+
+
+@checked_by(check_number)
 def exact_number(completion: str, answer: Any, last_number: bool = False) -> float:
     """1 if the final answer of `completion` equals the gold number `answer` exactly, else 0.
 
@@ -55,26 +52,11 @@ def exact_number(completion: str, answer: Any, last_number: bool = False) -> flo
     return float(last_number and _last_number(completion) == gold)
 
 
-def final_answer(text: str) -> str | None:
-    """The text of the final answer: "" if it is marked but unusable, None if the text marks no answer."""
-    opening, closing = text.count("<answer>"), text.count("</answer>")
-    if opening or closing:
-        start, end = text.find("<answer>") + len("<answer>"), text.find("</answer>")
-        inside = text[start:end] if opening == closing == 1 and start <= end else ""
-        return _boxed(inside) if "\\boxed{" in inside else inside
-    if "\\boxed{" in text:
-        return _boxed(text)
-    if "####" in text:
-        line = text[text.rindex("####") + 4 :].lstrip(" \t")
-        return line[: _LONGEST_ANSWER + 1].partition("\n")[0]
-    return None
-
-
 def parse_number(answer: str) -> Fraction | None:
     """The number that `answer` states, or None if it does not state exactly one."""
-    if len(answer) > _LONGEST_ANSWER:
+    if len(answer) > LONGEST_ANSWER:
         answer = answer.strip()
-        if len(answer) > _LONGEST_ANSWER:
+        if len(answer) > LONGEST_ANSWER:
             return None
     match = _ANSWER.fullmatch(_without_markup(answer))
     if match is None or not _is_unit(match["unit"]):
@@ -97,22 +79,11 @@ def _gold(answer: Any) -> Fraction:
     return value
 
 
-def _boxed(text: str) -> str:
-    """What the last \\boxed{} holds, or "" if it is not closed within the length of an answer."""
-    start = text.rindex("\\boxed{") + len("\\boxed{")
-    depth = 1
-    for index, character in enumerate(text[start : start + _LONGEST_ANSWER], start):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return text[start:index]
-    return ""
-
-
 def _without_markup(text: str) -> str:
     """LaTeX and markdown around a number, written plainly. Only short texts come here."""
     text = text.replace("\u2212", "-").replace("{,}", ",").replace("\\%", "%").replace("\\$", "$")
     text = re.sub(r"(?<=[0-9])\\[,!](?=[0-9]{3})", "", text)
-    text = re.sub(r"\\[dt]?frac\{([-0-9.,]+)\}\{([0-9.,]+)\}", r"\1/\2", text)
+    text = re.sub(r"(?<![0-9])\\[dt]?frac\{([-0-9.,]+)\}\{([0-9.,]+)\}", r"\1/\2", text)
     text = re.sub(r"\\(?:text|mathrm|mbox)\{([^{}]*)\}", r" \1 ", text)
     text = re.sub(r"\\[()\[\]]", " ", text)
     return text.strip().strip("*_`$ \t\r\n")
@@ -126,12 +97,8 @@ def _is_unit(text: str) -> bool:
 
 
 def _last_number(text: str) -> Fraction | None:
-    matches = deque(_IN_TEXT.finditer(text.replace("\u2212", "-")), maxlen=1)
-    if not matches:
-        return None
-    last = matches[0]
-    neighbours = last.string[max(last.start() - 1, 0) : last.start()] + last.string[last.end() : last.end() + 1]
-    return None if any(character.isnumeric() for character in neighbours) else _fraction(last[0])
+    found = last_number_of(text)
+    return None if found is None else _fraction(found)
 
 
 def _fraction(token: str) -> Fraction | None:

@@ -12,10 +12,10 @@ from cohort.types import UserError
 
 __all__ = ["COMPLETION_NAMES", "NATIVE_NAMES", "TRL_NAMES", "Parameters", "did_you_mean"]
 
-NATIVE_NAMES = ("completion", "prompt", "answer", "row", "finish", "tokens", "seed")
+NATIVE_NAMES = ("completion", "prompt", "answer", "row", "finish", "tokens", "transcript", "seed")
 TRL_NAMES = ("prompts", "completions", "answer")
 # What differs between the completions of a prompt (TRL's names too: who forgets its style is told so by `check`).
-COMPLETION_NAMES = ("completion", "tokens", "finish", "seed", "completions", "completion_ids")
+COMPLETION_NAMES = ("completion", "tokens", "finish", "transcript", "seed", "completions", "completion_ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _style_hint(parameter: str) -> str:
+    if parameter == "steps":
+        return '. A function that scores steps needs split = "blank_lines", "lines" or a regular expression'
     if parameter in ("prompts", "completions", "completion_ids"):
         return '. A function that scores whole lists, as TRL\'s do, needs style = "trl"'
     return ""

@@ -17,7 +17,7 @@ import cloudpickle
 
 from cohort.rewards.failure import one_line
 from cohort.rewards.items import ScoredGroup, ScoringItem
-from cohort.rewards.lane import Job, Lane
+from cohort.rewards.lane import Job, Lane, Patience
 from cohort.rewards.process import Setting
 from cohort.rewards.reward import Reward, check_names
 from cohort.types import UserError
@@ -28,34 +28,41 @@ __all__ = ["RewardPool"]
 class RewardPool:
     """Worker processes that score groups. A context manager; `close` may be called twice.
 
-    The `workers` processes start at once, in the background. A group whose worker exceeds a reward's `timeout_s` or
-    dies is scored again up to `retries` times, in a new worker. What reward functions print goes to the end of the file
-    `log`, or nowhere.
+    The `workers` processes start at once, in the background. When a worker dies, or a reward raises InfrastructureError
+    because what it asked did not answer, the group is scored again up to `retries` times, after waiting `backoff_s` and
+    then twice as long each time. A reward that exceeds its `timeout_s` is killed and the group lost: it would hang
+    again. What reward functions print goes to the end of the file `log`, or nowhere.
     """
 
     def __init__(
         self,
         rewards: Sequence[Reward],
         workers: int = 2,
-        retries: int = 1,
+        retries: int = 2,
         log: str | Path | None = None,
         start_timeout_s: float = 120.0,
+        backoff_s: float = 0.5,
     ) -> None:
         check_names(rewards)
-        if workers < 1 or retries < 0:
-            raise UserError(f"a reward pool needs 1 worker or more and 0 retries or more, not {workers} and {retries}")
+        if workers < 1 or retries < 0 or backoff_s < 0:
+            raise UserError(
+                "a reward pool needs 1 worker or more, 0 retries or more and a backoff_s of 0 or more, not "
+                f"{workers}, {retries} and {backoff_s}"
+            )
         pickled = cloudpickle.dumps([(reward.name, _pickle(reward)) for reward in rewards])
         self._log = open(log, "ab", buffering=0) if log is not None else None  # noqa: SIM115
         output = self._log if self._log is not None else subprocess.DEVNULL
         path = tuple(str(entry) for entry in sys.path)
-        setting = Setting(pickled, path, os.getcwd(), output, start_timeout_s)
+        start = max(start_timeout_s, *(reward.timeout_s for reward in rewards))  # some load a model when they start
+        setting = Setting(pickled, path, os.getcwd(), output, start)
 
         self._owner = os.getpid()
         self._closed = False
         self._lock = threading.Lock()  # no job may enter the queue behind the Nones that end the lanes
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        patience = Patience(retries, backoff_s)
         self._lanes = [
-            Lane(f"cohort-reward-{index}", tuple(rewards), setting, self._jobs, retries) for index in range(workers)
+            Lane(f"cohort-reward-{index}", tuple(rewards), setting, self._jobs, patience) for index in range(workers)
         ]
         atexit.register(self.close)
         for lane in self._lanes:
@@ -63,7 +70,7 @@ class RewardPool:
 
     def submit(self, item: ScoringItem) -> Future[ScoredGroup]:
         """Score a group. The Future raises RewardFailure or UserError (a person must mend something: stop the run) or
-        InfrastructureError (the group could not be scored: drop it). It is never a score of 0.
+        GroupLost, an InfrastructureError (the group could not be scored: drop it). It is never a score of 0.
         """
         future: Future[ScoredGroup] = Future()
         with self._lock:

@@ -9,27 +9,39 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from cohort.rewards.failure import RewardFailure
+from cohort.rewards.items import Scored
 from cohort.rewards.reward import Reward
-from cohort.rewards.wire import receive, send
+from cohort.rewards.wire import receive, send, with_first
 from cohort.types import UserError
 
-__all__ = ["Setting", "WorkerLost", "WorkerProcess"]
+__all__ = ["Setting", "Trouble", "WorkerProcess"]
 
 
-class WorkerLost(Exception):  # noqa: N818 (an event, handled by the lane)
-    """The worker hung or died while `reward` ran (None: while it started). `what` says which, `hint` what to do."""
+Kind = Literal["timeout", "death", "unavailable"]
 
-    def __init__(self, what: str, hint: str, reward: str | None) -> None:
-        super().__init__(what, hint, reward)
+
+class Trouble(Exception):  # noqa: N818 (an event, handled by the lane)
+    """The world failed while `reward` ran (None: while the worker started). It hung, it died, or what it asked (a
+    sandbox, a server) was unavailable; only then is the worker still good. `what` says it, `hint` what to do.
+    """
+
+    def __init__(self, kind: Kind, what: str, hint: str, reward: str | None) -> None:
+        super().__init__(kind, what, hint, reward)
+        self.kind = kind
         self.what = what
         self.hint = hint
         self.reward = reward
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether another try would cost the same time again: given the same completions, a function hangs again."""
+        return self.kind == "timeout" and self.reward is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +93,15 @@ class WorkerProcess:
         """Send the rewards and wait until the worker has loaded them, the user's imports included."""
         self._exchange(self._setting.rewards, self._setting.start_timeout_s, None)
 
-    def score(self, item: bytes, rewards: Sequence[Reward]) -> list[tuple[tuple[float, ...], float]]:
-        """`(scores, seconds)` of every reward. Raises RewardFailure, UserError, or WorkerLost (then close it)."""
-        replies = (
-            self._exchange(item if index == 0 else None, reward.timeout_s, reward.name)
-            for index, reward in enumerate(rewards)
-        )
-        return [(tuple(map(float, reply["scores"])), float(reply["seconds"])) for reply in replies]
+    def score(
+        self, item: bytes, completions: int, rewards: Sequence[Reward], first: int = 0
+    ) -> Iterator[tuple[tuple[Scored, ...], float]]:
+        """Yield `(scores, seconds)` of every reward from the `first` on. Raises RewardFailure, UserError or Trouble."""
+        message: bytes | None = with_first(first, item)
+        for reward in rewards[first:]:
+            reply = self._exchange(message, reward.limit_s(completions), reward.name)
+            message = None
+            yield _scored(reply["scored"]), float(reply["seconds"])
 
     def kill(self) -> None:
         """End the process and every child of it, at once. May be called twice, and from any thread."""
@@ -112,14 +126,17 @@ class WorkerProcess:
             reply = json.loads(receive(self._connection, deadline))
         except TimeoutError:
             hint = "raise its timeout_s if that can be normal" if reward else "look for slow imports in the rewards"
-            raise WorkerLost(f"took more than {limit_s:g} s", hint, reward) from None
+            raise Trouble("timeout", f"took more than {limit_s:g} s", hint, reward) from None
         except (EOFError, OSError, ValueError):
             hint = "look for a crash, an exit or too little memory"
-            raise WorkerLost(f"ended its worker process ({self._end()})", hint, reward) from None
+            raise Trouble("death", f"ended its worker process ({self._end()})", hint, reward) from None
         if "failure" in reply:
             raise RewardFailure(*reply["failure"])
         if "user_error" in reply:
             raise UserError(reply["user_error"])
+        if "infrastructure" in reply:
+            what = f"could not judge ({reply['infrastructure']})"
+            raise Trouble("unavailable", what, "check what it depends on", reward)
         return reply
 
     def _end(self) -> str:
@@ -131,3 +148,10 @@ class WorkerProcess:
             with suppress(ValueError):
                 return f"killed by {signal.Signals(-code).name}"
         return f"exit status {code}"
+
+
+def _scored(pairs: list[list[Any]]) -> tuple[Scored, ...]:
+    return tuple(
+        Scored(None if value is None else float(value), label, tuple((int(end), float(score)) for end, score in steps))
+        for value, label, steps in pairs
+    )

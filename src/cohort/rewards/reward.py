@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cohort.rewards.items import ScoredGroup, ScoringItem, combine
-from cohort.rewards.native import score_native
-from cohort.rewards.parameters import Parameters
-from cohort.rewards.trl_style import score_trl
+from cohort.rewards.combination import Combination, Gate
+from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
+from cohort.rewards.native import call_native, score_native
+from cohort.rewards.parameters import Parameters, did_you_mean
+from cohort.rewards.routing import applies
+from cohort.rewards.steps import Fold, cut, pieces, scored_steps
+from cohort.rewards.trl_style import call_trl, score_trl
 from cohort.types import UserError
 
-__all__ = ["Reward", "Style", "check_names", "score_group"]
+__all__ = ["WALL_PER_CPU", "Reward", "Style", "check_names", "score_group"]
 
 Style = Literal["cohort", "trl"]
+WALL_PER_CPU = 4.0  # a processor that is shared gives a process that needs one second its second within so many
 
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A function with its name, weight and time limit; `resolve` makes them. `timeout_s` is for one whole group."""
+    """A function with its name, weight and time limits; `resolve` makes them.
+
+    `timeout_s` is for one whole group. A function that itself stops working on a completion after some seconds of
+    processor time says how many in `completion_timeout_s`; the group then gets that much more for every completion.
+    `gate` makes it depend on another reward, `when` says for which prompts it is (columns of the row and their values).
+    With `split`, what separates steps, it scores every step; `fold` then makes one score of them.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -32,27 +44,56 @@ class Reward:
     weight: float
     args: Mapping[str, Any]
     timeout_s: float
+    completion_timeout_s: float = 0.0
+    gate: Gate | None = None
+    when: Mapping[str, Any] = field(default_factory=dict)
+    split: re.Pattern[str] | None = None
+    fold: Fold | None = None
 
-    def score(self, item: ScoringItem) -> tuple[float, ...]:
-        """One float a completion, NaN where the reward does not apply. Raises RewardFailure; has no time limit."""
+    def judge(self, item: ScoringItem) -> tuple[Scored, ...]:
+        """One score with its label a completion; without calling the function where the prompt is not among those of
+        `when`. Raises RewardFailure, or the InfrastructureError of the function; has no time limit.
+        """
+        if not applies(self.when, item.row):
+            return (Scored(None),) * len(item.completions)
         score = score_native if self.style == "cohort" else score_trl
         with _pinned_random(f"{item.seed}/{self.name}"):
+            if self.split is not None:
+                return self._judge_steps(item, self.split)
             return score(self.name, self.function, self.parameters, self.args, item)
+
+    def _judge_steps(self, item: ScoringItem, separator: re.Pattern[str]) -> tuple[Scored, ...]:
+        ends = [cut(text, separator) for text in item.completions]
+        steps = [pieces(text, of) for text, of in zip(item.completions, ends, strict=True)]
+        call = call_native if self.style == "cohort" else call_trl
+        results = call(self.name, self.function, self.parameters, self.args, item, steps) if steps else []
+        return tuple(
+            scored_steps(result, of, self.fold, self.name, item.prompt, text)
+            for result, of, text in zip(results, ends, item.completions, strict=True)
+        )
+
+    def score(self, item: ScoringItem) -> tuple[float, ...]:
+        """`judge` without the labels: one float a completion, NaN where the reward does not apply."""
+        return tuple(math.nan if scored.value is None else scored.value for scored in self.judge(item))
+
+    def limit_s(self, completions: int) -> float:
+        """Wall-clock seconds that scoring a group of so many completions may take."""
+        return self.timeout_s + completions * WALL_PER_CPU * self.completion_timeout_s
 
 
 def score_group(rewards: Sequence[Reward], item: ScoringItem) -> ScoredGroup:
     """Score a group here and now, without a worker and without time limits."""
     check_names(rewards)
-    scores, seconds = {}, {}
+    scored, seconds = {}, {}
     for reward in rewards:
         started = time.perf_counter()
-        scores[reward.name] = reward.score(item)
+        scored[reward.name] = reward.judge(item)
         seconds[reward.name] = time.perf_counter() - started
-    return ScoredGroup(scores, seconds, combine(scores, {reward.name: reward.weight for reward in rewards}))
+    return ScoredGroup.of(scored, seconds, Combination.of(rewards))
 
 
 def check_names(rewards: Sequence[Reward]) -> None:
-    """Refuse an empty list, and two rewards of one name: they would share a metric."""
+    """Refuse an empty list, two rewards of one name (they would share a metric), and a gate that is not there."""
     if not rewards:
         raise UserError("there is no reward; name at least one, e.g. exact_number")
     seen: set[str] = set()
@@ -60,6 +101,24 @@ def check_names(rewards: Sequence[Reward]) -> None:
         if reward.name in seen:
             raise UserError(f"two rewards are called '{reward.name}'; give one of them another name = \"...\"")
         seen.add(reward.name)
+    for reward in rewards:
+        if reward.gate is not None:
+            _check_gate(reward.name, reward.gate, {other.name: other for other in rewards})
+
+
+def _check_gate(name: str, gate: Gate, rewards: Mapping[str, Reward]) -> None:
+    if gate.reward not in rewards or gate.reward == name:
+        others = [other for other in rewards if other != name]
+        hint = did_you_mean(gate.reward, others)
+        raise UserError(
+            f"reward '{name}' has the gate '{gate.reward}', which is no other reward of the recipe{hint}; the others "
+            f"are {', '.join(others) or 'none'}"
+        )
+    if rewards[gate.reward].gate is not None:
+        raise UserError(
+            f"reward '{name}' has the gate '{gate.reward}', which has a gate itself, and gates do not chain: remove "
+            "one of the two"
+        )
 
 
 @contextmanager

@@ -7,16 +7,17 @@ without `**kwargs` gets only the columns that it names; `completion_ids` and `tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cohort.rewards.failure import RewardFailure, shorten, what_was_raised
-from cohort.rewards.items import ScoringItem
+from cohort.rewards.items import Scored, ScoringItem
 from cohort.rewards.native import as_score
 from cohort.rewards.parameters import Parameters
+from cohort.types import InfrastructureError, UserError
 
-__all__ = ["TrlStyle", "score_trl", "trl"]
+__all__ = ["TrlStyle", "call_trl", "score_trl", "trl"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,22 @@ def trl(function: Callable[..., Any]) -> TrlStyle:
 
 def score_trl(
     name: str, function: Callable[..., Any], parameters: Parameters, args: Mapping[str, Any], item: ScoringItem
-) -> tuple[float, ...]:
-    """Call `function` once with the whole group."""
+) -> tuple[Scored, ...]:
+    """Call `function` once with the whole group. An InfrastructureError that it raises goes on as it is."""
+    scores = call_trl(name, function, parameters, args, item)
+    prompt = shorten(item.prompt)
+    return tuple(as_score(score, name, prompt, shorten(text)) for score, text in zip(scores, item.completions))
+
+
+def call_trl(
+    name: str,
+    function: Callable[..., Any],
+    parameters: Parameters,
+    args: Mapping[str, Any],
+    item: ScoringItem,
+    steps: Sequence[Sequence[str]] = (),
+) -> list[Any]:
+    """The list that `function` returned. With `steps`, those of all completions are a parameter too."""
     count = len(item.completions)
     lists: dict[str, list[Any]] = {key: [value] * count for key, value in item.row.items() if isinstance(key, str)}
     lists["answer"] = [item.answer] * count
@@ -47,14 +62,16 @@ def score_trl(
         lists["completions"] = list(item.completions)
     else:
         lists["prompts"] = [[dict(message) for message in item.messages] for _ in range(count)]
-        lists["completions"] = [[{"role": "assistant", "content": text}] for text in item.completions]
+        lists["completions"] = [item.transcript(index) for index in range(count)]
+    if steps:
+        lists["steps"] = [list(texts) for texts in steps]
     values = {**lists, **args}
     parameters.check(list(values), name)
 
     prompt = shorten(item.prompt)
     try:
         results = function(**{key: value for key, value in values.items() if parameters.takes(key)})
-    except KeyboardInterrupt:  # Ctrl-C; a worker gets none, so there it is the function's own
+    except (KeyboardInterrupt, InfrastructureError, UserError):  # Ctrl-C; and what names its own cause
         raise
     except BaseException as error:
         raise RewardFailure(name, f"raised {what_was_raised(error, function)}", prompt) from error
@@ -67,4 +84,4 @@ def score_trl(
     if len(scores) != count:
         problem = f"returned {len(scores)} scores for {count} completions; it must return one for each, in order"
         raise RewardFailure(name, problem, prompt)
-    return tuple(as_score(score, name, prompt, shorten(text)) for score, text in zip(scores, item.completions))
+    return list(scores)

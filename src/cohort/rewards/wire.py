@@ -10,9 +10,10 @@ import socket
 import struct
 import time
 
-__all__ = ["receive", "send"]
+__all__ = ["first_and_item", "receive", "send", "with_first"]
 
 _HEADER = struct.Struct("!Q")
+_FIRST = struct.Struct("!I")
 _LARGEST = 1 << 31  # bytes; more means that the channel is corrupt
 
 
@@ -50,3 +51,14 @@ def _limit(connection: socket.socket, deadline: float | None) -> None:
     if left <= 0:
         raise TimeoutError("past the deadline")
     connection.settimeout(left)
+
+
+def with_first(first: int, item: bytes) -> bytes:
+    """The message that asks for the scores of a pickled item by all rewards from number `first` on."""
+    return _FIRST.pack(first) + item
+
+
+def first_and_item(message: bytes) -> tuple[int, memoryview]:
+    """The two parts of such a message."""
+    (first,) = _FIRST.unpack_from(message)
+    return first, memoryview(message)[_FIRST.size :]

@@ -7,32 +7,29 @@ functions; the protocol has a channel of its own.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
 import signal
 import socket
-import sys
-import threading
 import time
 from typing import Any
 
-from cohort.rewards.failure import RewardFailure, what_was_raised
+from cohort.rewards.failure import RewardFailure, one_line, what_was_raised
 from cohort.rewards.items import ScoringItem
+from cohort.rewards.lifetime import die_with, leave
+from cohort.rewards.marks import prepare
 from cohort.rewards.reward import Reward
-from cohort.rewards.wire import receive, send
-from cohort.types import UserError
+from cohort.rewards.wire import first_and_item, receive, send
+from cohort.types import InfrastructureError, UserError
 
 __all__ = ["main"]
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(channel: int, parent: int) -> None:
     """Serve the pool at the other end of the file descriptor `channel` until it closes or `parent` dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then closes the pool
-    _die_with(parent)
+    die_with(parent)
     connection = socket.socket(fileno=channel)
     connection.set_inheritable(False)
     os.register_at_fork(after_in_child=connection.close)  # a child that a reward forks must not speak for us
@@ -42,14 +39,19 @@ def main(channel: int, parent: int) -> None:
             _serve(connection, rewards, receive(connection))
     except (EOFError, OSError):
         pass
-    _leave()
+    leave()
 
 
 def _load(connection: socket.socket) -> list[Reward] | None:
     rewards = []
     for name, pickled in pickle.loads(receive(connection)):
         try:
-            rewards.append(pickle.loads(pickled))
+            reward: Reward = pickle.loads(pickled)
+            prepare(reward.function, reward.args)
+            rewards.append(reward)
+        except UserError as error:
+            _reply(connection, user_error=str(error))
+            return None
         except BaseException as error:
             _reply(
                 connection, failure=[name, f"cannot be loaded in a worker: {what_was_raised(error, _load)}", None, None]
@@ -59,19 +61,23 @@ def _load(connection: socket.socket) -> list[Reward] | None:
     return rewards
 
 
-def _serve(connection: socket.socket, rewards: list[Reward], pickled: bytes) -> None:
+def _serve(connection: socket.socket, rewards: list[Reward], message: bytes) -> None:
     """One reply a reward, so that the pool knows which one is running; the first failure ends the group."""
+    first, pickled = first_and_item(message)
     try:
         item: ScoringItem = pickle.loads(pickled)
     except BaseException as error:
         _reply(connection, user_error=f"a row cannot be loaded in a reward worker: {what_was_raised(error, _serve)}")
         return
-    for reward in rewards:
+    for reward in rewards[first:]:
         started = time.perf_counter()
         try:
-            scores = reward.score(item)
+            scored = reward.judge(item)
         except RewardFailure as failure:
             _reply(connection, failure=list(failure.args))
+            return
+        except InfrastructureError as error:
+            _reply(connection, infrastructure=one_line(error))
             return
         except UserError as error:
             _reply(connection, user_error=str(error))
@@ -79,33 +85,9 @@ def _serve(connection: socket.socket, rewards: list[Reward], pickled: bytes) -> 
         except BaseException as error:  # whatever a function has come up with, it is not the machine's fault
             _reply(connection, failure=[reward.name, f"raised {what_was_raised(error, reward.function)}", None, None])
             return
-        _reply(connection, scores=scores, seconds=time.perf_counter() - started)
+        pairs = [[score.value, score.label, score.steps] for score in scored]
+        _reply(connection, scored=pairs, seconds=time.perf_counter() - started)
 
 
 def _reply(connection: socket.socket, **message: Any) -> None:
     send(connection, json.dumps(message).encode())  # floats keep every bit, NaN included
-
-
-def _die_with(parent: int) -> None:
-    """Make sure that no worker outlives its trainer, however that ends and whatever a reward is doing."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it died before we could ask
-        _leave()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    _leave()
-
-
-def _leave() -> None:
-    """Leave at once: a thread or exit handler of a reward must not keep the process."""
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-    os._exit(0)

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cohort.tasks.arithmetic import ARITHMETIC, Arithmetic, ArithmeticDemonstrations
 from cohort.tasks.columns import ColumnMap, check_text, conversation, missing_column
+from cohort.tasks.gym import gym_task
 from cohort.tasks.sources import Rows, open_rows
 from cohort.tasks.supervised import SupervisedExample
 from cohort.tasks.word_problems import demonstrations as word_demonstrations
@@ -49,12 +51,21 @@ def open_demonstrations(
     """Open a source of supervised examples.
 
     Rows have a prompt and a completion, or one conversation in `messages` whose last turn is the assistant's. The
-    source "word_problems" makes its own; the arguments from `levels` to `careful_first` are for it.
+    sources "word_problems" and "arithmetic" make their own; what stands from `levels` to `careful_first` is for them.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is the number of examples to keep, at least 1, not {limit}.")
+    if isinstance(source, str) and gym_task(source):
+        raise UserError(
+            f"{source} has questions and answers but no completions to learn from; a supervised stage needs rows with "
+            "both."
+        )
+    made: Demonstrations | None = None
     if isinstance(source, str) and source == "word_problems":
         made = word_demonstrations(levels or (1, 2), seed, "train", careful, sloppy_right, careful_first)
+    if isinstance(source, str) and source == ARITHMETIC:
+        made = ArithmeticDemonstrations(Arithmetic(levels or (1, 2), seed), careful, sloppy_right, careful_first)
+    if made is not None:
         return made if limit is None else ExampleList([made[index] for index in range(limit)])
     if isinstance(source, Sequence) and len(source) and isinstance(source[0], SupervisedExample):
         return ExampleList(source[:limit])

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from cohort.seeds import derive_seed, generator
 from cohort.types import UserError
 
-__all__ = ["Ledger", "Ticket", "permutation"]
+__all__ = ["Ledger", "Ticket", "Tickets", "permutation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,17 @@ class Ticket:
     number: int
     epoch: int
     index: int
+
+
+class Tickets(Protocol):
+    """Who decides which prompt comes next: a `Ledger`, or a `Selection` where that depends on what was seen."""
+
+    def issue(self, step: int = 0) -> Ticket: ...  # noqa: D102
+    def claim(self, number: int) -> None: ...  # noqa: D102
+    def ticket(self, number: int) -> Ticket: ...  # noqa: D102
+    def finish(self, number: int, disposition: str, pass_rate: float | None = None) -> None: ...  # noqa: D102
+    def metrics(self) -> dict[str, float]: ...  # noqa: D102
+    def state(self) -> dict[str, Any]: ...  # noqa: D102
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
@@ -56,8 +67,10 @@ class Ledger:
         """How many tickets are finished."""
         return sum(self.counts.values())
 
-    def issue(self) -> Ticket:
-        """The next ticket: first those that a killed run left in flight, in order, then new ones."""
+    def issue(self, step: int = 0) -> Ticket:
+        """The next ticket: first those that a killed run left in flight, in order, then new ones. The order is the same
+        at every `step`.
+        """
         if self.waiting:
             return self.ticket(self.waiting.popleft())
         number, self.next = self.next, self.next + 1
@@ -68,8 +81,8 @@ class Ledger:
         """Ticket `number`, in flight when the run was killed, needs no handing out: its group was saved."""
         self.waiting.remove(number)
 
-    def finish(self, number: int, disposition: str) -> None:
-        """Ticket `number` is done for good; `disposition` says how it ended."""
+    def finish(self, number: int, disposition: str, pass_rate: float | None = None) -> None:
+        """Ticket `number` is done for good; `disposition` says how it ended. `pass_rate` changes nothing here."""
         if number not in self.in_flight or number in self.waiting:
             raise ValueError(f"ticket {number} is not in flight: it was never issued, or is already finished")
         self.in_flight.remove(number)
@@ -90,6 +103,10 @@ class Ledger:
                 del self.orders[min(self.orders)]
             self.orders[epoch] = permutation(self.seed, epoch, self.size)
         return self.orders[epoch]
+
+    def metrics(self) -> dict[str, float]:
+        """Nothing that a person would want to watch."""
+        return {}
 
     def state(self) -> dict[str, Any]:
         """Everything to go on from, as JSON takes it. Its length depends on what is in flight, not on the past."""

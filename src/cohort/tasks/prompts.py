@@ -13,7 +13,7 @@ from cohort.tasks.columns import ColumnMap
 from cohort.tasks.sources import Rows
 from cohort.types import Prompt, content_id
 
-__all__ = ["Part", "PromptList", "Prompts", "RowPrompts", "question_share"]
+__all__ = ["LeveledPrompts", "Part", "PromptList", "Prompts", "RowPrompts", "question_share"]
 
 
 class Prompts(Protocol):
@@ -22,6 +22,14 @@ class Prompts(Protocol):
     @property
     def size(self) -> int | None: ...  # noqa: D102
     def __getitem__(self, index: int) -> Prompt: ...
+
+
+class LeveledPrompts(Prompts, Protocol):
+    """Prompts without an end that are made at a level of difficulty. By index alone, the levels take turns."""
+
+    @property
+    def levels(self) -> tuple[int, ...]: ...  # noqa: D102
+    def at(self, level: int, index: int) -> Prompt: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

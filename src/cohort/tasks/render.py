@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -25,7 +26,13 @@ R1_ZERO = (
 class Renderer:
     """Shows prompts to one tokenizer's model."""
 
-    def __init__(self, tokenizer: Any, template: Template = "chat", system: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: Template = "chat",
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         if template not in TEMPLATES:
             raise UserError(f"template is one of {', '.join(TEMPLATES)}, not {template!r}.")
         if template == "chat" and not getattr(tokenizer, "chat_template", None):
@@ -36,6 +43,7 @@ class Renderer:
         if template == "r1_zero" and system is not None:
             raise UserError('template = "r1_zero" brings its own instructions. Remove system, or use another template.')
         self.tokenizer, self.template, self.system = tokenizer, template, system
+        self.tools = [dict(tool) for tool in tools] or None
 
     def render(self, prompt: Prompt) -> Prompt:
         """The prompt with its tokens, ready for the completion to follow."""
@@ -70,6 +78,7 @@ class Renderer:
         try:
             return self.tokenizer.apply_chat_template(
                 [dict(message) for message in self.messages(prompt)],
+                tools=self.tools,
                 add_generation_prompt=True,
                 tokenize=tokenize,
                 return_dict=False,

@@ -106,6 +106,10 @@ class WordProblems:
         """The prompt number `index`, any number from 0."""
         return self.prompt(self.problem(index))
 
+    def at(self, level: int, index: int) -> Prompt:
+        """The prompt number `index` of a level, whichever level is due."""
+        return self.prompt(make_problem(self.seed, level, self.split, index))
+
     def prompt(self, problem: Problem) -> Prompt:
         """A problem as the rest of Cohort takes it."""
         return Prompt.make(

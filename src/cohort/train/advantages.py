@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from cohort.algorithms.advantages import gae, pass_at_k, token_rewards, whiten
 from cohort.algorithms.objectives import Objective
 from cohort.learn.critic import Critic
+from cohort.rewards import Combination
 from cohort.types import Batch, Disposition, Group, UserError
 
 __all__ = ["Valued", "has_signal", "with_advantages", "with_token_advantages"]
@@ -26,20 +27,22 @@ def has_signal(group: Group) -> bool:
 def with_advantages(
     groups: Sequence[Group],
     objective: Objective,
-    weights: Mapping[str, float],
+    combination: Combination,
     penalty: Tensor | None = None,
     k: int | None = None,
 ) -> list[Group]:
     """The groups with their rollouts' advantages, computed over the whole step in float64, and what they became.
 
-    `weights` are those of the rewards, by name, for GDPO, which normalises each before it adds them. `penalty` `[B, T]`
-    is a KL in the reward, taken off before the baseline. With `k` the advantages are those of pass@k, which are defined
-    for rewards of 0 and 1 only: another reward is refused with a `UserError`.
+    `combination` is that of the rewards, for GDPO, which normalises what each pays before it adds them. `penalty` is a
+    KL in the reward, `[B, T]`, taken off before the baseline. With `k` the advantages are those of pass@k, defined for
+    rewards of 0 and 1 only: another reward is refused with a `UserError`.
     """
     if objective.rewards == "normalise_then_sum":
-        scores = [list(zip(*(group.scores[name] for name in weights), strict=True)) for group in groups]
+        names, weights = list(combination.weights), list(combination.weights.values())
+        paid = [combination.paid(group.scores) for group in groups]
+        scores = [list(zip(*(one[name] for name in names), strict=True)) for one in paid]
         rewards = torch.tensor(scores, dtype=torch.float64)  # [P, G, K]
-        advantages = objective.advantages(rewards, weights=list(weights.values()))
+        advantages = objective.advantages(rewards, weights=weights)
     else:
         rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)  # [P, G]
         if k is not None:

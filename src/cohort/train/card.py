@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from cohort.recipe import Recipe, to_toml
 from cohort.train.stage_run import StageRun
 
 __all__ = ["model_card"]
 
+NO_NUMBER = "-"
 
-def model_card(recipe: Recipe, run: StageRun) -> str:
-    """What the model is, what it was measured to do, and the recipe that made it."""
+
+def model_card(recipe: Recipe, run: StageRun, gate: Mapping[str, Any]) -> str:
+    """What the model is, what it was measured to do, what the gate found (as in `gate.json`), and the recipe that made
+    it.
+    """
     rows = []
     for label, step in (("before", 0), ("after", run.stage.run.steps)):
         m = run.evaluation_at(step)
@@ -31,9 +38,28 @@ def model_card(recipe: Recipe, run: StageRun) -> str:
             "",
             *table,
             "",
+            *_gate(gate),
             "```toml",
             to_toml(recipe).strip(),
             "```",
             "",
         ]
     )
+
+
+def _gate(gate: Mapping[str, Any]) -> list[str]:
+    """What each reward paid before training, for gold answers and for texts that know nothing of the question."""
+    rewards = gate.get("rewards", [])
+    kinds = list(dict.fromkeys(kind for found in rewards for kind in found["rows"]))
+    if not kinds:
+        return []
+    lines = [
+        f"What rewards paid before training, on average over {gate['prompts']} prompts (verdict: {gate['verdict']}):",
+        "",
+        "| | " + " | ".join(found["name"] for found in rewards) + " |",
+        "|---|" + "---|" * len(rewards),
+    ]
+    for kind in kinds:
+        means = [found["rows"].get(kind, {}).get("mean") for found in rewards]
+        lines.append(f"| {kind} | " + " | ".join(NO_NUMBER if m is None else f"{m:.2f}" for m in means) + " |")
+    return [*lines, ""]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cohort.environments import Player
 from cohort.evaluate import evaluate
 from cohort.policy.policy import Policy
 from cohort.record.rollouts import write_groups
@@ -11,7 +12,7 @@ from cohort.rewards import RewardPool
 from cohort.seeds import derive_seed
 from cohort.train.setup import GrpoParts, evaluation_sampling, held_out_prompts
 from cohort.train.stage_run import StageRun
-from cohort.types import Completion, Rollout, Sampler, UserError
+from cohort.types import UserError
 
 __all__ = ["Evaluator"]
 
@@ -24,13 +25,12 @@ class Evaluator:
         run: StageRun,
         parts: GrpoParts,
         policy: Policy,
-        sampler: Sampler,
+        play: Player,
         pool: RewardPool,
-        to_rollout: Callable[[Completion], Rollout],
         on_group: Callable[[], None],
     ):
-        self._run, self._sampler, self._pool = run, sampler, pool
-        self._to_rollout, self._on_group = to_rollout, on_group
+        self._run, self._play, self._pool = run, play, pool
+        self._on_group = on_group
         self._prompts, too_long = held_out_prompts(run.stage, parts.task, policy)
         if too_long:
             run.console.warn(f"{too_long} held-out prompts are longer than the model's context leaves room for")
@@ -46,16 +46,22 @@ class Evaluator:
             if not samples or not self._prompts:
                 continue
             result = evaluate(
-                self._sampler,
+                self._play,
                 self._prompts,
                 self._pool,
-                self._to_rollout,
                 evaluation_sampling(stage, greedy),
                 samples,
                 derive_seed(self._run.seed, "evaluate"),
                 self._on_group,
             )
             metrics.update(result.metrics())
+            if result.failed:
+                metrics["eval/failed"] = metrics.get("eval/failed", 0.0) + result.failed
+                why = next(group.error for group in result.groups if group.error is not None)
+                self._run.console.warn(
+                    f"{result.failed} of {len(self._prompts)} held-out problems could not be scored and are left out "
+                    f"of the {result.name} accuracy: {why}"
+                )
             if stage.run.save_rollouts:
                 file = self._run.directory / "log" / f"eval-{step:06d}-{result.name}.parquet"
                 write_groups(file, result.groups, step)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from cohort.engine.engine import Engine
+from cohort.environments import Player
 from cohort.monitor.console import StepView
 from cohort.monitor.machine import peak_memory_gb
 from cohort.monitor.metrics import group_metrics
+from cohort.monitor.scoring import scoring_metrics
+from cohort.monitor.tasks import task_metrics
 from cohort.policy.policy import Policy
-from cohort.policy.text import to_rollout
 from cohort.record.metrics import MetricsLog
 from cohort.record.rollouts import write_groups
-from cohort.rewards import RewardPool
+from cohort.rewards import Combination, RewardPool
 from cohort.seeds import derive_seed
-from cohort.tasks import Ledger
 from cohort.train.checkpoint import Checkpoint, latest_checkpoint, prune, readable, save_checkpoint
 from cohort.train.evaluation import Evaluator
 from cohort.train.plan import grpo_plan
+from cohort.train.player import open_player
+from cohort.train.process import token_steps
 from cohort.train.setup import (
     GrpoParts,
     RenderedPrompts,
-    accuracy_name,
     build_policy,
     bypasses,
     prompt_limit,
@@ -34,7 +37,7 @@ from cohort.train.setup import (
 from cohort.train.stage_run import StageRun
 from cohort.train.stream import GroupStream, StepGroups, StreamSettings
 from cohort.train.updates import Updates
-from cohort.types import Completion, Group, Rollout, UserError
+from cohort.types import Group, UserError
 
 __all__ = ["run_grpo"]
 
@@ -59,7 +62,7 @@ def run_grpo(run: StageRun, parts: GrpoParts) -> Policy:
         if checkpoint is None:
             log.write(0, grpo.evaluator.evaluate(0))
         if before := run.evaluation_at(0):
-            run.console.accuracy_table([("before", before)], parts.verifier.name)
+            run.console.accuracy_table([("before", before)], parts.verifier_name)
         with run.console.steps("grpo", stage.run.steps, grpo.whole) as view, _saving_on_error(grpo):
             grpo.view = view
             for step in range(grpo.whole + 1, stage.run.steps + 1):
@@ -84,23 +87,28 @@ class _Grpo:
         self.whole = checkpoint.step if checkpoint else 0  # the last step that is done and recorded
         self.touched = False  # whether the weights have moved since
         self.view: StepView | None = None
+        self.combination = Combination.of(parts.rewards)
         self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
-        self._said_short = False
+        self._said_short = self._said_lost = False
 
         self.updates = Updates(run, parts, policy, checkpoint)
         self.engine = Engine(policy, max_rows=run.stage.rollout.max_rows)
         self.engine.publish(self.whole)
         log = run.directory / "rewards.log"
-        pool = stack.enter_context(RewardPool(parts.rewards, workers=run.stage.run.workers, log=log))
-        verifier = stack.enter_context(RewardPool([parts.verifier], workers=1, log=log))
-        self.stream = self._stream(parts, pool, checkpoint)
-        self.evaluator = Evaluator(run, parts, policy, self.engine, verifier, self._to_rollout, self._one_group_sampled)
+        workers, retries = run.stage.run.workers, run.stage.run.retries
+        pool = stack.enter_context(RewardPool(parts.rewards, workers=workers, retries=retries, log=log))
+        verifier = stack.enter_context(RewardPool(parts.verifiers, workers=1, retries=retries, log=log))
+        if parts.world is not None:
+            stack.callback(parts.world.close)
+        play = open_player(run.stage, parts.world, policy, self.engine)
+        self.stream = self._stream(parts, play, pool, checkpoint)
+        self.evaluator = Evaluator(run, parts, policy, play, verifier, self._one_group_sampled)
 
     def step(self, step: int) -> dict[str, float]:
         """One training step: its metrics."""
         began = time.perf_counter()
         self._doing, self._sampled = "sampling", 0
-        groups = self.stream.next()
+        groups = self.stream.next(step)
         sampled = time.perf_counter()
         self.touched = True
         if self.view is not None:
@@ -115,8 +123,9 @@ class _Grpo:
             file = self.run.directory / "log" / f"step-{step:06d}.parquet"
             write_groups(file, [*trained, *groups.left_out], step)
         self._show(step, trained, groups)
-        metrics = group_metrics(trained, groups.left_out) | report
+        metrics = group_metrics(trained, groups.left_out) | scoring_metrics(self.combination, groups.outcomes) | report
         used = report.get("tokens/trained", 0.0) / self.stage.optimizer.epochs  # once, however often they were passed
+        metrics |= task_metrics((*trained, *groups.left_out)) | self.stream.ledger.metrics()
         return metrics | {
             "tokens/wasted": metrics["tokens/sampled"] - used,
             "prompts/too_long": float(groups.too_long),
@@ -154,14 +163,15 @@ class _Grpo:
         trained, valued, metrics = self.updates.advantages(kept)
         return trained, self.updates.update(trained, valued, step) | metrics
 
-    def _stream(self, parts: GrpoParts, pool: RewardPool, checkpoint: Checkpoint | None) -> GroupStream:
+    def _stream(self, parts: GrpoParts, play: Player, pool: RewardPool, checkpoint: Checkpoint | None) -> GroupStream:
         stage, train = self.stage, parts.task.train
         renderer, limit = parts.task.renderer(self.policy.tokenizer), prompt_limit(stage, self.policy)
         prompts = RenderedPrompts(train, renderer, limit, stage.task.too_long)
         if stage.task.too_long == "error":
-            refuse_long_prompts(prompts, train.size)
-        order = (train.size, derive_seed(self.run.seed, "ledger"))
-        ledger = Ledger.restore(checkpoint.state["ledger"], *order) if checkpoint else Ledger(*order)
+            refuse_long_prompts(prompts, train)
+        ledger = parts.task.tickets(
+            derive_seed(self.run.seed, "ledger"), checkpoint.state["ledger"] if checkpoint else None
+        )
         settings = StreamSettings(
             prompts_per_step=stage.rollout.prompts_per_step,
             group_size=stage.rollout.group_size,
@@ -169,16 +179,19 @@ class _Grpo:
             max_staleness=stage.rollout.max_staleness,
             zero_std=parts.objective.zero_std,
             resample_cap=stage.rollout.resample_cap,
-            accuracy=accuracy_name(stage),
+            combination=self.combination,
+            failure_budget=stage.run.failure_budget,
+            failure_window=stage.run.failure_window,
             seed=self.run.seed,
         )
-        stream = GroupStream(prompts, ledger, self.engine, pool, self._to_rollout, settings, self._one_group_sampled)
+        decode = functools.partial(self.policy.tokenizer.decode, skip_special_tokens=True)
+        stream = GroupStream(
+            *(prompts, ledger, play, pool, settings, self._one_group_sampled),
+            to_steps=functools.partial(token_steps, decode=decode),
+        )
         if checkpoint is not None:
             stream.restore(checkpoint.pending())
         return stream
-
-    def _to_rollout(self, completion: Completion) -> Rollout:
-        return to_rollout(completion, self.policy.tokenizer, tuple(self.stage.rollout.stop))
 
     def _one_group_sampled(self) -> None:
         self._sampled += 1
@@ -186,10 +199,16 @@ class _Grpo:
             self.view.doing(f"{self._doing} {self._sampled}")
 
     def _show(self, step: int, trained: list[Group], groups: StepGroups) -> None:
-        """A sampled group from time to time; and the first step that had nothing to train on."""
+        """A sampled group from time to time; the first group that was lost, and the first step without enough to train
+        on.
+        """
         every = self.stage.run.show_group_every
         if every and step % every == 0 and trained:
             self.run.console.group(step, next((g for g in trained if g.disposition == "trained"), trained[0]))
+        lost = next((group.error for group in groups.left_out if group.error is not None), None)
+        if lost is not None and not self._said_lost:
+            self._said_lost = True
+            self.run.console.warn(f"step {step} lost a group: {lost} (said once; see groups/failed)")
         short = self.updates.objective.zero_std == "resample" and len(trained) < self.stage.rollout.prompts_per_step
         if (short or not trained) and not self._said_short:
             self._said_short = True

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,21 @@ from cohort.monitor.libraries import quiet_libraries
 from cohort.monitor.machine import describe_machine, fastest_threads
 from cohort.policy.load import save_policy
 from cohort.policy.policy import Policy
-from cohort.recipe import Recipe, digest, to_toml
+from cohort.recipe import Recipe, Stage, digest, to_toml
 from cohort.record.files import new_directory, write_bytes
 from cohort.record.inputs import fingerprints
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
 from cohort.train.card import model_card
 from cohort.train.checkpoint import latest_checkpoint
+from cohort.train.gate import pass_gate, read_gate, without
 from cohort.train.grpo import run_grpo
+from cohort.train.reward_model import run_reward_model
+from cohort.train.reward_model_card import reward_model_card
+from cohort.train.reward_model_pairs import RewardModelParts, check_reward_model
 from cohort.train.setup import GrpoParts, check_grpo, open_stage_demonstrations
 from cohort.train.sft import run_sft
+from cohort.train.stage_models import run_directory, stage_directory, waits_for, with_stage_models
 from cohort.train.stage_run import StageRun
 from cohort.types import UserError
 
@@ -38,7 +43,8 @@ __all__ = ["Run", "train"]
 
 # Keys that may change between a run and its continuation: they do not touch what is computed.
 MAY_CHANGE = {
-    *("save_every", "evaluate_every", "keep_checkpoints", "show_group_every", "workers", "directory", "save_rollouts")
+    *("save_every", "evaluate_every", "keep_checkpoints", "show_group_every", "workers", "directory", "save_rollouts"),
+    *("retries", "failure_budget", "failure_window", "gate"),
 }
 
 
@@ -77,31 +83,45 @@ def train(
     quiet_libraries()
     console = console or Console()
     checked = [_check(recipe, index) for index in range(len(recipe.stages))]
-    directory = Path(recipe.stages[-1].run.directory) / recipe.name
+    directory = run_directory(recipe)
     _refuse_existing(directory, recipe, resume)
     with _locked(directory):
+        if not _begun(directory):
+            pass_gate(directory, _to_test(recipe, checked), console)
         threads = _settle(directory, recipe, console)
         with _deterministic(threads):
             start: str | None = None
             for index, parts in enumerate(checked):
-                run = _stage_run(recipe, index, directory, threads, console, start, (model, tokenizer))
+                run = _stage_run(recipe, index, threads, console, start, (model, tokenizer))
                 if not _finished(run):
                     with _disk_errors(directory):
-                        _run_stage(run, parts, recipe)
-                start = str(run.final)
+                        _run_stage(run, parts, recipe, read_gate(directory, run.stage.name))
+                if run.stage.kind != "reward_model":  # it scores what a policy writes, and is none itself
+                    start = str(run.final)
     last = checked[-1]
-    _summary(recipe, directory, last.verifier.name if isinstance(last, GrpoParts) else "", console)
+    _summary(recipe, directory, last.verifier_name if isinstance(last, GrpoParts) else "", console)
     return Run(directory)
 
 
 def _check(recipe: Recipe, index: int) -> Any:
     """Everything of a stage that can be checked before a model loads."""
-    stage, seed = recipe.stages[index], _seed(recipe, index)
+    stage, seed = with_stage_models(recipe, index), _seed(recipe, index)
     if index == 0 and stage.policy.model is None and stage.policy.scratch is None:
         raise UserError(
             "the recipe names no model: set policy.model to a checkpoint directory or a hub id, or give policy.scratch"
         )
+    if stage.kind == "reward_model":
+        return check_reward_model(stage)
     return check_grpo(stage, seed) if stage.kind == "grpo" else open_stage_demonstrations(stage, seed)
+
+
+def _to_test(recipe: Recipe, checked: Sequence[Any]) -> list[tuple[Stage, GrpoParts, int]]:
+    """The stages whose rewards go through the gate; without the rewards whose models have yet to be trained."""
+    return [
+        (recipe.stages[index], without(parts, waits_for(recipe.stages[index])), _seed(recipe, index))
+        for index, parts in enumerate(checked)
+        if isinstance(parts, GrpoParts)
+    ]
 
 
 def _seed(recipe: Recipe, index: int) -> int:
@@ -111,15 +131,12 @@ def _seed(recipe: Recipe, index: int) -> int:
 def _stage_run(
     recipe: Recipe,
     index: int,
-    directory: Path,
     threads: int,
     console: Console,
     start: str | None,
     live: tuple[Any, Any],
 ) -> StageRun:
-    """The last stage lives in the run's own directory; those before it in `stages/NAME`, laid out alike."""
-    stage, count = recipe.stages[index], len(recipe.stages)
-    where = directory if index == count - 1 else directory / "stages" / stage.name
+    stage, count, where = recipe.stages[index], len(recipe.stages), stage_directory(recipe, index)
     title = recipe.name if count == 1 else f"{recipe.name}: stage {index + 1} of {count}, {stage.name}"
     return StageRun(
         stage, title, _seed(recipe, index), where, threads, console, start, live if live[0] is not None else None
@@ -145,11 +162,17 @@ def _disk_errors(directory: Path) -> Iterator[None]:
         raise
 
 
-def _run_stage(run: StageRun, parts: Any, recipe: Recipe) -> None:
+def _run_stage(run: StageRun, parts: Any, recipe: Recipe, gate: dict[str, Any]) -> None:
+    if isinstance(parts, RewardModelParts):
+        scorer = run_reward_model(run, parts)
+        with new_directory(run.final) as final:
+            scorer.save(final)
+            (final / "README.md").write_text(reward_model_card(recipe, run), encoding="utf-8")
+        return
     policy: Policy = run_grpo(run, parts) if isinstance(parts, GrpoParts) else run_sft(run, parts)
     with new_directory(run.final) as final:
         save_policy(policy, final)
-        (final / "README.md").write_text(model_card(recipe, run), encoding="utf-8")
+        (final / "README.md").write_text(model_card(recipe, run, gate), encoding="utf-8")
     policy.release()
 
 
@@ -248,6 +271,8 @@ def _settle(directory: Path, recipe: Recipe, console: Console) -> int:
         changed = [k for k, v in now["packages"].items() if before["packages"].get(k) != v]
         if changed:
             console.warn(f"other versions than when the run began ({', '.join(changed)}): the last bits may differ")
+        if before.get("kernels") != now["kernels"]:
+            console.warn(f"kernels were '{before.get('kernels')}', are '{now['kernels']}': the last bits may differ")
         write_bytes(directory / "recipe.toml", to_toml(recipe).encode())
         return int(before["threads"])
     wanted = recipe.stages[-1].run.threads
@@ -262,8 +287,11 @@ def _inputs(recipe: Recipe) -> list[str | None]:
     """What the stages read from this disk, if it is there."""
     sources = []
     for stage in recipe.stages:
-        held_out = stage.task.held_out
-        sources += [stage.task.source, held_out if isinstance(held_out, str) else None, stage.policy.model]
+        for table in (stage.task, *stage.task.mixture.values()):
+            sources += [table.source, table.held_out if isinstance(table.held_out, str) else None]
+        sources.append(stage.policy.model)
+        models = (reward.args.get("model") for reward in stage.reward)
+        sources += [model for model in models if isinstance(model, str)]
     return sources
 
 
@@ -283,7 +311,7 @@ def _summary(recipe: Recipe, directory: Path, verifier: str, console: Console) -
     metrics = directory / "metrics.jsonl"
     lines = read_metrics(metrics) if metrics.exists() else []
     evaluated = [line for line in lines if any(k.startswith("eval/") for k in line)]
-    if evaluated:
+    if evaluated and recipe.stages[-1].kind != "reward_model":
         last = recipe.stages[-1].run.steps
         labels = {0: "before", last: "after"}
         rows = [(labels.get(line["step"], f"step {line['step']}"), line) for line in evaluated]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cohort.algorithms.explain import one_line
 from cohort.algorithms.objectives import Objective
 from cohort.policy.policy import Policy
 from cohort.recipe import Stage
+from cohort.recipe.tables import Prompts
+from cohort.recipe.wording import callable_path
 
-__all__ = ["batch_arithmetic", "grpo_plan", "memory_gb", "sft_plan"]
+__all__ = ["batch_arithmetic", "grpo_plan", "memory_gb", "reward_model_plan", "rewards_line", "sft_plan", "task_line"]
 
 
 def grpo_plan(stage: Stage, objective: Objective, policy: Policy, threads: int, prompts: int | None) -> dict[str, str]:
@@ -17,8 +21,9 @@ def grpo_plan(stage: Stage, objective: Objective, policy: Policy, threads: int, 
     return {
         "objective": one_line(objective),
         "policy": _policy_line(policy, threads),
-        "task": f"{stage.task.source}, {'unlimited' if prompts is None else f'{prompts:,}'} training prompts",
-        "rewards": " + ".join(f"{reward.weight:g} x {reward.name}" for reward in stage.reward),
+        "task": task_line(stage, prompts),
+        **environment_line(stage),
+        "rewards": rewards_line(stage),
         "batch": batch_arithmetic(stage),
         "evaluation": f"up to {e.problems} held-out problems, {measured}" if e.problems and measured else "none",
         "memory": f"about {memory_gb(stage, objective, policy):.1f} GB at the peak",
@@ -34,6 +39,62 @@ def sft_plan(stage: Stage, policy: Policy, threads: int, examples: int | None) -
         "task": f"{stage.task.source}, {'unlimited' if examples is None else f'{examples:,}'} demonstrations",
         "batch": f"{per_step} examples a step, {stage.run.steps:,} steps = {per_step * stage.run.steps:,} examples",
     }
+
+
+def reward_model_plan(stage: Stage, policy: Policy, threads: int, pairs: int, held_out: int) -> dict[str, str]:
+    """The lines of the console's plan for a reward model."""
+    p, steps = stage.preferences, stage.run.steps
+    margin = "" if stage.task.margin is None else f" - {stage.task.margin}"
+    centring = f" + {p.centring:g} (chosen + rejected)^2" if p.centring else ""
+    return {
+        "objective": f"Bradley-Terry: mean of -log sigmoid(chosen - rejected{margin}){centring}",
+        "model": _policy_line(policy, threads),
+        "task": f"{stage.task.source}, {pairs:,} preference pairs, {held_out:,} held out",
+        "batch": f"{p.pairs_per_step} pairs a step, {steps:,} steps = {p.pairs_per_step * steps / pairs:.2g} passes",
+    }
+
+
+def environment_line(stage: Stage) -> dict[str, str]:
+    """`calculator, my_tools:search; up to 8 turns`; nothing where a completion is the whole rollout."""
+    e = stage.environment
+    uses = [callable_path(use) if callable(use) else use for use in (*e.tools, *([] if e.use is None else [e.use]))]
+    limit = "" if e.max_turn_tokens is None else f" of up to {e.max_turn_tokens} tokens"
+    return {"environment": f"{', '.join(uses)}; up to {e.max_turns} turns{limit}"} if uses else {}
+
+
+def task_line(stage: Stage, prompts: int | None) -> str:
+    """`word_problems, unlimited training prompts, a curriculum`, or the sources of a mixture with their weights."""
+    task = stage.task
+    if not task.mixture:
+        extra = "".join(f", {what}" for what in _order(task))
+        return f"{task.source}, {'unlimited' if prompts is None else f'{prompts:,}'} training prompts{extra}"
+    parts = []
+    for name, source in task.mixture.items():
+        by_step = source.weight.items() if isinstance(source.weight, dict) else ()
+        weight = ", ".join(f"{w:g} from step {step}" for step, w in by_step) if by_step else f"{source.weight:g}"
+        parts.append(f"{name} ({'; '.join([source.source, weight, *_order(source)])})")
+    return " + ".join(parts)
+
+
+def _order(table: Prompts) -> list[str]:
+    """What decides which of a source's prompts comes next, where it is not chance alone."""
+    return ["curriculum"] * (table.curriculum is not None) + ["adaptive"] * (table.adaptive is not None)
+
+
+def rewards_line(stage: Stage) -> str:
+    """`1 x math (where domain is 'math'; 0 unless think_format >= 0.5) + 0.1 x think_format`."""
+    parts = []
+    for reward in stage.reward:
+        limits = [f"where {column} is {_either(wanted)}" for column, wanted in reward.when.items()]
+        if reward.gate is not None:
+            instead = "0" if reward.gate_else == "zero" else "left out"
+            limits.append(f"{instead} unless {reward.gate} >= {reward.gate_at:g}")
+        parts.append(f"{reward.weight:g} x {reward.name}" + (f" ({'; '.join(limits)})" if limits else ""))
+    return " + ".join(parts)
+
+
+def _either(wanted: Any) -> str:
+    return " or ".join(map(repr, wanted)) if isinstance(wanted, (list, tuple)) else repr(wanted)
 
 
 def batch_arithmetic(stage: Stage) -> str:
@@ -71,7 +132,8 @@ def _policy_line(policy: Policy, threads: int) -> str:
     share = "" if trained == total else f", {_count(trained)} of them trained"
     where = f"cpu, {threads} thread{'s' if threads > 1 else ''}" if policy.device.type == "cpu" else str(policy.device)
     compute = str(policy.compute).removeprefix("torch.")
-    return f"{type(policy.model).__name__}, {_count(total)} parameters{share}, {compute} on {where}"
+    path = f"plain path ({policy.plain_because})" if policy.fused is None else "compiled kernels"
+    return f"{type(policy.model).__name__}, {_count(total)} parameters{share}, {compute} on {where}, {path}"
 
 
 def _count(n: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cohort.algorithms import objectives
 from cohort.algorithms.objectives import Objective
@@ -15,10 +17,28 @@ from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.recipe import Reward as RewardTable
 from cohort.recipe import Stage
-from cohort.rewards import Reward, RewardSpec, resolve, resolve_all
+from cohort.recipe.tables import Prompts as PromptsTable
+from cohort.rewards import Gate, Reward, RewardSpec, resolve, resolve_all
+from cohort.rewards.gold import check_gold
+from cohort.rewards.parameters import did_you_mean
 from cohort.seeds import derive_seed
-from cohort.tasks import Demonstrations, Renderer, Task, WordProblems, fit, open_demonstrations, open_task
+from cohort.tasks import (
+    Adaptive,
+    Curriculum,
+    Demonstrations,
+    Mixture,
+    Renderer,
+    Task,
+    fit,
+    open_demonstrations,
+    open_mixture,
+    open_task,
+)
 from cohort.tasks import Prompts as TaskPrompts
+from cohort.train.gold import gold_rows
+from cohort.train.player import World, open_world
+from cohort.train.process import refuse_process
+from cohort.train.reward_model_pairs import check_reward_model
 from cohort.types import Prompt, Sampling, UserError
 
 __all__ = [
@@ -39,10 +59,13 @@ __all__ = [
     "refuse_long_prompts",
     "resumed_policy",
     "training_sampling",
+    "up_to_the_first_for_all",
 ]
 
 TEXTS_FOR_TOKENIZER = 4000
 LENGTHS_CHECKED = 20_000  # prompts whose length is looked at before the first step
+
+HasWhen = TypeVar("HasWhen", Reward, RewardTable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +75,22 @@ class GrpoParts:
     task: Task
     objective: Objective
     rewards: tuple[Reward, ...]
-    verifier: Reward  # decides what is right in evaluations
+    verifiers: tuple[Reward, ...]  # in evaluations the first of them that applies to a prompt decides what is right
+    world: World | None = None  # None: a completion is the whole rollout
+
+    @property
+    def verifier_name(self) -> str:
+        """What tables call whoever decides."""
+        return " or ".join(verifier.name for verifier in self.verifiers)
 
 
 def check_grpo(stage: Stage, seed: int) -> GrpoParts:
     """Open the task, find the rewards and settle the objective. Raises `UserError` for whatever is wrong with them."""
     objective = build_objective(stage)
-    task = open_stage_task(stage, seed)
+    refuse_process(stage, objective)
+    task, world = open_stage_task(stage, seed), open_world(stage)
+    if world is not None:
+        task = replace(task, tools=world.schemas(stage))
     size = task.train.size
     if size is not None and size < stage.rollout.prompts_per_step:
         raise UserError(
@@ -68,39 +100,53 @@ def check_grpo(stage: Stage, seed: int) -> GrpoParts:
     columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
     has_answer = stage.task.answer in task.columns
     rewards = resolve_all([_spec(table) for table in stage.reward], columns, has_answer=has_answer)
-    verifier = rewards[0]
+    verifiers = up_to_the_first_for_all(rewards)
     if stage.evaluate.reward is not None:
         known = {table.name: reward for table, reward in zip(stage.reward, rewards, strict=True)}
         name = stage.evaluate.reward
-        verifier = (
-            known[name] if isinstance(name, str) and name in known else resolve(RewardSpec(name), columns, has_answer)
+        verifiers = (
+            known[name] if isinstance(name, str) and name in known else resolve(RewardSpec(name), columns, has_answer),
         )
-    return GrpoParts(task, objective, rewards, verifier)
+    _check_gold_column(stage, task)
+    check_gold({reward.name: reward for reward in (*rewards, *verifiers)}.values(), gold_rows(task))
+    # What is right does not depend on what else is rewarded, so a verifier has no gate.
+    return GrpoParts(task, objective, rewards, tuple(replace(verifier, gate=None) for verifier in verifiers), world)
+
+
+def _check_gold_column(stage: Stage, task: Task) -> None:
+    column, columns = stage.evaluate.gold, [name for name in task.columns if name != stage.task.prompt]
+    if column is not None and column not in columns:
+        raise UserError(
+            f"evaluate.gold names the column '{column}'{did_you_mean(column, columns)}, which the task does not have; "
+            f"it has {', '.join(columns)}"
+        )
 
 
 def open_stage_task(stage: Stage, seed: int) -> Task:
     """The prompts of a stage."""
     t = stage.task
-    task = open_task(
-        t.source,
-        prompt=t.prompt,
-        answer=t.answer,
-        answer_required="answer" in t.model_fields_set,
-        held_out=t.held_out,
-        messages=t.messages,
-        split=t.split,
-        held_out_split=t.held_out_split,
-        config=t.config,
-        answer_format=t.answer_format,
-        system=t.system,
-        template=t.template,
-        levels=t.levels,
-        seed=derive_seed(seed, "task"),
-        limit=t.limit,
-    )
-    if isinstance(task.held_out, WordProblems):  # the same problems for every seed, so that runs can be compared
-        return replace(task, held_out=WordProblems(task.held_out.levels, 0, "held_out"))
-    return task
+    # Made problems are held out with the same seed in every run, so that runs can be compared.
+    common: dict[str, Any] = {
+        "system": t.system,
+        "template": t.template,
+        "seed": derive_seed(seed, "task"),
+        "held_out_seed": 0,
+    }
+    if t.mixture:
+        sources = {name: {**_prompts(table), "weight": table.weight} for name, table in t.mixture.items()}
+        return open_mixture(sources, **common)
+    return open_task(**_prompts(t), **common)
+
+
+def _prompts(table: PromptsTable) -> dict[str, Any]:
+    """What a table says of one source of prompts, as `open_task` takes it."""
+    names = ("source", "prompt", "answer", "messages", "split", "held_out", "held_out_split", "config")
+    given = {name: getattr(table, name) for name in (*names, "answer_format", "levels", "args", "limit")}
+    return given | {
+        "answer_required": "answer" in table.model_fields_set,
+        "curriculum": None if table.curriculum is None else Curriculum(**table.curriculum.model_dump()),
+        "adaptive": None if table.adaptive is None else Adaptive(**table.adaptive.model_dump()),
+    }
 
 
 def open_stage_demonstrations(stage: Stage, seed: int) -> Demonstrations:
@@ -160,9 +206,15 @@ def build_policy(stage: Stage, seed: int, start: str | None, live: tuple[Any, An
     return policy
 
 
+def up_to_the_first_for_all(rewards: Sequence[HasWhen]) -> tuple[HasWhen, ...]:
+    """The rewards of which the first that applies decides: none that comes after one for every prompt has a say."""
+    last = next((index for index, reward in enumerate(rewards) if not reward.when), len(rewards))
+    return tuple(rewards[: last + 1])
+
+
 def accuracy_name(stage: Stage) -> str:
-    """The reward whose spread says whether a group carries signal: the first that pays at all."""
-    return next(table.name for table in stage.reward if table.weight)
+    """The reward whose spread says whether a group carries signal: of those that pay at all the first that applies."""
+    return " or ".join(table.name for table in up_to_the_first_for_all([t for t in stage.reward if t.weight]))
 
 
 def bypasses(stage: Stage) -> bool:
@@ -217,11 +269,12 @@ class RenderedPrompts:
         return fit(self._renderer.render(self._prompts[index]), self._limit, self._too_long)
 
 
-def refuse_long_prompts(prompts: RenderedPrompts, size: int | None) -> None:
+def refuse_long_prompts(prompts: RenderedPrompts, source: TaskPrompts) -> None:
     """Look at the prompts' lengths before the first step, rather than meet a long one hours later. With
     `too_long = "error"`, reading a prompt that is too long raises.
     """
-    for index in range(min(size or 0, LENGTHS_CHECKED)):
+    known = source.ends() if isinstance(source, Mixture) else range(source.size or 0)
+    for index in islice(known, LENGTHS_CHECKED):
         prompts[index]
 
 
@@ -299,7 +352,13 @@ def build_objective(stage: Stage) -> Objective:
 
 
 def _spec(table: RewardTable) -> RewardSpec:
-    return RewardSpec(table.use, table.weight, table.name or None, table.style, table.args, table.timeout_s)
+    gate = None if table.gate is None else Gate(table.gate, table.gate_at, table.gate_else)
+    name = table.name or None
+    return RewardSpec(
+        *(table.use, table.weight, name, table.style, table.args, table.timeout_s, gate, table.when),
+        split=table.split,
+        fold=table.fold,
+    )
 
 
 def _from_scratch(stage: Stage, seed: int) -> Policy:
@@ -312,6 +371,10 @@ def _from_scratch(stage: Stage, seed: int) -> Policy:
 
 def _texts(stage: Stage, seed: int) -> list[str]:
     """What the tokenizer of a new policy is learnt from: the stage's own text, its first few thousand examples."""
+    if stage.kind == "reward_model":
+        pairs = check_reward_model(stage).pairs.train
+        found = [pairs[i] for i in range(min(pairs.size, TEXTS_FOR_TOKENIZER))]
+        return [f"{pair.prompt.question} {pair.chosen} {pair.rejected}" for pair in found]
     if stage.kind == "sft":
         examples = open_stage_demonstrations(stage, seed)
         count = min(examples.size or TEXTS_FOR_TOKENIZER, TEXTS_FOR_TOKENIZER)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 
 import torch
 
 from cohort.algorithms import objectives
+from cohort.environments import Dialogue
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import load_optimizer
 from cohort.monitor.machine import peak_memory_gb
@@ -20,6 +22,7 @@ from cohort.seeds import derive_seed
 from cohort.tasks import Demonstrations, Ledger, Renderer
 from cohort.train.checkpoint import latest_checkpoint, prune, readable, save_checkpoint
 from cohort.train.plan import sft_plan
+from cohort.train.player import World, open_world, stage_dialogue
 from cohort.train.setup import build_policy, optimizer_settings, rate_at, resumed_policy
 from cohort.train.stage_run import StageRun
 from cohort.types import Batch, UserError
@@ -51,14 +54,16 @@ def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
         with readable(checkpoint):
             load_optimizer(learner.optimizer, checkpoint.path)
         ledger = Ledger.restore(checkpoint.state["ledger"], examples.size, seed)
-    renderer = Renderer(policy.tokenizer, stage.task.template, stage.task.system)
+    with closing(open_world(stage) or World()) as world:
+        renderer = Renderer(policy.tokenizer, stage.task.template, stage.task.system, world.schemas(stage))
+        dialogue = stage_dialogue(stage, world, policy)[0] if world.tools else None
     run.console.plan(run.title, sft_plan(stage, policy, run.threads, examples.size))
 
     with run.console.steps("sft", stage.run.steps, done) as view:
         for step in range(done + 1, stage.run.steps + 1):
             began = time.perf_counter()
             tickets = [ledger.issue() for _ in range(stage.supervised.examples_per_step)]
-            batch = supervised_batch([_encode(renderer, examples, t.index, policy) for t in tickets])
+            batch = supervised_batch([_encode(renderer, examples, t.index, policy, dialogue) for t in tickets])
             report = learner.update(batch, rate_at(stage, step))
             for ticket in tickets:
                 ledger.finish(ticket.number, "trained")
@@ -78,16 +83,18 @@ def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
     return policy
 
 
-def supervised_batch(pairs: Sequence[tuple[tuple[int, ...], list[int]]]) -> Batch:
-    """Prompts and completions as tokens -> a batch with advantage 1 everywhere, weighted by 1 / (all tokens)."""
-    lengths = torch.tensor([len(completion) for _, completion in pairs])
+def supervised_batch(examples: Sequence[tuple[tuple[int, ...], list[int], list[bool]]]) -> Batch:
+    """Prompts, completions and what of them is to be learnt -> a batch with advantage 1 everywhere, in which each token
+    weighs 1 / (all tokens to be learnt).
+    """
+    lengths = torch.tensor([len(completion) for _, completion, _ in examples])
     width = int(lengths.max())
-    mask = torch.arange(width) < lengths[:, None]
+    mask = torch.tensor([own + [False] * (width - len(own)) for _, _, own in examples])
     zeros = torch.zeros(mask.shape)
     return Batch(
-        prompts=tuple(prompt for prompt, _ in pairs),
-        group=torch.arange(len(pairs)),
-        tokens=torch.tensor([completion + [0] * (width - len(completion)) for _, completion in pairs]),
+        prompts=tuple(prompt for prompt, _, _ in examples),
+        group=torch.arange(len(examples)),
+        tokens=torch.tensor([completion + [0] * (width - len(completion)) for _, completion, _ in examples]),
         lengths=lengths,
         mask=mask,
         sampler_logprobs=zeros,
@@ -97,18 +104,25 @@ def supervised_batch(pairs: Sequence[tuple[tuple[int, ...], list[int]]]) -> Batc
 
 
 def _encode(
-    renderer: Renderer, examples: Demonstrations, index: int, policy: Policy
-) -> tuple[tuple[int, ...], list[int]]:
-    """The tokens of an example: its prompt as the policy will see it, its completion and the end token."""
+    renderer: Renderer, examples: Demonstrations, index: int, policy: Policy, dialogue: Dialogue | None
+) -> tuple[tuple[int, ...], list[int], list[bool]]:
+    """The tokens of an example: its prompt as the policy will see it, its completion with the end token, and which of
+    them are to be learnt: not what a tool said.
+    """
     example = examples[index]
     prompt = renderer.render(example.prompt).tokens
     tokenizer = policy.tokenizer
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else policy.eos_ids[0]
-    completion = [*tokenizer.encode(example.completion, add_special_tokens=False), end]
+    if dialogue is None:
+        runs = [(list(tokenizer.encode(example.completion, add_special_tokens=False)), True)]
+    else:
+        runs = dialogue.demonstration(example.completion)
+    runs.append(([end], True))
+    completion = [token for tokens, _ in runs for token in tokens]
     room = policy.max_context
     if room is not None and len(prompt) + len(completion) > room:
         raise UserError(
             f"demonstration {index} has {len(prompt)} + {len(completion)} tokens, but the model has {room} positions. "
             "Shorten or remove it."
         )
-    return prompt, completion
+    return prompt, completion, [own for tokens, own in runs for _ in tokens]

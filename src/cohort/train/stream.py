@@ -8,29 +8,33 @@ overlaps with it. Groups leave in ticket order whatever order they finish in, so
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from cohort.rewards import RewardPool, ScoredGroup, ScoringItem
+from cohort.environments import Player
+from cohort.monitor.tasks import pass_rate
+from cohort.rewards import Combination, RewardPool, ScoredGroup, ScoringItem
 from cohort.seeds import derive_seed
-from cohort.tasks.ledger import Ledger
+from cohort.tasks.ledger import Tickets
 from cohort.train.advantages import has_signal
 from cohort.types import (
-    Completion,
     Disposition,
     Group,
     InfrastructureError,
     Prompt,
     Rollout,
-    Sampler,
     SampleRequest,
     Sampling,
+    Step,
     UserError,
 )
 
-__all__ = ["GroupStream", "Prompts", "StepGroups", "StreamSettings"]
+Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group
+
+__all__ = ["GroupStream", "Outcome", "Prompts", "StepGroups", "StreamSettings"]
 
 
 class Prompts(Protocol):
@@ -49,16 +53,21 @@ class StreamSettings:
     max_staleness: int
     zero_std: str  # zero: keep groups without signal; drop: leave them out; resample: and sample others instead
     resample_cap: int  # at most so many times prompts_per_step prompts for one step
-    accuracy: str  # the reward whose spread decides about signal
+    combination: Combination  # what the scores of a group come to, and which of them decide about signal
+    failure_budget: float  # share of the last `failure_window` groups that may be lost before the run stops
+    failure_window: int
     seed: int
 
 
 @dataclass(frozen=True, slots=True)
 class StepGroups:
-    """What one step gets: the groups to train on, those that were left out (each says why), and the time it took."""
+    """What one step gets: the groups to train on, those that were left out (each says why), what became of the scoring
+    of both, and the time it took.
+    """
 
     kept: list[Group]
     left_out: list[Group]
+    outcomes: list[Outcome]
     too_long: int
     sample_s: float
     score_s: float  # waiting for scores after sampling had ended
@@ -70,21 +79,24 @@ class GroupStream:
     def __init__(
         self,
         prompts: Prompts,
-        ledger: Ledger,
-        sampler: Sampler,
+        ledger: Tickets,
+        play: Player,
         pool: RewardPool,
-        to_rollout: Callable[[Completion], Rollout],
         settings: StreamSettings,
         on_group: Callable[[], None] = lambda: None,
+        to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]] | None = None,
     ):
         self._prompts = prompts
         self.ledger = ledger
-        self._sampler = sampler
+        self._play = play
         self._pool = pool
-        self._to_rollout = to_rollout
         self._settings = settings
         self._on_group = on_group
+        self._to_steps = to_steps
         self.pending: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
+        self._taken: dict[int, Group] = {}  # of the step under way: in flight until it is finished
+        self._lost: deque[bool] = deque(maxlen=settings.failure_window)  # whether each of the last groups was lost
+        self._outcomes: list[Outcome] = []
 
     def restore(self, groups: Sequence[Group]) -> None:
         """Put back groups that were sampled before a checkpoint; they are scored again, with the same result."""
@@ -93,18 +105,21 @@ class GroupStream:
             # The prompt anew from the task: what a file holds of it are not the very objects that rewards were given.
             prompt = self._prompts[self.ledger.ticket(saved.ticket).index]
             group = saved.with_(prompt=prompt)
-            self.pending[group.ticket] = (group, self._pool.submit(self._item(group)))
+            self.pending[group.ticket] = (group, self._score(group))
 
-    def next(self) -> StepGroups:
-        """The groups of the next step. Raises `UserError` when most of them cannot be scored, or none is left."""
+    def next(self, step: int) -> StepGroups:
+        """The groups of the next step, which is number `step`. Raises `UserError` when more groups were lost than the
+        failure budget allows.
+        """
         settings = self._settings
         kept: list[Group] = []
         left_out: list[Group] = []
+        self._outcomes = []
         too_long, sample_s, score_s = 0, 0.0, 0.0
         taken, wanted = 0, settings.prompts_per_step
         while wanted and taken < settings.resample_cap * settings.prompts_per_step:
             began = time.perf_counter()
-            too_long += self._fill(wanted + settings.max_staleness * settings.prompts_per_step)
+            too_long += self._fill(wanted + settings.max_staleness * settings.prompts_per_step, step)
             sampled = time.perf_counter()
             groups = [self._take() for _ in range(wanted)]
             sample_s, score_s = sample_s + sampled - began, score_s + time.perf_counter() - sampled
@@ -113,34 +128,34 @@ class GroupStream:
             dropped = [group for group in judged if group.disposition is not None]
             kept += [group for group in judged if group.disposition is None]
             left_out += dropped
-            failed = [group for group in left_out if group.disposition == "error"]
-            if len(failed) > settings.prompts_per_step:
-                raise UserError(
-                    f"{len(failed)} groups of one step could not be scored, more than the step has; the last: "
-                    f"{failed[-1].error}"
-                )
             # A group that could not be scored is replaced always, one without signal only where the recipe says so.
             replaced = ("error", "zero_std") if settings.zero_std == "resample" else ("error",)
             missing = sum(group.disposition in replaced for group in dropped)
             wanted = min(missing, settings.resample_cap * settings.prompts_per_step - taken)
-        return StepGroups(kept, left_out, too_long, sample_s, score_s)
+        return StepGroups(kept, left_out, self._outcomes, too_long, sample_s, score_s)
 
     def finish(self, groups: StepGroups) -> None:
-        """The step is over: its tickets are done. Until now a failure would have left all of them in flight."""
-        for group in (*groups.kept, *groups.left_out):
-            self.ledger.finish(group.ticket, group.disposition or "trained")
+        """The step is over: its tickets are done, and how they went may decide what is asked next. Until now a failure
+        would have left all of them in flight.
+        """
+        for group in sorted((*groups.kept, *groups.left_out), key=lambda group: group.ticket):
+            self.ledger.finish(group.ticket, group.disposition or "trained", pass_rate(group))
+        self._taken.clear()
 
     def settle(self) -> list[Group]:
-        """All pending groups, for a checkpoint."""
-        return [group for group, _ in self.pending.values()]
+        """All groups in flight, for a checkpoint: those pending, and those of a step that failed while it was made. Of
+        groups that were lost while they were played there is nothing to keep: their tickets are handed out again.
+        """
+        everything = [*self._taken.values(), *(group for group, _ in self.pending.values())]
+        return [group for group in everything if group.rollouts]
 
-    def _fill(self, count: int) -> int:
+    def _fill(self, count: int, step: int) -> int:
         """Sample until `count` groups are pending. Returns how many prompts were dropped as too long."""
         requests: list[SampleRequest] = []
         prompts: dict[int, Prompt] = {}
         dropped = in_a_row = 0
         while len(self.pending) + len(requests) < count:
-            ticket = self.ledger.issue()
+            ticket = self.ledger.issue(step)
             prompt = self._prompts[ticket.index]
             if prompt is None:
                 self.ledger.finish(ticket.number, "too_long")
@@ -155,10 +170,12 @@ class GroupStream:
                 SampleRequest(ticket.number, prompt.tokens, self._settings.group_size, seed, self._settings.sampling)
             )
         finished: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
-        for request, completions in self._sampler.sample(requests):
-            rollouts = tuple(self._to_rollout(completion) for completion in completions)
-            group = Group(ticket=request.key, prompt=prompts[request.key], rollouts=rollouts)
-            finished[request.key] = (group, self._pool.submit(self._item(group)))
+        for request, played in self._play(requests, prompts):
+            if isinstance(played, InfrastructureError):
+                group = Group(request.key, prompts[request.key], (), error=str(played))
+            else:
+                group = Group(request.key, prompts[request.key], played)
+            finished[request.key] = (group, self._score(group))
             self._on_group()
         self.pending = dict(sorted({**self.pending, **finished}.items()))
         return dropped
@@ -171,20 +188,54 @@ class GroupStream:
             scored = future.result()
         except InfrastructureError as error:
             group = group.with_(error=str(error))
+            self._outcomes.append(error)
         else:
-            group = group.with_(
-                scores=scored.scores, rewards=scored.rewards, accuracy=scored.scores[self._settings.accuracy]
-            )
-        del self.pending[ticket]
+            accuracy = self._settings.combination.accuracy(scored.scores)
+            steps = self._steps(group, scored)
+            group = group.with_(scores=scored.scores, rewards=scored.rewards, accuracy=accuracy, steps=steps)
+            self._outcomes.append(scored)
+        self._keep_budget(group.error)
+        self._taken[ticket] = self.pending.pop(ticket)[0]
         return group
+
+    def _steps(self, group: Group, scored: ScoredGroup) -> dict[str, tuple[tuple[Step, ...], ...]]:
+        """What rewards of steps said, at the tokens where the steps end."""
+        if self._to_steps is None:
+            return {}
+        return {
+            name: tuple(self._to_steps(rollout, cut) for rollout, cut in zip(group.rollouts, members, strict=True))
+            for name, members in scored.steps.items()
+        }
+
+    def _keep_budget(self, error: str | None) -> None:
+        """Stop when too many groups are lost: what fails that often is broken, and every try may cost a timeout."""
+        self._lost.append(error is not None)
+        budget, window = self._settings.failure_budget, self._settings.failure_window
+        if error is not None and sum(self._lost) > budget * window:
+            raise UserError(
+                f"{sum(self._lost)} of the last {len(self._lost)} groups could not be scored, and run.failure_budget = "
+                f"{budget:g} allows {int(budget * window)} in {window}; the last: {error}"
+            )
 
     def _reason_to_leave_out(self, group: Group) -> Disposition | None:
         if group.error is not None:
             return "error"
-        if self._settings.zero_std != "zero" and not has_signal(group):
+        if self._settings.zero_std != "zero" and not self._has_signal(group):
             return "zero_std"
         return None
 
-    def _item(self, group: Group) -> ScoringItem:
-        seed = derive_seed(self._settings.seed, "score", group.ticket)
-        return ScoringItem.of(group.prompt, group.rollouts, seed)
+    def _has_signal(self, group: Group) -> bool:
+        """Whether what decides differs inside the group: accuracies, or the scores of steps, whose means may agree."""
+        steps = group.steps.get(self._settings.combination.deciding(group.scores))
+        if steps is None:
+            return has_signal(group)
+        return len({step.score for of in steps for step in of}) > 1
+
+    def _score(self, group: Group) -> Future[ScoredGroup]:
+        """The scores to come; of a group that was lost while it was played there is only the failure."""
+        if group.rollouts:
+            seed = derive_seed(self._settings.seed, "score", group.ticket)
+            return self._pool.submit(ScoringItem.of(group.prompt, group.rollouts, seed))
+        failure: Future[ScoredGroup] = Future()
+        failure.set_exception(InfrastructureError(group.error))
+        return failure

@@ -12,9 +12,11 @@ from cohort.learn.optimizer import load_optimizer
 from cohort.learn.reference import Reference
 from cohort.monitor.metrics import merge_reports
 from cohort.policy.policy import Policy
+from cohort.rewards import Combination
 from cohort.train.advantages import Valued, with_advantages, with_token_advantages
 from cohort.train.checkpoint import Checkpoint, restore_reference
 from cohort.train.collate import collate, split
+from cohort.train.process import step_metrics, supervised_steps, with_process_advantages
 from cohort.train.setup import GrpoParts, build_policy, bypasses, optimizer_settings, rate_at
 from cohort.train.stage_run import StageRun
 from cohort.types import Group, StepReport, UserError
@@ -27,7 +29,8 @@ class Updates:
 
     def __init__(self, run: StageRun, parts: GrpoParts, policy: Policy, checkpoint: Checkpoint | None):
         self.run, self.stage, self.objective = run, run.stage, parts.objective
-        self.weights = {reward.name: reward.weight for reward in parts.rewards}
+        self.combination = Combination.of(parts.rewards)
+        self.supervised = supervised_steps(run.stage)
         settings, tokens = optimizer_settings(run.stage), run.stage.optimizer.tokens_per_micro_batch
         self.reference = self._reference(policy, resumed=checkpoint is not None)
         self.learner = Learner(
@@ -53,9 +56,12 @@ class Updates:
             unmasked = collate(groups, everything, self.stage.rollout.max_tokens)
             penalty = self.learner.kl_penalty(unmasked)
             metrics["policy/kl"] = (penalty.sum() / self.objective.kl_coef / unmasked.mask.sum()).item()
+        if self.supervised:
+            done = with_process_advantages(groups, self.objective, self.combination, self.supervised)
+            return done, None, metrics | step_metrics(groups, self.supervised)
         if self.critic is None:
             k = self.stage.objective.pass_at_k
-            return with_advantages(groups, self.objective, self.weights, penalty, k), None, metrics
+            return with_advantages(groups, self.objective, self.combination, penalty, k), None, metrics
         gamma, lam = self.stage.critic.gamma, self.stage.critic.lam
         done, valued = with_token_advantages(groups, self.objective, whole, self.critic, penalty, gamma, lam)
         return done, valued, metrics

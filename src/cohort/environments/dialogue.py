@@ -1,0 +1,179 @@
+"""How the environment's messages become tokens behind a turn of the policy. Earlier tokens are never touched again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from cohort.environments.formats import FORMATS, RESULT, Format, FormatName
+from cohort.types import Message, Turn, UserError
+
+__all__ = ["ChatDialogue", "Dialogue", "InlineDialogue", "choose_format", "open_dialogue"]
+
+_TURN = "[[a turn of the assistant]]"
+_PROBE = "[[a result]]"
+
+
+class Dialogue(Protocol):
+    """The written form of a conversation, for one tokenizer."""
+
+    schemas: tuple[Mapping[str, Any], ...]  # what the prompt's chat template is given as `tools`
+
+    def following(self, last: int, messages: Sequence[Message]) -> list[int]:
+        """The tokens from a turn, which ended in the token `last`, to where the policy goes on."""
+        ...
+
+    def final(self, turns: Sequence[Turn]) -> str:
+        """What the policy itself wrote in its last message."""
+        ...
+
+    def demonstration(self, text: str) -> list[tuple[list[int], bool]]:
+        """A completion to learn from as runs of tokens, each with whether they are the policy's own."""
+        ...
+
+
+class ChatDialogue:
+    """Messages through the tokenizer's own chat template. A turn ends with the template's end token."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        marks: Collection[str],
+        schemas: Sequence[Mapping[str, Any]],
+        eos_ids: Collection[int],
+        longest: int,
+    ) -> None:
+        self._tokenizer, self._eos_ids, self._longest = tokenizer, frozenset(eos_ids), longest
+        self.schemas = tuple(schemas)
+        self._guard = _Guard(tokenizer, marks)
+        if schemas and _PROBE not in self._rendered([{"role": "tool", "name": "probe", "content": _PROBE}]):
+            raise _no_tools(tokenizer, "does not show what a tool answers")
+
+    def following(self, last: int, messages: Sequence[Message]) -> list[int]:
+        """See `Dialogue`. The end token that the template writes is left out where the policy has written one."""
+        safe = [{**message, "content": self._guard.safe(message["content"], self._longest)} for message in messages]
+        tokens: list[int] = self._tokenizer.encode(self._rendered(safe), add_special_tokens=False)
+        return tokens[1:] if last in self._eos_ids and tokens[:1] and tokens[0] in self._eos_ids else tokens
+
+    def final(self, turns: Sequence[Turn]) -> str:
+        """See `Dialogue`: every turn is a message."""
+        return turns[-1].text
+
+    def demonstration(self, text: str) -> list[tuple[list[int], bool]]:
+        """See `Dialogue`: a completion is one turn."""
+        return [(self._tokenizer.encode(text, add_special_tokens=False), True)]
+
+    def _rendered(self, messages: Sequence[Message]) -> str:
+        """What the template writes behind the content of an assistant's turn."""
+        import jinja2
+
+        chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _TURN}, *map(dict, messages)]
+        try:
+            text = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        except jinja2.TemplateError as error:
+            raise _no_tools(self._tokenizer, f"refuses a tool's message ({error})") from None
+        _, turn, rest = str(text).rpartition(_TURN)
+        if not turn:
+            raise _no_tools(self._tokenizer, "leaves out earlier turns of the assistant")
+        return rest
+
+
+class InlineDialogue:
+    """Results written into the assistant's one message, as text: `<tool>...</tool><result>...</result>`."""
+
+    schemas: tuple[Mapping[str, Any], ...] = ()
+
+    def __init__(self, tokenizer: Any, marks: Collection[str], longest: int) -> None:
+        self._tokenizer, self._longest = tokenizer, longest
+        self._guard = _Guard(tokenizer, marks)
+
+    def following(self, last: int, messages: Sequence[Message]) -> list[int]:
+        """See `Dialogue`. What is no tool's message is written as it is."""
+        written = []
+        for message in messages:
+            content = self._guard.safe(message["content"], self._longest)
+            written.append(content.join(RESULT) if message["role"] == "tool" else content)
+        return self._encode("".join(written))
+
+    def final(self, turns: Sequence[Turn]) -> str:
+        """See `Dialogue`: all turns are one message."""
+        return "".join(turn.text for turn in turns)
+
+    def demonstration(self, text: str) -> list[tuple[list[int], bool]]:
+        """See `Dialogue`: results are the tool's, and encoded alone, as they are in a rollout."""
+        parts = re.split(f"({re.escape(RESULT[0])}.*?{re.escape(RESULT[1])})", text, flags=re.DOTALL)
+        return [(self._encode(part), index % 2 == 0) for index, part in enumerate(parts) if part]
+
+    def _encode(self, text: str) -> list[int]:
+        tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return tokens
+
+
+def open_dialogue(
+    tokenizer: Any,
+    chosen: Format | None,
+    chat: bool,
+    schemas: Sequence[Mapping[str, Any]],
+    eos_ids: Collection[int],
+    longest: int,
+) -> Dialogue:
+    """The dialogue of a tokenizer; `chat` says that prompts are rendered with its chat template. Calls are written in
+    the `chosen` format (None: nothing is called). No message gives more than `longest` tokens. Raises UserError where
+    the tokenizer cannot have such a dialogue.
+    """
+    marks = chosen.marks if chosen is not None else ()
+    if chosen is FORMATS["tags"] or not chat:
+        return InlineDialogue(tokenizer, marks, longest)
+    return ChatDialogue(tokenizer, marks, schemas, eos_ids, longest)
+
+
+def choose_format(tokenizer: Any, wanted: FormatName | None, chat: bool) -> Format:
+    """The format `wanted`, or that of the tokenizer's chat template where prompts are rendered with it. Raises
+    UserError where there is none that could be read.
+    """
+    chosen = FORMATS[wanted or (_format_of(tokenizer) if chat else "tags")]
+    hidden = [mark for mark in chosen.marks if mark in tokenizer.all_special_tokens]
+    if hidden:
+        raise UserError(
+            f"{hidden[0]!r} is a special token of the tokenizer, which is no text, so calls in the format "
+            f'{chosen.name!r} could not be read. Choose another environment.format, such as "tags"'
+        )
+    return chosen
+
+
+def _format_of(tokenizer: Any) -> FormatName:
+    """The format that a chat template teaches, by its own words."""
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    if "<tool_call>" in template and "<function=" not in template:
+        return "hermes"
+    if "<|python_tag|>" in template or "ipython" in template:
+        return "llama3"
+    raise _no_tools(tokenizer, "has no tool calls in a format that Cohort reads")
+
+
+def _no_tools(tokenizer: Any, problem: str) -> UserError:
+    named = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+    return UserError(
+        f'the chat template of {named!r} {problem}. Set environment.format: "tags" goes with every model, "hermes" and '
+        '"llama3" with templates that have a role for tools'
+    )
+
+
+class _Guard:
+    """Keeps what tools say from being read as anything but text."""
+
+    def __init__(self, tokenizer: Any, marks: Collection[str]) -> None:
+        self._tokenizer = tokenizer
+        special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+        controls = sorted({*special, *tokenizer.all_special_tokens, *marks}, key=len, reverse=True)
+        self._controls = re.compile("|".join(map(re.escape, controls))) if controls else None
+
+    def safe(self, content: Any, longest: int) -> str:
+        """The content, cut to so many tokens, with every control text broken up by a space."""
+        text = str(content)
+        text = self._controls.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text) if self._controls else text
+        tokens = self._tokenizer.encode(text, add_special_tokens=False)
+        if len(tokens) <= longest:
+            return text
+        return f"{self._tokenizer.decode(tokens[:longest])} ... ({len(tokens) - longest} more tokens)"

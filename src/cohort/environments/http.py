@@ -1,0 +1,120 @@
+"""The HTTP tool: GET from hosts that the recipe names, and from nowhere else.
+
+What the policy may get wrong (the address, a page that is not there) is told to it; a server that is down, slow or
+failing is the world's fault. Requests carry no cookies, no credentials and no settings of the user's environment.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from cohort.environments.functions import tool_of
+from cohort.environments.tool import Tool, ToolError
+from cohort.types import InfrastructureError, UserError
+
+__all__ = ["http_tool"]
+
+_PORTS = {"http": 80, "https": 443}
+_PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+
+
+def http_tool(hosts: Sequence[str], timeout_s: float = 30.0, max_kb: int = 256) -> Tool:
+    """The tool `http(url)`. `hosts` are names, with a port where it is not the usual one: "localhost:8080". Of a page
+    the first `max_kb` KiB are read.
+    """
+    if isinstance(hosts, str) or not hosts or not all(isinstance(host, str) and host for host in hosts):
+        raise UserError(
+            'the tool http needs the hosts that it may reach: environment.args.http = { hosts = ["api.example.com"] }, '
+            f"not {hosts!r}"
+        )
+    bad = [host for host in hosts if "/" in host or "@" in host or "*" in host]
+    if bad:
+        raise UserError(
+            f'a host of the tool http is a name such as "api.example.com" or "localhost:8080", not {bad[0]!r}'
+        )
+    if isinstance(max_kb, bool) or not isinstance(max_kb, int) or max_kb < 1:
+        raise UserError(f"max_kb of the tool http is a whole number of at least 1, not {max_kb!r}")
+    allowed = frozenset(host.lower() for host in hosts)
+    certificates = _Certificates()
+
+    def http(url: str) -> str:
+        """Fetch a web page with GET and return its text.
+
+        Args:
+            url: The address, beginning with https:// or http://.
+        """
+        return _get(_checked(url, allowed), timeout_s, max_kb << 10, certificates)
+
+    return tool_of(http, timeout_s=timeout_s)
+
+
+def _checked(url: str, allowed: frozenset[str]) -> str:
+    try:
+        parts = urlsplit(url.strip())
+        host = _host(parts)
+    except ValueError as error:
+        raise ToolError(f"the address cannot be read: {error}") from None
+    if parts.username is not None or parts.password is not None:
+        raise ToolError("the address must not hold a user or a password")
+    if host not in allowed:
+        raise ToolError(f"the host {host!r:.80} cannot be reached, only {', '.join(sorted(allowed))}")
+    return url.strip()
+
+
+def _host(parts: SplitResult) -> str:
+    """`name`, or `name:port` where the port is not the usual one."""
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ValueError("it must begin with https:// or http:// and a host")
+    usual = parts.port is None or parts.port == _PORTS[parts.scheme]
+    return parts.hostname if usual else f"{parts.hostname}:{parts.port}"
+
+
+def _get(url: str, timeout_s: float, most: int, certificates: _Certificates) -> str:
+    import httpx2  # here, because it takes a moment and few runs need it
+
+    try:
+        with (
+            httpx2.Client(trust_env=False, verify=certificates.context(), timeout=timeout_s) as client,
+            client.stream("GET", url) as response,
+        ):
+            return _text(response, most)
+    except httpx2.InvalidURL as error:
+        raise ToolError(f"the address cannot be read: {error}") from None
+    except httpx2.HTTPError as error:
+        raise InfrastructureError(f"{type(error).__name__}: {error}") from error
+
+
+def _text(response: Any, most: int) -> str:
+    status = response.status_code
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _PASSING:
+        raise InfrastructureError(f"the server answered {status}")
+    if response.is_redirect:
+        raise ToolError(f"moved to {response.headers.get('location', 'nowhere')!r:.200}")
+    if status >= HTTPStatus.BAD_REQUEST:
+        raise ToolError(f"the server answered {status} {response.reason_phrase}")
+    body = bytearray()
+    for part in response.iter_bytes():
+        body += part
+        if len(body) > most:
+            break
+    return bytes(body[:most]).decode(response.charset_encoding or "utf-8", "replace")
+
+
+class _Certificates:
+    """The machine's trusted certificates, read once: that takes longer than most requests."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """The context for all requests."""
+        with self._lock:
+            if self._context is None:
+                self._context = ssl.create_default_context()
+            return self._context

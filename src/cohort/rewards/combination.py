@@ -1,0 +1,114 @@
+"""How the scores of several rewards become the one reward of a completion.
+
+    combination = Combination.of(rewards)
+    combination.paid({"math": (1.0, 1.0), "think_format": (1.0, 0.0)})    # math gated: {"math": (1.0, 0.0), ...}
+    combination.total(...)                                                # the weighted sum of what is paid
+
+What is missing means one thing here and in `cohort.algorithms`: a score that does not apply (NaN) is left out. It adds
+nothing to its completion's sum and is in no statistic. A completion to which nothing with a weight applies has no
+reward (NaN), which is not a reward of 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+__all__ = ["RIGHT", "Combination", "Gate", "combine", "first_that_applies"]
+
+RIGHT = 0.5  # a score of at least this counts as a right answer
+
+Scores = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Pay a reward only where another, `reward`, scores `at` or more: else 0 ("zero"), or as if it did not apply
+    ("none"). Where the other does not apply, the gate is open.
+    """
+
+    reward: str
+    at: float = RIGHT
+    otherwise: Literal["zero", "none"] = "zero"
+
+    def open(self, score: float) -> bool:
+        """Whether a completion with this score of the other reward passes."""
+        return math.isnan(score) or score >= self.at
+
+
+class Weighted(Protocol):
+    """What a combination needs to know of a reward."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def gate(self) -> Gate | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """The weights and gates of a list of rewards, by name, in the order of the recipe."""
+
+    weights: Mapping[str, float]
+    gates: Mapping[str, Gate]
+
+    @staticmethod
+    def of(rewards: Iterable[Weighted]) -> Combination:
+        """The combination of resolved rewards."""
+        rewards = tuple(rewards)
+        gates = {reward.name: reward.gate for reward in rewards if reward.gate is not None}
+        return Combination({reward.name: reward.weight for reward in rewards}, gates)
+
+    def paid(self, scores: Scores) -> dict[str, tuple[float, ...]]:
+        """The scores after the gates, still unweighted. GDPO's conditioned reward (2601.05242 eq. 8)."""
+        paid = {name: tuple(values) for name, values in scores.items()}
+        for name, shut in self.shut(scores).items():
+            instead = 0.0 if self.gates[name].otherwise == "zero" else math.nan
+            paid[name] = tuple(
+                instead if closed and not math.isnan(score) else score for score, closed in zip(paid[name], shut)
+            )
+        return paid
+
+    def shut(self, scores: Scores) -> dict[str, tuple[bool, ...]]:
+        """For each gated reward, whether each completion's gate is shut."""
+        return {name: tuple(not gate.open(score) for score in scores[gate.reward]) for name, gate in self.gates.items()}
+
+    def total(self, scores: Scores) -> tuple[float, ...]:
+        """The reward of each completion: the weighted sum of what is paid, NaN where nothing applies."""
+        return combine(self.paid(scores), self.weights)
+
+    def accuracy(self, scores: Scores) -> tuple[float, ...]:
+        """What decides whether a group carries signal: of the rewards with a weight, the first that applies to it, as
+        it is paid.
+        """
+        return self.paid(scores)[self.deciding(scores)]
+
+    def deciding(self, scores: Scores) -> str:
+        """The reward that `accuracy` takes."""
+        paid = self.paid(scores)
+        names = [name for name, weight in self.weights.items() if weight]
+        return next((name for name in names if not all(map(math.isnan, paid[name]))), names[-1])
+
+
+def first_that_applies(candidates: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """The first row that has a score at all; the last row if none has."""
+    return tuple(next((row for row in candidates if not all(map(math.isnan, row))), candidates[-1]))
+
+
+def combine(scores: Scores, weights: Mapping[str, float]) -> tuple[float, ...]:
+    """The weighted sum of each completion's scores, those that do not apply (NaN) left out. If nothing with a weight
+    applies, the total is NaN.
+    """
+    totals = []
+    for components in zip(*scores.values(), strict=True):
+        applied = [
+            weights[name] * value
+            for name, value in zip(scores, components, strict=True)
+            if weights[name] and not math.isnan(value)
+        ]
+        totals.append(math.fsum(applied) if applied else math.nan)
+    return tuple(totals)

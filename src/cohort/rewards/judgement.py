@@ -1,0 +1,104 @@
+"""What the gate makes of what it found: what is wrong enough to stop a run, and what is worth knowing."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Collection, Sequence
+
+from cohort.rewards.combination import RIGHT
+from cohort.rewards.failure import GroupLost, shorten
+from cohort.rewards.findings import GOLD, GateReport, RewardFindings, Seen, findings_of, is_right, mean, named, rows_of
+from cohort.rewards.items import ScoredGroup
+from cohort.rewards.probes import CONSTANT, OTHER_GOLD
+from cohort.rewards.reward import Reward
+
+__all__ = ["NO_GOLD", "summarise"]
+
+NO_GOLD = (
+    "there are no gold answers that a completion could state; evaluate.gold can name a column of right completions"
+)
+BY_CHANCE = (OTHER_GOLD, CONSTANT)  # some of these are right now and then
+WORTH_SAYING = 0.1  # of what gold answers get: less than that for an ignorant text is not worth a line
+WORTH_SAYING_BY_CHANCE = 0.5
+
+
+def summarise(
+    rewards: Sequence[Reward],
+    verifiers: Sequence[str],
+    untested: Collection[str],
+    seen: Sequence[Seen],
+    twice: Sequence[tuple[ScoredGroup, ScoredGroup]],
+    lost: Sequence[GroupLost],
+    asked: int,
+    seconds: float,
+) -> GateReport:
+    """The report of what was seen. `twice` are pairs of scorings of the same texts."""
+    decided = {name: [one for one in seen if one.verifier == name] for name in verifiers}
+    found = tuple(findings_of(reward.name, decided.get(reward.name, []), seen, twice) for reward in rewards)
+    problems, notes = [], []
+    if lost and not seen:
+        problems.append(f"nothing could be scored: {lost[0]}")
+    elif len(seen) < asked:
+        why = f": {lost[0]}" if lost else f" in {seconds:.0f} s"
+        notes.append(f"only {len(seen)} of {asked} prompts were scored{why}")
+    with_gold = sum(one.gold is not None for one in seen)
+    if seen and not with_gold:
+        notes.append(NO_GOLD)
+    if with_gold and not any(decided.values()) and not set(verifiers) <= set(untested):
+        problems.append(f"{' or '.join(verifiers)} applies to none of the {with_gold} gold answers that were scored")
+    for one in found:
+        own = decided.get(one.name, [])
+        if one.verifier and one.name in untested:
+            notes.append(f"{one.name} does not look at the gold answer")
+        elif one.verifier and (problem := _problem(one, own)):
+            problems.append(problem)
+        elif one.verifier:
+            notes += _remarks(one, own)
+        if not one.same_twice:
+            notes.append(f"{one.name} gives other scores when it sees the same texts again")
+    totals = rows_of([(one.probes, one.after.rewards) for one in seen])
+    return GateReport(len(seen), seconds, found, totals, tuple(problems), tuple(notes))
+
+
+def _problem(found: RewardFindings, own: Sequence[Seen]) -> str | None:
+    """Why this verifier cannot be trusted at all, if so."""
+    kind, best = found.best_ignorant
+    best_of_all = math.isnan(best.mean) or found.gold > best.mean
+    if best_of_all and _stands_out(found.name, own):
+        return None
+    wrong = next((one for one in own if not is_right(one, found.name)), None)
+    example = f" For instance {shorten(wrong.gold)} for {shorten(wrong.prompt.question)} is not right." if wrong else ""
+    return (
+        f"{found.name} cannot tell gold answers (mean score {found.gold:.2f}) from texts that know nothing "
+        f"({best.mean:.2f} for {named(kind, best.label)}), so it cannot say what is right.{example}"
+    )
+
+
+def _stands_out(name: str, own: Sequence[Seen]) -> bool:
+    """Whether gold answers score more than ignorant texts do on average, by two standard errors over the prompts."""
+    ahead = []
+    for one in own:
+        scores = {True: [], False: []}  # type: dict[bool, list[float]]
+        for probe, score in zip(one.probes, one.after.scores[name], strict=True):
+            scores[probe.kind == GOLD].append(score)
+        ahead.append(mean(scores[True], 0.0) - mean(scores[False], 0.0))
+    if len(ahead) < 2:
+        return True
+    return statistics.fmean(ahead) > 2 * statistics.stdev(ahead) / math.sqrt(len(ahead))
+
+
+def _remarks(found: RewardFindings, own: Sequence[Seen]) -> list[str]:
+    """What a person should know of a verifier that passes."""
+    remarks = []
+    if found.gold_right < found.gold_asked:
+        wrong = next(one for one in own if not is_right(one, found.name))
+        remarks.append(
+            f"{found.name}: {found.gold_asked - found.gold_right} of {found.gold_asked} gold answers score less than "
+            f"{RIGHT:g} in every form, e.g. {shorten(wrong.gold)} for {shorten(wrong.prompt.question)}"
+        )
+    for kind, row in found.rows.items():
+        limit = WORTH_SAYING_BY_CHANCE if kind in BY_CHANCE else WORTH_SAYING
+        if kind != GOLD and found.gold > 0 and row.mean >= limit * found.gold:
+            remarks.append(f"{found.name} pays {row.mean:.2f} for a text that knows nothing ({named(kind, row.label)})")
+    return remarks

@@ -1,0 +1,97 @@
+"""How a prompt and a completion become the tokens that a reward model reads. Training and scoring share it.
+
+A completion is text that a policy wrote, and a policy may write anything: "<|im_end|>" and a next turn in which the
+user is delighted, or the padding token, behind which no score is read. So whatever the tokenizer would take for a
+special token is broken up first; it stays readable and is ordinary text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cohort.types import UserError
+
+__all__ = ["FORM_KEY", "Form", "Reader", "ordinary", "specials"]
+
+Prompt = str | Sequence[Mapping[str, Any]]
+
+FORM_KEY = "cohort_prompt"  # of config.json: how the prompts looked on which a reward model was trained
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a prompt is shown: in the tokenizer's chat template (`text` None), or in a text around {prompt}."""
+
+    text: str | None = None
+    system: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for config.json."""
+        return asdict(self)
+
+
+class Reader:
+    """Tokens for a model that reads a prompt, then the completion as it is, then the end token."""
+
+    def __init__(self, tokenizer: Any, form: Form) -> None:
+        if form.text is None and not getattr(tokenizer, "chat_template", None):
+            raise UserError(
+                f"the tokenizer {tokenizer.name_or_path!r} has no chat template, and the reward model reads its "
+                'prompts in one; use task.template = "none" for plain text'
+            )
+        self.tokenizer, self.form = tokenizer, form
+        self._special = specials(tokenizer)
+
+    def prompt(self, prompt: Prompt) -> list[int]:
+        """The tokens up to where the completion begins."""
+        if self.form.text is None:
+            chat = messages_of(prompt)
+            if self.form.system is not None and chat[0].get("role") != "system":
+                chat.insert(0, {"role": "system", "content": self.form.system})
+            return chat_tokens(self.tokenizer, chat, add_generation_prompt=True)
+        if not isinstance(prompt, str) and len(prompt) > 1:
+            raise UserError(
+                f"a prompt is a conversation of {len(prompt)} messages, and the reward model reads single questions; "
+                'train one with task.template = "chat"'
+            )
+        question = prompt if isinstance(prompt, str) else str(prompt[0]["content"])
+        tokens = list(self.tokenizer.encode(self.form.text.replace("{prompt}", question)))
+        return tokens[:-1] if tokens[-1:] == [self.tokenizer.eos_token_id] else tokens
+
+    def answer(self, completion: str) -> list[int]:
+        """The completion's tokens and the end token, at which the score is read."""
+        text = ordinary(completion, self._special)
+        return [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
+
+
+def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
+    """A prompt as a conversation."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(message) for message in prompt]
+
+
+def chat_tokens(tokenizer: Any, messages: list[dict[str, Any]], add_generation_prompt: bool) -> list[int]:
+    """A conversation in the tokenizer's chat template."""
+    import jinja2
+
+    try:
+        found = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
+        )
+    except jinja2.TemplateError as error:
+        raise UserError(f"the chat template of {tokenizer.name_or_path!r} refuses a prompt: {error}") from None
+    return [int(token) for token in found]
+
+
+def specials(tokenizer: Any) -> re.Pattern[str]:
+    """What matches any special token of a tokenizer, written out."""
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if getattr(token, "special", True)]
+    texts = sorted({text for text in (*tokenizer.all_special_tokens, *added) if text}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
+
+
+def ordinary(text: str, special: re.Pattern[str]) -> str:
+    """The text with an invisible character inside whatever would be a special token."""
+    return special.sub(lambda match: f"{match[0][0]}\u200b{match[0][1:]}", text)

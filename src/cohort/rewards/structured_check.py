@@ -1,0 +1,72 @@
+"""JSON against a JSON Schema. This runs in a guarded child: see `cohort.rewards.guarded`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from jsonschema import FormatChecker
+from jsonschema.exceptions import SchemaError
+from jsonschema.validators import Draft202012Validator, validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+__all__ = ["judge", "problem_of_schema"]
+
+# Keywords such as `required` say nothing about values that are no objects.
+_CONSTANTS: tuple[Any, ...] = (None, 0, "", [])
+
+
+def judge(text: str, schema: Any) -> str:
+    """ "valid", "invalid", "not_json", or "schema: PROBLEM"."""
+    try:
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return "not_json"
+    try:
+        return "valid" if _validator(json.dumps(schema)).is_valid(value) else "invalid"
+    except RecursionError:  # the answer is nested deeper, or the schema runs in circles on it
+        return "invalid"
+    except (SchemaError, Unresolvable, ValueError, TypeError) as error:
+        return f"schema: {_sentence(error)}"
+
+
+def problem_of_schema(schema: Any) -> str:
+    """What is wrong with a schema, "" if nothing is."""
+    try:
+        validator = _validator(json.dumps(schema))
+        if all(validator.is_valid(value) for value in _CONSTANTS):
+            return 'null, 0, "" and [] fit it alike; say which type it wants, e.g. type = "object"'
+    except RecursionError:
+        return "it is nested too deeply, or refers to itself without end"
+    except (SchemaError, Unresolvable, ValueError, TypeError) as error:
+        return _sentence(error)
+    return ""
+
+
+@lru_cache(maxsize=64)
+def _validator(schema_text: str) -> Any:
+    schema = json.loads(schema_text)
+    kind = validator_for(schema, default=Draft202012Validator)
+    kind.check_schema(schema)
+    return kind(schema, registry=Registry(), format_checker=FormatChecker())  # an empty registry fetches nothing
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, if no key occurs twice: which of the two counts would be anybody's choice."""
+    pairs = list(pairs)
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _sentence(error: Exception) -> str:
+    text = error.message if isinstance(error, SchemaError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:200]

@@ -1,0 +1,124 @@
+"""The keeper: the launcher's parent, which stays outside the namespaces and cleans up when the launcher has ended.
+
+    grader -- keeper -- launcher -- one process for each run
+
+All are of one small program that is started with `-I -S` and an empty environment before any candidate exists, and end
+with the grader, because its end of the channel closes then.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+
+from cohort.sandbox import cgroups, namespaces
+from cohort.sandbox.channel import Channel
+from cohort.sandbox.confine import Confinement
+from cohort.sandbox.contract import Isolation, Limits
+from cohort.sandbox.launcher import establish, remove_tree, serve
+from cohort.sandbox.strays import adopt_orphans, end_children
+
+__all__ = ["main"]
+
+_OVERHEAD_MB = 128  # the launcher itself, and what the kernel keeps
+_MAP = b"map\n"
+# What is done without, one attempt after the other, until a confined process works.
+_ATTEMPTS: tuple[tuple[str, ...], ...] = ((), ("namespaces",), ("unprivileged",), ("landlock", "seccomp"))
+
+MapIds = Callable[[], None]
+
+
+def main(descriptor: int) -> None:
+    """`descriptor` is the socket to the grader. Its first message holds the limits and the features to do without."""
+    os.environ.clear()  # Python itself sets LC_CTYPE where there is nothing
+    channel = Channel(socket.socket(fileno=descriptor))
+    settings = channel.receive()
+    if settings is None:
+        return
+    limits = Limits(**settings["limits"])
+    missing = dict.fromkeys(settings["without"], "switched off")
+    if sys.platform != "linux":
+        missing |= dict.fromkeys(("namespaces", "landlock", "seccomp", "cgroup"), f"not on {sys.platform}")
+    adopt_orphans()  # a launcher in namespaces is a grandchild
+    with ExitStack() as clean_up:
+        group = _group(limits, missing)
+        if group is not None:
+            clean_up.callback(group.remove)
+        directory, problem = None, ""
+        for off in _ATTEMPTS:
+            missing = dict.fromkeys(off, problem) | missing
+            if "namespaces" in missing and directory is None:
+                directory = tempfile.mkdtemp(prefix=f"cohort-sandbox-{os.getpid()}-")
+                clean_up.callback(remove_tree, directory)
+                os.chmod(directory, 0o711)  # the candidate's own is inside
+            problem = _attempt(channel, functools.partial(establish, limits, missing, directory, group))
+            if not problem:
+                return
+        channel.send(failed=problem)
+
+
+def _group(limits: Limits, missing: dict[str, str]) -> cgroups.Cgroup | None:
+    if "cgroup" in missing:
+        return None
+    memory = (limits.memory_mb + limits.files_mb + _OVERHEAD_MB) << 20
+    try:
+        return cgroups.create(f"cohort-{os.getpid()}", memory, limits.threads + 8)
+    except (OSError, KeyError) as error:
+        missing["cgroup"] = str(error)
+        return None
+
+
+def _attempt(channel: Channel, establish: Callable[[MapIds], tuple[Confinement, Isolation]]) -> str:
+    """Fork a launcher and wait until it has ended: the reason why it could not serve, nothing if it did."""
+    (answers, answering), (asked, asking) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(asked)
+        os.close(answering)
+        try:
+            _be_launcher(channel, establish, asking, answers)
+        except BaseException:
+            traceback.print_exc()
+        finally:  # nobody may return into the keeper
+            os._exit(0)
+    os.close(asking)
+    os.close(answers)
+    problem = "the launcher ended at its start"
+    with os.fdopen(asked, "rb") as questions, os.fdopen(answering, "wb", buffering=0) as reply:
+        for question in questions:  # the launcher holds the other end as long as it lives
+            if question == _MAP:
+                with reply, suppress(OSError):  # without an answer the launcher gives up
+                    namespaces.write_maps(child, namespaces.NOBODY, namespaces.NOBODY)
+                    reply.write(b"\n")
+            else:
+                problem = json.loads(question)
+                if not problem:
+                    channel.close()  # so that the grader sees when the launcher ends
+    end_children()
+    return problem
+
+
+def _be_launcher(
+    channel: Channel, establish: Callable[[MapIds], tuple[Confinement, Isolation]], asking: int, answers: int
+) -> None:
+    def map_ids() -> None:
+        os.write(asking, _MAP)
+        if not os.read(answers, 1):
+            raise OSError("the users could not be mapped")
+
+    try:
+        how, isolation = establish(map_ids)
+    except OSError as error:
+        os.write(asking, json.dumps(str(error)).encode() + b"\n")
+        return
+    os.write(asking, b'""\n')
+    with suppress(BrokenPipeError, ConnectionResetError):  # the grader is gone
+        channel.send(isolation=isolation.as_dict())
+        serve(channel, how)

@@ -1,0 +1,96 @@
+"""Adaptive sampling: prompts that teach nothing rest for a while.
+
+A group whose completions are all right or all wrong has no gradient. A prompt that was so on its last visits sits out
+some epochs, twice as many each time it still is so when it comes back; one that shows signal is asked in every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cohort.types import UserError
+
+__all__ = ["Adaptive", "Rests"]
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptive:
+    """A prompt is solved at a pass rate of `solved` or more, hopeless at `hopeless` or less. After so on `after` visits
+    in a row it sits out `rest` epochs, then twice as many, up to `longest_rest`.
+    """
+
+    solved: float = 1.0
+    hopeless: float = 0.0
+    after: int = 1
+    rest: int = 1
+    longest_rest: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hopeless < self.solved <= 1:
+            raise UserError(
+                f"adaptive sampling needs 0 <= hopeless < solved <= 1, not hopeless = {self.hopeless} and solved = "
+                f"{self.solved}."
+            )
+        if self.after < 1 or not 1 <= self.rest <= self.longest_rest:
+            raise UserError(
+                f"adaptive sampling needs after >= 1 and 1 <= rest <= longest_rest, not after = {self.after}, rest = "
+                f"{self.rest} and longest_rest = {self.longest_rest}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Visits:
+    """A prompt's last visits: `times` in a row it was solved (or hopeless); it is asked again in epoch `until`."""
+
+    solved: bool
+    times: int
+    until: int
+
+
+class Rests:
+    """The prompts of a source that had no signal on their last visits, by index."""
+
+    def __init__(self, settings: Adaptive) -> None:
+        self.settings = settings
+        self.visits: dict[int, Visits] = {}
+
+    def resting(self, index: int, epoch: int) -> bool:
+        """Whether a prompt sits out this epoch."""
+        found = self.visits.get(index)
+        return found is not None and epoch < found.until
+
+    def observe(self, index: int, epoch: int, rate: float) -> None:
+        """Count the pass rate of one visit, made in `epoch`."""
+        solved = rate >= self.settings.solved
+        if not solved and rate > self.settings.hopeless:
+            self.visits.pop(index, None)
+            return
+        before = self.visits.get(index)
+        times = before.times + 1 if before is not None and before.solved == solved else 1
+        late = times - self.settings.after
+        sits_out = min(self.settings.rest << min(late, 60), self.settings.longest_rest) if late >= 0 else 0
+        self.visits[index] = Visits(solved, times, epoch + 1 + sits_out)
+
+    def count(self, epoch: int) -> int:
+        """How many prompts sit out this epoch."""
+        return sum(epoch < visits.until for visits in self.visits.values())
+
+    def state(self) -> dict[str, Any]:
+        """Everything to go on from, as JSON takes it: columns rather than rows, because there may be many."""
+        items = sorted(self.visits.items())
+        return {
+            "index": [index for index, _ in items],
+            "solved": [visits.solved for _, visits in items],
+            "times": [visits.times for _, visits in items],
+            "until": [visits.until for _, visits in items],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        columns = (state["index"], state["solved"], state["times"], state["until"])
+        self.visits = {
+            int(index): Visits(bool(solved), int(times), int(until))
+            for index, solved, times, until in zip(*columns, strict=True)
+        }

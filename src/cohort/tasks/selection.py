@@ -1,0 +1,158 @@
+"""Which prompt comes next where that depends on what was seen: mixtures, curricula, adaptive sampling.
+
+A `Selection` hands out tickets as a `Ledger` does, and is told the pass rate of each when it is finished. There is no
+chance in it: weights are met by giving each ticket to the source that is furthest behind its share, so any stretch of
+tickets has the shares of the weights, to within one prompt. What a ticket in flight stands for is kept with it, because
+the levels and rests that decided it may have moved since.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from cohort.seeds import derive_seed
+from cohort.tasks.adaptive import Rests
+from cohort.tasks.curriculum import Ladder
+from cohort.tasks.ledger import Ledger, Ticket
+from cohort.tasks.mixture import Mixture, Source, weight_at
+from cohort.types import UserError
+
+__all__ = ["Deck", "Selection"]
+
+
+class Deck:
+    """The order of one source: through its epochs, on the level of its curriculum, past the prompts that rest."""
+
+    def __init__(self, source: Source, seed: int) -> None:
+        self.size = source.train.size
+        self.order = Ledger(self.size, seed)
+        self.ladder = None if source.curriculum is None else Ladder(source.leveled.levels, source.curriculum)
+        self.rests = None if source.adaptive is None else Rests(source.adaptive)
+        self.next = 0
+        self.epoch = 0
+
+    def draw(self) -> tuple[int, int | None, int]:
+        """(epoch, level, index) of the next prompt."""
+        while True:
+            ticket = self.order.ticket(self.next)
+            self.next, self.epoch = self.next + 1, ticket.epoch
+            if self.rests is None or not self.rests.resting(ticket.index, ticket.epoch):
+                level = None if self.ladder is None else self.ladder.next()
+                return ticket.epoch, level, ticket.index
+
+    def observe(self, epoch: int, level: int | None, index: int, rate: float) -> None:
+        """Count the pass rate of a prompt that was drawn."""
+        if self.ladder is not None and level is not None:
+            self.ladder.observe(level, rate)
+        if self.rests is not None:
+            self.rests.observe(index, epoch, rate)
+
+    def metrics(self) -> dict[str, float]:
+        """Where it stands: its level, and how many prompts rest."""
+        found = {} if self.ladder is None else {"level": float(self.ladder.level)}
+        return found if self.rests is None else found | {"resting": float(self.rests.count(self.epoch))}
+
+    def state(self) -> dict[str, Any]:
+        """Everything to go on from, as JSON takes it."""
+        parts = {"ladder": self.ladder, "rests": self.rests}
+        saved = {name: part.state() for name, part in parts.items() if part is not None}
+        return {"size": self.size, "next": self.next, "epoch": self.epoch, **saved}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.next, self.epoch = int(state["next"]), int(state["epoch"])
+        if self.ladder is not None:
+            self.ladder.restore(state["ladder"])
+        if self.rests is not None:
+            self.rests.restore(state["rests"])
+
+
+class Selection:
+    """Hands out tickets over a mixture. `ledger` knows which are in flight; `assigned`, what those stand for."""
+
+    def __init__(self, mixture: Mixture, seed: int) -> None:
+        self.mixture, self.seed = mixture, seed
+        self.ledger = Ledger(None, seed)
+        self.decks = [Deck(s, derive_seed(seed, "source", s.name) if s.name else seed) for s in mixture.sources]
+        self.behind = [0.0] * len(self.decks)  # prompts that a source is behind its share
+        self.assigned: dict[int, Ticket] = {}
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many tickets ended in each way."""
+        return self.ledger.counts
+
+    @property
+    def finished(self) -> int:
+        """How many tickets are finished."""
+        return self.ledger.finished
+
+    def issue(self, step: int = 0) -> Ticket:
+        """The next ticket, with the weights of `step`; first those that a killed run left in flight."""
+        number = self.ledger.issue().number
+        if number not in self.assigned:
+            source = self._furthest_behind(step)
+            epoch, level, index = self.decks[source].draw()
+            self.assigned[number] = Ticket(number, epoch, self.mixture.place(source, level, index))
+        return self.assigned[number]
+
+    def _furthest_behind(self, step: int) -> int:
+        weights = [weight_at(source.weights, step) for source in self.mixture.sources]
+        for number, weight in enumerate(weights):
+            self.behind[number] += weight / sum(weights)
+        chosen = max((n for n, weight in enumerate(weights) if weight), key=lambda n: (self.behind[n], -n))
+        self.behind[chosen] -= 1
+        return chosen
+
+    def claim(self, number: int) -> None:
+        """Ticket `number`, in flight when the run was killed, needs no handing out: its group was saved."""
+        self.ledger.claim(number)
+
+    def ticket(self, number: int) -> Ticket:
+        """What a ticket in flight stands for."""
+        return self.assigned[number]
+
+    def finish(self, number: int, disposition: str, pass_rate: float | None = None) -> None:
+        """Ticket `number` is done for good. `pass_rate`: the share of its completions that were right, if known."""
+        self.ledger.finish(number, disposition)
+        ticket = self.assigned.pop(number)
+        if pass_rate is not None:
+            source, level, index = self.mixture.origin(ticket.index)
+            self.decks[source].observe(ticket.epoch, level, index, pass_rate)
+
+    def metrics(self) -> dict[str, float]:
+        """The level of every curriculum and the number of resting prompts, by metric name."""
+        return {
+            f"domain/{source.name}/{name}" if source.name else f"task/{name}": value
+            for source, deck in zip(self.mixture.sources, self.decks)
+            for name, value in deck.metrics().items()
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Everything to go on from, as JSON takes it."""
+        return {
+            "ledger": self.ledger.state(),
+            "assigned": [[t.number, t.epoch, t.index] for _, t in sorted(self.assigned.items())],
+            "behind": self.behind,
+            "sources": {source.name: deck.state() for source, deck in zip(self.mixture.sources, self.decks)},
+        }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any], mixture: Mixture, seed: int) -> Selection:
+        """The selection of a saved state, over the same sources and with the same seed as before."""
+        selection = cls(mixture, seed)
+        before = {name: saved["size"] for name, saved in state["sources"].items()}
+        now = {source.name: source.train.size for source in mixture.sources}
+        if before != now:
+            raise UserError(
+                f"this run cannot be continued on other prompts (the sources and their sizes were {before} and are "
+                f"{now}). Restore the sources, or start a new run."
+            )
+        selection.ledger = Ledger.restore(state["ledger"], None, seed)
+        selection.assigned = {number: Ticket(number, epoch, index) for number, epoch, index in state["assigned"]}
+        selection.behind = [float(value) for value in state["behind"]]
+        for source, deck in zip(mixture.sources, selection.decks):
+            deck.restore(state["sources"][source.name])
+        return selection

@@ -1,0 +1,90 @@
+"""The HTTP tool: it reaches the hosts it was given; it tells the policy of its mistakes, not of a failing server."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from cohort.environments import build_tools
+from cohort.types import InfrastructureError
+
+
+@pytest.fixture
+def fetch(web):
+    """Fetch a path from the server, or a whole address."""
+    host = f"127.0.0.1:{web.server_port}"
+
+    def get(address, **args):
+        (tool,) = build_tools(["http"], {"http": {"hosts": [host], **args}}, 5.0)
+        return tool.call({"url": address if "//" in address else f"http://{host}/{address}"})
+
+    return get
+
+
+def test_a_page_is_fetched(fetch, web):
+    assert fetch("200/hello?q=1").result == "the page /200/hello?q=1"
+    assert [path for path, _ in web.seen] == ["/200/hello?q=1"]
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("http://127.0.0.1:1/", "'127.0.0.1:1' cannot be reached, only 127.0.0.1:"),
+        ("http://localhost/", "'localhost' cannot be reached"),
+        ("http://127.0.0.1.evil.example/", "cannot be reached"),
+        ("http://user:pw@127.0.0.1/", "must not hold a user"),
+        ("file:///etc/passwd", "must begin with https:// or http://"),
+        ("//127.0.0.1/x", "must begin with https:// or http://"),
+        ("http://[broken", "cannot be read"),
+        ("http://127.0.0.1:99999/", "cannot be read"),
+        ("ftp://127.0.0.1/", "must begin with"),
+    ],
+)
+def test_other_addresses_are_refused_without_a_request(fetch, web, address, says):
+    done = fetch(address)
+    assert done.failed
+    assert says in done.result
+    assert web.seen == []
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [("404/gone", "error: the server answered 404"), ("302/there", "moved to 'http://elsewhere.example/there'")],
+)
+def test_the_policys_mistakes_are_told_to_it(fetch, web, path, says):
+    done = fetch(path)
+    assert done.failed
+    assert says in done.result
+    assert len(web.seen) == 1  # a redirect is not followed
+
+
+@pytest.mark.parametrize("path", ["500/", "503/", "429/", "408/"])
+def test_a_failing_server_is_no_answer(fetch, path):
+    with pytest.raises(InfrastructureError, match=f"the server answered {path[:3]}"):
+        fetch(path)
+
+
+def test_a_server_that_is_down_or_slow_is_no_answer(fetch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{unused.getsockname()[1]}"
+        (tool,) = build_tools(["http"], {"http": {"hosts": [host]}}, 5.0)
+        with pytest.raises(InfrastructureError, match="the tool 'http' failed"):
+            tool.call({"url": f"http://{host}/"})
+    with pytest.raises(InfrastructureError, match=r"the tool 'http' failed"):
+        fetch("slow/", timeout_s=0.3)
+
+
+def test_a_large_page_is_cut(fetch):
+    assert fetch("large/", max_kb=3).result == "x" * 3072
+
+
+def test_requests_know_nothing_of_each_other_or_of_the_user(fetch, web, monkeypatch, tmp_path):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    for _ in range(2):
+        assert not fetch("200/").failed
+    for _, headers in web.seen:
+        assert {"cookie", "authorization"}.isdisjoint(name.lower() for name in headers)

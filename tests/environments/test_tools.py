@@ -1,0 +1,268 @@
+"""Calls that go well, calls that are wrong, tools that are broken, and a world that fails."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from cohort.environments import FORMATS, ToolError, Tools, build_environment, build_tools
+from cohort.environments.functions import tool_of
+from cohort.types import InfrastructureError, Prompt, UserError
+
+
+def divide(top: float, bottom: float, places: int | None = None) -> str:
+    """Divide one number by another.
+
+    Args:
+        top: What is divided.
+        bottom: What it is divided by.
+        places: Decimal places.
+    """
+    value = top / bottom
+    return str(value if places is None else round(value, places))
+
+
+def square(x: int) -> int:
+    """Square a number.
+
+    Args:
+        x: The number.
+    """
+    return x * x
+
+
+def environment(*functions, name="hermes", retries=0, timeout_s=5.0):
+    return Tools(build_tools(functions, {}, timeout_s), FORMATS[name], retries)
+
+
+def call(env, name, /, **arguments):
+    text = f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+    (done,) = env.step(env.reset(Prompt.make("?"), 0), text).calls
+    return done
+
+
+def test_the_schema_comes_from_type_hints_and_docstring():
+    function = tool_of(divide).schema["function"]
+    assert function["name"] == "divide"
+    assert function["description"] == "Divide one number by another."
+    assert function["parameters"]["properties"]["top"] == {"type": "number", "description": "What is divided."}
+    assert function["parameters"]["required"] == ["top", "bottom"]
+    assert "return" not in function
+
+
+def test_calls_are_answered_in_order_with_a_message_each():
+    env = environment(divide, "calculator")
+    text = "".join(
+        f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+        for name, arguments in (("divide", {"top": 1, "bottom": 4}), ("calculator", {"expression": "6*7"}))
+    )
+    said = env.step(None, text)
+    assert said.messages == (
+        {"role": "tool", "name": "divide", "content": "0.25"},
+        {"role": "tool", "name": "calculator", "content": "42"},
+    )
+    assert [one.failed for one in said.calls] == [False, False]
+    assert env.step(None, "The answer is 42.").messages == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("divide", {"top": 1, "bottom": 0}, "error: ZeroDivisionError: division by zero"),
+        ("divide", {"top": 1}, "'bottom' is a required property"),
+        ("divide", {"top": "1", "bottom": 2}, "top: '1' is not of type 'number'"),
+        ("divide", {"top": 1, "bottom": 2, "extra": 3}, "'extra' was unexpected"),
+        ("multiply", {}, "there is no tool 'multiply'; there is divide"),
+    ],
+)
+def test_a_wrong_call_is_answered_with_what_is_wrong(name, arguments, says):
+    done = call(environment(divide), name, **arguments)
+    assert done.failed
+    assert says in done.result
+
+
+def test_null_is_taken_where_the_type_hint_says_so():
+    assert call(environment(divide), "divide", top=1, bottom=3, places=None).result.startswith("0.333")
+    assert call(environment(divide), "divide", top=1, bottom=3, places=2).result == "0.33"
+
+
+def test_a_single_argument_needs_no_name_in_tags():
+    env = environment(square, divide, "calculator", name="tags")
+
+    def result(text):
+        return env.step(None, text).calls[0].result
+
+    assert result("<tool>calculator: 2+3</tool>") == "5"
+    assert result("<tool>square: 7</tool>") == "49"
+    assert result('<tool>divide: {"top": 1, "bottom": 2}</tool>') == "0.5"
+    assert "takes a JSON object with top, bottom, places" in result("<tool>divide: 1 2</tool>")
+    assert "takes a JSON object with x" in result("<tool>square: seven</tool>")
+
+
+def test_results_that_are_no_text_are_written_as_json():
+    def found(n: int) -> dict:
+        """Find.
+
+        Args:
+            n: How many.
+        """
+        return {"rows": list(range(n)), "name": "é", "half": "\ud800"}
+
+    assert call(environment(found), "found", n=2).result == '{"rows": [0, 1], "name": "é", "half": "?"}'
+
+
+def test_no_more_calls_than_a_turn_may_have():
+    text = f"<tool_call>{json.dumps({'name': 'square', 'arguments': {'x': 3}})}</tool_call>" * 20
+    calls = environment(square).step(None, text).calls
+    assert [one.result for one in calls[:8]] == ["9"] * 8
+    assert all("at most 8 calls" in one.result for one in calls[8:])
+    assert len(calls) == 20
+
+
+def failing(error):
+    def tool(x: int) -> int:
+        """Fail.
+
+        Args:
+            x: A number.
+        """
+        raise error
+
+    return tool
+
+
+@pytest.mark.parametrize("error", [ToolError("no such page"), ValueError("no such page"), KeyError("no such page")])
+def test_what_the_policy_got_wrong_is_told_to_it(error):
+    done = call(environment(failing(error)), "tool", x=1)
+    assert done.failed
+    assert "no such page" in done.result
+
+
+@pytest.mark.parametrize("error", [InfrastructureError("down"), ConnectionError("down"), TimeoutError("down")])
+def test_what_the_world_did_is_no_answer(error):
+    with pytest.raises(InfrastructureError, match="'tool' failed: down"):
+        call(environment(failing(error)), "tool", x=1)
+
+
+@pytest.mark.parametrize("error", [NameError("qqq"), TypeError("qqq"), AssertionError("qqq"), SystemExit("qqq")])
+def test_broken_code_stops_the_run_and_says_where(error):
+    with pytest.raises(UserError, match=r"tool 'tool', called with .*\"x\": 1.* raised .*qqq at .*test_tools\.py:\d+"):
+        call(environment(failing(error)), "tool", x=1)
+
+
+def test_the_world_is_tried_again():
+    tries = []
+
+    def flaky(x: int) -> int:
+        """Fail twice.
+
+        Args:
+            x: A number.
+        """
+        tries.append(x)
+        if len(tries) < 3:
+            raise ConnectionError("reset")
+        return x
+
+    assert call(environment(flaky, retries=2), "flaky", x=5).result == "5"
+    assert len(tries) == 3
+    tries.clear()
+    with pytest.raises(InfrastructureError):
+        call(environment(flaky, retries=1), "flaky", x=5)
+
+
+def test_a_tool_that_hangs_is_a_failure_of_the_world():
+    """It is not tried again: it would hang again, for as long."""
+    release, calls = threading.Event(), []
+
+    def hangs(x: int) -> int:
+        """Hang.
+
+        Args:
+            x: A number.
+        """
+        calls.append(x)
+        release.wait(60)
+        return x
+
+    with pytest.raises(InfrastructureError, match=r"no answer within 0\.2 s"):
+        call(environment(hangs, timeout_s=0.2, retries=3), "hangs", x=1)
+    assert len(calls) == 1
+    release.set()
+
+
+def undocumented(x: int) -> int:
+    return x
+
+
+def untyped(x) -> int:
+    """Do it.
+
+    Args:
+        x: A number.
+    """
+    return x
+
+
+async def asynchronous(x: int) -> int:
+    """Do it.
+
+    Args:
+        x: A number.
+    """
+    return x
+
+
+@pytest.mark.parametrize(
+    ("uses", "args", "says"),
+    [
+        ([undocumented], {}, "the tool 'undocumented' does not say what it takes"),
+        ([untyped], {}, "the tool 'untyped' does not say what it takes"),
+        ([asynchronous], {}, "'asynchronous' is an async function"),
+        (["calculater"], {}, "there is no tool 'calculater'; the built-in ones are calculator, python, http"),
+        (["nowhere:tool"], {}, "the tool 'nowhere:tool' cannot be imported"),
+        (["json:nothing"], {}, "the tool 'json:nothing' cannot be imported"),
+        (["math:pi"], {}, "is float, not a function"),
+        (["calculator"], {"calculator": {"x": 1}}, r"environment.args.calculator: .*unexpected keyword argument 'x'"),
+        (["calculator"], {"python": {}}, "environment.args.python has no effect"),
+        (["calculator"], {"calculator": 3}, "is a table of settings, not 3"),
+        (["http"], {}, r"environment.args.http: .*missing 1 required positional argument: 'hosts'"),
+        (["http"], {"http": {"hosts": []}}, "needs the hosts that it may reach"),
+        (["http"], {"http": {"hosts": ["https://x.org/"]}}, "a host of the tool http is a name"),
+        (["http"], {"http": {"hosts": ["x.org"], "max_kb": 0}}, "max_kb of the tool http"),
+        (["python"], {"python": {"isolation": "remote"}}, "isolation of the tool python is one of"),
+        (["python"], {"python": {"time_s": 0}}, "time_s of the tool python is a number above 0"),
+    ],
+)
+def test_what_makes_no_tool_is_refused_before_the_run(uses, args, says):
+    with pytest.raises(UserError, match=says):
+        build_tools(uses, args, 5.0)
+
+
+def test_two_tools_of_one_name_are_refused():
+    with pytest.raises(UserError, match="same name: square, square"):
+        environment(square, square)
+
+
+def test_a_module_in_the_current_directory_is_found(tmp_path, monkeypatch):
+    code = 'def tool_here(x: int) -> int:\n    """Do.\n\n    Args:\n        x: It.\n    """\n    return x\n'
+    (tmp_path / "tools_of_this_test.py").write_text(code)
+    (tmp_path / "broken_tools_of_this_test.py").write_text("raise SystemExit('bye')")
+    monkeypatch.chdir(tmp_path)
+    (tool,) = build_tools(["tools_of_this_test:tool_here"], {}, 5.0)
+    assert tool.call({"x": 3}).result == "3"
+    with pytest.raises(UserError, match=r"cannot be imported from .*SystemExit: bye"):
+        build_tools(["broken_tools_of_this_test:f"], {}, 5.0)
+
+
+def test_an_environment_of_the_users_own_needs_both_methods():
+    class Half:
+        def reset(self, prompt, seed):
+            return None
+
+    with pytest.raises(UserError, match="made Half, which has no method step"):
+        build_environment(Half, {})
+    with pytest.raises(UserError, match=r"environment\.args: Half\(\) takes no arguments"):
+        build_environment(Half, {"level": 3})

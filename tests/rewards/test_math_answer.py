@@ -1,0 +1,364 @@
+"""The math verifier: what it pays, what it refuses, the traps of the library below it, and hostile answers."""
+
+import threading
+
+import pytest
+from hostile import EMPTY, LARGE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve, resolve_all
+from cohort.rewards.guarded import end_guards, guarded
+from cohort.rewards.math_answer import check_math, math_answer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_process_is_left():
+    yield
+    end_guards()
+
+
+def boxed(answer, gold, prompt="", **options):
+    """`(score, label)` of an answer in a box."""
+    scored = math_answer(f"So \\boxed{{{answer}}}.", gold, prompt, **options)
+    return scored.value, scored.label
+
+
+RIGHT = (1.0, "right")
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("72", "72"),
+        (72, "72.0"),
+        (0.5, "\\frac{1}{2}"),
+        ("1,234", "1234"),
+        ("1234", "1{,}234"),
+        ("\\frac{1}{2}", "0.5"),
+        ("\\frac12", "\\dfrac{2}{4}"),
+        ("3/4", "\\frac{3}{4}"),
+        ("1 1/2", "\\frac{3}{2}"),
+        ("1\\frac{1}{2}", "1.5"),
+        ("\\sqrt{3}", "\\sqrt{3}"),
+        ("$\\sqrt{3}$", "√3"),
+        ("\\sqrt{12}", "2\\sqrt{3}"),
+        ("2\\pi", "2\\pi"),
+        ("2\\pi", "2π"),
+        ("2pi", "\\pi \\cdot 2"),
+        ("2\\pi", "6.283185"),
+        ("\\frac{1}{3}", "0.333333"),
+        ("\\frac{1}{6}", "0.1\\overline{6}"),
+        ("0.\\overline{3}", "1/3"),
+        ("1024", "2^{10}"),
+        ("720", "6!"),
+        ("1500", "1.5 \\times 10^{3}"),
+        ("1e-5", "10^{-5}"),
+        (1e-05, "0.00001"),
+        ("-7", "\u22127"),
+        ("50\\%", "50"),
+        ("90", "90^\\circ"),
+        ("7", "7\\text{ cm}"),
+        ("$7", "\\$7"),
+        ("5", "x = 5"),
+        ("5", "f(2) = 5"),
+        ("x = 5", "5"),
+        ("2x+1", "y = 2x + 1"),
+        ("y = 2x + 1", "2x - y + 1 = 0"),
+        ("x^2+2x+1", "(x+1)^2"),
+        ("\\frac{x}{2}+1", "\\frac{x+2}{2}"),
+        ("\\sin^2 x", "1-\\cos^2 x"),
+        ("(1, 2)", "(1,2)"),
+        ("(1,1000)", "(1, 1000)"),
+        ("\\{1,2,3\\}", "3, 2, 1"),
+        ("2, 3", "x = 3 \\text{ or } x = 2"),
+        ("\\pm 2", "2, -2"),
+        ("[0,1)", "\\left[0, 1\\right)"),
+        ("(-\\infty,1)\\cup(2,\\infty)", "(-\\infty, 1) \u222a (2, \\infty)"),
+        ("x < 3", "x<3"),
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{bmatrix}1\\\\2\\end{bmatrix}"),
+        ("3+4i", "4i+3"),
+        ("\\emptyset", "∅"),
+        ("12_8", "12_{8}"),
+        ("12_8", "12"),
+        ("\\text{east}", "East"),
+        ("no solution", "\\text{No solution}"),
+        ("A", "\\text{(A)}"),
+        ("\\int_0^1 f(x)\\,dx", "\\int_0^1 f(x) dx"),
+        ("Natalia sold 48+24 clips.\n#### 72", "72"),
+    ],
+)
+def test_equal_answers_pay(gold, answer):
+    check_math(gold)
+    assert boxed(answer, gold) == RIGHT
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("72", "73"),
+        ("72", "-72"),
+        ("72", "72.5"),
+        ("2\\pi", "2"),
+        ("2\\pi", "6.28"),
+        ("\\frac{1}{3}", "0.33"),
+        ("0.0000001", "0"),
+        ("0.0000001", "0.0000002"),
+        ("0", "0.0000001"),
+        ("10^{20}", "10^{20}+1"),
+        ("1000000", "1000000.0000001"),
+        ("x^2+2x+1", "x^2+2x"),
+        ("x", "x+0.0000001"),
+        ("(1,2)", "(2,1)"),
+        ("\\{1,2\\}", "\\{1,2,3\\}"),
+        ("[0,1)", "[0,1]"),
+        ("x < 3", "x \\le 3"),
+        ("x = 5", "7 = 5"),
+        ("12_8", "12_9"),
+        ("12", "12_8"),
+        ("\\text{listen}", "silent"),
+        ("even", "odd"),
+        ("5", "\\text{five}"),
+    ],
+)
+def test_other_answers_are_wrong(gold, answer):
+    check_math(gold)
+    assert boxed(answer, gold) == (0.0, "wrong")
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("0.5", "\\int_0^1 x dx"),
+        ("55", "\\sum_{k=1}^{10} k"),
+        ("6", "\\prod_{k=1}^{3} k"),
+        ("1", "\\lim_{x\\to 0} \\frac{\\sin x}{x}"),
+        ("2x", "\\frac{d}{dx} x^2"),
+        ("5", "7 = 5"),
+        ("x = 5", "x = 7 = 5"),
+        ("5", "x > 5"),
+        ("5", "\\pm 5"),
+        ("5", "5, 5"),
+        ("5", "5, 6"),
+        ("5", "5 \\text{ or } 7"),
+        ("5", "\\max(5, 3)"),
+        ("5", "\\gcd(10, 15)"),
+        ("4", "2 + 2"),
+        ("6", "2 \\cdot 3"),
+        ("6", "12 \\div 2"),
+        ("1024", "2^{9+1}"),
+        ("8", "\\sqrt{2^{6}}"),
+        ("1", "x^0"),
+        ("1", "\\sin^2 x + \\cos^2 x"),
+        ("2", "\\frac{2\\pi}{\\pi}"),
+        ("x^2", "x^2 + 0"),
+        ("x^2", "1 \\cdot x^2"),
+        ("x^2", "\\frac{x^2}{1}"),
+        ("x", "x + y - y"),
+    ],
+)
+def test_work_left_undone_is_refused(gold, answer):
+    assert boxed(answer, gold) == (0.0, "refused")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "gold", "answer", "paid"),
+    [
+        ("Simplify 6/4.", "3/2", "6/4", False),
+        ("Simplify $\\dfrac{6}{4}$.", "3/2", "6/4", False),
+        ("Expand $(x+1)^2$.", "x^2+2x+1", "(x+1)^2", False),
+        ("Expand $(x+1)^2$.", "x^2+2x+1", "\\left(1+x\\right)^{2}", False),
+        ("What is $\\log_2 8$?", "3", "\\log_2 8", False),
+        ("Find sin(30) in degrees", "0.5", "\\sin(30)", False),
+        ("Evaluate \\(\\binom{5}{2}\\)", "10", "\\binom{5}{2}", False),
+        ("Compute 2^10", "1024", "2^{10}", False),
+        ("How many subsets have 10 things?", "1024", "2^{10}", True),
+        ("Which is larger, 3/2 or 4/3?", "3/2", "\\frac{3}{2}", True),
+        ("Is it $x^2+1$ or $x^2-1$?", "x^2+1", "x^2+1", True),
+        ("Which is smaller, -5 or 3?", "-5.0", "-5", True),
+    ],
+)
+def test_restating_the_problem_does_not_pay(prompt, gold, answer, paid):
+    assert boxed(answer, gold, prompt) == (RIGHT if paid else (0.0, "refused"))
+    assert boxed(gold, gold, prompt) == RIGHT
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "label"),
+    [
+        ("x^2+2x+1", "(x+1)(x+1)", "refused"),
+        ("x^2+2x+1", "1+2x+x^2", "right"),
+        ("(x-1)(x+1)", "x^2-1", "refused"),
+        ("(x-1)(x+1)", "(1+x)(x-1)", "right"),
+        ("\\{1,2\\}", "2,1", "right"),
+    ],
+)
+def test_the_same_form_may_be_asked_for(gold, answer, label):
+    assert boxed(answer, gold)[1] == "right"
+    assert boxed(answer, gold, same_form=True)[1] == label
+
+
+@pytest.mark.parametrize(
+    ("completion", "score", "label"),
+    [
+        ("<think> 70 + 2 </think><answer> 72 </answer>", 1, "right"),
+        ("<answer>72</answer>", 1, "right"),
+        ("<answer>$72$</answer>", 1, "right"),
+        ("<answer>The answer is $72$.</answer>", 1, "right"),
+        ("<answer>\\(72\\)</answer>", 1, "right"),
+        ("<answer>\\boxed{72}</answer>", 1, "right"),
+        ("reasoning\n#### 72", 1, "right"),
+        ("first \\boxed{71}, no: \\boxed{72}", 1, "right"),
+        ("first \\boxed{72}, no: \\boxed{71}", 0, "wrong"),
+        ("\\boxed{71} \\boxed{72} <answer>71</answer>", 0, "wrong"),
+        ("<answer>71</answer><answer>72</answer>", 0, "unparsed"),
+        ("<answer>72</answer><answer>72</answer>", 0, "unparsed"),
+        ("<answer>$71$ or $72$</answer>", 0, "unparsed"),
+        ("<answer>71 72</answer>", 0, "unparsed"),
+        ("<answer>?</answer>", 0, "unparsed"),
+        ("<answer>72", 0, "unparsed"),
+        ("\\boxed{7\u0662}", 0, "unparsed"),
+        ("\\boxed{72\x00}", 0, "unparsed"),
+        ("\\boxed{\ud80072}", 0, "unparsed"),
+        ("the answer is 72", 0, "no_answer"),
+        ("$72$", 0, "no_answer"),
+        ("", 0, "no_answer"),
+    ],
+)
+def test_one_answer_is_taken_and_unparsed_is_not_wrong(completion, score, label):
+    scored = math_answer(completion, "72")
+    assert (scored.value, scored.label) == (score, label)
+
+
+def test_the_last_number_by_option():
+    assert math_answer("36 + 36 = 72", "72").label == "no_answer"
+    assert math_answer("36 + 36 = 72", "72", last_number=True).label == "right"
+    assert math_answer("72 and then 5", "72", last_number=True).label == "wrong"
+    assert math_answer("<answer>71</answer> 72", "72", last_number=True).label == "wrong"
+
+
+@pytest.mark.parametrize("text", EMPTY)
+def test_empty_shells_and_openers_do_not_pay(text):
+    for gold in ("72", "x^2+1", "\\text{east}", "0"):
+        assert math_answer(text, gold, last_number=True).value == 0
+
+
+@pytest.mark.parametrize(
+    "gold",
+    ["", " ", "?", None, True, float("nan"), float("inf"), [72], "1 2 3", "$1$ or $2$", "#### ", "\\frac{", "\x00"],
+)
+def test_an_unreadable_gold_answer_is_refused(gold):
+    with pytest.raises(ValueError):
+        check_math(gold)
+    with pytest.raises(ValueError):
+        math_answer("\\boxed{72}", gold)
+
+
+def test_two_that_are_the_same_by_math_verify_alone():
+    """What the library does with the raw text, and why it never sees one."""
+    from math_verify import parse, verify
+
+    def raw(gold, text):
+        return verify(parse(gold, parsing_timeout=None), parse(text, parsing_timeout=None), timeout_seconds=None)
+
+    assert parse("\\sqrt{3}", parsing_timeout=None) == []
+    assert parse("<answer>72</answer>", parsing_timeout=None) == []
+    assert str(parse("2\\pi", parsing_timeout=None)[0]) == "2"
+    assert raw("$\\{1,2\\}$", "\\boxed{1} and \\boxed{2}")
+    assert raw("$0.5$", "$\\int_0^1 x dx$")
+    assert raw("$5$", "$7=5$")
+    assert raw("$145$", "$72 73$")
+    assert raw("$0.0000001$", "$0.0000002$")
+    for answer, gold in (("\\boxed{1} and \\boxed{2}", "\\{1,2\\}"), ("\\boxed{72 73}", "145")):
+        assert math_answer(answer, gold).value == 0
+
+
+def test_it_works_in_a_thread_where_math_verify_does_not():
+    from math_verify import parse
+
+    found = []
+
+    def work():
+        with pytest.raises(ValueError, match="signal"):
+            parse("$x$")
+        found.append(boxed("x+1", "1+x"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [RIGHT]
+
+
+TOWER = "9^{9^{9}}"
+
+
+@pytest.mark.parametrize("answer", [f"{TOWER}+\\sqrt{{2}}", f"\\sqrt{{2+{TOWER}}}", f"{TOWER}!"])
+def test_a_tower_costs_its_time_limit(answer):
+    value, label = boxed(answer, "\\sqrt{2}", timeout_s=0.3)
+    assert value == 0
+    assert label in ("timeout", "memory", "wrong", "refused")
+    assert boxed("\\sqrt{2}", "\\sqrt{2}") == RIGHT
+
+
+def test_a_hostile_completion_costs_neither_its_group_nor_its_worker():
+    hostile = f"\\boxed{{{TOWER}+\\sqrt{{2}}}}"
+    texts = ("\\boxed{\\sqrt{2}}", hostile, "\\boxed{\\sqrt{3}}", hostile, "nothing", "\\boxed{\\frac{2}{\\sqrt{2}}}")
+    item = ScoringItem("Which number?", texts, answer="\\sqrt{2}")
+    rewards = resolve_all([RewardSpec("math", timeout_s=1.0, args={"timeout_s": 0.3})])
+    assert rewards[0].limit_s(6) > 6 * 0.3
+    with RewardPool(rewards, workers=1, retries=0) as pool:
+        for _ in range(2):
+            scored = pool.submit(item).result(timeout=60)
+            assert scored.scores["math"] == (1, 0, 0, 0, 0, 1)
+            assert scored.labels["math"] == ("right", "timeout", "wrong", "timeout", "no_answer", "right")
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_long_hostile_text_does_not_pay(name):
+    for text in (LARGE[name], f"\\boxed{{{LARGE[name]}}}", f"<answer>{LARGE[name][:900]}</answer>"):
+        assert math_answer(text, "x^2+72", timeout_s=0.5).value == 0
+
+
+def test_nothing_that_a_model_writes_is_run_as_python(tmp_path):
+    mark = tmp_path / "mark"
+    call = f"__import__('os').system('touch {mark}')"
+    for text in (
+        call,
+        f"\\text{{{call}}}",
+        f"x_{{{call}}}",
+        f"\\variable{{{call}}}",
+        f"\\operatorname{{{call}}}(1)",
+        f"[[{call}]]",
+    ):
+        assert boxed(text, "x")[0] == 0
+        assert guarded("cohort.rewards.math_compare:compare", 5.0, gold="x+1", answer=text, same_form=False) != "right"
+    assert not mark.exists()
+
+
+ALPHABET = st.sampled_from(
+    [*"0123456789xyπ.,;:=+-*/^_!%$(){}[]|<> ", "\\frac", "\\sqrt", "\\text", "\\pi", "{1}", "\n"]
+)
+
+
+@given(st.lists(ALPHABET, max_size=25).map("".join))
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_whatever_is_written_gets_a_score_and_a_label(text):
+    first = math_answer(f"\\boxed{{{text}}}", "\\sqrt{2}", timeout_s=1.0)
+    assert first.label in ("right", "wrong", "unparsed", "refused", "timeout", "memory")
+    assert first.value == float(first.label == "right")
+
+
+@given(st.integers(-(10**6), 10**6), st.integers(1, 1000))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_fractions_equal_themselves_and_nothing_else(top, bottom):
+    answer = f"\\frac{{{top}}}{{{bottom}}}"
+    assert boxed(answer, f"{top}/{bottom}") == RIGHT
+    assert boxed(f"\\frac{{{top + 1}}}{{{bottom}}}", answer) == (0.0, "wrong")
+
+
+def test_it_is_a_built_in_reward():
+    reward = resolve(RewardSpec("math"))
+    item = ScoringItem("p", ("\\boxed{1}", "no"), answer=1)
+    assert reward.score(item) == (1, 0)
+    assert [scored.label for scored in reward.judge(item)] == ["right", "no_answer"]
+    assert reward.completion_timeout_s == 2.0

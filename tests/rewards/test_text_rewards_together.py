@@ -1,0 +1,83 @@
+"""All rewards that read text, through workers: gold pays, junk does not, and nothing is left behind."""
+
+import threading
+import time
+
+import psutil
+import pytest
+from hostile import EMPTY, LARGE
+
+from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve_all
+
+PROMPT = 'Which of A. 6/4 or B. Paris is it? Answer in English with {"a": 1}.'
+
+
+def verifiers():
+    """`(spec, gold answer, completion that must pay)` of every reward that says what is right."""
+    return [
+        (RewardSpec("math"), "\\frac{3}{2}", "\\boxed{1.5}"),
+        (RewardSpec("exact_number"), "1.5", "\\boxed{3/2}"),
+        (RewardSpec("choice"), "B", "The answer is (B)."),
+        (RewardSpec("exact_text"), "Lyon", "<answer>lyon</answer>"),
+        (RewardSpec("fuzzy_text", args={"threshold": 0.8}), "Lyon", "<answer>Lyon</answer>"),
+        (RewardSpec("f1_text"), "Lyon", "Lyon"),
+        (RewardSpec("json_schema", args={"schema": {"type": "object", "required": ["b"]}}), None, '{"b": 2}'),
+        (RewardSpec("constraints", args={"rules": [{"starts_with": "Dear"}, {"words": 2}]}), None, "Dear Ada"),
+        (RewardSpec("think_format"), None, "<think>a</think><answer>b</answer>"),
+        (RewardSpec("regex_format", args={"pattern": r"Answer: \d+"}), None, "Answer: 12"),
+    ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    def children():
+        return {process.pid for process in psutil.Process().children(recursive=True) if process.status() != "zombie"}
+
+    before, threads, files = children(), threading.active_count(), psutil.Process().num_fds()
+    yield
+    deadline = time.monotonic() + 5
+    while children() - before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert children() <= before
+    assert threading.active_count() == threads
+    assert psutil.Process().num_fds() == files
+
+
+def test_gold_pays_and_junk_does_not():
+    junk = (*EMPTY, PROMPT, "0", "1", "42", "A", "the", "{}", "[]", "true", "A, B, C, D")
+    for spec, answer, right in verifiers():
+        item = ScoringItem(PROMPT, (right, *junk), answer=answer)
+        with RewardPool(resolve_all([spec]), workers=1) as pool:
+            scores = pool.submit(item).result(timeout=60).scores[spec.use]
+        assert scores[0] == 1, spec.use
+        paid = [text for text, score in zip(junk, scores[1:]) if score]
+        assert paid == [], spec.use
+
+
+def test_hostile_groups_get_their_scores_and_harm_no_other():
+    tower = "\\boxed{9^{9^{9}}+\\sqrt{2}}"
+    catastrophic = '"' + "a" * 60 + '!"'
+    texts = (*(LARGE[name][:20_000] for name in LARGE), tower, catastrophic, "\\boxed{\\sqrt{2}}")
+    rewards = resolve_all(
+        [
+            RewardSpec("math", args={"timeout_s": 0.2}),
+            RewardSpec("json_schema", args={"schema": {"type": "string", "pattern": "^(a|aa)+$"}, "timeout_s": 0.2}),
+            RewardSpec("regex_format", args={"pattern": r"(?s).*(a|aa)+$", "timeout_s": 0.2}),
+            RewardSpec("language", args={"language": "en"}),
+            RewardSpec("repetition"),
+            RewardSpec("fuzzy_text"),
+            RewardSpec("choice", args={"letters": "ABCDEFGHIJ"}, name="letter", when={"never": True}),
+        ]
+    )
+    item = ScoringItem(PROMPT, texts, answer="\\sqrt{2}")
+    with RewardPool(rewards, workers=2, retries=0) as pool:
+        futures = [pool.submit(item) for _ in range(2)]
+        groups = [future.result(timeout=100) for future in futures]
+    for group in groups:
+        assert group.scores["math"] == (0.0,) * (len(texts) - 1) + (1.0,)
+        assert group.labels["math"][-3:] == ("timeout", "no_answer", "right")
+        assert group.labels["json_schema"][-2] == "timeout"
+        assert set(group.scores["json_schema"]) == {0.0}
+        assert all(0 <= score <= 1 for score in group.scores["language"])
+        assert all(-1 <= score <= 0 for score in group.scores["repetition"])
+    assert all(repr(group.scores) == repr(groups[0].scores) for group in groups)

@@ -1,0 +1,52 @@
+"""The pages of the rewards: what they show runs, and their recipes are set up with the rows that they show."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+from cohort.recipe import Recipe
+from cohort.rewards import BUILT_IN
+from cohort.rewards.guarded import end_guards
+from cohort.train.setup import check_grpo
+
+DOCS = Path(__file__).parent.parent / "docs" / "rewards"
+PAGES = ["math", "format", "structured", "language", "length", "repetition", "text", "choice", "constraints"]
+ROWS = re.compile(r"`(\w+\.jsonl)`:\n\n```json\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_process_is_left():
+    yield
+    end_guards()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_shows_is_what_happens(page):
+    results = doctest.testfile(str(DOCS / f"{page}.md"), module_relative=False)
+    assert results.attempted > 1
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_recipes_of_a_page_can_be_set_up(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / f"{page}.md").read_text()
+    for name, rows in ROWS.findall(text):
+        Path(name).write_text(rows)
+    recipes = re.findall(r"```toml\n(name = .*?)```", text, re.DOTALL)
+    assert recipes
+    for recipe in recipes:
+        Path("recipe.toml").write_text(recipe)
+        for stage in Recipe.load(Path("recipe.toml")).stages:
+            assert check_grpo(stage, seed=0).rewards
+
+
+def test_every_built_in_reward_is_in_the_index():
+    index = (DOCS / "README.md").read_text()
+    table = index[index.index("## Built in") : index.index("### ")]
+    missing = [name for name in BUILT_IN if f"`{name}`" not in table]
+    assert missing == []

@@ -1,0 +1,168 @@
+"""The gate before a run: what refuses to start, what the record keeps, and what a continued run does not do again."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import orjson
+import pytest
+from verifiers import blind, exact
+from vowels import share_of_vowels as vowels
+
+import cohort
+from cohort.monitor.console import Console
+from cohort.rewards import RewardSpec, resolve_all
+from cohort.train import gate
+from cohort.types import UserError
+
+
+@pytest.fixture
+def printed():
+    text = io.StringIO()
+    return text, Console(file=text, width=200)
+
+
+def recorded(where):
+    return orjson.loads((where / "gate.json").read_bytes())
+
+
+def test_a_run_whose_gold_answers_do_not_pay_does_not_start(run, tmp_path, printed):
+    text, console = printed
+    with pytest.raises(UserError, match=r"(?s)blind cannot tell gold answers.*run\.gate = \"warn\""):
+        run(reward=[blind], console=console)
+    where = tmp_path / "runs/small"
+    assert not (where / "metrics.jsonl").exists()
+    assert recorded(where)["grpo"]["verdict"] == "refused"
+    assert "gold answer" in text.getvalue()  # the table
+    assert "another prompt's gold" in text.getvalue()
+    done = run(reward=[exact])  # the name is not taken
+    assert recorded(done.directory)["grpo"]["verdict"] == "passed"
+
+
+def test_it_can_be_overridden(run, printed):
+    text, console = printed
+    done = run(name="warned", reward=[blind], run={"gate": "warn"}, console=console)
+    assert recorded(done.directory)["grpo"]["verdict"] == "refused"
+    assert "training all the same" in text.getvalue()
+    done = run(name="off", reward=[blind], run={"gate": "off"})
+    assert recorded(done.directory) == {"grpo": {"verdict": "off"}}
+
+
+def test_what_was_found_goes_into_the_card(run):
+    done = run(reward=[{"use": vowels}, {"use": exact, "weight": 0.5}], evaluate={"reward": exact})
+    card = (done.final / "README.md").read_text()
+    assert "What rewards paid before training, on average over 8 prompts (verdict: passed)" in card
+    assert "| gold answer | 0.00 | 1.00 |" in card
+
+
+def test_a_continued_run_does_not_ask_again(run, monkeypatch):
+    run(reward=[exact])
+    monkeypatch.setattr(gate, "examine", None)  # calling it would raise
+    longer = run(reward=[exact], resume=True, run={"steps": 6})
+    assert longer.metrics[-1]["step"] == 6
+    assert "What rewards paid" in (longer.final / "README.md").read_text()
+
+
+def test_a_first_reward_that_knows_no_answers_does_not_stand_in_the_way(run, printed):
+    text, console = printed
+    done = run(reward=[vowels], console=console)
+    assert recorded(done.directory)["grpo"]["verdict"] == "untested"
+    assert "nothing was tested: share_of_vowels does not look at the gold answer" in text.getvalue()
+
+
+def test_who_names_a_verifier_has_it_tested(run):
+    with pytest.raises(UserError, match="share_of_vowels cannot tell"):
+        run(reward=[exact], evaluate={"reward": vowels})
+
+
+def test_a_column_of_right_completions(run, rows):
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    rows.write_text(
+        "".join(json.dumps({**line, "good": f"It is {line['solution']}, friend."}) + "\n" for line in lines)
+    )
+
+    def polite(completion, solution):
+        return float(completion == f"It is {solution}, friend.")
+
+    with pytest.raises(UserError, match="polite cannot tell"):
+        run(reward=[polite])
+    done = run(reward=[polite], evaluate={"gold": "good"})
+    assert recorded(done.directory)["grpo"]["rewards"][0]["rows"]["gold answer"]["mean"] == 1.0
+    with pytest.raises(UserError, match=r"evaluate\.gold.*'goood'.*did you mean 'good'"):
+        run(name="typo", reward=[polite], evaluate={"gold": "goood"})
+
+
+def test_a_reward_that_breaks_on_odd_text_is_found_before_the_first_step(run, tmp_path):
+    def first_letter(completion, answer):
+        return float(completion[0] == answer[0])
+
+    with pytest.raises(UserError, match="first_letter' raised IndexError"):
+        run(reward=[first_letter])
+    assert recorded(tmp_path / "runs/small")["grpo"]["verdict"] == "refused"
+    assert not (tmp_path / "runs/small/metrics.jsonl").exists()
+
+
+def test_every_stage_is_tested_before_the_first_one_starts(tables, tmp_path):
+    stages = [
+        {"kind": "sft", "name": "start", "policy": {"scratch": {"hidden_size": 32, "layers": 1, "vocabulary": 400}}},
+        {"kind": "grpo", "name": "good", "reward": "exact_number"},
+        {"kind": "grpo", "name": "bad", "reward": [blind]},
+    ]
+    outside = {k: v for k, v in tables.items() if k not in ("policy", "task", "reward")}
+    recipe = cohort.Recipe(**outside, task={"source": "word_problems", "levels": [1]}, stage=stages)
+    with pytest.raises(UserError, match="bad: blind cannot tell"):
+        cohort.train(recipe, console=Console(quiet=True))
+    where = tmp_path / "runs/small"
+    assert {name: found["verdict"] for name, found in recorded(where).items()} == {"good": "passed", "bad": "refused"}
+    assert not (where / "stages").exists()
+
+
+def test_costly_rewards_are_asked_little_and_only_where_they_decide(tables, tmp_path):
+    from cohort.recipe import Recipe
+    from cohort.rewards.marks import costly
+    from cohort.train.setup import GrpoParts, check_grpo
+
+    @costly
+    def dear(completion, answer):
+        return exact(completion, answer)
+
+    def parts_of(**changes):
+        stage = Recipe(**{**tables, **changes}).stages[0]
+        parts = check_grpo(stage, 0)
+        assert isinstance(parts, GrpoParts)
+        return stage, parts
+
+    stage, parts = parts_of(reward=[exact, dear])
+    report = gate.gate_of_run(stage, parts, 0)
+    assert [found.name for found in report.rewards] == ["exact"]
+    assert report.prompts == gate.IN_A_RUN
+    stage, parts = parts_of(reward=[dear])
+    assert gate.gate_of_run(stage, parts, 0).rewards == ()  # nobody asked for it to be tested
+    stage, parts = parts_of(reward=[{"use": exact, "gate": "dear"}, dear])
+    assert [found.name for found in gate.gate_of_run(stage, parts, 0).rewards] == ["exact"]  # its gate is left out
+    stage, parts = parts_of(reward=[exact], evaluate={"reward": dear})
+    report = gate.gate_of_run(stage, parts, 0)
+    assert report.prompts == gate.COSTLY
+    assert report.problems == ()
+
+
+def test_prompts_are_spread_over_the_task_and_over_its_domains(tables, rows):
+    from cohort.recipe import Recipe
+    from cohort.train.setup import check_grpo
+
+    lines = [{"question": f"{i}?", "solution": str(i), "kind": "rare" if i >= 55 else "often"} for i in range(60)]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rewards = [{"use": exact, "when": {"kind": "often"}}, {"use": exact, "name": "other", "when": {"kind": ["rare"]}}]
+    stage = Recipe(**{**tables, "task": {**tables["task"], "held_out": None}, "reward": rewards}).stages[0]
+    report = gate.gate_of_run(stage, check_grpo(stage, 0), 0)
+    assert [found.gold_asked for found in report.rewards] == [8, 5]
+    parts = check_grpo(stage, 0)
+    often = [p for p in gate._prompts(parts.task.train, parts.verifiers, 8) if p.tags["kind"] == "often"]
+    assert len(often) == 8
+    assert int(often[-1].question[:-1]) > 40
+    alone = gate._prompts(check_grpo(stage, 0).task.train, resolve_all([RewardSpec(exact)]), 8)
+    asked = [int(prompt.question[:-1]) for prompt in alone]
+    assert asked == sorted(asked)
+    assert asked[0] < 10
+    assert asked[-1] > 50
