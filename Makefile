@@ -11,7 +11,7 @@ quickstart: $(STAMP)
 	$(BIN)/cohort train recipes/quickstart.toml --resume
 
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 8
 
 check: $(STAMP)
 	$(BIN)/ruff check .

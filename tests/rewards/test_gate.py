@@ -173,6 +173,16 @@ def test_a_constant_that_is_often_right_is_a_note_and_no_refusal():
     assert the_one(report).rows[CONSTANT].label == "yes"
 
 
+def test_a_task_with_one_answer_is_a_note_and_no_refusal():
+    """The eight prompts looked at may all have the commonest answer."""
+    prompts = [Prompt.make(text=f"Is {i} a number?", answer="Yes", tags={}) for i in range(8)]
+    report = look(exact, prompts=prompts)
+    assert report.problems == ()
+    assert report.notes == ("exact pays 1.00 for a text that knows nothing (always 'Yes')",)
+    assert OTHER_GOLD not in the_one(report).rows
+    assert look(generous, prompts=prompts).problems
+
+
 def test_gold_answers_that_do_not_pay_are_named():
     broken = [Prompt.make(text="What is 1 plus 1?", answer="two apples", tags={}), *SUMS]
 

@@ -9,7 +9,6 @@ import sqlite3
 from email.utils import formatdate
 
 import pytest
-from judge_server import JudgeServer, verdict
 
 from cohort.rewards import RewardFailure, RewardPool, RewardSpec, ScoringItem, resolve
 from cohort.rewards.judge import _client, _pairs, judge
@@ -17,6 +16,7 @@ from cohort.rewards.judge_client import Endpoint, JudgeClient, _retry_after
 from cohort.rewards.judge_prompt import read_score, scoring
 from cohort.rewards.judge_store import JudgeStore, default_path
 from cohort.types import InfrastructureError, UserError
+from judge_server import JudgeServer, verdict
 
 KEY = "sk-secret-4711"
 

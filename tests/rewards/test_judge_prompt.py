@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from judge_server import texts_of, verdict
 
 from cohort.rewards.judge_prompt import RUBRIC, NoVerdict, comparison, read_score, read_winner, reminded, scoring
+from judge_server import texts_of, verdict
 
 
 def test_a_score_is_moved_to_the_unit_interval():

@@ -19,6 +19,7 @@ __all__ = [
     "GateReport",
     "RewardFindings",
     "Seen",
+    "best_of",
     "findings_of",
     "is_right",
     "mean",
@@ -77,8 +78,7 @@ class RewardFindings:
     @property
     def best_ignorant(self) -> tuple[str, Finding]:
         """The kind and the label of the text without knowledge that gets most (NaN: none gets a score)."""
-        rows = [(kind, row) for kind, row in self.rows.items() if kind != GOLD and not math.isnan(row.mean)]
-        return max(rows, key=lambda pair: pair[1].mean, default=("", Finding(math.nan, "")))
+        return best_of({kind: row for kind, row in self.rows.items() if kind != GOLD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,12 @@ class GateReport:
         """All of it for JSON; NaN becomes None."""
         found: dict[str, Any] = _plain(asdict(self))
         return {"verdict": "refused" if self.problems else "passed" if self.tested else "untested", **found}
+
+
+def best_of(rows: Mapping[str, Finding]) -> tuple[str, Finding]:
+    """The row with the highest mean (NaN: there is none)."""
+    known = [(kind, row) for kind, row in rows.items() if not math.isnan(row.mean)]
+    return max(known, key=lambda pair: pair[1].mean, default=("", Finding(math.nan, "")))
 
 
 def named(kind: str, label: str) -> str:

@@ -8,9 +8,20 @@ from collections.abc import Collection, Sequence
 
 from cohort.rewards.combination import RIGHT
 from cohort.rewards.failure import GroupLost, shorten
-from cohort.rewards.findings import GOLD, GateReport, RewardFindings, Seen, findings_of, is_right, mean, named, rows_of
+from cohort.rewards.findings import (
+    GOLD,
+    GateReport,
+    RewardFindings,
+    Seen,
+    best_of,
+    findings_of,
+    is_right,
+    mean,
+    named,
+    rows_of,
+)
 from cohort.rewards.items import ScoredGroup
-from cohort.rewards.probes import CONSTANT, OTHER_GOLD
+from cohort.rewards.probes import CONSTANT, OTHER_GOLD, Probe, alike
 from cohort.rewards.reward import Reward
 
 __all__ = ["NO_GOLD", "summarise"]
@@ -63,7 +74,8 @@ def summarise(
 
 def _problem(found: RewardFindings, own: Sequence[Seen]) -> str | None:
     """Why this verifier cannot be trusted at all, if so."""
-    kind, best = found.best_ignorant
+    ignorant = rows_of([_ignorant(one, found.name) for one in own])
+    kind, best = best_of(ignorant)
     best_of_all = math.isnan(best.mean) or found.gold > best.mean
     if best_of_all and _stands_out(found.name, own):
         return None
@@ -75,14 +87,22 @@ def _problem(found: RewardFindings, own: Sequence[Seen]) -> str | None:
     )
 
 
+def _ignorant(one: Seen, name: str) -> tuple[list[Probe], list[float]]:
+    """The texts that know nothing, and what they got. A constant that happens to be the gold answer is right."""
+    pairs = [
+        (probe, score)
+        for probe, score in zip(one.probes, one.after.scores[name], strict=True)
+        if probe.kind != GOLD and not (probe.kind == CONSTANT and alike(probe.label, one.gold))
+    ]
+    return [probe for probe, _ in pairs], [score for _, score in pairs]
+
+
 def _stands_out(name: str, own: Sequence[Seen]) -> bool:
     """Whether gold answers score more than ignorant texts do on average, by two standard errors over the prompts."""
     ahead = []
     for one in own:
-        scores = {True: [], False: []}  # type: dict[bool, list[float]]
-        for probe, score in zip(one.probes, one.after.scores[name], strict=True):
-            scores[probe.kind == GOLD].append(score)
-        ahead.append(mean(scores[True], 0.0) - mean(scores[False], 0.0))
+        gold = [score for probe, score in zip(one.probes, one.after.scores[name], strict=True) if probe.kind == GOLD]
+        ahead.append(mean(gold, 0.0) - mean(_ignorant(one, name)[1], 0.0))
     if len(ahead) < 2:
         return True
     return statistics.fmean(ahead) > 2 * statistics.stdev(ahead) / math.sqrt(len(ahead))

@@ -20,6 +20,7 @@ __all__ = [
     "OTHER_GOLD",
     "WHOLE",
     "Probe",
+    "alike",
     "constants",
     "gold_text",
     "ignorant",
@@ -106,7 +107,7 @@ def gold_text(answer: Any) -> str | None:
 def other_gold(golds: Sequence[str | None], index: int) -> str | None:
     """The gold answer of the next prompt that has a different one. None: all are alike."""
     following = [*golds[index + 1 :], *golds[:index]]
-    return next((gold for gold in following if gold is not None and not _alike(gold, golds[index])), None)
+    return next((gold for gold in following if gold is not None and not alike(gold, golds[index])), None)
 
 
 def constants(golds: Sequence[str | None]) -> tuple[str, ...]:
@@ -126,5 +127,6 @@ def ignorant(question: str, other: str | None, always: Sequence[str], write: Cal
     return probes + [Probe(OPENER, opener, opener) for opener in OPENERS]
 
 
-def _alike(a: str, b: str | None) -> bool:
+def alike(a: str, b: str | None) -> bool:
+    """Whether two answers are the same but for case and the space around them."""
     return b is not None and a.strip().lower() == b.strip().lower()

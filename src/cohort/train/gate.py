@@ -184,4 +184,5 @@ def _looks_at_gold(stage: Stage, verifier: Reward) -> bool:
     if is_costly(verifier.function):
         return False
     named = {*verifier.parameters.required, *verifier.parameters.optional}
-    return not named.isdisjoint({"answer", stage.task.answer})
+    columns = (table.answer for table in (stage.task, *stage.task.mixture.values()))
+    return not named.isdisjoint({"answer", *columns})
