@@ -23,10 +23,10 @@ __all__ = ["FusedDecoder"]
 
 
 class FusedDecoder:
-    """Implements `Decoder` for a policy that has a fused body. All tensors are float32, on the CPU.
+    """Implements `Decoder` for a policy that has a fused body. All tensors are on the CPU.
 
-    A layer's tensors: prefix keys `[S, K, D, Cp]` and values `[S, K, Cp, D]`, own keys `[R, K, D, Co]` and values
-    `[R, K, Co, D]`; D is the head size padded to the kernels' tile.
+    A layer's tensors, of the type that the policy computes in: prefix keys `[S, K, D, Cp]` and values `[S, K, Cp, D]`,
+    own keys `[R, K, D, Co]` and values `[R, K, Co, D]`; D is the head size padded to the kernels' tile.
     """
 
     def __init__(self, policy: Policy, rows: int):
@@ -105,9 +105,12 @@ class FusedDecoder:
         self._model = None
 
     def _empty(self, count: int, capacity: int) -> list[tuple[Tensor, Tensor]]:
-        wide = [_padded(heads.size) for heads in self._heads]
+        wide, dtype = [_padded(heads.size) for heads in self._heads], self.body.compute
         return [
-            (torch.zeros(count, h.kv_heads, d, capacity), torch.zeros(count, h.kv_heads, capacity, d))
+            (
+                torch.zeros(count, h.kv_heads, d, capacity, dtype=dtype),
+                torch.zeros(count, h.kv_heads, capacity, d, dtype=dtype),
+            )
             for h, d in zip(self._heads, wide, strict=True)
         ]
 
@@ -125,6 +128,7 @@ class FusedDecoder:
             cache = Cache(
                 *(heads.heads, heads.kv_heads, heads.size, *shared, *tables),
                 *(address(layer.query_norm), address(layer.key_norm), heads.eps, heads.scale, heads.window or 0),
+                self.body.compute is torch.bfloat16,
                 *map(address, (*self._prefix[number], *self._own[number])),
             )
             norms = address(layer.first_norm.weight), address(layer.second_norm.weight)

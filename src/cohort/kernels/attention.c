@@ -30,6 +30,13 @@ INLINE void prepare(float *to, const void *from, const Attention *t, const float
     for (long j = t->size; j < wide; j++) to[j] = 0;
 }
 
+// A key, rounded where activations are bfloat16, because that is how a cache keeps it.
+INLINE void prepare_key(float *to, const Attention *t, long kv, long token, long wide) {
+    prepare(to, element(t->key, token * t->key_row + kv * t->size, t->half), t, t->key_norm, token, wide);
+    if (t->half)
+        for (long j = 0; j < wide; j++) to[j] = widen(narrow(to[j]));
+}
+
 // The way back through `prepare`: gradient `g` [size] of the prepared head -> of the raw one, in place; the weight's is added.
 INLINE void prepare_back(float *g, float *raw, const void *from, const Attention *t, const float *weight, float *to_weight,
                          long token) {
@@ -69,7 +76,7 @@ static void read_context(Context *c, const Attention *t, long kv, long sequence,
     c->across = padded(c->length);
     for (long i = 0; i < c->length; i++) {
         long token = start + i;
-        prepare(c->keys + i * wide, element(t->key, token * t->key_row + kv * size, t->half), t, t->key_norm, token, wide);
+        prepare_key(c->keys + i * wide, t, kv, token, wide);
         read_row(c->values + i * wide, element(t->value, token * t->value_row + kv * size, t->half), size, t->half);
         for (long j = size; j < wide; j++) c->values[i * wide + j] = 0;
     }
@@ -284,9 +291,9 @@ void attention_backward(const Attention *t, long tokens, const void *out, const 
     }
 }
 
-// The prompts' keys and values, prepared, into a decode cache: keys [slots, kv_heads, wide, capacity], values [slots,
-// kv_heads, capacity, wide]. Prompt g goes to slot slots[g].
-void attention_store(const Attention *t, const int64_t *slots, long capacity, float *keys, float *values) {
+// The prompts' keys and values, prepared, into a decode cache of the activations' type: keys [slots, kv_heads, wide,
+// capacity], values [slots, kv_heads, capacity, wide]. Prompt g goes to slot slots[g].
+void attention_store(const Attention *t, const int64_t *slots, long capacity, void *keys, void *values) {
     long wide = padded(t->size), longest = longest_of(t);
 #pragma omp parallel
     {
@@ -297,8 +304,9 @@ void attention_store(const Attention *t, const int64_t *slots, long capacity, fl
             read_context(&prompt, t, kv, t->first[group], wide, 0);
             long to = (slots[group] * t->kv_heads + kv) * wide * capacity;
             for (long j = 0; j < wide; j++)
-                memcpy(keys + to + j * capacity, prompt.key_columns + j * prompt.across, prompt.length * 4);
-            memcpy(values + to, prompt.values, prompt.length * wide * 4);
+                write_row(slot_of(keys, to + j * capacity, t->half), prompt.key_columns + j * prompt.across, prompt.length,
+                          t->half);
+            write_row(slot_of(values, to, t->half), prompt.values, prompt.length * wide, t->half);
         }
         free_context(&prompt);
     }

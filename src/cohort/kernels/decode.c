@@ -16,8 +16,9 @@ typedef struct {
     const float *query_norm, *key_norm;  // [size], or null
     float eps, scale;
     long window;  // 0: none
-    float *prefix_keys, *prefix_values;  // [slots, kv_heads, wide, capacity] and [.., capacity, wide]
-    float *own_keys, *own_values;        // [places, kv_heads, wide, capacity] and [.., capacity, wide]
+    int half;                            // keys and values are of bfloat16
+    void *prefix_keys, *prefix_values;   // [slots, kv_heads, wide, capacity] and [.., capacity, wide]
+    void *own_keys, *own_values;         // [places, kv_heads, wide, capacity] and [.., capacity, wide]
 } Cache;
 
 typedef struct {
@@ -51,15 +52,20 @@ typedef struct {
     void *narrow;            // inputs of products, in their type
 } Step;
 
-// c [rows, TILE], row by row c_row apart = x [rows, inputs] times panel `panel` of a packed weight, plus its bias.
-static void panel_product(const Linear *l, long panel, long rows, const void *x, int half, float *c, long c_row) {
-    const char *weight = (const char *)l->weight + panel * l->inputs * TILE * (half ? 2 : 4);
+// c [rows, TILE], row by row c_row apart = rows `from`.. of x [n, inputs] times panel `panel` of a packed weight, plus its
+// bias. Meanwhile the panel `ahead` panels further on is fetched: the first product with a panel waits for memory, those
+// with other rows do not, and together they leave time to fetch another one.
+static void panel_product(const Linear *l, long panel, long ahead, long n, long from, long rows, const void *x, int half,
+                          float *c, long c_row) {
+    long bytes = l->inputs * TILE * (half ? 2 : 4), share = bytes / n;
+    const char *weight = (const char *)l->weight + panel * bytes, *later = weight + ahead * bytes + from * share;
+    x = element(x, from * l->inputs, half);
 #if HALF_PRODUCTS
     if (half)
-        product_half(rows, l->inputs / 2, x, l->inputs / 2, 1, (const uint32_t *)weight, c, c_row, 0);
+        product_half_ahead(rows, l->inputs / 2, x, l->inputs / 2, 1, (const uint32_t *)weight, c, c_row, 0, later, share);
     else
 #endif
-        product(rows, TILE, l->inputs, x, l->inputs, 1, (const float *)weight, TILE, c, c_row, 0);
+        product_ahead(rows, TILE, l->inputs, x, l->inputs, 1, weight, TILE, 0, c, c_row, 0, later, share);
     if (l->bias)
         for (long i = 0; i < rows; i++)
             for (long j = 0; j < TILE; j++) c[i * c_row + j] += l->bias[panel * TILE + j];
@@ -71,8 +77,7 @@ static void apply(const Linear *l, long n, const void *x, int half, float *y) {
 #pragma omp for schedule(static)
     for (long task = 0; task < panels * blocks; task++) {
         long panel = task / blocks, from = task % blocks * ROWS;
-        panel_product(l, panel, least(ROWS, n - from), element(x, from * l->inputs, half), half,
-                      y + from * across + panel * TILE, across);
+        panel_product(l, panel, 1, n, from, least(ROWS, n - from), x, half, y + from * across + panel * TILE, across);
     }
 }
 
@@ -83,8 +88,8 @@ static void apply_swiglu(const Linear *l, long n, const void *x, int half, long 
     for (long task = 0; task < panels * blocks; task++) {
         long panel = task / blocks, from = task % blocks * ROWS, rows = least(ROWS, n - from);
         float gate[ROWS * TILE], up[ROWS * TILE];
-        panel_product(l, 2 * panel, rows, element(x, from * l->inputs, half), half, gate, TILE);
-        panel_product(l, 2 * panel + 1, rows, element(x, from * l->inputs, half), half, up, TILE);
+        panel_product(l, 2 * panel, 2, n, from, rows, x, half, gate, TILE);
+        panel_product(l, 2 * panel + 1, 2, n, from, rows, x, half, up, TILE);
         for (long j = 0; j < rows * TILE; j += LANES) {
             vec g = load(gate + j);
             store(gate + j, g / (1.0f + exp_of(-g)) * load(up + j));
@@ -113,6 +118,20 @@ static void apply_norm(long n, long width, const float *weight, float eps, float
     }
 }
 
+// The keys or values of one head in a cache of `capacity` tokens.
+INLINE void *head_of(const Cache *t, void *cache, long at, long kv, long wide, long capacity) {
+    return slot_of(cache, (at * t->kv_heads + kv) * wide * capacity, t->half);
+}
+
+// A product with cached keys or values.
+INLINE void cached_product(const Cache *t, long m, long n, long depth, const float *a, long down, const void *b, long b_row,
+                           float *c, long c_row, int add) {
+    if (t->half)
+        product_widened(m, n, depth, a, down, 1, b, b_row, c, c_row, add);
+    else
+        product(m, n, depth, a, down, 1, b, b_row, c, c_row, add);
+}
+
 // Attention of all rows over qkv [n, across]; out [n, heads * size], typed as the products.
 static void apply_attention(const Cache *t, const Step *step, const float *qkv, int half, void *out, float *scores) {
     long size = t->size, wide = padded(size), share = t->heads / t->kv_heads, turns = size / 2, n = step->n;
@@ -131,32 +150,32 @@ static void apply_attention(const Cache *t, const Step *step, const float *qkv, 
             for (long j = size; j < wide; j++) q[j] = 0;
         }
         for (long kv = 0; kv < t->kv_heads; kv++) {
-            float *keys = t->own_keys + (step->place[i] * t->kv_heads + kv) * wide * t->own_capacity;
-            float *values = t->own_values + (step->place[i] * t->kv_heads + kv) * wide * t->own_capacity;
+            void *keys = head_of(t, t->own_keys, step->place[i], kv, wide, t->own_capacity);
+            void *values = head_of(t, t->own_values, step->place[i], kv, wide, t->own_capacity);
             float *key = mixed;
             memcpy(key, from + (t->heads + kv) * size, size * 4);
             if (t->key_norm) normalise(key, t->key_norm, size, t->eps);
             rotate(key, cos, sin, turns);
-            for (long j = 0; j < size; j++) keys[j * t->own_capacity + new] = key[j];
-            memcpy(values + new * wide, from + (t->heads + t->kv_heads + kv) * size, size * 4);
+            for (long j = 0; j < size; j++) write_row(slot_of(keys, j * t->own_capacity + new, t->half), key + j, 1, t->half);
+            write_row(slot_of(values, new * wide, t->half), from + (t->heads + t->kv_heads + kv) * size, size, t->half);
         }
     }
 #pragma omp for schedule(dynamic, 1)
     for (long unit = 0; unit < t->slots * t->kv_heads; unit++) {
         long s = unit / t->kv_heads, kv = unit % t->kv_heads;
         long length = t->prefix_length[s], skip = padded(length);
-        const float *keys = t->prefix_keys + (s * t->kv_heads + kv) * wide * t->prefix_capacity;
-        const float *values = t->prefix_values + (s * t->kv_heads + kv) * wide * t->prefix_capacity;
+        const void *keys = head_of(t, t->prefix_keys, s, kv, wide, t->prefix_capacity);
+        const void *values = head_of(t, t->prefix_values, s, kv, wide, t->prefix_capacity);
         for (long first = step->begin[s]; first < step->begin[s + 1]; first += together) {
             long rows = least(together, step->begin[s + 1] - first), count = rows * share;
             const float *q = queries + (kv * n + first) * share * wide;
-            product(count, skip, wide, q, wide, 1, keys, t->prefix_capacity, scores, across, 0);
+            cached_product(t, count, skip, wide, q, wide, keys, t->prefix_capacity, scores, across, 0);
             for (long r = 0; r < rows; r++) {
                 long i = step->order[first + r], seen = step->own_length[i] + 1, columns = padded(seen);
                 long from = t->window ? most(0, length + seen - t->window) : 0;
-                const float *own = t->own_keys + (step->place[i] * t->kv_heads + kv) * wide * t->own_capacity;
-                product(share, columns, wide, q + r * share * wide, wide, 1, own, t->own_capacity,
-                        scores + r * share * across + skip, across, 0);
+                const void *own = head_of(t, t->own_keys, step->place[i], kv, wide, t->own_capacity);
+                cached_product(t, share, columns, wide, q + r * share * wide, wide, own, t->own_capacity,
+                               scores + r * share * across + skip, across, 0);
                 for (long h = r * share; h < (r + 1) * share; h++) {
                     float *line = scores + h * across;
                     for (long k = 0; k < least(from, length); k++) line[k] = HIDDEN;
@@ -175,12 +194,12 @@ static void apply_attention(const Cache *t, const Step *step, const float *qkv, 
                     for (long k = 0; k < skip + columns; k += LANES) store(line + k, load(line + k) * over);
                 }
             }
-            product(count, wide, length, scores, across, 1, values, wide, mixed, wide, 0);
+            cached_product(t, count, wide, length, scores, across, values, wide, mixed, wide, 0);
             for (long r = 0; r < rows; r++) {
                 long i = step->order[first + r];
-                const float *own = t->own_values + (step->place[i] * t->kv_heads + kv) * wide * t->own_capacity;
-                product(share, wide, step->own_length[i] + 1, scores + r * share * across + skip, across, 1, own, wide,
-                        mixed + r * share * wide, wide, 1);
+                const void *own = head_of(t, t->own_values, step->place[i], kv, wide, t->own_capacity);
+                cached_product(t, share, wide, step->own_length[i] + 1, scores + r * share * across + skip, across, own, wide,
+                               mixed + r * share * wide, wide, 1);
                 for (long h = 0; h < share; h++)
                     write_row(slot_of(out, (i * t->heads + kv * share + h) * size, half), mixed + (r * share + h) * wide, size,
                               half);

@@ -32,6 +32,7 @@ class Cache(ctypes.Structure):
         *((name, c_void_p) for name in ("prefix_length", "cos", "sin", "query_norm", "key_norm")),
         *((name, c_float) for name in ("eps", "scale")),
         ("window", c_long),
+        ("half", c_int),
         *((name, c_void_p) for name in ("prefix_keys", "prefix_values", "own_keys", "own_values")),
     ]
 

@@ -21,7 +21,9 @@
 
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef uint16_t bf16;
+typedef bf16 hvec __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -31,7 +33,7 @@ INLINE long most(long a, long b) { return a > b ? a : b; }
 
 INLINE vec load(const float *x) { return *(const vec *)x; }
 INLINE void store(float *x, vec v) { *(vec *)x = v; }
-INLINE vec splat(float x) { return (vec){} + x; }
+INLINE vec splat(float x) { return x - (vec){}; }  // x + 0 would be an addition: it turns -0 into 0
 INLINE vec pick(ivec which, vec yes, vec no) { return (vec)(((ivec)yes & which) | ((ivec)no & ~which)); }
 INLINE vec larger(vec a, vec b) { return pick(b > a, b, a); }  // a NaN in `a` stays
 
@@ -98,15 +100,23 @@ INLINE void write_row(void *restrict to, const float *restrict from, long n, int
         memcpy(to, from, n * 4);
 }
 
+INLINE vec load_as(const void *x, long i, const int half) {
+    if (!half) return load((const float *)x + i);
+    return (vec)(__builtin_convertvector(*(const hvec *)((const bf16 *)x + i), uvec) << 16);
+}
+
 INLINE float *scratch(long floats) {
     float *memory = aligned_alloc(64, (floats * 4 + 63) / 64 * 64);
     if (!memory) abort();
     return memory;
 }
 
-// c[rows, TILE] (+)= a[rows, depth] b[depth, TILE], where a's element (i, k) is a[i * down + k * across].
-INLINE void tile_product(const int rows, long depth, const float *a, long down, long across, const float *b, long b_row,
-                         float *c, long c_row, int add) {
+// c[rows, TILE] (+)= a[rows, depth] b[depth, TILE], where a's element (i, k) is a[i * down + k * across], and b is of
+// bfloat16 where `half`. On the way `row_ahead` bytes for each row are fetched from `ahead` (null: none), for a product
+// that comes later.
+INLINE void tile_product(const int rows, long depth, const float *a, long down, long across, const void *b, long b_row,
+                         const int half, float *c, long c_row, int add, const char *ahead, long row_ahead) {
+    long step = ahead ? rows * row_ahead / depth : 0;
     vec sums[TILE_ROWS][2];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++) {
@@ -114,7 +124,8 @@ INLINE void tile_product(const int rows, long depth, const float *a, long down, 
         sums[i][1] = add ? load(c + i * c_row + LANES) : (vec){};
     }
     for (long k = 0; k < depth; k++) {
-        vec left = load(b + k * b_row), right = load(b + k * b_row + LANES);
+        if (ahead) __builtin_prefetch(ahead + k * step, 0, 2);
+        vec left = load_as(b, k * b_row, half), right = load_as(b, k * b_row + LANES, half);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
             vec x = splat(a[i * down + k * across]);
@@ -130,21 +141,33 @@ INLINE void tile_product(const int rows, long depth, const float *a, long down, 
 }
 
 // c[m, n] (+)= a[m, depth] b[depth, n]; n is a multiple of TILE.
-static __attribute__((unused)) void product(long m, long n, long depth, const float *a, long down, long across, const float *b, long b_row,
-                    float *c, long c_row, int add) {
+INLINE void product_ahead(long m, long n, long depth, const float *a, long down, long across, const void *b, long b_row,
+                          const int half, float *c, long c_row, int add, const char *ahead, long row_ahead) {
+#define ROWS_AT_ONCE(rows)                                                                                            \
+    for (; i + rows <= m; i += rows)                                                                                  \
+        tile_product(rows, depth, a + i * down, down, across, element(b, column, half), b_row, half,                  \
+                     c + i * c_row + column, c_row, add, ahead ? ahead + i * row_ahead : NULL, row_ahead)
     for (long column = 0; column < n; column += TILE) {
         long i = 0;
 #if TILE_ROWS == 8
-        for (; i + 8 <= m; i += 8)
-            tile_product(8, depth, a + i * down, down, across, b + column, b_row, c + i * c_row + column, c_row, add);
+        ROWS_AT_ONCE(8);
 #endif
-        for (; i + 4 <= m; i += 4)
-            tile_product(4, depth, a + i * down, down, across, b + column, b_row, c + i * c_row + column, c_row, add);
-        for (; i + 2 <= m; i += 2)
-            tile_product(2, depth, a + i * down, down, across, b + column, b_row, c + i * c_row + column, c_row, add);
-        for (; i < m; i++)
-            tile_product(1, depth, a + i * down, down, across, b + column, b_row, c + i * c_row + column, c_row, add);
+        ROWS_AT_ONCE(4);
+        ROWS_AT_ONCE(2);
+        ROWS_AT_ONCE(1);
     }
+#undef ROWS_AT_ONCE
+}
+
+static __attribute__((unused)) void product(long m, long n, long depth, const float *a, long down, long across,
+                                            const float *b, long b_row, float *c, long c_row, int add) {
+    product_ahead(m, n, depth, a, down, across, b, b_row, 0, c, c_row, add, NULL, 0);
+}
+
+// As `product`, of b in bfloat16.
+static __attribute__((unused)) void product_widened(long m, long n, long depth, const float *a, long down, long across,
+                                                    const bf16 *b, long b_row, float *c, long c_row, int add) {
+    product_ahead(m, n, depth, a, down, across, b, b_row, 1, c, c_row, add, NULL, 0);
 }
 
 #if defined(__AVX512BF16__)
@@ -153,7 +176,8 @@ static __attribute__((unused)) void product(long m, long n, long depth, const fl
 
 // As tile_product, of pairs of bfloat16 that follow each other in the inner dimension: a [rows, pairs], b [pairs, TILE].
 INLINE void tile_product_half(const int rows, long pairs, const uint32_t *a, long down, long across, const uint32_t *b,
-                              float *c, long c_row, int add) {
+                              float *c, long c_row, int add, const char *ahead, long row_ahead) {
+    long step = ahead ? rows * row_ahead / pairs : 0;
     __m512 sums[TILE_ROWS][2];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++) {
@@ -161,6 +185,7 @@ INLINE void tile_product_half(const int rows, long pairs, const uint32_t *a, lon
         sums[i][1] = add ? _mm512_loadu_ps(c + i * c_row + LANES) : _mm512_setzero_ps();
     }
     for (long k = 0; k < pairs; k++) {
+        if (ahead) __builtin_prefetch(ahead + k * step, 0, 2);
         __m512bh left = (__m512bh)_mm512_loadu_si512(b + k * TILE);
         __m512bh right = (__m512bh)_mm512_loadu_si512(b + k * TILE + LANES);
 #pragma GCC unroll 8
@@ -178,13 +203,23 @@ INLINE void tile_product_half(const int rows, long pairs, const uint32_t *a, lon
 }
 
 // c [m, TILE] (+)= a [m, pairs] b [pairs, TILE].
+INLINE void product_half_ahead(long m, long pairs, const uint32_t *a, long down, long across, const uint32_t *b, float *c,
+                               long c_row, int add, const char *ahead, long row_ahead) {
+    long i = 0;
+#define ROWS_AT_ONCE(rows)                                                                                            \
+    for (; i + rows <= m; i += rows)                                                                                  \
+        tile_product_half(rows, pairs, a + i * down, down, across, b, c + i * c_row, c_row, add,                      \
+                          ahead ? ahead + i * row_ahead : NULL, row_ahead)
+    ROWS_AT_ONCE(8);
+    ROWS_AT_ONCE(4);
+    ROWS_AT_ONCE(2);
+    ROWS_AT_ONCE(1);
+#undef ROWS_AT_ONCE
+}
+
 static __attribute__((unused)) void product_half(long m, long pairs, const uint32_t *a, long down, long across,
                                                  const uint32_t *b, float *c, long c_row, int add) {
-    long i = 0;
-    for (; i + 8 <= m; i += 8) tile_product_half(8, pairs, a + i * down, down, across, b, c + i * c_row, c_row, add);
-    for (; i + 4 <= m; i += 4) tile_product_half(4, pairs, a + i * down, down, across, b, c + i * c_row, c_row, add);
-    for (; i + 2 <= m; i += 2) tile_product_half(2, pairs, a + i * down, down, across, b, c + i * c_row, c_row, add);
-    for (; i < m; i++) tile_product_half(1, pairs, a + i * down, down, across, b, c + i * c_row, c_row, add);
+    product_half_ahead(m, pairs, a, down, across, b, c, c_row, add, NULL, 0);
 }
 #else
 #define HALF_PRODUCTS 0
