@@ -5,6 +5,8 @@ Imports nothing but transformers and tokenizers, so that it runs in any environm
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
 import time
 import zlib
@@ -13,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CASES", "REWARDS", "Case", "make"]
+__all__ = ["CASES", "REWARDS", "Case", "for_lists", "make"]
 
 EOS = 1
 
@@ -45,6 +47,7 @@ class Case:
     compute: str = "float32"  # or bfloat16: mixed precision, the weights stay in float32
     reward: str = "varied"
     workers: int = 1  # Cohort's reward processes
+    staleness: int = 0  # Cohort's rollouts may be so many updates old
     beside: str = ""  # the case that it differs from in one thing, and that is timed in the same rounds
     steps: int = 6  # of one turn, the first of which is a warm-up
 
@@ -67,6 +70,10 @@ def _small(name: str, prompt_tokens: int = 64, max_tokens: int = 128, **others: 
     return Case(name, 128, 4, 384, 64, prompt_tokens=prompt_tokens, max_tokens=max_tokens, **others)
 
 
+def _ragged(name: str, **others: Any) -> Case:
+    return Case(name, 128, 4, 384, 512, prompt_tokens=64, max_tokens=512, **others)
+
+
 def _medium(name: str, **others: Any) -> Case:
     return Case(name, 512, 8, 1536, 8080, prompt_tokens=64, max_tokens=128, steps=4, **others)
 
@@ -78,6 +85,9 @@ CASES = {
         _small("small-dead-groups", reward="half_dead", beside="small"),
         _small("small-slow-reward", reward="slow", workers=8, beside="small", steps=3),
         _small("small-kl", kl=0.04),
+        _ragged("ragged"),
+        _ragged("ragged-slow-reward", reward="waiting", workers=8, beside="ragged"),
+        _ragged("ragged-slow-reward-stale", reward="waiting", workers=8, staleness=1, beside="ragged"),
         _small("small-long-prompts", prompt_tokens=512, max_tokens=64),
         _medium("29m"),
         _medium("29m-bf16", compute="bfloat16"),
@@ -101,7 +111,30 @@ def slow(completion: str, alive: bool) -> float:
     return varied(completion, alive)
 
 
-REWARDS: dict[str, Callable[[str, bool], float]] = {"varied": varied, "half_dead": half_dead, "slow": slow}
+async def waiting(completion: str, alive: bool) -> float:
+    """The same, in a function that lets others wait too."""
+    await asyncio.sleep(0.5)
+    return varied(completion, alive)
+
+
+REWARDS: dict[str, Callable[[str, bool], Any]] = {
+    "varied": varied,
+    "half_dead": half_dead,
+    "slow": slow,
+    "waiting": waiting,
+}
+
+
+def for_lists(name: str) -> Callable[..., Any]:
+    """The reward as TRL calls one: with the lists of a whole batch, async where the reward is."""
+    score = REWARDS[name]
+    if not inspect.iscoroutinefunction(score):
+        return lambda completions, alive, **_: [score(c, a) for c, a in zip(completions, alive, strict=True)]
+
+    async def together(completions: list[str], alive: list[bool], **_: Any) -> list[float]:
+        return await asyncio.gather(*(score(c, a) for c, a in zip(completions, alive, strict=True)))
+
+    return together
 
 
 def make(case: Case, directory: Path, prompts: int | None = None) -> None:

@@ -64,7 +64,12 @@ def main() -> None:
         name="bench",
         policy={"model": str(directory / "model"), "compute": case.compute},
         task={"source": str(directory / "prompts.jsonl"), "template": "none"},
-        rollout={"prompts_per_step": case.prompts, "group_size": case.group_size, "max_tokens": case.max_tokens},
+        rollout={
+            "prompts_per_step": case.prompts,
+            "group_size": case.group_size,
+            "max_tokens": case.max_tokens,
+            "max_staleness": case.staleness,
+        },
         reward=[REWARDS[case.reward]],
         objective={"preset": "trl", "correction": "off", "kl_coef": case.kl},  # what TRL trains by default
         optimizer={"learning_rate": case.learning_rate},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import REWARDS, Case
+from cases import Case, for_lists
 from datasets import load_dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -88,10 +88,10 @@ def configure(directory: Path, rows: int, **others: Any) -> GRPOConfig:
 def main() -> None:
     case, directory, steps, threads = Case.read(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(threads)
-    clock, score = StepClock(), REWARDS[case.reward]
+    clock = StepClock()
     trainer = TimedTrainer(
         model=str(directory / "model"),
-        reward_funcs=lambda completions, alive, **_: [score(c, a) for c, a in zip(completions, alive, strict=True)],
+        reward_funcs=for_lists(case.reward),
         args=configure(
             directory,
             case.rows,

@@ -87,11 +87,14 @@ def comparison(case: Case, measured: dict[str, Turns]) -> list[str]:
         plain, changed = per_token(measured[case.beside][side]), per_token(measured[case.name][side])
         added = (changed - plain) * median(measured[case.name][side], "tokens")
         costs[side] = f"{changed / plain:.0%} ({added:+.2f} s)"
-    if case.reward == "slow":
-        what = f"{case.rows * SLEEP_S:.0f} s of waiting a step; Cohort: {case.workers} reward processes, TRL: in series"
-    else:
-        what = "every other group without signal"
-    return [case.name, case.beside, what, costs["trl"], costs["cohort"]]
+    waits = f"{case.rows * SLEEP_S:.0f} s of waiting a step"
+    what = {
+        "half_dead": "every other group without signal",
+        "slow": f"{waits}, in a plain function; Cohort: {case.workers} reward processes, TRL: in series",
+        "waiting": f"{waits}, in an async function; Cohort: {case.workers} reward processes, TRL: all at once",
+    }
+    stale = f"; Cohort's rollouts up to {case.staleness} update old" if case.staleness else ""
+    return [case.name, case.beside, what[case.reward] + stale, costs["trl"], costs["cohort"]]
 
 
 def main() -> None:

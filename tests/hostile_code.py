@@ -52,6 +52,11 @@ PROGRAMS = _attempts(
         "a null byte": ("error", "print(42)\0"),
         "a lone surrogate": ("error", "print('\ud800')"),
         "nested source": ("error|memory", "x = " + "(" * 100_000 + ")" * 100_000),
+        "nested signs": ("error|memory", "x = " + "-" * 100_000 + "1"),
+        "a long sum": ("error|memory|wrong|timeout", "x = " + "1+" * 50_000 + "1"),
+        "many lines": ("wrong|error|memory|timeout", "x = 1\n" * 50_000),
+        "a large power": ("error|timeout|memory", "print(9**9**9)"),
+        "digits without end": ("error|wrong", "print(10**5000)"),
         "endless loop": ("timeout", "while True: pass"),
         "sleeps": ("timeout", "import time\ntime.sleep(1000)"),
         "ignores signals": (
@@ -59,6 +64,17 @@ PROGRAMS = _attempts(
             "import signal\nfor n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n"
             "    except (OSError, ValueError): continue\nwhile True: pass",
         ),
+        "handles its limits": ("timeout", "import signal\nsignal.signal(24, lambda *_: None)\nwhile True: pass"),
+        "stops itself": ("timeout", "import signal\nsignal.raise_signal(signal.SIGSTOP)\nwhile True: pass"),
+        "ends by a signal without a name": ("error|wrong", "import signal\nsignal.raise_signal(40)\nprint(0)"),
+        "kills itself": ("memory|wrong", "import signal\nsignal.raise_signal(signal.SIGKILL)\nprint(0)"),
+        "answers on stderr": ("wrong", "import sys\nsys.stderr.write('42\\n')"),
+        "answers too late": (
+            "wrong",
+            "import threading, time\ndef late():\n    time.sleep(9)\n    print(42)\n"
+            "threading.Thread(target=late, daemon=True).start()",
+        ),
+        "reads its input twice": ("error", "print(sum(map(int, open(0).read().split())))\nprint(int(open(0).read()))"),
         "fork bomb": ("error|timeout", "import os\nwhile True: os.fork()"),
         "thread bomb": (
             "error|timeout|memory",
@@ -155,6 +171,16 @@ FUNCTIONS = _attempts(
             "def add(a, b):\n    return 0",
         ),
         "reads ahead": ("timeout|wrong|error", "import os\ndef add(a, b):\n    return os.read(3, 1000).count(b'*')"),
+        "closes the result pipe": ("error", "import os\ndef add(a, b):\n    os.close(4)\n    return a + b"),
+        "prints into the result pipe": (
+            "error",
+            "import os\nos.dup2(4, 1)\ndef add(a, b):\n    print('4' * 100, flush=True)\n    return a + b",
+        ),
+        "ends by a signal without a name": (
+            "error|wrong",
+            "import signal\ndef add(a, b):\n    signal.raise_signal(40)\n    return 0",
+        ),
+        "half a character": ("wrong", "def add(a, b):\n    return '\\ud800\\0'"),
         "forged bytes": ("error", "import os\ndef add(a, b):\n    os.write(4, b'V\\0\\0\\0\\3i\\0\\0')\n    return 0"),
         "a deep value": ("error", "def add(a, b):\n    x = []\n    for _ in range(100_000): x = [x]\n    return x"),
         "a cycle": ("error", "def add(a, b):\n    x = []\n    x.append(x)\n    return x"),
@@ -175,5 +201,6 @@ FUNCTIONS = _attempts(
         "recursion": ("error", "def add(a, b):\n    return add(a, b)"),
         "a generator": ("error", "def add(a, b):\n    yield a + b"),
         "NaN": ("wrong", "def add(a, b):\n    return float('nan')"),
+        "beyond all floats": ("wrong", "def add(a, b):\n    return 10**400"),
     }
 )

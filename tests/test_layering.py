@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "cohort"
 # Packages of one level do not import each other, with the exceptions below.
 LEVELS = [
     {"types", "seeds"},
-    {"sandbox"},
+    {"sandbox", "adapters"},
     {"kernels"},
     {"algorithms", "rewards", "tasks", "environments", "record", "recipe", "policy"},
     {"engine", "learn"},

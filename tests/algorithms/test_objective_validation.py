@@ -131,6 +131,17 @@ def test_no_warning_without_cause():
         Objective(surrogate="reinforce", kl_estimator="k1", kl_coef=0.0)
 
 
+def test_a_preset_does_not_warn_about_what_it_set_itself():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        off = preset("trl", correction="off")
+        assert off.correction_max is None
+        assert preset("dapo", surrogate="soft").dual_clip is None
+    with pytest.warns(UserWarning, match="correction_max=4.0 has no effect"):
+        asked_for = preset("trl", correction="off", correction_max=4.0)
+    assert asked_for.correction_max == 4.0
+
+
 def test_hash_and_round_trip():
     objective = preset("dapo", clip_high=0.3)
     assert Objective.from_dict(json.loads(json.dumps(objective.to_dict()))) == objective

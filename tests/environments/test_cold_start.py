@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from cohort.commands.check import check_recipe
 from cohort.environments import FORMATS, open_dialogue
 from cohort.monitor.console import Console
 from cohort.recipe import Recipe
@@ -85,10 +86,15 @@ def test_a_supervised_batch_weighs_only_what_is_to_be_learnt():
         ('environment.use="my_tools:search"', "keep the one to act in"),
         ("environment.args.http.hosts=[]", "environment.args.http has no effect"),
         ('environment.format="auto"', "has no tool calls in a format that Cohort reads"),
-        ('environment.format="hermes"', "refuses a tool's message"),
+        ('environment.format="hermes"', "refuses a message with the role 'tool'"),
         ("environment.max_turns=0", "environment.max_turns must be a whole number"),
     ],
 )
 def test_an_environment_that_cannot_be_is_refused(override, says, tmp_path):
     with pytest.raises(UserError, match=says):
         train(Recipe.load(RECIPE, [*SMALL, f"run.directory={tmp_path}", override]), console=Console(quiet=True))
+
+
+def test_a_check_says_that_a_model_cannot_call_tools():
+    with pytest.raises(UserError, match="has no tool calls in a format that Cohort reads"):
+        check_recipe(Recipe.load(RECIPE, [*SMALL, 'environment.format="auto"']))

@@ -132,7 +132,7 @@ def test_a_demonstration_is_encoded_as_a_rollout_would_be():
 def test_what_cannot_be_written_or_read_is_refused(tokenizer, chat_tokenizer):
     with pytest.raises(UserError, match="has no tool calls in a format that Cohort reads"):
         choose_format(tokenizer, None, chat=True)
-    with pytest.raises(UserError, match=r"refuses a tool's message .*environment\.format"):
+    with pytest.raises(UserError, match=r"refuses a message with the role 'tool' .*environment\.format"):
         opened(tokenizer, "hermes")
     name, other = chat_tokenizer
     other.add_special_tokens({"additional_special_tokens": ["<tool_call>", "<result>"]})
@@ -144,3 +144,14 @@ def test_what_cannot_be_written_or_read_is_refused(tokenizer, chat_tokenizer):
     other.chat_template = "{% for m in messages %}{% if m.role != 'tool' %}{{ m.content }}{% endif %}{% endfor %}"
     with pytest.raises(UserError, match="does not show what a tool answers"):
         open_dialogue(other, FORMATS[name], True, [SCHEMA], [1], 100)
+
+
+def test_a_role_that_the_template_leaves_out_is_refused(chat_tokenizer):
+    _, tokenizer = chat_tokenizer
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role in ['user', 'assistant'] %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    dialogue = open_dialogue(tokenizer, None, True, [], [tokenizer.eos_token_id], 100)
+    assert dialogue.following(5, [{"role": "user", "content": "higher"}]) == ids(tokenizer, "higher")
+    with pytest.raises(UserError, match="does not show messages with the role 'umpire', so the policy would not see"):
+        dialogue.following(5, [{"role": "user", "content": "?"}, {"role": "umpire", "content": "higher"}])

@@ -7,6 +7,8 @@ import socket
 import pytest
 
 from cohort.environments import build_tools
+from cohort.environments.http import _checked
+from cohort.environments.tool import ToolError
 from cohort.types import InfrastructureError
 
 
@@ -39,6 +41,13 @@ def test_a_page_is_fetched(fetch, web):
         ("http://[broken", "cannot be read"),
         ("http://127.0.0.1:99999/", "cannot be read"),
         ("ftp://127.0.0.1/", "must begin with"),
+        ("http://127.0.0.1:80\\@elsewhere.example/", "must not hold a user"),
+        ("http://elsewhere.example\\@127.0.0.1/", "must not hold a user"),
+        ("http://elsewhere.example#@127.0.0.1/", "cannot be reached"),
+        ("http://elsewhere.example?127.0.0.1/", "cannot be reached"),
+        ("http://127.0.0.1\u3002evil.example/", "cannot be reached"),
+        ("http://127.0.0.1\uff0f.evil.example/", "cannot be read"),
+        ("http://2130706433/", "cannot be reached"),
     ],
 )
 def test_other_addresses_are_refused_without_a_request(fetch, web, address, says):
@@ -46,6 +55,21 @@ def test_other_addresses_are_refused_without_a_request(fetch, web, address, says
     assert done.failed
     assert says in done.result
     assert web.seen == []
+
+
+@pytest.mark.parametrize(
+    ("host", "reached", "refused"),
+    [
+        ("127.0.0.1:80", "http://127.0.0.1/", "https://127.0.0.1/"),
+        ("127.0.0.1", "http://127.0.0.1:80/", "http://127.0.0.1:443/"),
+        ("[::1]:8", "http://[::1]:8/", "http://[::1]/"),
+        ("[::1]", "http://[::1]/", "http://[::2]/"),
+    ],
+)
+def test_a_host_may_be_written_with_its_usual_port_or_as_an_ipv6_address(host, reached, refused):
+    assert _checked(reached, frozenset({host})) == reached
+    with pytest.raises(ToolError, match="cannot be reached, only"):
+        _checked(refused, frozenset({host}))
 
 
 @pytest.mark.parametrize(

@@ -361,6 +361,20 @@ def test_an_environment_must_return_an_observation(tokenizer):
         play(made, prompts_of(tokenizer, "one"))
 
 
+@pytest.mark.parametrize(
+    "messages",
+    ["higher", {"role": "user", "content": "x"}, ({"content": "x"},), ({"role": "user", "content": None},), ("x",), 3],
+)
+def test_what_an_observation_holds_must_be_messages(tokenizer, messages):
+    class Wrong(SingleTurn):
+        def step(self, state, reply):
+            return Observation(messages)
+
+    made = player(Scripted(tokenizer, lambda r, m: "x"), tokenizer, tools=(), environment=Wrong())
+    with pytest.raises(UserError, match=r"step returned Observation\(.*its messages are a tuple of \{\"role\""):
+        play(made, prompts_of(tokenizer, "one"))
+
+
 def test_groups_come_as_soon_as_they_are_over(tokenizer):
     """A group that is done in its first turn can be scored while others go on."""
     sampler = Scripted(tokenizer, lambda r, m: always_calls(r, m) if "two" in text_of(tokenizer, r) else "done")

@@ -232,6 +232,7 @@ async def asynchronous(x: int) -> int:
         (["http"], {"http": {"hosts": []}}, "needs the hosts that it may reach"),
         (["http"], {"http": {"hosts": ["https://x.org/"]}}, "a host of the tool http is a name"),
         (["http"], {"http": {"hosts": ["x.org"], "max_kb": 0}}, "max_kb of the tool http"),
+        (["http"], {"http": {"hosts": ["x.org"], "timeout_s": "3"}}, "timeout_s of the tool http is a number above 0"),
         (["python"], {"python": {"isolation": "remote"}}, "isolation of the tool python is one of"),
         (["python"], {"python": {"time_s": 0}}, "time_s of the tool python is a number above 0"),
     ],
@@ -266,3 +267,18 @@ def test_an_environment_of_the_users_own_needs_both_methods():
         build_environment(Half, {})
     with pytest.raises(UserError, match=r"environment\.args: Half\(\) takes no arguments"):
         build_environment(Half, {"level": 3})
+
+
+def test_a_tool_is_no_environment():
+    with pytest.raises(UserError, match=r"not 'python'; .* such as tools = \[\"python\"\]"):
+        build_environment("python", {})
+    with pytest.raises(UserError, match=r'"module:function", not .my_games.'):
+        build_environment("my_games", {})
+
+
+def test_an_environment_that_cannot_be_made_says_why():
+    def opens(path):
+        return open(path)
+
+    with pytest.raises(UserError, match=r"FileNotFoundError: .*no_such_file.* at .*test_tools\.py:\d+"):
+        build_environment(opens, {"path": "no_such_file"})

@@ -10,6 +10,8 @@ import torch
 
 from cohort.engine.engine import Engine
 from cohort.engine.fused import FusedDecoder
+from cohort.kernels.functions import product
+from cohort.learn.head import head
 from cohort.policy.attention import PackedGroups
 from cohort.policy.fused import FusedBody
 from cohort.policy.load import add_lora
@@ -57,6 +59,27 @@ def test_hidden_states_and_gradients_are_the_plain_ones(policy):
     assert gradients.keys() == expected.keys()
     for name, gradient in gradients.items():
         assert (gradient - expected[name]).norm() <= 1e-4 * expected[name].norm(), name
+
+
+def test_products_have_a_rounded_number_of_rows(tokenizer, monkeypatch):
+    """Or oneDNN would compile them anew for every batch, and keep each."""
+    policy = on_path(Policy(make_tiny("qwen3", tokenizer), tokenizer), "fused")
+    rows = []
+
+    def noting(x, weight, bias=None):
+        rows.append(len(x))
+        return product(x, weight, bias)
+
+    monkeypatch.setattr("cohort.kernels.functions.product", noting)
+    monkeypatch.setattr("cohort.learn.head.product", noting)
+    layout = groups()
+    states = policy.hidden(layout.tokens, layout.positions, layout)
+    found, entropy = head(policy, states[:70], torch.full((70,), 5), 1.0, False)
+    found.sum().backward()
+    assert len(states) == layout.tokens.numel() == 158
+    assert found.shape == entropy.shape == (70,)
+    assert {192, 128} <= set(rows)
+    assert all(count % 64 == 0 for count in rows)
 
 
 def test_long_sequences(tokenizer):

@@ -114,6 +114,15 @@ def test_rewards_that_are_refused(reward, says):
     assert says in str(raised.value)
 
 
+def test_a_domain_that_the_mixture_does_not_have_is_refused():
+    mixture = {"sums": {"source": "arithmetic"}, "stories": {"source": "word_problems"}}
+    rewards = [{"use": "a", "when": {"domain": ["sums", "storys"]}}, {"use": "b", "when": {"domain": "stories"}}]
+    with pytest.raises(UserError, match=r"'a': when.domain is 'storys', which is no source .*; did you mean"):
+        Recipe(policy={"model": "m"}, task={"mixture": mixture}, reward=rewards)
+    of_rows = Recipe(policy={"model": "m"}, task={"source": "t"}, reward=rewards)  # a column of the rows, then
+    assert len(of_rows.stages[0].reward) == 2
+
+
 def test_penalties_and_measured_rewards_are_allowed():
     rewards = [{"use": "a", "weight": -1}, {"use": "b", "weight": 0}]
     recipe = Recipe(policy={"model": "m"}, task={"source": "t"}, reward=rewards)

@@ -16,6 +16,8 @@ LARGE = {
     "han": "\u6211" * SIZE,
     "arabic digits": "\u0667" * SIZE,
     "dots": "." * SIZE,
+    "dots before a letter": "." * SIZE + "x",
+    "a fence full of blanks": "```json\n" + " " * SIZE + "x```",
     "sentences": "a. " * (SIZE // 3),
     "commas": "1," * (SIZE // 2),
     "hashes": "#" * SIZE,

@@ -96,6 +96,13 @@ def test_options_with_texts():
     assert chosen("B", "Paris", CITIES, options="options") == (1, "right")
 
 
+def test_options_that_differ_in_a_minus_only():
+    row = {"options": ["5", "-5", "3"]}
+    assert chosen("-5", "B", row, options="options") == (1, "right")
+    assert chosen("5", "B", row, options="options") == (0, "wrong")
+    assert chosen("-5", "-5", row, options="options") == (1, "right")
+
+
 def test_gold_answers_by_number():
     assert chosen("B", 1) == (1, "right")
     assert chosen("B", 2, first=1) == (1, "right")

@@ -86,6 +86,12 @@ def test_all_tests_must_pass():
     assert code("def add(a, b): return a + b", FUNCTION_TESTS, extract="whole", **ARGS).value == 1.0
 
 
+def test_a_function_of_the_library_is_no_answer():
+    tests = {"fn_name": "gcd", "inputs": [[4, 6], [9, 6]], "outputs": [2, 3]}
+    assert (score("x = 1", tests).value, score("x = 1", tests).label) == (0.0, "error")
+    assert score("def gcd(a, b): return gcd(b, a % b) if b else a", tests).value == 1.0
+
+
 def test_credit_can_be_shared():
     tests = {"fn_name": "f", "inputs": [[i] for i in range(4)], "outputs": [0, 1, 2, 3]}
     assert score("def f(x): return min(x, 2)", tests, credit="share").value == 0.75

@@ -61,6 +61,8 @@ def test_equal(found, wanted):
         (float(10**17), 10**17 + 1),
         (10**400, 1e300),
         (10**400, math.inf),
+        (10**400, math.nan),
+        (-(10**400), 0.5),
         (math.inf, -math.inf),
         (math.nan, 1.0),
         (1.0, math.nan),

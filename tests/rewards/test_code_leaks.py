@@ -1,12 +1,15 @@
 """A short run of bench/scoring.py: nothing is left behind, nothing pays that should not. Either would be seen."""
 
 import importlib.util
+import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from cohort.rewards import RewardSpec
 from cohort.sandbox import Sandbox
 from leaks import left_behind, nothing_more_than
 
@@ -34,15 +37,28 @@ def test_hostile_code_leaves_nothing_and_gets_nothing(scoring):
     report = scoring.measure("code", 96, workers=2, size=8)
     assert report.problems == []
     assert report.scorings == 96
-    assert report.labels["right"] > 3
-    assert report.labels["timeout"] > 3
+    assert report.labels["code right"] > 1
+    assert report.labels["code timeout"] > 3
 
 
-@pytest.mark.parametrize("mix", ["math", "exact_number"])
-def test_hostile_answers_leave_nothing_and_get_nothing(scoring, mix):
-    report = scoring.measure(mix, 240, workers=2, size=8)
+def test_hostile_answers_leave_nothing_and_get_nothing(scoring):
+    report = scoring.measure("text", 640, workers=1, size=8)
     assert report.problems == []
-    assert report.scorings == 240
+    assert report.scorings == 640
+    assert {label.split()[0] for label in report.labels} == {spec.use for spec in scoring.specs("text")}
+    assert report.labels["json_schema timeout"] > 0
+    assert report.labels["regex_format paid"] > 0
+
+
+@pytest.mark.usefixtures("_enough")
+def test_a_mix_holds_code_and_text(scoring):
+    report = scoring.measure("mixed", 48, workers=1, size=2)
+    assert report.problems == []
+    seen = Counter(label.split()[0] for label in report.labels.elements())
+    assert seen["code"] == 32
+    assert len(seen) == 9
+    before, after = report.counts
+    assert all(after[what] <= before[what] for what in scoring.COUNTED)
 
 
 def pays_everybody(completion, answer):
@@ -51,16 +67,24 @@ def pays_everybody(completion, answer):
 
 @pytest.mark.usefixtures("_enough")
 def test_what_pays_wrongly_is_seen(scoring, monkeypatch):
-    monkeypatch.setattr(scoring, "RewardSpec", lambda name, args: _spec(name))
+    monkeypatch.setattr(scoring, "specs", lambda mix: [RewardSpec(pays_everybody, name=mix)])
     report = scoring.measure("code", 16, workers=1, size=8)
     assert len(report.problems) >= 10
     assert "got 1.0" in report.problems[0]
 
 
-def _spec(name):
-    from cohort.rewards import RewardSpec
+def leaves_a_file(completion, answer):
+    tempfile.mkstemp()
+    return 0.0
 
-    return RewardSpec(pays_everybody, name=name)
+
+def test_files_and_processes_that_stay_are_seen(scoring, monkeypatch):
+    monkeypatch.setattr(scoring, "specs", lambda mix: [RewardSpec(leaves_a_file, name="exact_number")])
+    report = scoring.measure("exact_number", 16, workers=1, size=8)
+    assert any(problem.startswith("temporary files: 0 before, ") for problem in report.problems)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert scoring.census(Path("/nowhere"))["processes"] >= 1
+        child.kill()
 
 
 def test_what_is_left_behind_is_seen():
@@ -79,9 +103,13 @@ def test_what_is_left_behind_is_seen():
         nothing_more_than(before, patience_s=0.1)
 
 
-def test_memory_that_grows_is_seen(scoring):
-    before = scoring.memory_mb()
+def test_memory_and_descriptors_that_grow_are_seen(scoring):
+    before = scoring.holdings()
     kept = bytearray(100_000_000)
-    assert any("has grown" in line for line in scoring.grown(before, scoring.memory_mb()))
+    files = [open("/dev/null") for _ in range(20)]  # noqa: SIM115 (closed below)
+    problems = scoring.grown(before, scoring.holdings())
+    for file in files:
+        file.close()
+    assert [line.split()[-1] for line in problems] == ["MB", "descriptors"]
     assert len(kept)
     assert scoring.grown(before, before) == []

@@ -13,12 +13,14 @@ from cohort.rewards.gate import Asked, examine
 from cohort.rewards.probes import (
     CONSTANT,
     FORMS,
+    LISTED,
     OPENER,
     OPENERS,
     OTHER_GOLD,
     constants,
     gold_text,
     ignorant,
+    several,
     stated_gold,
 )
 from cohort.rewards.probes import other_gold as next_gold
@@ -69,6 +71,14 @@ def test_another_prompts_gold_is_never_the_prompts_own():
     assert next_gold(["a", "A ", "b", None, "a"], 2) == "a"
     assert next_gold(["a", "a"], 0) is None
     assert next_gold([None, "a"], 0) == "a"
+
+
+def test_several_answers_hold_the_right_one_between_two_others():
+    assert several(["a", "A ", "b", None, "c"], 0) == "b, a, c"
+    assert several(["a", "b", "c"], 2) == "a, c, b"
+    assert several(["a", "b", "B"], 0) is None
+    assert several([None, "a", "b", "c"], 0) is None
+    assert several(["a", "b" * 41, "c"], 0) is None
 
 
 def test_constants_hold_the_most_common_answers():
@@ -255,6 +265,15 @@ def test_restating_the_problem_can_pay_and_is_noted():
 
 def long(completion):
     return len(completion) / 100
+
+
+def test_a_verifier_that_finds_the_answer_among_others_is_noted():
+    report = look(lambda completion, answer: float(answer in completion.split(", ")))
+    assert report.problems == ()
+    assert report.notes == ("lambda pays 1.00 for a text that lists the right answer among others",)
+    assert the_one(report).rows[LISTED].mean == 1.0
+    assert the_one(report).best_ignorant[1].mean <= 1 / 8
+    assert the_one(look(exact)).rows[LISTED].mean == 0.0
 
 
 def test_only_verifiers_are_refused():

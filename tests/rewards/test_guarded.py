@@ -110,6 +110,22 @@ def test_a_server_that_died_is_replaced():
     assert call("parent") != server.pid
 
 
+def test_a_call_that_is_interrupted_does_not_answer_the_next_one():
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    assert call("add", a=1, b=1) == 2
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            call("spin", cpu_s=1.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert call("add", a=1, b=2) == 3
+
+
 def test_threads_may_call_at_the_same_time():
     found = []
     threads = [

@@ -288,6 +288,12 @@ def test_a_verdict_is_asked_for_once(ask, server, tmp_path):
     assert len(server.requests) == 6
 
 
+def test_half_a_character_in_a_verdict_harms_nothing(ask, server):
+    server.reply = lambda texts, body: '{"reason": "\ud83d", "score": 10}'
+    assert ask(["x"]) == ask(["x"]) == [1]
+    assert len(server.requests) == 1
+
+
 def test_what_was_judged_before_a_failure_is_not_asked_again(ask, server):
     server.reply = lambda texts, body: {"status": 500} if texts[1] == "yy" else verdict(score=5)
     with pytest.raises(InfrastructureError):

@@ -51,7 +51,7 @@ def test_what_is_not_exactly_a_verdict_is_none(reply):
         read_winner(reply)
 
 
-@pytest.mark.parametrize("score", ["10", True, None, [10], 0.99, 10.01, 1e400, float("nan"), "NaN"])
+@pytest.mark.parametrize("score", ["10", True, None, [10], 0.99, 10.01, 1e400, 10**400, float("nan"), "NaN"])
 def test_a_score_is_a_number_on_the_scale(score):
     with pytest.raises(NoVerdict):
         read_score(json.dumps({"score": score}), 1, 10)

@@ -102,6 +102,19 @@ def test_hostile_text_does_not_pay(name):
     assert judged(LARGE[name])[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "schema", "label"),
+    [
+        ("1e999", {"type": "number", "multipleOf": 0.01}, "not_json"),
+        ("-1e999", {"type": "number", "maximum": 0}, "not_json"),
+        ("9" * 400, {"type": "number", "multipleOf": 0.01}, "invalid"),
+        ('"a{99999999999999999999}"', {"type": "string", "format": "regex"}, "invalid"),
+    ],
+)
+def test_values_that_the_library_cannot_look_at_are_answers_that_do_not_fit(text, schema, label):
+    assert judged(text, schema) == (0, label)
+
+
 NESTED = {"type": "array", "items": {"$ref": "#"}}
 
 

@@ -31,10 +31,24 @@ from cohort.rewards.text import check_texts, exact_text, f1, f1_text, fuzzy_text
         ("", "Paris", 0),
         ("", "The", 0),
         ("the", "The", 1),
+        ("5", "-5", 0),
+        ("-5", "5", 0),
+        ("-5", -5, 1),
+        ("\u22125", "-5", 1),
+        ("(-5)", "-5", 1),
+        ("-0.5", 0.5, 0),
+        ("-.5", "-.5", 1),
+        ("3-5", "3 5", 1),
     ],
 )
 def test_exact(completion, gold, paid):
     assert exact_text(completion, gold) == paid
+
+
+def test_the_other_two_know_a_minus_too():
+    assert fuzzy_text("5", "-5", threshold=0.0).value < 1
+    assert f1_text("5", "-5") == 0
+    assert f1_text("-5", -5) == 1
 
 
 def test_articles_by_option():

@@ -12,12 +12,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 __all__ = ["Fusion"]
 
+BROKEN = {
+    "hang up": b"",
+    "half an answer": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n{",
+    "not HTTP": b"220 mail.example.org ESMTP\r\n",
+}
 FINISHED, TIMEOUT = "Finished", "TimeLimitExceeded"
 
 
 class Fusion:
     """A context manager. `requests` holds the bodies that came; `troubles` what to answer instead, one for a request:
-    an HTTP status, a text for the body, or "hang up".
+    an HTTP status, a text for the body, "hang up", "half an answer", or "not HTTP".
     """
 
     def __init__(self) -> None:
@@ -30,8 +35,9 @@ class Fusion:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 fusion.requests.append({"path": self.path, **json.loads(body)})
                 trouble = fusion.troubles.pop(0) if fusion.troubles else None
-                if trouble == "hang up":
+                if trouble in BROKEN:
                     self.close_connection = True
+                    self.wfile.write(BROKEN[trouble])
                     self.connection.close()
                     return
                 if isinstance(trouble, int):

@@ -153,6 +153,38 @@ def test_older_versions_of_landlock_do_too(tmp_path):
         assert confined(tmp_path, look, landlock=version) == [os.__file__], version
 
 
+def test_no_version_of_landlock_lets_it_make_files_empty(tmp_path):
+    """Before version 3 it knows nothing of that."""
+    try:
+        newest = landlock.abi()
+        seccomp.available()
+    except (OSError, KeyError) as error:
+        pytest.skip(str(error))
+    outside, inside = tmp_path / "outside", tmp_path / "its own" / "file"
+    inside.parent.mkdir()
+    for file in (outside, inside):
+        file.write_text("precious")
+
+    def look():
+        done = []
+        for name, action in {
+            "truncate": lambda path: os.truncate(path, 0),
+            "open": lambda path: os.close(os.open(path, os.O_RDONLY | os.O_TRUNC)),
+            "create": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)),
+        }.items():
+            for path in (str(outside), str(inside)):
+                try:
+                    action(path)
+                    done.append((name, path))
+                except PermissionError:
+                    continue
+        return [done, open(inside).read()]
+
+    for version in range(1, newest + 1):
+        assert confined(inside.parent, look, landlock=version, seccomp=True) == [[], "precious"], version
+        assert outside.read_text() == inside.read_text() == "precious"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
 def test_root_becomes_nobody():
     with tempfile.TemporaryDirectory() as directory:

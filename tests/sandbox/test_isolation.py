@@ -2,11 +2,13 @@
 
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import psutil
@@ -95,7 +97,7 @@ namespaces.libc = libc
 """
 BROKEN_FILTER = """
 from cohort.sandbox import seccomp
-seccomp.install = lambda machine, pid: None
+seccomp.install = lambda machine, pid, may_truncate: None
 """
 ANOTHER_PROCESSOR = """
 from cohort.sandbox import seccomp
@@ -293,6 +295,41 @@ def test_no_signal_leaves_it(strict):
     assert [process.pid for process in launcher_processes(strict)] == victims[1:]
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers and the machine code are those of x86-64")
+def test_no_dangerous_system_call_gets_through(strict):
+    """By number, as no library would make them: io_uring, userfaultfd, memfd, bpf, kcmp, pidfd, x32's and more."""
+    code = """
+        import ctypes, errno
+        call = ctypes.CDLL(None, use_errno=True).syscall
+        call.restype = ctypes.c_long
+        numbers = [29, 41, 53, 57, 58, 59, 62, 68, 85, 90, 101, 103, 105, 129, 155, 161, 165, 175, 200, 203, 222, 237,
+                   246, 250, 254, 265, 266, 272, 297, 298, 300, 303, 304, 308, 310, 311, 312, 317, 319, 321, 322, 323,
+                   424, 425, 426, 428, 429, 432, 434, 437, 438, 440, 442, 444, 445, 446, 447, 448, 453, 462]
+        numbers += [0x40000000 + n for n in (0, 1, 39, 59, 512, 520)]
+        for number in numbers:
+            if call(number, 0, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != errno.EPERM:
+                print(number, ctypes.get_errno())
+    """
+    run = strict.run(textwrap.dedent(code), "", 5)
+    assert (run.status, run.output) == ("ok", b""), run
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers and the machine code are those of x86-64")
+def test_the_calls_of_another_architecture_kill(strict):
+    code = """
+        import ctypes
+        mmap = ctypes.CDLL(None).mmap
+        mmap.restype, mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p] + [ctypes.c_long] * 5
+        page = mmap(None, 4096, 7, 0x22, -1, 0)
+        ctypes.memmove(page, bytes.fromhex("b814000000 cd80 c3"), 8)  # mov eax, 20 (i386's getpid); int 0x80; ret
+        print("before", flush=True)
+        print(ctypes.CFUNCTYPE(ctypes.c_int)(page)())
+    """
+    run = strict.run(textwrap.dedent(code), "", 5)
+    assert (run.status, run.output) == ("error", b"before\n"), run
+    assert run.message in ("killed by SIGSYS", "killed by SIGSEGV")  # the latter where the kernel knows no i386 at all
+
+
 def test_one_run_finds_nothing_of_another(strict):
     word = "WEDNESDAYS" + "CHILD"
     strict.run(f"kept = {word!r}\ntry: open('kept', 'w').write(kept)\nexcept OSError: kept += '!'", word, 5)
@@ -348,8 +385,6 @@ def test_a_launcher_that_dies_is_an_error_of_the_sandbox_and_the_next_run_has_an
 
 
 def test_a_launcher_that_dies_in_the_middle_takes_the_candidate_with_it():
-    import threading
-
     assert issubclass(SandboxError, InfrastructureError)
     with Sandbox(SMALL, minimum="process") as sandbox:
         sandbox.run("", "", 5)
@@ -427,6 +462,30 @@ def test_the_grader_s_settings_do_not_reach_the_candidate(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     with Sandbox(SMALL, minimum="process") as sandbox:
         assert sandbox.run("import os, sys\nprint(dict(os.environ), len(sys.argv))", "", 5).output == b"{} 1\n"
+
+
+def test_keeper_and_launcher_are_fresh_programs_with_one_thread_and_nothing_of_the_grader():
+    stop = threading.Event()
+    threads = [threading.Thread(target=stop.wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        with Sandbox(SMALL, minimum="process") as sandbox:
+            sandbox.run("", "", 5)
+            running = [one for one in launcher_processes(sandbox) if one.status() != psutil.STATUS_ZOMBIE]
+            keeper, *beneath = running
+            assert beneath
+            assert keeper.environ() == {}
+            for process in (keeper, *beneath):
+                assert process.num_threads() == 1
+                assert process.cmdline()[1:4] == ["-I", "-S", "-c"]
+            if os.geteuid() == 0:
+                loaded = {os.path.basename(place.path) for one in (keeper, *beneath) for place in one.memory_maps()}
+                assert not [name for name in loaded if "torch" in name or "cuda" in name or "numpy" in name]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_limits_default_to_what_the_docs_say():

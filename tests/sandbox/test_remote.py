@@ -66,6 +66,11 @@ def test_a_function_is_called_there_with_all_cases_in_one_request(server, remote
     assert remote.call(code, "f", cases, 5, 20, lambda run: run.value != cases[1]) == runs[:2]
 
 
+def test_only_what_the_candidate_defines_is_its_function_there(remote):
+    assert [run.status for run in remote.call("x = 1", "gcd", [[4, 6]], 5, 20, yes)] == ["error"]
+    assert remote.call("def f(x): return [pow(3, x, 5), gcd(4, 6)]", "f", [[4]], 5, 20, yes)[0].value == [1, 2]
+
+
 def test_a_process_that_dies_costs_one_case(server, remote):
     code = "import os, sys\ndef f(x):\n    if x == 1: os._exit(0)\n    if x == 2: raise KeyError\n    return x"
     runs = remote.call(code, "f", [[0], [1], [2], [3]], 5, 20, yes)
@@ -108,10 +113,37 @@ def test_forged_answers_are_only_answers(remote):
     assert [(run.status, run.value) for run in runs] == [("ok", 42), ("error", None)]
 
 
+def test_a_forged_answer_is_no_larger_than_others(remote):
+    code = (
+        "import sys\nframe = sys._getframe()\nwhile 'job' not in frame.f_locals: frame = frame.f_back\n"
+        "size = frame.f_locals['job']['most'] + 1\n"
+        "print('\\n' + frame.f_locals['job']['mark'], 0, 'value', '73' + size.to_bytes(4, 'big').hex() + '41' * size)\n"
+        "def f(x): return 7"
+    )
+    runs = remote.call(code, "f", [[1]], 5, 20, yes)
+    assert [(run.status, run.value) for run in runs] == [("error", None)]
+
+
+def test_a_flood_is_the_candidate_s_and_is_not_read_to_its_end(server, remote, monkeypatch):
+    monkeypatch.setattr("cohort.sandbox.remote._LONGEST_ANSWER", 50_000)
+    run = remote.run("print('x' * 100_000)", "", 10.0)
+    assert (run.status, run.message) == ("error", "it wrote far too much")
+    flood = "def f(x):\n    print('x' * 100_000)\n    return x"
+    assert [run.status for run in remote.call(flood, "f", [[1]], 5, 20, yes)] == ["error"]
+    assert len(server.requests) == 2
+
+
 @pytest.mark.parametrize(
     "trouble",
-    [500, 503, 429, "hang up", "not json", "[]", "null", json.dumps({"status": "SandboxError", "message": "x"})],
-)
+    [
+        500, 503, 429, "hang up", "half an answer", "not HTTP", "not json", "[]", "null",
+        json.dumps({"status": "SandboxError", "message": "x"}),
+        json.dumps({"run_result": {"status": "Finished"}}),
+        json.dumps({"run_result": {"status": "Finished", "return_code": "0"}}),
+        json.dumps({"run_result": {"status": "Finished", "return_code": 0, "stdout": ["1"]}}),
+        json.dumps({"run_result": {"status": "Finished", "return_code": 0, "execution_time": {}}}),
+    ],
+)  # fmt: skip
 def test_troubles_of_the_server_are_tried_again(server, remote, trouble):
     server.troubles += [trouble, trouble]
     assert remote.run("print(1)", "", 5).output == b"1\n"

@@ -135,6 +135,27 @@ def test_names_that_starter_codes_use_are_there_and_main_is_not_run(sandbox):
     assert call(sandbox, code, [[[4, 6]]])[0].value == 8
 
 
+def test_names_of_python_s_own_are_what_they_are(sandbox):
+    """`from math import *` has a `pow` of two floats, `from typing import *` a `Counter` that is none."""
+    code = "def f(): return [pow(3, 4, 5), type(Counter()) is Counter, sum(accumulate([1, 2])), List[int] is not None]"
+    assert call(sandbox, code, [[]])[0].value == [1, True, 4, True]
+
+
+@pytest.mark.parametrize("name", ["gcd", "factorial", "reduce", "heappush", "Counter", "math", "sum", "print"])
+def test_a_function_that_is_not_the_candidate_s_is_none(sandbox, name):
+    run = call(sandbox, "x = 1", [[4, 6]], name=name)[0]
+    assert (run.status, run.message) == ("error", f"NameError: there is no function '{name}'")
+
+
+def test_a_candidate_may_use_a_name_that_it_defines_or_imports(sandbox):
+    for code in (
+        "from math import gcd",
+        "class Solution:\n    def gcd(self, a, b): return gcd(a, b)",
+        "def gcd(a, b): return math.gcd(a, b)",
+    ):
+        assert call(sandbox, code, [[4, 6]], name="gcd")[0].value == 2
+
+
 def test_cases_share_a_process_until_it_dies(sandbox):
     code = "import os\nseen = []\ndef f(x):\n    seen.append(x)\n    if x == 2: os._exit(0)\n    return len(seen)"
     runs = call(sandbox, code, [[0], [1], [2], [3], [4]])

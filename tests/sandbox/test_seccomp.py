@@ -18,16 +18,21 @@ NUMBERS = {  # (x86_64, aarch64), of calls that the tests below name
     "vfork": (58, None), "open_by_handle_at": (304, 265), "userfaultfd": (323, 282), "keyctl": (250, 219),
     "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424), "sendmsg": (46, 211), "execveat": (322, 281),
     "chroot": (161, 51), "init_module": (175, 105), "perf_event_open": (298, 241), "socketpair": (53, 199),
+    "open": (2, None), "openat": (257, 56), "truncate": (76, 45), "creat": (85, None), "openat2": (437, 437),
+    "kcmp": (312, 272), "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "io_uring_enter": (426, 426),
+    "memfd_secret": (447, 447), "timer_create": (222, 107), "rt_tgsigqueueinfo": (297, 240), "fchmodat": (268, 53),
+    "utimensat": (280, 88), "setxattr": (188, 5), "fallocate": (285, 47), "sched_setaffinity": (203, 122),
 }  # fmt: skip
-SPECIAL = {"clone", "clone3", "tgkill", "ioctl", "fcntl", "prctl", "prlimit64"}  # their arguments decide
+SPECIAL = {"clone", "clone3", "tgkill", "ioctl", "fcntl", "prctl", "prlimit64", "open", "openat", "truncate"}
+O_TRUNC = 0o1000
 
 
-def run(machine, number, *arguments, architecture=None):
+def run(machine, number, *arguments, architecture=None, may_truncate=True):
     """Interpret the classic BPF program as the kernel does (struct seccomp_data, little endian)."""
     audit, _ = ARCHITECTURES[machine]
     padded = [*arguments, *[0] * 6][:6]
     data = struct.pack("<IIQ6Q", number, architecture or audit, 0, *(a & 2**64 - 1 for a in padded))
-    code = program(machine, PID)
+    code = program(machine, PID, may_truncate)
     instructions = [struct.unpack_from("=HBBI", code, at) for at in range(0, len(code), 8)]
     assert len(instructions) < 4096  # BPF_MAXINSNS
     accumulator, at = 0, 0
@@ -50,21 +55,22 @@ def machine(request):
     return request.param
 
 
-def call(machine, name, *arguments):
+def call(machine, name, *arguments, **options):
     number = NUMBERS[name][ARCHITECTURES[machine][1]]
     if number is None:
         pytest.skip(f"{machine} has no {name}")
-    return run(machine, number, *arguments)
+    return run(machine, number, *arguments, **options)
 
 
 def test_what_is_listed_is_allowed_and_nothing_else(machine):
     column = ARCHITECTURES[machine][1]
     listed = {numbers[column] for numbers in ALLOWED.values()} - {None}
     special = {NUMBERS[name][column] for name in SPECIAL}
+    opening = {NUMBERS[name][column] for name in ("open", "openat", "truncate")} - {None}
     assert not listed & special
     for number in range(600):
         result = run(machine, number, 12345, 12345)
-        if number in listed:
+        if number in listed | opening:
             assert result == ALLOW, number
         else:
             assert result in (REFUSE, 0x00050000 | errno.ENOSYS), number
@@ -92,6 +98,8 @@ def test_threads_may_be_made_and_processes_not(machine):
     assert call(machine, "clone", thread) == ALLOW
     for flags in (17, 0, 0x00004000 | 17, 0x10000000 | 17):  # fork, vfork, a user namespace
         assert call(machine, "clone", flags) == REFUSE
+    for namespace in (0x20000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
+        assert call(machine, "clone", thread | namespace) == REFUSE
     assert call(machine, "clone3") == 0x00050000 | errno.ENOSYS  # the C library then uses clone
 
 
@@ -99,6 +107,17 @@ def test_signals_reach_only_itself(machine):
     assert call(machine, "tgkill", PID, PID, 6) == ALLOW
     assert call(machine, "tgkill", PID + 1, PID + 1, 9) == REFUSE
     assert call(machine, "tgkill", -1, 1, 9) == REFUSE
+
+
+@pytest.mark.parametrize(("name", "before"), [("open", ()), ("openat", (-100,))])
+def test_opening_may_make_a_file_empty_only_where_that_does_no_harm(machine, name, before):
+    for flags in (0, 1, 2, 0o100, 0o2000000):  # O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_CLOEXEC
+        for may_truncate in (True, False):
+            assert call(machine, name, *before, 7777, flags, may_truncate=may_truncate) == ALLOW
+        assert call(machine, name, *before, 7777, flags | O_TRUNC) == ALLOW
+        assert call(machine, name, *before, 7777, flags | O_TRUNC, may_truncate=False) == REFUSE
+    assert call(machine, "truncate", 7777, 0) == ALLOW
+    assert call(machine, "truncate", 7777, 0, may_truncate=False) == REFUSE
 
 
 def test_arguments_that_matter_are_looked_at(machine):
@@ -116,4 +135,4 @@ def test_arguments_that_matter_are_looked_at(machine):
 
 def test_a_machine_without_a_table_has_no_filter():
     with pytest.raises(KeyError):
-        program("riscv64", PID)
+        program("riscv64", PID, True)

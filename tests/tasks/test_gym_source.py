@@ -15,7 +15,7 @@ from cohort.tasks.gym import admitted_tasks, refused_tasks
 from cohort.tasks.gym import problems as gym_problems
 from cohort.types import UserError
 
-SOME = ("ab", "basic_arithmetic", "countdown", "list_functions", "shortest_path", "zebra_puzzles")
+SOME = ("ab", "basic_arithmetic", "countdown", "list_functions", "pool_matrix", "shortest_path", "zebra_puzzles")
 
 
 def questions(prompts, count):
@@ -59,7 +59,7 @@ def test_pinned_problem():
     assert (prompt.text, prompt.answer, prompt.tags["level"]) == PINNED
 
 
-PINNED = ("Calculate 5 - -9.", "14", 1)
+PINNED = ("Calculate -3 * -2.", "6", 1)
 
 
 def test_problems_do_not_repeat_where_the_library_would():

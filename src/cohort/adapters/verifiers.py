@@ -17,14 +17,14 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.metadata import version
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
-from cohort.types import Finish, InfrastructureError, Message, Prompt, UserError
+from cohort.types import Finish, InfrastructureError, Message, Prompt, UserError, content_id
 
 __all__ = ["COLUMN", "VERSION", "Played", "open_taskset", "play", "require_library", "taskset_of"]
 
@@ -113,8 +113,10 @@ async def _play(env: Any, task: Any, replies: Sequence[str], finish: Finish, sco
         await env.setup(agents)
         await env.run(task, agents)
     except (PausedError, BaseExceptionGroup):
-        if agent.replay is None or not agent.replay.wants_more:
+        if score or agent.replay is None or not agent.replay.wants_more:
             raise
+    except SystemExit as error:  # it would end the loop, and with it every environment of this process
+        raise RuntimeError(f"it ended the process: {error}") from None
     replay = agent.replay
     if replay is None or not replay.said:
         raise UserError("its run asks the agent nothing")
@@ -143,8 +145,8 @@ def _prompt(name: str, args: Mapping[str, Any], env: Any, task: Any) -> Prompt:
         "id": name,
         "args": args,
         "type": f"{kind.__module__}:{kind.__qualname__}",
-        "data": task.data.model_dump(mode="json"),
-        "config": task.config.model_dump(mode="json"),
+        "data": task.data.model_dump(mode="json", exclude_defaults=True),
+        "config": task.config.model_dump(mode="json", exclude_defaults=True),
         "one_turn": _one_turn(env),
     }
     with _blamed(name, "load"):
@@ -153,9 +155,9 @@ def _prompt(name: str, args: Mapping[str, Any], env: Any, task: Any) -> Prompt:
     ((*before, last),) = play(row, ()).said
     answer = getattr(task.data, "answer", None)
     answer = answer if isinstance(answer, (str, int, float)) else None
-    if not before and last["role"] == "user":
-        return Prompt.make(text=last["content"], answer=answer, tags={COLUMN: row})
-    return Prompt.make(messages=[*before, last], answer=answer, tags={COLUMN: row})
+    text = last["content"] if not before and last["role"] == "user" else None
+    prompt = Prompt.make(text, None if text is not None else [*before, last], answer, {COLUMN: row})
+    return replace(prompt, id=content_id(prompt.id, {**row["data"], "idx": None}))  # games may all begin alike
 
 
 def _task(row: Mapping[str, Any]) -> Any:

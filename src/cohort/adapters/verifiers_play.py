@@ -46,7 +46,7 @@ class Replay:
         self.closed = self.wants_more = False
         self._task, self._replies, self._finish, self._score = task, replies, finish, score
         limits = RolloutLimits(max_turns=config.max_turns)
-        self._session: Any = RolloutSession(None, self.trace, trace_stops=task.hooks("stop"), limits=limits)  # type: ignore[arg-type]
+        self._session: Any = RolloutSession(None, self.trace, trace_stops=task.hooks("stop"), limits=limits)
 
     @property
     def ok(self) -> bool:
@@ -144,7 +144,7 @@ class StandIn:
 
 
 def obstacles(task: Any) -> Iterator[str]:
-    """Why a task cannot be played as a conversation alone. (Metrics that need a runtime are left out by the library.)"""
+    """Why a task cannot be played as a conversation alone. The library leaves out metrics that need a runtime."""
     if task.NEEDS_CONTAINER or task.data.image is not None:
         yield "its tasks run in a container"
     if type(task).toolsets(task.config):

@@ -150,10 +150,17 @@ class Objective:
 
 
 def preset(name: str, **fields: Any) -> Objective:
-    """The objective called `name` (a key of `PRESETS`), with any field of `Objective` changed.
+    """The objective called `name` (a key of `PRESETS`), with any field of `Objective` changed. What the preset sets and
+    can no longer act, such as a bound for a correction that is switched off, goes back to its default.
 
     Raises ValueError for an unknown name or field, with the nearest known one.
     """
     if name not in PRESETS:
         raise ValueError(f"{name!r} is not a preset{nearest(name, PRESETS)}")
-    return Objective.from_dict({**PRESETS[name].fields, **fields})
+    whole = {**PRESETS[name].fields, **fields}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inert = inert_fields(Objective.from_dict(whole))
+    return Objective.from_dict(
+        {field: value for field, value in whole.items() if field in fields or field not in inert}
+    )

@@ -7,10 +7,12 @@ from typing import Any
 
 from cohort.environments.calculator import calculate
 from cohort.environments.functions import find, tool_of
+from cohort.environments.guarded import broken
 from cohort.environments.http import http_tool
 from cohort.environments.python import python_tool
 from cohort.environments.tool import Tool
-from cohort.types import Environment, UserError
+from cohort.environments.verifiers import VerifiersTurns
+from cohort.types import Environment, InfrastructureError, UserError
 
 __all__ = ["BUILT_IN", "build_environment", "build_tools"]
 
@@ -50,7 +52,17 @@ def _tool(use: str | Callable[..., Any], args: Mapping[str, Any], timeout_s: flo
 
 
 def build_environment(use: str | Callable[..., Any], args: Mapping[str, Any]) -> Environment:
-    """The environment that a user's function makes from `args`. Raises UserError where it makes none."""
+    """The environment that a user's function makes from `args`, or the one of "verifiers" tasks. Raises UserError where
+    there is none.
+    """
+    if use == "verifiers":
+        use = VerifiersTurns
+    if isinstance(use, str) and ":" not in use:
+        hint = f', such as tools = ["{use}"]' if use in BUILT_IN else ""
+        raise UserError(
+            f'environment.use is "verifiers" or your own "module:function", not {use!r}; built-in tools are named in '
+            f"environment.tools{hint}"
+        )
     function = find(use, "environment") if isinstance(use, str) else use
     made = _called(function, args, "environment.args")
     for method in ("reset", "step"):
@@ -67,7 +79,12 @@ def _called(function: Callable[..., Any], args: Any, where: str) -> Any:
         raise UserError(f"{where} is a table of settings, not {args!r}")
     try:
         return function(**args)
-    except TypeError as error:  # a setting too many, or one that is missing
-        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-            raise
-        raise UserError(f"{where}: {error}") from None
+    except UserError:
+        raise
+    except InfrastructureError as error:
+        raise UserError(f"{where}: {error}") from error
+    except Exception as error:
+        inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+        if isinstance(error, TypeError) and not inside:  # a setting too many, or one that is missing
+            raise UserError(f"{where}: {error}") from None
+        raise broken(f"the function called with {where}", error, "Mend it, or what it is called with") from error

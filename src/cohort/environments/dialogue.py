@@ -47,11 +47,14 @@ class ChatDialogue:
         self._tokenizer, self._eos_ids, self._longest = tokenizer, frozenset(eos_ids), longest
         self.schemas = tuple(schemas)
         self._guard = _Guard(tokenizer, marks)
+        self._roles: set[str] = set()  # those that the template is known to show
         if schemas and _PROBE not in self._rendered([{"role": "tool", "name": "probe", "content": _PROBE}]):
             raise _no_tools(tokenizer, "does not show what a tool answers")
 
     def following(self, last: int, messages: Sequence[Message]) -> list[int]:
         """See `Dialogue`. The end token that the template writes is left out where the policy has written one."""
+        for role in {message["role"] for message in messages} - self._roles:
+            self._check_role(role)
         safe = [{**message, "content": self._guard.safe(message["content"], self._longest)} for message in messages]
         tokens: list[int] = self._tokenizer.encode(self._rendered(safe), add_special_tokens=False)
         return tokens[1:] if last in self._eos_ids and tokens[:1] and tokens[0] in self._eos_ids else tokens
@@ -64,6 +67,15 @@ class ChatDialogue:
         """See `Dialogue`: a completion is one turn."""
         return [(self._tokenizer.encode(text, add_special_tokens=False), True)]
 
+    def _check_role(self, role: str) -> None:
+        """Refuse a role that the template leaves out: the policy would go on without having been told anything."""
+        if _PROBE not in self._rendered([{"role": role, "name": "probe", "content": _PROBE}]):
+            raise UserError(
+                f"the chat template of {_named(self._tokenizer)} does not show messages with the role {role!r}, so the "
+                'policy would not see them; use one that it knows, such as "user"'
+            )
+        self._roles.add(role)
+
     def _rendered(self, messages: Sequence[Message]) -> str:
         """What the template writes behind the content of an assistant's turn."""
         import jinja2
@@ -72,7 +84,8 @@ class ChatDialogue:
         try:
             text = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         except jinja2.TemplateError as error:
-            raise _no_tools(self._tokenizer, f"refuses a tool's message ({error})") from None
+            roles = " or ".join(sorted({repr(message["role"]) for message in messages}))
+            raise _no_tools(self._tokenizer, f"refuses a message with the role {roles} ({error})") from None
         _, turn, rest = str(text).rpartition(_TURN)
         if not turn:
             raise _no_tools(self._tokenizer, "leaves out earlier turns of the assistant")
@@ -153,11 +166,14 @@ def _format_of(tokenizer: Any) -> FormatName:
 
 
 def _no_tools(tokenizer: Any, problem: str) -> UserError:
-    named = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
     return UserError(
-        f'the chat template of {named!r} {problem}. Set environment.format: "tags" goes with every model, "hermes" and '
-        '"llama3" with templates that have a role for tools'
+        f'the chat template of {_named(tokenizer)} {problem}. Set environment.format: "tags" goes with every model, '
+        '"hermes" and "llama3" with templates that have a role for tools'
     )
+
+
+def _named(tokenizer: Any) -> str:
+    return repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
 
 
 class _Guard:

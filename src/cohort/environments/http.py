@@ -37,6 +37,8 @@ def http_tool(hosts: Sequence[str], timeout_s: float = 30.0, max_kb: int = 256) 
         raise UserError(
             f'a host of the tool http is a name such as "api.example.com" or "localhost:8080", not {bad[0]!r}'
         )
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s < 1e6:
+        raise UserError(f"timeout_s of the tool http is a number above 0, not {timeout_s!r}")
     if isinstance(max_kb, bool) or not isinstance(max_kb, int) or max_kb < 1:
         raise UserError(f"max_kb of the tool http is a whole number of at least 1, not {max_kb!r}")
     allowed = frozenset(host.lower() for host in hosts)
@@ -56,22 +58,24 @@ def http_tool(hosts: Sequence[str], timeout_s: float = 30.0, max_kb: int = 256) 
 def _checked(url: str, allowed: frozenset[str]) -> str:
     try:
         parts = urlsplit(url.strip())
-        host = _host(parts)
+        names = _names(parts)
     except ValueError as error:
         raise ToolError(f"the address cannot be read: {error}") from None
     if parts.username is not None or parts.password is not None:
         raise ToolError("the address must not hold a user or a password")
-    if host not in allowed:
-        raise ToolError(f"the host {host!r:.80} cannot be reached, only {', '.join(sorted(allowed))}")
+    if allowed.isdisjoint(names):
+        raise ToolError(f"the host {names[0]!r:.80} cannot be reached, only {', '.join(sorted(allowed))}")
     return url.strip()
 
 
-def _host(parts: SplitResult) -> str:
-    """`name`, or `name:port` where the port is not the usual one."""
+def _names(parts: SplitResult) -> tuple[str, ...]:
+    """What a recipe may call the host: `name:port`, and `name` where the port is the usual one."""
     if parts.scheme not in _PORTS or not parts.hostname:
         raise ValueError("it must begin with https:// or http:// and a host")
-    usual = parts.port is None or parts.port == _PORTS[parts.scheme]
-    return parts.hostname if usual else f"{parts.hostname}:{parts.port}"
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    usual = _PORTS[parts.scheme]
+    port = usual if parts.port is None else parts.port
+    return (name, f"{name}:{port}") if port == usual else (f"{name}:{port}",)
 
 
 def _get(url: str, timeout_s: float, most: int, certificates: _Certificates) -> str:

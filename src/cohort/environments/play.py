@@ -255,6 +255,11 @@ class Episodes:
         said = self._guarded("step", lambda: self._environment.step(state, reply))
         if not isinstance(said, Observation):
             raise UserError(f"the environment's step returned {type(said).__name__}; it must return an Observation")
+        if not isinstance(said.messages, (tuple, list)) or not all(map(_is_message, said.messages)):
+            raise UserError(
+                f"the environment's step returned Observation({said.messages!r:.200}); its messages are a tuple of "
+                '{"role": ..., "content": ...}, both text'
+            )
         return said
 
     def _guarded(self, method: str, run: Callable[[], Any]) -> Any:
@@ -268,6 +273,10 @@ class Episodes:
         except Exception as error:
             advice = "Mend it, or raise InfrastructureError for what may pass"
             raise broken(f"the environment's {method}", error, advice) from error
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, Mapping) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 
 def _nothing() -> Future[Observation]:

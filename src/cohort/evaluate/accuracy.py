@@ -97,7 +97,8 @@ def _scored(index: int, prompt: Prompt, played: Played, future: Future[ScoredGro
     # Unweighted: a weight says what a reward pays, not what is right.
     accuracy = first_that_applies(list(scored.scores.values()))
     if all(math.isnan(score) for score in accuracy):
-        return group.with_(scores=scored.scores, disposition="error", error="the verifier applies to no completion")
+        why = f"{' and '.join(scored.scores)} returned None for every completion of the prompt {prompt.question[:80]!r}"
+        return group.with_(scores=scored.scores, disposition="error", error=f"{why}; evaluate.reward names another")
     return group.with_(scores=scored.scores, rewards=accuracy, accuracy=accuracy)
 
 

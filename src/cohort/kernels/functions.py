@@ -28,6 +28,7 @@ __all__ = [
     "logprob_gradient",
     "logprobs",
     "product",
+    "rounded",
     "swiglu",
     "tile_width",
     "weight_gradient",
@@ -88,12 +89,18 @@ class Sequences:
     cos: Tensor  # [N, size / 2] float32 of every token's position
     sin: Tensor
 
+    @property
+    def end(self) -> int:
+        """The first token of the row that is in no sequence."""
+        return int((self.start + self.length).max())
+
 
 def attend(
     qkv: Tensor, query_norm: Tensor | None, key_norm: Tensor | None, heads: Heads, sequences: Sequences
 ) -> Tensor:
     """Causal attention of every sequence over its group's prompt and itself, of raw projections `[N, (H + 2 K) D]`:
-    RMSNorm of query and key heads where there are weights for it, rotary embedding, softmax. `-> [N, H D]`.
+    RMSNorm of query and key heads where there are weights for it, rotary embedding, softmax. `-> [N, H D]`, 0 for
+    tokens behind the last sequence.
     """
     return _Attend.apply(qkv, query_norm, key_norm, heads, sequences)
 
@@ -291,6 +298,7 @@ class _Attend(torch.autograd.Function):
         logsumexp = torch.empty(heads.heads, len(qkv))
         what = attention_of(qkv, query_norm, key_norm, heads, sequences)
         _library().attention_forward(ctypes.byref(what), len(qkv), out.data_ptr(), logsumexp.data_ptr())
+        out[sequences.end :] = 0
         ctx.save_for_backward(qkv, out, logsumexp, query_norm, key_norm)
         ctx.heads, ctx.sequences = heads, sequences
         return out
@@ -309,6 +317,7 @@ class _Attend(torch.autograd.Function):
             *(query, query + heads.heads * width, query + (heads.heads + heads.kv_heads) * width),
             *(to_norms[0].data_ptr(), to_norms[1].data_ptr()),
         )
+        back[sequences.end :] = 0
         to_query_norm, to_key_norm = (None, None) if query_norm is None else to_norms.sum(1)
         return back, to_query_norm, to_key_norm, None, None
 
@@ -338,6 +347,13 @@ def _library() -> ctypes.CDLL:
 
 def _half(x: Tensor) -> int:
     return int(x.dtype is torch.bfloat16)
+
+
+def rounded(rows: int) -> int:
+    """The next multiple of 64. oneDNN compiles a product for every number of rows that it meets, in some milliseconds,
+    and keeps a thousand of them, of a megabyte each; rounded numbers come again.
+    """
+    return -(-rows // 64) * 64
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

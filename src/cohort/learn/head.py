@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from cohort.kernels.functions import logprob_gradient, logprobs, product, weight_gradient
+from cohort.kernels.functions import logprob_gradient, logprobs, product, rounded, weight_gradient
 from cohort.policy.policy import Policy
 
 __all__ = ["head"]
@@ -26,7 +27,10 @@ def head(
     """
     if policy.fused and not entropy_gradient:
         output = policy.model.get_output_embeddings()
-        return _Fused.apply(states, output.weight, targets, temperature)
+        spare = rounded(len(states)) - len(states)
+        states, targets = F.pad(states, (0, 0, 0, spare)), F.pad(targets, (0, spare))
+        found, entropy = _Fused.apply(states, output.weight, targets, temperature)
+        return found[: len(found) - spare], entropy[: len(found) - spare]
     chunk = max(1, LOGITS_AT_ONCE // policy.vocabulary)
 
     def plain(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cohort.kernels.functions import Heads, Sequences, add_norm, attend, attention_of, linear, swiglu
+from cohort.kernels.functions import Heads, Sequences, add_norm, attend, attention_of, linear, rounded, swiglu
 from cohort.kernels.library import kernels, why_not
 from cohort.kernels.memory import keep_freed_memory
 from cohort.policy.attention import PackedGroups
@@ -77,6 +77,9 @@ class FusedBody:
         self, tokens: Tensor, positions: Tensor, layout: PackedGroups, store: PrefixStore | None = None
     ) -> Tensor:
         """The final hidden states of a packed row, `[1, N], [1, N] -> [N, hidden]` float32."""
+        count = tokens.shape[1]
+        spare = rounded(count) - count  # tokens that belong to no sequence
+        tokens, positions = (nn.functional.pad(x, (0, spare)) for x in (tokens, positions))
         cos, sin = self.rotations(positions)
         sequences = Sequences(*layout.sequences, cos, sin)
         x, change = self.model.embed_tokens(tokens)[0], None
@@ -87,7 +90,7 @@ class FusedBody:
                 self._keep(store, number, qkv, layer, sequences)
             change = self.project(attend(qkv, layer.query_norm, layer.key_norm, layer.heads, sequences), layer.out)
             x, change = self.after_attention(layer, x, change)
-        return self.final(x, change)
+        return self.final(x, change)[:count]
 
     def rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the rotary embedding, float32 `[n, D / 2]` of positions `[1, n]`."""

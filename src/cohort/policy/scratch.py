@@ -63,7 +63,7 @@ def make_model(
     kv_heads: int = 2,
     head_dim: int = 24,
     intermediate_size: int = 256,
-    max_positions: int = 512,
+    max_positions: int = 1024,
     tie_embeddings: bool = True,
 ) -> Qwen3ForCausalLM:
     """A Qwen3 with random float32 weights that depend on `seed` alone (the global generator is left as it was)."""

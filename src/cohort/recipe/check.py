@@ -151,7 +151,7 @@ def _rewards(stage: Stage, at: str) -> Found:
             yield f"{at}reward.use {problem}", (("reward",),)
         for problem in _not_plain(reward.args):
             yield f"{at}reward {reward.name!r}: args{problem}", (("reward",),)
-        for problem in (*_when(reward), *_gate(reward, stage.reward)):
+        for problem in (*_when(reward), *_domains(reward, stage.task), *_gate(reward, stage.reward)):
             yield f"{at}reward {reward.name!r}: {problem}", (("reward",),)
     if isinstance(stage.evaluate.reward, str) and (problem := _use_problem(stage.evaluate.reward)) is not None:
         yield f"{at}evaluate.reward {problem}", (("evaluate", "reward"),)
@@ -162,6 +162,16 @@ def _when(reward: Reward) -> Iterator[str]:
         values = wanted if isinstance(wanted, list | tuple) else [wanted]
         if not values or not all(isinstance(value, str | bool | int | float) for value in values):
             yield f"when.{column} must be a text, a number, true or false, or a list of these, not {shown(wanted)}"
+
+
+def _domains(reward: Reward, task: Task) -> Iterator[str]:
+    """A domain that no source of the mixture has: the reward would never be asked."""
+    wanted = reward.when.get("domain", ())
+    for name in wanted if isinstance(wanted, list | tuple) else [wanted]:
+        if task.mixture and isinstance(name, str) and name not in task.mixture:
+            close = nearest(name, task.mixture)
+            hint = f"did you mean {close!r}?" if close else f"there is {', '.join(task.mixture)}"
+            yield f"when.domain is {name!r}, which is no source of the mixture; {hint}"
 
 
 def _gate(reward: Reward, rewards: tuple[Reward, ...]) -> Iterator[str]:

@@ -74,7 +74,7 @@ class Scratch(Table):
         default=768, ge=1, le=2**24, description="Largest vocabulary of the tokenizer that is built."
     )
     max_positions: int = Field(
-        default=512, ge=16, le=TOKENS, description="Longest sequence, prompt and completion together, in tokens."
+        default=1024, ge=16, le=TOKENS, description="Longest sequence, prompt and completion together, in tokens."
     )
     tie_embeddings: bool = Field(default=True, description="Use one matrix for input and output embeddings.")
 
@@ -133,7 +133,7 @@ class Prompts(Table):
     """What a task and a source of a mixture have in common."""
 
     source: Text = Field(
-        description="word_problems, arithmetic, reasoning_gym:TASK, a .jsonl or .parquet file, a directory, a hub id."
+        description="word_problems, arithmetic, reasoning_gym:TASK, verifiers:PACKAGE, a file, a directory, a hub id."
     )
     prompt: Text = Field(default="prompt", description="Column that holds the question.")
     answer: Text = Field(default="answer", description="Column that holds the gold answer.")
@@ -153,7 +153,9 @@ class Prompts(Table):
         default=None,
         description="Levels of word_problems, arithmetic (else 1 and 2) or reasoning_gym (else its own settings).",
     )
-    args: dict[str, Any] = Field(default={}, description="Settings of a reasoning_gym task, over those of the level.")
+    args: dict[str, Any] = Field(
+        default={}, description="Settings of a reasoning_gym task, over those of the level, or of a verifiers package."
+    )
     limit: int | None = Field(default=None, ge=1, le=COUNT, description="Use only the first so many prompts.")
     curriculum: Curriculum | None = Field(default=None, description="Let the level rise with the success rate.")
     adaptive: Adaptive | None = Field(default=None, description="Let prompts without signal rest.")
@@ -258,7 +260,7 @@ class Environment(Table):
         default=(), description="Tools it may call: calculator, python, http, or module:function."
     )
     use: Text | Function | None = Field(
-        default=None, description="An environment of your own instead: module:function that makes one."
+        default=None, description="An environment instead: module:function that makes one, or verifiers."
     )
     args: dict[str, Any] = Field(
         default={}, description="Settings of built-in tools by their name, or keyword arguments for the function."

@@ -24,6 +24,7 @@ from cohort.rewards.structured import json_schema
 from cohort.rewards.text import exact_text, f1_text, fuzzy_text
 from cohort.rewards.think import think_format
 from cohort.rewards.trl_style import trl
+from cohort.rewards.verifiers import verifiers
 
 __all__ = ["BUILT_IN", "FUNCTIONS"]
 
@@ -32,6 +33,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "math": math_answer,
     "code": code,
     "reasoning_gym": reasoning_gym,
+    "verifiers": verifiers,
     "choice": choice,
     "exact_text": exact_text,
     "fuzzy_text": fuzzy_text,
@@ -58,6 +60,7 @@ BUILT_IN: Mapping[str, str] = {
     "math": "1 if the final answer is mathematically equal to the gold answer (math-verify), else 0",
     "code": "1 if the fenced Python passes the tests in the answer column, run in a sandbox, else 0",
     "reasoning_gym": "1 if the answer to a reasoning-gym problem is right in full, else 0",
+    "verifiers": "what a task of a verifiers environment says itself: the weighted sum of its rewards; args part",
     "choice": "1 if the answer is the letter of the right option and of no other, else 0",
     "exact_text": "1 if the answer is the gold text but for case, punctuation and spaces, else 0",
     "fuzzy_text": "how similar the answer and the gold text are, 0 to 1; 0 below threshold",

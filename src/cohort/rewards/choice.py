@@ -73,7 +73,8 @@ def choice(
 def _chosen(text: str, known: str, texts: Sequence[str]) -> str | None:
     """The letter that a text chooses, None if it chooses none, or several."""
     text = _MARKUP.sub(r"\1", text).strip().strip("*_`$\"' \t\r\n").rstrip(".")
-    by_text = [letter for letter, option in zip(known, texts) if normal_text(option) == normal_text(text)]
+    said = normal_text(text) if texts else ""
+    by_text = [letter for letter, option in zip(known, texts) if normal_text(option) == said]
     if len(by_text) == 1:
         return by_text[0]
     match = _LETTER.fullmatch(text)

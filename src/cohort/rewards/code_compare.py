@@ -71,7 +71,7 @@ def _near(found: float, wanted: float, tolerance: float) -> bool:
     if wanted == 0:
         return abs(found) <= _ZERO
     if math.isnan(wanted):
-        return math.isnan(found)
+        return found != found  # math.isnan refuses an int beyond all floats
     try:
         return math.isclose(found, wanted, rel_tol=tolerance, abs_tol=0.0)
     except OverflowError:  # an int beyond all floats

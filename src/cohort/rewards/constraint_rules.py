@@ -19,7 +19,7 @@ from cohort.rewards.pattern import check_pattern, matches
 __all__ = ["RULES", "Rule", "rule"]
 
 _PATTERN_S = 1.0
-_SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|[\u3002\uff01\uff1f]+")
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+(?=\s|$)|[\u3002\uff01\uff1f]+")
 _BULLET = re.compile(r"^[ \t]*(?:[-*+\u2022]|[0-9]{1,3}[.)])[ \t]+\S", re.MULTILINE)
 _CASES: Mapping[str, Callable[[str], bool]] = {"lower": str.islower, "upper": str.isupper, "title": str.istitle}
 

@@ -10,7 +10,7 @@ from typing import Any
 from cohort.rewards.combination import RIGHT
 from cohort.rewards.failure import shorten
 from cohort.rewards.items import ScoredGroup
-from cohort.rewards.probes import CONSTANT, OPENER, Probe
+from cohort.rewards.probes import CONSTANT, LISTED, OPENER, Probe
 from cohort.types import Prompt
 
 __all__ = [
@@ -78,7 +78,7 @@ class RewardFindings:
     @property
     def best_ignorant(self) -> tuple[str, Finding]:
         """The kind and the label of the text without knowledge that gets most (NaN: none gets a score)."""
-        return best_of({kind: row for kind, row in self.rows.items() if kind != GOLD})
+        return best_of({kind: row for kind, row in self.rows.items() if kind not in (GOLD, LISTED)})
 
 
 @dataclass(frozen=True, slots=True)

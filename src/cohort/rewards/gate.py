@@ -5,8 +5,8 @@
 
 It takes two rounds. The first scores gold answers in several forms, to find out which reward decides about which
 prompt, and which form it reads. The second scores, in that form, the gold answer once more, the gold answers of other
-prompts and constants, and also texts that state no answer at all. A part of it is scored twice, to see whether that
-gives the same.
+prompts, constants and several answers at once, and also texts that state no answer at all. A part of it is scored
+twice, to see whether that gives the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cohort.rewards.findings import GOLD, GateReport, Seen, mean
 from cohort.rewards.items import ScoredGroup, ScoringItem
 from cohort.rewards.judgement import summarise
 from cohort.rewards.pool import RewardPool
-from cohort.rewards.probes import FORMS, WHOLE, Probe, constants, ignorant, other_gold
+from cohort.rewards.probes import FORMS, LISTED, WHOLE, Probe, constants, ignorant, other_gold, several
 from cohort.rewards.reward import Reward
 from cohort.seeds import derive_seed
 from cohort.types import Finish, Prompt
@@ -74,7 +74,7 @@ def examine(
         golds = [one.gold for one in asked]
         always = constants(golds)
         probes = [
-            _probes(one, forms.get(verifier, AS_IT_IS), other_gold(golds, index), always)
+            _probes(one, forms.get(verifier, AS_IT_IS), several(golds, index), other_gold(golds, index), always)
             for index, (one, verifier) in enumerate(zip(asked, deciding, strict=True))
         ]
         items = [_item(one, texts, "second") for one, texts in zip(asked, probes, strict=True)]
@@ -128,10 +128,12 @@ def _gold_probes(asked: Asked) -> tuple[Probe, ...]:
     )
 
 
-def _probes(asked: Asked, form: str, other: str | None, always: Sequence[str]) -> tuple[Probe, ...]:
+def _probes(asked: Asked, form: str, listed: str | None, other: str | None, always: Sequence[str]) -> tuple[Probe, ...]:
     """What the second round scores: the gold answer in the form that its verifier reads, and ignorant ones."""
     write = asked.forms[form]
     gold = [] if asked.gold is None else [Probe(GOLD, form, write(asked.gold))]
+    if listed is not None and not asked.whole:
+        gold.append(Probe(LISTED, "", write(listed)))
     return (*gold, *ignorant(asked.prompt.question, other, always, write))
 
 

@@ -77,6 +77,9 @@ def _ask(request: bytes, limit_s: float) -> dict[str, Any]:
             _end()
             if not again:
                 raise InfrastructureError(f"the process that guards rewards is gone: {error}") from None
+        except BaseException:  # Ctrl-C: the reply that is still to come must not be taken for the next call's
+            _end()
+            raise
     raise AssertionError
 
 

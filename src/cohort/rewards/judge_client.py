@@ -215,7 +215,7 @@ def _content(raw: bytes) -> str:
         raise NoVerdict("it is not a chat completion") from None
     if not isinstance(content, str):
         raise NoVerdict("it has no text")
-    return content
+    return content.encode(errors="replace").decode()  # half a character cannot be kept in the cache
 
 
 def _retry_after(header: str | None) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -68,10 +67,10 @@ def reminded(messages: Messages) -> Messages:
 def read_score(reply: str, lowest: float, highest: float) -> float:
     """The field `score` of a verdict, from 0 (lowest) to 1 (highest). Raises NoVerdict."""
     score = _field(reply, "score")
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    if isinstance(score, bool) or not isinstance(score, int | float) or score != score:
         raise NoVerdict(f"its score is {_shown(score)}, not a number")
     if not lowest <= score <= highest:
-        raise NoVerdict(f"its score {score:g} lies outside {lowest:g} to {highest:g}")
+        raise NoVerdict(f"its score {_shown(score)} lies outside {lowest:g} to {highest:g}")
     return (score - lowest) / (highest - lowest)
 
 

@@ -21,7 +21,7 @@ from cohort.rewards.findings import (
     rows_of,
 )
 from cohort.rewards.items import ScoredGroup
-from cohort.rewards.probes import CONSTANT, OTHER_GOLD, Probe, alike
+from cohort.rewards.probes import CONSTANT, LISTED, OTHER_GOLD, Probe, alike
 from cohort.rewards.reward import Reward
 
 __all__ = ["NO_GOLD", "summarise"]
@@ -29,7 +29,7 @@ __all__ = ["NO_GOLD", "summarise"]
 NO_GOLD = (
     "there are no gold answers that a completion could state; evaluate.gold can name a column of right completions"
 )
-BY_CHANCE = (OTHER_GOLD, CONSTANT)  # some of these are right now and then
+BY_CHANCE = (OTHER_GOLD, CONSTANT, LISTED)  # some of these are right now and then, or in part
 WORTH_SAYING = 0.1  # of what gold answers get: less than that for an ignorant text is not worth a line
 WORTH_SAYING_BY_CHANCE = 0.5
 
@@ -92,7 +92,7 @@ def _ignorant(one: Seen, name: str) -> tuple[list[Probe], list[float]]:
     pairs = [
         (probe, score)
         for probe, score in zip(one.probes, one.after.scores[name], strict=True)
-        if probe.kind != GOLD and not (probe.kind == CONSTANT and alike(probe.label, one.gold))
+        if probe.kind not in (GOLD, LISTED) and not (probe.kind == CONSTANT and alike(probe.label, one.gold))
     ]
     return [probe for probe, _ in pairs], [score for _, score in pairs]
 
@@ -120,5 +120,7 @@ def _remarks(found: RewardFindings, own: Sequence[Seen]) -> list[str]:
     for kind, row in found.rows.items():
         limit = WORTH_SAYING_BY_CHANCE if kind in BY_CHANCE else WORTH_SAYING
         if kind != GOLD and found.gold > 0 and row.mean >= limit * found.gold:
-            remarks.append(f"{found.name} pays {row.mean:.2f} for a text that knows nothing ({named(kind, row.label)})")
+            which = "lists the right answer among others" if kind == LISTED else "knows nothing"
+            label = "" if kind == LISTED else f" ({named(kind, row.label)})"
+            remarks.append(f"{found.name} pays {row.mean:.2f} for a text that {which}{label}")
     return remarks

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from fractions import Fraction
 from typing import Any
 
 from cohort.rewards.extract import final_answer, last_number_of
@@ -22,6 +23,7 @@ from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by, stops_after
 from cohort.rewards.math_echo import restates
 from cohort.rewards.math_text import LONGEST_MATH, as_word, base_of, clean, is_finished, without_name
+from cohort.rewards.math_unit import is_product
 from cohort.rewards.number import parse_number
 
 __all__ = ["check_math", "math_answer"]
@@ -33,7 +35,7 @@ _GOLD_S = 10.0
 def check_math(answer: Any) -> None:
     """Raise ValueError if `answer` is no gold answer that mathematics can be compared with."""
     gold = _gold(answer)
-    if parse_number(gold) is not None or as_word(gold) is not None:
+    if _number(gold) is not None or as_word(gold) is not None:
         return
     try:
         readable = guarded(f"{_MODULE}:is_readable", _GOLD_S, text=gold)
@@ -88,7 +90,7 @@ def _by_text(answer: str, gold: str, prompt: str) -> str | None:
         return "right" if said == word else "wrong"
     if base_of(answer) not in (None, base_of(gold)):
         return "wrong"
-    expected, number = parse_number(gold), parse_number(answer)
+    expected, number = _number(gold), parse_number(answer)
     if expected is not None and number is not None and "=" not in gold:
         if number == expected:
             return "right"
@@ -97,6 +99,10 @@ def _by_text(answer: str, gold: str, prompt: str) -> str | None:
     elif not is_finished(answer, gold, expected is not None):
         return "refused"
     return None
+
+
+def _number(gold: str) -> Fraction | None:
+    return None if is_product(gold) else parse_number(gold)
 
 
 def _gold(answer: Any) -> str:

@@ -11,12 +11,17 @@ import re
 from typing import Any
 
 import sympy
+from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy.parsing import sympy_parser
 
+from cohort.rewards.math_unit import without_unit
+
 __all__ = ["compare", "is_readable", "warm_up"]
 
-_LATEX = (LatexExtractionConfig(boxed_match_priority=-1),)
+# Units are taken off here: for the library the `ab` of `2ab` is one, as is the `t` of `3t`.
+_NORMAL = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
+_LATEX = (LatexExtractionConfig(boxed_match_priority=-1, normalization_config=_NORMAL),)
 _DIGITS = 6  # significant ones that a decimal must share with the gold answer
 _HARMLESS = re.compile(r"(?:(?:Integer|Float|Symbol) ?\('?[\w.]+'? ?\)|[-+*/() ])+")
 _eval_expr = sympy_parser.eval_expr
@@ -49,7 +54,8 @@ def compare(gold: str, answer: str, same_form: bool) -> str:
     if same_form and _form(found) != _form(expected):
         return "refused"
     places = _DIGITS + _zeros(expected)
-    same = verify(expected, found, float_rounding=places, numeric_precision=max(15, places), timeout_seconds=None)
+    precision = {"float_rounding": places, "numeric_precision": max(15, places)}
+    same = verify(expected, found, **precision, allow_set_relation_comp=True, timeout_seconds=None)
     return "right" if same else "wrong"
 
 
@@ -60,7 +66,7 @@ def is_readable(text: str) -> bool:
 
 def _read(text: str) -> Any:
     """The expression, None if it cannot be read. The plain text that math-verify offers besides is not one."""
-    found = parse(f"${text}$", _LATEX, parsing_timeout=None)
+    found = parse(f"${without_unit(text)}$", _LATEX, parsing_timeout=None)
     return next((expression for expression in found if not isinstance(expression, str)), None)
 
 
@@ -74,9 +80,9 @@ def _form(expression: Any) -> str:
 
 def _zeros(expression: Any) -> int:
     """How many zeros follow the point of a decimal before its first other digit: a tolerance has to shrink with it."""
-    if not isinstance(expression, sympy.Number) or not expression.is_finite or expression == 0:
+    if not isinstance(expression, sympy.Number) or not 0 < abs(expression) < 1:
         return 0
-    return max(0, math.ceil(-math.log10(abs(float(expression)) or 1e-300)) - 1)
+    return max(0, math.ceil(-math.log10(float(abs(expression)) or 1e-300)) - 1)
 
 
 def _harmless(code: str, *names: Any) -> Any:

@@ -1,7 +1,7 @@
 """Does an answer only say what the problem says? "Compute 6/4" answered with `\\frac{6}{4}` is no 3/2.
 
 Two pieces of mathematics are the same here if they consist of the same symbols in any order, whatever their brackets,
-spaces and spelling: `2+x` and `x + 2`, `6/4` and `\\frac{6}{4}`.
+spaces and spelling: `2+x` and `x + 2`, `6/4`, `6 ÷ 4`, `6 divided by 4` and `\\frac{6}{4}`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,24 @@ _DROPPED = re.compile(
 )
 _SPELLINGS = (
     (r"\\[dtc]?frac", "/"),
-    (r"\\div", "/"),
-    (r"\\cdot|\\times|\*\*?", ""),
-    (r"\^\s*\\circ", "°"),
+    (r"\\div|[÷\u2044\u2215]", "/"),
+    (r"\\cdot|\\times|\*\*?|[\u00d7·\u22c5\u2219]", ""),
+    (r"\^\s*\{?\s*\\circ", "°"),
     (r"\u2212", "-"),
+    (r"√", r"\\sqrt "),
+    (r"π", r"\\pi "),
+    (r"²", "^2"),
+    (r"³", "^3"),
+)
+_SPOKEN = (
+    (r"divided by", "/"),
+    (r"(?:the )?cube root of", r"\\sqrt 3 "),
+    (r"(?:the )?(?:square )?root of", r"\\sqrt "),
+    (r"squared", "^2"),
+    (r"cubed", "^3"),
+    (r"(?:raised )?to the power(?: of)?", "^"),
+    (r"(?:raised )?to the ([0-9]{1,9})(?:st|nd|rd|th) power", r"^\1"),
+    (r"factorial", "!"),
 )
 _TOKEN = re.compile(rf"\\[A-Za-z]+|(?:{_FUNCTIONS})(?![A-Za-z])|[A-Za-z](?![A-Za-z])|[0-9]+(?:\.[0-9]+)?|[-+/^!_|%°√]")
 _WORD = re.compile(rf"(?!(?:{_FUNCTIONS})(?![A-Za-z]))(?<![\\A-Za-z])[A-Za-z]{{2,}}|(?<=\s)[aAI](?=\s)")
@@ -34,7 +48,11 @@ def restates(answer: str, prompt: str, gold: str) -> bool:
     symbols = _symbols(answer)
     if sum(count for symbol, count in symbols.items() if symbol not in "+-%°") < 2 or symbols == _symbols(gold):
         return False
-    pieces = _BREAK.split(_WORD.sub(" = ", prompt[:_LONGEST_PROMPT]))
+    prompt = prompt[:_LONGEST_PROMPT]
+    spoken = prompt
+    for words, sign in _SPOKEN:
+        spoken = re.sub(rf"(?i:\b{words}\b)", sign, spoken)
+    pieces = (piece for text in {prompt, spoken} for piece in _BREAK.split(_WORD.sub(" = ", text)))
     return any(_symbols(piece) == symbols for piece in pieces)
 
 

@@ -17,27 +17,41 @@ LONGEST_MATH = 1000  # characters of an answer
 _MATH = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _SIGNS = {
     "\u2212": "-", "\u2013": "-", "\u00d7": r"\times ", "·": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ",
-    "°": r"^\circ ", "²": "^{2}", "³": "^{3}", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∩": r"\cap ",
-    "\u222a": r"\cup ", "∅": r"\emptyset ", "\u211d": r"\mathbb{R}", "\u00a0": " ", "\u2009": " ", "\u202f": " ",
+    "°": r"^\circ ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∩": r"\cap ", "\u222a": r"\cup ",
+    "∅": r"\emptyset ", "\u211d": r"\mathbb{R}", "∈": r"\in ", "∠": r"\angle ", "\u22c5": r"\cdot ",
+    "\u2219": r"\cdot ", "\u2044": "/", "\u2215": "/", "→": r"\to ", "≈": r"\approx ",
 }  # fmt: skip
+_RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u207b\u207f]+")
+_LOWERED = re.compile("[\u2080-\u2089]+")
+_VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")  # one half, two thirds ...
+_READ_LATER = "√∫∬∮∑∏∂⌊⌋⌈⌉"  # signs that are looked at below
 _REPEATING = re.compile(r"(?<![0-9.])([0-9]{0,12})\.([0-9]{0,12})\\(?:overline|bar|dot)\s*\{([0-9]{1,12})\}")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
-_NAME = r"(?:\\?[A-Za-z]+(?:_\{?\w+\}?)?'{0,2}(?:\s?\([\w,\s]{1,9}\))?|\\(?:angle|overline)\s?\{?[A-Z]{1,4}\}?)"
-_ASSIGNMENT = re.compile(rf"\s*({_NAME})\s*(?:=|\\in(?![A-Za-z]))\s*(.+)", re.DOTALL)
+_LETTER = r"\\?[A-Za-z]+(?:_\{?\w+\}?)?"
+_NAME = (
+    rf"(?:{_LETTER}'{{0,2}}(?:\s?\([\w,\s]{{1,9}}\))?|\\(?:angle|overline)\s?\{{?[A-Z]{{1,4}}\}}?"
+    rf"|\({_LETTER}(?:\s*,\s*{_LETTER}){{1,4}}\)|\\(?:text|mathrm)\s*\{{[A-Za-z ]{{1,40}}\}})"
+)
+_ASSIGNMENT = re.compile(rf"\s*({_NAME}(?:\s*[-+]\s*{_NAME}){{0,3}})\s*(?:=|\\in(?![A-Za-z]))\s*(.+)", re.DOTALL)
 _UNDONE = re.compile(
-    r"\\(?:i{0,3}nt|oint|sum|prod|coprod|lim(?:sup|inf)?|max|min|sup|inf|gcd|lcm|det|partial|nabla|bmod|pmod|mod)(?![A-Za-z])"
-    r"|\\frac\s*\{\s*d\s*\}\s*\{\s*d|[∫∬∮∑∏∂]"
+    r"\\(?:i{0,3}nt|oint|sum|prod|coprod|lim(?:sup|inf)?|max|min|sup|inf|gcd|lcm|det|partial|nabla|bmod|pmod|mod"
+    r"|lfloor|lceil)(?![A-Za-z])|\\frac\s*\{\s*d\s*\}\s*\{\s*d|[∫∬∮∑∏∂⌊⌈]"
 )
 _SEVERAL = re.compile(r"[,;]|\\(?:pm|mp|lor|land|cup|vee|wedge)(?![A-Za-z])|\b(?:or|and)\b")
 _OR = re.compile(r"\s*(?:[,;]|\\lor(?![A-Za-z])|(?:\\text\s*\{)?\s*\b(?:or|and)\b\s*\}?)\s*")
 _RELATION = re.compile(r"=|[<>]|\\(?:leq?|geq?|lt|gt|neq?|equiv|approx|sim|to|in)(?![A-Za-z])")
 _INEQUALITY = re.compile(r"[<>]|\\(?:leq?|geq?|lt|gt)(?![A-Za-z])")
+_INTERVAL = re.compile(r"\s*(?:\[.*[\])]|\(.*\]|\(.*\\infty.*\))\s*")
 _NEUTRAL = re.compile(
     r"[+-]\s*0(?![\d.])|^\s*0\s*[+-]"  # x + 0
     r"|(?:\*|\\cdot|\\times)\s*1(?![\d.])|(?<![\d.])1\s*(?:\*|\\cdot|\\times)"  # 1 * x
-    r"|\^\s*\{?\s*1\s*\}?(?![\d.])|/\s*1(?![\d.])|\}\s*\{\s*1\s*\}"  # x^1, x/1
+    r"|\^\s*(?:1(?![\d.])|\{\s*1\s*\})|/\s*1(?![\d.])|\}\s*\{\s*1\s*\}"  # x^1, x/1
 )
-_ARITHMETIC = re.compile(r"(?<=[\w})!%])\s*[-+*]|\\(?:cdot|times|div)(?![A-Za-z])")
+_SPACE = re.compile(r"(?<!\\)\\[,;:!> ]|(?<=[\w})])~(?=[A-Za-z\\])")
+_WORDS = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mbox)\s*\{(?!\s*(?:and|or)?\s*\})[^{}]*\}(?:\s*\^\s*\{?-?[0-9]\}?)?"
+)
+_ARITHMETIC = re.compile(r"(?<=[\w})!%])\s*[-+*]|\\(?:cdot|times|div|[lr]?[vV]ert)(?![A-Za-z])|\|")
 _OPERATION = re.compile(r"[/^!]|\\(?:[dt]?frac|sqrt|[dt]?binom|log|ln|exp|sin|cos|tan)")
 _EXPONENT = re.compile(r"-?[0-9]{1,50}(?:\.[0-9]{1,50})?[eE][-+]?[0-9]{1,2}")
 _TWO_NUMBERS = re.compile(r"(?<![_^0-9.])[0-9.]*[0-9]\s+[0-9]")  # but not \log_2 8
@@ -53,20 +67,22 @@ def clean(text: str) -> str:
     text = text.strip()
     if not text or len(text) > LONGEST_MATH or any(_is_odd(character) for character in text):
         return ""
-    text = "".join(_SIGNS.get(character, character) for character in text)
-    text = _undelimited(text.strip("*_` \t\r\n"))
+    text = _undelimited(_spelt(text).strip("*_` \t\r\n"))
     text = re.sub(r"√\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))", lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text)
     text = re.sub(r"\\(?:left|right|displaystyle|limits|big|Big|bigg|Bigg)(?![A-Za-z])\s*(\.(?=\s|$))?", "", text)
-    text = text.replace("{,}", ",").replace(r"\$", "").replace("**", "^")
+    text = re.sub(r",\\!\s*|\{,\}", ",", text).replace(r"\$", "").replace("**", "^")
+    text = text.replace(r"\langle", "(").replace(r"\rangle", ")")
     text = re.sub(r"(?<!\\)%", r"\%", text)
     if not re.match(r"\s*(?:[(\[]|\\\{)", text):  # 1,000 is a number, (1,000) a pair
         text = re.sub(r"(?<=[0-9])(?:,|\\[,! ])(?=[0-9]{3}(?![0-9]))", "", text)
+    text = _SPACE.sub(" ", text)
+    text = re.sub(r"\\[dtc]?frac\s*([0-9])\s+([0-9])(?![0-9])", r"\\frac{\1}{\2}", text)
     text = re.sub(r"(?<![0-9./])([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)", r"\1\\frac{\2}{\3}", text)  # 1 1/2
     text = re.sub(r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi ", text)
     text = _REPEATING.sub(_fraction_of, text).strip().rstrip(".,;:。 ").strip()
     if _EXPONENT.fullmatch(text):
         text = format(Decimal(text), "f")  # in LaTeX, 1e5 is a product with Euler's number
-    return "" if _TWO_NUMBERS.search(text) or "$" in text else text
+    return "" if _TWO_NUMBERS.search(text) or "$" in text or any(map(_is_unread, text)) else text
 
 
 def as_word(text: str) -> str | None:
@@ -87,22 +103,25 @@ def base_of(text: str) -> str | None:
 def is_finished(answer: str, gold: str, gold_is_number: bool) -> bool:
     """Whether `answer` is an answer by its form: worked out, and one, as far as `gold` is.
 
-    It is not with an integral, sum, product, limit or derivative, with more equations or several values, with something
-    that adds nothing (+0), or with a variable, that the gold answer does not have. Where that is a number, it may be
-    written with one power, root, fraction or the like: 3/4, 2^{10}, 5!.
+    It is not with an integral, sum, product, limit or derivative, with more equations or several values, with words
+    inside, with something that adds nothing (+0), or with a variable, that the gold answer does not have. Where that is
+    a number, it may be written with one power, root, fraction or the like: 3/4, 2^{10}, 5!.
     """
     if _UNDONE.search(answer) and not _UNDONE.search(gold):
         return False
-    if len(_RELATION.findall(answer)) > len(_RELATION.findall(gold)):
+    is_range = bool(_INTERVAL.fullmatch(gold) and _INEQUALITY.search(answer))  # x > 2 for (2, \infty)
+    if len(_RELATION.findall(answer)) > (2 if is_range else len(_RELATION.findall(gold))):
         return False
     if _SEVERAL.search(answer) and not (_SEVERAL.search(gold) or _INEQUALITY.search(gold)):
         return False
-    if _NEUTRAL.search(answer) and not _NEUTRAL.search(gold):
+    if _are_worded(answer) and not _are_worded(gold):
         return False
     plain = _TEXT.sub(" ", answer)
-    if not _variables(plain) <= _variables(_TEXT.sub(" ", gold)):
+    if len(_variables(plain) - _variables(_TEXT.sub(r" \1 ", gold))) > is_range:
         return False
     plain = _SCIENTIFIC.sub("", plain)
+    if _NEUTRAL.search(plain) and not _NEUTRAL.search(gold):
+        return False
     return not gold_is_number or (not _ARITHMETIC.search(plain) and len(_OPERATION.findall(plain)) <= 1)
 
 
@@ -118,6 +137,11 @@ def without_name(answer: str, gold: str) -> str:
     return match[2] if match else answer
 
 
+def _are_worded(text: str) -> bool:
+    """Whether words stand between two pieces of mathematics: `5\\text{ perhaps }7`, but not `5\\text{ cm}^2`."""
+    return sum(any(map(str.isalnum, piece)) for piece in _WORDS.split(text)) > 1
+
+
 def _variables(text: str) -> set[str]:
     return {name.lower() for name in _VARIABLE.findall(text)}
 
@@ -129,11 +153,31 @@ def _is_odd(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Nd")
 
 
+def _is_unread(character: str) -> bool:
+    """Signs that no parser here knows, and that one may pass over: `5` with a circled 1 behind it is not 5."""
+    if character.isascii() or character in _READ_LATER:
+        return False
+    category, made_of = unicodedata.category(character), unicodedata.decomposition(character)
+    return (category[0] in "NSM" and category != "Sc") or made_of.startswith(("<super>", "<sub>"))
+
+
+def _spelt(text: str) -> str:
+    """Signs of Unicode in LaTeX, and any space as a blank."""
+    text = _VULGAR.sub(lambda m: r"\frac{{{}}}{{{}}}".format(*_plain(m[0]).split("\u2044")), text)
+    text = _RAISED.sub(lambda m: f"^{{{_plain(m[0])}}}", text)
+    text = _LOWERED.sub(lambda m: f"_{{{_plain(m[0])}}}", text)
+    return re.sub(r"\s", " ", "".join(_SIGNS.get(character, character) for character in text))
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
+
+
 def _undelimited(text: str) -> str:
     """What stands between math delimiters if the rest is prose; "" if several expressions are delimited."""
     found = list(_MATH.finditer(text))
     if not found:
-        return text[1:] if re.fullmatch(r"-?\$[^$]*", text) else text
+        return text.replace("$", "") if re.fullmatch(r"-?\$[^$]*", text) else text
     rest = text[: found[0].start()] + text[found[-1].end() :]
     if len(found) > 1 or re.search(r"[0-9\\$]", rest):
         return ""

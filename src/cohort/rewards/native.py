@@ -1,7 +1,8 @@
-"""The native form: a plain function that scores one completion."""
+"""The native form: a function, plain or async, that scores one completion."""
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -43,19 +44,44 @@ def call_native(
 
     fixed = {key: value for key, value in {**columns, **args}.items() if parameters.takes(key)}
     wanted = [known for known in filled if parameters.takes(known)]
-    results = []
-    for index, completion in enumerate(item.completions):
+    calls = []
+    for index in range(len(item.completions)):
         values = {**fixed, **{known: _value(known, item, index, name) for known in wanted if known != "steps"}}
         if "steps" in wanted:
             values["steps"] = list(steps[index])
-        try:
-            results.append(function(**values))
-        except (KeyboardInterrupt, InfrastructureError):  # Ctrl-C: a worker gets none, so there it is a failure
-            raise
-        except BaseException as error:
-            shown = (shorten(item.prompt), shorten(completion))
-            raise RewardFailure(name, f"raised {what_was_raised(error, function)}", *shown) from error
-    return results
+        calls.append(values)
+    if inspect.iscoroutinefunction(function):
+        from cohort.rewards.waiting import awaited
+
+        return awaited([_awaited_call(name, function, values, item, index) for index, values in enumerate(calls)])
+    return [_call(name, function, values, item, index) for index, values in enumerate(calls)]
+
+
+def _call(name: str, function: Callable[..., Any], values: Mapping[str, Any], item: ScoringItem, index: int) -> Any:
+    try:
+        return function(**values)
+    except (KeyboardInterrupt, InfrastructureError):  # Ctrl-C: a worker gets none, so there it is a failure
+        raise
+    except BaseException as error:
+        raise _raised(name, function, item, index, error) from error
+
+
+async def _awaited_call(
+    name: str, function: Callable[..., Any], values: Mapping[str, Any], item: ScoringItem, index: int
+) -> Any:
+    try:
+        return await function(**values)
+    except (KeyboardInterrupt, InfrastructureError):
+        raise
+    except Exception as error:  # not a cancellation: that is another call's failure
+        raise _raised(name, function, item, index, error) from error
+
+
+def _raised(
+    name: str, function: Callable[..., Any], item: ScoringItem, index: int, error: BaseException
+) -> RewardFailure:
+    shown = (shorten(item.prompt), shorten(item.completions[index]))
+    return RewardFailure(name, f"raised {what_was_raised(error, function)}", *shown)
 
 
 def _value(known: str, item: ScoringItem, index: int, name: str) -> Any:

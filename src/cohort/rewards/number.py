@@ -16,7 +16,7 @@ from typing import Any
 from cohort.rewards.extract import DIGITS, LONGEST_ANSWER, final_answer, last_number_of
 from cohort.rewards.marks import checked_by
 
-__all__ = ["exact_number", "final_answer", "parse_number"]
+__all__ = ["CHANGES_THE_VALUE", "exact_number", "final_answer", "parse_number"]
 
 _LONGEST_NUMBER = 60  # characters
 _LARGEST_EXPONENT = 300
@@ -27,10 +27,13 @@ _ANSWER = re.compile(
     rf"(?P<number>{DIGITS}(?:\s?/\s?{DIGITS})?)"
     r"\s*[$%€£¥]*(?P<unit>[^0-9]{0,60})"
 )
+_AREA = re.compile(
+    r"(?<![A-Za-z])((?:mm|cm|km|m|ft|in|inches|feet|meters|metres|yards|miles|units) *)(?:\^ *\{?[23]\}?|[²³])"
+)
 _GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+")
 _MAGNITUDES = ("hundred", "hundreds", "thousand", "thousands", "k", "million", "millions", "billion", "bn", "trillion")
 _OPERATIONS = ("dozen", "dozens", "half", "squared", "cubed", "pi", "π", "or", "and", "to", "x", "y", "z", "n", "i")
-_CHANGES_THE_VALUE = frozenset((*_MAGNITUDES, *_OPERATIONS))
+CHANGES_THE_VALUE = frozenset((*_MAGNITUDES, *_OPERATIONS))
 
 
 def check_number(answer: Any) -> None:
@@ -81,19 +84,22 @@ def _gold(answer: Any) -> Fraction:
 
 def _without_markup(text: str) -> str:
     """LaTeX and markdown around a number, written plainly. Only short texts come here."""
-    text = text.replace("\u2212", "-").replace("{,}", ",").replace("\\%", "%").replace("\\$", "$")
+    text = text.replace("\u2212", "-").replace("\\%", "%").replace("\\$", "$")
+    text = re.sub(r",\\!\s*|\{,\}", ",", text)
     text = re.sub(r"(?<=[0-9])\\[,!](?=[0-9]{3})", "", text)
     text = re.sub(r"(?<![0-9])\\[dt]?frac\{([-0-9.,]+)\}\{([0-9.,]+)\}", r"\1/\2", text)
+    text = re.sub(r"(?<![0-9])\\[dt]?frac\s*([0-9])\s*([0-9])(?![0-9.])", r"\1/\2", text)
+    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", "°", text)
     text = re.sub(r"\\(?:text|mathrm|mbox)\{([^{}]*)\}", r" \1 ", text)
-    text = re.sub(r"\\[()\[\]]", " ", text)
-    return text.strip().strip("*_`$ \t\r\n")
+    text = re.sub(r"\\[()\[\],;:! ]|~", " ", text)
+    return _AREA.sub(r"\1", text.strip().strip("*_`$ \t\r\n"))
 
 
 def _is_unit(text: str) -> bool:
     """Whether what follows the number leaves it alone: a full stop, or words such as `apples` or `km/h`."""
     if not all(character.isalpha() or character in " ./°'\"*_$\t\r\n" for character in text):
         return False
-    return not _CHANGES_THE_VALUE.intersection(text.lower().replace("/", " ").replace(".", " ").split())
+    return not CHANGES_THE_VALUE.intersection(text.lower().replace("/", " ").replace(".", " ").split())
 
 
 def _last_number(text: str) -> Fraction | None:

@@ -15,6 +15,7 @@ from cohort.types import Prompt
 __all__ = [
     "CONSTANT",
     "FORMS",
+    "LISTED",
     "OPENER",
     "OPENERS",
     "OTHER_GOLD",
@@ -25,10 +26,12 @@ __all__ = [
     "gold_text",
     "ignorant",
     "other_gold",
+    "several",
     "stated_gold",
 ]
 
 OTHER_GOLD, CONSTANT, OPENER = "another prompt's gold", "a constant", "an opener"
+LISTED = "several answers"
 
 # How a gold answer may be written; what a reward reads depends on the reward.
 FORMS: dict[str, Callable[[str], str]] = {
@@ -66,6 +69,7 @@ _JUNK = {
     "digits": "3141592653589793238462643383279502884197",
 }
 _CONSTANTS = ("0", "1", "2", "yes", "no", "true", "false", "A", "B", "C", "D")
+_LONGEST = 40  # characters of an answer that is given always, or listed among others
 _COMMON = 3  # how many of the sample's most common gold answers are tried as constants
 
 
@@ -110,9 +114,23 @@ def other_gold(golds: Sequence[str | None], index: int) -> str | None:
     return next((gold for gold in following if gold is not None and not alike(gold, golds[index])), None)
 
 
+def several(golds: Sequence[str | None], index: int) -> str | None:
+    """The gold answer between two of other prompts: a text that bets on all of them. None: there are no such short
+    ones.
+    """
+    own = golds[index]
+    found = [own]
+    for gold in (*golds[index + 1 :], *golds[:index]):
+        if gold is not None and not any(alike(gold, one) for one in found):
+            found.append(gold)
+    if own is None or len(found) < 3 or max(len(gold or "") for gold in found[:3]) > _LONGEST:
+        return None
+    return f"{found[1]}, {own}, {found[2]}"
+
+
 def constants(golds: Sequence[str | None]) -> tuple[str, ...]:
     """Answers that a policy could always give: common words and numbers, and the sample's most common gold answers."""
-    counts = Counter(gold for gold in golds if gold is not None and len(gold) <= 40)
+    counts = Counter(gold for gold in golds if gold is not None and len(gold) <= _LONGEST)
     common = [gold for gold, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_COMMON]]
     return tuple(dict.fromkeys((*_CONSTANTS, *common)))
 

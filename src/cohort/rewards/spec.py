@@ -60,8 +60,6 @@ def resolve(spec: RewardSpec, columns: Collection[str] | None = None, has_answer
         raise UserError(f'a reward is a name, "module:function" or a function, not {function!r}')
     name = spec.name if spec.name is not None else (str(spec.use) if built_in else _name_of(function))
     _check_values(spec, name, style, built_in)
-    if inspect.iscoroutinefunction(function):
-        raise UserError(f"reward '{name}' is an async function; wrap it in one that runs it, e.g. with asyncio.run")
 
     split = _split_of(spec, function, name, built_in)
     parameters = Parameters.of(function, name)

@@ -7,7 +7,6 @@ ends and `$ref`s in circles cost their time limit and nothing else. Nothing is f
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ __all__ = ["check_schema", "json_schema"]
 
 _MODULE = "cohort.rewards.structured_check"
 _SCHEMA_S = 5.0
-_FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_FENCE = "```"
 
 
 def check_schema(row: Mapping[str, Any], schema: Any = None, column: str | None = None) -> None:
@@ -65,9 +64,13 @@ def _answer(completion: str) -> str:
         completion, closing, after = rest.partition("</answer>")
         if not closing or any(tag in part for tag in ("<answer>", "</answer>") for part in (before, completion, after)):
             return ""
-    text = completion.strip()
-    fenced = _FENCE.fullmatch(text) if text.startswith("```") and text.count("```") == 2 else None
-    return fenced[1] if fenced else text
+    return _unfenced(completion.strip())
+
+
+def _unfenced(text: str) -> str:
+    first, newline, rest = text.partition("\n")
+    is_fenced = bool(newline) and text.count(_FENCE) == 2 and text.endswith(_FENCE)
+    return rest.removesuffix(_FENCE) if is_fenced and first.rstrip() in (_FENCE, "```json", "```JSON") else text
 
 
 def _schema(row: Mapping[str, Any], schema: Any, column: str | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -22,12 +23,13 @@ _CONSTANTS: tuple[Any, ...] = (None, 0, "", [])
 def judge(text: str, schema: Any) -> str:
     """ "valid", "invalid", "not_json", or "schema: PROBLEM"."""
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         return "not_json"
     try:
         return "valid" if _validator(json.dumps(schema)).is_valid(value) else "invalid"
-    except RecursionError:  # the answer is nested deeper, or the schema runs in circles on it
+    except (RecursionError, ArithmeticError):
+        # The answer is nested deeper, the schema runs in circles on it, or a number in it is too large to be looked at.
         return "invalid"
     except (SchemaError, Unresolvable, ValueError, TypeError) as error:
         return f"schema: {_sentence(error)}"
@@ -65,6 +67,13 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is larger than any that JSON's readers can hold")
+    return value
 
 
 def _sentence(error: Exception) -> str:

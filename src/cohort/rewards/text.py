@@ -6,6 +6,7 @@ answer may be a list of texts, each of which is right.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from cohort.rewards.marks import checked_by, stated_by
 __all__ = ["check_texts", "exact_text", "f1", "f1_text", "fuzzy_text", "normal_text"]
 
 LONGEST = 20_000  # characters of an answer that is compared by similarity
+_MINUS = re.compile(r"(?<![\w)])[-\u2010-\u2013\u2212](?=\.?[0-9])")
 _ARTICLES = frozenset(("a", "an", "the"))
 
 
@@ -35,7 +37,7 @@ def _stated(answer: Any) -> str:
 def exact_text(completion: str, answer: Any, articles: bool = False) -> float:
     """1 if the answer is the gold answer, else 0, whatever their case, punctuation, spaces and width of characters.
 
-    With `articles`, a, an and the do not count either, as in SQuAD.
+    The minus of a number counts: 5 is not -5. With `articles`, a, an and the do not count either, as in SQuAD.
     """
     said = normal_text(_answer(completion), articles)
     return float(bool(said) and said in {normal_text(gold, articles) for gold in _golds(answer)})
@@ -65,7 +67,7 @@ def f1_text(completion: str, answer: Any) -> float:
     """The F1 of the words of the answer against those of the gold answer, as SQuAD's evaluation computes it.
 
     arXiv 1606.05250: words are counted with their multiplicity, articles are left out. The best of several gold answers
-    counts.
+    counts. Unlike there, the minus of a number is part of it.
     """
     said = normal_text(_answer(completion), articles=True).split()
     return max(f1(said, normal_text(gold, articles=True).split()) for gold in _golds(answer))
@@ -78,8 +80,11 @@ def f1(said: Sequence[str], gold: Sequence[str]) -> float:
 
 
 def normal_text(text: str, articles: bool = False) -> str:
-    """Compatible characters made one (NFKC); case, punctuation, spaces too many and, if asked, `articles` dropped."""
+    """Compatible characters made one (NFKC); case, punctuation (but for the minus of a number), spaces too many and, if
+    asked, `articles` dropped.
+    """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = _MINUS.sub("\u2212", text)  # a sign of mathematics, which is no punctuation
     text = "".join(" " if unicodedata.category(character)[0] in "PZC" else character for character in text)
     return " ".join(word for word in text.split() if not (articles and word in _ARTICLES))
 

@@ -7,6 +7,7 @@ without `**kwargs` gets only the columns that it names; `completion_ids` and `tr
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,10 @@ def call_trl(
     prompt = shorten(item.prompt)
     try:
         results = function(**{key: value for key, value in values.items() if parameters.takes(key)})
+        if inspect.iscoroutine(results):
+            from cohort.rewards.waiting import awaited
+
+            (results,) = awaited([results])
     except (KeyboardInterrupt, InfrastructureError, UserError):  # Ctrl-C; and what names its own cause
         raise
     except BaseException as error:

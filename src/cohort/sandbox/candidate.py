@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from cohort.sandbox import values
-from cohort.sandbox.functions import FILE, PRELUDE, compiled, find, said
+from cohort.sandbox.functions import FILE, built_in, compiled, find, said
 from cohort.sandbox.pipes import ERROR, MEMORY, VALUE, read_frame, write_frame
 
 __all__ = ["serve"]
@@ -78,7 +78,7 @@ def _functions(code: str, name: str, namespace: dict[str, Any], jobs: int, resul
     """One frame of arguments in, one frame out, until the pipe ends."""
     problem: BaseException | None = None
     try:
-        exec(compiled(PRELUDE), namespace)
+        namespace["__builtins__"] = built_in()
         exec(compiled(code), namespace)
         find(name, namespace)
     except BaseException as error:

@@ -12,7 +12,7 @@ from cohort.sandbox import landlock, namespaces, seccomp
 from cohort.sandbox.contract import Limits
 from cohort.sandbox.linux import drop_capabilities, prctl
 
-__all__ = ["Confinement", "confine", "readable_directories"]
+__all__ = ["Confinement", "confine", "may_truncate", "readable_directories"]
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _STACK_MB = 64  # of the main thread: functools.lru_cache recurses in C
@@ -71,7 +71,12 @@ def confine(how: Confinement, cpu_s: int) -> None:
         writable = (how.directory,) if how.namespaces else ()  # a disk without a quota is not for strangers to fill
         landlock.restrict(how.landlock, readable, writable)
     if how.seccomp:
-        seccomp.install(seccomp.MACHINE, os.getpid())
+        seccomp.install(seccomp.MACHINE, os.getpid(), may_truncate(how))
+
+
+def may_truncate(how: Confinement) -> bool:
+    """Whether the process may make a file empty: no other than its own is in its place, or none is protected."""
+    return how.namespaces or not how.landlock
 
 
 def _set_limits(how: Confinement, cpu_s: int) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
-__all__ = ["FILE", "PRELUDE", "compiled", "find", "said"]
+__all__ = ["FILE", "built_in", "compiled", "find", "said"]
 
 FILE = "solution.py"
 # Starter codes of function tasks name these without importing them, as the sites that they come from do.
-PRELUDE = """
+_PRELUDE = """
+from typing import *
 import bisect, collections, datetime, functools, heapq, itertools, math, operator, random, re, string, sys
 from bisect import *
 from collections import *
@@ -18,7 +20,6 @@ from functools import *
 from heapq import *
 from itertools import *
 from math import *
-from typing import *
 """
 
 
@@ -27,6 +28,16 @@ def compiled(code: str) -> CodeType:
     make the compiler raise.
     """
     return compile(code, FILE, "exec", dont_inherit=True)
+
+
+def built_in() -> dict[str, Any]:
+    """What is built in for a candidate's function: Python's own names, which win, and those of the starter codes.
+
+    They are not in its namespace, because a task's `gcd` or `factorial` must be the candidate's to be found there.
+    """
+    names: dict[str, Any] = {}
+    exec(compiled(_PRELUDE), names)
+    return {**names, **vars(builtins)}
 
 
 def find(name: str, namespace: dict[str, Any]) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ from typing import Any
 from cohort.sandbox import candidate, landlock, namespaces, seccomp
 from cohort.sandbox.cgroups import Cgroup
 from cohort.sandbox.channel import Channel
-from cohort.sandbox.confine import Confinement, readable_directories
+from cohort.sandbox.confine import Confinement, may_truncate, readable_directories
 from cohort.sandbox.contract import Isolation, Limits
 from cohort.sandbox.linux import drop_bounding_set
 from cohort.sandbox.probe import probe
@@ -69,7 +69,7 @@ def establish(
     if sys.platform == "linux":
         drop_bounding_set()
     if filtered and how.namespaces:
-        seccomp.program(seccomp.MACHINE, 1)  # every process inherits it ready made
+        seccomp.program(seccomp.MACHINE, 1, may_truncate(how))  # every process inherits it ready made
     gc.freeze()  # nor does the collector touch, and so copy, what they share
     with _fresh_directory(how) as probed:
         reached += [feature for feature in probe(probed) if feature not in missing]

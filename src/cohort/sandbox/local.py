@@ -173,7 +173,7 @@ class Sandbox:
         if number == signal.SIGKILL:
             return Run("memory", output, message="killed by the system for its memory")
         if number is not None:
-            return Run("error", output, message=f"killed by {signal.Signals(number).name}")
+            return Run("error", output, message=f"killed by {_name_of(number)}")
         if status or expected:
             return Run("error", output, message=f"it ended with exit status {status}")
         return Run("ok", output)
@@ -191,6 +191,14 @@ def _answer(kind: bytes, content: bytes, output: bytes = b"") -> Run:
         except ValueError as error:
             return Run("error", message=f"it wrote to the result pipe: {error}")
     return Run("error", output, message="it wrote to the result pipe")
+
+
+def _name_of(number: int) -> str:
+    """Of the real-time signals only the first and the last have names."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _cpu_limit(time_s: float) -> int:

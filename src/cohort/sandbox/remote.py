@@ -21,6 +21,7 @@ __all__ = ["RemoteSandbox"]
 
 _PATIENCE_S = 30.0  # beyond the program's own time: a queue, a container that starts
 _LARGEST_CASE = 1 << 30
+_LONGEST_ANSWER = 1 << 26  # bytes of JSON; beyond that it is a candidate's flood
 _TRY_AGAIN = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)  # and everything from 500
 
 
@@ -93,13 +94,13 @@ class RemoteSandbox:
         self, code: str, function: str, cases: Sequence[Sequence[Any]], time_s: float, total_s: float
     ) -> list[Run]:
         """The answers of one request: one at least, all if the process lived so long."""
-        mark = os.urandom(8).hex()
+        mark, most = os.urandom(8).hex(), self._limits.output_kb << 10
         job = {
-            "code": code, "function": function, "mark": mark, "time_s": time_s,
-            "most": self._limits.output_kb << 10, "cases": [values.encode(list(c), _LARGEST_CASE).hex() for c in cases],
+            "code": code, "function": function, "mark": mark, "time_s": time_s, "most": most,
+            "cases": [values.encode(list(c), _LARGEST_CASE).hex() for c in cases],
         }  # fmt: skip
         result = self._ask(_program(), json.dumps(job) + "\n", total_s)
-        runs = _answers(result.get("stdout") or "", mark, len(cases))
+        runs = _answers(result.get("stdout") or "", mark, len(cases), most)
         if len(runs) < len(cases):  # the process ended in the case after the last answer
             slow = result["status"] == "TimeLimitExceeded" or result.get("return_code") in _SIGALRM
             message = f"more than {min(time_s, total_s):g} s" if slow else f"exit status {result.get('return_code')}"
@@ -123,22 +124,28 @@ class RemoteSandbox:
         raise SandboxError(f"the sandbox at {self._url} failed {self._retries + 1} times: {problem[:300]}")
 
     def _post(self, body: bytes, patience_s: float) -> Any:
-        import urllib.error  # here, because the launcher never needs them and they take 30 ms
+        import http.client  # here, because the launcher never needs them and they take 30 ms
+        import urllib.error
         import urllib.request
 
         request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=patience_s) as response:
-                return json.load(response)
+                answer = response.read(_LONGEST_ANSWER + 1)
+            return json.loads(answer) if len(answer) <= _LONGEST_ANSWER else _FLOOD
         except urllib.error.HTTPError as error:
             if error.code < HTTPStatus.INTERNAL_SERVER_ERROR and error.code not in _TRY_AGAIN:
                 raise UserError(
                     f"{self._url} answered {error.code} {error.reason}; url must be that of a SandboxFusion server"
                 ) from None
             raise
+        except http.client.HTTPException as error:  # it hung up in the middle of its answer
+            raise SandboxError(f"{type(error).__name__}: {error}") from error
 
 
 _SIGALRM = (-14, 142)  # as Python and as a shell say it
+_FIELDS = (("stdout", str), ("stderr", str), ("return_code", int), ("execution_time", int | float))
+_FLOOD = {"run_result": {"status": "Finished", "return_code": 1, "stderr": "it wrote far too much"}}
 
 
 def _result_of(answer: Any) -> dict[str, Any]:
@@ -146,20 +153,27 @@ def _result_of(answer: Any) -> dict[str, Any]:
     if not isinstance(result, dict) or result.get("status") not in ("Finished", "TimeLimitExceeded"):
         message = answer.get("message") if isinstance(answer, dict) else answer
         raise SandboxError(f"it could not run the program: {message}")
+    for name, kind in _FIELDS:
+        if not isinstance(result.get(name), kind | None):
+            raise SandboxError(f"its {name} is {result[name]!r:.80}")
+    if result["status"] == "Finished" and result.get("return_code") is None:
+        raise SandboxError("it does not say how the program ended")
     return result
 
 
-def _answers(output: str, mark: str, most: int) -> list[Run]:
-    """The answers in order, up to the first that is missing or makes no sense."""
+def _answers(output: str, mark: str, count: int, most: int) -> list[Run]:
+    """The answers in order, up to the first that is missing or makes no sense. A value has at most `most` bytes."""
     runs: list[Run] = []
     for line in output.splitlines():
         start, *rest = line.split(" ")
-        if start != mark or len(runs) == most:
+        if start != mark or len(runs) == count:
             continue
         try:
             index, kind, content = int(rest[0]), rest[1], bytes.fromhex(rest[2])
             if index != len(runs):
                 continue
+            if len(content) > most:
+                raise ValueError("too large")
             if kind == "value":
                 runs.append(Run("ok", value=values.decode(content)))
             else:

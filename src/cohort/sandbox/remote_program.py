@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any
 
-from cohort.sandbox.functions import PRELUDE, compiled, find, said
+from cohort.sandbox.functions import built_in, compiled, find, said
 from cohort.sandbox.values import decode, encode
 
 __all__ = ["main"]
@@ -25,7 +25,7 @@ def main() -> None:
     problem: BaseException | None = None
     signal.setitimer(signal.ITIMER_REAL, job["time_s"])
     try:
-        exec(compiled(PRELUDE), namespace)
+        namespace["__builtins__"] = built_in()
         exec(compiled(job["code"]), namespace)
     except BaseException as error:
         problem = error

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cohort.adapters.verifiers import COLUMN, open_taskset, taskset_of
 from cohort.tasks.adaptive import Adaptive
 from cohort.tasks.arithmetic import ARITHMETIC, Arithmetic
 from cohort.tasks.arithmetic import LEVELS as ARITHMETIC_LEVELS
@@ -62,9 +63,14 @@ def open_source(
     held_out_seed = seed if held_out_seed is None else held_out_seed
 
     make = maker(source, levels, args, curriculum is not None)
+    taskset = taskset_of(source) if isinstance(source, str) else None
     train: Prompts
     names: tuple[str, ...]
-    if make is not None:
+    if taskset is not None:
+        if held_out_split is not None or held_out == source:
+            raise UserError(f"{source!r} has no other split: hold out a share of its tasks, such as held_out = 0.1.")
+        train, names = open_tasks(taskset, args or {}, limit)
+    elif make is not None:
         train, names = make("train", seed), GYM_COLUMNS if gym_task(source) else WORD_COLUMNS
     else:
         train, names = open_prompts(source, columns, split, config, revision)
@@ -98,8 +104,8 @@ def open_source(
 def maker(source: Any, levels: Sequence[int] | None, args: Mapping[str, Any] | None, all_levels: bool) -> Maker | None:
     """What makes the prompts of a source that has no end; None for rows. `all_levels`: unless `levels` says which."""
     task = gym_task(source) if isinstance(source, str) else None
-    if args and task is None:
-        raise UserError(f"args configure a reasoning_gym task; remove them for {source!r}.")
+    if args and task is None and not (isinstance(source, str) and taskset_of(source)):
+        raise UserError(f"args configure a reasoning_gym task or a verifiers package; remove them for {source!r}.")
     if task is not None:
         every = tuple(range(1, admission(task).levels + 1)) if all_levels else ()
         return lambda split, seed: GymProblems(task, levels or every, seed, split, args)
@@ -117,10 +123,19 @@ def maker(source: Any, levels: Sequence[int] | None, args: Mapping[str, Any] | N
     return None
 
 
+def open_tasks(taskset: str, args: Mapping[str, Any], limit: int | None = None) -> tuple[Prompts, tuple[str, ...]]:
+    """The tasks of a verifiers package as prompts, and their columns."""
+    prompts = open_taskset(taskset, args, limit)
+    answered = all(prompt.answer is not None for prompt in prompts)
+    return PromptList(prompts), ("prompt", "answer", COLUMN) if answered else ("prompt", COLUMN)
+
+
 def open_prompts(
     source: Any, columns: ColumnMap, split: str, config: str | None, revision: str | None
 ) -> tuple[Prompts, tuple[str, ...]]:
     """The prompts of one source with rows, checked, and its column names."""
+    if isinstance(source, str) and (taskset := taskset_of(source)) is not None:
+        return open_tasks(taskset, {})
     if isinstance(source, Sequence) and not isinstance(source, str) and len(source) and isinstance(source[0], Prompt):
         for number, prompt in enumerate(source[:CHECKED], start=1):
             check_text({"text": prompt.text, "messages": prompt.messages}, f"prompt {number}")
@@ -167,7 +182,8 @@ def check_order(source: Any, train: Prompts, curriculum: Curriculum | None, adap
     """Refuse a curriculum or adaptive sampling where it has nothing to work on."""
     levels = getattr(train, "levels", None) if train.size is None else None
     if curriculum is not None and levels is None:
-        why = "limit makes a fixed list of prompts; remove it" if hasattr(train, "whole") else "this source has none"
+        limits = hasattr(train, "whole")
+        why = "limit makes a fixed list of prompts; remove it" if limits else "this source has none; remove it"
         raise UserError(
             f"a curriculum goes through the levels of {WORD_PROBLEMS}, {ARITHMETIC} or a reasoning_gym task; "
             f"{source!r} cannot have one: {why}."

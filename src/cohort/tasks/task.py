@@ -91,14 +91,14 @@ def open_task(
 ) -> Task:
     """Open a source as a task.
 
-    `source`: "word_problems", "reasoning_gym:TASK", a file, a directory, a hub id, a `datasets.Dataset`, a list of
-    dicts or of Prompts. `prompt` and `answer` name columns; all others become tags. A prompt may be text or a list of
-    messages.
+    `source`: "word_problems", "reasoning_gym:TASK", "verifiers:PACKAGE", a file, a directory, a hub id, a
+    `datasets.Dataset`, a list of dicts or of Prompts. `prompt` and `answer` name columns; all others become tags. A
+    prompt may be text or a list of messages.
     `held_out`: another source, or a share of this one (split by a hash of the question, the same in every run);
     `held_out_split`: another split, of the held-out source if there is one ("test" by default) or else of this one.
     `levels`, `seed` and `held_out_seed` (the same, if not given) are for sources that make their problems, `args` for
-    the configuration of a reasoning-gym task. `limit` keeps the first so many training prompts. A `curriculum` moves
-    through the levels, `adaptive` lets prompts without signal rest.
+    the configuration of a reasoning-gym task or a verifiers package. `limit` keeps the first so many training prompts.
+    A `curriculum` moves through the levels, `adaptive` lets prompts without signal rest.
     """
     check_template(template)
     opened = open_source(

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from cohort.train.card import model_card
 from cohort.train.checkpoint import latest_checkpoint
 from cohort.train.gate import pass_gate, read_gate, without
 from cohort.train.grpo import run_grpo
+from cohort.train.isolation import isolation_of
 from cohort.train.reward_model import run_reward_model
 from cohort.train.reward_model_card import reward_model_card
 from cohort.train.reward_model_pairs import RewardModelParts, check_reward_model
@@ -88,7 +89,7 @@ def train(
     with _locked(directory):
         if not _begun(directory):
             pass_gate(directory, _to_test(recipe, checked), console)
-        threads = _settle(directory, recipe, console)
+        threads = _settle(directory, recipe, console, isolation_of(_grpo_stages(recipe, checked)))
         with _deterministic(threads):
             start: str | None = None
             for index, parts in enumerate(checked):
@@ -122,6 +123,11 @@ def _to_test(recipe: Recipe, checked: Sequence[Any]) -> list[tuple[Stage, GrpoPa
         for index, parts in enumerate(checked)
         if isinstance(parts, GrpoParts)
     ]
+
+
+def _grpo_stages(recipe: Recipe, checked: Sequence[Any]) -> list[tuple[Stage, GrpoParts]]:
+    pairs = zip(recipe.stages, checked, strict=True)
+    return [(stage, parts) for stage, parts in pairs if isinstance(parts, GrpoParts)]
 
 
 def _seed(recipe: Recipe, index: int) -> int:
@@ -259,9 +265,9 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def _settle(directory: Path, recipe: Recipe, console: Console) -> int:
-    """Write the resolved recipe and the environment once. A continued run keeps its number of threads: sums over other
-    numbers of threads have other last bits.
+def _settle(directory: Path, recipe: Recipe, console: Console, sandbox: Mapping[str, Any]) -> int:
+    """Write the resolved recipe and the environment once, with what `isolation_of` says. A continued run keeps its
+    number of threads: sums over other numbers of threads have other last bits.
     """
     file = directory / "environment.json"
     now = describe_machine()
@@ -273,11 +279,16 @@ def _settle(directory: Path, recipe: Recipe, console: Console) -> int:
             console.warn(f"other versions than when the run began ({', '.join(changed)}): the last bits may differ")
         if before.get("kernels") != now["kernels"]:
             console.warn(f"kernels were '{before.get('kernels')}', are '{now['kernels']}': the last bits may differ")
+        for name, isolation in sandbox.items():
+            level = before.get("sandbox", {}).get(name, {}).get("level")
+            if level != isolation["level"]:
+                console.warn(f"the sandbox of {name} was '{level}' when the run began, and is '{isolation['level']}'")
         write_bytes(directory / "recipe.toml", to_toml(recipe).encode())
         return int(before["threads"])
     wanted = recipe.stages[-1].run.threads
     threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
-    facts = {**now, "threads": threads, "recipe_digest": digest(recipe), "inputs": fingerprints(_inputs(recipe))}
+    read = fingerprints(_inputs(recipe))
+    facts = {**now, "threads": threads, "recipe_digest": digest(recipe), "inputs": read, "sandbox": sandbox}
     write_bytes(file, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     write_bytes(directory / "recipe.toml", to_toml(recipe).encode())
     return threads

@@ -89,6 +89,7 @@ def check_grpo(stage: Stage, seed: int) -> GrpoParts:
     objective = build_objective(stage)
     refuse_process(stage, objective)
     task, world = open_stage_task(stage, seed), open_world(stage)
+    _refuse_missing_turns(stage, task)
     if world is not None:
         task = replace(task, tools=world.schemas(stage))
     size = task.train.size
@@ -111,6 +112,15 @@ def check_grpo(stage: Stage, seed: int) -> GrpoParts:
     check_gold({reward.name: reward for reward in (*rewards, *verifiers)}.values(), gold_rows(task))
     # What is right does not depend on what else is rewarded, so a verifier has no gate.
     return GrpoParts(task, objective, rewards, tuple(replace(verifier, gate=None) for verifier in verifiers), world)
+
+
+def _refuse_missing_turns(stage: Stage, task: Task) -> None:
+    """Refuse to end a conversation of a verifiers environment after its first reply."""
+    sources = [source.train for source in task.train.sources] if isinstance(task.train, Mixture) else [task.train]
+    for prompts in sources:
+        row = prompts[0].tags.get("verifiers") if prompts.size else None
+        if isinstance(row, dict) and row.get("one_turn") is False and stage.environment.use != "verifiers":
+            raise UserError(f'{row["id"]!r} has turns of its own: let it play, with environment.use = "verifiers"')
 
 
 def _check_gold_column(stage: Stage, task: Task) -> None:

@@ -24,6 +24,7 @@ __all__ = ["COLUMNS", "HELD_OUT_SHARE", "PREFIX", "GymProblems", "gym_task"]
 PREFIX = "reasoning_gym"
 COLUMNS = ("prompt", "answer", "task", "level", "gym")
 HELD_OUT_SHARE = 0.2
+SEEDS = 2**32  # some generators of the library take no larger ones
 TRIES = 500  # candidates for one problem; with a fifth held out, so many misses in a row mean a handful of problems
 
 
@@ -61,7 +62,7 @@ class GymProblems:
             raise IndexError(f"problems are numbered from 0, not {index}")
         config, why = self.configurations[level], "too few of its problems are different to hold some out"
         for attempt in range(TRIES):
-            seed = derive_seed(self.seed, PREFIX, self.task, level or 0, self.split, index, attempt)
+            seed = derive_seed(self.seed, PREFIX, self.task, level or 0, self.split, index, attempt) % SEEDS
             try:
                 question, gold = make(self.task, config, seed, self.admitted.reuse)
             except Exception as error:  # some generators give up on some seeds
