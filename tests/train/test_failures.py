@@ -114,7 +114,7 @@ def test_long_prompts_are_found_before_the_first_step(run, rows):
 
 def test_a_start_that_failed_does_not_take_the_name(run):
     with pytest.raises(UserError, match="max_tokens"):
-        run(rollout={"max_tokens": 512})
+        run(rollout={"max_tokens": 1024})
     run()
 
 

@@ -147,7 +147,7 @@ def test_without_held_out_pairs(tables, capsys):
 
 def test_long_pairs_follow_the_tasks_rule(tables, pairs):
     with pairs.open("a") as file:
-        file.write(json.dumps({"prompt": "long " * 800, "chosen": "a please", "rejected": "b"}) + "\n")
+        file.write(json.dumps({"prompt": "long " * 1600, "chosen": "a please", "rejected": "b"}) + "\n")
     tables["run"]["steps"], tables["preferences"]["pairs_per_step"] = 2, 121
     del tables["task"]["held_out"]
     message = refused(tables)

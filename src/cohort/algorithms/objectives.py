@@ -157,10 +157,9 @@ def preset(name: str, **fields: Any) -> Objective:
     """
     if name not in PRESETS:
         raise ValueError(f"{name!r} is not a preset{nearest(name, PRESETS)}")
-    whole = {**PRESETS[name].fields, **fields}
+    own = PRESETS[name].fields
+    whole = {**own, **fields}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        inert = inert_fields(Objective.from_dict(whole))
-    return Objective.from_dict(
-        {field: value for field, value in whole.items() if field in fields or field not in inert}
-    )
+        switched_off = inert_fields(Objective.from_dict(whole)).keys() - inert_fields(Objective.from_dict(own)).keys()
+    return Objective.from_dict({key: value for key, value in whole.items() if key in fields or key not in switched_off})
