@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 
+# In a shell's background Ctrl-C is ignored, and what tests start would ignore it too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
