@@ -158,7 +158,7 @@ def test_ends_limits_and_broken_logits():
 def test_results_do_not_depend_on_threads():
     layout = functions.Sequences(
         torch.tensor([0, 3, 5]), torch.tensor([0, 30, 70, 100, 140]), torch.tensor([30, 40, 30, 40, 20]),
-        *normal(2, 160, 8).unbind(0),
+        *normal(2, 160, 8).unbind(0), 160,
     )  # fmt: skip
     heads = functions.Heads(4, 2, 16, 1e-6, 0.25, None)
     qkv, weight = normal(160, 8 * 16), normal(16, seed=1)

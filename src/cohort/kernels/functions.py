@@ -88,11 +88,7 @@ class Sequences:
     length: Tensor  # [S]
     cos: Tensor  # [N, size / 2] float32 of every token's position
     sin: Tensor
-
-    @property
-    def end(self) -> int:
-        """The first token of the row that is in no sequence."""
-        return int((self.start + self.length).max())
+    end: int  # the first token that is in no sequence: from there on the row is padding
 
 
 def attend(
@@ -100,7 +96,7 @@ def attend(
 ) -> Tensor:
     """Causal attention of every sequence over its group's prompt and itself, of raw projections `[N, (H + 2 K) D]`:
     RMSNorm of query and key heads where there are weights for it, rotary embedding, softmax. `-> [N, H D]`, 0 for
-    tokens behind the last sequence.
+    tokens in no sequence.
     """
     return _Attend.apply(qkv, query_norm, key_norm, heads, sequences)
 
@@ -349,11 +345,12 @@ def _half(x: Tensor) -> int:
     return int(x.dtype is torch.bfloat16)
 
 
-def rounded(rows: int) -> int:
-    """The next multiple of 64. oneDNN compiles a product for every number of rows that it meets, in some milliseconds,
-    and keeps a thousand of them, of a megabyte each; rounded numbers come again.
+def rounded(x: Tensor) -> Tensor:
+    """`[n, ...]` with zeros behind it, up to a multiple of 64 rows. oneDNN compiles a product for every number of rows
+    that it meets, in some milliseconds, and keeps a thousand of them, of a megabyte each; rounded numbers come again.
     """
-    return -(-rows // 64) * 64
+    spare = -len(x) % 64
+    return torch.cat([x, x.new_zeros(spare, *x.shape[1:])]) if spare else x
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -27,10 +26,8 @@ def head(
     """
     if policy.fused and not entropy_gradient:
         output = policy.model.get_output_embeddings()
-        spare = rounded(len(states)) - len(states)
-        states, targets = F.pad(states, (0, 0, 0, spare)), F.pad(targets, (0, spare))
-        found, entropy = _Fused.apply(states, output.weight, targets, temperature)
-        return found[: len(found) - spare], entropy[: len(found) - spare]
+        found, entropy = _Fused.apply(rounded(states), output.weight, rounded(targets), temperature)
+        return found[: len(states)], entropy[: len(states)]
     chunk = max(1, LOGITS_AT_ONCE // policy.vocabulary)
 
     def plain(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -78,11 +78,9 @@ class FusedBody:
     ) -> Tensor:
         """The final hidden states of a packed row, `[1, N], [1, N] -> [N, hidden]` float32."""
         count = tokens.shape[1]
-        spare = rounded(count) - count  # tokens that belong to no sequence
-        tokens, positions = (nn.functional.pad(x, (0, spare)) for x in (tokens, positions))
-        cos, sin = self.rotations(positions)
-        sequences = Sequences(*layout.sequences, cos, sin)
-        x, change = self.model.embed_tokens(tokens)[0], None
+        cos, sin = self.rotations(rounded(positions[0])[None])
+        sequences = Sequences(*layout.sequences, cos, sin, count)
+        x, change = self.model.embed_tokens(rounded(tokens[0])), None
         for number, layer in enumerate(self.layers):
             x, h = self.before_attention(layer, x, change)
             qkv = self.project(h, layer.qkv)

@@ -18,8 +18,8 @@ import threading
 import time
 from typing import Any
 
-from cohort.rewards.reward import WALL_PER_CPU
 from cohort.rewards.wire import receive, send
+from cohort.sandbox import WALL_PER_CPU
 from cohort.types import InfrastructureError
 
 __all__ = ["Ended", "end_guards", "guarded"]

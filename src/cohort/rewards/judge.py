@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["judge"]
 
-Ask = Callable[[Messages, Callable[[str], float]], float]
 _MODES = ("score", "pairwise", "reference")
 
 

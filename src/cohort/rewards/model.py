@@ -14,11 +14,10 @@ from typing import Any
 
 from cohort.rewards.marks import costly, prepared_by
 from cohort.rewards.model_checkpoint import (
+    ClassifierSettings,
     Row,
     batches,
     label_column,
-    load_classifier,
-    longest_text,
     padded,
     padding_token,
     probability,
@@ -31,32 +30,8 @@ __all__ = ["reward_model"]
 _TEMPLATES = ("auto", "chat", "pair", "none")
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """The arguments of `reward_model`, checked."""
-
-    model: str
-    template: str = "auto"
-    label: str | int | None = None
-    max_tokens: int = 0
-    too_long: str = "error"
-    tokens_at_once: int = 16384
-    dtype: str = "auto"
-    device: str = "auto"
-    revision: str | None = None
-    trust_remote_code: bool = False
-
-    def __post_init__(self) -> None:
-        if self.template not in _TEMPLATES:
-            raise UserError(f"the reward model's template is one of {', '.join(_TEMPLATES)}, not {self.template!r}")
-        if self.too_long not in ("error", "truncate_left"):
-            raise UserError(f'the reward model\'s too_long is "error" or "truncate_left", not {self.too_long!r}')
-        if self.max_tokens < 0 or self.tokens_at_once < 1:
-            raise UserError("the reward model's max_tokens is 0 or more, and its tokens_at_once 1 or more")
-
-
 def _prepare(**args: Any) -> None:
-    _scorer(_Settings(**args))
+    _scorer(ClassifierSettings(**args))
 
 
 @costly
@@ -86,17 +61,17 @@ def reward_model(
 
     A score depends on its own text alone: batch neighbours change its last bits at most.
     """
-    load = (max_tokens, too_long, tokens_at_once, dtype, device, revision, trust_remote_code)
-    scorer = _scorer(_Settings(model, template, label, *load))
+    read = (max_tokens, too_long, tokens_at_once, dtype, device, revision, trust_remote_code)
+    scorer = _scorer(ClassifierSettings(model, template, label, *read))
     answers = [text if isinstance(text, str) else str(text[-1]["content"]) for text in completions]
     return scorer.scores(prompts[0], answers) if answers else []
 
 
 @functools.lru_cache(maxsize=4)
-def _scorer(settings: _Settings) -> _Scorer:
+def _scorer(s: ClassifierSettings) -> _Scorer:
     """The scorer of a checkpoint, loaded once in a process."""
-    s, kind = settings, "AutoModelForSequenceClassification"
-    model, tokenizer = load_classifier(s.model, kind, s.dtype, s.device, s.revision, s.trust_remote_code)
+    s.check("the reward model", _TEMPLATES)
+    model, tokenizer = s.load("AutoModelForSequenceClassification")
     form = getattr(model.config, FORM_KEY, None) if s.template == "auto" else None
     return _Scorer(
         model,
@@ -105,7 +80,7 @@ def _scorer(settings: _Settings) -> _Scorer:
         None if form is None else Reader(tokenizer, Form(**form)),
         specials(tokenizer),
         label_column(model.config, s.label, s.model),
-        min(s.max_tokens or 2**31, longest_text(model, tokenizer)),
+        s.limit(model, tokenizer),
         s.too_long,
         s.tokens_at_once,
     )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cohort.types import UserError
 
 __all__ = [
+    "ClassifierSettings",
     "Row",
     "batches",
     "label_column",
-    "load_classifier",
-    "longest_text",
     "padded",
     "padding_token",
     "probability",
@@ -22,7 +22,41 @@ __all__ = [
 Row = Mapping[str, Sequence[int]]  # input_ids, and token_type_ids where the tokenizer has them
 
 
-def load_classifier(
+@dataclass(frozen=True, slots=True)
+class ClassifierSettings:
+    """The arguments that every reward which is a classifier has; `reward_model` says what they mean."""
+
+    model: str
+    template: str
+    label: str | int | None
+    max_tokens: int
+    too_long: str
+    tokens_at_once: int
+    dtype: str
+    device: str
+    revision: str | None
+    trust_remote_code: bool
+
+    def check(self, owner: str, templates: Sequence[str]) -> None:
+        """Raise UserError for a value that there is not, as `owner`'s."""
+        if self.template not in templates:
+            raise UserError(f"{owner}'s template is one of {', '.join(templates)}, not {self.template!r}")
+        if self.too_long not in ("error", "truncate_left"):
+            raise UserError(f'{owner}\'s too_long is "error" or "truncate_left", not {self.too_long!r}')
+        if self.max_tokens < 0 or self.tokens_at_once < 1:
+            raise UserError(f"{owner}'s max_tokens is 0 or more, and its tokens_at_once 1 or more")
+
+    def load(self, kind: str) -> tuple[Any, Any]:
+        """The checkpoint by the transformers class `kind`, ready to score: `(model, tokenizer)`."""
+        return _load(self.model, kind, self.dtype, self.device, self.revision, self.trust_remote_code)
+
+    def limit(self, model: Any, tokenizer: Any) -> int:
+        """How many tokens are read at most: `max_tokens`, and what the model or its tokenizer says that it takes."""
+        known = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+        return int(min(self.max_tokens or 2**31, known, tokenizer.model_max_length))
+
+
+def _load(
     model: str, kind: str, dtype: str, device: str, revision: str | None, trust_remote_code: bool
 ) -> tuple[Any, Any]:
     """A checkpoint by the transformers class `kind`, ready to score: `(model, tokenizer)`. One thread on a CPU.
@@ -70,12 +104,6 @@ def _located(model: str) -> str:
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise UserError(f"'{model}' holds no reward model: there is no config.json in it")
     return model
-
-
-def longest_text(model: Any, tokenizer: Any) -> int:
-    """How many tokens the model takes, as far as it or its tokenizer says."""
-    known = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-    return int(min(known, tokenizer.model_max_length))
 
 
 def label_column(config: Any, label: str | int | None, model: str) -> int:

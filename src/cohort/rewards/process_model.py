@@ -14,10 +14,9 @@ from typing import Any
 
 from cohort.rewards.marks import costly, prepared_by, stepwise
 from cohort.rewards.model_checkpoint import (
+    ClassifierSettings,
     batches,
     label_column,
-    load_classifier,
-    longest_text,
     padded,
     padding_token,
     probability,
@@ -30,33 +29,8 @@ __all__ = ["process_model"]
 _TEMPLATES = ("auto", "chat", "none")
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """The arguments of `process_model`, checked."""
-
-    model: str
-    template: str = "auto"
-    separator: str = "\n"
-    label: str | int | None = None
-    max_tokens: int = 0
-    too_long: str = "error"
-    tokens_at_once: int = 16384
-    dtype: str = "auto"
-    device: str = "auto"
-    revision: str | None = None
-    trust_remote_code: bool = False
-
-    def __post_init__(self) -> None:
-        if self.template not in _TEMPLATES:
-            raise UserError(f"process_model's template is one of {', '.join(_TEMPLATES)}, not {self.template!r}")
-        if self.too_long not in ("error", "truncate_left"):
-            raise UserError(f'process_model\'s too_long is "error" or "truncate_left", not {self.too_long!r}')
-        if self.max_tokens < 0 or self.tokens_at_once < 1:
-            raise UserError("process_model's max_tokens is 0 or more, and its tokens_at_once 1 or more")
-
-
-def _prepare(**args: Any) -> None:
-    _scorer(_Settings(**args))
+def _prepare(separator: str, **args: Any) -> None:
+    _scorer(ClassifierSettings(**args), separator)
 
 
 @costly
@@ -88,25 +62,25 @@ def process_model(
     max_tokens  the longest text that is scored (0: what the model takes); too_long: "error", or "truncate_left", which
                 cuts the prompt
     """
-    load = (max_tokens, too_long, tokens_at_once, dtype, device, revision, trust_remote_code)
-    scorer = _scorer(_Settings(model, template, separator, label, *load))
+    read = (max_tokens, too_long, tokens_at_once, dtype, device, revision, trust_remote_code)
+    scorer = _scorer(ClassifierSettings(model, template, label, *read), separator)
     return scorer.scores(prompts[0], steps) if completions else []
 
 
 @functools.lru_cache(maxsize=4)
-def _scorer(settings: _Settings) -> _StepScorer:
+def _scorer(s: ClassifierSettings, separator: str) -> _StepScorer:
     """The scorer of a checkpoint, loaded once in a process."""
-    s, kind = settings, "AutoModelForTokenClassification"
-    model, tokenizer = load_classifier(s.model, kind, s.dtype, s.device, s.revision, s.trust_remote_code)
+    s.check("process_model", _TEMPLATES)
+    model, tokenizer = s.load("AutoModelForTokenClassification")
     chat = s.template == "chat" or (s.template == "auto" and bool(getattr(tokenizer, "chat_template", None)))
     label = 1 if s.label is None and model.config.num_labels == 2 else s.label
     return _StepScorer(
         model,
         Reader(tokenizer, Form() if chat else Form("{prompt}")),
-        tuple(tokenizer.encode(s.separator, add_special_tokens=False)),
+        tuple(tokenizer.encode(separator, add_special_tokens=False)),
         specials(tokenizer),
         label_column(model.config, label, s.model),
-        min(s.max_tokens or 2**31, longest_text(model, tokenizer)),
+        s.limit(model, tokenizer),
         s.too_long,
         s.tokens_at_once,
     )

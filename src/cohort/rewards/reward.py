@@ -19,12 +19,12 @@ from cohort.rewards.parameters import Parameters, did_you_mean
 from cohort.rewards.routing import applies
 from cohort.rewards.steps import Fold, cut, pieces, scored_steps
 from cohort.rewards.trl_style import call_trl, score_trl
+from cohort.sandbox import WALL_PER_CPU
 from cohort.types import UserError
 
-__all__ = ["WALL_PER_CPU", "Reward", "Style", "check_names", "score_group"]
+__all__ = ["Reward", "Style", "check_names", "score_group"]
 
 Style = Literal["cohort", "trl"]
-WALL_PER_CPU = 4.0  # a processor that is shared gives a process that needs one second its second within so many
 
 
 @dataclass(frozen=True, slots=True)
