@@ -11,7 +11,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "cohort"
 
 # Packages of one level do not import each other, with the exceptions below.
 LEVELS = [
-    {"types", "seeds"},
+    {"types"},
+    {"seeds", "wording"},
     {"sandbox", "adapters"},
     {"kernels"},
     {"algorithms", "rewards", "tasks", "environments", "record", "recipe", "policy"},

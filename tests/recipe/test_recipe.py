@@ -177,4 +177,4 @@ def test_importing_the_recipe_imports_neither_torch_nor_a_sibling():
         "and not m.startswith('cohort.recipe')))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert set(eval(printed)) <= {"cohort.types", "cohort.seeds"}
+    assert set(eval(printed)) <= {"cohort.types", "cohort.seeds", "cohort.wording"}

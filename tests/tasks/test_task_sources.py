@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cohort.tasks.nearest import nearest
 from cohort.tasks.sources import open_rows
 from cohort.types import UserError
+from cohort.wording import nearest
 
 ROWS = [{"prompt": f"What is {i} + 1?", "answer": i + 1} for i in range(7)]
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cohort.environments.calculator import calculate
-from cohort.environments.functions import find, tool_of
+from cohort.environments.functions import tool_of
 from cohort.environments.guarded import broken
 from cohort.environments.http import http_tool
 from cohort.environments.python import python_tool
 from cohort.environments.tool import Tool
 from cohort.environments.verifiers import VerifiersTurns
 from cohort.types import Environment, InfrastructureError, UserError
+from cohort.wording import find_function
 
 __all__ = ["BUILT_IN", "build_environment", "build_tools"]
 
@@ -42,7 +43,7 @@ def _tool(use: str | Callable[..., Any], args: Mapping[str, Any], timeout_s: flo
     if callable(use):
         return tool_of(use, timeout_s=timeout_s)
     if ":" in use:
-        return tool_of(find(use, "tool"), timeout_s=timeout_s)
+        return tool_of(find_function(use, "tool"), timeout_s=timeout_s)
     if use not in BUILT_IN:
         raise UserError(
             f"there is no tool '{use}'; the built-in ones are {', '.join(BUILT_IN)}, and your own is named "
@@ -63,7 +64,7 @@ def build_environment(use: str | Callable[..., Any], args: Mapping[str, Any]) ->
             f'environment.use is "verifiers" or your own "module:function", not {use!r}; built-in tools are named in '
             f"environment.tools{hint}"
         )
-    function = find(use, "environment") if isinstance(use, str) else use
+    function = find_function(use, "environment") if isinstance(use, str) else use
     made = _called(function, args, "environment.args")
     for method in ("reset", "step"):
         if not callable(getattr(made, method, None)):

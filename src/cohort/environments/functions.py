@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import os
-import pkgutil
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from cohort.environments.tool import Tool
 from cohort.types import UserError
 
-__all__ = ["find", "tool_of"]
+__all__ = ["tool_of"]
 
 
 def tool_of(function: Callable[..., Any], name: str | None = None, timeout_s: float | None = None) -> Tool:
@@ -35,24 +32,6 @@ def tool_of(function: Callable[..., Any], name: str | None = None, timeout_s: fl
     described = {**schema["function"], "name": called}
     described.pop("return", None)  # few chat templates know it
     return Tool(called, {"type": "function", "function": described}, function, timeout_s)
-
-
-def find(use: str, what: str) -> Callable[..., Any]:
-    """Import what "module:function" names; the current directory is on the import path. `what` is for messages."""
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` has it; the `cohort` command has only its own directory
-    try:
-        found = pkgutil.resolve_name(use)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # the module is the user's, and its code may do anything
-        line = " ".join(str(error).split())
-        raise UserError(f"the {what} '{use}' cannot be imported from {here}: {type(error).__name__}: {line}") from None
-    if not callable(found):
-        raise UserError(f"the {what} '{use}' is {type(found).__name__}, not a function")
-    function: Callable[..., Any] = found
-    return function
 
 
 def checker(parameters: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str | None]:

@@ -9,8 +9,9 @@ from threading import Thread
 from typing import TypeVar
 
 from cohort.types import InfrastructureError, UserError
+from cohort.wording import one_line
 
-__all__ = ["THE_WORLD", "HangsError", "broken", "in_time", "one_line"]
+__all__ = ["THE_WORLD", "HangsError", "broken", "in_time"]
 
 THE_WORLD = (InfrastructureError, ConnectionError, TimeoutError)  # what may pass: never the policy's fault
 
@@ -50,8 +51,3 @@ def broken(what: str, error: BaseException, advice: str) -> UserError:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return UserError(f"{what} raised {type(error).__name__}: {one_line(error)}{place}. {advice}")
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an exception on one line, cut if it is long."""
-    return " ".join(str(error).split())[:300]

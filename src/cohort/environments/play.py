@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from cohort.environments.dialogue import Dialogue
-from cohort.environments.guarded import THE_WORLD, broken, in_time, one_line
+from cohort.environments.guarded import THE_WORLD, broken, in_time
 from cohort.seeds import derive_seed
 from cohort.types import (
     Completion,
@@ -29,6 +29,7 @@ from cohort.types import (
     Turn,
     UserError,
 )
+from cohort.wording import one_line
 
 __all__ = ["Episodes", "OneTurn", "Played", "Player", "Rules"]
 

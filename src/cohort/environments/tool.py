@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from cohort.environments.guarded import THE_WORLD, HangsError, broken, in_time, one_line
+from cohort.environments.guarded import THE_WORLD, HangsError, broken, in_time
 from cohort.types import InfrastructureError, ToolCall, UserError
+from cohort.wording import one_line
 
 __all__ = ["Tool", "ToolError"]
 

@@ -11,7 +11,8 @@ from typing import Any
 from cohort.recipe.names import Path
 from cohort.recipe.stage import Stage
 from cohort.recipe.tables import Prompts, Reward, Task
-from cohort.recipe.wording import nearest, shown
+from cohort.recipe.wording import shown
+from cohort.wording import nearest
 
 __all__ = ["name_problem", "stage_problems"]
 

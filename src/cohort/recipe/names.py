@@ -9,7 +9,8 @@ from pydantic.fields import FieldInfo
 
 from cohort.recipe.stage import Stage
 from cohort.recipe.tables import Table
-from cohort.recipe.wording import either, nearest
+from cohort.recipe.wording import either
+from cohort.wording import nearest
 
 __all__ = ["TOP_KEYS", "Path", "all_keys", "named_tables", "table_of", "takes_numbers", "unknown_key"]
 

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from cohort.recipe.names import TOP_KEYS, Path, all_keys, named_tables, table_of, unknown_key
 from cohort.recipe.stage import Stage, reward_list
 from cohort.recipe.tables import Table
-from cohort.recipe.wording import missing, nearest, shown, wrong_value
+from cohort.recipe.wording import missing, shown, wrong_value
+from cohort.wording import nearest
 
 __all__ = ["Flat", "Problems", "Reader", "Written", "mistakes", "value_problem"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import difflib
 import re
 import types
 from collections.abc import Callable, Iterable
@@ -12,7 +11,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-__all__ = ["callable_path", "either", "missing", "nearest", "report", "requirement", "shown", "wrong_value"]
+from cohort.wording import nearest
+
+__all__ = ["callable_path", "either", "missing", "report", "requirement", "shown", "wrong_value"]
 
 _SHOWN = 60  # characters of a bad value worth repeating
 
@@ -49,13 +50,6 @@ def either(items: Iterable[str]) -> str:
     """'a', 'a or b', 'a, b or c'."""
     *most, last = list(items)
     return f"{', '.join(most)} or {last}" if most else last
-
-
-def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The closest of `words`, forgiving case and hyphens; None if nothing is close."""
-    word, words = word.lower().replace("-", "_"), sorted(words)
-    swapped = [other for other in words if sorted(other) == sorted(word)]  # letters in the wrong order
-    return next(iter(swapped or difflib.get_close_matches(word, words, n=1, cutoff=cutoff)), None)
 
 
 def _bounds(metadata: Iterable[Any]) -> str:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from cohort.rewards.find import find_function
-from cohort.rewards.parameters import did_you_mean
 from cohort.rewards.pattern import check_pattern, matches
+from cohort.wording import did_you_mean, find_function
 
 __all__ = ["RULES", "Rule", "rule"]
 
@@ -89,7 +88,7 @@ def _agrees(text: str, reference: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _predicate(reference: str) -> Callable[..., Any]:
-    return find_function(reference)
+    return find_function(reference, "reward")
 
 
 def _check_texts(value: Any) -> None:

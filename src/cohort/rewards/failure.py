@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import reprlib
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from cohort.types import InfrastructureError, UserError
+from cohort.wording import one_line
 
-__all__ = ["GroupLost", "RewardFailure", "one_line", "shorten", "what_was_raised"]
-
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 160
+__all__ = ["GroupLost", "RewardFailure", "what_was_raised"]
 
 
 class RewardFailure(UserError):  # noqa: N818 (public name)
@@ -48,23 +45,6 @@ class GroupLost(InfrastructureError):  # noqa: N818 (what became of the group)
         self.reward = reward
         self.timeout = timeout
         self.retries = retries
-
-
-def shorten(value: object) -> str:
-    """`repr(value)`, cut in the middle, on one line, safe for any value and any terminal."""
-    try:
-        return _REPR.repr(value)
-    except Exception:  # a __repr__ that raises; an int of thousands of digits
-        return f"<{type(value).__name__}>"
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an exception on one line, cut if it is long."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:
-        return "(its message cannot be shown)"
-    return text if len(text) <= 300 else text[:300] + "..."
 
 
 def what_was_raised(error: BaseException, function: Callable[..., Any]) -> str:

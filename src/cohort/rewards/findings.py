@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cohort.rewards.combination import RIGHT
-from cohort.rewards.failure import shorten
 from cohort.rewards.items import ScoredGroup
 from cohort.rewards.probes import CONSTANT, LISTED, OPENER, Probe
 from cohort.types import Prompt
+from cohort.wording import shorten
 
 __all__ = [
     "GOLD",

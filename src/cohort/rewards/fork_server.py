@@ -22,9 +22,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from cohort.rewards.failure import one_line
 from cohort.rewards.lifetime import die_with, leave
 from cohort.rewards.wire import receive, send
+from cohort.wording import one_line
 
 __all__ = ["main"]
 

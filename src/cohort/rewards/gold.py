@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cohort.rewards.failure import one_line, shorten
 from cohort.rewards.guarded import end_guards
 from cohort.rewards.marks import CHECK
 from cohort.rewards.parameters import Parameters
 from cohort.rewards.reward import Reward
 from cohort.rewards.routing import applies
 from cohort.types import Prompt, UserError
+from cohort.wording import one_line, shorten
 
 __all__ = ["check_gold"]
 

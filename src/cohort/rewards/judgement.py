@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Collection, Sequence
 
 from cohort.rewards.combination import RIGHT
-from cohort.rewards.failure import GroupLost, shorten
+from cohort.rewards.failure import GroupLost
 from cohort.rewards.findings import (
     GOLD,
     GateReport,
@@ -23,6 +23,7 @@ from cohort.rewards.findings import (
 from cohort.rewards.items import ScoredGroup
 from cohort.rewards.probes import CONSTANT, LISTED, OTHER_GOLD, Probe, alike
 from cohort.rewards.reward import Reward
+from cohort.wording import shorten
 
 __all__ = ["NO_GOLD", "summarise"]
 

@@ -12,11 +12,12 @@ from queue import SimpleQueue
 import cloudpickle
 
 from cohort.rewards.combination import Combination
-from cohort.rewards.failure import GroupLost, one_line, shorten
+from cohort.rewards.failure import GroupLost
 from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
 from cohort.rewards.process import Setting, Trouble, WorkerProcess
 from cohort.rewards.reward import Reward
 from cohort.types import UserError
+from cohort.wording import one_line, shorten
 
 __all__ = ["Job", "Lane", "Patience"]
 

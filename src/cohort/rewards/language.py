@@ -25,9 +25,9 @@ import regex
 from cohort.rewards.items import Scored
 from cohort.rewards.language_scripts import NEAR, SCRIPTS, SHARED
 from cohort.rewards.marks import checked_by
-from cohort.rewards.parameters import did_you_mean
 from cohort.rewards.per_row import for_row
 from cohort.rewards.prose import prose
+from cohort.wording import did_you_mean
 
 __all__ = ["language", "language_share"]
 

@@ -8,10 +8,11 @@ import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cohort.rewards.failure import RewardFailure, shorten, what_was_raised
+from cohort.rewards.failure import RewardFailure, what_was_raised
 from cohort.rewards.items import Scored, ScoringItem
 from cohort.rewards.parameters import NATIVE_NAMES, Parameters
 from cohort.types import InfrastructureError
+from cohort.wording import shorten
 
 __all__ = ["as_score", "call_native", "score_native"]
 

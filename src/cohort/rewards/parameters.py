@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from cohort.types import UserError
+from cohort.wording import did_you_mean
 
-__all__ = ["COMPLETION_NAMES", "NATIVE_NAMES", "TRL_NAMES", "Parameters", "did_you_mean"]
+__all__ = ["COMPLETION_NAMES", "NATIVE_NAMES", "TRL_NAMES", "Parameters"]
 
 NATIVE_NAMES = ("completion", "prompt", "answer", "row", "finish", "tokens", "transcript", "seed")
 TRL_NAMES = ("prompts", "completions", "answer")
@@ -79,12 +79,6 @@ class Parameters:
                     f"reward '{name}' takes no argument '{argument}'{did_you_mean(argument, known)}; "
                     f"its arguments are: {', '.join(known) or 'none'}"
                 )
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)`, or nothing when no name is near."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def _style_hint(parameter: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cohort.rewards.parameters import did_you_mean
+from cohort.wording import did_you_mean
 
 __all__ = ["for_row"]
 

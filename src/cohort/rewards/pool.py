@@ -15,12 +15,12 @@ from types import TracebackType
 
 import cloudpickle
 
-from cohort.rewards.failure import one_line
 from cohort.rewards.items import ScoredGroup, ScoringItem
 from cohort.rewards.lane import Job, Lane, Patience
 from cohort.rewards.process import Setting
 from cohort.rewards.reward import Reward, check_names
 from cohort.types import UserError
+from cohort.wording import one_line
 
 __all__ = ["RewardPool"]
 

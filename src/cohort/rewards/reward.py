@@ -15,12 +15,13 @@ from typing import Any, Literal
 from cohort.rewards.combination import Combination, Gate
 from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
 from cohort.rewards.native import call_native, score_native
-from cohort.rewards.parameters import Parameters, did_you_mean
+from cohort.rewards.parameters import Parameters
 from cohort.rewards.routing import applies
 from cohort.rewards.steps import Fold, cut, pieces, scored_steps
 from cohort.rewards.trl_style import call_trl, score_trl
 from cohort.sandbox import WALL_PER_CPU
 from cohort.types import UserError
+from cohort.wording import did_you_mean
 
 __all__ = ["Reward", "Style", "check_names", "score_group"]
 

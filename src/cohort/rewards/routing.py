@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from cohort.rewards.parameters import did_you_mean
 from cohort.types import UserError
+from cohort.wording import did_you_mean
 
 __all__ = ["applies", "check_when"]
 

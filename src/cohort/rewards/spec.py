@@ -11,14 +11,14 @@ from typing import Any
 
 from cohort.rewards.built_in import BUILT_IN, FUNCTIONS
 from cohort.rewards.combination import Gate
-from cohort.rewards.find import find_function
 from cohort.rewards.marks import is_stepwise, own_limit_s
-from cohort.rewards.parameters import COMPLETION_NAMES, NATIVE_NAMES, TRL_NAMES, Parameters, did_you_mean
+from cohort.rewards.parameters import COMPLETION_NAMES, NATIVE_NAMES, TRL_NAMES, Parameters
 from cohort.rewards.reward import Reward, Style, check_names
 from cohort.rewards.routing import check_when
 from cohort.rewards.steps import FOLDS, Fold, splitter
 from cohort.rewards.trl_style import TrlStyle
 from cohort.types import UserError
+from cohort.wording import did_you_mean, find_function
 
 __all__ = ["RewardSpec", "resolve", "resolve_all"]
 
@@ -165,4 +165,4 @@ def _find(use: str) -> Callable[..., Any]:
             f"there is no built-in reward '{use}'{hint}; built in are {', '.join(BUILT_IN)}, and your own function is "
             'written "module:function"'
         )
-    return find_function(use)
+    return find_function(use, "reward")

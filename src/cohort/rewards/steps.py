@@ -14,10 +14,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from cohort.rewards.failure import RewardFailure, shorten
+from cohort.rewards.failure import RewardFailure
 from cohort.rewards.items import Scored
 from cohort.rewards.native import as_score
 from cohort.types import UserError
+from cohort.wording import shorten
 
 __all__ = ["FOLDS", "Fold", "cut", "pieces", "scored_steps", "splitter"]
 

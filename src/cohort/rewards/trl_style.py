@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cohort.rewards.failure import RewardFailure, shorten, what_was_raised
+from cohort.rewards.failure import RewardFailure, what_was_raised
 from cohort.rewards.items import Scored, ScoringItem
 from cohort.rewards.native import as_score
 from cohort.rewards.parameters import Parameters
 from cohort.types import InfrastructureError, UserError
+from cohort.wording import shorten
 
 __all__ = ["TrlStyle", "call_trl", "score_trl", "trl"]
 

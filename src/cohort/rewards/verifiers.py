@@ -8,8 +8,8 @@ from typing import Any
 
 from cohort.rewards.items import Scored
 from cohort.rewards.marks import prepared_by
-from cohort.rewards.parameters import did_you_mean
 from cohort.types import Finish, Message, UserError
+from cohort.wording import did_you_mean
 
 __all__ = ["verifiers"]
 

@@ -15,13 +15,14 @@ import socket
 import time
 from typing import Any
 
-from cohort.rewards.failure import RewardFailure, one_line, what_was_raised
+from cohort.rewards.failure import RewardFailure, what_was_raised
 from cohort.rewards.items import ScoringItem
 from cohort.rewards.lifetime import die_with, leave
 from cohort.rewards.marks import prepare
 from cohort.rewards.reward import Reward
 from cohort.rewards.wire import first_and_item, receive, send
 from cohort.types import InfrastructureError, UserError
+from cohort.wording import one_line
 
 __all__ = ["main"]
 

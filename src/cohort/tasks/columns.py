@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cohort.tasks.files import kind
-from cohort.tasks.nearest import nearest
 from cohort.tasks.sources import Rows
 from cohort.types import Message, Prompt, UserError
+from cohort.wording import nearest
 
 __all__ = ["AnswerFormat", "ColumnMap", "check_text", "conversation", "gsm8k_answer", "missing_column"]
 

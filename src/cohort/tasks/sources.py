@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cohort.tasks.files import ListRows, read_csv, read_json, read_jsonl, read_parquet
-from cohort.tasks.nearest import nearest
 from cohort.types import UserError
+from cohort.wording import nearest
 
 __all__ = ["WORD_PROBLEMS", "ManyRows", "Rows", "open_rows"]
 

@@ -20,7 +20,6 @@ from cohort.recipe import Stage
 from cohort.recipe.tables import Prompts as PromptsTable
 from cohort.rewards import Gate, Reward, RewardSpec, resolve, resolve_all
 from cohort.rewards.gold import check_gold
-from cohort.rewards.parameters import did_you_mean
 from cohort.seeds import derive_seed
 from cohort.tasks import (
     Adaptive,
@@ -40,6 +39,7 @@ from cohort.train.player import World, open_world
 from cohort.train.process import refuse_process
 from cohort.train.reward_model_pairs import check_reward_model
 from cohort.types import Prompt, Sampling, UserError
+from cohort.wording import did_you_mean
 
 __all__ = [
     "GrpoParts",

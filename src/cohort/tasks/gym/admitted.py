@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cohort.tasks.nearest import nearest
 from cohort.types import UserError
+from cohort.wording import nearest
 
 __all__ = ["Admitted", "admission", "admitted_tasks", "gate_version", "refused_tasks"]
 

@@ -13,8 +13,8 @@ from importlib.metadata import version
 from typing import Any
 
 from cohort.tasks.gym.admitted import gate_version
-from cohort.tasks.nearest import nearest
 from cohort.types import UserError
+from cohort.wording import nearest
 
 __all__ = ["configuration", "make", "require_library"]
 

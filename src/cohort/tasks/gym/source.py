@@ -15,9 +15,9 @@ from typing import Any, Literal
 from cohort.seeds import derive_seed
 from cohort.tasks.gym.admitted import Admitted, admission
 from cohort.tasks.gym.problems import configuration, make, require_library
-from cohort.tasks.nearest import nearest
 from cohort.tasks.prompts import question_share
 from cohort.types import Prompt, UserError
+from cohort.wording import nearest
 
 __all__ = ["COLUMNS", "HELD_OUT_SHARE", "PREFIX", "GymProblems", "gym_task"]
 

@@ -1,0 +1,110 @@
+"""Words that every room needs: did you mean, one line of an error, a value cut short; and who "module:function" is."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import reprlib
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cohort.types import UserError
+
+__all__ = ["did_you_mean", "find", "find_function", "nearest", "one_line", "shorten"]
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 160
+
+
+def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The one of `words` that is most like `word`; case and hyphens do not matter. None where none is close."""
+    plain = {known.lower().replace("-", "_"): known for known in words}
+    word = word.lower().replace("-", "_")
+    swapped = [known for known in sorted(plain) if sorted(known) == sorted(word)]  # its letters in another order
+    close = swapped or difflib.get_close_matches(word, sorted(plain), n=1, cutoff=cutoff)
+    return plain[close[0]] if close else None
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or nothing where none of `words` is close."""
+    near = nearest(word, words, cutoff=0.5)
+    return f" (did you mean '{near}'?)" if near else ""
+
+
+def shorten(value: object) -> str:
+    """`repr(value)`, cut in the middle, on one line, safe for any value and any terminal."""
+    try:
+        return _REPR.repr(value)
+    except Exception:  # a __repr__ that raises; an int of thousands of digits
+        return f"<{type(value).__name__}>"
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception on one line, cut if it is long."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        return "(its message cannot be shown)"
+    return text if len(text) <= 300 else text[:300] + "..."
+
+
+def find(use: str, what: str) -> Any:
+    """What "module:function" names; the current directory is on the import path. `what` it should be, "reward" for
+    example, is for the messages.
+
+    Raises `UserError`, one sentence for whatever goes wrong: no such form, no such module, a module that cannot be
+    imported, no such name in it.
+    """
+    module, _, names = use.partition(":")
+    if not re.fullmatch(r"\w+(\.\w+)*", module) or module.endswith(".py") or not names:
+        stem = re.sub(r"[\\/]+", ".", re.sub(r"\.py$", "", module)).strip(".")
+        raise UserError(f'{what} \'{use}\' is not of the form "module:function"; try "{stem}:{names or "function"}"')
+    found: Any = _import(module, f"{what} '{use}'")
+    for part in names.split("."):
+        if not hasattr(found, part):
+            public = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
+            where = getattr(found, "__file__", None) or module
+            raise UserError(f"{what} '{use}': {where} has no function '{part}'{did_you_mean(part, public)}")
+        found = getattr(found, part)
+    return found
+
+
+def find_function(use: str, what: str) -> Any:
+    """`find`, of something that can be called."""
+    found = find(use, what)
+    if not callable(found):
+        raise UserError(f"{what} '{use}' is {type(found).__name__}, not a function")
+    return found
+
+
+def _import(name: str, wanted: str) -> ModuleType:
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` has it; the `cohort` command has only its own directory
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            near = did_you_mean(name, (path.stem for path in Path(here).glob("*.py")))
+            problem = f"there is no module '{name}'{near} in {here} or among the installed packages"
+        else:
+            problem = f"module '{name}' needs the package '{error.name}', which is not installed"
+    except KeyboardInterrupt:  # Ctrl-C
+        raise
+    except BaseException as error:  # the module is the user's, and its code may do anything
+        problem = f"module '{name}' cannot be imported: {type(error).__name__}: {one_line(error)}{_place(error)}"
+    raise UserError(f"{wanted}: {problem}")
+
+
+def _place(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return ""  # its message names the file and the line
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    return f" at {frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""
