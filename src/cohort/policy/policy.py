@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.kernels.functions import product, rounded
+from cohort.kernels.functions import product
 from cohort.policy.attention import ATTENTION, Layout, PackedGroups
 from cohort.policy.fused import FusedBody, unfit
 from cohort.policy.verify import probe, verify
@@ -88,7 +88,7 @@ class Policy:
         """
         head = self.model.get_output_embeddings()
         if self.fused is not None and not torch.is_grad_enabled():
-            return product(rounded(hidden), head.weight)[: len(hidden)]
+            return product(hidden, head.weight)
         logits = head(hidden.to(head.weight.dtype)).float()
         if (scale := getattr(self.config, "logits_scaling", None)) is not None:  # Granite
             logits = logits / scale
