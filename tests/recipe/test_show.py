@@ -13,19 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cohort.recipe import (
-    Recipe,
-    Reward,
-    Stage,
-    against_defaults,
-    canonical,
-    differences,
-    digest,
-    json_schema,
-    load,
-    to_toml,
-)
-from cohort.recipe.names import table_of
+from cohort.recipe import Recipe, against_defaults, canonical, differences, digest, json_schema, load, to_toml
+from cohort.settings import Reward, Stage
+from cohort.settings.one_of import OneOf
+from cohort.settings.table import table_of
 
 
 def score(completion, prompt):
@@ -69,6 +60,8 @@ def values(annotation: Any, metadata: tuple[Any, ...]) -> st.SearchStrategy[Any]
     if annotation is float:
         low, high = limit.get("ge", limit.get("gt", -1e9)), limit.get("le", limit.get("lt", 1e9))
         return st.floats(low, high, exclude_min="gt" in limit, exclude_max="lt" in limit)
+    if annotation is str and (parts := [m.parts for m in metadata if isinstance(m, OneOf)]):
+        return st.sampled_from([*parts[0], "module:part"])
     if annotation is str:
         return st.text(min_size=limit.get("min_length", 0), max_size=8)
     return st.just(score)  # a function
