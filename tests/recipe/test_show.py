@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 import tomllib
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -268,11 +269,13 @@ def valid(node: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
             good = len(node) >= rule if word == "minItems" else len(node) <= rule
         elif word == "minLength" and isinstance(node, str):
             good = len(node) >= rule
+        elif word == "pattern" and isinstance(node, str):
+            good = re.search(rule, node) is not None
         elif word in sized and isinstance(node, int | float):
             good = sized[word](node, rule)
         else:
             known = {"description", "default", "title", "$schema", "$defs", "properties", "additionalProperties"}
-            known |= {"required", "items", "prefixItems", "minItems", "maxItems", "minLength", *sized}
+            known |= {"pattern", "required", "items", "prefixItems", "minItems", "maxItems", "minLength", *sized}
             assert word in known, word
             good = True
         if not good:
