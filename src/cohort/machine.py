@@ -1,13 +1,15 @@
-"""What this machine has, and how many threads are fastest on it right now."""
+"""What this machine has, how many threads are fastest on it right now, and libraries that keep quiet on it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import resource
 import statistics
 import sys
 import time
+import warnings
 from importlib import metadata
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 
 from cohort.kernels.library import why_not
 
-__all__ = ["describe_machine", "fastest_threads", "peak_memory_gb"]
+__all__ = ["describe_machine", "fastest_threads", "peak_memory_gb", "quiet_libraries"]
 
 PACKAGES = ("cohort", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "pyarrow")
 
@@ -90,3 +92,17 @@ def _processor() -> str:
         return names[0] if names else platform.processor()
     except OSError:
         return platform.processor()
+
+
+def quiet_libraries() -> None:
+    """Switch off progress bars, notices and retry messages of transformers, peft, datasets and the hub client: Cohort
+    says what it does itself, and theirs would break its lines.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
