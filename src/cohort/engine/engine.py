@@ -19,7 +19,6 @@ from cohort.engine.sampling import RowSampling, choose
 from cohort.engine.verify import disagreement
 from cohort.kernels.functions import append_tokens
 from cohort.policy.policy import Policy
-from cohort.policy.verify import fall_back
 from cohort.seeds import derive_seed, unit_uniforms
 from cohort.types import Completion, Finish, SampleRequest, UserError
 
@@ -103,7 +102,7 @@ class Engine:
         if self.policy.fused and not self._verified and (first := next(groups, None)) is not None:
             self._verified = True
             if apart := disagreement(self.policy, *first):
-                fall_back(self.policy, apart)
+                self.policy.fall_back(apart)
                 groups = self._sample(wanted)
             else:
                 yield first

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +33,11 @@ class Critic:
     """
 
     def __init__(self, policy: Policy, optimizer: AdamW, clip: float = 0.2, tokens_per_micro_batch: int = 4096):
-        if hasattr(policy.module, "disable_adapter"):
+        if policy.has_adapter:
             raise UserError(
                 "a critic cannot be made for a policy with LoRA; remove policy.lora, or use a group baseline"
             )
-        compute = str(policy.compute).removeprefix("torch.")
-        self._policy = Policy(copy.deepcopy(policy.module), policy.tokenizer, compute)
+        self._policy = policy.copy()
         width = policy.model.get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1, device=policy.device)
         nn.init.zeros_(self.head.weight)

@@ -107,7 +107,7 @@ class Updates:
         """A copy of the weights the stage began with: those at hand in a fresh run, read again in a resumed one."""
         if not self.objective.needs_reference:
             return None
-        if self.stage.policy.lora is None and hasattr(policy.module, "disable_adapter"):
+        if self.stage.policy.lora is None and policy.has_adapter:
             raise UserError(
                 "the stage starts from a LoRA adapter and has a KL, whose reference would be the base without it: "
                 "merge the adapter into a checkpoint first, or set objective.kl_coef = 0"
