@@ -17,6 +17,7 @@ from cohort.engine.decoder import Decoder, PlainDecoder
 from cohort.engine.fused import FusedDecoder
 from cohort.engine.sampling import RowSampling, choose
 from cohort.engine.verify import disagreement
+from cohort.frozen_array import FrozenArray
 from cohort.kernels.functions import append_tokens
 from cohort.policy.policy import Policy
 from cohort.seeds import derive_seed, unit_uniforms
@@ -239,7 +240,7 @@ class Engine:
         for row in ended:
             group, member = rows.owner[row]
             length = int(rows.length[row])
-            tokens = tuple(rows.tokens[row, :length].tolist())
+            tokens = FrozenArray(rows.tokens[row, :length].numpy(force=True))
             stopped = tokens[-1] in self.policy.eos_ids or self._stop_string(rows, row) is not None
             finish: Finish = "stop" if stopped else "length"
             logprobs = rows.logprobs[row, :length]
@@ -248,7 +249,7 @@ class Engine:
                     "the model's log-probs are not finite, so its weights are broken. Resume from an older checkpoint "
                     "with a lower optimizer.learning_rate."
                 )
-            group.done[member] = Completion(tokens, tuple(logprobs.tolist()), finish, self._version)
+            group.done[member] = Completion(tokens, FrozenArray(logprobs.numpy(force=True)), finish, self._version)
             if len(group.done) == group.request.count:
                 whole.append(group)
         self._close_holes(decoder, rows, ended)
