@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "cohort"
 # Packages of one level do not import each other, with the exceptions below.
 LEVELS = [
     {"types"},
-    {"seeds", "wording"},
+    {"seeds", "wording", "frozen_array"},
     {"settings"},
     {"sandbox", "adapters"},
     {"kernels"},
