@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "cohort"
 LEVELS = [
     {"types"},
     {"seeds", "wording"},
+    {"settings"},
     {"sandbox", "adapters"},
     {"kernels"},
     {"algorithms", "rewards", "tasks", "environments", "record", "recipe", "policy"},
@@ -28,6 +29,7 @@ NEVER = {
     "train": {"ray", "vllm"},
     "rewards": {"torch", "transformers"},
     "types": {"torch", "transformers"},
+    "settings": {"torch", "transformers"},
     "recipe": {"torch", "transformers"},
 }
 

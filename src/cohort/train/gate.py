@@ -13,7 +13,6 @@ from rich.markup import escape
 
 from cohort.monitor.console import Console
 from cohort.monitor.gate import show_gate
-from cohort.recipe import Stage
 from cohort.record.files import write_bytes
 from cohort.rewards import Reward, RewardFailure
 from cohort.rewards.findings import GateReport
@@ -23,6 +22,7 @@ from cohort.rewards.marks import is_costly
 from cohort.rewards.probes import stated_gold
 from cohort.rewards.routing import applies
 from cohort.seeds import derive_seed
+from cohort.settings import Stage
 from cohort.tasks import Prompts
 from cohort.train.setup import GrpoParts
 from cohort.types import Prompt, UserError
