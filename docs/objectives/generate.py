@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from cohort.algorithms import explain
-from cohort.algorithms.numbers import number
+from cohort.algorithms.notation import number
 from cohort.algorithms.objectives import PRESETS, preset
 
 HERE = Path(__file__).parent

@@ -3,8 +3,7 @@
     policy_loss == (per_token_loss * token_weight).sum()
 
 `per_token_loss` looks at one row at a time, `token_weight` at the whole optimizer batch. Log-probs, masks and
-advantages are [B, T]: no tensor over the vocabulary is ever made. What lies outside the mask may be anything, NaN
-included.
+advantages are [B, T]: no tensor over the vocabulary is ever made. Values outside the mask do not matter and may be NaN.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor
 from cohort.algorithms import corrections, kl, losses, token_weights
 
 if TYPE_CHECKING:
-    from cohort.algorithms.objectives import Objective
+    from cohort.algorithms.objective import Objective
 
 __all__ = [
     "kl_in_reward",
@@ -58,24 +57,7 @@ def token_weight(
     objective: Objective, mask: Tensor, group: Tensor | None = None, max_tokens: int | None = None
 ) -> Tensor:
     """What each token counts, [B, T] float64. `mask` must be that of the whole optimizer batch, over all ranks."""
-    aggregation = objective.aggregation
-    if aggregation == "prompt_token_mean":
-        if group is None:
-            raise ValueError("aggregation='prompt_token_mean' needs group: the prompt index of each row, [B]")
-        return token_weights.prompt_token_mean(mask, group)
-    if aggregation == "constant_length":
-        if max_tokens is None:
-            raise ValueError(
-                "aggregation='constant_length' needs max_tokens: the longest completion that may be sampled"
-            )
-        return token_weights.constant_length(mask, max_tokens)
-    by_mask_alone = {
-        "token_mean": token_weights.token_mean,
-        "sequence_mean": token_weights.sequence_mean,
-        "sequence_sum": token_weights.sequence_sum,
-        "sequence_token_sum": token_weights.sequence_token_sum,
-    }
-    return by_mask_alone[aggregation](mask)
+    return token_weights.AGGREGATIONS[objective.aggregation](mask, group, max_tokens)
 
 
 def per_token_loss(
@@ -100,7 +82,7 @@ def per_token_loss(
     old = _inside(old_logprobs, mask, like=logprobs).detach()
     A = _inside(_by_token(advantages, mask), mask, like=logprobs).detach()
 
-    loss = -_surrogate(o, logprobs, old, mask, A)
+    loss = -losses.SURROGATES[o.surrogate].value(o, losses.Tokens(logprobs, old, mask, A))
     if o.correction != "off":
         sampler = old if sampler_logprobs is None else _inside(sampler_logprobs, mask, like=logprobs)
         loss = loss * corrections.weight(o.correction, old, sampler, mask, o.correction_min, o.correction_max)
@@ -172,8 +154,9 @@ def loss_metrics(
     logprobs = _inside(logprobs, mask).detach()
     old = _inside(old_logprobs, mask, like=logprobs)
     A = _inside(_by_token(advantages, mask), mask, like=logprobs)
-    ratio = losses.log_ratio(logprobs, old, mask, o.ratio_level).exp()
-    low, high, dual = _clipped_tokens(o, ratio, logprobs - old, A)
+    tokens = losses.Tokens(logprobs, old, mask, A)
+    ratio = tokens.ratio(o)
+    low, high, dual = losses.SURROGATES[o.surrogate].clips(o, tokens)
 
     metrics = {
         "tokens": _count(mask),
@@ -204,37 +187,6 @@ def merge_metrics(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str,
     for name in one.keys() & other.keys():
         merged[name] = torch.maximum(one[name], other[name]) if name == "ratio_max" else one[name] + other[name]
     return merged
-
-
-def _surrogate(o: Objective, logprobs: Tensor, old: Tensor, mask: Tensor, A: Tensor) -> Tensor:
-    """What is maximised, token by token. [B, T]"""
-    if o.surrogate == "reinforce":
-        return losses.reinforce(logprobs, A)
-    if o.surrogate == "geometric":
-        return losses.geometric(losses.log_ratio(logprobs, old, mask), A, mask, o.clip_low, o.clip_high)
-    ratio = losses.log_ratio(logprobs, old, mask, o.ratio_level).exp()
-    if o.surrogate == "clipped":
-        return losses.clipped(ratio, A, o.clip_low, o.clip_high, o.dual_clip, o.ratio_max)
-    if o.surrogate == "truncated":
-        return losses.truncated(ratio, A, logprobs, o.clip_low, o.clip_high, o.ratio_max)
-    return losses.soft(ratio, A, o.soft_positive, o.soft_negative)
-
-
-def _clipped_tokens(o: Objective, ratio: Tensor, log_ratio: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the lower clip, the upper clip and the dual clip act. Three [B, T] bool."""
-    none = torch.zeros_like(A, dtype=torch.bool)
-    low_clip = float("inf") if o.clip_low is None else o.clip_low
-    high_clip = float("inf") if o.clip_high is None else o.clip_high
-    if o.surrogate == "clipped":
-        bounds = [bound for bound in (o.dual_clip, o.ratio_max) if bound is not None]
-        dual = (A < 0) & (ratio > max(min(bounds), 1)) if bounds else none
-        return (A < 0) & (ratio < 1 - low_clip), (A > 0) & (ratio > 1 + high_clip), dual
-    if o.surrogate == "truncated":
-        cap = min(1 + high_clip, o.ratio_max or float("inf"))
-        return (A != 0) & (ratio < 1 - low_clip), (A != 0) & (ratio > cap), none
-    if o.surrogate == "geometric":
-        return (A < 0) & (log_ratio < -low_clip), (A > 0) & (log_ratio > high_clip), none
-    return none, none, none
 
 
 def _by_token(advantages: Tensor, mask: Tensor) -> Tensor:
