@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cohort.recipe import Stage
-from cohort.rewards.code import code
+from cohort.rewards.verifiers.code.code import code
 from cohort.sandbox import Isolation, RemoteSandbox, Sandbox, SandboxError
 from cohort.train.setup import GrpoParts
 from cohort.types import UserError

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from cohort.policy.policy import Policy
 from cohort.recipe import Stage
-from cohort.rewards.model_text import Form, Reader
+from cohort.rewards.models.text import Form, Reader
 from cohort.tasks import R1_ZERO
 from cohort.tasks.preferences import Pairs, Preferences, open_preferences
 from cohort.train.reward_model_scorer import EncodedPair
