@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, resolve, resolve_all
-from cohort.rewards import code as module
+from cohort.rewards.verifiers.code import code as module
 from cohort.rewards.verifiers.code.code import check_code, close_executors, code, executor_for, extract_code
+from cohort.rewards.workers.process import limit_s
 from cohort.sandbox import WALL_PER_CPU, Limits, Sandbox, SandboxError, start
-from cohort.sandbox import WALL_PER_CPU as SANDBOX_WALL_PER_CPU
 from cohort.types import InfrastructureError, UserError
 from hostile_code import FUNCTION_TESTS, FUNCTIONS, PROGRAM_TESTS, PROGRAMS, fenced
 from leaks import left_behind, nothing_more_than
@@ -255,8 +255,8 @@ def _process_level():
 
 def test_it_is_built_in_and_counts_its_verdicts():
     reward = resolve(RewardTable(use="code", args={**ARGS, "total_s": 3.0}))
-    assert reward.limit_s(10) == pytest.approx(60 + 10 * WALL_PER_CPU * 3.0)
-    assert WALL_PER_CPU == SANDBOX_WALL_PER_CPU
+    assert limit_s(reward, 10) == pytest.approx(30 + 10 * WALL_PER_CPU * 3.0)
+    assert WALL_PER_CPU == WALL_PER_CPU
     texts = [a.code for a in FUNCTIONS if a.name in ("right", "a constant", "raises", "exits hard")]
     item = ScoringItem("q", (*map(fenced, texts), "words"), answer=json.dumps(FUNCTION_TESTS))
     before = left_behind()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve, resolve_all
 from cohort.rewards.guarded import end_guards, guarded
+from cohort.rewards.workers.process import limit_s
 from cohort.rewards.verifiers.math.answer import check_math, math_answer
 
 
@@ -383,7 +384,7 @@ def test_a_hostile_completion_costs_neither_its_group_nor_its_worker():
     texts = ("\\boxed{\\sqrt{2}}", hostile, "\\boxed{\\sqrt{3}}", hostile, "nothing", "\\boxed{\\frac{2}{\\sqrt{2}}}")
     item = ScoringItem("Which number?", texts, answer="\\sqrt{2}")
     rewards = resolve_all([RewardTable(use="math", timeout_s=1.0, args={"timeout_s": 0.3})])
-    assert rewards[0].limit_s(6) > 6 * 0.3
+    assert limit_s(rewards[0], 6) > 6 * 0.3
     with RewardPool(rewards, workers=1, retries=0) as pool:
         for _ in range(2):
             scored = pool.submit(item).result(timeout=60)

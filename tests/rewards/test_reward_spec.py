@@ -90,7 +90,7 @@ def test_names():
     assert resolve(RewardTable(use=functools.partial(mine))).name == "mine"
     assert resolve(RewardTable(use=trl(lambda prompts, completions: [1]))).style == "trl"
     assert "cannot be called 'a/b'" in refused(mine, name="a/b")
-    assert "cannot be called ''" in refused(mine, name="")
+    assert "name must be text that is not empty" in refused(mine, name="")
 
 
 def test_two_rewards_of_one_name():

@@ -147,7 +147,7 @@ def refused(use, **options):
 def test_what_does_not_fit_is_refused():
     assert "leave split and fold out" in refused("exact_number", split="lines")
     assert "say with split what steps are" in refused(contains, fold="min")
-    assert "fold is one of mean, min, last, product" in refused(contains, split="lines", fold="max")
+    assert "fold must be one of 'mean', 'min', 'last' or 'product'" in refused(contains, split="lines", fold="max")
     assert 'needs split = "blank_lines"' in refused(contains)
     assert "would pay every completion of a prompt alike" in refused(lambda answer: [1.0], split="lines")
     assert "args cannot set 'steps'" in refused(contains, split="lines", args={"steps": []})

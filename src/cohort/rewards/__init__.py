@@ -28,7 +28,7 @@ from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
 from cohort.rewards.marks import trl
 
 if TYPE_CHECKING:
-    from cohort.recipe.tables import Reward as RewardTable
+    from cohort.settings.reward import Reward as RewardTable
     from cohort.rewards.calling.resolve import resolve, resolve_all
     from cohort.rewards.workers.pool import RewardPool
 
@@ -53,7 +53,7 @@ __all__ = [
 
 _LATE = {
     "RewardPool": ("cohort.rewards.workers.pool", "RewardPool"),
-    "RewardTable": ("cohort.recipe.tables", "Reward"),
+    "RewardTable": ("cohort.settings.reward", "Reward"),
     "resolve": ("cohort.rewards.calling.resolve", "resolve"),
     "resolve_all": ("cohort.rewards.calling.resolve", "resolve_all"),
 }

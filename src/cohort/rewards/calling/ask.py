@@ -41,7 +41,7 @@ def check_verifier(
 
 @lru_cache(maxsize=16)
 def _reward(verifier: str, args: str, timeout_s: float) -> Reward:
-    from cohort.recipe.tables import Reward as Table  # brings pydantic, which few workers need
+    from cohort.settings.reward import Reward as Table  # brings pydantic, which few workers need
 
     given = json.loads(args)
     reward = resolve(Table(use=verifier, args=given))

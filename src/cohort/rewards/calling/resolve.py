@@ -21,7 +21,7 @@ from cohort.types import UserError
 from cohort.wording import did_you_mean, find_function
 
 if TYPE_CHECKING:
-    from cohort.recipe.tables import Reward as RewardTable
+    from cohort.settings.reward import Reward as RewardTable
 
 __all__ = ["resolve", "resolve_all"]
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from cohort.rewards.judge.prompt import RUBRIC, Messages, comparison, read_score, read_winner, scoring
-from cohort.rewards.marks import costly
+from cohort.rewards.marks import costly, trl
 from cohort.types import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = ["judge"]
 _MODES = ("score", "pairwise", "reference")
 
 
+@trl
 @costly
 def judge(
     prompts: Sequence[Any],

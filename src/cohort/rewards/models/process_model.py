@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cohort.rewards.marks import costly, prepared_by, stepwise
+from cohort.rewards.marks import costly, prepared_by, stepwise, trl
 from cohort.rewards.models.checkpoint import (
     ClassifierSettings,
     batches,
@@ -33,6 +33,7 @@ def _prepare(separator: str, **args: Any) -> None:
     _scorer(ClassifierSettings(**args), separator)
 
 
+@trl
 @costly
 @stepwise
 @prepared_by(_prepare)

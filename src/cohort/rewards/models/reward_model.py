@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cohort.rewards.marks import costly, prepared_by
+from cohort.rewards.marks import costly, prepared_by, trl
 from cohort.rewards.models.checkpoint import (
     ClassifierSettings,
     Row,
@@ -34,6 +34,7 @@ def _prepare(**args: Any) -> None:
     _scorer(ClassifierSettings(**args))
 
 
+@trl
 @costly
 @prepared_by(_prepare)
 def reward_model(
