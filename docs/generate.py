@@ -8,8 +8,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any, get_origin
 
-from cohort.recipe import Stage
-from cohort.recipe.tables import Table
+from cohort.settings import Stage, Table
 
 RECIPE = Path(__file__).parent / "recipe.md"
 MARKS = re.compile(r"(<!-- keys: .*? -->\n).*(<!-- end of keys -->)", re.DOTALL)

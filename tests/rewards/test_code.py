@@ -256,7 +256,6 @@ def _process_level():
 def test_it_is_built_in_and_counts_its_verdicts():
     reward = resolve(RewardTable(use="code", args={**ARGS, "total_s": 3.0}))
     assert limit_s(reward, 10) == pytest.approx(30 + 10 * WALL_PER_CPU * 3.0)
-    assert WALL_PER_CPU == WALL_PER_CPU
     texts = [a.code for a in FUNCTIONS if a.name in ("right", "a constant", "raises", "exits hard")]
     item = ScoringItem("q", (*map(fenced, texts), "words"), answer=json.dumps(FUNCTION_TESTS))
     before = left_behind()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve, resolve_all
 from cohort.rewards.guarded import end_guards, guarded
-from cohort.rewards.workers.process import limit_s
 from cohort.rewards.verifiers.math.answer import check_math, math_answer
+from cohort.rewards.workers.process import limit_s
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -9,8 +9,9 @@ from cohort.monitor.console import Console
 from cohort.monitor.gate import show_gate
 from cohort.monitor.libraries import quiet_libraries
 from cohort.policy.policy import Policy
-from cohort.recipe import Recipe, Stage
+from cohort.recipe import Recipe
 from cohort.seeds import derive_seed
+from cohort.settings import Stage
 from cohort.train.gate import gate_of_stage, without
 from cohort.train.plan import grpo_plan, reward_model_plan, sft_plan
 from cohort.train.player import stage_dialogue

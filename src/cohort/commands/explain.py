@@ -10,7 +10,8 @@ from rich.markup import escape
 
 from cohort.algorithms import explain, objectives
 from cohort.algorithms.objectives import Objective
-from cohort.recipe import Recipe, Stage
+from cohort.recipe import Recipe
+from cohort.settings import Stage
 from cohort.train.plan import batch_arithmetic, rewards_line
 from cohort.train.process import supervised_steps
 from cohort.train.setup import accuracy_name, build_objective, bypasses

@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cohort.recipe.names import Path
-from cohort.recipe.stage import Stage
-from cohort.recipe.tables import Prompts, Reward, Task
-from cohort.recipe.wording import shown
+from cohort.settings import Prompts, Reward, Stage, Task
+from cohort.settings.table import Path
+from cohort.settings.words import shown
 from cohort.wording import nearest
 
 __all__ = ["name_problem", "stage_problems"]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from cohort.recipe.loader import default_name, read_file
 from cohort.recipe.resolve import Resolved, resolve
-from cohort.recipe.stage import Stage
+from cohort.settings import Stage
 
 __all__ = ["Recipe", "load"]
 

@@ -12,17 +12,10 @@ from typing import Any
 from cohort.recipe.emit import toml_key, toml_value
 from cohort.recipe.resolve import flatten
 from cohort.recipe.schema import Recipe
-from cohort.recipe.stage import Stage
-from cohort.recipe.tables import Reward, Table, Task
-from cohort.recipe.wording import callable_path
+from cohort.settings import Reward, Stage, Table, Task
+from cohort.settings.words import callable_path
 
 __all__ = ["against_defaults", "canonical", "differences", "digest", "to_toml"]
-
-# What can change without changing a single number of the result: where the run is kept and what is shown of it.
-_NO_EFFECT = (
-    *("directory", "save_every", "keep_checkpoints", "show_group_every", "workers", "save_rollouts"),
-    *("retries", "failure_budget", "failure_window", "gate"),
-)
 
 Difference = tuple[str, Any, Any]
 
@@ -139,17 +132,13 @@ def canonical(recipe: Recipe) -> dict[str, Any]:
 
     A function is its name, not its code; the record of a run keeps the code.
     """
-    stages = []
-    for stage in recipe.stages:
-        plain = _plain(stage)
-        plain["run"] = {key: value for key, value in plain["run"].items() if key not in _NO_EFFECT}
-        stages.append(plain)
-    return {"seed": recipe.seed, "stages": stages}
+    return {"seed": recipe.seed, "stages": [_plain(stage) for stage in recipe.stages]}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Table):
-        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+        fields = type(value).model_fields.items()
+        return {name: _plain(getattr(value, name)) for name, field in fields if "no effect" not in field.metadata}
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -28,9 +28,9 @@ from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
 from cohort.rewards.marks import trl
 
 if TYPE_CHECKING:
-    from cohort.settings.reward import Reward as RewardTable
     from cohort.rewards.calling.resolve import resolve, resolve_all
     from cohort.rewards.workers.pool import RewardPool
+    from cohort.settings.reward import Reward as RewardTable
 
 __all__ = [
     "BUILT_IN",

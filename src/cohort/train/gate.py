@@ -17,12 +17,12 @@ from cohort.preflight.gate.examine import Asked, examine
 from cohort.preflight.gate.findings import GateReport
 from cohort.preflight.gate.probes import stated_gold
 from cohort.preflight.gate.report import NO_GOLD
-from cohort.recipe import Stage
 from cohort.record.files import write_bytes
 from cohort.rewards import Reward, RewardFailure
 from cohort.rewards.calling.routing import applies
 from cohort.rewards.marks import is_costly
 from cohort.seeds import derive_seed
+from cohort.settings import Stage
 from cohort.tasks import Prompts
 from cohort.train.setup import GrpoParts
 from cohort.types import Prompt, UserError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cohort.recipe import Stage
-from cohort.rewards.verifiers.code.code import code
+from cohort.rewards.code import code
 from cohort.sandbox import Isolation, RemoteSandbox, Sandbox, SandboxError
+from cohort.settings import Stage
 from cohort.train.setup import GrpoParts
 from cohort.types import UserError
 

@@ -21,11 +21,12 @@ from cohort.monitor.libraries import quiet_libraries
 from cohort.monitor.machine import describe_machine, fastest_threads
 from cohort.policy.load import save_policy
 from cohort.policy.policy import Policy
-from cohort.recipe import Recipe, Stage, digest, to_toml
+from cohort.recipe import Recipe, digest, to_toml
 from cohort.record.files import new_directory, write_bytes
 from cohort.record.inputs import fingerprints
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
+from cohort.settings import Stage
 from cohort.train.card import model_card
 from cohort.train.checkpoint import latest_checkpoint
 from cohort.train.gate import pass_gate, read_gate, without

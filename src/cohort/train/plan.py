@@ -7,9 +7,8 @@ from typing import Any
 from cohort.algorithms.explain import one_line
 from cohort.algorithms.objectives import Objective
 from cohort.policy.policy import Policy
-from cohort.recipe import Stage
-from cohort.recipe.tables import Prompts
-from cohort.recipe.wording import callable_path
+from cohort.settings import Prompts, Stage
+from cohort.settings.words import callable_path
 
 __all__ = ["batch_arithmetic", "grpo_plan", "memory_gb", "reward_model_plan", "rewards_line", "sft_plan", "task_line"]
 

@@ -21,7 +21,7 @@ from cohort.environments import (
 )
 from cohort.policy.policy import Policy
 from cohort.policy.text import to_rollout
-from cohort.recipe import Stage
+from cohort.settings import Stage
 from cohort.types import Completion, Environment, Rollout, Sampler
 
 __all__ = ["World", "open_player", "open_world", "stage_dialogue"]

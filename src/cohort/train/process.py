@@ -17,9 +17,9 @@ from torch import Tensor
 
 from cohort.algorithms.advantages import process_supervision
 from cohort.algorithms.objectives import Objective
-from cohort.recipe import Stage
 from cohort.rewards import Combination
 from cohort.rewards.combination import combine
+from cohort.settings import Stage
 from cohort.types import Group, Rollout, Step, UserError
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cohort.policy.policy import Policy
-from cohort.recipe import Stage
 from cohort.rewards.models.text import Form, Reader
+from cohort.settings import Stage
 from cohort.tasks import R1_ZERO
 from cohort.tasks.preferences import Pairs, Preferences, open_preferences
 from cohort.train.reward_model_scorer import EncodedPair

@@ -16,11 +16,11 @@ from cohort.policy.load import add_lora, load_policy
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.preflight.gate.gold import check_gold
-from cohort.recipe import Reward as RewardTable
-from cohort.recipe import Stage
-from cohort.recipe.tables import Prompts as PromptsTable
 from cohort.rewards import Reward, resolve, resolve_all
 from cohort.seeds import derive_seed
+from cohort.settings import Prompts as PromptsTable
+from cohort.settings import Reward as RewardTable
+from cohort.settings import Stage
 from cohort.tasks import (
     Adaptive,
     Curriculum,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cohort.recipe import Recipe, Stage
-from cohort.recipe import Reward as RewardTable
+from cohort.recipe import Recipe
+from cohort.settings import Reward as RewardTable
+from cohort.settings import Stage
 from cohort.types import UserError
 
 __all__ = ["run_directory", "stage_directory", "waits_for", "with_stage_models"]

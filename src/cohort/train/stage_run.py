@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cohort.monitor.console import Console
-from cohort.recipe import Stage
 from cohort.record.metrics import read_metrics
+from cohort.settings import Stage
 
 __all__ = ["StageRun"]
 

@@ -1,4 +1,4 @@
-"""Reads tables as a person wrote them: keeps what is right, and says all that is wrong in sentences.
+"""A table of a recipe, and the reader that keeps what is right in one and says all that is wrong in sentences.
 
 A table becomes a flat map from path to value, e.g. {("rollout", "group_size"): 8}. Flat maps make the rest simple:
 a later layer is a dictionary update, and where a value came from is kept beside it.
@@ -7,19 +7,106 @@ a later layer is a dictionary update, and where a value came from is kept beside
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic.fields import FieldInfo
 
-from cohort.recipe.names import TOP_KEYS, Path, all_keys, named_tables, table_of, unknown_key
-from cohort.recipe.stage import Stage, reward_list
-from cohort.recipe.tables import Table
-from cohort.recipe.wording import missing, shown, wrong_value
+from cohort.settings.words import missing, report, shown, wrong_value
+from cohort.types import UserError
 from cohort.wording import nearest
 
-__all__ = ["Flat", "Problems", "Reader", "Written", "mistakes", "value_problem"]
+__all__ = [
+    "COUNT",
+    "PROMPTS",
+    "TOKENS",
+    "Flat",
+    "Function",
+    "NoEffect",
+    "Path",
+    "Problems",
+    "Reader",
+    "Resumable",
+    "Share",
+    "Table",
+    "Text",
+    "Texts",
+    "Weight",
+    "Written",
+    "as_list",
+    "named_tables",
+    "table_of",
+    "value_problem",
+]
+
+Path = tuple[str, ...]  # of a key inside a stage: ("rollout", "group_size")
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[str, ...], Field(strict=False)]  # strict=False: TOML and Python write lists
+TOKENS, PROMPTS, COUNT = 10**7, 10**6, 10**9  # more than any run has: a slip of the hand is a sentence, not a crash
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Function = Annotated[
+    Callable[..., Any], WithJsonSchema({"type": "string", "description": "A function, as module:function."})
+]
+
+# What a value may do to a run. NoEffect: it changes no number of the result. Resumable: a run may at least be continued
+# with another one. Every other value has to stay.
+T = TypeVar("T")
+NoEffect = Annotated[T, "no effect"]
+Resumable = Annotated[T, "resumable"]
+
+
+class Table(BaseModel):
+    """A frozen table. Values are taken as they are: "8" is not 8, and an unknown key is a mistake, not an extra."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+    place: ClassVar[Path] = ()  # where in a stage the table stands, if not under its own name
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError:
+            raise UserError(report(_mistakes(type(self), values))) from None
+
+    # Tells pydantic that this is no change of behaviour: tables inside tables are then validated in one pass, so that
+    # every mistake is found and not only the first.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+def table_of(field: FieldInfo) -> tuple[type[Table] | None, bool]:
+    """The table that a field holds (None: it holds a plain value), and whether it holds a list of them."""
+    return _find_table(field.annotation, False)
+
+
+def named_tables(field: FieldInfo) -> type[Table] | None:
+    """The table of a field that holds several by names that the person chooses, as [task.mixture.NAME] does."""
+    return get_args(field.annotation)[1] if _by_name(field.annotation) else None
+
+
+def _by_name(annotation: Any) -> bool:
+    inner = get_args(annotation)[1] if get_origin(annotation) is dict else None
+    return isinstance(inner, type) and issubclass(inner, Table)
+
+
+def _find_table(annotation: Any, in_list: bool) -> tuple[type[Table] | None, bool]:
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        return annotation, in_list
+    if _by_name(annotation):
+        return None, False
+    if get_origin(annotation) is Annotated:
+        return _find_table(get_args(annotation)[0], in_list)
+    for part in get_args(annotation):
+        found = _find_table(part, in_list or get_origin(annotation) is tuple)
+        if found[0]:
+            return found
+    return None, False
+
+
+def as_list(given: Any) -> list[Any]:
+    """A key that takes one thing or several (a name, a function, a table, or a list of these) as a list."""
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 class Written(NamedTuple):
@@ -61,13 +148,26 @@ def value_problem(table: type[Table], name: str, value: Any) -> bool:
     return False
 
 
+def _unknown_key(path: Path, prefix: str, siblings: Iterable[str]) -> str:
+    """The sentence for a key that its table does not have."""
+    close = nearest(path[-1], siblings)
+    hint = f"; did you mean {'.'.join((*path[:-1], close))!r}?" if close else f"; there is {', '.join(siblings)}"
+    return f"unknown key {prefix + '.'.join(path)!r}{hint}"
+
+
 @dataclass
 class Reader:
-    """Reads tables from one source: `origin` says which, `prefix` which stage ("" when there is only one)."""
+    """Reads tables from one source: `origin` says which, `prefix` which stage ("" when there is only one).
+
+    `unknown` makes the sentence for a key that its table does not have; who knows more tables can say more. `beside`
+    are keys that may stand where the outermost table's stand.
+    """
 
     problems: Problems
     origin: str
     prefix: str = ""
+    unknown: Callable[[Path, str, tuple[str, ...]], str] = _unknown_key
+    beside: tuple[str, ...] = ()
 
     def table(self, table: type[Table], given: Any, at: Path = ()) -> Flat:
         """What a table sets, flat. `given` is a dictionary or the table itself."""
@@ -84,9 +184,9 @@ class Reader:
     def _field(self, table: type[Table], key: str, value: Any, at: Path) -> Flat:
         path = (*at, key)
         if key not in table.model_fields:
-            siblings = tuple(table.model_fields) + (() if at or self.prefix else TOP_KEYS)
+            siblings = tuple(table.model_fields) + (() if at or self.prefix else self.beside)
             meant = nearest(key, table.model_fields)  # so that nobody is told that this one is missing
-            self._add(unknown_key(path, self.prefix, siblings), path, *([(*at, meant)] if meant else []))
+            self._add(self.unknown(path, self.prefix, siblings), path, *([(*at, meant)] if meant else []))
             return {}
         known = table.model_fields[key]
         if named := named_tables(known):
@@ -119,11 +219,11 @@ class Reader:
         """A list of tables is one value: a later layer replaces it as a whole."""
         items = []
         required = next(name for name, known in inner.model_fields.items() if known.is_required())
-        for item in reward_list(given):
+        for item in as_list(given):
             if isinstance(item, str) or callable(item):
                 item = {required: item}
             here = Problems()  # its own, so that one bad item does not hide another
-            flat = Reader(here, self.origin, self.prefix).table(inner, item, at)
+            flat = replace(self, problems=here).table(inner, item, at)
             values = {path[-1]: written.value for path, written in flat.items() if path != at}
             if required in values:
                 items.append(values)
@@ -155,25 +255,11 @@ def _hint(at: Path, given: Any) -> str:
     return f" (write {at[-1]}.{key} = {given!r})" if key and isinstance(given, str) else ""
 
 
-def mistakes(table: type[Table], values: Mapping[str, Any]) -> list[str]:
+def _mistakes(table: type[Table], values: Mapping[str, Any]) -> list[str]:
     """What is wrong with the arguments of one table built from Python, a sentence each."""
-    problems = Problems()
-    at = _place(table)
+    problems, at = Problems(), table.place or (table.__name__.lower(),)
     Reader(problems, "python").table(table, values, at)
     for name, known in table.model_fields.items():
         if known.is_required() and values.get(name) is None:
             problems.add(f"{missing('.'.join((*at, name)), known)} (python)")
     return list(problems.sentences)
-
-
-def _place(table: type[Table]) -> Path:
-    """Where in a recipe a table stands."""
-    if table is Stage:
-        return ()
-    for path in all_keys():
-        place: type[Table] | None = Stage
-        for key in path:
-            place = table_of(place.model_fields[key])[0] if place else None
-        if place is table:
-            return path
-    return (table.__name__,)

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from cohort.recipe.objective import Objective
-from cohort.recipe.tables import (
-    Critic,
-    Environment,
-    Evaluate,
-    Optimizer,
-    Policy,
-    Preferences,
-    Reference,
-    Reward,
-    Rollout,
-    Run,
-    Supervised,
-    Table,
-    Task,
-    Text,
-)
+from cohort.settings.critic import Critic
+from cohort.settings.environment import Environment
+from cohort.settings.evaluate import Evaluate
+from cohort.settings.objective import Objective
+from cohort.settings.one_of import OneOf
+from cohort.settings.optimizer import Optimizer
+from cohort.settings.policy import Policy
+from cohort.settings.preferences import Preferences
+from cohort.settings.reference import Reference
+from cohort.settings.reward import Reward
+from cohort.settings.rollout import Rollout
+from cohort.settings.run import Run
+from cohort.settings.supervised import Supervised
+from cohort.settings.table import Table, Text, as_list
+from cohort.settings.task import Task
 
-__all__ = ["Stage", "reward_list"]
+__all__ = ["KINDS", "Stage"]
 
-
-def reward_list(given: Any) -> list[Any]:
-    """The `reward` key in any of its forms (a name, a function, a table, or a list of these) as a list."""
-    return list(given) if isinstance(given, list | tuple) else [given]
+# What a stage may be, and where it is: "module:name" of a `train.stage.StageKind`.
+KINDS = {
+    "grpo": "cohort.train.grpo:Grpo",
+    "sft": "cohort.train.sft:Supervised",
+    "reward_model": "cohort.train.reward_model:RewardModel",
+}
 
 
 class Stage(Table):
     """One stage with everything it needs."""
 
-    kind: Literal["grpo", "sft", "reward_model"] = Field(
-        default="grpo", description="What the stage does: GRPO, supervised training, or training a reward model."
+    kind: Annotated[str, OneOf(KINDS)] = Field(
+        default="grpo",
+        description="What the stage does: GRPO, supervised training, training a reward model, or a kind of your own.",
     )
     name: Text = Field(default="grpo", description="Name of the stage in overrides, metrics and directories.")
     policy: Policy = Field(default=Policy(), description="The model to train.")
@@ -58,4 +59,4 @@ class Stage(Table):
     @field_validator("reward", mode="before")
     @classmethod
     def _as_list(cls, given: Any) -> list[Any]:
-        return reward_list(given)
+        return as_list(given)

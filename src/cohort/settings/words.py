@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from cohort.settings.one_of import OneOf
 from cohort.wording import nearest
 
 __all__ = ["callable_path", "either", "missing", "report", "requirement", "shown", "wrong_value"]
@@ -70,6 +71,11 @@ def _choices(annotation: Any) -> list[Any]:
     return [choice for part in get_args(annotation) for choice in _choices(part)]
 
 
+def _parts(metadata: Iterable[Any]) -> list[str]:
+    """The names of parts that a field takes."""
+    return [name for m in metadata if isinstance(m, OneOf) for name in m.parts]
+
+
 def _words(annotation: Any, metadata: list[Any]) -> list[str]:
     """The alternatives that the type allows, each in words."""
     origin, args = get_origin(annotation), get_args(annotation)
@@ -88,6 +94,8 @@ def _words(annotation: Any, metadata: list[Any]) -> list[str]:
         return ["a whole number" + _bounds(metadata)]
     if annotation is float:
         return ["a number" + _bounds(metadata)]
+    if annotation is str and (parts := _parts(metadata)):
+        return [*map(shown, parts), "module:name of your own"]
     if annotation is str:
         return ["text that is not empty" if any(hasattr(m, "min_length") for m in metadata) else "text"]
     if origin in (tuple, list):
@@ -108,7 +116,8 @@ def requirement(field: FieldInfo) -> str:
 
 def wrong_value(path: str, field: FieldInfo, value: Any) -> str:
     """The sentence for a value that a field does not take."""
-    choices = [choice for choice in _choices(field.annotation) if isinstance(choice, str)]
+    named = (*_choices(field.annotation), *_parts(field.metadata))
+    choices = [choice for choice in named if isinstance(choice, str)]
     close = nearest(value, choices) if isinstance(value, str) else None
     hint = f"; did you mean {close!r}?" if close else ""
     must = requirement(field)

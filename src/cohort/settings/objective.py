@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cohort.recipe.tables import Table
+from cohort.settings.table import Table
 
 __all__ = ["Objective"]
 
