@@ -20,7 +20,7 @@ from cohort.policy.facts import PolicyFacts, facts_of
 from cohort.policy.load import save_policy
 from cohort.policy.open import open_policy, resumed_policy
 from cohort.policy.policy import Policy
-from cohort.settings import Rollout, Stage
+from cohort.settings import Optimizer, Rollout, Stage
 from cohort.types import Batch, Sampler, StepReport, UserError
 from cohort.wording import find_function
 
@@ -30,6 +30,10 @@ __all__ = ["Local", "open_sampler"]
 def open_sampler(policy: Policy, rollout: Rollout) -> Sampler:
     """The engine of this process; `rollout.sampler` names other functions like this one."""
     return Engine(policy, max_rows=rollout.max_rows)
+
+
+def _adamw(table: Optimizer) -> AdamW:
+    return AdamW(table.betas, table.eps, table.weight_decay, table.gradient_clip)
 
 
 class Local:
@@ -42,7 +46,7 @@ class Local:
             else resumed_policy(stage.policy, origin.checkpoint)
         )
         self._stage, self._objective, self._origin = stage, objective, origin
-        optimizer, tokens = AdamW.of(stage.optimizer), stage.optimizer.tokens_per_micro_batch
+        optimizer, tokens = _adamw(stage.optimizer), stage.optimizer.tokens_per_micro_batch
         self._reference = self._open_reference() if objective.needs_reference else None
         self._learner = Learner(
             self.policy, objective, optimizer, stage.rollout.temperature, tokens, reference=self._reference
@@ -107,7 +111,7 @@ class Local:
     def _open_reference(self) -> Reference:
         """A copy of the weights the stage began with: those at hand in a fresh run, read again in a resumed one."""
         table, origin = self._stage.policy, self._origin
-        if table.lora is None and hasattr(self.policy.module, "disable_adapter"):
+        if table.lora is None and self.policy.has_adapter:
             raise UserError(
                 "the stage starts from a LoRA adapter and has a KL, whose reference would be the base without it: "
                 "merge the adapter into a checkpoint first, or set objective.kl_coef = 0"

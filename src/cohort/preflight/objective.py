@@ -39,7 +39,7 @@ def settled_objective(stage: Stage) -> Objective:
 def bypasses(stage: Stage) -> bool:
     """Whether the ratio is taken against the sampler's own log-probs: ScaleRL's single ratio."""
     chosen = stage.objective.bypass
-    return stage.objective.preset == "scale_rl" if chosen is None else chosen
+    return objectives.PRESETS[stage.objective.preset].bypass if chosen is None else chosen
 
 
 def supervised_steps(rewards: tuple[Reward, ...]) -> tuple[str, ...]:

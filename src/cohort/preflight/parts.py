@@ -9,11 +9,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from cohort.preflight.data import open_stage_task, refuse_missing_turns, spec
+from cohort.preflight.data import open_stage_task, refuse_missing_turns
+from cohort.preflight.gate.gold import check_gold
 from cohort.preflight.rows import gold_rows
 from cohort.preflight.world import World, open_world
-from cohort.rewards import Reward, RewardSpec, resolve, resolve_all
-from cohort.rewards.gold import check_gold
+from cohort.rewards import Reward, resolve, resolve_all
 from cohort.settings import Reward as RewardTable
 from cohort.settings import Stage
 from cohort.tasks import Task
@@ -57,14 +57,13 @@ def open_parts(stage: Stage, seed: int) -> SamplingParts:
         task = replace(task, tools=world.schemas(stage))
     columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
     has_answer = stage.task.answer in task.columns
-    rewards = resolve_all([spec(table) for table in stage.reward], columns, has_answer=has_answer)
+    rewards = resolve_all(stage.reward, columns, has_answer=has_answer)
     verifiers = _deciding(rewards)
     if stage.evaluate.reward is not None:
         known = {table.name: reward for table, reward in zip(stage.reward, rewards, strict=True)}
         name = stage.evaluate.reward
-        verifiers = (
-            known[name] if isinstance(name, str) and name in known else resolve(RewardSpec(name), columns, has_answer),
-        )
+        by_name = known.get(name) if isinstance(name, str) else None
+        verifiers = (by_name or resolve(RewardTable(use=name), columns, has_answer),)
     _check_gold_column(stage, task)
     check_gold({reward.name: reward for reward in (*rewards, *verifiers)}.values(), gold_rows(task))
     # Whether an answer is right does not depend on other rewards, so the gate of a reward is not one of its verifier.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,6 @@ from cohort.algorithms.advantages import gae, pass_at_k, token_rewards, whiten
 from cohort.algorithms.objectives import Objective
 from cohort.frozen_array import FrozenArray
 from cohort.learn.batch import flat, rectangle
-from cohort.learn.critic import Critic
 from cohort.rewards import Combination
 from cohort.types import Batch, Disposition, Group, UserError
 
@@ -62,10 +61,9 @@ def _pass_at_k(rewards: Tensor, k: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Valued:
-    """What the critic learns from: a step's batch, its values before the update, and the returns."""
+    """What the critic learns from: a step's batch, with its values before the update, and the returns."""
 
-    batch: Batch
-    values: Tensor  # [N]
+    batch: Batch  # with the values
     returns: Tensor  # [N]
 
     def part(self, index: int, parts: int) -> Valued:
@@ -81,7 +79,7 @@ def with_token_advantages(
     groups: Sequence[Group],
     objective: Objective,
     batch: Batch,
-    critic: Critic,
+    with_values: Callable[[Batch], Batch],
     penalty: Tensor | None,
     gamma: float,
     lam: float,
@@ -95,9 +93,11 @@ def with_token_advantages(
     # A rollout without a reward is no evidence: advantage 0, and nothing for the critic to learn.
     batch = replace(batch, mask=batch.mask & ~scores.isnan().repeat_interleave(batch.lengths))
     scores = scores.nan_to_num(0.0)
-    values = critic.values(batch)
+    batch = with_values(batch)
+    assert batch.values is not None
     mask, lengths = rectangle(batch.mask, batch.lengths), batch.lengths
-    advantages, returns = gae(token_rewards(scores, mask, penalty), rectangle(values, lengths), mask, gamma, lam)
+    values = rectangle(batch.values, lengths)
+    advantages, returns = gae(token_rewards(scores, mask, penalty), values, mask, gamma, lam)
     if objective.scale == "centred_batch_std":
         advantages = whiten(advantages, mask, objective.ddof, objective.eps)
     rows = iter(flat(advantages, lengths).split(lengths.tolist()))
@@ -106,7 +106,7 @@ def with_token_advantages(
         own = tuple(FrozenArray(next(rows).numpy()) for _ in group.rollouts)
         means = tuple(math.fsum(row) / max(sum(r.mask), 1) for row, r in zip(own, group.rollouts, strict=True))
         done.append(group.with_(token_advantages=own, advantages=means, disposition="trained"))
-    return done, Valued(batch, values, flat(returns, lengths))
+    return done, Valued(batch, flat(returns, lengths))
 
 
 def _disposition(group: Group, advantages: Sequence[float], objective: Objective) -> Disposition:

@@ -19,13 +19,10 @@ from cohort.algorithms.advantages import process_supervision
 from cohort.algorithms.objectives import Objective
 from cohort.rewards import Combination
 from cohort.rewards.combination import combine
-from cohort.settings import Stage
 from cohort.types import Group, Rollout, Step, UserError
 
 __all__ = [
-    "refuse_process",
     "step_metrics",
-    "supervised_steps",
     "text_ends",
     "token_steps",
     "with_process_advantages",
@@ -33,35 +30,6 @@ __all__ = [
 
 Decode = Callable[[Sequence[int]], str]
 _LONGEST_CHARACTER = 16  # tokens: four bytes, and special tokens between them, which the text leaves out
-
-
-def supervised_steps(stage: Stage) -> tuple[str, ...]:
-    """The rewards of a stage whose steps are supervised one by one."""
-    return tuple(
-        reward.name
-        for reward in stage.reward
-        if reward.weight and reward.fold is None and (reward.split is not None or reward.use == "process_model")
-    )
-
-
-def refuse_process(stage: Stage, objective: Objective) -> None:
-    """Raise `UserError` for an objective that process supervision does not go with."""
-    names = supervised_steps(stage)
-    if not names:
-        return
-    o = objective
-    problems = {
-        f"baseline = '{o.baseline}' (it needs group_mean)": o.baseline != "group_mean",
-        f"scale = '{o.scale}' (it needs group_std or none)": o.scale not in ("group_std", "none"),
-        "rewards = 'normalise_then_sum' (it normalises the steps itself)": o.rewards != "sum_then_normalise",
-        "pass_at_k": stage.objective.pass_at_k is not None,
-        "a KL in the reward (kl_place = 'loss' is fine)": bool(o.kl_coef) and o.kl_place == "reward",
-    }
-    if found := [problem for problem, there in problems.items() if there]:
-        raise UserError(
-            f"[objective] reward '{names[0]}' scores steps, and process supervision does not go with {found[0]}: "
-            'change that, or give the reward fold = "mean" to make one reward of its steps'
-        )
 
 
 def token_steps(rollout: Rollout, steps: Sequence[tuple[int, float]], decode: Decode) -> tuple[Step, ...]:

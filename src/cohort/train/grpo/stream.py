@@ -17,6 +17,8 @@ from typing import Protocol
 from cohort.environments import Player
 from cohort.rewards import Combination, RewardPool, ScoredGroup, ScoringItem
 from cohort.seeds import derive_seed
+from cohort.settings import Rollout as RolloutTable
+from cohort.settings import Run as RunTable
 from cohort.tasks.ledger import Tickets
 from cohort.types import (
     Disposition,
@@ -25,7 +27,6 @@ from cohort.types import (
     Prompt,
     Rollout,
     SampleRequest,
-    Sampling,
     Step,
     UserError,
 )
@@ -45,15 +46,10 @@ class Prompts(Protocol):
 class StreamSettings:
     """How groups are sampled, and which are worth a place in a step."""
 
-    prompts_per_step: int
-    group_size: int
-    sampling: Sampling
-    max_staleness: int
+    rollout: RolloutTable
+    run: RunTable  # its failure budget
     zero_std: str  # zero: keep groups without signal; drop: leave them out; resample: and sample others instead
-    resample_cap: int  # at most so many times prompts_per_step prompts for one step
     combination: Combination  # what the scores of a group come to, and which of them decide about signal
-    failure_budget: float  # share of the last `failure_window` groups that may be lost before the run stops
-    failure_window: int
     seed: int
 
 
@@ -93,7 +89,7 @@ class GroupStream:
         self._to_steps = to_steps
         self.pending: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
         self._taken: dict[int, Group] = {}  # of the step under way: in flight until it is finished
-        self._lost: deque[bool] = deque(maxlen=settings.failure_window)  # whether each of the last groups was lost
+        self._lost: deque[bool] = deque(maxlen=settings.run.failure_window)  # whether each of the last groups was lost
         self._outcomes: list[Outcome] = []
 
     def restore(self, groups: Sequence[Group]) -> None:
@@ -109,15 +105,15 @@ class GroupStream:
         """The groups of the next step, which is number `step`. Raises `UserError` when more groups were lost than the
         failure budget allows.
         """
-        settings = self._settings
+        settings, rollout = self._settings, self._settings.rollout
         kept: list[Group] = []
         left_out: list[Group] = []
         self._outcomes = []
         too_long, sample_s, score_s = 0, 0.0, 0.0
-        taken, wanted = 0, settings.prompts_per_step
-        while wanted and taken < settings.resample_cap * settings.prompts_per_step:
+        taken, wanted = 0, rollout.prompts_per_step
+        while wanted and taken < rollout.resample_cap * rollout.prompts_per_step:
             began = time.perf_counter()
-            too_long += self._fill(wanted + settings.max_staleness * settings.prompts_per_step, step)
+            too_long += self._fill(wanted + rollout.max_staleness * rollout.prompts_per_step, step)
             sampled = time.perf_counter()
             groups = [self._take() for _ in range(wanted)]
             sample_s, score_s = sample_s + sampled - began, score_s + time.perf_counter() - sampled
@@ -129,7 +125,7 @@ class GroupStream:
             # A group that could not be scored is replaced always, one without signal only where the recipe says so.
             replaced = ("error", "zero_std") if settings.zero_std == "resample" else ("error",)
             missing = sum(group.disposition in replaced for group in dropped)
-            wanted = min(missing, settings.resample_cap * settings.prompts_per_step - taken)
+            wanted = min(missing, rollout.resample_cap * rollout.prompts_per_step - taken)
         return StepGroups(kept, left_out, self._outcomes, too_long, sample_s, score_s)
 
     def finish(self, groups: StepGroups) -> None:
@@ -140,7 +136,7 @@ class GroupStream:
             self.ledger.finish(group.ticket, group.disposition or "trained", group.pass_rate)
         self._taken.clear()
 
-    def settle(self) -> list[Group]:
+    def in_flight(self) -> list[Group]:
         """All groups in flight, for a checkpoint: those pending, and those of a step that failed while it was made. Of
         groups that were lost while they were played there is nothing to keep: their tickets are handed out again.
         """
@@ -149,6 +145,7 @@ class GroupStream:
 
     def _fill(self, count: int, step: int) -> int:
         """Sample until `count` groups are pending. Returns how many prompts were dropped as too long."""
+        rollout, sampling = self._settings.rollout, self._settings.rollout.sampling()
         requests: list[SampleRequest] = []
         prompts: dict[int, Prompt] = {}
         dropped = in_a_row = 0
@@ -165,7 +162,7 @@ class GroupStream:
             prompts[ticket.number] = prompt
             seed = derive_seed(self._settings.seed, "rollout", ticket.number)
             requests.append(
-                SampleRequest(ticket.number, prompt.tokens, self._settings.group_size, seed, self._settings.sampling)
+                SampleRequest(ticket.number, prompt.tokens, rollout.group_size, seed, sampling)
             )
         finished: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
         for request, played in self._play(requests, prompts):
@@ -208,7 +205,7 @@ class GroupStream:
     def _keep_budget(self, error: str | None) -> None:
         """Stop when too many groups are lost: what fails that often is broken, and every try may cost a timeout."""
         self._lost.append(error is not None)
-        budget, window = self._settings.failure_budget, self._settings.failure_window
+        budget, window = self._settings.run.failure_budget, self._settings.run.failure_window
         if error is not None and sum(self._lost) > budget * window:
             raise UserError(
                 f"{sum(self._lost)} of the last {len(self._lost)} groups could not be scored, and run.failure_budget = "
