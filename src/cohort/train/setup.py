@@ -229,8 +229,7 @@ def accuracy_name(stage: Stage) -> str:
 
 def bypasses(stage: Stage) -> bool:
     """Whether the ratio is taken against the sampler's own log-probs: ScaleRL's single ratio."""
-    chosen = stage.objective.bypass
-    return stage.objective.preset == "scale_rl" if chosen is None else chosen
+    return stage.objective.bypasses
 
 
 def resumed_policy(stage: Stage, path: Path) -> Policy:
