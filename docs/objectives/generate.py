@@ -29,8 +29,8 @@ def preset_page(name: str, text: str) -> str:
 def index_page(text: str) -> str:
     """The index with its table written anew."""
     rows = ["| preset | method | what differs from `grpo` | hash |", "|---|---|---|---|"]
-    for name, (title, _, _) in PRESETS.items():
-        rows.append(f"| [`{name}`]({name}.md) | {title} | {_changes(name)} | `{preset(name).hash[:12]}` |")
+    for name, named in PRESETS.items():
+        rows.append(f"| [`{name}`]({name}.md) | {named.title} | {_changes(name)} | `{preset(name).hash[:12]}` |")
     return _replace(text, "table", "\n".join(rows))
 
 

@@ -14,7 +14,7 @@ from cohort.recipe import Recipe
 from cohort.settings import Stage
 from cohort.train.plan import batch_arithmetic, rewards_line
 from cohort.train.process import supervised_steps
-from cohort.train.setup import accuracy_name, build_objective, bypasses
+from cohort.train.setup import accuracy_name, build_objective
 from cohort.types import UserError
 
 __all__ = ["explain_recipe"]
@@ -55,7 +55,7 @@ def _equation(stage: Stage, objective: Objective, latex: bool) -> str:
         group_size=r.group_size,
         max_tokens=r.max_tokens,
         updates=o.updates_per_batch * o.epochs,
-        bypass=bypasses(stage),
+        bypass=stage.objective.bypasses,
         latex=latex,
     )
 
@@ -70,7 +70,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         f"{r.max_tokens} tokens; rollouts at most {r.max_staleness} updates old",
         "batch": batch_arithmetic(stage),
     }
-    if bypasses(stage):
+    if stage.objective.bypasses:
         lines["bypass"] = "the ratio is taken against the sampler's own log-probs, not against those of the old policy"
         beside["bypass"] = True
     if stage.objective.pass_at_k is not None:
@@ -118,12 +118,13 @@ def _difference(console: Console, stage: Stage, objective: Objective, name: str)
     except ValueError as error:
         raise UserError(f"--diff: {error}") from None
     rows = explain.difference(objective, other)
-    if bypasses(stage) != (name == "scale_rl"):
-        rows.append(("bypass", bypasses(stage), name == "scale_rl", "The ratio has another denominator."))
+    mine, theirs = stage.objective.bypasses, objectives.PRESETS[name].bypass
+    if mine != theirs:
+        rows.append(("bypass", mine, theirs, "The ratio has another denominator."))
     if stage.objective.pass_at_k is not None:
         rows.append(("pass_at_k", stage.objective.pass_at_k, None, "Advantages are those of a single right answer."))
     console.print(f"\n[bold]against {name}[/] {'' if rows else '- the same objective'}")
-    for field, mine, theirs, consequence in rows:
+    for field, here, there, consequence in rows:
         console.print(
-            f"  [dim]{field}[/]  {escape(str(mine))} here, {escape(str(theirs))} in {name}: {escape(consequence)}"
+            f"  [dim]{field}[/]  {escape(str(here))} here, {escape(str(there))} in {name}: {escape(consequence)}"
         )

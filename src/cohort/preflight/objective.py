@@ -7,7 +7,7 @@ from cohort.algorithms.objectives import Objective
 from cohort.settings import Reward, Stage
 from cohort.types import UserError
 
-__all__ = ["bypasses", "settled_objective", "supervised_steps"]
+__all__ = ["settled_objective", "supervised_steps"]
 
 
 def settled_objective(stage: Stage) -> Objective:
@@ -23,7 +23,7 @@ def settled_objective(stage: Stage) -> Objective:
         )
     if objective.baseline == "critic" and stage.policy.lora is not None:
         raise UserError("a critic cannot be made for a policy with LoRA: remove policy.lora, or use a group baseline")
-    if bypasses(stage) and objective.correction != "off":
+    if stage.objective.bypasses and objective.correction != "off":
         raise UserError(
             f"[objective] with bypass the ratio is taken against the sampler itself, so correction = "
             f"'{objective.correction}' has nothing to correct: set correction = \"off\", or bypass = false"
@@ -34,12 +34,6 @@ def settled_objective(stage: Stage) -> Objective:
         raise UserError("with LoRA the reference is the base model and stays so: remove the [reference] table")
     _refuse_step_rewards(stage, objective)
     return objective
-
-
-def bypasses(stage: Stage) -> bool:
-    """Whether the ratio is taken against the sampler's own log-probs: ScaleRL's single ratio."""
-    chosen = stage.objective.bypass
-    return objectives.PRESETS[stage.objective.preset].bypass if chosen is None else chosen
 
 
 def supervised_steps(rewards: tuple[Reward, ...]) -> tuple[str, ...]:

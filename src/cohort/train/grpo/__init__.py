@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cohort.algorithms.objectives import Objective
 from cohort.backends.base import PolicyFacts
-from cohort.preflight.objective import bypasses, settled_objective
+from cohort.preflight.objective import settled_objective
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.settings import Stage
 from cohort.train.checkpoint import Checkpoint
@@ -65,7 +65,7 @@ class Grpo:
     def open(self, context: Context, prepared: PreparedGrpo, checkpoint: Checkpoint | None) -> GrpoTraining:
         """Everything that one step needs, wired together."""
         staleness, objective = context.stage.rollout.max_staleness, prepared.objective
-        if staleness and objective.correction == "off" and not bypasses(context.stage):
+        if staleness and objective.correction == "off" and not context.stage.objective.bypasses:
             context.console.warn(
                 f"rollouts may be {staleness} updates old (rollout.max_staleness) and nothing corrects for it: set "
                 'objective.bypass = true, or objective.correction = "token_truncate"'

@@ -14,7 +14,7 @@ from cohort.backends.base import Backend
 from cohort.learn.batch import collate, rectangle, split
 from cohort.learn.schedule import rate_at
 from cohort.monitor.metrics import merge_reports
-from cohort.preflight.objective import bypasses, supervised_steps
+from cohort.preflight.objective import supervised_steps
 from cohort.rewards import Combination
 from cohort.settings import Stage
 from cohort.train.grpo.advantages import Valued, with_advantages, with_token_advantages
@@ -31,7 +31,7 @@ class Learning:
         self._stage, self._objective, self._backend = stage, objective, backend
         self._combination = combination
         self._steps_of = supervised_steps(stage.reward)  # the rewards whose steps are supervised one by one
-        self._bypass = bypasses(stage)
+        self._bypass = stage.objective.bypasses
 
     def learn(self, groups: Sequence[Group], step: int) -> tuple[list[Group], dict[str, float]]:
         """All optimizer updates of a step. Returns the groups with their advantages, and the metrics."""
