@@ -22,7 +22,6 @@ from cohort.seeds import derive_seed
 from cohort.train.checkpoint import Checkpoint, latest_checkpoint, prune, readable, save_checkpoint
 from cohort.train.evaluation import Evaluator
 from cohort.train.plan import grpo_plan
-from cohort.train.player import open_player
 from cohort.train.process import token_steps
 from cohort.train.setup import (
     GrpoParts,
@@ -98,9 +97,8 @@ class _Grpo:
         workers, retries = run.stage.run.workers, run.stage.run.retries
         pool = stack.enter_context(RewardPool(parts.rewards, workers=workers, retries=retries, log=log))
         verifier = stack.enter_context(RewardPool(parts.verifiers, workers=1, retries=retries, log=log))
-        if parts.world is not None:
-            stack.callback(parts.world.close)
-        play = open_player(run.stage, parts.world, policy, self.engine)
+        stack.callback(parts.world.close)
+        play = parts.world.player(policy.tokenizer, policy.eos_ids, self.engine)
         self.stream = self._stream(parts, play, pool, checkpoint)
         self.evaluator = Evaluator(run, parts, policy, play, verifier, self._one_group_sampled)
 

@@ -8,8 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cohort import environments
 from cohort.algorithms import objectives
 from cohort.algorithms.objectives import Objective
+from cohort.environments import World
 from cohort.learn.optimizer import AdamW
 from cohort.learn.schedule import learning_rate
 from cohort.policy.load import add_lora, load_policy
@@ -35,7 +37,6 @@ from cohort.tasks import (
 )
 from cohort.tasks import Prompts as TaskPrompts
 from cohort.train.gold import gold_rows
-from cohort.train.player import World, open_world
 from cohort.train.process import refuse_process
 from cohort.train.reward_model_pairs import check_reward_model
 from cohort.types import Prompt, Sampling, UserError
@@ -53,6 +54,7 @@ __all__ = [
     "held_out_prompts",
     "open_stage_demonstrations",
     "open_stage_task",
+    "open_world",
     "optimizer_settings",
     "prompt_limit",
     "rate_at",
@@ -76,7 +78,7 @@ class GrpoParts:
     objective: Objective
     rewards: tuple[Reward, ...]
     verifiers: tuple[Reward, ...]  # in evaluations the first of them that applies to a prompt decides what is right
-    world: World | None = None  # None: a completion is the whole rollout
+    world: World
 
     @property
     def verifier_name(self) -> str:
@@ -88,10 +90,9 @@ def check_grpo(stage: Stage, seed: int) -> GrpoParts:
     """Open the task, find the rewards and settle the objective. Raises `UserError` for whatever is wrong with them."""
     objective = build_objective(stage)
     refuse_process(stage, objective)
-    task, world = open_stage_task(stage, seed), open_world(stage)
+    world = open_world(stage)
+    task = replace(open_stage_task(stage, seed), tools=world.schemas)
     _refuse_missing_turns(stage, task)
-    if world is not None:
-        task = replace(task, tools=world.schemas(stage))
     size = task.train.size
     if size is not None and size < stage.rollout.prompts_per_step:
         raise UserError(
@@ -114,13 +115,17 @@ def check_grpo(stage: Stage, seed: int) -> GrpoParts:
     return GrpoParts(task, objective, rewards, tuple(replace(verifier, gate=None) for verifier in verifiers), world)
 
 
+def open_world(stage: Stage) -> World:
+    """What the policy of a stage acts in."""
+    return environments.open(stage.environment, stage.task.template, stage.rollout.stop, stage.run.retries)
+
+
 def _refuse_missing_turns(stage: Stage, task: Task) -> None:
-    """Refuse to end a conversation of a verifiers environment after its first reply."""
-    sources = [source.train for source in task.train.sources] if isinstance(task.train, Mixture) else [task.train]
-    for prompts in sources:
-        row = prompts[0].tags.get("verifiers") if prompts.size else None
-        if isinstance(row, dict) and row.get("one_turn") is False and stage.environment.use != "verifiers":
-            raise UserError(f'{row["id"]!r} has turns of its own: let it play, with environment.use = "verifiers"')
+    """Refuse to end a conversation after its first reply where the prompts are those of an environment with turns."""
+    if task.environment not in (None, stage.environment.use):
+        raise UserError(
+            f"{stage.task.source!r} has turns of its own: let it play, with environment.use = {task.environment!r}"
+        )
 
 
 def _check_gold_column(stage: Stage, task: Task) -> None:
