@@ -17,7 +17,7 @@ LEVELS = [
     {"sandbox", "adapters"},
     {"kernels"},
     {"algorithms", "rewards", "tasks", "environments", "record", "recipe", "policy"},
-    {"engine", "learn"},
+    {"engine", "learn", "preflight"},
     {"samplers", "evaluate", "monitor"},
     {"train"},
     {"cluster", "dashboard", "commands"},
@@ -35,7 +35,7 @@ NEVER = {
 
 
 # A reward that is itself a model imports these when its worker starts: inside functions, never when it is named.
-LATE = {"rewards/model.py", "rewards/model_checkpoint.py", "rewards/process_model.py"}
+LATE = {f"rewards/models/{name}.py" for name in ("checkpoint", "process_model", "reward_model")}
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -48,8 +48,12 @@ def modules() -> list[tuple[str, Path]]:
     return found
 
 
-def imports(file: Path, in_functions: bool = True) -> set[str]:
-    """Dotted names that a file imports at run time (those under TYPE_CHECKING are for the type checker alone)."""
+def imports(file: Path, in_functions: bool = True, members: bool = False) -> set[str]:
+    """Dotted names that a file imports at run time (those under TYPE_CHECKING are for the type checker alone).
+
+    With `members` also what comes out of a package, which may be a module; the package itself then counts only where
+    something else comes out of it.
+    """
     tree = ast.parse(file.read_text())
     if not in_functions:
         tree.body = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
@@ -68,10 +72,17 @@ def imports(file: Path, in_functions: bool = True) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
             assert node.module is not None
-            names.add(node.module)
-            if node.module == "cohort":
-                names.update(f"cohort.{alias.name}" for alias in node.names)
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            if members or node.module == "cohort":
+                names.update(inner)
+            if not members or not all(_is_module(name) for name in inner):
+                names.add(node.module)
     return names
+
+
+def _is_module(name: str) -> bool:
+    path = SOURCE.parent / Path(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
 
 
 @pytest.mark.parametrize(("package", "file"), modules(), ids=lambda x: str(getattr(x, "name", x)))
@@ -100,3 +111,54 @@ def test_algorithms_know_nothing_but_torch():
 
 def test_every_package_has_its_place():
     assert {package for package, _ in modules()} <= set(LEVEL)
+
+
+# Rooms in which no module imports, by whatever way, one that imports it.
+WITHOUT_CIRCLES = ["rewards", "preflight"]
+
+
+def edges(room: str) -> dict[str, list[str]]:
+    """Which modules of a room each of its modules imports: `{"rewards.items": ["rewards.combination"], ...}`."""
+    files = {}
+    for file in [*(SOURCE / room).rglob("*.py"), *SOURCE.glob(f"{room}.py")]:
+        parts = file.relative_to(SOURCE).with_suffix("").parts
+        files[".".join(part for part in parts if part != "__init__")] = file
+    found = {}
+    for name, file in files.items():
+        targets = {target.removeprefix("cohort.") for target in imports(file, members=True)}
+        found[name] = sorted(target for target in targets if target in files and target != name)
+    return found
+
+
+def circle(graph: dict[str, list[str]]) -> list[str]:
+    """The modules of one circle, in the order in which they import each other; empty if there is none."""
+    done: set[str] = set()
+    for start in sorted(graph):
+        path, branches = [start], [iter(graph[start])]
+        while path:
+            target = next(branches[-1], None)
+            if target is None:
+                done.add(path.pop())
+                branches.pop()
+            elif target in path:
+                return [*path[path.index(target) :], target]
+            elif target not in done:
+                path.append(target)
+                branches.append(iter(graph[target]))
+    return []
+
+
+@pytest.mark.parametrize("room", WITHOUT_CIRCLES)
+def test_no_circles_inside_a_room(room):
+    found = circle(edges(room))
+    assert not found, "a circle of imports: " + " -> ".join(found)
+
+
+def test_a_circle_is_found_and_named():
+    assert circle({"a": ["b"], "b": ["c", "d"], "c": [], "d": ["b"]}) == ["b", "d", "b"]
+    assert circle({"a": ["b", "c"], "b": ["c"], "c": []}) == []
+
+
+def test_rewards_has_few_files_beside_its_families():
+    moving = {"gym", "gym_verify", "verifiers_library"}  # to the room of foreign libraries
+    assert len({file.stem for file in (SOURCE / "rewards").glob("*.py")} - moving) <= 20

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "RIGHT",
     "Batch",
     "Completion",
     "Disposition",
@@ -42,6 +44,7 @@ __all__ = [
 Message = Mapping[str, Any]  # {"role": ..., "content": ...}, as chat templates take it
 Finish = Literal["stop", "length", "tool", "error"]
 Disposition = Literal["trained", "zero_std", "truncated", "quarantined", "stale", "error"]
+RIGHT = 0.5  # a score of at least this counts as a right answer
 
 
 class UserError(Exception):
@@ -212,6 +215,18 @@ class Group:
     steps: Mapping[str, tuple[tuple[Step, ...], ...]] = field(default_factory=dict)
     disposition: Disposition | None = None
     error: str | None = None
+
+    @property
+    def pass_rate(self) -> float | None:
+        """The share of rollouts that were right, as evaluations count (`RIGHT` or more); None: no score applies."""
+        known = [a for a in self.accuracy if not math.isnan(a)]
+        return sum(a >= RIGHT for a in known) / len(known) if known else None
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether the accuracy differs inside the group (scores that do not apply are left out)."""
+        known = [a for a in self.accuracy if not math.isnan(a)]
+        return len(known) > 1 and max(known) != min(known)
 
     def with_(self, **changes: Any) -> Group:
         """A copy with some fields replaced."""

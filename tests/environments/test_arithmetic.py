@@ -7,7 +7,7 @@ import re
 import pytest
 
 from cohort.environments import FORMATS, Tools, build_tools
-from cohort.rewards.number import exact_number
+from cohort.rewards.verifiers.number import exact_number
 from cohort.tasks import Curriculum, open_demonstrations, open_task
 from cohort.tasks.arithmetic import LEVELS, Arithmetic, ArithmeticDemonstrations
 from cohort.types import UserError

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("reasoning_gym")
 
-from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve
+from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve
 from cohort.rewards.gym import EXECUTES, reasoning_gym, same
 from cohort.rewards.gym_verify import arithmetic, verify
 from cohort.tasks import GymProblems
@@ -242,7 +242,7 @@ def test_another_path_of_the_same_length_pays():
 
 def test_scored_in_a_worker_with_other_rewards():
     problems = GymProblems("shortest_path", (1,))
-    reward = resolve(RewardSpec("reasoning_gym"), columns=["task", "level", "gym"])
+    reward = resolve(RewardTable(use="reasoning_gym"), columns=["task", "level", "gym"])
     with RewardPool([reward], workers=1) as pool:
         for index in range(3):
             prompt = problems[index]

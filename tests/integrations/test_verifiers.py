@@ -12,7 +12,7 @@ pytest.importorskip("verifiers")
 
 from cohort.adapters.verifiers import COLUMN, open_taskset, play
 from cohort.environments import build_environment
-from cohort.rewards import RewardFailure, RewardPool, RewardSpec, ScoringItem, resolve, resolve_all, score_group
+from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, resolve, resolve_all, score_group
 from cohort.tasks import Curriculum, open_task
 from cohort.types import InfrastructureError, UserError
 
@@ -162,7 +162,7 @@ def item(prompt, *conversations, finishes=()):
 
 def test_the_reward_is_the_weighted_sum_of_the_tasks_own():
     prompt = open_taskset("reverse_words", {})[0]
-    scored = score_group(resolve_all([RewardSpec("verifiers")]), item(prompt, ["enots"], ["xxxxx"], ["x"]))
+    scored = score_group(resolve_all([RewardTable(use="verifiers")]), item(prompt, ["enots"], ["xxxxx"], ["x"]))
     assert scored.rewards == pytest.approx((1.5, 0.5, 0.1))
     assert scored.labels == {}
 
@@ -170,13 +170,13 @@ def test_the_reward_is_the_weighted_sum_of_the_tasks_own():
 def test_a_part_of_it_alone():
     prompt = open_taskset("reverse_words", {})[0]
     specs = [
-        RewardSpec("verifiers", name="exact", args={"part": "exact"}),
-        RewardSpec("verifiers", name="length", weight=0.25, args={"part": "length"}),
+        RewardTable(use="verifiers", name="exact", args={"part": "exact"}),
+        RewardTable(use="verifiers", name="length", weight=0.25, args={"part": "length"}),
     ]
     scored = score_group(resolve_all(specs), item(prompt, ["xxxxx"]))
     assert scored.scores == {"exact": (0.0,), "length": (1.0,)}
     assert scored.rewards == (0.25,)
-    unknown = resolve_all([RewardSpec("verifiers", args={"part": "lenght"})])
+    unknown = resolve_all([RewardTable(use="verifiers", args={"part": "lenght"})])
     with pytest.raises(RewardFailure, match=r"no reward 'lenght' \(did you mean 'length'\?\); it has exact, length"):
         score_group(unknown, item(prompt, ["x"]))
 
@@ -184,19 +184,19 @@ def test_a_part_of_it_alone():
 def test_rewards_of_several_turns():
     """What `run` and `finalize` record counts, as do the hooks of the task; a rollout that was cut off is labelled."""
     prompt, secret = game(3)
-    rewards = resolve_all([RewardSpec("verifiers")])
+    rewards = resolve_all([RewardTable(use="verifiers")])
     won = ["?", "a number, please", str(secret)]
     scored = score_group(rewards, item(prompt, won, ["?"], finishes=("stop", "tool")))
     assert scored.rewards == pytest.approx((1.1, 0.1))
     assert scored.labels == {"verifiers": (None, "cut_off")}
-    cut = [resolve(RewardSpec("verifiers", args={"part": "cut"}))]
+    cut = [resolve(RewardTable(use="verifiers", args={"part": "cut"}))]
     assert score_group(cut, item(prompt, won, ["?"])).rewards == (0.0, 1.0)
 
 
 def test_workers_score_as_this_process_does():
     prompt, secret = game(2)
     conversations = [[str(secret)], ["?", "a number, please", str(secret)], ["?"]]
-    rewards = resolve_all([RewardSpec("verifiers")])
+    rewards = resolve_all([RewardTable(use="verifiers")])
     with RewardPool(rewards, workers=1) as pool:
         there = pool.submit(item(prompt, *conversations)).result()
     assert there.rewards == score_group(rewards, item(prompt, *conversations)).rewards == pytest.approx((1.0, 1.1, 0.1))
@@ -205,7 +205,7 @@ def test_workers_score_as_this_process_does():
 def test_a_reward_that_raises_is_no_score():
     prompt = open_taskset("odd_ones", {"way": "reward_raises"})[0]
     with pytest.raises(RewardFailure, match="'odd_ones' \\(run\\): KeyError: 'no such column'"):
-        score_group(resolve_all([RewardSpec("verifiers")]), item(prompt, ["Hi."]))
+        score_group(resolve_all([RewardTable(use="verifiers")]), item(prompt, ["Hi."]))
 
 
 # --- what is found out, and what is refused
@@ -218,7 +218,7 @@ def test_an_environment_that_contradicts_itself_is_found_out():
     assert environment.step(state, "Hi.").messages[0]["content"].startswith("Call ")
     assert "does not say the same to the same replies" in refused(environment.step, state, "Again.")
     with pytest.raises(RewardFailure, match="says something else to the replies of a rollout"):
-        score_group(resolve_all([RewardSpec("verifiers")]), item(prompt, ["Hi.", "Call 0.", "Fine."]))
+        score_group(resolve_all([RewardTable(use="verifiers")]), item(prompt, ["Hi.", "Call 0.", "Fine."]))
 
 
 def test_what_the_world_does_is_not_the_policys_fault():

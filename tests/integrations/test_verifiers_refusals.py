@@ -11,7 +11,7 @@ from cohort.adapters import verifiers as adapter
 from cohort.adapters.verifiers import open_taskset, taskset_of
 from cohort.environments import build_environment
 from cohort.recipe import Recipe
-from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve, resolve_all, score_group
+from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve, resolve_all, score_group
 from cohort.tasks import open_task
 from cohort.train.setup import check_grpo
 from cohort.types import Prompt, UserError
@@ -74,7 +74,7 @@ def test_another_version_is_refused(monkeypatch):
 
 
 def test_the_reward_is_for_prompts_of_verifiers_alone():
-    reward = resolve(RewardSpec("verifiers"), columns=["level"], has_answer=False)
+    reward = resolve(RewardTable(use="verifiers"), columns=["level"], has_answer=False)
     item = ScoringItem(prompt="2 + 2", completions=("4", "5"), row={"level": 1})
     assert [scored.value for scored in reward.judge(item)] == [None, None]
 
@@ -85,10 +85,10 @@ def test_a_worker_without_the_library_says_so(monkeypatch, tmp_path):
     (tmp_path / "verifiers" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     item = ScoringItem(prompt="2 + 2", completions=("4",), row={})
-    with RewardPool(resolve_all([RewardSpec("verifiers")]), workers=1) as pool, pytest.raises(UserError) as caught:
+    with RewardPool(resolve_all([RewardTable(use="verifiers")]), workers=1) as pool, pytest.raises(UserError) as caught:
         pool.submit(item).result()
     assert 'pip install "cohort[verifiers]"' in str(caught.value)
-    assert score_group(resolve_all([RewardSpec("verifiers")]), item).scores["verifiers"]  # here it was never asked
+    assert score_group(resolve_all([RewardTable(use="verifiers")]), item).scores["verifiers"]  # here it was never asked
 
 
 def test_the_environment_refuses_other_prompts():
@@ -102,4 +102,4 @@ def test_settings_without_effect_are_refused():
     for options in ({"held_out_split": "test"}, {"held_out": "verifiers:guess"}):
         assert "hold out a share" in refused(open_task, "verifiers:guess", **options)
     assert "environment.args" in refused(build_environment, "verifiers", {"rounds": 3})
-    assert "takes no argument 'rewards'" in refused(resolve, RewardSpec("verifiers", args={"rewards": ["won"]}))
+    assert "takes no argument 'rewards'" in refused(resolve, RewardTable(use="verifiers", args={"rewards": ["won"]}))

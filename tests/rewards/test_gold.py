@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from cohort.preflight.gate.gold import check_gold
 from cohort.recipe import Recipe
-from cohort.rewards import RewardSpec, resolve_all
-from cohort.rewards.gold import check_gold
+from cohort.rewards import RewardTable, resolve_all
 from cohort.rewards.marks import checked_by
 from cohort.train.setup import check_grpo
 from cohort.types import Prompt, UserError
@@ -41,7 +41,7 @@ def rows(*answers, **tags):
 
 
 def test_a_users_reward_may_check_its_rows():
-    rewards = resolve_all([RewardSpec(metres)])
+    rewards = resolve_all([RewardTable(use=metres)])
     assert check_gold(rewards, rows("3 m", "4 m")) == 2
     with pytest.raises(UserError) as caught:
         check_gold(rewards, rows("3 m", "4 kg", level=7))
@@ -49,15 +49,15 @@ def test_a_users_reward_may_check_its_rows():
         "row 2: reward 'metres' cannot score this row, whose answer is '4 kg': it is not in m, at level 7. Mend or "
         "remove the row, or change the reward or its args"
     )
-    assert check_gold(resolve_all([RewardSpec(metres, args={"unit": "km"})]), rows("4 km")) == 1
+    assert check_gold(resolve_all([RewardTable(use=metres, args={"unit": "km"})]), rows("4 km")) == 1
 
 
 def test_rows_are_checked_only_where_the_reward_applies_and_only_if_there_is_something_to_check():
-    rewards = resolve_all([RewardSpec("math", when={"domain": "math"}), RewardSpec("think_format")])
+    rewards = resolve_all([RewardTable(use="math", when={"domain": "math"}), RewardTable(use="think_format")])
     assert check_gold(rewards, rows("?", domain="poems")) == 1
     with pytest.raises(UserError, match="row 1: reward 'math'"):
         check_gold(rewards, rows("?", domain="math"))
-    assert check_gold(resolve_all([RewardSpec("think_format")]), rows("?")) == 0
+    assert check_gold(resolve_all([RewardTable(use="think_format")]), rows("?")) == 0
 
 
 def task(where, monkeypatch, use, args, train, test=("1", "2")):

@@ -5,17 +5,18 @@ import math
 
 import pytest
 
-from cohort.rewards import BUILT_IN, RewardSpec, ScoringItem, resolve
-from cohort.rewards.built_in import FUNCTIONS
-from cohort.rewards.chance import coin
-from cohort.rewards.overlong import soft_overlong
-from cohort.rewards.think import think_format
+from cohort.rewards import BUILT_IN, RewardTable, ScoringItem, resolve
+from cohort.rewards.verifiers.chance import coin
+from cohort.rewards.verifiers.format import think_format
+from cohort.rewards.verifiers.length import soft_overlong
+from cohort.wording import find_function
 
 
 def test_every_built_in_has_its_line_and_its_function():
-    assert list(BUILT_IN) == list(FUNCTIONS)
     assert {"math", "exact_number", "think_format", "soft_overlong", "random"} <= set(BUILT_IN)
-    assert all(line and "\n" not in line for line in BUILT_IN.values())
+    assert all(known.line and "\n" not in known.line for known in BUILT_IN.values())
+    for name, known in BUILT_IN.items():
+        assert callable(find_function(known.function, "reward")), name
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_think_format_when_the_prompt_has_opened_the_thinking():
 )
 def test_soft_overlong_is_equation_13_of_dapo(length, penalty):
     assert soft_overlong(length, max_tokens=20480, buffer=4096) == penalty
-    reward = resolve(RewardSpec("soft_overlong", args={"max_tokens": 20480, "buffer": 4096}))
+    reward = resolve(RewardTable(use="soft_overlong", args={"max_tokens": 20480, "buffer": 4096}))
     assert reward.score(ScoringItem("p", ("c",), tokens=(length,))) == (penalty,)
 
 
@@ -91,12 +92,12 @@ def test_the_coin_is_fair_and_fixed_by_its_seed():
 
 
 def test_the_random_reward_flips_anew_for_every_completion_and_group():
-    reward = resolve(RewardSpec("random"))
+    reward = resolve(RewardTable(use="random"))
     scores = [reward.score(ScoringItem("p", ("same",) * 64, seed=seed)) for seed in (0, 1, 0)]
     assert set(scores[0]) == {0.0, 1.0}
     assert scores[0] == scores[2] != scores[1]
 
 
 def test_soft_overlong_needs_token_counts():
-    reward = resolve(RewardSpec("soft_overlong", args={"max_tokens": 8, "buffer": 2}))
+    reward = resolve(RewardTable(use="soft_overlong", args={"max_tokens": 8, "buffer": 2}))
     assert math.isclose(reward.score(ScoringItem("p", ("c",), tokens=(7,)))[0], -0.5)

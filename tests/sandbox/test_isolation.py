@@ -348,8 +348,8 @@ def test_one_run_finds_nothing_of_another(strict):
 
 
 def test_what_is_expected_never_leaves_the_grader(monkeypatch):
-    from cohort.rewards.code_grade import Rules, grade
-    from cohort.rewards.code_tests import read_tests
+    from cohort.rewards.verifiers.code.grade import Rules, grade
+    from cohort.rewards.verifiers.code.tests import read_tests
 
     sent = bytearray()
     real = session.Session._send

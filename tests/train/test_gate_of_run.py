@@ -12,7 +12,7 @@ from vowels import share_of_vowels as vowels
 
 import cohort
 from cohort.monitor.console import Console
-from cohort.rewards import RewardSpec, resolve_all
+from cohort.rewards import RewardTable, resolve_all
 from cohort.train import gate
 from cohort.types import UserError
 
@@ -161,7 +161,7 @@ def test_prompts_are_spread_over_the_task_and_over_its_domains(tables, rows):
     often = [p for p in gate._prompts(parts.task.train, parts.verifiers, 8) if p.tags["kind"] == "often"]
     assert len(often) == 8
     assert int(often[-1].question[:-1]) > 40
-    alone = gate._prompts(check_grpo(stage, 0).task.train, resolve_all([RewardSpec(exact)]), 8)
+    alone = gate._prompts(check_grpo(stage, 0).task.train, resolve_all([RewardTable(use=exact)]), 8)
     asked = [int(prompt.question[:-1]) for prompt in alone]
     assert asked == sorted(asked)
     assert asked[0] < 10

@@ -19,8 +19,8 @@ from cohort.monitor.console import Console
 from cohort.policy.scratch import make_tokenizer
 from cohort.recipe import Recipe
 from cohort.record.rollouts import read_groups
-from cohort.rewards import Combination, Gate, RewardSpec, resolve
-from cohort.rewards.steps import cut, splitter
+from cohort.rewards import Combination, Gate, RewardTable, resolve
+from cohort.rewards.calling.steps import cut, splitter
 from cohort.train import train
 from cohort.train.process import refuse_process, supervised_steps, text_ends, token_steps, with_process_advantages
 from cohort.train.setup import build_objective
@@ -313,4 +313,4 @@ def test_which_rewards_supervise_steps(tables):
     ]
     stage = Recipe(**{**tables, "reward": rewards}).stages[0]
     assert supervised_steps(stage) == ("a", "process_model")
-    assert resolve(RewardSpec(share_of_digits, split="lines")).split is not None
+    assert resolve(RewardTable(use=share_of_digits, split="lines")).split is not None

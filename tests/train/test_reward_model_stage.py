@@ -15,7 +15,7 @@ import cohort.train.reward_model as loop
 from cohort.monitor.console import Console
 from cohort.recipe import Recipe
 from cohort.record.metrics import is_timing, read_metrics
-from cohort.rewards.model import reward_model
+from cohort.rewards.models.reward_model import reward_model
 from cohort.train import train
 from cohort.types import UserError
 

@@ -10,7 +10,7 @@ from cohort.monitor.console import visible
 from cohort.monitor.libraries import quiet_libraries
 from cohort.policy.load import load_policy
 from cohort.policy.text import to_rollout
-from cohort.rewards import RewardSpec, ScoringItem, resolve, score_group
+from cohort.rewards import RewardTable, ScoringItem, resolve, score_group
 from cohort.tasks import Renderer
 from cohort.types import Prompt, SampleRequest, Sampling, UserError
 
@@ -32,7 +32,7 @@ def sample_group(
     if not question.strip():
         raise UserError("the prompt is empty; write a question")
     quiet_libraries()
-    scorer = resolve(RewardSpec(reward)) if answer is not None else None
+    scorer = resolve(RewardTable(use=reward)) if answer is not None else None
     policy = load_policy(model, trainable=False)
     prompt = Renderer(policy.tokenizer, template).render(Prompt.make(text=question, answer=answer))  # type: ignore[arg-type]
     room = max((policy.max_context or 2**31) - len(prompt.tokens), 1)

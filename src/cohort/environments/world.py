@@ -1,7 +1,7 @@
 """From the recipe's table to what the policy acts in: tools, an environment of the user's own, or nothing.
 
-    world = environments.open(settings.Environment(tools=("calculator",)), template="chat")
-    play = world.player(tokenizer, eos_ids, sampler)
+world = environments.open(settings.Environment(tools=("calculator",)), template="chat")
+play = world.player(tokenizer, eos_ids, sampler)
 """
 
 from __future__ import annotations

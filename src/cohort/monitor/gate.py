@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from cohort.monitor.console import Console, visible
-from cohort.rewards.findings import GOLD, Finding, GateReport, RewardFindings
+from cohort.preflight.gate.findings import GOLD, Finding, GateReport, RewardFindings
 
 __all__ = ["show_gate"]
 

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["RIGHT", "Combination", "Gate", "combine", "first_that_applies"]
+from cohort.types import RIGHT
 
-RIGHT = 0.5  # a score of at least this counts as a right answer
+__all__ = ["Combination", "Gate", "combine", "first_that_applies"]
 
 Scores = Mapping[str, Sequence[float]]
 

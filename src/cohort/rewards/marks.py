@@ -1,5 +1,5 @@
 """What a reward function can say about itself: how a row is checked before the run, when it stops by itself, what it
-loads before its first call.
+loads before its first call, in which form it is written.
 
     def number(answer, unit="m"):                 # parameters go by name, as those of the reward do
         float(answer)                             # ValueError: this row's answer cannot be scored
@@ -10,6 +10,7 @@ loads before its first call.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -20,12 +21,14 @@ __all__ = [
     "costly",
     "is_costly",
     "is_stepwise",
+    "is_trl",
     "own_limit_s",
     "prepare",
     "prepared_by",
     "stated_by",
     "stepwise",
     "stops_after",
+    "trl",
 ]
 
 CHECK = "check_answer"
@@ -33,6 +36,7 @@ GOLD = "gold"
 _LIMIT = "completion_limit"
 _PREPARE = "cohort_prepare"  # a person's own callable may well have a method of a shorter name
 _STEPWISE = "cohort_stepwise"
+_TRL = "cohort_trl"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -117,3 +121,21 @@ def stepwise(function: Function) -> Function:
 def is_stepwise(function: Callable[..., Any]) -> bool:
     """Whether the function is marked as `stepwise`."""
     return bool(getattr(function, _STEPWISE, False))
+
+
+def trl(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Say that the function is one for TRL: `(prompts, completions, **columns) -> list[float]`, called once a group.
+
+    In a recipe, `style = "trl"` says the same. A bound method, which takes no mark, comes back wrapped.
+    """
+    try:
+        setattr(function, _TRL, True)
+    except AttributeError:
+        function = functools.partial(function)
+        setattr(function, _TRL, True)
+    return function
+
+
+def is_trl(function: Callable[..., Any]) -> bool:
+    """Whether the function is marked with `trl`."""
+    return bool(getattr(function, _TRL, False))

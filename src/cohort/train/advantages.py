@@ -15,13 +15,7 @@ from cohort.learn.critic import Critic
 from cohort.rewards import Combination
 from cohort.types import Batch, Disposition, Group, UserError
 
-__all__ = ["Valued", "has_signal", "with_advantages", "with_token_advantages"]
-
-
-def has_signal(group: Group) -> bool:
-    """Whether the accuracy differs inside the group (scores that do not apply are left out)."""
-    known = [a for a in group.accuracy if not math.isnan(a)]
-    return len(known) > 1 and max(known) != min(known)
+__all__ = ["Valued", "with_advantages", "with_token_advantages"]
 
 
 def with_advantages(

@@ -13,14 +13,14 @@ from rich.markup import escape
 
 from cohort.monitor.console import Console
 from cohort.monitor.gate import show_gate
+from cohort.preflight.gate.examine import Asked, examine
+from cohort.preflight.gate.findings import GateReport
+from cohort.preflight.gate.probes import stated_gold
+from cohort.preflight.gate.report import NO_GOLD
 from cohort.record.files import write_bytes
 from cohort.rewards import Reward, RewardFailure
-from cohort.rewards.findings import GateReport
-from cohort.rewards.gate import Asked, examine
-from cohort.rewards.judgement import NO_GOLD
+from cohort.rewards.calling.routing import applies
 from cohort.rewards.marks import is_costly
-from cohort.rewards.probes import stated_gold
-from cohort.rewards.routing import applies
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks import Prompts

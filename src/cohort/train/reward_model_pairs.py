@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cohort.policy.policy import Policy
-from cohort.rewards.model_text import Form, Reader
+from cohort.rewards.models.text import Form, Reader
 from cohort.settings import Stage
 from cohort.tasks import R1_ZERO
 from cohort.tasks.preferences import Pairs, Preferences, open_preferences

@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification
 from cohort.policy.attention import PackedGroups
 from cohort.policy.load import save_policy
 from cohort.policy.policy import Policy
-from cohort.rewards.model_text import FORM_KEY, Form
+from cohort.rewards.models.text import FORM_KEY, Form
 from cohort.types import UserError
 
 __all__ = ["EncodedPair", "Scorer"]

@@ -17,8 +17,8 @@ from cohort.learn.schedule import learning_rate
 from cohort.policy.load import add_lora, load_policy
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
-from cohort.rewards import Gate, Reward, RewardSpec, resolve, resolve_all
-from cohort.rewards.gold import check_gold
+from cohort.preflight.gate.gold import check_gold
+from cohort.rewards import Reward, resolve, resolve_all
 from cohort.seeds import derive_seed
 from cohort.settings import Prompts as PromptsTable
 from cohort.settings import Reward as RewardTable
@@ -101,14 +101,13 @@ def check_grpo(stage: Stage, seed: int) -> GrpoParts:
         )
     columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
     has_answer = stage.task.answer in task.columns
-    rewards = resolve_all([_spec(table) for table in stage.reward], columns, has_answer=has_answer)
+    rewards = resolve_all(stage.reward, columns, has_answer=has_answer)
     verifiers = up_to_the_first_for_all(rewards)
     if stage.evaluate.reward is not None:
         known = {table.name: reward for table, reward in zip(stage.reward, rewards, strict=True)}
         name = stage.evaluate.reward
-        verifiers = (
-            known[name] if isinstance(name, str) and name in known else resolve(RewardSpec(name), columns, has_answer),
-        )
+        by_name = known.get(name) if isinstance(name, str) else None
+        verifiers = (by_name or resolve(RewardTable(use=name), columns, has_answer),)
     _check_gold_column(stage, task)
     check_gold({reward.name: reward for reward in (*rewards, *verifiers)}.values(), gold_rows(task))
     # What is right does not depend on what else is rewarded, so a verifier has no gate.
@@ -364,16 +363,6 @@ def build_objective(stage: Stage) -> Objective:
     if objective.needs_reference and stage.policy.lora is not None and moves:
         raise UserError("with LoRA the reference is the base model and stays so: remove the [reference] table")
     return objective
-
-
-def _spec(table: RewardTable) -> RewardSpec:
-    gate = None if table.gate is None else Gate(table.gate, table.gate_at, table.gate_else)
-    name = table.name or None
-    return RewardSpec(
-        *(table.use, table.weight, name, table.style, table.args, table.timeout_s, gate, table.when),
-        split=table.split,
-        fold=table.fold,
-    )
 
 
 def _from_scratch(stage: Stage, seed: int) -> Policy:

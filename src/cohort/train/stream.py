@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cohort.environments import Player
-from cohort.monitor.tasks import pass_rate
 from cohort.rewards import Combination, RewardPool, ScoredGroup, ScoringItem
 from cohort.seeds import derive_seed
 from cohort.tasks.ledger import Tickets
-from cohort.train.advantages import has_signal
 from cohort.types import (
     Disposition,
     Group,
@@ -139,7 +137,7 @@ class GroupStream:
         would have left all of them in flight.
         """
         for group in sorted((*groups.kept, *groups.left_out), key=lambda group: group.ticket):
-            self.ledger.finish(group.ticket, group.disposition or "trained", pass_rate(group))
+            self.ledger.finish(group.ticket, group.disposition or "trained", group.pass_rate)
         self._taken.clear()
 
     def settle(self) -> list[Group]:
@@ -228,7 +226,7 @@ class GroupStream:
         """Whether what decides differs inside the group: accuracies, or the scores of steps, whose means may agree."""
         steps = group.steps.get(self._settings.combination.deciding(group.scores))
         if steps is None:
-            return has_signal(group)
+            return group.has_signal
         return len({step.score for of in steps for step in of}) > 1
 
     def _score(self, group: Group) -> Future[ScoredGroup]:

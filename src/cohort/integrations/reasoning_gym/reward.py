@@ -1,6 +1,6 @@
 """Is the answer to a reasoning-gym problem right in full?
 
-The final answer is found by the one rule of `cohort.rewards.extract`; nothing is paid for an answer that is in the text
+The final answer is found by the one rule of `verifiers.final_answer`; nothing is paid for an answer that is in the text
 somewhere, for part of an answer, or for an answer with words around it. How it is judged goes with the prompt (column
 `gym`, see `cohort.integrations.reasoning_gym.source`):
 
@@ -22,10 +22,10 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from cohort.rewards.extract import final_answer
 from cohort.rewards.guarded import Ended, guarded
 from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by, stops_after
+from cohort.rewards.verifiers.final_answer import final_answer
 
 __all__ = ["EXECUTES", "SCORINGS", "reasoning_gym", "same"]
 
@@ -74,7 +74,11 @@ def reasoning_gym(
         return Scored(0.0, "not_of_the_form")
     try:
         right = guarded(
-            "cohort.integrations.reasoning_gym.verify:verify", limit_s, problem=dict(problem), question=prompt, found=found
+            "cohort.integrations.reasoning_gym.verify:verify",
+            limit_s,
+            problem=dict(problem),
+            question=prompt,
+            found=found,
         )
     except Ended as ended:
         return Scored(0.0, ended.how)

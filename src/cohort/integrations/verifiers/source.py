@@ -32,7 +32,9 @@ def taskset_of(source: str) -> str | None:
 def open_prompts(name: str, args: Mapping[str, Any], limit: int | None = None) -> tuple[PromptList, tuple[str, ...]]:
     """The tasks of a package as a source of prompts, and their columns. See `open_taskset`."""
     prompts = open_taskset(name, args, limit)
-    columns = ("prompt", "answer", COLUMN) if all(prompt.answer is not None for prompt in prompts) else ("prompt", COLUMN)
+    columns = (
+        ("prompt", "answer", COLUMN) if all(prompt.answer is not None for prompt in prompts) else ("prompt", COLUMN)
+    )
     return PromptList(prompts, environment=None if _one_turn(environment_of(name, args)) else "verifiers"), columns
 
 
