@@ -72,10 +72,12 @@ def test_grpo_and_its_evaluations_play_with_the_tool(done):
 
 def test_a_supervised_batch_weighs_only_what_is_to_be_learnt():
     batch = supervised_batch([((5, 6), [7, 8, 9], [True, False, True]), ((5,), [7], [True])])
-    assert batch.mask.tolist() == [[True, False, True], [True, False, False]]
+    assert batch.lengths.tolist() == [3, 1]
+    assert batch.mask.tolist() == [True, False, True, True]
     third = pytest.approx(1 / 3)
-    assert batch.token_weight.tolist() == [[third, 0, third], [third, 0, 0]]
-    assert batch.tokens.tolist() == [[7, 8, 9], [7, 0, 0]]
+    assert batch.token_weight.tolist() == [third, 0, third, third]
+    assert batch.tokens.tolist() == [7, 8, 9, 7]
+    assert batch.advantages.tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ class Decoder(Protocol):
         """Called before a prompt or token is computed and after anybody else may have changed the weights."""
         ...
 
-    def prefill(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[int], Tensor]:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
         """Run prompts through the model, each once. Their slots, and the logits `[P, V]` after them."""
         ...
 
@@ -58,7 +58,7 @@ class PlainDecoder:
         """See `Decoder`: the weights are the model's own."""
         return
 
-    def prefill(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[int], Tensor]:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
         """See `Decoder`."""
         layout = PackedGroups(prompts, device=self.policy.device).keep_kv()
         hidden = self.policy.hidden(layout.tokens, layout.positions, layout)

@@ -17,9 +17,9 @@ from cohort.engine.decoder import Decoder, PlainDecoder
 from cohort.engine.fused import FusedDecoder
 from cohort.engine.sampling import RowSampling, choose
 from cohort.engine.verify import disagreement
+from cohort.frozen_array import FrozenArray
 from cohort.kernels.functions import append_tokens
 from cohort.policy.policy import Policy
-from cohort.policy.verify import fall_back
 from cohort.seeds import derive_seed, unit_uniforms
 from cohort.types import Completion, Finish, SampleRequest, UserError
 
@@ -103,7 +103,7 @@ class Engine:
         if self.policy.fused and not self._verified and (first := next(groups, None)) is not None:
             self._verified = True
             if apart := disagreement(self.policy, *first):
-                fall_back(self.policy, apart)
+                self.policy.fall_back(apart)
                 groups = self._sample(wanted)
             else:
                 yield first
@@ -240,7 +240,7 @@ class Engine:
         for row in ended:
             group, member = rows.owner[row]
             length = int(rows.length[row])
-            tokens = tuple(rows.tokens[row, :length].tolist())
+            tokens = FrozenArray(rows.tokens[row, :length].numpy(force=True))
             stopped = tokens[-1] in self.policy.eos_ids or self._stop_string(rows, row) is not None
             finish: Finish = "stop" if stopped else "length"
             logprobs = rows.logprobs[row, :length]
@@ -249,7 +249,7 @@ class Engine:
                     "the model's log-probs are not finite, so its weights are broken. Resume from an older checkpoint "
                     "with a lower optimizer.learning_rate."
                 )
-            group.done[member] = Completion(tokens, tuple(logprobs.tolist()), finish, self._version)
+            group.done[member] = Completion(tokens, FrozenArray(logprobs.numpy(force=True)), finish, self._version)
             if len(group.done) == group.request.count:
                 whole.append(group)
         self._close_holes(decoder, rows, ended)

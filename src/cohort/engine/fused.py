@@ -45,7 +45,7 @@ class FusedDecoder:
         """See `Decoder`."""
         self.body.packed.refresh()
 
-    def prefill(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[int], Tensor]:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
         """See `Decoder`."""
         slots = self._slots([len(prompt) for prompt in prompts])
         layout = PackedGroups(prompts)

@@ -12,8 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from cohort.environments.dialogue import Dialogue
 from cohort.environments.foreign_code import THE_WORLD, broken, in_time
+from cohort.frozen_array import FrozenArray
 from cohort.seeds import derive_seed
 from cohort.types import (
     Completion,
@@ -89,15 +92,18 @@ class Rules:
     timeout_s: float | None = None
 
 
+_NO_TOKENS, _NO_MASK, _NO_LOGPROBS = (FrozenArray((), dtype) for dtype in (np.int64, np.bool_, np.float32))
+
+
 @dataclass(slots=True)
 class _Episode:
     """A rollout on its way."""
 
     member: int
     state: Any
-    tokens: list[int] = field(default_factory=list)
-    mask: list[bool] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
+    tokens: FrozenArray = _NO_TOKENS
+    mask: FrozenArray = _NO_MASK
+    logprobs: FrozenArray = _NO_LOGPROBS
     turns: list[Turn] = field(default_factory=list)
     version: int = 0
     finish: Finish | None = None
@@ -107,7 +113,7 @@ class _Episode:
         """Append tokens, the policy's own or not."""
         self.tokens += tokens
         self.logprobs += logprobs
-        self.mask += [own] * len(tokens)
+        self.mask += (own,) * len(tokens)
 
 
 @dataclass(slots=True)
@@ -199,7 +205,7 @@ class Episodes:
             (
                 SampleRequest(
                     key=whole.key,
-                    tokens=(*whole.tokens, *episode.tokens),
+                    tokens=whole.tokens + episode.tokens,
                     count=1,
                     seed=derive_seed(whole.seed, "turn", turn, episode.member),
                     sampling=self._limited(whole, len(episode.tokens)),
@@ -251,9 +257,9 @@ class Episodes:
     def _rollout(self, episode: _Episode) -> Rollout:
         assert episode.finish is not None
         return Rollout(
-            tokens=tuple(episode.tokens),
-            mask=tuple(episode.mask),
-            logprobs=tuple(episode.logprobs),
+            tokens=episode.tokens,
+            mask=episode.mask,
+            logprobs=episode.logprobs,
             version=episode.version,
             finish=episode.finish,
             text=self._dialogue.final(episode.turns),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
 
 import torch
@@ -23,11 +22,10 @@ class Reference:
     def __init__(self, policy: Policy, start: Policy | None = None):
         self._policy = policy
         self.refreshed = False  # whether it has moved away from the weights the run began with
-        self.adapter_off = hasattr(policy.module, "disable_adapter")
+        self.adapter_off = policy.has_adapter
         self._copy: Policy | None = None
         if not self.adapter_off:
-            self._copy = start or Policy(copy.deepcopy(policy.module), policy.tokenizer)
-            self._copy.compute = policy.compute
+            self._copy = start or policy.copy()
             self._copy.module.requires_grad_(False)
 
     @contextlib.contextmanager

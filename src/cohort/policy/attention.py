@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-__all__ = ["ATTENTION", "Layout", "PackedGroups", "pad_rows"]
+__all__ = ["ATTENTION", "Layout", "PackedGroups", "places"]
 
 ATTENTION = "cohort"
 
@@ -66,10 +67,10 @@ def _attention(
 AttentionInterface.register(ATTENTION, _attention)
 
 
-def pad_rows(rows: Sequence[Sequence[int]], device: torch.device | str, fill: int = 0) -> Tensor:
-    """Ragged rows of integers -> `[len(rows), longest]`, padded on the right with `fill`."""
-    longest = max((len(row) for row in rows), default=0)
-    return torch.tensor([list(row) + [fill] * (longest - len(row)) for row in rows], dtype=torch.long, device=device)
+def places(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of these `lengths` `[B]`, end to end: the row that each of their N tokens is in, and where in it it is."""
+    row = torch.repeat_interleave(lengths)
+    return row, torch.arange(len(row), device=row.device) - (lengths.cumsum(0) - lengths)[row]
 
 
 class PackedGroups:
@@ -84,24 +85,24 @@ class PackedGroups:
 
     def __init__(
         self,
-        prompts: Sequence[Sequence[int]],
-        rollouts: Sequence[Sequence[int]] = (),
+        prompts: Sequence[Sequence[int] | Tensor],
+        rollouts: Sequence[Sequence[int] | Tensor] = (),
         group: Sequence[int] = (),
         device: torch.device | str = "cpu",
     ):
         inputs = [row[:-1] for row in rollouts]
         prompt_lengths = [len(prompt) for prompt in prompts]
         rollout_lengths = [len(row) for row in inputs]
-        starts = _starts([*prompt_lengths, *rollout_lengths])
+        lengths = np.array([*prompt_lengths, *rollout_lengths])
+        starts = (lengths.cumsum() - lengths).tolist()
+        first = np.array([0] * len(prompts) + [prompt_lengths[g] for g in group])  # position of each row's first token
 
-        flat = [token for row in (*prompts, *inputs) for token in row]
-        positions = [i for n in prompt_lengths for i in range(n)]
-        for row, g in zip(inputs, group, strict=True):
-            positions.extend(range(prompt_lengths[g], prompt_lengths[g] + len(row)))
+        flat = np.concatenate([*prompts, *inputs], dtype=np.int64, casting="unsafe")
+        positions = np.arange(len(flat)) + np.repeat(first - starts, lengths)
 
         self.device = torch.device(device)
-        self.tokens = torch.tensor([flat], dtype=torch.long, device=device)  # [1, N]
-        self.positions = torch.tensor([positions], dtype=torch.long, device=device)  # [1, N]
+        self.tokens = torch.from_numpy(flat)[None].to(device)  # [1, N]
+        self.positions = torch.from_numpy(positions)[None].to(device)  # [1, N]
         prompt_starts = starts[: len(prompt_lengths)]
         self._prompt_starts, self._rollout_starts = prompt_starts, starts[len(prompt_lengths) :]
         self.prompt_ends = torch.tensor(
@@ -243,11 +244,3 @@ class _Rectangle:
 def _within(distance: Tensor, window: int | None) -> Tensor:
     causal = distance >= 0
     return causal if window is None else causal & (distance < window)
-
-
-def _starts(lengths: Sequence[int]) -> list[int]:
-    starts, total = [], 0
-    for n in lengths:
-        starts.append(total)
-        total += n
-    return starts

@@ -20,7 +20,7 @@ from cohort.kernels.functions import Heads, Sequences, add_norm, attend, attenti
 from cohort.kernels.library import kernels, why_not
 from cohort.kernels.memory import keep_freed_memory
 from cohort.policy.attention import PackedGroups
-from cohort.policy.packed import PackedWeights
+from cohort.policy.weights import PackedWeights
 
 __all__ = ["FusedBody", "PrefixStore", "unfit"]
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from cohort.algorithms.advantages import gae, pass_at_k, token_rewards, whiten
 from cohort.algorithms.objectives import Objective
+from cohort.frozen_array import FrozenArray
+from cohort.learn.batch import flat, rectangle
 from cohort.learn.critic import Critic
 from cohort.rewards import Combination
 from cohort.types import Batch, Disposition, Group, UserError
@@ -63,15 +65,16 @@ class Valued:
     """What the critic learns from: a step's batch, its values before the update, and the returns."""
 
     batch: Batch
-    values: Tensor  # [B, T]
-    returns: Tensor  # [B, T]
+    values: Tensor  # [N]
+    returns: Tensor  # [N]
 
     def part(self, index: int, parts: int) -> Valued:
-        """The rows of the prompts that belong to part `index` of `parts`, the others masked out."""
+        """The rollouts of the prompts that belong to part `index` of `parts`, the others masked out."""
         prompts = len(self.batch.prompts)
         first, last = prompts * index // parts, prompts * (index + 1) // parts
         inside = (self.batch.group >= first) & (self.batch.group < last)
-        return replace(self, batch=replace(self.batch, mask=self.batch.mask & inside[:, None]))
+        mask = self.batch.mask & inside.repeat_interleave(self.batch.lengths)
+        return replace(self, batch=replace(self.batch, mask=mask))
 
 
 def with_token_advantages(
@@ -85,23 +88,25 @@ def with_token_advantages(
 ) -> tuple[list[Group], Valued]:
     """The groups with an advantage for every token: GAE over rewards at the last token and KL penalties at each.
 
-    `batch` is `collate` of the groups. With `scale = "centred_batch_std"` advantages are whitened over the tokens.
+    `batch` is `collate` of the groups; `penalty` is a KL in the reward, `[B, T]`. With `scale = "centred_batch_std"`
+    advantages are whitened over the tokens.
     """
     scores = torch.tensor([r for g in groups for r in g.rewards], dtype=torch.float64)
     # A rollout without a reward is no evidence: advantage 0, and nothing for the critic to learn.
-    batch = replace(batch, mask=batch.mask & ~scores.isnan()[:, None])
+    batch = replace(batch, mask=batch.mask & ~scores.isnan().repeat_interleave(batch.lengths))
     scores = scores.nan_to_num(0.0)
     values = critic.values(batch)
-    advantages, returns = gae(token_rewards(scores, batch.mask, penalty), values, batch.mask, gamma, lam)
+    mask, lengths = rectangle(batch.mask, batch.lengths), batch.lengths
+    advantages, returns = gae(token_rewards(scores, mask, penalty), rectangle(values, lengths), mask, gamma, lam)
     if objective.scale == "centred_batch_std":
-        advantages = whiten(advantages, batch.mask, objective.ddof, objective.eps)
-    rows = iter(advantages.tolist())
+        advantages = whiten(advantages, mask, objective.ddof, objective.eps)
+    rows = iter(flat(advantages, lengths).split(lengths.tolist()))
     done = []
     for group in groups:
-        own = tuple(tuple(next(rows)[: len(rollout.tokens)]) for rollout in group.rollouts)
+        own = tuple(FrozenArray(next(rows).numpy()) for _ in group.rollouts)
         means = tuple(math.fsum(row) / max(sum(r.mask), 1) for row, r in zip(own, group.rollouts, strict=True))
         done.append(group.with_(token_advantages=own, advantages=means, disposition="trained"))
-    return done, Valued(batch, values, returns)
+    return done, Valued(batch, values, flat(returns, lengths))
 
 
 def _disposition(group: Group, advantages: Sequence[float], objective: Objective) -> Disposition:

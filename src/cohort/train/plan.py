@@ -130,9 +130,8 @@ def _policy_line(policy: Policy, threads: int) -> str:
     trained = sum(p.numel() for p in policy.module.parameters() if p.requires_grad)
     share = "" if trained == total else f", {_count(trained)} of them trained"
     where = f"cpu, {threads} thread{'s' if threads > 1 else ''}" if policy.device.type == "cpu" else str(policy.device)
-    compute = str(policy.compute).removeprefix("torch.")
     path = f"plain path ({policy.plain_because})" if policy.fused is None else "compiled kernels"
-    return f"{type(policy.model).__name__}, {_count(total)} parameters{share}, {compute} on {where}, {path}"
+    return f"{type(policy.model).__name__}, {_count(total)} parameters{share}, {policy.compute_name} on {where}, {path}"
 
 
 def _count(n: int) -> str:

@@ -142,4 +142,4 @@ def _plain(policy: Policy) -> Policy:
             "and save both"
         )
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(free[0])
-    return Policy(module, tokenizer, str(policy.compute).removeprefix("torch."))
+    return Policy(module, tokenizer, policy.compute_name)

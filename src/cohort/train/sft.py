@@ -9,10 +9,9 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 
-import torch
-
 from cohort.algorithms import objectives
 from cohort.environments import Dialogue
+from cohort.learn.batch import collate
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import load_optimizer
 from cohort.monitor.machine import peak_memory_gb
@@ -24,7 +23,7 @@ from cohort.train.checkpoint import latest_checkpoint, prune, readable, save_che
 from cohort.train.plan import sft_plan
 from cohort.train.setup import build_policy, open_world, optimizer_settings, rate_at, resumed_policy
 from cohort.train.stage_run import StageRun
-from cohort.types import Batch, UserError
+from cohort.types import Batch, Group, Prompt, Rollout, UserError
 
 __all__ = ["run_sft"]
 
@@ -82,29 +81,20 @@ def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
     return policy
 
 
-def supervised_batch(examples: Sequence[tuple[tuple[int, ...], list[int], list[bool]]]) -> Batch:
+def supervised_batch(examples: Sequence[tuple[Sequence[int], list[int], list[bool]]]) -> Batch:
     """Prompts, completions and what of them is to be learnt -> a batch with advantage 1 everywhere, in which each token
     weighs 1 / (all tokens to be learnt).
     """
-    lengths = torch.tensor([len(completion) for _, completion, _ in examples])
-    width = int(lengths.max())
-    mask = torch.tensor([own + [False] * (width - len(own)) for _, _, own in examples])
-    zeros = torch.zeros(mask.shape)
-    return Batch(
-        prompts=tuple(prompt for prompt, _, _ in examples),
-        group=torch.arange(len(examples)),
-        tokens=torch.tensor([completion + [0] * (width - len(completion)) for _, completion, _ in examples]),
-        lengths=lengths,
-        mask=mask,
-        sampler_logprobs=zeros,
-        advantages=zeros + 1,
-        token_weight=objectives.token_weight(SUPERVISED, mask).float(),
-    )
+    groups = []
+    for number, (prompt, completion, own) in enumerate(examples):
+        rollout = Rollout(completion, own, [0.0] * len(own), version=0, finish="stop", text="")
+        groups.append(Group(number, Prompt("", tokens=prompt), (rollout,), advantages=(1.0,)))
+    return collate(groups, SUPERVISED, max_tokens=0)
 
 
 def _encode(
     renderer: Renderer, examples: Demonstrations, index: int, policy: Policy, dialogue: Dialogue | None
-) -> tuple[tuple[int, ...], list[int], list[bool]]:
+) -> tuple[Sequence[int], list[int], list[bool]]:
     """The tokens of an example: its prompt as the policy will see it, its completion with the end token, and which of
     them are to be learnt: not what a tool said.
     """

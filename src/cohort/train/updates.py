@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cohort.learn.batch import collate, split
 from cohort.learn.critic import Critic
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import load_optimizer
@@ -15,7 +16,6 @@ from cohort.policy.policy import Policy
 from cohort.rewards import Combination
 from cohort.train.advantages import Valued, with_advantages, with_token_advantages
 from cohort.train.checkpoint import Checkpoint, restore_reference
-from cohort.train.collate import collate, split
 from cohort.train.process import step_metrics, supervised_steps, with_process_advantages
 from cohort.train.setup import GrpoParts, build_policy, bypasses, optimizer_settings, rate_at
 from cohort.train.stage_run import StageRun
@@ -48,7 +48,6 @@ class Updates:
 
     def advantages(self, groups: Sequence[Group]) -> tuple[list[Group], Valued | None, dict[str, float]]:
         """The groups with their advantages, what the critic learns from, and metrics of a KL in the reward."""
-        whole = collate(groups, self.objective, self.stage.rollout.max_tokens)
         penalty, metrics = None, {}
         if self.objective.needs_reference and self.objective.kl_place == "reward":
             # A completion that is cut off leaves the loss, not the baseline: its KL is charged all the same.
@@ -62,6 +61,7 @@ class Updates:
         if self.critic is None:
             k = self.stage.objective.pass_at_k
             return with_advantages(groups, self.objective, self.combination, penalty, k), None, metrics
+        whole = collate(groups, self.objective, self.stage.rollout.max_tokens)
         gamma, lam = self.stage.critic.gamma, self.stage.critic.lam
         done, valued = with_token_advantages(groups, self.objective, whole, self.critic, penalty, gamma, lam)
         return done, valued, metrics
@@ -107,7 +107,7 @@ class Updates:
         """A copy of the weights the stage began with: those at hand in a fresh run, read again in a resumed one."""
         if not self.objective.needs_reference:
             return None
-        if self.stage.policy.lora is None and hasattr(policy.module, "disable_adapter"):
+        if self.stage.policy.lora is None and policy.has_adapter:
             raise UserError(
                 "the stage starts from a LoRA adapter and has a KL, whose reference would be the base without it: "
                 "merge the adapter into a checkpoint first, or set objective.kl_coef = 0"
