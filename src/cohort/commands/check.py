@@ -14,7 +14,6 @@ from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.train.gate import gate_of_stage, without
 from cohort.train.plan import grpo_plan, reward_model_plan, sft_plan
-from cohort.train.player import stage_dialogue
 from cohort.train.reward_model_pairs import check_reward_model
 from cohort.train.setup import GrpoParts, RenderedPrompts, build_policy, check_grpo, open_stage_demonstrations
 from cohort.train.setup import prompt_limit as longest_prompt
@@ -46,8 +45,7 @@ def check_recipe(recipe: Recipe) -> bool:
         else:
             parts = check_grpo(with_stage_models(recipe, index), seed)
             policy = _policy(stage, seed, policy)
-            if parts.world is not None:
-                stage_dialogue(stage, parts.world, policy)
+            parts.world.dialogue(policy.tokenizer, policy.eos_ids)
             plan = grpo_plan(stage, parts.objective, policy, 1, parts.task.train.size)
             _lines(console, plan | {"prompts": _lengths(stage, parts, policy)})
             waiting = waits_for(stage)

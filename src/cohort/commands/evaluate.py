@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 
 from cohort.engine.engine import Engine
@@ -15,7 +15,6 @@ from cohort.monitor.libraries import quiet_libraries
 from cohort.policy.load import load_policy
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool
-from cohort.train.player import open_player
 from cohort.train.setup import GrpoParts, check_grpo, evaluation_sampling, held_out_prompts
 from cohort.types import UserError
 
@@ -77,9 +76,9 @@ def _measure(model: str, recipe: Recipe, parts: GrpoParts, samples: int, seed: i
     if not held_out:
         raise UserError(f"no held-out prompt fits {model}: lower rollout.max_tokens")
 
-    play = open_player(stage, parts.world, policy, Engine(policy, max_rows=stage.rollout.max_rows))
+    play = parts.world.player(policy.tokenizer, policy.eos_ids, Engine(policy, max_rows=stage.rollout.max_rows))
     with (
-        closing(parts.world) if parts.world is not None else nullcontext(),
+        closing(parts.world),
         RewardPool(parts.verifiers, workers=stage.run.workers, retries=stage.run.retries) as pool,
     ):
         return tuple(

@@ -20,12 +20,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from cohort.sandbox import candidate, landlock, namespaces, seccomp
-from cohort.sandbox.cgroups import Cgroup
+from cohort.sandbox import candidate
 from cohort.sandbox.channel import Channel
 from cohort.sandbox.confine import Confinement, may_truncate, readable_directories
 from cohort.sandbox.contract import Isolation, Limits
-from cohort.sandbox.linux import drop_bounding_set
+from cohort.sandbox.linux import landlock, namespaces, seccomp
+from cohort.sandbox.linux.calls import drop_bounding_set
+from cohort.sandbox.linux.cgroups import Cgroup
 from cohort.sandbox.probe import probe
 from cohort.sandbox.spawn import spawn
 from cohort.sandbox.strays import adopt_orphans, end_children, kill

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from cohort.sandbox.confine import Confinement, confine
-from cohort.sandbox.namespaces import forked_into_pid_namespace
+from cohort.sandbox.linux.namespaces import forked_into_pid_namespace
 from cohort.sandbox.pipes import FAILED, READY, write_frame
 
 __all__ = ["spawn"]

@@ -21,8 +21,7 @@ from cohort.seeds import derive_seed
 from cohort.tasks import Demonstrations, Ledger, Renderer
 from cohort.train.checkpoint import latest_checkpoint, prune, readable, save_checkpoint
 from cohort.train.plan import sft_plan
-from cohort.train.player import World, open_world, stage_dialogue
-from cohort.train.setup import build_policy, optimizer_settings, rate_at, resumed_policy
+from cohort.train.setup import build_policy, open_world, optimizer_settings, rate_at, resumed_policy
 from cohort.train.stage_run import StageRun
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
 
@@ -53,9 +52,9 @@ def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
         with readable(checkpoint):
             load_optimizer(learner.optimizer, checkpoint.path)
         ledger = Ledger.restore(checkpoint.state["ledger"], examples.size, seed)
-    with closing(open_world(stage) or World()) as world:
-        renderer = Renderer(policy.tokenizer, stage.task.template, stage.task.system, world.schemas(stage))
-        dialogue = stage_dialogue(stage, world, policy)[0] if world.tools else None
+    with closing(open_world(stage)) as world:
+        renderer = Renderer(policy.tokenizer, stage.task.template, stage.task.system, world.schemas)
+        dialogue = world.dialogue(policy.tokenizer, policy.eos_ids) if world.tools else None
     run.console.plan(run.title, sft_plan(stage, policy, run.threads, examples.size))
 
     with run.console.steps("sft", stage.run.steps, done) as view:

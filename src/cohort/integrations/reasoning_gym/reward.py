@@ -2,11 +2,11 @@
 
 The final answer is found by the one rule of `verifiers.final_answer`; nothing is paid for an answer that is in the text
 somewhere, for part of an answer, or for an answer with words around it. How it is judged goes with the prompt (column
-`gym`, see `cohort.tasks.gym`):
+`gym`, see `cohort.integrations.reasoning_gym.source`):
 
 * `text`: equal to the gold answer. Spacing does not count, 72.0 equals 72, and lists are compared as JSON.
 * `words`: as `text`, and upper and lower case and a full stop at the end do not count either.
-* `expression`: arithmetic over the given numbers that comes to the target (`cohort.rewards.gym_verify`).
+* `expression`: arithmetic over the given numbers that comes to the target (`cohort.integrations.reasoning_gym.verify`).
 * `one_of`: equal, as `text`, to one of the problem's valid answers.
 * `verifier`: reasoning-gym's own scorer gives it full marks, for tasks with many right answers. It sees only texts of
   the task's form (`form`, a regular expression), in a process that is killed when it takes too long.
@@ -74,7 +74,11 @@ def reasoning_gym(
         return Scored(0.0, "not_of_the_form")
     try:
         right = guarded(
-            "cohort.rewards.gym_verify:verify", limit_s, problem=dict(problem), question=prompt, found=found
+            "cohort.integrations.reasoning_gym.verify:verify",
+            limit_s,
+            problem=dict(problem),
+            question=prompt,
+            found=found,
         )
     except Ended as ended:
         return Scored(0.0, ended.how)

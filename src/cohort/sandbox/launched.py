@@ -14,14 +14,14 @@ from pathlib import Path
 from cohort.sandbox.channel import Channel
 from cohort.sandbox.contract import Isolation, Level, Limits, SandboxError, require
 
-__all__ = ["Launcher"]
+__all__ = ["Launched"]
 
 _SOURCE = str(Path(__file__).parents[2])  # where the package `cohort` is
 _START_S = 60.0
 _END_S = 30.0
 
 
-class Launcher:
+class Launched:
     """A running launcher. Raises SandboxError when it does not start, UserError when it reaches less than `minimum`."""
 
     def __init__(self, limits: Limits, minimum: Level, without: Sequence[str]) -> None:

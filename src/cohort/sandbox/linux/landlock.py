@@ -9,7 +9,7 @@ import ctypes
 import os
 from collections.abc import Iterable
 
-from cohort.sandbox.linux import syscall
+from cohort.sandbox.linux.calls import syscall
 
 __all__ = ["abi", "restrict"]
 

@@ -23,7 +23,7 @@ FILE = Path(__file__).with_name("admitted.json")
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A task that survived the gate. `scoring` and `form` are explained in `cohort.rewards.gym`.
+    """A task that survived the gate. `scoring` and `form` are explained in `cohort.integrations.reasoning_gym.reward`.
 
     `levels` is how many levels of its curriculum can be used, `constant` the best mean score of one answer given to
     every problem, `reuse` whether one dataset can be set to another seed.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from cohort.integrations.verifiers.play import COLUMN, play, require_library
 from cohort.rewards.items import Scored
 from cohort.rewards.marks import prepared_by
 from cohort.types import Finish, Message, UserError
@@ -16,8 +17,6 @@ __all__ = ["verifiers"]
 
 def load(part: str | None = None) -> None:
     """Import the library. Raises UserError where it is not there."""
-    from cohort.adapters.verifiers import require_library  # late: it needs asyncio, which other workers do not
-
     require_library()
 
 
@@ -28,8 +27,6 @@ def verifiers(
     """The weighted sum of the task's rewards, or the one called `part`, unweighted; None for a prompt that is no task
     of `verifiers`. The label `cut_off` says that the environment would have gone on.
     """
-    from cohort.adapters.verifiers import COLUMN, play
-
     task = row.get(COLUMN)
     if task is None:
         return None

@@ -13,7 +13,7 @@ import platform
 import struct
 from collections.abc import Iterable, Mapping
 
-from cohort.sandbox.linux import prctl
+from cohort.sandbox.linux.calls import prctl
 
 __all__ = ["ARCHITECTURES", "MACHINE", "available", "install", "program"]
 

@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any
 
-from cohort.tasks.gym.admitted import gate_version
+from cohort.integrations.reasoning_gym.admitted import gate_version
 from cohort.types import UserError
 from cohort.wording import nearest
 

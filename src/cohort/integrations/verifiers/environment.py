@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cohort.adapters.verifiers import COLUMN, play
+from cohort.integrations.verifiers.play import COLUMN, play
 from cohort.types import Message, Observation, Prompt, UserError
 
 __all__ = ["VerifiersTurns"]
@@ -22,7 +22,7 @@ class _Conversation:
 
 
 class VerifiersTurns:
-    """Asks the environment of each prompt's task what follows a reply. See `cohort.adapters.verifiers.play`."""
+    """Asks the environment of each prompt's task what follows a reply. See `cohort.integrations.verifiers.play.play`."""
 
     def reset(self, prompt: Prompt, seed: int) -> _Conversation:
         """Begin with the prompt. Raises UserError for one that is no task of `verifiers`."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cohort.environments.dialogue import Dialogue
-from cohort.environments.guarded import THE_WORLD, broken, in_time
+from cohort.environments.foreign_code import THE_WORLD, broken, in_time
 from cohort.frozen_array import FrozenArray
 from cohort.seeds import derive_seed
 from cohort.types import (
@@ -34,7 +34,7 @@ from cohort.types import (
 )
 from cohort.wording import one_line
 
-__all__ = ["Episodes", "OneTurn", "Played", "Player", "Rules"]
+__all__ = ["Episodes", "OneTurn", "Played", "Player", "Rules", "SingleTurn"]
 
 Played = tuple[Rollout, ...] | InfrastructureError  # the rollouts of a group, or why it is lost
 
@@ -49,6 +49,17 @@ class Player(Protocol):
         groups finish. `prompts` holds the prompt of every request by its key.
         """
         ...
+
+
+class SingleTurn:
+    """The trivial environment: it says nothing, so the first reply is the last."""
+
+    def reset(self, prompt: Prompt, seed: int) -> None:
+        """There is no state."""
+
+    def step(self, state: None, reply: str) -> Observation:
+        """The rollout is over."""
+        return Observation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +191,8 @@ class Episodes:
             group.sampling -= len(completions)
             answered = [one for one in playing if one.answered]
             playing = [one for one in playing if not one.answered]
-            yield from self._settled(answered)
-        yield from self._settled(playing)
+            yield from self._heard(answered)
+        yield from self._heard(playing)
 
     def _requests(self, group: _Group) -> list[tuple[SampleRequest, _Group, list[_Episode]]]:
         """What must be sampled for the next turn: the whole group at once for the first, with its own seeds."""
@@ -210,7 +221,7 @@ class Episodes:
         longest = left if self._rules.max_turn_tokens is None else min(left, self._rules.max_turn_tokens)
         return replace(request.sampling, max_tokens=longest, stop=(*request.sampling.stop, *self._rules.stop))
 
-    def _settled(self, groups: Sequence[_Group]) -> Iterator[_Group]:
+    def _heard(self, groups: Sequence[_Group]) -> Iterator[_Group]:
         """Take in what the environment said to these groups, waiting for it. Yields those that are over."""
         for group in groups:
             try:

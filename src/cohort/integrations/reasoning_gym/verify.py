@@ -19,7 +19,7 @@ from typing import Any
 
 from reasoning_gym.factory import create_dataset
 
-from cohort.rewards.gym import EXECUTES, same
+from cohort.integrations.reasoning_gym.reward import EXECUTES, same
 
 __all__ = ["arithmetic", "verify"]
 

@@ -9,7 +9,7 @@ import glob
 import os
 from collections.abc import Callable, Sequence
 
-from cohort.sandbox.linux import libc, prctl
+from cohort.sandbox.linux.calls import libc, prctl
 
 __all__ = ["NOBODY", "enter", "forked_into_pid_namespace", "fresh_directory", "write_maps"]
 
