@@ -10,9 +10,10 @@ import pytest
 
 pytest.importorskip("reasoning_gym")
 
-from cohort.tasks import Curriculum, GymProblems, open_demonstrations, open_task
 from cohort.tasks.gym import admitted_tasks, refused_tasks
 from cohort.tasks.gym import problems as gym_problems
+
+from cohort.tasks import Curriculum, GymProblems, open_demonstrations, open_task
 from cohort.types import UserError
 
 SOME = ("ab", "basic_arithmetic", "countdown", "list_functions", "pool_matrix", "shortest_path", "zebra_puzzles")

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("verifiers")
 
 from cohort.adapters.verifiers import COLUMN, open_taskset, play
+
 from cohort.environments import build_environment
 from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, resolve, resolve_all, score_group
 from cohort.tasks import Curriculum, open_task

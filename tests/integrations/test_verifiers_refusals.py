@@ -6,14 +6,14 @@ import sys
 from types import ModuleType
 
 import pytest
-
 from cohort.adapters import verifiers as adapter
 from cohort.adapters.verifiers import open_taskset, taskset_of
+from cohort.train.setup import check_grpo
+
 from cohort.environments import build_environment
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve, resolve_all, score_group
 from cohort.tasks import open_task
-from cohort.train.setup import check_grpo
 from cohort.types import Prompt, UserError
 
 

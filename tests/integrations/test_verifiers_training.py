@@ -12,6 +12,7 @@ pytest.importorskip("verifiers")
 
 from cohort.adapters.verifiers import COLUMN, play
 from cohort.monitor.console import Console
+
 from cohort.recipe import Recipe
 from cohort.record.rollouts import read_groups
 from cohort.train import train

@@ -9,21 +9,21 @@ import orjson
 import pytest
 import torch
 import transformers as t
+from cohort.monitor.console import Console
+from cohort.train.process import refuse_process, supervised_steps, text_ends, token_steps, with_process_advantages
+from cohort.train.setup import build_objective
 from digits import first_right, share_of_digits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.algorithms import objectives
 from cohort.algorithms.advantages import process_supervision
-from cohort.monitor.console import Console
 from cohort.policy.scratch import make_tokenizer
 from cohort.recipe import Recipe
 from cohort.record.rollouts import read_groups
 from cohort.rewards import Combination, Gate, RewardTable, resolve
 from cohort.rewards.calling.steps import cut, splitter
 from cohort.train import train
-from cohort.train.process import refuse_process, supervised_steps, text_ends, token_steps, with_process_advantages
-from cohort.train.setup import build_objective
 from cohort.types import Group, Prompt, Rollout, Step, Turn, UserError
 from tiny import SIZES
 

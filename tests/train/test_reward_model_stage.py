@@ -8,11 +8,11 @@ import random
 import orjson
 import pytest
 import torch
+from cohort.monitor.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 import cohort.train.reward_model as loop
-from cohort.monitor.console import Console
 from cohort.recipe import Recipe
 from cohort.record.metrics import is_timing, read_metrics
 from cohort.rewards.models.reward_model import reward_model

@@ -57,15 +57,18 @@ class Local:
 
     @property
     def facts(self) -> PolicyFacts:
+        """Of the policy as it is."""
         return facts_of(self.policy)
 
     @cached_property
     def sampler(self) -> Sampler:
+        """What `rollout.sampler` names, opened on first use."""
         name = self._stage.rollout.sampler
         opens: Callable[[Policy, Rollout], Sampler] = find_function(SAMPLERS.get(name, name), "rollout.sampler")
         return opens(self.policy, self._stage.rollout)
 
     def score(self, batch: Batch, which: Which) -> Batch:
+        """See `Backend`."""
         if which == "old":
             return replace(batch, old_logprobs=self._learner.logprobs(batch))
         if which == "reference":
@@ -75,22 +78,27 @@ class Local:
         return replace(batch, values=self._critic.values(batch))
 
     def update(self, batch: Batch, rate: float) -> StepReport:
+        """See `Backend`."""
         return self._learner.update(batch, rate)
 
     def update_values(self, batch: Batch, returns: Tensor, rate: float) -> float:
+        """See `Backend`."""
         if self._critic is None or batch.values is None:
             raise ValueError("the values of a batch are updated after they were scored, by a critic")
         return self._critic.update(batch, returns, batch.values, rate)
 
     def publish(self, version: int) -> Fingerprint:
+        """The sampler shares the weights: it only learns their number."""
         self.sampler.publish(version)
         return Fingerprint(version)
 
     def move_reference(self, ema: float | None) -> None:
+        """See `Backend`. With LoRA the reference is the base, and stays."""
         if self._reference is not None and not self._reference.adapter_off:
             self._reference.refresh(ema)
 
     def save(self, directory: Path) -> None:
+        """See `Backend`."""
         self.save_model(directory)
         save_optimizer(self._learner.optimizer, directory)
         if self._reference is not None:
@@ -99,6 +107,7 @@ class Local:
             self._critic.save(directory / "critic")
 
     def load(self, directory: Path) -> None:
+        """See `Backend`."""
         load_optimizer(self._learner.optimizer, directory)
         if self._reference is not None:
             self._reference.load(directory / "reference")
@@ -106,6 +115,7 @@ class Local:
             self._critic.load(directory / "critic")
 
     def save_model(self, directory: Path) -> None:
+        """See `Backend`."""
         save_policy(self.policy, directory)
 
     def _open_reference(self) -> Reference:

@@ -7,19 +7,10 @@ from typing import Any
 from cohort.seeds import derive_seed
 from cohort.settings import Prompts as PromptsTable
 from cohort.settings import Stage
-from cohort.tasks import Adaptive, Curriculum, Demonstrations, Mixture, Task, open_demonstrations, open_mixture, open_task
+from cohort.tasks import Adaptive, Curriculum, Demonstrations, Task, open_demonstrations, open_mixture, open_task
 from cohort.types import UserError
 
-__all__ = ["open_stage_demonstrations", "open_stage_task", "refuse_missing_turns"]
-
-
-def refuse_missing_turns(stage: Stage, task: Task) -> None:
-    """Refuse to end a conversation of a verifiers environment after its first reply."""
-    sources = [source.train for source in task.train.sources] if isinstance(task.train, Mixture) else [task.train]
-    for prompts in sources:
-        row = prompts[0].tags.get("verifiers") if prompts.size else None
-        if isinstance(row, dict) and row.get("one_turn") is False and stage.environment.use != "verifiers":
-            raise UserError(f'{row["id"]!r} has turns of its own: let it play, with environment.use = "verifiers"')
+__all__ = ["open_stage_demonstrations", "open_stage_task"]
 
 
 def open_stage_task(stage: Stage, seed: int) -> Task:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from cohort.preflight.parts import SamplingParts
 from cohort.rewards.code import code
 from cohort.sandbox import Isolation, RemoteSandbox, Sandbox, SandboxError
 from cohort.settings import Stage
-from cohort.train.setup import GrpoParts
 from cohort.types import UserError
 
 __all__ = ["isolation_of"]
 
 
-def isolation_of(stages: Iterable[tuple[Stage, GrpoParts]]) -> dict[str, dict[str, Any]]:
+def isolation_of(stages: Iterable[tuple[Stage, SamplingParts]]) -> dict[str, dict[str, Any]]:
     """For each reward and tool that executes what the policy writes, the isolation that was seen to hold just now:
     level, reached, missing. Empty where nothing is executed. Raises UserError when no sandbox can be started.
     """

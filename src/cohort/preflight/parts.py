@@ -9,10 +9,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from cohort.preflight.data import open_stage_task, refuse_missing_turns
+from cohort import environments
+from cohort.environments import World
+from cohort.preflight.data import open_stage_task
 from cohort.preflight.gate.gold import check_gold
 from cohort.preflight.rows import gold_rows
-from cohort.preflight.world import World, open_world
 from cohort.rewards import Reward, resolve, resolve_all
 from cohort.settings import Reward as RewardTable
 from cohort.settings import Stage
@@ -20,19 +21,19 @@ from cohort.tasks import Task
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
-__all__ = ["SamplingParts", "accuracy_name", "open_parts"]
+__all__ = ["SamplingParts", "accuracy_name", "open_parts", "open_world"]
 
 HasWhen = TypeVar("HasWhen", Reward, RewardTable)
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParts:
-    """The parts, checked. In evaluations the first of the `verifiers` that applies to a prompt decides what is right."""
+    """The parts, checked. In evaluations, the first of the `verifiers` that applies to a prompt says what is right."""
 
     task: Task
     rewards: tuple[Reward, ...]
     verifiers: tuple[Reward, ...]
-    world: World | None = None  # None: a completion is the whole rollout
+    world: World
 
     @property
     def verifier_name(self) -> str:
@@ -51,10 +52,9 @@ class SamplingParts:
 
 def open_parts(stage: Stage, seed: int) -> SamplingParts:
     """Open the task, find the rewards, check the gold answers. Raises `UserError` for whatever is wrong with them."""
-    task, world = open_stage_task(stage, seed), open_world(stage)
-    refuse_missing_turns(stage, task)
-    if world is not None:
-        task = replace(task, tools=world.schemas(stage))
+    world = open_world(stage)
+    task = replace(open_stage_task(stage, seed), tools=world.schemas)
+    _refuse_missing_turns(stage, task)
     columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
     has_answer = stage.task.answer in task.columns
     rewards = resolve_all(stage.reward, columns, has_answer=has_answer)
@@ -70,6 +70,11 @@ def open_parts(stage: Stage, seed: int) -> SamplingParts:
     return SamplingParts(task, rewards, tuple(replace(verifier, gate=None) for verifier in verifiers), world)
 
 
+def open_world(stage: Stage) -> World:
+    """What the policy of a stage acts in."""
+    return environments.open(stage.environment, stage.task.template, stage.rollout.stop, stage.run.retries)
+
+
 def accuracy_name(stage: Stage) -> str:
     """The reward whose spread says whether a group carries signal: of those with a weight, the first that applies."""
     return " or ".join(table.name for table in _deciding([t for t in stage.reward if t.weight]))
@@ -79,6 +84,14 @@ def _deciding(rewards: Sequence[HasWhen]) -> tuple[HasWhen, ...]:
     """The rewards that can be the first to apply: those up to the first one that applies to every prompt."""
     last = next((index for index, reward in enumerate(rewards) if not reward.when), len(rewards))
     return tuple(rewards[: last + 1])
+
+
+def _refuse_missing_turns(stage: Stage, task: Task) -> None:
+    """Refuse to end a conversation after its first reply where the prompts are those of an environment with turns."""
+    if task.environment not in (None, stage.environment.use):
+        raise UserError(
+            f"{stage.task.source!r} has turns of its own: let it play, with environment.use = {task.environment!r}"
+        )
 
 
 def _check_gold_column(stage: Stage, task: Task) -> None:

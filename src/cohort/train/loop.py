@@ -27,7 +27,9 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         loop = stack.enter_context(closing(_Loop(context, training, checkpoint)))
         if checkpoint is None:
             loop.evaluate_before()
-        console.evaluations([("before", context.evaluation_at(0))], prepared.parts)
+        console.evaluations(
+            [("before", context.evaluation_at(0))], prepared.parts.verifier_name if prepared.parts else ""
+        )
         with console.steps(kind.columns, stage.run.steps, loop.whole) as view, loop.saving_on_error():
             for step in range(loop.whole + 1, stage.run.steps + 1):
                 view.step(step, loop.step(step))
@@ -82,9 +84,7 @@ class _Loop:
             if self.whole and untouched and (there is None or there.step != self.whole):
                 self._save()
             if last := latest_checkpoint(self.context.checkpoints):
-                self.context.console.say(
-                    f"  saved up to step {last.step}; mend the cause and continue with --resume"
-                )
+                self.context.console.say(f"  saved up to step {last.step}; mend the cause and continue with --resume")
             raise
 
     def close(self) -> None:

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from cohort.recipe import Recipe
 from cohort.settings import Reward as RewardTable
 from cohort.settings import Stage
+from cohort.train.directory import stage_directory
 from cohort.types import UserError
 
-__all__ = ["run_directory", "stage_directory", "waits_for", "with_stage_models"]
+__all__ = ["waits_for", "with_stage_models"]
 
 _PREFIX = "stage:"
-
-
-def run_directory(recipe: Recipe) -> Path:
-    """Where a recipe's run lives."""
-    return Path(recipe.stages[-1].run.directory) / recipe.name
-
-
-def stage_directory(recipe: Recipe, index: int) -> Path:
-    """Where a stage lives: the last one in the run's own directory, those before it in `stages/NAME`."""
-    directory = run_directory(recipe)
-    return directory if index == len(recipe.stages) - 1 else directory / "stages" / recipe.stages[index].name
 
 
 def with_stage_models(recipe: Recipe, index: int) -> Stage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from cohort.record.metrics import read_metrics
 from cohort.settings import KINDS, Stage
 from cohort.train.checkpoint import Checkpoint
 from cohort.types import UserError
+from cohort.views.cards import model_card
 from cohort.views.console import Console
 from cohort.wording import find
 
@@ -30,14 +31,15 @@ class Context:
     """Where and how one stage of a run runs."""
 
     recipe: Recipe
+    recipe_text: str  # as the run keeps it
     stage: Stage
     title: str
     seed: int
     directory: Path  # the stage's own
     threads: int
     console: Console
-    start: Start = Start()
-    gate: Mapping[str, Any] | None = None  # what the gate found, as in gate.json
+    start: Start
+    gate: Mapping[str, Any] = field(default_factory=dict)  # what the gate found, as in gate.json
 
     @property
     def final(self) -> Path:
@@ -68,6 +70,13 @@ class Context:
         found = next((line for line in lines if line["step"] == step), {})
         return {key: value for key, value in found.items() if key.startswith("eval/")}
 
+    def write_card(self, directory: Path) -> None:
+        """Write the README of the model in `directory`."""
+        labels = (("before", 0), ("after", self.stage.run.steps))
+        measured = [(label, found) for label, step in labels if (found := self.evaluation_at(step))]
+        card = model_card(self.recipe, self.stage, measured, self.gate, self.recipe_text)
+        (directory / "README.md").write_text(card, encoding="utf-8")
+
     def forget_after(self, step: int) -> None:
         """Delete recorded rollouts of later steps: the resumed run writes the same ones again."""
         for file in (self.directory / "log").glob("*.parquet"):
@@ -97,6 +106,7 @@ class StageKind(Protocol[P]):
 
     tables: tuple[str, ...]  # the tables of the recipe that it reads; another one in a stage of this kind is a mistake
     columns: tuple[str, ...]  # the metrics on the live line, in this order
+    makes_policy: bool  # whether the stage after it may continue from its model
 
     def prepare(self, stage: Stage, seed: int) -> P:
         """All that needs no model. Raises `UserError` for whatever is wrong with the stage."""
@@ -151,10 +161,12 @@ def kind_of(stage: Stage) -> StageKind[Any]:
     """The kind of a stage, made ready. Raises `UserError` for a kind of one's own that is not to be found."""
     found = find(KINDS.get(stage.kind, stage.kind), f"kind of stage '{stage.name}':")
     kind: StageKind[Any] = found() if callable(found) else found
-    missing = [name for name in ("tables", "columns", "prepare", "plan", "open") if not hasattr(kind, name)]
+    missing = [
+        name for name in ("tables", "columns", "makes_policy", "prepare", "plan", "open") if not hasattr(kind, name)
+    ]
     if missing:
         raise UserError(
             f"the kind '{stage.kind}' of stage '{stage.name}' has no {', '.join(missing)}: a kind is a class with "
-            "tables, columns, prepare, plan and open, as cohort.train.stage.StageKind describes"
+            f"{', '.join(members)}, as cohort.train.stage.StageKind describes"
         )
     return kind

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cohort.recipe import Recipe, to_toml
-from cohort.train.stage_run import StageRun
+from cohort.recipe import Recipe
+from cohort.settings import Stage
 
 __all__ = ["model_card"]
 
 NO_NUMBER = "-"
 
 
-def model_card(recipe: Recipe, run: StageRun, gate: Mapping[str, Any]) -> str:
-    """What the model is, what it was measured to do, what the gate found (as in `gate.json`), and the recipe that made
-    it.
+def model_card(
+    recipe: Recipe,
+    stage: Stage,
+    evaluations: Sequence[tuple[str, Mapping[str, Any]]],
+    gate: Mapping[str, Any],
+    recipe_text: str,
+) -> str:
+    """What the model is, what it was measured to do (a label and `eval/` metrics each), what the gate found (as in
+    `gate.json`), and the recipe that made it.
     """
     rows = []
-    for label, step in (("before", 0), ("after", run.stage.run.steps)):
-        m = run.evaluation_at(step)
-        if m:
-            cells = [
-                f"{m[key]:.1%} [{m[key + '_low']:.1%}, {m[key + '_high']:.1%}]" if key in m else "-"
-                for key in ("eval/greedy", "eval/pass@1")
-            ]
-            rows.append(f"| {label} | {cells[0]} | {cells[1]} |")
+    for label, m in evaluations:
+        cells = [
+            f"{m[key]:.1%} [{m[key + '_low']:.1%}, {m[key + '_high']:.1%}]" if key in m else "-"
+            for key in ("eval/greedy", "eval/pass@1")
+        ]
+        rows.append(f"| {label} | {cells[0]} | {cells[1]} |")
     table = ["| | greedy | sampled |", "|---|---|---|", *rows] if rows else ["No held-out evaluation was made."]
     return "\n".join(
         [
             f"# {recipe.name}",
             "",
-            f"Trained with Cohort, stage `{run.stage.name}` ({run.stage.kind}), seed {recipe.seed}, "
-            f"{run.stage.run.steps} steps.",
+            f"Trained with Cohort, stage `{stage.name}` ({stage.kind}), seed {recipe.seed}, {stage.run.steps} steps.",
             "",
             "Held-out accuracy with 95% intervals:",
             "",
@@ -40,7 +43,7 @@ def model_card(recipe: Recipe, run: StageRun, gate: Mapping[str, Any]) -> str:
             "",
             *_gate(gate),
             "```toml",
-            to_toml(recipe).strip(),
+            recipe_text.strip(),
             "```",
             "",
         ]

@@ -18,39 +18,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from cohort.monitor.names import metric
 from cohort.types import Group as CompletionGroup
 from cohort.types import Rollout
 
 __all__ = ["Console", "StepView", "visible"]
 
-# The numbers that matter, in this order: metric, heading, format.
-GRPO_COLUMNS = (
-    ("reward/mean", "reward", "{:6.3f}"),
-    ("groups/signal", "signal", "{:4.0%}"),
-    ("completions/mean_tokens", "length", "{:6.1f}"),
-    ("completions/truncated", "cut off", "{:5.1%}"),
-    ("tokens_per_s", "tokens/s", "{:7,.0f}"),
-    ("policy/entropy", "entropy", "{:5.3f}"),
-)
-SFT_COLUMNS = (
-    ("loss", "loss", "{:6.4f}"),
-    ("grad_norm", "grad norm", "{:6.3f}"),
-    ("tokens_per_s", "tokens/s", "{:7,.0f}"),
-)
-REWARD_MODEL_COLUMNS = (
-    ("loss", "loss", "{:6.4f}"),
-    ("pairs/accuracy", "right", "{:4.0%}"),
-    ("grad_norm", "grad norm", "{:6.3f}"),
-    ("tokens_per_s", "tokens/s", "{:7,.0f}"),
-)
-COLUMNS = {"grpo": GRPO_COLUMNS, "sft": SFT_COLUMNS, "reward_model": REWARD_MODEL_COLUMNS}
-
-
 class StepView:
     """The live lines of one stage: a bar and the numbers on a terminal, a plain line every few steps anywhere else."""
 
-    def __init__(self, console: RichConsole, columns: Sequence[tuple[str, str, str]], total: int, done: int):
-        self._console, self._columns, self._total = console, columns, total
+    def __init__(self, console: RichConsole, columns: Sequence[str], total: int, done: int):
+        self._console, self._total = console, total
+        self._columns = [known for name in columns if (known := metric(name)) is not None]
         self._lines_at = max(1, total // 20)
         self._began, self._first = time.monotonic(), done
         self._live: Live | None = None
@@ -77,9 +56,9 @@ class StepView:
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One step is done."""
         numbers = "  ".join(
-            f"{head} {form.format(metrics[key]).replace('nan', '  -')}"
-            for key, head, form in self._columns
-            if key in metrics
+            f"{m.heading or m.name} {m.form.format(metrics[m.name]).replace('nan', '  -')}"
+            for m in self._columns
+            if m.name in metrics
         )
         if self._live is not None:
             self._progress.update(self._task, completed=step, doing="")
@@ -104,6 +83,7 @@ class Console:
         self.rich = RichConsole(quiet=quiet, file=file, width=width)
         if width is None and not self.rich.is_terminal:
             self.rich.width = 120  # a log file has no width; 80 columns would break most lines
+        self._view: StepView | None = None
 
     def say(self, text: str) -> None:
         """A line."""
@@ -124,13 +104,19 @@ class Console:
         self.rich.print(Padding(table, (0, 0, 1, 2), expand=False))
 
     @contextlib.contextmanager
-    def steps(self, kind: str, total: int, done: int) -> Iterator[StepView]:
-        """The live line of a stage, for as long as the context lasts."""
-        view = StepView(self.rich, COLUMNS[kind], total, done)
+    def steps(self, columns: Sequence[str], total: int, done: int) -> Iterator[StepView]:
+        """The live line of a stage, with the metrics of these names, for as long as the context lasts."""
+        self._view = StepView(self.rich, columns, total, done)
         try:
-            yield view
+            yield self._view
         finally:
-            view.stop()
+            self._view.stop()
+            self._view = None
+
+    def doing(self, what: str) -> None:
+        """What happens inside the step, on the live line if there is one."""
+        if self._view is not None:
+            self._view.doing(what)
 
     def group(self, step: int, group: CompletionGroup) -> None:
         """One sampled group: its best and its worst member, so that one sees what the reward sees."""
@@ -145,6 +131,12 @@ class Console:
             advantage = f" advantage {group.advantages[i]:+.2f}" if group.advantages else ""
             self.rich.print(f"  [dim]{label} {group.rewards[i]:.3g}{advantage}[/]  {text}", highlight=False)
         self.rich.print()
+
+    def evaluations(self, rows: Sequence[tuple[str, Mapping[str, Any]]], verifier: str) -> None:
+        """The accuracy table of those of the `rows` (label, metrics) that have an accuracy, if any has."""
+        measured = [row for row in rows if "eval/greedy" in row[1] or "eval/pass@1" in row[1]]
+        if measured:
+            self.accuracy_table(measured, verifier)
 
     def accuracy_table(self, rows: Sequence[tuple[str, Mapping[str, Any]]], verifier: str) -> None:
         """Held-out accuracy, a row a moment: `rows` are (label, eval metrics). `verifier` decided what is right."""

@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from cohort.monitor.console import Console, visible
 from cohort.preflight.gate.findings import GOLD, Finding, GateReport, RewardFindings
+from cohort.views.console import Console, visible
 
 __all__ = ["show_gate"]
 

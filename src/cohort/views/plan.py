@@ -4,53 +4,60 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from cohort.algorithms.explain import one_line
 from cohort.algorithms.objectives import Objective
-from cohort.policy.policy import Policy
+from cohort.policy.facts import PolicyFacts
 from cohort.settings import Prompts, Stage
 from cohort.settings.words import callable_path
 
 __all__ = ["batch_arithmetic", "grpo_plan", "memory_gb", "reward_model_plan", "rewards_line", "sft_plan", "task_line"]
 
 
-def grpo_plan(stage: Stage, objective: Objective, policy: Policy, threads: int, prompts: int | None) -> dict[str, str]:
+def grpo_plan(stage: Stage, objective: Objective, policy: PolicyFacts, prompts: int | None) -> dict[str, str]:
     """The lines of the console's plan."""
-    e = stage.evaluate
-    measured = " and ".join(["greedy"] * e.greedy + [f"{e.samples} sampled"] * bool(e.samples))
     return {
         "objective": one_line(objective),
-        "policy": _policy_line(policy, threads),
+        "policy": _policy_line(policy),
         "task": task_line(stage, prompts),
         **environment_line(stage),
         "rewards": rewards_line(stage),
         "batch": batch_arithmetic(stage),
-        "evaluation": f"up to {e.problems} held-out problems, {measured}" if e.problems and measured else "none",
+        "evaluation": _evaluation_line(stage),
         "memory": f"about {memory_gb(stage, objective, policy):.1f} GB at the peak",
     }
 
 
-def sft_plan(stage: Stage, policy: Policy, threads: int, examples: int | None) -> dict[str, str]:
+def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, evaluates: bool) -> dict[str, str]:
     """The lines of the console's plan for supervised training."""
     per_step = stage.supervised.examples_per_step
     return {
         "objective": "supervised: minus the mean log-prob of all completion tokens of the batch",
-        "policy": _policy_line(policy, threads),
+        "policy": _policy_line(policy),
         "task": f"{stage.task.source}, {'unlimited' if examples is None else f'{examples:,}'} demonstrations",
         "batch": f"{per_step} examples a step, {stage.run.steps:,} steps = {per_step * stage.run.steps:,} examples",
+        **({"evaluation": _evaluation_line(stage)} if evaluates else {}),
     }
 
 
-def reward_model_plan(stage: Stage, policy: Policy, threads: int, pairs: int, held_out: int) -> dict[str, str]:
+def reward_model_plan(stage: Stage, policy: PolicyFacts, pairs: int, held_out: int) -> dict[str, str]:
     """The lines of the console's plan for a reward model."""
     p, steps = stage.preferences, stage.run.steps
     margin = "" if stage.task.margin is None else f" - {stage.task.margin}"
     centring = f" + {p.centring:g} (chosen + rejected)^2" if p.centring else ""
     return {
         "objective": f"Bradley-Terry: mean of -log sigmoid(chosen - rejected{margin}){centring}",
-        "model": _policy_line(policy, threads),
+        "model": _policy_line(policy),
         "task": f"{stage.task.source}, {pairs:,} preference pairs, {held_out:,} held out",
         "batch": f"{p.pairs_per_step} pairs a step, {steps:,} steps = {p.pairs_per_step * steps / pairs:.2g} passes",
     }
+
+
+def _evaluation_line(stage: Stage) -> str:
+    e = stage.evaluate
+    measured = " and ".join(["greedy"] * e.greedy + [f"{e.samples} sampled"] * bool(e.samples))
+    return f"up to {e.problems} held-out problems, {measured}" if e.problems and measured else "none"
 
 
 def environment_line(stage: Stage) -> dict[str, str]:
@@ -106,11 +113,9 @@ def batch_arithmetic(stage: Stage) -> str:
     )
 
 
-def memory_gb(stage: Stage, objective: Objective, policy: Policy) -> float:
+def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
     """An estimate of the peak, in GB: weights, gradients, optimizer, reference, cache, activations, logits."""
-    weights = sum(p.numel() * p.element_size() for p in policy.module.parameters())
-    trained = sum(p.numel() * p.element_size() for p in policy.module.parameters() if p.requires_grad)
-    reference = weights if objective.needs_reference and stage.policy.lora is None else 0
+    reference = policy.weight_bytes if objective.needs_reference and stage.policy.lora is None else 0
     c, r = policy.config, stage.rollout
     head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     kv_heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
@@ -122,16 +127,17 @@ def memory_gb(stage: Stage, objective: Objective, policy: Policy) -> float:
     activations = tokens * c.num_hidden_layers * (12 * c.hidden_size + 4 * inner) * 4
     logits = 3 * min(tokens * policy.vocabulary * 4, 1 << 26)
     interpreter = 0.6e9  # Python, torch and transformers themselves
-    return (weights + 3 * trained + reference + max(cache, activations + logits) + interpreter) / 1e9
+    weights = policy.weight_bytes + 3 * policy.trained_bytes + reference
+    return (weights + max(cache, activations + logits) + interpreter) / 1e9
 
 
-def _policy_line(policy: Policy, threads: int) -> str:
-    total = sum(p.numel() for p in policy.module.parameters())
-    trained = sum(p.numel() for p in policy.module.parameters() if p.requires_grad)
-    share = "" if trained == total else f", {_count(trained)} of them trained"
-    where = f"cpu, {threads} thread{'s' if threads > 1 else ''}" if policy.device.type == "cpu" else str(policy.device)
-    path = f"plain path ({policy.plain_because})" if policy.fused is None else "compiled kernels"
-    return f"{type(policy.model).__name__}, {_count(total)} parameters{share}, {policy.compute_name} on {where}, {path}"
+def _policy_line(policy: PolicyFacts) -> str:
+    share = "" if policy.trained == policy.parameters else f", {_count(policy.trained)} of them trained"
+    where = policy.device
+    if where == "cpu":
+        threads = torch.get_num_threads()
+        where = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{policy.name}, {_count(policy.parameters)} parameters{share}, {policy.compute} on {where}, {policy.path}"
 
 
 def _count(n: int) -> str:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from cohort.seeds import derive_seed
 from cohort.integrations.reasoning_gym.admitted import Admitted, admission
 from cohort.integrations.reasoning_gym.problems import configuration, make, require_library
+from cohort.seeds import derive_seed
 from cohort.tasks.prompts import question_share
 from cohort.types import Prompt, UserError
 from cohort.wording import nearest

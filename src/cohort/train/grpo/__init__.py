@@ -45,6 +45,7 @@ class Grpo:
         *("reward/mean", "groups/signal", "completions/mean_tokens", "completions/truncated", "tokens_per_s"),
         "policy/entropy",
     )
+    makes_policy = True
 
     def prepare(self, stage: Stage, seed: int) -> PreparedGrpo:
         """The objective, the prompts and the rewards, checked."""

@@ -72,10 +72,9 @@ class Learning:
         batch = self._collate(groups, replace(objective, truncated="keep"))
         batch = replace(batch, advantages=torch.ones_like(batch.advantages))  # so that every token is scored
         batch = self._backend.score(self._backend.score(batch, "old"), "reference")
-        assert batch.old_logprobs is not None and batch.ref_logprobs is not None
-        penalty = rectangle(
-            kl_in_reward(objective, batch.old_logprobs, batch.ref_logprobs, batch.mask), batch.lengths
-        )
+        assert batch.old_logprobs is not None
+        assert batch.ref_logprobs is not None
+        penalty = rectangle(kl_in_reward(objective, batch.old_logprobs, batch.ref_logprobs, batch.mask), batch.lengths)
         return penalty, {"policy/kl": (penalty.sum() / objective.kl_coef / batch.mask.sum()).item()}
 
     def _update(self, groups: Sequence[Group], valued: Valued | None, step: int) -> dict[str, float]:

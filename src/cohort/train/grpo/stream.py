@@ -161,9 +161,7 @@ class GroupStream:
             in_a_row = 0
             prompts[ticket.number] = prompt
             seed = derive_seed(self._settings.seed, "rollout", ticket.number)
-            requests.append(
-                SampleRequest(ticket.number, prompt.tokens, rollout.group_size, seed, sampling)
-            )
+            requests.append(SampleRequest(ticket.number, prompt.tokens, rollout.group_size, seed, sampling))
         finished: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
         for request, played in self._play(requests, prompts):
             if isinstance(played, InfrastructureError):

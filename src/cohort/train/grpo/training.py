@@ -18,7 +18,6 @@ from cohort.monitor.scoring import scoring_metrics
 from cohort.monitor.tasks import task_metrics
 from cohort.policy.policy import Policy
 from cohort.preflight.parts import SamplingParts
-from cohort.preflight.world import open_player
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination, RewardPool
 from cohort.seeds import derive_seed
@@ -30,7 +29,6 @@ from cohort.train.grpo.stream import GroupStream, StepGroups, StreamSettings
 from cohort.train.rendered import RenderedPrompts, prompt_limit, refuse_long_prompts
 from cohort.train.stage import Context
 from cohort.types import Group
-from cohort.views.cards import write_model_card
 
 __all__ = ["GrpoTraining"]
 
@@ -61,12 +59,9 @@ class GrpoTraining:
         self._learning = Learning(stage, objective, self._combination, self._backend)
         with ExitStack() as stack:
             log, run = context.directory / "rewards.log", stage.run
-            pool = stack.enter_context(
-                RewardPool(parts.rewards, workers=run.workers, retries=run.retries, log=log)
-            )
-            if parts.world is not None:
-                stack.callback(parts.world.close)
-            play = open_player(stage, parts.world, self.facts, self._backend.sampler)
+            pool = stack.enter_context(RewardPool(parts.rewards, workers=run.workers, retries=run.retries, log=log))
+            stack.callback(parts.world.close)
+            play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
             self._stream = self._open_stream(parts, play, pool, checkpoint)
             self._evaluate = Evaluator(context, parts, self.facts, play, stack, self._one_group_sampled)
             self._opened = stack.pop_all()
@@ -123,7 +118,7 @@ class GrpoTraining:
     def finish(self, directory: Path) -> None:
         """The trained model and its card."""
         self._backend.save_model(directory)
-        write_model_card(directory, self._context)
+        self._context.write_card(directory)
 
     def close(self) -> None:
         """End the reward workers and the tools."""

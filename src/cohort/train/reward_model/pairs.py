@@ -1,29 +1,40 @@
-"""What of a reward-model stage can be checked before a model loads, and pairs as tokens once there is one."""
+"""The preference pairs of a stage: opened and checked before a model loads, and as tokens once there is one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from cohort.policy.policy import Policy
+from cohort.policy.facts import PolicyFacts
+from cohort.preflight.parts import SamplingParts
 from cohort.rewards.models.text import Form, Reader
-from cohort.settings import Stage
+from cohort.settings import Stage, Task
 from cohort.tasks import R1_ZERO
 from cohort.tasks.preferences import Pairs, Preferences, open_preferences
-from cohort.train.reward_model_scorer import EncodedPair
+from cohort.train.reward_model.scorer import EncodedPair
 from cohort.types import UserError
 
-__all__ = ["PairReader", "RewardModelParts", "check_reward_model", "form_of"]
+__all__ = ["PairReader", "PreparedRewardModel", "form_of", "open_pairs"]
+
+TEXTS_FOR_TOKENIZER = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class RewardModelParts:
-    """Everything of a reward-model stage that needs no model."""
+class PreparedRewardModel:
+    """All of a reward-model stage that needs no model."""
 
     pairs: Preferences
     form: Form
+    parts: SamplingParts | None = None  # no completion is sampled
+
+    def texts(self) -> Iterable[str]:
+        """The first pairs."""
+        train = self.pairs.train
+        found = (train[i] for i in range(min(train.size, TEXTS_FOR_TOKENIZER)))
+        return (f"{pair.prompt.question} {pair.chosen} {pair.rejected}" for pair in found)
 
 
-def check_reward_model(stage: Stage) -> RewardModelParts:
+def open_pairs(stage: Stage) -> PreparedRewardModel:
     """Open the pairs. Raises `UserError` for whatever is wrong with them."""
     t, wanted = stage.task, stage.preferences.pairs_per_step
     pairs = open_preferences(
@@ -43,7 +54,7 @@ def check_reward_model(stage: Stage) -> RewardModelParts:
             f"the task has {pairs.train.size} preference pairs, fewer than one step takes (preferences.pairs_per_step "
             f"= {wanted}). Lower pairs_per_step to {pairs.train.size} or less, or bring more."
         )
-    return RewardModelParts(pairs, form_of(stage))
+    return PreparedRewardModel(pairs, form_of(stage))
 
 
 def form_of(stage: Stage) -> Form:
@@ -61,10 +72,10 @@ def form_of(stage: Stage) -> Form:
 class PairReader:
     """Pairs as tokens for one model; None where the `too_long` rule drops one."""
 
-    def __init__(self, stage: Stage, policy: Policy, form: Form):
-        self._reader = Reader(policy.tokenizer, form)
-        self._task = stage.task
-        self._room = policy.max_context or 2**31
+    def __init__(self, task: Task, facts: PolicyFacts, form: Form):
+        self._reader = Reader(facts.tokenizer, form)
+        self._task = task
+        self._room = facts.context or 2**31
 
     def read(self, pairs: Pairs, index: int, rule: str | None = None) -> EncodedPair | None:
         """Pair `index`. `rule` stands in for the task's `too_long`."""

@@ -4,89 +4,62 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import orjson
 import torch
 from torch import Tensor
 
 from cohort.algorithms.losses import bradley_terry
-from cohort.learn.optimizer import load_optimizer, save_optimizer
-from cohort.monitor.machine import peak_memory_gb
-from cohort.record.files import new_directory, write_bytes
-from cohort.record.metrics import MetricsLog
+from cohort.evaluate.pairs import report_pairs
+from cohort.learn.optimizer import AdamW, load_optimizer, save_optimizer
+from cohort.learn.schedule import rate_at
+from cohort.machine import peak_memory_gb
+from cohort.policy.facts import PolicyFacts, facts_of
+from cohort.policy.open import open_policy, resumed_policy
+from cohort.policy.policy import Policy
+from cohort.record.files import write_bytes
 from cohort.seeds import derive_seed
 from cohort.tasks import Ledger
-from cohort.train.checkpoint import Checkpoint, latest_checkpoint, prune, readable
-from cohort.train.plan import reward_model_plan
-from cohort.train.reward_model_card import REPORT, show_report
-from cohort.train.reward_model_pairs import PairReader, RewardModelParts
-from cohort.train.reward_model_report import PairReport, report_pairs
-from cohort.train.reward_model_scorer import EncodedPair, Scorer
-from cohort.train.setup import build_policy, optimizer_settings, rate_at, resumed_policy
-from cohort.train.stage_run import StageRun
+from cohort.train.checkpoint import Checkpoint
+from cohort.train.reward_model.pairs import PairReader, PreparedRewardModel
+from cohort.train.reward_model.scorer import EncodedPair, Scorer
+from cohort.train.stage import Context
 from cohort.types import UserError
+from cohort.views.reward_model import REPORT, reward_model_card, show_report
 
-__all__ = ["run_reward_model"]
+__all__ = ["RewardModelTraining"]
 
 _DROPPED_IN_A_ROW = 10_000
 
 
-def run_reward_model(run: StageRun, parts: RewardModelParts) -> Scorer:
-    """Train a stage from its start or its last checkpoint to its end. Returns the reward model."""
-    stage = run.stage
-    checkpoint = latest_checkpoint(run.directory / "checkpoints")
-    with readable(checkpoint):
-        scorer = _scorer(run, parts, checkpoint)
-        training = _Training(run, parts, scorer, checkpoint)
-    log = MetricsLog(run.directory / "metrics.jsonl")
-    log.keep_until(training.done)
-    held_out = parts.pairs.held_out
-    size = (parts.pairs.train.size, 0 if held_out is None else held_out.size)
-    run.console.plan(run.title, reward_model_plan(stage, scorer.policy, run.threads, *size))
-    with run.console.steps("reward_model", stage.run.steps, training.done) as view:
-        for step in range(training.done + 1, stage.run.steps + 1):
-            metrics = training.step(step)
-            if held_out is not None and run.evaluates_at(step) and (report := training.evaluate()) is not None:
-                metrics |= report.metrics()
-                write_bytes(run.directory / REPORT, orjson.dumps({"step": step, **report.as_dict()}))
-            log.write(step, metrics)
-            view.step(step, metrics)
-            if run.saves_at(step):
-                training.save(step)
-    show_report(run.console, run.directory)
-    return scorer
+class RewardModelTraining:
+    """A `Training` on preference pairs."""
 
+    policy: Policy | None = None  # what is trained is no policy, and nobody goes on with it as one
 
-def _scorer(run: StageRun, parts: RewardModelParts, checkpoint: Checkpoint | None) -> Scorer:
-    if checkpoint is not None:
-        scorer = Scorer(resumed_policy(run.stage, checkpoint.path), parts.form)
-        scorer.load_state(checkpoint.path)
-        return scorer
-    scorer = Scorer(build_policy(run.stage, run.seed, run.start, run.live), parts.form)
-    scorer.take_head(run.stage.policy.revision)
-    return scorer
-
-
-class _Training:
-    """The parts of a reward-model stage, wired together."""
-
-    def __init__(self, run: StageRun, parts: RewardModelParts, scorer: Scorer, checkpoint: Checkpoint | None):
-        self.run, self.stage, self.parts, self.scorer = run, run.stage, parts, scorer
-        self.done = checkpoint.step if checkpoint else 0
-        self.reader = PairReader(run.stage, scorer.policy, parts.form)
-        self.optimizer = optimizer_settings(run.stage).build(scorer.module)
-        order = (parts.pairs.train.size, derive_seed(run.seed, "ledger"))
-        self.ledger = Ledger.restore(checkpoint.state["ledger"], *order) if checkpoint else Ledger(*order)
+    def __init__(self, context: Context, prepared: PreparedRewardModel, checkpoint: Checkpoint | None):
+        self._context, self._stage, self._pairs = context, context.stage, prepared.pairs
+        self.weights_of = checkpoint.step if checkpoint else 0
+        self._scorer = self._open_scorer(prepared, checkpoint)
+        self.facts: PolicyFacts = facts_of(self._scorer.policy)
+        self._reader = PairReader(context.stage.task, self.facts, prepared.form)
+        o = context.stage.optimizer
+        self._optimizer = AdamW(o.betas, o.eps, o.weight_decay, o.gradient_clip).build(self._scorer.module)
+        order = (self._pairs.train.size, derive_seed(context.seed, "ledger"))
+        self._ledger = Ledger.restore(checkpoint.state["ledger"], *order) if checkpoint else Ledger(*order)
         if checkpoint is not None:
-            load_optimizer(self.optimizer, checkpoint.path)
+            load_optimizer(self._optimizer, checkpoint.path)
 
     def step(self, step: int) -> dict[str, float]:
         """One update: its metrics."""
         began = time.perf_counter()
         pairs, dropped = self._next()
-        rate = rate_at(self.stage, step)
+        rate = rate_at(self._stage.optimizer, self._stage.run.steps, step)
         metrics = self._update(pairs, rate)
+        self.weights_of = step
         spent = time.perf_counter() - began
         tokens = sum(pair.tokens for pair in pairs)
         return metrics | {
@@ -98,39 +71,59 @@ class _Training:
             "memory/peak_gb": peak_memory_gb(),
         }
 
-    def evaluate(self) -> PairReport | None:
+    def evaluate(self, step: int) -> dict[str, float] | None:
         """The measures of the held-out pairs; None when there is none that fits and whose answers differ."""
-        source, wanted = self.parts.pairs.held_out, self.stage.evaluate.problems
-        assert source is not None
-        rule = "drop" if self.stage.task.too_long == "error" else self.stage.task.too_long
-        read = (self.reader.read(source, index, rule) for index in range(min(source.size, wanted)))
+        source, wanted = self._pairs.held_out, self._stage.evaluate.problems
+        if source is None:
+            return None
+        rule = "drop" if self._stage.task.too_long == "error" else self._stage.task.too_long
+        read = (self._reader.read(source, index, rule) for index in range(min(source.size, wanted)))
         pairs = [pair for pair in read if pair is not None and pair.chosen != pair.rejected]
         if not pairs:
             return None
         with torch.no_grad():
-            scores = torch.cat([self.scorer.scores(part).cpu() for part in self._parts(pairs)]).tolist()
+            scores = torch.cat([self._scorer.scores(part).cpu() for part in self._parts(pairs)]).tolist()
         lengths = [(len(pair.chosen), len(pair.rejected)) for pair in pairs]
         (better, worse), (long, short) = zip(*scores, strict=True), zip(*lengths, strict=True)
-        return report_pairs(better, worse, long, short)
+        report = report_pairs(better, worse, long, short)
+        write_bytes(self._context.directory / REPORT, orjson.dumps({"step": step, **report.as_dict()}))
+        return report.metrics()
 
-    def save(self, step: int) -> None:
-        """A checkpoint: everything that the stage needs to go on as if it had never stopped."""
-        directory = self.run.directory / "checkpoints"
-        with new_directory(directory / f"step-{step:06d}") as new:
-            self.scorer.save_state(new)
-            save_optimizer(self.optimizer, new)
-            state = {"step": step, "ledger": self.ledger.state()}
-            (new / "state.json").write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
-        prune(directory, self.stage.run.keep_checkpoints)
+    def save(self, directory: Path) -> Mapping[str, Any]:
+        """The causal model, its score, the optimizer and the ledger."""
+        self._scorer.save_state(directory)
+        save_optimizer(self._optimizer, directory)
+        return {"ledger": self._ledger.state()}
+
+    def finish(self, directory: Path) -> None:
+        """The classifier and its card; what was measured last is printed."""
+        show_report(self._context.console, self._context.directory)
+        self._scorer.save(directory)
+        context = self._context
+        card = reward_model_card(context.recipe, context.stage, context.directory, context.recipe_text)
+        (directory / "README.md").write_text(card, encoding="utf-8")
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+    def _open_scorer(self, prepared: PreparedRewardModel, checkpoint: Checkpoint | None) -> Scorer:
+        context, table = self._context, self._stage.policy
+        if checkpoint is not None:
+            scorer = Scorer(resumed_policy(table, checkpoint.path), prepared.form)
+            scorer.load_state(checkpoint.path)
+            return scorer
+        scorer = Scorer(open_policy(table, context.seed, context.start, prepared.texts), prepared.form)
+        scorer.take_head(table.revision)
+        return scorer
 
     def _next(self) -> tuple[list[EncodedPair], int]:
         """The pairs of the next step, and how many were dropped as too long on the way."""
         pairs: list[EncodedPair] = []
         dropped = in_a_row = 0
-        while len(pairs) < self.stage.preferences.pairs_per_step:
-            ticket = self.ledger.issue()
-            pair = self.reader.read(self.parts.pairs.train, ticket.index)
-            self.ledger.finish(ticket.number, "trained" if pair is not None else "too_long")
+        while len(pairs) < self._stage.preferences.pairs_per_step:
+            ticket = self._ledger.issue()
+            pair = self._reader.read(self._pairs.train, ticket.index)
+            self._ledger.finish(ticket.number, "trained" if pair is not None else "too_long")
             if pair is not None:
                 pairs.append(pair)
                 in_a_row = 0
@@ -144,24 +137,24 @@ class _Training:
 
     def _update(self, pairs: Sequence[EncodedPair], rate: float) -> dict[str, float]:
         """One optimizer step; micro-batches add up to the mean over all pairs."""
-        for group in self.optimizer.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = rate
         found: list[Tensor] = []
         total = 0.0
         for part in self._parts(pairs):
-            scores = self.scorer.scores(part)  # [n, 2]
+            scores = self._scorer.scores(part)  # [n, 2]
             margin = torch.tensor([pair.margin for pair in part], device=scores.device)
-            loss = bradley_terry(scores[:, 0], scores[:, 1], margin, self.stage.preferences.centring)
+            loss = bradley_terry(scores[:, 0], scores[:, 1], margin, self._stage.preferences.centring)
             loss = loss * (len(part) / len(pairs))
             loss.backward()
             total += loss.item()
             found.append(scores.detach().cpu())
-        clip = self.stage.optimizer.gradient_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.scorer.module.parameters(), clip).item()
+        clip = self._stage.optimizer.gradient_clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self._scorer.module.parameters(), clip).item()
         if not norm < math.inf:
             raise UserError(f"the gradient is not finite (norm {norm}): lower optimizer.learning_rate")
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
         scores = torch.cat(found)
         gaps = scores[:, 0] - scores[:, 1]
         return {
@@ -177,7 +170,7 @@ class _Training:
         """Micro-batches of about `tokens_per_micro_batch` tokens, one pair at least."""
         part: list[EncodedPair] = []
         for pair in pairs:
-            limit = self.stage.optimizer.tokens_per_micro_batch
+            limit = self._stage.optimizer.tokens_per_micro_batch
             if part and sum(other.tokens for other in part) + pair.tokens > limit:
                 yield part
                 part = []

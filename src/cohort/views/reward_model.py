@@ -9,9 +9,9 @@ import orjson
 from rich.padding import Padding
 from rich.table import Table
 
-from cohort.monitor.console import Console
-from cohort.recipe import Recipe, to_toml
-from cohort.train.stage_run import StageRun
+from cohort.recipe import Recipe
+from cohort.settings import Stage
+from cohort.views.console import Console
 
 __all__ = ["REPORT", "reward_model_card", "show_report"]
 
@@ -49,16 +49,16 @@ def show_report(console: Console, directory: Path) -> None:
     console.rich.print(Padding(table, (0, 0, 1, 2), expand=False))
 
 
-def reward_model_card(recipe: Recipe, run: StageRun) -> str:
-    """What the model is, how good it is on pairs that it has not seen, and the recipe that made it."""
+def reward_model_card(recipe: Recipe, stage: Stage, directory: Path, recipe_text: str) -> str:
+    """What the model is, how good it is on pairs that it has not seen (from the stage's `directory`), and its recipe."""
     lines = [
         f"# {recipe.name}: reward model",
         "",
         f"A sequence classifier with one score, trained with Cohort on preference pairs (Bradley-Terry), stage "
-        f"`{run.stage.name}`, seed {recipe.seed}, {run.stage.run.steps} steps.",
+        f"`{stage.name}`, seed {recipe.seed}, {stage.run.steps} steps.",
         "",
     ]
-    file = run.directory / REPORT
+    file = directory / REPORT
     if file.exists():
         report = orjson.loads(file.read_bytes())
         lines += [f"* {line}" for line in _sentences(report)]
@@ -66,7 +66,7 @@ def reward_model_card(recipe: Recipe, run: StageRun) -> str:
         lines += [f"| {' | '.join(cells)} |" for cells in _rows(report)]
     else:
         lines.append("No held-out pairs were measured.")
-    return "\n".join([*lines, "", _USE, "", "```toml", to_toml(recipe).strip(), "```", ""])
+    return "\n".join([*lines, "", _USE, "", "```toml", recipe_text.strip(), "```", ""])
 
 
 def _sentences(report: dict[str, Any]) -> list[str]:

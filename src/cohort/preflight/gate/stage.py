@@ -1,38 +1,25 @@
-"""The gate of a stage: which prompts and rewards it looks at, and what a run makes of what it finds."""
+"""The gate of a stage: which prompts and rewards it looks at."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import orjson
-from rich.markup import escape
-
-from cohort.monitor.console import Console
-from cohort.monitor.gate import show_gate
 from cohort.preflight.gate.examine import Asked, examine
 from cohort.preflight.gate.findings import GateReport
 from cohort.preflight.gate.probes import stated_gold
 from cohort.preflight.gate.report import NO_GOLD
-from cohort.record.files import write_bytes
-from cohort.rewards import Reward, RewardFailure
+from cohort.preflight.parts import SamplingParts
+from cohort.rewards import Reward
 from cohort.rewards.calling.routing import applies
 from cohort.rewards.marks import is_costly
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks import Prompts
-from cohort.train.setup import GrpoParts
 from cohort.types import Prompt, UserError
 
-__all__ = ["gate_of_run", "gate_of_stage", "pass_gate", "read_gate", "without"]
-
-FILE = "gate.json"
-HOW_TO_GO_ON = (
-    'Check task.answer, or name another verifier with evaluate.reward; run.gate = "warn" trains all the same.'
-)
+__all__ = ["gate_of_run", "gate_of_stage"]
 
 LOOKED_AT = 200  # prompts among which those for each verifier are looked for
 IN_A_RUN = 8  # prompts for each verifier before a run
@@ -40,46 +27,7 @@ COSTLY = 3  # prompts for each verifier where a reward is costly
 LIMIT_S = 20.0  # what the gate before a run may take, as far as it can be cut short
 
 
-def pass_gate(directory: Path, stages: Sequence[tuple[Stage, GrpoParts, int]], console: Console) -> None:
-    """Put the rewards of every GRPO stage to the test before the first step of a run, and write what was found to
-    `gate.json`. Raises UserError when gold answers do not pay, unless `run.gate` says otherwise.
-    """
-    record: dict[str, Any] = {}
-    for stage, parts, seed in stages:
-        if stage.run.gate == "off":
-            record[stage.name] = {"verdict": "off"}
-            continue
-        before = f"{stage.name}: " if len(stages) > 1 else ""
-        try:
-            report = gate_of_run(stage, parts, seed)
-        except RewardFailure as failure:
-            record[stage.name] = {"verdict": "refused", "problems": [str(failure)]}
-            problem: str | None = str(failure)
-        else:
-            record[stage.name] = report.to_dict()
-            problem = report.problems[0] if report.problems else None
-            if report.problems:
-                show_gate(console, report, verdict=False)
-            else:
-                console.say(f"[dim]gate[/]  {escape(before + report.sentence())}")
-                for note in report.notes if report.tested else ():
-                    console.warn(before + note)
-        write_bytes(directory / FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))
-        if problem is not None and stage.run.gate == "enforce":
-            raise UserError(f"{before}{problem} {HOW_TO_GO_ON}")
-        if problem is not None:
-            console.warn(f'{before}{problem} (run.gate = "warn": training all the same)')
-    write_bytes(directory / FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))
-
-
-def read_gate(directory: Path, stage: str) -> dict[str, Any]:
-    """What the gate found about a stage when the run began; empty when it was not asked."""
-    file = directory / FILE
-    found: dict[str, Any] = orjson.loads(file.read_bytes()).get(stage, {}) if file.exists() else {}
-    return found
-
-
-def gate_of_run(stage: Stage, parts: GrpoParts, seed: int) -> GateReport:
+def gate_of_run(stage: Stage, parts: SamplingParts, seed: int) -> GateReport:
     """The short gate before a run: few prompts, and of the costly rewards only verifiers that know gold answers. Where
     none does, there is nothing to test, and nothing is scored.
     """
@@ -88,19 +36,11 @@ def gate_of_run(stage: Stage, parts: GrpoParts, seed: int) -> GateReport:
         return _untested(f"{parts.verifier_name or 'no verifier'} does not look at the gold answer")
     everybody = (*parts.rewards, *parts.verifiers)
     too_dear = {one.name for one in everybody if is_costly(one.function) and one.name not in tested}
-    return gate_of_stage(stage, without(parts, too_dear), seed, IN_A_RUN, LIMIT_S, needs_gold=True)
-
-
-def without(parts: GrpoParts, names: Collection[str]) -> GrpoParts:
-    """The parts without the rewards of these names, and without the gates that they are to others."""
-    kept = [one for one in parts.rewards if one.name not in names]
-    rewards = [replace(one, gate=None) if one.gate is not None and one.gate.reward in names else one for one in kept]
-    verifiers = [one for one in parts.verifiers if one.name not in names]
-    return replace(parts, rewards=tuple(rewards), verifiers=tuple(verifiers))
+    return gate_of_stage(stage, parts.without(too_dear), seed, IN_A_RUN, LIMIT_S, needs_gold=True)
 
 
 def gate_of_stage(
-    stage: Stage, parts: GrpoParts, seed: int, prompts: int, limit_s: float = math.inf, needs_gold: bool = False
+    stage: Stage, parts: SamplingParts, seed: int, prompts: int, limit_s: float = math.inf, needs_gold: bool = False
 ) -> GateReport:
     """Examine the rewards of a stage on `prompts` prompts for each verifier, fewer where a reward is costly. With
     `needs_gold` nothing is scored where there is no gold answer. Raises RewardFailure when a reward breaks.
@@ -122,7 +62,7 @@ def _untested(why: str) -> GateReport:
     return GateReport(prompts=0, seconds=0.0, rewards=(), total={}, problems=(), notes=(why,))
 
 
-def _rewards(parts: GrpoParts) -> tuple[list[Reward], list[Reward]]:
+def _rewards(parts: SamplingParts) -> tuple[list[Reward], list[Reward]]:
     """All rewards to score, and the verifiers among them. A verifier that is not rewarded adds nothing to the total."""
     rewards = {reward.name: reward for reward in parts.rewards}
     verifiers = []

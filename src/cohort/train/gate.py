@@ -1,0 +1,65 @@
+"""What a run makes of what the gate finds: it is written down, shown, and may refuse the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.markup import escape
+
+from cohort.preflight.gate.stage import gate_of_run
+from cohort.preflight.parts import SamplingParts
+from cohort.record.files import write_bytes
+from cohort.rewards import RewardFailure
+from cohort.settings import Stage
+from cohort.types import UserError
+from cohort.views.console import Console
+from cohort.views.gate import show_gate
+
+__all__ = ["pass_gate", "read_gate"]
+
+FILE = "gate.json"
+HOW_TO_GO_ON = (
+    'Check task.answer, or name another verifier with evaluate.reward; run.gate = "warn" trains all the same.'
+)
+
+
+def pass_gate(directory: Path, stages: Sequence[tuple[Stage, SamplingParts, int]], console: Console) -> None:
+    """Put the rewards of every stage to the test before the first step of a run, and write what was found to
+    `gate.json`. Raises UserError when gold answers do not pay, unless `run.gate` says otherwise.
+    """
+    record: dict[str, Any] = {}
+    for stage, parts, seed in stages:
+        if stage.run.gate == "off":
+            record[stage.name] = {"verdict": "off"}
+            continue
+        before = f"{stage.name}: " if len(stages) > 1 else ""
+        try:
+            report = gate_of_run(stage, parts, seed)
+        except RewardFailure as failure:
+            record[stage.name] = {"verdict": "refused", "problems": [str(failure)]}
+            problem: str | None = str(failure)
+        else:
+            record[stage.name] = report.to_dict()
+            problem = report.problems[0] if report.problems else None
+            if report.problems:
+                show_gate(console, report, verdict=False)
+            else:
+                console.say(f"[dim]gate[/]  {escape(before + report.sentence())}")
+                for note in report.notes if report.tested else ():
+                    console.warn(before + note)
+        write_bytes(directory / FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))
+        if problem is not None and stage.run.gate == "enforce":
+            raise UserError(f"{before}{problem} {HOW_TO_GO_ON}")
+        if problem is not None:
+            console.warn(f'{before}{problem} (run.gate = "warn": training all the same)')
+    write_bytes(directory / FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))
+
+
+def read_gate(directory: Path, stage: str) -> dict[str, Any]:
+    """What the gate found about a stage when the run began; empty when it was not asked."""
+    file = directory / FILE
+    found: dict[str, Any] = orjson.loads(file.read_bytes()).get(stage, {}) if file.exists() else {}
+    return found
