@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 pytest.importorskip("verifiers")
 
-from cohort.adapters.verifiers import COLUMN, play
+from cohort.integrations.verifiers.play import COLUMN, play
 from cohort.monitor.console import Console
 from cohort.recipe import Recipe
 from cohort.record.rollouts import read_groups
@@ -94,5 +94,6 @@ def test_a_plain_taskset_needs_no_environment(run):
 
 
 def test_turns_that_nobody_plays_are_refused(run):
-    with pytest.raises(UserError, match=r"'guess_number' has turns of its own.*environment\.use = \"verifiers\""):
+    match = r"'verifiers:guess_number' has turns of its own.*environment\.use = \"verifiers\""
+    with pytest.raises(UserError, match=match):
         run(environment={"use": None})

@@ -18,6 +18,7 @@ from cohort.types import InfrastructureError, Observation
 __all__ = [
     "ENVIRONMENTS",
     "FORMATS",
+    "TOOLS",
     "Dialogue",
     "Episodes",
     "Format",
@@ -28,7 +29,6 @@ __all__ = [
     "Played",
     "Player",
     "Rules",
-    "TOOLS",
     "SingleTurn",
     "Tool",
     "ToolError",
