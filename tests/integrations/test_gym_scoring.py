@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("reasoning_gym")
 
-from cohort.rewards.gym import EXECUTES, reasoning_gym, same
-from cohort.rewards.gym_verify import arithmetic, verify
-from cohort.tasks.gym import admitted_tasks, refused_tasks
-
+from cohort.integrations.reasoning_gym.admitted import admitted_tasks, refused_tasks
+from cohort.integrations.reasoning_gym.reward import EXECUTES, reasoning_gym, same
+from cohort.integrations.reasoning_gym.source import GymProblems
+from cohort.integrations.reasoning_gym.verify import arithmetic, verify
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve
-from cohort.tasks import GymProblems
 from cohort.types import Prompt
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("reasoning_gym")
 
-from cohort.tasks.gym import admitted_tasks, refused_tasks
-from cohort.tasks.gym import problems as gym_problems
-
-from cohort.tasks import Curriculum, GymProblems, open_demonstrations, open_task
+from cohort.integrations.reasoning_gym import problems as gym_problems
+from cohort.integrations.reasoning_gym.admitted import admitted_tasks, refused_tasks
+from cohort.integrations.reasoning_gym.source import GymProblems
+from cohort.tasks import Curriculum, open_demonstrations, open_task
 from cohort.types import UserError
 
 SOME = ("ab", "basic_arithmetic", "countdown", "list_functions", "pool_matrix", "shortest_path", "zebra_puzzles")
@@ -45,7 +45,8 @@ def test_every_task_of_the_library_was_looked_at():
 @pytest.mark.parametrize("task", SOME)
 def test_a_problem_is_the_same_wherever_and_whenever_it_is_made(task):
     script = (
-        "import json, sys; from cohort.tasks import GymProblems; problems = GymProblems(sys.argv[1], seed=7)\n"
+        "import json, sys; from cohort.integrations.reasoning_gym.source import GymProblems\n"
+        "problems = GymProblems(sys.argv[1], seed=7)\n"
         "print(json.dumps([[p.text, p.answer, p.tags] for p in (problems[i] for i in (3, 0, 2))]))"
     )
     there = subprocess.run([sys.executable, "-c", script, task], capture_output=True, text=True, check=True)

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("verifiers")
 
-from cohort.adapters.verifiers import COLUMN, open_taskset, play
-
 from cohort.environments import build_environment
+from cohort.integrations.verifiers.play import COLUMN, play
+from cohort.integrations.verifiers.source import open_taskset
 from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, resolve, resolve_all, score_group
 from cohort.tasks import Curriculum, open_task
 from cohort.types import InfrastructureError, UserError

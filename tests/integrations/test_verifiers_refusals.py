@@ -6,11 +6,11 @@ import sys
 from types import ModuleType
 
 import pytest
-from cohort.adapters import verifiers as adapter
-from cohort.adapters.verifiers import open_taskset, taskset_of
 from cohort.train.setup import check_grpo
 
 from cohort.environments import build_environment
+from cohort.integrations.verifiers import play as adapter
+from cohort.integrations.verifiers.source import open_taskset, taskset_of
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve, resolve_all, score_group
 from cohort.tasks import open_task

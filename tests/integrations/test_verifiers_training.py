@@ -10,9 +10,9 @@ from transformers import AutoTokenizer
 
 pytest.importorskip("verifiers")
 
-from cohort.adapters.verifiers import COLUMN, play
 from cohort.monitor.console import Console
 
+from cohort.integrations.verifiers.play import COLUMN, play
 from cohort.recipe import Recipe
 from cohort.record.rollouts import read_groups
 from cohort.train import train
@@ -95,5 +95,6 @@ def test_a_plain_taskset_needs_no_environment(run):
 
 
 def test_turns_that_nobody_plays_are_refused(run):
-    with pytest.raises(UserError, match=r"'guess_number' has turns of its own.*environment\.use = \"verifiers\""):
+    match = r"'verifiers:guess_number' has turns of its own.*environment\.use = \"verifiers\""
+    with pytest.raises(UserError, match=match):
         run(environment={"use": None})

@@ -53,16 +53,14 @@ def build_environment(use: str | Callable[..., Any], args: Mapping[str, Any]) ->
     """The environment that a function makes from `args`: a user's function, or the one that `ENVIRONMENTS` names.
     Raises UserError where there is none.
     """
-    if isinstance(use, str):
-        use = ENVIRONMENTS.get(use, use)
-        if ":" not in use:
-            hint = f', such as tools = ["{use}"]' if use in TOOLS else ""
-            raise UserError(
-                f'environment.use is "{", ".join(ENVIRONMENTS)}" or your own "module:function", not {use!r}; built-in '
-                f"tools are named in environment.tools{hint}"
-            )
-        use = find_function(use, "environment")
-    made = _called(use, args, "environment.args")
+    if isinstance(use, str) and ":" not in use and use not in ENVIRONMENTS:
+        hint = f', such as tools = ["{use}"]' if use in TOOLS else ""
+        raise UserError(
+            f'environment.use is "{", ".join(ENVIRONMENTS)}" or your own "module:function", not {use!r}; built-in '
+            f"tools are named in environment.tools{hint}"
+        )
+    function = find_function(ENVIRONMENTS.get(use, use), "environment") if isinstance(use, str) else use
+    made = _called(function, args, "environment.args")
     for method in ("reset", "step"):
         if not callable(getattr(made, method, None)):
             raise UserError(

@@ -9,7 +9,7 @@ is a property of its question alone (a hash), so no seed and no index can put a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from cohort.integrations.reasoning_gym.admitted import Admitted, admission
@@ -19,7 +19,7 @@ from cohort.tasks.prompts import question_share
 from cohort.types import Prompt, UserError
 from cohort.wording import nearest
 
-__all__ = ["COLUMNS", "HELD_OUT_SHARE", "PREFIX", "GymProblems", "gym_task"]
+__all__ = ["COLUMNS", "HELD_OUT_SHARE", "PREFIX", "GymProblems", "gym_task", "open_task"]
 
 PREFIX = "reasoning_gym"
 COLUMNS = ("prompt", "answer", "task", "level", "gym")
@@ -36,6 +36,8 @@ class GymProblems:
     """
 
     size: int | None = None
+    columns = COLUMNS
+    repeats = True  # tasks with few different problems make one again and again
 
     def __init__(
         self,
@@ -91,6 +93,16 @@ def check_levels(task: str, levels: Sequence[int], top: int) -> None:
     if any(not 1 <= level <= top for level in levels):
         has = f"levels 1 to {top}" if top else "no levels"
         raise UserError(f"reasoning-gym's {task} has {has}, so levels cannot be {list(levels)!r}.")
+
+
+def open_task(
+    task: str, levels: Sequence[int] | None, args: Mapping[str, Any] | None, all_levels: bool
+) -> Callable[[Literal["train", "held_out"], int], GymProblems]:
+    """What makes the problems of a split and a seed; `all_levels`: those that the task has, unless `levels` says which.
+    Raises UserError for a task that was not admitted.
+    """
+    every = range(1, admission(task).levels + 1) if all_levels else ()
+    return lambda split, seed: GymProblems(task, levels or tuple(every), seed, split, args)
 
 
 def gym_task(source: str) -> str | None:

@@ -22,7 +22,7 @@ class _Conversation:
 
 
 class VerifiersTurns:
-    """Asks the environment of each prompt's task what follows a reply. See `cohort.integrations.verifiers.play.play`."""
+    """Asks the environment of each prompt's task what follows a reply. See `play`."""
 
     def reset(self, prompt: Prompt, seed: int) -> _Conversation:
         """Begin with the prompt. Raises UserError for one that is no task of `verifiers`."""
