@@ -17,12 +17,14 @@ LEVELS = [
     {"settings"},
     {"sandbox"},
     {"kernels"},
+    {"machine"},
     {"algorithms", "rewards", "tasks", "record", "recipe", "policy"},
     {"environments", "engine", "learn"},
+    {"monitor", "evaluate"},
     {"integrations", "preflight"},  # nobody imports integrations: names in tables lead to them
-    {"samplers", "evaluate", "monitor"},
+    {"backends", "views"},
     {"train"},
-    {"cluster", "dashboard", "commands"},
+    {"commands"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -7,7 +7,6 @@ import json
 
 import orjson
 import pytest
-from cohort.monitor.console import Console
 from verifiers import blind, exact
 from vowels import share_of_vowels as vowels
 
@@ -15,6 +14,7 @@ import cohort
 from cohort.rewards import RewardTable, resolve_all
 from cohort.train import gate
 from cohort.types import UserError
+from cohort.views.console import Console
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import json
 import pytest
 import torch
 import transformers as t
-from cohort.train.reward_model_scorer import EncodedPair, Scorer
 from peft import LoraConfig, get_peft_model
 
 from cohort.algorithms.losses import bradley_terry
@@ -17,6 +16,7 @@ from cohort.policy.policy import Policy
 from cohort.rewards.models.reward_model import reward_model
 from cohort.rewards.models.text import Form, Reader
 from cohort.tasks import R1_ZERO
+from cohort.train.reward_model.scorer import EncodedPair, Scorer
 from cohort.types import UserError
 from tiny import SIZES, make_tiny
 

@@ -8,7 +8,6 @@ import random
 import orjson
 import pytest
 import torch
-from cohort.monitor.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
@@ -18,6 +17,7 @@ from cohort.record.metrics import is_timing, read_metrics
 from cohort.rewards.models.reward_model import reward_model
 from cohort.train import train
 from cohort.types import UserError
+from cohort.views.console import Console
 
 SMALL = {"hidden_size": 32, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 16, "intermediate_size": 64}
 

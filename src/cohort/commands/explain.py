@@ -10,12 +10,12 @@ from rich.markup import escape
 
 from cohort.algorithms import explain, objectives
 from cohort.algorithms.objectives import Objective
+from cohort.preflight.objective import settled_objective, supervised_steps
+from cohort.preflight.parts import accuracy_name
 from cohort.recipe import Recipe
 from cohort.settings import Stage
-from cohort.train.plan import batch_arithmetic, rewards_line
-from cohort.train.process import supervised_steps
-from cohort.train.setup import accuracy_name, build_objective
 from cohort.types import UserError
+from cohort.views.plan import batch_arithmetic, rewards_line
 
 __all__ = ["explain_recipe"]
 
@@ -30,7 +30,7 @@ def explain_recipe(recipe: Recipe, latex: bool, diff: str | None) -> None:
         )
     console = Console(highlight=False, soft_wrap=True)
     for stage in stages:
-        objective = build_objective(stage)
+        objective = settled_objective(stage)
         if latex:
             print(_equation(stage, objective, latex=True))
             continue
@@ -76,7 +76,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
     if stage.objective.pass_at_k is not None:
         lines["pass@k"] = f"advantages are those of pass@{stage.objective.pass_at_k} (2508.10751), in place of A above"
         beside["pass_at_k"] = stage.objective.pass_at_k
-    if names := supervised_steps(stage):
+    if names := supervised_steps(stage.reward):
         divided = "minus their mean" if objective.scale == "none" else "normalised"
         outcomes = any(reward.weight and reward.name not in names for reward in stage.reward)
         lines["process"] = (

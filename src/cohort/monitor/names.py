@@ -1,6 +1,6 @@
 """Every number of metrics.jsonl: what it is called, its unit, what it says, and which way is better.
 
-This is the one table that the console, the documents and the detectors read. Names with a {} stand for many: the reward,
+This is the one table that console, documents and detectors read. A name with {} stands for many: the reward,
 level or domain that the number is about takes its place.
 """
 

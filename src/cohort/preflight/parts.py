@@ -87,11 +87,10 @@ def _deciding(rewards: Sequence[HasWhen]) -> tuple[HasWhen, ...]:
 
 
 def _refuse_missing_turns(stage: Stage, task: Task) -> None:
-    """Refuse to end a conversation after its first reply where the prompts are those of an environment with turns."""
-    if task.environment not in (None, stage.environment.use):
-        raise UserError(
-            f"{stage.task.source!r} has turns of its own: let it play, with environment.use = {task.environment!r}"
-        )
+    """Refuse to end a conversation after its first reply where its source says that an environment must play it."""
+    for source, environment in task.environments.items():
+        if environment != stage.environment.use:
+            raise UserError(f'{source!r} has turns of its own: let it play, with environment.use = "{environment}"')
 
 
 def _check_gold_column(stage: Stage, task: Task) -> None:

@@ -161,9 +161,8 @@ def kind_of(stage: Stage) -> StageKind[Any]:
     """The kind of a stage, made ready. Raises `UserError` for a kind of one's own that is not to be found."""
     found = find(KINDS.get(stage.kind, stage.kind), f"kind of stage '{stage.name}':")
     kind: StageKind[Any] = found() if callable(found) else found
-    missing = [
-        name for name in ("tables", "columns", "makes_policy", "prepare", "plan", "open") if not hasattr(kind, name)
-    ]
+    members = ("tables", "columns", "makes_policy", "prepare", "plan", "open")
+    missing = [name for name in members if not hasattr(kind, name)]
     if missing:
         raise UserError(
             f"the kind '{stage.kind}' of stage '{stage.name}' has no {', '.join(missing)}: a kind is a class with "

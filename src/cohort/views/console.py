@@ -24,6 +24,7 @@ from cohort.types import Rollout
 
 __all__ = ["Console", "StepView", "visible"]
 
+
 class StepView:
     """The live lines of one stage: a bar and the numbers on a terminal, a plain line every few steps anywhere else."""
 
@@ -96,12 +97,17 @@ class Console:
     def plan(self, title: str, lines: Mapping[str, str]) -> None:
         """What the stage is about to do."""
         self.rich.print(f"\n[bold]{escape(title)}[/]")
+        self.lines(lines)
+        self.rich.print()
+
+    def lines(self, lines: Mapping[str, str]) -> None:
+        """Names and texts, the texts folded beside their names."""
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for name, text in lines.items():
             table.add_row(name, escape(text))
-        self.rich.print(Padding(table, (0, 0, 1, 2), expand=False))
+        self.rich.print(Padding(table, (0, 0, 0, 2), expand=False))
 
     @contextlib.contextmanager
     def steps(self, columns: Sequence[str], total: int, done: int) -> Iterator[StepView]:

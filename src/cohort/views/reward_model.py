@@ -50,7 +50,7 @@ def show_report(console: Console, directory: Path) -> None:
 
 
 def reward_model_card(recipe: Recipe, stage: Stage, directory: Path, recipe_text: str) -> str:
-    """What the model is, how good it is on pairs that it has not seen (from the stage's `directory`), and its recipe."""
+    """What the model is, how good it is on unseen pairs (as the stage's `directory` says), and its recipe."""
     lines = [
         f"# {recipe.name}: reward model",
         "",
