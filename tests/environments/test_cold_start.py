@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from cohort.train.setup import open_stage_demonstrations
 from transformers import AutoTokenizer
 
 from cohort.commands.check import check_recipe
 from cohort.environments import FORMATS, open_dialogue
+from cohort.preflight.data import open_stage_demonstrations
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_groups

@@ -6,7 +6,6 @@ import sys
 from types import ModuleType
 
 import pytest
-from cohort.train.setup import check_grpo
 
 from cohort.environments import build_environment
 from cohort.integrations.verifiers import play as adapter
@@ -14,6 +13,7 @@ from cohort.integrations.verifiers.source import open_taskset, taskset_of
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve, resolve_all, score_group
 from cohort.tasks import open_task
+from cohort.train.grpo import Grpo
 from cohort.types import Prompt, UserError
 
 
@@ -61,7 +61,7 @@ def test_a_recipe_is_refused_before_a_model_is_loaded(no_library, tmp_path):
         environment={"use": "verifiers"},
         reward=[{"use": "verifiers"}],
     )
-    assert 'pip install "cohort[verifiers]"' in refused(check_grpo, recipe.stages[0], 0)
+    assert 'pip install "cohort[verifiers]"' in refused(Grpo().prepare, recipe.stages[0], 0)
 
 
 def test_another_version_is_refused(monkeypatch):

@@ -44,7 +44,7 @@ def test_it_holds_the_isolation_that_this_machine_reaches(run, coding):
 
 def test_a_continued_run_says_when_it_is_another(run, coding, monkeypatch):
     before = recorded(run(**coding))
-    monkeypatch.setattr("cohort.train.isolation._reached", lambda url: Isolation("remote"))
+    monkeypatch.setattr("cohort.preflight.isolation._reached", lambda url: Isolation("remote"))
     text = io.StringIO()
     done = run(**coding, resume=True, console=Console(file=text, width=300))
     assert "the sandbox of code was '" in text.getvalue()
@@ -53,7 +53,7 @@ def test_a_continued_run_says_when_it_is_another(run, coding, monkeypatch):
 
 
 def test_runs_that_execute_nothing_start_no_sandbox(run, monkeypatch):
-    monkeypatch.setattr("cohort.train.isolation.Sandbox", None)  # calling it would raise
+    monkeypatch.setattr("cohort.preflight.isolation.Sandbox", None)  # calling it would raise
     assert recorded(run(run={"steps": 1}, evaluate={"problems": 0})) == {}
 
 

@@ -9,7 +9,6 @@ import orjson
 import pytest
 import torch
 import transformers as t
-from cohort.train.setup import build_objective
 from digits import first_right, share_of_digits
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,14 +16,13 @@ from hypothesis import strategies as st
 from cohort.algorithms import objectives
 from cohort.algorithms.advantages import process_supervision
 from cohort.policy.scratch import make_tokenizer
+from cohort.preflight.objective import settled_objective, supervised_steps
 from cohort.recipe import Recipe
 from cohort.record.rollouts import read_groups
 from cohort.rewards import Combination, Gate, RewardTable, resolve
 from cohort.rewards.calling.steps import cut, splitter
 from cohort.train import train
 from cohort.train.grpo.step_rewards import (
-    refuse_process,
-    supervised_steps,
     text_ends,
     token_steps,
     with_process_advantages,
@@ -305,7 +303,7 @@ def test_objectives_that_do_not_go_with_steps_are_refused(tables, objective, sai
     recipe = Recipe(**{**tables, "objective": objective})
     stage = recipe.stages[0]
     with pytest.raises(UserError, match=r"process supervision does not go with") as refused:
-        refuse_process(stage, build_objective(stage))
+        settled_objective(stage)
     assert said in str(refused.value)
 
 
@@ -318,5 +316,5 @@ def test_which_rewards_supervise_steps(tables):
         {"use": "random"},
     ]
     stage = Recipe(**{**tables, "reward": rewards}).stages[0]
-    assert supervised_steps(stage) == ("a", "process_model")
+    assert supervised_steps(stage.reward) == ("a", "process_model")
     assert resolve(RewardTable(use=share_of_digits, split="lines")).split is not None
