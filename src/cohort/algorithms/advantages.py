@@ -38,8 +38,10 @@ def normalise(
 ) -> Tensor:
     """(reward - baseline) / (scale + eps), [P, G] -> [P, G] float64.
 
-    `baseline` is a key of `BASELINES`, `scale` "none" or a key of `SCALES`; `fields.FIELDS` says what each does. `ddof` 1
-    is the sample std, 0 the population std. Raises ValueError for groups of one, infinite or wrongly shaped rewards.
+    `baseline` is a key of `BASELINES`, `scale` "none" or a key of `SCALES`; `fields.FIELDS` says what each does.
+    `ddof` 1 is the sample std, 0 the population std.
+
+    Raises ValueError for groups of one, infinite or wrongly shaped rewards.
     """
     r, present = _rewards(rewards)
     _check_choices(r, baseline, scale)

@@ -56,7 +56,7 @@ def policy_loss(
 def token_weight(
     objective: Objective, mask: Tensor, group: Tensor | None = None, max_tokens: int | None = None
 ) -> Tensor:
-    """How much each token counts in the loss, [B, T] float64. `mask` must be that of the whole optimizer batch, over all ranks."""
+    """How much each token counts, [B, T] float64. `mask` must be that of the whole optimizer batch, over all ranks."""
     return token_weights.AGGREGATIONS[objective.aggregation](mask, group, max_tokens)
 
 
@@ -101,7 +101,7 @@ def per_token_loss(
 
 @torch.no_grad()
 def kl_in_reward(objective: Objective, logprobs: Tensor, ref_logprobs: Tensor | None, mask: Tensor) -> Tensor:
-    """The penalty that a KL in the reward takes from each token: kl_coef * estimator, [B, T], detached, 0 outside the mask.
+    """The penalty on each token of a KL in the reward: kl_coef * estimator, [B, T], detached, 0 outside the mask.
 
     `logprobs` are those of the policy that is about to be updated (old_logprobs). How the penalty enters:
 
