@@ -103,10 +103,11 @@ def test_each_choice_has_its_sentence_and_is_accepted_and_checked(field):
 @pytest.mark.parametrize("field", NUMBERS)
 def test_each_number_has_a_sentence_a_range_and_a_place_in_the_equation(field):
     users = [name for name, reads in SURROGATE_READS.items() if field in reads] or ["clipped"]
+    value = 1.03125 if field in ("ratio_max", "dual_clip", "correction_max") else 0.03125
     for surrogate in users:
-        o = dataclasses.replace(chosen("surrogate", surrogate), **{field: 1.125})
+        o = dataclasses.replace(chosen("surrogate", surrogate), **{field: value})
         assert meaning(o, field).endswith(".")
-        assert any(number in explain.equation(o) for number in ("1.125", "2.125", "-0.125"))
+        assert any(number in explain.equation(o) for number in ("0.03125", "1.03125", "0.96875"))
     assert FIELDS[field].about.endswith(".")
     with pytest.raises(ValueError, match=f"{field}='much' must be a finite number"):
         Objective(**{field: "much"})
@@ -165,7 +166,7 @@ def test_a_surrogate_from_outside_is_one_of_the_family(monkeypatch):
     for demand in DEMANDS:
         demand()
     own = objectives.preset("dapo", surrogate="squared")
-    assert explain.one_line(own).startswith("DAPO with surrogate=squared: squared token ratio,")
+    assert explain.one_line(own).startswith("DAPO with surrogate=squared, clip_high=0.2: squared token ratio,")
 
     @with_fields
     class Table_(Table):  # noqa: N801

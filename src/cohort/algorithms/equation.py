@@ -286,7 +286,7 @@ def _divisor_rows(o: Objective, shape: Shape, n: Notation) -> Rows:
 
 
 def _notes(o: Objective, shape: Shape) -> list[str]:
-    """What no symbol says: the kind of std, groups without signal, how often the batch is used."""
+    """Facts for which the equation has no symbol: the std, groups without signal, updates per batch."""
     notes = []
     if o.scale.endswith("std"):
         count = {"group_std": "G", "leave_one_out_std": "(G−1)"}.get(o.scale, "B")

@@ -56,7 +56,7 @@ def policy_loss(
 def token_weight(
     objective: Objective, mask: Tensor, group: Tensor | None = None, max_tokens: int | None = None
 ) -> Tensor:
-    """What each token counts, [B, T] float64. `mask` must be that of the whole optimizer batch, over all ranks."""
+    """How much each token counts, [B, T] float64. `mask` must be that of the whole optimizer batch, over all ranks."""
     return token_weights.AGGREGATIONS[objective.aggregation](mask, group, max_tokens)
 
 
@@ -101,14 +101,14 @@ def per_token_loss(
 
 @torch.no_grad()
 def kl_in_reward(objective: Objective, logprobs: Tensor, ref_logprobs: Tensor | None, mask: Tensor) -> Tensor:
-    """What a KL in the reward takes from each token: kl_coef * estimator, [B, T], detached, 0 outside the mask.
+    """The penalty on each token of a KL in the reward: kl_coef * estimator, [B, T], detached, 0 outside the mask.
 
     `logprobs` are those of the policy that is about to be updated (old_logprobs). How the penalty enters:
 
     * group and batch baselines: reward_i - penalty_i.sum(-1), *before* `objective.advantages` (RLOO);
     * a critic, or REINFORCE++ token by token: `advantages.token_rewards(scores, mask, penalty)`, then `advantages.gae`.
 
-    All zeros where the objective has no KL, or has it in the loss, so that it may be subtracted always.
+    The penalty is 0 where the objective has no KL, or has it in the loss, so callers may always subtract it.
     """
     o, mask = objective, mask.bool()
     logprobs = _inside(logprobs, mask)
@@ -140,7 +140,9 @@ def loss_metrics(
     sampler_logprobs: Tensor | None = None,
     entropy: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """What the loss did, as sums over tokens (0-dim float64, no gradient) that `merge_metrics` adds up.
+    """Where the loss clipped and how far the policies are apart, as sums over tokens that `merge_metrics` adds up.
+
+    Each is a 0-dim float64 without gradient:
 
     tokens                unmasked tokens; divide the others by it
     clip_low, clip_high   tokens whose gradient the lower (upper) clip removed; for truncated, whose weight it capped
@@ -156,7 +158,7 @@ def loss_metrics(
     A = _inside(_by_token(advantages, mask), mask, like=logprobs)
     tokens = losses.Tokens(logprobs, old, mask, A)
     ratio = tokens.ratio(o)
-    low, high, dual = losses.SURROGATES[o.surrogate].clips(o, tokens)
+    low, high, dual = losses.SURROGATES[o.surrogate].clips(o, tokens, ratio)
 
     metrics = {
         "tokens": _count(mask),

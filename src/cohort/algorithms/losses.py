@@ -199,7 +199,7 @@ class Tokens(NamedTuple):
         return log_ratio(self.logprobs, self.old_logprobs, self.mask, o.ratio_level).exp()
 
 
-def _clips_nothing(o: Objective, x: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+def _clips_nothing(o: Objective, x: Tokens, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     nowhere = torch.zeros_like(x.mask)
     return nowhere, nowhere, nowhere
 
@@ -207,31 +207,31 @@ def _clips_nothing(o: Objective, x: Tokens) -> tuple[Tensor, Tensor, Tensor]:
 class Surrogate(NamedTuple):
     """A surrogate as the loss uses it: its value, and the tokens on which its bounds act.
 
-    `value` gives what is maximised, [B, T]. `clips` gives three [B, T] bool: where the lower clip acts, where the upper
-    clip acts, and where a bound for negative advantages does.
+    `value` gives what is maximised, [B, T]. `clips` also takes the ratio and gives three [B, T] bool: where the
+    lower clip acts, where the upper clip acts, and where a bound for negative advantages does.
     """
 
     value: Callable[[Objective, Tokens], Tensor]
-    clips: Callable[[Objective, Tokens], tuple[Tensor, Tensor, Tensor]] = _clips_nothing
+    clips: Callable[[Objective, Tokens, Tensor], tuple[Tensor, Tensor, Tensor]] = _clips_nothing
 
 
 def _offsets(o: Objective) -> tuple[float, float]:
     return math.inf if o.clip_low is None else o.clip_low, math.inf if o.clip_high is None else o.clip_high
 
 
-def _clips_of_clipped(o: Objective, x: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-    (low, high), ratio, A = _offsets(o), x.ratio(o), x.advantages
+def _clips_of_clipped(o: Objective, x: Tokens, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    (low, high), A = _offsets(o), x.advantages
     largest = min((bound for bound in (o.dual_clip, o.ratio_max) if bound is not None), default=math.inf)
     return (A < 0) & (ratio < 1 - low), (A > 0) & (ratio > 1 + high), (A < 0) & (ratio > largest)
 
 
-def _clips_of_truncated(o: Objective, x: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-    (low, high), ratio, pushed = _offsets(o), x.ratio(o), x.advantages != 0
+def _clips_of_truncated(o: Objective, x: Tokens, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    (low, high), pushed = _offsets(o), x.advantages != 0
     cap = min(1 + high, o.ratio_max or math.inf)
     return pushed & (ratio < 1 - low), pushed & (ratio > cap), torch.zeros_like(pushed)
 
 
-def _clips_of_geometric(o: Objective, x: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+def _clips_of_geometric(o: Objective, x: Tokens, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     (low, high), moved, A = _offsets(o), x.logprobs - x.old_logprobs, x.advantages
     return (A < 0) & (moved < -low), (A > 0) & (moved > high), torch.zeros_like(x.mask)
 

@@ -1,4 +1,4 @@
-"""Aggregation as a weight: what each token counts in the loss, which is always `(per_token * token_weight).sum()`.
+"""Aggregation as a weight: how much each token counts in the loss, which is always `(per_token * token_weight).sum()`.
 
 A weight is computed once, from the whole optimizer batch over all ranks, before any split into micro-batches. Then the
 gradient cannot depend on micro-batching, packing, padding or the number of ranks.

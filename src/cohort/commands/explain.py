@@ -1,4 +1,4 @@
-"""`cohort explain`: which GRPO exactly."""
+"""`cohort explain`: the exact objective of a recipe, in words and as an equation."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _equation(stage: Stage, objective: Objective, latex: bool) -> str:
 
 
 def _around(stage: Stage, objective: Objective) -> dict[str, str]:
-    """What decides the gradient besides the objective itself, and the hash of all of it."""
+    """The settings beside the objective that decide the gradient, by name, and the hash of objective and settings."""
     r, o = stage.rollout, stage.optimizer
     beside: dict[str, bool | int] = {}
     lines = {
