@@ -1,4 +1,4 @@
-"""Which values a reward function asks for: its parameters are filled by name."""
+"""The parameters of a reward function, which are filled by name, and where their values come from."""
 
 from __future__ import annotations
 
