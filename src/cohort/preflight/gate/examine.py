@@ -36,8 +36,8 @@ AT_LEAST = 2  # prompts that are waited for, whatever time they take
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A prompt and its gold answer as text (None: it has none). With `whole` the text is a whole completion, or the code
-    of one, and is not put into the forms of an answer. `seed` is for rewards that draw random numbers.
+    """A prompt and its gold answer as text (None: it has none). With `whole` the text is a completion, or the code of
+    one, and is not put into the forms of an answer. `seed` is for rewards that draw random numbers.
     """
 
     prompt: Prompt
