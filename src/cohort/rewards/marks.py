@@ -40,28 +40,26 @@ _TRL = "cohort_trl"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def _marked(name: str, value: Any) -> Callable[[Function], Function]:
+    def mark(function: Function) -> Function:
+        setattr(function, name, value)
+        return function
+
+    return mark
+
+
 def checked_by(check: Callable[..., Any]) -> Callable[[Function], Function]:
     """Give a reward function its `check_answer`: before a run it is called for every row, with `answer`, `row`,
     `prompt`, any column and the reward's args by name, and raises ValueError where the reward could not score that row.
     """
-
-    def mark(function: Function) -> Function:
-        setattr(function, CHECK, check)
-        return function
-
-    return mark
+    return _marked(CHECK, check)
 
 
 def stops_after(argument: str) -> Callable[[Function], Function]:
     """Say that the function's argument called `argument` is its own limit: the seconds of processor time after which it
     stops working on a completion. A group may then take that much longer for each of its completions.
     """
-
-    def mark(function: Function) -> Function:
-        setattr(function, _LIMIT, argument)
-        return function
-
-    return mark
+    return _marked(_LIMIT, argument)
 
 
 def own_limit_s(function: Callable[..., Any], args: Mapping[str, Any]) -> float:
@@ -73,12 +71,7 @@ def prepared_by(load: Callable[..., Any]) -> Callable[[Function], Function]:
     """Give a reward function its `load`: it is called with the reward's args when a worker starts, under the worker's
     time to start rather than the group's time to be scored.
     """
-
-    def mark(function: Function) -> Function:
-        setattr(function, _PREPARE, load)
-        return function
-
-    return mark
+    return _marked(_PREPARE, load)
 
 
 def prepare(function: Callable[..., Any], args: Mapping[str, Any]) -> None:
@@ -95,12 +88,7 @@ def stated_by(state: Callable[..., str | None]) -> Callable[[Function], Function
     answer column holds no such text (but tests of code, for example). The gate writes the text into completions that
     must be paid. For a function without this mark, the text is the answer itself.
     """
-
-    def mark(function: Function) -> Function:
-        setattr(function, GOLD, state)
-        return function
-
-    return mark
+    return _marked(GOLD, state)
 
 
 def costly(function: Function) -> Function:
