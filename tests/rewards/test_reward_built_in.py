@@ -2,7 +2,10 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
+import cloudpickle
 import pytest
 
 from cohort.rewards import BUILT_IN, RewardTable, ScoringItem, resolve
@@ -101,3 +104,31 @@ def test_the_random_reward_flips_anew_for_every_completion_and_group():
 def test_soft_overlong_needs_token_counts():
     reward = resolve(RewardTable(use="soft_overlong", args={"max_tokens": 8, "buffer": 2}))
     assert math.isclose(reward.score(ScoringItem("p", ("c",), tokens=(7,)))[0], -0.5)
+
+
+def loaded_by_a_worker_for(use, **fields):
+    """The modules in a fresh interpreter that has done what a worker does to score one item."""
+    reward = resolve(RewardTable(use=use, **fields))
+    item = ScoringItem("p", ("<answer>1</answer>",), answer="1", finishes=("stop",), tokens=(3,))
+    code = """
+import pickle, sys
+import cohort.rewards.workers.worker
+reward, item = pickle.loads(sys.stdin.buffer.read())
+reward.judge(item)
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], input=cloudpickle.dumps((reward, item)), capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.decode().split())
+
+
+def test_a_worker_imports_what_it_scores_with_and_nothing_else():
+    heavy = {"torch", "transformers", "numpy", "regex", "pydantic", "httpx2", "sympy", "jsonschema", "asyncio"}
+    mine = loaded_by_a_worker_for(lambda completion: 1.0)
+    assert not (heavy | {"cohort.sandbox", "cohort.settings", "cohort.rewards.workers.pool"}) & mine
+    assert not [name for name in mine if name.startswith(("cohort.rewards.verifiers", "cohort.rewards.guarded"))]
+    number = loaded_by_a_worker_for("exact_number")
+    ours = {name for name in number if name.startswith("cohort.rewards.verifiers.")}
+    assert ours == {"cohort.rewards.verifiers.number", "cohort.rewards.verifiers.final_answer"}
+    assert not heavy & number
+    assert "regex" in loaded_by_a_worker_for("regex_format", args={"pattern": "a"})

@@ -1,4 +1,4 @@
-"""The gate: do gold answers pay, and answers that know nothing not? Asked of the rewards before they train a policy.
+"""The gate: are gold answers paid, and answers that know nothing not? The rewards are asked before a policy is trained.
 
     report = examine(rewards, ["math"], [Asked(prompt, gold_text(prompt.answer)) for prompt in prompts])
     report.problems                     # why no run should start; empty when all is well
@@ -36,8 +36,8 @@ AT_LEAST = 2  # prompts that are waited for, whatever time they take
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A prompt and its gold answer as text (None: it has none). `whole`: that text is a completion as it stands, or its
-    code, and is not put into the forms of an answer. `seed` is for rewards that draw.
+    """A prompt and its gold answer as text (None: it has none). With `whole` the text is a completion, or the code of
+    one, and is not put into the forms of an answer. `seed` is for rewards that draw random numbers.
     """
 
     prompt: Prompt
@@ -59,9 +59,9 @@ def examine(
     workers: int = 1,
     limit_s: float = math.inf,
 ) -> GateReport:
-    """Score gold and ignorant answers with `rewards`. `verifiers` are the names of those that say what is right, for
-    each prompt the first that applies; `untested` are those of them that do not look at the gold answer. When `limit_s`
-    is over, the prompts that have been scored by then must do.
+    """Score gold and ignorant answers with `rewards`. `verifiers` are the names of the rewards that say what is right:
+    for each prompt the first of them that applies. `untested` names the verifiers that do not look at the gold answer.
+    After `limit_s` seconds, the report is made of the prompts that have been scored by then.
 
     Raises RewardFailure, as training would, when a reward breaks on one of the texts.
     """
@@ -90,8 +90,8 @@ def examine(
 
 
 class _Scorer:
-    """Scores items in order. One that is None, was lost, or came too late has no result. After two losses in a row it
-    gives up: what hangs or is down costs its time limit twice, not once a prompt.
+    """Scores items in order. An item that is None, was lost, or came too late has no result. After two losses in a row
+    the scorer gives up: a reward that hangs or is down costs its time limit twice, not once a prompt.
     """
 
     def __init__(self, pool: RewardPool, deadline: float) -> None:

@@ -1,4 +1,4 @@
-"""What the gate found: for each reward what it pays for each kind of text, how steadily, and how fast."""
+"""What the gate found about each reward: what it pays for each kind of text, whether twice the same, and how fast."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The mean score of one kind of text, of the label that got most (NaN: the reward gave it hardly any score)."""
+    """The mean score of one kind of text. Of several texts of a kind it is the one with the highest mean, called
+    `label` (NaN: the reward gave a score to less than half of them).
+    """
 
     mean: float
     label: str
@@ -114,7 +116,7 @@ class GateReport:
         return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it for JSON; NaN becomes None."""
+        """The whole report as plain values for JSON; NaN becomes None."""
         found: dict[str, Any] = _plain(asdict(self))
         return {"verdict": "refused" if self.problems else "passed" if self.tested else "untested", **found}
 
@@ -135,7 +137,7 @@ def named(kind: str, label: str) -> str:
 
 
 def mean(values: Iterable[float], otherwise: float = math.nan) -> float:
-    """The mean of what applies (is not NaN)."""
+    """The mean of the values that apply (are not NaN); `otherwise` where none does."""
     known = [value for value in values if not math.isnan(value)]
     return math.fsum(known) / len(known) if known else otherwise
 
@@ -143,8 +145,8 @@ def mean(values: Iterable[float], otherwise: float = math.nan) -> float:
 def findings_of(
     name: str, decided: Sequence[Seen], seen: Sequence[Seen], twice: Sequence[tuple[ScoredGroup, ScoredGroup]]
 ) -> RewardFindings:
-    """What the reward `name` gave, on the prompts that it `decided` about, else on all. `twice` are pairs of scorings
-    of the same texts.
+    """What the reward `name` gave, on the prompts about which it decided; on all prompts where it decided about none.
+    `twice` are pairs of scorings of the same texts.
     """
     own = decided or seen
     each = [one.after.seconds[name] / len(one.probes) for one in seen]

@@ -1,4 +1,4 @@
-"""Gold answers are checked before a run: one that a reward cannot score is a mistake in the data, found here."""
+"""Gold answers are checked before a run: a gold answer that a reward cannot score is a mistake in the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gate makes of what it found: what is wrong enough to stop a run, and what is worth knowing."""
+"""The gate's report: which of its findings are wrong enough to stop a run, and which are worth knowing."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from cohort.rewards.calling.parameters import Parameters
-from cohort.rewards.calling.resolve import resolve
+from cohort.rewards.calling.resolve import reward_called
 from cohort.rewards.calling.reward import Reward
 from cohort.rewards.items import ScoringItem
 from cohort.rewards.marks import CHECK
@@ -41,10 +41,8 @@ def check_verifier(
 
 @lru_cache(maxsize=16)
 def _reward(verifier: str, args: str, timeout_s: float) -> Reward:
-    from cohort.settings.reward import Reward as Table  # brings pydantic, which few workers need
-
     given = json.loads(args)
-    reward = resolve(Table(use=verifier, args=given))
+    reward = reward_called(verifier, given)
     if "timeout_s" in reward.args and "timeout_s" not in given:
-        reward = resolve(Table(use=verifier, args={**given, "timeout_s": timeout_s}))
+        reward = reward_called(verifier, {**given, "timeout_s": timeout_s})
     return reward

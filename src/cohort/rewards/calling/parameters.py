@@ -1,7 +1,8 @@
-"""Which values a reward function asks for: its parameters are filled by name."""
+"""The parameters of a reward function, which are filled by name, and where their values come from."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
-__all__ = ["COMPLETION_NAMES", "NATIVE_NAMES", "TRL_NAMES", "Parameters"]
+__all__ = ["COMPLETION_NAMES", "NATIVE_NAMES", "TRL_NAMES", "Parameters", "with_fields_of"]
 
 NATIVE_NAMES = ("completion", "prompt", "answer", "row", "finish", "tokens", "transcript", "seed")
 TRL_NAMES = ("prompts", "completions", "answer")
@@ -91,3 +92,35 @@ def _style_hint(parameter: str) -> str:
     if parameter in ("prompts", "completions", "completion_ids"):
         return '. A function that scores whole lists, as TRL\'s do, needs style = "trl"'
     return ""
+
+
+def with_fields_of(**tables: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let a function take the fields of dataclasses as arguments of its own, so that a recipe's args can name them.
+
+    `with_fields_of(endpoint=Endpoint)` fills the parameter `endpoint` with an Endpoint of the arguments that are its
+    fields. The signature has the fields instead, those without a default first.
+    """
+
+    def change(function: Callable[..., Any]) -> Callable[..., Any]:
+        own = [known for known in inspect.signature(function).parameters.values() if known.name not in tables]
+        fields = {name: list(inspect.signature(table).parameters.values()) for name, table in tables.items()}
+        taken = sorted([*own, *(known for part in fields.values() for known in part)], key=_has_default)
+        signature = inspect.Signature([known.replace(kind=known.POSITIONAL_OR_KEYWORD) for known in taken])
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            values = signature.bind(*args, **kwargs).arguments
+            made = {
+                name: table(**{known.name: values.pop(known.name) for known in fields[name] if known.name in values})
+                for name, table in tables.items()
+            }
+            return function(**values, **made)
+
+        called.__signature__ = signature  # type: ignore[attr-defined]
+        return called
+
+    return change
+
+
+def _has_default(parameter: inspect.Parameter) -> bool:
+    return parameter.default is not parameter.empty

@@ -1,4 +1,4 @@
-"""An option of a reward that is one for all rows (its args), or each row's own (a column)."""
+"""An option of a reward that has one value for all rows (from its args), or one for each row (from a column)."""
 
 from __future__ import annotations
 

@@ -6,13 +6,14 @@ All that can be checked before the function is called is checked here, in one se
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cohort.rewards.built_in import BUILT_IN
 from cohort.rewards.calling.parameters import COMPLETION_NAMES, NATIVE_NAMES, TRL_NAMES, Parameters
-from cohort.rewards.calling.reward import Reward, check_names
+from cohort.rewards.calling.reward import Reward, Style, check_names
 from cohort.rewards.calling.routing import check_when
 from cohort.rewards.calling.steps import splitter
 from cohort.rewards.combination import Gate
@@ -23,7 +24,7 @@ from cohort.wording import did_you_mean, find_function
 if TYPE_CHECKING:
     from cohort.settings.reward import Reward as RewardTable
 
-__all__ = ["resolve", "resolve_all"]
+__all__ = ["resolve", "resolve_all", "reward_called"]
 
 
 def resolve(table: RewardTable, columns: Collection[str] | None = None, has_answer: bool = True) -> Reward:
@@ -39,21 +40,16 @@ def resolve(table: RewardTable, columns: Collection[str] | None = None, has_answ
         raise UserError(f"reward '{name}' is built in and knows its own style; leave style out")
     if not re.fullmatch(r"[\w.\-<>]+", name):
         raise UserError(f"a reward cannot be called {name!r}; use letters, digits, '_', '-' and '.'")
-    style = "trl" if is_trl(function) else table.style
+    style: Style = "trl" if is_trl(function) else table.style
     split = _split_of(table, function, built_in)
     parameters = Parameters.of(function, name)
-    given = NATIVE_NAMES if style == "cohort" else TRL_NAMES
-    given = given if split is None else (*given, "steps")
-    parameters.check_args(table.args, given, name)
+    given = _given(style, split)
+    args = _args(function, parameters, table.args, given, built_in, name)
     if not has_answer and "answer" in parameters.required:
         raise UserError(
             f"reward '{name}' needs the gold answer, but the task has none: name its column with task.answer"
         )
-    args = dict(table.args)
-    if built_in:
-        args = {**_defaults(function, parameters, given), **args}  # spelt out, so that no column of that name gets in
-        _check_built_in(parameters, args, given, name)
-    elif columns is not None:
+    if columns is not None and not built_in:
         parameters.check([*given, *args, *(column for column in columns if column not in given)], name)
     differing = COMPLETION_NAMES if split is None else (*COMPLETION_NAMES, "steps")
     if table.weight and not any(parameters.takes(known) for known in differing):
@@ -88,6 +84,19 @@ def resolve_all(
     return rewards
 
 
+def reward_called(use: str, args: Mapping[str, Any]) -> Reward:
+    """A reward with nothing but its args, as another reward asks it; it needs no table, and so no pydantic in a worker.
+
+    Raises UserError where there is no such reward, or the args do not fit it.
+    """
+    function = _find(use)
+    style: Style = "trl" if is_trl(function) else "cohort"
+    split = splitter("blank_lines", use) if is_stepwise(function) else None
+    parameters = Parameters.of(function, use)
+    filled = _args(function, parameters, args, _given(style, split), ":" not in use, use)
+    return Reward(use, function, parameters, style, 1.0, filled, math.inf, split=split)
+
+
 def _split_of(table: RewardTable, function: Callable[..., Any], built_in: bool) -> re.Pattern[str] | None:
     """What separates the steps that a reward scores; None for one that scores whole completions."""
     name, split, fold = table.name, table.split, table.fold
@@ -102,16 +111,31 @@ def _split_of(table: RewardTable, function: Callable[..., Any], built_in: bool) 
     return splitter(split or "blank_lines", name)
 
 
-def _check_built_in(parameters: Parameters, args: Mapping[str, Any], given: Collection[str], name: str) -> None:
-    missing = [known for known in parameters.required if known not in given and known not in args]
+def _given(style: Style, split: re.Pattern[str] | None) -> tuple[str, ...]:
+    """The parameters that are filled from a completion and its prompt."""
+    names = NATIVE_NAMES if style == "cohort" else TRL_NAMES
+    return names if split is None else (*names, "steps")
+
+
+def _args(
+    function: Callable[..., Any],
+    parameters: Parameters,
+    args: Mapping[str, Any],
+    given: Collection[str],
+    built_in: bool,
+    name: str,
+) -> dict[str, Any]:
+    """The args of a reward, checked; those of a built-in one are spelt out, so that no column of that name gets in."""
+    parameters.check_args(args, given, name)
+    if not built_in:
+        return dict(args)
+    signature = inspect.signature(function).parameters
+    filled = {known: signature[known].default for known in parameters.optional if known not in given} | dict(args)
+    missing = [known for known in parameters.required if known not in given and known not in filled]
     if missing:
         example = ", ".join(f"{known} = ..." for known in missing)
         raise UserError(f"reward '{name}' needs {' and '.join(missing)}; write args = {{ {example} }}")
-
-
-def _defaults(function: Callable[..., Any], parameters: Parameters, given: Collection[str]) -> dict[str, Any]:
-    signature = inspect.signature(function).parameters
-    return {known: signature[known].default for known in parameters.optional if known not in given}
+    return filled
 
 
 def _find(use: str) -> Callable[..., Any]:

@@ -31,10 +31,11 @@ Style = Literal["cohort", "trl"]
 class Reward:
     """A function with its name, weight and time limits; `resolve` makes them.
 
-    `timeout_s` is for one whole group. A function that itself stops working on a completion after some seconds of
-    processor time says how many in `completion_timeout_s`; the group then gets that much more for every completion.
-    `gate` makes it depend on another reward, `when` says for which prompts it is (columns of the row and their values).
-    With `split`, what separates steps, it scores every step; `fold` then makes one score of them.
+    `timeout_s` is for one whole group. `completion_timeout_s` is the processor time after which the function stops
+    working on a completion by itself, 0 if it never does; the group gets so much more time for each completion. `gate`
+    makes the reward depend on another one, `when` says which prompts it scores (columns of the row and their values).
+    `split` matches what separates the steps of a completion, for a function that scores steps; `fold` says how their
+    scores become one.
     """
 
     name: str

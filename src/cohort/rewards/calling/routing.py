@@ -1,4 +1,4 @@
-"""Which rewards a prompt gets: `when = { domain = "math" }` compares columns of the prompt's row."""
+"""Which rewards score a prompt: `when = { domain = "math" }` compares columns of the prompt's row with values."""
 
 from __future__ import annotations
 

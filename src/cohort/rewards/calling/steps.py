@@ -41,8 +41,8 @@ def splitter(split: str, name: str) -> re.Pattern[str]:
 def cut(text: str, separator: re.Pattern[str]) -> list[int]:
     """Where the steps of a text end, in characters: increasing, the last one is the text's end.
 
-    Nothing but whitespace is no step: it belongs to the step before it, or at the beginning to the one behind it. A
-    text without any step is one, so that saying nothing can be scored too.
+    A piece of whitespace alone is no step: it belongs to the step before it, or, at the beginning, to the step behind
+    it. A text of whitespace alone is one step, so that a completion which says nothing can be scored too.
     """
     ends: list[int] = []
     start = 0

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Endpoint:
     api_key_env: str | None = None
     temperature: float | str = 0.0  # "default": the server's own
     max_tokens: int = 512  # 0: not sent
-    extra: Mapping[str, Any] = field(default_factory=dict)  # further fields of every request
+    extra: Mapping[str, Any] | None = None  # further fields of every request
     response_format: str = "json_object"  # or "off", for servers that do not know it
     request_timeout_s: float = 60.0
     retries: int = 5
@@ -90,7 +90,7 @@ class Endpoint:
             body["max_tokens"] = self.max_tokens
         if self.response_format != "off":
             body["response_format"] = {"type": self.response_format}
-        return body | dict(self.extra)
+        return body | dict(self.extra or {})
 
 
 class JudgeClient:

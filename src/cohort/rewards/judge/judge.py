@@ -5,29 +5,30 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import Any
 
+from cohort.rewards.calling.parameters import with_fields_of
+from cohort.rewards.judge.client import Endpoint, JudgeClient
 from cohort.rewards.judge.prompt import RUBRIC, Messages, comparison, read_score, read_winner, scoring
 from cohort.rewards.marks import costly, trl
 from cohort.types import UserError
 
-if TYPE_CHECKING:
-    from cohort.rewards.judge.client import JudgeClient
-
 __all__ = ["judge"]
 
 _MODES = ("score", "pairwise", "reference")
+Ask = Callable[[Sequence[Messages], Callable[[str], float]], list[float]]  # the verdicts on requests, in order
 
 
 @trl
 @costly
+@with_fields_of(endpoint=Endpoint)
 def judge(
     prompts: Sequence[Any],
     completions: Sequence[Any],
-    url: str,
-    model: str,
+    endpoint: Endpoint,
     mode: str = "score",
     rubric: str = RUBRIC,
     answer: Sequence[Any] | None = None,
@@ -35,18 +36,8 @@ def judge(
     lowest: float = 1.0,
     highest: float = 10.0,
     concurrency: int = 8,
-    api_key_env: str | None = None,
-    temperature: float | str = 0.0,
-    max_tokens: int = 512,
-    response_format: str = "json_object",
-    request_timeout_s: float = 60.0,
-    retries: int = 5,
-    backoff_s: float = 0.5,
-    requests_per_minute: float = 0.0,
-    cache: str = "",
-    extra: Mapping[str, Any] | None = None,
 ) -> list[float | None]:
-    """One score from 0 to 1 a completion of a group.
+    """One score from 0 to 1 a completion of a group. `Endpoint` has the arguments that say who is asked, and how.
 
     score      a score of each completion alone, between `lowest` and `highest`, moved to 0..1
     pairwise   the win rate against the others of the group (with `opponents`, against at least so many of them), each
@@ -62,27 +53,25 @@ def judge(
         raise UserError(f"the judge's scale runs from lowest to highest, not from {lowest:g} to {highest:g}")
     if concurrency < 1 or opponents < 0:
         raise UserError("the judge's concurrency is 1 or more, and its opponents 0 (all) or more")
-    fields = (url, model, api_key_env, temperature, max_tokens, json.dumps(extra or {}, sort_keys=True))
-    client = _client(*fields, response_format, request_timeout_s, retries, backoff_s, requests_per_minute, cache)
+    client = _client(json.dumps(asdict(endpoint), sort_keys=True))
     question = _question(prompts[0]) if prompts else ""
-    texts = [_text(completion) for completion in completions]
+    texts = [
+        completion if isinstance(completion, str) else str(completion[-1]["content"]) for completion in completions
+    ]
     with ThreadPoolExecutor(concurrency) as pool:
         ask = functools.partial(_ask_all, pool, client)
         if mode == "score":
             return list(_scores(ask, rubric, question, texts, lowest, highest))
         if mode == "pairwise":
             return _win_rates(ask, rubric, question, texts, opponents)
-        return list(_against(ask, rubric, question, texts, _reference(answer)))
+        reference = _reference(answer)
+        return list(_wins(ask, rubric, question, [(text, reference) for text in texts]))
 
 
 @functools.lru_cache(maxsize=8)
-def _client(
-    url: str, model: str, api_key_env: str | None, temperature: float | str, max_tokens: int, extra: str, *others: Any
-) -> JudgeClient:
-    """One client for each endpoint and process: its connections stay open from group to group."""
-    from cohort.rewards.judge.client import Endpoint, JudgeClient  # brings httpx: workers without a judge need none
-
-    return JudgeClient(Endpoint(url, model, api_key_env, temperature, max_tokens, json.loads(extra), *others))
+def _client(endpoint: str) -> JudgeClient:
+    """One client for each endpoint (as JSON) and process: its connections stay open from group to group."""
+    return JudgeClient(Endpoint(**json.loads(endpoint)))
 
 
 def _ask_all(
@@ -98,14 +87,14 @@ def _ask_all(
         raise
 
 
-def _scores(ask: Any, rubric: str, question: str, texts: Sequence[str], lowest: float, highest: float) -> list[float]:
+def _scores(ask: Ask, rubric: str, question: str, texts: Sequence[str], lowest: float, highest: float) -> list[float]:
     asked = [i for i, text in enumerate(texts) if text.strip()]
     requests = [scoring(rubric, question, texts[i], lowest, highest) for i in asked]
     verdicts = dict(zip(asked, ask(requests, functools.partial(read_score, lowest=lowest, highest=highest))))
     return [verdicts.get(i, 0.0) for i in range(len(texts))]
 
 
-def _win_rates(ask: Any, rubric: str, question: str, texts: Sequence[str], opponents: int) -> list[float | None]:
+def _win_rates(ask: Ask, rubric: str, question: str, texts: Sequence[str], opponents: int) -> list[float | None]:
     count = len(texts)
     if count < 2:
         return [None] * count
@@ -126,11 +115,7 @@ def _pairs(count: int, opponents: int) -> list[tuple[int, int]]:
     return sorted({(min(i, j), max(i, j)) for i in range(count) for step in steps for j in [(i + step) % count]})
 
 
-def _against(ask: Any, rubric: str, question: str, texts: Sequence[str], reference: str) -> list[float]:
-    return _wins(ask, rubric, question, [(text, reference) for text in texts])
-
-
-def _wins(ask: Any, rubric: str, question: str, pairs: Sequence[tuple[str, str]]) -> list[float]:
+def _wins(ask: Ask, rubric: str, question: str, pairs: Sequence[tuple[str, str]]) -> list[float]:
     """What the first of each pair wins, 0 to 1: the mean of its verdicts in both orders."""
     asked = [number for number, (one, other) in enumerate(pairs) if one.strip() and other.strip() and one != other]
     orders = [order for number in asked for order in (pairs[number], pairs[number][::-1])]
@@ -160,7 +145,3 @@ def _question(prompt: Any) -> str:
     if len(prompt) == 1:
         return str(prompt[0].get("content", ""))
     return "\n\n".join(f"{message.get('role')}: {message.get('content')}" for message in prompt)
-
-
-def _text(completion: Any) -> str:
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])

@@ -13,6 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from cohort.rewards.models.text import ordinary
+
 __all__ = ["RUBRIC", "NoVerdict", "comparison", "read_score", "read_winner", "reminded", "scoring"]
 
 Messages = list[dict[str, str]]
@@ -84,16 +86,11 @@ def read_winner(reply: str) -> float:
 
 
 def _messages(task: str, shape: str, rubric: str, texts: Mapping[str, str]) -> Messages:
-    harmless = {name: _CONTROL.sub(_broken, text) for name, text in texts.items()}
+    harmless = {name: ordinary(text, _CONTROL) for name, text in texts.items()}
     mark = hashlib.blake2b(json.dumps(harmless).encode(), digest_size=8).hexdigest()
     parts = [f"BEGIN {name} {mark}\n{text}\nEND {name} {mark}" for name, text in harmless.items()]
     rules = _RULES.format(task=task, rubric=rubric.strip(), mark=mark, shape=shape)
     return [{"role": "system", "content": rules}, {"role": "user", "content": "\n\n".join(parts)}]
-
-
-def _broken(match: re.Match[str]) -> str:
-    """A control token with an invisible character in it: it reads the same and is not the token any more."""
-    return f"{match[0][0]}\u200b{match[0][1:]}"
 
 
 def _field(reply: str, name: str) -> Any:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cohort.rewards.models.text import specials
 from cohort.types import UserError
 
-__all__ = [
-    "ClassifierSettings",
-    "Row",
-    "batches",
-    "label_column",
-    "padded",
-    "padding_token",
-    "probability",
-]
+__all__ = ["Classifier", "ClassifierSettings", "Row", "batches", "label_column"]
 
 Row = Mapping[str, Sequence[int]]  # input_ids, and token_type_ids where the tokenizer has them
 
@@ -27,73 +21,92 @@ class ClassifierSettings:
     """The arguments that every reward which is a classifier has; `reward_model` says what they mean."""
 
     model: str
-    template: str
-    label: str | int | None
-    max_tokens: int
-    too_long: str
-    tokens_at_once: int
-    dtype: str
-    device: str
-    revision: str | None
-    trust_remote_code: bool
+    template: str = "auto"
+    label: str | int | None = None
+    max_tokens: int = 0
+    too_long: str = "error"
+    tokens_at_once: int = 16384
+    dtype: str = "auto"
+    device: str = "auto"
+    revision: str | None = None
+    trust_remote_code: bool = False
 
-    def check(self, owner: str, templates: Sequence[str]) -> None:
-        """Raise UserError for a value that there is not, as `owner`'s."""
+    def open(self, kind: str, owner: str, templates: Sequence[str]) -> Classifier:
+        """The checkpoint by the transformers class `kind`, ready to score, with one thread on a CPU.
+
+        `model` is a directory, a run directory (its final model) or a hub id. Raises UserError, which names `owner`,
+        for a value that there is not, and for what is no such checkpoint, a causal language model among them:
+        transformers would give it random scores and only warn.
+        """
         if self.template not in templates:
             raise UserError(f"{owner}'s template is one of {', '.join(templates)}, not {self.template!r}")
         if self.too_long not in ("error", "truncate_left"):
             raise UserError(f'{owner}\'s too_long is "error" or "truncate_left", not {self.too_long!r}')
         if self.max_tokens < 0 or self.tokens_at_once < 1:
             raise UserError(f"{owner}'s max_tokens is 0 or more, and its tokens_at_once 1 or more")
+        where = _located(self.model)  # before torch is imported, which takes seconds
+        import torch
+        import transformers
+        from safetensors import SafetensorError
 
-    def load(self, kind: str) -> tuple[Any, Any]:
-        """The checkpoint by the transformers class `kind`, ready to score: `(model, tokenizer)`."""
-        return _load(self.model, kind, self.dtype, self.device, self.revision, self.trust_remote_code)
+        dtype, device = self.dtype, self.device
+        if dtype not in ("auto", "float32", "bfloat16", "float16"):
+            raise UserError(f"the reward model's dtype is auto, float32, bfloat16 or float16, not {dtype!r}")
+        if device not in ("auto", "cpu", "cuda"):
+            raise UserError(f"the reward model's device is auto, cpu or cuda, not {device!r}")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("the reward model's device is 'cuda', but torch sees no GPU; use 'auto' or 'cpu'")
+        torch.set_num_threads(1)  # the other cores belong to the trainer
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        wanted = "float32" if dtype == "auto" and place == "cpu" else dtype
+        options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
+            read = getattr(transformers, kind).from_pretrained
+            made, about = read(where, dtype=wanted, output_loading_info=True, **options)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            text = " ".join(str(error).split())
+            raise UserError(f"cannot load the reward model '{self.model}': {text[:300]}") from None
+        if about["missing_keys"]:
+            missing = ", ".join(sorted(about["missing_keys"])[:3])
+            raise UserError(
+                f"'{self.model}' is no reward model of this kind: it has no weights for {missing}, so its scores would "
+                "be random"
+            )
+        return Classifier(self, made.to(place).eval().requires_grad_(False), tokenizer, specials(tokenizer))
 
-    def limit(self, model: Any, tokenizer: Any) -> int:
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A loaded checkpoint with what it is asked by. `special` matches any special token of the tokenizer."""
+
+    settings: ClassifierSettings
+    model: Any
+    tokenizer: Any
+    special: re.Pattern[str]
+
+    @property
+    def limit(self) -> int:
         """How many tokens are read at most: `max_tokens`, and what the model or its tokenizer says that it takes."""
-        known = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-        return int(min(self.max_tokens or 2**31, known, tokenizer.model_max_length))
+        known = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+        return int(min(self.settings.max_tokens or 2**31, known, self.tokenizer.model_max_length))
 
+    def scores(self, rows: Sequence[Row], column: int) -> Iterator[tuple[list[int], Any]]:
+        """Score `rows` batch by batch: the indices of its rows, and what their logits say of the label `column`."""
+        import torch
 
-def _load(
-    model: str, kind: str, dtype: str, device: str, revision: str | None, trust_remote_code: bool
-) -> tuple[Any, Any]:
-    """A checkpoint by the transformers class `kind`, ready to score: `(model, tokenizer)`. One thread on a CPU.
-
-    `model` is a directory, a run directory (its final model) or a hub id. Raises UserError for what is no such
-    checkpoint, a causal language model among them: transformers would give it random scores and only warn.
-    """
-    where = _located(model)  # before torch is imported, which takes seconds
-    import torch
-    import transformers
-    from safetensors import SafetensorError
-
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise UserError(f"the reward model's dtype is auto, float32, bfloat16 or float16, not {dtype!r}")
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"the reward model's device is auto, cpu or cuda, not {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("the reward model's device is 'cuda', but torch sees no GPU; use 'auto' or 'cpu'")
-    torch.set_num_threads(1)  # the other cores belong to the trainer
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    wanted = "float32" if dtype == "auto" and place == "cpu" else dtype
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
-        read = getattr(transformers, kind).from_pretrained
-        made, about = read(where, dtype=wanted, output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(f"cannot load the reward model '{model}': {text[:300]}") from None
-    if about["missing_keys"]:
-        missing = ", ".join(sorted(about["missing_keys"])[:3])
-        raise UserError(
-            f"'{model}' is no reward model of this kind: it has no weights for {missing}, so its scores would be random"
-        )
-    return made.to(place).eval().requires_grad_(False), tokenizer
+        config = self.model.config.get_text_config()
+        pad, own = _padding_token(config, rows), config.pad_token_id
+        at_once = 1 if pad is None else self.settings.tokens_at_once
+        for part in batches([len(row["input_ids"]) for row in rows], at_once):
+            # A model of whole texts reads its score at the last token that is not what its configuration calls padding.
+            config.pad_token_id = pad
+            with torch.inference_mode():
+                logits = self.model(**_padded([rows[i] for i in part], pad, self.model.device)).logits.float()
+            config.pad_token_id = own
+            yield part, _probability(logits, column, self.model.config)
 
 
 def _located(model: str) -> str:
@@ -121,7 +134,7 @@ def label_column(config: Any, label: str | int | None, model: str) -> int:
     raise UserError(f"the reward model '{model}' has several labels: {problem}; they are {listed}")
 
 
-def probability(logits: Any, column: int, config: Any) -> Any:
+def _probability(logits: Any, column: int, config: Any) -> Any:
     """What of logits [..., labels] is the score: the single logit, or the probability of one of several labels."""
     if logits.shape[-1] == 1:
         return logits[..., 0]
@@ -140,16 +153,15 @@ def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     return parts
 
 
-def padding_token(model: Any, rows: Iterable[Row]) -> int | None:
+def _padding_token(config: Any, rows: Iterable[Row]) -> int | None:
     """A token that a batch can be padded with: the model's own, or else one that none of the rows contains."""
-    config = model.config.get_text_config()
     if config.pad_token_id is not None:
         return int(config.pad_token_id)
     used = {token for row in rows for token in row["input_ids"]}
     return next((token for token in range(config.vocab_size) if token not in used), None)
 
 
-def padded(rows: Sequence[Row], pad: int | None, device: Any) -> dict[str, Any]:
+def _padded(rows: Sequence[Row], pad: int | None, device: Any) -> dict[str, Any]:
     """A batch, padded on the right. Without a token for it the rows must be equally long."""
     import torch
 

@@ -7,21 +7,14 @@ the last token of its separator. Nothing here imports torch until a worker that 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cohort.rewards.calling.parameters import with_fields_of
 from cohort.rewards.marks import costly, prepared_by, stepwise, trl
-from cohort.rewards.models.checkpoint import (
-    ClassifierSettings,
-    batches,
-    label_column,
-    padded,
-    padding_token,
-    probability,
-)
-from cohort.rewards.models.text import Form, Reader, ordinary, specials
+from cohort.rewards.models.checkpoint import Classifier, ClassifierSettings, label_column
+from cohort.rewards.models.text import Form, Reader, ordinary
 from cohort.types import UserError
 
 __all__ = ["process_model"]
@@ -37,21 +30,13 @@ def _prepare(separator: str, **args: Any) -> None:
 @costly
 @stepwise
 @prepared_by(_prepare)
+@with_fields_of(settings=ClassifierSettings)
 def process_model(
     prompts: Sequence[Any],
     completions: Sequence[Any],
     steps: Sequence[Sequence[str]],
-    model: str,
-    template: str = "auto",
+    settings: ClassifierSettings,
     separator: str = "\n",
-    label: str | int | None = None,
-    max_tokens: int = 0,
-    too_long: str = "error",
-    tokens_at_once: int = 16384,
-    dtype: str = "auto",
-    device: str = "auto",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
 ) -> list[list[float]]:
     """The scores of the steps of a group. `model` is a directory or a hub id.
 
@@ -63,56 +48,40 @@ def process_model(
     max_tokens  the longest text that is scored (0: what the model takes); too_long: "error", or "truncate_left", which
                 cuts the prompt
     """
-    read = (max_tokens, too_long, tokens_at_once, dtype, device, revision, trust_remote_code)
-    scorer = _scorer(ClassifierSettings(model, template, label, *read), separator)
-    return scorer.scores(prompts[0], steps) if completions else []
+    return _scorer(settings, separator).scores(prompts[0], steps) if completions else []
 
 
 @functools.lru_cache(maxsize=4)
-def _scorer(s: ClassifierSettings, separator: str) -> _StepScorer:
+def _scorer(settings: ClassifierSettings, separator: str) -> _StepScorer:
     """The scorer of a checkpoint, loaded once in a process."""
-    s.check("process_model", _TEMPLATES)
-    model, tokenizer = s.load("AutoModelForTokenClassification")
-    chat = s.template == "chat" or (s.template == "auto" and bool(getattr(tokenizer, "chat_template", None)))
-    label = 1 if s.label is None and model.config.num_labels == 2 else s.label
+    loaded = settings.open("AutoModelForTokenClassification", "process_model", _TEMPLATES)
+    tokenizer, config = loaded.tokenizer, loaded.model.config
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    chat = settings.template == "chat" or (settings.template == "auto" and has_template)
+    label = 1 if settings.label is None and config.num_labels == 2 else settings.label
     return _StepScorer(
-        model,
+        loaded,
         Reader(tokenizer, Form() if chat else Form("{prompt}")),
         tuple(tokenizer.encode(separator, add_special_tokens=False)),
-        specials(tokenizer),
-        label_column(model.config, label, s.model),
-        s.limit(model, tokenizer),
-        s.too_long,
-        s.tokens_at_once,
+        label_column(config, label, settings.model),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _StepScorer:
-    """A loaded token classifier, and how it is asked."""
+    """A loaded classifier of tokens, and how a prompt and the steps behind it are written for it."""
 
-    model: Any
+    loaded: Classifier
     reader: Reader
     separator: tuple[int, ...]
-    special: re.Pattern[str]
     column: int
-    limit: int
-    too_long: str
-    tokens_at_once: int
 
     def scores(self, prompt: Any, steps: Sequence[Sequence[str]]) -> list[list[float]]:
         """The scores of each completion's steps."""
-        import torch
-
         start = self.reader.prompt(prompt)
         made = [self._row(start, texts) for texts in steps]
-        rows = [{"input_ids": tokens} for tokens, _ in made]
-        pad = padding_token(self.model, rows)
-        found: list[list[float]] = [[] for _ in rows]
-        for part in batches([len(tokens) for tokens, _ in made], 1 if pad is None else self.tokens_at_once):
-            with torch.inference_mode():
-                logits = self.model(**padded([rows[i] for i in part], pad, self.model.device)).logits.float()
-            values = probability(logits, self.column, self.model.config)  # [b, T]
+        found: list[list[float]] = [[] for _ in made]
+        for part, values in self.loaded.scores([{"input_ids": tokens} for tokens, _ in made], self.column):  # [b, T]
             for row, index in enumerate(part):
                 found[index] = values[row, made[index][1]].tolist()
         return found
@@ -122,15 +91,16 @@ class _StepScorer:
         tokens: list[int] = []
         ends: list[int] = []
         for step in steps:
-            text = ordinary(step, self.special)
+            text = ordinary(step, self.loaded.special)
             tokens += [*self.reader.tokenizer.encode(text, add_special_tokens=False), *self.separator]
             ends.append(len(tokens) - 1)
-        surplus = len(start) + len(tokens) - self.limit
-        cut = max(surplus, 0) if self.too_long == "truncate_left" else 0
+        limit = self.loaded.limit
+        surplus = len(start) + len(tokens) - limit
+        cut = max(surplus, 0) if self.loaded.settings.too_long == "truncate_left" else 0
         if surplus > cut or cut > len(start):
             raise UserError(
                 f"a prompt and its completion have {len(start) + len(tokens)} tokens for the process reward model, "
-                f"which takes {self.limit}: lower rollout.max_tokens"
+                f"which takes {limit}: lower rollout.max_tokens"
                 + ("" if cut else ', or set too_long = "truncate_left" in its args')
             )
         kept = start[cut:]

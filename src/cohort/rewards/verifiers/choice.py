@@ -26,18 +26,12 @@ _LETTER = re.compile(r"[(\[{]?([A-Za-z])(?:[)\]}.:,]+(.*)|(?:\s*[-\u2013]\s|\s*=
 
 def check_choice(
     answer: Any, row: Mapping[str, Any], letters: str = "ABCD", options: str | None = None, first: int = 0
-) -> None:
-    """Raise ValueError if `answer` names none of the options of a row."""
-    _gold(answer, _options(row, options), letters, first)
-
-
-def _stated(
-    answer: Any, row: Mapping[str, Any], letters: str = "ABCD", options: str | None = None, first: int = 0
 ) -> str:
+    """The letter of the right option of a row. Raises ValueError if `answer` names none of its options."""
     return _gold(answer, _options(row, options), letters, first)
 
 
-@stated_by(_stated)
+@stated_by(check_choice)
 @checked_by(check_choice)
 def choice(
     completion: str,

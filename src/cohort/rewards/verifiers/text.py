@@ -23,16 +23,12 @@ _MINUS = re.compile(r"(?<![\w)])[-\u2010-\u2013\u2212](?=\.?[0-9])")
 _ARTICLES = frozenset(("a", "an", "the"))
 
 
-def check_texts(answer: Any) -> None:
-    """Raise ValueError if `answer` is no text, or normalises to nothing."""
-    _golds(answer)
-
-
-def _stated(answer: Any) -> str:
+def check_texts(answer: Any) -> str:
+    """The first of the gold texts. Raises ValueError if `answer` is no text, or one that normalises to nothing."""
     return _golds(answer)[0]
 
 
-@stated_by(_stated)
+@stated_by(check_texts)
 @checked_by(check_texts)
 def exact_text(completion: str, answer: Any, articles: bool = False) -> float:
     """1 if the answer is the gold answer, else 0, whatever their case, punctuation, spaces and width of characters.
@@ -43,7 +39,7 @@ def exact_text(completion: str, answer: Any, articles: bool = False) -> float:
     return float(bool(said) and said in {normal_text(gold, articles) for gold in _golds(answer)})
 
 
-@stated_by(_stated)
+@stated_by(check_texts)
 @checked_by(check_texts)
 def fuzzy_text(completion: str, answer: Any, threshold: float = 0.5) -> Scored:
     """The similarity of the normalised answer and gold answer: 1 if they are equal, 0 below `threshold`.
@@ -61,7 +57,7 @@ def fuzzy_text(completion: str, answer: Any, threshold: float = 0.5) -> Scored:
     return Scored(best if best >= threshold else 0.0)
 
 
-@stated_by(_stated)
+@stated_by(check_texts)
 @checked_by(check_texts)
 def f1_text(completion: str, answer: Any) -> float:
     """The F1 of the words of the answer against those of the gold answer, as SQuAD's evaluation computes it.

@@ -15,8 +15,10 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from cohort.rewards.calling.parameters import with_fields_of
 from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by, prepared_by, stated_by, stops_after
 from cohort.rewards.verifiers.code.grade import Rules, grade
@@ -24,7 +26,7 @@ from cohort.rewards.verifiers.code.tests import CodeTests, read_tests
 from cohort.sandbox import LEVELS, Executor, Level, Limits, RemoteSandbox, Sandbox
 from cohort.types import InfrastructureError
 
-__all__ = ["check_code", "close_executors", "code", "executor_for", "extract_code"]
+__all__ = ["CodeSettings", "check_code", "close_executors", "code", "executor_for", "extract_code"]
 
 Credit = Literal["all", "share"]
 Extract = Literal["fenced", "whole"]
@@ -51,32 +53,46 @@ def extract_code(completion: str, extract: Extract = "fenced") -> str | None:
     return found if found is not None and found.strip() else None
 
 
-def check_code(
-    answer: Any,
-    credit: Credit = "all",
-    extract: Extract = "fenced",
-    time_s: float = 4.0,
-    total_s: float = 12.0,
-    memory_mb: int = 1024,
-    tolerance: float = 1e-6,
-    isolation: Level = "filtered",
-    url: str | None = None,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class CodeSettings:
+    """The arguments of `code`. Raises ValueError for a value that there is not.
+
+    credit      1 for passing "all" tests, or the "share" of tests that pass
+    extract     "fenced": the last Python block is the code; "whole": the whole completion is
+    time_s      seconds of processor time for one test; total_s: for all tests of a completion
+    tolerance   relative, where a decimal is wanted
+    isolation   the level that the sandbox must reach
+    url         a SandboxFusion server that runs the code instead of the sandbox
+    """
+
+    credit: Credit = "all"
+    extract: Extract = "fenced"
+    time_s: float = 4.0
+    total_s: float = 12.0
+    memory_mb: int = 1024
+    tolerance: float = 1e-6
+    isolation: Level = "filtered"
+    url: str | None = None
+
+    def __post_init__(self) -> None:
+        levels = tuple(level for level in LEVELS if level != "remote")
+        known = {"credit": get_args(Credit), "extract": get_args(Extract), "isolation": levels}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} is one of {', '.join(values)}, not {getattr(self, name)!r}")
+        for name in ("time_s", "total_s"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < math.inf:
+                raise ValueError(f"{name} is a number of seconds above 0, not {number!r}")
+        tolerance = self.tolerance
+        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 1:
+            raise ValueError(f"tolerance is a relative difference from 0 to 1, not {tolerance!r}")
+
+
+@with_fields_of(settings=CodeSettings)
+def check_code(answer: Any, settings: CodeSettings) -> None:
     """Raise ValueError if `answer` holds no tests that can be run, or an argument of the reward has no such value."""
-    local = tuple(level for level in LEVELS if level != "remote")
-    for name, value, known in (
-        ("credit", credit, get_args(Credit)),
-        ("extract", extract, get_args(Extract)),
-        ("isolation", isolation, local),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
-    for name, number in (("time_s", time_s), ("total_s", total_s)):
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < math.inf:
-            raise ValueError(f"{name} is a number of seconds above 0, not {number!r}")
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance is a relative difference from 0 to 1, not {tolerance!r}")
-    executor_for(url, isolation, memory_mb)
+    executor_for(settings.url, settings.isolation, settings.memory_mb)
     read_tests(answer)
 
 
@@ -93,34 +109,24 @@ def _nothing() -> None:
 @stops_after("total_s")
 @checked_by(check_code)
 @prepared_by(_start)
-def code(
-    completion: str,
-    answer: Any,
-    credit: Credit = "all",
-    extract: Extract = "fenced",
-    time_s: float = 4.0,
-    total_s: float = 12.0,
-    memory_mb: int = 1024,
-    tolerance: float = 1e-6,
-    isolation: Level = "filtered",
-    url: str | None = None,
-) -> Scored:
+@with_fields_of(settings=CodeSettings)
+def code(completion: str, answer: Any, settings: CodeSettings) -> Scored:
     """1 if the code of `completion` passes all the tests in `answer`, else 0 or, with credit "share", the share passed.
 
-    `extract` "whole" takes the whole completion as code. `time_s` and `total_s`: seconds of processor time for one test
-    and for all. `tolerance`: relative, where a decimal is wanted. `isolation`: the level that the sandbox must reach;
-    `url`: a SandboxFusion server that runs the code instead. `code.tests` says what `answer` may be.
-    Raises ValueError for tests that cannot be run, InfrastructureError when the sandbox fails.
+    `CodeSettings` says what the further arguments are, `code.tests` what `answer` may be. Raises ValueError for tests
+    that cannot be run, InfrastructureError when the sandbox fails.
     """
-    text = extract_code(completion, extract)
+    text = extract_code(completion, settings.extract)
     if text is None:
         return Scored(0.0, "no_code")
-    rules = Rules(time_s, total_s, tolerance, every=credit == "share")
-    graded = grade(text, _tests(answer), executor_for(url, isolation, memory_mb), rules)
+    share = settings.credit == "share"
+    rules = Rules(settings.time_s, settings.total_s, settings.tolerance, every=share)
+    executor = executor_for(settings.url, settings.isolation, settings.memory_mb)
+    graded = grade(text, _tests(answer), executor, rules)
     if graded.verdict == "sandbox_error":
         raise InfrastructureError(graded.message)
-    share = graded.passed / graded.total
-    return Scored(share if credit == "share" else float(share == 1.0), graded.verdict)
+    passed = graded.passed / graded.total
+    return Scored(passed if share else float(passed == 1.0), graded.verdict)
 
 
 _executors: dict[tuple[str | None, Level, int], Executor] = {}
