@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from cohort.kernels.functions import Heads, Sequences, add_norm, attend, attention_of, linear, rounded, swiglu
-from cohort.kernels.library import kernels, why_not
+from cohort.kernels.library import built, kernels, why_not
 from cohort.kernels.memory import keep_freed_memory
 from cohort.policy.attention import PackedGroups
 from cohort.policy.weights import PackedWeights
 
-__all__ = ["FusedBody", "PrefixStore", "unfit"]
+__all__ = ["BodyLayer", "FusedBody", "PrefixStore", "unfit"]
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
@@ -64,7 +64,7 @@ class FusedBody:
         self.model = model.model
         self.config = model.config.get_text_config()
         self.compute = compute
-        self.layers = [_Layer(layer, self.config) for layer in self.model.layers]
+        self.layers = [BodyLayer(layer, self.config) for layer in self.model.layers]
         self._whole = model
         self._copies: dict[tuple[int, ...], tuple[tuple[int, ...], Tensor]] = {}
 
@@ -96,11 +96,11 @@ class FusedBody:
         half = cos.shape[-1] // 2
         return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
 
-    def before_attention(self, layer: _Layer, x: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
+    def before_attention(self, layer: BodyLayer, x: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
         """The residual stream with the last layer's change, and its norm."""
         return add_norm(x, change, layer.first_norm.weight, layer.first_norm.variance_epsilon, self.compute)
 
-    def after_attention(self, layer: _Layer, x: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+    def after_attention(self, layer: BodyLayer, x: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
         """The residual stream with the attention's change, and the change that the layer's MLP makes."""
         norm = layer.second_norm
         x, h = add_norm(x, change, norm.weight, norm.variance_epsilon, self.compute)
@@ -134,14 +134,9 @@ class FusedBody:
             self._copies[key] = found
         return found[1]
 
-    def _keep(self, store: PrefixStore, number: int, qkv: Tensor, layer: _Layer, sequences: Sequences) -> None:
-        library = kernels()
-        assert library is not None
+    def _keep(self, store: PrefixStore, number: int, qkv: Tensor, layer: BodyLayer, sequences: Sequences) -> None:
         what = attention_of(qkv, layer.query_norm, layer.key_norm, layer.heads, sequences)
-        keys, values = store.layers[number]
-        library.attention_store(
-            ctypes.byref(what), store.slots.data_ptr(), store.capacity, keys.data_ptr(), values.data_ptr()
-        )
+        built().attention_store(ctypes.byref(what), store.slots, store.capacity, *store.layers[number])
 
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:
@@ -152,7 +147,7 @@ class FusedBody:
                 yield
 
 
-class _Layer:
+class BodyLayer:
     """The modules of one decoder layer, in the order of their use."""
 
     def __init__(self, layer: Any, config: Any):
@@ -172,7 +167,7 @@ class _Layer:
             size=attention.head_dim,
             eps=norms[0].variance_epsilon if norms[0] is not None else 0.0,
             scale=attention.scaling,
-            window=config.sliding_window if mistral else getattr(attention, "sliding_window", None),
+            window=(config.sliding_window if mistral else getattr(attention, "sliding_window", None)) or 0,
         )
 
     @property

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cohort.kernels.functions import tile_width
-from cohort.kernels.library import kernels
-from cohort.kernels.structures import Linear, address
+from cohort.kernels.library import built
+from cohort.kernels.structures import Linear
 
 __all__ = ["PackedWeights"]
 
@@ -23,14 +23,11 @@ class PackedWeights:
     """
 
     def __init__(self, model: Any, layers: Sequence[Any], compute: torch.dtype):
-        library = kernels()
-        assert library is not None
-        self._library = library
         self._model = model
         self._layers = layers
         # Without such products the copy holds the bfloat16 values as float32: the same model, at float32's speed.
         self._rounded = compute is torch.bfloat16
-        self.half = self._rounded and bool(library.half_products())
+        self.half = self._rounded and bool(built().half_products())
         self._kept: list[Tensor] = []
         self._version: tuple[Any, ...] | None = None
         self.qkv = [self._room(layer.qkv) for layer in layers]
@@ -66,7 +63,7 @@ class PackedWeights:
         weight = torch.zeros(panels * tile * inputs, dtype=torch.bfloat16 if half else torch.float32)
         bias = torch.zeros(panels * tile) if any(module.bias is not None for module in modules) else None
         self._kept += [x for x in (weight, bias) if x is not None]
-        return Linear(weight.data_ptr(), address(bias), inputs, outputs)
+        return Linear(weight=weight, bias=bias, inputs=inputs, outputs=outputs)
 
     def _fill(self, to: Linear, weights: list[Tensor], modules: Sequence[Any], half: bool | None = None) -> None:
         """Several weights take panels in turn; their biases likewise."""
@@ -74,9 +71,7 @@ class PackedWeights:
         rounded = self._rounded and to is not self.head
         for turn, weight in enumerate(weights):
             source = weight.bfloat16().float() if rounded and not half else weight.contiguous()
-            self._library.pack(
-                *(*source.shape, source.data_ptr(), half, turn, len(weights), to.weight),
-            )
+            built().pack(*source.shape, source, half, turn, len(weights), to.weight)
         if to.bias:
             bias = next(x for x in self._kept if x.data_ptr() == to.bias)
             parts = [_bias(module) for module in modules]
