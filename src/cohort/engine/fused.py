@@ -137,6 +137,7 @@ class FusedDecoder:
 
     def _point_layer(self, number: int, layer: BodyLayer) -> Layer:
         packed = self.body.packed
+        query_norm, key_norm = layer.head_norms
         (prefix_keys, prefix_values), (own_keys, own_values) = self._prefix[number], self._own[number]
         cache = Cache(
             **asdict(layer.heads),
@@ -146,8 +147,8 @@ class FusedDecoder:
             prefix_length=self._prefix_length,
             cos=self._cos,
             sin=self._sin,
-            query_norm=layer.query_norm,
-            key_norm=layer.key_norm,
+            query_norm=query_norm,
+            key_norm=key_norm,
             half=self.body.compute is torch.bfloat16,
             prefix_keys=prefix_keys,
             prefix_values=prefix_values,

@@ -41,7 +41,7 @@ class PlainDecoder:
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
         """See `Decoder`."""
-        layout = PackedGroups(prompts, device=self.policy.device).keep_kv()
+        layout = PackedGroups(prompts, device=self.policy.device, keep_kv=True)
         hidden = self.policy.hidden(layout.tokens, layout.positions, layout)
         logits = self.policy.logits(hidden[layout.prompt_ends])
         assert layout.kv is not None

@@ -242,25 +242,13 @@ def _norm(
 def _norm_back(
     y: Tensor, inverse: Tensor, weight: Tensor, from_y: Tensor | None, flow: Tensor, residual: torch.dtype | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    rows, width = y.shape
     flow = flow.contiguous()
     from_y = None if from_y is None else from_y.contiguous()
     to_x = torch.empty_like(y)
     to_residual = torch.empty_like(y, dtype=residual) if residual is torch.bfloat16 else None
-    to_weight = y.new_empty(-(-rows // ROWS_PER_BLOCK), width)
+    to_weight = y.new_empty(-(-len(y) // ROWS_PER_BLOCK), y.shape[1])
     built().norm_backward(
-        rows,
-        width,
-        y,
-        inverse,
-        weight,
-        from_y,
-        flow,
-        _half(flow),
-        to_x,
-        to_residual,
-        to_residual is not None,
-        to_weight,
+        *y.shape, y, inverse, weight, from_y, flow, _half(flow), to_x, to_residual, to_residual is not None, to_weight
     )
     # In float32 the residual's gradient is that of x: one tensor serves both.
     return to_x, to_x if residual is torch.float32 else to_residual, to_weight.sum(0)
