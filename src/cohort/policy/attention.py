@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,7 +79,8 @@ class PackedGroups:
     causally to itself. Its last token is left out: nothing is predicted from it.
 
     Attributes: `tokens`, `positions` `[1, N]`; `prompt_ends` `[P]`, the flat index of each prompt's last token;
-    `rollout_lengths`, last tokens included.
+    `rollout_lengths`, last tokens included; with `keep_kv`, once the model has run, `kv`: the prompts' keys and values
+    of every layer, `[P, K, Lp, D]` each, for decoding.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class PackedGroups:
         rollouts: Sequence[Sequence[int] | Tensor] = (),
         group: Sequence[int] = (),
         device: torch.device | str = "cpu",
+        keep_kv: bool = False,
     ):
         inputs = [row[:-1] for row in rollouts]
         prompt_lengths = [len(prompt) for prompt in prompts]
@@ -113,21 +114,16 @@ class PackedGroups:
         self._prompt_lengths = torch.tensor(prompt_lengths, dtype=torch.long, device=device)  # [P]
         # Rollouts of one token have no input of their own: they are predicted from the prompt alone.
         self._buckets = [
-            _Bucket(
+            (
                 _Rectangle([self._rollout_starts[i] for i in rows], [rollout_lengths[i] for i in rows], device),
-                self._group[torch.tensor(rows, device=device)],
+                self._group[torch.tensor(rows, device=device)],  # [b] the prompt of each row
             )
             for rows in _by_length(rollout_lengths)
         ]
         self._lengths = prompt_lengths, rollout_lengths, list(group)
         self.rollout_lengths = [len(row) for row in rollouts]
         self._masks: dict[tuple[int, int | None], Tensor] = {}
-        self.kv: list[tuple[Tensor, Tensor]] | None = None  # per layer, prompts' ([P, K, Lp, D], [P, K, Lp, D])
-
-    def keep_kv(self) -> PackedGroups:
-        """Keep the prompts' keys and values of every layer in `self.kv`, for decoding."""
-        self.kv = []
-        return self
+        self.kv: list[tuple[Tensor, Tensor]] | None = [] if keep_kv else None
 
     @functools.cached_property
     def sequences(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,11 +159,10 @@ class PackedGroups:
             prompts.gather(query), keys, values, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
         )
         out = prompts.scatter(out, attended)
-        for number, bucket in enumerate(self._buckets):
-            rows = bucket.rows
+        for number, (rows, group) in enumerate(self._buckets):
             # index_select, not indexing: its backward adds in a fixed order.
-            own_keys = torch.cat([keys.index_select(0, bucket.group), rows.gather(key)], 2)  # [b, K, Lp + Lc, D]
-            own_values = torch.cat([values.index_select(0, bucket.group), rows.gather(value)], 2)
+            own_keys = torch.cat([keys.index_select(0, group), rows.gather(key)], 2)  # [b, K, Lp + Lc, D]
+            own_values = torch.cat([values.index_select(0, group), rows.gather(value)], 2)
             mask = self._rollout_mask(number, window)
             attended = F.scaled_dot_product_attention(
                 rows.gather(query), own_keys, own_values, attn_mask=mask, scale=scale, enable_gqa=True
@@ -185,24 +180,16 @@ class PackedGroups:
     def _rollout_mask(self, number: int, window: int | None) -> Tensor:
         """`[b, 1, Lc, Lp + Lc]` of bucket `number`: the whole own prompt, then causal; within the window."""
         if (number, window) not in self._masks:
-            bucket = self._buckets[number]
-            lengths = self._prompt_lengths[bucket.group]  # [b]
+            rows, group = self._buckets[number]
+            lengths = self._prompt_lengths[group]  # [b]
             prompt_at = torch.arange(self._prompts.width, device=self.device)  # [Lp]
-            own_at = torch.arange(bucket.rows.width, device=self.device)  # [Lc]
+            own_at = torch.arange(rows.width, device=self.device)  # [Lc]
             query_at = lengths[:, None] + own_at  # [b, Lc]
             real = prompt_at < lengths[:, None]  # [b, Lp]
             over_prompt = _within(query_at[:, :, None] - prompt_at, window) & real[:, None]
             over_own = _within(own_at[:, None] - own_at[None, :], window).expand(len(lengths), -1, -1)
             self._masks[number, window] = torch.cat([over_prompt, over_own], 2)[:, None]
         return self._masks[number, window]
-
-
-@dataclass(frozen=True, slots=True)
-class _Bucket:
-    """Rollouts of similar length, and the prompt of each."""
-
-    rows: _Rectangle
-    group: Tensor  # [b]
 
 
 def _by_length(lengths: Sequence[int]) -> list[list[int]]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cohort.kernels.functions import tile_width
-from cohort.kernels.library import kernels
-from cohort.kernels.structures import Linear, address
+from cohort.kernels.library import built
+from cohort.kernels.structures import Linear
 
 __all__ = ["PackedWeights"]
 
@@ -23,20 +23,17 @@ class PackedWeights:
     """
 
     def __init__(self, model: Any, layers: Sequence[Any], compute: torch.dtype):
-        library = kernels()
-        assert library is not None
-        self._library = library
         self._model = model
-        self._layers = layers
         # Without such products the copy holds the bfloat16 values as float32: the same model, at float32's speed.
         self._rounded = compute is torch.bfloat16
-        self.half = self._rounded and bool(library.half_products())
-        self._kept: list[Tensor] = []
+        self.half = self._rounded and bool(built().half_products())
+        self._parts: list[tuple[Linear, Sequence[Any], Tensor | None]] = []  # where to, modules, bias
+        self._kept: list[Tensor] = []  # what the weights' addresses point into
         self._version: tuple[Any, ...] | None = None
-        self.qkv = [self._room(layer.qkv) for layer in layers]
-        self.out = [self._room(layer.out) for layer in layers]
-        self.gate_up = [self._room(layer.gate_up) for layer in layers]
-        self.down = [self._room(layer.down) for layer in layers]
+        self.qkv, self.out, self.gate_up, self.down = (
+            [self._room(getattr(layer, name), self.half) for layer in layers]
+            for name in ("qkv", "out", "gate_up", "down")
+        )
         self.head = self._room((model.get_output_embeddings(),), half=False)
 
     @torch.no_grad()
@@ -45,49 +42,30 @@ class PackedWeights:
         version = tuple(n for p in self._model.parameters() for n in (p._version, p.data_ptr()))
         if version == self._version:
             return
-        for layer, qkv, out, gate_up, down in zip(
-            self._layers, self.qkv, self.out, self.gate_up, self.down, strict=True
-        ):
-            self._fill(qkv, [torch.cat([_weight(module) for module in layer.qkv])], layer.qkv)
-            self._fill(out, [_weight(layer.out[0])], layer.out)
-            self._fill(gate_up, [_weight(module) for module in layer.gate_up], layer.gate_up)
-            self._fill(down, [_weight(layer.down[0])], layer.down)
-        head = self._model.get_output_embeddings()
-        self._fill(self.head, [_weight(head)], (head,), half=False)
+        for to, modules, bias in self._parts:
+            weights, biases = [_weight(module) for module in modules], [_bias(module) for module in modules]
+            if len(modules) == 3:  # queries, keys and values are one matrix; gates and ups take panels in turn
+                weights, biases = [torch.cat(weights)], [torch.cat(biases)]
+            half, rounded = self.half and to is not self.head, self._rounded and to is not self.head
+            for turn, weight in enumerate(weights):
+                source = weight.bfloat16().float() if rounded and not half else weight.contiguous()
+                built().pack(*source.shape, source, half, turn, len(weights), to.weight)
+            if bias is not None:
+                panels = bias.view(-1, len(biases), tile_width())
+                for turn, part in enumerate(biases):
+                    rows = nn.functional.pad(part, (0, -len(part) % tile_width())).view(-1, tile_width())
+                    panels[: len(rows), turn] = rows
         self._version = version
 
-    def _room(self, modules: Sequence[Any], half: bool | None = None) -> Linear:
-        half = self.half if half is None else half
-        inputs, outputs = modules[0].in_features, sum(module.out_features for module in modules)
-        tile = tile_width()
-        panels = (
-            sum(-(-module.out_features // tile) for module in modules) if len(modules) == 2 else -(-outputs // tile)
-        )
+    def _room(self, modules: Sequence[Any], half: bool) -> Linear:
+        inputs, outputs, tile = modules[0].in_features, [module.out_features for module in modules], tile_width()
+        matrices = outputs if len(modules) == 2 else [sum(outputs)]
+        panels = sum(-(-rows // tile) for rows in matrices)
         weight = torch.zeros(panels * tile * inputs, dtype=torch.bfloat16 if half else torch.float32)
         bias = torch.zeros(panels * tile) if any(module.bias is not None for module in modules) else None
-        self._kept += [x for x in (weight, bias) if x is not None]
-        return Linear(weight.data_ptr(), address(bias), inputs, outputs)
-
-    def _fill(self, to: Linear, weights: list[Tensor], modules: Sequence[Any], half: bool | None = None) -> None:
-        """Several weights take panels in turn; their biases likewise."""
-        half = self.half if half is None else half
-        rounded = self._rounded and to is not self.head
-        for turn, weight in enumerate(weights):
-            source = weight.bfloat16().float() if rounded and not half else weight.contiguous()
-            self._library.pack(
-                *(*source.shape, source.data_ptr(), half, turn, len(weights), to.weight),
-            )
-        if to.bias:
-            bias = next(x for x in self._kept if x.data_ptr() == to.bias)
-            parts = [_bias(module) for module in modules]
-            if len(weights) == 1:
-                whole = torch.cat(parts)
-                bias[: len(whole)] = whole
-            else:
-                tile = tile_width()
-                panels = bias.view(-1, len(weights), tile)
-                for turn, part in enumerate(parts):
-                    panels[:, turn] = nn.functional.pad(part, (0, -len(part) % tile)).view(-1, tile)
+        self._kept.append(weight)
+        self._parts.append((Linear(weight=weight, bias=bias, inputs=inputs, outputs=sum(outputs)), modules, bias))
+        return self._parts[-1][0]
 
 
 def _weight(module: Any) -> Tensor:

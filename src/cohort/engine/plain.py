@@ -1,61 +1,64 @@
-"""Keys and values while decoding: one prefix a group, one slot a row.
+"""Decoding by the model's own forward pass: one prefix a group, one slot a row.
 
-A prompt's keys and values are held once, however many completions continue it. Each active row owns a slot for the
-tokens it has sampled itself. Active rows always are slots 0..n-1, so the own part is a view, never a gather: a retiring
-row's slot is filled by the last active one.
+A prompt's keys and values are held once, however many completions continue it. Each running row owns a slot for the
+tokens it has sampled itself. Running rows always are slots 0..n-1, so the own part is a view, never a gather: a
+retiring row's slot is filled by the last running one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-__all__ = ["DecodeLayout", "KVCache"]
+from cohort.policy.attention import PackedGroups
+from cohort.policy.policy import Policy
+
+__all__ = ["DecodeLayout", "PlainDecoder"]
 
 HIDDEN = -1e30  # a masked score: finite, so that a row whose prefix lies wholly outside the window stays a number
 
 
-class KVCache:
-    """Storage for up to `rows` rows and as many prefixes as are live, grown on demand.
+class PlainDecoder:
+    """Implements `Decoder` for every policy. Row i's place is i.
 
-    Tensors a layer: prefix keys and values `[S, K, Lp, D]`, own keys and values `[rows, K, T, D]`.
+    There is room for `rows` rows and for as many prefixes as are live, grown on demand. Tensors a layer: prefix keys
+    and values `[S, K, Lp, D]`, own keys and values `[rows, K, T, D]`.
     """
 
-    def __init__(self, rows: int):
+    def __init__(self, policy: Policy, rows: int):
+        self.policy = policy
         self.rows = rows
         self.prefix: list[tuple[Tensor, Tensor]] = []
         self.own: list[tuple[Tensor, Tensor]] = []
-        self.prefix_length = torch.zeros(0, dtype=torch.long)  # [S], 0: the slot is free
+        self.prefix_length = torch.zeros(0, dtype=torch.long, device=policy.device)  # [S], 0: the slot is free
         self._free: list[int] = []
 
-    def add_prefixes(self, lengths: list[int], kv: list[tuple[Tensor, Tensor]]) -> list[int]:
-        """Store the keys and values of freshly prefilled prompts (`[P, K, Lp, D]` a layer); return their slots."""
-        reused = [self._free.pop() for _ in range(min(len(lengths), len(self._free)))]
-        used = len(self.prefix_length)
-        slots = reused + list(range(used, used + len(lengths) - len(reused)))
-        width = kv[0][0].shape[2]
-        if not self.prefix:
-            self.prefix = [(k.new_zeros(0, *k.shape[1:]), v.new_zeros(0, *v.shape[1:])) for k, v in kv]
-            self.prefix_length = self.prefix_length.to(kv[0][0].device)
-        grown = (max(max(slots) + 1, len(self.prefix_length)), max(width, self.prefix[0][0].shape[2]))
-        for layer, (k, v) in enumerate(self.prefix):  # layer by layer: old and new exist together for one only
-            self.prefix[layer] = (_grow(k, *grown), _grow(v, *grown))
-        added = self.prefix_length.new_zeros(grown[0] - len(self.prefix_length))
-        self.prefix_length = torch.cat([self.prefix_length, added])
-        at = torch.tensor(slots, device=self.prefix_length.device)
-        self.prefix_length[at] = torch.tensor(lengths, device=at.device)
-        for (keys, values), (new_keys, new_values) in zip(self.prefix, kv, strict=True):
-            keys[at, :, :width] = new_keys
-            values[at, :, :width] = new_values
-        return slots
+    def refresh(self) -> None:
+        """See `Decoder`: the weights are the model's own."""
+        return
 
-    def free_prefix(self, slot: int) -> None:
-        """No row continues this prefix any more."""
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
+        """See `Decoder`."""
+        layout = PackedGroups(prompts, device=self.policy.device, keep_kv=True)
+        hidden = self.policy.hidden(layout.tokens, layout.positions, layout)
+        logits = self.policy.logits(hidden[layout.prompt_ends])
+        assert layout.kv is not None
+        return self._store([len(prompt) for prompt in prompts], layout.kv), logits
+
+    def decode(self, tokens: Tensor, slot: Tensor, place: Tensor, own: Tensor) -> Tensor:
+        """See `Decoder`."""
+        layout = DecodeLayout(self, slot, own)
+        return self.policy.logits(self.policy.hidden(tokens[None], layout.positions[None], layout))
+
+    def release(self, slot: int) -> None:
+        """See `Decoder`."""
         self.prefix_length[slot] = 0
         self._free.append(slot)
 
-    def compact_prefixes(self) -> Tensor | None:
-        """Once fewer than half of the prefix slots are live, keep only those. Returns old slot -> new slot, `[S]`."""
+    def compact(self) -> Tensor | None:
+        """See `Decoder`: once fewer than half of the prefix slots are live, only those are kept."""
         if len(self._free) * 2 <= len(self.prefix_length):
             return None
         live = self.prefix_length.nonzero()[:, 0]
@@ -66,6 +69,12 @@ class KVCache:
         self.prefix_length = self.prefix_length[live]
         self._free = []
         return renumbered
+
+    def move(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
+        """See `Decoder`: the own keys and values are copied."""
+        for keys, values in self.own:
+            keys[target, :, :tokens] = keys[source, :, :tokens]
+            values[target, :, :tokens] = values[source, :, :tokens]
 
     def reserve(self, tokens: int) -> None:
         """Make room for `tokens` own tokens a row."""
@@ -78,11 +87,25 @@ class KVCache:
         for layer, (k, v) in enumerate(self.own):
             self.own[layer] = (_grow(k, self.rows, room), _grow(v, self.rows, room))
 
-    def move(self, source: Tensor, target: Tensor, tokens: int) -> None:
-        """Copy the first `tokens` own keys and values of rows `source` over rows `target`."""
-        for keys, values in self.own:
-            keys[target, :, :tokens] = keys[source, :, :tokens]
-            values[target, :, :tokens] = values[source, :, :tokens]
+    def _store(self, lengths: list[int], kv: list[tuple[Tensor, Tensor]]) -> list[int]:
+        """Store the keys and values of freshly prefilled prompts (`[P, K, Lp, D]` a layer); return their slots."""
+        reused = [self._free.pop() for _ in range(min(len(lengths), len(self._free)))]
+        used = len(self.prefix_length)
+        slots = reused + list(range(used, used + len(lengths) - len(reused)))
+        width = kv[0][0].shape[2]
+        if not self.prefix:
+            self.prefix = [(k.new_zeros(0, *k.shape[1:]), v.new_zeros(0, *v.shape[1:])) for k, v in kv]
+        grown = (max(max(slots) + 1, len(self.prefix_length)), max(width, self.prefix[0][0].shape[2]))
+        for layer, (k, v) in enumerate(self.prefix):  # layer by layer: old and new exist together for one only
+            self.prefix[layer] = (_grow(k, *grown), _grow(v, *grown))
+        added = self.prefix_length.new_zeros(grown[0] - len(self.prefix_length))
+        self.prefix_length = torch.cat([self.prefix_length, added])
+        at = torch.tensor(slots, device=self.prefix_length.device)
+        self.prefix_length[at] = torch.tensor(lengths, device=at.device)
+        for (keys, values), (new_keys, new_values) in zip(self.prefix, kv, strict=True):
+            keys[at, :, :width] = new_keys
+            values[at, :, :width] = new_values
+        return slots
 
 
 class DecodeLayout:
@@ -90,7 +113,7 @@ class DecodeLayout:
     are merged by their softmax sums, so a prefix is read in place by all rows that share it.
     """
 
-    def __init__(self, cache: KVCache, prefix_slot: Tensor, own_length: Tensor):
+    def __init__(self, cache: PlainDecoder, prefix_slot: Tensor, own_length: Tensor):
         """prefix_slot `[n]`: which prefix each row continues; own_length `[n]`: its own tokens before this one."""
         device = prefix_slot.device
         self._cache = cache
