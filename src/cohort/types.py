@@ -250,6 +250,7 @@ class Batch:
     token_weight: torch.Tensor  # [N] float32
     old_logprobs: torch.Tensor | None = None  # [N] float32; None: the first pass stands in (one update a batch)
     ref_logprobs: torch.Tensor | None = None  # [N] float32
+    values: torch.Tensor | None = None  # [N] float32, of a critic: what was expected before each token
 
 
 @dataclass(frozen=True, slots=True)

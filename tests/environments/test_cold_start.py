@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from cohort.train.setup import open_stage_demonstrations
 from transformers import AutoTokenizer
 
 from cohort.commands.check import check_recipe
 from cohort.environments import FORMATS, open_dialogue
-from cohort.monitor.console import Console
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_groups
 from cohort.seeds import derive_seed
 from cohort.tasks import Ledger
 from cohort.train import train
-from cohort.train.pipeline import _seed
-from cohort.train.setup import open_stage_demonstrations
+from cohort.train.run import _seed
 from cohort.train.sft import supervised_batch
 from cohort.types import UserError
+from cohort.views.console import Console
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "calculator.toml"
 SMALL = [

@@ -16,7 +16,7 @@ from cohort.learn.learner import Learner
 from cohort.learn.optimizer import AdamW
 from cohort.rewards import Combination
 from cohort.seeds import derive_seed, generator
-from cohort.train.advantages import with_advantages
+from cohort.train.grpo.advantages import with_advantages
 from cohort.types import Group, Prompt, Rollout
 
 LONGEST = 24

@@ -6,6 +6,7 @@ import sys
 from types import ModuleType
 
 import pytest
+from cohort.train.setup import check_grpo
 
 from cohort.environments import build_environment
 from cohort.integrations import library
@@ -14,7 +15,6 @@ from cohort.integrations.verifiers.source import open_taskset, taskset_of
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve, resolve_all, score_group
 from cohort.tasks import open_task
-from cohort.train.setup import check_grpo
 from cohort.types import Prompt, UserError
 
 

@@ -11,11 +11,11 @@ from transformers import AutoTokenizer
 pytest.importorskip("verifiers")
 
 from cohort.integrations.verifiers.play import COLUMN, play
-from cohort.monitor.console import Console
 from cohort.recipe import Recipe
 from cohort.record.rollouts import read_groups
 from cohort.train import train
 from cohort.types import UserError
+from cohort.views.console import Console
 
 
 @pytest.fixture(autouse=True)

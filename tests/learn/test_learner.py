@@ -20,7 +20,7 @@ from cohort.learn.schedule import learning_rate
 from cohort.policy.load import add_lora, load_policy
 from cohort.policy.policy import Policy
 from cohort.seeds import derive_seed, generator
-from cohort.train.advantages import with_advantages
+from cohort.train.grpo.advantages import with_advantages
 from cohort.types import Group, Prompt, Rollout, UserError
 
 TEMPERATURE = 0.8

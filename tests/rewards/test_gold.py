@@ -3,12 +3,12 @@
 import json
 
 import pytest
+from cohort.train.setup import check_grpo
 
 from cohort.preflight.gate.gold import check_gold
 from cohort.recipe import Recipe
 from cohort.rewards import RewardTable, resolve_all
 from cohort.rewards.marks import checked_by
-from cohort.train.setup import check_grpo
 from cohort.types import Prompt, UserError
 
 RECIPE = """

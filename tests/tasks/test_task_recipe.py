@@ -5,11 +5,11 @@ from __future__ import annotations
 import tomllib
 
 import pytest
+from cohort.train.setup import check_grpo
 
 from cohort.recipe import Recipe, differences, digest, to_toml
-from cohort.train.plan import task_line
-from cohort.train.setup import check_grpo
 from cohort.types import UserError
+from cohort.views.plan import task_line
 
 BASE = {"policy": {"scratch": {}}, "reward": "exact_number"}
 MIXED = {

@@ -11,10 +11,10 @@ from verifiers import blind, exact
 from vowels import share_of_vowels as vowels
 
 import cohort
-from cohort.monitor.console import Console
 from cohort.rewards import RewardTable, resolve_all
 from cohort.train import gate
 from cohort.types import UserError
+from cohort.views.console import Console
 
 
 @pytest.fixture
@@ -119,9 +119,10 @@ def test_every_stage_is_tested_before_the_first_one_starts(tables, tmp_path):
 
 
 def test_costly_rewards_are_asked_little_and_only_where_they_decide(tables, tmp_path):
+    from cohort.train.setup import GrpoParts, check_grpo
+
     from cohort.recipe import Recipe
     from cohort.rewards.marks import costly
-    from cohort.train.setup import GrpoParts, check_grpo
 
     @costly
     def dear(completion, answer):
@@ -148,8 +149,9 @@ def test_costly_rewards_are_asked_little_and_only_where_they_decide(tables, tmp_
 
 
 def test_prompts_are_spread_over_the_task_and_over_its_domains(tables, rows):
-    from cohort.recipe import Recipe
     from cohort.train.setup import check_grpo
+
+    from cohort.recipe import Recipe
 
     lines = [{"question": f"{i}?", "solution": str(i), "kind": "rare" if i >= 55 else "often"} for i in range(60)]
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines))

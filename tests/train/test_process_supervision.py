@@ -9,22 +9,28 @@ import orjson
 import pytest
 import torch
 import transformers as t
+from cohort.train.setup import build_objective
 from digits import first_right, share_of_digits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.algorithms import objectives
 from cohort.algorithms.advantages import process_supervision
-from cohort.monitor.console import Console
 from cohort.policy.scratch import make_tokenizer
 from cohort.recipe import Recipe
 from cohort.record.rollouts import read_groups
 from cohort.rewards import Combination, Gate, RewardTable, resolve
 from cohort.rewards.calling.steps import cut, splitter
 from cohort.train import train
-from cohort.train.process import refuse_process, supervised_steps, text_ends, token_steps, with_process_advantages
-from cohort.train.setup import build_objective
+from cohort.train.grpo.step_rewards import (
+    refuse_process,
+    supervised_steps,
+    text_ends,
+    token_steps,
+    with_process_advantages,
+)
 from cohort.types import Group, Prompt, Rollout, Step, Turn, UserError
+from cohort.views.console import Console
 from tiny import SIZES
 
 TOKENIZER = make_tokenizer(["one apple\n\ntwo pears and 3 plums\n\n"] * 20, 300)

@@ -16,7 +16,7 @@ from cohort.policy.policy import Policy
 from cohort.rewards.models.reward_model import reward_model
 from cohort.rewards.models.text import Form, Reader
 from cohort.tasks import R1_ZERO
-from cohort.train.reward_model_scorer import EncodedPair, Scorer
+from cohort.train.reward_model.scorer import EncodedPair, Scorer
 from cohort.types import UserError
 from tiny import SIZES, make_tiny
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cohort.monitor.console import Console
 from cohort.monitor.scoring import scoring_metrics
 from cohort.record.rollouts import read_groups
 from cohort.rewards import Combination, GroupLost, RewardPool, RewardTable, ScoredGroup, resolve_all
 from cohort.tasks import Ledger
-from cohort.train.stream import GroupStream, StreamSettings
+from cohort.train.grpo.stream import GroupStream, StreamSettings
 from cohort.types import InfrastructureError, Prompt, Rollout, Sampling, UserError
+from cohort.views.console import Console
 
 
 def playing(order=lambda requests: requests, between=lambda number: None):

@@ -14,15 +14,16 @@ Two rules hold throughout:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES, choices, nearest
+
 __all__ = [
     "gae",
     "gdpo",
-    "has_signal",
     "normalise",
     "pass_at_k",
     "process_supervision",
@@ -30,9 +31,6 @@ __all__ = [
     "weighted_sum",
     "whiten",
 ]
-
-GROUP_BASELINES = ("group_mean", "leave_one_out")
-GROUP_SCALES = ("group_std", "leave_one_out_std", "group_mean")
 
 
 def normalise(
@@ -65,15 +63,6 @@ def normalise(
     if baseline == "batch_mean" or scale in ("batch_std", "centred_batch_std"):
         no_signal |= _all_equal(r, present, dim=(0, 1))
     return torch.where(present & ~no_signal, scaled, 0)
-
-
-def has_signal(rewards: Tensor) -> Tensor:
-    """Whether a group's rewards differ at all: [P, G] -> [P] bool, by max == min over those that are not missing.
-
-    What `zero_std` and dynamic sampling decide by; the latter gives it the accuracy, not the shaped reward.
-    """
-    r, present = _rewards(rewards)
-    return ~_all_equal(r, present, dim=(1,))[:, 0]
 
 
 def gdpo(
@@ -259,21 +248,27 @@ def _refuse_groups_of_one(r: Tensor, baseline: str, scale: str) -> None:
 
 def _baseline(r: Tensor, present: Tensor, baseline: str) -> Tensor:
     """What is subtracted, broadcastable to [P, G]."""
-    if baseline == "group_mean":
-        return _mean(r, present, (1,))
-    if baseline == "batch_mean":
-        return _mean(r, present, (0, 1))
-    if baseline == "leave_one_out":
-        others = (present.sum(1, keepdim=True) - 1).clamp(min=1)
-        return (r.sum(1, keepdim=True) - r) / others
-    if baseline == "none":
-        return torch.zeros_like(r)
     if baseline == "critic":
         raise ValueError(
             "baseline='critic' needs a value per token, not rewards alone; compute advantages with "
             "advantages.gae(rewards, values, mask) from a value model"
         )
-    raise ValueError(f"baseline={baseline!r} is unknown; choose 'group_mean', 'leave_one_out', 'batch_mean' or 'none'")
+    if baseline not in BASELINES:
+        raise ValueError(f"baseline={baseline!r} is unknown{nearest(baseline, BASELINES)}")
+    return BASELINES[baseline](r, present)
+
+
+def _mean_of_others(r: Tensor, present: Tensor) -> Tensor:
+    others = (present.sum(1, keepdim=True) - 1).clamp(min=1)
+    return (r.sum(1, keepdim=True) - r) / others
+
+
+BASELINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "group_mean": lambda r, present: _mean(r, present, (1,)),
+    "leave_one_out": _mean_of_others,
+    "batch_mean": lambda r, present: _mean(r, present, (0, 1)),
+    "none": lambda r, present: torch.zeros_like(r),
+}
 
 
 def _scale(r: Tensor, centred: Tensor, present: Tensor, scale: str, ddof: int, eps: float) -> Tensor:
@@ -293,11 +288,7 @@ def _scale(r: Tensor, centred: Tensor, present: Tensor, scale: str, ddof: int, e
                 "MaxRL is for rewards that are never negative (0 and 1)"
             )
         return _mean(r, present, (1,)) + eps
-    raise ValueError(
-        f"scale={scale!r} is unknown; choose 'none', 'group_std', 'batch_std', 'centred_batch_std', "
-        "'leave_one_out_std' "
-        "or 'group_mean'"
-    )
+    raise ValueError(f"scale={scale!r} is unknown{nearest(scale, choices('scale'))}")
 
 
 def _std_of_others(r: Tensor, present: Tensor, ddof: int, eps: float) -> Tensor:

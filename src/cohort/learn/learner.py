@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cohort.algorithms.objectives import Objective, kl_in_reward, loss_metrics, merge_metrics, per_token_loss
-from cohort.learn.batch import rectangle
+from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics, per_token_loss
 from cohort.learn.forward import MicroBatch, micro_batches, token_logprobs
 from cohort.learn.optimizer import AdamW
 from cohort.learn.reference import Reference
@@ -56,24 +54,12 @@ class Learner:
         """`[N]` float32 log-probs of the batch under the current weights, 0 outside the mask. No gradient."""
         return self._logprobs(self.policy, batch, self._wanted(batch))
 
-    def score(self, batch: Batch, old: bool) -> Batch:
-        """The batch with what must be computed before the first update: old log-probs (when several updates will
-        follow; with one, the update's own forward pass gives them) and reference log-probs.
-        """
-        if old:
-            batch = replace(batch, old_logprobs=self.logprobs(batch))
-        if self.reference is not None and self.objective.kl_place == "loss":
-            with self.reference.active() as policy:
-                batch = replace(batch, ref_logprobs=self._logprobs(policy, batch, self._wanted(batch)))
-        return batch
-
-    def kl_penalty(self, batch: Batch) -> Tensor:
-        """`[B, T]`: what a KL in the reward takes from each token, of the weights before the update."""
-        assert self.reference is not None
-        now = self._logprobs(self.policy, batch, batch.mask)
+    def reference_logprobs(self, batch: Batch) -> Tensor:
+        """The same, `[N]`, under the reference policy. Raises `ValueError` for an objective that needs none."""
+        if self.reference is None:
+            raise ValueError("an objective without a KL has no reference policy to ask")
         with self.reference.active() as policy:
-            reference = self._logprobs(policy, batch, batch.mask)
-        return rectangle(kl_in_reward(self.objective, now, reference, batch.mask), batch.lengths)
+            return self._logprobs(policy, batch, self._wanted(batch))
 
     def update(self, batch: Batch, learning_rate: float) -> StepReport:
         """One optimizer step. Raises `UserError` when the gradient is not finite; the weights are then untouched."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from cohort.policy.policy import Policy
 
@@ -37,11 +39,6 @@ class Reference:
             with self._policy.reference():
                 yield self._policy
 
-    @property
-    def module(self) -> torch.nn.Module | None:
-        """The copied module, or None with LoRA."""
-        return self._copy.module if self._copy is not None else None
-
     @torch.no_grad()
     def refresh(self, ema: float | None = None) -> None:
         """Move the copy to the policy's weights: a hard copy, or `reference <- ema * reference + (1 - ema) * policy`.
@@ -53,3 +50,15 @@ class Reference:
         self.refreshed = True
         for kept, new in zip(self._copy.module.parameters(), self._policy.module.parameters(), strict=True):
             kept.lerp_(new, 1.0 if ema is None else 1.0 - ema)
+
+    def save(self, directory: Path) -> None:
+        """Write the copy, if it has moved away from the weights that the run began with."""
+        if self._copy is not None and self.refreshed:
+            self._copy.module.save_pretrained(directory)
+
+    def load(self, directory: Path) -> None:
+        """Take what `save` wrote, if it wrote anything."""
+        if self._copy is not None and directory.exists():
+            saved = AutoModelForCausalLM.from_pretrained(directory, dtype="auto")
+            self._copy.module.load_state_dict(saved.state_dict())
+            self.refreshed = True

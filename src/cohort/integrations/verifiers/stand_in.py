@@ -32,8 +32,8 @@ class PausedError(BaseException):
 class Replay:
     """The library's `Rollout`, as far as an `Interaction` needs it, with `replies` for a model.
 
-    Where the replies end, `PausedError` stops the environment. With `score` the rollout stops there instead, as at a limit
-    of turns, and closing it runs the task's hooks and computes its rewards.
+    Where the replies end, `PausedError` stops the environment. With `score` the rollout stops there instead, as at a
+    limit of turns, and closing it runs the task's hooks and computes its rewards.
     """
 
     def __init__(self, task: Any, config: AgentConfig, name: str, replies: Sequence[str], finish: Finish, score: bool):
