@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("reasoning_gym")
 
+from cohort.integrations import library
 from cohort.integrations.reasoning_gym import problems as gym_problems
 from cohort.integrations.reasoning_gym.admitted import admitted_tasks, refused_tasks
 from cohort.integrations.reasoning_gym.source import GymProblems
@@ -195,6 +196,6 @@ def test_without_the_package(monkeypatch):
 
 def test_with_another_version(monkeypatch):
     gym_problems.require_library.cache_clear()
-    monkeypatch.setattr(gym_problems, "version", lambda name: "0.1.99")
+    monkeypatch.setattr(library, "version", lambda name: "0.1.99")
     assert "reasoning-gym is 0.1.99 here, and its scorers were tried at 0.1.25" in refused("reasoning_gym:gcd")
     gym_problems.require_library.cache_clear()

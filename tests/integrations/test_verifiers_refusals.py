@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from cohort.environments import build_environment
+from cohort.integrations import library
 from cohort.integrations.verifiers import play as adapter
 from cohort.integrations.verifiers.source import open_taskset, taskset_of
 from cohort.recipe import Recipe
@@ -67,7 +68,7 @@ def test_a_recipe_is_refused_before_a_model_is_loaded(no_library, tmp_path):
 def test_another_version_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "verifiers", ModuleType("verifiers"))
     monkeypatch.setitem(sys.modules, "verifiers.v1", ModuleType("verifiers.v1"))
-    monkeypatch.setattr(adapter, "version", lambda name: "0.9.1")
+    monkeypatch.setattr(library, "version", lambda name: "0.9.1")
     assert refused(adapter.require_library) == (
         "verifiers is 0.9.1 here, and Cohort was written for 0.4.0: pip install verifiers==0.4.0"
     )

@@ -1,8 +1,8 @@
 """From prompts to rollouts: sample a turn, let the environment answer, go on where it says something.
 
 Token ids in, token ids out: a turn is sampled from the very ids of everything before it, and what the environment says
-is encoded once, when it is said. All rollouts take their first turn, then all that go on take their second: which rows
-share a batch then does not depend on how long a tool took, and a run can be repeated bit for bit.
+is encoded once, when it is said. All rollouts take their first turn, then those that go on take their second. So which
+rows share a batch never depends on how long a tool took, and a run can be repeated bit for bit.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class Episodes:
         return replace(request.sampling, max_tokens=longest, stop=(*request.sampling.stop, *self._rules.stop))
 
     def _heard(self, groups: Sequence[_Group]) -> Iterator[_Group]:
-        """Take in what the environment said to these groups, waiting for it. Yields those that are over."""
+        """Wait for what the environment says to these groups and take it in. Yields the groups that are over."""
         for group in groups:
             try:
                 for episode in group.going_on:

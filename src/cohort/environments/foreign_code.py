@@ -1,4 +1,4 @@
-"""Code that others wrote, run with a time limit; what it raises is told apart from what the world does to it."""
+"""Runs code that others wrote, with a time limit, and tells that code's mistakes from failures of the world."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cohort.wording import one_line
 
 __all__ = ["THE_WORLD", "HangsError", "broken", "in_time"]
 
-THE_WORLD = (InfrastructureError, ConnectionError, TimeoutError)  # what may pass: never the policy's fault
+THE_WORLD = (InfrastructureError, ConnectionError, TimeoutError)  # failures that may pass, never the policy's fault
 
 Result = TypeVar("Result")
 
 
 class HangsError(InfrastructureError):
-    """No answer in time. Whoever is asked the same again would hang again, for as long."""
+    """No answer in time. The same question would hang again for as long, so it is not asked a second time."""
 
 
 def in_time(run: Callable[[], Result], timeout_s: float | None) -> Result:
@@ -34,7 +34,7 @@ def in_time(run: Callable[[], Result], timeout_s: float | None) -> Result:
     try:
         return future.result(timeout_s)
     except TimeoutError:
-        if future.done():  # it is what `run` raised
+        if future.done():  # `run` itself raised the TimeoutError
             raise
         raise HangsError(f"no answer within {timeout_s:g} s") from None
 

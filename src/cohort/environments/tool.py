@@ -1,4 +1,4 @@
-"""A tool: what it is called and takes, how a call is run, and what becomes of the ways in which it can fail."""
+"""A tool: its name and its arguments, how a call is run, and what becomes of each way in which a call can fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cohort.wording import one_line
 
 __all__ = ["Tool", "ToolError", "tool_of"]
 
-_TO_THE_MODEL = (ValueError, ArithmeticError, LookupError)  # what a call that asks for the wrong thing raises
+_TO_THE_MODEL = (ValueError, ArithmeticError, LookupError)  # raised where a call asks for the wrong thing
 _PAUSE_S = 0.2  # before the first retry; twice as long before each next one
 
 

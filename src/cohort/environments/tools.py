@@ -12,13 +12,13 @@ from cohort.types import Observation, Prompt, ToolCall, UserError
 
 __all__ = ["Tools"]
 
-_MOST_CALLS = 8  # of one turn; the others are refused
+_MOST_CALLS = 8  # calls of one turn that are run; the others are refused
 
 
 class Tools:
     """Runs the calls of a turn, one after the other, and answers with a message for each.
 
-    `retries` says how often a call is tried again whose tool, not whose arguments, failed.
+    A call whose tool failed for the world's sake is tried `retries` more times; wrong arguments are never tried again.
     """
 
     def __init__(self, tools: Sequence[Tool], chosen: Format, retries: int = 0) -> None:

@@ -32,7 +32,7 @@ class World:
     table: settings.Environment
     chat: bool = True  # prompts are rendered with the tokenizer's chat template
     stop: tuple[str, ...] = ()  # texts that end a completion
-    retries: int = 0  # of a call whose tool, not whose arguments, failed
+    retries: int = 0  # further tries of a tool that the world failed
     tools: tuple[Tool, ...] = ()
     own: Environment | None = None
 

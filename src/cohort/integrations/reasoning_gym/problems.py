@@ -9,9 +9,9 @@ import io
 import json
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from importlib.metadata import version
 from typing import Any
 
+from cohort.integrations.library import require
 from cohort.integrations.reasoning_gym.admitted import gate_version
 from cohort.types import UserError
 from cohort.wording import nearest
@@ -29,18 +29,7 @@ OURS = {"seed": "every problem has its own seed", "size": "write limit = N for t
 @cache
 def require_library() -> None:
     """Raise UserError unless reasoning-gym is here in the version that the gate looked at."""
-    try:
-        import reasoning_gym  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"the source reasoning_gym needs a package that is not installed ({error}): "
-            'pip install "cohort[reasoning-gym]"'
-        ) from None
-    if (installed := version("reasoning-gym")) != gate_version():
-        raise UserError(
-            f"reasoning-gym is {installed} here, and its scorers were tried at {gate_version()}: "
-            f"pip install reasoning-gym=={gate_version()}"
-        )
+    require("reasoning_gym", "reasoning-gym", gate_version(), "its scorers were tried at")
 
 
 def configuration(task: str, level: int | None, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib.metadata import version
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
+from cohort.integrations.library import require
 from cohort.types import Finish, InfrastructureError, Message, UserError
 from cohort.wording import one_line
 
@@ -46,17 +46,8 @@ class Played:
 
 
 def require_library() -> None:
-    """Raise UserError unless `verifiers` is here, in the version that this adapter was written for."""
-    try:
-        import verifiers.v1  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f'environments of verifiers need a package that is not installed ({error}): pip install "cohort[verifiers]"'
-        ) from None
-    if (installed := version("verifiers")) != VERSION:
-        raise UserError(
-            f"verifiers is {installed} here, and Cohort was written for {VERSION}: pip install verifiers=={VERSION}"
-        )
+    """Raise UserError unless `verifiers` is here, in the version that this folder was written for."""
+    require("verifiers.v1", "verifiers", VERSION, "Cohort was written for")
 
 
 def play(row: Mapping[str, Any], replies: Sequence[str], finish: Finish = "stop", score: bool = False) -> Played:

@@ -1,6 +1,6 @@
-"""The stand-in for an agent of `verifiers`: a rollout whose replies are there before it begins.
+"""The stand-in for an agent of `verifiers`: a rollout whose replies are known before it begins.
 
-What is said when, and what ends a conversation, is decided by the library's own `Interaction` and `RolloutSession`.
+The library's own `Interaction` and `RolloutSession` decide what is said when, and what ends a conversation.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class PausedError(BaseException):
 class Replay:
     """The library's `Rollout`, as far as an `Interaction` needs it, with `replies` for a model.
 
-    Where they end, the environment is stopped (`PausedError`); or, with `score`, the rollout is, as at a limit of
-    turns, and closing it runs the task's hooks and computes its rewards.
+    Where the replies end, `PausedError` stops the environment. With `score` the rollout stops there instead, as at a
+    limit of turns, and closing it runs the task's hooks and computes its rewards.
     """
 
     def __init__(self, task: Any, config: AgentConfig, name: str, replies: Sequence[str], finish: Finish, score: bool):

@@ -1,7 +1,7 @@
 """A control group for a launcher and what it starts: one bound on the memory and the tasks of them all.
 
-It stands behind the limits of the single process, for what those do not count. Both versions of the kernel's interface
-are known; where no group can be made (no root, nothing delegated) the sandbox does without and says so.
+The group catches what the limits of the single process do not count. Both versions of the kernel's interface are known.
+Where no group can be made (no root rights, nothing delegated) the sandbox works without one and says so.
 """
 
 from __future__ import annotations
