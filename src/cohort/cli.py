@@ -27,7 +27,12 @@ app.add_typer(config, name="config")
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 
-RecipePath = Annotated[Path, typer.Argument(help="A recipe file (TOML), a run directory, or a recipe that Cohort ships: quickstart.", show_default=False)]
+RecipePath = Annotated[
+    Path,
+    typer.Argument(
+        help="A recipe file (TOML), a run directory, or a recipe that Cohort ships: quickstart.", show_default=False
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="key=value, e.g. rollout.group_size=4 or STAGE.run.steps=10.", show_default=False),
