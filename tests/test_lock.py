@@ -1,7 +1,7 @@
 """What is installed is what is locked, and the lock leaves nothing out.
 
-The Makefile writes into an environment's `.installed` which locks it installed there. An environment that it did not
-make has no such file, and may hold any versions that pyproject.toml allows.
+The Makefile writes into the file `.installed` of an environment which locks it has installed there. An environment that
+it did not make has no such file, and may hold any versions that pyproject.toml allows.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from cohort.algorithms import explain
 from cohort.algorithms.fields import FIELDS, Choice
 from cohort.algorithms.objectives import PRESETS, Objective, preset
 
-NUMBERS = {"prompts": 16, "group_size": 8, "max_tokens": 512, "updates": 4}
+NUMBERS: dict[str, Any] = {"prompts": 16, "group_size": 8, "max_tokens": 512, "updates": 4}
 
 
 def test_one_line():
@@ -96,7 +97,7 @@ def test_every_choice_has_a_sentence_in_both_directions():
                 fields["scale"] = "none"
             if value == "k1":
                 fields["kl_place"] = "reward"
-            said = dict(explain.sentences(Objective(**fields)) if value != "off" else explain.sentences(Objective()))
+            said = dict(explain.sentences(Objective(**fields)) if value != "off" else explain.sentences(Objective()))  # type: ignore[arg-type]
             if not (field == "kl_gradient" and fields.get("kl_place") == "reward"):
                 assert said[f"{field}={value}"].endswith(".")
 

@@ -142,8 +142,8 @@ def test_a_critic_sees_the_policys_tokens_as_one_sequence():
     mask = torch.tensor([[1, 1, 0, 0, 1, 0, 1, 1, 0]]).bool()
     values, rewards = torch.randn(1, 9), torch.randn(1, 9) * mask
     advantages, returns = gae(rewards, values.masked_fill(~mask, 99.0), mask, 0.9, 0.8)
-    own = [x[mask][None] for x in (rewards, values)]
-    expected, expected_returns = gae(*own, torch.ones(1, 5).bool(), 0.9, 0.8)
+    own_rewards, own_values = (x[mask][None] for x in (rewards, values))
+    expected, expected_returns = gae(own_rewards, own_values, torch.ones(1, 5).bool(), 0.9, 0.8)
     torch.testing.assert_close(advantages[mask], expected[0])
     torch.testing.assert_close(returns[mask], expected_returns[0])
 

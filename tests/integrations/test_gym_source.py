@@ -78,7 +78,7 @@ def test_train_and_held_out_never_meet(task):
     seen = {split: set() for split in ("train", "held_out")}
     for split, found in seen.items():
         for seed in range(3):
-            found.update(questions(GymProblems(task, seed=seed, split=split), 150))
+            found.update(questions(GymProblems(task, seed=seed, split=split), 150))  # type: ignore[arg-type]
     assert not seen["train"] & seen["held_out"]
 
 
@@ -124,7 +124,7 @@ def test_limit_is_so_many_different_problems():
 
 def test_a_curriculum_goes_through_all_levels_unless_some_are_named():
     task = open_task("reasoning_gym:basic_arithmetic", curriculum=Curriculum(window=1))
-    levels = task.train.sources[0].train.levels
+    levels = task.train.sources[0].train.levels  # type: ignore[attr-defined]
     assert levels == tuple(range(1, admitted_tasks()["basic_arithmetic"].levels + 1))
     named = open_task("reasoning_gym:basic_arithmetic", levels=[2, 4], curriculum=Curriculum(window=1))
     tickets = named.tickets(0)

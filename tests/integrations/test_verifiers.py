@@ -156,7 +156,7 @@ def item(prompt, *conversations, finishes=()):
         completions=tuple(texts[-1] for texts in conversations),
         answer=prompt.answer,
         row=dict(prompt.tags),
-        finishes=finishes or ("stop",) * len(conversations),
+        finishes=finishes or ("stop",) * len(conversations),  # type: ignore[arg-type]
         transcripts=transcripts,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def here(monkeypatch):
 
 @pytest.fixture
 def run(tmp_path, checkpoint_dir):
-    tables = {
+    tables: dict[str, Any] = {
         "name": "guess",
         "seed": 1,
         "policy": {"model": str(checkpoint_dir)},

@@ -19,6 +19,7 @@ from cohort.learn.reference import Reference
 from cohort.learn.schedule import learning_rate
 from cohort.policy.load import add_lora, load_policy
 from cohort.policy.policy import Policy
+from cohort.rewards.combination import Combination
 from cohort.seeds import derive_seed, generator
 from cohort.train.grpo.advantages import with_advantages
 from cohort.types import Group, Prompt, Rollout, UserError
@@ -38,16 +39,17 @@ def make_groups(rewards, seed=0, longest=12, cut_off=()):
             tokens = tuple(map(int, draw.integers(5, 250, n)))
             logprobs = tuple(map(float, -draw.random(n) * 3))
             finish = "length" if (ticket, member) in cut_off else "stop"
-            rollouts.append(Rollout(tokens, (True,) * n, logprobs, 0, finish, ""))
+            rollouts.append(Rollout(tokens, (True,) * n, logprobs, 0, finish, ""))  # type: ignore[arg-type]
         groups.append(Group(ticket, prompt, tuple(rollouts), {"r": tuple(row)}, tuple(row), tuple(row)))
     return groups
 
 
+ALONE = Combination({"r": 1.0}, {})
 REWARDS = [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.2, 0.7, -0.3, 1.4]]
 
 
 def batch_of(objective, rewards=REWARDS, max_tokens=16, **kwargs):
-    return collate(with_advantages(make_groups(rewards, **kwargs), objective, {"r": 1.0}), objective, max_tokens)
+    return collate(with_advantages(make_groups(rewards, **kwargs), objective, ALONE), objective, max_tokens)
 
 
 def plain_logprobs(plain, batch):
@@ -299,7 +301,7 @@ def test_rollouts_of_very_different_lengths_share_a_batch(tokenizer):
     groups = make_groups([[1.0, 0.0, 0.5, 0.0, 1.0, 0.2]] * 2, longest=200, seed=3)
     lengths = [len(r.tokens) for g in groups for r in g.rollouts]
     assert min(lengths) < 64 < 128 < max(lengths)
-    batch = collate(with_advantages(groups, objective, {"r": 1.0}), objective, 256)
+    batch = collate(with_advantages(groups, objective, ALONE), objective, 256)
     learner = Learner(Policy(model, tokenizer), objective, AdamW(), TEMPERATURE)
     with torch.no_grad():
         expected = flat(plain_logprobs(plain, batch), batch.lengths)

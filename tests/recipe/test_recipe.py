@@ -118,7 +118,7 @@ def test_python_objects_are_first_class():
 
 def test_stages_from_python_as_tables_or_objects():
     tables = {"kind": "sft", "name": "warm", "run": {"steps": 3}}
-    stage = Stage(kind="grpo", name="rl", task=Task(source="other"), reward="random")
+    stage = Stage(kind="grpo", name="rl", task=Task(source="other"), reward="random")  # type: ignore[arg-type]
     recipe = Recipe(policy={"model": "m"}, task={"source": "t"}, stage=[tables, stage])
     assert [(s.name, s.kind, s.task.source, s.run.steps) for s in recipe.stages] == [
         ("warm", "sft", "t", 3),

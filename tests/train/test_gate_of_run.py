@@ -7,7 +7,7 @@ import json
 
 import orjson
 import pytest
-from verifiers import blind, exact
+from scorers import blind, exact
 from vowels import share_of_vowels as vowels
 
 import cohort

@@ -19,7 +19,7 @@ _DEEPEST = 30  # tables in tables; dotted keys can nest far deeper than Python c
 
 
 def shipped(name: str) -> Path | None:
-    """The file of the recipe of that name that comes with Cohort, such as "quickstart"; None if there is none."""
+    """The file of the recipe that Cohort ships under this name, for example "quickstart"; None if there is none."""
     return _all_shipped().get(name)
 
 
