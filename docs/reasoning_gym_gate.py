@@ -1,8 +1,9 @@
 """Find out which tasks of reasoning-gym can be trained on: `python docs/reasoning_gym_gate.py [TASK ...]`.
 
 Every task's problems are made again in two processes, and its gold answers, junk, padded answers and hostile ones are
-scored with the reward `reasoning_gym`. What survives is written to src/cohort/tasks/gym/admitted.json with the way it
-is scored, and to the table in docs/tasks/reasoning_gym.md; what does not, with the reason. About a quarter of an hour.
+scored with the reward `reasoning_gym`. What survives is written to admitted.json (in
+src/cohort/integrations/reasoning_gym/) with the way it is scored, and to the table in docs/tasks/reasoning_gym.md; what
+does not, with the reason. About a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cohort.rewards.gym import reasoning_gym, same
-from cohort.tasks.gym.admitted import FILE, Admitted
-from cohort.tasks.gym.source import GymProblems
+from cohort.integrations.reasoning_gym.admitted import FILE, Admitted
+from cohort.integrations.reasoning_gym.reward import reasoning_gym, same
+from cohort.integrations.reasoning_gym.source import GymProblems
 from cohort.types import Prompt
 
 PAGE = Path(__file__).parent / "tasks" / "reasoning_gym.md"

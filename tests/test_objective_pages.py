@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cohort.algorithms.objectives import PRESETS
+from cohort.preflight.objective import settled_objective
 from cohort.recipe import Recipe
-from cohort.train.setup import build_objective
 
 DIRECTORY = Path(__file__).parent.parent / "docs" / "objectives"
 SHARED = """name = "option"
@@ -66,7 +66,7 @@ def test_the_recipe_of_a_page_loads_and_is_the_preset_unchanged(name, tmp_path):
     (stage,) = recipe.stages
     assert stage.objective.preset == name
     assert stage.objective.fields() == {}
-    assert build_objective(stage)
+    assert settled_objective(stage)
     assert len([line for line in block.splitlines() if line.strip()]) <= 13
 
 
@@ -77,7 +77,7 @@ def test_the_fragments_of_the_index_are_legal_in_a_recipe(tmp_path):
         text = SHARED + block + ("" if "[[reward]]" in block else REWARD)
         (stage,) = load(text, tmp_path).stages
         assert stage.objective.preset in PRESETS
-        assert build_objective(stage)
+        assert settled_objective(stage)
 
 
 def test_the_index_links_every_page_and_says_what_each_preset_reaches():

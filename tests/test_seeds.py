@@ -11,7 +11,7 @@ from cohort.seeds import derive_seed, unit_uniforms
 
 def test_paths_do_not_collide():
     paths = [(), (1,), ("1",), (1, 2), (12,), ("a", "b"), ("ab",), ("a", 1), ("a1",), (1, "a")]
-    seeds = {derive_seed(s, *path) for s in (0, 1) for path in paths}
+    seeds = {derive_seed(s, *path) for s in (0, 1) for path in paths}  # type: ignore[arg-type]
     assert len(seeds) == 2 * len(paths)
     assert all(0 <= seed < 2**63 for seed in seeds)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 3,
@@ -28,7 +30,7 @@ def make_tiny(kind: str, tokenizer) -> torch.nn.Module:
     """A random model of an architecture, its weights large enough that log-probs are far from uniform."""
     import transformers as t
 
-    common = dict(SIZES, vocab_size=len(tokenizer), eos_token_id=1, pad_token_id=0, bos_token_id=None)
+    common: dict[str, Any] = dict(SIZES, vocab_size=len(tokenizer), eos_token_id=1, pad_token_id=0, bos_token_id=None)
     torch.manual_seed(7)
     if kind == "qwen3":
         model = t.Qwen3ForCausalLM(t.Qwen3Config(**common, head_dim=8))
@@ -51,7 +53,7 @@ def make_tiny(kind: str, tokenizer) -> torch.nn.Module:
             **common, head_dim=8, sliding_window=8, query_pre_attn_scalar=8,
             layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         )  # fmt: skip
-        model = t.Gemma3ForCausalLM(config)
+        model = t.Gemma3ForCausalLM(config)  # type: ignore[arg-type]
     else:
         raise ValueError(kind)
     with torch.no_grad():

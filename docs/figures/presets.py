@@ -13,8 +13,8 @@ from pathlib import Path
 
 import cohort
 from cohort.algorithms import objectives
-from cohort.monitor.console import Console
 from cohort.record.metrics import read_metrics
+from cohort.views.console import Console
 
 ROOT = Path(__file__).parent.parent.parent
 SEEDS = (0, 1)

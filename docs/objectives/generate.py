@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from cohort.algorithms import explain
-from cohort.algorithms.numbers import number
+from cohort.algorithms.notation import number
 from cohort.algorithms.objectives import PRESETS, preset
 
 HERE = Path(__file__).parent
@@ -29,8 +29,8 @@ def preset_page(name: str, text: str) -> str:
 def index_page(text: str) -> str:
     """The index with its table written anew."""
     rows = ["| preset | method | what differs from `grpo` | hash |", "|---|---|---|---|"]
-    for name, (title, _, _) in PRESETS.items():
-        rows.append(f"| [`{name}`]({name}.md) | {title} | {_changes(name)} | `{preset(name).hash[:12]}` |")
+    for name, named in PRESETS.items():
+        rows.append(f"| [`{name}`]({name}.md) | {named.title} | {_changes(name)} | `{preset(name).hash[:12]}` |")
     return _replace(text, "table", "\n".join(rows))
 
 

@@ -27,7 +27,12 @@ app.add_typer(config, name="config")
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 
-RecipePath = Annotated[Path, typer.Argument(help="A recipe file (TOML), or a run directory.", show_default=False)]
+RecipePath = Annotated[
+    Path,
+    typer.Argument(
+        help="A recipe file (TOML), a run directory, or a recipe that Cohort ships: quickstart.", show_default=False
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="key=value, e.g. rollout.group_size=4 or STAGE.run.steps=10.", show_default=False),
@@ -158,7 +163,14 @@ def config_schema() -> None:
 
 def _load(path: Path, overrides: list[str] | None):  # type: ignore[no-untyped-def]  # Recipe is imported late
     from cohort.recipe import Recipe
+    from cohort.recipe.loader import shipped
 
+    ours = shipped(str(path))
+    if ours is not None and path.exists():
+        typer.echo(f"recipe {path}: the path here, not the recipe of that name that Cohort ships", err=True)
+    elif ours is not None:
+        typer.echo(f"recipe {path}: the one that Cohort ships, {ours}", err=True)
+        path = ours
     if (path / "recipe.toml").is_file():
         path = path / "recipe.toml"  # a run says what it ran
     return Recipe.load(path, overrides or [])

@@ -272,8 +272,8 @@ def test_policy_loss_with_an_advantage_for_each_token(name, low, high, moved):
             if name == "gspo_token":
                 ratio = formula.s(i).item() * torch.exp(theirs[i, t] - theirs[i, t].item())
             expected -= clipped(ratio, A[i, t].item(), low, high) / (B * LENGTHS[i])
-    assert loss.item() == pytest.approx(expected.item(), abs=1e-9)
-    gradients = torch.autograd.grad(loss, ours) + torch.autograd.grad(expected, theirs)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-9)  # type: ignore[attr-defined]
+    gradients = torch.autograd.grad(loss, ours) + torch.autograd.grad(expected, theirs)  # type: ignore[call-overload]
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
 
 

@@ -10,17 +10,17 @@ from transformers import AutoTokenizer
 
 from cohort.commands.check import check_recipe
 from cohort.environments import FORMATS, open_dialogue
-from cohort.monitor.console import Console
+from cohort.preflight.data import open_stage_demonstrations
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_groups
 from cohort.seeds import derive_seed
 from cohort.tasks import Ledger
 from cohort.train import train
-from cohort.train.pipeline import _seed
-from cohort.train.setup import open_stage_demonstrations
+from cohort.train.run import _seed
 from cohort.train.sft import supervised_batch
 from cohort.types import UserError
+from cohort.views.console import Console
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "calculator.toml"
 SMALL = [
@@ -72,17 +72,19 @@ def test_grpo_and_its_evaluations_play_with_the_tool(done):
 
 def test_a_supervised_batch_weighs_only_what_is_to_be_learnt():
     batch = supervised_batch([((5, 6), [7, 8, 9], [True, False, True]), ((5,), [7], [True])])
-    assert batch.mask.tolist() == [[True, False, True], [True, False, False]]
+    assert batch.lengths.tolist() == [3, 1]
+    assert batch.mask.tolist() == [True, False, True, True]
     third = pytest.approx(1 / 3)
-    assert batch.token_weight.tolist() == [[third, 0, third], [third, 0, 0]]
-    assert batch.tokens.tolist() == [[7, 8, 9], [7, 0, 0]]
+    assert batch.token_weight.tolist() == [third, 0, third, third]
+    assert batch.tokens.tolist() == [7, 8, 9, 7]
+    assert batch.advantages.tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
     ("override", "says"),
     [
         ('environment.tools=["calculater"]', "there is no tool 'calculater'"),
-        ('environment.tools=["my_tools:search"]', "the tool 'my_tools:search' cannot be imported"),
+        ('environment.tools=["my_tools:search"]', "tool 'my_tools:search': there is no module 'my_tools'"),
         ('environment.use="my_tools:search"', "keep the one to act in"),
         ("environment.args.http.hosts=[]", "environment.args.http has no effect"),
         ('environment.format="auto"', "has no tool calls in a format that Cohort reads"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cohort.environments import FORMATS, choose_format, open_dialogue
-from cohort.environments.functions import tool_of
+from cohort.environments.tool import tool_of
 from cohort.policy.scratch import make_tokenizer
 from cohort.tasks import Renderer
 from cohort.types import Prompt, Turn, UserError
@@ -126,7 +126,7 @@ def test_a_demonstration_is_encoded_as_a_rollout_would_be():
     assert [own for _, own in runs] == [True, False, True, False, True]
     assert [tokenizer.decode(run) for run, own in runs if not own] == ["<result>42</result>", "<result>43</result>"]
     assert runs[1][0] == dialogue.following(5, [tool("42")])
-    assert "".join(tokenizer.decode(run) for run, _ in runs) == text
+    assert "".join(tokenizer.decode(run) for run, _ in runs) == text  # type: ignore[misc]
 
 
 def test_what_cannot_be_written_or_read_is_refused(tokenizer, chat_tokenizer):

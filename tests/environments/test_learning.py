@@ -11,12 +11,12 @@ import torch
 from cohort.algorithms import objectives
 from cohort.algorithms.advantages import gae
 from cohort.algorithms.losses import log_ratio
+from cohort.learn.batch import collate
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import AdamW
 from cohort.rewards import Combination
 from cohort.seeds import derive_seed, generator
-from cohort.train.advantages import with_advantages
-from cohort.train.collate import collate
+from cohort.train.grpo.advantages import with_advantages
 from cohort.types import Group, Prompt, Rollout
 
 LONGEST = 24
@@ -123,8 +123,7 @@ def test_the_environments_tokens_are_still_context(tiny_policy, monkeypatch):
     objective = objectives.preset("dr_grpo")
     batch = batch_of(objective)
     learner = Learner(tiny_policy, objective, AdamW())
-    inside = torch.arange(batch.tokens.shape[1]) < batch.lengths[:, None]
-    other = replace(batch, tokens=torch.where(inside & ~batch.mask, (batch.tokens + 1) % 250 + 5, batch.tokens))
+    other = replace(batch, tokens=torch.where(batch.mask, batch.tokens, (batch.tokens + 1) % 250 + 5))
     _, found = gradients(learner, batch, monkeypatch)
     _, changed = gradients(learner, other, monkeypatch)
     assert any(not torch.equal(found[n], changed[n]) for n in found)
@@ -143,8 +142,8 @@ def test_a_critic_sees_the_policys_tokens_as_one_sequence():
     mask = torch.tensor([[1, 1, 0, 0, 1, 0, 1, 1, 0]]).bool()
     values, rewards = torch.randn(1, 9), torch.randn(1, 9) * mask
     advantages, returns = gae(rewards, values.masked_fill(~mask, 99.0), mask, 0.9, 0.8)
-    own = [x[mask][None] for x in (rewards, values)]
-    expected, expected_returns = gae(*own, torch.ones(1, 5).bool(), 0.9, 0.8)
+    own_rewards, own_values = (x[mask][None] for x in (rewards, values))
+    expected, expected_returns = gae(own_rewards, own_values, torch.ones(1, 5).bool(), 0.9, 0.8)
     torch.testing.assert_close(advantages[mask], expected[0])
     torch.testing.assert_close(returns[mask], expected_returns[0])
 

@@ -54,11 +54,11 @@ class Scripted:
 
     def completion(self, request, member):
         text = self.script(request, member)
-        tokens = self.tokenizer.encode(text.removesuffix("|"), add_special_tokens=False)
-        tokens += [] if text.endswith("|") else [self.tokenizer.eos_token_id]
+        tokens = self.tokenizer.encode(text.removesuffix("|"), add_special_tokens=False)  # type: ignore[attr-defined]
+        tokens += [] if text.endswith("|") else [self.tokenizer.eos_token_id]  # type: ignore[attr-defined]
         finish = "stop" if len(tokens) <= request.sampling.max_tokens else "length"
         tokens = tokens[: request.sampling.max_tokens]
-        return Completion(tuple(tokens), tuple(-0.5 - i for i in range(len(tokens))), finish, self.version)
+        return Completion(tuple(tokens), tuple(-0.5 - i for i in range(len(tokens))), finish, self.version)  # type: ignore[arg-type]
 
 
 def text_of(tokenizer, request):

@@ -6,11 +6,11 @@ import io
 
 import pytest
 
-from cohort.monitor.console import Console
 from cohort.monitor.metrics import group_metrics
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import RewardTable, ScoringItem, resolve, score_group
 from cohort.types import Group, Observation, Prompt, Rollout, ToolCall, Turn, UserError
+from cohort.views.console import Console
 
 
 def message(content):

@@ -156,11 +156,11 @@ def test_ends_limits_and_broken_logits():
 
 
 def test_results_do_not_depend_on_threads():
-    layout = functions.Sequences(
+    layout = functions.Sequences(  # type: ignore[call-arg]
         torch.tensor([0, 3, 5]), torch.tensor([0, 30, 70, 100, 140]), torch.tensor([30, 40, 30, 40, 20]),
-        *normal(2, 160, 8).unbind(0), 160,
+        *normal(2, 160, 8).unbind(0), 160,  # type: ignore[arg-type]
     )  # fmt: skip
-    heads = functions.Heads(4, 2, 16, 1e-6, 0.25, None)
+    heads = functions.Heads(4, 2, 16, 1e-6, 0.25, 0)
     qkv, weight = normal(160, 8 * 16), normal(16, seed=1)
     found = []
     before = torch.get_num_threads()
@@ -168,7 +168,7 @@ def test_results_do_not_depend_on_threads():
         for threads in (1, 3):
             torch.set_num_threads(threads)
             given = [qkv.clone().requires_grad_(), weight.clone().requires_grad_(), weight.clone().requires_grad_()]
-            out = functions.attend(*given, heads, layout)
+            out = functions.attend(*given, heads, layout)  # type: ignore[arg-type, call-arg]
             found.append((out, *torch.autograd.grad(out.square().sum(), given)))
     finally:
         torch.set_num_threads(before)

@@ -12,15 +12,16 @@ import torch
 
 from cohort.algorithms import objectives
 from cohort.learn import head
+from cohort.learn.batch import collate, flat, rectangle, split
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import AdamW
 from cohort.learn.reference import Reference
 from cohort.learn.schedule import learning_rate
 from cohort.policy.load import add_lora, load_policy
 from cohort.policy.policy import Policy
+from cohort.rewards.combination import Combination
 from cohort.seeds import derive_seed, generator
-from cohort.train.advantages import with_advantages
-from cohort.train.collate import collate, split
+from cohort.train.grpo.advantages import with_advantages
 from cohort.types import Group, Prompt, Rollout, UserError
 
 TEMPERATURE = 0.8
@@ -38,41 +39,43 @@ def make_groups(rewards, seed=0, longest=12, cut_off=()):
             tokens = tuple(map(int, draw.integers(5, 250, n)))
             logprobs = tuple(map(float, -draw.random(n) * 3))
             finish = "length" if (ticket, member) in cut_off else "stop"
-            rollouts.append(Rollout(tokens, (True,) * n, logprobs, 0, finish, ""))
+            rollouts.append(Rollout(tokens, (True,) * n, logprobs, 0, finish, ""))  # type: ignore[arg-type]
         groups.append(Group(ticket, prompt, tuple(rollouts), {"r": tuple(row)}, tuple(row), tuple(row)))
     return groups
 
 
+ALONE = Combination({"r": 1.0}, {})
 REWARDS = [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.2, 0.7, -0.3, 1.4]]
 
 
 def batch_of(objective, rewards=REWARDS, max_tokens=16, **kwargs):
-    return collate(with_advantages(make_groups(rewards, **kwargs), objective, {"r": 1.0}), objective, max_tokens)
+    return collate(with_advantages(make_groups(rewards, **kwargs), objective, ALONE), objective, max_tokens)
 
 
 def plain_logprobs(plain, batch):
     """`[B, T]` log-probs row by row through the model's own forward pass. Differentiable."""
     rows = []
-    for row, group in enumerate(batch.group.tolist()):
-        n = int(batch.lengths[row])
+    for group, tokens in zip(batch.group.tolist(), batch.tokens.split(batch.lengths.tolist()), strict=True):
         prompt = torch.tensor(batch.prompts[group])
-        ids = torch.cat([prompt, batch.tokens[row, :n]])[None]
+        ids = torch.cat([prompt, tokens])[None]
         logits = plain(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float() / TEMPERATURE
-        chosen = logits.log_softmax(-1).gather(-1, batch.tokens[row, :n, None])[:, 0]
-        rows.append(torch.nn.functional.pad(chosen, (0, batch.tokens.shape[1] - n)))
-    return torch.stack(rows)
+        rows.append(logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0])
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def plain_gradients(plain, objective, batch, max_tokens=16):
+    def laid_out(values):
+        return None if values is None else rectangle(values, batch.lengths)
+
     logprobs = plain_logprobs(plain, batch)
     loss = objectives.policy_loss(
         objective,
         logprobs=logprobs,
-        old_logprobs=logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs,
-        mask=batch.mask,
-        advantages=batch.advantages,
-        ref_logprobs=batch.ref_logprobs,
-        sampler_logprobs=batch.sampler_logprobs,
+        old_logprobs=logprobs.detach() if batch.old_logprobs is None else laid_out(batch.old_logprobs),
+        mask=laid_out(batch.mask),
+        advantages=laid_out(batch.advantages),
+        ref_logprobs=laid_out(batch.ref_logprobs),
+        sampler_logprobs=laid_out(batch.sampler_logprobs),
         group=batch.group,
         max_tokens=max_tokens,
     )
@@ -120,9 +123,9 @@ def test_logprobs_equal_the_plain_path(policy_and_plain):
     objective = objectives.preset("grpo", kl_coef=0.0)
     learner = Learner(policy, objective, AdamW(), TEMPERATURE, tokens_per_micro_batch=30)
     batch = batch_of(objective)
-    signal = (batch.advantages != 0).any(1)
+    signal = rectangle(batch.advantages != 0, batch.lengths).any(1).repeat_interleave(batch.lengths)
     with torch.no_grad():
-        expected = plain_logprobs(plain, batch) * batch.mask
+        expected = flat(plain_logprobs(plain, batch), batch.lengths) * batch.mask
     torch.testing.assert_close(learner.logprobs(batch)[signal], expected[signal], atol=1e-5, rtol=0)
 
 
@@ -177,19 +180,19 @@ def test_a_batch_without_signal_is_a_step_on_a_zero_gradient(tiny_policy):
 def test_truncated_completions_can_be_masked(tiny_policy):
     objective = objectives.preset("grpo", truncated="mask", kl_coef=0.0)
     batch = batch_of(objective, cut_off={(0, 0), (1, 1)})
-    rows = batch.mask.any(1).tolist()
+    rows = rectangle(batch.mask, batch.lengths).any(1).tolist()
     assert rows == [i not in (0, 5) for i in range(16)]
-    assert batch.advantages[0, 0] != 0  # its reward stays in the baseline
+    assert batch.advantages[0] != 0  # its reward stays in the baseline
 
 
 def test_a_small_step_moves_probability_towards_what_was_rewarded(tiny_policy):
     objective = objectives.preset("dr_grpo")
     batch = batch_of(objective, [[1.0, 0.0, 0.0, 0.0]])
     learner = Learner(tiny_policy, objective, AdamW())
-    before = learner.logprobs(batch).sum(1)
+    before = rectangle(learner.logprobs(batch), batch.lengths).sum(1)
     for _ in range(5):
         learner.update(batch, 1e-3)
-    after = learner.logprobs(batch).sum(1)
+    after = rectangle(learner.logprobs(batch), batch.lengths).sum(1)
     assert after[0] > before[0]
     assert (after[1:] < before[1:]).all()
 
@@ -298,8 +301,8 @@ def test_rollouts_of_very_different_lengths_share_a_batch(tokenizer):
     groups = make_groups([[1.0, 0.0, 0.5, 0.0, 1.0, 0.2]] * 2, longest=200, seed=3)
     lengths = [len(r.tokens) for g in groups for r in g.rollouts]
     assert min(lengths) < 64 < 128 < max(lengths)
-    batch = collate(with_advantages(groups, objective, {"r": 1.0}), objective, 256)
+    batch = collate(with_advantages(groups, objective, ALONE), objective, 256)
     learner = Learner(Policy(model, tokenizer), objective, AdamW(), TEMPERATURE)
     with torch.no_grad():
-        expected = plain_logprobs(plain, batch)
+        expected = flat(plain_logprobs(plain, batch), batch.lengths)
     torch.testing.assert_close(learner.logprobs(batch), expected, atol=2e-5, rtol=0)

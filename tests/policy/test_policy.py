@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -105,14 +107,19 @@ def test_text_is_a_view_without_special_tokens(tokenizer):
 def test_architectures_beyond_attention_are_told_apart(kind, tokenizer):
     import transformers as t
 
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
         "eos_token_id": 1,
         "pad_token_id": 0,
         "bos_token_id": None,
     }
-    sizes = {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes: dict[str, Any] = {
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     if kind == "mamba":
         model = t.MambaForCausalLM(t.MambaConfig(**common, num_hidden_layers=2, state_size=4))
     elif kind == "lfm2":

@@ -198,19 +198,19 @@ def test_a_table_written_as_text_says_which_key_was_meant(base, complaint):
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda: Rollout(group_size="8"), "rollout.group_size must be a whole number of at least 1, not '8' (python)"),
+        (lambda: Rollout(group_size="8"), "rollout.group_size must be a whole number of at least 1, not '8' (python)"),  # type: ignore[arg-type]
         (
             lambda: Rollout(group_size=10**5000),
             "rollout.group_size must be a whole number of at least 1 and at most 65_536, not a number with thousands of"
             " digits (python)",
         ),
-        (lambda: Lora(rnk=1), "unknown key 'policy.lora.rnk'; did you mean 'policy.lora.rank'? (python)"),
+        (lambda: Lora(rnk=1), "unknown key 'policy.lora.rnk'; did you mean 'policy.lora.rank'? (python)"),  # type: ignore[call-arg]
         (
-            lambda: Reward(),
+            lambda: Reward(),  # type: ignore[call-arg]
             "reward.use is missing: give a built-in name, module:function, or a Python function (python)",
         ),
         (
-            lambda: Objective(clip_hihg=0.3),
+            lambda: Objective(clip_hihg=0.3),  # type: ignore[call-arg]
             "unknown key 'objective.clip_hihg'; did you mean 'objective.clip_high'? (python)",
         ),
         (lambda: Recipe(), None),

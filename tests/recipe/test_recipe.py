@@ -118,7 +118,7 @@ def test_python_objects_are_first_class():
 
 def test_stages_from_python_as_tables_or_objects():
     tables = {"kind": "sft", "name": "warm", "run": {"steps": 3}}
-    stage = Stage(kind="grpo", name="rl", task=Task(source="other"), reward="random")
+    stage = Stage(kind="grpo", name="rl", task=Task(source="other"), reward="random")  # type: ignore[arg-type]
     recipe = Recipe(policy={"model": "m"}, task={"source": "t"}, stage=[tables, stage])
     assert [(s.name, s.kind, s.task.source, s.run.steps) for s in recipe.stages] == [
         ("warm", "sft", "t", 3),
@@ -178,4 +178,5 @@ def test_importing_the_recipe_imports_neither_torch_nor_a_sibling():
         "and not m.startswith(('cohort.recipe', 'cohort.settings'))))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert set(eval(printed)) <= {"cohort.types", "cohort.seeds", "cohort.wording"}
+    objectives = {"cohort.algorithms", *(f"cohort.algorithms.{name}" for name in ("fields", "objective", "presets"))}
+    assert set(eval(printed)) <= {"cohort.types", "cohort.seeds", "cohort.wording", *objectives}

@@ -250,7 +250,7 @@ def valid(node: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
         if word == "$ref":
             good = valid(node, root["$defs"][rule.removeprefix("#/$defs/")], root)
         elif word == "type":
-            good = isinstance(node, kinds[rule]) and (rule == "boolean" or not isinstance(node, bool))
+            good = isinstance(node, kinds[rule]) and (rule == "boolean" or not isinstance(node, bool))  # type: ignore[arg-type]
         elif word == "anyOf":
             good = any(valid(node, choice, root) for choice in rule)
         elif word in ("enum", "const"):

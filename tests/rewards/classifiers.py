@@ -11,7 +11,7 @@ from tiny import SIZES
 def save_decoder(where, tokenizer, labels=1, pad=True, seed=5, **changes):
     """A Qwen3 with a score, as reward models usually are."""
     torch.manual_seed(seed)
-    config = t.Qwen3Config(
+    config = t.Qwen3Config(  # type: ignore[call-arg]
         **(SIZES | {"num_hidden_layers": 2} | changes),
         head_dim=8,
         vocab_size=len(tokenizer),
@@ -38,7 +38,7 @@ def save_encoder(where, texts, labels=2, **changes):
     tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=made, **names)
     tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     torch.manual_seed(5)
-    config = t.BertConfig(
+    config = t.BertConfig(  # type: ignore[call-arg]
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=64, num_labels=labels, pad_token_id=0, **changes,
     )  # fmt: skip

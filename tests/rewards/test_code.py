@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from cohort.types import InfrastructureError, UserError
 from hostile_code import FUNCTION_TESTS, FUNCTIONS, PROGRAM_TESTS, PROGRAMS, fenced
 from leaks import left_behind, nothing_more_than
 
-ARGS = {"isolation": "process", "memory_mb": 256}
+ARGS: dict[str, Any] = {"isolation": "process", "memory_mb": 256}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -177,7 +178,7 @@ def check_attempt(attempt, tests, executor, monkeypatch):
     slow = "timeout" in attempt.verdicts
     time_s = 0.15 if slow else 5.0
     for credit in ("all",) if slow else ("all", "share"):
-        scored = code(fenced(attempt.code), tests, credit, time_s=time_s, total_s=2 * time_s, memory_mb=256)
+        scored = code(fenced(attempt.code), tests, credit, time_s=time_s, total_s=2 * time_s, memory_mb=256)  # type: ignore[arg-type]
         assert scored.label in attempt.verdicts
         if "right" in attempt.verdicts:
             assert scored.value == 1.0
@@ -220,7 +221,7 @@ def fails_at_first(completion, answer):
     if "marked" not in globals():
         globals()["marked"] = True
         executor.run("", "", 5.0)
-        keeper = psutil.Process(executor._launcher._process.pid)
+        keeper = psutil.Process(executor._launcher._process.pid)  # type: ignore[attr-defined]
         os.kill(keeper.children(recursive=True)[-1].pid, signal.SIGKILL)
         time.sleep(0.2)
     return code(completion, answer, isolation="process", memory_mb=256)

@@ -74,7 +74,7 @@ def test_every_rule_has_its_cases():
     assert set(CASES) == set(RULES)
 
 
-@pytest.mark.parametrize(("name", "value", "text", "holds"), [(name, *case) for name in CASES for case in CASES[name]])
+@pytest.mark.parametrize(("name", "value", "text", "holds"), [(name, *case) for name in CASES for case in CASES[name]])  # type: ignore[attr-defined]
 def test_a_rule_is_kept_or_broken(name, value, text, holds):
     assert kept(text, **{name: value}) == holds
     check_rules({}, [{name: value}])
@@ -165,7 +165,7 @@ def test_openers_do_not_keep_the_rules(text):
 
 @pytest.mark.parametrize("name", LARGE)
 def test_hostile_text_costs_little(name):
-    everything = [{rule: value} for rule, cases in CASES.items() for value in [cases[0][0]]]
+    everything = [{rule: value} for rule, cases in CASES.items() for value in [cases[0][0]]]  # type: ignore[index]
     assert constraints(LARGE[name], {}, everything, part="all").value == 0
     assert constraints(LARGE[name], {}, STRICT, partial=True).value == 0
 

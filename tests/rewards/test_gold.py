@@ -8,7 +8,7 @@ from cohort.preflight.gate.gold import check_gold
 from cohort.recipe import Recipe
 from cohort.rewards import RewardTable, resolve_all
 from cohort.rewards.marks import checked_by
-from cohort.train.setup import check_grpo
+from cohort.train.grpo import Grpo
 from cohort.types import Prompt, UserError
 
 RECIPE = """
@@ -84,14 +84,14 @@ GOOD = ("72", "\\frac{1}{2}")
 )
 def test_an_unusable_gold_answer_is_refused_when_a_run_is_set_up(tmp_path, monkeypatch, use, args, good, bad, said):
     held_out = good if use != "choice" else ("A", "B")
-    check_grpo(task(tmp_path, monkeypatch, use, args, good, held_out), seed=0)
+    Grpo().prepare(task(tmp_path, monkeypatch, use, args, good, held_out), seed=0)
     stage = task(tmp_path, monkeypatch, use, args, (*good, bad), held_out)
     with pytest.raises(UserError, match=said) as caught:
-        check_grpo(stage, seed=0)
+        Grpo().prepare(stage, seed=0)
     assert str(caught.value).startswith(f"train.jsonl:5: reward '{use}' cannot score this row")
     stage = task(tmp_path, monkeypatch, use, args, good, (bad, *held_out))
     with pytest.raises(UserError, match=said) as caught:
-        check_grpo(stage, seed=0)
+        Grpo().prepare(stage, seed=0)
     assert str(caught.value).startswith(f"test.jsonl:1: reward '{use}'")
 
 
@@ -111,12 +111,12 @@ def test_an_unusable_gold_answer_is_refused_when_a_run_is_set_up(tmp_path, monke
 def test_unusable_args_are_refused_when_a_run_is_set_up(tmp_path, monkeypatch, use, args, said):
     stage = task(tmp_path, monkeypatch, use, args, ("1", "2"))
     with pytest.raises(UserError, match=said):
-        check_grpo(stage, seed=0)
+        Grpo().prepare(stage, seed=0)
 
 
 def test_what_is_tried_first_ends_with_the_check(tmp_path, monkeypatch):
     import psutil
 
     before = len(psutil.Process().children(recursive=True))
-    check_grpo(task(tmp_path, monkeypatch, "math", "{}", GOOD), seed=0)
+    Grpo().prepare(task(tmp_path, monkeypatch, "math", "{}", GOOD), seed=0)
     assert len(psutil.Process().children(recursive=True)) == before

@@ -372,7 +372,7 @@ def test_a_cancelled_group_is_not_scored():
 def test_values_out_of_range():
     for fields in ({"workers": 0}, {"retries": -1}):
         with pytest.raises(UserError, match="reward pool"):
-            RewardPool(rewards_of(lambda completion: 1), **fields)
+            RewardPool(rewards_of(lambda completion: 1), **fields)  # type: ignore[arg-type]
 
 
 SCRIPT = """

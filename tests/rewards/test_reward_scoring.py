@@ -270,7 +270,7 @@ def test_trl_failures(value, shown):
 
 
 def test_trl_exception():
-    assert "reward 'lambda' raised KeyError: 'x' at " in str(failure(trl(lambda completions: {}["x"])))
+    assert "reward 'lambda' raised KeyError: 'x' at " in str(failure(trl(lambda completions: {}["x"])))  # type: ignore[index]
 
 
 def test_combine_is_a_weighted_sum_without_what_does_not_apply():

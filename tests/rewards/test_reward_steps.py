@@ -83,7 +83,7 @@ def test_a_function_scores_every_step():
 def test_folds_make_one_score():
     text = "a\nbb\ncccc"
     for fold, value in {"mean": 7 / 3, "min": 1, "last": 4, "product": 8}.items():
-        reward = resolve(RewardTable(use=lambda steps: [len(step) for step in steps], split="lines", fold=fold))
+        reward = resolve(RewardTable(use=lambda steps: [len(step) for step in steps], split="lines", fold=fold))  # type: ignore[arg-type]
         (scored,) = reward.judge(item(text))
         assert scored.value == pytest.approx(value)
         assert scored.steps == ()

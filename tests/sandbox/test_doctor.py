@@ -11,7 +11,7 @@ from cohort.sandbox import Isolation, Sandbox, SandboxError
 def said():
     console = Console(file=io.StringIO(), width=200, highlight=False)
     problems = doctor._sandbox(console)
-    return console.file.getvalue(), problems
+    return console.file.getvalue(), problems  # type: ignore[attr-defined]
 
 
 def test_it_names_the_level_and_every_feature():

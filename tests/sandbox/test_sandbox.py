@@ -83,7 +83,9 @@ def test_it_starts_with_nothing(sandbox):
 
 def test_it_says_what_went_wrong_and_where(sandbox):
     assert sandbox.run("x = 1\n\nprint(1 / 0)", "", 5) == Run(
-        "error", message="ZeroDivisionError: division by zero at line 3", used_s=pytest.approx(0, abs=5)
+        "error",
+        message="ZeroDivisionError: division by zero at line 3",
+        used_s=pytest.approx(0, abs=5),  # type: ignore[arg-type]
     )
     assert "SyntaxError" in sandbox.run("x = = 1", "", 5).message
     assert "exit status 3" in sandbox.run("import sys\nsys.exit(3)", "", 5).message

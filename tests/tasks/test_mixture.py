@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,7 @@ def domains(task, tickets, count, step=1):
 
 
 def mixed(**changes):
-    sources = {
+    sources: dict[str, dict[str, Any]] = {
         "rows": {**FILE, "held_out": 0.3, "adaptive": Adaptive()},
         "easy": {"source": "word_problems", "levels": [1, 2, 3], "curriculum": Curriculum(window=2, raise_at=0.5)},
         "hard": {"source": "word_problems", "levels": [4, 5]},
@@ -215,7 +216,7 @@ def test_what_is_refused():
 def test_a_curriculum_over_word_problems_makes_the_known_problems():
     """Level and number say everything, as without a curriculum."""
     task = open_task("word_problems", curriculum=Curriculum(), seed=4)
-    assert task.train.sources[0].train.levels == (1, 2, 3, 4, 5)
+    assert task.train.sources[0].train.levels == (1, 2, 3, 4, 5)  # type: ignore[attr-defined]
     tickets = task.tickets(0)
     prompts = [task.train[tickets.issue().index] for _ in range(5)]
     alone = WordProblems((1,), seed=4)

@@ -36,7 +36,7 @@ def test_conversations_end_with_the_completion():
         ([{"chat": TURNS, "topic": "sums"}], {"messages": "chat"}),
         ([{"prompt": TURNS[:2], "completion": TURNS[2:], "topic": "sums"}], {}),
     ):
-        example = open_demonstrations(rows, **options)[0]
+        example = open_demonstrations(rows, **options)[0]  # type: ignore[arg-type]
         assert example.completion == "4"
         assert example.prompt == Prompt.make(messages=TURNS[:2], tags={"topic": "sums"})
 

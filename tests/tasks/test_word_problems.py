@@ -264,7 +264,7 @@ def test_wrong_levels_and_splits_are_refused():
     with pytest.raises(UserError, match="levels are numbers"):
         WordProblems(())
     with pytest.raises(UserError, match="'test'"):
-        WordProblems((1,), split="test")
+        WordProblems((1,), split="test")  # type: ignore[arg-type]
 
 
 def test_fast_enough():
@@ -316,7 +316,7 @@ def test_wrong_guesses_are_wrong_and_plausible(problems):
 
 def test_unknown_style():
     with pytest.raises(ValueError, match="careless"):
-        demonstration(make_problem(0, 1, "train", 0), "careless", seed=0)
+        demonstration(make_problem(0, 1, "train", 0), "careless", seed=0)  # type: ignore[arg-type]
 
 
 def test_mixture_by_steps():

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 import cohort.train.grpo as grpo
 from cohort.learn.learner import Learner
-from cohort.monitor.console import Console, visible
 from cohort.record.rollouts import read_groups
 from cohort.types import UserError
+from cohort.views.console import Console, visible
 
 
 def weights(done):

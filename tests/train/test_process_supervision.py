@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import orjson
@@ -15,20 +16,24 @@ from hypothesis import strategies as st
 
 from cohort.algorithms import objectives
 from cohort.algorithms.advantages import process_supervision
-from cohort.monitor.console import Console
 from cohort.policy.scratch import make_tokenizer
+from cohort.preflight.objective import settled_objective, supervised_steps
 from cohort.recipe import Recipe
 from cohort.record.rollouts import read_groups
 from cohort.rewards import Combination, Gate, RewardTable, resolve
 from cohort.rewards.calling.steps import cut, splitter
 from cohort.train import train
-from cohort.train.process import refuse_process, supervised_steps, text_ends, token_steps, with_process_advantages
-from cohort.train.setup import build_objective
+from cohort.train.grpo.step_rewards import (
+    text_ends,
+    token_steps,
+    with_process_advantages,
+)
 from cohort.types import Group, Prompt, Rollout, Step, Turn, UserError
+from cohort.views.console import Console
 from tiny import SIZES
 
 TOKENIZER = make_tokenizer(["one apple\n\ntwo pears and 3 plums\n\n"] * 20, 300)
-DECODE = partial(TOKENIZER.decode, skip_special_tokens=True)
+DECODE: Callable[[Sequence[int]], str] = partial(TOKENIZER.decode, skip_special_tokens=True)
 
 
 def rollout(tokens, text=None, finish="stop", mask=None, turns=()):
@@ -177,7 +182,7 @@ def test_outcomes_are_added_to_every_token_and_weights_multiply_steps():
 def test_gates_act_on_steps():
     outcome = (1.0, 0.0, 1.0)
     for otherwise, second in (("zero", [0.0, 0.0]), ("none", [])):
-        gate = Gate("right", 0.5, otherwise)
+        gate = Gate("right", 0.5, otherwise)  # type: ignore[arg-type]
         chosen = Combination({"prm": 1.0, "right": 0.0}, {"prm": gate})
         (group,) = with_process_advantages([group_of(outcome=outcome)], GRPO, chosen, ["prm"])
         scores = [STEP_SCORES[0], second, STEP_SCORES[2]]
@@ -242,7 +247,7 @@ def test_a_users_function_supervises_steps_from_a_recipe(tables):
 
 def test_a_token_classifier_supervises_steps_beside_an_outcome(tables, tmp_path):
     tokenizer = make_tokenizer(["Count to 3. 1 2 3"] * 9, 300)
-    config = t.Qwen3Config(
+    config = t.Qwen3Config(  # type: ignore[call-arg]
         **SIZES, head_dim=8, vocab_size=len(tokenizer), num_labels=2, pad_token_id=0, bos_token_id=None
     )
     torch.manual_seed(0)
@@ -299,7 +304,7 @@ def test_objectives_that_do_not_go_with_steps_are_refused(tables, objective, sai
     recipe = Recipe(**{**tables, "objective": objective})
     stage = recipe.stages[0]
     with pytest.raises(UserError, match=r"process supervision does not go with") as refused:
-        refuse_process(stage, build_objective(stage))
+        settled_objective(stage)
     assert said in str(refused.value)
 
 
@@ -312,5 +317,5 @@ def test_which_rewards_supervise_steps(tables):
         {"use": "random"},
     ]
     stage = Recipe(**{**tables, "reward": rewards}).stages[0]
-    assert supervised_steps(stage) == ("a", "process_model")
+    assert supervised_steps(stage.reward) == ("a", "process_model")
     assert resolve(RewardTable(use=share_of_digits, split="lines")).split is not None

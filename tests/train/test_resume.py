@@ -79,9 +79,9 @@ def same_run(a: Path, b: Path) -> None:
         ours, theirs = (load_file(x / stage / "final/model.safetensors") for x in (a, b))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[k], theirs[k]) for k in ours)
-        ours, theirs = (read_metrics(x / stage / "metrics.jsonl") for x in (a, b))
-        assert len(ours) == len(theirs)
-        for line, other in zip(ours, theirs, strict=True):
+        ours_said, theirs_said = (read_metrics(x / stage / "metrics.jsonl") for x in (a, b))
+        assert len(ours_said) == len(theirs_said)
+        for line, other in zip(ours_said, theirs_said, strict=True):
             assert {k: v for k, v in line.items() if not is_timing(k)} == {
                 k: v for k, v in other.items() if not is_timing(k)
             }

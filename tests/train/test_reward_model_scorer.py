@@ -16,7 +16,7 @@ from cohort.policy.policy import Policy
 from cohort.rewards.models.reward_model import reward_model
 from cohort.rewards.models.text import Form, Reader
 from cohort.tasks import R1_ZERO
-from cohort.train.reward_model_scorer import EncodedPair, Scorer
+from cohort.train.reward_model.scorer import EncodedPair, Scorer
 from cohort.types import UserError
 from tiny import SIZES, make_tiny
 
@@ -175,7 +175,7 @@ def test_training_goes_on_from_a_classifier(tokenizer, tmp_path):
 
 
 def test_a_classifier_of_several_labels_is_no_start(tokenizer, tmp_path):
-    config = t.Qwen3Config(**SIZES, head_dim=8, vocab_size=len(tokenizer), num_labels=3, pad_token_id=0)
+    config = t.Qwen3Config(**SIZES, head_dim=8, vocab_size=len(tokenizer), num_labels=3, pad_token_id=0)  # type: ignore[call-arg]
     t.Qwen3ForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     scorer = Scorer(load_policy(str(tmp_path)), Form())

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 import cohort.train.reward_model as loop
-from cohort.monitor.console import Console
 from cohort.recipe import Recipe
 from cohort.record.metrics import is_timing, read_metrics
 from cohort.rewards.models.reward_model import reward_model
 from cohort.train import train
 from cohort.types import UserError
+from cohort.views.console import Console
 
 SMALL = {"hidden_size": 32, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 16, "intermediate_size": 64}
 

@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cohort.monitor.console import Console
 from cohort.monitor.scoring import scoring_metrics
 from cohort.record.rollouts import read_groups
 from cohort.rewards import Combination, GroupLost, RewardPool, RewardTable, ScoredGroup, resolve_all
+from cohort.settings import Rollout as RolloutTable
+from cohort.settings import Run as RunTable
 from cohort.tasks import Ledger
-from cohort.train.stream import GroupStream, StreamSettings
-from cohort.types import InfrastructureError, Prompt, Rollout, Sampling, UserError
+from cohort.train.grpo.stream import GroupStream, StreamSettings
+from cohort.types import InfrastructureError, Prompt, Rollout, UserError
+from cohort.views.console import Console
 
 
 def playing(order=lambda requests: requests, between=lambda number: None):
@@ -41,21 +43,15 @@ class Endless:
 
 
 def stream_of(pool, rewards, play, **changes):
-    settings = StreamSettings(
-        **{
-            "prompts_per_step": 6,
-            "group_size": 2,
-            "sampling": Sampling(4),
-            "max_staleness": 0,
-            "zero_std": "zero",
-            "resample_cap": 4,
-            "combination": Combination.of(rewards),
-            "failure_budget": 0.5,
-            "failure_window": 100,
-            "seed": 0,
-            **changes,
-        }
-    )
+    rollout = {"prompts_per_step": 6, "group_size": 2, "max_tokens": 4}
+    run = {"failure_budget": 0.5}
+    for key in changes.keys() & RunTable.model_fields:
+        run[key] = changes.pop(key)
+    for key in changes.keys() & RolloutTable.model_fields:
+        rollout[key] = changes.pop(key)
+    zero_std, combination = changes.pop("zero_std", "zero"), Combination.of(rewards)
+    assert not changes
+    settings = StreamSettings(RolloutTable(**rollout), RunTable(**run), zero_std, combination, seed=0)
     return GroupStream(Endless(), Ledger(None, 0), play, pool, settings)
 
 

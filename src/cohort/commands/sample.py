@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from cohort.engine.engine import Engine
-from cohort.monitor.console import visible
-from cohort.monitor.libraries import quiet_libraries
+from cohort.machine import quiet_libraries
 from cohort.policy.load import load_policy
 from cohort.policy.text import to_rollout
 from cohort.rewards import RewardTable, ScoringItem, resolve, score_group
 from cohort.tasks import Renderer
 from cohort.types import Prompt, SampleRequest, Sampling, UserError
+from cohort.views.console import visible
 
 __all__ = ["sample_group"]
 

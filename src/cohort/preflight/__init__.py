@@ -1,1 +1,1 @@
-"""Before the first step: what is looked at, so that a run that cannot go well does not start."""
+"""What is looked at before the first step: the parts of a stage, what is refused, gold answers, the gate, isolation."""

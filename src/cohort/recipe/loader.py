@@ -1,4 +1,4 @@
-"""Reading recipe files: what can go wrong before there is a recipe, said with file and line."""
+"""Finding and reading recipe files: what can go wrong before there is a recipe, said with file and line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from cohort.types import UserError
+from cohort.wording import did_you_mean
 
-__all__ = ["default_name", "read_file", "too_deep"]
+__all__ = ["default_name", "read_file", "shipped", "too_deep"]
+
+_PACKAGE = Path(__file__).parent.parent
 
 _DEEPEST = 30  # tables in tables; dotted keys can nest far deeper than Python can recurse
+
+
+def shipped(name: str) -> Path | None:
+    """The file of the recipe that Cohort ships under this name, for example "quickstart"; None if there is none."""
+    return _all_shipped().get(name)
+
+
+def _all_shipped() -> dict[str, Path]:
+    """By name. A wheel has them inside the package, a checkout of the sources beside `src`."""
+    for directory in (_PACKAGE / "recipes", _PACKAGE.parent.parent / "recipes"):
+        if directory.is_dir():
+            return {file.stem: file for file in sorted(directory.glob("*.toml"))}
+    return {}
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -67,7 +83,9 @@ def _syntax(path: Path, text: str, message: str) -> str:
 
 
 def _instead(path: Path) -> str:
-    """The nearest recipe in the directory where one was looked for."""
+    """The nearest recipe in the directory where one was looked for; for a bare name, also those that Cohort ships."""
+    if str(path) == path.stem and (names := _all_shipped()):
+        return f"{did_you_mean(path.stem, names)}; Cohort ships {', '.join(names)}; a file needs its full name (.toml)"
     if not path.parent.is_dir():
         return f"; there is no directory {str(path.parent)!r} either"
     recipes = sorted(file.name for file in path.parent.glob("*.toml") if file.is_file())

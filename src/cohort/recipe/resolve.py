@@ -48,6 +48,7 @@ class Resolved:
     seed: int
     stages: tuple[Stage, ...]
     origins: dict[str, str]
+    own_tables: tuple[frozenset[str], ...]  # of every stage, the tables that stand in it and not outside
 
 
 def resolve(
@@ -63,9 +64,10 @@ def resolve(
     outside_origin = f"{origin}, outside the stages" if "stage" in tables else origin
     outside = {key: value for key, value in tables.items() if key not in TOP_KEYS}
     shared = reader(problems, outside_origin).table(Stage, outside)
-    flats = []
+    flats, own_tables = [], []
     for index, (given, prefix) in enumerate(zip(raw, prefixes)):
         own = reader(problems, origin, prefix).table(Stage, given)
+        own_tables.append(frozenset(path[0] for path in (own if "stage" in tables else shared)))
         flats.append(merge(_without_start(shared) if index else shared, own))
     flats = _overridden(flats, names, typed, problems)
     top = _top(tables, origin, default_name, typed, problems)
@@ -81,7 +83,7 @@ def resolve(
     origins = {key: written.origin for key, written in top.items()}
     for index, (flat, stage, prefix) in enumerate(zip(flats, stages, prefixes)):
         origins.update({prefix + path: _origin(path, value, flat, index) for path, value in flatten(stage).items()})
-    return Resolved(top["name"].value, top["seed"].value, tuple(stages), origins)
+    return Resolved(top["name"].value, top["seed"].value, tuple(stages), origins, tuple(own_tables))
 
 
 # --- stages and their names

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from cohort.recipe.emit import toml_key, toml_value
@@ -20,8 +20,12 @@ __all__ = ["against_defaults", "canonical", "differences", "digest", "to_toml"]
 Difference = tuple[str, Any, Any]
 
 
-def to_toml(recipe: Recipe, *, origins: bool = False) -> str:
-    """The resolved recipe as TOML that loads back to an equal recipe; with `origins`, each value says its own.
+Reads = Callable[[Stage], Collection[str]]  # the tables that a stage of this kind reads
+
+
+def to_toml(recipe: Recipe, *, origins: bool = False, reads: Reads = lambda _: Stage.model_fields) -> str:
+    """The resolved recipe as TOML that loads back to an equal recipe; with `origins`, each value says its own. With
+    `reads` only the tables that a stage reads are written.
 
     Functions are written as module:qualname, and one that cannot be imported under that name gets a comment saying so.
     """
@@ -30,13 +34,13 @@ def to_toml(recipe: Recipe, *, origins: bool = False) -> str:
     # One stage called after its kind needs no [[stage]], and reads as most people write recipes.
     if len(recipe.stages) == 1 and recipe.stages[0].name == recipe.stages[0].kind:
         lines += _scalars({"kind": recipe.stages[0].kind}, notes, "")
-        lines += _tables(recipe.stages[0], "", notes, "")
+        lines += _tables(recipe.stages[0], "", notes, "", reads)
     else:
         for stage in recipe.stages:
             prefix = f"{stage.name}." if len(recipe.stages) > 1 else ""
             lines += ["", "[[stage]]", *_scalars({"name": stage.name}, {}, "")]
             lines += _scalars({"kind": stage.kind}, notes, prefix)
-            lines += _tables(stage, "stage.", notes, prefix)
+            lines += _tables(stage, "stage.", notes, prefix, reads)
     return "\n".join(lines) + "\n"
 
 
@@ -51,13 +55,14 @@ def _scalars(values: Mapping[str, Any], notes: Mapping[str, str], prefix: str) -
     return lines
 
 
-def _tables(stage: Stage, header: str, notes: Mapping[str, str], prefix: str) -> list[str]:
+def _tables(stage: Stage, header: str, notes: Mapping[str, str], prefix: str, reads: Reads) -> list[str]:
     lines: list[str] = []
+    wanted = reads(stage)
     for name in type(stage).model_fields:
         value = getattr(stage, name)
-        if isinstance(value, Table):
+        if isinstance(value, Table) and name in wanted:
             lines += _table(value, header + name, notes, f"{prefix}{name}.")
-    for reward in stage.reward:
+    for reward in stage.reward if "reward" in wanted else ():
         lines += _table(reward, f"{header}reward", notes, f"{prefix}reward.{reward.name}.", "[[{}]]")
     return lines
 

@@ -30,10 +30,11 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         f"{_V}.code.code:code", "1 if the fenced Python passes the tests in the answer column, run in a sandbox, else 0"
     ),
     "reasoning_gym": BuiltIn(
-        "cohort.rewards.gym:reasoning_gym", "1 if the answer to a reasoning-gym problem is right in full, else 0"
+        "cohort.integrations.reasoning_gym.reward:reasoning_gym",
+        "1 if the answer to a reasoning-gym problem is right in full, else 0",
     ),
     "verifiers": BuiltIn(
-        "cohort.rewards.verifiers_library:verifiers",
+        "cohort.integrations.verifiers.reward:verifiers",
         "what a task of a verifiers environment says itself: the weighted sum of its rewards; args part",
     ),
     "choice": BuiltIn(

@@ -13,7 +13,7 @@ from cohort.settings.preferences import Preferences
 from cohort.settings.reference import Reference
 from cohort.settings.reward import Reward
 from cohort.settings.rollout import SAMPLERS, Rollout
-from cohort.settings.run import Run
+from cohort.settings.run import SINKS, Run
 from cohort.settings.stage import KINDS, Stage
 from cohort.settings.supervised import Supervised
 from cohort.settings.table import Table
@@ -22,6 +22,7 @@ from cohort.settings.task import Adaptive, Curriculum, Prompts, Source, Task
 __all__ = [
     "KINDS",
     "SAMPLERS",
+    "SINKS",
     "Adaptive",
     "Critic",
     "Curriculum",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from cohort.settings.rollout import Rollout
 from cohort.settings.table import COUNT, TOKENS, Function, Table, Text
+from cohort.types import Sampling
 
 __all__ = ["Evaluate"]
 
@@ -31,3 +33,10 @@ class Evaluate(Table):
     max_tokens: int | None = Field(
         default=None, ge=1, le=TOKENS, description="Longest completion; rollout.max_tokens when not given."
     )
+
+    def sampling(self, rollout: Rollout, greedy: bool) -> Sampling:
+        """How evaluation completions are drawn; what is not said here is as in training."""
+        limit, stop = self.max_tokens or rollout.max_tokens, tuple(rollout.stop)
+        if greedy:
+            return Sampling(limit, 0.0, stop=stop)
+        return Sampling(limit, self.temperature, self.top_p, self.top_k, self.min_p, stop)

@@ -8,11 +8,12 @@ from pydantic import Field
 
 from cohort.settings.one_of import OneOf
 from cohort.settings.table import PROMPTS, TOKENS, Table, Texts
+from cohort.types import Sampling
 
 __all__ = ["SAMPLERS", "Rollout"]
 
 # Who may sample, and where it is: "module:name" of a function that opens a sampler (see `backends.base`).
-SAMPLERS = {"local": "cohort.backends.local:open_sampler"}
+SAMPLERS = {"local": "cohort.backends.local:open_engine"}
 
 
 class Rollout(Table):
@@ -45,3 +46,7 @@ class Rollout(Table):
         le=PROMPTS,
         description="With zero_std = resample: sample at most so many times prompts_per_step prompts a step.",
     )
+
+    def sampling(self) -> Sampling:
+        """How training rollouts are drawn."""
+        return Sampling(self.max_tokens, self.temperature, self.top_p, self.top_k, self.min_p, tuple(self.stop))

@@ -6,9 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from cohort.settings.one_of import OneOf
 from cohort.settings.table import COUNT, NoEffect, Resumable, Share, Table, Text
 
-__all__ = ["Run"]
+__all__ = ["SINKS", "Run"]
+
+# Where numbers may go, and what takes them there: "module:name" of a `views.trackers.Sink`.
+SINKS = {"tensorboard": "cohort.views.trackers.tensorboard:TensorBoard"}
 
 
 class Run(Table):
@@ -49,3 +53,6 @@ class Run(Table):
         description="Before the first step: check that gold answers pay and junk does not; refuse, warn, or do not.",
     )
     save_rollouts: NoEffect[bool] = Field(default=True, description="Keep every rollout of every step on disk.")
+    trackers: NoEffect[Annotated[tuple[Annotated[str, OneOf(SINKS)], ...], Field(strict=False)]] = Field(
+        default=(), description="Where the numbers of every step go beside metrics.jsonl."
+    )

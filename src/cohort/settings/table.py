@@ -36,6 +36,7 @@ __all__ = [
     "Weight",
     "Written",
     "as_list",
+    "effect_of",
     "named_tables",
     "table_of",
     "value_problem",
@@ -102,6 +103,17 @@ def _find_table(annotation: Any, in_list: bool) -> tuple[type[Table] | None, boo
         if found[0]:
             return found
     return None, False
+
+
+def effect_of(table: type[Table], path: Path) -> str | None:
+    """What a value at `path` may do to a run that is continued with another one: "no effect", "resumable", or None
+    where it has to stay.
+    """
+    known = table.model_fields.get(path[0])
+    if known is None or len(path) == 1:
+        return next((mark for mark in known.metadata if isinstance(mark, str)), None) if known else None
+    inner = table_of(known)[0]
+    return effect_of(inner, path[1:]) if inner else None
 
 
 def as_list(given: Any) -> list[Any]:

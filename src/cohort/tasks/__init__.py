@@ -5,7 +5,6 @@ from __future__ import annotations
 from cohort.tasks.adaptive import Adaptive
 from cohort.tasks.curriculum import Curriculum
 from cohort.tasks.demonstrations import Demonstrations, open_demonstrations
-from cohort.tasks.gym import GymProblems
 from cohort.tasks.ledger import Ledger, Ticket, Tickets
 from cohort.tasks.mixture import Mixture
 from cohort.tasks.prompts import Prompts
@@ -21,7 +20,6 @@ __all__ = [
     "Adaptive",
     "Curriculum",
     "Demonstrations",
-    "GymProblems",
     "Ledger",
     "Mixture",
     "Prompts",

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from cohort.tasks.arithmetic import ARITHMETIC, Arithmetic, ArithmeticDemonstrations
 from cohort.tasks.columns import ColumnMap, check_text, conversation, missing_column
-from cohort.tasks.gym import gym_task
+from cohort.tasks.foreign import gym_task
 from cohort.tasks.sources import Rows, open_rows
 from cohort.tasks.supervised import SupervisedExample
 from cohort.tasks.word_problems import demonstrations as word_demonstrations
@@ -55,7 +55,7 @@ def open_demonstrations(
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is the number of examples to keep, at least 1, not {limit}.")
-    if isinstance(source, str) and gym_task(source):
+    if gym_task(source):
         raise UserError(
             f"{source} has questions and answers but no completions to learn from; a supervised stage needs rows with "
             "both."

@@ -35,6 +35,7 @@ class Source:
     curriculum: Curriculum | None = None
     adaptive: Adaptive | None = None
     split_by_hash: bool = False
+    environment: str | None = None  # in which its prompts must be played, see `PromptList`
 
     @property
     def leveled(self) -> LeveledPrompts:

@@ -8,15 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cohort.adapters.verifiers import COLUMN, open_taskset, taskset_of
 from cohort.tasks.adaptive import Adaptive
 from cohort.tasks.arithmetic import ARITHMETIC, Arithmetic
 from cohort.tasks.arithmetic import LEVELS as ARITHMETIC_LEVELS
 from cohort.tasks.columns import AnswerFormat, ColumnMap, check_text
 from cohort.tasks.curriculum import Curriculum
 from cohort.tasks.distinct import Distinct
-from cohort.tasks.gym import GymProblems, admission, gym_task
-from cohort.tasks.gym.source import COLUMNS as GYM_COLUMNS
+from cohort.tasks.foreign import gym_task, open_gym, open_taskset, taskset_of
 from cohort.tasks.mixture import Source, read_weights
 from cohort.tasks.prompts import LeveledPrompts, Part, PromptList, Prompts, RowPrompts, question_share
 from cohort.tasks.sources import WORD_PROBLEMS, open_rows
@@ -63,18 +61,20 @@ def open_source(
     held_out_seed = seed if held_out_seed is None else held_out_seed
 
     make = maker(source, levels, args, curriculum is not None)
-    taskset = taskset_of(source) if isinstance(source, str) else None
+    taskset = taskset_of(source)
     train: Prompts
     names: tuple[str, ...]
     if taskset is not None:
         if held_out_split is not None or held_out == source:
             raise UserError(f"{source!r} has no other split: hold out a share of its tasks, such as held_out = 0.1.")
-        train, names = open_tasks(taskset, args or {}, limit)
+        train, names = open_taskset(taskset, args or {}, limit)
     elif make is not None:
-        train, names = make("train", seed), GYM_COLUMNS if gym_task(source) else WORD_COLUMNS
+        train = make("train", seed)
+        names = getattr(train, "columns", WORD_COLUMNS)
     else:
         train, names = open_prompts(source, columns, split, config, revision)
 
+    environment: str | None = getattr(train, "environment", None)
     kept_out: Prompts | None = None
     if is_share(held_out):
         if train.size is None:
@@ -97,18 +97,18 @@ def open_source(
     check_order(source, train, curriculum, adaptive)
     question, weights = columns.question if make is None else "prompt", read_weights(name, weight)
     return Source(
-        name, train, kept_out, names, question, answer, weights, curriculum, adaptive, split_by_hash=is_share(held_out)
+        name, train, kept_out, names, question, answer, weights, curriculum, adaptive, is_share(held_out), environment
     )
 
 
 def maker(source: Any, levels: Sequence[int] | None, args: Mapping[str, Any] | None, all_levels: bool) -> Maker | None:
     """What makes the prompts of a source that has no end; None for rows. `all_levels`: unless `levels` says which."""
-    task = gym_task(source) if isinstance(source, str) else None
-    if args and task is None and not (isinstance(source, str) and taskset_of(source)):
+    task = gym_task(source)
+    if args and task is None and not taskset_of(source):
         raise UserError(f"args configure a reasoning_gym task or a verifiers package; remove them for {source!r}.")
     if task is not None:
-        every = tuple(range(1, admission(task).levels + 1)) if all_levels else ()
-        return lambda split, seed: GymProblems(task, levels or every, seed, split, args)
+        maker_of_task: Maker = open_gym(task, levels, args, all_levels)
+        return maker_of_task
     if isinstance(source, str) and source == WORD_PROBLEMS:
         chosen = levels or (tuple(LEVELS) if all_levels else (1, 2))
         return lambda split, seed: WordProblems(chosen, seed, split)
@@ -123,19 +123,13 @@ def maker(source: Any, levels: Sequence[int] | None, args: Mapping[str, Any] | N
     return None
 
 
-def open_tasks(taskset: str, args: Mapping[str, Any], limit: int | None = None) -> tuple[Prompts, tuple[str, ...]]:
-    """The tasks of a verifiers package as prompts, and their columns."""
-    prompts = open_taskset(taskset, args, limit)
-    answered = all(prompt.answer is not None for prompt in prompts)
-    return PromptList(prompts), ("prompt", "answer", COLUMN) if answered else ("prompt", COLUMN)
-
-
 def open_prompts(
     source: Any, columns: ColumnMap, split: str, config: str | None, revision: str | None
 ) -> tuple[Prompts, tuple[str, ...]]:
     """The prompts of one source with rows, checked, and its column names."""
-    if isinstance(source, str) and (taskset := taskset_of(source)) is not None:
-        return open_tasks(taskset, {})
+    if (taskset := taskset_of(source)) is not None:
+        found: tuple[Prompts, tuple[str, ...]] = open_taskset(taskset, {})
+        return found
     if isinstance(source, Sequence) and not isinstance(source, str) and len(source) and isinstance(source[0], Prompt):
         for number, prompt in enumerate(source[:CHECKED], start=1):
             check_text({"text": prompt.text, "messages": prompt.messages}, f"prompt {number}")
@@ -172,8 +166,8 @@ def is_share(value: Any) -> bool:
 
 
 def limited(train: Prompts, limit: int, source: Any) -> Prompts:
-    """The first `limit` prompts; of a reasoning-gym task, different ones."""
-    if isinstance(train, GymProblems):
+    """The first `limit` prompts; the first different ones of a source that makes the same problem again and again."""
+    if getattr(train, "repeats", False):
         return Distinct(train, limit, str(source))
     return Part(train, np.arange(limit if train.size is None else min(limit, train.size), dtype=np.int64))
 

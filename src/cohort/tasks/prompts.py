@@ -54,9 +54,12 @@ class RowPrompts:
 
 @dataclass(frozen=True, slots=True)
 class PromptList:
-    """Prompts that somebody made in Python."""
+    """Prompts that somebody made in Python. `environment` is the one, as `environment.use` names it, that they must be
+    played in, because a conversation of theirs does not end with the first reply.
+    """
 
     prompts: Sequence[Prompt]
+    environment: str | None = None
 
     @property
     def size(self) -> int:

@@ -9,7 +9,7 @@ tickets = task.tickets(seed=0)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cohort.seeds import derive_seed
@@ -38,6 +38,7 @@ class Task:
     system: str | None = None
     split_by_hash: bool = False  # one question is then never on both sides
     tools: tuple[Mapping[str, Any], ...] = ()  # JSON schemas, for the chat template
+    environments: Mapping[str, str] = field(default_factory=dict)  # by source: which one must play its conversations
 
     def renderer(self, tokenizer: Any) -> Renderer:
         """The renderer of this task's template for a tokenizer."""
@@ -123,7 +124,9 @@ def open_task(
     )
     plain = curriculum is None and adaptive is None
     train = opened.train if plain else Mixture([opened])
-    return Task(train, opened.held_out, opened.columns, template, system, opened.split_by_hash)
+    kept = opened.held_out, opened.columns
+    environments = {source: opened.environment} if opened.environment else {}
+    return Task(train, *kept, template, system, opened.split_by_hash, environments=environments)
 
 
 def open_mixture(
@@ -155,7 +158,9 @@ def open_mixture(
         if not any(weight_at(source.weights, step) for source in opened):
             raise UserError(f"every weight of the mixture is 0 from step {step} on; give one source a weight.")
     held_out = HeldOut(opened) if any(source.held_out is not None for source in opened) else None
-    return Task(Mixture(opened), held_out, mixed_columns(opened), template, system)
+    named = zip((options["source"] for options in sources.values()), opened, strict=True)
+    environments = {source: one.environment for source, one in named if one.environment}
+    return Task(Mixture(opened), held_out, mixed_columns(opened), template, system, environments=environments)
 
 
 def mixed_columns(sources: Sequence[Source]) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import io
+import marshal
 import os
 import subprocess
 import sys
@@ -11,7 +13,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from queue import SimpleQueue
-from types import TracebackType
+from types import CodeType, TracebackType
+from typing import Any
 
 import cloudpickle
 
@@ -108,10 +111,26 @@ class RewardPool:
 
 def _pickle(reward: Reward) -> bytes:
     """By reference where the worker can import the function, by value otherwise (lambdas, closures, `__main__`)."""
+    pickled = io.BytesIO()
     try:
-        return cloudpickle.dumps(reward)
+        _Pickler(pickled).dump(reward)
+        return pickled.getvalue()
     except Exception as error:
         raise UserError(
             f"reward '{reward.name}' cannot be sent to a worker process: {one_line(error)}; create such objects "
             "inside the function, at its first call, instead of outside it"
         ) from error
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Functions that go by value keep the file that they came from, which the message about one that raises names.
+    Some versions of cloudpickle leave it out. A worker runs the trainer's Python, so it reads marshal's bytes.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, CodeType):
+            try:
+                return marshal.loads, (marshal.dumps(obj),)
+            except ValueError:  # code that a program made, with constants that no source can have
+                return NotImplemented  # as cloudpickle does it
+        return super().reducer_override(obj)

@@ -1,0 +1,65 @@
+"""Recipes that come with Cohort, by their names; and a path of that name, which wins."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from cohort import cli
+from cohort.recipe import load
+from cohort.recipe.loader import shipped
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture
+def cohort(monkeypatch, capsys, tmp_path):
+    """Run a command in an empty directory; returns (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["cohort", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_every_recipe_of_the_repository_has_its_name():
+    files = sorted(RECIPES.glob("*.toml"))
+    assert {file.stem for file in files} >= {"quickstart", "calculator"}
+    for file in files:
+        assert shipped(file.stem) == file
+        assert load(shipped(file.stem)).name == file.stem
+    assert [shipped(name) for name in ("quickstart.toml", "recipes/quickstart", "..", "")] == [None] * 4
+
+
+def test_a_name_is_a_recipe_and_which_one_is_said(cohort):
+    code, out, err = cohort("config", "show", "quickstart", "seed=7")
+    assert (code, err) == (0, f"recipe quickstart: the one that Cohort ships, {RECIPES / 'quickstart.toml'}\n")
+    assert out.startswith('name = "quickstart"\nseed = 7\n')
+
+
+@pytest.mark.parametrize("is_run", [False, True])
+def test_an_existing_path_wins_and_that_is_said(cohort, tmp_path, is_run):
+    mine = tmp_path / "quickstart"
+    if is_run:
+        mine.mkdir()
+        mine = mine / "recipe.toml"
+    mine.write_text((RECIPES / "quickstart.toml").read_text().replace('"quickstart"', '"mine"', 1))
+    code, out, err = cohort("config", "show", "quickstart")
+    assert (code, err) == (0, "recipe quickstart: the path here, not the recipe of that name that Cohort ships\n")
+    assert out.startswith('name = "mine"\n')
+
+
+def test_an_unknown_name_lists_those_that_there_are(cohort):
+    code, out, err = cohort("config", "show", "quikstart")
+    assert (code, out) == (1, "")
+    names = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+    assert err == (
+        f"error: there is no recipe 'quikstart' (did you mean 'quickstart'?); Cohort ships {names}; "
+        "a file needs its full name (.toml)\n"
+    )
