@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def load_gate():
-    spec = importlib.util.spec_from_file_location("reasoning_gym_gate", ROOT / "docs" / "reasoning_gym_gate.py")
+    spec = importlib.util.spec_from_file_location("reasoning_gym_gate", ROOT / "tools" / "reasoning_gym_gate.py")
     gate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(gate)
     return gate
@@ -49,7 +49,7 @@ def test_every_admitted_task_survives_the_gate(task):
 
 def test_the_page_shows_what_the_gate_found():
     page = GATE.PAGE.read_text()
-    assert GATE.page(page) == page, "run: python docs/reasoning_gym_gate.py"
+    assert GATE.page(page) == page, "run: python tools/reasoning_gym_gate.py"
     for name in (*admitted_tasks(), *refused_tasks()):
         assert f"| `{name}` |" in page
 

@@ -316,3 +316,13 @@ def test_rollouts_of_very_different_lengths_share_a_batch(tokenizer):
     with torch.no_grad():
         expected = flat(plain_logprobs(plain, batch), batch.lengths)
     torch.testing.assert_close(learner.logprobs(batch), expected, atol=2e-5, rtol=0)
+
+
+def test_a_fresh_reference_computes_as_its_policy_does(tokenizer):
+    """In bfloat16 too, on whichever path: otherwise the KL would not be 0 before the first update."""
+    from tiny import make_tiny
+
+    policy = Policy(make_tiny("qwen3", tokenizer), tokenizer, "bfloat16")
+    learner = Learner(policy, objectives.preset("grpo"), AdamW(), TEMPERATURE, reference=Reference(policy))
+    batch = learner.score(batch_of(learner.objective), old=True)
+    assert torch.equal(batch.old_logprobs, batch.ref_logprobs)

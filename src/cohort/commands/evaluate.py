@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from cohort.backends.local import open_sampler
+from cohort.backends.base import open_sampler
 from cohort.evaluate import Accuracy, evaluate
 from cohort.evaluate.paired import paired
 from cohort.machine import quiet_libraries

@@ -1,6 +1,6 @@
 """Which tasks of reasoning-gym may be trained on, and how their answers are judged.
 
-`admitted.json` is written by `docs/reasoning_gym_gate.py`, which shows every task's scorer gold answers and hostile
+`admitted.json` is written by `tools/reasoning_gym_gate.py`, which shows every task's scorer gold answers and hostile
 ones. It holds for one version of the library.
 """
 

@@ -1,4 +1,4 @@
-"""Write the generated parts of these pages: `python docs/objectives/generate.py`. A test checks that they are current.
+"""Write the generated parts of docs/objectives: `python tools/objective_pages.py`. A test checks that they are current.
 
 On each preset's page that is its one-line summary and its equation, on the index the table of all presets.
 """
@@ -12,12 +12,12 @@ from cohort.algorithms import explain
 from cohort.algorithms.notation import number
 from cohort.algorithms.objectives import PRESETS, preset
 
-HERE = Path(__file__).parent
-INDEX = HERE / "index.md"
+PAGES = Path(__file__).parent.parent / "docs" / "objectives"
+INDEX = PAGES / "index.md"
 
 
 def page(name: str) -> Path:
-    return HERE / f"{name}.md"
+    return PAGES / f"{name}.md"
 
 
 def preset_page(name: str, text: str) -> str:

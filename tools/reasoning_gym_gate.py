@@ -1,4 +1,4 @@
-"""Find out which tasks of reasoning-gym can be trained on: `python docs/reasoning_gym_gate.py [TASK ...]`.
+"""Find out which tasks of reasoning-gym can be trained on: `python tools/reasoning_gym_gate.py [TASK ...]`.
 
 Every task's problems are made again in two processes, and its gold answers, junk, padded answers and hostile ones are
 scored with the reward `reasoning_gym`. What survives is written to admitted.json (in
@@ -30,7 +30,7 @@ from cohort.integrations.reasoning_gym.reward import reasoning_gym, same
 from cohort.integrations.reasoning_gym.source import GymProblems
 from cohort.types import Prompt
 
-PAGE = Path(__file__).parent / "tasks" / "reasoning_gym.md"
+PAGE = Path(__file__).parent.parent / "docs" / "tasks" / "reasoning_gym.md"
 MARKS = re.compile(r"(<!-- tasks -->\n).*(<!-- end of tasks -->)", re.DOTALL)
 PROBLEMS, PER_LEVEL = 40, 6  # looked at with the task's own settings, and at each level
 SLOWEST_S, LEVEL_S, TASK_S = 2.0, 30, 900  # for making one problem, and those of one level; for all of a task

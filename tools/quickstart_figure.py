@@ -1,6 +1,6 @@
 """Run the quickstart on three seeds, and once with a random reward; print the table and draw the figure.
 
-    .venv/bin/python docs/figures/quickstart.py [DIRECTORY]
+    .venv/bin/python tools/quickstart_figure.py [DIRECTORY]
 
 Runs are kept in DIRECTORY (default runs/quickstart-figure) and are not repeated. About 20 minutes on two cores.
 """
@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 
 from cohort.record.metrics import read_metrics
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 SEEDS = (0, 1, 2)
 EVERY = 20  # steps between evaluations, for the curve
 
@@ -64,7 +64,7 @@ def main() -> None:
     axes[0].set_ylabel("held-out accuracy, 500 problems")
     axes[0].legend(loc="center right", fontsize=8)
     figure.tight_layout()
-    figure.savefig(Path(__file__).with_suffix(".png"), dpi=130)
+    figure.savefig(ROOT / "docs" / "figures" / "quickstart.png", dpi=130)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write the generated parts of the documents: `python docs/generate.py`. A test checks that they are up to date."""
+"""Write the table of keys in docs/recipe.md: `python tools/recipe_page.py`. A test checks that it is up to date."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, get_origin
 
 from cohort.settings import Stage, Table
 
-RECIPE = Path(__file__).parent / "recipe.md"
+RECIPE = Path(__file__).parent.parent / "docs" / "recipe.md"
 MARKS = re.compile(r"(<!-- keys: .*? -->\n).*(<!-- end of keys -->)", re.DOTALL)
 
 

@@ -1,6 +1,6 @@
 """Train the quickstart's cold-start policy with every preset for the same number of steps, and print the table.
 
-    .venv/bin/python docs/figures/presets.py COLD_START_MODEL [DIRECTORY]
+    .venv/bin/python tools/presets_table.py COLD_START_MODEL [DIRECTORY]
 
 COLD_START_MODEL is the final model of the quickstart's first stage, e.g. runs/quickstart/stages/cold_start/final. Runs
 are kept in DIRECTORY (default runs/presets) and are not repeated. About 40 minutes on one core.
@@ -16,7 +16,7 @@ from cohort.algorithms import objectives
 from cohort.record.metrics import read_metrics
 from cohort.views.console import Console
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 SEEDS = (0, 1)
 STEPS = 60
 
