@@ -13,7 +13,8 @@ pytest.importorskip("verifiers")
 from cohort.adapters.verifiers import COLUMN, open_taskset, play
 from cohort.environments import build_environment
 from cohort.rewards import RewardFailure, RewardPool, RewardSpec, ScoringItem, resolve, resolve_all, score_group
-from cohort.tasks import Curriculum, open_task
+from cohort.settings import Curriculum
+from cohort.tasks import open_task
 from cohort.types import InfrastructureError, UserError
 
 HERE = Path(__file__).parent

@@ -17,8 +17,7 @@ pytest.importorskip("reasoning_gym")
 from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve
 from cohort.rewards.gym import EXECUTES, reasoning_gym, same
 from cohort.rewards.gym_verify import arithmetic, verify
-from cohort.tasks import GymProblems
-from cohort.tasks.gym import admitted_tasks, refused_tasks
+from cohort.tasks.gym import GymProblems, admitted_tasks, refused_tasks
 from cohort.types import Prompt
 
 ROOT = Path(__file__).parent.parent.parent

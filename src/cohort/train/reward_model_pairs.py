@@ -8,7 +8,7 @@ from cohort.policy.policy import Policy
 from cohort.rewards.model_text import Form, Reader
 from cohort.settings import Stage
 from cohort.tasks import R1_ZERO
-from cohort.tasks.preferences import Pairs, Preferences, open_preferences
+from cohort.tasks.preferences import Pairs, Preferences, open_pairs
 from cohort.train.reward_model_scorer import EncodedPair
 from cohort.types import UserError
 
@@ -25,19 +25,7 @@ class RewardModelParts:
 
 def check_reward_model(stage: Stage) -> RewardModelParts:
     """Open the pairs. Raises `UserError` for whatever is wrong with them."""
-    t, wanted = stage.task, stage.preferences.pairs_per_step
-    pairs = open_preferences(
-        t.source,
-        prompt=t.prompt,
-        chosen=t.chosen,
-        rejected=t.rejected,
-        margin=t.margin,
-        held_out=t.held_out,
-        held_out_split=t.held_out_split,
-        split=t.split,
-        config=t.config,
-        limit=t.limit,
-    )
+    pairs, wanted = open_pairs(stage.task), stage.preferences.pairs_per_step
     if pairs.train.size < wanted:
         raise UserError(
             f"the task has {pairs.train.size} preference pairs, fewer than one step takes (preferences.pairs_per_step "

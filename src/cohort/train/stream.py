@@ -18,7 +18,7 @@ from cohort.environments import Player
 from cohort.monitor.tasks import pass_rate
 from cohort.rewards import Combination, RewardPool, ScoredGroup, ScoringItem
 from cohort.seeds import derive_seed
-from cohort.tasks.ledger import Tickets
+from cohort.tasks.order.ledger import Tickets
 from cohort.train.advantages import has_signal
 from cohort.types import (
     Disposition,

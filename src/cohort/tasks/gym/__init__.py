@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from cohort.tasks.gym.admitted import Admitted, admission, admitted_tasks, refused_tasks
-from cohort.tasks.gym.source import GymProblems, gym_task
+from cohort.tasks.gym.source import GymProblems
 
-__all__ = ["Admitted", "GymProblems", "admission", "admitted_tasks", "gym_task", "refused_tasks"]
+__all__ = ["Admitted", "GymProblems", "admission", "admitted_tasks", "refused_tasks"]

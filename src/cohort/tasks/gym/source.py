@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from cohort import settings
 from cohort.seeds import derive_seed
 from cohort.tasks.gym.admitted import Admitted, admission
 from cohort.tasks.gym.problems import configuration, make, require_library
 from cohort.tasks.prompts import question_share
+from cohort.tasks.sources.base import Found
 from cohort.types import Prompt, UserError
-from cohort.wording import nearest
 
-__all__ = ["COLUMNS", "HELD_OUT_SHARE", "PREFIX", "GymProblems", "gym_task"]
+__all__ = ["HELD_OUT_SHARE", "PREFIX", "GymProblems", "open_gym"]
 
 PREFIX = "reasoning_gym"
 COLUMNS = ("prompt", "answer", "task", "level", "gym")
@@ -93,11 +94,13 @@ def check_levels(task: str, levels: Sequence[int], top: int) -> None:
         raise UserError(f"reasoning-gym's {task} has {has}, so levels cannot be {list(levels)!r}.")
 
 
-def gym_task(source: str) -> str | None:
-    """The task in "reasoning_gym:TASK"; None for a source that is something else."""
-    prefix, colon, task = source.partition(":")
-    if prefix == PREFIX and task:
-        return task
-    if prefix == PREFIX or (colon and nearest(prefix.replace("-", "_"), [PREFIX]) and "/" not in prefix):
-        raise UserError(f'{source!r} is not of the form "{PREFIX}:TASK", such as "{PREFIX}:chain_sum".')
-    return None
+def open_gym(table: settings.Prompts, held_out: bool, seed: int) -> Found:
+    """The problems of "reasoning_gym:TASK". A curriculum goes through all levels, unless the table names some."""
+    _, _, task = table.source.partition(":")
+    if not task:
+        raise UserError(f'{table.source!r} is not of the form "{PREFIX}:TASK", such as "{PREFIX}:chain_sum".')
+    levels = table.levels or ()
+    if table.curriculum is not None:
+        levels = levels or tuple(range(1, admission(task).levels + 1))
+    problems = GymProblems(task, levels, seed, "held_out" if held_out else "train", table.args)
+    return Found(problems, COLUMNS, distinct=True)

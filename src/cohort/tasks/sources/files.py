@@ -10,14 +10,14 @@ from typing import Any
 
 from cohort.types import UserError
 
-__all__ = ["JsonLines", "ListRows", "ParquetRows", "kind", "read_csv", "read_json", "read_jsonl", "read_parquet"]
+__all__ = ["JsonLines", "ListRows", "ParquetRows", "kind", "read_csv", "read_json"]
 
 
 class ListRows:
-    """Rows in memory. `places` may name where each came from."""
+    """Rows in memory; `name` is where they are from."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], name: str, unit: str = "row") -> None:
-        self.rows, self.name, self.unit = rows, name, unit
+    def __init__(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
+        self.rows, self.name = rows, name
         self.columns = tuple(dict.fromkeys(column for row in rows for column in row))
 
     def __len__(self) -> int:
@@ -28,7 +28,7 @@ class ListRows:
 
     def place(self, index: int) -> str:
         """`train.csv, row 8`."""
-        return f"{self.name}, {self.unit} {index + 1}"
+        return f"{self.name}, row {index + 1}"
 
 
 class JsonLines:
@@ -118,11 +118,6 @@ def kind(value: Any) -> str:
     return words.get(type(value), f"a value of type {type(value).__name__}")
 
 
-def read_jsonl(path: Path) -> JsonLines:
-    """A JSON Lines file."""
-    return JsonLines(path)
-
-
 def read_json(path: Path) -> ListRows:
     """A JSON file: a list of objects, or an object with one such list in it (`{"data": [...]}`)."""
     try:
@@ -153,8 +148,3 @@ def read_csv(path: Path) -> ListRows:
         if None in row or None in row.values():
             raise UserError(f"{path}, row {number} has not as many fields as the header. Mend or remove that row.")
     return ListRows(rows, str(path))
-
-
-def read_parquet(path: Path) -> ParquetRows:
-    """A Parquet file."""
-    return ParquetRows(path)

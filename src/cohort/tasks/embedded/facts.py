@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from cohort.tasks.chain import times
-from cohort.tasks.distractors import distractors
-from cohort.tasks.english import FRUIT, PEOPLE, SNACKS, SUPPLIES, TOYS, Draw, Noun, Person, capitalise
-from cohort.tasks.story import Level, Story, Working
+from cohort.tasks.embedded.chain import times
+from cohort.tasks.embedded.distractors import with_distractors
+from cohort.tasks.embedded.english import FRUIT, PEOPLE, SNACKS, SUPPLIES, TOYS, Draw, Person, capitalise
+from cohort.tasks.embedded.story import Level, Story, Working
 
 __all__ = ["tell_comparison", "tell_difference", "tell_purchase", "tell_total"]
 
@@ -25,13 +25,6 @@ def cast(draw: Draw, count: int) -> list[Person]:
 def listed(parts: list[str]) -> str:
     """`a, b and c`."""
     return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
-
-
-def with_distractors(draw: Draw, level: Level, sentences: list[str], hero: Person, thing: Noun) -> list[str]:
-    """The sentences with the level's distractors among them."""
-    for text in distractors(draw, level, hero, thing):
-        sentences.insert(draw.between(1, len(sentences)), text)
-    return sentences
 
 
 def tell_comparison(draw: Draw, level: Level, steps: int) -> Story | None:

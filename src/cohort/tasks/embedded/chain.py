@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from cohort.tasks.distractors import NOBODY, SHOP, distractors
-from cohort.tasks.english import BOXES, PEOPLE, Draw, capitalise
-from cohort.tasks.stories import WORLDS, World
-from cohort.tasks.story import Level, Story, Working
+from cohort.tasks.embedded.distractors import NOBODY, SHOP, with_distractors
+from cohort.tasks.embedded.english import BOXES, PEOPLE, Draw, capitalise
+from cohort.tasks.embedded.story import Level, Story, Working
+from cohort.tasks.embedded.worlds import WORLDS, World
 
 __all__ = ["tell_chain", "times"]
 
@@ -62,8 +62,7 @@ class Teller:
         if not question:
             options = self.world.left if self.last == "lose" else self.world.now
             question = self.draw.choice(options).format_map(self.fields)
-        sentences = [opening, *self.sentences()]
-        self.distract(sentences)
+        sentences = with_distractors(self.draw, self.level, [opening, *self.sentences()], self.hero, self.thing)
         return Story(sentences, question, self.working, self.have)
 
     # --- the opening ---
@@ -233,11 +232,6 @@ class Teller:
         (of_hero, words), (next_of_hero, next_words) = self.events[at : at + 2]
         simple = " until " not in words and words.split()[0] != next_words.split()[0]
         return of_hero and next_of_hero and simple
-
-    def distract(self, sentences: list[str]) -> None:
-        """Put in sentences with numbers that do not matter, anywhere after the first."""
-        for text in distractors(self.draw, self.level, self.hero, self.thing):
-            sentences.insert(self.draw.between(1, len(sentences)), text)
 
 
 def times(factor: int) -> str:
