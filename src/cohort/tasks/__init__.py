@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cohort.settings import Adaptive, Curriculum
 from cohort.tasks.demonstrations import Demonstrations, SupervisedExample, open_demonstrations, open_examples
 from cohort.tasks.order.ledger import Ledger, Ticket, Tickets
 from cohort.tasks.order.mixture import Mixture
@@ -18,8 +17,6 @@ from cohort.tasks.task import Task, open_mixture, open_prompts, open_task
 __all__ = [
     "R1_ZERO",
     "SOURCES",
-    "Adaptive",
-    "Curriculum",
     "Demonstrations",
     "Found",
     "Ledger",

@@ -126,7 +126,7 @@ class PairColumns:
             return Prompt.make(messages=better)
         if row.get(self.prompt) is None:
             return None
-        text, chat = read_question(row, place, self.prompt)
+        text, chat = read_question(row, place, self.prompt, chat=False)
         return Prompt.make(text=text, messages=chat)
 
     def _margin(self, row: Mapping[str, Any], place: str) -> float:

@@ -22,7 +22,7 @@ class ColumnMap:
     """Which column holds the question, as text or as messages, and which the answer; every other one becomes a tag."""
 
     question: str
-    messages: bool
+    chat: bool
     answer: str
     needs_answer: bool
     gsm8k: bool
@@ -47,7 +47,7 @@ class ColumnMap:
 
     def read(self, row: Mapping[str, Any], place: str) -> Prompt:
         """The prompt in a row, or a UserError that names the place."""
-        text, chat = read_question(row, place, self.question, self.messages)
+        text, chat = read_question(row, place, self.question, self.chat)
         tags = {name: value for name, value in row.items() if name not in (self.question, self.answer)}
         answer = row.get(self.answer)
         if answer is None and self.needs_answer:
@@ -64,25 +64,25 @@ class ColumnMap:
 
 
 def read_question(
-    row: Mapping[str, Any], place: str, column: str, messages: bool = False
+    row: Mapping[str, Any], place: str, column: str, chat: bool
 ) -> tuple[str | None, tuple[Message, ...] | None]:
-    """The text or the messages to answer; with `messages` the column holds no text."""
+    """The text or the messages to answer; with `chat` the column holds no text."""
     value = row.get(column)
     if value is None:
         raise empty_column(place, column) if column in row else missing_column(place, "prompt", column, row)
-    if isinstance(value, str) and not messages:
+    if isinstance(value, str) and not chat:
         if not value.strip():
             raise empty_column(place, column)
         return value, None
-    chat = conversation(value, place, column)
-    if chat[-1]["role"] == "assistant":
+    messages = conversation(value, place, column)
+    if messages[-1]["role"] == "assistant":
         raise UserError(
             f"{place}: the conversation in {column!r} ends with the assistant's turn, so nothing is left to answer. "
             "Remove that turn, or use the row for supervised training."
         )
-    if not str(chat[-1]["content"]).strip():
+    if not str(messages[-1]["content"]).strip():
         raise empty_column(place, column)
-    return None, chat
+    return None, messages
 
 
 def conversation(value: Any, place: str, column: str) -> tuple[Message, ...]:
