@@ -6,12 +6,12 @@ problems[7].text, problems[7].answer
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cohort.tasks.embedded.english import Draw
 from cohort.tasks.embedded.problems import EXCUSES, Generator, Problem
+from cohort.tasks.embedded.story import Working
 
 __all__ = ["ARITHMETIC", "LEVELS"]
 
@@ -30,7 +30,6 @@ LEVELS: Mapping[int, Level] = {
     3: Level(3, (("*", 2), ("+", 3))),
     4: Level(3, (("*", 3), ("-", 3), ("*", 2))),
 }
-_OPERATION: Mapping[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _FIRST: Mapping[str, tuple[str, ...]] = {"*": ("What is {a} times {b}?", "Multiply {a} by {b}.", "Take {a} * {b}.")}
 _NEXT: Mapping[str, tuple[str, ...]] = {
     "+": ("Then add {b}.", "Then {b} more."),
@@ -44,15 +43,13 @@ def candidate(draw: Draw, level: int) -> Problem:
     rules = LEVELS[level]
     value = _number(draw, rules.digits)
     sentences: list[str] = []
-    working: list[str] = []
+    working = Working()
     for sign, digits in rules.operations:
         other = _number(draw, digits)
-        wordings = _NEXT[sign] if working else _FIRST[sign]
+        wordings = _NEXT[sign] if sentences else _FIRST[sign]
         sentences.append(draw.choice(wordings).format(a=value, b=other))
-        result = _OPERATION[sign](value, other)
-        working.append(f"{value} {sign} {other} = {result}")
-        value = result
-    return Problem(" ".join(sentences), str(value), " . ".join(working), level, len(working))
+        value = working.write(value, sign, other)
+    return Problem.of(" ".join(sentences), working, value, level)
 
 
 def demonstrate(problem: Problem, seed: int, careful: float, sloppy_right: float) -> str:

@@ -15,6 +15,7 @@ from cohort import settings
 from cohort.seeds import derive_seed
 from cohort.tasks.demonstrations import SupervisedExample
 from cohort.tasks.embedded.english import Draw
+from cohort.tasks.embedded.story import Working
 from cohort.tasks.sources.base import Found, has_no
 from cohort.types import Prompt, UserError
 
@@ -38,6 +39,11 @@ class Problem:
     reasoning: str
     level: int
     steps: int
+
+    @classmethod
+    def of(cls, question: str, working: Working, answer: int, level: int) -> Problem:
+        """The problem of a working, each of whose equations is a step."""
+        return cls(question, str(answer), " . ".join(working.equations), level, len(working.equations))
 
 
 def split_of(question: str) -> Split:

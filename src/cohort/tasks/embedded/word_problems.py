@@ -35,8 +35,7 @@ def candidate(draw: Draw, level: int) -> Problem:
     while story is None:
         steps = draw.choice(rules.steps)
         story = draw.choice(TELLERS)(draw, rules, steps)
-    question = " ".join([*story.sentences, story.question])
-    return Problem(question, str(story.answer), " . ".join(story.working.equations), level, steps)
+    return Problem.of(" ".join([*story.sentences, story.question]), story.working, story.answer, level)
 
 
 def demonstrate(problem: Problem, seed: int, careful: float, sloppy_right: float) -> str:

@@ -1,7 +1,8 @@
 """Adaptive sampling: prompts that teach nothing rest for a while.
 
-A group whose completions are all right or all wrong has no gradient. A prompt that was so on its last visits sits out
-some epochs, twice as many each time it still is so when it comes back; one that shows signal is asked in every epoch.
+A group whose completions are all right or all wrong has no gradient. A prompt whose last groups were all right, or all
+wrong, rests for some epochs, and for twice as many each time that its next group is like them. A prompt with signal is
+asked in every epoch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["Rests"]
 
 @dataclass(frozen=True, slots=True)
 class Visits:
-    """A prompt's last visits: `times` in a row it was solved (or hopeless); it is asked again in epoch `until`."""
+    """The last visits of a prompt: it was solved (or hopeless) `times` in a row, and is asked again in epoch `until`."""
 
     solved: bool
     times: int

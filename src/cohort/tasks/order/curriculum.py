@@ -49,7 +49,7 @@ class Ladder:
         return self.level
 
     def observe(self, level: int, rate: float) -> None:
-        """Count the pass rate of one prompt. Those of other levels than the current one say nothing about it."""
+        """Count the pass rate of one prompt. A prompt of another level than the current one changes nothing."""
         if level != self.level:
             return
         self.recent.append(rate)

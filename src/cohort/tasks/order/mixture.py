@@ -48,14 +48,14 @@ class Mixture:
 
 
 class HeldOut:
-    """The held-out prompts of several sources in turns, so that any first part of them is a fair share of each."""
+    """The held-out prompts of several sources, which take turns, so that the first N are a fair share of each source."""
 
     def __init__(self, sources: Sequence[OpenSource]) -> None:
         self.sources = [source for source in sources if source.held_out is not None]
         sizes = [source.held_out.size for source in self.sources if source.held_out is not None]
         known = [size for size in sizes if size is not None]
         self.size = sum(known) if len(known) == len(sizes) else None
-        self.turns = None  # where all have an end, those that have reached it are passed over
+        self.turns = None  # where all sources have an end: (index in the source, source), and no source begins anew
         if self.size is not None:
             self.turns = sorted((within, number) for number, size in enumerate(known) for within in range(size))
 

@@ -1,9 +1,9 @@
-"""Which prompt comes next where that depends on what was seen: mixtures, curricula, adaptive sampling.
+"""Which prompt comes next where the order depends on pass rates: mixtures, curricula, adaptive sampling.
 
 A `Selection` hands out tickets as a `Ledger` does, and is told the pass rate of each when it is finished. There is no
 chance in it: weights are met by giving each ticket to the source that is furthest behind its share, so any stretch of
-tickets has the shares of the weights, to within one prompt. What a ticket in flight stands for is kept with it, because
-the levels and rests that decided it may have moved since.
+tickets has the shares of the weights, to within one prompt. The prompt of a ticket in flight is kept with the ticket,
+because the levels and rests that decided it may have changed since.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class SourceOrder:
 
 
 class Selection:
-    """Hands out tickets over a mixture. `ledger` knows which are in flight; `assigned`, what those stand for."""
+    """Hands out tickets over a mixture. `ledger` knows which are in flight; `assigned` has the prompt of each of them."""
 
     def __init__(self, mixture: Mixture, seed: int) -> None:
         self.mixture, self.seed = mixture, seed

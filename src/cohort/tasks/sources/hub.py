@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from cohort.tasks.prompts import Rows
+from cohort.tasks.sources.files import TableRows
 from cohort.types import UserError
 
-__all__ = ["DatasetRows", "open_hub"]
+__all__ = ["dataset_rows", "open_hub"]
 
 HUB_PATIENCE_S = 10.0
 
 
-class DatasetRows:
-    """A `datasets.Dataset`: Arrow, memory-mapped by the library."""
-
-    def __init__(self, dataset: Any, name: str) -> None:
-        self.dataset, self.name = dataset, name
-        self.columns = tuple(dataset.column_names)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        row: Mapping[str, Any] = self.dataset[index]
-        return row
-
-    def place(self, index: int) -> str:
-        """`openai/gsm8k, row 8`."""
-        return f"{self.name}, row {index + 1}"
+def dataset_rows(dataset: Any, name: str) -> TableRows:
+    """The rows of a `datasets.Dataset`: Arrow, memory-mapped by the library."""
+    return TableRows(name, tuple(dataset.column_names), len(dataset), dataset.__getitem__)
 
 
-def open_hub(name: str, split: str, config: str | None, revision: str | None) -> Rows:
+def open_hub(name: str, split: str, config: str | None, revision: str | None) -> TableRows:
     """A dataset of the hub (or of the local cache), memory-mapped by the library."""
     import datasets
     import huggingface_hub as hub
@@ -49,7 +35,7 @@ def open_hub(name: str, split: str, config: str | None, revision: str | None) ->
         offline = True
     try:
         with hub_offline() if offline else nullcontext():
-            return DatasetRows(datasets.load_dataset(name, config, split=split, revision=revision), name)
+            return dataset_rows(datasets.load_dataset(name, config, split=split, revision=revision), name)
     except (OSError, ValueError, RuntimeError) as error:  # not in the cache, a wrong split or config
         reason = " ".join(str(error).split("\n")[0].split())
         raise hub_error(name, "the hub cannot be reached, and it is not in the cache" if offline else reason) from error

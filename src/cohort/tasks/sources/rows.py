@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cohort.tasks.prompts import Rows
-from cohort.tasks.sources.files import JsonLines, ListRows, ParquetRows, read_csv, read_json
-from cohort.tasks.sources.hub import DatasetRows, open_hub
+from cohort.tasks.sources.files import JsonLines, list_rows, read_csv, read_json, read_parquet
+from cohort.tasks.sources.hub import dataset_rows, open_hub
 from cohort.tasks.sources.names import SOURCES
 from cohort.types import UserError
 from cohort.wording import nearest
@@ -30,7 +30,7 @@ READERS: Mapping[str, Callable[[Path], Rows]] = {
     ".ndjson": JsonLines,
     ".json": read_json,
     ".csv": read_csv,
-    ".parquet": ParquetRows,
+    ".parquet": read_parquet,
 }
 EXTENSIONS = (*READERS, ".txt", ".tsv", ".xlsx", ".gz", ".zip", ".zst", ".arrow", ".pkl", ".py", ".toml", ".yaml")
 
@@ -106,9 +106,9 @@ def rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
             raise UserError(f"{name} has no split {split!r}; it has {', '.join(map(repr, source))}.")
         return rows_of_object(source[split], split, name)
     if all(hasattr(source, name) for name in ("column_names", "features", "__len__")):
-        return DatasetRows(source, name)
+        return dataset_rows(source, name)
     if isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
-        return ListRows([dict(row) for row in source], "the list")
+        return list_rows([dict(row) for row in source], "the list")
     raise UserError(
         f"a source is a path, a hub id, a datasets.Dataset or a list of dicts, not {type(source).__name__}."
     )
