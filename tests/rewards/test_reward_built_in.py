@@ -1,5 +1,6 @@
 """The other built-in rewards."""
 
+import importlib
 import itertools
 import math
 import subprocess
@@ -132,3 +133,27 @@ def test_a_worker_imports_what_it_scores_with_and_nothing_else():
     assert ours == {"cohort.rewards.verifiers.number", "cohort.rewards.verifiers.final_answer"}
     assert not heavy & number
     assert "regex" in loaded_by_a_worker_for("regex_format", args={"pattern": "a"})
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("number", "exact_number parse_number final_answer"),
+        ("math_answer", "math_answer check_math"),
+        ("code", "code check_code extract_code close_executors"),
+        ("choice", "choice check_choice"),
+        ("text", "exact_text fuzzy_text f1_text"),
+        ("format", "regex_format one_answer"),
+        ("length", "cosine cosine_length length_budget target_length"),
+        ("language", "language language_share"),
+        ("repetition", "repetition repeated_share"),
+        ("structured", "json_schema check_schema"),
+        ("constraints", "constraints check_rules"),
+        ("overlong", "soft_overlong soft_overlong_tokens"),
+        ("model", "reward_model"),
+        ("marks", "checked_by prepared_by stated_by stops_after costly stepwise"),
+    ],
+)
+def test_where_documents_and_programs_import_from(module, names):
+    found = importlib.import_module(f"cohort.rewards.{module}")
+    assert all(callable(getattr(found, name)) for name in names.split())

@@ -1,12 +1,16 @@
 """From a recipe's words to a reward: names, modules, parameters, and one clear sentence for every mistake."""
 
+import dataclasses
 import functools
+import inspect
 import math
 import sys
+from dataclasses import MISSING
 
 import pytest
 
-from cohort.rewards import Reward, RewardTable, resolve, resolve_all, trl
+from cohort.rewards import Gate, Reward, RewardPool, RewardTable, resolve, resolve_all, trl
+from cohort.settings import Run
 from cohort.types import UserError
 
 
@@ -202,3 +206,14 @@ def test_values_out_of_range(fields, named):
 
 def test_a_built_in_has_no_trl_style():
     assert "leave style out" in refused("exact_number", style="trl")
+
+
+def test_what_python_takes_by_default_is_what_a_recipe_takes():
+    workers = inspect.signature(RewardPool).parameters["workers"].default
+    assert workers == Run.model_fields["workers"].default
+    table, gate = RewardTable.model_fields, Gate("x")
+    assert (gate.at, gate.otherwise) == (table["gate_at"].default, table["gate_else"].default)
+    made = {field.name: field.default for field in dataclasses.fields(Reward) if field.default is not MISSING}
+    assert {name: table[name].default for name in made if name in table} == {
+        name: value for name, value in made.items() if name in table
+    }

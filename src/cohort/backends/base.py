@@ -10,7 +10,7 @@ from cohort.algorithms.objectives import Objective
 from cohort.policy.facts import PolicyFacts
 from cohort.policy.open import Start
 from cohort.policy.policy import Policy
-from cohort.settings import SAMPLERS, Stage
+from cohort.settings import SAMPLERS, Rollout, Stage
 from cohort.types import Batch, Sampler, StepReport
 from cohort.wording import find_function
 
@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["BACKENDS", "SAMPLERS", "Backend", "Fingerprint", "Origin", "PolicyFacts", "Which", "open_backend"]
+__all__ = [
+    "BACKENDS",
+    "SAMPLERS",
+    "Backend",
+    "Fingerprint",
+    "Origin",
+    "PolicyFacts",
+    "Which",
+    "open_backend",
+    "open_sampler",
+]
 
 # Who learns, and where it is: "module:name" of a function that takes what `open_backend` takes.
 BACKENDS = {"local": "cohort.backends.local:Local"}
@@ -103,3 +113,10 @@ def open_backend(stage: Stage, objective: Objective, origin: Origin) -> Backend:
     """The backend that a stage asks for: in this process."""
     backend: Backend = find_function(BACKENDS["local"], "backend")(stage, objective, origin)
     return backend
+
+
+def open_sampler(policy: Policy, rollout: Rollout) -> Sampler:
+    """The sampler that `rollout.sampler` names, drawing from the weights of a policy in this process."""
+    name = rollout.sampler
+    sampler: Sampler = find_function(SAMPLERS.get(name, name), "rollout.sampler")(policy, rollout)
+    return sampler

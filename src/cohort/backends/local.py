@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cohort.algorithms.objectives import Objective
-from cohort.backends.base import SAMPLERS, Fingerprint, Origin, Which
+from cohort.backends.base import Fingerprint, Origin, Which, open_sampler
 from cohort.engine.engine import Engine
 from cohort.learn.critic import Critic
 from cohort.learn.learner import Learner
@@ -22,13 +21,12 @@ from cohort.policy.open import open_policy, resumed_policy
 from cohort.policy.policy import Policy
 from cohort.settings import Optimizer, Rollout, Stage
 from cohort.types import Batch, Sampler, StepReport, UserError
-from cohort.wording import find_function
 
-__all__ = ["Local", "open_sampler"]
+__all__ = ["Local", "open_engine"]
 
 
-def open_sampler(policy: Policy, rollout: Rollout) -> Sampler:
-    """The engine of this process; `rollout.sampler` names other functions like this one."""
+def open_engine(policy: Policy, rollout: Rollout) -> Engine:
+    """`rollout.sampler = "local"`: the engine of this process. The key names other functions like this one."""
     return Engine(policy, max_rows=rollout.max_rows)
 
 
@@ -63,9 +61,7 @@ class Local:
     @cached_property
     def sampler(self) -> Sampler:
         """What `rollout.sampler` names, opened on first use."""
-        name = self._stage.rollout.sampler
-        opens: Callable[[Policy, Rollout], Sampler] = find_function(SAMPLERS.get(name, name), "rollout.sampler")
-        return opens(self.policy, self._stage.rollout)
+        return open_sampler(self.policy, self._stage.rollout)
 
     def score(self, batch: Batch, which: Which) -> Batch:
         """See `Backend`."""

@@ -109,7 +109,7 @@ def logprobs(logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tenso
 
 
 def logprob_gradient(logits: Tensor, targets: Tensor, temperature: float, logsumexp: Tensor, flow: Tensor) -> None:
-    """Put the logits' gradient in their place, given that of the log-probs, `[n]`."""
+    """Overwrite the logits with their gradient, given `flow`, the gradient of the log-probs `[n]`."""
     built().logprob_backward(*logits.shape, logits, targets, 1 / temperature, logsumexp, flow)
 
 

@@ -55,7 +55,7 @@ def rectangle(values: Tensor, lengths: Tensor) -> Tensor:
 
 
 def flat(values: Tensor, lengths: Tensor) -> Tensor:
-    """The way back: `[B, T] -> [N]`."""
+    """Undo `rectangle`: `[B, T] -> [N]`."""
     return values[_inside(lengths)]
 
 

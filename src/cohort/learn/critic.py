@@ -1,4 +1,4 @@
-"""The critic of PPO: a copy of the policy's body with a scalar head, trained to predict what a prefix will be paid."""
+"""The critic of PPO: a copy of the policy's body with a scalar head, trained to predict the reward after a prefix."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Policy:
         return self.plain_hidden(tokens, positions, layout)
 
     def plain_hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-        """The same by the model's own forward pass, which is what the fused one is checked against."""
+        """The hidden states by the model's own forward pass; those of the fused body are checked against them."""
         with self._precision():
             out = self.model.base_model(
                 input_ids=tokens, position_ids=positions, use_cache=False, layout=layout

@@ -13,7 +13,7 @@ from cohort.types import Sampling
 __all__ = ["SAMPLERS", "Rollout"]
 
 # Who may sample, and where it is: "module:name" of a function that opens a sampler (see `backends.base`).
-SAMPLERS = {"local": "cohort.backends.local:open_sampler"}
+SAMPLERS = {"local": "cohort.backends.local:open_engine"}
 
 
 class Rollout(Table):
