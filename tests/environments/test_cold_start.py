@@ -82,7 +82,7 @@ def test_a_supervised_batch_weighs_only_what_is_to_be_learnt():
     ("override", "says"),
     [
         ('environment.tools=["calculater"]', "there is no tool 'calculater'"),
-        ('environment.tools=["my_tools:search"]', "the tool 'my_tools:search' cannot be imported"),
+        ('environment.tools=["my_tools:search"]', "tool 'my_tools:search': there is no module 'my_tools'"),
         ('environment.use="my_tools:search"', "keep the one to act in"),
         ("environment.args.http.hosts=[]", "environment.args.http has no effect"),
         ('environment.format="auto"', "has no tool calls in a format that Cohort reads"),
