@@ -32,7 +32,7 @@ test-latest:  ## run the fast tests with the newest versions that pyproject.toml
 	$(VENV)-latest/bin/$(PYTEST) -m 'not slow'
 
 test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the library verifiers, in an environment with it
-	$(VENV)-verifiers/bin/$(PYTEST) tests/adapters
+	$(VENV)-verifiers/bin/$(PYTEST) tests/integrations
 
 # Every benchmark, the others each in an environment of its own. The tables go to runs/bench/tables.md.
 MEASURED := runs/bench

@@ -27,10 +27,10 @@ from transformers import AutoConfig
 from turns import arguments, pin, publish, table
 
 from cohort.algorithms import objectives
+from cohort.learn.batch import collate
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import AdamW
 from cohort.policy.load import load_policy
-from cohort.train.collate import collate
 from cohort.types import Batch, Group, Prompt, Rollout
 
 __all__ = [

@@ -21,8 +21,8 @@ from transformers import Qwen3ForCausalLM  # noqa: F401 - imported here, so that
 from turns import peak_gb, resident_gb, versions
 
 import cohort
-from cohort.monitor.console import Console, StepView
 from cohort.train import train
+from cohort.views.console import Console, StepView
 
 __all__ = ["StepClock"]
 

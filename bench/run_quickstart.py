@@ -74,7 +74,7 @@ def train_trl(directory: Path, seed: int, steps: int, every: int, threads: int) 
     from run_trl import StepClock, TimedTrainer, configure
 
     sys.path.insert(0, str(SOURCE))  # for the verifier, which needs nothing but cloudpickle
-    from cohort.rewards.number import exact_number
+    from cohort.rewards.verifiers.number import exact_number
 
     torch.set_num_threads(threads)
     tables = json.loads((directory / "tables.json").read_text())

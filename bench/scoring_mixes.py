@@ -9,7 +9,7 @@ from typing import Any
 
 from hostile import EMPTY, LARGE
 
-from cohort.rewards import RewardSpec, ScoringItem
+from cohort.rewards import RewardTable, ScoringItem
 from hostile_code import FUNCTION_TESTS, FUNCTIONS, PROGRAM_TESTS, PROGRAMS, Attempt, fenced
 
 __all__ = ["MIXES", "Group", "groups", "kinds", "specs"]
@@ -51,10 +51,10 @@ def kinds(mix: str) -> list[Kind]:
     return [kind for kind in _texts() if mix in ("text", kind.reward)]
 
 
-def specs(mix: str) -> list[RewardSpec]:
+def specs(mix: str) -> list[RewardTable]:
     """The rewards of a mix; each is for its own groups."""
     args = {kind.reward: kind.args for kind in kinds(mix)}
-    return [RewardSpec(reward, args=given, when={"reward": reward}) for reward, given in args.items()]
+    return [RewardTable(use=reward, args=given, when={"reward": reward}) for reward, given in args.items()]
 
 
 def groups(mix: str, size: int) -> Iterator[Group]:

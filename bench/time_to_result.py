@@ -23,7 +23,7 @@ from run_quickstart import recipe_tables
 from turns import arguments, pin, publish, table, take_turns, turn
 
 import cohort
-from cohort.monitor.console import Console
+from cohort.views.console import Console
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "quickstart.toml"
 STAGE = ("task", "rollout", "reward", "evaluate")  # what is taken over from the recipe's stage 2

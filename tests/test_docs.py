@@ -19,12 +19,12 @@ PROGRAMS = {page: re.findall(r"```python\n((?!>>>).*?)\n```\n", page.read_text()
 
 
 def test_generated_parts_are_up_to_date():
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    spec = importlib.util.spec_from_file_location("recipe_page", ROOT / "tools" / "recipe_page.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
     page = generate.RECIPE.read_text()
     assert "resample_cap" in page
-    assert generate.recipe_page(page) == page, "run: python docs/generate.py"
+    assert generate.recipe_page(page) == page, "run: python tools/recipe_page.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from cohort.algorithms.objectives import PRESETS
+from cohort.preflight.objective import settled_objective
 from cohort.recipe import Recipe
-from cohort.train.setup import build_objective
 
-DIRECTORY = Path(__file__).parent.parent / "docs" / "objectives"
+ROOT = Path(__file__).parent.parent
+DIRECTORY = ROOT / "docs" / "objectives"
 SHARED = """name = "option"
 policy.model = "Qwen/Qwen3-0.6B"
 task = { source = "openai/gsm8k", config = "main", prompt = "question", answer_format = "gsm8k" }
@@ -22,7 +23,7 @@ REWARD = '\n[[reward]]\nuse = "exact_number"\n'
 
 @pytest.fixture(scope="module")
 def generate():
-    spec = importlib.util.spec_from_file_location("generate_objectives", DIRECTORY / "generate.py")
+    spec = importlib.util.spec_from_file_location("objective_pages", ROOT / "tools" / "objective_pages.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -45,13 +46,13 @@ def test_every_preset_has_a_page_and_no_page_is_left_over():
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_generated_part_of_a_page_is_up_to_date(generate, name):
     text = generate.page(name).read_text(encoding="utf-8")
-    assert generate.preset_page(name, text) == text, "run: python docs/objectives/generate.py"
+    assert generate.preset_page(name, text) == text, "run: python tools/objective_pages.py"
     assert text.startswith(f"# {PRESETS[name].title}\n")
 
 
 def test_the_generated_part_of_the_index_is_up_to_date(generate):
     text = generate.INDEX.read_text(encoding="utf-8")
-    assert generate.index_page(text) == text, "run: python docs/objectives/generate.py"
+    assert generate.index_page(text) == text, "run: python tools/objective_pages.py"
 
 
 def test_generating_without_marks_is_an_error(generate):
@@ -66,7 +67,7 @@ def test_the_recipe_of_a_page_loads_and_is_the_preset_unchanged(name, tmp_path):
     (stage,) = recipe.stages
     assert stage.objective.preset == name
     assert stage.objective.fields() == {}
-    assert build_objective(stage)
+    assert settled_objective(stage)
     assert len([line for line in block.splitlines() if line.strip()]) <= 13
 
 
@@ -77,7 +78,7 @@ def test_the_fragments_of_the_index_are_legal_in_a_recipe(tmp_path):
         text = SHARED + block + ("" if "[[reward]]" in block else REWARD)
         (stage,) = load(text, tmp_path).stages
         assert stage.objective.preset in PRESETS
-        assert build_objective(stage)
+        assert settled_objective(stage)
 
 
 def test_the_index_links_every_page_and_says_what_each_preset_reaches():

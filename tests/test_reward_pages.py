@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from cohort.policy.facts import facts_of
+from cohort.policy.open import Start, open_policy
 from cohort.recipe import Recipe
 from cohort.rewards import BUILT_IN
 from cohort.rewards.guarded import end_guards
-from cohort.train.setup import build_policy, check_grpo, prompt_limit
+from cohort.tasks.rendered import prompt_limit
+from cohort.train.grpo import Grpo
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = ["math", "format", "structured", "language", "length", "repetition", "text", "choice", "constraints"]
@@ -46,10 +49,13 @@ def test_the_recipes_of_a_page_can_be_set_up(page, tmp_path, monkeypatch):
     for recipe in recipes:
         Path("recipe.toml").write_text(recipe)
         for stage in Recipe.load(Path("recipe.toml")).stages:
-            parts = check_grpo(stage, seed=0)
-            assert parts.rewards
+            prepared = Grpo().prepare(stage, seed=0)
+            assert prepared.parts.rewards
             if stage.policy.scratch is not None:  # a model that can be made here
-                assert prompt_limit(stage, build_policy(stage, 0, None)) > 100
+                policy = open_policy(stage.policy, 0, Start(), prepared.texts)
+                assert (
+                    prompt_limit(facts_of(policy).context, stage.rollout.max_tokens, stage.task.max_prompt_tokens) > 100
+                )
 
 
 def test_every_built_in_reward_is_in_the_index():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "RIGHT",
     "Batch",
     "Completion",
     "Disposition",
@@ -23,7 +25,6 @@ __all__ = [
     "Finish",
     "Group",
     "InfrastructureError",
-    "Learner",
     "Message",
     "Observation",
     "Prompt",
@@ -42,6 +43,7 @@ __all__ = [
 Message = Mapping[str, Any]  # {"role": ..., "content": ...}, as chat templates take it
 Finish = Literal["stop", "length", "tool", "error"]
 Disposition = Literal["trained", "zero_std", "truncated", "quarantined", "stale", "error"]
+RIGHT = 0.5  # a score of at least this counts as a right answer
 
 
 class UserError(Exception):
@@ -69,7 +71,7 @@ class Prompt:
     id: str
     text: str | None = None
     messages: tuple[Message, ...] | None = None
-    tokens: tuple[int, ...] = ()
+    tokens: Sequence[int] = ()
     answer: Any = None
     tags: Mapping[str, Any] = field(default_factory=dict)
 
@@ -112,7 +114,7 @@ class SampleRequest:
     """`count` completions of one prompt. Member i draws from `derive_seed(seed, i)`; `key` comes back as it went."""
 
     key: int
-    tokens: tuple[int, ...]
+    tokens: Sequence[int]
     count: int
     seed: int
     sampling: Sampling
@@ -124,8 +126,8 @@ class Completion:
     was drawn from (temperature and truncation included); `version` names the weights that drew it.
     """
 
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    tokens: Sequence[int]
+    logprobs: Sequence[float]
     finish: Finish
     version: int
 
@@ -166,9 +168,9 @@ class Rollout:
     a view of the policy's own, those of its last message. `turns` is empty where there is no environment.
     """
 
-    tokens: tuple[int, ...]
-    mask: tuple[bool, ...]
-    logprobs: tuple[float, ...]
+    tokens: Sequence[int]
+    mask: Sequence[bool]
+    logprobs: Sequence[float]
     version: int
     finish: Finish  # tool: it asked for another turn and got none
     text: str
@@ -208,10 +210,22 @@ class Group:
     rewards: tuple[float, ...] = ()
     accuracy: tuple[float, ...] = ()
     advantages: tuple[float, ...] = ()
-    token_advantages: tuple[tuple[float, ...], ...] = ()
+    token_advantages: tuple[Sequence[float], ...] = ()
     steps: Mapping[str, tuple[tuple[Step, ...], ...]] = field(default_factory=dict)
     disposition: Disposition | None = None
     error: str | None = None
+
+    @property
+    def pass_rate(self) -> float | None:
+        """The share of rollouts that were right, as evaluations count (`RIGHT` or more); None: no score applies."""
+        known = [a for a in self.accuracy if not math.isnan(a)]
+        return sum(a >= RIGHT for a in known) / len(known) if known else None
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether the accuracy differs inside the group (scores that do not apply are left out)."""
+        known = [a for a in self.accuracy if not math.isnan(a)]
+        return len(known) > 1 and max(known) != min(known)
 
     def with_(self, **changes: Any) -> Group:
         """A copy with some fields replaced."""
@@ -220,22 +234,23 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One optimizer batch. B rollouts of P prompts; T is the longest rollout; padding is on the right.
+    """One optimizer batch, on the CPU: B rollouts of P prompts, their N tokens end to end. Nothing is padded.
 
     `token_weight` is computed once from the whole batch, before it is split: the loss is always
     `(per_token * token_weight).sum()`, so the gradient cannot depend on micro-batching.
     """
 
-    prompts: tuple[tuple[int, ...], ...]  # P ragged rows of prompt tokens
+    prompts: tuple[Sequence[int], ...]  # P ragged rows of prompt tokens
     group: torch.Tensor  # [B] long: which prompt each rollout belongs to
-    tokens: torch.Tensor  # [B, T] long: rollout tokens
-    lengths: torch.Tensor  # [B] long
-    mask: torch.Tensor  # [B, T] bool: tokens the policy chose
-    sampler_logprobs: torch.Tensor  # [B, T] float32
-    advantages: torch.Tensor  # [B, T] float32
-    token_weight: torch.Tensor  # [B, T] float32
-    old_logprobs: torch.Tensor | None = None  # [B, T] float32; None: the first pass stands in (one update a batch)
-    ref_logprobs: torch.Tensor | None = None  # [B, T] float32
+    tokens: torch.Tensor  # [N] long: rollout tokens
+    lengths: torch.Tensor  # [B] long: how many of them each rollout has
+    mask: torch.Tensor  # [N] bool: tokens the policy chose
+    sampler_logprobs: torch.Tensor  # [N] float32
+    advantages: torch.Tensor  # [N] float32
+    token_weight: torch.Tensor  # [N] float32
+    old_logprobs: torch.Tensor | None = None  # [N] float32; None: the first pass stands in (one update a batch)
+    ref_logprobs: torch.Tensor | None = None  # [N] float32
+    values: torch.Tensor | None = None  # [N] float32, of a critic: what was expected before each token
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +272,10 @@ class Sampler(Protocol):
         """Yield each request with its `count` completions, whole groups at a time."""
         ...
 
+    def publish(self, version: int) -> None:
+        """The weights have changed, and bear this number from now on."""
+        ...
+
 
 class Environment(Protocol):
     """What the policy acts in, turn by turn. Threads share one, so all that belongs to a rollout is in its state."""
@@ -267,12 +286,4 @@ class Environment(Protocol):
 
     def step(self, state: Any, reply: str) -> Observation:
         """Answer one turn of the policy. Raises InfrastructureError when the world failed: the group is then lost."""
-        ...
-
-
-class Learner(Protocol):
-    """Owns the trainable weights and the optimizer."""
-
-    def update(self, batch: Batch, learning_rate: float) -> StepReport:
-        """Run one optimizer step on one batch."""
         ...

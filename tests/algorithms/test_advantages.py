@@ -96,11 +96,6 @@ def test_missing_rewards_are_left_out_of_the_statistics():
     close(batch[2, 2], (3 - statistics.fmean(flat)) / statistics.stdev(flat))
 
 
-def test_a_group_has_signal_if_its_present_rewards_differ():
-    rewards = torch.tensor([[0.1, 0.1, NAN], [0.1, 0.2, NAN], [NAN, NAN, NAN], [1.0, NAN, NAN]])
-    assert adv.has_signal(rewards).tolist() == [False, True, False, False]
-
-
 @pytest.mark.parametrize("fields", [{}, {"baseline": "leave_one_out"}, {"baseline": "none"}, {"scale": "none"}])
 def test_a_group_of_one_is_refused(fields):
     with pytest.raises(ValueError, match="group size 1"):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cohort.algorithms import explain
+from cohort.algorithms.fields import FIELDS, Choice
 from cohort.algorithms.objectives import PRESETS, Objective, preset
-from cohort.algorithms.validation import CHOICES
 
 NUMBERS: dict[str, Any] = {"prompts": 16, "group_size": 8, "max_tokens": 512, "updates": 4}
 
@@ -88,8 +88,8 @@ def test_latex_is_balanced_and_ascii(name):
 
 def test_every_choice_has_a_sentence_in_both_directions():
     base = {"kl_coef": 0.04, "correction": "token_mask", "correction_max": 2.0}
-    for field, values in CHOICES.items():
-        for value in values:
+    for field, choice in FIELDS.items():
+        for value in choice.meanings if isinstance(choice, Choice) else ():
             fields = {**base, field: value}
             if value == "truncated":
                 fields["ratio_max"] = 5.0

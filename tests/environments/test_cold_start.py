@@ -10,17 +10,15 @@ from transformers import AutoTokenizer
 
 from cohort.commands.check import check_recipe
 from cohort.environments import FORMATS, open_dialogue
-from cohort.monitor.console import Console
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_groups
 from cohort.seeds import derive_seed
-from cohort.tasks import Ledger
+from cohort.tasks import Ledger, open_examples
 from cohort.train import train
-from cohort.train.pipeline import _seed
-from cohort.train.setup import open_stage_demonstrations
 from cohort.train.sft import supervised_batch
 from cohort.types import UserError
+from cohort.views.console import Console
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "calculator.toml"
 SMALL = [
@@ -52,8 +50,11 @@ def done(tmp_path_factory):
 def test_the_cold_start_learns_the_calls_and_not_what_the_calculator_says(done):
     recipe, run = done
     tokenizer = AutoTokenizer.from_pretrained(run.final)
-    seed = _seed(recipe, 0)
-    examples, ledger = open_stage_demonstrations(recipe.stages[0], seed), Ledger(None, derive_seed(seed, "ledger"))
+    seed = derive_seed(recipe.seed, "stage", 0)
+    examples, ledger = (
+        open_examples(recipe.stages[0].task, derive_seed(seed, "task")),
+        Ledger(None, derive_seed(seed, "ledger")),
+    )
     dialogue = open_dialogue(tokenizer, FORMATS["tags"], True, (), [tokenizer.eos_token_id], 256)
     for line in read_metrics(run.directory / "stages" / "cold_start" / "metrics.jsonl"):
         completions = [examples[ledger.issue().index].completion for _ in range(8)]
@@ -72,10 +73,12 @@ def test_grpo_and_its_evaluations_play_with_the_tool(done):
 
 def test_a_supervised_batch_weighs_only_what_is_to_be_learnt():
     batch = supervised_batch([((5, 6), [7, 8, 9], [True, False, True]), ((5,), [7], [True])])
-    assert batch.mask.tolist() == [[True, False, True], [True, False, False]]
+    assert batch.lengths.tolist() == [3, 1]
+    assert batch.mask.tolist() == [True, False, True, True]
     third = pytest.approx(1 / 3)
-    assert batch.token_weight.tolist() == [[third, 0, third], [third, 0, 0]]
-    assert batch.tokens.tolist() == [[7, 8, 9], [7, 0, 0]]
+    assert batch.token_weight.tolist() == [third, 0, third, third]
+    assert batch.tokens.tolist() == [7, 8, 9, 7]
+    assert batch.advantages.tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from cohort.environments import FORMATS, ToolError, Tools, build_environment, build_tools
-from cohort.environments.functions import tool_of
+from cohort.environments.tool import tool_of
 from cohort.types import InfrastructureError, Prompt, UserError
 
 

@@ -14,12 +14,12 @@ from talking import Talks, spoken_to, vowels
 from transformers import AutoTokenizer
 
 from cohort.commands.evaluate import run_evaluation
-from cohort.monitor.console import Console
 from cohort.recipe import Recipe
 from cohort.record.metrics import is_timing
 from cohort.record.rollouts import read_groups
 from cohort.train import train
 from cohort.types import UserError
+from cohort.views.console import Console
 
 
 @pytest.fixture

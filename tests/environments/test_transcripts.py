@@ -6,11 +6,11 @@ import io
 
 import pytest
 
-from cohort.monitor.console import Console
 from cohort.monitor.metrics import group_metrics
 from cohort.record.rollouts import read_groups, write_groups
-from cohort.rewards import RewardSpec, ScoringItem, resolve, score_group
+from cohort.rewards import RewardTable, ScoringItem, resolve, score_group
 from cohort.types import Group, Observation, Prompt, Rollout, ToolCall, Turn, UserError
+from cohort.views.console import Console
 
 
 def message(content):
@@ -44,7 +44,7 @@ def test_rewards_get_the_answer_and_the_whole_transcript():
         seen.append((completion, transcript, tokens, finish))
         return 1.0
 
-    reward = resolve(RewardSpec(look))
+    reward = resolve(RewardTable(use=look))
     score_group([reward], ScoringItem.of(Prompt.make(text="?"), [rollout("tool"), single()]))
     first, second = seen
     assert first == (
@@ -61,12 +61,12 @@ def test_rewards_get_the_answer_and_the_whole_transcript():
 
 
 def test_a_transcript_is_there_without_an_environment_too():
-    reward = resolve(RewardSpec(lambda transcript: float(len(transcript)), name="turns"))
+    reward = resolve(RewardTable(use=lambda transcript: float(len(transcript)), name="turns"))
     assert score_group([reward], ScoringItem("?", ("a", "b"))).rewards == (1.0, 1.0)
     with pytest.raises(ValueError, match="transcripts has 1 entries for 2 completions"):
         ScoringItem("?", ("a", "b"), transcripts=((),))
     with pytest.raises(UserError, match="args cannot set 'transcript'"):
-        resolve(RewardSpec(lambda transcript: 1.0, name="turns", args={"transcript": 3}))
+        resolve(RewardTable(use=lambda transcript: 1.0, name="turns", args={"transcript": 3}))
 
 
 def test_turns_are_recorded_and_read_back(tmp_path):

@@ -160,7 +160,7 @@ def test_results_do_not_depend_on_threads():
         torch.tensor([0, 3, 5]), torch.tensor([0, 30, 70, 100, 140]), torch.tensor([30, 40, 30, 40, 20]),
         *normal(2, 160, 8).unbind(0), 160,  # type: ignore[arg-type]
     )  # fmt: skip
-    heads = functions.Heads(4, 2, 16, 1e-6, 0.25, None)
+    heads = functions.Heads(4, 2, 16, 1e-6, 0.25, 0)
     qkv, weight = normal(160, 8 * 16), normal(16, seed=1)
     found = []
     before = torch.get_num_threads()

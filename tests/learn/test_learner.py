@@ -12,6 +12,7 @@ import torch
 
 from cohort.algorithms import objectives
 from cohort.learn import head
+from cohort.learn.batch import collate, flat, rectangle, split
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import AdamW
 from cohort.learn.reference import Reference
@@ -20,8 +21,7 @@ from cohort.policy.load import add_lora, load_policy
 from cohort.policy.policy import Policy
 from cohort.rewards.combination import Combination
 from cohort.seeds import derive_seed, generator
-from cohort.train.advantages import with_advantages
-from cohort.train.collate import collate, split
+from cohort.train.grpo.advantages import with_advantages
 from cohort.types import Group, Prompt, Rollout, UserError
 
 TEMPERATURE = 0.8
@@ -52,29 +52,39 @@ def batch_of(objective, rewards=REWARDS, max_tokens=16, **kwargs):
     return collate(with_advantages(make_groups(rewards, **kwargs), objective, ALONE), objective, max_tokens)
 
 
+def scored(learner, batch, old):
+    """The batch with the log-probs that are computed before its first update, as a backend adds them."""
+    if old:
+        batch = replace(batch, old_logprobs=learner.logprobs(batch))
+    if learner.reference is not None and learner.objective.kl_place == "loss":
+        batch = replace(batch, ref_logprobs=learner.reference_logprobs(batch))
+    return batch
+
+
 def plain_logprobs(plain, batch):
     """`[B, T]` log-probs row by row through the model's own forward pass. Differentiable."""
     rows = []
-    for row, group in enumerate(batch.group.tolist()):
-        n = int(batch.lengths[row])
+    for group, tokens in zip(batch.group.tolist(), batch.tokens.split(batch.lengths.tolist()), strict=True):
         prompt = torch.tensor(batch.prompts[group])
-        ids = torch.cat([prompt, batch.tokens[row, :n]])[None]
+        ids = torch.cat([prompt, tokens])[None]
         logits = plain(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float() / TEMPERATURE
-        chosen = logits.log_softmax(-1).gather(-1, batch.tokens[row, :n, None])[:, 0]
-        rows.append(torch.nn.functional.pad(chosen, (0, batch.tokens.shape[1] - n)))
-    return torch.stack(rows)
+        rows.append(logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0])
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def plain_gradients(plain, objective, batch, max_tokens=16):
+    def laid_out(values):
+        return None if values is None else rectangle(values, batch.lengths)
+
     logprobs = plain_logprobs(plain, batch)
     loss = objectives.policy_loss(
         objective,
         logprobs=logprobs,
-        old_logprobs=logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs,
-        mask=batch.mask,
-        advantages=batch.advantages,
-        ref_logprobs=batch.ref_logprobs,
-        sampler_logprobs=batch.sampler_logprobs,
+        old_logprobs=logprobs.detach() if batch.old_logprobs is None else laid_out(batch.old_logprobs),
+        mask=laid_out(batch.mask),
+        advantages=laid_out(batch.advantages),
+        ref_logprobs=laid_out(batch.ref_logprobs),
+        sampler_logprobs=laid_out(batch.sampler_logprobs),
         group=batch.group,
         max_tokens=max_tokens,
     )
@@ -106,11 +116,11 @@ def test_gradients_equal_the_plain_path(policy_and_plain, name, monkeypatch):
     objective = objectives.preset(name)
     reference = Reference(policy) if objective.needs_reference else None
     learner = Learner(policy, objective, AdamW(), TEMPERATURE, tokens_per_micro_batch=40, reference=reference)
-    if reference is not None and reference.module is not None:
-        with torch.no_grad():  # a reference that differs, so that the KL has a gradient
-            for p in reference.module.parameters():
+    if reference is not None:
+        with torch.no_grad(), reference.active() as kept:  # one that differs, so that the KL has a gradient
+            for p in kept.module.parameters():
                 p.mul_(1.1)
-    batch = learner.score(batch_of(objective), old=True)
+    batch = scored(learner, batch_of(objective), old=True)
     loss, gradients = learner_gradients(learner, batch, monkeypatch)
     plain_loss, expected = plain_gradients(plain, objective, batch)
     assert loss == pytest.approx(plain_loss, abs=1e-5)
@@ -122,9 +132,9 @@ def test_logprobs_equal_the_plain_path(policy_and_plain):
     objective = objectives.preset("grpo", kl_coef=0.0)
     learner = Learner(policy, objective, AdamW(), TEMPERATURE, tokens_per_micro_batch=30)
     batch = batch_of(objective)
-    signal = (batch.advantages != 0).any(1)
+    signal = rectangle(batch.advantages != 0, batch.lengths).any(1).repeat_interleave(batch.lengths)
     with torch.no_grad():
-        expected = plain_logprobs(plain, batch) * batch.mask
+        expected = flat(plain_logprobs(plain, batch), batch.lengths) * batch.mask
     torch.testing.assert_close(learner.logprobs(batch)[signal], expected[signal], atol=1e-5, rtol=0)
 
 
@@ -179,19 +189,19 @@ def test_a_batch_without_signal_is_a_step_on_a_zero_gradient(tiny_policy):
 def test_truncated_completions_can_be_masked(tiny_policy):
     objective = objectives.preset("grpo", truncated="mask", kl_coef=0.0)
     batch = batch_of(objective, cut_off={(0, 0), (1, 1)})
-    rows = batch.mask.any(1).tolist()
+    rows = rectangle(batch.mask, batch.lengths).any(1).tolist()
     assert rows == [i not in (0, 5) for i in range(16)]
-    assert batch.advantages[0, 0] != 0  # its reward stays in the baseline
+    assert batch.advantages[0] != 0  # its reward stays in the baseline
 
 
 def test_a_small_step_moves_probability_towards_what_was_rewarded(tiny_policy):
     objective = objectives.preset("dr_grpo")
     batch = batch_of(objective, [[1.0, 0.0, 0.0, 0.0]])
     learner = Learner(tiny_policy, objective, AdamW())
-    before = learner.logprobs(batch).sum(1)
+    before = rectangle(learner.logprobs(batch), batch.lengths).sum(1)
     for _ in range(5):
         learner.update(batch, 1e-3)
-    after = learner.logprobs(batch).sum(1)
+    after = rectangle(learner.logprobs(batch), batch.lengths).sum(1)
     assert after[0] > before[0]
     assert (after[1:] < before[1:]).all()
 
@@ -199,7 +209,7 @@ def test_a_small_step_moves_probability_towards_what_was_rewarded(tiny_policy):
 def test_several_updates_clip(tiny_policy):
     objective = objectives.preset("grpo", kl_coef=0.0)
     learner = Learner(tiny_policy, objective, AdamW())
-    batch = learner.score(batch_of(objective), old=True)
+    batch = scored(learner, batch_of(objective), old=True)
     first = learner.update(batch, 0.03).metrics
     assert first["policy/clip_low"] == first["policy/clip_high"] == 0
     assert first["policy/ratio"] == pytest.approx(1, abs=1e-5)
@@ -210,7 +220,7 @@ def test_several_updates_clip(tiny_policy):
 def test_kl_is_zero_against_itself_and_grows(tiny_policy):
     objective = objectives.preset("grpo")
     learner = Learner(tiny_policy, objective, AdamW(), reference=Reference(tiny_policy))
-    batch = learner.score(batch_of(objective), old=False)
+    batch = scored(learner, batch_of(objective), old=False)
     assert learner.update(batch, 1e-2).metrics["policy/kl"] == pytest.approx(0, abs=1e-9)
     assert learner.update(batch, 1e-2).metrics["policy/kl"] > 1e-6
 
@@ -221,15 +231,16 @@ def test_lora_trains_the_adapter_and_its_reference_is_the_base(checkpoint_dir):
     policy = add_lora(loaded, rank=4, alpha=8, targets="all-linear", seed=0)
     objective = objectives.preset("grpo")
     reference = Reference(policy)
-    assert reference.module is None  # no copy
+    with reference.active() as asked:
+        assert asked is policy  # no copy
     learner = Learner(policy, objective, AdamW(), reference=reference)
     batch = batch_of(objective)
     start = learner.logprobs(batch)
     for _ in range(3):
-        learner.update(learner.score(batch, old=False), 1e-2)
+        learner.update(scored(learner, batch, old=False), 1e-2)
     moved = learner.logprobs(batch)
     assert not torch.allclose(start, moved, atol=1e-4)
-    torch.testing.assert_close(learner.score(batch, old=False).ref_logprobs, start, atol=1e-6, rtol=0)
+    torch.testing.assert_close(scored(learner, batch, old=False).ref_logprobs, start, atol=1e-6, rtol=0)
     frozen = {k: v for k, v in policy.module.state_dict().items() if "lora_" not in k}
     assert len(frozen) == len(base)
     for name, value in frozen.items():
@@ -261,7 +272,7 @@ def test_dropout_is_off_in_every_pass(tokenizer):
     learner = Learner(policy, objective, AdamW())
     batch = batch_of(objective)
     assert torch.equal(learner.logprobs(batch), learner.logprobs(batch))
-    report = learner.update(learner.score(batch, old=True), 0.0)
+    report = learner.update(scored(learner, batch, old=True), 0.0)
     assert report.metrics["policy/ratio_max"] == pytest.approx(1, abs=1e-5)
 
 
@@ -303,5 +314,15 @@ def test_rollouts_of_very_different_lengths_share_a_batch(tokenizer):
     batch = collate(with_advantages(groups, objective, ALONE), objective, 256)
     learner = Learner(Policy(model, tokenizer), objective, AdamW(), TEMPERATURE)
     with torch.no_grad():
-        expected = plain_logprobs(plain, batch)
+        expected = flat(plain_logprobs(plain, batch), batch.lengths)
     torch.testing.assert_close(learner.logprobs(batch), expected, atol=2e-5, rtol=0)
+
+
+def test_a_fresh_reference_computes_as_its_policy_does(tokenizer):
+    """In bfloat16 too, on whichever path: otherwise the KL would not be 0 before the first update."""
+    from tiny import make_tiny
+
+    policy = Policy(make_tiny("qwen3", tokenizer), tokenizer, "bfloat16")
+    learner = Learner(policy, objectives.preset("grpo"), AdamW(), TEMPERATURE, reference=Reference(policy))
+    batch = scored(learner, batch_of(learner.objective), old=True)
+    assert torch.equal(batch.old_logprobs, batch.ref_logprobs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cohort.algorithms.presets import PRESETS
-from cohort.recipe import Recipe, check
+from cohort.recipe import Recipe
 from cohort.types import UserError
 
 
@@ -74,10 +74,19 @@ def test_a_group_of_one_needs_a_baseline_from_elsewhere(complaint, base, objecti
     assert says in complaint(base(rollout="group_size = 1", objective=objective))
 
 
-def test_the_presets_that_leave_groups_out_are_known():
-    assert {
-        name: preset.fields["zero_std"] for name, preset in PRESETS.items() if preset.fields.get("zero_std")
-    } == check._LEAVES_OUT
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_that_leaves_groups_out_cannot_have_groups_of_one(load, complaint, base, name):
+    table = f"preset = '{name}'\nbaseline = 'batch_mean'\nscale = 'batch_std'"
+    recipe = base(rollout="group_size = 1", objective=table)
+    if PRESETS[name].fields.get("zero_std"):
+        assert f"preset '{name}' leaves out every group" in complaint(recipe)
+    else:
+        load(recipe)
+
+
+def test_the_scale_that_a_preset_brings_is_checked_too(complaint, base):
+    said = complaint(base(rollout="group_size = 1", objective="preset = 'grpo'\nbaseline = 'batch_mean'"))
+    assert "objective.scale = 'group_std' needs several" in said
 
 
 def test_more_threads_than_the_machine_can_use(complaint, load, base, monkeypatch):

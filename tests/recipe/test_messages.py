@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cohort.recipe import Lora, Objective, Recipe, Reward, Rollout, load
+from cohort.recipe import Recipe, load
+from cohort.settings import Lora, Objective, Reward, Rollout
 from cohort.types import UserError
 
 
@@ -50,7 +51,7 @@ from cohort.types import UserError
         ("rollout", "temperature = inf", "rollout.temperature must be a number greater than 0, not inf"),
         ("rollout", "stop = 'x'", "rollout.stop must be a list of texts, not 'x'"),
         ("rollout", "stop = [1]", "rollout.stop must be a list of texts, not [1]"),
-        ("rollout", "sampler = 'vlm'", "rollout.sampler must be 'local', not 'vlm'"),
+        ("rollout", "sampler = 'vlm'", "rollout.sampler must be 'local' or module:name of your own, not 'vlm'"),
         (
             "rollout",
             "group_size = 99999999999999999999",

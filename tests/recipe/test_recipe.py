@@ -6,11 +6,13 @@ import copy
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from cohort.recipe import Lora, Objective, Policy, Recipe, Reward, Rollout, Stage, Task
+from cohort.recipe import Recipe
+from cohort.settings import Lora, Objective, Policy, Reward, Rollout, Stage, Task
 from cohort.types import UserError
 
 
@@ -127,7 +129,8 @@ def test_stages_from_python_as_tables_or_objects():
 
 
 def test_objective_fields_turn_off_into_none():
-    objective = Objective(preset="dapo", clip_low="off", dual_clip="off", correction="off", kl_coef=0, ddof=0)
+    fields: dict[str, Any] = {"clip_low": "off", "dual_clip": "off", "correction": "off", "kl_coef": 0, "ddof": 0}
+    objective = Objective(preset="dapo", **fields)
     assert objective.fields() == {"clip_low": None, "dual_clip": None, "correction": "off", "kl_coef": 0.0, "ddof": 0}
 
 
@@ -174,7 +177,8 @@ def test_importing_the_recipe_imports_neither_torch_nor_a_sibling():
     code = (
         "import sys, cohort.recipe; "
         "print(sorted(m for m in sys.modules if m == 'torch' or m.startswith('cohort.') "
-        "and not m.startswith('cohort.recipe')))"
+        "and not m.startswith(('cohort.recipe', 'cohort.settings'))))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert set(eval(printed)) <= {"cohort.types", "cohort.seeds", "cohort.wording"}
+    objectives = {"cohort.algorithms", *(f"cohort.algorithms.{name}" for name in ("fields", "objective", "presets"))}
+    assert set(eval(printed)) <= {"cohort.types", "cohort.seeds", "cohort.wording", *objectives}

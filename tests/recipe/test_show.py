@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 import tomllib
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -13,19 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cohort.recipe import (
-    Recipe,
-    Reward,
-    Stage,
-    against_defaults,
-    canonical,
-    differences,
-    digest,
-    json_schema,
-    load,
-    to_toml,
-)
-from cohort.recipe.names import table_of
+from cohort.recipe import Recipe, against_defaults, canonical, differences, digest, json_schema, load, to_toml
+from cohort.settings import Reward, Stage
+from cohort.settings.one_of import OneOf
+from cohort.settings.table import table_of
 
 
 def score(completion, prompt):
@@ -69,6 +61,8 @@ def values(annotation: Any, metadata: tuple[Any, ...]) -> st.SearchStrategy[Any]
     if annotation is float:
         low, high = limit.get("ge", limit.get("gt", -1e9)), limit.get("le", limit.get("lt", 1e9))
         return st.floats(low, high, exclude_min="gt" in limit, exclude_max="lt" in limit)
+    if annotation is str and (parts := [m.parts for m in metadata if isinstance(m, OneOf)]):
+        return st.sampled_from([*parts[0], "module:part"])
     if annotation is str:
         return st.text(min_size=limit.get("min_length", 0), max_size=8)
     return st.just(score)  # a function
@@ -275,11 +269,13 @@ def valid(node: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
             good = len(node) >= rule if word == "minItems" else len(node) <= rule
         elif word == "minLength" and isinstance(node, str):
             good = len(node) >= rule
+        elif word == "pattern" and isinstance(node, str):
+            good = re.search(rule, node) is not None
         elif word in sized and isinstance(node, int | float):
             good = sized[word](node, rule)
         else:
             known = {"description", "default", "title", "$schema", "$defs", "properties", "additionalProperties"}
-            known |= {"required", "items", "prefixItems", "minItems", "maxItems", "minLength", *sized}
+            known |= {"pattern", "required", "items", "prefixItems", "minItems", "maxItems", "minLength", *sized}
             assert word in known, word
             good = True
         if not good:

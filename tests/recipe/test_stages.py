@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cohort.recipe import Lora, Recipe, Scratch
+from cohort.recipe import Recipe
+from cohort.settings import Lora, Scratch
 
 TWO = """
 seed = 3

@@ -5,8 +5,8 @@ import itertools
 import pytest
 from hostile import EMPTY, LARGE
 
-from cohort.rewards import RewardSpec, ScoringItem, resolve
-from cohort.rewards.choice import check_choice, choice
+from cohort.rewards import RewardTable, ScoringItem, resolve
+from cohort.rewards.verifiers.choice import check_choice, choice
 
 CITIES = {"options": ["London", "Paris", "A city", "None of these"]}
 
@@ -147,4 +147,4 @@ def test_hostile_text_does_not_pay(name):
 
 
 def test_it_is_a_built_in_reward():
-    assert resolve(RewardSpec("choice")).score(ScoringItem("p", ("A", "B", "A, B"), answer="B")) == (0, 1, 0)
+    assert resolve(RewardTable(use="choice")).score(ScoringItem("p", ("A", "B", "A, B"), answer="B")) == (0, 1, 0)

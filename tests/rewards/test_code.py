@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from cohort.rewards import RewardFailure, RewardPool, RewardSpec, ScoringItem, resolve, resolve_all
-from cohort.rewards import code as module
-from cohort.rewards.code import check_code, close_executors, code, executor_for, extract_code
-from cohort.rewards.reward import WALL_PER_CPU
-from cohort.sandbox import WALL_PER_CPU as SANDBOX_WALL_PER_CPU
-from cohort.sandbox import Limits, Sandbox, SandboxError, start
+from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, resolve, resolve_all
+from cohort.rewards.verifiers.code import code as module
+from cohort.rewards.verifiers.code.code import check_code, close_executors, code, executor_for, extract_code
+from cohort.rewards.workers.process import limit_s
+from cohort.sandbox import WALL_PER_CPU, Limits, Sandbox, SandboxError
+from cohort.sandbox.launched import Launched
 from cohort.types import InfrastructureError, UserError
 from hostile_code import FUNCTION_TESTS, FUNCTIONS, PROGRAM_TESTS, PROGRAMS, fenced
 from leaks import left_behind, nothing_more_than
@@ -179,7 +179,7 @@ def check_attempt(attempt, tests, executor, monkeypatch):
     slow = "timeout" in attempt.verdicts
     time_s = 0.15 if slow else 5.0
     for credit in ("all",) if slow else ("all", "share"):
-        scored = code(fenced(attempt.code), tests, credit, time_s=time_s, total_s=2 * time_s, memory_mb=256)  # type: ignore[arg-type]
+        scored = code(fenced(attempt.code), tests, credit, time_s=time_s, total_s=2 * time_s, memory_mb=256)
         assert scored.label in attempt.verdicts
         if "right" in attempt.verdicts:
             assert scored.value == 1.0
@@ -230,7 +230,7 @@ def fails_at_first(completion, answer):
 
 def test_the_pool_tries_again_when_the_sandbox_failed():
     item = ScoringItem("q", (fenced("def add(a, b): return a + b"), "nothing"), answer=FUNCTION_TESTS)
-    with RewardPool(resolve_all([RewardSpec(fails_at_first)]), workers=1) as pool:
+    with RewardPool(resolve_all([RewardTable(use=fails_at_first)]), workers=1) as pool:
         scored = pool.submit(item).result(timeout=60)
     assert scored.rewards == (1.0, 0.0)
     assert scored.labels["fails_at_first"] == ("right", "no_code")
@@ -238,7 +238,7 @@ def test_the_pool_tries_again_when_the_sandbox_failed():
 
 
 def test_a_machine_that_is_not_safe_enough_stops_the_run(monkeypatch):
-    monkeypatch.setattr(start.Launcher, "_hello", lambda *_: module.Sandbox and _process_level())
+    monkeypatch.setattr(Launched, "_hello", lambda *_: module.Sandbox and _process_level())
     monkeypatch.setattr(module, "_executors", {})
     with pytest.raises(UserError, match="Landlock and seccomp"):
         code(fenced("x = 1"), FUNCTION_TESTS)
@@ -256,9 +256,8 @@ def _process_level():
 
 
 def test_it_is_built_in_and_counts_its_verdicts():
-    reward = resolve(RewardSpec("code", args={**ARGS, "total_s": 3.0}))
-    assert reward.limit_s(10) == pytest.approx(60 + 10 * WALL_PER_CPU * 3.0)
-    assert WALL_PER_CPU == SANDBOX_WALL_PER_CPU
+    reward = resolve(RewardTable(use="code", args={**ARGS, "total_s": 3.0}))
+    assert limit_s(reward, 10) == pytest.approx(30 + 10 * WALL_PER_CPU * 3.0)
     texts = [a.code for a in FUNCTIONS if a.name in ("right", "a constant", "raises", "exits hard")]
     item = ScoringItem("q", (*map(fenced, texts), "words"), answer=json.dumps(FUNCTION_TESTS))
     before = left_behind()
@@ -272,7 +271,7 @@ def test_it_is_built_in_and_counts_its_verdicts():
 def test_tests_that_cannot_be_run_stop_the_run_with_the_reason():
     item = ScoringItem("q", (fenced("x = 1"),), answer=["assert add(1, 2) == 3"])
     with (
-        RewardPool(resolve_all([RewardSpec("code", args=ARGS)]), workers=1) as pool,
+        RewardPool(resolve_all([RewardTable(use="code", args=ARGS)]), workers=1) as pool,
         pytest.raises(RewardFailure, match="assertions"),
     ):
         pool.submit(item).result(timeout=60)

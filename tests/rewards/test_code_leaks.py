@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cohort.rewards import RewardSpec
+from cohort.rewards import RewardTable
 from cohort.sandbox import Sandbox
 from leaks import left_behind, nothing_more_than
 
@@ -68,7 +68,7 @@ def pays_everybody(completion, answer):
 
 @pytest.mark.usefixtures("_enough")
 def test_what_pays_wrongly_is_seen(scoring, monkeypatch):
-    monkeypatch.setattr(scoring, "specs", lambda mix: [RewardSpec(pays_everybody, name=mix)])
+    monkeypatch.setattr(scoring, "specs", lambda mix: [RewardTable(use=pays_everybody, name=mix)])
     report = scoring.measure("code", 16, workers=1, size=8)
     assert len(report.problems) >= 10
     assert "got 1.0" in report.problems[0]
@@ -80,7 +80,7 @@ def leaves_a_file(completion, answer):
 
 
 def test_files_and_processes_that_stay_are_seen(scoring, monkeypatch):
-    monkeypatch.setattr(scoring, "specs", lambda mix: [RewardSpec(leaves_a_file, name="exact_number")])
+    monkeypatch.setattr(scoring, "specs", lambda mix: [RewardTable(use=leaves_a_file, name="exact_number")])
     report = scoring.measure("exact_number", 16, workers=1, size=8)
     assert any(problem.startswith("temporary files: 0 before, ") for problem in report.problems)
     with subprocess.Popen(["sleep", "60"]) as child:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cohort.rewards.code_tests import Case, CodeTests, read_tests
+from cohort.rewards.verifiers.code.tests import Case, CodeTests, read_tests
 
 PROGRAM = CodeTests((Case("1 2\n", "3\n"), Case("4 5\n", "9\n")))
 FUNCTION = CodeTests((Case((1, 2), 3), Case((4, 5), 9)), "add")

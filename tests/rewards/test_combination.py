@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from cohort.algorithms import objectives
 from cohort.algorithms.advantages import weighted_sum
-from cohort.rewards import Combination, Gate, RewardPool, RewardSpec, ScoringItem, combine, resolve, resolve_all
-from cohort.rewards.routing import applies
+from cohort.rewards import Combination, Gate, RewardPool, RewardTable, ScoringItem, combine, resolve, resolve_all
+from cohort.rewards.calling.routing import applies
 from cohort.types import UserError
 
 NAN = math.nan
@@ -116,7 +116,7 @@ def test_a_reward_is_not_called_for_a_prompt_that_it_is_not_for():
     def breaks(completion, tests):
         return len(tests) / len(completion)
 
-    reward = resolve(RewardSpec(breaks, when={"domain": "code"}))
+    reward = resolve(RewardTable(use=breaks, when={"domain": "code"}))
     assert rows(*reward.score(ScoringItem("p", ("", "x"), row={"domain": "math"}))) == rows(NAN, NAN)
     assert reward.score(ScoringItem("p", ("x",), row={"domain": "code", "tests": "ab"})) == (2.0,)
 
@@ -124,9 +124,9 @@ def test_a_reward_is_not_called_for_a_prompt_that_it_is_not_for():
 def test_gates_and_routes_work_in_workers():
     rewards = resolve_all(
         [
-            RewardSpec("exact_number", when={"domain": "math"}, gate=Gate("think_format")),
-            RewardSpec(lambda completion: 0.25, name="chat", when={"domain": "chat"}),
-            RewardSpec("think_format", weight=0.5),
+            RewardTable(use="exact_number", when={"domain": "math"}, gate="think_format"),
+            RewardTable(use=lambda completion: 0.25, name="chat", when={"domain": "chat"}),
+            RewardTable(use="think_format", weight=0.5),
         ]
     )
     good, loose = "<think> x </think><answer> 4 </answer>", "\\boxed{4}"
@@ -146,17 +146,17 @@ def test_gates_and_routes_work_in_workers():
 @pytest.mark.parametrize(
     ("specs", "says"),
     [
-        ([RewardSpec("random", gate=Gate("format"))], "no other reward of the recipe; the others are none"),
-        ([RewardSpec("random", gate=Gate("random"))], "no other reward"),
+        ([RewardTable(use="random", gate="format")], "no other reward of the recipe; the others are none"),
+        ([RewardTable(use="random", gate="random")], "no other reward"),
         (
-            [RewardSpec("random", gate=Gate("think_formt")), RewardSpec("think_format")],
+            [RewardTable(use="random", gate="think_formt"), RewardTable(use="think_format")],
             r"did you mean 'think_format'\?",
         ),
         (
             [
-                RewardSpec("random", gate=Gate("exact_number")),
-                RewardSpec("exact_number", gate=Gate("think_format")),
-                RewardSpec("think_format"),
+                RewardTable(use="random", gate="exact_number"),
+                RewardTable(use="exact_number", gate="think_format"),
+                RewardTable(use="think_format"),
             ],
             "gates do not chain",
         ),
@@ -169,6 +169,6 @@ def test_gates_that_are_refused(specs, says):
 
 def test_a_column_that_is_not_there_is_refused_before_anything_is_scored():
     with pytest.raises(UserError, match=r"the column 'domian' in `when` \(did you mean 'domain'\?\)"):
-        resolve(RewardSpec("exact_number", when={"domian": "math"}), columns=["domain", "level"])
+        resolve(RewardTable(use="exact_number", when={"domian": "math"}), columns=["domain", "level"])
     with pytest.raises(UserError, match="none besides the question and the answer"):
-        resolve(RewardSpec("exact_number", when={"domain": "math"}), columns=[])
+        resolve(RewardTable(use="exact_number", when={"domain": "math"}), columns=[])

@@ -5,9 +5,9 @@ import sys
 import pytest
 from hostile import EMPTY, LARGE
 
-from cohort.rewards import RewardSpec, ScoringItem, resolve
-from cohort.rewards.constraint_rules import RULES
-from cohort.rewards.constraints import check_rules, constraints
+from cohort.rewards import RewardTable, ScoringItem, resolve
+from cohort.rewards.verifiers.constraints.constraints import check_rules, constraints
+from cohort.rewards.verifiers.constraints.rules import RULES
 from cohort.types import UserError
 
 
@@ -171,5 +171,5 @@ def test_hostile_text_costs_little(name):
 
 
 def test_it_is_a_built_in_reward():
-    reward = resolve(RewardSpec("constraints", args={"rules": RULED}))
+    reward = resolve(RewardTable(use="constraints", args={"rules": RULED}))
     assert reward.score(ScoringItem("p", ("the sun is up.", "no"))) == (1, 0)

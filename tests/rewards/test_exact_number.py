@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from cohort.rewards.number import exact_number, parse_number
+from cohort.rewards.verifiers.number import exact_number, parse_number
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import pytest
 from hostile import EMPTY, LARGE
 
-from cohort.rewards import RewardSpec, ScoringItem, resolve
-from cohort.rewards.format import one_answer, regex_format
-from cohort.rewards.pattern import check_pattern
+from cohort.rewards import RewardTable, ScoringItem, resolve
+from cohort.rewards.verifiers.format import one_answer, regex_format
+from cohort.rewards.verifiers.pattern import check_pattern
 
 R1 = r"(?s)<think>.+</think>\s*<answer>.+</answer>"
 
@@ -94,5 +94,5 @@ def test_no_such_form():
 
 def test_they_are_built_in_rewards():
     item = ScoringItem("p", ("Answer: 12", "12"))
-    assert resolve(RewardSpec("regex_format", args={"pattern": r"Answer: \d+"})).score(item) == (1, 0)
-    assert resolve(RewardSpec("one_answer")).score(item) == (0, 0)
+    assert resolve(RewardTable(use="regex_format", args={"pattern": r"Answer: \d+"})).score(item) == (1, 0)
+    assert resolve(RewardTable(use="one_answer")).score(item) == (0, 0)

@@ -7,10 +7,9 @@ import time
 
 import pytest
 
-from cohort.rewards import RewardFailure, RewardSpec, resolve_all, trl
-from cohort.rewards.findings import GOLD
-from cohort.rewards.gate import Asked, examine
-from cohort.rewards.probes import (
+from cohort.preflight.gate.examine import Asked, examine
+from cohort.preflight.gate.findings import GOLD
+from cohort.preflight.gate.probes import (
     CONSTANT,
     FORMS,
     LISTED,
@@ -23,7 +22,8 @@ from cohort.rewards.probes import (
     several,
     stated_gold,
 )
-from cohort.rewards.probes import other_gold as next_gold
+from cohort.preflight.gate.probes import other_gold as next_gold
+from cohort.rewards import RewardFailure, RewardTable, resolve_all, trl
 from cohort.types import InfrastructureError, Prompt
 
 SUMS = [Prompt.make(text=f"What is {i} plus {i + 1}?", answer=str(2 * i + 1), tags={"domain": "sum"}) for i in range(8)]
@@ -39,7 +39,7 @@ def exact(completion, answer):
 
 def look(*rewards, prompts=SUMS, verifiers=None, **more):
     """Examine rewards (functions, names or specs), of which the first decides."""
-    resolved = resolve_all([one if isinstance(one, RewardSpec) else RewardSpec(one) for one in rewards])
+    resolved = resolve_all([one if isinstance(one, RewardTable) else RewardTable(use=one) for one in rewards])
     names = [resolved[0].name] if verifiers is None else verifiers
     asked = [Asked(prompt, gold_text(prompt.answer), seed=index) for index, prompt in enumerate(prompts)]
     return examine(resolved, names, asked, **more)
@@ -255,7 +255,7 @@ def test_penalties_and_rewards_below_0_are_compared_all_the_same():
 
 def test_restating_the_problem_can_pay_and_is_noted():
     """`What is 0 plus 1?` ends in the answer, for a verifier that takes the last number of any text."""
-    report = look(RewardSpec("exact_number", args={"last_number": True}))
+    report = look(RewardTable(use="exact_number", args={"last_number": True}))
     assert report.problems == ()
     assert report.notes == ("exact_number pays 0.12 for a text that knows nothing (the prompt itself)",)
 
@@ -277,7 +277,7 @@ def test_a_verifier_that_finds_the_answer_among_others_is_noted():
 
 
 def test_only_verifiers_are_refused():
-    penalty = RewardSpec("soft_overlong", args={"max_tokens": 4, "buffer": 2}, weight=0.5)
+    penalty = RewardTable(use="soft_overlong", args={"max_tokens": 4, "buffer": 2}, weight=0.5)
     report = look(exact, long, "think_format", "random", penalty)
     assert report.problems == ()
     assert [found.verifier for found in report.rewards] == [True, False, False, False, False]
@@ -303,9 +303,9 @@ def test_without_gold_answers_nothing_is_tested():
 
 def test_each_domain_is_decided_by_its_own_verifier():
     rewards = (
-        RewardSpec("exact_number", when={"domain": "sum"}),
-        RewardSpec(generous, when={"domain": "bit"}),
-        RewardSpec("think_format", weight=0.1),
+        RewardTable(use="exact_number", when={"domain": "sum"}),
+        RewardTable(use=generous, when={"domain": "bit"}),
+        RewardTable(use="think_format", weight=0.1),
     )
     names = ["exact_number", "generous", "think_format"]
     report = look(*rewards, prompts=SUMS + BITS, verifiers=names)
@@ -323,7 +323,7 @@ def test_whole_completions_are_scored_as_they_stand():
     def runs(completion, answer):
         return float(completion == f"def f(): return {answer}")
 
-    resolved = resolve_all([RewardSpec(runs)])
+    resolved = resolve_all([RewardTable(use=runs)])
     asked = [Asked(prompt, f"def f(): return {prompt.answer}", whole=True) for prompt in prompts]
     report = examine(resolved, ["runs"], asked)
     assert report.problems == ()
@@ -337,7 +337,7 @@ def test_code_may_be_given_without_its_fence():
         return float(completion == f"```python\nprint({answer})\n```")
 
     asked = [Asked(prompt, f"print({prompt.answer})", whole=True) for prompt in prompts]
-    report = examine(resolve_all([RewardSpec(fenced)]), ["fenced"], asked)
+    report = examine(resolve_all([RewardTable(use=fenced)]), ["fenced"], asked)
     assert report.problems == ()
     assert the_one(report).rows[GOLD].label == "fenced"
 
@@ -346,14 +346,14 @@ def test_code_may_be_given_without_its_fence():
     ("use", "answer", "row", "stated"),
     [
         ("exact_number", "4 + 4 = 8\n#### 8", {}, "8"),
-        (RewardSpec("choice", args={"letters": "ABC"}), 2, {}, "C"),
-        (RewardSpec("choice", args={"options": "texts"}), "Rome", {"texts": ["Paris", "Rome"]}, "B"),
+        (RewardTable(use="choice", args={"letters": "ABC"}), 2, {}, "C"),
+        (RewardTable(use="choice", args={"options": "texts"}), "Rome", {"texts": ["Paris", "Rome"]}, "B"),
         ("exact_text", ["the Rhine", "Rhine"], {}, "the Rhine"),
         ("code", '{"tests": []}', {}, None),
     ],
 )
 def test_a_reward_says_what_a_right_completion_states(use, answer, row, stated):
-    (reward,) = resolve_all([use if isinstance(use, RewardSpec) else RewardSpec(use)])
+    (reward,) = resolve_all([use if isinstance(use, RewardTable) else RewardTable(use=use)])
     assert stated_gold(reward, Prompt.make(text="?", answer=answer, tags=row)) == stated
 
 
@@ -418,7 +418,7 @@ def test_a_verifier_that_hangs_costs_its_time_limit_twice_and_not_once_a_prompt(
         while True:
             pass
 
-    (problem,) = look(RewardSpec(hangs, timeout_s=0.3)).problems
+    (problem,) = look(RewardTable(use=hangs, timeout_s=0.3)).problems
     assert "nothing could be scored: reward 'hangs' took more than 0.3 s" in problem
     assert 2 <= len((tmp_path / "calls").read_text()) <= 3  # the third may have begun before it gave up
 
@@ -443,7 +443,7 @@ def test_chats_and_trl_style_functions():
         assert completions
         return [float(one[0]["content"].strip() == gold) for one, gold in zip(completions, answer)]
 
-    report = look(RewardSpec(trl(theirs)), prompts=chats)
+    report = look(RewardTable(use=trl(theirs)), prompts=chats)
     assert report.problems == ()
     assert the_one(report).gold == 1.0
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from cohort.preflight.gate.gold import check_gold
 from cohort.recipe import Recipe
-from cohort.rewards import RewardSpec, resolve_all
-from cohort.rewards.gold import check_gold
+from cohort.rewards import RewardTable, resolve_all
 from cohort.rewards.marks import checked_by
-from cohort.train.setup import check_grpo
+from cohort.train.grpo import Grpo
 from cohort.types import Prompt, UserError
 
 RECIPE = """
@@ -41,7 +41,7 @@ def rows(*answers, **tags):
 
 
 def test_a_users_reward_may_check_its_rows():
-    rewards = resolve_all([RewardSpec(metres)])
+    rewards = resolve_all([RewardTable(use=metres)])
     assert check_gold(rewards, rows("3 m", "4 m")) == 2
     with pytest.raises(UserError) as caught:
         check_gold(rewards, rows("3 m", "4 kg", level=7))
@@ -49,15 +49,15 @@ def test_a_users_reward_may_check_its_rows():
         "row 2: reward 'metres' cannot score this row, whose answer is '4 kg': it is not in m, at level 7. Mend or "
         "remove the row, or change the reward or its args"
     )
-    assert check_gold(resolve_all([RewardSpec(metres, args={"unit": "km"})]), rows("4 km")) == 1
+    assert check_gold(resolve_all([RewardTable(use=metres, args={"unit": "km"})]), rows("4 km")) == 1
 
 
 def test_rows_are_checked_only_where_the_reward_applies_and_only_if_there_is_something_to_check():
-    rewards = resolve_all([RewardSpec("math", when={"domain": "math"}), RewardSpec("think_format")])
+    rewards = resolve_all([RewardTable(use="math", when={"domain": "math"}), RewardTable(use="think_format")])
     assert check_gold(rewards, rows("?", domain="poems")) == 1
     with pytest.raises(UserError, match="row 1: reward 'math'"):
         check_gold(rewards, rows("?", domain="math"))
-    assert check_gold(resolve_all([RewardSpec("think_format")]), rows("?")) == 0
+    assert check_gold(resolve_all([RewardTable(use="think_format")]), rows("?")) == 0
 
 
 def task(where, monkeypatch, use, args, train, test=("1", "2")):
@@ -84,14 +84,14 @@ GOOD = ("72", "\\frac{1}{2}")
 )
 def test_an_unusable_gold_answer_is_refused_when_a_run_is_set_up(tmp_path, monkeypatch, use, args, good, bad, said):
     held_out = good if use != "choice" else ("A", "B")
-    check_grpo(task(tmp_path, monkeypatch, use, args, good, held_out), seed=0)
+    Grpo().prepare(task(tmp_path, monkeypatch, use, args, good, held_out), seed=0)
     stage = task(tmp_path, monkeypatch, use, args, (*good, bad), held_out)
     with pytest.raises(UserError, match=said) as caught:
-        check_grpo(stage, seed=0)
+        Grpo().prepare(stage, seed=0)
     assert str(caught.value).startswith(f"train.jsonl:5: reward '{use}' cannot score this row")
     stage = task(tmp_path, monkeypatch, use, args, good, (bad, *held_out))
     with pytest.raises(UserError, match=said) as caught:
-        check_grpo(stage, seed=0)
+        Grpo().prepare(stage, seed=0)
     assert str(caught.value).startswith(f"test.jsonl:1: reward '{use}'")
 
 
@@ -111,12 +111,12 @@ def test_an_unusable_gold_answer_is_refused_when_a_run_is_set_up(tmp_path, monke
 def test_unusable_args_are_refused_when_a_run_is_set_up(tmp_path, monkeypatch, use, args, said):
     stage = task(tmp_path, monkeypatch, use, args, ("1", "2"))
     with pytest.raises(UserError, match=said):
-        check_grpo(stage, seed=0)
+        Grpo().prepare(stage, seed=0)
 
 
 def test_what_is_tried_first_ends_with_the_check(tmp_path, monkeypatch):
     import psutil
 
     before = len(psutil.Process().children(recursive=True))
-    check_grpo(task(tmp_path, monkeypatch, "math", "{}", GOOD), seed=0)
+    Grpo().prepare(task(tmp_path, monkeypatch, "math", "{}", GOOD), seed=0)
     assert len(psutil.Process().children(recursive=True)) == before

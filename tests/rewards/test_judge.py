@@ -10,11 +10,11 @@ from email.utils import formatdate
 
 import pytest
 
-from cohort.rewards import RewardFailure, RewardPool, RewardSpec, ScoringItem, resolve
-from cohort.rewards.judge import _client, _pairs, judge
-from cohort.rewards.judge_client import Endpoint, JudgeClient, _retry_after
-from cohort.rewards.judge_prompt import read_score, scoring
-from cohort.rewards.judge_store import JudgeStore, default_path
+from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, resolve
+from cohort.rewards.judge.client import Endpoint, JudgeClient, _retry_after
+from cohort.rewards.judge.judge import _client, _pairs, judge
+from cohort.rewards.judge.prompt import read_score, scoring
+from cohort.rewards.judge.store import JudgeStore, default_path
 from cohort.types import InfrastructureError, UserError
 from judge_server import JudgeServer, verdict
 
@@ -54,7 +54,7 @@ def ask(server, tmp_path):
 def sleeps(monkeypatch):
     """How long the client would have slept, without sleeping."""
     found = []
-    monkeypatch.setattr("cohort.rewards.judge_client.time.sleep", found.append)
+    monkeypatch.setattr("cohort.rewards.judge.client.time.sleep", found.append)
     return found
 
 
@@ -403,7 +403,7 @@ def item(*completions, **values):
 
 def test_it_is_a_built_in_reward_and_runs_in_a_worker(server, tmp_path):
     args = {"url": server.url, "model": "m", "mode": "reference", "cache": str(tmp_path / "c"), "lowest": 0}
-    reward = resolve(RewardSpec("judge", args=args))
+    reward = resolve(RewardTable(use="judge", args=args))
     assert pickle.loads(pickle.dumps(reward)).name == "judge"
     with RewardPool([reward], workers=1) as pool:
         assert pool.submit(item("aaaa", "b", answer="gg")).result().rewards == (1.0, 0.0)
@@ -411,7 +411,7 @@ def test_it_is_a_built_in_reward_and_runs_in_a_worker(server, tmp_path):
 
 def test_infrastructure_trouble_is_never_a_score_and_mistakes_stop_the_run(server, tmp_path):
     args = {"url": server.url, "model": "m", "cache": "off", "retries": 0, "backoff_s": 0.0}
-    reward = resolve(RewardSpec("judge", args=args))
+    reward = resolve(RewardTable(use="judge", args=args))
     with RewardPool([reward], workers=1) as pool:
         server.reply = lambda texts, body: {"status": 500}
         with pytest.raises(InfrastructureError, match="HTTP 500"):
@@ -424,6 +424,6 @@ def test_infrastructure_trouble_is_never_a_score_and_mistakes_stop_the_run(serve
 
 def test_what_is_missing_in_the_recipe_is_said():
     with pytest.raises(UserError, match="needs url and model"):
-        resolve(RewardSpec("judge"))
+        resolve(RewardTable(use="judge"))
     with pytest.raises(UserError, match="did you mean 'api_key_env'"):
-        resolve(RewardSpec("judge", args={"url": "http://x", "model": "m", "api_key": KEY}))
+        resolve(RewardTable(use="judge", args={"url": "http://x", "model": "m", "api_key": KEY}))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cohort.rewards.judge_prompt import RUBRIC, NoVerdict, comparison, read_score, read_winner, reminded, scoring
+from cohort.rewards.judge.prompt import RUBRIC, NoVerdict, comparison, read_score, read_winner, reminded, scoring
 from judge_server import texts_of, verdict
 
 

@@ -7,7 +7,7 @@ import pytest
 from cohort.rewards import (
     RewardFailure,
     RewardPool,
-    RewardSpec,
+    RewardTable,
     Scored,
     ScoringItem,
     resolve,
@@ -33,7 +33,7 @@ def in_part(completion):
 
 
 def test_labels_go_with_the_scores():
-    rewards = resolve_all([RewardSpec(labelled), RewardSpec(in_part), RewardSpec("exact_number")])
+    rewards = resolve_all([RewardTable(use=labelled), RewardTable(use=in_part), RewardTable(use="exact_number")])
     here = score_group(rewards, ITEM)
     assert here.labels == {"labelled": ("right", "unparsed", "blank"), "in_part": ("short", None, None)}
     assert repr(here.scores["labelled"]) == "(1.0, 0.0, nan)"
@@ -45,7 +45,7 @@ def test_labels_go_with_the_scores():
 
 
 def test_trl_functions_may_say_why_too():
-    reward = resolve(RewardSpec(trl(lambda completions: [Scored(1.0, "a"), 0.5, None])))
+    reward = resolve(RewardTable(use=trl(lambda completions: [Scored(1.0, "a"), 0.5, None])))
     assert [(scored.value, scored.label) for scored in reward.judge(ITEM)] == [(1, "a"), (0.5, None), (None, None)]
     assert str(reward.score(ITEM)) == "(1.0, 0.5, nan)"
 
@@ -55,13 +55,13 @@ def test_a_label_is_a_short_name(label):
     with pytest.raises(ValueError, match="label"):
         Scored(1.0, label)
     with pytest.raises(RewardFailure, match="raised ValueError: a label is"):
-        resolve(RewardSpec(lambda completion: Scored(1.0, label))).judge(ITEM)
+        resolve(RewardTable(use=lambda completion: Scored(1.0, label))).judge(ITEM)
 
 
 @pytest.mark.parametrize("value", ["1", float("nan"), float("inf"), [1]])
 def test_a_value_that_is_no_score_is_a_failure_with_a_label_too(value):
     with pytest.raises(RewardFailure, match="returned"):
-        resolve(RewardSpec(lambda completion: Scored(value, "right"))).judge(ITEM)
+        resolve(RewardTable(use=lambda completion: Scored(value, "right"))).judge(ITEM)
 
 
 def test_a_reward_whose_world_fails_is_asked_again_and_never_a_score(tmp_path):
@@ -74,7 +74,7 @@ def test_a_reward_whose_world_fails_is_asked_again_and_never_a_score(tmp_path):
             raise InfrastructureError("the server\n  is away")
         return 1
 
-    rewards = resolve_all([RewardSpec(asks)])
+    rewards = resolve_all([RewardTable(use=asks)])
     with pytest.raises(InfrastructureError, match="the server"):
         score_group(rewards, ITEM)
     tries.unlink()
@@ -96,7 +96,7 @@ def test_a_worker_survives_a_world_that_fails():
             raise InfrastructureError("away")
         return os.getpid()
 
-    with RewardPool(resolve_all([RewardSpec(asks)]), workers=1, retries=0) as pool:
+    with RewardPool(resolve_all([RewardTable(use=asks)]), workers=1, retries=0) as pool:
         before = pool.submit(ScoringItem("p", ("a",))).result(timeout=30).rewards
         with pytest.raises(InfrastructureError):
             pool.submit(ScoringItem("p", ("away",))).result(timeout=30)

@@ -5,9 +5,9 @@ from hostile import EMPTY, LARGE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.rewards import RewardSpec, ScoringItem, resolve
-from cohort.rewards.language import check_language, language, language_share
-from cohort.rewards.prose import prose
+from cohort.rewards import RewardTable, ScoringItem, resolve
+from cohort.rewards.verifiers.language.language import check_language, language, language_share
+from cohort.rewards.verifiers.language.prose import prose
 
 TEXTS = {
     "en": "First we compute the sum of the two numbers. Wait, that is not right. So the answer is five.",
@@ -116,5 +116,5 @@ def test_prose_loses_no_foreign_letter_and_adds_none(text):
 
 
 def test_it_is_a_built_in_reward():
-    reward = resolve(RewardSpec("language", args={"language": "en"}))
+    reward = resolve(RewardTable(use="language", args={"language": "en"}))
     assert reward.score(ScoringItem("p", (TEXTS["en"], TEXTS["zh"], *EMPTY[:3]))) == (1, 0, 0, 0, 0)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.rewards import RewardSpec, ScoringItem, resolve
-from cohort.rewards.gold import check_gold
+from cohort.preflight.gate.gold import check_gold
+from cohort.rewards import RewardTable, ScoringItem, resolve
 from cohort.rewards.guarded import end_guards
-from cohort.rewards.length import check_target, cosine, cosine_length, length_budget, target_length
+from cohort.rewards.verifiers.length import check_target, cosine, cosine_length, length_budget, target_length
 from cohort.types import Prompt, UserError
 
 
@@ -91,17 +91,17 @@ def test_where_the_verifier_does_not_apply_it_does_not_either():
 
 
 def test_the_verifiers_gold_answers_are_checked():
-    reward = resolve(RewardSpec("cosine_length", args={"max_tokens": 10}))
+    reward = resolve(RewardTable(use="cosine_length", args={"max_tokens": 10}))
     assert check_gold([reward], [("row 1", Prompt.make("q", answer="72"))]) == 1
     with pytest.raises(UserError, match=r"^row 2: reward 'cosine_length' cannot score this row, whose answer is '\?'"):
         check_gold([reward], [("row 2", Prompt.make("q", answer="?"))])
-    misspelt = resolve(RewardSpec("cosine_length", args={"max_tokens": 10, "verifier": "maths"}))
+    misspelt = resolve(RewardTable(use="cosine_length", args={"max_tokens": 10, "verifier": "maths"}))
     with pytest.raises(UserError, match="did you mean 'math'"):
         check_gold([misspelt], [("row 1", Prompt.make("q", answer="72"))])
 
 
 def test_they_are_built_in_rewards():
     item = ScoringItem("p", ("\\boxed{1}", "\\boxed{2}"), answer=1, tokens=(500, 100), finishes=("stop", "length"))
-    assert resolve(RewardSpec("target_length", args={"target": 300, "alpha": 0.001})).score(item) == (-0.2, -0.2)
-    assert resolve(RewardSpec("length_budget", args={"target": 500})).score(item) == (0.5, 0.62)
-    assert resolve(RewardSpec("cosine_length", args={"max_tokens": 1000})).score(item) == (pytest.approx(0.75), -1)
+    assert resolve(RewardTable(use="target_length", args={"target": 300, "alpha": 0.001})).score(item) == (-0.2, -0.2)
+    assert resolve(RewardTable(use="length_budget", args={"target": 500})).score(item) == (0.5, 0.62)
+    assert resolve(RewardTable(use="cosine_length", args={"max_tokens": 1000})).score(item) == (pytest.approx(0.75), -1)

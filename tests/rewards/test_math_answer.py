@@ -7,9 +7,10 @@ from hostile import EMPTY, LARGE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve, resolve_all
+from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve, resolve_all
 from cohort.rewards.guarded import end_guards, guarded
-from cohort.rewards.math_answer import check_math, math_answer
+from cohort.rewards.verifiers.math.answer import check_math, math_answer
+from cohort.rewards.workers.process import limit_s
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -382,8 +383,8 @@ def test_a_hostile_completion_costs_neither_its_group_nor_its_worker():
     hostile = f"\\boxed{{{TOWER}+\\sqrt{{2}}}}"
     texts = ("\\boxed{\\sqrt{2}}", hostile, "\\boxed{\\sqrt{3}}", hostile, "nothing", "\\boxed{\\frac{2}{\\sqrt{2}}}")
     item = ScoringItem("Which number?", texts, answer="\\sqrt{2}")
-    rewards = resolve_all([RewardSpec("math", timeout_s=1.0, args={"timeout_s": 0.3})])
-    assert rewards[0].limit_s(6) > 6 * 0.3
+    rewards = resolve_all([RewardTable(use="math", timeout_s=1.0, args={"timeout_s": 0.3})])
+    assert limit_s(rewards[0], 6) > 6 * 0.3
     with RewardPool(rewards, workers=1, retries=0) as pool:
         for _ in range(2):
             scored = pool.submit(item).result(timeout=60)
@@ -409,7 +410,10 @@ def test_nothing_that_a_model_writes_is_run_as_python(tmp_path):
         f"[[{call}]]",
     ):
         assert boxed(text, "x")[0] == 0
-        assert guarded("cohort.rewards.math_compare:compare", 5.0, gold="x+1", answer=text, same_form=False) != "right"
+        assert (
+            guarded("cohort.rewards.verifiers.math.compare:compare", 5.0, gold="x+1", answer=text, same_form=False)
+            != "right"
+        )
     assert not mark.exists()
 
 
@@ -435,7 +439,7 @@ def test_fractions_equal_themselves_and_nothing_else(top, bottom):
 
 
 def test_it_is_a_built_in_reward():
-    reward = resolve(RewardSpec("math"))
+    reward = resolve(RewardTable(use="math"))
     item = ScoringItem("p", ("\\boxed{1}", "no"), answer=1)
     assert reward.score(item) == (1, 0)
     assert [scored.label for scored in reward.judge(item)] == ["right", "no_answer"]

@@ -6,8 +6,8 @@ import pytest
 import torch
 import transformers as t
 
-from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve
-from cohort.rewards.process_model import process_model
+from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve
+from cohort.rewards.models.process_model import process_model
 from cohort.types import UserError
 from tiny import SIZES
 
@@ -125,7 +125,7 @@ def test_what_is_refused(prm, checkpoint_dir, tmp_path):
 
 
 def test_as_a_reward_in_a_worker(prm):
-    reward = resolve(RewardSpec("process_model", args={"model": prm}))
+    reward = resolve(RewardTable(use="process_model", args={"model": prm}))
     with RewardPool([reward], workers=1) as pool:
         scored = pool.submit(ScoringItem(QUESTION, GROUP)).result()
     assert [[end for end, _ in of] for of in scored.steps["process_model"]] == [[11, 28], [1], [3, 6, 9], [0]]
@@ -135,7 +135,7 @@ def test_as_a_reward_in_a_worker(prm):
 
 
 def test_folded_it_is_an_outcome_reward(prm):
-    reward = resolve(RewardSpec("process_model", args={"model": prm}, fold="min"))
+    reward = resolve(RewardTable(use="process_model", args={"model": prm}, fold="min"))
     scored = reward.judge(ScoringItem(QUESTION, GROUP))
     assert [one.value for one in scored] == pytest.approx([min(of) for of in score(prm, STEPS)])
     assert all(one.steps == () for one in scored)

@@ -7,8 +7,8 @@ from hostile import LARGE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.rewards import RewardSpec, ScoringItem, resolve
-from cohort.rewards.repetition import repeated_share, repetition
+from cohort.rewards import RewardTable, ScoringItem, resolve
+from cohort.rewards.verifiers.repetition import repeated_share, repetition
 
 
 def test_a_text_without_repetition_costs_nothing():
@@ -60,4 +60,4 @@ def test_arguments_out_of_range(args, said):
 
 
 def test_it_is_a_built_in_reward():
-    assert resolve(RewardSpec("repetition", args={"n": 2})).score(ScoringItem("p", ("a b", "a a a"))) == (0, -0.5)
+    assert resolve(RewardTable(use="repetition", args={"n": 2})).score(ScoringItem("p", ("a b", "a a a"))) == (0, -0.5)

@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from cohort.rewards import RewardFailure, RewardPool, RewardSpec, ScoringItem, resolve, trl
+from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, resolve, trl
 from cohort.types import InfrastructureError
 
 ITEM = ScoringItem(prompt="q", completions=("a", "bb", "ccc"), answer="bb")
 
 
 def judge(function, item=ITEM):
-    return resolve(RewardSpec(function)).score(item)
+    return resolve(RewardTable(use=function)).score(item)
 
 
 def test_all_calls_of_a_group_are_under_way_at_once():
@@ -79,5 +79,5 @@ async def waits(completion, answer):
 
 
 def test_in_a_worker():
-    with RewardPool([resolve(RewardSpec(waits))], workers=1) as pool:
+    with RewardPool([resolve(RewardTable(use=waits))], workers=1) as pool:
         assert pool.submit(ITEM).result().scores == {"waits": (0, 1, 0)}

@@ -11,11 +11,11 @@ import torch
 import transformers as t
 from classifiers import save_decoder, save_encoder
 
-from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve
+from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve
 from cohort.rewards.marks import prepared_by
-from cohort.rewards.model import _scorer, reward_model
-from cohort.rewards.model_checkpoint import batches
-from cohort.rewards.model_text import FORM_KEY, Form, Reader, ordinary, specials
+from cohort.rewards.models.checkpoint import batches
+from cohort.rewards.models.reward_model import _scorer, reward_model
+from cohort.rewards.models.text import FORM_KEY, Form, Reader, ordinary, specials
 from cohort.types import UserError
 
 QUESTION = "How many apples are left?"
@@ -221,7 +221,7 @@ def test_without_a_template_for_chats(tmp_path, tokenizer, decoder):
 
 def test_it_is_loaded_once_when_a_worker_starts(decoder, tmp_path):
     """After the worker has started the files may go: nothing is read again."""
-    rewards = [resolve(RewardSpec("reward_model", args={"model": decoder}, timeout_s=20.0))]
+    rewards = [resolve(RewardTable(use="reward_model", args={"model": decoder}, timeout_s=20.0))]
     with RewardPool(rewards, workers=1) as pool:
         first = pool.submit(ScoringItem(QUESTION, tuple(ANSWERS))).result()
         for file in (tmp_path / "rm").iterdir():
@@ -232,7 +232,7 @@ def test_it_is_loaded_once_when_a_worker_starts(decoder, tmp_path):
 
 
 def test_a_model_that_is_not_there_stops_the_run_with_a_sentence(tmp_path):
-    rewards = [resolve(RewardSpec("reward_model", args={"model": str(tmp_path)}))]
+    rewards = [resolve(RewardTable(use="reward_model", args={"model": str(tmp_path)}))]
     with RewardPool(rewards, workers=1) as pool, pytest.raises(UserError, match=r"there is no config\.json"):
         pool.submit(ScoringItem(QUESTION, ("a",))).result()
 
@@ -249,7 +249,7 @@ def test_a_function_of_ones_own_is_prepared_when_its_worker_starts(tmp_path):
         return len(completion)
 
     log = tmp_path / "log"
-    reward = resolve(RewardSpec(prepared_by(load)(length), args={"path": str(log)}, timeout_s=2.0))
+    reward = resolve(RewardTable(use=prepared_by(load)(length), args={"path": str(log)}, timeout_s=2.0))
     with RewardPool([reward], workers=1) as pool:
         futures = [pool.submit(ScoringItem(QUESTION, ("ab", "abc"))) for _ in range(3)]
         assert [future.result().rewards for future in futures] == [(2.0, 3.0)] * 3
@@ -257,11 +257,12 @@ def test_a_function_of_ones_own_is_prepared_when_its_worker_starts(tmp_path):
 
 
 def test_workers_without_this_reward_stay_lean():
-    code = "import sys, cohort.rewards.worker; print(sorted({'torch', 'transformers', 'httpx2'} & set(sys.modules)))"
+    heavy = {"torch", "transformers", "httpx2"}
+    code = f"import sys, cohort.rewards.workers.worker; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_the_recipe_must_name_the_model():
     with pytest.raises(UserError, match="needs model"):
-        resolve(RewardSpec("reward_model"))
+        resolve(RewardTable(use="reward_model"))

@@ -18,18 +18,18 @@ from cohort.rewards import (
     GroupLost,
     RewardFailure,
     RewardPool,
-    RewardSpec,
+    RewardTable,
     ScoringItem,
     resolve_all,
     score_group,
     trl,
 )
-from cohort.rewards.lane import Patience
+from cohort.rewards.workers.lane import Patience
 from cohort.types import InfrastructureError, UserError
 
 
 def rewards_of(*uses, **fields):
-    return resolve_all([use if isinstance(use, RewardSpec) else RewardSpec(use, **fields) for use in uses])
+    return resolve_all([use if isinstance(use, RewardTable) else RewardTable(use=use, **fields) for use in uses])
 
 
 def item(*completions, **fields):
@@ -174,7 +174,7 @@ def test_a_hang_is_killed_once_and_reported_but_never_scored():
             pass
         return 1
 
-    with RewardPool(rewards_of("random", RewardSpec(hangs, timeout_s=0.5)), workers=1) as pool:
+    with RewardPool(rewards_of("random", RewardTable(use=hangs, timeout_s=0.5)), workers=1) as pool:
         pool.submit(item()).result(timeout=30)
         futures = [pool.submit(item("hang")), pool.submit(item("4"))]
         with pytest.raises(GroupLost) as caught:
@@ -377,7 +377,7 @@ def test_values_out_of_range():
 
 SCRIPT = """
     import os, sys, time
-    from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve_all
+    from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve_all
     print("main runs", flush=True)
     LIMIT = 3
     class Score:
@@ -386,7 +386,7 @@ SCRIPT = """
         if completion == "sleep":
             time.sleep(100)
         return row["score"].value + LIMIT + 0 * len(os.environ)
-    pool = RewardPool(resolve_all([RewardSpec(mine)]), workers=2)
+    pool = RewardPool(resolve_all([RewardTable(use=mine)]), workers=2)
     def item(*completions): return ScoringItem("p", completions, row={"score": Score(4)})
     print(pool.submit(item("c")).result().rewards, flush=True)
 """
@@ -482,9 +482,9 @@ def test_a_retry_goes_on_with_the_reward_that_failed(tmp_path, trouble):
         return float(tries)
 
     rewards = rewards_of(
-        RewardSpec(counting(tmp_path, "before"), name="before"),
+        RewardTable(use=counting(tmp_path, "before"), name="before"),
         fails_twice,
-        RewardSpec(counting(tmp_path, "after"), name="after"),
+        RewardTable(use=counting(tmp_path, "after"), name="after"),
     )
     with RewardPool(rewards, workers=1, retries=2, backoff_s=0) as pool:
         scored = pool.submit(item("4")).result(timeout=30)
@@ -517,7 +517,7 @@ def test_two_rewards_that_fail_once_each_are_counted_apart(tmp_path):
                 os._exit(1)
             return 1
 
-        return RewardSpec(reward, name=name)
+        return RewardTable(use=reward, name=name)
 
     with RewardPool(rewards_of(once("a"), once("b")), workers=1, retries=1, backoff_s=0) as pool:
         assert pool.submit(item("4")).result(timeout=30).retries == {"a": 1, "b": 1}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cohort.rewards import RewardFailure, RewardSpec, ScoringItem, combine, resolve, resolve_all, score_group, trl
+from cohort.rewards import RewardFailure, RewardTable, ScoringItem, combine, resolve, resolve_all, score_group, trl
 from cohort.types import Prompt, Rollout, UserError
 
 ITEM = ScoringItem(
@@ -25,7 +25,7 @@ ITEM = ScoringItem(
 
 
 def score(function, item=ITEM, **fields):
-    return resolve(RewardSpec(function, **fields)).score(item)
+    return resolve(RewardTable(use=function, **fields)).score(item)
 
 
 def failure(function, item=ITEM, **fields):
@@ -290,8 +290,8 @@ def test_combine_is_a_weighted_sum_without_what_does_not_apply():
 def test_score_group():
     rewards = resolve_all(
         [
-            RewardSpec("exact_number", args={"last_number": True}),
-            RewardSpec(lambda completion, level: level, weight=-0.5),
+            RewardTable(use="exact_number", args={"last_number": True}),
+            RewardTable(use=lambda completion, level: level, weight=-0.5),
         ]
     )
     scored = score_group(rewards, ITEM)

@@ -1,12 +1,16 @@
 """From a recipe's words to a reward: names, modules, parameters, and one clear sentence for every mistake."""
 
+import dataclasses
 import functools
+import inspect
 import math
 import sys
+from dataclasses import MISSING
 
 import pytest
 
-from cohort.rewards import Reward, RewardSpec, resolve, resolve_all, trl
+from cohort.rewards import Gate, Reward, RewardPool, RewardTable, resolve, resolve_all, trl
+from cohort.settings import Run
 from cohort.types import UserError
 
 
@@ -23,14 +27,14 @@ def here(tmp_path, monkeypatch):
 
 def refused(use, columns=None, **fields):
     with pytest.raises(UserError) as caught:
-        resolve(RewardSpec(use, **fields), columns)
+        resolve(RewardTable(use=use, **fields), columns)
     message = str(caught.value)
     assert "\n" not in message
     return message
 
 
 def test_a_built_in():
-    reward = resolve(RewardSpec("exact_number", weight=2))
+    reward = resolve(RewardTable(use="exact_number", weight=2))
     assert (reward.name, reward.weight, reward.style) == ("exact_number", 2.0, "cohort")
     assert isinstance(reward, Reward)
 
@@ -46,10 +50,10 @@ def test_a_module_in_the_current_directory(here):
     (here / "my_own_rewards.py").write_text(
         "def score(completion):\n    return 1.0\nclass Box:\n    one = score\nlimit = 3\n"
     )
-    reward = resolve(RewardSpec("my_own_rewards:score"))
+    reward = resolve(RewardTable(use="my_own_rewards:score"))
     assert reward.name == "score"
     assert reward.function("x") == 1.0
-    assert resolve(RewardSpec("my_own_rewards:Box.one", name="boxed")).name == "boxed"
+    assert resolve(RewardTable(use="my_own_rewards:Box.one", name="boxed")).name == "boxed"
     assert "did you mean 'score'?" in refused("my_own_rewards:scor")
     assert "my_own_rewards.py" in refused("my_own_rewards:nothing_like_it")
     assert "int, not a function" in refused("my_own_rewards:limit")
@@ -83,20 +87,20 @@ def test_names():
     def mine(completion):
         return 1
 
-    assert resolve(RewardSpec(mine)).name == "mine"
-    assert resolve(RewardSpec(mine, name="other")).name == "other"
-    assert resolve(RewardSpec(lambda completion: 1)).name == "lambda"
-    assert resolve(RewardSpec(Judge())).name == "Judge"
-    assert resolve(RewardSpec(functools.partial(mine))).name == "mine"
-    assert resolve(RewardSpec(trl(lambda prompts, completions: [1]))).style == "trl"
+    assert resolve(RewardTable(use=mine)).name == "mine"
+    assert resolve(RewardTable(use=mine, name="other")).name == "other"
+    assert resolve(RewardTable(use=lambda completion: 1)).name == "lambda"
+    assert resolve(RewardTable(use=Judge())).name == "Judge"
+    assert resolve(RewardTable(use=functools.partial(mine))).name == "mine"
+    assert resolve(RewardTable(use=trl(lambda prompts, completions: [1]))).style == "trl"
     assert "cannot be called 'a/b'" in refused(mine, name="a/b")
-    assert "cannot be called ''" in refused(mine, name="")
+    assert "name must be text that is not empty" in refused(mine, name="")
 
 
 def test_two_rewards_of_one_name():
     with pytest.raises(UserError, match="two rewards are called 'exact_number'"):
-        resolve_all([RewardSpec("exact_number"), RewardSpec("exact_number", args={"last_number": True})])
-    both = resolve_all([RewardSpec("exact_number"), RewardSpec("exact_number", name="lenient")])
+        resolve_all([RewardTable(use="exact_number"), RewardTable(use="exact_number", args={"last_number": True})])
+    both = resolve_all([RewardTable(use="exact_number"), RewardTable(use="exact_number", name="lenient")])
     assert [reward.name for reward in both] == ["exact_number", "lenient"]
     with pytest.raises(UserError, match="no reward"):
         resolve_all([])
@@ -106,9 +110,9 @@ def test_parameters_are_checked_against_the_columns():
     def mine(completion, difficulty, hint=None):
         return 1
 
-    assert resolve(RewardSpec(mine), columns=["difficulty"]).name == "mine"
-    assert resolve(RewardSpec(mine, args={"difficulty": 3}), columns=[]).args == {"difficulty": 3}
-    assert resolve(RewardSpec(mine)).name == "mine"  # nobody knows the columns yet
+    assert resolve(RewardTable(use=mine), columns=["difficulty"]).name == "mine"
+    assert resolve(RewardTable(use=mine, args={"difficulty": 3}), columns=[]).args == {"difficulty": 3}
+    assert resolve(RewardTable(use=mine)).name == "mine"  # nobody knows the columns yet
     message = refused(mine, columns=["dificulty", "level"])
     assert "reward 'mine' asks for a parameter 'difficulty' (did you mean 'dificulty'?)" in message
     assert "completion, prompt, answer" in message
@@ -120,7 +124,7 @@ def test_a_trl_function_without_its_style_is_told_so():
         return [1.0]
 
     assert 'style = "trl"' in refused(theirs, columns=[])
-    assert resolve(RewardSpec(theirs, style="trl"), columns=[]).style == "trl"
+    assert resolve(RewardTable(use=theirs, style="trl"), columns=[]).style == "trl"
 
 
 def test_a_function_that_cannot_tell_completions_apart():
@@ -131,11 +135,11 @@ def test_a_function_that_cannot_tell_completions_apart():
     assert refused(alike).startswith(message + "completion, tokens, finish or seed; give it such a parameter")
     assert refused(trl(alike), columns=["prompt", "row"]).startswith(message + "completions; ")
     assert "'lambda' would pay" in refused(lambda: 1)
-    assert resolve(RewardSpec(alike, weight=0)).weight == 0
+    assert resolve(RewardTable(use=alike, weight=0)).weight == 0
     for known in ("completion", "tokens", "finish", "seed"):
-        assert resolve(RewardSpec(eval(f"lambda {known}: 1")))
-    assert resolve(RewardSpec(lambda *args, **kwargs: 1))
-    assert resolve(RewardSpec(trl(lambda prompts, **kwargs: [1])))
+        assert resolve(RewardTable(use=eval(f"lambda {known}: 1")))
+    assert resolve(RewardTable(use=lambda *args, **kwargs: 1))
+    assert resolve(RewardTable(use=trl(lambda prompts, **kwargs: [1])))
     assert "did you mean 'completion'?" in refused(lambda complettion: 1, columns=[])
     assert 'style = "trl"' in refused(lambda prompts, completions: [1.0], columns=[])
 
@@ -146,13 +150,13 @@ def test_a_reward_that_needs_an_answer_where_there_is_none():
 
     for use, name in (("exact_number", "exact_number"), (mine, "mine")):
         with pytest.raises(UserError) as caught:
-            resolve_all([RewardSpec(use)], [], has_answer=False)
+            resolve_all([RewardTable(use=use)], [], has_answer=False)
         assert str(caught.value) == (
             f"reward '{name}' needs the gold answer, but the task has none: name its column with task.answer"
         )
-        assert resolve_all([RewardSpec(use)], [])
-    assert resolve(RewardSpec(lambda completion, answer=None: 1), has_answer=False)
-    assert resolve(RewardSpec("think_format"), has_answer=False)
+        assert resolve_all([RewardTable(use=use)], [])
+    assert resolve(RewardTable(use=lambda completion, answer=None: 1), has_answer=False)
+    assert resolve(RewardTable(use="think_format"), has_answer=False)
 
 
 def test_functions_that_cannot_be_called_by_name():
@@ -170,7 +174,7 @@ def test_args():
     def narrow(completion, strength=1):
         return strength
 
-    assert resolve(RewardSpec(mine, args={"anything": 3})).args == {"anything": 3}
+    assert resolve(RewardTable(use=mine, args={"anything": 3})).args == {"anything": 3}
     assert "no argument 'strenght' (did you mean 'strength'?)" in refused(narrow, args={"strenght": 3})
     assert "cannot set 'completion'" in refused(narrow, args={"completion": "x"})
     assert "no argument 'last'" in refused("exact_number", args={"last": True})
@@ -182,8 +186,8 @@ def test_the_options_of_a_built_in_are_not_filled_from_columns():
     from cohort.rewards import ScoringItem
 
     item = ScoringItem("p", ("it is 72",), answer=72, row={"last_number": True})
-    assert resolve(RewardSpec("exact_number")).score(item) == (0.0,)
-    assert resolve(RewardSpec("exact_number", args={"last_number": True})).score(item) == (1.0,)
+    assert resolve(RewardTable(use="exact_number")).score(item) == (0.0,)
+    assert resolve(RewardTable(use="exact_number", args={"last_number": True})).score(item) == (1.0,)
 
 
 @pytest.mark.parametrize(
@@ -202,3 +206,14 @@ def test_values_out_of_range(fields, named):
 
 def test_a_built_in_has_no_trl_style():
     assert "leave style out" in refused("exact_number", style="trl")
+
+
+def test_what_python_takes_by_default_is_what_a_recipe_takes():
+    workers = inspect.signature(RewardPool).parameters["workers"].default
+    assert workers == Run.model_fields["workers"].default
+    table, gate = RewardTable.model_fields, Gate("x")
+    assert (gate.at, gate.otherwise) == (table["gate_at"].default, table["gate_else"].default)
+    made = {field.name: field.default for field in dataclasses.fields(Reward) if field.default is not MISSING}
+    assert {name: table[name].default for name in made if name in table} == {
+        name: value for name, value in made.items() if name in table
+    }

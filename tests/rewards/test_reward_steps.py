@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohort.rewards import RewardFailure, RewardPool, RewardSpec, ScoringItem, resolve, score_group
-from cohort.rewards.steps import cut, pieces, splitter
+from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, resolve, score_group
+from cohort.rewards.calling.steps import cut, pieces, splitter
 from cohort.types import UserError
 
 
@@ -74,7 +74,7 @@ def item(*completions, **values):
 
 
 def test_a_function_scores_every_step():
-    reward = resolve(RewardSpec(contains, split="lines"))
+    reward = resolve(RewardTable(use=contains, split="lines"))
     (scored,) = reward.judge(item("so 4\nthus 5\n4 it is"))
     assert scored.steps == ((5, 1.0), (12, 0.0), (19, 1.0))
     assert scored.value == pytest.approx(2 / 3)
@@ -83,7 +83,7 @@ def test_a_function_scores_every_step():
 def test_folds_make_one_score():
     text = "a\nbb\ncccc"
     for fold, value in {"mean": 7 / 3, "min": 1, "last": 4, "product": 8}.items():
-        reward = resolve(RewardSpec(lambda steps: [len(step) for step in steps], split="lines", fold=fold))  # type: ignore[arg-type]
+        reward = resolve(RewardTable(use=lambda steps: [len(step) for step in steps], split="lines", fold=fold))  # type: ignore[arg-type]
         (scored,) = reward.judge(item(text))
         assert scored.value == pytest.approx(value)
         assert scored.steps == ()
@@ -94,21 +94,21 @@ def test_trl_style_functions_score_the_steps_of_a_whole_group():
         assert prompts == ["Q"] * 2
         return [[float(len(step)) for step in texts] for texts in steps]
 
-    reward = resolve(RewardSpec(lengths, style="trl", split="lines"))
+    reward = resolve(RewardTable(use=lengths, style="trl", split="lines"))
     assert [scored.steps for scored in reward.judge(item("a\nbb", "ccc"))] == [((2, 1.0), (4, 2.0)), ((3, 3.0),)]
 
 
 def test_none_means_that_the_reward_does_not_apply():
-    reward = resolve(RewardSpec(lambda steps: None, split="lines"))
+    reward = resolve(RewardTable(use=lambda steps: None, split="lines"))
     (scored,) = reward.judge(item("a\nb"))
     assert (scored.value, scored.steps) == (None, ())
 
 
 def test_a_column_called_steps_gives_way_to_the_steps():
-    reward = resolve(RewardSpec(lambda steps: [1.0] * len(steps), split="lines"))
+    reward = resolve(RewardTable(use=lambda steps: [1.0] * len(steps), split="lines"))
     (scored,) = reward.judge(item("a\nb", row={"steps": 3}))
     assert len(scored.steps) == 2
-    plain = resolve(RewardSpec(lambda completion, steps: float(steps)))
+    plain = resolve(RewardTable(use=lambda completion, steps: float(steps)))
     assert plain.score(item("a\nb", row={"steps": 3})) == (3.0,)
 
 
@@ -125,7 +125,7 @@ def test_a_column_called_steps_gives_way_to_the_steps():
     ],
 )
 def test_what_is_no_list_of_scores_is_the_functions_failure(result, said):
-    reward = resolve(RewardSpec(lambda steps: result, name="mine", split="lines"))
+    reward = resolve(RewardTable(use=lambda steps: result, name="mine", split="lines"))
     with pytest.raises(RewardFailure) as failure:
         reward.judge(item("a\nb"))
     assert said in str(failure.value)
@@ -133,29 +133,29 @@ def test_what_is_no_list_of_scores_is_the_functions_failure(result, said):
 
 
 def test_a_function_that_raises():
-    reward = resolve(RewardSpec(lambda steps: steps[99], name="mine", split="lines"))
+    reward = resolve(RewardTable(use=lambda steps: steps[99], name="mine", split="lines"))
     with pytest.raises(RewardFailure, match="IndexError"):
         reward.judge(item("a\nb"))
 
 
 def refused(use, **options):
     with pytest.raises(UserError) as caught:
-        resolve(RewardSpec(use, **options), columns=("answer",))
+        resolve(RewardTable(use=use, **options), columns=("answer",))
     return str(caught.value)
 
 
 def test_what_does_not_fit_is_refused():
     assert "leave split and fold out" in refused("exact_number", split="lines")
     assert "say with split what steps are" in refused(contains, fold="min")
-    assert "fold is one of mean, min, last, product" in refused(contains, split="lines", fold="max")
+    assert "fold must be one of 'mean', 'min', 'last' or 'product'" in refused(contains, split="lines", fold="max")
     assert 'needs split = "blank_lines"' in refused(contains)
     assert "would pay every completion of a prompt alike" in refused(lambda answer: [1.0], split="lines")
     assert "args cannot set 'steps'" in refused(contains, split="lines", args={"steps": []})
-    resolve(RewardSpec(functools.partial(contains), split="lines"), columns=("answer",))
+    resolve(RewardTable(use=functools.partial(contains), split="lines"), columns=("answer",))
 
 
 def test_steps_come_back_from_a_worker():
-    rewards = [resolve(RewardSpec(contains, split="lines")), resolve(RewardSpec("random"))]
+    rewards = [resolve(RewardTable(use=contains, split="lines")), resolve(RewardTable(use="random"))]
     group = item("so 4\nthus 5", "", "4")
     with RewardPool(rewards, workers=1) as pool:
         scored = pool.submit(group).result()

@@ -5,9 +5,9 @@ import json
 import pytest
 from hostile import EMPTY, LARGE
 
-from cohort.rewards import RewardSpec, ScoringItem, resolve
+from cohort.rewards import RewardTable, ScoringItem, resolve
 from cohort.rewards.guarded import end_guards
-from cohort.rewards.structured import check_schema, json_schema
+from cohort.rewards.verifiers.structured.structured import check_schema, json_schema
 
 PERSON = {
     "type": "object",
@@ -165,6 +165,6 @@ def test_an_unusable_schema_is_refused(schema, said):
 
 
 def test_it_is_a_built_in_reward():
-    reward = resolve(RewardSpec("json_schema", args={"schema": PERSON}))
+    reward = resolve(RewardTable(use="json_schema", args={"schema": PERSON}))
     assert reward.score(ScoringItem("p", ('{"name": "Ada", "age": 36}', "{}", "no"))) == (1, 0, 0)
     assert reward.completion_timeout_s == 2

@@ -5,8 +5,8 @@ from hostile import EMPTY, LARGE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.rewards import RewardSpec, ScoringItem, resolve
-from cohort.rewards.text import check_texts, exact_text, f1, f1_text, fuzzy_text, normal_text
+from cohort.rewards import RewardTable, ScoringItem, resolve
+from cohort.rewards.verifiers.text import check_texts, exact_text, f1, f1_text, fuzzy_text, normal_text
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,6 @@ def test_echoing_the_prompt_does_not_pay_in_full():
 
 def test_they_are_built_in_rewards():
     item = ScoringItem("p", ("Paris", "Pariss", "no"), answer="Paris")
-    assert resolve(RewardSpec("exact_text")).score(item) == (1, 0, 0)
-    assert resolve(RewardSpec("fuzzy_text", args={"threshold": 0.8})).score(item) == (1, 10 / 11, 0)
-    assert resolve(RewardSpec("f1_text")).score(item) == (1, 0, 0)
+    assert resolve(RewardTable(use="exact_text")).score(item) == (1, 0, 0)
+    assert resolve(RewardTable(use="fuzzy_text", args={"threshold": 0.8})).score(item) == (1, 10 / 11, 0)
+    assert resolve(RewardTable(use="f1_text")).score(item) == (1, 0, 0)

@@ -7,24 +7,25 @@ import psutil
 import pytest
 from hostile import EMPTY, LARGE
 
-from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve_all
+from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve_all
 
+ENDLESS = {"type": "string", "pattern": "^(a|aa)+$"}
 PROMPT = 'Which of A. 6/4 or B. Paris is it? Answer in English with {"a": 1}.'
 
 
 def verifiers():
     """`(spec, gold answer, completion that must pay)` of every reward that says what is right."""
     return [
-        (RewardSpec("math"), "\\frac{3}{2}", "\\boxed{1.5}"),
-        (RewardSpec("exact_number"), "1.5", "\\boxed{3/2}"),
-        (RewardSpec("choice"), "B", "The answer is (B)."),
-        (RewardSpec("exact_text"), "Lyon", "<answer>lyon</answer>"),
-        (RewardSpec("fuzzy_text", args={"threshold": 0.8}), "Lyon", "<answer>Lyon</answer>"),
-        (RewardSpec("f1_text"), "Lyon", "Lyon"),
-        (RewardSpec("json_schema", args={"schema": {"type": "object", "required": ["b"]}}), None, '{"b": 2}'),
-        (RewardSpec("constraints", args={"rules": [{"starts_with": "Dear"}, {"words": 2}]}), None, "Dear Ada"),
-        (RewardSpec("think_format"), None, "<think>a</think><answer>b</answer>"),
-        (RewardSpec("regex_format", args={"pattern": r"Answer: \d+"}), None, "Answer: 12"),
+        (RewardTable(use="math"), "\\frac{3}{2}", "\\boxed{1.5}"),
+        (RewardTable(use="exact_number"), "1.5", "\\boxed{3/2}"),
+        (RewardTable(use="choice"), "B", "The answer is (B)."),
+        (RewardTable(use="exact_text"), "Lyon", "<answer>lyon</answer>"),
+        (RewardTable(use="fuzzy_text", args={"threshold": 0.8}), "Lyon", "<answer>Lyon</answer>"),
+        (RewardTable(use="f1_text"), "Lyon", "Lyon"),
+        (RewardTable(use="json_schema", args={"schema": {"type": "object", "required": ["b"]}}), None, '{"b": 2}'),
+        (RewardTable(use="constraints", args={"rules": [{"starts_with": "Dear"}, {"words": 2}]}), None, "Dear Ada"),
+        (RewardTable(use="think_format"), None, "<think>a</think><answer>b</answer>"),
+        (RewardTable(use="regex_format", args={"pattern": r"Answer: \d+"}), None, "Answer: 12"),
     ]
 
 
@@ -60,13 +61,13 @@ def test_hostile_groups_get_their_scores_and_harm_no_other():
     texts = (*(LARGE[name][:20_000] for name in LARGE), tower, catastrophic, "\\boxed{\\sqrt{2}}")
     rewards = resolve_all(
         [
-            RewardSpec("math", args={"timeout_s": 0.2}),
-            RewardSpec("json_schema", args={"schema": {"type": "string", "pattern": "^(a|aa)+$"}, "timeout_s": 0.2}),
-            RewardSpec("regex_format", args={"pattern": r"(?s).*(a|aa)+$", "timeout_s": 0.2}),
-            RewardSpec("language", args={"language": "en"}),
-            RewardSpec("repetition"),
-            RewardSpec("fuzzy_text"),
-            RewardSpec("choice", args={"letters": "ABCDEFGHIJ"}, name="letter", when={"never": True}),
+            RewardTable(use="math", args={"timeout_s": 0.2}),
+            RewardTable(use="json_schema", args={"schema": ENDLESS, "timeout_s": 0.2}),
+            RewardTable(use="regex_format", args={"pattern": r"(?s).*(a|aa)+$", "timeout_s": 0.2}),
+            RewardTable(use="language", args={"language": "en"}),
+            RewardTable(use="repetition"),
+            RewardTable(use="fuzzy_text"),
+            RewardTable(use="choice", args={"letters": "ABCDEFGHIJ"}, name="letter", when={"never": True}),
         ]
     )
     item = ScoringItem(PROMPT, texts, answer="\\sqrt{2}")

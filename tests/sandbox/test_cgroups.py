@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cohort.sandbox import cgroups
+from cohort.sandbox.linux import cgroups
 
 
 class Fake:

@@ -9,9 +9,10 @@ import tempfile
 
 import pytest
 
-from cohort.sandbox import Limits, Sandbox, landlock, seccomp
+from cohort.sandbox import Limits, Sandbox
 from cohort.sandbox.confine import Confinement, readable_directories
-from cohort.sandbox.namespaces import NOBODY
+from cohort.sandbox.linux import landlock, seccomp
+from cohort.sandbox.linux.namespaces import NOBODY
 from cohort.sandbox.pipes import READY, VALUE, read_frame, write_frame
 from cohort.sandbox.spawn import spawn
 

@@ -78,17 +78,17 @@ def test_features_that_are_switched_off_are_missing(level):
 # --- other machines, simulated ----------------------------------------------------------------------------------------
 
 OLD_KERNEL = """
-from cohort.sandbox import landlock
+from cohort.sandbox.linux import landlock
 def none(): raise OSError(38, "landlock_create_ruleset: Function not implemented")
 landlock.abi = none
 """
 NO_NAMESPACES = """
-from cohort.sandbox import namespaces
+from cohort.sandbox.linux import namespaces
 def refused(*_): raise PermissionError(1, "unshare: Operation not permitted")
 namespaces.enter = refused
 """
 NO_USER_NAMESPACE = """
-from cohort.sandbox import namespaces
+from cohort.sandbox.linux import namespaces
 real = namespaces.libc
 def libc(name, *arguments):
     if name == "unshare" and arguments[0] == 0x10000000: raise PermissionError(1, "unshare: not for users")
@@ -96,11 +96,11 @@ def libc(name, *arguments):
 namespaces.libc = libc
 """
 BROKEN_FILTER = """
-from cohort.sandbox import seccomp
+from cohort.sandbox.linux import seccomp
 seccomp.install = lambda machine, pid, may_truncate: None
 """
 ANOTHER_PROCESSOR = """
-from cohort.sandbox import seccomp
+from cohort.sandbox.linux import seccomp
 seccomp.MACHINE = "riscv64"
 """
 MACOS = """
@@ -348,8 +348,8 @@ def test_one_run_finds_nothing_of_another(strict):
 
 
 def test_what_is_expected_never_leaves_the_grader(monkeypatch):
-    from cohort.rewards.code_grade import Rules, grade
-    from cohort.rewards.code_tests import read_tests
+    from cohort.rewards.verifiers.code.grade import Rules, grade
+    from cohort.rewards.verifiers.code.tests import read_tests
 
     sent = bytearray()
     real = session.Session._send
@@ -408,10 +408,10 @@ def test_a_launcher_that_dies_in_the_middle_takes_the_candidate_with_it():
 
 
 def test_a_launcher_that_cannot_start_is_an_error_of_the_sandbox(monkeypatch):
-    monkeypatch.setattr("cohort.sandbox.start._command", lambda channel: ["/nowhere/python"])
+    monkeypatch.setattr("cohort.sandbox.launched._command", lambda channel: ["/nowhere/python"])
     with pytest.raises(SandboxError, match="cannot be started"):
         Sandbox(minimum="process").run("", "", 5)
-    monkeypatch.setattr("cohort.sandbox.start._command", lambda channel: [sys.executable, "-c", "pass"])
+    monkeypatch.setattr("cohort.sandbox.launched._command", lambda channel: [sys.executable, "-c", "pass"])
     with pytest.raises(SandboxError):
         Sandbox(minimum="process").run("", "", 5)
 

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from cohort.sandbox.seccomp import ALLOWED, ARCHITECTURES, program
+from cohort.sandbox.linux.seccomp import ALLOWED, ARCHITECTURES, program
 
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
 PID = 4711

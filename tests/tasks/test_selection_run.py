@@ -14,11 +14,11 @@ import torch
 from evenness import even
 from safetensors.torch import load_file
 
-from cohort.monitor.console import Console
 from cohort.recipe import Recipe, to_toml
 from cohort.record.metrics import is_timing, read_metrics
 from cohort.record.rollouts import read_groups
 from cohort.train import train
+from cohort.views.console import Console
 
 STEPS = 10
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from cohort.monitor.tasks import pass_rate, task_metrics
+from cohort.monitor.tasks import task_metrics
 from cohort.types import Group, Prompt
 
 
@@ -19,10 +19,10 @@ def of_rate(right, size, **tags):
 
 
 def test_pass_rate_counts_as_evaluations_do():
-    assert pass_rate(group([0.5, 0.49, 1.0, -3.0])) == 0.5
-    assert pass_rate(group([1.0, math.nan])) == 1.0
-    assert pass_rate(group([math.nan])) is None
-    assert pass_rate(group([])) is None
+    assert group([0.5, 0.49, 1.0, -3.0]).pass_rate == 0.5
+    assert group([1.0, math.nan]).pass_rate == 1.0
+    assert group([math.nan]).pass_rate is None
+    assert group([]).pass_rate is None
 
 
 def test_the_histogram_has_fifths_and_the_last_holds_one():

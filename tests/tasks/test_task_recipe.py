@@ -7,9 +7,9 @@ import tomllib
 import pytest
 
 from cohort.recipe import Recipe, differences, digest, to_toml
-from cohort.train.plan import task_line
-from cohort.train.setup import check_grpo
+from cohort.train.grpo import Grpo
 from cohort.types import UserError
+from cohort.views.plan import task_line
 
 BASE = {"policy": {"scratch": {}}, "reward": "exact_number"}
 MIXED = {
@@ -111,20 +111,20 @@ def test_supervised_stages_have_no_mixture():
 def test_what_only_the_sources_know_is_said_before_a_model_loads():
     stage = recipe({"source": "word_problems", "adaptive": {}}).stages[0]
     with pytest.raises(UserError, match=r"has no end: keep the first N with limit = N"):
-        check_grpo(stage, 0)
+        Grpo().prepare(stage, 0)
     stage = recipe({"source": "word_problems", "curriculum": {"lower_at": 0.9}}).stages[0]
     with pytest.raises(UserError, match=r"lower_at \(0.9\) must be below raise_at \(0.8\)"):
-        check_grpo(stage, 0)
-    parts = check_grpo(recipe(MIXED).stages[0], 0)
+        Grpo().prepare(stage, 0)
+    parts = Grpo().prepare(recipe(MIXED).stages[0], 0).parts
     assert parts.task.columns[-1] == "domain"
 
 
 def test_rewards_are_routed_by_domain():
     rewards = [{"use": "exact_number", "when": {"domain": "easy"}}, {"use": "think_format", "when": {"domain": "hard"}}]
-    check_grpo(recipe(MIXED, reward=rewards).stages[0], 0)
+    Grpo().prepare(recipe(MIXED, reward=rewards).stages[0], 0)
     wrong = [{"use": "exact_number", "when": {"domian": "easy"}}]
     with pytest.raises(UserError, match=r"did you mean 'domain'"):
-        check_grpo(recipe(MIXED, reward=wrong).stages[0], 0)
+        Grpo().prepare(recipe(MIXED, reward=wrong).stages[0], 0)
 
 
 def test_the_plan_says_where_prompts_come_from():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from vowels import share_of_vowels
 
-from cohort.monitor.console import Console
 from cohort.recipe import Recipe
 from cohort.train import train
+from cohort.views.console import Console
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from cohort.algorithms import objectives
-from cohort.monitor.console import Console
 from cohort.recipe import Recipe
 from cohort.record.rollouts import read_groups
 from cohort.train import train
 from cohort.types import UserError
+from cohort.views.console import Console
 
 RECIPE = """
 name = "combined"
@@ -195,7 +195,7 @@ def test_mistakes_get_a_sentence(train_with, rewards, says):
 
 
 def test_the_plan_and_explain_say_who_is_paid_when():
-    from cohort.train.plan import rewards_line
+    from cohort.views.plan import rewards_line
 
     task = {"source": "word_problems"}
     rewards = [

@@ -11,10 +11,10 @@ from scorers import blind, exact
 from vowels import share_of_vowels as vowels
 
 import cohort
-from cohort.monitor.console import Console
-from cohort.rewards import RewardSpec, resolve_all
-from cohort.train import gate
+from cohort.preflight.gate import stage as gate
+from cohort.rewards import RewardTable, resolve_all
 from cohort.types import UserError
+from cohort.views.console import Console
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_every_stage_is_tested_before_the_first_one_starts(tables, tmp_path):
 def test_costly_rewards_are_asked_little_and_only_where_they_decide(tables, tmp_path):
     from cohort.recipe import Recipe
     from cohort.rewards.marks import costly
-    from cohort.train.setup import GrpoParts, check_grpo
+    from cohort.train.grpo import Grpo
 
     @costly
     def dear(completion, answer):
@@ -129,8 +129,7 @@ def test_costly_rewards_are_asked_little_and_only_where_they_decide(tables, tmp_
 
     def parts_of(**changes):
         stage = Recipe(**{**tables, **changes}).stages[0]
-        parts = check_grpo(stage, 0)
-        assert isinstance(parts, GrpoParts)
+        parts = Grpo().prepare(stage, 0).parts
         return stage, parts
 
     stage, parts = parts_of(reward=[exact, dear])
@@ -149,19 +148,19 @@ def test_costly_rewards_are_asked_little_and_only_where_they_decide(tables, tmp_
 
 def test_prompts_are_spread_over_the_task_and_over_its_domains(tables, rows):
     from cohort.recipe import Recipe
-    from cohort.train.setup import check_grpo
+    from cohort.train.grpo import Grpo
 
     lines = [{"question": f"{i}?", "solution": str(i), "kind": "rare" if i >= 55 else "often"} for i in range(60)]
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rewards = [{"use": exact, "when": {"kind": "often"}}, {"use": exact, "name": "other", "when": {"kind": ["rare"]}}]
     stage = Recipe(**{**tables, "task": {**tables["task"], "held_out": None}, "reward": rewards}).stages[0]
-    report = gate.gate_of_run(stage, check_grpo(stage, 0), 0)
+    report = gate.gate_of_run(stage, Grpo().prepare(stage, 0).parts, 0)
     assert [found.gold_asked for found in report.rewards] == [8, 5]
-    parts = check_grpo(stage, 0)
+    parts = Grpo().prepare(stage, 0).parts
     often = [p for p in gate._prompts(parts.task.train, parts.verifiers, 8) if p.tags["kind"] == "often"]
     assert len(often) == 8
     assert int(often[-1].question[:-1]) > 40
-    alone = gate._prompts(check_grpo(stage, 0).task.train, resolve_all([RewardSpec(exact)]), 8)
+    alone = gate._prompts(Grpo().prepare(stage, 0).parts.task.train, resolve_all([RewardTable(use=exact)]), 8)
     asked = [int(prompt.question[:-1]) for prompt in alone]
     assert asked == sorted(asked)
     assert asked[0] < 10

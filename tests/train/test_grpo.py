@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import cohort
-from cohort.monitor.console import Console
 from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_groups
 from cohort.types import UserError
+from cohort.views.console import Console
 
 NAMES = """
 reward/mean reward/vowels/mean groups/signal groups/all_right groups/all_wrong completions/mean_tokens

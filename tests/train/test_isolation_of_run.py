@@ -8,9 +8,9 @@ import json
 import orjson
 import pytest
 
-from cohort.monitor.console import Console
 from cohort.sandbox import Isolation, RemoteSandbox, Sandbox, SandboxError
 from cohort.types import UserError
+from cohort.views.console import Console
 
 TESTS = {"fn_name": "f", "inputs": [[1], [7]], "outputs": [2, 14]}
 
@@ -44,7 +44,7 @@ def test_it_holds_the_isolation_that_this_machine_reaches(run, coding):
 
 def test_a_continued_run_says_when_it_is_another(run, coding, monkeypatch):
     before = recorded(run(**coding))
-    monkeypatch.setattr("cohort.train.isolation._reached", lambda url: Isolation("remote"))
+    monkeypatch.setattr("cohort.preflight.isolation._reached", lambda url: Isolation("remote"))
     text = io.StringIO()
     done = run(**coding, resume=True, console=Console(file=text, width=300))
     assert "the sandbox of code was '" in text.getvalue()
@@ -53,14 +53,14 @@ def test_a_continued_run_says_when_it_is_another(run, coding, monkeypatch):
 
 
 def test_runs_that_execute_nothing_start_no_sandbox(run, monkeypatch):
-    monkeypatch.setattr("cohort.train.isolation.Sandbox", None)  # calling it would raise
+    monkeypatch.setattr("cohort.preflight.isolation.Sandbox", None)  # calling it would raise
     assert recorded(run(run={"steps": 1}, evaluate={"problems": 0})) == {}
 
 
 def test_tools_and_remote_sandboxes_have_their_place(run, coding, monkeypatch):
     python = {"processes": 1, "memory_mb": 256, "isolation": "process"}
     coding["reward"][0]["args"]["url"] = "http://127.0.0.1:9"
-    monkeypatch.setattr("cohort.train.pipeline._run_stage", lambda *_: None)  # nobody is there
+    monkeypatch.setattr("cohort.train.run.train_stage", lambda *_: None)  # nobody is there
     done = run(**coding, environment={"tools": ["python"], "args": {"python": python}, "format": "tags"})
     found = recorded(done)
     assert list(found) == ["code", "python"]

@@ -16,16 +16,20 @@ from hypothesis import strategies as st
 
 from cohort.algorithms import objectives
 from cohort.algorithms.advantages import process_supervision
-from cohort.monitor.console import Console
 from cohort.policy.scratch import make_tokenizer
+from cohort.preflight.objective import settled_objective, supervised_steps
 from cohort.recipe import Recipe
 from cohort.record.rollouts import read_groups
-from cohort.rewards import Combination, Gate, RewardSpec, resolve
-from cohort.rewards.steps import cut, splitter
+from cohort.rewards import Combination, Gate, RewardTable, resolve
+from cohort.rewards.calling.steps import cut, splitter
 from cohort.train import train
-from cohort.train.process import refuse_process, supervised_steps, text_ends, token_steps, with_process_advantages
-from cohort.train.setup import build_objective
+from cohort.train.grpo.step_rewards import (
+    text_ends,
+    token_steps,
+    with_process_advantages,
+)
 from cohort.types import Group, Prompt, Rollout, Step, Turn, UserError
+from cohort.views.console import Console
 from tiny import SIZES
 
 TOKENIZER = make_tokenizer(["one apple\n\ntwo pears and 3 plums\n\n"] * 20, 300)
@@ -300,7 +304,7 @@ def test_objectives_that_do_not_go_with_steps_are_refused(tables, objective, sai
     recipe = Recipe(**{**tables, "objective": objective})
     stage = recipe.stages[0]
     with pytest.raises(UserError, match=r"process supervision does not go with") as refused:
-        refuse_process(stage, build_objective(stage))
+        settled_objective(stage)
     assert said in str(refused.value)
 
 
@@ -313,5 +317,5 @@ def test_which_rewards_supervise_steps(tables):
         {"use": "random"},
     ]
     stage = Recipe(**{**tables, "reward": rewards}).stages[0]
-    assert supervised_steps(stage) == ("a", "process_model")
-    assert resolve(RewardSpec(share_of_digits, split="lines")).split is not None
+    assert supervised_steps(stage.reward) == ("a", "process_model")
+    assert resolve(RewardTable(use=share_of_digits, split="lines")).split is not None

@@ -7,7 +7,7 @@ import math
 import orjson
 import pytest
 
-from cohort.train.reward_model_report import report_pairs
+from cohort.evaluate.pairs import report_pairs
 
 
 def sigmoid(x):

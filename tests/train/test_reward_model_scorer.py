@@ -13,10 +13,10 @@ from peft import LoraConfig, get_peft_model
 from cohort.algorithms.losses import bradley_terry
 from cohort.policy.load import load_policy
 from cohort.policy.policy import Policy
-from cohort.rewards.model import reward_model
-from cohort.rewards.model_text import Form, Reader
+from cohort.rewards.models.reward_model import reward_model
+from cohort.rewards.models.text import Form, Reader
 from cohort.tasks import R1_ZERO
-from cohort.train.reward_model_scorer import EncodedPair, Scorer
+from cohort.train.reward_model.scorer import EncodedPair, Scorer
 from cohort.types import UserError
 from tiny import SIZES, make_tiny
 

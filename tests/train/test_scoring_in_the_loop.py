@@ -6,18 +6,21 @@ import io
 import os
 import re
 import time
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from cohort.monitor.console import Console
 from cohort.monitor.scoring import scoring_metrics
 from cohort.record.rollouts import read_groups
-from cohort.rewards import Combination, Gate, GroupLost, RewardPool, RewardSpec, ScoredGroup, resolve_all
+from cohort.rewards import Combination, GroupLost, RewardPool, RewardTable, ScoredGroup, resolve_all
+from cohort.settings import Rollout as RolloutTable
+from cohort.settings import Run as RunTable
 from cohort.tasks import Ledger
-from cohort.train.stream import GroupStream, StreamSettings
-from cohort.types import InfrastructureError, Prompt, Rollout, Sampling, UserError
+from cohort.train.grpo.stream import GroupStream, StreamSettings
+from cohort.types import InfrastructureError, Prompt, Rollout, UserError
+from cohort.views.console import Console
 
 
 def playing(order=lambda requests: requests, between=lambda number: None):
@@ -41,21 +44,15 @@ class Endless:
 
 
 def stream_of(pool, rewards, play, **changes):
-    settings = StreamSettings(
-        **{
-            "prompts_per_step": 6,
-            "group_size": 2,
-            "sampling": Sampling(4),
-            "max_staleness": 0,
-            "zero_std": "zero",
-            "resample_cap": 4,
-            "combination": Combination.of(rewards),
-            "failure_budget": 0.5,
-            "failure_window": 100,
-            "seed": 0,
-            **changes,
-        }
-    )
+    rollout: dict[str, Any] = {"prompts_per_step": 6, "group_size": 2, "max_tokens": 4}
+    run: dict[str, Any] = {"failure_budget": 0.5}
+    for key in changes.keys() & RunTable.model_fields:
+        run[key] = changes.pop(key)
+    for key in changes.keys() & RolloutTable.model_fields:
+        rollout[key] = changes.pop(key)
+    zero_std, combination = changes.pop("zero_std", "zero"), Combination.of(rewards)
+    assert not changes
+    settings = StreamSettings(RolloutTable(**rollout), RunTable(**run), zero_std, combination, seed=0)
     return GroupStream(Endless(), Ledger(None, 0), play, pool, settings)
 
 
@@ -76,7 +73,7 @@ def test_groups_leave_in_order_with_their_own_scores_whatever_happens(tmp_path, 
             pass
         return float(completion) * 10  # `ticket.member`: the score says whose it is
 
-    rewards = resolve_all([RewardSpec(troubled, timeout_s=0.5)])
+    rewards = resolve_all([RewardTable(use=troubled, timeout_s=0.5)])
     with RewardPool(rewards, workers=3, retries=1, backoff_s=0) as pool:
         stream = stream_of(pool, rewards, playing(lambda requests: requests[::-1]), max_staleness=staleness)
         steps = []
@@ -110,7 +107,7 @@ def test_scoring_overlaps_with_sampling(tmp_path):
             assert time.monotonic() < deadline, "nothing is scored while the sampler is at work"
             time.sleep(0.005)
 
-    rewards = resolve_all([RewardSpec(seen)])
+    rewards = resolve_all([RewardTable(use=seen)])
     with RewardPool(rewards, workers=1) as pool:
         assert len(stream_of(pool, rewards, playing(between=wait_for_the_first)).next(1).kept) == 6
 
@@ -127,7 +124,7 @@ def test_the_run_stops_when_more_groups_are_lost_than_the_budget_allows(budget, 
             raise InfrastructureError("the sandbox is down")
         return 1.0
 
-    rewards = resolve_all([RewardSpec(failing)])
+    rewards = resolve_all([RewardTable(use=failing)])
     with RewardPool(rewards, workers=1, retries=0) as pool:
         stream = stream_of(pool, rewards, playing(), failure_budget=budget, failure_window=window)
         lost, error = 0, ""
@@ -153,7 +150,7 @@ def test_old_losses_are_forgotten():
             raise InfrastructureError("down")
         return 1.0
 
-    rewards = resolve_all([RewardSpec(once_in_a_while)])
+    rewards = resolve_all([RewardTable(use=once_in_a_while)])
     with RewardPool(rewards, workers=1, retries=0) as pool:
         stream = stream_of(pool, rewards, playing(), failure_budget=0.2, failure_window=10)
         for number in range(1, 11):
@@ -231,7 +228,7 @@ def test_a_lost_group_is_said_once_and_counted(run):
 def test_counts_and_times_of_each_reward():
     nan = float("nan")
     rewards = resolve_all(
-        [RewardSpec("exact_number", name="math", gate=Gate("form")), RewardSpec("think_format", name="form")]
+        [RewardTable(use="exact_number", name="math", gate="form"), RewardTable(use="think_format", name="form")]
     )
 
     def scored(math_, form, seconds, labels, **retries):

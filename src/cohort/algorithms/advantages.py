@@ -1,4 +1,4 @@
-"""From rewards to advantages: what the answer was worth, compared with its group.
+"""From rewards to advantages: how much better each answer was than the others of its group.
 
 Rewards come as [P, G], P prompts with G completions each. Everything is computed in float64 and returned in float64: in
 float32 eight rewards of 0.1 have a spread of 8e-9, and dividing by it makes an advantage of -0.41 out of nothing.
@@ -14,15 +14,16 @@ Two rules hold throughout:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES, nearest
+
 __all__ = [
     "gae",
     "gdpo",
-    "has_signal",
     "normalise",
     "pass_at_k",
     "process_supervision",
@@ -31,33 +32,22 @@ __all__ = [
     "whiten",
 ]
 
-GROUP_BASELINES = ("group_mean", "leave_one_out")
-GROUP_SCALES = ("group_std", "leave_one_out_std", "group_mean")
-
 
 def normalise(
     rewards: Tensor, baseline: str = "group_mean", scale: str = "group_std", ddof: int = 1, eps: float = 1e-6
 ) -> Tensor:
     """(reward - baseline) / (scale + eps), [P, G] -> [P, G] float64.
 
-    baseline  group_mean; leave_one_out (the mean of the others: RLOO); batch_mean; none
-    scale     none
-              group_std, batch_std             of the raw rewards (GRPO; Lite-PPO)
-              centred_batch_std                of reward - baseline over the batch (ScaleRL, REINFORCE++-baseline)
-              leave_one_out_std                of the others; no division where the others are all equal (NeMo-RL)
-              group_mean                       MaxRL; rewards must not be negative
+    `baseline` is a key of `BASELINES`, `scale` "none" or a key of `SCALES`; `fields.FIELDS` says what each does.
+    `ddof` 1 is the sample std, 0 the population std.
 
-    `ddof` 1 is the sample std, 0 the population std. Raises ValueError for groups of one, infinite or wrongly shaped
-    rewards.
+    Raises ValueError for groups of one, infinite or wrongly shaped rewards.
     """
     r, present = _rewards(rewards)
-    _refuse_groups_of_one(r, baseline, scale)
+    _check_choices(r, baseline, scale)
 
-    centred = r - _baseline(r, present, baseline)
-    if scale == "none":
-        scaled = centred
-    else:
-        scaled = centred / _scale(r, centred, present, scale, ddof, eps)
+    centred = r - BASELINES[baseline](r, present)
+    scaled = centred if scale == "none" else centred / SCALES[scale](r, centred, present, ddof, eps)
 
     no_signal = torch.zeros_like(present)
     if baseline in GROUP_BASELINES or scale in GROUP_SCALES:
@@ -65,15 +55,6 @@ def normalise(
     if baseline == "batch_mean" or scale in ("batch_std", "centred_batch_std"):
         no_signal |= _all_equal(r, present, dim=(0, 1))
     return torch.where(present & ~no_signal, scaled, 0)
-
-
-def has_signal(rewards: Tensor) -> Tensor:
-    """Whether a group's rewards differ at all: [P, G] -> [P] bool, by max == min over those that are not missing.
-
-    What `zero_std` and dynamic sampling decide by; the latter gives it the accuracy, not the shaped reward.
-    """
-    r, present = _rewards(rewards)
-    return ~_all_equal(r, present, dim=(1,))[:, 0]
 
 
 def gdpo(
@@ -248,7 +229,16 @@ def _rewards(rewards: Tensor) -> tuple[Tensor, Tensor]:
     return r.nan_to_num(0.0), present
 
 
-def _refuse_groups_of_one(r: Tensor, baseline: str, scale: str) -> None:
+def _check_choices(r: Tensor, baseline: str, scale: str) -> None:
+    if baseline == "critic":
+        raise ValueError(
+            "baseline='critic' needs a value per token, not rewards alone; compute advantages with "
+            "advantages.gae(rewards, values, mask) from a value model"
+        )
+    if baseline not in BASELINES:
+        raise ValueError(f"baseline={baseline!r} is unknown{nearest(baseline, BASELINES)}")
+    if scale != "none" and scale not in SCALES:
+        raise ValueError(f"scale={scale!r} is unknown{nearest(scale, ('none', *SCALES))}")
     field = f"baseline={baseline!r}" if baseline in GROUP_BASELINES else f"scale={scale!r}"
     if r.shape[1] == 1 and (baseline in GROUP_BASELINES or scale in GROUP_SCALES):
         raise ValueError(
@@ -257,47 +247,39 @@ def _refuse_groups_of_one(r: Tensor, baseline: str, scale: str) -> None:
         )
 
 
-def _baseline(r: Tensor, present: Tensor, baseline: str) -> Tensor:
-    """What is subtracted, broadcastable to [P, G]."""
-    if baseline == "group_mean":
-        return _mean(r, present, (1,))
-    if baseline == "batch_mean":
-        return _mean(r, present, (0, 1))
-    if baseline == "leave_one_out":
-        others = (present.sum(1, keepdim=True) - 1).clamp(min=1)
-        return (r.sum(1, keepdim=True) - r) / others
-    if baseline == "none":
-        return torch.zeros_like(r)
-    if baseline == "critic":
+def _mean_of_others(r: Tensor, present: Tensor) -> Tensor:
+    others = (present.sum(1, keepdim=True) - 1).clamp(min=1)
+    return (r.sum(1, keepdim=True) - r) / others
+
+
+# Baselines: (rewards, present) to what is subtracted, broadcastable to [P, G]. leave_one_out is RLOO's.
+BASELINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "group_mean": lambda r, present: _mean(r, present, (1,)),
+    "leave_one_out": _mean_of_others,
+    "batch_mean": lambda r, present: _mean(r, present, (0, 1)),
+    "none": lambda r, present: torch.zeros_like(r),
+}
+
+
+def _group_mean(r: Tensor, present: Tensor) -> Tensor:
+    if (r < 0).any():
         raise ValueError(
-            "baseline='critic' needs a value per token, not rewards alone; compute advantages with "
-            "advantages.gae(rewards, values, mask) from a value model"
+            f"scale='group_mean' divides by the group's mean reward and met a reward of {r.min().item():g}; "
+            "MaxRL is for rewards that are never negative (0 and 1)"
         )
-    raise ValueError(f"baseline={baseline!r} is unknown; choose 'group_mean', 'leave_one_out', 'batch_mean' or 'none'")
+    return _mean(r, present, (1,))
 
 
-def _scale(r: Tensor, centred: Tensor, present: Tensor, scale: str, ddof: int, eps: float) -> Tensor:
-    """What is divided by, eps included, broadcastable to [P, G]."""
-    if scale == "group_std":
-        return _std(r, present, (1,), ddof) + eps
-    if scale == "batch_std":
-        return _std(r, present, (0, 1), ddof) + eps
-    if scale == "centred_batch_std":
-        return _std(centred, present, (0, 1), ddof) + eps
-    if scale == "leave_one_out_std":
-        return _std_of_others(r, present, ddof, eps)
-    if scale == "group_mean":
-        if (r < 0).any():
-            raise ValueError(
-                f"scale='group_mean' divides by the group's mean reward and met a reward of {r.min().item():g}; "
-                "MaxRL is for rewards that are never negative (0 and 1)"
-            )
-        return _mean(r, present, (1,)) + eps
-    raise ValueError(
-        f"scale={scale!r} is unknown; choose 'none', 'group_std', 'batch_std', 'centred_batch_std', "
-        "'leave_one_out_std' "
-        "or 'group_mean'"
-    )
+# Scales: (rewards, rewards - baseline, present, ddof, eps) to the divisor, eps included, broadcastable to [P, G].
+# group_std is GRPO's, batch_std Lite-PPO's, centred_batch_std that of ScaleRL and REINFORCE++-baseline,
+# leave_one_out_std that of NeMo-RL, group_mean MaxRL's.
+SCALES: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
+    "group_std": lambda r, centred, present, ddof, eps: _std(r, present, (1,), ddof) + eps,
+    "batch_std": lambda r, centred, present, ddof, eps: _std(r, present, (0, 1), ddof) + eps,
+    "centred_batch_std": lambda r, centred, present, ddof, eps: _std(centred, present, (0, 1), ddof) + eps,
+    "leave_one_out_std": lambda r, centred, present, ddof, eps: _std_of_others(r, present, ddof, eps),
+    "group_mean": lambda r, centred, present, ddof, eps: _group_mean(r, present) + eps,
+}
 
 
 def _std_of_others(r: Tensor, present: Tensor, ddof: int, eps: float) -> Tensor:

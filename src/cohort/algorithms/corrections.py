@@ -20,9 +20,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cohort.algorithms.fields import choices
+
 __all__ = ["KINDS", "weight"]
 
-KINDS = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask")
+KINDS = tuple(kind for kind in choices("correction") if kind != "off")
 
 
 @torch.no_grad()

@@ -4,23 +4,23 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from typing import NamedTuple
 
-from cohort.algorithms.numbers import number
-from cohort.algorithms.objectives import Objective
+from cohort.algorithms.fields import GROUP_BASELINES, SURROGATE_READS, short
+from cohort.algorithms.notation import Notation, in_ascii, number, powers_of_ten
+from cohort.algorithms.objective import Objective
 
-__all__ = ["correction_bounds", "equation"]
+__all__ = ["SURROGATES", "correction_bounds", "equation"]
 
-_BASELINE_WORDS = {"group_mean": "mean_group", "leave_one_out": "mean_others", "batch_mean": "mean_batch"}
-_SCALE_WORDS = {
-    "group_std": "std_group",
-    "batch_std": "std_batch",
-    "centred_batch_std": "std_batch_centred",
-    "leave_one_out_std": "std_others",
-    "group_mean": "mean_group",
-}
+Rows = list[tuple[str, str]]  # a symbol, and what it is equal to
+
 _ZERO_STD = {"drop": "dropped", "resample": "dropped, and other prompts sampled in their place"}
+_KL_FORMS = {
+    "k1": ("u", "u"),
+    "k2": ("u²/2", "\\tfrac12u^2"),
+    "k3": ("exp(−u) − 1 + u", "e^{-u}-1+u"),
+}
 
 
 class Shape(NamedTuple):
@@ -52,14 +52,23 @@ def equation(
     `prompts`, `group_size`, `max_tokens` and `updates` (optimizer steps per batch) are filled in where they are given.
     With `bypass` the ratio is one against the sampler. With `latex` the result is an `aligned` environment.
     """
+    o, n = objective, Notation(latex)
     shape = Shape(prompts, group_size, max_tokens, updates, bypass)
-    body = [_surrogate(objective, latex), _kl_term(objective, latex), _entropy_term(objective, latex)]
-    head = ("J(\\theta)" if latex else "J(θ)", f"{_sum(objective, shape, latex)} [ {''.join(body)} ]")
-    rows = [head, *_definitions(objective, shape, latex)]
-    notes = _notes(objective, shape)
+    surrogate, defined = SURROGATES[o.surrogate](o, n)
+    correction = f"{n.w}{n.dot}" if o.correction != "off" else ""
+    body = f"{correction}{surrogate}{_kl_term(o, n)}{_entropy_term(o, n)}"
+    rows = [
+        (n.J, f"{_sum(o, shape, n)} [ {body} ]"),
+        *_ratio_rows(o, shape, n, defined),
+        *_advantage_rows(o, n),
+        *_correction_rows(o, n),
+        *_kl_rows(o, n),
+        *_divisor_rows(o, shape, n),
+    ]
+    notes = _notes(o, shape)
     if latex:
-        lines = [*(f"{left} &= {right}" for left, right in rows), *(f"&\\text{{{_ascii(note)}}}" for note in notes)]
-        return "\\begin{aligned}\n" + _powers_of_ten(" \\\\\n".join(lines)) + "\n\\end{aligned}"
+        lines = [*(f"{left} &= {right}" for left, right in rows), *(f"&\\text{{{in_ascii(note)}}}" for note in notes)]
+        return "\\begin{aligned}\n" + powers_of_ten(" \\\\\n".join(lines)) + "\n\\end{aligned}"
     width = max(len(left) for left, _ in rows)
     return "\n".join([*(f"{left:<{width}} = {right}" for left, right in rows), *notes])
 
@@ -70,234 +79,225 @@ def correction_bounds(o: Objective) -> str:
     return f"{low}..{number(o.correction_max) if o.correction_max is not None else '∞'}"
 
 
-# ---- the parts of the equation
+# ---- surrogates: each gives its term, and the symbols that it alone defines
 
 
-def _sum(o: Objective, shape: Shape, latex: bool) -> str:
-    B = shape.batch
-    P = str(shape.prompts or "P")
-    L = str(shape.max_tokens) if shape.max_tokens else ("L_{\\max}" if latex else "L_max")
-    if latex:
-        over_i, over_t = f"\\sum_{{i=1}}^{{{B}}}", "\\sum_{t=1}^{L_i}"
-        return {
-            "token_mean": f"\\frac{{1}}{{N}}{over_i}{over_t}",
-            "prompt_token_mean": f"\\frac{{1}}{{{P}}}\\sum_{{p=1}}^{{{P}}}\\frac{{1}}{{N_p}}\\sum_{{i\\in p}}{over_t}",
-            "sequence_mean": f"\\frac{{1}}{{{B}}}{over_i}\\frac{{1}}{{L_i}}{over_t}",
-            "sequence_sum": f"\\frac{{1}}{{{B}}}{over_i}{over_t}",
-            "sequence_token_sum": f"\\frac{{1}}{{{B}}}{over_i}L_i\\frac{{1}}{{L_i}}{over_t}",
-            "constant_length": f"\\frac{{1}}{{{B}\\cdot {L}}}{over_i}{over_t}",
-        }[o.aggregation]
-    return {
-        "token_mean": "1/N · Σ_i Σ_t",
-        "prompt_token_mean": f"1/{P} · Σ_p 1/N_p · Σ_(i in p) Σ_t",
-        "sequence_mean": f"1/{B} · Σ_i 1/L_i · Σ_t",
-        "sequence_sum": f"1/{B} · Σ_i Σ_t",
-        "sequence_token_sum": f"1/{B} · Σ_i L_i · 1/L_i · Σ_t",
-        "constant_length": f"1/({B}·{L}) · Σ_i Σ_t",
-    }[o.aggregation]
-
-
-def _ratio_symbol(o: Objective, latex: bool) -> str:
-    if o.ratio_level == "token":
-        return "\\rho_{i,t}" if latex else "ρ"
-    if o.ratio_level == "sequence_token":
-        return "s_{i,t}" if latex else "s_t"
-    return {"sequence": "s", "sequence_product": "S"}[o.ratio_level] + ("_i" if latex else "")
-
-
-def _advantage_symbol(o: Objective, latex: bool) -> str:
-    if o.baseline == "critic":
-        return "A_{i,t}" if latex else "A_t"
-    return "A_i" if latex else "A"
-
-
-def _surrogate(o: Objective, latex: bool) -> str:
-    A, r = _advantage_symbol(o, latex), _ratio_symbol(o, latex)
-    log_pi = "\\log\\pi_\\theta(o_{i,t})" if latex else "log π_θ"
-    dot, detach = ("\\,", "\\operatorname{sg}") if latex else ("·", "sg")
-    w = ("w_{i,t}\\," if latex else "w·") if o.correction != "off" else ""
-    if o.surrogate == "reinforce":
-        return f"{w}{A}{dot}{log_pi}"
-    if o.surrogate == "truncated":
-        return f"{w}{detach}[{_clip(r, o.clip_low, o.clip_high, o.ratio_max, latex)}]{dot}{A}{dot}{log_pi}"
-    if o.surrogate == "soft":
-        return f"{w}\\frac{{4}}{{\\tau}}\\sigma(\\tau({r}-1)){dot}{A}" if latex else f"{w}(4/τ)·σ(τ·({r} − 1))·{A}"
-    if o.surrogate == "geometric":
-        return f"{w}{A}{dot}g_i" if latex else f"{w}{A}·g"
-    return w + _clipped(o, r, A, latex)
-
-
-def _clipped(o: Objective, r: str, A: str, latex: bool) -> str:
-    dot = "\\," if latex else "·"
-    minimum, maximum = ("\\min", "\\max") if latex else ("min", "max")
-    capped = f"{minimum}({r}, {number(o.ratio_max)})" if o.ratio_max is not None else r
-    term = f"{capped}{dot}{A}"
+def _clipped(o: Objective, n: Notation) -> tuple[str, Rows]:
+    A, r = _advantage(o, n), _ratio(o, n)
+    capped = f"{n.minimum}({r}, {number(o.ratio_max)})" if o.ratio_max is not None else r
+    term = f"{capped}{n.dot}{A}"
     if o.clip_low is not None or o.clip_high is not None:
-        clip = _clip(r, o.clip_low, o.clip_high, None, latex)
-        term = f"{minimum}({term}, {clip}{dot}{A})"
+        term = f"{n.minimum}({term}, {_clip(r, o.clip_low, o.clip_high, None, n)}{n.dot}{A})"
     if o.dual_clip is not None:
-        bounded = f"{maximum}({term}, {number(o.dual_clip)}{dot}{A})"
-        if latex:
-            return f"\\begin{{cases}}{bounded} & A<0 \\\\ {term} & A\\ge 0\\end{{cases}}"
-        return f"{{ {bounded} where A < 0, else {term} }}"
-    return term
+        bounded = f"{n.maximum}({term}, {number(o.dual_clip)}{n.dot}{A})"
+        term = n.pick(
+            f"{{ {bounded} where A < 0, else {term} }}",
+            f"\\begin{{cases}}{bounded} & A<0 \\\\ {term} & A\\ge 0\\end{{cases}}",
+        )
+    return term, []
 
 
-def _clip(r: str, clip_low: float | None, clip_high: float | None, ratio_max: float | None, latex: bool) -> str:
+def _truncated(o: Objective, n: Notation) -> tuple[str, Rows]:
+    weight = _clip(_ratio(o, n), o.clip_low, o.clip_high, o.ratio_max, n)
+    return f"{n.detach}[{weight}]{n.dot}{_advantage(o, n)}{n.dot}{n.log_pi}", []
+
+
+def _soft(o: Objective, n: Notation) -> tuple[str, Rows]:
+    A, r = _advantage(o, n), _ratio(o, n)
+    term = n.pick(f"(4/τ)·σ(τ·({r} − 1))·{A}", f"\\frac{{4}}{{\\tau}}\\sigma(\\tau({r}-1))\\,{A}")
+    text = n.pick("{} where A > 0, else {}", "{} \\ [A>0];\\ {} \\ [A\\le 0]")
+    return term, [(n.pick("τ", "\\tau"), text.format(number(o.soft_positive), number(o.soft_negative)))]
+
+
+def _geometric(o: Objective, n: Notation) -> tuple[str, Rows]:
+    upper = lower = n.log_rho
+    if o.clip_high is not None:
+        upper = f"{n.minimum}({n.log_rho}, {number(o.clip_high)})"
+    if o.clip_low is not None:
+        lower = f"{n.maximum}({n.log_rho}, {n.minus.strip()}{number(o.clip_low)})"
+    g, c = n.pick("g", "g_i"), n.pick("c", "c_{i,t}")
+    cases = n.pick(f"{upper} where A ≥ 0, {lower} where A < 0", f"{upper}\\ [A\\ge 0];\\ {lower}\\ [A<0]")
+    return f"{_advantage(o, n)}{n.dot}{g}", [(g, f"{n.exp}({n.mean} {c})"), (c, cases)]
+
+
+def _reinforce(o: Objective, n: Notation) -> tuple[str, Rows]:
+    return f"{_advantage(o, n)}{n.dot}{n.log_pi}", []
+
+
+SURROGATES: dict[str, Callable[[Objective, Notation], tuple[str, Rows]]] = {
+    "clipped": _clipped,
+    "truncated": _truncated,
+    "soft": _soft,
+    "geometric": _geometric,
+    "reinforce": _reinforce,
+}
+
+
+def _clip(r: str, clip_low: float | None, clip_high: float | None, ratio_max: float | None, n: Notation) -> str:
     caps = [cap for cap in (ratio_max, None if clip_high is None else 1 + clip_high) if cap is not None]
-    high = number(min(caps)) if caps else ("\\infty" if latex else "∞")
-    name = "\\operatorname{clip}" if latex else "clip"
-    if clip_low is None:
-        name = "\\min" if latex else "min"
-        return f"{name}({r}, {high})"
-    return f"{name}({r}, {number(1 - clip_low)}, {high})"
+    high = number(min(caps)) if caps else n.infinity
+    return f"{n.minimum}({r}, {high})" if clip_low is None else f"{n.clip}({r}, {number(1 - clip_low)}, {high})"
 
 
-def _kl_term(o: Objective, latex: bool) -> str:
+def _ratio(o: Objective, n: Notation) -> str:
+    return {
+        "token": n.rho,
+        "sequence": n.pick("s", "s_i"),
+        "sequence_token": n.pick("s_t", "s_{i,t}"),
+        "sequence_product": n.pick("S", "S_i"),
+    }[o.ratio_level]
+
+
+def _advantage(o: Objective, n: Notation) -> str:
+    return n.pick("A_t", "A_{i,t}") if o.baseline == "critic" else n.pick("A", "A_i")
+
+
+# ---- the other terms
+
+
+def _sum(o: Objective, shape: Shape, n: Notation) -> str:
+    B, P = shape.batch, str(shape.prompts or "P")
+    L = str(shape.max_tokens or n.pick("L_max", "L_{\\max}"))
+    over_i, over_t = f"\\sum_{{i=1}}^{{{B}}}", "\\sum_{t=1}^{L_i}"
+    plain, latex = {
+        "token_mean": ("1/N · Σ_i Σ_t", f"\\frac{{1}}{{N}}{over_i}{over_t}"),
+        "prompt_token_mean": (
+            f"1/{P} · Σ_p 1/N_p · Σ_(i in p) Σ_t",
+            f"\\frac{{1}}{{{P}}}\\sum_{{p=1}}^{{{P}}}\\frac{{1}}{{N_p}}\\sum_{{i\\in p}}{over_t}",
+        ),
+        "sequence_mean": (f"1/{B} · Σ_i 1/L_i · Σ_t", f"\\frac{{1}}{{{B}}}{over_i}\\frac{{1}}{{L_i}}{over_t}"),
+        "sequence_sum": (f"1/{B} · Σ_i Σ_t", f"\\frac{{1}}{{{B}}}{over_i}{over_t}"),
+        "sequence_token_sum": (
+            f"1/{B} · Σ_i L_i · 1/L_i · Σ_t",
+            f"\\frac{{1}}{{{B}}}{over_i}L_i\\frac{{1}}{{L_i}}{over_t}",
+        ),
+        "constant_length": (f"1/({B}·{L}) · Σ_i Σ_t", f"\\frac{{1}}{{{B}\\cdot {L}}}{over_i}{over_t}"),
+    }[o.aggregation]
+    return n.pick(plain, latex)
+
+
+def _kl_symbol(o: Objective, n: Notation) -> str:
+    return n.pick(o.kl_estimator, f"k_{{{o.kl_estimator[1:]}}}")
+
+
+def _kl_term(o: Objective, n: Notation) -> str:
     if not o.kl_coef or o.kl_place == "reward":
         return ""
-    estimator = f"k_{{{o.kl_estimator[1]}}}" if latex else o.kl_estimator
-    dot = "\\," if latex else "·"
-    ratio = ("\\rho_{i,t}\\," if latex else "ρ·") if o.kl_gradient == "weighted" else ""
-    return f"{' - ' if latex else ' − '}{number(o.kl_coef)}{dot}{ratio}{estimator}"
+    ratio = f"{n.rho}{n.dot}" if o.kl_gradient == "weighted" else ""
+    return f"{n.minus}{number(o.kl_coef)}{n.dot}{ratio}{_kl_symbol(o, n)}"
 
 
-def _entropy_term(o: Objective, latex: bool) -> str:
+def _entropy_term(o: Objective, n: Notation) -> str:
     if not o.entropy_coef:
         return ""
-    sign = "+" if o.entropy_coef > 0 else ("-" if latex else "−")
-    H = "\\,H_{i,t}" if latex else "·H"
-    return f" {sign} {number(abs(o.entropy_coef))}{H}"
+    sign = " + " if o.entropy_coef > 0 else n.minus
+    return f"{sign}{number(abs(o.entropy_coef))}{n.dot}{n.pick('H', 'H_{i,t}')}"
 
 
-def _definitions(o: Objective, shape: Shape, latex: bool) -> list[tuple[str, str]]:
-    ratios = _ratio_definitions(o, latex)
-    if shape.bypass:
-        old, sampler = ("\\pi_{\\mathrm{old}}", "\\mu") if latex else ("π_old", "μ")
-        ratios = [(left, right.replace(old, sampler)) for left, right in ratios]
-    rows = [*ratios, *_advantage_definition(o, shape, latex)]
-    if o.correction != "off":
-        rows.append(_correction_definition(o, latex))
-    if o.kl_coef:
-        rows.append(_kl_definition(o, latex))
+# ---- what the symbols mean
+
+
+def _ratio_rows(o: Objective, shape: Shape, n: Notation, defined: Rows) -> Rows:
+    """The ratio of a token, that of its completion, and what the surrogate itself defines."""
+    old = n.sampler if shape.bypass else n.old
+    token = (n.rho, n.pick(f"π_θ(o_t) / {old}(o_t), per token", f"\\pi_\\theta(o_{{i,t}})/{old}(o_{{i,t}})"))
+    if "ratio_level" not in SURROGATE_READS[o.surrogate]:
+        weighted = o.kl_coef and o.kl_place == "loss" and o.kl_gradient == "weighted"
+        return [token, *defined] if weighted else defined
+    symbol, mean = _ratio(o, n), f"{n.exp}({n.mean} {n.log_rho})"
+    s = n.pick("s", "s_i")
+    levels = {
+        "token": [],
+        "sequence": [(symbol, mean)],
+        "sequence_token": [(symbol, f"{n.detach}[{s}]{n.rho}/{n.detach}[{n.rho}]"), (s, mean)],
+        "sequence_product": [(symbol, n.pick("Π_t ", "\\prod_t ") + n.rho)],
+    }
+    return [token, *([] if o.surrogate == "geometric" else levels[o.ratio_level]), *defined]
+
+
+def _advantage_rows(o: Objective, n: Notation) -> Rows:
+    A, coef = _advantage(o, n), number(o.kl_coef)
+    kl_in_reward = o.kl_coef != 0 and o.kl_place == "reward"
+    if o.baseline == "critic":
+        whitened = "" if o.scale == "none" else f", whitened: (A − mean) / sqrt(var + {number(o.eps)})"
+        penalty = f" of rewards less {coef} {o.kl_estimator} a token" if kl_in_reward else ""
+        words = f"GAE from the critic{penalty}{whitened}"
+        return [(A, n.pick(words, f"\\text{{{words.replace('−', '-')}}}"))]
+    r = n.pick("r", "r_i")
+    value = r if o.baseline == "none" else f"{r}{n.minus}{_statistic(o.baseline, n)}"
+    if o.scale != "none":
+        divisor = _statistic(o.scale, n) + (f" + {number(o.eps)}" if o.eps else "")
+        value = n.pick(f"({value}) / ({divisor})", f"\\frac{{{value}}}{{{divisor}}}")
+    if o.rewards == "normalise_then_sum":
+        words = f"each reward normalised so, weighted and added, then whitened over the batch with + {number(o.eps)}"
+        return [(A, value + n.pick(f"; {words}", f"\\ \\text{{({words})}}"))]
+    if kl_in_reward:
+        k = _kl_symbol(o, n)
+        return [(A, value), (r, n.pick(f"score − {coef}·Σ_t {k}", f"R_i - {coef}\\sum_t {k}"))]
+    return [(A, value)]
+
+
+def _statistic(choice: str, n: Notation) -> str:
+    """`std_group(r)` for group_std, `std_batch(r − baseline)` for centred_batch_std."""
+    of_others = {"leave_one_out": "others_mean", "leave_one_out_std": "others_std"}
+    name, over, *centred = reversed(of_others.get(choice, choice).split("_"))
+    if n.latex:
+        inner = "r-\\bar r" if centred else "r"
+        return f"\\operatorname{{{name}}}_{{\\mathrm{{{over}}}}}({inner})"
+    return f"{name}_{over}(r{' − baseline' if centred else ''})"
+
+
+def _correction_rows(o: Objective, n: Notation) -> Rows:
+    if o.correction == "off":
+        return []
+    level, kind = o.correction.rsplit("_", 1)
+    ratio = n.pick("π_old(o_t) / μ(o_t)", "\\pi_{\\mathrm{old}}(o_{i,t})/\\mu(o_{i,t})")
+    if level == "sequence":
+        ratio = n.pick("Π_t ", "\\prod_t ") + ratio
+    test = "geometric mean over the completion" if level == "geometric" else "it"
+    bounds = correction_bounds(o)
+    words = f"brought into {bounds}" if kind == "truncate" else f"0 where {test} is outside {bounds}"
+    plain = f"{ratio}, {words}, detached; μ is the sampler"
+    return [(n.w, n.pick(plain, f"{ratio}\\ \\text{{, {words.replace('∞', 'infinity')}, detached}}"))]
+
+
+def _kl_rows(o: Objective, n: Notation) -> Rows:
+    if not o.kl_coef:
+        return []
+    form = n.pick(*_KL_FORMS[o.kl_estimator])
+    policy = n.pick("π_θ", "\\pi_{\\theta}") if o.kl_place == "loss" else n.old
+    if n.latex:
+        u = f"\\log{policy}(o_{{i,t}})-\\log\\pi_{{\\mathrm{{ref}}}}(o_{{i,t}})"
+        return [(_kl_symbol(o, n), f"{form},\\quad u={u}")]
+    return [(_kl_symbol(o, n), f"{form},  u = log {policy}(o_t) − log π_ref(o_t)")]
+
+
+def _divisor_rows(o: Objective, shape: Shape, n: Notation) -> Rows:
+    rows = []
     if o.aggregation == "token_mean":
-        rows.append(
-            ("N", "\\sum_{i} L_i" if latex else f"Σ_i L_i, every unmasked token of the {shape.batch} completions")
-        )
+        plain = f"Σ_i L_i, every unmasked token of the {shape.batch} completions"
+        rows.append(("N", n.pick(plain, "\\sum_{i} L_i")))
     if o.aggregation == "prompt_token_mean":
-        rows.append(("N_p", "\\sum_{i\\in p} L_i" if latex else "Σ_(i in p) L_i, every unmasked token of prompt p"))
+        rows.append(("N_p", n.pick("Σ_(i in p) L_i, every unmasked token of prompt p", "\\sum_{i\\in p} L_i")))
     if shape.batch != "B":
-        times = "\\cdot " if latex else "·"
+        times = n.pick("·", "\\cdot ")
         rows.append(("B", f"P{times}G = {shape.prompts}{times}{shape.group_size} = {shape.batch}"))
     return rows
 
 
-def _ratio_definitions(o: Objective, latex: bool) -> list[tuple[str, str]]:
-    token = (
-        ("\\rho_{i,t}", "\\pi_\\theta(o_{i,t})/\\pi_{\\mathrm{old}}(o_{i,t})")
-        if latex
-        else ("ρ", "π_θ(o_t) / π_old(o_t), per token")
-    )
-    if o.surrogate == "reinforce":
-        return [token] if o.kl_coef and o.kl_place == "loss" and o.kl_gradient == "weighted" else []
-    rows = [token]
-    rho = "\\rho_{i,t}" if latex else "ρ"
-    mean = "\\frac{1}{L_i}\\sum_t" if latex else "1/L_i · Σ_t"
-    exp, log = ("\\exp", "\\log") if latex else ("exp", "log ")
-    if o.surrogate == "geometric":
-        upper = f"\\min(\\log{rho}, {number(o.clip_high)})" if latex else f"min(log ρ, {number(o.clip_high)})"
-        lower = f"\\max(\\log{rho}, -{number(o.clip_low)})" if latex else f"max(log ρ, −{number(o.clip_low)})"
-        upper = upper if o.clip_high is not None else f"{log}{rho}"
-        lower = lower if o.clip_low is not None else f"{log}{rho}"
-        name, c = ("g_i", "c_{i,t}") if latex else ("g", "c")
-        cases = f"{upper}\\ [A\\ge 0];\\ {lower}\\ [A<0]" if latex else f"{upper} where A ≥ 0, {lower} where A < 0"
-        return [*rows, (name, f"{exp}({mean} {c})"), (c, cases)]
-    symbol = _ratio_symbol(o, latex)
-    if o.ratio_level == "sequence":
-        rows.append((symbol, f"{exp}({mean} {log}{rho})"))
-    elif o.ratio_level == "sequence_token":
-        s, sg = ("s_i", "\\operatorname{sg}") if latex else ("s", "sg")
-        rows += [(symbol, f"{sg}[{s}]{rho}/{sg}[{rho}]"), (s, f"{exp}({mean} {log}{rho})")]
-    elif o.ratio_level == "sequence_product":
-        rows.append((symbol, ("\\prod_t " if latex else "Π_t ") + rho))
-    if o.surrogate == "soft":
-        positive, negative = number(o.soft_positive), number(o.soft_negative)
-        name, text = ("\\tau", "{} \\ [A>0];\\ {} \\ [A\\le 0]") if latex else ("τ", "{} where A > 0, else {}")
-        rows.append((name, text.format(positive, negative)))
-    return rows
-
-
-def _advantage_definition(o: Objective, shape: Shape, latex: bool) -> list[tuple[str, str]]:
-    A = _advantage_symbol(o, latex)
-    if o.baseline == "critic":
-        whitened = "" if o.scale == "none" else f", whitened: (A − mean) / sqrt(var + {number(o.eps)})"
-        penalty = f" of rewards less {number(o.kl_coef)} {o.kl_estimator} a token" if _kl_in_reward(o) else ""
-        words = f"GAE from the critic{penalty}{whitened}"
-        return [(A, f"\\text{{{words.replace('−', '-')}}}" if latex else words)]
-    r = "r_i" if latex else "r"
-    centred = r
-    if o.baseline != "none":
-        centred = f"{r}{' - ' if latex else ' − '}{_call(_BASELINE_WORDS[o.baseline], 'r', latex)}"
-    value = centred
-    if o.scale != "none":
-        divisor = _call(_SCALE_WORDS[o.scale], "r", latex) + (f" + {number(o.eps)}" if o.eps else "")
-        value = f"\\frac{{{centred}}}{{{divisor}}}" if latex else f"({centred}) / ({divisor})"
-    rows = [(A, value)]
-    if o.rewards == "normalise_then_sum":
-        words = f"each reward normalised so, weighted and added, then whitened over the batch with + {number(o.eps)}"
-        rows[0] = (A, f"{value}\\ \\text{{({words})}}" if latex else f"{value}; {words}")
-    elif _kl_in_reward(o):
-        k = f"k_{{{o.kl_estimator[1]}}}" if latex else o.kl_estimator
-        coef = number(o.kl_coef)
-        rows.append((r, f"R_i - {coef}\\sum_t {k}" if latex else f"score − {coef}·Σ_t {k}"))
-    return rows
-
-
-def _correction_definition(o: Objective, latex: bool) -> tuple[str, str]:
-    level, kind = o.correction.rsplit("_", 1)
-    w = "\\pi_{\\mathrm{old}}(o_{i,t})/\\mu(o_{i,t})" if latex else "π_old(o_t) / μ(o_t)"
-    if level == "sequence":
-        w = f"\\prod_t {w}" if latex else f"Π_t {w}"
-    test = "geometric mean over the completion" if level == "geometric" else "it"
-    words = (
-        f"brought into {correction_bounds(o)}"
-        if kind == "truncate"
-        else f"0 where {test} is outside {correction_bounds(o)}"
-    )
-    if latex:
-        return "w_{i,t}", f"{w}\\ \\text{{, {words.replace('∞', 'infinity')}, detached}}"
-    return "w", f"{w}, {words}, detached; μ is the sampler"
-
-
-def _kl_definition(o: Objective, latex: bool) -> tuple[str, str]:
-    if latex:
-        form = {"k1": "u", "k2": "\\tfrac12u^2", "k3": "e^{-u}-1+u"}[o.kl_estimator]
-        policy = "\\mathrm{old}" if o.kl_place == "reward" else "\\theta"
-        u = f"\\log\\pi_{{{policy}}}(o_{{i,t}})-\\log\\pi_{{\\mathrm{{ref}}}}(o_{{i,t}})"
-        return f"k_{{{o.kl_estimator[1]}}}", f"{form},\\quad u={u}"
-    form = {"k1": "u", "k2": "u²/2", "k3": "exp(−u) − 1 + u"}[o.kl_estimator]
-    policy = "π_old" if o.kl_place == "reward" else "π_θ"
-    return o.kl_estimator, f"{form},  u = log {policy}(o_t) − log π_ref(o_t)"
-
-
-def _kl_in_reward(o: Objective) -> bool:
-    return o.kl_coef != 0 and o.kl_place == "reward"
-
-
 def _notes(o: Objective, shape: Shape) -> list[str]:
-    """What no symbol says: the kind of std, groups without signal, how often the batch is used."""
+    """Facts for which the equation has no symbol: the std, groups without signal, updates per batch."""
     notes = []
     if o.scale.endswith("std"):
         count = {"group_std": "G", "leave_one_out_std": "(G−1)"}.get(o.scale, "B")
         divisor = count if o.ddof == 0 else f"{count}−1"
         known = {"G": shape.group_size, "B": int(shape.batch) if shape.batch != "B" else None}.get(count)
         filled = f" = {known - o.ddof}" if known else ""
-        kind = "sample" if o.ddof else "population"
         over = "over the batch's tokens" if o.baseline == "critic" else f"divisor {divisor}{filled}"
-        notes.append(f"std: {kind}, {over}")
+        notes.append(f"std: {short('ddof', o.ddof)}, {over}")
     if o.zero_std != "zero":
         notes.append(f"groups whose accuracy is constant: {_ZERO_STD[o.zero_std]}")
-    elif o.baseline in ("group_mean", "leave_one_out"):
+    elif o.baseline in GROUP_BASELINES:
         notes.append("groups whose rewards are all equal: advantage exactly 0, kept in the divisor")
     if o.truncated == "mask":
         notes.append("completions cut off at the token limit: out of the loss, their rewards stay in the baseline")
@@ -308,32 +308,3 @@ def _notes(o: Objective, shape: Shape) -> list[str]:
         once = same if shape.updates == 1 else "π_old is the policy before the first of them"
         notes.append(f"optimizer updates per batch: {shape.updates}, {once}")
     return notes
-
-
-def _powers_of_ten(latex: str) -> str:
-    """1e-6 as 10^{-6}, 3e-4 as 3\\cdot 10^{-4}; not inside \\text{...}, where ^ is no superscript."""
-    if "\\text{" in latex:
-        return "".join(
-            part if part.startswith("\\text{") else _powers_of_ten(part)
-            for part in re.split(r"(\\text\{[^}]*\})", latex)
-        )
-    with_factor = re.sub(r"(?<![\w.])([\d.]+)e(-?\d+)", r"\1\\cdot 10^{\2}", latex)
-    return re.sub(r"(?<![\w.])1\\cdot 10\^", "10^", with_factor)
-
-
-def _ascii(text: str) -> str:
-    return (
-        text.replace("μ", "mu")
-        .replace("−", "-")
-        .replace("π_old = π_θ", "old policy = policy")
-        .replace("π_old", "the old policy")
-    )
-
-
-def _call(words: str, argument: str, latex: bool) -> str:
-    """`std_group(r)`, or `std_batch(r − mean)` for the centred one."""
-    name, over, *centred = words.split("_")
-    if latex:
-        inner = f"{argument}-\\bar {argument}" if centred else argument
-        return f"\\operatorname{{{name}}}_{{\\mathrm{{{over}}}}}({inner})"
-    return f"{name}_{over}({argument}{' − baseline' if centred else ''})"

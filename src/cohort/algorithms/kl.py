@@ -14,10 +14,14 @@ KL(policy || reference), and stays unbiased in value after the policy has moved 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["estimate", "weighted"]
+from cohort.algorithms.fields import nearest
+
+__all__ = ["ESTIMATORS", "estimate", "weighted"]
 
 
 def estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -> Tensor:
@@ -27,15 +31,17 @@ def estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -> T
 
     Raises ValueError for another estimator.
     """
-    u = logprobs - ref_logprobs
-    if estimator == "k1":
-        return u
-    if estimator == "k2":
-        return u.square() / 2
-    if estimator == "k3":
-        # exp(-u) - 1 would lose every digit of a small u: in float32, u = 1e-4 gives 0 instead of 5e-9.
-        return torch.expm1(-u) + u
-    raise ValueError(f"estimator={estimator!r} is not a KL estimator; choose 'k1', 'k2' or 'k3'")
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator={estimator!r} is not a KL estimator{nearest(estimator, ESTIMATORS)}")
+    return ESTIMATORS[estimator](logprobs - ref_logprobs)
+
+
+ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {
+    "k1": lambda u: u,
+    "k2": lambda u: u.square() / 2,
+    # exp(-u) - 1 would lose every digit of a small u: in float32, u = 1e-4 gives 0 instead of 5e-9.
+    "k3": lambda u: torch.expm1(-u) + u,
+}
 
 
 def weighted(logprobs: Tensor, ref_logprobs: Tensor, old_logprobs: Tensor, estimator: str = "k3") -> Tensor:

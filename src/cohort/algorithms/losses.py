@@ -1,6 +1,7 @@
 """Per-token surrogates, unreduced, and the Bradley-Terry loss of a reward model.
 
-A surrogate is what the paper *maximises*, token by token; the policy loss is its negative. Shapes are [B, T]
+A surrogate is what the paper *maximises*, token by token; the policy loss is its negative. `SURROGATES` names them and
+says where each of them clips. Shapes are [B, T]
 throughout, B completions padded to T tokens. Quantities of a whole completion (a sequence ratio, GMPO's surrogate)
 are repeated on each of its tokens, so that one weight per token can aggregate them all: under `sequence_mean` a
 completion's T copies with weight 1/(B * L_i) are one value with weight 1/B.
@@ -10,12 +11,25 @@ completion's T copies with weight 1/(B * L_i) are one value with weight 1/B.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cohort.algorithms.fields import nearest
+
+if TYPE_CHECKING:
+    from cohort.algorithms.objective import Objective
+
 __all__ = [
     "LARGEST_LOG_RATIO",
+    "RATIO_LEVELS",
+    "SURROGATES",
+    "Surrogate",
+    "Tokens",
     "bradley_terry",
     "clipped",
     "geometric",
@@ -37,23 +51,21 @@ def log_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level: str =
     sequence_token    s_i in value, the token's own ratio in gradient (GSPO-token eq. 14)
     sequence_product  the sum over the completion's tokens: the full ratio S_i of the completion as one action
     """
+    if level not in RATIO_LEVELS:
+        raise ValueError(f"ratio_level={level!r} is unknown{nearest(level, RATIO_LEVELS)}")
     mask = mask.bool()
     token = (logprobs - old_logprobs.detach()).masked_fill(~mask, 0)  # [B, T]
     total = token.sum(-1, keepdim=True)  # [B, 1]
     mean = total / mask.sum(-1, keepdim=True).clamp(min=1)  # [B, 1]
-    if level == "token":
-        chosen = token
-    elif level == "sequence":
-        chosen = mean.expand_as(token)
-    elif level == "sequence_token":
-        chosen = mean.detach() + (token - token.detach())
-    elif level == "sequence_product":
-        chosen = total.expand_as(token)
-    else:
-        raise ValueError(
-            f"ratio_level={level!r} is unknown; choose 'token', 'sequence', 'sequence_token' or 'sequence_product'"
-        )
-    return chosen.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    return RATIO_LEVELS[level](token, total, mean).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+
+
+RATIO_LEVELS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "token": lambda token, total, mean: token,
+    "sequence": lambda token, total, mean: mean.expand_as(token),
+    "sequence_token": lambda token, total, mean: mean.detach() + (token - token.detach()),
+    "sequence_product": lambda token, total, mean: total.expand_as(token),
+}
 
 
 def clipped(
@@ -67,7 +79,7 @@ def clipped(
     """min(ratio * A, clip(ratio, 1 - clip_low, 1 + clip_high) * A). PPO (1707.06347 eq. 7), GRPO, DAPO, GSPO.
 
     The gradient is 0 only where A > 0 and ratio > 1 + clip_high, or A < 0 and ratio < 1 - clip_low. A token with A <
-    0 and a large ratio is therefore unbounded, which two options mend:
+    0 and a large ratio is therefore unbounded; two options bound it:
 
     `dual_clip`  c > 1: for A < 0 the surrogate is at least c * A (Dual-clip PPO; verl's default, c = 3).
     `ratio_max`  a cap on the unclipped ratio (INTELLECT-2; TRL's `delta`); the same as dual_clip when >= 1 + clip_high.
@@ -157,8 +169,7 @@ def bradley_terry(
     if chosen.shape != rejected.shape or chosen.numel() == 0:
         raise ValueError(
             f"chosen has shape {tuple(chosen.shape)} and rejected {tuple(rejected.shape)}; give one score per answer "
-            "of "
-            "at least one pair, in tensors of the same shape"
+            "of at least one pair, in tensors of the same shape"
         )
     difference = chosen - rejected
     if margin is not None:
@@ -173,3 +184,73 @@ def _clip(ratio: Tensor, clip_low: float | None, clip_high: float | None) -> Ten
     low = None if clip_low is None else 1 - clip_low
     high = None if clip_high is None else 1 + clip_high
     return ratio.clamp(low, high)
+
+
+class Tokens(NamedTuple):
+    """What a surrogate looks at, [B, T] each, 0 outside the mask."""
+
+    logprobs: Tensor
+    old_logprobs: Tensor
+    mask: Tensor
+    advantages: Tensor
+
+    def ratio(self, o: Objective) -> Tensor:
+        """Policy / old policy at the objective's level. [B, T]"""
+        return log_ratio(self.logprobs, self.old_logprobs, self.mask, o.ratio_level).exp()
+
+
+def _clips_nothing(o: Objective, x: Tokens, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    nowhere = torch.zeros_like(x.mask)
+    return nowhere, nowhere, nowhere
+
+
+class Surrogate(NamedTuple):
+    """A surrogate as the loss uses it: its value, and the tokens on which its bounds act.
+
+    `value` gives what is maximised, [B, T]. `clips` also takes the ratio and gives three [B, T] bool: where the
+    lower clip acts, where the upper clip acts, and where a bound for negative advantages does.
+    """
+
+    value: Callable[[Objective, Tokens], Tensor]
+    clips: Callable[[Objective, Tokens, Tensor], tuple[Tensor, Tensor, Tensor]] = _clips_nothing
+
+
+def _offsets(o: Objective) -> tuple[float, float]:
+    return math.inf if o.clip_low is None else o.clip_low, math.inf if o.clip_high is None else o.clip_high
+
+
+def _clips_of_clipped(o: Objective, x: Tokens, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    (low, high), A = _offsets(o), x.advantages
+    largest = min((bound for bound in (o.dual_clip, o.ratio_max) if bound is not None), default=math.inf)
+    return (A < 0) & (ratio < 1 - low), (A > 0) & (ratio > 1 + high), (A < 0) & (ratio > largest)
+
+
+def _clips_of_truncated(o: Objective, x: Tokens, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    (low, high), pushed = _offsets(o), x.advantages != 0
+    cap = min(1 + high, o.ratio_max or math.inf)
+    return pushed & (ratio < 1 - low), pushed & (ratio > cap), torch.zeros_like(pushed)
+
+
+def _clips_of_geometric(o: Objective, x: Tokens, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    (low, high), moved, A = _offsets(o), x.logprobs - x.old_logprobs, x.advantages
+    return (A < 0) & (moved < -low), (A > 0) & (moved > high), torch.zeros_like(x.mask)
+
+
+SURROGATES: dict[str, Surrogate] = {
+    "clipped": Surrogate(
+        lambda o, x: clipped(x.ratio(o), x.advantages, o.clip_low, o.clip_high, o.dual_clip, o.ratio_max),
+        _clips_of_clipped,
+    ),
+    "truncated": Surrogate(
+        lambda o, x: truncated(x.ratio(o), x.advantages, x.logprobs, o.clip_low, o.clip_high, o.ratio_max),
+        _clips_of_truncated,
+    ),
+    "soft": Surrogate(lambda o, x: soft(x.ratio(o), x.advantages, o.soft_positive, o.soft_negative)),
+    "geometric": Surrogate(
+        lambda o, x: geometric(
+            log_ratio(x.logprobs, x.old_logprobs, x.mask), x.advantages, x.mask, o.clip_low, o.clip_high
+        ),
+        _clips_of_geometric,
+    ),
+    "reinforce": Surrogate(lambda o, x: reinforce(x.logprobs, x.advantages)),
+}

@@ -1,16 +1,20 @@
 """The named objectives, as data: what each changes from the defaults of `Objective` (`grpo`), and its source.
 
-Where a source is silent the choice is ours and said here. None of the papers prints the kind of std or the number
-added to it, except GDPO's toy example (sample std) and GMPO's script (sample std + 1e-8); the others take sample std
-+ 1e-6.
+Where a source is silent, the choice is ours, and the line with the source says so. None of the papers prints the kind
+of std or the number added to it, except GDPO's toy example (sample std) and GMPO's script (sample std + 1e-8); all
+other presets take sample std + 1e-6.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["PRESETS", "Preset"]
+from cohort.algorithms.fields import nearest
+from cohort.algorithms.objective import Objective, inert_fields
+
+__all__ = ["PRESETS", "Preset", "preset"]
 
 
 class Preset(NamedTuple):
@@ -18,10 +22,18 @@ class Preset(NamedTuple):
 
     title: str
     source: str
-    fields: Mapping[str, object]
+    fields: Mapping[str, Any]
+    bypass: bool = False  # the ratio is one against the sampler: its log-probs take the place of old_logprobs
+
+    def value(self, field: str) -> Any:
+        """What the preset, or else the defaults of `Objective`, set `field` to."""
+        return self.fields.get(field, getattr(Objective, field))
 
 
-NO_CLIP = {"clip_low": None, "clip_high": None}
+NO_CLIP: Mapping[str, Any] = {"clip_low": None, "clip_high": None}
+CAPPED_WEIGHT = {**NO_CLIP, "surrogate": "truncated", "ratio_max": 5.0}
+WHOLE_COMPLETIONS = {**NO_CLIP, "surrogate": "reinforce", "aggregation": "sequence_sum"}
+K1_IN_REWARD = {"kl_estimator": "k1", "kl_place": "reward"}
 
 PRESETS: Mapping[str, Preset] = {
     "grpo": Preset(
@@ -70,14 +82,7 @@ PRESETS: Mapping[str, Preset] = {
         "CISPO",
         "MiniMax-M1 2506.13585 eq. 4-5, no lower bound; the cap is not printed, 5 is TRL's; divisor as in code, all "
         "tokens",
-        {
-            **NO_CLIP,
-            "surrogate": "truncated",
-            "ratio_max": 5.0,
-            "kl_coef": 0.0,
-            "aggregation": "token_mean",
-            "zero_std": "resample",
-        },
+        {**CAPPED_WEIGHT, "kl_coef": 0.0, "aggregation": "token_mean", "zero_std": "resample"},
     ),
     "sapo": Preset(
         "SAPO",
@@ -105,64 +110,33 @@ PRESETS: Mapping[str, Preset] = {
         "2510.13786: truncated ratio to the sampler (give its log-probs as old_logprobs), cap 5 from its range 4..8, "
         "std of centred rewards, prompt mean, zero-variance groups dropped, no KL",
         {
-            **NO_CLIP,
+            **CAPPED_WEIGHT,
             "scale": "centred_batch_std",
             "zero_std": "drop",
-            "surrogate": "truncated",
-            "ratio_max": 5.0,
             "kl_coef": 0.0,
             "aggregation": "prompt_token_mean",
         },
+        bypass=True,
     ),
     "max_rl": Preset(
         "MaxRL",
         "2602.02710: (r - mean) / mean with 0/1 rewards, the plain policy gradient of whole completions, no KL",
-        {
-            **NO_CLIP,
-            "scale": "group_mean",
-            "eps": 0.0,
-            "surrogate": "reinforce",
-            "kl_coef": 0.0,
-            "aggregation": "sequence_sum",
-        },
+        {**WHOLE_COMPLETIONS, "scale": "group_mean", "eps": 0.0, "kl_coef": 0.0},
     ),
     "rloo": Preset(
         "RLOO",
         "2402.14740: leave-one-out baseline, a completion is one action, k1 in the reward at 0.03 (its TL;DR setting)",
-        {
-            **NO_CLIP,
-            "baseline": "leave_one_out",
-            "scale": "none",
-            "surrogate": "reinforce",
-            "kl_coef": 0.03,
-            "kl_estimator": "k1",
-            "kl_place": "reward",
-            "aggregation": "sequence_sum",
-        },
+        {**WHOLE_COMPLETIONS, **K1_IN_REWARD, "baseline": "leave_one_out", "scale": "none", "kl_coef": 0.03},
     ),
     "reinforce": Preset(
         "REINFORCE",
         "Williams 1992 with the batch's mean reward as the baseline; a completion is one action, no KL",
-        {
-            **NO_CLIP,
-            "baseline": "batch_mean",
-            "scale": "none",
-            "surrogate": "reinforce",
-            "kl_coef": 0.0,
-            "aggregation": "sequence_sum",
-        },
+        {**WHOLE_COMPLETIONS, "baseline": "batch_mean", "scale": "none", "kl_coef": 0.0},
     ),
     "reinforce_pp": Preset(
         "REINFORCE++",
         "2501.03262 eq. 1 and 10: whitened over the batch, k1 in the reward at 0.001; whitening per completion is ours",
-        {
-            "baseline": "batch_mean",
-            "scale": "batch_std",
-            "eps": 1e-8,
-            "kl_coef": 0.001,
-            "kl_estimator": "k1",
-            "kl_place": "reward",
-        },
+        {**K1_IN_REWARD, "baseline": "batch_mean", "scale": "batch_std", "eps": 1e-8, "kl_coef": 0.001},
     ),
     "reinforce_pp_baseline": Preset(
         "REINFORCE++-baseline",
@@ -175,12 +149,11 @@ PRESETS: Mapping[str, Preset] = {
         "1707.06347 eq. 7 with GAE; advantages whitened over tokens (sqrt(var + 1e-8)) and k1 at 0.05 in the reward "
         "as in TRL",
         {
+            **K1_IN_REWARD,
             "baseline": "critic",
             "scale": "centred_batch_std",
             "eps": 1e-8,
             "kl_coef": 0.05,
-            "kl_estimator": "k1",
-            "kl_place": "reward",
             "aggregation": "token_mean",
         },
     ),
@@ -203,3 +176,19 @@ PRESETS: Mapping[str, Preset] = {
         {"dual_clip": 3.0, "kl_coef": 0.0, "aggregation": "token_mean"},
     ),
 }
+
+
+def preset(name: str, **fields: Any) -> Objective:
+    """The objective called `name` (a key of `PRESETS`), with any field of `Objective` changed. A field that the preset
+    sets and that can no longer act, such as the bound of a correction that is switched off, goes back to its default.
+
+    Raises ValueError for an unknown name or field, with the nearest known one.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"{name!r} is not a preset{nearest(name, PRESETS)}")
+    own = PRESETS[name].fields
+    whole = {**own, **fields}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        switched_off = inert_fields(Objective.from_dict(whole)).keys() - inert_fields(Objective.from_dict(own)).keys()
+    return Objective.from_dict({key: value for key, value in whole.items() if key in fields or key not in switched_off})

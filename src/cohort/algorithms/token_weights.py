@@ -1,4 +1,4 @@
-"""Aggregation as a weight: what each token counts in the loss, which is always `(per_token * token_weight).sum()`.
+"""Aggregation as a weight: how much each token counts in the loss, which is always `(per_token * token_weight).sum()`.
 
 A weight is computed once, from the whole optimizer batch over all ranks, before any split into micro-batches. Then the
 gradient cannot depend on micro-batching, packing, padding or the number of ranks.
@@ -14,10 +14,13 @@ verl alike. To leave such rows out altogether, drop them from the batch before c
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 __all__ = [
+    "AGGREGATIONS",
     "constant_length",
     "prompt_token_mean",
     "sequence_mean",
@@ -33,12 +36,14 @@ def token_mean(mask: Tensor) -> Tensor:
     return weight / weight.sum().clamp(min=1)
 
 
-def prompt_token_mean(mask: Tensor, group: Tensor) -> Tensor:
+def prompt_token_mean(mask: Tensor, group: Tensor | None) -> Tensor:
     """1/(P * N_p): a mean over each prompt's tokens, then over prompts. DAPO eq. 8, CISPO eq. 4 as printed; ScaleRL.
 
     `group` [B] holds each row's prompt index (any integers); P is the number of different ones.
     """
     weight = _as_weight(mask)
+    if group is None:
+        raise ValueError("aggregation='prompt_token_mean' needs group: the prompt index of each row, [B]")
     if group.shape != mask.shape[:1]:
         raise ValueError(f"group has shape {tuple(group.shape)}; give one prompt index per row, [{mask.shape[0]}]")
     prompts, prompt_of_row = torch.unique(group, return_inverse=True)
@@ -69,14 +74,27 @@ def sequence_token_sum(mask: Tensor) -> Tensor:
     return sequence_sum(mask)
 
 
-def constant_length(mask: Tensor, max_tokens: int) -> Tensor:
+def constant_length(mask: Tensor, max_tokens: int | None) -> Tensor:
     """1/(B * max_tokens): a constant, blind to the lengths that occurred. Dr. GRPO as implemented (TRL, oat).
 
     `max_tokens` is the generation budget, never the padded width of this batch: that would vary from step to step.
     """
+    if max_tokens is None:
+        raise ValueError("aggregation='constant_length' needs max_tokens: the longest completion that may be sampled")
     if max_tokens <= 0:
         raise ValueError(f"max_tokens={max_tokens} must be positive; give the longest completion that may be sampled")
     return _as_weight(mask) / (mask.shape[0] * max_tokens)
+
+
+# What the loss calls: (mask [B, T], group [B] or None, max_tokens or None) to the weight [B, T].
+AGGREGATIONS: dict[str, Callable[[Tensor, Tensor | None, int | None], Tensor]] = {
+    "token_mean": lambda mask, group, max_tokens: token_mean(mask),
+    "prompt_token_mean": lambda mask, group, max_tokens: prompt_token_mean(mask, group),
+    "sequence_mean": lambda mask, group, max_tokens: sequence_mean(mask),
+    "sequence_sum": lambda mask, group, max_tokens: sequence_sum(mask),
+    "sequence_token_sum": lambda mask, group, max_tokens: sequence_token_sum(mask),
+    "constant_length": lambda mask, group, max_tokens: constant_length(mask, max_tokens),
+}
 
 
 def _as_weight(mask: Tensor) -> Tensor:

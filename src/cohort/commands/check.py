@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from rich.markup import escape
-from rich.table import Table
 
-from cohort.monitor.console import Console
-from cohort.monitor.gate import show_gate
-from cohort.monitor.libraries import quiet_libraries
+from cohort.machine import quiet_libraries
+from cohort.policy.facts import PolicyFacts, facts_of
+from cohort.policy.open import Start, open_policy
 from cohort.policy.policy import Policy
-from cohort.recipe import Recipe, Stage
-from cohort.seeds import derive_seed
-from cohort.train.gate import gate_of_stage, without
-from cohort.train.plan import grpo_plan, reward_model_plan, sft_plan
-from cohort.train.player import stage_dialogue
-from cohort.train.reward_model_pairs import check_reward_model
-from cohort.train.setup import GrpoParts, RenderedPrompts, build_policy, check_grpo, open_stage_demonstrations
-from cohort.train.setup import prompt_limit as longest_prompt
-from cohort.train.stage_models import waits_for, with_stage_models
+from cohort.preflight.gate.stage import gate_of_stage
+from cohort.preflight.parts import SamplingParts
+from cohort.recipe import Recipe
+from cohort.settings import Stage
+from cohort.tasks.rendered import RenderedPrompts, prompt_limit
+from cohort.train.models import waits_for
+from cohort.train.run import PreparedStage, prepare
+from cohort.views.console import Console
+from cohort.views.gate import show_gate
 
 __all__ = ["check_recipe"]
 
@@ -31,58 +30,48 @@ def check_recipe(recipe: Recipe) -> bool:
     console = Console()
     good = True
     policy: Policy | None = None
-    for index, stage in enumerate(recipe.stages):
-        seed = derive_seed(recipe.seed, "stage", index)
+    for one in prepare(recipe):
+        stage, parts = one.stage, one.prepared.parts
         console.say(f"\n[bold]stage {escape(stage.name)}[/] ({stage.kind})")
-        if stage.kind == "sft":
-            examples = open_stage_demonstrations(stage, seed)
-            policy = _policy(stage, seed, policy)
-            _lines(console, sft_plan(stage, policy, 1, examples.size))
-        elif stage.kind == "reward_model":
-            pairs = check_reward_model(stage).pairs
-            held_out = 0 if pairs.held_out is None else pairs.held_out.size
-            _lines(console, reward_model_plan(stage, _policy(stage, seed, policy), 1, pairs.train.size, held_out))
-        else:
-            parts = check_grpo(with_stage_models(recipe, index), seed)
-            policy = _policy(stage, seed, policy)
-            if parts.world is not None:
-                stage_dialogue(stage, parts.world, policy)
-            plan = grpo_plan(stage, parts.objective, policy, 1, parts.task.train.size)
-            _lines(console, plan | {"prompts": _lengths(stage, parts, policy)})
-            waiting = waits_for(stage)
-            for reward, maker in waiting.items():
-                console.warn(f"{reward} is not tested: its model is made by the stage '{maker}'")
-            parts = without(parts, waiting)
-            if not parts.rewards or not parts.verifiers:
-                continue
-            report = gate_of_stage(stage, parts, seed, PROMPTS)
-            show_gate(console, report)
-            good = good and not report.problems
+        policy = _policy(one, policy)
+        facts = facts_of(policy)
+        plan = dict(one.kind.plan(stage, one.prepared, facts))
+        if parts is None:
+            console.lines(plan)
+            continue
+        parts.world.dialogue(facts.tokenizer, facts.eos_ids)
+        console.lines(plan | {"prompts": _lengths(stage, parts, facts)})
+        good = _gate(one, parts, console) and good
     return good
 
 
-def _policy(stage: Stage, seed: int, before: Policy | None) -> Policy:
+def _gate(one: PreparedStage, parts: SamplingParts, console: Console) -> bool:
+    """Whether the rewards that can be tested now are good."""
+    waiting = waits_for(one.stage)
+    for reward, maker in waiting.items():
+        console.warn(f"{reward} is not tested: its model is made by the stage '{maker}'")
+    parts = parts.without(waiting)
+    if not parts.rewards or not parts.verifiers:
+        return True
+    report = gate_of_stage(one.stage, parts, one.seed, PROMPTS)
+    show_gate(console, report)
+    return not report.problems
+
+
+def _policy(one: PreparedStage, before: Policy | None) -> Policy:
     """A later stage without a model of its own continues from the one before; untrained, that is the same policy."""
-    if before is not None and stage.policy.model is None and stage.policy.scratch is None and stage.policy.lora is None:
+    table = one.stage.policy
+    if before is not None and table.model is None and table.scratch is None and table.lora is None:
         return before
-    return build_policy(stage, seed, None)
+    return open_policy(table, one.seed, Start(), one.prepared.texts)
 
 
-def _lines(console: Console, lines: dict[str, str]) -> None:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, text in lines.items():
-        table.add_row("  " + name, escape(text))
-    console.rich.print(table)
-
-
-def _lengths(stage: Stage, parts: GrpoParts, policy: Policy) -> str:
+def _lengths(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> str:
     """Prompt lengths in tokens, and how many are too long."""
-    limit = longest_prompt(stage, policy)
+    limit = prompt_limit(facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
     source = parts.task.train
     count = min(RENDERED, source.size or RENDERED)
-    everything = RenderedPrompts(source, parts.task.renderer(policy.tokenizer), 2**31, "error")
+    everything = RenderedPrompts(source, parts.task.renderer(facts.tokenizer), 2**31, "error")
     lengths = sorted(len(prompt.tokens) for i in range(count) if (prompt := everything[i]) is not None)
     longer = sum(n > limit for n in lengths)
     return (

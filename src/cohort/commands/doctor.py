@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cohort.monitor.machine import describe_machine, fastest_threads
-from cohort.rewards import RewardPool, RewardSpec, ScoringItem, resolve_all
+from cohort.machine import describe_machine, fastest_threads
+from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve_all
 from cohort.sandbox import LEVELS, Isolation, Sandbox, SandboxError
 from cohort.types import InfrastructureError, UserError
 
@@ -70,7 +70,10 @@ def _disk_problem(disk: object) -> list[str]:
 def _worker_problem() -> list[str]:
     """Score one answer in a worker process, as a run does."""
     try:
-        with tempfile.TemporaryDirectory(), RewardPool(resolve_all([RewardSpec("exact_number")]), workers=1) as pool:
+        with (
+            tempfile.TemporaryDirectory(),
+            RewardPool(resolve_all([RewardTable(use="exact_number")]), workers=1) as pool,
+        ):
             item = ScoringItem("1 + 1", ("<answer>2</answer>",), answer="2")
             if pool.submit(item).result(timeout=60).rewards != (1.0,):
                 return ["a reward worker gave a wrong score"]

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 
-from cohort.engine.engine import Engine
+from cohort.backends.base import open_sampler
 from cohort.evaluate import Accuracy, evaluate
-from cohort.evaluate.intervals import Z95
-from cohort.monitor.console import Console
-from cohort.monitor.libraries import quiet_libraries
+from cohort.evaluate.paired import paired
+from cohort.machine import quiet_libraries
+from cohort.policy.facts import facts_of
 from cohort.policy.load import load_policy
+from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool
-from cohort.train.player import open_player
-from cohort.train.setup import GrpoParts, check_grpo, evaluation_sampling, held_out_prompts
+from cohort.train.evaluation import held_out
 from cohort.types import UserError
+from cohort.views.console import Console
 
 __all__ = ["run_evaluation"]
 
@@ -29,9 +29,12 @@ def run_evaluation(
     quiet_libraries()
     recipe = _recipe(model, task, overrides, problems)
     stage = recipe.stages[-1]
-    if stage.kind != "grpo":
-        raise UserError(f"the last stage of {model} is supervised, so it has no task to evaluate on; say --task")
-    parts = check_grpo(stage, seed)
+    if not stage.reward and stage.evaluate.reward is None:
+        raise UserError(
+            f"the last stage of {model} ({stage.kind}) has no reward that says what is right; say --task, or "
+            "evaluate.reward=NAME"
+        )
+    parts = open_parts(stage, seed)
     if parts.task.held_out is None:
         raise UserError(
             "this task has no held-out problems: add task.held_out=FILE (or a share such as task.held_out=0.1)"
@@ -45,9 +48,9 @@ def run_evaluation(
     console.accuracy_table(rows, parts.verifier_name)
     if against:
         for ours, theirs in zip(*measured, strict=True):
-            mean, half, n = _paired(ours, theirs)
-            interval = f"{mean:+.1%} [{mean - half:+.1%}, {mean + half:+.1%}]"
-            console.say(f"  {ours.name}: {model} minus {against} is {interval} on {n} problems")
+            found = paired(ours.per_problem, theirs.per_problem)
+            interval = f"{found.mean:+.1%} [{found.low:+.1%}, {found.high:+.1%}]"
+            console.say(f"  {ours.name}: {model} minus {against} is {interval} on {found.problems} problems")
 
 
 def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: int) -> Recipe:
@@ -70,32 +73,21 @@ def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: in
     return Recipe.from_tables(tables, overrides)
 
 
-def _measure(model: str, recipe: Recipe, parts: GrpoParts, samples: int, seed: int) -> tuple[Accuracy, ...]:
+def _measure(model: str, recipe: Recipe, parts: SamplingParts, samples: int, seed: int) -> tuple[Accuracy, ...]:
     stage = recipe.stages[-1]
     policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
-    held_out, _ = held_out_prompts(stage, parts.task, policy)
-    if not held_out:
+    facts = facts_of(policy)
+    prompts, _ = held_out(stage, parts, facts)
+    if not prompts:
         raise UserError(f"no held-out prompt fits {model}: lower rollout.max_tokens")
 
-    play = open_player(stage, parts.world, policy, Engine(policy, max_rows=stage.rollout.max_rows))
+    play = parts.world.player(facts.tokenizer, facts.eos_ids, open_sampler(policy, stage.rollout))
     with (
-        closing(parts.world) if parts.world is not None else nullcontext(),
+        closing(parts.world),
         RewardPool(parts.verifiers, workers=stage.run.workers, retries=stage.run.retries) as pool,
     ):
         return tuple(
-            evaluate(play, held_out, pool, evaluation_sampling(stage, greedy), count, seed)
+            evaluate(play, prompts, pool, stage.evaluate.sampling(stage.rollout, greedy), count, seed)
             for greedy, count in ((True, 1), (False, samples))
             if count
         )
-
-
-def _paired(ours: Accuracy, theirs: Accuracy) -> tuple[float, float, int]:
-    """The mean difference over problems and half of its 95% interval: pairs cancel how hard a problem is."""
-    mine, others = ours.per_problem, theirs.per_problem
-    differences = [mine[problem] - others[problem] for problem in mine if problem in others]
-    n = len(differences)
-    if n == 0:
-        raise UserError("the two models have no scored problem in common")
-    mean = math.fsum(differences) / n
-    variance = math.fsum((d - mean) ** 2 for d in differences) / max(n - 1, 1)
-    return mean, Z95 * math.sqrt(variance / n), n

@@ -1,4 +1,4 @@
-"""`cohort explain`: which GRPO exactly."""
+"""`cohort explain`: the exact objective of a recipe, in words and as an equation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from rich.markup import escape
 
 from cohort.algorithms import explain, objectives
 from cohort.algorithms.objectives import Objective
-from cohort.recipe import Recipe, Stage
-from cohort.train.plan import batch_arithmetic, rewards_line
-from cohort.train.process import supervised_steps
-from cohort.train.setup import accuracy_name, build_objective, bypasses
+from cohort.preflight.objective import settled_objective, supervised_steps
+from cohort.preflight.parts import accuracy_name
+from cohort.recipe import Recipe
+from cohort.settings import Stage
 from cohort.types import UserError
+from cohort.views.plan import batch_arithmetic, rewards_line
 
 __all__ = ["explain_recipe"]
 
@@ -29,7 +30,7 @@ def explain_recipe(recipe: Recipe, latex: bool, diff: str | None) -> None:
         )
     console = Console(highlight=False, soft_wrap=True)
     for stage in stages:
-        objective = build_objective(stage)
+        objective = settled_objective(stage)
         if latex:
             print(_equation(stage, objective, latex=True))
             continue
@@ -54,13 +55,13 @@ def _equation(stage: Stage, objective: Objective, latex: bool) -> str:
         group_size=r.group_size,
         max_tokens=r.max_tokens,
         updates=o.updates_per_batch * o.epochs,
-        bypass=bypasses(stage),
+        bypass=stage.objective.bypasses,
         latex=latex,
     )
 
 
 def _around(stage: Stage, objective: Objective) -> dict[str, str]:
-    """What decides the gradient besides the objective itself, and the hash of all of it."""
+    """The settings beside the objective that decide the gradient, by name, and the hash of objective and settings."""
     r, o = stage.rollout, stage.optimizer
     beside: dict[str, bool | int] = {}
     lines = {
@@ -69,13 +70,13 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         f"{r.max_tokens} tokens; rollouts at most {r.max_staleness} updates old",
         "batch": batch_arithmetic(stage),
     }
-    if bypasses(stage):
+    if stage.objective.bypasses:
         lines["bypass"] = "the ratio is taken against the sampler's own log-probs, not against those of the old policy"
         beside["bypass"] = True
     if stage.objective.pass_at_k is not None:
         lines["pass@k"] = f"advantages are those of pass@{stage.objective.pass_at_k} (2508.10751), in place of A above"
         beside["pass_at_k"] = stage.objective.pass_at_k
-    if names := supervised_steps(stage):
+    if names := supervised_steps(stage.reward):
         divided = "minus their mean" if objective.scale == "none" else "normalised"
         outcomes = any(reward.weight and reward.name not in names for reward in stage.reward)
         lines["process"] = (
@@ -117,12 +118,13 @@ def _difference(console: Console, stage: Stage, objective: Objective, name: str)
     except ValueError as error:
         raise UserError(f"--diff: {error}") from None
     rows = explain.difference(objective, other)
-    if bypasses(stage) != (name == "scale_rl"):
-        rows.append(("bypass", bypasses(stage), name == "scale_rl", "The ratio has another denominator."))
+    mine, theirs = stage.objective.bypasses, objectives.PRESETS[name].bypass
+    if mine != theirs:
+        rows.append(("bypass", mine, theirs, "The ratio has another denominator."))
     if stage.objective.pass_at_k is not None:
         rows.append(("pass_at_k", stage.objective.pass_at_k, None, "Advantages are those of a single right answer."))
     console.print(f"\n[bold]against {name}[/] {'' if rows else '- the same objective'}")
-    for field, mine, theirs, consequence in rows:
+    for field, here, there, consequence in rows:
         console.print(
-            f"  [dim]{field}[/]  {escape(str(mine))} here, {escape(str(theirs))} in {name}: {escape(consequence)}"
+            f"  [dim]{field}[/]  {escape(str(here))} here, {escape(str(there))} in {name}: {escape(consequence)}"
         )

@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from cohort.engine.engine import Engine
-from cohort.monitor.console import visible
-from cohort.monitor.libraries import quiet_libraries
+from cohort.machine import quiet_libraries
 from cohort.policy.load import load_policy
 from cohort.policy.text import to_rollout
-from cohort.rewards import RewardSpec, ScoringItem, resolve, score_group
+from cohort.rewards import RewardTable, ScoringItem, resolve, score_group
 from cohort.tasks import Renderer
 from cohort.types import Prompt, SampleRequest, Sampling, UserError
+from cohort.views.console import visible
 
 __all__ = ["sample_group"]
 
@@ -32,9 +32,9 @@ def sample_group(
     if not question.strip():
         raise UserError("the prompt is empty; write a question")
     quiet_libraries()
-    scorer = resolve(RewardSpec(reward)) if answer is not None else None
+    scorer = resolve(RewardTable(use=reward)) if answer is not None else None
     policy = load_policy(model, trainable=False)
-    prompt = Renderer(policy.tokenizer, template).render(Prompt.make(text=question, answer=answer))  # type: ignore[arg-type]
+    prompt = Renderer(policy.tokenizer, template).render(Prompt.make(text=question, answer=answer))
     room = max((policy.max_context or 2**31) - len(prompt.tokens), 1)
     request = SampleRequest(0, prompt.tokens, count, seed, Sampling(min(max_tokens, room), temperature))
     _, completions = next(Engine(policy).sample([request]))

@@ -1,4 +1,4 @@
-"""One token for every active row: what the scheduler asks of the model, and the plain answer to it."""
+"""One token for every running row: what the engine asks of the model. See `plain` and `fused` for the two answers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from cohort.engine.cache import DecodeLayout, KVCache
-from cohort.policy.attention import PackedGroups
-from cohort.policy.policy import Policy
-
-__all__ = ["Decoder", "PlainDecoder"]
+__all__ = ["Decoder"]
 
 
 class Decoder(Protocol):
@@ -21,7 +17,7 @@ class Decoder(Protocol):
         """Called before a prompt or token is computed and after anybody else may have changed the weights."""
         ...
 
-    def prefill(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[int], Tensor]:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
         """Run prompts through the model, each once. Their slots, and the logits `[P, V]` after them."""
         ...
 
@@ -45,41 +41,3 @@ class Decoder(Protocol):
         `place` `[rows]` says where every row keeps what it knows, and may be changed: the places stay distinct.
         """
         ...
-
-
-class PlainDecoder:
-    """The model's own forward pass over a `DecodeLayout`. Row i's place is i, so the active rows are a view."""
-
-    def __init__(self, policy: Policy, rows: int):
-        self.policy = policy
-        self.cache = KVCache(rows)
-
-    def refresh(self) -> None:
-        """See `Decoder`: the weights are the model's own."""
-        return
-
-    def prefill(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[int], Tensor]:
-        """See `Decoder`."""
-        layout = PackedGroups(prompts, device=self.policy.device).keep_kv()
-        hidden = self.policy.hidden(layout.tokens, layout.positions, layout)
-        logits = self.policy.logits(hidden[layout.prompt_ends])
-        assert layout.kv is not None
-        return self.cache.add_prefixes([len(prompt) for prompt in prompts], layout.kv), logits
-
-    def decode(self, tokens: Tensor, slot: Tensor, place: Tensor, own: Tensor) -> Tensor:
-        """See `Decoder`."""
-        layout = DecodeLayout(self.cache, slot, own)
-        return self.policy.logits(self.policy.hidden(tokens[None], layout.positions[None], layout))
-
-    def release(self, slot: int) -> None:
-        """See `Decoder`."""
-        self.cache.free_prefix(slot)
-
-    def compact(self) -> Tensor | None:
-        """See `Decoder`."""
-        return self.cache.compact_prefixes()
-
-    def move(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
-        """See `Decoder`."""
-        if self.cache.own:
-            self.cache.move(source, target, tokens)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
 from cohort.kernels.functions import tile_width
-from cohort.kernels.library import kernels
-from cohort.kernels.structures import Cache, Layer, Model, address
+from cohort.kernels.library import built
+from cohort.kernels.structures import Cache, Layer, Model
 from cohort.policy.attention import PackedGroups
-from cohort.policy.fused import FusedBody, PrefixStore
+from cohort.policy.fused import BodyLayer, FusedBody, PrefixStore
 from cohort.policy.policy import Policy
 
 __all__ = ["FusedDecoder"]
@@ -45,7 +46,7 @@ class FusedDecoder:
         """See `Decoder`."""
         self.body.packed.refresh()
 
-    def prefill(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[int], Tensor]:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
         """See `Decoder`."""
         slots = self._slots([len(prompt) for prompt in prompts])
         layout = PackedGroups(prompts)
@@ -59,7 +60,7 @@ class FusedDecoder:
         model = self._model or self._point()
         x = self.body.model.embed_tokens(tokens)
         logits = torch.empty(len(x), _padded(model.vocabulary))
-        _library().decode_step(ctypes.byref(model), len(x), *(t.data_ptr() for t in (x, slot, place, own, logits)))
+        built().decode_step(ctypes.byref(model), len(x), x, slot, place, own, logits)
         return logits[:, : model.vocabulary]
 
     def release(self, slot: int) -> None:
@@ -119,36 +120,53 @@ class FusedDecoder:
         positions = int(self._prefix_length.max()) + self._own_capacity + 1
         if positions > len(self._cos):
             self._cos, self._sin = self.body.rotations(torch.arange(2 * positions)[None])
-        shared = (len(self._prefix_length), self._prefix_capacity, self._own_capacity)
-        tables = tuple(map(address, (self._prefix_length, self._cos, self._sin)))
-        packed = self.body.packed
-        layers = []
-        for number, layer in enumerate(self.body.layers):
-            heads = layer.heads
-            cache = Cache(
-                *(heads.heads, heads.kv_heads, heads.size, *shared, *tables),
-                *(address(layer.query_norm), address(layer.key_norm), heads.eps, heads.scale, heads.window or 0),
-                self.body.compute is torch.bfloat16,
-                *map(address, (*self._prefix[number], *self._own[number])),
-            )
-            norms = address(layer.first_norm.weight), address(layer.second_norm.weight)
-            weights = (part[number] for part in (packed.qkv, packed.out, packed.gate_up, packed.down))
-            layers.append(Layer(cache, *norms, layer.first_norm.variance_epsilon, *weights))
+        packed, norm = self.body.packed, self.body.model.norm
+        layers = [self._point_layer(number, layer) for number, layer in enumerate(self.body.layers)]
         self._layers = (Layer * len(layers))(*layers)
-        norm = self.body.model.norm
         self._model = Model(
-            *(len(layers), len(norm.weight), self.policy.vocabulary, ctypes.addressof(self._layers)),
-            *(address(norm.weight), norm.variance_epsilon, packed.head, packed.half),
+            layers=len(layers),
+            hidden=len(norm.weight),
+            vocabulary=self.policy.vocabulary,
+            layer=ctypes.addressof(self._layers),
+            norm=norm.weight,
+            eps=norm.variance_epsilon,
+            head=packed.head,
+            half=packed.half,
         )
         return self._model
+
+    def _point_layer(self, number: int, layer: BodyLayer) -> Layer:
+        packed = self.body.packed
+        query_norm, key_norm = layer.head_norms
+        (prefix_keys, prefix_values), (own_keys, own_values) = self._prefix[number], self._own[number]
+        cache = Cache(
+            **asdict(layer.heads),
+            slots=len(self._prefix_length),
+            prefix_capacity=self._prefix_capacity,
+            own_capacity=self._own_capacity,
+            prefix_length=self._prefix_length,
+            cos=self._cos,
+            sin=self._sin,
+            query_norm=query_norm,
+            key_norm=key_norm,
+            half=self.body.compute is torch.bfloat16,
+            prefix_keys=prefix_keys,
+            prefix_values=prefix_values,
+            own_keys=own_keys,
+            own_values=own_values,
+        )
+        return Layer(
+            cache=cache,
+            first_norm=layer.first_norm.weight,
+            second_norm=layer.second_norm.weight,
+            eps=layer.first_norm.variance_epsilon,
+            qkv=packed.qkv[number],
+            out=packed.out[number],
+            gate_up=packed.gate_up[number],
+            down=packed.down[number],
+        )
 
 
 def _padded(n: int) -> int:
     tile = tile_width()
     return -(-n // tile) * tile
-
-
-def _library() -> ctypes.CDLL:
-    library = kernels()
-    assert library is not None
-    return library

@@ -6,7 +6,7 @@ one uniform a row does the same. It also makes a rollout depend on its own seed 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +14,7 @@ from torch import Tensor
 __all__ = ["RowSampling", "choose"]
 
 
-@dataclass(frozen=True, slots=True)
-class RowSampling:
+class RowSampling(NamedTuple):
     """Sampling settings, one value a row (`[n]`)."""
 
     temperature: Tensor  # 0: greedy
@@ -25,7 +24,7 @@ class RowSampling:
 
     def take(self, rows: Tensor | slice) -> RowSampling:
         """The settings of some rows."""
-        return RowSampling(self.temperature[rows], self.top_p[rows], self.top_k[rows], self.min_p[rows])
+        return RowSampling(*(column[rows] for column in self))
 
 
 def choose(logits: Tensor, uniform: Tensor, sampling: RowSampling, truncates: bool) -> tuple[Tensor, Tensor]:

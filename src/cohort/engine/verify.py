@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from cohort.policy.attention import PackedGroups
+from cohort.policy.attention import PackedGroups, places
 from cohort.policy.policy import Policy
 from cohort.types import Completion, SampleRequest
 
@@ -24,13 +25,11 @@ def disagreement(policy: Policy, request: SampleRequest, completions: tuple[Comp
         return None
     rows = [completion.tokens for completion in completions]
     layout = PackedGroups([request.tokens], rows, [0] * len(rows), policy.device)
-    row = torch.cat([torch.full((len(tokens),), i) for i, tokens in enumerate(rows)])
-    column = torch.cat([torch.arange(len(tokens)) for tokens in rows])
     hidden = policy.plain_hidden(layout.tokens, layout.positions, layout)
-    logits = policy.logits(hidden[layout.predictors(row, column)])
+    logits = policy.logits(hidden[layout.predictors(*places(torch.tensor([len(row) for row in rows])))])
     plain = (logits / (sampling.temperature or 1.0)).log_softmax(-1)
-    plain = plain.gather(-1, torch.tensor([token for tokens in rows for token in tokens])[:, None])[:, 0]
-    sampled = torch.tensor([logprob for completion in completions for logprob in completion.logprobs])
+    plain = plain.gather(-1, torch.from_numpy(np.concatenate(rows))[:, None])[:, 0]
+    sampled = torch.from_numpy(np.concatenate([completion.logprobs for completion in completions]))
     apart = (plain - sampled).abs().max().item()
     if apart <= TOLERANCE[policy.compute]:
         return None

@@ -6,18 +6,19 @@ def weather(city: str) -> str: ...                      # type hints and a docst
 tools = ["calculator", "my_tools:weather"]
 """
 
-from cohort.environments.build import BUILT_IN, build_environment, build_tools
+from cohort.environments.build import ENVIRONMENTS, TOOLS, build_environment, build_tools
 from cohort.environments.dialogue import Dialogue, choose_format, open_dialogue
+from cohort.environments.episodes import Episodes, OneTurn, Played, Player, Rules, SingleTurn
 from cohort.environments.formats import FORMATS, Format, FormatName
-from cohort.environments.play import Episodes, OneTurn, Played, Player, Rules
-from cohort.environments.single import SingleTurn
 from cohort.environments.tool import Tool, ToolError
 from cohort.environments.tools import Tools
+from cohort.environments.world import World, open
 from cohort.types import InfrastructureError, Observation
 
 __all__ = [
-    "BUILT_IN",
+    "ENVIRONMENTS",
     "FORMATS",
+    "TOOLS",
     "Dialogue",
     "Episodes",
     "Format",
@@ -32,8 +33,10 @@ __all__ = [
     "Tool",
     "ToolError",
     "Tools",
+    "World",
     "build_environment",
     "build_tools",
     "choose_format",
+    "open",
     "open_dialogue",
 ]

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 
-from cohort.environments.tool import ToolError
+from cohort.environments.tool import Tool, ToolError, tool_of
 
-__all__ = ["calculate"]
+__all__ = ["calculate", "calculator_tool"]
 
 _LONGEST = 500  # characters
 _DEEPEST = 50  # parentheses and signs inside each other
@@ -38,6 +38,11 @@ def calculate(expression: str) -> str:
         raise ToolError(f"an expression has at most {_LONGEST} characters")
     text = expression.translate(_WRITTEN_OTHERWISE).lower().strip().removesuffix("=").rstrip()
     return _shown(_Parser(_tokens(text)).whole())
+
+
+def calculator_tool() -> Tool:
+    """The tool `calculator(expression)`."""
+    return tool_of(calculate, "calculator")
 
 
 def _tokens(text: str) -> list[str]:

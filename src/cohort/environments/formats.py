@@ -4,7 +4,7 @@
     hermes   <tool_call>{"name": "calculator", "arguments": {...}}</tool_call>      Hermes, Qwen 2.5 and 3
     llama3   {"name": "calculator", "parameters": {...}}                            Llama 3.1 to 3.3
 
-What is marked as a call but cannot be read is a call with a problem, which the model is told.
+A text that is marked as a call but cannot be read becomes a call with a problem, and the model is told the problem.
 """
 
 from __future__ import annotations

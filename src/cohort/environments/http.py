@@ -1,20 +1,18 @@
 """The HTTP tool: GET from hosts that the recipe names, and from nowhere else.
 
-What the policy may get wrong (the address, a page that is not there) is told to it; a server that is down, slow or
+The policy is told of its own mistakes (a wrong address, a page that is not there); a server that is down, slow or
 failing is the world's fault. Requests carry no cookies, no credentials and no settings of the user's environment.
 """
 
 from __future__ import annotations
 
 import ssl
-import threading
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from cohort.environments.functions import tool_of
-from cohort.environments.tool import Tool, ToolError
+from cohort.environments.tool import Tool, ToolError, tool_of
 from cohort.types import InfrastructureError, UserError
 
 __all__ = ["http_tool"]
@@ -42,7 +40,7 @@ def http_tool(hosts: Sequence[str], timeout_s: float = 30.0, max_kb: int = 256) 
     if isinstance(max_kb, bool) or not isinstance(max_kb, int) or max_kb < 1:
         raise UserError(f"max_kb of the tool http is a whole number of at least 1, not {max_kb!r}")
     allowed = frozenset(host.lower() for host in hosts)
-    certificates = _Certificates()
+    certificates = ssl.create_default_context()  # once: reading them takes longer than most requests
 
     def http(url: str) -> str:
         """Fetch a web page with GET and return its text.
@@ -78,12 +76,12 @@ def _names(parts: SplitResult) -> tuple[str, ...]:
     return (name, f"{name}:{port}") if port == usual else (f"{name}:{port}",)
 
 
-def _get(url: str, timeout_s: float, most: int, certificates: _Certificates) -> str:
+def _get(url: str, timeout_s: float, most: int, certificates: ssl.SSLContext) -> str:
     import httpx2  # here, because it takes a moment and few runs need it
 
     try:
         with (
-            httpx2.Client(trust_env=False, verify=certificates.context(), timeout=timeout_s) as client,
+            httpx2.Client(trust_env=False, verify=certificates, timeout=timeout_s) as client,
             client.stream("GET", url) as response,
         ):
             return _text(response, most)
@@ -107,18 +105,3 @@ def _text(response: Any, most: int) -> str:
         if len(body) > most:
             break
     return bytes(body[:most]).decode(response.charset_encoding or "utf-8", "replace")
-
-
-class _Certificates:
-    """The machine's trusted certificates, read once: that takes longer than most requests."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._context: ssl.SSLContext | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """The context for all requests."""
-        with self._lock:
-            if self._context is None:
-                self._context = ssl.create_default_context()
-            return self._context

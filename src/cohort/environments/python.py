@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
-from cohort.environments.functions import tool_of
-from cohort.environments.tool import Tool, ToolError
+from cohort.environments.tool import Tool, ToolError, tool_of
 from cohort.sandbox import LEVELS, Executor, Level, Limits, RemoteSandbox, Run, Sandbox
 from cohort.types import UserError
 

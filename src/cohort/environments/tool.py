@@ -1,7 +1,8 @@
-"""A tool: what it is called and takes, how a call is run, and what becomes of the ways in which it can fail."""
+"""A tool: its name and its arguments, how a call is run, and what becomes of each way in which a call can fail."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -9,13 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from cohort.environments.guarded import THE_WORLD, HangsError, broken, in_time
+from cohort.environments.foreign_code import THE_WORLD, HangsError, broken, in_time
 from cohort.types import InfrastructureError, ToolCall, UserError
 from cohort.wording import one_line
 
-__all__ = ["Tool", "ToolError"]
+__all__ = ["Tool", "ToolError", "tool_of"]
 
-_TO_THE_MODEL = (ValueError, ArithmeticError, LookupError)  # what a call that asks for the wrong thing raises
+_TO_THE_MODEL = (ValueError, ArithmeticError, LookupError)  # raised where a call asks for the wrong thing
 _PAUSE_S = 0.2  # before the first retry; twice as long before each next one
 
 
@@ -82,6 +83,28 @@ class Tool:
 
     def _failed(self, arguments: Mapping[str, Any], why: str) -> ToolCall:
         return ToolCall(self.name, arguments, _text(f"error: {why}"), failed=True)
+
+
+def tool_of(function: Callable[..., Any], name: str | None = None, timeout_s: float | None = None) -> Tool:
+    """The tool that calls `function`. Its docstring says what it does and, under "Args:", what each parameter is.
+
+    Raises UserError where the schema cannot be derived.
+    """
+    from transformers.utils import get_json_schema
+
+    called = name or str(getattr(function, "__name__", type(function).__name__))
+    if inspect.iscoroutinefunction(function):
+        raise UserError(f"the tool '{called}' is an async function; wrap it in one that runs it, e.g. with asyncio.run")
+    try:
+        schema = get_json_schema(function)
+    except Exception as error:  # transformers has a class for each mistake, and plain ones for others
+        raise UserError(
+            f"the tool '{called}' does not say what it takes: {' '.join(str(error).split())}. Give every parameter a "
+            'type hint and a line under "Args:" in the docstring, whose first line says what the tool does'
+        ) from None
+    described = {**schema["function"], "name": called}
+    described.pop("return", None)  # few chat templates know it
+    return Tool(called, {"type": "function", "function": described}, function, timeout_s)
 
 
 def _text(result: Any) -> str:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cohort.environments.formats import Call, Format
-from cohort.environments.functions import checker
 from cohort.environments.tool import Tool
 from cohort.types import Observation, Prompt, ToolCall, UserError
 
 __all__ = ["Tools"]
 
-_MOST_CALLS = 8  # of one turn; the others are refused
+_MOST_CALLS = 8  # calls of one turn that are run; the others are refused
 
 
 class Tools:
     """Runs the calls of a turn, one after the other, and answers with a message for each.
 
-    `retries` says how often a call is tried again whose tool, not whose arguments, failed.
+    A call whose tool failed for the world's sake is tried `retries` more times; wrong arguments are never tried again.
     """
 
     def __init__(self, tools: Sequence[Tool], chosen: Format, retries: int = 0) -> None:
@@ -77,3 +76,30 @@ def _by_name(given: Mapping[str, Any] | str, tool: Tool) -> Mapping[str, Any] | 
 def _refused(call: Call, why: str) -> ToolCall:
     arguments = call.arguments if not isinstance(call.arguments, str) else {"input": call.arguments}
     return ToolCall(call.name[:50], arguments, f"error: {why}", failed=True)
+
+
+def checker(parameters: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str | None]:
+    """What is wrong with arguments by a JSON schema, in one line; None when nothing is."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    validator = Draft202012Validator({**_standard(parameters), "additionalProperties": False})
+
+    def check(arguments: Mapping[str, Any]) -> str | None:
+        error = best_match(validator.iter_errors(arguments))
+        if error is None:
+            return None
+        where = "".join(f"{part}: " for part in error.absolute_path)
+        return f"{where}{error.message}"[:300]
+
+    return check
+
+
+def _standard(schema: Any) -> Any:
+    """`nullable`, which transformers writes for `X | None`, in the words of JSON Schema."""
+    if isinstance(schema, list):
+        return [_standard(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    plain = {key: _standard(value) for key, value in schema.items() if key != "nullable"}
+    return {"anyOf": [plain, {"type": "null"}]} if schema.get("nullable") is True else plain

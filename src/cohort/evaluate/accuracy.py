@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from cohort.environments import Played, Player
 from cohort.evaluate.intervals import mean_interval, pass_at_k, wilson
 from cohort.rewards import RewardPool, ScoredGroup, ScoringItem
-from cohort.rewards.combination import RIGHT, first_that_applies
+from cohort.rewards.combination import first_that_applies
 from cohort.seeds import derive_seed
 from cohort.types import (
+    RIGHT,
     Group,
     InfrastructureError,
     Prompt,

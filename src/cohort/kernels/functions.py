@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cohort.kernels.library import kernels
-from cohort.kernels.structures import Attention, address
+from cohort.kernels.library import built
+from cohort.kernels.structures import Attention
 
 __all__ = [
     "Heads",
@@ -76,7 +76,7 @@ class Heads:
     size: int
     eps: float
     scale: float
-    window: int | None
+    window: int  # how many tokens a query sees, itself included; 0: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +104,13 @@ def attend(
 def logprobs(logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """Of float32 `[n, V]` and int64 `[n]`: log-probs of targets, entropies, log-sum-exps, `[n]` each. No gradient."""
     out = logits.new_empty(3, len(logits))
-    _library().logprob_forward(
-        *logits.shape, logits.data_ptr(), targets.data_ptr(), 1 / temperature, *(row.data_ptr() for row in out)
-    )
+    built().logprob_forward(*logits.shape, logits, targets, 1 / temperature, *out)
     return out[0], out[1], out[2]
 
 
 def logprob_gradient(logits: Tensor, targets: Tensor, temperature: float, logsumexp: Tensor, flow: Tensor) -> None:
-    """Put the logits' gradient in their place, given that of the log-probs, `[n]`."""
-    _library().logprob_backward(
-        *logits.shape, *(logits.data_ptr(), targets.data_ptr(), 1 / temperature, logsumexp.data_ptr(), flow.data_ptr())
-    )
+    """Overwrite the logits with their gradient, given `flow`, the gradient of the log-probs `[n]`."""
+    built().logprob_backward(*logits.shape, logits, targets, 1 / temperature, logsumexp, flow)
 
 
 def append_tokens(
@@ -136,10 +132,9 @@ def append_tokens(
     ended = torch.empty(len(length), dtype=torch.uint8)
     if logits.stride(1) != 1:
         logits = logits.contiguous()
-    _library().append_tokens(
-        *(*logits.shape, logits.stride(0), logits.data_ptr(), temperature.data_ptr(), tokens.stride(0)),
-        *(x.data_ptr() for x in (tokens, logprobs, uniforms, length, limit, ends)),
-        *(len(ends), ended.data_ptr()),
+    columns = (tokens, logprobs, uniforms, length, limit)
+    built().append_tokens(
+        *logits.shape, logits.stride(0), logits, temperature, tokens.stride(0), *columns, ends, len(ends), ended
     )
     return ended
 
@@ -148,16 +143,32 @@ def attention_of(
     qkv: Tensor, query_norm: Tensor | None, key_norm: Tensor | None, heads: Heads, sequences: Sequences
 ) -> Attention:
     """What attention.c is to work on. The tensors must outlive it."""
-    width, size = qkv.element_size() * heads.size, heads.size
-    query = qkv.data_ptr()
+    query, key, value = _parts(qkv, heads)
     row = qkv.shape[1]
     return Attention(
-        *(heads.heads, heads.kv_heads, size, len(sequences.first) - 1),
-        *map(address, (sequences.first, sequences.start, sequences.length, sequences.cos, sequences.sin)),
-        *(address(query_norm), address(key_norm), heads.eps, heads.scale, heads.window or 0),
-        *(query, query + heads.heads * width, query + (heads.heads + heads.kv_heads) * width),
-        *(row, row, row, _half(qkv)),
+        **asdict(heads),
+        groups=len(sequences.first) - 1,
+        first=sequences.first,
+        start=sequences.start,
+        length=sequences.length,
+        cos=sequences.cos,
+        sin=sequences.sin,
+        query_norm=query_norm,
+        key_norm=key_norm,
+        query=query,
+        key=key,
+        value=value,
+        query_row=row,
+        key_row=row,
+        value_row=row,
+        half=_half(qkv),
     )
+
+
+def _parts(qkv: Tensor, heads: Heads) -> tuple[int, int, int]:
+    """Where queries, keys and values begin in rows `[N, (H + 2 K) D]`."""
+    query, width = qkv.data_ptr(), qkv.element_size() * heads.size
+    return query, query + heads.heads * width, query + (heads.heads + heads.kv_heads) * width
 
 
 class _Linear(torch.autograd.Function):
@@ -223,34 +234,21 @@ def _norm(
     """The sum, its norm, and one over its root mean square `[N]`."""
     y = x if residual is None else torch.empty_like(x)
     out, inverse = torch.empty_like(x, dtype=dtype), x.new_empty(len(x))
-    _library().norm_forward(
-        *(*x.shape, eps, x.data_ptr(), address(residual), residual is not None and _half(residual), weight.data_ptr()),
-        *(y.data_ptr(), out.data_ptr(), _half(out), inverse.data_ptr()),
-    )
+    half = residual is not None and _half(residual)
+    built().norm_forward(*x.shape, eps, x, residual, half, weight, y, out, _half(out), inverse)
     return y, out, inverse
 
 
 def _norm_back(
     y: Tensor, inverse: Tensor, weight: Tensor, from_y: Tensor | None, flow: Tensor, residual: torch.dtype | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    rows, width = y.shape
     flow = flow.contiguous()
     from_y = None if from_y is None else from_y.contiguous()
     to_x = torch.empty_like(y)
     to_residual = torch.empty_like(y, dtype=residual) if residual is torch.bfloat16 else None
-    to_weight = y.new_empty(-(-rows // ROWS_PER_BLOCK), width)
-    _library().norm_backward(
-        *(
-            rows,
-            width,
-            y.data_ptr(),
-            inverse.data_ptr(),
-            weight.data_ptr(),
-            address(from_y),
-            flow.data_ptr(),
-            _half(flow),
-        ),
-        *(to_x.data_ptr(), address(to_residual), to_residual is not None, to_weight.data_ptr()),
+    to_weight = y.new_empty(-(-len(y) // ROWS_PER_BLOCK), y.shape[1])
+    built().norm_backward(
+        *y.shape, y, inverse, weight, from_y, flow, _half(flow), to_x, to_residual, to_residual is not None, to_weight
     )
     # In float32 the residual's gradient is that of x: one tensor serves both.
     return to_x, to_x if residual is torch.float32 else to_residual, to_weight.sum(0)
@@ -268,20 +266,16 @@ class _SwiGLU(torch.autograd.Function):
         flow = flow.contiguous()
         rows, width = flow.shape
         back = torch.empty_like(gate_up)
-        shift = width * gate_up.element_size()
-        gate, to_gate = gate_up.data_ptr(), back.data_ptr()
-        _library().swiglu_backward(
-            *(rows, width, gate, gate + shift, 2 * width, _half(flow)), *(flow.data_ptr(), to_gate, to_gate + shift)
-        )
+        (gate, up), (to_gate, to_up) = (x.split(width, 1) for x in (gate_up, back))
+        built().swiglu_backward(rows, width, gate, up, 2 * width, _half(flow), flow, to_gate, to_up)
         return back
 
 
 def _swiglu(gate_up: Tensor) -> Tensor:
     rows, width = len(gate_up), gate_up.shape[1] // 2
     out = gate_up.new_empty(rows, width)
-    gate = gate_up.data_ptr()
-    up = gate + width * gate_up.element_size()
-    _library().swiglu_forward(rows, width, gate, up, 2 * width, _half(out), out.data_ptr())
+    gate, up = gate_up.split(width, 1)
+    built().swiglu_forward(rows, width, gate, up, 2 * width, _half(out), out)
     return out
 
 
@@ -293,7 +287,7 @@ class _Attend(torch.autograd.Function):
         out = qkv.new_empty(len(qkv), heads.heads * heads.size)
         logsumexp = torch.empty(heads.heads, len(qkv))
         what = attention_of(qkv, query_norm, key_norm, heads, sequences)
-        _library().attention_forward(ctypes.byref(what), len(qkv), out.data_ptr(), logsumexp.data_ptr())
+        built().attention_forward(ctypes.byref(what), len(qkv), out, logsumexp)
         out[sequences.end :] = 0
         ctx.save_for_backward(qkv, out, logsumexp, query_norm, key_norm)
         ctx.heads, ctx.sequences = heads, sequences
@@ -307,12 +301,7 @@ class _Attend(torch.autograd.Function):
         back = torch.empty_like(qkv)
         to_norms = torch.empty(2, (len(sequences.first) - 1) * heads.kv_heads, heads.size)
         what = attention_of(qkv, query_norm, key_norm, heads, sequences)
-        width, query = qkv.element_size() * heads.size, back.data_ptr()
-        _library().attention_backward(
-            *(ctypes.byref(what), len(qkv), out.data_ptr(), logsumexp.data_ptr(), flow.data_ptr()),
-            *(query, query + heads.heads * width, query + (heads.heads + heads.kv_heads) * width),
-            *(to_norms[0].data_ptr(), to_norms[1].data_ptr()),
-        )
+        built().attention_backward(ctypes.byref(what), len(qkv), out, logsumexp, flow, *_parts(back, heads), *to_norms)
         back[sequences.end :] = 0
         to_query_norm, to_key_norm = (None, None) if query_norm is None else to_norms.sum(1)
         return back, to_query_norm, to_key_norm, None, None
@@ -320,25 +309,19 @@ class _Attend(torch.autograd.Function):
 
 def weight_gradient(flow: Tensor, x: Tensor) -> Tensor:
     """`flow.T @ x` of contiguous operands: `[n, out], [n, in] -> [out, in]` float32. No gradient."""
-    library = _library()
+    library = built()
     half = x.dtype is torch.bfloat16
     if x.shape[1] % tile_width() or not len(x) or (half and not library.half_products()):
         return product(flow.t(), x.t()).float()
     out = torch.empty(flow.shape[1], x.shape[1])
     function = library.weight_gradient_half if half else library.weight_gradient
-    function(len(x), *out.shape, flow.data_ptr(), x.data_ptr(), out.data_ptr())
+    function(len(x), *out.shape, flow, x, out)
     return out
 
 
 def tile_width() -> int:
     """What head sizes are padded to in the caches, and what widths of matrices must be a multiple of."""
-    return int(_library().tile_width())
-
-
-def _library() -> ctypes.CDLL:
-    library = kernels()
-    assert library is not None, "the fused path was chosen without kernels"
-    return library
+    return int(built().tile_width())
 
 
 def _half(x: Tensor) -> int:

@@ -15,10 +15,11 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
-__all__ = ["kernels", "why_not"]
+__all__ = ["built", "kernels", "why_not"]
 
 SOURCES = ("layer.c", "attention.c", "decode.c", "head.c", "gradient.c")
 HEADERS = ("vector.h", "heads.h")
@@ -26,7 +27,7 @@ HEADERS = ("vector.h", "heads.h")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
 HERE = Path(__file__).parent
 
-# Parameters of every function: l long, i int, f float, p pointer.
+# Parameters of every function: l long, i int, f float, p pointer (a tensor, an address, or None).
 SIGNATURES = {
     "norm_forward": "llfppipppip",
     "norm_backward": "llpppppippip",
@@ -45,21 +46,38 @@ SIGNATURES = {
     "weight_gradient_half": "lllppp",
     "tile_width": "",
 }
-TYPES = {"l": ctypes.c_long, "i": ctypes.c_int, "f": ctypes.c_float, "p": ctypes.c_void_p}
+
+
+class _Pointer:
+    """A pointer parameter that takes a tensor for the address of its first element."""
+
+    @staticmethod
+    def from_param(x: Any) -> Any:
+        return ctypes.c_void_p.from_param(x.data_ptr() if isinstance(x, torch.Tensor) else x)
+
+
+TYPES: dict[str, Any] = {"l": ctypes.c_long, "i": ctypes.c_int, "f": ctypes.c_float, "p": _Pointer}
 
 
 def kernels() -> ctypes.CDLL | None:
     """The compiled library, or None where it is switched off or cannot be built."""
-    return _built()[0]
+    return _load()[0]
+
+
+def built() -> ctypes.CDLL:
+    """The compiled library, where it has been seen that there is one."""
+    library = kernels()
+    assert library is not None, "the fused path was chosen without kernels"
+    return library
 
 
 def why_not() -> str | None:
     """One sentence: why there are no compiled kernels here. None when there are."""
-    return _built()[1]
+    return _load()[1]
 
 
 @functools.cache
-def _built() -> tuple[ctypes.CDLL | None, str | None]:
+def _load() -> tuple[ctypes.CDLL | None, str | None]:
     if os.environ.get("COHORT_KERNELS", "").lower() in ("off", "0", "plain"):
         return None, "COHORT_KERNELS switches them off"
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")

@@ -18,7 +18,7 @@ LARGEST_KEPT = 1 << 30  # bytes; a larger block still is mapped and unmapped on 
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Tell malloc so, once for this process. False where it is not glibc's."""
+    """Tell malloc to keep freed memory, once for this process. Returns False where malloc is not glibc's."""
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt

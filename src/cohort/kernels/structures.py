@@ -1,16 +1,24 @@
-"""What the C files call Attention and Cache, and pointers into tensors."""
+"""The structures of the C files."""
 
 from __future__ import annotations
 
 import ctypes
 from ctypes import c_float, c_int, c_long, c_void_p
+from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Attention", "Cache", "Layer", "Linear", "Model", "address"]
+__all__ = ["Attention", "Cache", "Layer", "Linear", "Model"]
 
 
-class Attention(ctypes.Structure):
+class _Fields(ctypes.Structure):
+    """Filled by name. A tensor stands for the address of its first element, and must outlive the structure."""
+
+    def __init__(self, **fields: Any):
+        super().__init__(**{name: x.data_ptr() if isinstance(x, Tensor) else x for name, x in fields.items()})
+
+
+class Attention(_Fields):
     """attention.c"""
 
     _fields_ = [
@@ -24,7 +32,7 @@ class Attention(ctypes.Structure):
     ]
 
 
-class Cache(ctypes.Structure):
+class Cache(_Fields):
     """decode.c"""
 
     _fields_ = [
@@ -37,13 +45,13 @@ class Cache(ctypes.Structure):
     ]
 
 
-class Linear(ctypes.Structure):
+class Linear(_Fields):
     """decode.c"""
 
     _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("inputs", c_long), ("outputs", c_long)]
 
 
-class Layer(ctypes.Structure):
+class Layer(_Fields):
     """decode.c"""
 
     _fields_ = [
@@ -54,7 +62,7 @@ class Layer(ctypes.Structure):
     ]
 
 
-class Model(ctypes.Structure):
+class Model(_Fields):
     """decode.c"""
 
     _fields_ = [
@@ -64,8 +72,3 @@ class Model(ctypes.Structure):
         ("head", Linear),
         ("half", c_int),
     ]
-
-
-def address(tensor: Tensor | None) -> int | None:
-    """Where a contiguous tensor's first element lies; None for none."""
-    return None if tensor is None else tensor.data_ptr()

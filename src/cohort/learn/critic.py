@@ -1,10 +1,8 @@
-"""The critic of PPO: a copy of the policy's body with a scalar head, trained to predict what a prefix will be paid."""
+"""The critic of PPO: a copy of the policy's body with a scalar head, trained to predict the reward after a prefix."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,14 +17,6 @@ from cohort.types import Batch, UserError
 __all__ = ["Critic"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Values:
-    """Values of one micro-batch, `[b, T]`, 0 outside the mask."""
-
-    micro: MicroBatch
-    values: Tensor
-
-
 class Critic:
     """Values at the position *before* each token, from a body that starts as the policy's and a head of zeros.
 
@@ -34,12 +24,11 @@ class Critic:
     """
 
     def __init__(self, policy: Policy, optimizer: AdamW, clip: float = 0.2, tokens_per_micro_batch: int = 4096):
-        if hasattr(policy.module, "disable_adapter"):
+        if policy.has_adapter:
             raise UserError(
                 "a critic cannot be made for a policy with LoRA; remove policy.lora, or use a group baseline"
             )
-        compute = str(policy.compute).removeprefix("torch.")
-        self._policy = Policy(copy.deepcopy(policy.module), policy.tokenizer, compute)
+        self._policy = policy.copy()
         width = policy.model.get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1, device=policy.device)
         nn.init.zeros_(self.head.weight)
@@ -53,14 +42,14 @@ class Critic:
 
     @torch.no_grad()
     def values(self, batch: Batch) -> Tensor:
-        """`[B, T]` float32; 0 outside the mask."""
+        """`[N]` float32; 0 outside the mask."""
         out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
-        for part in self._forward(batch):
-            out[part.micro.rows.cpu()] = part.values.cpu()
+        for micro, values in self._forward(batch):
+            out[micro.picked] = values.cpu()
         return out
 
     def update(self, batch: Batch, returns: Tensor, old_values: Tensor, learning_rate: float) -> float:
-        """One optimizer step towards `returns` `[B, T]`. Returns the loss, a mean over the batch's tokens:
+        """One optimizer step towards `returns` `[N]`. Returns the loss, a mean over the batch's tokens:
 
         0.5 * max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2), the clipped value loss of PPO implementations.
         """
@@ -68,12 +57,11 @@ class Critic:
             group["lr"] = learning_rate
         tokens = batch.mask.sum()
         total = 0.0
-        for part in self._forward(batch):
-            rows = part.micro.rows.cpu()
-            mask, target, old = (x[rows].to(part.values.device) for x in (batch.mask, returns.float(), old_values))
-            clipped = old + (part.values - old).clamp(-self.clip, self.clip)
-            error = torch.maximum((part.values - target).square(), (clipped - target).square())
-            loss = 0.5 * (error * mask).sum() / tokens
+        for micro, found in self._forward(batch):
+            values, target, old = micro.spread(found), micro.take(returns.float()), micro.take(old_values)  # [b, T]
+            clipped = old + (values - old).clamp(-self.clip, self.clip)
+            error = torch.maximum((values - target).square(), (clipped - target).square())
+            loss = 0.5 * error.sum() / tokens  # 0 outside the mask, where all three are 0
             loss.backward()
             total += loss.item()
         clip = self.settings.gradient_clip or float("inf")
@@ -94,9 +82,10 @@ class Critic:
         self.module.load_state_dict(load_file(directory / "model.safetensors"))
         load_optimizer(self.optimizer, directory)
 
-    def _forward(self, batch: Batch) -> Iterator[_Values]:
+    def _forward(self, batch: Batch) -> Iterator[tuple[MicroBatch, Tensor]]:
+        """Every micro-batch with the values before its masked tokens, `[M]`."""
         for micro in micro_batches(batch, batch.mask, self.tokens_per_micro_batch, self._policy.device):
             layout = micro.layout
             hidden = self._policy.hidden(layout.tokens, layout.positions, layout)
-            before = hidden.index_select(0, layout.predictors(micro.picked_row, micro.picked_column))
-            yield _Values(micro, micro.spread(self.head(before.float())[:, 0]))
+            before = hidden.index_select(0, layout.predictors(micro.row, micro.column))
+            yield micro, self.head(before.float())[:, 0]

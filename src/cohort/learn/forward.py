@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cohort.learn.head import head
-from cohort.policy.attention import PackedGroups
+from cohort.policy.attention import PackedGroups, places
 from cohort.policy.policy import Policy
 from cohort.types import Batch
 
@@ -18,31 +18,36 @@ __all__ = ["MicroBatch", "micro_batches", "token_logprobs"]
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Some rows of a batch, packed. `picked[i] = (row, column)` names the M tokens whose log-probs are wanted."""
+    """b rollouts of a batch, packed, and the M tokens of them whose log-probs are wanted."""
 
-    rows: Tensor  # [b] rows of the batch
     layout: PackedGroups
-    picked_row: Tensor  # [M] position in `rows`
-    picked_column: Tensor  # [M]
-    width: int  # T, as in the batch
+    picked: Tensor  # [M] where the wanted tokens are in the batch; on the CPU, as the batch is
+    tokens: Tensor  # [M] what they are
+    row: Tensor  # [M] which of the b rollouts each belongs to
+    column: Tensor  # [M] which of that rollout's tokens it is
+    shape: tuple[int, int]  # b, and T: the longest rollout of the whole batch
+
+    def take(self, values: Tensor) -> Tensor:
+        """Values `[N]` of the batch's tokens -> `[b, T]`, zero outside the wanted ones."""
+        return self.spread(values[self.picked].to(self.row.device))
 
     def spread(self, values: Tensor) -> Tensor:
-        """`[M]` values of the picked tokens -> `[b, T]`, zero elsewhere. Differentiable."""
-        flat = values.new_zeros(len(self.rows) * self.width)
-        return flat.index_copy(0, self.picked_row * self.width + self.picked_column, values).view(-1, self.width)
+        """`[M]` values of the wanted tokens -> `[b, T]`, zero elsewhere. Differentiable."""
+        rows, width = self.shape
+        return values.new_zeros(rows * width).index_copy(0, self.row * width + self.column, values).view(rows, width)
 
 
 def micro_batches(batch: Batch, wanted: Tensor, tokens: int, device: torch.device) -> Iterator[MicroBatch]:
-    """Split the rows that have a `wanted` token (`[B, T]` bool) into packed micro-batches of about `tokens` tokens.
+    """Split the rollouts that have a `wanted` token (`[N]` bool) into packed micro-batches of about `tokens` tokens.
 
-    Rows of a group stay together while they fit, so that its prompt is computed once.
+    Rollouts of a group stay together while they fit, so that its prompt is computed once.
     """
     lengths, owner = batch.lengths.tolist(), batch.group.tolist()
-    rows = sorted(wanted.any(1).nonzero()[:, 0].tolist(), key=lambda row: owner[row])
+    with_wanted = torch.repeat_interleave(batch.lengths)[wanted].unique().tolist()
     taken: list[int] = []
     prompts: set[int] = set()
     size = 0
-    for row in rows:
+    for row in sorted(with_wanted, key=lambda row: owner[row]):
         cost = lengths[row] + (0 if owner[row] in prompts else len(batch.prompts[owner[row]]))
         if taken and size + cost > tokens:
             yield _pack(batch, wanted, taken, device)
@@ -57,27 +62,33 @@ def micro_batches(batch: Batch, wanted: Tensor, tokens: int, device: torch.devic
 
 def _pack(batch: Batch, wanted: Tensor, rows: list[int], device: torch.device) -> MicroBatch:
     index = torch.tensor(rows)
-    owners = batch.group[index].tolist()
-    prompts = sorted(set(owners))
-    place = {prompt: i for i, prompt in enumerate(prompts)}
-    lengths = batch.lengths[index].tolist()
+    prompts, place = batch.group[index].unique(return_inverse=True)
+    starts, lengths = (batch.lengths.cumsum(0) - batch.lengths)[index], batch.lengths[index]
+    row, column = places(lengths)
+    everything = starts[row] + column  # where the tokens of these rollouts are in the batch
     layout = PackedGroups(
-        [batch.prompts[p] for p in prompts],
-        [batch.tokens[row, :n].tolist() for row, n in zip(rows, lengths, strict=True)],
-        [place[p] for p in owners],
+        [batch.prompts[p] for p in prompts.tolist()],
+        batch.tokens[everything].split(lengths.tolist()),
+        place.tolist(),
         device,
     )
-    row, column = wanted[index].nonzero(as_tuple=True)
-    return MicroBatch(index.to(device), layout, row.to(device), column.to(device), batch.tokens.shape[1])
+    kept = wanted[everything]
+    picked = everything[kept]
+    return MicroBatch(
+        layout,
+        picked,
+        tokens=batch.tokens[picked].to(device),
+        row=row[kept].to(device),
+        column=column[kept].to(device),
+        shape=(len(rows), int(batch.lengths.max())),
+    )
 
 
 def token_logprobs(
-    policy: Policy, batch: Batch, micro: MicroBatch, temperature: float, entropy_gradient: bool = False
+    policy: Policy, micro: MicroBatch, temperature: float, entropy_gradient: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies (nats) of the picked tokens, `[M]` each, float32, of softmax(logits / temperature)."""
+    """Log-probs and entropies (nats) of the wanted tokens, `[M]` each, float32, of softmax(logits / temperature)."""
     layout = micro.layout
     hidden = policy.hidden(layout.tokens, layout.positions, layout)  # [N, hidden]
-    predictors = hidden.index_select(0, layout.predictors(micro.picked_row, micro.picked_column))  # [M, hidden]
-    tokens = batch.tokens.to(micro.rows.device)[micro.rows[micro.picked_row], micro.picked_column]  # [M]
-
-    return head(policy, predictors, tokens, temperature, entropy_gradient)
+    predictors = hidden.index_select(0, layout.predictors(micro.row, micro.column))  # [M, hidden]
+    return head(policy, predictors, micro.tokens, temperature, entropy_gradient)

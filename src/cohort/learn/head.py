@@ -46,7 +46,7 @@ def head(
 
 
 class _Fused(torch.autograd.Function):
-    """The same for a plain linear head: the softmax is never written out, its gradient replaces the logits in place."""
+    """`head` for a plain linear head: the softmax is never written out, its gradient takes the place of the logits."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cohort.algorithms.objectives import Objective, kl_in_reward, loss_metrics, merge_metrics, per_token_loss
-from cohort.learn.forward import micro_batches, token_logprobs
+from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics, per_token_loss
+from cohort.learn.forward import MicroBatch, micro_batches, token_logprobs
 from cohort.learn.optimizer import AdamW
 from cohort.learn.reference import Reference
 from cohort.policy.policy import Policy
@@ -52,27 +51,15 @@ class Learner:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def logprobs(self, batch: Batch) -> Tensor:
-        """`[B, T]` float32 log-probs of the batch under the current weights, 0 outside the mask. No gradient."""
+        """`[N]` float32 log-probs of the batch under the current weights, 0 outside the mask. No gradient."""
         return self._logprobs(self.policy, batch, self._wanted(batch))
 
-    def score(self, batch: Batch, old: bool) -> Batch:
-        """The batch with what must be computed before the first update: old log-probs (when several updates will
-        follow; with one, the update's own forward pass gives them) and reference log-probs.
-        """
-        if old:
-            batch = replace(batch, old_logprobs=self.logprobs(batch))
-        if self.reference is not None and self.objective.kl_place == "loss":
-            with self.reference.active() as policy:
-                batch = replace(batch, ref_logprobs=self._logprobs(policy, batch, self._wanted(batch)))
-        return batch
-
-    def kl_penalty(self, batch: Batch) -> Tensor:
-        """`[B, T]`: what a KL in the reward takes from each token, of the weights before the update."""
-        assert self.reference is not None
-        now = self._logprobs(self.policy, batch, batch.mask)
+    def reference_logprobs(self, batch: Batch) -> Tensor:
+        """The same, `[N]`, under the reference policy. Raises `ValueError` for an objective that needs none."""
+        if self.reference is None:
+            raise ValueError("an objective without a KL has no reference policy to ask")
         with self.reference.active() as policy:
-            reference = self._logprobs(policy, batch, batch.mask)
-        return kl_in_reward(self.objective, now, reference, batch.mask)
+            return self._logprobs(policy, batch, self._wanted(batch))
 
     def update(self, batch: Batch, learning_rate: float) -> StepReport:
         """One optimizer step. Raises `UserError` when the gradient is not finite; the weights are then untouched."""
@@ -80,19 +67,20 @@ class Learner:
             group["lr"] = learning_rate
         sums: dict[str, Tensor] = {}
         loss = 0.0
-        for rows, logprobs, entropy in self._forward(self.policy, batch, self._wanted(batch)):
-            part = _Rows(batch, rows.cpu(), logprobs)
+        for micro, found, entropy in self._forward(self.policy, batch, self._wanted(batch)):
+            logprobs = micro.spread(found)  # [b, T], as all that the loss looks at
+            old, ref = batch.old_logprobs, batch.ref_logprobs
             arguments: dict[str, Any] = {
                 "logprobs": logprobs,
-                "old_logprobs": part.old_logprobs,
-                "mask": part.mask,
-                "advantages": part.advantages,
-                "ref_logprobs": part.ref_logprobs,
-                "sampler_logprobs": part.sampler_logprobs,
-                "entropy": entropy,
+                "old_logprobs": logprobs.detach() if old is None else micro.take(old),
+                "mask": micro.take(batch.mask),
+                "advantages": micro.take(batch.advantages),
+                "ref_logprobs": None if ref is None else micro.take(ref),
+                "sampler_logprobs": micro.take(batch.sampler_logprobs),
+                "entropy": micro.spread(entropy),
             }
             per_token = per_token_loss(self.objective, **arguments)  # [b, T]
-            weighted = (per_token * part.token_weight).sum()
+            weighted = (per_token * micro.take(batch.token_weight)).sum()
             weighted.backward()
             loss += weighted.item()
             sums = merge_metrics(sums, loss_metrics(self.objective, **arguments))
@@ -116,41 +104,26 @@ class Learner:
         return norm
 
     def _wanted(self, batch: Batch) -> Tensor:
-        """`[B, T]`: tokens whose log-probs can change the gradient."""
+        """`[N]` bool: tokens whose log-probs can change the gradient."""
         if self.objective.trains_without_signal:
             return batch.mask
-        # Whole rows: a sequence ratio reads all tokens of a row that any token's advantage reaches.
-        return batch.mask & ((batch.advantages != 0) & batch.mask).any(1, keepdim=True)
+        # Whole rollouts: a sequence ratio reads all tokens of a rollout that any token's advantage reaches.
+        rollout = torch.repeat_interleave(batch.lengths)  # [N]
+        paid = torch.zeros(len(batch.lengths), dtype=torch.bool)
+        paid[rollout[batch.mask & (batch.advantages != 0)]] = True
+        return batch.mask & paid[rollout]
 
-    def _forward(self, policy: Policy, batch: Batch, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Per micro-batch: rows `[b]`, log-probs `[b, T]`, entropies `[b, T]`."""
+    def _forward(self, policy: Policy, batch: Batch, wanted: Tensor) -> Iterator[tuple[MicroBatch, Tensor, Tensor]]:
+        """Every micro-batch with the log-probs and entropies of its wanted tokens, `[M]` each."""
         for micro in micro_batches(batch, wanted, self.tokens_per_micro_batch, policy.device):
-            logprobs, entropy = token_logprobs(
-                policy, batch, micro, self.temperature, entropy_gradient=bool(self.objective.entropy_coef)
-            )
-            yield micro.rows, micro.spread(logprobs), micro.spread(entropy)
+            yield micro, *token_logprobs(policy, micro, self.temperature, bool(self.objective.entropy_coef))
 
     @torch.no_grad()
     def _logprobs(self, policy: Policy, batch: Batch, wanted: Tensor) -> Tensor:
         out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
-        for rows, logprobs, _ in self._forward(policy, batch, wanted):
-            out[rows.cpu()] = logprobs.cpu()
+        for micro, logprobs, _ in self._forward(policy, batch, wanted):
+            out[micro.picked] = logprobs.cpu()
         return out
-
-
-class _Rows:
-    """Some rows of a batch, beside their fresh log-probs, which stand in for old ones that nobody computed."""
-
-    def __init__(self, batch: Batch, rows: Tensor, logprobs: Tensor):
-        def take(x: Tensor) -> Tensor:
-            return x[rows].to(logprobs.device)
-
-        self.mask = take(batch.mask)
-        self.advantages = take(batch.advantages)
-        self.token_weight = take(batch.token_weight)
-        self.sampler_logprobs = take(batch.sampler_logprobs)
-        self.old_logprobs = logprobs.detach() if batch.old_logprobs is None else take(batch.old_logprobs)
-        self.ref_logprobs = None if batch.ref_logprobs is None else take(batch.ref_logprobs)
 
 
 def _means(sums: dict[str, Tensor]) -> dict[str, float]:

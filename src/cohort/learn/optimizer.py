@@ -45,7 +45,7 @@ def save_optimizer(optimizer: torch.optim.Optimizer, directory: Path) -> None:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, directory: Path) -> None:
-    """Read them back, bit for bit."""
+    """Read the averages that `save_optimizer` wrote, bit for bit."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in load_file(directory / FILE).items():
         index, key = name.split(".", 1)

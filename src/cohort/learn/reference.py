@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from cohort.policy.policy import Policy
 
@@ -23,11 +24,10 @@ class Reference:
     def __init__(self, policy: Policy, start: Policy | None = None):
         self._policy = policy
         self.refreshed = False  # whether it has moved away from the weights the run began with
-        self.adapter_off = hasattr(policy.module, "disable_adapter")
+        self.adapter_off = policy.has_adapter
         self._copy: Policy | None = None
         if not self.adapter_off:
-            self._copy = start or Policy(copy.deepcopy(policy.module), policy.tokenizer)
-            self._copy.compute = policy.compute
+            self._copy = start or policy.copy()
             self._copy.module.requires_grad_(False)
 
     @contextlib.contextmanager
@@ -38,11 +38,6 @@ class Reference:
         else:
             with self._policy.reference():
                 yield self._policy
-
-    @property
-    def module(self) -> torch.nn.Module | None:
-        """The copied module, or None with LoRA."""
-        return self._copy.module if self._copy is not None else None
 
     @torch.no_grad()
     def refresh(self, ema: float | None = None) -> None:
@@ -55,3 +50,15 @@ class Reference:
         self.refreshed = True
         for kept, new in zip(self._copy.module.parameters(), self._policy.module.parameters(), strict=True):
             kept.lerp_(new, 1.0 if ema is None else 1.0 - ema)
+
+    def save(self, directory: Path) -> None:
+        """Write the copy, if it has moved away from the weights that the run began with."""
+        if self._copy is not None and self.refreshed:
+            self._copy.module.save_pretrained(directory)
+
+    def load(self, directory: Path) -> None:
+        """Take what `save` wrote, if it wrote anything."""
+        if self._copy is not None and directory.exists():
+            saved = AutoModelForCausalLM.from_pretrained(directory, dtype="auto")
+            self._copy.module.load_state_dict(saved.state_dict())
+            self.refreshed = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from cohort.types import Group, Rollout, StepReport
+from cohort.types import RIGHT, Group, Rollout, StepReport
 
 __all__ = ["group_metrics", "merge_reports", "turn_metrics"]
 
@@ -20,8 +20,8 @@ def group_metrics(trained: Sequence[Group], left_out: Sequence[Group]) -> dict[s
         "reward/mean": _mean([r for group in scored for r in group.rewards]),
         "groups/sampled": float(len(trained) + len(left_out)),
         "groups/signal": sum(max(a) != min(a) for a in accuracy if a) / n,
-        "groups/all_right": sum(min(a) == max(a) and a[0] >= 0.5 for a in accuracy if a) / n,
-        "groups/all_wrong": sum(min(a) == max(a) and a[0] < 0.5 for a in accuracy if a) / n,
+        "groups/all_right": sum(min(a) == max(a) and a[0] >= RIGHT for a in accuracy if a) / n,
+        "groups/all_wrong": sum(min(a) == max(a) and a[0] < RIGHT for a in accuracy if a) / n,
         "groups/left_out": float(len(left_out)),
         "groups/failed": float(sum(group.error is not None for group in left_out)),
         "completions/mean_tokens": _mean([float(r.mask.count(True)) for r in rollouts]),

@@ -9,7 +9,7 @@ from typing import Any
 
 from cohort.types import Group
 
-__all__ = ["BUCKETS", "pass_rate", "task_metrics"]
+__all__ = ["BUCKETS", "task_metrics"]
 
 BUCKETS = 5  # fifths; the last holds its upper end
 MOST = 30  # values of one tag; a tag with more is no level or domain but a name for every row
@@ -22,7 +22,7 @@ def task_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
     Groups that could not be scored are left out.
     """
-    rated = [(group, rate) for group in groups if (rate := pass_rate(group)) is not None]
+    rated = [(group, rate) for group in groups if (rate := group.pass_rate) is not None]
     if not rated:
         return {}
     counts = [0] * BUCKETS
@@ -38,12 +38,6 @@ def task_metrics(groups: Sequence[Group]) -> dict[str, float]:
             metrics[f"{prefix}/{value}/share"] = len(rates) / len(rated)
             metrics[f"{prefix}/{value}/pass_rate"] = math.fsum(rates) / len(rates)
     return metrics
-
-
-def pass_rate(group: Group) -> float | None:
-    """The share of completions that were right, as evaluations count (0.5 or more); None where no score applies."""
-    known = [a for a in group.accuracy if not math.isnan(a)]
-    return sum(a >= 0.5 for a in known) / len(known) if known else None
 
 
 def _value(tag: Any) -> str | None:

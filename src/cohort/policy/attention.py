@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-__all__ = ["ATTENTION", "Layout", "PackedGroups", "pad_rows"]
+__all__ = ["ATTENTION", "Layout", "PackedGroups", "places"]
 
 ATTENTION = "cohort"
 
@@ -66,10 +66,10 @@ def _attention(
 AttentionInterface.register(ATTENTION, _attention)
 
 
-def pad_rows(rows: Sequence[Sequence[int]], device: torch.device | str, fill: int = 0) -> Tensor:
-    """Ragged rows of integers -> `[len(rows), longest]`, padded on the right with `fill`."""
-    longest = max((len(row) for row in rows), default=0)
-    return torch.tensor([list(row) + [fill] * (longest - len(row)) for row in rows], dtype=torch.long, device=device)
+def places(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of these `lengths` `[B]`, end to end: the row that each of their N tokens is in, and where in it it is."""
+    row = torch.repeat_interleave(lengths)
+    return row, torch.arange(len(row), device=row.device) - (lengths.cumsum(0) - lengths)[row]
 
 
 class PackedGroups:
@@ -79,29 +79,31 @@ class PackedGroups:
     causally to itself. Its last token is left out: nothing is predicted from it.
 
     Attributes: `tokens`, `positions` `[1, N]`; `prompt_ends` `[P]`, the flat index of each prompt's last token;
-    `rollout_lengths`, last tokens included.
+    `rollout_lengths`, last tokens included; with `keep_kv`, once the model has run, `kv`: the prompts' keys and values
+    of every layer, `[P, K, Lp, D]` each, for decoding.
     """
 
     def __init__(
         self,
-        prompts: Sequence[Sequence[int]],
-        rollouts: Sequence[Sequence[int]] = (),
+        prompts: Sequence[Sequence[int] | Tensor],
+        rollouts: Sequence[Sequence[int] | Tensor] = (),
         group: Sequence[int] = (),
         device: torch.device | str = "cpu",
+        keep_kv: bool = False,
     ):
         inputs = [row[:-1] for row in rollouts]
         prompt_lengths = [len(prompt) for prompt in prompts]
         rollout_lengths = [len(row) for row in inputs]
-        starts = _starts([*prompt_lengths, *rollout_lengths])
+        lengths = np.array([*prompt_lengths, *rollout_lengths])
+        starts = (lengths.cumsum() - lengths).tolist()
+        first = np.array([0] * len(prompts) + [prompt_lengths[g] for g in group])  # position of each row's first token
 
-        flat = [token for row in (*prompts, *inputs) for token in row]
-        positions = [i for n in prompt_lengths for i in range(n)]
-        for row, g in zip(inputs, group, strict=True):
-            positions.extend(range(prompt_lengths[g], prompt_lengths[g] + len(row)))
+        flat = np.concatenate([*prompts, *inputs], dtype=np.int64, casting="unsafe")
+        positions = np.arange(len(flat)) + np.repeat(first - starts, lengths)
 
         self.device = torch.device(device)
-        self.tokens = torch.tensor([flat], dtype=torch.long, device=device)  # [1, N]
-        self.positions = torch.tensor([positions], dtype=torch.long, device=device)  # [1, N]
+        self.tokens = torch.from_numpy(flat)[None].to(device)  # [1, N]
+        self.positions = torch.from_numpy(positions)[None].to(device)  # [1, N]
         prompt_starts = starts[: len(prompt_lengths)]
         self._prompt_starts, self._rollout_starts = prompt_starts, starts[len(prompt_lengths) :]
         self.prompt_ends = torch.tensor(
@@ -112,21 +114,16 @@ class PackedGroups:
         self._prompt_lengths = torch.tensor(prompt_lengths, dtype=torch.long, device=device)  # [P]
         # Rollouts of one token have no input of their own: they are predicted from the prompt alone.
         self._buckets = [
-            _Bucket(
+            (
                 _Rectangle([self._rollout_starts[i] for i in rows], [rollout_lengths[i] for i in rows], device),
-                self._group[torch.tensor(rows, device=device)],
+                self._group[torch.tensor(rows, device=device)],  # [b] the prompt of each row
             )
             for rows in _by_length(rollout_lengths)
         ]
         self._lengths = prompt_lengths, rollout_lengths, list(group)
         self.rollout_lengths = [len(row) for row in rollouts]
         self._masks: dict[tuple[int, int | None], Tensor] = {}
-        self.kv: list[tuple[Tensor, Tensor]] | None = None  # per layer, prompts' ([P, K, Lp, D], [P, K, Lp, D])
-
-    def keep_kv(self) -> PackedGroups:
-        """Keep the prompts' keys and values of every layer in `self.kv`, for decoding."""
-        self.kv = []
-        return self
+        self.kv: list[tuple[Tensor, Tensor]] | None = [] if keep_kv else None
 
     @functools.cached_property
     def sequences(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,11 +159,10 @@ class PackedGroups:
             prompts.gather(query), keys, values, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
         )
         out = prompts.scatter(out, attended)
-        for number, bucket in enumerate(self._buckets):
-            rows = bucket.rows
+        for number, (rows, group) in enumerate(self._buckets):
             # index_select, not indexing: its backward adds in a fixed order.
-            own_keys = torch.cat([keys.index_select(0, bucket.group), rows.gather(key)], 2)  # [b, K, Lp + Lc, D]
-            own_values = torch.cat([values.index_select(0, bucket.group), rows.gather(value)], 2)
+            own_keys = torch.cat([keys.index_select(0, group), rows.gather(key)], 2)  # [b, K, Lp + Lc, D]
+            own_values = torch.cat([values.index_select(0, group), rows.gather(value)], 2)
             mask = self._rollout_mask(number, window)
             attended = F.scaled_dot_product_attention(
                 rows.gather(query), own_keys, own_values, attn_mask=mask, scale=scale, enable_gqa=True
@@ -184,24 +180,16 @@ class PackedGroups:
     def _rollout_mask(self, number: int, window: int | None) -> Tensor:
         """`[b, 1, Lc, Lp + Lc]` of bucket `number`: the whole own prompt, then causal; within the window."""
         if (number, window) not in self._masks:
-            bucket = self._buckets[number]
-            lengths = self._prompt_lengths[bucket.group]  # [b]
+            rows, group = self._buckets[number]
+            lengths = self._prompt_lengths[group]  # [b]
             prompt_at = torch.arange(self._prompts.width, device=self.device)  # [Lp]
-            own_at = torch.arange(bucket.rows.width, device=self.device)  # [Lc]
+            own_at = torch.arange(rows.width, device=self.device)  # [Lc]
             query_at = lengths[:, None] + own_at  # [b, Lc]
             real = prompt_at < lengths[:, None]  # [b, Lp]
             over_prompt = _within(query_at[:, :, None] - prompt_at, window) & real[:, None]
             over_own = _within(own_at[:, None] - own_at[None, :], window).expand(len(lengths), -1, -1)
             self._masks[number, window] = torch.cat([over_prompt, over_own], 2)[:, None]
         return self._masks[number, window]
-
-
-@dataclass(frozen=True, slots=True)
-class _Bucket:
-    """Rollouts of similar length, and the prompt of each."""
-
-    rows: _Rectangle
-    group: Tensor  # [b]
 
 
 def _by_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -243,11 +231,3 @@ class _Rectangle:
 def _within(distance: Tensor, window: int | None) -> Tensor:
     causal = distance >= 0
     return causal if window is None else causal & (distance < window)
-
-
-def _starts(lengths: Sequence[int]) -> list[int]:
-    starts, total = [], 0
-    for n in lengths:
-        starts.append(total)
-        total += n
-    return starts

@@ -6,10 +6,8 @@ and saved, and its own forward pass stays the plain path that this one is checke
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from cohort.kernels.functions import Heads, Sequences, add_norm, attend, attention_of, linear, rounded, swiglu
-from cohort.kernels.library import kernels, why_not
+from cohort.kernels.library import built, kernels, why_not
 from cohort.kernels.memory import keep_freed_memory
 from cohort.policy.attention import PackedGroups
-from cohort.policy.packed import PackedWeights
+from cohort.policy.weights import PackedWeights
 
-__all__ = ["FusedBody", "PrefixStore", "unfit"]
+__all__ = ["BodyLayer", "FusedBody", "PrefixStore", "unfit"]
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
@@ -64,7 +62,7 @@ class FusedBody:
         self.model = model.model
         self.config = model.config.get_text_config()
         self.compute = compute
-        self.layers = [_Layer(layer, self.config) for layer in self.model.layers]
+        self.layers = [BodyLayer(layer, self.config) for layer in self.model.layers]
         self._whole = model
         self._copies: dict[tuple[int, ...], tuple[tuple[int, ...], Tensor]] = {}
 
@@ -82,12 +80,14 @@ class FusedBody:
         sequences = Sequences(*layout.sequences, cos, sin, count)
         x, change = self.model.embed_tokens(rounded(tokens[0])), None
         for number, layer in enumerate(self.layers):
-            x, h = self.before_attention(layer, x, change)
-            qkv = self.project(h, layer.qkv)
+            x, h = _add_norm(x, change, layer.first_norm, self.compute)
+            qkv = self._project(h, layer.qkv)
             if store is not None:
-                self._keep(store, number, qkv, layer, sequences)
-            change = self.project(attend(qkv, layer.query_norm, layer.key_norm, layer.heads, sequences), layer.out)
-            x, change = self.after_attention(layer, x, change)
+                what = attention_of(qkv, *layer.head_norms, layer.heads, sequences)
+                built().attention_store(ctypes.byref(what), store.slots, store.capacity, *store.layers[number])
+            change = self._project(attend(qkv, *layer.head_norms, layer.heads, sequences), layer.out)
+            x, h = _add_norm(x, change, layer.second_norm, self.compute)
+            change = self._project(swiglu(self._project(h, layer.gate_up)), layer.down)
         return self.final(x, change)[:count]
 
     def rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,25 +96,14 @@ class FusedBody:
         half = cos.shape[-1] // 2
         return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
 
-    def before_attention(self, layer: _Layer, x: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The residual stream with the last layer's change, and its norm."""
-        return add_norm(x, change, layer.first_norm.weight, layer.first_norm.variance_epsilon, self.compute)
-
-    def after_attention(self, layer: _Layer, x: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        """The residual stream with the attention's change, and the change that the layer's MLP makes."""
-        norm = layer.second_norm
-        x, h = add_norm(x, change, norm.weight, norm.variance_epsilon, self.compute)
-        return x, self.project(swiglu(self.project(h, layer.gate_up)), layer.down)
-
     def final(self, x: Tensor, change: Tensor | None) -> Tensor:
         """The final norm, float32."""
-        norm = self.model.norm
-        return add_norm(x, change, norm.weight, norm.variance_epsilon, torch.float32)[1]
+        return _add_norm(x, change, self.model.norm, torch.float32)[1]
 
-    def project(self, x: Tensor, modules: tuple[nn.Module, ...]) -> Tensor:
+    def _project(self, x: Tensor, modules: tuple[nn.Module, ...]) -> Tensor:
         """The outputs of linear modules that read the same input, side by side."""
         if not all(type(module) is nn.Linear for module in modules):  # an adapter's wrapper
-            with self._precision():
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.compute is torch.bfloat16):
                 return torch.cat([module(x) for module in modules], -1)
         weights = [module.weight for module in modules]
         biases = [module.bias for module in modules if module.bias is not None]
@@ -134,25 +123,13 @@ class FusedBody:
             self._copies[key] = found
         return found[1]
 
-    def _keep(self, store: PrefixStore, number: int, qkv: Tensor, layer: _Layer, sequences: Sequences) -> None:
-        library = kernels()
-        assert library is not None
-        what = attention_of(qkv, layer.query_norm, layer.key_norm, layer.heads, sequences)
-        keys, values = store.layers[number]
-        library.attention_store(
-            ctypes.byref(what), store.slots.data_ptr(), store.capacity, keys.data_ptr(), values.data_ptr()
-        )
 
-    @contextlib.contextmanager
-    def _precision(self) -> Iterator[None]:
-        if self.compute is torch.float32:
-            yield
-        else:
-            with torch.autocast("cpu", dtype=self.compute):
-                yield
+def _add_norm(x: Tensor, change: Tensor | None, norm: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The residual stream with the last change to it, and the norm of that in `dtype`."""
+    return add_norm(x, change, norm.weight, norm.variance_epsilon, dtype)
 
 
-class _Layer:
+class BodyLayer:
     """The modules of one decoder layer, in the order of their use."""
 
     def __init__(self, layer: Any, config: Any):
@@ -172,15 +149,11 @@ class _Layer:
             size=attention.head_dim,
             eps=norms[0].variance_epsilon if norms[0] is not None else 0.0,
             scale=attention.scaling,
-            window=config.sliding_window if mistral else getattr(attention, "sliding_window", None),
+            window=(config.sliding_window if mistral else getattr(attention, "sliding_window", None)) or 0,
         )
 
     @property
-    def query_norm(self) -> Tensor | None:
-        """Weight `[D]` of the norm of query heads, where there is one."""
-        return None if self._head_norms[0] is None else self._head_norms[0].weight
-
-    @property
-    def key_norm(self) -> Tensor | None:
-        """Likewise for key heads."""
-        return None if self._head_norms[1] is None else self._head_norms[1].weight
+    def head_norms(self) -> tuple[Tensor | None, Tensor | None]:
+        """Weights `[D]` of the norms of query and of key heads, where there are such norms."""
+        query, key = (None if norm is None else norm.weight for norm in self._head_norms)
+        return query, key

@@ -58,7 +58,7 @@ def add_lora(
     """
     from peft import LoraConfig, get_peft_model
 
-    if hasattr(policy.module, "disable_adapter"):
+    if policy.has_adapter:
         return policy
     if not getattr(policy.model, "name_or_path", ""):
         raise UserError(
@@ -81,7 +81,7 @@ def add_lora(
             raise UserError(
                 f"LoRA cannot be added: {_first_sentence(error)} (policy.lora.targets = {targets!r})"
             ) from None
-    return Policy(module, policy.tokenizer, str(policy.compute).removeprefix("torch."))
+    return Policy(module, policy.tokenizer, policy.compute_name)
 
 
 def save_policy(policy: Policy, directory: Path) -> None:

@@ -7,6 +7,8 @@ go through these two calls, so they share weights and numerics.
 from __future__ import annotations
 
 import contextlib
+import copy
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,14 +69,31 @@ class Policy:
         """The width of the logits."""
         return self.model.get_output_embeddings().weight.shape[0]
 
+    @property
+    def has_adapter(self) -> bool:
+        """Whether a LoRA adapter of peft is around the model."""
+        return hasattr(self.module, "disable_adapter")
+
+    @property
+    def compute_name(self) -> str:
+        """The type that the body computes in, as a recipe writes it: float32 or bfloat16."""
+        return str(self.compute).removeprefix("torch.")
+
+    def copy(self) -> Policy:
+        """A policy with weights of its own, which are now the same, and the same tokenizer."""
+        return Policy(copy.deepcopy(self.module), self.tokenizer, self.compute_name)
+
     def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """The final hidden states of a flat row: `[1, N], [1, N] -> [N, hidden]`."""
-        if self.fused is not None and isinstance(layout, PackedGroups) and self._verify(layout):
-            return self.fused.hidden(tokens, positions, layout)
+        if self.fused is not None and isinstance(layout, PackedGroups):
+            if not self._verified:
+                self._verify(self.fused, layout)
+            if self.fused is not None:
+                return self.fused.hidden(tokens, positions, layout)
         return self.plain_hidden(tokens, positions, layout)
 
     def plain_hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-        """The same by the model's own forward pass, which is what the fused one is checked against."""
+        """The hidden states by the model's own forward pass; those of the fused body are checked against them."""
         with self._precision():
             out = self.model.base_model(
                 input_ids=tokens, position_ids=positions, use_cache=False, layout=layout
@@ -98,11 +117,22 @@ class Policy:
             logits = torch.tanh(logits / cap) * cap
         return logits
 
-    def _verify(self, layout: PackedGroups) -> bool:
-        if not self._verified:
-            self._verified = True
-            verify(self, layout)
-        return self.fused is not None
+    def _verify(self, fused: FusedBody, batch: PackedGroups) -> None:
+        """Compare the fused body with the plain one on the first batch, and leave it where they differ."""
+        self._verified = True
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        small, _ = probe(self.vocabulary, self.max_context, self.device)
+        if reason := verify(fused.hidden, self.plain_hidden, weights, batch, small, self.compute):
+            self.fall_back(reason)
+
+    def fall_back(self, reason: str) -> None:
+        """Leave the fused path for good, and say so."""
+        self.fused, self.plain_because = None, reason
+        warnings.warn(
+            f"the compiled kernels do not agree with {type(self.model).__name__}'s own forward pass ({reason}), so the "
+            "plain path is used from here on: right, but slower",
+            stacklevel=3,
+        )
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:

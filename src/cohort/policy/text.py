@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from cohort.frozen_array import FrozenArray
 from cohort.types import Completion, Rollout
 
 __all__ = ["to_rollout"]
@@ -13,17 +16,11 @@ def to_rollout(completion: Completion, tokenizer: Any, stop: tuple[str, ...] = (
     """A single-turn rollout: every token is the policy's. Special tokens (the end token) are left out of the text, and
     so is what follows a stop string inside the last token.
     """
-    text = tokenizer.decode(list(completion.tokens), skip_special_tokens=True)
+    text = tokenizer.decode(completion.tokens, skip_special_tokens=True)
     if completion.finish == "stop":
         text = _until_stop(text, stop)
-    return Rollout(
-        completion.tokens,
-        (True,) * len(completion.tokens),
-        completion.logprobs,
-        completion.version,
-        completion.finish,
-        text,
-    )
+    mask = FrozenArray(np.ones(len(completion.tokens), np.bool_))
+    return Rollout(completion.tokens, mask, completion.logprobs, completion.version, completion.finish, text)
 
 
 def _until_stop(text: str, stop: tuple[str, ...]) -> str:

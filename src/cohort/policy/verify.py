@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from cohort.policy.attention import PackedGroups
 
-if TYPE_CHECKING:
-    from cohort.policy.policy import Policy
+__all__ = ["Body", "probe", "verify"]
 
-__all__ = ["fall_back", "probe", "verify"]
+Body = Callable[[Tensor, Tensor, PackedGroups], Tensor]  # tokens and positions [1, N] -> hidden states [N, hidden]
 
 # What may differ, relative to the largest hidden state and to the norm of each gradient. Rounding in float32 is 1e-6.
 TOLERANCE = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (0.1, 0.3)}
@@ -34,55 +32,39 @@ def probe(vocabulary: int, max_context: int | None, device: torch.device | str) 
     return PackedGroups(prompts, rollouts, group, device), whole
 
 
-def verify(policy: Policy, layout: PackedGroups) -> bool:
-    """Compare the fused body with the plain one: the hidden states of `layout`, which is the first real batch, and all
-    gradients of a small probe. Where they differ too much, warn and return False.
+def verify(
+    fused: Body,
+    plain: Body,
+    weights: Sequence[Tensor],
+    batch: PackedGroups,
+    small: PackedGroups,
+    compute: torch.dtype,
+) -> str | None:
+    """Compare two bodies: the hidden states of `batch`, and on the probe `small` the gradients of the trainable
+    `weights`. Returns in what they differ too much, or None where they agree.
     """
-    most_hidden, most_gradient = TOLERANCE[policy.compute]
+    most_hidden, most_gradient = TOLERANCE[compute]
     with torch.no_grad():
-        apart = _apart(*(run(policy, layout) for run in (_fused, _plain)))
+        ours, theirs = (body(batch.tokens, batch.positions, batch) for body in (fused, plain))
+        apart = ((ours - theirs).abs().max() / (theirs.abs().max() + 1e-12)).item()
     if not apart <= most_hidden:
-        return fall_back(policy, f"hidden states of the first batch differ by {apart:.2g} of the largest")
-    small, _ = probe(policy.vocabulary, policy.max_context, policy.device)
-    weights = [p for p in policy.model.parameters() if p.requires_grad]
+        return f"hidden states of the first batch differ by {apart:.2g} of the largest"
     if not weights:
-        return True
-    gradients = []
-    for run in (_fused, _plain):
-        with torch.enable_grad():
-            hidden = run(policy, small)
-            direction = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))
-            gradients.append(torch.autograd.grad((hidden * direction).sum(), weights, allow_unused=True))
-    for fused, plain in zip(*gradients, strict=True):
-        if (fused is None) != (plain is None):
-            return fall_back(policy, "a weight has a gradient on one side only")
-        if (
-            fused is not None
-            and not (apart := ((fused - plain).norm() / (plain.norm() + 1e-12)).item()) <= most_gradient
-        ):
-            return fall_back(policy, f"gradients differ by {apart:.2g} of their norm")
-    return True
+        return None
+    for ours, theirs in zip(*(_gradients(body, weights, small) for body in (fused, plain)), strict=True):
+        if (ours is None) != (theirs is None):
+            return "a weight has a gradient on one side only"
+        if ours is None or theirs is None:
+            continue
+        apart = ((ours - theirs).norm() / (theirs.norm() + 1e-12)).item()
+        if not apart <= most_gradient:
+            return f"gradients differ by {apart:.2g} of their norm"
+    return None
 
 
-def fall_back(policy: Policy, reason: str) -> bool:
-    """Leave the fused path for good, and say so. Returns False."""
-    policy.fused, policy.plain_because = None, reason
-    warnings.warn(
-        f"the compiled kernels do not agree with {type(policy.model).__name__}'s own forward pass ({reason}), so the "
-        "plain path is used from here on: right, but slower",
-        stacklevel=3,
-    )
-    return False
-
-
-def _fused(policy: Policy, layout: PackedGroups) -> Tensor:
-    assert policy.fused is not None
-    return policy.fused.hidden(layout.tokens, layout.positions, layout)
-
-
-def _plain(policy: Policy, layout: PackedGroups) -> Tensor:
-    return policy.plain_hidden(layout.tokens, layout.positions, layout)
-
-
-def _apart(a: Tensor, b: Tensor) -> float:
-    return ((a - b).abs().max() / (b.abs().max() + 1e-12)).item()
+@torch.enable_grad()
+def _gradients(body: Body, weights: Sequence[Tensor], layout: PackedGroups) -> tuple[Tensor | None, ...]:
+    """The gradients of the hidden states' sum in a fixed random direction."""
+    hidden = body(layout.tokens, layout.positions, layout)
+    direction = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))
+    return torch.autograd.grad((hidden * direction).sum(), weights, allow_unused=True)

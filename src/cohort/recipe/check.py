@@ -8,18 +8,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cohort.recipe.names import Path
-from cohort.recipe.stage import Stage
-from cohort.recipe.tables import Prompts, Reward, Task
-from cohort.recipe.wording import shown
+from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES
+from cohort.settings import Prompts, Reward, Stage, Task
+from cohort.settings.table import Path
+from cohort.settings.words import shown
 from cohort.wording import nearest
 
 __all__ = ["name_problem", "stage_problems"]
 
 Found = Iterator[tuple[str, tuple[Path, ...]]]  # a sentence, and the paths that it depends on
 
-_WITHOUT_GROUP = ("reinforce", "reinforce_pp", "ppo")  # presets whose baseline does not compare within a group
-_LEAVES_OUT = {"dapo": "resample", "cispo": "resample", "scale_rl": "drop"}  # presets whose zero_std is not "zero"
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 _IMPORT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:.+", re.DOTALL)
 
@@ -245,27 +243,25 @@ def _grpo(stage: Stage, at: str) -> Found:
 
 
 def _group_of_one(stage: Stage, at: str) -> Found:
-    objective = stage.objective
+    objective, given = stage.objective, stage.objective.fields()
+    baseline, scale, zero_std = (objective.value(name) for name in ("baseline", "scale", "zero_std"))
     paths: tuple[Path, ...] = (("rollout", "group_size"), ("objective", "baseline"), ("objective", "preset"))
-    zero_std = objective.zero_std or _LEAVES_OUT.get(objective.preset, "zero")
     keep = "" if zero_std == "zero" else ' and objective.zero_std = "zero"'
-    if objective.baseline in ("group_mean", "leave_one_out") or (
-        objective.baseline is None and objective.preset not in _WITHOUT_GROUP
-    ):
-        whose = f"baseline {objective.baseline!r}" if objective.baseline else f"preset {objective.preset!r}"
+    if baseline in GROUP_BASELINES:
+        whose = f"baseline {baseline!r}" if "baseline" in given else f"preset {objective.preset!r}"
         yield (
             f"{at}rollout.group_size is 1, but {whose} compares the completions of one prompt with each other: use a"
             f' larger group, or objective.baseline = "batch_mean"{keep}',
             (*paths, ("objective", "zero_std")),
         )
-    elif objective.scale in ("group_std", "leave_one_out_std", "group_mean"):
+    elif scale in GROUP_SCALES:
         yield (
-            f"{at}rollout.group_size is 1, but objective.scale = {objective.scale!r} needs several completions of one"
+            f"{at}rollout.group_size is 1, but objective.scale = {scale!r} needs several completions of one"
             f' prompt: use a larger group, or objective.scale = "batch_std"{keep}',
             (*paths, ("objective", "scale"), ("objective", "zero_std")),
         )
     elif keep:
-        whose = f"objective.zero_std = {zero_std!r}" if objective.zero_std else f"preset {objective.preset!r}"
+        whose = f"objective.zero_std = {zero_std!r}" if "zero_std" in given else f"preset {objective.preset!r}"
         yield (
             f"{at}rollout.group_size is 1, but {whose} leaves out every group whose scores are all equal, as those of"
             ' one completion always are: use a larger group, or objective.zero_std = "zero"',

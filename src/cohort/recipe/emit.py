@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cohort.recipe.wording import callable_path
+from cohort.settings.words import callable_path
 
 __all__ = ["toml_key", "toml_value"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cohort.recipe.resolve import LARGEST_SEED
-from cohort.recipe.stage import Stage
+from cohort.settings import Stage
 
 __all__ = ["json_schema"]
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any, get_args
 
-from pydantic.fields import FieldInfo
-
-from cohort.recipe.stage import Stage
-from cohort.recipe.tables import Table
-from cohort.recipe.wording import either
+from cohort.settings import Stage, Table
+from cohort.settings.table import Path, Problems, Reader, table_of
+from cohort.settings.words import either
 from cohort.wording import nearest
 
-__all__ = ["TOP_KEYS", "Path", "all_keys", "named_tables", "table_of", "takes_numbers", "unknown_key"]
+__all__ = ["TOP_KEYS", "all_keys", "reader", "takes_numbers", "unknown_key"]
 
-Path = tuple[str, ...]
 TOP_KEYS = ("name", "seed", "stage")  # beside the tables of a stage
 
 # What TRL, verl and the papers call some of our keys. Nearness in spelling would never find these.
@@ -44,35 +41,6 @@ _ELSEWHERE = {
     "dataset": "task.source",
     "model_name": "policy.model",
 }
-
-
-def table_of(field: FieldInfo) -> tuple[type[Table] | None, bool]:
-    """The table that a field holds (None: it holds a plain value), and whether it holds a list of them."""
-    return _find_table(field.annotation, False)
-
-
-def named_tables(field: FieldInfo) -> type[Table] | None:
-    """The table of a field that holds several by names that the person chooses, as [task.mixture.NAME] does."""
-    return get_args(field.annotation)[1] if _by_name(field.annotation) else None
-
-
-def _by_name(annotation: Any) -> bool:
-    inner = get_args(annotation)[1] if get_origin(annotation) is dict else None
-    return isinstance(inner, type) and issubclass(inner, Table)
-
-
-def _find_table(annotation: Any, in_list: bool) -> tuple[type[Table] | None, bool]:
-    if isinstance(annotation, type) and issubclass(annotation, Table):
-        return annotation, in_list
-    if _by_name(annotation):
-        return None, False
-    if get_origin(annotation) is Annotated:
-        return _find_table(get_args(annotation)[0], in_list)
-    for part in get_args(annotation):
-        found = _find_table(part, in_list or get_origin(annotation) is tuple)
-        if found[0]:
-            return found
-    return None, False
 
 
 @cache
@@ -123,3 +91,8 @@ def unknown_key(path: Path, prefix: str = "", siblings: tuple[str, ...] | None =
 def _close_anywhere(word: str, known: tuple[Path, ...]) -> str | None:
     close = nearest(word, {key[-1] for key in known}, cutoff=0.75)
     return next((".".join(key) for key in known if key[-1] == close), None)
+
+
+def reader(problems: Problems, origin: str, prefix: str = "") -> Reader:
+    """A reader of a stage's tables that knows all keys of a recipe."""
+    return Reader(problems, origin, prefix, unknown_key, TOP_KEYS)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort.recipe.loader import too_deep
-from cohort.recipe.names import TOP_KEYS, Path, takes_numbers, unknown_key
-from cohort.recipe.reading import Flat, Problems, Reader, Written, value_problem
-from cohort.recipe.stage import Stage
-from cohort.recipe.tables import Reward
-from cohort.recipe.wording import shown, wrong_value
+from cohort.recipe.names import TOP_KEYS, reader, takes_numbers, unknown_key
+from cohort.settings import Reward, Stage
+from cohort.settings.table import Flat, Path, Problems, Written, value_problem
+from cohort.settings.words import shown, wrong_value
 
 __all__ = ["ORIGIN", "Override", "override_layer", "parse_overrides"]
 
@@ -90,7 +89,7 @@ def _read(override: Override, value: Any) -> tuple[Flat, Problems]:
         value = {key: value}
     problems = Problems()
     prefix = f"{override.stage}." if override.stage else ""
-    return Reader(problems, ORIGIN, prefix).table(Stage, value), problems
+    return reader(problems, ORIGIN, prefix).table(Stage, value), problems
 
 
 def _reward(override: Override, rewards: Sequence[str], problems: Problems) -> Flat:

@@ -26,12 +26,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort.recipe.check import name_problem, stage_problems
-from cohort.recipe.names import TOP_KEYS, Path
+from cohort.recipe.names import TOP_KEYS, reader
 from cohort.recipe.overrides import Override, override_layer, parse_overrides
-from cohort.recipe.reading import Flat, Problems, Reader, Written
-from cohort.recipe.stage import Stage
-from cohort.recipe.tables import Source, Table, reward_name
-from cohort.recipe.wording import missing, report, shown
+from cohort.settings import Source, Stage, Table
+from cohort.settings.reward import reward_name
+from cohort.settings.table import Flat, Path, Problems, Written
+from cohort.settings.words import missing, report, shown
 from cohort.types import UserError
 
 __all__ = ["LARGEST_SEED", "Resolved", "flatten", "resolve"]
@@ -48,6 +48,7 @@ class Resolved:
     seed: int
     stages: tuple[Stage, ...]
     origins: dict[str, str]
+    own_tables: tuple[frozenset[str], ...]  # of every stage, the tables that stand in it and not outside
 
 
 def resolve(
@@ -62,10 +63,11 @@ def resolve(
 
     outside_origin = f"{origin}, outside the stages" if "stage" in tables else origin
     outside = {key: value for key, value in tables.items() if key not in TOP_KEYS}
-    shared = Reader(problems, outside_origin).table(Stage, outside)
-    flats = []
+    shared = reader(problems, outside_origin).table(Stage, outside)
+    flats, own_tables = [], []
     for index, (given, prefix) in enumerate(zip(raw, prefixes)):
-        own = Reader(problems, origin, prefix).table(Stage, given)
+        own = reader(problems, origin, prefix).table(Stage, given)
+        own_tables.append(frozenset(path[0] for path in (own if "stage" in tables else shared)))
         flats.append(merge(_without_start(shared) if index else shared, own))
     flats = _overridden(flats, names, typed, problems)
     top = _top(tables, origin, default_name, typed, problems)
@@ -81,7 +83,7 @@ def resolve(
     origins = {key: written.origin for key, written in top.items()}
     for index, (flat, stage, prefix) in enumerate(zip(flats, stages, prefixes)):
         origins.update({prefix + path: _origin(path, value, flat, index) for path, value in flatten(stage).items()})
-    return Resolved(top["name"].value, top["seed"].value, tuple(stages), origins)
+    return Resolved(top["name"].value, top["seed"].value, tuple(stages), origins, tuple(own_tables))
 
 
 # --- stages and their names

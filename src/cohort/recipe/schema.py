@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from cohort.recipe.loader import default_name, read_file
 from cohort.recipe.resolve import Resolved, resolve
-from cohort.recipe.stage import Stage
+from cohort.settings import Stage
 
 __all__ = ["Recipe", "load"]
 
@@ -31,6 +31,7 @@ class Recipe(BaseModel):
     seed: int
     stages: tuple[Stage, ...]
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _own_tables: tuple[frozenset[str], ...] = PrivateAttr(default=())
 
     def __init__(self, /, **tables: Any) -> None:
         self._take(resolve(tables, origin="python"))
@@ -38,6 +39,7 @@ class Recipe(BaseModel):
     def _take(self, resolved: Resolved) -> None:
         super().__init__(name=resolved.name, seed=resolved.seed, stages=resolved.stages)
         self._origins = resolved.origins
+        self._own_tables = resolved.own_tables
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -64,6 +66,10 @@ class Recipe(BaseModel):
         The paths of a recipe with several stages begin with the stage's name.
         """
         return dict(self._origins)
+
+    def own_tables(self, index: int) -> frozenset[str]:
+        """The tables that stand in stage `index` itself; in a recipe of one stage, all that are written."""
+        return self._own_tables[index]
 
     def stage(self, name: str) -> Stage:
         """The stage of that name."""

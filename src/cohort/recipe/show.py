@@ -6,29 +6,26 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from cohort.recipe.emit import toml_key, toml_value
 from cohort.recipe.resolve import flatten
 from cohort.recipe.schema import Recipe
-from cohort.recipe.stage import Stage
-from cohort.recipe.tables import Reward, Table, Task
-from cohort.recipe.wording import callable_path
+from cohort.settings import Reward, Stage, Table, Task
+from cohort.settings.words import callable_path
 
 __all__ = ["against_defaults", "canonical", "differences", "digest", "to_toml"]
-
-# What can change without changing a single number of the result: where the run is kept and what is shown of it.
-_NO_EFFECT = (
-    *("directory", "save_every", "keep_checkpoints", "show_group_every", "workers", "save_rollouts"),
-    *("retries", "failure_budget", "failure_window", "gate"),
-)
 
 Difference = tuple[str, Any, Any]
 
 
-def to_toml(recipe: Recipe, *, origins: bool = False) -> str:
-    """The resolved recipe as TOML that loads back to an equal recipe; with `origins`, each value says its own.
+Reads = Callable[[Stage], Collection[str]]  # the tables that a stage of this kind reads
+
+
+def to_toml(recipe: Recipe, *, origins: bool = False, reads: Reads = lambda _: Stage.model_fields) -> str:
+    """The resolved recipe as TOML that loads back to an equal recipe; with `origins`, each value says its own. With
+    `reads` only the tables that a stage reads are written.
 
     Functions are written as module:qualname, and one that cannot be imported under that name gets a comment saying so.
     """
@@ -37,13 +34,13 @@ def to_toml(recipe: Recipe, *, origins: bool = False) -> str:
     # One stage called after its kind needs no [[stage]], and reads as most people write recipes.
     if len(recipe.stages) == 1 and recipe.stages[0].name == recipe.stages[0].kind:
         lines += _scalars({"kind": recipe.stages[0].kind}, notes, "")
-        lines += _tables(recipe.stages[0], "", notes, "")
+        lines += _tables(recipe.stages[0], "", notes, "", reads)
     else:
         for stage in recipe.stages:
             prefix = f"{stage.name}." if len(recipe.stages) > 1 else ""
             lines += ["", "[[stage]]", *_scalars({"name": stage.name}, {}, "")]
             lines += _scalars({"kind": stage.kind}, notes, prefix)
-            lines += _tables(stage, "stage.", notes, prefix)
+            lines += _tables(stage, "stage.", notes, prefix, reads)
     return "\n".join(lines) + "\n"
 
 
@@ -58,13 +55,14 @@ def _scalars(values: Mapping[str, Any], notes: Mapping[str, str], prefix: str) -
     return lines
 
 
-def _tables(stage: Stage, header: str, notes: Mapping[str, str], prefix: str) -> list[str]:
+def _tables(stage: Stage, header: str, notes: Mapping[str, str], prefix: str, reads: Reads) -> list[str]:
     lines: list[str] = []
+    wanted = reads(stage)
     for name in type(stage).model_fields:
         value = getattr(stage, name)
-        if isinstance(value, Table):
+        if isinstance(value, Table) and name in wanted:
             lines += _table(value, header + name, notes, f"{prefix}{name}.")
-    for reward in stage.reward:
+    for reward in stage.reward if "reward" in wanted else ():
         lines += _table(reward, f"{header}reward", notes, f"{prefix}reward.{reward.name}.", "[[{}]]")
     return lines
 
@@ -139,17 +137,13 @@ def canonical(recipe: Recipe) -> dict[str, Any]:
 
     A function is its name, not its code; the record of a run keeps the code.
     """
-    stages = []
-    for stage in recipe.stages:
-        plain = _plain(stage)
-        plain["run"] = {key: value for key, value in plain["run"].items() if key not in _NO_EFFECT}
-        stages.append(plain)
-    return {"seed": recipe.seed, "stages": stages}
+    return {"seed": recipe.seed, "stages": [_plain(stage) for stage in recipe.stages]}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Table):
-        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+        fields = type(value).model_fields.items()
+        return {name: _plain(getattr(value, name)) for name, field in fields if "no effect" not in field.metadata}
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

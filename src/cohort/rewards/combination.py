@@ -4,9 +4,9 @@
     combination.paid({"math": (1.0, 1.0), "think_format": (1.0, 0.0)})    # math gated: {"math": (1.0, 0.0), ...}
     combination.total(...)                                                # the weighted sum of what is paid
 
-What is missing means one thing here and in `cohort.algorithms`: a score that does not apply (NaN) is left out. It adds
-nothing to its completion's sum and is in no statistic. A completion to which nothing with a weight applies has no
-reward (NaN), which is not a reward of 0.
+A missing score means the same here and in `cohort.algorithms`: a score that does not apply (NaN) is left out. It adds
+nothing to the sum of its completion and is in no statistic. A completion to which no reward with a weight applies has
+no reward (NaN), which is not a reward of 0.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["RIGHT", "Combination", "Gate", "combine", "first_that_applies"]
+from cohort.types import RIGHT
 
-RIGHT = 0.5  # a score of at least this counts as a right answer
+__all__ = ["Combination", "Gate", "combine", "first_that_applies"]
 
 Scores = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Pay a reward only where another, `reward`, scores `at` or more: else 0 ("zero"), or as if it did not apply
-    ("none"). Where the other does not apply, the gate is open.
+    """Pay a reward only where another reward, called `reward`, scores `at` or more. Elsewhere it pays 0 ("zero"), or
+    counts as if it did not apply ("none"). Where the other reward does not apply, the gate is open.
     """
 
     reward: str
@@ -82,26 +82,26 @@ class Combination:
         return combine(self.paid(scores), self.weights)
 
     def accuracy(self, scores: Scores) -> tuple[float, ...]:
-        """What decides whether a group carries signal: of the rewards with a weight, the first that applies to it, as
-        it is paid.
+        """The scores that decide whether a group carries signal: those of the first reward that has a weight and
+        applies to the group, as they are paid, after the gates.
         """
         return self.paid(scores)[self.deciding(scores)]
 
     def deciding(self, scores: Scores) -> str:
-        """The reward that `accuracy` takes."""
+        """The name of the reward whose scores `accuracy` gives."""
         paid = self.paid(scores)
         names = [name for name, weight in self.weights.items() if weight]
         return next((name for name in names if not all(map(math.isnan, paid[name]))), names[-1])
 
 
 def first_that_applies(candidates: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """The first row that has a score at all; the last row if none has."""
+    """The first row of `candidates` in which any score applies; the last row if no score applies in any of them."""
     return tuple(next((row for row in candidates if not all(map(math.isnan, row))), candidates[-1]))
 
 
 def combine(scores: Scores, weights: Mapping[str, float]) -> tuple[float, ...]:
-    """The weighted sum of each completion's scores, those that do not apply (NaN) left out. If nothing with a weight
-    applies, the total is NaN.
+    """The weighted sum of each completion's scores; scores that do not apply (NaN) are left out. The sum is NaN where
+    no score with a weight applies.
     """
     totals = []
     for components in zip(*scores.values(), strict=True):

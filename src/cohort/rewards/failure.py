@@ -1,4 +1,7 @@
-"""The two ways in which scoring fails: a reward function is broken, or the world is. Neither is ever a score."""
+"""The two ways in which scoring fails: a reward function is broken, or something that it needs did not answer.
+
+Neither is ever a score.
+"""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ _TAKEN = frozenset({"mean", "scored", "not_applicable", "gated", "retries", "fai
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A score that says why: what a reward function may return instead of a number.
+    """A score with its reason: what a reward function may return instead of a number.
 
     `value` is the score, None where the reward does not apply. `label` is a short name from a small set, such as
     "unparsed" or "timeout"; the metrics count it as reward/NAME/LABEL. Raises ValueError for any other label.
-    `steps` are those of a reward that scores steps: where each ends in the text, in characters, and its score.
+    `steps` belong to a reward that scores steps: for each step where it ends in the text, in characters, and its score.
     """
 
     value: float | None
@@ -45,8 +45,8 @@ class ScoringItem:
     """One prompt with all its completions: the unit of scoring.
 
     `row` holds every column of the prompt's row. `finishes` and `tokens` (token counts) have one entry a completion, or
-    are left empty where nobody knows them; a reward that asks for them is then refused. `seed` feeds rewards that draw.
-    `transcripts` are the conversations that led to the completions, left empty where each is all that was said.
+    are empty where nobody knows them; a reward that asks for them is then refused. `seed` is for rewards that draw
+    random numbers. `transcripts` are the conversations that led to the completions, empty where there was one turn.
     """
 
     prompt: str
@@ -89,10 +89,14 @@ class ScoringItem:
 
 @dataclass(frozen=True, slots=True)
 class ScoredGroup:
-    """`scores[name][g]` is one reward of completion g as it was scored, before gates and weights (NaN: does not apply),
-    `seconds[name]` what it took, `rewards[g]` what all of them come to. `labels[name][g]` says why (None: no label); it
-    holds only the rewards that gave labels. `retries` says how often a reward was tried again before it scored.
-    `steps[name][g]` are the steps of completion g, as in `Scored`; it holds only the rewards that score steps.
+    """What the rewards said of one group. G completions, indexed by g; rewards go by their names.
+
+    scores[name][g]   the score of completion g before gates and weights (NaN: the reward does not apply)
+    seconds[name]     the time that scoring took
+    rewards[g]        the weighted sum of the scores after the gates
+    labels[name][g]   why the score is what it is (None: no label); only of rewards that gave labels
+    retries[name]     how often the reward was tried again before it scored
+    steps[name][g]    the steps of completion g, as in `Scored`; only of rewards that score steps
     """
 
     scores: Mapping[str, tuple[float, ...]]

@@ -8,9 +8,9 @@ import signal
 import sys
 from dataclasses import dataclass
 
-from cohort.sandbox import landlock, namespaces, seccomp
 from cohort.sandbox.contract import Limits
-from cohort.sandbox.linux import drop_capabilities, prctl
+from cohort.sandbox.linux import landlock, namespaces, seccomp
+from cohort.sandbox.linux.calls import drop_capabilities, prctl
 
 __all__ = ["Confinement", "confine", "may_truncate", "readable_directories"]
 

@@ -21,7 +21,7 @@ __all__ = [
     "require",
 ]
 
-WALL_PER_CPU = 4.0  # a processor that is shared gives a process that needs one second its second within so many
+WALL_PER_CPU = 4.0  # on a busy machine one second of processor time may take so many seconds by the clock
 
 Status = Literal["ok", "timeout", "memory", "error"]
 Level = Literal["process", "filtered", "isolated", "remote"]

@@ -18,11 +18,11 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from cohort.sandbox import cgroups, namespaces
 from cohort.sandbox.channel import Channel
 from cohort.sandbox.confine import Confinement
 from cohort.sandbox.contract import Isolation, Limits
 from cohort.sandbox.launcher import establish, remove_tree, serve
+from cohort.sandbox.linux import cgroups, namespaces
 from cohort.sandbox.strays import adopt_orphans, end_children
 
 __all__ = ["main"]

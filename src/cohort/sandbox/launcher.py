@@ -1,7 +1,7 @@
 """The launcher: a small process that starts the candidates' processes, confines them, and sees to their end.
 
-It knows nothing but how to start one: code, input and results go through pipes that it hands on without looking, so
-nothing of one candidate is in the memory that the next one inherits.
+The launcher knows only how to start a process. Code, input and results go through pipes that it hands on without
+reading them, so the memory that a candidate inherits holds nothing of the candidates before it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from cohort.sandbox import candidate, landlock, namespaces, seccomp
-from cohort.sandbox.cgroups import Cgroup
+from cohort.sandbox import candidate
 from cohort.sandbox.channel import Channel
 from cohort.sandbox.confine import Confinement, may_truncate, readable_directories
 from cohort.sandbox.contract import Isolation, Limits
-from cohort.sandbox.linux import drop_bounding_set
+from cohort.sandbox.linux import landlock, namespaces, seccomp
+from cohort.sandbox.linux.calls import drop_bounding_set
+from cohort.sandbox.linux.cgroups import Cgroup
 from cohort.sandbox.probe import probe
 from cohort.sandbox.spawn import spawn
 from cohort.sandbox.strays import adopt_orphans, end_children, kill
@@ -33,8 +34,8 @@ from cohort.sandbox.strays import adopt_orphans, end_children, kill
 __all__ = ["establish", "remove_tree", "serve"]
 
 _DIRECTORY = "/tmp"  # the candidate's, in its own root
-_SPARE_TASKS = 256  # of a user that others share, who may start some meanwhile
-_POLL_S = 0.02  # where the system cannot say at once that a process has ended
+_SPARE_TASKS = 256  # other programs of the same user may start so many tasks meanwhile
+_POLL_S = 0.02  # how often to look for the end of a process on a system without pidfd
 
 
 def establish(
@@ -69,8 +70,8 @@ def establish(
     if sys.platform == "linux":
         drop_bounding_set()
     if filtered and how.namespaces:
-        seccomp.program(seccomp.MACHINE, 1, may_truncate(how))  # every process inherits it ready made
-    gc.freeze()  # nor does the collector touch, and so copy, what they share
+        seccomp.program(seccomp.MACHINE, 1, may_truncate(how))  # cached, so that every process inherits the filter
+    gc.freeze()  # else the garbage collector would touch, and so copy, the memory that all processes share
     with _fresh_directory(how) as probed:
         reached += [feature for feature in probe(probed) if feature not in missing]
     if "namespaces" in missing:
@@ -192,7 +193,7 @@ def _until_end(channel: Channel, run: int, child: int, alone: bool) -> dict[str,
 def _used_s(child: int) -> float:
     """The processor time of a process that runs, or has ended and is not waited for."""
     if sys.platform != "linux":
-        return math.inf  # nobody says, so it counts as used when as much time has passed
+        return math.inf  # unknown on this system: the time by the clock then counts
     try:
         return time.clock_gettime((~child << 3) | 2)  # clock_getcpuclockid(3)
     except OSError as error:

@@ -15,9 +15,9 @@ from typing import Any, Self
 
 from cohort.sandbox import values
 from cohort.sandbox.contract import WALL_PER_CPU, Isolation, Level, Limits, Run, SandboxError
+from cohort.sandbox.launched import Launched
 from cohort.sandbox.pipes import ERROR, JOB, MEMORY, VALUE, pack
 from cohort.sandbox.session import Session
-from cohort.sandbox.start import Launcher
 
 __all__ = ["Sandbox"]
 
@@ -51,7 +51,7 @@ class Sandbox:
         self._minimum = minimum
         self._without = tuple(without)
         self._lock = threading.Lock()
-        self._launcher: Launcher | None = None
+        self._launcher: Launched | None = None
         self._owner = os.getpid()
 
     @property
@@ -145,12 +145,12 @@ class Sandbox:
             self._discard()
             raise
 
-    def _started(self) -> Launcher:
+    def _started(self) -> Launched:
         if self._launcher is not None and os.getpid() != self._owner:
             self._launcher.forget()  # this is a fork: the launcher belongs to the process that started it
             self._launcher = None
         if self._launcher is None:
-            self._launcher = Launcher(self._limits, self._minimum, self._without)
+            self._launcher = Launched(self._limits, self._minimum, self._without)
             self._owner = os.getpid()
         return self._launcher
 

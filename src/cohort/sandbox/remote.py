@@ -21,15 +21,15 @@ __all__ = ["RemoteSandbox"]
 
 _PATIENCE_S = 30.0  # beyond the program's own time: a queue, a container that starts
 _LARGEST_CASE = 1 << 30
-_LONGEST_ANSWER = 1 << 26  # bytes of JSON; beyond that it is a candidate's flood
+_LONGEST_ANSWER = 1 << 26  # bytes of JSON; a longer answer is a candidate's flood of output
 _TRY_AGAIN = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)  # and everything from 500
 
 
 class RemoteSandbox:
     """Runs untrusted Python behind a SandboxFusion server. An Executor; threads may share it.
 
-    How well it isolates is for those who run it to know; the level is "remote". Times are by its clock. A request that
-    fails for the server's sake is repeated `retries` times, `backoff_s` later and then twice as long each time.
+    Those who run the server know how well it isolates; here the level is "remote". Times are by the server's clock. A
+    request that the server failed is repeated `retries` times: after `backoff_s`, then twice as long each time.
     """
 
     def __init__(self, url: str, limits: Limits | None = None, retries: int = 3, backoff_s: float = 0.5) -> None:
@@ -193,5 +193,5 @@ def _program() -> str:
 
 
 def _is_text(code: str) -> bool:
-    """What the server cannot write to a file would look like a failure of its own, again and again."""
+    """Whether the server can write the code to a file; if not, it would seem to fail by itself, again and again."""
     return not any("\ud800" <= character <= "\udfff" for character in code)

@@ -1,4 +1,4 @@
-"""One candidate process as the grader sees it: bytes go in, output and frames come out, until it ends or must end."""
+"""One candidate process as the grader sees it: bytes go in; output and frames come out, until the process ends."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cohort.sandbox.pipes import FAILED, HEADER, READY
 
 __all__ = ["Session"]
 
-_LAUNCHER_S = 60.0  # for the launcher to answer, to start a process or to end one: milliseconds on an idle machine
-_SHORT_S = 0.02  # what takes less is not worth asking how much processor time it took
-_NEARLY = 0.02  # of the processor time left counts as none
+_LAUNCHER_S = 60.0  # the launcher's time to answer, to start a process or to end one (an idle machine: milliseconds)
+_SHORT_S = 0.02  # a call that took less is not asked for its processor time
+_NEARLY = 0.02  # a process with less than this share of its processor time left has used it up
 _CHUNK = 1 << 16
-_MOST_FRAMES = 8  # that nobody has asked for
+_MOST_FRAMES = 8  # more frames than this that nobody asked for are an attack
 
 
 class Session:
@@ -215,7 +215,7 @@ class Session:
             if message is None:
                 raise SandboxError("the sandbox's launcher has ended")
             self._take(message)
-            if not self._channel.waiting():  # else the selector would not wake us for it
+            if not self._channel.waiting():  # a message that is in memory already would not wake the selector
                 return
 
     def _take(self, message: dict[str, Any]) -> None:

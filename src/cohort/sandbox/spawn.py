@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from cohort.sandbox.confine import Confinement, confine
-from cohort.sandbox.namespaces import forked_into_pid_namespace
+from cohort.sandbox.linux.namespaces import forked_into_pid_namespace
 from cohort.sandbox.pipes import FAILED, READY, write_frame
 
 __all__ = ["spawn"]
@@ -19,8 +19,8 @@ _OUT_OF_THE_WAY = 16
 def spawn(how: Confinement, descriptors: Sequence[int], cpu_s: int, task: Callable[[int, int], int]) -> int:
     """Fork a process that confines itself and ends with `task(jobs, results)`; returns its id.
 
-    `descriptors` become its standard input, standard output, jobs and results; it has no other but a standard error
-    that leads nowhere. Its first frame on `results` is READY, or FAILED with the reason.
+    `descriptors` become the process's standard input, standard output, jobs and results. Its standard error leads
+    nowhere, and nothing else is open. Its first frame on `results` is READY, or FAILED with the reason.
     """
     child = forked_into_pid_namespace() if how.namespaces else os.fork()
     if child:

@@ -15,7 +15,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 def adopt_orphans() -> None:
     """On Linux: daemons that lose their parent become children of this process."""
     if sys.platform == "linux":
-        from cohort.sandbox.linux import prctl
+        from cohort.sandbox.linux.calls import prctl
 
         prctl(_PR_SET_CHILD_SUBREAPER, 1)
 

@@ -4,7 +4,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from cohort.train.pipeline import Run, train
+from cohort.train.run import Run, train
 
 __all__ = ["Run", "train"]
 

@@ -1,68 +1,80 @@
-"""Evaluations of a stage: which prompts, which verifier, and what is kept of them."""
+"""Evaluations of a stage: which prompts, which verifiers, and what is kept of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from cohort.environments import Player
 from cohort.evaluate import evaluate
-from cohort.policy.policy import Policy
+from cohort.policy.facts import PolicyFacts
+from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import write_groups
 from cohort.rewards import RewardPool
 from cohort.seeds import derive_seed
-from cohort.train.setup import GrpoParts, evaluation_sampling, held_out_prompts
-from cohort.train.stage_run import StageRun
-from cohort.types import UserError
+from cohort.settings import Stage
+from cohort.tasks.rendered import held_out_prompts, prompt_limit
+from cohort.train.stage import Context
+from cohort.types import Prompt, UserError
 
-__all__ = ["Evaluator"]
+__all__ = ["Evaluator", "held_out"]
+
+
+def held_out(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> tuple[list[Prompt], int]:
+    """What evaluations of a stage ask, and how many held-out prompts are too long for that."""
+    table, renderer = stage.evaluate, parts.task.renderer(facts.tokenizer)
+    if table.max_tokens is None:
+        longest, key = stage.rollout.max_tokens, "rollout.max_tokens"
+    else:
+        longest, key = table.max_tokens, "evaluate.max_tokens"
+    limit = prompt_limit(facts.context, longest, stage.task.max_prompt_tokens, key)
+    return held_out_prompts(parts.task.held_out, renderer, limit, stage.task.too_long, table.problems)
 
 
 class Evaluator:
-    """Measures held-out accuracy. What is odd about the held-out prompts is said once, when this is made."""
+    """Measures held-out accuracy. What is odd about the held-out prompts is said once, when this is made; the worker
+    that scores them belongs to `stack`.
+    """
 
     def __init__(
         self,
-        run: StageRun,
-        parts: GrpoParts,
-        policy: Policy,
+        context: Context,
+        parts: SamplingParts,
+        facts: PolicyFacts,
         play: Player,
-        pool: RewardPool,
-        on_group: Callable[[], None],
+        stack: ExitStack,
+        on_group: Callable[[], None] = lambda: None,
     ):
-        self._run, self._play, self._pool = run, play, pool
-        self._on_group = on_group
-        self._prompts, too_long = held_out_prompts(run.stage, parts.task, policy)
+        self._context, self._play, self._on_group = context, play, on_group
+        log, retries = context.directory / "rewards.log", context.stage.run.retries
+        self._pool = stack.enter_context(RewardPool(parts.verifiers, workers=1, retries=retries, log=log))
+        self._prompts, too_long = held_out(context.stage, parts, facts)
+        warn = context.console.warn
         if too_long:
-            run.console.warn(f"{too_long} held-out prompts are longer than the model's context leaves room for")
+            warn(f"{too_long} held-out prompts are longer than the model's context leaves room for")
         if too_long and not self._prompts:
             raise UserError("all held-out prompts are too long: lower rollout.max_tokens, or set task.too_long")
         if self._prompts and (both := parts.task.overlap()):
-            run.console.warn(f"{both} held-out questions are also trained on, so their accuracy proves little")
+            warn(f"{both} held-out questions are also trained on, so their accuracy proves little")
 
-    def evaluate(self, step: int) -> dict[str, float]:
+    def __call__(self, step: int) -> dict[str, float]:
         """Accuracy of the current weights, greedy and sampled, as metrics; every completion goes to disk."""
-        stage, metrics = self._run.stage, {}
-        for greedy, samples in ((True, int(stage.evaluate.greedy)), (False, stage.evaluate.samples)):
+        context, metrics = self._context, {}
+        table = context.stage.evaluate
+        for greedy, samples in ((True, int(table.greedy)), (False, table.samples)):
             if not samples or not self._prompts:
                 continue
-            result = evaluate(
-                self._play,
-                self._prompts,
-                self._pool,
-                evaluation_sampling(stage, greedy),
-                samples,
-                derive_seed(self._run.seed, "evaluate"),
-                self._on_group,
-            )
+            sampling, seed = table.sampling(context.stage.rollout, greedy), derive_seed(context.seed, "evaluate")
+            result = evaluate(self._play, self._prompts, self._pool, sampling, samples, seed, self._on_group)
             metrics.update(result.metrics())
             if result.failed:
                 metrics["eval/failed"] = metrics.get("eval/failed", 0.0) + result.failed
                 why = next(group.error for group in result.groups if group.error is not None)
-                self._run.console.warn(
+                context.console.warn(
                     f"{result.failed} of {len(self._prompts)} held-out problems could not be scored and are left out "
                     f"of the {result.name} accuracy: {why}"
                 )
-            if stage.run.save_rollouts:
-                file = self._run.directory / "log" / f"eval-{step:06d}-{result.name}.parquet"
+            if context.stage.run.save_rollouts:
+                file = context.directory / "log" / f"eval-{step:06d}-{result.name}.parquet"
                 write_groups(file, result.groups, step)
         return metrics

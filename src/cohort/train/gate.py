@@ -1,47 +1,33 @@
-"""The gate of a stage: which prompts and rewards it looks at, and what a run makes of what it finds."""
+"""What a run makes of what the gate finds: it is written down, shown, and may refuse the run."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 from rich.markup import escape
 
-from cohort.monitor.console import Console
-from cohort.monitor.gate import show_gate
-from cohort.recipe import Stage
+from cohort.preflight.gate.stage import gate_of_run
+from cohort.preflight.parts import SamplingParts
 from cohort.record.files import write_bytes
-from cohort.rewards import Reward, RewardFailure
-from cohort.rewards.findings import GateReport
-from cohort.rewards.gate import Asked, examine
-from cohort.rewards.judgement import NO_GOLD
-from cohort.rewards.marks import is_costly
-from cohort.rewards.probes import stated_gold
-from cohort.rewards.routing import applies
-from cohort.seeds import derive_seed
-from cohort.tasks import Prompts
-from cohort.train.setup import GrpoParts
-from cohort.types import Prompt, UserError
+from cohort.rewards import RewardFailure
+from cohort.settings import Stage
+from cohort.types import UserError
+from cohort.views.console import Console
+from cohort.views.gate import show_gate
 
-__all__ = ["gate_of_run", "gate_of_stage", "pass_gate", "read_gate", "without"]
+__all__ = ["pass_gate", "read_gate"]
 
 FILE = "gate.json"
 HOW_TO_GO_ON = (
     'Check task.answer, or name another verifier with evaluate.reward; run.gate = "warn" trains all the same.'
 )
 
-LOOKED_AT = 200  # prompts among which those for each verifier are looked for
-IN_A_RUN = 8  # prompts for each verifier before a run
-COSTLY = 3  # prompts for each verifier where a reward is costly
-LIMIT_S = 20.0  # what the gate before a run may take, as far as it can be cut short
 
-
-def pass_gate(directory: Path, stages: Sequence[tuple[Stage, GrpoParts, int]], console: Console) -> None:
-    """Put the rewards of every GRPO stage to the test before the first step of a run, and write what was found to
+def pass_gate(directory: Path, stages: Sequence[tuple[Stage, SamplingParts, int]], console: Console) -> None:
+    """Put the rewards of every stage to the test before the first step of a run, and write what was found to
     `gate.json`. Raises UserError when gold answers do not pay, unless `run.gate` says otherwise.
     """
     record: dict[str, Any] = {}
@@ -77,112 +63,3 @@ def read_gate(directory: Path, stage: str) -> dict[str, Any]:
     file = directory / FILE
     found: dict[str, Any] = orjson.loads(file.read_bytes()).get(stage, {}) if file.exists() else {}
     return found
-
-
-def gate_of_run(stage: Stage, parts: GrpoParts, seed: int) -> GateReport:
-    """The short gate before a run: few prompts, and of the costly rewards only verifiers that know gold answers. Where
-    none does, there is nothing to test, and nothing is scored.
-    """
-    tested = {verifier.name for verifier in parts.verifiers if _looks_at_gold(stage, verifier)}
-    if not tested:
-        return _untested(f"{parts.verifier_name or 'no verifier'} does not look at the gold answer")
-    everybody = (*parts.rewards, *parts.verifiers)
-    too_dear = {one.name for one in everybody if is_costly(one.function) and one.name not in tested}
-    return gate_of_stage(stage, without(parts, too_dear), seed, IN_A_RUN, LIMIT_S, needs_gold=True)
-
-
-def without(parts: GrpoParts, names: Collection[str]) -> GrpoParts:
-    """The parts without the rewards of these names, and without the gates that they are to others."""
-    kept = [one for one in parts.rewards if one.name not in names]
-    rewards = [replace(one, gate=None) if one.gate is not None and one.gate.reward in names else one for one in kept]
-    verifiers = [one for one in parts.verifiers if one.name not in names]
-    return replace(parts, rewards=tuple(rewards), verifiers=tuple(verifiers))
-
-
-def gate_of_stage(
-    stage: Stage, parts: GrpoParts, seed: int, prompts: int, limit_s: float = math.inf, needs_gold: bool = False
-) -> GateReport:
-    """Examine the rewards of a stage on `prompts` prompts for each verifier, fewer where a reward is costly. With
-    `needs_gold` nothing is scored where there is no gold answer. Raises RewardFailure when a reward breaks.
-    """
-    rewards, verifiers = _rewards(parts)
-    count = COSTLY if any(is_costly(reward.function) for reward in rewards) else prompts
-    asked = [
-        _asked(stage, parts.verifiers, prompt, derive_seed(seed, "gate", index))
-        for index, prompt in enumerate(_prompts(parts.task.train, parts.verifiers, count))
-    ]
-    if needs_gold and not any(one.gold for one in asked):
-        return _untested(NO_GOLD)
-    untested = [reward.name for reward in verifiers if not _looks_at_gold(stage, reward)]
-    names = [reward.name for reward in verifiers]
-    return examine(rewards, names, asked, untested, stage.run.workers, limit_s)
-
-
-def _untested(why: str) -> GateReport:
-    return GateReport(prompts=0, seconds=0.0, rewards=(), total={}, problems=(), notes=(why,))
-
-
-def _rewards(parts: GrpoParts) -> tuple[list[Reward], list[Reward]]:
-    """All rewards to score, and the verifiers among them. A verifier that is not rewarded adds nothing to the total."""
-    rewards = {reward.name: reward for reward in parts.rewards}
-    verifiers = []
-    for verifier in parts.verifiers:
-        rewarded = rewards.get(verifier.name)
-        if rewarded is not None and rewarded.function is verifier.function:
-            verifiers.append(rewarded)
-        else:
-            name = verifier.name if rewarded is None else f"evaluate.{verifier.name}"
-            verifiers.append(replace(verifier, name=name, weight=0.0))
-    return [*rewards.values(), *(one for one in verifiers if one.name not in rewards)], verifiers
-
-
-def _prompts(prompts: Prompts, verifiers: Sequence[Reward], count: int) -> list[Prompt]:
-    """`count` prompts for each verifier, spread over the task."""
-    looked_at = count if len(verifiers) == 1 and not verifiers[0].when else LOOKED_AT
-    candidates = list(_spread(prompts, looked_at))
-    chosen: set[int] = set()
-    for number, verifier in enumerate(verifiers):
-        before = verifiers[:number]
-        own = [
-            index
-            for index, prompt in enumerate(candidates)
-            if applies(verifier.when, prompt.tags) and not any(applies(other.when, prompt.tags) for other in before)
-        ]
-        wanted = min(count, len(own))
-        chosen.update(own[index * len(own) // wanted] for index in range(wanted))
-    return [candidates[index] for index in sorted(chosen)] or candidates[:count]
-
-
-def _spread(prompts: Prompts, count: int) -> Iterator[Prompt]:
-    """At most `count` prompts at even distances; the first ones of a source without an end."""
-    size = prompts.size
-    wanted = count if size is None else min(count, size)
-    for index in range(wanted):
-        yield prompts[index if size is None else index * size // wanted]
-
-
-def _asked(stage: Stage, verifiers: Sequence[Reward], prompt: Prompt, seed: int) -> Asked:
-    column = stage.evaluate.gold
-    if column is None:
-        deciding = next((verifier for verifier in verifiers if applies(verifier.when, prompt.tags)), verifiers[0])
-        return Asked(prompt, stated_gold(deciding, prompt), seed=seed)
-    text = prompt.answer if column == stage.task.answer else prompt.tags.get(column)
-    if text is not None and not isinstance(text, str):
-        raise UserError(
-            f"evaluate.gold = '{column}' names a column of right completions, but one of them is of type "
-            f"{type(text).__name__}: a completion is text"
-        )
-    return Asked(prompt, text or None, whole=True, seed=seed)
-
-
-def _looks_at_gold(stage: Stage, verifier: Reward) -> bool:
-    """Whether gold answers can be expected to pay. Who names a verifier says so; the first reward of a recipe may also
-    be one that knows no answers, or one whose every call costs something.
-    """
-    if stage.evaluate.reward is not None or stage.evaluate.gold is not None:
-        return True
-    if is_costly(verifier.function):
-        return False
-    named = {*verifier.parameters.required, *verifier.parameters.optional}
-    columns = (table.answer for table in (stage.task, *stage.task.mixture.values()))
-    return not named.isdisjoint({"answer", *columns})

@@ -1,4 +1,4 @@
-"""Supervised training, as the REINFORCE loss with advantage 1 on demonstrations: -1 x log-prob, averaged over tokens.
+"""Supervised stages, as the REINFORCE loss with advantage 1 on demonstrations: -1 x log-prob, averaged over tokens.
 
 So the same learner, packing and checkpoints serve both kinds of stage.
 """
@@ -6,123 +6,193 @@ So the same learner, packing and checkpoints serve both kinds of stage.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import closing
-
-import torch
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from cohort.algorithms import objectives
-from cohort.environments import Dialogue
-from cohort.learn.learner import Learner
-from cohort.learn.optimizer import load_optimizer
-from cohort.monitor.machine import peak_memory_gb
+from cohort.backends.base import PolicyFacts, open_backend
+from cohort.environments import Dialogue, World
+from cohort.learn.batch import collate
+from cohort.learn.schedule import rate_at
+from cohort.machine import peak_memory_gb
 from cohort.policy.policy import Policy
-from cohort.record.metrics import MetricsLog
+from cohort.preflight.parts import SamplingParts, open_parts, open_world
 from cohort.seeds import derive_seed
-from cohort.tasks import Demonstrations, Ledger, Renderer
-from cohort.train.checkpoint import latest_checkpoint, prune, readable, save_checkpoint
-from cohort.train.plan import sft_plan
-from cohort.train.player import World, open_world, stage_dialogue
-from cohort.train.setup import build_policy, optimizer_settings, rate_at, resumed_policy
-from cohort.train.stage_run import StageRun
-from cohort.types import Batch, UserError
+from cohort.settings import Stage
+from cohort.tasks import Demonstrations, Ledger, Renderer, open_examples
+from cohort.train.checkpoint import Checkpoint
+from cohort.train.evaluation import Evaluator
+from cohort.train.stage import Context, Plan
+from cohort.types import Batch, Group, Prompt, Rollout, UserError
+from cohort.views.plan import sft_plan
 
-__all__ = ["run_sft"]
+__all__ = ["PreparedSft", "Supervised", "encode", "supervised_batch"]
 
 SUPERVISED = objectives.preset(
     "reinforce", baseline="none", scale="none", aggregation="token_mean", zero_std="zero", kl_coef=0.0
 )
+TEXTS_FOR_TOKENIZER = 4000
 
 
-def run_sft(run: StageRun, examples: Demonstrations) -> Policy:
-    """Train a stage from its start or its last checkpoint to its end. Returns the trained policy."""
-    stage = run.stage
-    checkpoint = latest_checkpoint(run.directory / "checkpoints")
-    if checkpoint is None:
-        policy = build_policy(stage, run.seed, run.start, run.live)
-    else:
-        with readable(checkpoint):
-            policy = resumed_policy(stage, checkpoint.path)
-    done = checkpoint.step if checkpoint else 0
-    log = MetricsLog(run.directory / "metrics.jsonl")
-    log.keep_until(done)
-    tokens = stage.optimizer.tokens_per_micro_batch
-    learner = Learner(policy, SUPERVISED, optimizer_settings(stage), tokens_per_micro_batch=tokens)
-    seed = derive_seed(run.seed, "ledger")
-    ledger = Ledger(examples.size, seed)
-    if checkpoint is not None:
-        with readable(checkpoint):
-            load_optimizer(learner.optimizer, checkpoint.path)
-        ledger = Ledger.restore(checkpoint.state["ledger"], examples.size, seed)
-    with closing(open_world(stage) or World()) as world:
-        renderer = Renderer(policy.tokenizer, stage.task.template, stage.task.system, world.schemas(stage))
-        dialogue = stage_dialogue(stage, world, policy)[0] if world.tools else None
-    run.console.plan(run.title, sft_plan(stage, policy, run.threads, examples.size))
+@dataclass(frozen=True, slots=True)
+class PreparedSft:
+    """All of a supervised stage that needs no model. `parts` are there where a reward says what is right."""
 
-    with run.console.steps("sft", stage.run.steps, done) as view:
-        for step in range(done + 1, stage.run.steps + 1):
-            began = time.perf_counter()
-            tickets = [ledger.issue() for _ in range(stage.supervised.examples_per_step)]
-            batch = supervised_batch([_encode(renderer, examples, t.index, policy, dialogue) for t in tickets])
-            report = learner.update(batch, rate_at(stage, step))
-            for ticket in tickets:
-                ledger.finish(ticket.number, "trained")
-            spent = time.perf_counter() - began
-            seen = sum(map(len, batch.prompts)) + int(batch.lengths.sum())
-            metrics = {key: report.metrics[key] for key in ("loss", "grad_norm", "lr", "tokens/trained")} | {
-                "time/step_s": spent,
-                "memory/peak_gb": peak_memory_gb(),
-                "tokens_per_s": seen / spent,
-            }
-            log.write(step, metrics)
-            view.step(step, metrics)
-            if run.saves_at(step):
-                directory = run.directory / "checkpoints"
-                save_checkpoint(directory, step, policy, learner.optimizer, {"ledger": ledger.state()})
-                prune(directory, stage.run.keep_checkpoints)
-    return policy
+    examples: Demonstrations
+    world: World
+    parts: SamplingParts | None
+
+    def texts(self) -> Iterable[str]:
+        """The first demonstrations."""
+        count = min(self.examples.size or TEXTS_FOR_TOKENIZER, TEXTS_FOR_TOKENIZER)
+        examples = (self.examples[i] for i in range(count))
+        return (f"{example.prompt.question} {example.completion}" for example in examples)
 
 
-def supervised_batch(examples: Sequence[tuple[tuple[int, ...], list[int], list[bool]]]) -> Batch:
+class Supervised:
+    """`kind = "sft"`, a `StageKind`."""
+
+    tables = ("policy", "task", "environment", "supervised", "optimizer", "rollout", "reward", "evaluate", "run")
+    columns = ("loss", "grad_norm", "tokens_per_s")
+    makes_policy = True
+
+    def prepare(self, stage: Stage, seed: int) -> PreparedSft:
+        """The demonstrations; and what accuracy is measured with, where the stage has a reward."""
+        judged = bool(stage.reward) or stage.evaluate.reward is not None
+        if not judged and (stage.task.held_out is not None or stage.task.held_out_split is not None):
+            raise UserError(
+                f"stage '{stage.name}' holds problems out (task.held_out), but has no reward that says which answers "
+                'to them are right: add one, such as evaluate.reward = "exact_number", or hold nothing out'
+            )
+        parts = open_parts(stage, seed) if judged else None
+        return PreparedSft(_open_examples(stage, seed), open_world(stage), parts)
+
+    def plan(self, stage: Stage, prepared: PreparedSft, facts: PolicyFacts) -> Plan:
+        """How many demonstrations, how often."""
+        return sft_plan(stage, facts, prepared.examples.size, evaluates=prepared.parts is not None)
+
+    def open(self, context: Context, prepared: PreparedSft, checkpoint: Checkpoint | None) -> _Training:
+        """The learner, and the order of the demonstrations."""
+        return _Training(context, prepared, checkpoint)
+
+
+def _open_examples(stage: Stage, seed: int) -> Demonstrations:
+    examples, wanted = open_examples(stage.task, derive_seed(seed, "task")), stage.supervised.examples_per_step
+    if examples.size is not None and examples.size < wanted:
+        raise UserError(
+            f"the task has {examples.size} demonstrations, fewer than one step takes (supervised.examples_per_step = "
+            f"{wanted}). Lower examples_per_step to {examples.size} or less, or bring more."
+        )
+    return examples
+
+
+class _Training:
+    """A `Training` on demonstrations."""
+
+    def __init__(self, context: Context, prepared: PreparedSft, checkpoint: Checkpoint | None):
+        stage, self._context, self._examples = context.stage, context, prepared.examples
+        self._stage = stage
+        self.weights_of = checkpoint.step if checkpoint else 0
+        # Log-probs of demonstrations are those of the model itself, whatever temperature the stage samples at.
+        plain = stage.rollout.model_copy(update={"temperature": 1.0})
+        origin = context.origin(prepared, checkpoint)
+        self._backend = open_backend(stage.model_copy(update={"rollout": plain}), SUPERVISED, origin)
+        if checkpoint is not None:
+            self._backend.load(checkpoint.path)
+        self.facts: PolicyFacts = self._backend.facts
+        tokenizer, world = self.facts.tokenizer, prepared.world
+        self._renderer = Renderer(tokenizer, stage.task.template, stage.task.system, world.schemas)
+        self._dialogue = world.dialogue(tokenizer, self.facts.eos_ids) if world.tools else None
+        size, seed = prepared.examples.size, derive_seed(context.seed, "ledger")
+        self._ledger = Ledger.restore(checkpoint.state["ledger"], size, seed) if checkpoint else Ledger(size, seed)
+        self._evaluator: Evaluator | None = None
+        with ExitStack() as stack:
+            stack.callback(world.close)
+            if (parts := prepared.parts) is not None:
+                stack.callback(parts.world.close)
+                play = parts.world.player(tokenizer, self.facts.eos_ids, self._backend.sampler)
+                self._evaluator = Evaluator(context, parts, self.facts, play, stack)
+            self._opened = stack.pop_all()
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy, where it is in this process."""
+        return self._backend.policy
+
+    def step(self, step: int) -> dict[str, float]:
+        """One update on the next demonstrations."""
+        began = time.perf_counter()
+        tickets = [self._ledger.issue() for _ in range(self._stage.supervised.examples_per_step)]
+        batch = supervised_batch(
+            [encode(self._renderer, self._examples, t.index, self.facts, self._dialogue) for t in tickets]
+        )
+        report = self._backend.update(batch, rate_at(self._stage.optimizer, self._stage.run.steps, step))
+        self.weights_of = step
+        for ticket in tickets:
+            self._ledger.finish(ticket.number, "trained")
+        spent = time.perf_counter() - began
+        seen = sum(map(len, batch.prompts)) + int(batch.lengths.sum())
+        return {key: report.metrics[key] for key in ("loss", "grad_norm", "lr", "tokens/trained")} | {
+            "time/step_s": spent,
+            "memory/peak_gb": peak_memory_gb(),
+            "tokens_per_s": seen / spent,
+        }
+
+    def evaluate(self, step: int) -> dict[str, float] | None:
+        """Held-out accuracy, where a reward says what is right."""
+        if self._evaluator is None:
+            return None
+        self._backend.publish(self.weights_of)
+        return self._evaluator(step)
+
+    def save(self, directory: Path) -> Mapping[str, Any]:
+        """The model, the optimizer and the ledger."""
+        self._backend.save(directory)
+        return {"ledger": self._ledger.state()}
+
+    def finish(self, directory: Path) -> None:
+        """The trained model and its card."""
+        self._backend.save_model(directory)
+        self._context.write_card(directory)
+
+    def close(self) -> None:
+        """End the worker of the evaluations, and the tools."""
+        self._opened.close()
+
+
+def supervised_batch(examples: Sequence[tuple[Sequence[int], list[int], list[bool]]]) -> Batch:
     """Prompts, completions and what of them is to be learnt -> a batch with advantage 1 everywhere, in which each token
     weighs 1 / (all tokens to be learnt).
     """
-    lengths = torch.tensor([len(completion) for _, completion, _ in examples])
-    width = int(lengths.max())
-    mask = torch.tensor([own + [False] * (width - len(own)) for _, _, own in examples])
-    zeros = torch.zeros(mask.shape)
-    return Batch(
-        prompts=tuple(prompt for prompt, _, _ in examples),
-        group=torch.arange(len(examples)),
-        tokens=torch.tensor([completion + [0] * (width - len(completion)) for _, completion, _ in examples]),
-        lengths=lengths,
-        mask=mask,
-        sampler_logprobs=zeros,
-        advantages=zeros + 1,
-        token_weight=objectives.token_weight(SUPERVISED, mask).float(),
-    )
+    groups = []
+    for number, (prompt, completion, own) in enumerate(examples):
+        rollout = Rollout(completion, own, [0.0] * len(own), version=0, finish="stop", text="")
+        groups.append(Group(number, Prompt("", tokens=prompt), (rollout,), advantages=(1.0,)))
+    return collate(groups, SUPERVISED, max_tokens=0)
 
 
-def _encode(
-    renderer: Renderer, examples: Demonstrations, index: int, policy: Policy, dialogue: Dialogue | None
-) -> tuple[tuple[int, ...], list[int], list[bool]]:
+def encode(
+    renderer: Renderer, examples: Demonstrations, index: int, facts: PolicyFacts, dialogue: Dialogue | None
+) -> tuple[Sequence[int], list[int], list[bool]]:
     """The tokens of an example: its prompt as the policy will see it, its completion with the end token, and which of
     them are to be learnt: not what a tool said.
     """
     example = examples[index]
     prompt = renderer.render(example.prompt).tokens
-    tokenizer = policy.tokenizer
-    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else policy.eos_ids[0]
+    tokenizer = facts.tokenizer
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else facts.eos_ids[0]
     if dialogue is None:
         runs = [(list(tokenizer.encode(example.completion, add_special_tokens=False)), True)]
     else:
         runs = dialogue.demonstration(example.completion)
     runs.append(([end], True))
     completion = [token for tokens, _ in runs for token in tokens]
-    room = policy.max_context
-    if room is not None and len(prompt) + len(completion) > room:
+    if facts.context is not None and len(prompt) + len(completion) > facts.context:
         raise UserError(
-            f"demonstration {index} has {len(prompt)} + {len(completion)} tokens, but the model has {room} positions. "
-            "Shorten or remove it."
+            f"demonstration {index} has {len(prompt)} + {len(completion)} tokens, but the model has {facts.context} "
+            "positions. Shorten or remove it."
         )
     return prompt, completion, [own for tokens, own in runs for _ in tokens]

@@ -1,0 +1,282 @@
+"""Every field of an objective: what it decides, which values it may hold, and what each of them does.
+
+This is the only list of them. A new choice is one line here, its function in the table beside the other ones
+(`losses.SURROGATES`, `token_weights.AGGREGATIONS`, `kl.ESTIMATORS` and so on) and its term in `equation`. Nothing here
+imports torch, so that the objective table of a recipe is made from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+__all__ = [
+    "FIELDS",
+    "GROUP_BASELINES",
+    "GROUP_SCALES",
+    "SURROGATE_READS",
+    "Choice",
+    "Number",
+    "choices",
+    "nearest",
+    "short",
+]
+
+GROUP_BASELINES = ("group_mean", "leave_one_out")  # these compare the completions of one prompt with each other,
+GROUP_SCALES = ("group_std", "leave_one_out_std", "group_mean")  # and so do these: both need groups of two or more
+
+
+class Choice(NamedTuple):
+    """A field that holds one of a few values: what it decides, and one sentence on what each value does."""
+
+    about: str
+    meanings: Mapping[str | int, str]
+    short: Mapping[str | int, str] = {}  # the value in a few words, where its name does not say it
+
+
+class Number(NamedTuple):
+    """A field that holds a number: what it decides, what a value does (for `{}`), and the values that it may have."""
+
+    about: str
+    meaning: str
+    at_least: float | None = None
+    above: float | None = None
+    optional: bool = False  # it may be None, which is "off"
+    at_most_in_recipes: float | None = None  # presets may go beyond it
+
+
+FIELDS: dict[str, Choice | Number] = {
+    "baseline": Choice(
+        "What is subtracted from a reward.",
+        {
+            "group_mean": "Each reward is compared with the mean of its own group, itself included.",
+            "leave_one_out": "Each reward is compared with the mean of the others in its group: unbiased, and G/(G-1) "
+            "times larger than with the group mean.",
+            "batch_mean": "Each reward is compared with the batch's mean, so an easy prompt's answers all look good "
+            "and a hard one's all bad.",
+            "none": "The reward itself is the advantage: unbiased, and noisy unless rewards average near 0.",
+            "critic": "A value model predicts each token's return, and GAE turns the surprises into advantages.",
+        },
+        {"leave_one_out": "leave-one-out mean", "none": "no baseline", "critic": "critic (GAE)"},
+    ),
+    "scale": Choice(
+        "What the difference is divided by.",
+        {
+            "none": "Advantages keep the reward's own scale, so no prompt counts more for being easy or hard.",
+            "group_std": "Division by the group's std gives very easy and very hard prompts more weight than their "
+            "spread warrants.",
+            "batch_std": "Division by the std of the whole batch's rewards: one scale for all prompts.",
+            "centred_batch_std": "Division by the std of the batch's centred values: one scale for all prompts, near "
+            "unit variance.",
+            "leave_one_out_std": "Division by the std of the other rewards of the group; a lone odd one out is not "
+            "divided.",
+            "group_mean": "Division by the group's mean reward: the rarer success is, the more it counts (maximum "
+            "likelihood).",
+        },
+        {
+            "group_std": "std",
+            "batch_std": "std of the batch",
+            "centred_batch_std": "std of the batch's centred rewards",
+            "leave_one_out_std": "std of the others",
+        },
+    ),
+    "ddof": Choice(
+        "The std divides by G - ddof.",
+        {0: "The std is the population std (divisor n).", 1: "The std is the sample std (divisor n - 1)."},
+        {0: "population", 1: "sample"},
+    ),
+    "eps": Number(
+        "Number added to the scale.",
+        "{} is added to what advantages are divided by; groups without spread are decided by max == min.",
+        at_least=0,
+    ),
+    "zero_std": Choice(
+        "What becomes of a group whose scores are all equal.",
+        {
+            "zero": "A group whose rewards are all equal has advantage 0 and stays in the batch and in its divisors.",
+            "drop": "A group whose accuracy is constant is dropped, and the batch gets smaller.",
+            "resample": "A group whose accuracy is constant is dropped and another prompt is sampled, so the batch "
+            "stays full.",
+        },
+    ),
+    "rewards": Choice(
+        "Order in which several rewards are added and normalised.",
+        {
+            "sum_then_normalise": "The rewards of a completion are added, then normalised in the group.",
+            "normalise_then_sum": "Each reward is normalised in its group before they are added, so none drowns out "
+            "the others.",
+        },
+    ),
+    "surrogate": Choice(
+        "Form of the policy term.",
+        {
+            "clipped": "A token stops pushing once its ratio has moved past the clip in the direction it was pushed.",
+            "truncated": "The ratio is only a weight and is capped: every token keeps a gradient, none a large one.",
+            "soft": "A smooth gate fades a token's gradient as its ratio leaves 1, sooner where A is negative.",
+            "geometric": "The completion's ratio is the geometric mean of its tokens' clipped ratios: calm against "
+            "outliers.",
+            "reinforce": "The plain policy gradient, exact only for the first update on fresh samples.",
+        },
+    ),
+    "ratio_level": Choice(
+        "What the probability ratio is taken over.",
+        {
+            "token": "Each token has its own ratio of new to old probability.",
+            "sequence": "All tokens share the geometric mean of the completion's ratios, and are clipped together.",
+            "sequence_token": "Tokens share the completion's ratio in value but keep their own gradients.",
+            "sequence_product": "All tokens share the completion's full ratio, which leaves any clip soon in a long "
+            "answer.",
+        },
+        {
+            "token": "token ratio",
+            "sequence": "sequence ratio (length-normalised)",
+            "sequence_token": "sequence ratio with token gradients",
+            "sequence_product": "full sequence ratio",
+        },
+    ),
+    "clip_low": Number(
+        "The ratio is clipped below 1 - clip_low.",
+        "A ratio may fall to {} before its token stops pushing.",
+        at_least=0,
+        optional=True,
+        at_most_in_recipes=1,  # beyond 1 nothing is clipped (r1 has 10, by publication)
+    ),
+    "clip_high": Number(
+        "The ratio is clipped above 1 + clip_high.",
+        "A ratio may rise to {} before its token stops pushing.",
+        at_least=0,
+        optional=True,
+    ),
+    "ratio_max": Number("Cap on the ratio itself.", "The ratio is capped at {}.", at_least=1, optional=True),
+    "dual_clip": Number(
+        "Bound on the ratio for negative advantages.",
+        "A token with negative advantage pushes no more once its ratio exceeds {}.",
+        above=1,
+        optional=True,
+    ),
+    "soft_positive": Number(
+        "SAPO's temperature for positive advantages.",
+        "Temperature {} of the gate for positive advantages.",
+        above=0,
+    ),
+    "soft_negative": Number(
+        "SAPO's temperature for negative advantages.",
+        "Temperature {} of the gate for other advantages.",
+        above=0,
+    ),
+    "kl_coef": Number(
+        "Weight of the KL term; 0 needs no reference policy.",
+        "Each token pays {} times its KL estimate for leaving the reference policy.",
+        at_least=0,
+    ),
+    "kl_estimator": Choice(
+        "Estimator of the KL divergence.",
+        {
+            "k1": "k1 = u is unbiased, noisy and sometimes negative.",
+            "k2": "k2 = u^2/2 is slightly biased in value and right in gradient.",
+            "k3": "k3 = exp(-u) - 1 + u is unbiased in value and never negative.",
+        },
+    ),
+    "kl_place": Choice(
+        "Where the KL term goes.",
+        {
+            "loss": "The KL is a term of the loss, differentiated with it.",
+            "reward": "The KL is subtracted from the reward, before the baseline, and has no gradient of its own.",
+        },
+    ),
+    "kl_gradient": Choice(
+        "Gradient of a KL term in the loss: of the estimator, or of ratio x estimator.",
+        {
+            "pathwise": "The estimator is differentiated as it stands.",
+            "weighted": "The estimator times the ratio is differentiated.",
+        },
+    ),
+    "aggregation": Choice(
+        "How tokens are averaged into the loss.",
+        {
+            "token_mean": "Every token of the batch counts the same, so long completions count more than short ones.",
+            "prompt_token_mean": "Every prompt counts the same, and every token of its completions too.",
+            "sequence_mean": "Every completion counts the same, so a token of a long one counts less: long wrong "
+            "answers are punished mildly.",
+            "sequence_sum": "Every token counts 1/B whatever the lengths: a completion is one action.",
+            "sequence_token_sum": "A completion's loss is multiplied by its length (the same weight as sequence_sum: "
+            "1/B a token).",
+            "constant_length": "Every token counts the same constant, whatever the lengths: no length bias, and the "
+            "batch's tokens set the size of the step.",
+        },
+        {
+            "token_mean": "mean over all tokens of the batch",
+            "prompt_token_mean": "mean over the tokens of each prompt",
+            "sequence_mean": "mean over tokens, then over completions",
+            "sequence_sum": "sum over tokens, mean over completions",
+            "sequence_token_sum": "completions weighted by their length",
+            "constant_length": "sum over tokens divided by a constant length",
+        },
+    ),
+    "correction": Choice(
+        "Correction for sampler and learner probabilities that differ.",
+        {
+            "off": "Differences between the sampler's and the learner's probabilities are ignored.",
+            "token_truncate": "Each token is reweighted by old policy / sampler, held inside the bounds.",
+            "token_mask": "Each token is reweighted by old policy / sampler, and left out beyond the bounds.",
+            "sequence_truncate": "Each completion is reweighted by its full ratio old policy / sampler, held inside "
+            "the bounds.",
+            "sequence_mask": "Each completion is reweighted by its full ratio old policy / sampler, and left out "
+            "beyond the bounds.",
+            "geometric_mask": "A completion whose mean mismatch is beyond the bounds is left out; the rest is "
+            "reweighted by token.",
+        },
+    ),
+    "correction_min": Number(
+        "Lower bound of the correction's ratio.",
+        "The lower bound on old policy / sampler is {}.",
+        at_least=0,
+        optional=True,
+    ),
+    "correction_max": Number(
+        "Upper bound of the correction's ratio.",
+        "The upper bound on old policy / sampler is {}.",
+        above=0,
+        optional=True,
+    ),
+    "truncated": Choice(
+        "Whether completions cut at max_tokens are trained on.",
+        {
+            "keep": "A completion cut off at the token limit trains like any other.",
+            "mask": "A completion cut off at the token limit does not train; its reward stays in the baseline.",
+        },
+    ),
+    "entropy_coef": Number("Weight of the entropy bonus.", "An entropy bonus of {} a token"),
+}
+
+# The fields that each surrogate reads; the others of those named here cannot act beside it.
+SURROGATE_READS: dict[str, tuple[str, ...]] = {
+    "clipped": ("ratio_level", "clip_low", "clip_high", "ratio_max", "dual_clip"),
+    "truncated": ("ratio_level", "clip_low", "clip_high", "ratio_max"),
+    "soft": ("ratio_level", "soft_positive", "soft_negative"),
+    "geometric": ("ratio_level", "clip_low", "clip_high"),
+    "reinforce": (),
+}
+
+
+def choices(field: str) -> tuple[str, ...]:
+    """The values of a field of names, in the order in which they are shown."""
+    choice = FIELDS[field]
+    assert isinstance(choice, Choice), f"{field} is a number"
+    return tuple(str(value) for value in choice.meanings)
+
+
+def short(field: str, value: str | int) -> str:
+    """A choice in a few words, for a summary in one line."""
+    choice = FIELDS[field]
+    assert isinstance(choice, Choice), f"{field} is a number"
+    return choice.short.get(value, str(value).replace("_", " "))
+
+
+def nearest(word: object, known: Iterable[str | int]) -> str:
+    """`; did you mean 'dapo'? Choose one of ...`, without the question where nothing is near."""
+    names = [str(name) for name in known]
+    matches = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    question = f"did you mean {matches[0]!r}? " if matches else ""
+    return f"; {question}Choose one of: {', '.join(names)}"

@@ -1,0 +1,231 @@
+"""From an objective and a batch to the policy loss, in pieces that a learner can split by rows.
+
+    policy_loss == (per_token_loss * token_weight).sum()
+
+`per_token_loss` looks at one row at a time, `token_weight` at the whole optimizer batch. Log-probs, masks and
+advantages are [B, T]: no tensor over the vocabulary is ever made. Values outside the mask do not matter and may be NaN.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cohort.algorithms import corrections, kl, losses, token_weights
+
+if TYPE_CHECKING:
+    from cohort.algorithms.objective import Objective
+
+__all__ = [
+    "kl_in_reward",
+    "loss_metrics",
+    "mask_truncated",
+    "merge_metrics",
+    "per_token_loss",
+    "policy_loss",
+    "token_weight",
+]
+
+
+def policy_loss(
+    objective: Objective,
+    *,
+    logprobs: Tensor,  # [B, T] of the policy being updated, with its gradient
+    old_logprobs: Tensor,  # [B, T] of the policy at the start of the update
+    mask: Tensor,  # [B, T] true where the policy chose the token
+    advantages: Tensor,  # [B] or [B, T]
+    ref_logprobs: Tensor | None = None,  # [B, T]
+    sampler_logprobs: Tensor | None = None,  # [B, T] of the engine that sampled
+    group: Tensor | None = None,  # [B] prompt index, for prompt_token_mean
+    max_tokens: int | None = None,  # the generation budget, for constant_length
+    entropy: Tensor | None = None,  # [B, T] with its gradient, for entropy_coef
+) -> Tensor:
+    """The scalar to minimise, in the dtype of `logprobs`; gradients flow to `logprobs` and `entropy` only.
+
+    Raises ValueError if a tensor that the objective needs is missing or has another shape.
+    """
+    per_token = per_token_loss(
+        objective, logprobs, old_logprobs, mask, advantages, ref_logprobs, sampler_logprobs, entropy
+    )
+    weight = token_weight(objective, mask, group, max_tokens).to(per_token.dtype)
+    return (per_token * weight).sum().to(logprobs.dtype)
+
+
+def token_weight(
+    objective: Objective, mask: Tensor, group: Tensor | None = None, max_tokens: int | None = None
+) -> Tensor:
+    """How much each token counts, [B, T] float64. `mask` must be that of the whole optimizer batch, over all ranks."""
+    return token_weights.AGGREGATIONS[objective.aggregation](mask, group, max_tokens)
+
+
+def per_token_loss(
+    objective: Objective,
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    mask: Tensor,
+    advantages: Tensor,
+    ref_logprobs: Tensor | None = None,
+    sampler_logprobs: Tensor | None = None,
+    entropy: Tensor | None = None,
+) -> Tensor:
+    """The loss of each token before aggregation, [B, T], 0 outside the mask. Rows do not see each other.
+
+    -correction * surrogate + kl_coef * KL - entropy_coef * entropy. The correction multiplies the clipped surrogate
+    and not the KL. Half-precision log-probs are raised to float32.
+    """
+    _check_shapes(logprobs, mask, advantages, old_logprobs=old_logprobs, ref_logprobs=ref_logprobs,
+                  sampler_logprobs=sampler_logprobs, entropy=entropy)  # fmt: skip
+    o, mask = objective, mask.bool()
+    logprobs = _inside(logprobs, mask)  # [B, T]
+    old = _inside(old_logprobs, mask, like=logprobs).detach()
+    A = _inside(_by_token(advantages, mask), mask, like=logprobs).detach()
+
+    loss = -losses.SURROGATES[o.surrogate].value(o, losses.Tokens(logprobs, old, mask, A))
+    if o.correction != "off":
+        sampler = old if sampler_logprobs is None else _inside(sampler_logprobs, mask, like=logprobs)
+        loss = loss * corrections.weight(o.correction, old, sampler, mask, o.correction_min, o.correction_max)
+    if o.kl_coef and o.kl_place == "loss":
+        ref = _inside(_needed(ref_logprobs, "ref_logprobs", f"kl_coef={o.kl_coef:g}"), mask, like=logprobs).detach()
+        if o.kl_gradient == "weighted":
+            loss = loss + o.kl_coef * kl.weighted(logprobs, ref, old, o.kl_estimator)
+        else:
+            loss = loss + o.kl_coef * kl.estimate(logprobs, ref, o.kl_estimator)
+    if o.entropy_coef:
+        loss = loss - o.entropy_coef * _inside(
+            _needed(entropy, "entropy", f"entropy_coef={o.entropy_coef:g}"), mask, like=logprobs
+        )
+    return loss.masked_fill(~mask, 0)
+
+
+@torch.no_grad()
+def kl_in_reward(objective: Objective, logprobs: Tensor, ref_logprobs: Tensor | None, mask: Tensor) -> Tensor:
+    """The penalty on each token of a KL in the reward: kl_coef * estimator, [B, T], detached, 0 outside the mask.
+
+    `logprobs` are those of the policy that is about to be updated (old_logprobs). How the penalty enters:
+
+    * group and batch baselines: reward_i - penalty_i.sum(-1), *before* `objective.advantages` (RLOO);
+    * a critic, or REINFORCE++ token by token: `advantages.token_rewards(scores, mask, penalty)`, then `advantages.gae`.
+
+    The penalty is 0 where the objective has no KL, or has it in the loss, so callers may always subtract it.
+    """
+    o, mask = objective, mask.bool()
+    logprobs = _inside(logprobs, mask)
+    if not o.kl_coef or o.kl_place != "reward":
+        return torch.zeros_like(logprobs)
+    ref = _inside(_needed(ref_logprobs, "ref_logprobs", f"kl_coef={o.kl_coef:g} in the reward"), mask, like=logprobs)
+    return o.kl_coef * kl.estimate(logprobs, ref, o.kl_estimator)
+
+
+def mask_truncated(objective: Objective, mask: Tensor, truncated: Tensor) -> Tensor:
+    """The loss mask [B, T] under the objective's `truncated` rule; `truncated` [B] marks completions cut off.
+
+    With "mask" (DAPO's overlong filtering) their tokens leave the loss. Their rewards stay in the group's baseline,
+    as in TRL.
+    """
+    if objective.truncated == "keep":
+        return mask.bool()
+    return mask.bool() & ~truncated.bool()[:, None]
+
+
+@torch.no_grad()
+def loss_metrics(
+    objective: Objective,
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    mask: Tensor,
+    advantages: Tensor,
+    ref_logprobs: Tensor | None = None,
+    sampler_logprobs: Tensor | None = None,
+    entropy: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Where the loss clipped and how far the policies are apart, as sums over tokens that `merge_metrics` adds up.
+
+    Each is a 0-dim float64 without gradient:
+
+    tokens                unmasked tokens; divide the others by it
+    clip_low, clip_high   tokens whose gradient the lower (upper) clip removed; for truncated, whose weight it capped
+    dual_clip             tokens whose gradient dual_clip or, for A < 0, ratio_max removed
+    ratio, ratio_max      sum and maximum of the ratio (at the objective's level)
+    kl                    with ref_logprobs: sum of the objective's estimator (k3 where it has no KL)
+    mismatch, corrected   with sampler_logprobs: sum of |old - sampler|; tokens whose weight is not the raw ratio
+    entropy               with entropy: its sum
+    """
+    o, mask = objective, mask.bool()
+    logprobs = _inside(logprobs, mask).detach()
+    old = _inside(old_logprobs, mask, like=logprobs)
+    A = _inside(_by_token(advantages, mask), mask, like=logprobs)
+    tokens = losses.Tokens(logprobs, old, mask, A)
+    ratio = tokens.ratio(o)
+    low, high, dual = losses.SURROGATES[o.surrogate].clips(o, tokens, ratio)
+
+    metrics = {
+        "tokens": _count(mask),
+        "clip_low": _count(low & mask),
+        "clip_high": _count(high & mask),
+        "dual_clip": _count(dual & mask),
+        "ratio": _sum(ratio, mask),
+        "ratio_max": ratio.masked_fill(~mask, 0).max().double() if ratio.numel() else _count(mask),
+    }
+    if ref_logprobs is not None:
+        estimator = o.kl_estimator if o.kl_coef else "k3"
+        metrics["kl"] = _sum(kl.estimate(logprobs, _inside(ref_logprobs, mask, like=logprobs), estimator), mask)
+    if sampler_logprobs is not None:
+        sampler = _inside(sampler_logprobs, mask, like=logprobs)
+        metrics["mismatch"] = _sum((old - sampler).abs(), mask)
+        if o.correction != "off":
+            args = (o.correction, old, sampler, mask)
+            bounded, free = corrections.weight(*args, o.correction_min, o.correction_max), corrections.weight(*args)
+            metrics["corrected"] = _count((bounded != free) & mask)
+    if entropy is not None:
+        metrics["entropy"] = _sum(entropy, mask)
+    return metrics
+
+
+def merge_metrics(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The metrics of two disjoint sets of rows as those of their union: sums add, `ratio_max` takes the larger."""
+    merged = {**other, **one}
+    for name in one.keys() & other.keys():
+        merged[name] = torch.maximum(one[name], other[name]) if name == "ratio_max" else one[name] + other[name]
+    return merged
+
+
+def _by_token(advantages: Tensor, mask: Tensor) -> Tensor:
+    return advantages[:, None].expand(mask.shape) if advantages.ndim == 1 else advantages
+
+
+def _inside(x: Tensor, mask: Tensor, like: Tensor | None = None) -> Tensor:
+    """`x` with 0 outside the mask, in the dtype of `like`, or else in at least float32."""
+    if like is not None:
+        x = x.to(like.dtype)
+    elif x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
+    return x.masked_fill(~mask, 0)
+
+
+def _needed(x: Tensor | None, name: str, because: str) -> Tensor:
+    if x is None:
+        raise ValueError(f"{name} is missing and {because} needs it; pass {name} [B, T], or switch that off")
+    return x
+
+
+def _check_shapes(logprobs: Tensor, mask: Tensor, advantages: Tensor, **others: Tensor | None) -> None:
+    if logprobs.ndim != 2:
+        raise ValueError(f"logprobs has shape {tuple(logprobs.shape)}; give [B, T], one log-prob per sampled token")
+    shape = tuple(logprobs.shape)
+    for name, tensor in {"mask": mask, **others}.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)} and logprobs {shape}; they must agree")
+    if tuple(advantages.shape) not in (shape, shape[:1]):
+        raise ValueError(
+            f"advantages has shape {tuple(advantages.shape)}; give [{shape[0]}] or [{shape[0]}, {shape[1]}]"
+        )
+
+
+def _count(chosen: Tensor) -> Tensor:
+    return chosen.sum(dtype=torch.float64)
+
+
+def _sum(x: Tensor, mask: Tensor) -> Tensor:
+    return x.masked_fill(~mask, 0).sum(dtype=torch.float64)

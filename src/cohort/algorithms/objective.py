@@ -1,0 +1,221 @@
+"""One member of the GRPO family as plain data: its fields, and which values and combinations make no sense.
+
+Making and checking an objective needs no torch; only `Objective.advantages` computes, and loads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cohort.algorithms.fields import FIELDS, SURROGATE_READS, Choice, Number, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Objective", "inert_fields"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One member of the GRPO family. The defaults are plain GRPO as DeepSeekMath has it (`preset("grpo")`).
+
+    `fields.FIELDS` says of each field what it decides, which values it may hold and what each of them does. None
+    switches a bound off.
+
+    Raises ValueError for a value or a combination that makes no sense, saying why. Warns about a field that was set and
+    cannot act. Equal objectives have equal `hash`.
+    """
+
+    baseline: str = "group_mean"
+    scale: str = "group_std"
+    ddof: int = 1
+    eps: float = 1e-6
+    zero_std: str = "zero"
+    rewards: str = "sum_then_normalise"
+
+    surrogate: str = "clipped"
+    ratio_level: str = "token"
+    clip_low: float | None = 0.2  # offset below 1; in log space for the geometric surrogate
+    clip_high: float | None = 0.2  # offset above 1; in log space for the geometric surrogate
+    ratio_max: float | None = None
+    dual_clip: float | None = None
+    soft_positive: float = 1.0
+    soft_negative: float = 1.05
+
+    kl_coef: float = 0.04
+    kl_estimator: str = "k3"
+    kl_place: str = "loss"
+    kl_gradient: str = "pathwise"
+
+    aggregation: str = "sequence_mean"
+    correction: str = "off"
+    correction_min: float | None = None
+    correction_max: float | None = None
+    truncated: str = "keep"
+    entropy_coef: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, field in FIELDS.items():
+            object.__setattr__(self, name, _checked(name, field, getattr(self, name)))
+        _check_combinations(self)
+        _check_correction(self)
+        for remark in self.remarks():
+            warnings.warn(remark, UserWarning, stacklevel=3)
+
+    def remarks(self) -> list[str]:
+        """Fields that are not at their default and cannot act here, one sentence each. Empty for every preset."""
+        return [
+            f"{field}={getattr(self, field)!r} has no effect: {reason}"
+            for field, reason in inert_fields(self).items()
+            if getattr(self, field) is not None and getattr(self, field) != getattr(Objective, field)
+        ]
+
+    def advantages(self, rewards: Tensor, weights: Sequence[float] | Tensor | None = None) -> Tensor:
+        """Rewards [P, G] to advantages [P, G] in float64; NaN marks a missing reward and gets advantage 0.
+
+        Rewards may also be [P, G, K], K components with `weights` [K]: added first, or normalised first (GDPO), as
+        the field `rewards` says. `zero_std` does not act here: a group without signal gets 0, and dropping it is left
+        to the caller.
+
+        Raises ValueError for a group of one with a group baseline or scale, and for baseline='critic' (use `gae`).
+        """
+        from cohort.algorithms import advantages  # it loads torch
+
+        components = getattr(rewards, "ndim", 2) == 3
+        if weights is not None and not components:
+            raise ValueError("weights were given for rewards [P, G]; give rewards [P, G, K], one component per weight")
+        if self.rewards == "normalise_then_sum":
+            parts = rewards if components else rewards[..., None]
+            return advantages.gdpo(parts, weights=weights, ddof=self.ddof, eps=self.eps)
+        total = advantages.weighted_sum(rewards, weights) if components else rewards
+        return advantages.normalise(total, baseline=self.baseline, scale=self.scale, ddof=self.ddof, eps=self.eps)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether log-probs of the reference policy are needed at all, in the loss or in the reward."""
+        return self.kl_coef != 0
+
+    @property
+    def trains_without_signal(self) -> bool:
+        """Whether a completion with advantage 0 still has a gradient: from the KL in the loss, or the entropy bonus."""
+        return (self.kl_coef != 0 and self.kl_place == "loss") or self.entropy_coef != 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field with its value, ready for JSON; `from_dict` is the inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Objective:
+        """The objective with these fields, the rest at their defaults. Raises ValueError for an unknown field."""
+        for name in fields:
+            if name not in FIELDS:
+                raise ValueError(f"{name!r} is not a field of an objective{nearest(name, FIELDS)}")
+        return cls(**fields)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the fields as JSON with sorted keys: the same for equal objectives on every machine."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _checked(name: str, field: Choice | Number, value: Any) -> Any:
+    """The value if its field may hold it. Numbers come back as floats, so that 1 and 1.0 are one objective."""
+    if name == "ddof" and (isinstance(value, bool) or value not in (0, 1)):
+        raise ValueError(f"ddof={value!r} must be 0 (population std) or 1 (sample std)")
+    if isinstance(field, Choice):
+        if value not in tuple(field.meanings):  # a tuple, as the value may be unhashable
+            raise ValueError(f"{name}={value!r} is unknown{nearest(value, field.meanings)}")
+        return value
+    if value is None and field.optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name}={value!r} must be a finite number{' or None (off)' if field.optional else ''}")
+    off = ", or None (off)" if field.optional else ""
+    if field.at_least is not None and value < field.at_least:
+        raise ValueError(f"{name}={value!r} must be at least {field.at_least:g}{off}")
+    if field.above is not None and value <= field.above:
+        raise ValueError(f"{name}={value!r} must be greater than {field.above:g}{off}")
+    return float(value) + 0.0  # + 0.0 turns -0.0 into 0.0
+
+
+def _check_combinations(o: Objective) -> None:
+    """Refuse fields that contradict each other, with the reason and what to change."""
+    if o.surrogate == "geometric" and o.ratio_level in ("sequence_token", "sequence_product"):
+        raise ValueError(
+            f"ratio_level={o.ratio_level!r} cannot go with surrogate='geometric': GMPO clips each token's ratio and "
+            "takes their geometric mean itself; use ratio_level='token'"
+        )
+    if o.surrogate == "truncated" and o.clip_high is None and o.ratio_max is None:
+        raise ValueError(
+            "surrogate='truncated' has no upper bound: clip_high and ratio_max are both None, so nothing is truncated; "
+            "set ratio_max (CISPO: 5.0)"
+        )
+    if o.kl_coef and o.kl_place == "loss" and o.kl_estimator == "k1" and o.kl_gradient == "pathwise":
+        raise ValueError(
+            "kl_estimator='k1' in the loss with kl_gradient='pathwise' has a gradient of zero in expectation: it adds "
+            "noise and no pull towards the reference; use kl_estimator='k2' or 'k3', kl_gradient='weighted', or "
+            "kl_place='reward'"
+        )
+    if o.baseline == "critic" and o.scale not in ("none", "centred_batch_std"):
+        raise ValueError(
+            f"scale={o.scale!r} cannot go with baseline='critic': a critic gives advantages per token, not rewards of "
+            "a group; use scale='centred_batch_std' (whitening over the batch's tokens) or 'none'"
+        )
+    if o.rewards == "normalise_then_sum" and (o.baseline, o.scale) != ("group_mean", "group_std"):
+        raise ValueError(
+            f"rewards='normalise_then_sum' cannot go with baseline={o.baseline!r} and scale={o.scale!r}: GDPO is "
+            "defined as group mean and group std of each reward; use those, or rewards='sum_then_normalise'"
+        )
+
+
+def _check_correction(o: Objective) -> None:
+    if o.correction == "off":
+        return
+    if o.correction_max is None and (o.correction_min is None or o.correction.endswith("truncate")):
+        raise ValueError(
+            f"correction={o.correction!r} needs correction_max: without it a mismatch weight is unbounded; "
+            "usual values are 2 for truncation and 3 to 5 for masks"
+        )
+    low = 0.0 if o.correction_min is None else o.correction_min
+    high = math.inf if o.correction_max is None else o.correction_max
+    if not low <= 1 <= high:
+        raise ValueError(
+            f"correction_min={o.correction_min} and correction_max={o.correction_max} exclude 1: tokens on which "
+            "sampler and learner agree would be changed; choose bounds on old policy / sampler with min <= 1 <= max"
+        )
+
+
+_READS_NOT = {  # field: what is said of a surrogate that does not read it
+    "clip_low": "does not clip",
+    "clip_high": "does not clip",
+    "ratio_max": "does not cap the ratio",
+    "dual_clip": "has no dual clip",
+    "ratio_level": "uses no ratio",
+    "soft_positive": "has no temperatures",
+    "soft_negative": "has no temperatures",
+}
+
+
+def inert_fields(o: Objective) -> dict[str, str]:
+    """Fields that cannot act in this objective, with the reason. Legal, and worth a warning if somebody set them."""
+    inert: dict[str, str] = {}
+    if o.scale == "none":
+        inert |= dict.fromkeys(("ddof", "eps"), "scale='none' divides by nothing")
+    if o.scale == "group_mean":
+        inert["ddof"] = "scale='group_mean' takes no std"
+    for field, why in _READS_NOT.items():
+        if field not in SURROGATE_READS[o.surrogate]:
+            inert[field] = f"surrogate={o.surrogate!r} {why}"
+    if o.kl_coef and o.kl_place == "reward":
+        inert["kl_gradient"] = "a KL in the reward is a number without a gradient"
+    if o.correction == "off":
+        inert |= dict.fromkeys(("correction_min", "correction_max"), "correction='off' applies no bounds")
+    return inert

@@ -1,0 +1,122 @@
+"""The protocol behind which a stage's model lives, and the tables of names that choose what is behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from cohort.algorithms.objectives import Objective
+from cohort.policy.facts import PolicyFacts
+from cohort.policy.open import Start
+from cohort.policy.policy import Policy
+from cohort.settings import SAMPLERS, Rollout, Stage
+from cohort.types import Batch, Sampler, StepReport
+from cohort.wording import find_function
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from torch import Tensor
+
+__all__ = [
+    "BACKENDS",
+    "SAMPLERS",
+    "Backend",
+    "Fingerprint",
+    "Origin",
+    "PolicyFacts",
+    "Which",
+    "open_backend",
+    "open_sampler",
+]
+
+# Who learns, and where it is: "module:name" of a function that takes what `open_backend` takes.
+BACKENDS = {"local": "cohort.backends.local:Local"}
+
+Which = Literal["old", "reference", "values"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a sampler must prove that it holds: the number of the weights."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the weights of a stage come from. `seed` is the stage's own; `texts` yields the texts from which the
+    tokenizer of a policy made from nothing is learnt; with `checkpoint` the stage goes on from there.
+    """
+
+    seed: int
+    start: Start
+    texts: Callable[[], Iterable[str]]
+    checkpoint: Path | None = None
+
+
+class Backend(Protocol):
+    """The model of a stage: its sampler, its learner, its reference and its critic."""
+
+    @property
+    def facts(self) -> PolicyFacts:
+        """What everybody else needs to know of the policy."""
+        ...
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy itself, where it is in this process."""
+        ...
+
+    @property
+    def sampler(self) -> Sampler:
+        """Who draws completions from the weights that were published last."""
+        ...
+
+    def score(self, batch: Batch, which: Which) -> Batch:
+        """The batch with what is computed before its first update: log-probs of the weights as they are ("old"), those
+        of the reference, or the values of the critic.
+        """
+        ...
+
+    def update(self, batch: Batch, rate: float) -> StepReport:
+        """One optimizer step on one batch. Raises `UserError` when the gradient is not finite."""
+        ...
+
+    def update_values(self, batch: Batch, returns: Tensor, rate: float) -> float:
+        """One optimizer step of the critic towards `returns`, for a batch that holds its values. Returns the loss."""
+        ...
+
+    def publish(self, version: int) -> Fingerprint:
+        """Give the sampler the weights as they are, under a number."""
+        ...
+
+    def move_reference(self, ema: float | None) -> None:
+        """Copy the policy into the reference, or blend it in: `ema` is the share of the reference that stays."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write all that `load` needs: the model as a Hugging Face checkpoint, and the state beside it."""
+        ...
+
+    def load(self, directory: Path) -> None:
+        """Take the optimizer, the reference and the critic of a checkpoint whose weights the policy has already."""
+        ...
+
+    def save_model(self, directory: Path) -> None:
+        """Write the model alone."""
+        ...
+
+
+def open_backend(stage: Stage, objective: Objective, origin: Origin) -> Backend:
+    """The backend that a stage asks for: in this process."""
+    backend: Backend = find_function(BACKENDS["local"], "backend")(stage, objective, origin)
+    return backend
+
+
+def open_sampler(policy: Policy, rollout: Rollout) -> Sampler:
+    """The sampler that `rollout.sampler` names, drawing from the weights of a policy in this process."""
+    name = rollout.sampler
+    sampler: Sampler = find_function(SAMPLERS.get(name, name), "rollout.sampler")(policy, rollout)
+    return sampler

@@ -1,0 +1,127 @@
+"""Sampling and learning in this process: one module serves both, so weights are shared and numerics are the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+from cohort.algorithms.objectives import Objective
+from cohort.backends.base import Fingerprint, Origin, Which, open_sampler
+from cohort.engine.engine import Engine
+from cohort.learn.critic import Critic
+from cohort.learn.learner import Learner
+from cohort.learn.optimizer import AdamW, load_optimizer, save_optimizer
+from cohort.learn.reference import Reference
+from cohort.policy.facts import PolicyFacts, facts_of
+from cohort.policy.load import save_policy
+from cohort.policy.open import open_policy, resumed_policy
+from cohort.policy.policy import Policy
+from cohort.settings import Optimizer, Rollout, Stage
+from cohort.types import Batch, Sampler, StepReport, UserError
+
+__all__ = ["Local", "open_engine"]
+
+
+def open_engine(policy: Policy, rollout: Rollout) -> Engine:
+    """`rollout.sampler = "local"`: the engine of this process. The key names other functions like this one."""
+    return Engine(policy, max_rows=rollout.max_rows)
+
+
+def _adamw(table: Optimizer) -> AdamW:
+    return AdamW(table.betas, table.eps, table.weight_decay, table.gradient_clip)
+
+
+class Local:
+    """A `Backend` whose parts are all in this process. Its policy is loaded, or made, when this object is."""
+
+    def __init__(self, stage: Stage, objective: Objective, origin: Origin):
+        self.policy: Policy = (
+            open_policy(stage.policy, origin.seed, origin.start, origin.texts)
+            if origin.checkpoint is None
+            else resumed_policy(stage.policy, origin.checkpoint)
+        )
+        self._stage, self._objective, self._origin = stage, objective, origin
+        optimizer, tokens = _adamw(stage.optimizer), stage.optimizer.tokens_per_micro_batch
+        self._reference = self._open_reference() if objective.needs_reference else None
+        self._learner = Learner(
+            self.policy, objective, optimizer, stage.rollout.temperature, tokens, reference=self._reference
+        )
+        self._critic: Critic | None = None
+        if objective.baseline == "critic":
+            self._critic = Critic(self.policy, optimizer, stage.critic.value_clip, tokens)
+
+    @property
+    def facts(self) -> PolicyFacts:
+        """Of the policy as it is."""
+        return facts_of(self.policy)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """What `rollout.sampler` names, opened on first use."""
+        return open_sampler(self.policy, self._stage.rollout)
+
+    def score(self, batch: Batch, which: Which) -> Batch:
+        """See `Backend`."""
+        if which == "old":
+            return replace(batch, old_logprobs=self._learner.logprobs(batch))
+        if which == "reference":
+            return replace(batch, ref_logprobs=self._learner.reference_logprobs(batch))
+        if self._critic is None:
+            raise ValueError("only an objective whose baseline is a critic has values")
+        return replace(batch, values=self._critic.values(batch))
+
+    def update(self, batch: Batch, rate: float) -> StepReport:
+        """See `Backend`."""
+        return self._learner.update(batch, rate)
+
+    def update_values(self, batch: Batch, returns: Tensor, rate: float) -> float:
+        """See `Backend`."""
+        if self._critic is None or batch.values is None:
+            raise ValueError("the values of a batch are updated after they were scored, by a critic")
+        return self._critic.update(batch, returns, batch.values, rate)
+
+    def publish(self, version: int) -> Fingerprint:
+        """The sampler shares the weights: it only learns their number."""
+        self.sampler.publish(version)
+        return Fingerprint(version)
+
+    def move_reference(self, ema: float | None) -> None:
+        """See `Backend`. With LoRA the reference is the base, and stays."""
+        if self._reference is not None and not self._reference.adapter_off:
+            self._reference.refresh(ema)
+
+    def save(self, directory: Path) -> None:
+        """See `Backend`."""
+        self.save_model(directory)
+        save_optimizer(self._learner.optimizer, directory)
+        if self._reference is not None:
+            self._reference.save(directory / "reference")
+        if self._critic is not None:
+            self._critic.save(directory / "critic")
+
+    def load(self, directory: Path) -> None:
+        """See `Backend`."""
+        load_optimizer(self._learner.optimizer, directory)
+        if self._reference is not None:
+            self._reference.load(directory / "reference")
+        if self._critic is not None:
+            self._critic.load(directory / "critic")
+
+    def save_model(self, directory: Path) -> None:
+        """See `Backend`."""
+        save_policy(self.policy, directory)
+
+    def _open_reference(self) -> Reference:
+        """A copy of the weights the stage began with: those at hand in a fresh run, read again in a resumed one."""
+        table, origin = self._stage.policy, self._origin
+        if table.lora is None and self.policy.has_adapter:
+            raise UserError(
+                "the stage starts from a LoRA adapter and has a KL, whose reference would be the base without it: "
+                "merge the adapter into a checkpoint first, or set objective.kl_coef = 0"
+            )
+        if origin.checkpoint is not None and table.lora is None:
+            return Reference(self.policy, open_policy(table, origin.seed, origin.start, origin.texts))
+        return Reference(self.policy)

@@ -1,0 +1,221 @@
+"""Decoding by the model's own forward pass: one prefix a group, one slot a row.
+
+A prompt's keys and values are held once, however many completions continue it. Each running row owns a slot for the
+tokens it has sampled itself. Running rows always are slots 0..n-1, so the own part is a view, never a gather: a
+retiring row's slot is filled by the last running one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cohort.policy.attention import PackedGroups
+from cohort.policy.policy import Policy
+
+__all__ = ["DecodeLayout", "PlainDecoder"]
+
+HIDDEN = -1e30  # a masked score: finite, so that a row whose prefix lies wholly outside the window stays a number
+
+
+class PlainDecoder:
+    """Implements `Decoder` for every policy. Row i's place is i.
+
+    There is room for `rows` rows and for as many prefixes as are live, grown on demand. Tensors a layer: prefix keys
+    and values `[S, K, Lp, D]`, own keys and values `[rows, K, T, D]`.
+    """
+
+    def __init__(self, policy: Policy, rows: int):
+        self.policy = policy
+        self.rows = rows
+        self.prefix: list[tuple[Tensor, Tensor]] = []
+        self.own: list[tuple[Tensor, Tensor]] = []
+        self.prefix_length = torch.zeros(0, dtype=torch.long, device=policy.device)  # [S], 0: the slot is free
+        self._free: list[int] = []
+
+    def refresh(self) -> None:
+        """See `Decoder`: the weights are the model's own."""
+        return
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
+        """See `Decoder`."""
+        layout = PackedGroups(prompts, device=self.policy.device, keep_kv=True)
+        hidden = self.policy.hidden(layout.tokens, layout.positions, layout)
+        logits = self.policy.logits(hidden[layout.prompt_ends])
+        assert layout.kv is not None
+        return self._store([len(prompt) for prompt in prompts], layout.kv), logits
+
+    def decode(self, tokens: Tensor, slot: Tensor, place: Tensor, own: Tensor) -> Tensor:
+        """See `Decoder`."""
+        layout = DecodeLayout(self, slot, own)
+        return self.policy.logits(self.policy.hidden(tokens[None], layout.positions[None], layout))
+
+    def release(self, slot: int) -> None:
+        """See `Decoder`."""
+        self.prefix_length[slot] = 0
+        self._free.append(slot)
+
+    def compact(self) -> Tensor | None:
+        """See `Decoder`: once fewer than half of the prefix slots are live, only those are kept."""
+        if len(self._free) * 2 <= len(self.prefix_length):
+            return None
+        live = self.prefix_length.nonzero()[:, 0]
+        width = int(self.prefix_length.max())
+        self.prefix = [(k[live, :, :width], v[live, :, :width]) for k, v in self.prefix]
+        renumbered = torch.zeros_like(self.prefix_length)
+        renumbered[live] = torch.arange(len(live), device=live.device)
+        self.prefix_length = self.prefix_length[live]
+        self._free = []
+        return renumbered
+
+    def move(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
+        """See `Decoder`: the own keys and values are copied."""
+        for keys, values in self.own:
+            keys[target, :, :tokens] = keys[source, :, :tokens]
+            values[target, :, :tokens] = values[source, :, :tokens]
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for `tokens` own tokens a row."""
+        if self.own and self.own[0][0].shape[2] >= tokens:
+            return
+        room = max(64, 1 << (tokens - 1).bit_length())
+        if not self.own:
+            shape = (self.rows, self.prefix[0][0].shape[1], 0, self.prefix[0][0].shape[3])
+            self.own = [(k.new_zeros(shape), v.new_zeros(*shape[:3], v.shape[3])) for k, v in self.prefix]
+        for layer, (k, v) in enumerate(self.own):
+            self.own[layer] = (_grow(k, self.rows, room), _grow(v, self.rows, room))
+
+    def _store(self, lengths: list[int], kv: list[tuple[Tensor, Tensor]]) -> list[int]:
+        """Store the keys and values of freshly prefilled prompts (`[P, K, Lp, D]` a layer); return their slots."""
+        reused = [self._free.pop() for _ in range(min(len(lengths), len(self._free)))]
+        used = len(self.prefix_length)
+        slots = reused + list(range(used, used + len(lengths) - len(reused)))
+        width = kv[0][0].shape[2]
+        if not self.prefix:
+            self.prefix = [(k.new_zeros(0, *k.shape[1:]), v.new_zeros(0, *v.shape[1:])) for k, v in kv]
+        grown = (max(max(slots) + 1, len(self.prefix_length)), max(width, self.prefix[0][0].shape[2]))
+        for layer, (k, v) in enumerate(self.prefix):  # layer by layer: old and new exist together for one only
+            self.prefix[layer] = (_grow(k, *grown), _grow(v, *grown))
+        added = self.prefix_length.new_zeros(grown[0] - len(self.prefix_length))
+        self.prefix_length = torch.cat([self.prefix_length, added])
+        at = torch.tensor(slots, device=self.prefix_length.device)
+        self.prefix_length[at] = torch.tensor(lengths, device=at.device)
+        for (keys, values), (new_keys, new_values) in zip(self.prefix, kv, strict=True):
+            keys[at, :, :width] = new_keys
+            values[at, :, :width] = new_values
+        return slots
+
+
+class DecodeLayout:
+    """One new token for each of n rows. Attention is over the row's prefix and over its own tokens, in two parts that
+    are merged by their softmax sums, so a prefix is read in place by all rows that share it.
+    """
+
+    def __init__(self, cache: PlainDecoder, prefix_slot: Tensor, own_length: Tensor):
+        """prefix_slot `[n]`: which prefix each row continues; own_length `[n]`: its own tokens before this one."""
+        device = prefix_slot.device
+        self._cache = cache
+        self._row = torch.arange(len(prefix_slot), device=device)
+        self._own_length = own_length
+        self._width = int(own_length.max()) + 1
+        cache.reserve(self._width)
+
+        # Rows that share a prefix, side by side: [S, g], S prefixes, g the most rows that any of them has.
+        counts = torch.bincount(prefix_slot, minlength=len(cache.prefix_length))
+        self._prefixes, self._sharing = len(counts), int(counts.max())
+        order = torch.argsort(prefix_slot, stable=True)
+        first = torch.cumsum(counts, 0) - counts
+        place = torch.empty_like(prefix_slot)
+        place[order] = prefix_slot[order] * self._sharing + (self._row - first[prefix_slot[order]])
+        self._place = place  # [n] where each row stands in the flattened [S, g]
+
+        self._lengths = cache.prefix_length  # [S]
+        self._prefix_width = int(self._lengths.max())
+        self.positions = cache.prefix_length[prefix_slot] + own_length  # [n]
+        self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+        """See `Layout.attend`; here N = n rows."""
+        n, heads, size = query.shape
+        kv_heads = key.shape[1]
+        own_keys, own_values = self._cache.own[layer]
+        own_keys[self._row, :, self._own_length] = key.to(own_keys.dtype)
+        own_values[self._row, :, self._own_length] = value
+        prefix_mask, own_mask = self._mask(window)
+        query = query.to(value.dtype).reshape(n, kv_heads, heads // kv_heads, size) * scale
+
+        own = _partial(query, own_keys[:n, :, : self._width], own_values[:n, :, : self._width], own_mask)
+
+        prefix_keys, prefix_values = self._cache.prefix[layer]
+        prefix_keys, prefix_values = prefix_keys[:, :, : self._prefix_width], prefix_values[:, :, : self._prefix_width]
+        shared = query.new_zeros(self._prefixes * self._sharing, *query.shape[1:])
+        shared[self._place] = query
+        shared = self._by_prefix(shared)  # [S, K, g * R, D]
+        parts = _partial(shared, prefix_keys, prefix_values, prefix_mask)
+        prefix = tuple(self._by_row(part, kv_heads)[self._place] for part in parts)
+        return _merge(own, prefix).reshape(n, heads, -1).to(value.dtype)
+
+    def _by_prefix(self, x: Tensor) -> Tensor:
+        """`[S * g, K, R, D] -> [S, K, g * R, D]`."""
+        x = x.view(self._prefixes, self._sharing, *x.shape[1:])
+        return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], -1, x.shape[4])
+
+    def _by_row(self, x: Tensor, kv_heads: int) -> Tensor:
+        """`[S, K, g * R, X] -> [S * g, K, R, X]`."""
+        x = x.view(self._prefixes, kv_heads, self._sharing, -1, x.shape[-1])
+        return x.transpose(1, 2).flatten(0, 1)
+
+    def _mask(self, window: int | None) -> tuple[Tensor, Tensor]:
+        """Scores to add: over the prefix `[S, 1, g * R or 1, Lp]`, over the own tokens `[n, 1, 1, T]`."""
+        if window not in self._masks:
+            own_at = torch.arange(self._width, device=self._row.device)
+            prefix_at = torch.arange(self._prefix_width, device=self._row.device)
+            own = own_at > self._own_length[:, None]  # [n, T]
+            prefix = prefix_at >= self._lengths[:, None]  # [S, Lp]
+            if window is None:
+                hidden = prefix[:, None, None]
+            else:
+                own |= self._own_length[:, None] - own_at >= window
+                position = self.positions.new_zeros(self._prefixes * self._sharing)
+                position[self._place] = self.positions
+                position = position.view(self._prefixes, self._sharing)  # [S, g]
+                outside = position[:, :, None] - prefix_at >= window  # [S, g, Lp]
+                hidden = (prefix[:, None] | outside)[:, None]
+            self._masks[window] = (
+                torch.zeros_like(hidden, dtype=torch.float32).masked_fill_(hidden, HIDDEN),
+                torch.zeros_like(own, dtype=torch.float32).masked_fill_(own, HIDDEN)[:, None, None],
+            )
+        return self._masks[window]
+
+
+def _partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Softmax attention left unfinished, so that two parts can be merged: (weighted values, peak, sum of exponentials).
+
+    query `[n, K, R, D]`, key and value `[n, K, T, D]`, mask broadcastable to `[n, K, R, T]` (R a multiple of its rows).
+    """
+    scores = (query @ key.transpose(-1, -2)).float()
+    if mask.shape[2] not in (1, scores.shape[2]):  # one mask row serves the R heads of a key head
+        mask = mask.repeat_interleave(scores.shape[2] // mask.shape[2], 2)
+    scores += mask
+    peak = scores.amax(-1, keepdim=True)
+    weights = (scores - peak).exp_()
+    return (weights.to(value.dtype) @ value).float(), peak, weights.sum(-1, keepdim=True)
+
+
+def _merge(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:
+    """The softmax over the union of two parts."""
+    (out_a, peak_a, sum_a), (out_b, peak_b, sum_b) = a, b
+    peak = torch.maximum(peak_a, peak_b)
+    scale_a, scale_b = (peak_a - peak).exp_(), (peak_b - peak).exp_()
+    return (out_a * scale_a + out_b * scale_b) / (sum_a * scale_a + sum_b * scale_b)
+
+
+def _grow(x: Tensor, rows: int, width: int) -> Tensor:
+    """`[rows', K, width', D]` copied into a larger zeroed tensor, when it is larger."""
+    if x.shape[0] >= rows and x.shape[2] >= width:
+        return x
+    grown = x.new_zeros(max(rows, x.shape[0]), x.shape[1], max(width, x.shape[2]), x.shape[3])
+    grown[: x.shape[0], :, : x.shape[2]] = x
+    return grown

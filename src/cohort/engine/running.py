@@ -1,0 +1,96 @@
+"""The rows that are being decoded: everything that is known of each, in columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cohort.engine.decoder import Decoder
+from cohort.engine.sampling import RowSampling
+from cohort.seeds import derive_seed, unit_uniforms
+from cohort.types import Completion, SampleRequest
+
+__all__ = ["Running", "StartedGroup"]
+
+
+@dataclass(slots=True)
+class StartedGroup:
+    """A request whose prompt has been computed: its prefix slot, the logits after the prompt, what has come back."""
+
+    request: SampleRequest
+    slot: int
+    first_logits: Tensor  # [V]
+    started: int = 0
+    done: dict[int, Completion] = field(default_factory=dict)
+
+
+class Running:
+    """The running rows: places 0..n-1 of these tensors (room for R rows; T grows with the longest completion)."""
+
+    def __init__(self, rows: int, device: torch.device):
+        def column(dtype: torch.dtype, *shape: int) -> Tensor:
+            return torch.zeros(rows, *shape, dtype=dtype, device=device)
+
+        self.n = 0
+        self.owner: list[tuple[StartedGroup, int]] = []  # (group, member) of each running row
+        self.place = torch.arange(rows, device=device)  # where the decoder keeps what each row knows: a permutation
+        self.slot = column(torch.long)
+        self.length = column(torch.long)  # tokens sampled so far
+        self.limit = column(torch.long)
+        self.tokens = column(torch.long, 64)
+        self.logprobs = column(torch.float32, 64)
+        self.uniforms = column(torch.float64, 64)
+        self.sampling = RowSampling(
+            temperature=column(torch.float32),
+            top_p=column(torch.float32),
+            top_k=column(torch.long),
+            min_p=column(torch.float32),
+        )
+        self.truncates = self.stops = False  # whether any row ever had a truncated distribution, or stop strings
+
+    def add(self, group: StartedGroup, member: int) -> None:
+        """Give the next free row to a member of a group."""
+        i, wanted = self.n, group.request.sampling
+        self.n += 1
+        self.owner.append((group, member))
+        self._reserve(wanted.max_tokens)
+        self.slot[i], self.length[i], self.limit[i] = group.slot, 0, wanted.max_tokens
+        drawn = unit_uniforms(derive_seed(group.request.seed, member), wanted.max_tokens)
+        self.uniforms[i, : wanted.max_tokens] = torch.from_numpy(drawn)
+        settings = (wanted.temperature, wanted.top_p, wanted.top_k, wanted.min_p)
+        for column, value in zip(self.sampling, settings, strict=True):
+            column[i] = value
+        self.stops |= bool(wanted.stop)
+        self.truncates |= wanted.top_p < 1 or wanted.top_k > 0 or wanted.min_p > 0
+
+    def remove(self, ended: list[int], decoder: Decoder) -> None:
+        """Move the last rows into the holes that the ended ones leave, so that the running rows are 0..n-1 again."""
+        left = self.n - len(ended)
+        gone = set(ended)
+        holes = [row for row in ended if row < left]
+        movers = [row for row in range(left, self.n) if row not in gone]
+        if holes:
+            source, target = (torch.tensor(x, device=self.slot.device) for x in (movers, holes))
+            numbers = (self.slot, self.length, self.limit, self.tokens, self.logprobs, self.uniforms)
+            for column in numbers + self.sampling:
+                column[target] = column[source]
+            decoder.move(source, target, int(self.length[source].max()), self.place)
+            for mover, hole in zip(movers, holes, strict=True):
+                self.owner[hole] = self.owner[mover]
+        del self.owner[left:]
+        self.n = left
+
+    def renumber(self, slots: Tensor) -> None:
+        """The decoder has moved its prefixes: `slots` `[S]` says from where to where."""
+        self.slot[: self.n] = slots[self.slot[: self.n]]
+        for group in {id(group): group for group, _ in self.owner}.values():
+            group.slot = int(slots[group.slot])
+
+    def _reserve(self, tokens: int) -> None:
+        if (missing := tokens - self.tokens.shape[1]) > 0:
+            missing = max(missing, self.tokens.shape[1])
+            self.tokens, self.logprobs, self.uniforms = (
+                torch.nn.functional.pad(x, (0, missing)) for x in (self.tokens, self.logprobs, self.uniforms)
+            )

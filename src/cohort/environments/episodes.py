@@ -1,0 +1,303 @@
+"""From prompts to rollouts: sample a turn, let the environment answer, go on where it says something.
+
+Token ids in, token ids out: a turn is sampled from the very ids of everything before it, and what the environment says
+is encoded once, when it is said. All rollouts take their first turn, then those that go on take their second. So which
+rows share a batch never depends on how long a tool took, and a run can be repeated bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from cohort.environments.dialogue import Dialogue
+from cohort.environments.foreign_code import THE_WORLD, broken, in_time
+from cohort.frozen_array import FrozenArray
+from cohort.seeds import derive_seed
+from cohort.types import (
+    Completion,
+    Environment,
+    Finish,
+    InfrastructureError,
+    Observation,
+    Prompt,
+    Rollout,
+    Sampler,
+    SampleRequest,
+    Sampling,
+    Turn,
+    UserError,
+)
+from cohort.wording import one_line
+
+__all__ = ["Episodes", "OneTurn", "Played", "Player", "Rules", "SingleTurn"]
+
+Played = tuple[Rollout, ...] | InfrastructureError  # the rollouts of a group, or why it is lost
+
+
+class Player(Protocol):
+    """Plays prompts to their end."""
+
+    def __call__(
+        self, requests: Sequence[SampleRequest], prompts: Mapping[int, Prompt]
+    ) -> Iterator[tuple[SampleRequest, Played]]:
+        """Yield each request with its `count` rollouts, or with the failure that lost them, in the order in which
+        groups finish. `prompts` holds the prompt of every request by its key.
+        """
+        ...
+
+
+class SingleTurn:
+    """The trivial environment: it says nothing, so the first reply is the last."""
+
+    def reset(self, prompt: Prompt, seed: int) -> None:
+        """There is no state."""
+
+    def step(self, state: None, reply: str) -> Observation:
+        """The rollout is over."""
+        return Observation()
+
+
+@dataclass(frozen=True, slots=True)
+class OneTurn:
+    """Rollouts of one completion each: what `Episodes` in a `SingleTurn` environment come to, at no cost."""
+
+    sampler: Sampler
+    to_rollout: Callable[[Completion], Rollout]
+
+    def __call__(
+        self, requests: Sequence[SampleRequest], prompts: Mapping[int, Prompt]
+    ) -> Iterator[tuple[SampleRequest, Played]]:
+        """See `Player`."""
+        for request, completions in self.sampler.sample(requests):
+            yield request, tuple(self.to_rollout(completion) for completion in completions)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limits of a rollout. `Sampling.max_tokens` bounds the whole of it, the environment's tokens included.
+
+    `stop` are texts that end a turn, beside those of the sampling. `concurrency` rollouts are with the environment at
+    the same time, each for at most `timeout_s`.
+    """
+
+    max_turns: int
+    max_turn_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    concurrency: int = 16
+    timeout_s: float | None = None
+
+
+_NO_TOKENS, _NO_MASK, _NO_LOGPROBS = (FrozenArray((), dtype) for dtype in (np.int64, np.bool_, np.float32))
+
+
+@dataclass(slots=True)
+class _Episode:
+    """A rollout on its way."""
+
+    member: int
+    state: Any
+    tokens: FrozenArray = _NO_TOKENS
+    mask: FrozenArray = _NO_MASK
+    logprobs: FrozenArray = _NO_LOGPROBS
+    turns: list[Turn] = field(default_factory=list)
+    version: int = 0
+    finish: Finish | None = None
+    asked: tuple[Completion, str, Future[Observation]] | None = None  # its newest turn, until that is answered
+
+    def add(self, tokens: Sequence[int], logprobs: Sequence[float], own: bool) -> None:
+        """Append tokens, the policy's own or not."""
+        self.tokens += tokens
+        self.logprobs += logprobs
+        self.mask += (own,) * len(tokens)
+
+
+@dataclass(slots=True)
+class _Group:
+    """The rollouts of a request. When the world fails one of them, `lost` says so, and none counts."""
+
+    request: SampleRequest
+    episodes: list[_Episode]
+    lost: InfrastructureError | None = None
+    sampling: int = 0  # rollouts whose turn has not come back yet
+
+    @property
+    def answered(self) -> bool:
+        """Whether nothing is sampled any more, and the environment has answered everything."""
+        return not self.sampling and all(e.asked is None or e.asked[2].done() for e in self.episodes)
+
+    @property
+    def going_on(self) -> list[_Episode]:
+        """The rollouts that take another turn."""
+        return [] if self.lost is not None else [e for e in self.episodes if e.finish is None]
+
+
+class Episodes:
+    """Rollouts of several turns in an environment. Implements `Player`. `read` gives a completion as text."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        environment: Environment,
+        dialogue: Dialogue,
+        read: Callable[[Completion], str],
+        rules: Rules,
+    ) -> None:
+        self._sampler, self._environment, self._dialogue = sampler, environment, dialogue
+        self._read, self._rules = read, rules
+
+    def __call__(
+        self, requests: Sequence[SampleRequest], prompts: Mapping[int, Prompt]
+    ) -> Iterator[tuple[SampleRequest, Played]]:
+        """See `Player`. Raises UserError when the environment's own code is broken."""
+        begun = [self._begin(request, prompts[request.key]) for request in requests]
+        for group in begun:
+            if group.lost is not None:
+                yield group.request, group.lost
+        groups = [group for group in begun if group.lost is None]
+        threads = ThreadPoolExecutor(self._rules.concurrency, thread_name_prefix="environment")
+        try:
+            while groups:
+                for group in self._take_turn(groups, threads):
+                    yield group.request, self._played(group)
+                groups = [group for group in groups if group.going_on]
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, request: SampleRequest, prompt: Prompt) -> _Group:
+        seeds = [derive_seed(request.seed, "environment", member) for member in range(request.count)]
+        try:
+            episodes = [_Episode(member, self._reset(prompt, seed)) for member, seed in enumerate(seeds)]
+        except InfrastructureError as error:
+            return _Group(request, [], lost=error)
+        return _Group(request, episodes)
+
+    def _take_turn(self, groups: Sequence[_Group], threads: ThreadPoolExecutor) -> Iterator[_Group]:
+        """One turn of all rollouts that go on. Yields every group that is then over, as soon as it is."""
+        asking = [each for group in groups for each in self._requests(group)]
+        requests = [replace(request, key=key) for key, (request, _, _) in enumerate(asking)]
+        playing = list(groups)
+        for request, completions in self._sampler.sample(requests):
+            _, group, episodes = asking[request.key]
+            for episode, completion in zip(episodes, completions, strict=True):
+                text = self._read(completion)
+                whole = completion.finish == "stop"  # what is cut off is not answered
+                answer = threads.submit(self._step, episode.state, text) if whole else _nothing()
+                episode.asked = completion, text, answer
+            group.sampling -= len(completions)
+            answered = [one for one in playing if one.answered]
+            playing = [one for one in playing if not one.answered]
+            yield from self._heard(answered)
+        yield from self._heard(playing)
+
+    def _requests(self, group: _Group) -> list[tuple[SampleRequest, _Group, list[_Episode]]]:
+        """What must be sampled for the next turn: the whole group at once for the first, with its own seeds."""
+        whole, going_on = group.request, group.going_on
+        group.sampling = len(going_on)
+        turn = len(going_on[0].turns)
+        if not turn:
+            return [(replace(whole, sampling=self._limited(whole, 0)), group, going_on)]
+        return [
+            (
+                SampleRequest(
+                    key=whole.key,
+                    tokens=whole.tokens + episode.tokens,
+                    count=1,
+                    seed=derive_seed(whole.seed, "turn", turn, episode.member),
+                    sampling=self._limited(whole, len(episode.tokens)),
+                ),
+                group,
+                [episode],
+            )
+            for episode in going_on
+        ]
+
+    def _limited(self, request: SampleRequest, used: int) -> Sampling:
+        left = request.sampling.max_tokens - used
+        longest = left if self._rules.max_turn_tokens is None else min(left, self._rules.max_turn_tokens)
+        return replace(request.sampling, max_tokens=longest, stop=(*request.sampling.stop, *self._rules.stop))
+
+    def _heard(self, groups: Sequence[_Group]) -> Iterator[_Group]:
+        """Wait for what the environment says to these groups and take it in. Yields the groups that are over."""
+        for group in groups:
+            try:
+                for episode in group.going_on:
+                    self._take_in(episode, group.request.sampling.max_tokens)
+            except InfrastructureError as error:
+                group.lost = error
+            if not group.going_on:
+                yield group
+
+    def _take_in(self, episode: _Episode, max_tokens: int) -> None:
+        assert episode.asked is not None
+        completion, text, future = episode.asked
+        observation, episode.asked = future.result(), None
+        start = len(episode.tokens)
+        episode.add(completion.tokens, completion.logprobs, own=True)
+        end, episode.version = len(episode.tokens), completion.version
+        said = self._dialogue.following(completion.tokens[-1], observation.messages) if observation.messages else []
+        if not said:
+            episode.finish = completion.finish
+        elif len(episode.turns) + 1 == self._rules.max_turns:
+            episode.finish = "tool"
+        elif end + len(said) >= max_tokens:  # no room for another token
+            episode.finish = "length"
+        else:
+            episode.add(said, [0.0] * len(said), own=False)
+        unseen = episode.finish is not None
+        episode.turns.append(Turn(start, end, text, replace(observation, messages=()) if unseen else observation))
+
+    def _played(self, group: _Group) -> Played:
+        return group.lost if group.lost is not None else tuple(map(self._rollout, group.episodes))
+
+    def _rollout(self, episode: _Episode) -> Rollout:
+        assert episode.finish is not None
+        return Rollout(
+            tokens=episode.tokens,
+            mask=episode.mask,
+            logprobs=episode.logprobs,
+            version=episode.version,
+            finish=episode.finish,
+            text=self._dialogue.final(episode.turns),
+            turns=tuple(episode.turns),
+        )
+
+    def _reset(self, prompt: Prompt, seed: int) -> Any:
+        return self._guarded("reset", lambda: self._environment.reset(prompt, seed))
+
+    def _step(self, state: Any, reply: str) -> Observation:
+        said = self._guarded("step", lambda: self._environment.step(state, reply))
+        if not isinstance(said, Observation):
+            raise UserError(f"the environment's step returned {type(said).__name__}; it must return an Observation")
+        if not isinstance(said.messages, (tuple, list)) or not all(map(_is_message, said.messages)):
+            raise UserError(
+                f"the environment's step returned Observation({said.messages!r:.200}); its messages are a tuple of "
+                '{"role": ..., "content": ...}, both text'
+            )
+        return said
+
+    def _guarded(self, method: str, run: Callable[[], Any]) -> Any:
+        """What a method of the environment returns. Its failures are told apart as those of tools are."""
+        try:
+            return in_time(run, self._rules.timeout_s)
+        except (InfrastructureError, UserError):
+            raise
+        except THE_WORLD as error:
+            raise InfrastructureError(f"the environment failed: {one_line(error) or type(error).__name__}") from error
+        except Exception as error:
+            advice = "Mend it, or raise InfrastructureError for what may pass"
+            raise broken(f"the environment's {method}", error, advice) from error
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, Mapping) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+
+
+def _nothing() -> Future[Observation]:
+    answer: Future[Observation] = Future()
+    answer.set_result(Observation())
+    return answer

@@ -1,0 +1,75 @@
+"""From groups to an optimizer batch: all rollout tokens end to end, and the weight of every token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cohort.algorithms.objectives import Objective, mask_truncated, token_weight
+from cohort.types import Batch, Group
+
+__all__ = ["collate", "flat", "rectangle", "split"]
+
+
+def split(groups: Sequence[Group], parts: int) -> list[Sequence[Group]]:
+    """The groups in `parts` runs of nearly equal size, whole groups each, empty ones left out."""
+    bounds = [len(groups) * i // parts for i in range(parts + 1)]
+    return [groups[a:b] for a, b in pairwise(bounds) if b > a]
+
+
+def collate(groups: Sequence[Group], objective: Objective, max_tokens: int) -> Batch:
+    """One optimizer batch of all rollouts of `groups`; `token_weight` is computed here, over the whole of it.
+
+    Groups that have no advantages yet get zeros.
+    """
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    owner = torch.tensor([i for i, group in enumerate(groups) for _ in group.rollouts])  # [B]
+    lengths = torch.tensor([len(rollout.tokens) for rollout in rollouts])  # [B]
+    cut_off = torch.tensor([rollout.finish == "length" for rollout in rollouts])
+    chosen = rectangle(_end_to_end([rollout.mask for rollout in rollouts], np.bool_), lengths)
+    mask = mask_truncated(objective, chosen, cut_off)  # [B, T], as the functions of the objective take it
+    return Batch(
+        prompts=tuple(group.prompt.tokens for group in groups),
+        group=owner,
+        tokens=_end_to_end([rollout.tokens for rollout in rollouts], np.int64),
+        lengths=lengths,
+        mask=flat(mask, lengths),
+        sampler_logprobs=_end_to_end([rollout.logprobs for rollout in rollouts], np.float32),
+        advantages=_end_to_end([row for group in groups for row in _advantages(group)], np.float32),
+        token_weight=flat(token_weight(objective, mask, group=owner, max_tokens=max_tokens), lengths).float(),
+    )
+
+
+def rectangle(values: Tensor, lengths: Tensor) -> Tensor:
+    """Flat values `[N]` of rollouts that have `lengths` `[B]` -> `[B, T]`, one rollout a row, zeros on the right.
+
+    For sums alone: the order in which floating-point numbers are added depends on where they lie, so a sum that is
+    taken over a rectangle keeps its last bits only while it is taken over that rectangle.
+    """
+    inside = _inside(lengths)
+    return values.new_zeros(inside.shape).masked_scatter(inside, values)
+
+
+def flat(values: Tensor, lengths: Tensor) -> Tensor:
+    """Undo `rectangle`: `[B, T] -> [N]`."""
+    return values[_inside(lengths)]
+
+
+def _inside(lengths: Tensor) -> Tensor:
+    return torch.arange(int(lengths.max())) < lengths[:, None]  # [B, T] bool
+
+
+def _end_to_end(rows: Sequence[Sequence[float]], dtype: type[np.generic]) -> Tensor:
+    return torch.from_numpy(np.concatenate(rows, dtype=dtype, casting="unsafe"))
+
+
+def _advantages(group: Group) -> Sequence[Sequence[float]]:
+    """An advantage for every token of every rollout: its own, or its rollout's."""
+    if group.token_advantages:
+        return group.token_advantages
+    each = group.advantages or (0.0,) * len(group.rollouts)
+    return [np.full(len(rollout.tokens), a) for a, rollout in zip(each, group.rollouts, strict=True)]  # type: ignore

@@ -1,0 +1,108 @@
+"""What this machine has, how many threads are fastest on it right now, and libraries that keep quiet on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+import warnings
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from cohort.kernels.library import why_not
+
+__all__ = ["describe_machine", "fastest_threads", "peak_memory_gb", "quiet_libraries"]
+
+PACKAGES = ("cohort", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "pyarrow")
+
+
+def fastest_threads(rounds: int = 5) -> tuple[int, dict[int, float]]:
+    """The number of torch threads with the shortest median time on a small training-like workload, and all medians in
+    seconds. More threads are not always faster: on a busy machine they wait for each other.
+
+    The candidates take turns, so that a burst of other work hits them alike. torch's own setting is restored.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    candidates = sorted(count for count in {1, 2, cores // 2, cores} if 1 <= count <= cores)
+    before = torch.get_num_threads()
+    times: dict[int, list[float]] = {c: [] for c in candidates}
+    try:
+        for _ in range(rounds + 1):
+            for count in candidates:
+                torch.set_num_threads(count)
+                times[count].append(_workload())
+    finally:
+        torch.set_num_threads(before)
+    medians = {count: statistics.median(spent[1:]) for count, spent in times.items()}  # the first round warms up
+    return min(medians, key=lambda count: medians[count]), medians
+
+
+def _workload() -> float:
+    """Matrix products of a small model's shapes, forward and backward, and some element-wise work."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2048, 128, generator=generator)
+    w1 = torch.randn(128, 384, generator=generator, requires_grad=True)
+    w2 = torch.randn(384, 128, generator=generator, requires_grad=True)
+    began = time.perf_counter()
+    for _ in range(2):
+        y = torch.nn.functional.silu(x @ w1) @ w2
+        y.square().mean().backward()
+        w1.grad = w2.grad = None
+    return time.perf_counter() - began
+
+
+def peak_memory_gb() -> float:
+    """The most memory that this process has had resident, in GB (1e9 bytes); on a GPU, the most allocated there."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions and hardware, for the record and for `cohort doctor`."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "kernels": why_not() or "compiled",
+        "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+        return names[0] if names else platform.processor()
+    except OSError:
+        return platform.processor()
+
+
+def quiet_libraries() -> None:
+    """Switch off progress bars, notices and retry messages of transformers, peft, datasets and the hub client: Cohort
+    says what it does itself, and theirs would break its lines.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")

@@ -1,0 +1,83 @@
+"""A copy of a model's weights in the order in which decoding reads them, made once for every version of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cohort.kernels.functions import tile_width
+from cohort.kernels.library import built
+from cohort.kernels.structures import Linear
+
+__all__ = ["PackedWeights"]
+
+
+class PackedWeights:
+    """Panels of `tile_width()` outputs, each `[inputs, tile]`, in float32, or in bfloat16 where the
+    processor multiplies that.
+
+    `refresh` brings it up to date; what `qkv`, `out`, `gate_up`, `down` (one a layer) and `head` point at stays put.
+    """
+
+    def __init__(self, model: Any, layers: Sequence[Any], compute: torch.dtype):
+        self._model = model
+        # Without such products the copy holds the bfloat16 values as float32: the same model, at float32's speed.
+        self._rounded = compute is torch.bfloat16
+        self.half = self._rounded and bool(built().half_products())
+        self._parts: list[tuple[Linear, Sequence[Any], Tensor | None]] = []  # where to, modules, bias
+        self._kept: list[Tensor] = []  # what the weights' addresses point into
+        self._version: tuple[Any, ...] | None = None
+        self.qkv, self.out, self.gate_up, self.down = (
+            [self._room(getattr(layer, name), self.half) for layer in layers]
+            for name in ("qkv", "out", "gate_up", "down")
+        )
+        self.head = self._room((model.get_output_embeddings(),), half=False)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Copy the weights if they have changed since the last time."""
+        version = tuple(n for p in self._model.parameters() for n in (p._version, p.data_ptr()))
+        if version == self._version:
+            return
+        for to, modules, bias in self._parts:
+            weights, biases = [_weight(module) for module in modules], [_bias(module) for module in modules]
+            if len(modules) == 3:  # queries, keys and values are one matrix; gates and ups take panels in turn
+                weights, biases = [torch.cat(weights)], [torch.cat(biases)]
+            half, rounded = self.half and to is not self.head, self._rounded and to is not self.head
+            for turn, weight in enumerate(weights):
+                source = weight.bfloat16().float() if rounded and not half else weight.contiguous()
+                built().pack(*source.shape, source, half, turn, len(weights), to.weight)
+            if bias is not None:
+                panels = bias.view(-1, len(biases), tile_width())
+                for turn, part in enumerate(biases):
+                    rows = nn.functional.pad(part, (0, -len(part) % tile_width())).view(-1, tile_width())
+                    panels[: len(rows), turn] = rows
+        self._version = version
+
+    def _room(self, modules: Sequence[Any], half: bool) -> Linear:
+        inputs, outputs, tile = modules[0].in_features, [module.out_features for module in modules], tile_width()
+        matrices = outputs if len(modules) == 2 else [sum(outputs)]
+        panels = sum(-(-rows // tile) for rows in matrices)
+        weight = torch.zeros(panels * tile * inputs, dtype=torch.bfloat16 if half else torch.float32)
+        bias = torch.zeros(panels * tile) if any(module.bias is not None for module in modules) else None
+        self._kept.append(weight)
+        self._parts.append((Linear(weight=weight, bias=bias, inputs=inputs, outputs=sum(outputs)), modules, bias))
+        return self._parts[-1][0]
+
+
+def _weight(module: Any) -> Tensor:
+    """A linear module's weight `[out, in]`, an adapter merged into it."""
+    if type(module) is nn.Linear:
+        return module.weight.detach()
+    base = module.base_layer.weight.detach()
+    if module.disable_adapters:
+        return base
+    return base + sum(module.get_delta_weight(name) for name in module.active_adapters if name in module.lora_A)
+
+
+def _bias(module: Any) -> Tensor:
+    base = getattr(module, "base_layer", module)
+    return base.bias.detach() if base.bias is not None else torch.zeros(base.out_features)

@@ -1,0 +1,206 @@
+"""What the gate found about each reward: what it pays for each kind of text, whether twice the same, and how fast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cohort.preflight.gate.probes import CONSTANT, LISTED, OPENER, Probe
+from cohort.rewards.items import ScoredGroup
+from cohort.types import RIGHT, Prompt
+from cohort.wording import shorten
+
+__all__ = [
+    "GOLD",
+    "Finding",
+    "GateReport",
+    "RewardFindings",
+    "Seen",
+    "best_of",
+    "findings_of",
+    "is_right",
+    "mean",
+    "named",
+    "rows_of",
+]
+
+GOLD = "gold answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the rewards gave for one prompt: for its gold answer in several forms (`before`), and for all the probes
+    (`after`). `verifier` decides about it (None: nothing does).
+    """
+
+    prompt: Prompt
+    gold: str | None
+    verifier: str | None
+    probes: tuple[Probe, ...]
+    before: ScoredGroup | None
+    after: ScoredGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The mean score of one kind of text. Of several texts of a kind it is the one with the highest mean, called
+    `label` (NaN: the reward gave a score to less than half of them).
+    """
+
+    mean: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class RewardFindings:
+    """What one reward pays. A `verifier` is measured on the prompts that it decides about, any other reward on all.
+
+    `gold_right` of `gold_asked` gold answers were right in some form. `first_s` is what the first group took, loading
+    included, `mean_s` and `p95_s` what a completion takes after that.
+    """
+
+    name: str
+    verifier: bool
+    rows: Mapping[str, Finding]
+    gold_right: int
+    gold_asked: int
+    same_twice: bool
+    first_s: float
+    mean_s: float
+    p95_s: float
+
+    @property
+    def gold(self) -> float:
+        """The mean score of gold answers, in the form that the verifier reads."""
+        return self.rows[GOLD].mean if GOLD in self.rows else math.nan
+
+    @property
+    def best_ignorant(self) -> tuple[str, Finding]:
+        """The kind and the label of the text without knowledge that gets most (NaN: none gets a score)."""
+        return best_of({kind: row for kind, row in self.rows.items() if kind not in (GOLD, LISTED)})
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """`problems` stop a run, `notes` do not. `total` is what a completion would be paid by all rewards together."""
+
+    prompts: int
+    seconds: float
+    rewards: tuple[RewardFindings, ...]
+    total: Mapping[str, Finding]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def tested(self) -> tuple[RewardFindings, ...]:
+        """The verifiers that were put to the test with gold answers."""
+        return tuple(found for found in self.rewards if found.verifier and found.gold_asked)
+
+    def sentence(self) -> str:
+        """The result in a line."""
+        if self.problems:
+            return self.problems[0]
+        if not self.tested:
+            return "nothing was tested" + (f": {self.notes[0]}" if self.notes else "")
+        parts = []
+        for found in self.tested:
+            kind, best = found.best_ignorant
+            text = f"{found.name}: gold answers score {found.gold:.2f}, "
+            if math.isnan(best.mean):
+                parts.append(text + "ignorant texts get no score")
+            else:
+                which = f" ({named(kind, best.label)})" if best.mean > 0 else ""
+                parts.append(text + f"the best ignorant text {best.mean:.2f}{which}")
+        return "; ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as plain values for JSON; NaN becomes None."""
+        found: dict[str, Any] = _plain(asdict(self))
+        return {"verdict": "refused" if self.problems else "passed" if self.tested else "untested", **found}
+
+
+def best_of(rows: Mapping[str, Finding]) -> tuple[str, Finding]:
+    """The row with the highest mean (NaN: there is none)."""
+    known = [(kind, row) for kind, row in rows.items() if not math.isnan(row.mean)]
+    return max(known, key=lambda pair: pair[1].mean, default=("", Finding(math.nan, "")))
+
+
+def named(kind: str, label: str) -> str:
+    """`always '2'`, `the opener 'Solution'`, `junk, letters`: a text as a sentence names it."""
+    if kind == CONSTANT:
+        return f"always {shorten(label)}"
+    if kind == OPENER:
+        return f"the opener {shorten(label)}"
+    return f"{kind}, {label}" if label else kind
+
+
+def mean(values: Iterable[float], otherwise: float = math.nan) -> float:
+    """The mean of the values that apply (are not NaN); `otherwise` where none does."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else otherwise
+
+
+def findings_of(
+    name: str, decided: Sequence[Seen], seen: Sequence[Seen], twice: Sequence[tuple[ScoredGroup, ScoredGroup]]
+) -> RewardFindings:
+    """What the reward `name` gave, on the prompts about which it decided; on all prompts where it decided about none.
+    `twice` are pairs of scorings of the same texts.
+    """
+    own = decided or seen
+    each = [one.after.seconds[name] / len(one.probes) for one in seen]
+    first = next((one.before or one.after for one in seen), None)
+    asked = [one for one in decided if one.gold is not None]
+    return RewardFindings(
+        name=name,
+        verifier=bool(decided),
+        rows=rows_of([(one.probes, one.after.scores[name]) for one in own]),
+        gold_right=sum(is_right(one, name) for one in asked),
+        gold_asked=len(asked),
+        same_twice=all(repr(a.scores[name]) == repr(b.scores[name]) for a, b in twice),  # repr: NaN equals itself
+        first_s=first.seconds[name] if first else math.nan,
+        mean_s=mean(each),
+        p95_s=sorted(each)[math.ceil(0.95 * len(each)) - 1] if each else math.nan,
+    )
+
+
+def is_right(one: Seen, name: str) -> bool:
+    """Whether the gold answer is right in some form."""
+    return one.before is not None and any(score >= RIGHT for score in one.before.scores[name])
+
+
+def rows_of(scored: Sequence[tuple[Sequence[Probe], Sequence[float]]]) -> dict[str, Finding]:
+    """For each kind of text the label with the highest mean over the prompts to which the reward applies at all, the
+    first of equals. Gold answers are one text a prompt, whatever their forms.
+    """
+    scores: dict[str, dict[str, list[float]]] = {}
+    forms: dict[str, None] = {}
+    for probes, values in scored:
+        if all(map(math.isnan, values)):
+            continue
+        for probe, value in zip(probes, values, strict=True):
+            label = probe.label
+            if probe.kind == GOLD:
+                forms[label], label = None, ""
+            scores.setdefault(probe.kind, {}).setdefault(label, []).append(value)
+    rows = {}
+    for kind, by_label in scores.items():
+        means = {label: _mean_of_most(values) for label, values in by_label.items()}
+        best = max(means, key=lambda label: -math.inf if math.isnan(means[label]) else means[label])
+        rows[kind] = Finding(means[best], ", ".join(forms) if kind == GOLD else best)
+    return rows
+
+
+def _mean_of_most(values: Sequence[float]) -> float:
+    """The mean, or NaN where less than half of the values are scores: one lucky hit among many `None` says nothing."""
+    known = sum(not math.isnan(value) for value in values)
+    return mean(values) if 2 * known >= len(values) else math.nan
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

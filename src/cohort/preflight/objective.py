@@ -1,0 +1,81 @@
+"""The objective of a stage, settled before a model loads: what makes no sense, or cannot be trained, is refused."""
+
+from __future__ import annotations
+
+from cohort.algorithms import objectives
+from cohort.algorithms.objectives import Objective
+from cohort.settings import Reward, Stage
+from cohort.types import UserError
+
+__all__ = ["settled_objective", "supervised_steps"]
+
+
+def settled_objective(stage: Stage) -> Objective:
+    """The objective of a stage. Raises `UserError` for one that makes no sense, or that training cannot do."""
+    try:
+        objective = objectives.preset(stage.objective.preset, **stage.objective.fields())
+    except ValueError as error:
+        raise UserError(f"[objective] {error}") from None
+    if objective.rewards == "normalise_then_sum" and objective.kl_coef and objective.kl_place == "reward":
+        raise UserError(
+            "[objective] rewards that are normalised one by one (GDPO) leave no place for a KL among them: "
+            'set kl_place = "loss", or kl_coef = 0'
+        )
+    if objective.baseline == "critic" and stage.policy.lora is not None:
+        raise UserError("a critic cannot be made for a policy with LoRA: remove policy.lora, or use a group baseline")
+    if stage.objective.bypasses and objective.correction != "off":
+        raise UserError(
+            f"[objective] with bypass the ratio is taken against the sampler itself, so correction = "
+            f"'{objective.correction}' has nothing to correct: set correction = \"off\", or bypass = false"
+        )
+    _refuse_pass_at_k(stage, objective)
+    moves = stage.reference.update_every or stage.reference.ema is not None
+    if objective.needs_reference and stage.policy.lora is not None and moves:
+        raise UserError("with LoRA the reference is the base model and stays so: remove the [reference] table")
+    _refuse_step_rewards(stage, objective)
+    return objective
+
+
+def supervised_steps(rewards: tuple[Reward, ...]) -> tuple[str, ...]:
+    """The names of the rewards whose steps are supervised one by one."""
+    return tuple(
+        reward.name
+        for reward in rewards
+        if reward.weight and reward.fold is None and (reward.split is not None or reward.use == "process_model")
+    )
+
+
+def _refuse_pass_at_k(stage: Stage, objective: Objective) -> None:
+    k, size = stage.objective.pass_at_k, stage.rollout.group_size
+    if k is None:
+        return
+    if objective.kl_coef and objective.kl_place == "reward":
+        raise UserError(
+            "[objective] pass_at_k is defined for rewards of 0 and 1, so a KL cannot be taken off them: set kl_place = "
+            '"loss", or kl_coef = 0'
+        )
+    if k > size or objective.baseline == "critic" or objective.rewards == "normalise_then_sum":
+        raise UserError(
+            f"[objective] pass_at_k = {k} replaces the advantages of a group: it must be at most rollout.group_size "
+            f"({size}), and goes with neither a critic nor GDPO"
+        )
+
+
+def _refuse_step_rewards(stage: Stage, objective: Objective) -> None:
+    """Refuse an objective that process supervision does not go with."""
+    names = supervised_steps(stage.reward)
+    if not names:
+        return
+    o = objective
+    problems = {
+        f"baseline = '{o.baseline}' (it needs group_mean)": o.baseline != "group_mean",
+        f"scale = '{o.scale}' (it needs group_std or none)": o.scale not in ("group_std", "none"),
+        "rewards = 'normalise_then_sum' (it normalises the steps itself)": o.rewards != "sum_then_normalise",
+        "pass_at_k": stage.objective.pass_at_k is not None,
+        "a KL in the reward (kl_place = 'loss' is fine)": bool(o.kl_coef) and o.kl_place == "reward",
+    }
+    if found := [problem for problem, there in problems.items() if there]:
+        raise UserError(
+            f"[objective] reward '{names[0]}' scores steps, and process supervision does not go with {found[0]}: "
+            'change that, or give the reward fold = "mean" to make one reward of its steps'
+        )

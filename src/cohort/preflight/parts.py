@@ -1,0 +1,104 @@
+"""What a stage that samples is made of, beside its model: prompts, rewards, who says what is right, what it acts in.
+
+All of it is found, opened and checked here, before a model loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from cohort import environments
+from cohort.environments import World
+from cohort.preflight.gate.gold import check_gold
+from cohort.rewards import Reward, resolve, resolve_all
+from cohort.seeds import derive_seed
+from cohort.settings import Reward as RewardTable
+from cohort.settings import Stage
+from cohort.tasks import Task, open_prompts
+from cohort.types import UserError
+from cohort.wording import did_you_mean
+
+__all__ = ["SamplingParts", "accuracy_name", "open_parts", "open_world"]
+
+HasWhen = TypeVar("HasWhen", Reward, RewardTable)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParts:
+    """The parts, checked. In evaluations, the first of the `verifiers` that applies to a prompt says what is right."""
+
+    task: Task
+    rewards: tuple[Reward, ...]
+    verifiers: tuple[Reward, ...]
+    world: World
+
+    @property
+    def verifier_name(self) -> str:
+        """What tables call the verifiers."""
+        return " or ".join(verifier.name for verifier in self.verifiers)
+
+    def without(self, names: Collection[str]) -> SamplingParts:
+        """The parts without the rewards of these names, and without the gates that they are to others."""
+        kept = [one for one in self.rewards if one.name not in names]
+        rewards = [
+            replace(one, gate=None) if one.gate is not None and one.gate.reward in names else one for one in kept
+        ]
+        verifiers = [one for one in self.verifiers if one.name not in names]
+        return replace(self, rewards=tuple(rewards), verifiers=tuple(verifiers))
+
+
+def open_parts(stage: Stage, seed: int) -> SamplingParts:
+    """Open the task, find the rewards, check the gold answers. Raises `UserError` for whatever is wrong with them."""
+    world = open_world(stage)
+    task = replace(open_prompts(stage.task, derive_seed(seed, "task")), tools=world.schemas)
+    _refuse_missing_turns(stage, task)
+    columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
+    has_answer = stage.task.answer in task.columns
+    rewards = resolve_all(stage.reward, columns, has_answer=has_answer)
+    verifiers = _deciding(rewards)
+    if stage.evaluate.reward is not None:
+        known = {table.name: reward for table, reward in zip(stage.reward, rewards, strict=True)}
+        name = stage.evaluate.reward
+        by_name = known.get(name) if isinstance(name, str) else None
+        verifiers = (by_name or resolve(RewardTable(use=name), columns, has_answer),)
+    _check_gold_column(stage, task)
+    check_gold({reward.name: reward for reward in (*rewards, *verifiers)}.values(), task.rows())
+    # Whether an answer is right does not depend on other rewards, so the gate of a reward is not one of its verifier.
+    return SamplingParts(task, rewards, tuple(replace(verifier, gate=None) for verifier in verifiers), world)
+
+
+def open_world(stage: Stage) -> World:
+    """What the policy of a stage acts in."""
+    return environments.open(stage.environment, stage.task.template, stage.rollout.stop, stage.run.retries)
+
+
+def accuracy_name(stage: Stage) -> str:
+    """The reward whose spread says whether a group carries signal: of those with a weight, the first that applies."""
+    return " or ".join(table.name for table in _deciding([t for t in stage.reward if t.weight]))
+
+
+def _deciding(rewards: Sequence[HasWhen]) -> tuple[HasWhen, ...]:
+    """The rewards that can be the first to apply: those up to the first one that applies to every prompt."""
+    last = next((index for index, reward in enumerate(rewards) if not reward.when), len(rewards))
+    return tuple(rewards[: last + 1])
+
+
+def _refuse_missing_turns(stage: Stage, task: Task) -> None:
+    """Refuse to end a conversation after its first reply where its source says that an environment must play it."""
+    for source in task.sources:
+        if source.environment not in (None, stage.environment.use):
+            raise UserError(
+                f"{source.table.source!r} has turns of its own: let it play, with environment.use = "
+                f'"{source.environment}"'
+            )
+
+
+def _check_gold_column(stage: Stage, task: Task) -> None:
+    column, columns = stage.evaluate.gold, [name for name in task.columns if name != stage.task.prompt]
+    if column is not None and column not in columns:
+        raise UserError(
+            f"evaluate.gold names the column '{column}'{did_you_mean(column, columns)}, which the task does not have; "
+            f"it has {', '.join(columns)}"
+        )

@@ -1,0 +1,140 @@
+"""Calling a reward function, in the two forms that it may have.
+
+    def score(completion, answer): ...                       # native: one completion; parameters go by name
+    def score(prompts, completions, **columns): ...          # TRL's: a whole group, returns a list
+
+Either may be async. As in TRL, a conversational prompt reaches a function of that form as its list of messages and a
+completion as `[{"role": "assistant", "content": text}]`; every column is a list with one entry a completion. Unlike
+TRL, a function without `**kwargs` gets only the columns that it names; `completion_ids` and `trainer_state` are not
+offered.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cohort.rewards.calling.parameters import NATIVE_NAMES
+from cohort.rewards.failure import RewardFailure, what_was_raised
+from cohort.rewards.items import ScoringItem
+from cohort.types import InfrastructureError, UserError
+from cohort.wording import shorten
+
+if TYPE_CHECKING:
+    from cohort.rewards.calling.reward import Reward
+
+__all__ = ["call_each", "call_group"]
+
+Steps = Sequence[Sequence[str]]  # the steps of each completion
+
+
+def call_each(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any]:
+    """What a native function returns for each completion; with `steps`, those of its completion are a parameter too.
+
+    Raises RewardFailure for what the function raises, but an InfrastructureError as it is.
+    """
+    unknown = {known for known, values in (("finish", item.finishes), ("tokens", item.tokens)) if not values}
+    names = (*NATIVE_NAMES, "steps") if steps else NATIVE_NAMES
+    filled = [known for known in names if known not in unknown]
+    columns = {key: value for key, value in item.row.items() if isinstance(key, str) and key not in names}
+    parameters, args = reward.parameters, reward.args
+    parameters.check([*filled, *args, *(key for key in columns if key not in args)], reward.name)
+
+    fixed = parameters.chosen({**columns, **args})
+    wanted = {known: _FILLED[known] for known in filled if known != "steps" and parameters.takes(known)}
+    calls = [
+        {**fixed, **{known: value_of(reward, item, index) for known, value_of in wanted.items()}}
+        for index in range(len(item.completions))
+    ]
+    if steps and parameters.takes("steps"):
+        for values, own in zip(calls, steps, strict=True):
+            values["steps"] = list(own)
+    if inspect.iscoroutinefunction(reward.function):
+        from cohort.rewards.calling.waiting import awaited  # brings asyncio
+
+        return awaited([_awaited(reward, values, item, index) for index, values in enumerate(calls)])
+    results = []
+    for index, values in enumerate(calls):
+        try:
+            results.append(reward.function(**values))
+        except (KeyboardInterrupt, InfrastructureError):  # Ctrl-C: a worker gets none, so there it is a failure
+            raise
+        except BaseException as error:
+            raise _raised(reward, item, index, error) from error
+    return results
+
+
+def call_group(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any]:
+    """The list that a TRL-style function returns; with `steps`, those of all completions are a parameter too.
+
+    Raises RewardFailure for what the function raises, but an InfrastructureError or a UserError as it is.
+    """
+    count, name = len(item.completions), reward.name
+    lists: dict[str, list[Any]] = {key: [value] * count for key, value in item.row.items() if isinstance(key, str)}
+    lists["answer"] = [item.answer] * count
+    if item.messages is None:
+        lists["prompts"] = [item.prompt] * count
+        lists["completions"] = list(item.completions)
+    else:
+        lists["prompts"] = [[dict(message) for message in item.messages] for _ in range(count)]
+        lists["completions"] = [item.transcript(index) for index in range(count)]
+    if steps:
+        lists["steps"] = [list(texts) for texts in steps]
+    values = {**lists, **reward.args}
+    reward.parameters.check(list(values), name)
+
+    prompt = shorten(item.prompt)
+    try:
+        results = reward.function(**reward.parameters.chosen(values))
+        if inspect.iscoroutine(results):
+            from cohort.rewards.calling.waiting import awaited
+
+            (results,) = awaited([results])
+    except (KeyboardInterrupt, InfrastructureError, UserError):  # Ctrl-C; and what names its own cause
+        raise
+    except BaseException as error:
+        raise RewardFailure(name, f"raised {what_was_raised(error, reward.function)}", prompt) from error
+    scores = results.tolist() if hasattr(results, "tolist") else results
+    if not isinstance(scores, (list, tuple)):
+        problem = (
+            f"returned {shorten(results)} ({type(results).__name__}); a TRL-style reward returns a list of numbers"
+        )
+        raise RewardFailure(name, problem, prompt)
+    if len(scores) != count:
+        problem = f"returned {len(scores)} scores for {count} completions; it must return one for each, in order"
+        raise RewardFailure(name, problem, prompt)
+    return list(scores)
+
+
+async def _awaited(reward: Reward, values: Mapping[str, Any], item: ScoringItem, index: int) -> Any:
+    try:
+        return await reward.function(**values)
+    except (KeyboardInterrupt, InfrastructureError):
+        raise
+    except Exception as error:  # not a cancellation: that is another call's failure
+        raise _raised(reward, item, index, error) from error
+
+
+def _raised(reward: Reward, item: ScoringItem, index: int, error: BaseException) -> RewardFailure:
+    shown = (shorten(item.prompt), shorten(item.completions[index]))
+    return RewardFailure(reward.name, f"raised {what_was_raised(error, reward.function)}", *shown)
+
+
+def _seed(reward: Reward, item: ScoringItem, index: int) -> int:
+    from cohort.seeds import derive_seed  # brings numpy: 80 ms that most workers never need
+
+    return derive_seed(item.seed, "reward", reward.name, index)
+
+
+# What a native function's parameters are filled with, for one completion of a group.
+_FILLED: Mapping[str, Callable[[Reward, ScoringItem, int], Any]] = {
+    "completion": lambda reward, item, index: item.completions[index],
+    "prompt": lambda reward, item, index: item.prompt,
+    "answer": lambda reward, item, index: item.answer,
+    "row": lambda reward, item, index: dict(item.row),  # a copy, so that no call can change what the next one sees
+    "finish": lambda reward, item, index: item.finishes[index],
+    "tokens": lambda reward, item, index: item.tokens[index],
+    "transcript": lambda reward, item, index: item.transcript(index),
+    "seed": _seed,
+}

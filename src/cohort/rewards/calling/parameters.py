@@ -1,0 +1,126 @@
+"""The parameters of a reward function, which are filled by name, and where their values come from."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cohort.types import UserError
+from cohort.wording import did_you_mean
+
+__all__ = ["COMPLETION_NAMES", "NATIVE_NAMES", "TRL_NAMES", "Parameters", "with_fields_of"]
+
+NATIVE_NAMES = ("completion", "prompt", "answer", "row", "finish", "tokens", "transcript", "seed")
+TRL_NAMES = ("prompts", "completions", "answer")
+# What differs between the completions of a prompt (TRL's names too: who forgets its style is told so by `check`).
+COMPLETION_NAMES = ("completion", "tokens", "finish", "transcript", "seed", "completions", "completion_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The parameters of a function: those without a default, those with one, and whether it takes `**anything`."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    anything: bool
+
+    @staticmethod
+    def of(function: Callable[..., Any], name: str) -> Parameters:
+        """Read them from the signature; refuse what cannot be called by name."""
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):
+            raise UserError(
+                f"reward '{name}' does not say which parameters it takes; wrap it in a plain function such as "
+                f"def {name}(completion, answer): ..."
+            ) from None
+        required, optional, anything = [], [], False
+        for parameter in parameters:
+            if parameter.kind is parameter.VAR_KEYWORD:
+                anything = True
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                continue  # rewards are called by name, so it stays empty
+            elif parameter.default is not parameter.empty:
+                if parameter.kind is not parameter.POSITIONAL_ONLY:
+                    optional.append(parameter.name)
+            elif parameter.kind is parameter.POSITIONAL_ONLY:
+                raise UserError(
+                    f"reward '{name}' takes '{parameter.name}' by position only, but rewards are called by name; "
+                    f"wrap it in a plain function such as def {name}_reward(completion, answer): ..."
+                )
+            else:
+                required.append(parameter.name)
+        return Parameters(tuple(required), tuple(optional), anything)
+
+    def takes(self, name: str) -> bool:
+        """Whether a value called `name` would reach the function."""
+        return self.anything or name in self.required or name in self.optional
+
+    def chosen(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `values` that would reach the function."""
+        return {name: value for name, value in values.items() if self.takes(name)}
+
+    def check(self, available: Collection[str], name: str) -> None:
+        """Refuse when a parameter without a default has no value."""
+        for parameter in self.required:
+            if parameter not in available:
+                raise UserError(
+                    f"reward '{name}' asks for a parameter '{parameter}'{did_you_mean(parameter, available)}, which is "
+                    f"neither a column of the task nor among the reward's args; available: {', '.join(available)}"
+                    f"{_style_hint(parameter)}"
+                )
+
+    def check_args(self, args: Mapping[str, Any], given: Collection[str], name: str) -> None:
+        """Refuse `args` that the function does not take, or that are filled from the completion anyway."""
+        for argument in args:
+            if argument in given:
+                raise UserError(f"reward '{name}': args cannot set '{argument}', it is filled for every completion")
+            if not self.takes(argument):
+                known = [known for known in (*self.required, *self.optional) if known not in given]
+                raise UserError(
+                    f"reward '{name}' takes no argument '{argument}'{did_you_mean(argument, known)}; "
+                    f"its arguments are: {', '.join(known) or 'none'}"
+                )
+
+
+def _style_hint(parameter: str) -> str:
+    if parameter == "steps":
+        return '. A function that scores steps needs split = "blank_lines", "lines" or a regular expression'
+    if parameter in ("prompts", "completions", "completion_ids"):
+        return '. A function that scores whole lists, as TRL\'s do, needs style = "trl"'
+    return ""
+
+
+def with_fields_of(**tables: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let a function take the fields of dataclasses as arguments of its own, so that a recipe's args can name them.
+
+    `with_fields_of(endpoint=Endpoint)` fills the parameter `endpoint` with an Endpoint of the arguments that are its
+    fields. The signature has the fields instead, those without a default first.
+    """
+
+    def change(function: Callable[..., Any]) -> Callable[..., Any]:
+        own = [known for known in inspect.signature(function).parameters.values() if known.name not in tables]
+        fields = {name: list(inspect.signature(table).parameters.values()) for name, table in tables.items()}
+        taken = sorted([*own, *(known for part in fields.values() for known in part)], key=_has_default)
+        signature = inspect.Signature([known.replace(kind=known.POSITIONAL_OR_KEYWORD) for known in taken])
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            values = signature.bind(*args, **kwargs).arguments
+            made = {
+                name: table(**{known.name: values.pop(known.name) for known in fields[name] if known.name in values})
+                for name, table in tables.items()
+            }
+            return function(**values, **made)
+
+        called.__signature__ = signature  # type: ignore[attr-defined]
+        return called
+
+    return change
+
+
+def _has_default(parameter: inspect.Parameter) -> bool:
+    return parameter.default is not parameter.empty

@@ -1,0 +1,138 @@
+"""A reward that is ready to score, and scoring a group in this process."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cohort.rewards.calling.call import call_each, call_group
+from cohort.rewards.calling.parameters import Parameters
+from cohort.rewards.calling.results import as_score, scored_steps
+from cohort.rewards.calling.routing import applies
+from cohort.rewards.calling.steps import Fold, cut, pieces
+from cohort.rewards.combination import Combination, Gate
+from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
+from cohort.types import UserError
+from cohort.wording import did_you_mean
+
+__all__ = ["Reward", "Style", "check_names", "score_group"]
+
+Style = Literal["cohort", "trl"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A function with its name, weight and time limits; `resolve` makes them.
+
+    `timeout_s` is for one whole group. `completion_timeout_s` is the processor time after which the function stops
+    working on a completion by itself, 0 if it never does; the group gets so much more time for each completion. `gate`
+    makes the reward depend on another one, `when` says which prompts it scores (columns of the row and their values).
+    `split` matches what separates the steps of a completion, for a function that scores steps; `fold` says how their
+    scores become one.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    parameters: Parameters
+    style: Style
+    weight: float
+    args: Mapping[str, Any]
+    timeout_s: float
+    completion_timeout_s: float = 0.0
+    gate: Gate | None = None
+    when: Mapping[str, Any] = field(default_factory=dict)
+    split: re.Pattern[str] | None = None
+    fold: Fold | None = None
+
+    def judge(self, item: ScoringItem) -> tuple[Scored, ...]:
+        """One score with its label a completion; the function is not called for a prompt that `when` leaves out.
+
+        Raises RewardFailure, or the InfrastructureError of the function; has no time limit.
+        """
+        texts = item.completions
+        if not applies(self.when, item.row):
+            return (Scored(None),) * len(texts)
+        call = call_each if self.style == "cohort" else call_group
+        with _pinned_random(f"{item.seed}/{self.name}"):
+            if self.split is None:
+                results = call(self, item)
+                return tuple(as_score(found, self.name, item.prompt, text) for found, text in zip(results, texts))
+            ends = [cut(text, self.split) for text in texts]
+            steps = [pieces(text, of) for text, of in zip(texts, ends)]
+            results = call(self, item, steps) if steps else []
+            return tuple(
+                scored_steps(found, of, self.fold, self.name, item.prompt, text)
+                for found, of, text in zip(results, ends, texts)
+            )
+
+    def score(self, item: ScoringItem) -> tuple[float, ...]:
+        """`judge` without the labels: one float a completion, NaN where the reward does not apply."""
+        return tuple(math.nan if scored.value is None else scored.value for scored in self.judge(item))
+
+
+def score_group(rewards: Sequence[Reward], item: ScoringItem) -> ScoredGroup:
+    """Score a group here and now, without a worker and without time limits."""
+    check_names(rewards)
+    scored, seconds = {}, {}
+    for reward in rewards:
+        started = time.perf_counter()
+        scored[reward.name] = reward.judge(item)
+        seconds[reward.name] = time.perf_counter() - started
+    return ScoredGroup.of(scored, seconds, Combination.of(rewards))
+
+
+def check_names(rewards: Sequence[Reward]) -> None:
+    """Refuse an empty list, two rewards of one name (they would share a metric), and a gate that is not there."""
+    if not rewards:
+        raise UserError("there is no reward; name at least one, e.g. exact_number")
+    seen: set[str] = set()
+    for reward in rewards:
+        if reward.name in seen:
+            raise UserError(f"two rewards are called '{reward.name}'; give one of them another name = \"...\"")
+        seen.add(reward.name)
+    for reward in rewards:
+        if reward.gate is not None:
+            _check_gate(reward.name, reward.gate, {other.name: other for other in rewards})
+
+
+def _check_gate(name: str, gate: Gate, rewards: Mapping[str, Reward]) -> None:
+    if gate.reward not in rewards or gate.reward == name:
+        others = [other for other in rewards if other != name]
+        hint = did_you_mean(gate.reward, others)
+        raise UserError(
+            f"reward '{name}' has the gate '{gate.reward}', which is no other reward of the recipe{hint}; the others "
+            f"are {', '.join(others) or 'none'}"
+        )
+    if rewards[gate.reward].gate is not None:
+        raise UserError(
+            f"reward '{name}' has the gate '{gate.reward}', which has a gate itself, and gates do not chain: remove "
+            "one of the two"
+        )
+
+
+@contextmanager
+def _pinned_random(seed: str) -> Iterator[None]:
+    """Fix Python's and NumPy's global generators while a reward runs.
+
+    A function that draws from them then gives the same scores in every worker and on replay.
+    """
+    before = random.getstate()
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")  # only where the function has brought it in
+    if numpy is not None:
+        numpy_before = numpy.random.get_state()
+        numpy.random.seed(random.getrandbits(32))
+        random.seed(seed)  # whether NumPy is loaded must not move Python's generator
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        if numpy is not None:
+            numpy.random.set_state(numpy_before)

@@ -1,0 +1,1 @@
+"""A language model behind an API as the judge of completions."""

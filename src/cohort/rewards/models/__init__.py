@@ -1,0 +1,1 @@
+"""Rewards that are models: Hugging Face classifiers of whole completions, and of their steps."""

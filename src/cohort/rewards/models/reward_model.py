@@ -1,0 +1,114 @@
+"""A reward model: any Hugging Face sequence classifier scores the completions of a group in one batch.
+
+Nothing here imports torch until a worker that has this reward starts; it then loads the model once and keeps it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cohort.rewards.calling.parameters import with_fields_of
+from cohort.rewards.marks import costly, prepared_by, trl
+from cohort.rewards.models.checkpoint import Classifier, ClassifierSettings, Row, label_column
+from cohort.rewards.models.text import FORM_KEY, Form, Reader, chat_tokens, messages_of, ordinary
+from cohort.types import UserError
+
+__all__ = ["reward_model"]
+
+_TEMPLATES = ("auto", "chat", "pair", "none")
+
+
+def _prepare(**args: Any) -> None:
+    _scorer(ClassifierSettings(**args))
+
+
+@trl
+@costly
+@prepared_by(_prepare)
+@with_fields_of(settings=ClassifierSettings)
+def reward_model(prompts: Sequence[Any], completions: Sequence[Any], settings: ClassifierSettings) -> list[float]:
+    """The scores of a group. `model` is a directory, a run directory or a hub id.
+
+    template    how prompt and completion become tokens. chat: the tokenizer's chat template; pair: the tokenizer's own
+                form for two texts; none: one after the other; auto: as the model was trained if Cohort trained it, else
+                chat, pair or none, whichever the tokenizer has
+    label       for a model of several labels: whose probability is the score. With one label the score is the logit
+    max_tokens  the longest text that is scored (0: what the model takes); too_long: "error", or "truncate_left"
+    tokens_at_once  padded tokens of one forward pass: a group with more is scored in several
+
+    A score depends on its own text alone: batch neighbours change its last bits at most.
+    """
+    answers = [text if isinstance(text, str) else str(text[-1]["content"]) for text in completions]
+    return _scorer(settings).scores(prompts[0], answers) if answers else []
+
+
+@functools.lru_cache(maxsize=4)
+def _scorer(settings: ClassifierSettings) -> _Scorer:
+    """The scorer of a checkpoint, loaded once in a process."""
+    loaded = settings.open("AutoModelForSequenceClassification", "the reward model", _TEMPLATES)
+    automatic = settings.template == "auto"
+    form = getattr(loaded.model.config, FORM_KEY, None) if automatic else None
+    return _Scorer(
+        loaded,
+        _own_template(loaded.tokenizer) if automatic else settings.template,
+        None if form is None else Reader(loaded.tokenizer, Form(**form)),
+        label_column(loaded.model.config, settings.label, settings.model),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Scorer:
+    """A loaded classifier of whole texts, and how a prompt with its completion is written for it."""
+
+    loaded: Classifier
+    template: str
+    reader: Reader | None  # as Cohort trained it
+    column: int  # of the logits
+
+    def scores(self, prompt: Any, completions: Sequence[str]) -> list[float]:
+        """One score a completion of the prompt."""
+        rows = [self._fit(row) for row in self._rows(prompt, completions)]
+        found = [math.nan] * len(rows)
+        for part, values in self.loaded.scores(rows, self.column):
+            for index, score in zip(part, values.tolist()):
+                found[index] = score
+        return found
+
+    def _rows(self, prompt: Any, completions: Sequence[str]) -> list[Row]:
+        """Prompt and completion as the model reads them."""
+        if self.reader is not None:
+            start = self.reader.prompt(prompt)
+            return [{"input_ids": [*start, *self.reader.answer(completion)]} for completion in completions]
+        tokenizer = self.loaded.tokenizer
+        answers = [ordinary(completion, self.loaded.special) for completion in completions]
+        if self.template == "chat":
+            turns = [[*messages_of(prompt), {"role": "assistant", "content": answer}] for answer in answers]
+            return [{"input_ids": chat_tokens(tokenizer, chat, False)} for chat in turns]
+        question = prompt if isinstance(prompt, str) else "\n\n".join(str(message["content"]) for message in prompt)
+        written = [(question, answer) if self.template == "pair" else (question + answer,) for answer in answers]
+        rows = [tokenizer(*parts) for parts in written]
+        return [{key: row[key] for key in ("input_ids", "token_type_ids") if key in row} for row in rows]
+
+    def _fit(self, row: Row) -> Row:
+        """The row, cut on the left where that is wanted, behind its first token, which is often special."""
+        length, limit = len(row["input_ids"]), self.loaded.limit
+        if length == 0:
+            raise UserError("a prompt and its completion have no tokens for the reward model; check its template")
+        if length <= limit:
+            return row
+        if self.loaded.settings.too_long == "error":
+            raise UserError(
+                f"a prompt and its completion have {length} tokens for the reward model, which takes {limit}: "
+                'lower rollout.max_tokens, or set too_long = "truncate_left" in its args'
+            )
+        return {name: [*values[:1], *values[length - limit + 1 :]] for name, values in row.items()}
+
+
+def _own_template(tokenizer: Any) -> str:
+    if getattr(tokenizer, "chat_template", None):
+        return "chat"
+    return "pair" if tokenizer.sep_token is not None else "none"

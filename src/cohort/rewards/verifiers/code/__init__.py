@@ -1,0 +1,1 @@
+"""Does the code of a completion pass its tests?"""

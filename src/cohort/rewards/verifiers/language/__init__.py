@@ -1,0 +1,1 @@
+"""Is the text written in the wanted language?"""

@@ -1,0 +1,125 @@
+"""Rewards for the length of a completion, in tokens: near a target, within a budget, DAPO's punishment of overlong
+completions, and the cosine of Yeo et al.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from cohort.rewards.calling.ask import check_verifier, is_right
+from cohort.rewards.calling.per_row import for_row
+from cohort.rewards.items import Scored, ScoringItem
+from cohort.rewards.marks import checked_by, stops_after
+from cohort.types import Finish
+
+__all__ = ["cosine", "cosine_length", "length_budget", "soft_overlong", "soft_overlong_tokens", "target_length"]
+
+
+def check_target(row: Mapping[str, Any], target: Any = None, column: str | None = None) -> None:
+    """Raise ValueError if there is no target length for a row."""
+    _tokens(row, target, column)
+
+
+@checked_by(check_target)
+def target_length(
+    tokens: int,
+    row: Mapping[str, Any],
+    target: int | None = None,
+    column: str | None = None,
+    alpha: float = 0.0003,
+    tolerance: int = 0,
+    lowest: float = -1.0,
+) -> float:
+    """`-alpha |target - tokens|`, at least `lowest`: the length term of L1-Exact (arXiv 2503.04697, equation 1).
+
+    A difference of up to `tolerance` tokens costs nothing, and only what is beyond it counts. `target` is the number of
+    tokens for all rows, or `column` names the column that holds each row's own.
+    """
+    beyond = abs(_tokens(row, target, column) - tokens) - tolerance
+    return max(lowest, -alpha * max(0, beyond))
+
+
+@checked_by(check_target)
+def length_budget(
+    tokens: int,
+    row: Mapping[str, Any],
+    target: int | None = None,
+    column: str | None = None,
+    alpha: float = 0.0003,
+    delta: float = 0.5,
+) -> float:
+    """`clip(alpha (target - tokens) + delta, 0, 1)`: the length factor of L1-Max (arXiv 2503.04697, equation 2).
+
+    There it multiplies a correctness of 0 or 1: give it a gate on the verifier. `target` and `column` as above.
+    """
+    return min(1.0, max(0.0, alpha * (_tokens(row, target, column) - tokens) + delta))
+
+
+def soft_overlong(length: int, max_tokens: int, buffer: int) -> float:
+    """0 up to `max_tokens - buffer`, then falling linearly to -1 at `max_tokens`, and -1 beyond. Add it to the reward.
+
+    DAPO's soft overlong punishment (arXiv 2503.14476, equation 13), where `max_tokens` is L_max and `buffer` L_cache. A
+    buffer of 0 is a step: 0 up to the limit, -1 above.
+    """
+    if buffer < 0 or buffer > max_tokens:
+        raise ValueError(f"buffer is between 0 and max_tokens ({max_tokens}), not {buffer}")
+    free = max_tokens - buffer
+    if length <= free:
+        return 0.0
+    if length > max_tokens:
+        return -1.0
+    return (free - length) / buffer
+
+
+def soft_overlong_tokens(tokens: int, max_tokens: int, buffer: int) -> float:
+    """`soft_overlong` of a completion's token count: the built-in reward."""
+    return soft_overlong(tokens, max_tokens, buffer)
+
+
+@stops_after("timeout_s")
+@checked_by(check_verifier)
+def cosine_length(
+    completion: str,
+    tokens: int,
+    finish: Finish,
+    answer: Any,
+    prompt: str,
+    row: Mapping[str, Any],
+    max_tokens: int,
+    verifier: str = "math",
+    verifier_args: Mapping[str, Any] | None = None,
+    right_short: float = 1.0,
+    right_long: float = 0.5,
+    wrong_short: float = -1.0,
+    wrong_long: float = -0.5,
+    exceeded: float = -1.0,
+    timeout_s: float = 2.0,
+) -> Scored:
+    """The cosine reward (Yeo et al., arXiv 2502.03373): short right answers pay most, short wrong ones cost most.
+
+    `cosine(tokens, max_tokens, right_short, right_long)` where `verifier` (a reward by its name) scores 0.5 or more,
+    with `wrong_short` and `wrong_long` else, and `exceeded` for a completion that was cut off. Where the verifier does
+    not apply, this does not either. `timeout_s` is the verifier's, if it has one. Labels: right, wrong, cut_off.
+    """
+    if finish == "length" or tokens > max_tokens:
+        return Scored(exceeded, "cut_off")
+    item = ScoringItem(prompt, (completion,), answer, row, finishes=(finish,), tokens=(tokens,))
+    right = is_right(item, verifier, verifier_args, timeout_s)
+    if right is None:
+        return Scored(None)
+    short, long = (right_short, right_long) if right else (wrong_short, wrong_long)
+    return Scored(cosine(tokens, max_tokens, short, long), "right" if right else "wrong")
+
+
+def cosine(tokens: int, max_tokens: int, short: float, long: float) -> float:
+    """Half a cosine wave from `short` at 0 tokens to `long` at `max_tokens`: CosFn of the paper."""
+    return long + 0.5 * (short - long) * (1 + math.cos(math.pi * tokens / max_tokens))
+
+
+def _tokens(row: Mapping[str, Any], target: Any, column: str | None) -> int:
+    wanted = for_row("target", target, column, row)
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
+        raise ValueError(f"a target length is a number of tokens, 1 or more, not {wanted!r:.80}")
+    return wanted

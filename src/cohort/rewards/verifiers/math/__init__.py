@@ -1,0 +1,1 @@
+"""Is the final answer mathematically the gold answer?"""

@@ -1,0 +1,118 @@
+"""Is the final answer mathematically the gold answer? math-verify's comparison, of one answer, at a bounded cost.
+
+The answer is looked for as `verifiers.final_answer` says, and must be one expression. It is compared in a process that
+is killed when it takes too long, so `9^{9^{9}}` costs its own time limit and nothing else. Labels say what happened:
+
+    right       wrong
+    no_answer   the text marks no answer
+    unparsed    what it marks is no expression, or several
+    refused     it restates the problem, or leaves work undone that the gold answer does not
+    timeout     memory     crash      comparing it took too much
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from fractions import Fraction
+from typing import Any
+
+from cohort.rewards.guarded import Ended, guarded
+from cohort.rewards.items import Scored
+from cohort.rewards.marks import checked_by, stops_after
+from cohort.rewards.verifiers.final_answer import final_answer, last_number_of
+from cohort.rewards.verifiers.math.echo import restates
+from cohort.rewards.verifiers.math.text import LONGEST_MATH, as_word, base_of, clean, is_finished, without_name
+from cohort.rewards.verifiers.math.unit import is_product
+from cohort.rewards.verifiers.number import parse_number
+
+__all__ = ["check_math", "math_answer"]
+
+_MODULE = "cohort.rewards.verifiers.math.compare"
+_GOLD_S = 10.0
+
+
+def check_math(answer: Any) -> None:
+    """Raise ValueError if `answer` is no gold answer that mathematics can be compared with."""
+    gold = _gold(answer)
+    if _number(gold) is not None or as_word(gold) is not None:
+        return
+    try:
+        readable = guarded(f"{_MODULE}:is_readable", _GOLD_S, text=gold)
+    except Ended as ended:
+        raise ValueError(f"it takes too much to read it ({ended.how})") from None
+    if not readable:
+        raise ValueError("it cannot be read as mathematics; write it as LaTeX, or score texts with exact_text")
+
+
+@stops_after("timeout_s")
+@checked_by(check_math)
+def math_answer(
+    completion: str,
+    answer: Any,
+    prompt: str = "",
+    last_number: bool = False,
+    same_form: bool = False,
+    timeout_s: float = 2.0,
+) -> Scored:
+    """1 if the final answer of `completion` is mathematically equal to the gold answer, else 0; the label says why.
+
+    `last_number`: a text that marks no answer answers with its last number. `same_form`: the answer must also be built
+    as the gold answer is (a sum, a product, a number ...), as in "expand" and "factor". `timeout_s`: seconds of
+    processor time for one completion. Raises ValueError for a gold answer that cannot be read.
+    """
+    gold = _gold(answer)
+    found = final_answer(completion, LONGEST_MATH)
+    if found is None and last_number:
+        found = last_number_of(completion)
+    if found is None:
+        return Scored(0.0, "no_answer")
+    text = without_name(clean(found), gold)
+    label = _by_text(text, gold, prompt)
+    if label is None:
+        try:
+            label = guarded(f"{_MODULE}:compare", timeout_s, gold=gold, answer=text, same_form=same_form)
+        except Ended as ended:
+            label = ended.how
+    if label == "gold":
+        raise ValueError(f"the gold answer {str(answer)[:80]!r} cannot be read as mathematics")
+    return Scored(float(label == "right"), label)
+
+
+def _by_text(answer: str, gold: str, prompt: str) -> str | None:
+    """The label where comparing texts and plain numbers is enough, else None."""
+    if not answer:
+        return "unparsed"
+    if restates(answer, prompt, gold):
+        return "refused"
+    word = as_word(gold)
+    if word is not None and (said := as_word(answer)) is not None:
+        return "right" if said == word else "wrong"
+    if base_of(answer) not in (None, base_of(gold)):
+        return "wrong"
+    expected, number = _number(gold), parse_number(answer)
+    if expected is not None and number is not None and "=" not in gold:
+        if number == expected:
+            return "right"
+        if "." not in answer + gold:
+            return "wrong"
+    elif not is_finished(answer, gold, expected is not None):
+        return "refused"
+    return None
+
+
+def _number(gold: str) -> Fraction | None:
+    return None if is_product(gold) else parse_number(gold)
+
+
+def _gold(answer: Any) -> str:
+    if isinstance(answer, str):
+        found = final_answer(answer, LONGEST_MATH)
+        text = clean(answer if found is None else found)
+    elif isinstance(answer, numbers.Real) and not isinstance(answer, bool) and math.isfinite(answer):
+        text = clean(str(answer))  # a float as it is written: 0.1 is 1/10
+    else:
+        text = ""
+    if not text:
+        raise ValueError(f"the gold answer {str(answer)[:80]!r} is not one mathematical expression")
+    return text

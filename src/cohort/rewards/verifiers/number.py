@@ -1,0 +1,129 @@
+"""Is the final answer the right number? Exact rational comparison, at a cost that no text can drive up.
+
+The answer is looked for as `verifiers.final_answer` says; with `last_number`, in a text that marks none it is the last
+number. It is one number: `1,234`, `-3/4`, `\\frac{3}{4}`, `$72.00`, `72%`, `x = 72`, `72 apples`. A sum, a list, a root
+or "5 thousand" is not. `%` and currency are dropped, so 72% equals 72 and not 0.72.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from fractions import Fraction
+from typing import Any
+
+from cohort.rewards.marks import checked_by
+from cohort.rewards.verifiers.final_answer import DIGITS, LONGEST_ANSWER, final_answer, last_number_of
+
+__all__ = ["CHANGES_THE_VALUE", "exact_number", "final_answer", "parse_number"]
+
+_LONGEST_NUMBER = 60  # characters
+_LARGEST_EXPONENT = 300
+
+_ANSWER = re.compile(
+    r"(?:[A-Za-z][A-Za-z ]{0,60}(?:=|:|(?<= )is ))?\s*"  # x =    Total:    The answer is
+    r"(?:(?P<sign>[-+])\s?[$€£¥]?|[$€£¥]?\s?(?P<late_sign>-)?)\s?"  # -5    -$5    $-5
+    rf"(?P<number>{DIGITS}(?:\s?/\s?{DIGITS})?)"
+    r"\s*[$%€£¥]*(?P<unit>[^0-9]{0,60})"
+)
+_AREA = re.compile(
+    r"(?<![A-Za-z])((?:mm|cm|km|m|ft|in|inches|feet|meters|metres|yards|miles|units) *)(?:\^ *\{?[23]\}?|[²³])"
+)
+_GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+")
+_MAGNITUDES = ("hundred", "hundreds", "thousand", "thousands", "k", "million", "millions", "billion", "bn", "trillion")
+_OPERATIONS = ("dozen", "dozens", "half", "squared", "cubed", "pi", "π", "or", "and", "to", "x", "y", "z", "n", "i")
+CHANGES_THE_VALUE = frozenset((*_MAGNITUDES, *_OPERATIONS))
+
+
+def check_number(answer: Any) -> None:
+    """Raise ValueError if `answer` is no gold answer for `exact_number`."""
+    _gold(answer)
+
+
+@checked_by(check_number)
+def exact_number(completion: str, answer: Any, last_number: bool = False) -> float:
+    """1 if the final answer of `completion` equals the gold number `answer` exactly, else 0.
+
+    The gold answer is a number or a text that holds one in any of the forms above, a whole GSM8K solution included.
+    Raises ValueError if it does not: that is a mistake in the data, not a wrong completion.
+    """
+    gold = _gold(answer)
+    found = final_answer(completion)
+    if found is not None:
+        return float(parse_number(found) == gold)
+    return float(last_number and _last_number(completion) == gold)
+
+
+def parse_number(answer: str) -> Fraction | None:
+    """The number that `answer` states, or None if it does not state exactly one."""
+    if len(answer) > LONGEST_ANSWER:
+        answer = answer.strip()
+        if len(answer) > LONGEST_ANSWER:
+            return None
+    match = _ANSWER.fullmatch(_without_markup(answer))
+    if match is None or not _is_unit(match["unit"]):
+        return None
+    value = _fraction(match["number"])
+    return -value if value is not None and "-" in (match["sign"], match["late_sign"]) else value
+
+
+def _gold(answer: Any) -> Fraction:
+    value = None
+    if isinstance(answer, str):
+        found = final_answer(answer)
+        value = parse_number(answer if found is None else found)
+    elif isinstance(answer, numbers.Rational) and not isinstance(answer, bool):
+        value = Fraction(int(answer.numerator), int(answer.denominator))
+    elif isinstance(answer, numbers.Real) and not isinstance(answer, bool) and math.isfinite(answer):
+        value = Fraction(str(answer))  # as it is written: 0.1 is 1/10
+    if value is None:
+        raise ValueError(f"the gold answer {str(answer)[:80]!r} is not a number; exact_number needs one in every row")
+    return value
+
+
+def _without_markup(text: str) -> str:
+    """LaTeX and markdown around a number, written plainly. Only short texts come here."""
+    text = text.replace("\u2212", "-").replace("\\%", "%").replace("\\$", "$")
+    text = re.sub(r",\\!\s*|\{,\}", ",", text)
+    text = re.sub(r"(?<=[0-9])\\[,!](?=[0-9]{3})", "", text)
+    text = re.sub(r"(?<![0-9])\\[dt]?frac\{([-0-9.,]+)\}\{([0-9.,]+)\}", r"\1/\2", text)
+    text = re.sub(r"(?<![0-9])\\[dt]?frac\s*([0-9])\s*([0-9])(?![0-9.])", r"\1/\2", text)
+    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", "°", text)
+    text = re.sub(r"\\(?:text|mathrm|mbox)\{([^{}]*)\}", r" \1 ", text)
+    text = re.sub(r"\\[()\[\],;:! ]|~", " ", text)
+    return _AREA.sub(r"\1", text.strip().strip("*_`$ \t\r\n"))
+
+
+def _is_unit(text: str) -> bool:
+    """Whether what follows the number leaves it alone: a full stop, or words such as `apples` or `km/h`."""
+    if not all(character.isalpha() or character in " ./°'\"*_$\t\r\n" for character in text):
+        return False
+    return not CHANGES_THE_VALUE.intersection(text.lower().replace("/", " ").replace(".", " ").split())
+
+
+def _last_number(text: str) -> Fraction | None:
+    found = last_number_of(text)
+    return None if found is None else _fraction(found)
+
+
+def _fraction(token: str) -> Fraction | None:
+    top, slash, bottom = (part.strip() for part in token.partition("/"))
+    value = _decimal(top)
+    if not slash or value is None:
+        return value
+    divisor = _decimal(bottom)
+    return value / divisor if divisor else None
+
+
+def _decimal(token: str) -> Fraction | None:
+    token = token.rstrip(",")
+    if len(token) > _LONGEST_NUMBER:
+        return None
+    mantissa, _, exponent = token.lower().partition("e")
+    if exponent and abs(int(exponent)) > _LARGEST_EXPONENT:
+        return None
+    whole = mantissa.lstrip("-").partition(".")[0]
+    if "," in whole and not _GROUPED.fullmatch(whole):
+        return None
+    return Fraction(token.replace(",", ""))

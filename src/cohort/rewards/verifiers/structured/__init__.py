@@ -1,0 +1,1 @@
+"""Is the answer JSON that fits a JSON Schema?"""

@@ -1,0 +1,136 @@
+"""The pool: groups go in, scores come out, while the trainer samples on."""
+
+from __future__ import annotations
+
+import atexit
+import io
+import marshal
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from queue import SimpleQueue
+from types import CodeType, TracebackType
+from typing import Any
+
+import cloudpickle
+
+from cohort.rewards.calling.reward import Reward, check_names
+from cohort.rewards.items import ScoredGroup, ScoringItem
+from cohort.rewards.workers.lane import Job, Lane, Patience
+from cohort.rewards.workers.process import WorkerSettings
+from cohort.types import UserError
+from cohort.wording import one_line
+
+__all__ = ["RewardPool"]
+
+
+class RewardPool:
+    """Worker processes that score groups. A context manager; `close` may be called twice.
+
+    The `workers` processes start at once, in the background. When a worker dies, or a reward raises InfrastructureError
+    because what it asked did not answer, the group is scored again up to `retries` times, after waiting `backoff_s` and
+    then twice as long each time. A reward that exceeds its `timeout_s` is killed and the group lost: it would hang
+    again. What reward functions print goes to the end of the file `log`, or nowhere.
+    """
+
+    def __init__(
+        self,
+        rewards: Sequence[Reward],
+        workers: int = 1,
+        retries: int = 2,
+        log: str | Path | None = None,
+        start_timeout_s: float = 120.0,
+        backoff_s: float = 0.5,
+    ) -> None:
+        check_names(rewards)
+        if workers < 1 or retries < 0 or backoff_s < 0:
+            raise UserError(
+                "a reward pool needs 1 worker or more, 0 retries or more and a backoff_s of 0 or more, not "
+                f"{workers}, {retries} and {backoff_s}"
+            )
+        pickled = cloudpickle.dumps([(reward.name, _pickle(reward)) for reward in rewards])
+        self._log = open(log, "ab", buffering=0) if log is not None else None  # noqa: SIM115
+        output = self._log if self._log is not None else subprocess.DEVNULL
+        path = tuple(str(entry) for entry in sys.path)
+        start = max(start_timeout_s, *(reward.timeout_s for reward in rewards))  # some load a model when they start
+        settings = WorkerSettings(pickled, path, os.getcwd(), output, start)
+
+        self._owner = os.getpid()
+        self._closed = False
+        self._lock = threading.Lock()  # no job may enter the queue behind the Nones that end the lanes
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        patience = Patience(retries, backoff_s)
+        self._lanes = [
+            Lane(f"cohort-reward-{index}", tuple(rewards), settings, self._jobs, patience) for index in range(workers)
+        ]
+        atexit.register(self.close)
+        for lane in self._lanes:
+            lane.start()
+
+    def submit(self, item: ScoringItem) -> Future[ScoredGroup]:
+        """Score a group. The Future raises RewardFailure or UserError (a person must mend something: stop the run) or
+        GroupLost, an InfrastructureError (the group could not be scored: drop it). It is never a score of 0.
+        """
+        future: Future[ScoredGroup] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the reward pool is closed")
+            self._jobs.put((future, item))
+        return future
+
+    def close(self) -> None:
+        """Kill the workers and end the threads. Groups that wait are cancelled; those being scored fail."""
+        if os.getpid() != self._owner:
+            return  # a fork of the trainer has no threads to join, and must not kill the trainer's workers
+        with self._lock:
+            first, self._closed = not self._closed, True
+            if first:
+                for _ in self._lanes:
+                    self._jobs.put(None)
+        for lane in self._lanes:
+            lane.stop()
+        for lane in self._lanes:
+            if lane.ident is not None:  # it was started
+                lane.join()
+        if self._log is not None:
+            self._log.close()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> RewardPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _pickle(reward: Reward) -> bytes:
+    """By reference where the worker can import the function, by value otherwise (lambdas, closures, `__main__`)."""
+    pickled = io.BytesIO()
+    try:
+        _Pickler(pickled).dump(reward)
+        return pickled.getvalue()
+    except Exception as error:
+        raise UserError(
+            f"reward '{reward.name}' cannot be sent to a worker process: {one_line(error)}; create such objects "
+            "inside the function, at its first call, instead of outside it"
+        ) from error
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Functions that go by value keep the file that they came from, which the message about one that raises names.
+    Some versions of cloudpickle leave it out. A worker runs the trainer's Python, so it reads marshal's bytes.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, CodeType):
+            try:
+                return marshal.loads, (marshal.dumps(obj),)
+            except ValueError:  # code that a program made, with constants that no source can have
+                return NotImplemented  # as cloudpickle does it
+        return super().reducer_override(obj)

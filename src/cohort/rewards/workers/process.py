@@ -1,0 +1,147 @@
+"""One worker process as the pool sees it: start, ask, kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any, Literal
+
+from cohort.rewards.calling.reward import Reward
+from cohort.rewards.failure import RewardFailure
+from cohort.rewards.workers.wire import receive, send
+from cohort.sandbox import WALL_PER_CPU
+from cohort.types import UserError
+
+__all__ = ["WorkerProcess", "WorkerSettings", "WorkerTrouble", "limit_s"]
+
+Kind = Literal["timeout", "death", "unavailable"]
+
+
+class WorkerTrouble(Exception):  # noqa: N818 (an event, handled by the lane)
+    """The world failed while `reward` ran (None: while the worker started). It hung, it died, or what it asked (a
+    sandbox, a server) was unavailable; only then is the worker still good. `what` says it, `hint` what to do.
+    """
+
+    def __init__(self, kind: Kind, what: str, hint: str, reward: str | None) -> None:
+        super().__init__(kind, what, hint, reward)
+        self.kind = kind
+        self.what = what
+        self.hint = hint
+        self.reward = reward
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether another try would cost the same time again: given the same completions, a function hangs again."""
+        return self.kind == "timeout" and self.reward is not None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What every worker of a pool starts with: the pickled rewards, and the trainer's import path and directory."""
+
+    rewards: bytes
+    path: tuple[str, ...]
+    directory: str
+    output: IO[bytes] | int
+    start_timeout_s: float
+
+    def command(self, channel: int) -> list[str]:
+        """The import path goes first: without it the worker might not find cohort itself."""
+        run = f"from cohort.rewards.workers.worker import main; main({channel}, {os.getpid()})"
+        return [sys.executable, "-u", "-c", f"import sys; sys.path[:] = {list(self.path)!r}; {run}"]
+
+    def environment(self) -> dict[str, str]:
+        """Fixed string hashes, so that a reward's set order is the same in every worker; one thread each by default."""
+        defaults = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        return {**defaults, **os.environ}
+
+
+class WorkerProcess:
+    """A running worker. On Linux it dies with the thread that started it, so that thread must stay with it."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._killed = False
+        self._connection, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(
+                settings.command(theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=settings.output,
+                stderr=settings.output,
+                cwd=settings.directory,
+                env=settings.environment(),
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C in the terminal spares it, and one kill takes its children too
+            )
+        except BaseException:
+            self._connection.close()
+            raise
+        finally:
+            theirs.close()
+
+    def load(self) -> None:
+        """Send the rewards and wait until the worker has loaded them, the user's imports included."""
+        self.ask(self._settings.rewards, self._settings.start_timeout_s, None)
+
+    def kill(self) -> None:
+        """End the process and every child of it, at once. May be called twice, and from any thread."""
+        if not self._killed:
+            self._killed = True
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):  # all of them have ended; waiting must not depend on that
+                self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Kill it and give the channel back. Only for the thread that uses the channel."""
+        self.kill()
+        self._connection.close()
+
+    def ask(self, message: bytes | None, limit_s: float, reward: str | None) -> dict[str, Any]:
+        """Send a message, if there is one, and return the next reply, that of `reward`.
+
+        Raises RewardFailure, UserError or WorkerTrouble, also when there is no reply within `limit_s` seconds.
+        """
+        deadline = time.monotonic() + limit_s
+        try:
+            if message is not None:
+                send(self._connection, message, deadline)
+            reply = json.loads(receive(self._connection, deadline))
+        except TimeoutError:
+            hint = "raise its timeout_s if that can be normal" if reward else "look for slow imports in the rewards"
+            raise WorkerTrouble("timeout", f"took more than {limit_s:g} s", hint, reward) from None
+        except (EOFError, OSError, ValueError):
+            hint = "look for a crash, an exit or too little memory"
+            raise WorkerTrouble("death", f"ended its worker process ({self._end()})", hint, reward) from None
+        if "failure" in reply:
+            raise RewardFailure(*reply["failure"])
+        if "user_error" in reply:
+            raise UserError(reply["user_error"])
+        if "infrastructure" in reply:
+            what = f"could not judge ({reply['infrastructure']})"
+            raise WorkerTrouble("unavailable", what, "check what it depends on", reward)
+        return reply
+
+    def _end(self) -> str:
+        try:
+            code = self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return "it closed its channel"
+        if code < 0:
+            with suppress(ValueError):
+                return f"killed by {signal.Signals(-code).name}"
+        return f"exit status {code}"
+
+
+def limit_s(reward: Reward, completions: int) -> float:
+    """Wall-clock seconds that a reward may take to score a group of so many completions."""
+    return reward.timeout_s + completions * WALL_PER_CPU * reward.completion_timeout_s

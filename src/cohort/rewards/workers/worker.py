@@ -1,0 +1,94 @@
+"""The worker process: receives groups, runs the reward functions on them, sends scores back.
+
+It is a fresh interpreter rather than a fork, so it shares no locks, threads or CUDA state with the trainer, and rather
+than a multiprocessing child, so the user's `__main__` is not run a second time. Standard output belongs to the user's
+functions; the protocol has a channel of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import socket
+import time
+from typing import Any
+
+from cohort.rewards.calling.reward import Reward
+from cohort.rewards.failure import RewardFailure, what_was_raised
+from cohort.rewards.items import ScoringItem
+from cohort.rewards.marks import prepare
+from cohort.rewards.workers.lifetime import die_with, leave
+from cohort.rewards.workers.wire import first_and_item, receive, send
+from cohort.types import InfrastructureError, UserError
+from cohort.wording import one_line
+
+__all__ = ["main"]
+
+
+def main(channel: int, parent: int) -> None:
+    """Serve the pool at the other end of the file descriptor `channel` until it closes or `parent` dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then closes the pool
+    die_with(parent)
+    connection = socket.socket(fileno=channel)
+    connection.set_inheritable(False)
+    os.register_at_fork(after_in_child=connection.close)  # a child that a reward forks must not speak for us
+    try:
+        rewards = _load(connection)
+        while rewards is not None:
+            _serve(connection, rewards, receive(connection))
+    except (EOFError, OSError):
+        pass
+    leave()
+
+
+def _load(connection: socket.socket) -> list[Reward] | None:
+    rewards = []
+    for name, pickled in pickle.loads(receive(connection)):
+        try:
+            reward: Reward = pickle.loads(pickled)
+            prepare(reward.function, reward.args)
+            rewards.append(reward)
+        except UserError as error:
+            _reply(connection, user_error=str(error))
+            return None
+        except BaseException as error:
+            _reply(
+                connection, failure=[name, f"cannot be loaded in a worker: {what_was_raised(error, _load)}", None, None]
+            )
+            return None
+    _reply(connection, ready=os.getpid())
+    return rewards
+
+
+def _serve(connection: socket.socket, rewards: list[Reward], message: bytes) -> None:
+    """One reply a reward, so that the pool knows which one is running; the first failure ends the group."""
+    first, pickled = first_and_item(message)
+    try:
+        item: ScoringItem = pickle.loads(pickled)
+    except BaseException as error:
+        _reply(connection, user_error=f"a row cannot be loaded in a reward worker: {what_was_raised(error, _serve)}")
+        return
+    for reward in rewards[first:]:
+        started = time.perf_counter()
+        try:
+            scored = reward.judge(item)
+        except RewardFailure as failure:
+            _reply(connection, failure=list(failure.args))
+            return
+        except InfrastructureError as error:
+            _reply(connection, infrastructure=one_line(error))
+            return
+        except UserError as error:
+            _reply(connection, user_error=str(error))
+            return
+        except BaseException as error:  # whatever a function has come up with, it is not the machine's fault
+            _reply(connection, failure=[reward.name, f"raised {what_was_raised(error, reward.function)}", None, None])
+            return
+        pairs = [[score.value, score.label, score.steps] for score in scored]
+        _reply(connection, scored=pairs, seconds=time.perf_counter() - started)
+
+
+def _reply(connection: socket.socket, **message: Any) -> None:
+    send(connection, json.dumps(message).encode())  # floats keep every bit, NaN included

@@ -1,0 +1,1 @@
+"""What only Linux has to confine a process with: Landlock, seccomp, namespaces, control groups."""

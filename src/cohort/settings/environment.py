@@ -1,0 +1,39 @@
+"""What the policy acts in, turn by turn."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cohort.settings.table import TOKENS, Function, Resumable, Table, Text
+
+__all__ = ["Environment"]
+
+
+class Environment(Table):
+    """What the policy acts in: nothing, where a completion is the whole rollout, or tools that it may call."""
+
+    tools: Annotated[tuple[str | Function, ...], Field(strict=False)] = Field(
+        default=(), description="Tools it may call: calculator, python, http, or module:function."
+    )
+    use: Text | Function | None = Field(
+        default=None, description="An environment instead: module:function that makes one, or verifiers."
+    )
+    args: dict[str, Any] = Field(
+        default={}, description="Settings of built-in tools by their name, or keyword arguments for the function."
+    )
+    format: Literal["auto", "tags", "hermes", "llama3"] = Field(
+        default="auto", description="How calls are written; auto: as the chat template does, tags where there is none."
+    )
+    max_turns: int = Field(default=8, ge=1, le=10_000, description="Most turns of a rollout.")
+    max_turn_tokens: int | None = Field(
+        default=None, ge=1, le=TOKENS, description="Longest turn; what is left of rollout.max_tokens when not given."
+    )
+    max_result_tokens: int = Field(
+        default=256, ge=1, le=TOKENS, description="What of a result is shown to the policy, in tokens."
+    )
+    concurrency: int = Field(default=16, ge=1, le=1024, description="Rollouts that are with tools at the same time.")
+    timeout_s: Resumable[float] = Field(
+        default=30.0, gt=0, description="Seconds that a call of your function, or a step of your environment, may take."
+    )

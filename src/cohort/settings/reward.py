@@ -1,0 +1,61 @@
+"""One way to score a completion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from cohort.settings.table import Function, Resumable, Table, Text
+from cohort.settings.words import callable_path
+
+__all__ = ["Reward", "reward_name"]
+
+
+def reward_name(use: Any) -> str:
+    """What a reward without a name is called: its function's name, or that of the built-in."""
+    path = callable_path(use) if callable(use) else str(use)
+    return path.rsplit(":", 1)[-1].rsplit(".", 1)[-1].strip("<>") or "reward"
+
+
+class Reward(Table):
+    """One way to score a completion. The reward of a rollout is the weighted sum of all of them."""
+
+    use: Text | Function = Field(description="A built-in name, module:function, or a Python function.")
+    weight: float = Field(
+        default=1.0, description="Factor in the sum; negative: a penalty; 0: measured but not rewarded."
+    )
+    name: Text = Field(default="", description="Name in the metrics; the function's when not given.")
+    style: Literal["cohort", "trl"] = Field(
+        default="cohort",
+        description="How a function is called; trl: (prompts, completions, **columns) -> list of numbers.",
+    )
+    args: dict[str, Any] = Field(default={}, description="Keyword arguments for the function.")
+    timeout_s: Resumable[float] = Field(default=30.0, gt=0, description="Seconds that scoring one group may take.")
+    split: Text | None = Field(
+        default=None, description="The function scores steps; what separates them: blank_lines, lines or a regex."
+    )
+    fold: Literal["mean", "min", "last", "product"] | None = Field(
+        default=None, description="Make one reward of the steps' scores, instead of supervising each step with its own."
+    )
+    when: dict[str, Any] = Field(
+        default={}, description='Only for prompts whose columns have these values, such as { domain = "math" }.'
+    )
+    gate: Text | None = Field(
+        default=None, description="Another reward by its name: where that one scores too little, this one is not paid."
+    )
+    gate_at: float = Field(default=0.5, description="Score of the gate from which this reward is paid.")
+    gate_else: Literal["zero", "none"] = Field(
+        default="zero", description="Below it this reward is 0, or, with none, left out as if it did not apply."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        """Accept a bare name or function, and name the reward after its function."""
+        if isinstance(given, str) or (callable(given) and not isinstance(given, Reward)):
+            given = {"use": given}
+        if isinstance(given, Mapping) and given.get("name") is None and given.get("use"):
+            return {**given, "name": reward_name(given["use"])}
+        return given

@@ -1,0 +1,58 @@
+"""How long a stage trains, how often it is measured and saved, and where."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cohort.settings.one_of import OneOf
+from cohort.settings.table import COUNT, NoEffect, Resumable, Share, Table, Text
+
+__all__ = ["SINKS", "Run"]
+
+# Where numbers may go, and what takes them there: "module:name" of a `views.trackers.Sink`.
+SINKS = {"tensorboard": "cohort.views.trackers.tensorboard:TensorBoard"}
+
+
+class Run(Table):
+    """How long, how often, and where."""
+
+    steps: int = Field(default=100, ge=0, le=COUNT, description="Training steps.")
+    evaluate_every: Resumable[int] = Field(
+        default=0, ge=0, le=COUNT, description="Steps between evaluations; 0: before and after only."
+    )
+    save_every: NoEffect[int] = Field(
+        default=50, ge=0, le=COUNT, description="Steps between checkpoints; 0: at the end only."
+    )
+    keep_checkpoints: NoEffect[int] = Field(default=2, ge=1, le=COUNT, description="Latest checkpoints to keep.")
+    directory: NoEffect[Text] = Field(
+        default="runs", description="Directory in which the run gets a directory of its name."
+    )
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        default="auto", description="CPU threads; auto: the fastest."
+    )
+    show_group_every: NoEffect[int] = Field(
+        default=25, ge=0, le=COUNT, description="Steps between groups shown on the console; 0: never."
+    )
+    workers: NoEffect[int] = Field(default=1, ge=1, le=1024, description="Processes that compute rewards.")
+    retries: NoEffect[int] = Field(
+        default=2,
+        ge=0,
+        le=100,
+        description="Times that a group is scored again when a worker, sandbox or server failed; a timeout is not.",
+    )
+    failure_budget: NoEffect[Share] = Field(
+        default=0.1, description="Share of the last failure_window groups that may be lost so before the run stops."
+    )
+    failure_window: NoEffect[int] = Field(
+        default=100, ge=1, le=COUNT, description="Groups that the failure budget looks at."
+    )
+    gate: NoEffect[Literal["enforce", "warn", "off"]] = Field(
+        default="enforce",
+        description="Before the first step: check that gold answers pay and junk does not; refuse, warn, or do not.",
+    )
+    save_rollouts: NoEffect[bool] = Field(default=True, description="Keep every rollout of every step on disk.")
+    trackers: NoEffect[Annotated[tuple[Annotated[str, OneOf(SINKS)], ...], Field(strict=False)]] = Field(
+        default=(), description="Where the numbers of every step go beside metrics.jsonl."
+    )

@@ -1,0 +1,62 @@
+"""One stage of training: a kind and its tables."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from cohort.settings.critic import Critic
+from cohort.settings.environment import Environment
+from cohort.settings.evaluate import Evaluate
+from cohort.settings.objective import Objective
+from cohort.settings.one_of import OneOf
+from cohort.settings.optimizer import Optimizer
+from cohort.settings.policy import Policy
+from cohort.settings.preferences import Preferences
+from cohort.settings.reference import Reference
+from cohort.settings.reward import Reward
+from cohort.settings.rollout import Rollout
+from cohort.settings.run import Run
+from cohort.settings.supervised import Supervised
+from cohort.settings.table import Table, Text, as_list
+from cohort.settings.task import Task
+
+__all__ = ["KINDS", "Stage"]
+
+# What a stage may be, and where it is: "module:name" of a `train.stage.StageKind`.
+KINDS = {
+    "grpo": "cohort.train.grpo:Grpo",
+    "sft": "cohort.train.sft:Supervised",
+    "reward_model": "cohort.train.reward_model:RewardModel",
+}
+
+
+class Stage(Table):
+    """One stage with everything it needs."""
+
+    kind: Annotated[str, OneOf(KINDS)] = Field(
+        default="grpo",
+        description="What the stage does: GRPO, supervised training, training a reward model, or a kind of your own.",
+    )
+    name: Text = Field(default="grpo", description="Name of the stage in overrides, metrics and directories.")
+    policy: Policy = Field(default=Policy(), description="The model to train.")
+    task: Task = Field(description="Where prompts and answers come from.")
+    rollout: Rollout = Field(default=Rollout(), description="How groups of completions are sampled.")
+    environment: Environment = Field(default=Environment(), description="What the policy acts in.")
+    reward: Annotated[tuple[Reward, ...], Field(strict=False)] = Field(
+        default=(), description="How completions are scored."
+    )
+    objective: Objective = Field(default=Objective(), description="What is optimised.")
+    optimizer: Optimizer = Field(default=Optimizer(), description="How the weights move.")
+    critic: Critic = Field(default_factory=Critic, description="The value model of PPO.")
+    evaluate: Evaluate = Field(default=Evaluate(), description="How held-out accuracy is measured.")
+    reference: Reference = Field(default=Reference(), description="What the KL term compares with.")
+    run: Run = Field(default=Run(), description="How long, how often, and where.")
+    supervised: Supervised = Field(default=Supervised(), description="Settings of supervised stages.")
+    preferences: Preferences = Field(default=Preferences(), description="Settings of reward_model stages.")
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _as_list(cls, given: Any) -> list[Any]:
+        return as_list(given)

@@ -1,0 +1,139 @@
+"""Where prompts and gold answers come from, and how a question becomes a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cohort.settings.table import COUNT, TOKENS, Share, Table, Text, Weight
+
+__all__ = ["Adaptive", "Curriculum", "Prompts", "Source", "Task"]
+
+
+class Curriculum(Table):
+    """Levels that rise with the success rate, for sources that have levels."""
+
+    place = ("task", "curriculum")
+
+    raise_at: float = Field(
+        default=0.8, gt=0, le=1, description="Mean pass rate of the window's prompts at which the next level begins."
+    )
+    lower_at: float | None = Field(
+        default=None, ge=0, lt=1, description="Mean pass rate at which it goes back a level; never when not given."
+    )
+    window: int = Field(
+        default=32, ge=1, le=COUNT, description="Last prompts of the level that are looked at; a new level starts anew."
+    )
+    review: float = Field(default=0.0, ge=0, lt=1, description="Share of the prompts that are from easier levels.")
+
+
+class Adaptive(Table):
+    """Prompts that were all right or all wrong rest for some epochs, for sources with an end."""
+
+    place = ("task", "adaptive")
+
+    solved: float = Field(default=1.0, gt=0, le=1, description="Pass rate from which a prompt counts as solved.")
+    hopeless: float = Field(default=0.0, ge=0, lt=1, description="Pass rate up to which a prompt counts as hopeless.")
+    after: int = Field(default=1, ge=1, le=COUNT, description="Visits in a row that were so before the prompt rests.")
+    rest: int = Field(default=1, ge=1, le=COUNT, description="Epochs it rests at first; twice as many each next time.")
+    longest_rest: int = Field(default=8, ge=1, le=COUNT, description="Epochs after which every prompt is asked again.")
+
+
+class Prompts(Table):
+    """What a task and a source of a mixture have in common."""
+
+    source: Text = Field(
+        description="word_problems, arithmetic, reasoning_gym:TASK, verifiers:PACKAGE, a file, a directory, a hub id, "
+        "module:function."
+    )
+    prompt: Text = Field(default="prompt", description="Column that holds the question.")
+    answer: Text = Field(default="answer", description="Column that holds the gold answer.")
+    messages: Text | None = Field(
+        default=None, description="Column that holds a chat (a list of messages), used as prompt."
+    )
+    split: Text = Field(default="train", description="Split of the source to train on.")
+    held_out: Annotated[float, Field(gt=0, lt=1)] | Text | None = Field(
+        default=None, description="Problems to evaluate on: another source, or a share of this one such as 0.1."
+    )
+    held_out_split: Text | None = Field(default=None, description="Split of the source to evaluate on.")
+    config: Text | None = Field(default=None, description="Configuration of a hub dataset.")
+    answer_format: Literal["plain", "gsm8k"] = Field(
+        default="plain", description="How the answer is written; gsm8k: what follows ####."
+    )
+    levels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] | None = Field(
+        default=None,
+        description="Levels of word_problems, arithmetic (else 1 and 2) or reasoning_gym (else its own settings).",
+    )
+    args: dict[str, Any] = Field(
+        default={},
+        description="Settings of a reasoning_gym task (over those of its level), a verifiers package or your source.",
+    )
+    limit: int | None = Field(default=None, ge=1, le=COUNT, description="Use only the first so many prompts.")
+    curriculum: Curriculum | None = Field(default=None, description="Let the level rise with the success rate.")
+    adaptive: Adaptive | None = Field(default=None, description="Let prompts without signal rest.")
+
+
+class Source(Prompts):
+    """One source of a mixture."""
+
+    place = ("task", "mixture", "NAME")
+
+    weight: Weight | dict[str, Weight] = Field(
+        default=1.0,
+        description="Its share of the prompts, relative to the others: a number, or by step: { 0 = 1, 200 = 3 }.",
+    )
+
+
+class Task(Prompts):
+    """Where prompts and gold answers come from."""
+
+    completion: Text = Field(
+        default="completion", description="Column that holds the demonstration, in supervised stages."
+    )
+    chosen: Text = Field(default="chosen", description="Column that holds the better answer, in reward_model stages.")
+    rejected: Text = Field(
+        default="rejected", description="Column that holds the worse answer, in reward_model stages."
+    )
+    margin: Text | None = Field(
+        default=None, description="Column that says by how much the better answer should score higher, at least."
+    )
+    template: Literal["chat", "r1_zero", "none"] = Field(
+        default="chat",
+        description="How a question becomes a prompt: the model's chat template, R1-Zero's text, or as it is.",
+    )
+    system: str | None = Field(default=None, description="System message put before every question.")
+    max_prompt_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=TOKENS,
+        description="Longest prompt; when not given, what the context leaves beside rollout.max_tokens.",
+    )
+    too_long: Literal["error", "drop", "truncate_left"] = Field(
+        default="error", description="What to do with a longer prompt."
+    )
+    careful: Share | dict[str, Share] = Field(
+        default=1.0,
+        description="word_problems, arithmetic: share of demonstrations that show their working, or one by steps.",
+    )
+    careful_first: int = Field(
+        default=0,
+        ge=0,
+        le=COUNT,
+        description="word_problems, arithmetic: the first so many demonstrations all show their working.",
+    )
+    sloppy_right: Share = Field(
+        default=0.2, description="word_problems, arithmetic: share of the guesses without working that are right."
+    )
+    mixture: dict[str, Source] = Field(
+        default={}, description="Several sources by name, which becomes the prompts' column domain, instead of one."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_mixture(cls, given: Any) -> Any:
+        """The source of a task with a mixture needs not be written."""
+        if isinstance(given, Mapping) and given.get("mixture") and given.get("source") is None:
+            return {**given, "source": "mixture"}
+        return given

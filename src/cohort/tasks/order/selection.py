@@ -1,0 +1,185 @@
+"""Which prompt comes next where the order depends on pass rates: mixtures, curricula, adaptive sampling.
+
+A `Selection` hands out tickets as a `Ledger` does, and is told the pass rate of each when it is finished. There is no
+chance in it: weights are met by giving each ticket to the source that is furthest behind its share, so any stretch of
+tickets has the shares of the weights, to within one prompt. The prompt of a ticket in flight is kept with the ticket,
+because the levels and rests that decided it may have changed since.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from cohort.seeds import derive_seed
+from cohort.tasks.order.adaptive import Rests
+from cohort.tasks.order.curriculum import Ladder
+from cohort.tasks.order.ledger import Ledger, Ticket
+from cohort.tasks.order.mixture import Mixture, weight_at
+from cohort.tasks.sources.opening import OpenSource
+from cohort.types import UserError
+
+__all__ = ["Selection", "SourceOrder", "check_order"]
+
+
+class SourceOrder:
+    """The order of one source: through its epochs, on the level of its curriculum, past the prompts that rest."""
+
+    def __init__(self, source: OpenSource, seed: int) -> None:
+        curriculum, adaptive = source.table.curriculum, source.table.adaptive
+        self.size = source.train.size
+        self.order = Ledger(self.size, seed)
+        self.ladder = None if curriculum is None else Ladder(source.leveled.levels, curriculum)
+        self.rests = None if adaptive is None else Rests(adaptive)
+        self.next = 0
+        self.epoch = 0
+
+    def draw(self) -> tuple[int, int | None, int]:
+        """(epoch, level, index) of the next prompt."""
+        while True:
+            ticket = self.order.ticket(self.next)
+            self.next, self.epoch = self.next + 1, ticket.epoch
+            if self.rests is None or not self.rests.resting(ticket.index, ticket.epoch):
+                level = None if self.ladder is None else self.ladder.next()
+                return ticket.epoch, level, ticket.index
+
+    def observe(self, epoch: int, level: int | None, index: int, rate: float) -> None:
+        """Count the pass rate of a prompt that was drawn."""
+        if self.ladder is not None and level is not None:
+            self.ladder.observe(level, rate)
+        if self.rests is not None:
+            self.rests.observe(index, epoch, rate)
+
+    def metrics(self) -> dict[str, float]:
+        """Where it stands: its level, and how many prompts rest."""
+        found = {} if self.ladder is None else {"level": float(self.ladder.level)}
+        return found if self.rests is None else found | {"resting": float(self.rests.count(self.epoch))}
+
+    def state(self) -> dict[str, Any]:
+        """Everything to go on from, as JSON takes it."""
+        parts = {"ladder": self.ladder, "rests": self.rests}
+        saved = {name: part.state() for name, part in parts.items() if part is not None}
+        return {"size": self.size, "next": self.next, "epoch": self.epoch, **saved}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.next, self.epoch = int(state["next"]), int(state["epoch"])
+        if self.ladder is not None:
+            self.ladder.restore(state["ladder"])
+        if self.rests is not None:
+            self.rests.restore(state["rests"])
+
+
+class Selection:
+    """Hands out tickets over a mixture. `ledger` knows which are in flight; `assigned` has the prompt of each."""
+
+    def __init__(self, mixture: Mixture, seed: int) -> None:
+        self.mixture, self.seed = mixture, seed
+        self.ledger = Ledger(None, seed)
+        self.orders = [SourceOrder(s, derive_seed(seed, "source", s.name) if s.name else seed) for s in mixture.sources]
+        self.behind = [0.0] * len(self.orders)  # prompts that a source is behind its share
+        self.assigned: dict[int, Ticket] = {}
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many tickets ended in each way."""
+        return self.ledger.counts
+
+    @property
+    def finished(self) -> int:
+        """How many tickets are finished."""
+        return self.ledger.finished
+
+    def issue(self, step: int = 0) -> Ticket:
+        """The next ticket, with the weights of `step`; first those that a killed run left in flight."""
+        number = self.ledger.issue().number
+        if number not in self.assigned:
+            source = self._furthest_behind(step)
+            epoch, level, index = self.orders[source].draw()
+            self.assigned[number] = Ticket(number, epoch, self.mixture.place(source, level, index))
+        return self.assigned[number]
+
+    def _furthest_behind(self, step: int) -> int:
+        weights = [weight_at(source.weights, step) for source in self.mixture.sources]
+        for number, weight in enumerate(weights):
+            self.behind[number] += weight / sum(weights)
+        chosen = max((n for n, weight in enumerate(weights) if weight), key=lambda n: (self.behind[n], -n))
+        self.behind[chosen] -= 1
+        return chosen
+
+    def claim(self, number: int) -> None:
+        """Ticket `number`, in flight when the run was killed, needs no handing out: its group was saved."""
+        self.ledger.claim(number)
+
+    def ticket(self, number: int) -> Ticket:
+        """What a ticket in flight stands for."""
+        return self.assigned[number]
+
+    def finish(self, number: int, disposition: str, pass_rate: float | None = None) -> None:
+        """Ticket `number` is done for good. `pass_rate`: the share of its completions that were right, if known."""
+        self.ledger.finish(number, disposition)
+        ticket = self.assigned.pop(number)
+        if pass_rate is not None:
+            source, level, index = self.mixture.origin(ticket.index)
+            self.orders[source].observe(ticket.epoch, level, index, pass_rate)
+
+    def metrics(self) -> dict[str, float]:
+        """The level of every curriculum and the number of resting prompts, by metric name."""
+        return {
+            f"domain/{source.name}/{name}" if source.name else f"task/{name}": value
+            for source, order in zip(self.mixture.sources, self.orders)
+            for name, value in order.metrics().items()
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Everything to go on from, as JSON takes it."""
+        return {
+            "ledger": self.ledger.state(),
+            "assigned": [[t.number, t.epoch, t.index] for _, t in sorted(self.assigned.items())],
+            "behind": self.behind,
+            "sources": {source.name: order.state() for source, order in zip(self.mixture.sources, self.orders)},
+        }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any], mixture: Mixture, seed: int) -> Selection:
+        """The selection of a saved state, over the same sources and with the same seed as before."""
+        selection = cls(mixture, seed)
+        before = {name: saved["size"] for name, saved in state["sources"].items()}
+        now = {source.name: source.train.size for source in mixture.sources}
+        if before != now:
+            raise UserError(
+                f"this run cannot be continued on other prompts (the sources and their sizes were {before} and are "
+                f"{now}). Restore the sources, or start a new run."
+            )
+        selection.ledger = Ledger.restore(state["ledger"], None, seed)
+        selection.assigned = {number: Ticket(number, epoch, index) for number, epoch, index in state["assigned"]}
+        selection.behind = [float(value) for value in state["behind"]]
+        for source, order in zip(mixture.sources, selection.orders):
+            order.restore(state["sources"][source.name])
+        return selection
+
+
+def check_order(source: OpenSource) -> None:
+    """Refuse a curriculum or adaptive sampling where it has nothing to work on, or where its settings contradict."""
+    name, train = source.table.source, source.train
+    curriculum, adaptive = source.table.curriculum, source.table.adaptive
+    if curriculum is not None:
+        levels = getattr(train, "levels", None) if train.size is None else None
+        if levels is None:
+            fixed = source.table.limit is not None and hasattr(train, "whole")
+            why = "limit makes a fixed list of prompts; remove it" if fixed else "this source has none; remove it"
+            raise UserError(
+                f"a curriculum goes through the levels of word_problems, arithmetic or a reasoning_gym task; {name!r} "
+                f"cannot have one: {why}."
+            )
+        if len(levels) < 2:
+            raise UserError(f"a curriculum needs two levels or more to go through; {name!r} has {list(levels)}.")
+        Ladder(levels, curriculum)
+    if adaptive is not None:
+        if train.size is None:
+            raise UserError(
+                f"adaptive sampling needs prompts that come again, and {name!r} has no end: keep the first N with "
+                "limit = N, or use a curriculum."
+            )
+        Rests(adaptive)

@@ -1,0 +1,147 @@
+"""Data files: JSON Lines, JSON, CSV and Parquet, each as rows with a place for error messages."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cohort.types import UserError
+
+__all__ = ["JsonLines", "TableRows", "kind", "list_rows", "read_csv", "read_json", "read_parquet"]
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """Rows of a table that its own library holds, or that are in memory: `get(i)` is row i of `size`."""
+
+    name: str  # where they are from, for messages
+    columns: tuple[str, ...]
+    size: int
+    get: Callable[[int], Mapping[str, Any]]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.get(index)
+
+    def place(self, index: int) -> str:
+        """`train.csv, row 8`."""
+        return f"{self.name}, row {index + 1}"
+
+
+def list_rows(rows: Sequence[Mapping[str, Any]], name: str) -> TableRows:
+    """Rows in memory. Their columns are all that one of them has."""
+    columns = tuple(dict.fromkeys(column for row in rows for column in row))
+    return TableRows(name, columns, len(rows), rows.__getitem__)
+
+
+class JsonLines:
+    """A JSON Lines file, read once to check every line; after that only the byte offsets are kept."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offsets: list[int] = []
+        self.lines: list[int] = []  # line numbers, because blank lines are skipped
+        columns: dict[str, None] = {}
+        offset = 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if text.strip():
+                    columns.update(dict.fromkeys(self.parse(text, number)))
+                    self.offsets.append(offset + len(line) - len(text))
+                    self.lines.append(number)
+                offset += len(line)
+        self.columns = tuple(columns)
+
+    def parse(self, line: bytes, number: int) -> dict[str, Any]:
+        """One line as a row, or a UserError that points at it."""
+        try:
+            row = json.loads(line.decode())
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.path}:{number} is not UTF-8 text. Save the file as UTF-8 JSON Lines.") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{self.path}:{number} {why_no_json(error)}. Mend or remove that line.") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{self.path}:{number} holds {kind(row)}; every line must be a JSON object.")
+        return row
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        with self.path.open("rb") as file:
+            file.seek(self.offsets[index])
+            return self.parse(file.readline(), self.lines[index])
+
+    def place(self, index: int) -> str:
+        """`train.jsonl:8`."""
+        return f"{self.path}:{self.lines[index]}"
+
+
+def why_no_json(error: Exception) -> str:
+    """What is wrong with a JSON text."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"is not JSON ({error})"
+    if isinstance(error, RecursionError):
+        return "has lists or objects nested too deeply"
+    return "has a number of thousands of digits, which must be written as text"  # Python's limit on long integers
+
+
+def kind(value: Any) -> str:
+    """A JSON value in words, for a message."""
+    if value is None:
+        return "nothing"
+    words = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return words.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def read_json(path: Path) -> TableRows:
+    """A JSON file: a list of objects, or an object with one such list in it (`{"data": [...]}`)."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig").strip() or "[]")
+    except json.JSONDecodeError as error:
+        hint = " It looks like JSON Lines: name it .jsonl." if "Extra data" in error.msg else ""
+        raise UserError(f"{path}:{error.lineno} is not JSON ({error.msg}).{hint}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text. Save it as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} {why_no_json(error)}. Mend it.") from error
+    if isinstance(found, dict):
+        lists = [value for value in found.values() if isinstance(value, list)]
+        found = lists[0] if len(lists) == 1 else None
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise UserError(f"{path} must hold a list of JSON objects, one for each prompt.")
+    return list_rows(found, str(path))
+
+
+def read_csv(path: Path) -> TableRows:
+    """A CSV file with a header line. Every value is text."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a CSV file that can be read ({error}).") from error
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise UserError(f"{path}, row {number} has not as many fields as the header. Mend or remove that row.")
+    return list_rows(rows, str(path))
+
+
+def read_parquet(path: Path) -> TableRows:
+    """A Parquet file as an Arrow table. Parquet has no rows to seek to; for more than memory, use `datasets`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a Parquet file that can be read ({error}).") from error
+    return TableRows(
+        str(path), tuple(table.column_names), int(table.num_rows), lambda index: table.slice(index, 1).to_pylist()[0]
+    )

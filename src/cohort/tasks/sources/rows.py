@@ -1,0 +1,163 @@
+"""Rows from wherever they are: files, a directory of files, a Hugging Face dataset on disk or on the hub.
+
+    rows = open_rows("train.jsonl")
+    len(rows), rows.columns, rows[7], rows.place(7)      # the place is for messages: "train.jsonl, line 8"
+
+JSON Lines are indexed by byte offset and Parquet and datasets stay memory-mapped, so the size of a file costs little.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cohort.tasks.prompts import Rows
+from cohort.tasks.sources.files import JsonLines, list_rows, read_csv, read_json, read_parquet
+from cohort.tasks.sources.hub import dataset_rows, open_hub
+from cohort.tasks.sources.names import SOURCES
+from cohort.types import UserError
+from cohort.wording import nearest
+
+__all__ = ["READERS", "ManyRows", "open_rows"]
+
+SPLITS = ("train", "test", "validation", "valid", "dev", "held_out")
+READERS: Mapping[str, Callable[[Path], Rows]] = {
+    ".jsonl": JsonLines,
+    ".ndjson": JsonLines,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".parquet": read_parquet,
+}
+EXTENSIONS = (*READERS, ".txt", ".tsv", ".xlsx", ".gz", ".zip", ".zst", ".arrow", ".pkl", ".py", ".toml", ".yaml")
+
+
+def open_rows(source: Any, split: str = "train", config: str | None = None, revision: str | None = None) -> Rows:
+    """The rows of `source`: a file or directory, a hub id, a `datasets.Dataset`, or a list of dicts.
+
+    `split`, `config` and `revision` are for Hugging Face datasets; a plain file has no splits.
+    """
+    rows = find_rows(source, split, config, revision)
+    if len(rows) == 0:
+        raise UserError(f"{describe(source)} has no rows. Give a source with at least one prompt.")
+    return rows
+
+
+def find_rows(source: Any, split: str, config: str | None, revision: str | None) -> Rows:
+    """Decide what `source` is, and open it."""
+    if not isinstance(source, (str, os.PathLike)):
+        return rows_of_object(source, split)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return open_directory(path, split)
+    if path.is_file():
+        return open_file(path)
+    if isinstance(source, str) and looks_like_hub_id(source):
+        return open_hub(source, split, config, revision)
+    raise missing_file(path)
+
+
+def open_file(path: Path) -> Rows:
+    """One data file, by its extension."""
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; Cohort reads {', '.join(READERS)}.")
+    return reader(path)
+
+
+def open_directory(path: Path, split: str) -> Rows:
+    """A `datasets` directory (save_to_disk), or the data files of a plain one in the order of their names."""
+    if any((path / mark).exists() for mark in ("dataset_info.json", "state.json", "dataset_dict.json")):
+        import datasets
+
+        return rows_of_object(datasets.load_from_disk(str(path)), split, name=str(path))
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in READERS)
+    if not files:
+        raise UserError(f"the directory {path.absolute()} holds no data file; Cohort reads {', '.join(READERS)}.")
+    named = [file for file in files if belongs(file, split)]
+    if not named and any(belongs(file, other) for file in files for other in SPLITS):
+        raise UserError(
+            f"the directory {path.absolute()} has no file for the split {split!r}; "
+            f"it holds {', '.join(file.name for file in files)}."
+        )
+    parts = [open_file(file) for file in named or files]
+    return parts[0] if len(parts) == 1 else ManyRows(parts)
+
+
+def belongs(file: Path, split: str) -> bool:
+    """`train.jsonl` and `train-00000-of-00002.parquet` belong to the split `train`."""
+    return file.stem == split or file.stem.startswith((f"{split}-", f"{split}_"))
+
+
+def looks_like_hub_id(source: str) -> bool:
+    """`owner/name`, where no directory `owner` is here and `name` does not end as a file does."""
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) or nearest(Path(source).suffix, EXTENSIONS):
+        return False
+    return not Path(source).parent.is_dir()
+
+
+def rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
+    """Python objects: a `datasets.Dataset` or `DatasetDict`, or any sequence of dicts."""
+    if isinstance(source, Mapping):  # a DatasetDict is a dict of splits
+        if split not in source:
+            raise UserError(f"{name} has no split {split!r}; it has {', '.join(map(repr, source))}.")
+        return rows_of_object(source[split], split, name)
+    if all(hasattr(source, name) for name in ("column_names", "features", "__len__")):
+        return dataset_rows(source, name)
+    if isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
+        return list_rows([dict(row) for row in source], "the list")
+    raise UserError(
+        f"a source is a path, a hub id, a datasets.Dataset or a list of dicts, not {type(source).__name__}."
+    )
+
+
+def missing_file(path: Path) -> UserError:
+    """The error for a source that is not there, with the nearest that is."""
+    where = path.parent.absolute()
+    bare = not path.suffix and len(path.parts) == 1  # like the name of a source, or of a dataset without its owner
+    looked = f"{path} does not exist" if path.is_absolute() else f"{path} does not exist in {where}"
+    if not where.is_dir():
+        return UserError(f"{path} does not exist: there is no directory {where}. Check the path.")
+    here = [item.name for item in where.iterdir() if item.is_dir() or item.suffix.lower() in READERS]
+    close = nearest(path.name, [*sorted(here), *(SOURCES if bare else [])])
+    if close:
+        return UserError(f"{looked}. Did you mean {close if close in SOURCES else path.parent / close}?")
+    if bare:
+        return UserError(f"{looked}. Give word_problems, a file, a directory, or a hub dataset as owner/name.")
+    return UserError(f"{looked}. Check the path.")
+
+
+def describe(source: Any) -> str:
+    """The source for a message."""
+    return str(source) if isinstance(source, (str, os.PathLike)) else "the source"
+
+
+class ManyRows:
+    """Several sources end to end."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self.parts = parts
+        self.starts = [0]
+        for part in parts:
+            self.starts.append(self.starts[-1] + len(part))
+        self.columns = tuple(dict.fromkeys(column for part in parts for column in part.columns))
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def locate(self, index: int) -> tuple[Rows, int]:
+        """The part that holds a row, and the row's number in it."""
+        part = bisect_right(self.starts, index) - 1
+        return self.parts[part], index - self.starts[part]
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        part, at = self.locate(index)
+        return part[at]
+
+    def place(self, index: int) -> str:
+        """The place within the part."""
+        part, at = self.locate(index)
+        return part.place(at)

@@ -1,0 +1,187 @@
+"""The directory of a run: one process at a time, never overwritten, and continued only with what it was begun with."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+from safetensors import SafetensorError
+
+from cohort.machine import describe_machine, fastest_threads
+from cohort.recipe import Recipe, digest, to_toml
+from cohort.record.files import write_bytes
+from cohort.record.inputs import fingerprints
+from cohort.settings import Stage
+from cohort.settings.table import effect_of
+from cohort.train.stage import kind_of
+from cohort.types import UserError
+from cohort.views.console import Console
+
+__all__ = [
+    "as_kept",
+    "disk_errors",
+    "has_begun",
+    "locked",
+    "refuse_existing",
+    "run_directory",
+    "stage_directory",
+    "write_recipe",
+]
+
+
+def run_directory(recipe: Recipe) -> Path:
+    """Where a recipe's run lives."""
+    return Path(recipe.stages[-1].run.directory) / recipe.name
+
+
+def stage_directory(recipe: Recipe, index: int) -> Path:
+    """Where a stage lives: the last one in the run's own directory, those before it in `stages/NAME`."""
+    directory = run_directory(recipe)
+    return directory if index == len(recipe.stages) - 1 else directory / "stages" / recipe.stages[index].name
+
+
+def as_kept(recipe: Recipe) -> str:
+    """The resolved recipe as a run keeps it: of every stage the tables that its kind reads."""
+    return to_toml(recipe, reads=lambda stage: kind_of(stage).tables)
+
+
+def has_begun(directory: Path) -> bool:
+    """Whether a run got as far as its first evaluation or step. A start that failed before leaves nothing to keep."""
+    return any((directory / name).exists() for name in ("metrics.jsonl", "checkpoints", "final", "stages"))
+
+
+def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
+    """A run is never overwritten, and never continued with another recipe."""
+    saved = directory / "recipe.toml"
+    if not has_begun(directory) or not saved.exists():
+        return
+    if not resume:
+        raise UserError(
+            f"{directory} already holds a run. Continue it with --resume, start another with name=OTHER, "
+            "or delete the directory."
+        )
+    try:
+        before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text(), as_kept(recipe)))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with name=OTHER") from None
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    changed = [key for key in changed if not _may_change(key, before.get(key), now.get(key), recipe)]
+    if changed:
+        listed = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
+        raise UserError(
+            f"{directory} was begun with another recipe, so it cannot be continued with this one: {listed}. "
+            "Restore the recipe, or start another run with name=OTHER."
+        )
+
+
+def _may_change(key: str, before: Any, now: Any, recipe: Recipe) -> bool:
+    """Whether a run may go on with another value of this key: what was done so far would have been the same."""
+    *path, name = [part for part in key.split(".") if part != "stage" and not part.isdigit()]
+    last = recipe.stages[-1]
+    if path == ["run"] and name == "steps":  # more of them, where the learning rate does not depend on how many
+        of_last = key == "run.steps" or key == f"stage.{len(recipe.stages) - 1}.run.steps"
+        return of_last and last.optimizer.schedule == "constant" and isinstance(before, int) and now > before
+    return effect_of(Stage, (*path, name)) is not None
+
+
+def _flat(tables: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tables, dict):
+        return {k: v for key, value in tables.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
+    if isinstance(tables, list) and tables and isinstance(tables[0], dict):
+        return {k: v for i, value in enumerate(tables) for k, v in _flat(value, f"{prefix}{i}.").items()}
+    return {prefix.rstrip("."): tables}
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """One process a run. The lock goes with the process, however it ends."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {directory}: {error.strerror}; choose another with run.directory=DIR"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {directory}; wait for it or choose name=OTHER") from None
+        yield
+
+
+@contextlib.contextmanager
+def disk_errors(directory: Path) -> Iterator[None]:
+    """A full or failing disk is something a person can mend."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, SafetensorError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise UserError(
+                f"cannot write to {directory} ({error}); free some space and continue with --resume"
+            ) from None
+        raise
+
+
+def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Mapping[str, Any]) -> int:
+    """Write the resolved recipe and, once, the environment, with what `isolation_of` says. Returns the number of
+    threads: a continued run keeps its own, because sums over other numbers of threads have other last bits.
+    """
+    file = directory / "environment.json"
+    now = describe_machine()
+    if file.exists() and has_begun(directory):
+        before = orjson.loads(file.read_bytes())
+        _refuse_changed_inputs(before.get("inputs", {}), recipe)
+        _say_what_changed(before, now, sandbox, console)
+        write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
+        return int(before["threads"])
+    wanted = recipe.stages[-1].run.threads
+    threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
+    read = fingerprints(_inputs(recipe))
+    facts = {**now, "threads": threads, "recipe_digest": digest(recipe), "inputs": read, "sandbox": sandbox}
+    write_bytes(file, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
+    return threads
+
+
+def _say_what_changed(
+    before: Mapping[str, Any], now: Mapping[str, Any], sandbox: Mapping[str, Any], console: Console
+) -> None:
+    changed = [k for k, v in now["packages"].items() if before["packages"].get(k) != v]
+    if changed:
+        console.warn(f"other versions than when the run began ({', '.join(changed)}): the last bits may differ")
+    if before.get("kernels") != now["kernels"]:
+        console.warn(f"kernels were '{before.get('kernels')}', are '{now['kernels']}': the last bits may differ")
+    for name, isolation in sandbox.items():
+        level = before.get("sandbox", {}).get(name, {}).get("level")
+        if level != isolation["level"]:
+            console.warn(f"the sandbox of {name} was '{level}' when the run began, and is '{isolation['level']}'")
+
+
+def _inputs(recipe: Recipe) -> list[str | None]:
+    """What the stages read from this disk, if it is there."""
+    sources = []
+    for stage in recipe.stages:
+        for table in (stage.task, *stage.task.mixture.values()):
+            sources += [table.source, table.held_out if isinstance(table.held_out, str) else None]
+        sources.append(stage.policy.model)
+        models = (reward.args.get("model") for reward in stage.reward)
+        sources += [model for model in models if isinstance(model, str)]
+    return sources
+
+
+def _refuse_changed_inputs(before: dict[str, str], recipe: Recipe) -> None:
+    now = fingerprints(_inputs(recipe))
+    for path, value in before.items():
+        if now.get(path) != value:
+            state = "has changed" if path in now else "is gone"
+            raise UserError(
+                f"{path} {state} since this run began, so it cannot be continued exactly. Restore it, or start "
+                "another run with name=OTHER."
+            )

@@ -1,0 +1,117 @@
+"""From scored groups to advantages: per rollout, or per token with a critic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cohort.algorithms.advantages import gae, pass_at_k, token_rewards, whiten
+from cohort.algorithms.objectives import Objective
+from cohort.frozen_array import FrozenArray
+from cohort.learn.batch import flat, rectangle
+from cohort.rewards import Combination
+from cohort.types import Batch, Disposition, Group, UserError
+
+__all__ = ["Valued", "with_advantages", "with_token_advantages"]
+
+
+def with_advantages(
+    groups: Sequence[Group],
+    objective: Objective,
+    combination: Combination,
+    penalty: Tensor | None = None,
+    k: int | None = None,
+) -> list[Group]:
+    """The groups with their rollouts' advantages, computed over the whole step in float64, and what they became.
+
+    `combination` is that of the rewards, for GDPO, which normalises what each pays before it adds them. `penalty` is a
+    KL in the reward, `[B, T]`, taken off before the baseline. With `k` the advantages are those of pass@k, defined for
+    rewards of 0 and 1 only: another reward is refused with a `UserError`.
+    """
+    if objective.rewards == "normalise_then_sum":
+        names, weights = list(combination.weights), list(combination.weights.values())
+        paid = [combination.paid(group.scores) for group in groups]
+        scores = [list(zip(*(one[name] for name in names), strict=True)) for one in paid]
+        rewards = torch.tensor(scores, dtype=torch.float64)  # [P, G, K]
+        advantages = objective.advantages(rewards, weights=weights)
+    else:
+        rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)  # [P, G]
+        if k is not None:
+            advantages = _pass_at_k(rewards, k)
+        else:
+            if penalty is not None:
+                rewards -= penalty.sum(1).view(rewards.shape)
+            advantages = objective.advantages(rewards)
+    return [
+        group.with_(advantages=tuple(row), disposition=_disposition(group, row, objective))
+        for group, row in zip(groups, advantages.tolist(), strict=True)
+    ]
+
+
+def _pass_at_k(rewards: Tensor, k: int) -> Tensor:
+    try:
+        return pass_at_k(rewards, k)
+    except ValueError as error:
+        raise UserError(f"[objective] pass_at_k = {k}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Valued:
+    """What the critic learns from: a step's batch, with its values before the update, and the returns."""
+
+    batch: Batch  # with the values
+    returns: Tensor  # [N]
+
+    def part(self, index: int, parts: int) -> Valued:
+        """The rollouts of the prompts that belong to part `index` of `parts`, the others masked out."""
+        prompts = len(self.batch.prompts)
+        first, last = prompts * index // parts, prompts * (index + 1) // parts
+        inside = (self.batch.group >= first) & (self.batch.group < last)
+        mask = self.batch.mask & inside.repeat_interleave(self.batch.lengths)
+        return replace(self, batch=replace(self.batch, mask=mask))
+
+
+def with_token_advantages(
+    groups: Sequence[Group],
+    objective: Objective,
+    batch: Batch,
+    with_values: Callable[[Batch], Batch],
+    penalty: Tensor | None,
+    gamma: float,
+    lam: float,
+) -> tuple[list[Group], Valued]:
+    """The groups with an advantage for every token: GAE over rewards at the last token and KL penalties at each.
+
+    `batch` is `collate` of the groups; `penalty` is a KL in the reward, `[B, T]`. With `scale = "centred_batch_std"`
+    advantages are whitened over the tokens.
+    """
+    scores = torch.tensor([r for g in groups for r in g.rewards], dtype=torch.float64)
+    # A rollout without a reward is no evidence: advantage 0, and nothing for the critic to learn.
+    batch = replace(batch, mask=batch.mask & ~scores.isnan().repeat_interleave(batch.lengths))
+    scores = scores.nan_to_num(0.0)
+    batch = with_values(batch)
+    assert batch.values is not None
+    mask, lengths = rectangle(batch.mask, batch.lengths), batch.lengths
+    values = rectangle(batch.values, lengths)
+    advantages, returns = gae(token_rewards(scores, mask, penalty), values, mask, gamma, lam)
+    if objective.scale == "centred_batch_std":
+        advantages = whiten(advantages, mask, objective.ddof, objective.eps)
+    rows = iter(flat(advantages, lengths).split(lengths.tolist()))
+    done = []
+    for group in groups:
+        own = tuple(FrozenArray(next(rows).numpy()) for _ in group.rollouts)
+        means = tuple(math.fsum(row) / max(sum(r.mask), 1) for row, r in zip(own, group.rollouts, strict=True))
+        done.append(group.with_(token_advantages=own, advantages=means, disposition="trained"))
+    return done, Valued(batch, flat(returns, lengths))
+
+
+def _disposition(group: Group, advantages: Sequence[float], objective: Objective) -> Disposition:
+    if objective.truncated == "mask" and all(r.finish == "length" for r in group.rollouts):
+        return "truncated"
+    if all(a == 0 for a in advantages) and not objective.trains_without_signal:
+        return "zero_std"
+    return "trained"

@@ -1,0 +1,234 @@
+"""The stream of groups: tickets from the ledger, completions from the sampler, scores from the workers.
+
+It holds `(max_staleness + 1) * prompts_per_step` groups. With 0 every group is sampled from the newest weights. With
+more, groups of later steps are already sampled (by older weights) while the learner updates, and their scoring
+overlaps with it. Groups leave in ticket order whatever order they finish in, so a run does not depend on timing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from cohort.environments import Player
+from cohort.rewards import Combination, RewardPool, ScoredGroup, ScoringItem
+from cohort.seeds import derive_seed
+from cohort.settings import Rollout as RolloutTable
+from cohort.settings import Run as RunTable
+from cohort.tasks.order.ledger import Tickets
+from cohort.types import (
+    Disposition,
+    Group,
+    InfrastructureError,
+    Prompt,
+    Rollout,
+    SampleRequest,
+    Step,
+    UserError,
+)
+
+Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group
+
+__all__ = ["GroupStream", "Outcome", "Prompts", "StepGroups", "StreamSettings"]
+
+
+class Prompts(Protocol):
+    """Rendered prompts by index; None for one that the task's `too_long` rule drops."""
+
+    def __getitem__(self, index: int) -> Prompt | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """How groups are sampled, and which are worth a place in a step."""
+
+    rollout: RolloutTable
+    run: RunTable  # its failure budget
+    zero_std: str  # zero: keep groups without signal; drop: leave them out; resample: and sample others instead
+    combination: Combination  # what the scores of a group come to, and which of them decide about signal
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepGroups:
+    """What one step gets: the groups to train on, those that were left out (each says why), what became of the scoring
+    of both, and the time it took.
+    """
+
+    kept: list[Group]
+    left_out: list[Group]
+    outcomes: list[Outcome]
+    too_long: int
+    sample_s: float
+    score_s: float  # waiting for scores after sampling had ended
+
+
+class GroupStream:
+    """An endless supply of scored groups. `pending` is everything sampled and not yet handed out, in ticket order."""
+
+    def __init__(
+        self,
+        prompts: Prompts,
+        ledger: Tickets,
+        play: Player,
+        pool: RewardPool,
+        settings: StreamSettings,
+        on_group: Callable[[], None] = lambda: None,
+        to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]] | None = None,
+    ):
+        self._prompts = prompts
+        self.ledger = ledger
+        self._play = play
+        self._pool = pool
+        self._settings = settings
+        self._on_group = on_group
+        self._to_steps = to_steps
+        self.pending: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
+        self._taken: dict[int, Group] = {}  # of the step under way: in flight until it is finished
+        self._lost: deque[bool] = deque(maxlen=settings.run.failure_window)  # whether each of the last groups was lost
+        self._outcomes: list[Outcome] = []
+
+    def restore(self, groups: Sequence[Group]) -> None:
+        """Put back groups that were sampled before a checkpoint; they are scored again, with the same result."""
+        for saved in groups:
+            self.ledger.claim(saved.ticket)
+            # The prompt anew from the task: what a file holds of it are not the very objects that rewards were given.
+            prompt = self._prompts[self.ledger.ticket(saved.ticket).index]
+            group = saved.with_(prompt=prompt)
+            self.pending[group.ticket] = (group, self._score(group))
+
+    def next(self, step: int) -> StepGroups:
+        """The groups of the next step, which is number `step`. Raises `UserError` when more groups were lost than the
+        failure budget allows.
+        """
+        settings, rollout = self._settings, self._settings.rollout
+        kept: list[Group] = []
+        left_out: list[Group] = []
+        self._outcomes = []
+        too_long, sample_s, score_s = 0, 0.0, 0.0
+        taken, wanted = 0, rollout.prompts_per_step
+        while wanted and taken < rollout.resample_cap * rollout.prompts_per_step:
+            began = time.perf_counter()
+            too_long += self._fill(wanted + rollout.max_staleness * rollout.prompts_per_step, step)
+            sampled = time.perf_counter()
+            groups = [self._take() for _ in range(wanted)]
+            sample_s, score_s = sample_s + sampled - began, score_s + time.perf_counter() - sampled
+            taken += len(groups)
+            judged = [group.with_(disposition=self._reason_to_leave_out(group)) for group in groups]
+            dropped = [group for group in judged if group.disposition is not None]
+            kept += [group for group in judged if group.disposition is None]
+            left_out += dropped
+            # A group that could not be scored is replaced always, one without signal only where the recipe says so.
+            replaced = ("error", "zero_std") if settings.zero_std == "resample" else ("error",)
+            missing = sum(group.disposition in replaced for group in dropped)
+            wanted = min(missing, rollout.resample_cap * rollout.prompts_per_step - taken)
+        return StepGroups(kept, left_out, self._outcomes, too_long, sample_s, score_s)
+
+    def finish(self, groups: StepGroups) -> None:
+        """The step is over: its tickets are done, and how they went may decide what is asked next. Until now a failure
+        would have left all of them in flight.
+        """
+        for group in sorted((*groups.kept, *groups.left_out), key=lambda group: group.ticket):
+            self.ledger.finish(group.ticket, group.disposition or "trained", group.pass_rate)
+        self._taken.clear()
+
+    def in_flight(self) -> list[Group]:
+        """All groups in flight, for a checkpoint: those pending, and those of a step that failed while it was made. Of
+        groups that were lost while they were played there is nothing to keep: their tickets are handed out again.
+        """
+        everything = [*self._taken.values(), *(group for group, _ in self.pending.values())]
+        return [group for group in everything if group.rollouts]
+
+    def _fill(self, count: int, step: int) -> int:
+        """Sample until `count` groups are pending. Returns how many prompts were dropped as too long."""
+        rollout, sampling = self._settings.rollout, self._settings.rollout.sampling()
+        requests: list[SampleRequest] = []
+        prompts: dict[int, Prompt] = {}
+        dropped = in_a_row = 0
+        while len(self.pending) + len(requests) < count:
+            ticket = self.ledger.issue(step)
+            prompt = self._prompts[ticket.index]
+            if prompt is None:
+                self.ledger.finish(ticket.number, "too_long")
+                dropped, in_a_row = dropped + 1, in_a_row + 1
+                if in_a_row > 10_000:
+                    raise UserError("10,000 prompts in a row were too long; raise task.max_prompt_tokens")
+                continue
+            in_a_row = 0
+            prompts[ticket.number] = prompt
+            seed = derive_seed(self._settings.seed, "rollout", ticket.number)
+            requests.append(SampleRequest(ticket.number, prompt.tokens, rollout.group_size, seed, sampling))
+        finished: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
+        for request, played in self._play(requests, prompts):
+            if isinstance(played, InfrastructureError):
+                group = Group(request.key, prompts[request.key], (), error=str(played))
+            else:
+                group = Group(request.key, prompts[request.key], played)
+            finished[request.key] = (group, self._score(group))
+            self._on_group()
+        self.pending = dict(sorted({**self.pending, **finished}.items()))
+        return dropped
+
+    def _take(self) -> Group:
+        """The next group in ticket order, scored."""
+        ticket = next(iter(self.pending))
+        group, future = self.pending[ticket]
+        try:
+            scored = future.result()
+        except InfrastructureError as error:
+            group = group.with_(error=str(error))
+            self._outcomes.append(error)
+        else:
+            accuracy = self._settings.combination.accuracy(scored.scores)
+            steps = self._steps(group, scored)
+            group = group.with_(scores=scored.scores, rewards=scored.rewards, accuracy=accuracy, steps=steps)
+            self._outcomes.append(scored)
+        self._keep_budget(group.error)
+        self._taken[ticket] = self.pending.pop(ticket)[0]
+        return group
+
+    def _steps(self, group: Group, scored: ScoredGroup) -> dict[str, tuple[tuple[Step, ...], ...]]:
+        """What rewards of steps said, at the tokens where the steps end."""
+        if self._to_steps is None:
+            return {}
+        return {
+            name: tuple(self._to_steps(rollout, cut) for rollout, cut in zip(group.rollouts, members, strict=True))
+            for name, members in scored.steps.items()
+        }
+
+    def _keep_budget(self, error: str | None) -> None:
+        """Stop when too many groups are lost: what fails that often is broken, and every try may cost a timeout."""
+        self._lost.append(error is not None)
+        budget, window = self._settings.run.failure_budget, self._settings.run.failure_window
+        if error is not None and sum(self._lost) > budget * window:
+            raise UserError(
+                f"{sum(self._lost)} of the last {len(self._lost)} groups could not be scored, and run.failure_budget = "
+                f"{budget:g} allows {int(budget * window)} in {window}; the last: {error}"
+            )
+
+    def _reason_to_leave_out(self, group: Group) -> Disposition | None:
+        if group.error is not None:
+            return "error"
+        if self._settings.zero_std != "zero" and not self._has_signal(group):
+            return "zero_std"
+        return None
+
+    def _has_signal(self, group: Group) -> bool:
+        """Whether what decides differs inside the group: accuracies, or the scores of steps, whose means may agree."""
+        steps = group.steps.get(self._settings.combination.deciding(group.scores))
+        if steps is None:
+            return group.has_signal
+        return len({step.score for of in steps for step in of}) > 1
+
+    def _score(self, group: Group) -> Future[ScoredGroup]:
+        """The scores to come; of a group that was lost while it was played there is only the failure."""
+        if group.rollouts:
+            seed = derive_seed(self._settings.seed, "score", group.ticket)
+            return self._pool.submit(ScoringItem.of(group.prompt, group.rollouts, seed))
+        failure: Future[ScoredGroup] = Future()
+        failure.set_exception(InfrastructureError(group.error))
+        return failure

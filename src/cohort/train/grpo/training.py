@@ -1,0 +1,165 @@
+"""One GRPO stage under way: the parts of a step, wired together, and the step itself."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from cohort.algorithms.objectives import Objective
+from cohort.backends.base import Origin, PolicyFacts, open_backend
+from cohort.environments import Player
+from cohort.machine import peak_memory_gb
+from cohort.monitor.metrics import group_metrics
+from cohort.monitor.scoring import scoring_metrics
+from cohort.monitor.tasks import task_metrics
+from cohort.policy.policy import Policy
+from cohort.preflight.parts import SamplingParts
+from cohort.record.rollouts import read_groups, write_groups
+from cohort.rewards import Combination, RewardPool
+from cohort.seeds import derive_seed
+from cohort.tasks.rendered import RenderedPrompts, prompt_limit
+from cohort.train.checkpoint import Checkpoint
+from cohort.train.evaluation import Evaluator
+from cohort.train.grpo.learning import Learning
+from cohort.train.grpo.step_rewards import token_steps
+from cohort.train.grpo.stream import GroupStream, StepGroups, StreamSettings
+from cohort.train.stage import Context
+from cohort.types import Group
+
+__all__ = ["GrpoTraining"]
+
+PENDING = "pending.parquet"  # of a checkpoint: groups that were sampled and not yet trained on
+
+
+class GrpoTraining:
+    """A `Training`: a stream of scored groups, what is learnt from them, and held-out evaluations."""
+
+    def __init__(
+        self,
+        context: Context,
+        parts: SamplingParts,
+        objective: Objective,
+        origin: Origin,
+        checkpoint: Checkpoint | None,
+    ):
+        stage = context.stage
+        self._context, self._stage, self._objective = context, stage, objective
+        self.weights_of = checkpoint.step if checkpoint else 0
+        self._said_short = self._said_lost = False
+        self._backend = open_backend(stage, objective, origin)
+        if checkpoint is not None:
+            self._backend.load(checkpoint.path)
+        self._backend.publish(self.weights_of)
+        self.facts: PolicyFacts = self._backend.facts
+        self._combination = Combination.of(parts.rewards)
+        self._learning = Learning(stage, objective, self._combination, self._backend)
+        with ExitStack() as stack:
+            log, run = context.directory / "rewards.log", stage.run
+            pool = stack.enter_context(RewardPool(parts.rewards, workers=run.workers, retries=run.retries, log=log))
+            stack.callback(parts.world.close)
+            play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
+            self._stream = self._open_stream(parts, play, pool, checkpoint)
+            self._evaluate = Evaluator(context, parts, self.facts, play, stack, self._one_group_sampled)
+            self._opened = stack.pop_all()
+        self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy, where it is in this process."""
+        return self._backend.policy
+
+    def step(self, step: int) -> dict[str, float]:
+        """Sample, score, learn, publish, record: one training step, and its metrics."""
+        began = time.perf_counter()
+        self._doing, self._sampled = "sampling", 0
+        groups = self._stream.next(step)
+        sampled = time.perf_counter()
+        self.weights_of = step
+        self._context.console.doing("learning")
+        trained, report = self._learning.learn(groups.kept, step)
+        self._backend.publish(step)
+        self._learning.move_reference(step)
+        self._stream.finish(groups)
+        ended = time.perf_counter()
+        everything = [*trained, *groups.left_out]
+        if self._stage.run.save_rollouts:
+            write_groups(self._context.directory / "log" / f"step-{step:06d}.parquet", everything, step)
+        self._show(step, trained, groups)
+        metrics = group_metrics(trained, groups.left_out) | scoring_metrics(self._combination, groups.outcomes)
+        metrics |= report | task_metrics(everything) | self._stream.ledger.metrics()
+        used = report.get("tokens/trained", 0.0) / self._stage.optimizer.epochs  # once, however often they were passed
+        return metrics | {
+            "tokens/wasted": metrics["tokens/sampled"] - used,
+            "prompts/too_long": float(groups.too_long),
+            "time/step_s": ended - began,
+            "time/sample_s": groups.sample_s,
+            "time/score_s": groups.score_s,
+            "time/learn_s": ended - sampled,
+            "memory/peak_gb": peak_memory_gb(),
+            "tokens_per_s": metrics["tokens/sampled"] / max(ended - began, 1e-9),
+        }
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Held-out accuracy of the current weights."""
+        self._doing, self._sampled = "evaluating", 0
+        return self._evaluate(step)
+
+    def save(self, directory: Path) -> Mapping[str, Any]:
+        """The model and what trains it, the groups in flight, and the ledger."""
+        self._backend.save(directory)
+        if pending := self._stream.in_flight():
+            write_groups(directory / PENDING, pending, self.weights_of)
+        return {"ledger": self._stream.ledger.state()}
+
+    def finish(self, directory: Path) -> None:
+        """The trained model and its card."""
+        self._backend.save_model(directory)
+        self._context.write_card(directory)
+
+    def close(self) -> None:
+        """End the reward workers and the tools."""
+        self._opened.close()
+
+    def _open_stream(
+        self, parts: SamplingParts, play: Player, pool: RewardPool, checkpoint: Checkpoint | None
+    ) -> GroupStream:
+        stage, train, seed = self._stage, parts.task.train, self._context.seed
+        limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
+        prompts = RenderedPrompts(train, parts.task.renderer(self.facts.tokenizer), limit, stage.task.too_long)
+        if stage.task.too_long == "error":
+            prompts.refuse_long()
+        ledger = parts.task.tickets(derive_seed(seed, "ledger"), checkpoint.state["ledger"] if checkpoint else None)
+        settings = StreamSettings(stage.rollout, stage.run, self._objective.zero_std, self._combination, seed)
+        decode = functools.partial(self.facts.tokenizer.decode, skip_special_tokens=True)
+        to_steps = functools.partial(token_steps, decode=decode)
+        stream = GroupStream(prompts, ledger, play, pool, settings, self._one_group_sampled, to_steps)
+        if checkpoint is not None and (checkpoint.path / PENDING).exists():
+            stream.restore(read_groups(checkpoint.path / PENDING))
+        return stream
+
+    def _one_group_sampled(self) -> None:
+        self._sampled += 1
+        self._context.console.doing(f"{self._doing} {self._sampled}")
+
+    def _show(self, step: int, trained: list[Group], groups: StepGroups) -> None:
+        """A sampled group from time to time; the first group that was lost, and the first step without enough to train
+        on.
+        """
+        console, every = self._context.console, self._stage.run.show_group_every
+        if every and step % every == 0 and trained:
+            console.group(step, next((g for g in trained if g.disposition == "trained"), trained[0]))
+        lost = next((group.error for group in groups.left_out if group.error is not None), None)
+        if lost is not None and not self._said_lost:
+            self._said_lost = True
+            console.warn(f"step {step} lost a group: {lost} (said once; see groups/failed)")
+        short = self._objective.zero_std == "resample" and len(trained) < self._stage.rollout.prompts_per_step
+        if (short or not trained) and not self._said_short:
+            self._said_short = True
+            console.warn(
+                f"step {step} trains on {len(trained)} groups: {len(groups.left_out)} were left out as without signal. "
+                "The task is too hard, too easy, or the reward says nothing (said once; see groups/left_out)"
+            )

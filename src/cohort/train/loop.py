@@ -1,0 +1,100 @@
+"""The one loop. It resumes, plans, steps, evaluates, records, saves, and says what happens, for every kind of stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+from cohort.record.files import new_directory
+from cohort.record.metrics import MetricsLog
+from cohort.train.checkpoint import Checkpoint, latest_checkpoint, prune, readable, save_checkpoint
+from cohort.train.stage import Context, Prepared, StageKind, Training
+from cohort.types import UserError
+from cohort.views.trackers import Sinks
+
+__all__ = ["train_stage"]
+
+
+def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> None:
+    """Train a stage from its start or its last checkpoint to its end, and write its final model."""
+    stage, console = context.stage, context.console
+    checkpoint = latest_checkpoint(context.checkpoints)
+    with ExitStack() as stack:
+        with readable(checkpoint):
+            training = stack.enter_context(closing(kind.open(context, prepared, checkpoint)))
+        console.plan(context.title, kind.plan(stage, prepared, training.facts))
+        loop = stack.enter_context(closing(_Loop(context, training, checkpoint)))
+        if checkpoint is None:
+            loop.evaluate_before()
+        console.evaluations(
+            [("before", context.evaluation_at(0))], prepared.parts.verifier_name if prepared.parts else ""
+        )
+        with console.steps(kind.columns, stage.run.steps, loop.whole) as view, loop.saving_on_error():
+            for step in range(loop.whole + 1, stage.run.steps + 1):
+                view.step(step, loop.step(step))
+                loop.save_if_due(step)
+        with new_directory(context.final) as final:
+            training.finish(final)
+        if training.policy is not None:
+            training.policy.release()
+
+
+class _Loop:
+    """What is done around the steps of a stage. `whole` is the last step that is done and recorded."""
+
+    def __init__(self, context: Context, training: Training, checkpoint: Checkpoint | None):
+        self.context, self.run, self.training = context, context.stage.run, training
+        self.whole = checkpoint.step if checkpoint else 0
+        recorded = checkpoint.step if checkpoint else -1  # step 0 is what was measured before the first step
+        self._log = MetricsLog(context.metrics)
+        self._log.keep_until(recorded)
+        context.forget_after(recorded)
+        self._sinks = Sinks.open(self.run.trackers, context.directory, recorded, context.console.warn)
+
+    def evaluate_before(self) -> None:
+        """Measure the policy that the stage starts from."""
+        if (metrics := self.training.evaluate(0)) is not None:
+            self._record(0, metrics)
+
+    def step(self, step: int) -> Mapping[str, float]:
+        """One step, and the evaluation if one is due: their metrics, recorded."""
+        metrics = {**self.training.step(step)}
+        if self.context.is_due(step, self.run.evaluate_every):
+            metrics |= self.training.evaluate(step) or {}
+        self._record(step, metrics)
+        self.whole = step
+        return metrics
+
+    def save_if_due(self, step: int) -> None:
+        """A checkpoint, where one is due; old ones go."""
+        if self.context.is_due(step, self.run.save_every):
+            self._save()
+
+    @contextmanager
+    def saving_on_error(self) -> Iterator[None]:
+        """When a step fails for a reason the person can mend, before it has moved the weights, keep what was trained:
+        what the failed step has taken is still in flight. Later failures go back to the last checkpoint.
+        """
+        try:
+            yield
+        except UserError:
+            there = latest_checkpoint(self.context.checkpoints)
+            untouched = self.training.weights_of == self.whole
+            if self.whole and untouched and (there is None or there.step != self.whole):
+                self._save()
+            if last := latest_checkpoint(self.context.checkpoints):
+                self.context.console.say(f"  saved up to step {last.step}; mend the cause and continue with --resume")
+            raise
+
+    def close(self) -> None:
+        """Let the trackers finish."""
+        self._sinks.close()
+
+    def _record(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._log.write(step, metrics)
+        self._sinks.write(step, metrics)
+
+    def _save(self) -> None:
+        save_checkpoint(self.context.checkpoints, self.whole, self.training.save)
+        prune(self.context.checkpoints, self.run.keep_checkpoints)

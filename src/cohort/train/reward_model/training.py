@@ -1,0 +1,179 @@
+"""Training a reward model from preference pairs: -log sigmoid(chosen - rejected - margin), averaged over the step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from torch import Tensor
+
+from cohort.algorithms.losses import bradley_terry
+from cohort.evaluate.pairs import report_pairs
+from cohort.learn.optimizer import AdamW, load_optimizer, save_optimizer
+from cohort.learn.schedule import rate_at
+from cohort.machine import peak_memory_gb
+from cohort.policy.facts import PolicyFacts, facts_of
+from cohort.policy.open import open_policy, resumed_policy
+from cohort.policy.policy import Policy
+from cohort.record.files import write_bytes
+from cohort.seeds import derive_seed
+from cohort.tasks import Ledger
+from cohort.train.checkpoint import Checkpoint
+from cohort.train.reward_model.pairs import PairReader, PreparedRewardModel
+from cohort.train.reward_model.scorer import EncodedPair, Scorer
+from cohort.train.stage import Context
+from cohort.types import UserError
+from cohort.views.reward_model import REPORT, reward_model_card, show_report
+
+__all__ = ["RewardModelTraining"]
+
+_DROPPED_IN_A_ROW = 10_000
+
+
+class RewardModelTraining:
+    """A `Training` on preference pairs."""
+
+    policy: Policy | None = None  # what is trained is no policy, and nobody goes on with it as one
+
+    def __init__(self, context: Context, prepared: PreparedRewardModel, checkpoint: Checkpoint | None):
+        self._context, self._stage, self._pairs = context, context.stage, prepared.pairs
+        self.weights_of = checkpoint.step if checkpoint else 0
+        self._scorer = self._open_scorer(prepared, checkpoint)
+        self.facts: PolicyFacts = facts_of(self._scorer.policy)
+        self._reader = PairReader(context.stage.task, self.facts, prepared.form)
+        o = context.stage.optimizer
+        self._optimizer = AdamW(o.betas, o.eps, o.weight_decay, o.gradient_clip).build(self._scorer.module)
+        order = (self._pairs.train.size, derive_seed(context.seed, "ledger"))
+        self._ledger = Ledger.restore(checkpoint.state["ledger"], *order) if checkpoint else Ledger(*order)
+        if checkpoint is not None:
+            load_optimizer(self._optimizer, checkpoint.path)
+
+    def step(self, step: int) -> dict[str, float]:
+        """One update: its metrics."""
+        began = time.perf_counter()
+        pairs, dropped = self._next()
+        rate = rate_at(self._stage.optimizer, self._stage.run.steps, step)
+        metrics = self._update(pairs, rate)
+        self.weights_of = step
+        spent = time.perf_counter() - began
+        tokens = sum(pair.tokens for pair in pairs)
+        return metrics | {
+            "lr": rate,
+            "pairs/too_long": float(dropped),
+            "tokens/trained": float(tokens),
+            "time/step_s": spent,
+            "tokens_per_s": tokens / spent,
+            "memory/peak_gb": peak_memory_gb(),
+        }
+
+    def evaluate(self, step: int) -> dict[str, float] | None:
+        """The measures of the held-out pairs; None when there is none that fits and whose answers differ."""
+        source, wanted = self._pairs.held_out, self._stage.evaluate.problems
+        if source is None:
+            return None
+        rule = "drop" if self._stage.task.too_long == "error" else self._stage.task.too_long
+        read = (self._reader.read(source, index, rule) for index in range(min(source.size, wanted)))
+        pairs = [pair for pair in read if pair is not None and pair.chosen != pair.rejected]
+        if not pairs:
+            return None
+        with torch.no_grad():
+            scores = torch.cat([self._scorer.scores(part).cpu() for part in self._parts(pairs)]).tolist()
+        lengths = [(len(pair.chosen), len(pair.rejected)) for pair in pairs]
+        (better, worse), (long, short) = zip(*scores, strict=True), zip(*lengths, strict=True)
+        report = report_pairs(better, worse, long, short)
+        write_bytes(self._context.directory / REPORT, orjson.dumps({"step": step, **report.as_dict()}))
+        return report.metrics()
+
+    def save(self, directory: Path) -> Mapping[str, Any]:
+        """The causal model, its score, the optimizer and the ledger."""
+        self._scorer.save_state(directory)
+        save_optimizer(self._optimizer, directory)
+        return {"ledger": self._ledger.state()}
+
+    def finish(self, directory: Path) -> None:
+        """The classifier and its card; what was measured last is printed."""
+        show_report(self._context.console, self._context.directory)
+        self._scorer.save(directory)
+        context = self._context
+        card = reward_model_card(context.recipe, context.stage, context.directory, context.recipe_text)
+        (directory / "README.md").write_text(card, encoding="utf-8")
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+    def _open_scorer(self, prepared: PreparedRewardModel, checkpoint: Checkpoint | None) -> Scorer:
+        context, table = self._context, self._stage.policy
+        if checkpoint is not None:
+            scorer = Scorer(resumed_policy(table, checkpoint.path), prepared.form)
+            scorer.load_state(checkpoint.path)
+            return scorer
+        scorer = Scorer(open_policy(table, context.seed, context.start, prepared.texts), prepared.form)
+        scorer.take_head(table.revision)
+        return scorer
+
+    def _next(self) -> tuple[list[EncodedPair], int]:
+        """The pairs of the next step, and how many were dropped as too long on the way."""
+        pairs: list[EncodedPair] = []
+        dropped = in_a_row = 0
+        while len(pairs) < self._stage.preferences.pairs_per_step:
+            ticket = self._ledger.issue()
+            pair = self._reader.read(self._pairs.train, ticket.index)
+            self._ledger.finish(ticket.number, "trained" if pair is not None else "too_long")
+            if pair is not None:
+                pairs.append(pair)
+                in_a_row = 0
+                continue
+            dropped, in_a_row = dropped + 1, in_a_row + 1
+            if in_a_row > _DROPPED_IN_A_ROW:
+                raise UserError(
+                    f"{_DROPPED_IN_A_ROW:,} preference pairs in a row were too long; raise the model's context"
+                )
+        return pairs, dropped
+
+    def _update(self, pairs: Sequence[EncodedPair], rate: float) -> dict[str, float]:
+        """One optimizer step; micro-batches add up to the mean over all pairs."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        found: list[Tensor] = []
+        total = 0.0
+        for part in self._parts(pairs):
+            scores = self._scorer.scores(part)  # [n, 2]
+            margin = torch.tensor([pair.margin for pair in part], device=scores.device)
+            loss = bradley_terry(scores[:, 0], scores[:, 1], margin, self._stage.preferences.centring)
+            loss = loss * (len(part) / len(pairs))
+            loss.backward()
+            total += loss.item()
+            found.append(scores.detach().cpu())
+        clip = self._stage.optimizer.gradient_clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self._scorer.module.parameters(), clip).item()
+        if not norm < math.inf:
+            raise UserError(f"the gradient is not finite (norm {norm}): lower optimizer.learning_rate")
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        scores = torch.cat(found)
+        gaps = scores[:, 0] - scores[:, 1]
+        return {
+            "loss": total,
+            "pairs/accuracy": (gaps > 0).float().mean().item(),
+            "pairs/gap": gaps.mean().item(),
+            "scores/mean": scores.mean().item(),
+            "scores/std": scores.std().item(),
+            "grad_norm": norm,
+        }
+
+    def _parts(self, pairs: Sequence[EncodedPair]) -> Iterator[list[EncodedPair]]:
+        """Micro-batches of about `tokens_per_micro_batch` tokens, one pair at least."""
+        part: list[EncodedPair] = []
+        for pair in pairs:
+            limit = self._stage.optimizer.tokens_per_micro_batch
+            if part and sum(other.tokens for other in part) + pair.tokens > limit:
+                yield part
+                part = []
+            part.append(pair)
+        if part:
+            yield part

@@ -1,0 +1,191 @@
+"""From a recipe to a finished run: the run directory, the stages in order, the final model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cohort.machine import quiet_libraries
+from cohort.policy.open import Start
+from cohort.preflight.isolation import isolation_of
+from cohort.preflight.parts import SamplingParts
+from cohort.recipe import Recipe
+from cohort.record.metrics import read_metrics
+from cohort.seeds import derive_seed
+from cohort.settings import Stage
+from cohort.train.checkpoint import latest_checkpoint
+from cohort.train.directory import (
+    as_kept,
+    disk_errors,
+    has_begun,
+    locked,
+    refuse_existing,
+    run_directory,
+    stage_directory,
+    write_recipe,
+)
+from cohort.train.gate import pass_gate, read_gate
+from cohort.train.loop import train_stage
+from cohort.train.models import waits_for, with_stage_models
+from cohort.train.stage import Context, Prepared, StageKind, kind_of
+from cohort.types import UserError
+from cohort.views.console import Console
+
+__all__ = ["PreparedStage", "Run", "prepare", "train"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run."""
+
+    directory: Path
+
+    @property
+    def final(self) -> Path:
+        """The trained model: a Hugging Face checkpoint."""
+        return self.directory / "final"
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The steps of the last stage."""
+        return read_metrics(self.directory / "metrics.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedStage:
+    """A stage of a recipe with its kind, and all of it that needs no model."""
+
+    stage: Stage
+    kind: StageKind[Any]
+    seed: int
+    prepared: Prepared
+
+
+def train(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    model: Any = None,
+    tokenizer: Any = None,
+) -> Run:
+    """Run all stages of a recipe.
+
+    With `resume` a run that was interrupted goes on, exactly; one that is finished is only shown; one that was never
+    begun is begun. `model` and `tokenizer` serve a recipe whose policy.model is "live".
+
+    Raises `UserError` for everything that a person can mend, most of it before any model loads.
+    """
+    quiet_libraries()
+    console = console or Console()
+    stages = prepare(recipe)
+    directory = run_directory(recipe)
+    refuse_existing(directory, recipe, resume)
+    with locked(directory):
+        if not has_begun(directory):
+            pass_gate(directory, _with_rewards(stages), console)
+        sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
+        threads = write_recipe(directory, recipe, console, isolation_of(sampled))
+        with _deterministic(threads), disk_errors(directory):
+            start = Start(live=(model, tokenizer) if model is not None else None)
+            for index, one in enumerate(stages):
+                context = _context(recipe, index, threads, console, start)
+                if not _is_finished(context):
+                    train_stage(one.kind, one.prepared, context)
+                if one.kind.makes_policy:
+                    start = Start(str(context.final), start.live)
+    _show_result(directory, stages[-1], console)
+    return Run(directory)
+
+
+def prepare(recipe: Recipe) -> list[PreparedStage]:
+    """Everything of every stage that can be opened and checked before a model loads. Raises `UserError`."""
+    first = recipe.stages[0].policy
+    if first.model is None and first.scratch is None:
+        raise UserError(
+            "the recipe names no model: set policy.model to a checkpoint directory or a hub id, or give policy.scratch"
+        )
+    found = []
+    for index, stage in enumerate(recipe.stages):
+        kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
+        _refuse_unread_tables(recipe, index, kind)
+        found.append(PreparedStage(stage, kind, seed, kind.prepare(with_stage_models(recipe, index), seed)))
+    return found
+
+
+def _with_rewards(stages: list[PreparedStage]) -> list[tuple[Stage, SamplingParts, int]]:
+    """The stages whose rewards go through the gate; without the rewards whose models have yet to be trained."""
+    return [
+        (one.stage, one.prepared.parts.without(waits_for(one.stage)), one.seed)
+        for one in stages
+        if one.prepared.parts is not None and one.prepared.parts.rewards
+    ]
+
+
+def _refuse_unread_tables(recipe: Recipe, index: int, kind: StageKind[Any]) -> None:
+    """A table that stands in a stage whose kind does not read it is a mistake, not an extra."""
+    stage = recipe.stages[index]
+    unread = sorted(recipe.own_tables(index) - {*kind.tables, "kind", "name"})
+    if unread:
+        raise UserError(
+            f"stage '{stage.name}' has [{unread[0]}], which a stage of kind '{stage.kind}' does not read: remove it; "
+            f"it reads {', '.join(kind.tables)}"
+        )
+
+
+def _context(recipe: Recipe, index: int, threads: int, console: Console, start: Start) -> Context:
+    stage, count = recipe.stages[index], len(recipe.stages)
+    return Context(
+        recipe=recipe,
+        recipe_text=as_kept(recipe),
+        stage=stage,
+        title=recipe.name if count == 1 else f"{recipe.name}: stage {index + 1} of {count}, {stage.name}",
+        seed=derive_seed(recipe.seed, "stage", index),
+        directory=stage_directory(recipe, index),
+        threads=threads,
+        console=console,
+        start=start,
+        gate=read_gate(run_directory(recipe), stage.name),
+    )
+
+
+def _is_finished(context: Context) -> bool:
+    """Whether the stage has its final model, and no more steps were asked for since."""
+    last = latest_checkpoint(context.checkpoints)
+    return context.final.exists() and (last is None or last.step >= context.stage.run.steps)
+
+
+@contextlib.contextmanager
+def _deterministic(threads: int) -> Iterator[None]:
+    """Every sum in a fixed order, as bit-exact resume needs it; torch's settings are the caller's again afterwards."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for cuBLAS, which reads it when it starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Nothing here reads memory that it has not written, so torch need not fill it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+
+
+def _show_result(directory: Path, last: PreparedStage, console: Console) -> None:
+    """Before and after, and where everything is."""
+    metrics = directory / "metrics.jsonl"
+    lines = read_metrics(metrics) if metrics.exists() else []
+    labels = {0: "before", last.stage.run.steps: "after"}
+    parts = last.prepared.parts
+    rows = [(labels.get(line["step"], f"step {line['step']}"), line) for line in lines]
+    console.evaluations(rows, parts.verifier_name if parts else "")
+    console.saved("model", directory / "final")
+    console.saved("metrics", metrics)
+    if (directory / "log").exists():
+        console.saved("rollouts", directory / "log")

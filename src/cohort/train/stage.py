@@ -1,0 +1,171 @@
+"""What a kind of stage is. Everything that the kinds have in common is in `train.loop`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from cohort.backends.base import Origin, PolicyFacts
+from cohort.policy.open import Start
+from cohort.policy.policy import Policy
+from cohort.preflight.parts import SamplingParts
+from cohort.recipe import Recipe
+from cohort.record.metrics import read_metrics
+from cohort.settings import KINDS, Stage
+from cohort.train.checkpoint import Checkpoint
+from cohort.types import UserError
+from cohort.views.cards import model_card
+from cohort.views.console import Console
+from cohort.wording import find
+
+__all__ = ["KINDS", "Context", "Plan", "Prepared", "StageKind", "Training", "kind_of"]
+
+Plan = Mapping[str, str]  # the lines that are printed before a stage starts: what it is about to do
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where and how one stage of a run runs."""
+
+    recipe: Recipe
+    recipe_text: str  # as the run keeps it
+    stage: Stage
+    title: str
+    seed: int
+    directory: Path  # the stage's own
+    threads: int
+    console: Console
+    start: Start
+    gate: Mapping[str, Any] = field(default_factory=dict)  # what the gate found, as in gate.json
+
+    @property
+    def final(self) -> Path:
+        """Where the trained model goes."""
+        return self.directory / "final"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return self.directory / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """Where the numbers of every step go."""
+        return self.directory / "metrics.jsonl"
+
+    def origin(self, prepared: Prepared, checkpoint: Checkpoint | None) -> Origin:
+        """Where the stage's weights come from."""
+        return Origin(self.seed, self.start, prepared.texts, None if checkpoint is None else checkpoint.path)
+
+    def is_due(self, step: int, every: int) -> bool:
+        """Whether what is done every so many steps is done after this one; after the last step always."""
+        return step == self.stage.run.steps or bool(every and step % every == 0)
+
+    def evaluation_at(self, step: int) -> dict[str, Any]:
+        """The eval/ metrics of a step that has been recorded; empty when there are none."""
+        lines = read_metrics(self.metrics) if self.metrics.exists() else []
+        found = next((line for line in lines if line["step"] == step), {})
+        return {key: value for key, value in found.items() if key.startswith("eval/")}
+
+    def write_card(self, directory: Path) -> None:
+        """Write the README of the model in `directory`."""
+        labels = (("before", 0), ("after", self.stage.run.steps))
+        measured = [(label, found) for label, step in labels if (found := self.evaluation_at(step))]
+        card = model_card(self.recipe, self.stage, measured, self.gate, self.recipe_text)
+        (directory / "README.md").write_text(card, encoding="utf-8")
+
+    def forget_after(self, step: int) -> None:
+        """Delete recorded rollouts of later steps: the resumed run writes the same ones again."""
+        for file in (self.directory / "log").glob("*.parquet"):
+            number = re.match(r"(?:step|eval)-(\d+)", file.name)
+            if number and int(number[1]) > step:
+                file.unlink()
+
+
+class Prepared(Protocol):
+    """All of a stage that needs no model, opened and checked. A kind adds what is its own."""
+
+    @property
+    def parts(self) -> SamplingParts | None:
+        """What completions are sampled and scored with; None where the stage does not score any."""
+        ...
+
+    def texts(self) -> Iterable[str]:
+        """The stage's own texts, from which the tokenizer of a policy that is made from nothing is learnt."""
+        ...
+
+
+P = TypeVar("P", bound=Prepared)
+
+
+class StageKind(Protocol[P]):
+    """One kind of stage. `KINDS` names a class like this, which is made without arguments; so may a recipe."""
+
+    tables: tuple[str, ...]  # the tables of the recipe that it reads; another one in a stage of this kind is a mistake
+    columns: tuple[str, ...]  # the metrics on the live line, in this order
+    makes_policy: bool  # whether the stage after it may continue from its model
+
+    def prepare(self, stage: Stage, seed: int) -> P:
+        """All that needs no model. Raises `UserError` for whatever is wrong with the stage."""
+        ...
+
+    def plan(self, stage: Stage, prepared: P, facts: PolicyFacts) -> Plan:
+        """What the stage is about to do."""
+        ...
+
+    def open(self, context: Context, prepared: P, checkpoint: Checkpoint | None) -> Training:
+        """Load or make the model and all that trains it, as new or as it was at the checkpoint."""
+        ...
+
+
+class Training(Protocol):
+    """A stage under way, driven by `train.loop`, which decides when to evaluate, to save and to stop."""
+
+    weights_of: int  # the step whose weights the policy has; one ahead of the loop's while a step updates them
+
+    @property
+    def facts(self) -> PolicyFacts:
+        """Of the model that is trained."""
+        ...
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy that is trained, where it is in this process and one that is given back at the end."""
+        ...
+
+    def step(self, step: int) -> Mapping[str, float]:
+        """One training step: its metrics."""
+        ...
+
+    def evaluate(self, step: int) -> Mapping[str, float] | None:
+        """The `eval/` metrics of the weights as they are; None where this stage has nothing to evaluate with."""
+        ...
+
+    def save(self, directory: Path) -> Mapping[str, Any]:
+        """Write what `StageKind.open` needs to go on as if it had never stopped. Returns what belongs in state.json."""
+        ...
+
+    def finish(self, directory: Path) -> None:
+        """Write the trained model."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the stage holds: processes, tools."""
+        ...
+
+
+def kind_of(stage: Stage) -> StageKind[Any]:
+    """The kind of a stage, made ready. Raises `UserError` for a kind of one's own that is not to be found."""
+    found = find(KINDS.get(stage.kind, stage.kind), f"kind of stage '{stage.name}':")
+    kind: StageKind[Any] = found() if callable(found) else found
+    members = ("tables", "columns", "makes_policy", "prepare", "plan", "open")
+    missing = [name for name in members if not hasattr(kind, name)]
+    if missing:
+        raise UserError(
+            f"the kind '{stage.kind}' of stage '{stage.name}' has no {', '.join(missing)}: a kind is a class with "
+            f"{', '.join(members)}, as cohort.train.stage.StageKind describes"
+        )
+    return kind

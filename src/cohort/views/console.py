@@ -1,0 +1,197 @@
+"""What a person sees while a run runs: the plan, one live line, a group from time to time, a table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console as RichConsole
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from cohort.monitor.names import metric
+from cohort.types import Group as CompletionGroup
+from cohort.types import Rollout
+
+__all__ = ["Console", "StepView", "visible"]
+
+
+class StepView:
+    """The live lines of one stage: a bar and the numbers on a terminal, a plain line every few steps anywhere else."""
+
+    def __init__(self, console: RichConsole, columns: Sequence[str], total: int, done: int):
+        self._console, self._total = console, total
+        self._columns = [known for name in columns if (known := metric(name)) is not None]
+        self._lines_at = max(1, total // 20)
+        self._began, self._first = time.monotonic(), done
+        self._live: Live | None = None
+        if console.is_terminal:
+            self._progress = Progress(
+                BarColumn(24),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(elapsed_when_finished=True),
+                TextColumn("[dim]{task.fields[doing]}"),
+                console=console,
+            )
+            self._task = self._progress.add_task("", total=total, completed=done, doing="")
+            self._numbers = Text("", no_wrap=True, overflow="ellipsis")
+            # Two lines, so that the numbers never push the bar and its ETA out of a narrow terminal.
+            lines = Padding(Group(self._progress, self._numbers), (0, 0, 0, 2))
+            self._live = Live(lines, console=console, transient=True, refresh_per_second=8)
+            self._live.start()
+
+    def doing(self, what: str) -> None:
+        """What happens inside the step, e.g. `sampling 5/16`."""
+        if self._live is not None:
+            self._progress.update(self._task, doing=what)
+
+    def step(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """One step is done."""
+        numbers = "  ".join(
+            f"{m.heading or m.name} {m.form.format(metrics[m.name]).replace('nan', '  -')}"
+            for m in self._columns
+            if m.name in metrics
+        )
+        if self._live is not None:
+            self._progress.update(self._task, completed=step, doing="")
+            self._numbers.plain = numbers
+        elif step % self._lines_at == 0 or step == self._total:
+            each = (time.monotonic() - self._began) / max(step - self._first, 1)
+            left = time.strftime("%H:%M:%S", time.gmtime(each * (self._total - step)))
+            width = len(str(self._total))
+            line = f"  {step:>{width}}/{self._total}  left {left}  {numbers}"
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
+        if self._live is not None:
+            self._live.stop()
+
+
+class Console:
+    """Everything that is printed goes through here. `quiet` prints nothing."""
+
+    def __init__(self, quiet: bool = False, file: IO[str] | None = None, width: int | None = None):
+        self.rich = RichConsole(quiet=quiet, file=file, width=width)
+        if width is None and not self.rich.is_terminal:
+            self.rich.width = 120  # a log file has no width; 80 columns would break most lines
+        self._view: StepView | None = None
+
+    def say(self, text: str) -> None:
+        """A line."""
+        self.rich.print(text, highlight=False)
+
+    def warn(self, text: str) -> None:
+        """A line that should not be missed."""
+        self.rich.print(f"[yellow]note[/]  {escape(text)}", highlight=False)
+
+    def plan(self, title: str, lines: Mapping[str, str]) -> None:
+        """What the stage is about to do."""
+        self.rich.print(f"\n[bold]{escape(title)}[/]")
+        self.lines(lines)
+        self.rich.print()
+
+    def lines(self, lines: Mapping[str, str]) -> None:
+        """Names and texts, the texts folded beside their names."""
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, text in lines.items():
+            table.add_row(name, escape(text))
+        self.rich.print(Padding(table, (0, 0, 0, 2), expand=False))
+
+    @contextlib.contextmanager
+    def steps(self, columns: Sequence[str], total: int, done: int) -> Iterator[StepView]:
+        """The live line of a stage, with the metrics of these names, for as long as the context lasts."""
+        self._view = StepView(self.rich, columns, total, done)
+        try:
+            yield self._view
+        finally:
+            self._view.stop()
+            self._view = None
+
+    def doing(self, what: str) -> None:
+        """What happens inside the step, on the live line if there is one."""
+        if self._view is not None:
+            self._view.doing(what)
+
+    def group(self, step: int, group: CompletionGroup) -> None:
+        """One sampled group: its best and its worst member, so that one sees what the reward sees."""
+        order = sorted(range(len(group.rollouts)), key=lambda i: -group.rewards[i])
+        rewards = " ".join(f"{group.rewards[i]:.3g}" for i in order)
+        question = escape(_short(group.prompt.question, 400))
+        gold = "" if group.prompt.answer is None else f"gold {escape(_short(str(group.prompt.answer), 80))}   "
+        self.rich.print(f"\n  [bold]a group of step {step}[/]  {question}", highlight=False)
+        self.rich.print(f"  [dim]{gold}rewards {rewards}[/]", highlight=False)
+        for label, i in (("best ", order[0]), ("worst", order[-1])):
+            text = escape(_short(_conversation(group.rollouts[i]), 400))
+            advantage = f" advantage {group.advantages[i]:+.2f}" if group.advantages else ""
+            self.rich.print(f"  [dim]{label} {group.rewards[i]:.3g}{advantage}[/]  {text}", highlight=False)
+        self.rich.print()
+
+    def evaluations(self, rows: Sequence[tuple[str, Mapping[str, Any]]], verifier: str) -> None:
+        """The accuracy table of those of the `rows` (label, metrics) that have an accuracy, if any has."""
+        measured = [row for row in rows if "eval/greedy" in row[1] or "eval/pass@1" in row[1]]
+        if measured:
+            self.accuracy_table(measured, verifier)
+
+    def accuracy_table(self, rows: Sequence[tuple[str, Mapping[str, Any]]], verifier: str) -> None:
+        """Held-out accuracy, a row a moment: `rows` are (label, eval metrics). `verifier` decided what is right."""
+        self.rich.print(f"\n  held-out accuracy by {escape(verifier)}, with 95% intervals", highlight=False)
+        table = Table(box=None)
+        table.add_column("")
+        table.add_column("greedy", justify="right")
+        table.add_column("sampled", justify="right")
+        passes = sorted({int(k[10:]) for _, m in rows for k in m if k.startswith("eval/pass@") and k[10:].isdigit()})
+        extra = [k for k in passes if k > 1][-1:]
+        for k in extra:
+            table.add_column(f"pass@{k}", justify="right")
+        table.add_column("tokens", justify="right")
+        table.add_column("cut off", justify="right")
+        for label, m in rows:
+            table.add_row(
+                label,
+                _with_interval(m, "eval/greedy"),
+                _with_interval(m, "eval/pass@1"),
+                *(f"{m[f'eval/pass@{k}']:.1%}" if f"eval/pass@{k}" in m else "" for k in extra),
+                f"{m['eval/mean_tokens']:.1f}" if "eval/mean_tokens" in m else "",
+                f"{m['eval/truncated']:.1%}" if "eval/truncated" in m else "",
+            )
+        self.rich.print(Padding(table, (0, 0, 1, 2), expand=False))
+
+    def saved(self, what: str, path: Path) -> None:
+        """Where something is."""
+        self.rich.print(f"  {what:<12} {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def _with_interval(metrics: Mapping[str, Any], key: str) -> str:
+    if key not in metrics:
+        return ""
+    return f"{metrics[key]:.1%} [{metrics[key + '_low']:.1%}, {metrics[key + '_high']:.1%}]"
+
+
+def visible(text: str) -> str:
+    """The text with control characters made visible: what a model writes must not drive the terminal."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)
+
+
+def _conversation(rollout: Rollout) -> str:
+    """What the policy wrote, and between its turns what it was told."""
+    return "".join(
+        message["content"] if message["role"] == "assistant" else f" => {message['content']} "
+        for message in rollout.transcript
+    )
+
+
+def _short(text: str, limit: int) -> str:
+    text = visible(" ".join(text.split()))
+    return text if len(text) <= limit else text[: limit - 3] + "..."

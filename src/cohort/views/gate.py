@@ -1,0 +1,98 @@
+"""The gate as a table: what each reward pays for gold answers, and for texts that know nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from cohort.preflight.gate.findings import GOLD, Finding, GateReport, RewardFindings
+from cohort.views.console import Console, visible
+
+__all__ = ["show_gate"]
+
+LONGEST_LABEL = 18
+
+
+def show_gate(console: Console, report: GateReport, verdict: bool = True) -> None:
+    """Print the table, the notes and, unless somebody else says it, the verdict."""
+    title = (
+        f"  [dim]mean scores on {report.prompts} prompts, scored in {report.seconds:.1f} s; a bold reward decides[/]"
+    )
+    console.rich.print(f"\n{title}", highlight=False)
+    console.rich.print(Padding(_table(report), (0, 0, 1, 2), expand=False))
+    for note in report.notes:
+        _line(console, "[yellow]note[/]", note)
+    for problem in report.problems if verdict else ():
+        _line(console, "[red]bad[/]", problem)
+    if verdict and not report.problems:
+        _line(console, "[green]good[/]" if report.tested else "[yellow]open[/]", report.sentence())
+
+
+def _line(console: Console, word: str, text: str) -> None:
+    """A word in colour and a text that is folded beside it."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, width=4)
+    grid.add_column(overflow="fold")
+    grid.add_row(word, escape(visible(text)))
+    console.rich.print(Padding(grid, (0, 0, 0, 2), expand=False), highlight=False)
+
+
+def _table(report: GateReport) -> Table:
+    """A row for each kind of text and a column for each reward, and what they all come to together."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
+    columns: list[tuple[str, RewardFindings | None]] = [(found.name, found) for found in report.rewards]
+    if len(columns) > 1:
+        columns.append(("together", None))
+    for name, found in columns:
+        table.add_column(escape(name), header_style="bold" if found is not None and found.verifier else "not bold")
+    kinds = list(dict.fromkeys(kind for rows in (report.total, *(f.rows for f in report.rewards)) for kind in rows))
+    for kind in sorted(kinds, key=lambda kind: kind != GOLD):
+        cells = [_cell(kind, report.total if found is None else found.rows, found) for _, found in columns]
+        table.add_row(f"[bold]{kind}[/]" if kind == GOLD else kind, *cells)
+    table.add_row()
+    for name, show in _MEASURES.items():
+        table.add_row(f"[dim]{name}[/]", *("" if found is None else show(found) for _, found in columns))
+    return table
+
+
+def _cell(kind: str, rows: Mapping[str, Finding], found: RewardFindings | None) -> str:
+    """`0.15 Solution`: the mean score and, where it is not 0, which of the texts got it."""
+    row = rows.get(kind)
+    if row is None or math.isnan(row.mean):
+        return "[dim]-[/]"
+    colour = _colour(kind, row, found)
+    number = f"[{colour}]{row.mean:.2f}[/]" if colour else f"{row.mean:.2f}"
+    label = visible(row.label) if row.mean or kind == GOLD else ""
+    short = label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 3] + "..."
+    return f"{number} [dim]{escape(short)}[/]" if short else number
+
+
+def _colour(kind: str, row: Finding, found: RewardFindings | None) -> str:
+    """Only what a verifier pays is good or bad."""
+    if found is None or not found.verifier or not found.gold_asked:
+        return "" if row.mean else "dim"
+    if kind == GOLD:
+        return "green" if row.mean > found.best_ignorant[1].mean else "red"
+    return "red" if row.mean >= found.gold else "" if row.mean else "dim"
+
+
+def _time(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "[dim]-[/]"
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"[dim]{seconds / size:.3g} {unit}[/]"
+    return f"[dim]{seconds / 1e-6:.3g} µs[/]"
+
+
+_MEASURES: Mapping[str, Callable[[RewardFindings], str]] = {
+    "the same twice": lambda found: "[dim]yes[/]" if found.same_twice else "[yellow]no[/]",
+    "a completion": lambda found: _time(found.mean_s),
+    "the slowest 5%": lambda found: _time(found.p95_s),
+    "first group": lambda found: _time(found.first_s),
+}

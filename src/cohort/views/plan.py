@@ -1,0 +1,147 @@
+"""The plan: what a stage is about to do, in a few lines, before it does it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cohort.algorithms.explain import one_line
+from cohort.algorithms.objectives import Objective
+from cohort.policy.facts import PolicyFacts
+from cohort.settings import Prompts, Stage
+from cohort.settings.words import callable_path
+
+__all__ = ["batch_arithmetic", "grpo_plan", "memory_gb", "reward_model_plan", "rewards_line", "sft_plan", "task_line"]
+
+
+def grpo_plan(stage: Stage, objective: Objective, policy: PolicyFacts, prompts: int | None) -> dict[str, str]:
+    """The lines of the console's plan."""
+    return {
+        "objective": one_line(objective),
+        "policy": _policy_line(policy),
+        "task": task_line(stage, prompts),
+        **environment_line(stage),
+        "rewards": rewards_line(stage),
+        "batch": batch_arithmetic(stage),
+        "evaluation": _evaluation_line(stage),
+        "memory": f"about {memory_gb(stage, objective, policy):.1f} GB at the peak",
+    }
+
+
+def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, evaluates: bool) -> dict[str, str]:
+    """The lines of the console's plan for supervised training."""
+    per_step = stage.supervised.examples_per_step
+    return {
+        "objective": "supervised: minus the mean log-prob of all completion tokens of the batch",
+        "policy": _policy_line(policy),
+        "task": f"{stage.task.source}, {'unlimited' if examples is None else f'{examples:,}'} demonstrations",
+        "batch": f"{per_step} examples a step, {stage.run.steps:,} steps = {per_step * stage.run.steps:,} examples",
+        **({"evaluation": _evaluation_line(stage)} if evaluates else {}),
+    }
+
+
+def reward_model_plan(stage: Stage, policy: PolicyFacts, pairs: int, held_out: int) -> dict[str, str]:
+    """The lines of the console's plan for a reward model."""
+    p, steps = stage.preferences, stage.run.steps
+    margin = "" if stage.task.margin is None else f" - {stage.task.margin}"
+    centring = f" + {p.centring:g} (chosen + rejected)^2" if p.centring else ""
+    return {
+        "objective": f"Bradley-Terry: mean of -log sigmoid(chosen - rejected{margin}){centring}",
+        "model": _policy_line(policy),
+        "task": f"{stage.task.source}, {pairs:,} preference pairs, {held_out:,} held out",
+        "batch": f"{p.pairs_per_step} pairs a step, {steps:,} steps = {p.pairs_per_step * steps / pairs:.2g} passes",
+    }
+
+
+def _evaluation_line(stage: Stage) -> str:
+    e = stage.evaluate
+    measured = " and ".join(["greedy"] * e.greedy + [f"{e.samples} sampled"] * bool(e.samples))
+    return f"up to {e.problems} held-out problems, {measured}" if e.problems and measured else "none"
+
+
+def environment_line(stage: Stage) -> dict[str, str]:
+    """`calculator, my_tools:search; up to 8 turns`; nothing where a completion is the whole rollout."""
+    e = stage.environment
+    uses = [callable_path(use) if callable(use) else use for use in (*e.tools, *([] if e.use is None else [e.use]))]
+    limit = "" if e.max_turn_tokens is None else f" of up to {e.max_turn_tokens} tokens"
+    return {"environment": f"{', '.join(uses)}; up to {e.max_turns} turns{limit}"} if uses else {}
+
+
+def task_line(stage: Stage, prompts: int | None) -> str:
+    """`word_problems, unlimited training prompts, a curriculum`, or the sources of a mixture with their weights."""
+    task = stage.task
+    if not task.mixture:
+        extra = "".join(f", {what}" for what in _order(task))
+        return f"{task.source}, {'unlimited' if prompts is None else f'{prompts:,}'} training prompts{extra}"
+    parts = []
+    for name, source in task.mixture.items():
+        by_step = source.weight.items() if isinstance(source.weight, dict) else ()
+        weight = ", ".join(f"{w:g} from step {step}" for step, w in by_step) if by_step else f"{source.weight:g}"
+        parts.append(f"{name} ({'; '.join([source.source, weight, *_order(source)])})")
+    return " + ".join(parts)
+
+
+def _order(table: Prompts) -> list[str]:
+    """What decides which of a source's prompts comes next, where it is not chance alone."""
+    return ["curriculum"] * (table.curriculum is not None) + ["adaptive"] * (table.adaptive is not None)
+
+
+def rewards_line(stage: Stage) -> str:
+    """`1 x math (where domain is 'math'; 0 unless think_format >= 0.5) + 0.1 x think_format`."""
+    parts = []
+    for reward in stage.reward:
+        limits = [f"where {column} is {_either(wanted)}" for column, wanted in reward.when.items()]
+        if reward.gate is not None:
+            instead = "0" if reward.gate_else == "zero" else "left out"
+            limits.append(f"{instead} unless {reward.gate} >= {reward.gate_at:g}")
+        parts.append(f"{reward.weight:g} x {reward.name}" + (f" ({'; '.join(limits)})" if limits else ""))
+    return " + ".join(parts)
+
+
+def _either(wanted: Any) -> str:
+    return " or ".join(map(repr, wanted)) if isinstance(wanted, (list, tuple)) else repr(wanted)
+
+
+def batch_arithmetic(stage: Stage) -> str:
+    """`16 prompts x 16 completions = 256 a step, 1 update; 165 steps = 42,240 completions`."""
+    r, o, steps = stage.rollout, stage.optimizer, stage.run.steps
+    rows, updates = r.prompts_per_step * r.group_size, o.updates_per_batch * o.epochs
+    return (
+        f"{r.prompts_per_step} prompts x {r.group_size} completions = {rows:,} a step, "
+        f"{updates} update{'s' if updates > 1 else ''}; {steps:,} steps = {rows * steps:,} completions"
+    )
+
+
+def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
+    """An estimate of the peak, in GB: weights, gradients, optimizer, reference, cache, activations, logits."""
+    reference = policy.weight_bytes if objective.needs_reference and stage.policy.lora is None else 0
+    c, r = policy.config, stage.rollout
+    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    kv_heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+    kv_token = 2 * c.num_hidden_layers * kv_heads * head * 4
+    longest = 1 << (r.max_tokens - 1).bit_length()
+    cache = kv_token * longest * min(r.max_rows, r.prompts_per_step * r.group_size)
+    tokens = stage.optimizer.tokens_per_micro_batch
+    inner = getattr(c, "intermediate_size", None) or 4 * c.hidden_size
+    activations = tokens * c.num_hidden_layers * (12 * c.hidden_size + 4 * inner) * 4
+    logits = 3 * min(tokens * policy.vocabulary * 4, 1 << 26)
+    interpreter = 0.6e9  # Python, torch and transformers themselves
+    weights = policy.weight_bytes + 3 * policy.trained_bytes + reference
+    return (weights + max(cache, activations + logits) + interpreter) / 1e9
+
+
+def _policy_line(policy: PolicyFacts) -> str:
+    share = "" if policy.trained == policy.parameters else f", {_count(policy.trained)} of them trained"
+    where = policy.device
+    if where == "cpu":
+        threads = torch.get_num_threads()
+        where = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{policy.name}, {_count(policy.parameters)} parameters{share}, {policy.compute} on {where}, {policy.path}"
+
+
+def _count(n: int) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= size:
+            return f"{n / size:.3g}{unit}"
+    return str(n)

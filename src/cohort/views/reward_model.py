@@ -1,0 +1,92 @@
+"""What people see of a trained reward model: a table on the console, and the README beside its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.padding import Padding
+from rich.table import Table
+
+from cohort.recipe import Recipe
+from cohort.settings import Stage
+from cohort.views.console import Console
+
+__all__ = ["REPORT", "reward_model_card", "show_report"]
+
+REPORT = "reward_model.json"  # of a stage's directory: the last measures of held-out pairs
+
+_USE = """```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+model = AutoModelForSequenceClassification.from_pretrained(".")
+```
+
+In a recipe:
+
+```toml
+[[reward]]
+use = "reward_model"
+args = { model = "PATH" }
+```"""
+
+
+def show_report(console: Console, directory: Path) -> None:
+    """Print the last measures of held-out pairs, if there are any."""
+    file = directory / REPORT
+    if not file.exists():
+        console.say("  no held-out pairs: set task.held_out to know how good the reward model is")
+        return
+    report = orjson.loads(file.read_bytes())
+    for line in _sentences(report):
+        console.say(f"  {line}")
+    table = Table(box=None)
+    for heading in ("sure by", "pairs", "confidence", "right"):
+        table.add_column(heading, justify="right")
+    for cells in _rows(report):
+        table.add_row(*cells)
+    console.rich.print(Padding(table, (0, 0, 1, 2), expand=False))
+
+
+def reward_model_card(recipe: Recipe, stage: Stage, directory: Path, recipe_text: str) -> str:
+    """What the model is, how good it is on unseen pairs (as the stage's `directory` says), and its recipe."""
+    lines = [
+        f"# {recipe.name}: reward model",
+        "",
+        f"A sequence classifier with one score, trained with Cohort on preference pairs (Bradley-Terry), stage "
+        f"`{stage.name}`, seed {recipe.seed}, {stage.run.steps} steps.",
+        "",
+    ]
+    file = directory / REPORT
+    if file.exists():
+        report = orjson.loads(file.read_bytes())
+        lines += [f"* {line}" for line in _sentences(report)]
+        lines += ["", "| sure by | pairs | confidence | right |", "|---|---|---|---|"]
+        lines += [f"| {' | '.join(cells)} |" for cells in _rows(report)]
+    else:
+        lines.append("No held-out pairs were measured.")
+    return "\n".join([*lines, "", _USE, "", "```toml", recipe_text.strip(), "```", ""])
+
+
+def _sentences(report: dict[str, Any]) -> list[str]:
+    accuracy = f"{report['accuracy']:.1%} [{report['accuracy_low']:.1%}, {report['accuracy_high']:.1%}]"
+    return [
+        f"held-out accuracy {accuracy} on {report['pairs']} pairs, loss {report['loss']:.3f}",
+        f"expected calibration error {report['calibration_error']:.3f}",
+        f"length: the longer answer is the better one in {_share(report['longer_chosen'])} of the pairs, and scores "
+        f"higher in {_share(report['longer_preferred'])}; correlation of score and token differences "
+        f"{'not measurable' if report['length_correlation'] is None else format(report['length_correlation'], '.2f')}",
+        f"scores: mean {report['score_mean']:.2f}, standard deviation {report['score_std']:.2f}",
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1%}"
+
+
+def _rows(report: dict[str, Any]) -> list[list[str]]:
+    return [
+        [f"{b['low']:.0%} to {b['high']:.0%}", str(b["pairs"]), f"{b['confidence']:.1%}", f"{b['accuracy']:.1%}"]
+        for b in report["bins"]
+    ]
