@@ -12,8 +12,9 @@ from cohort.preflight.gate.stage import gate_of_stage
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
 from cohort.settings import Stage
+from cohort.tasks.rendered import RenderedPrompts
 from cohort.train.models import waits_for
-from cohort.train.rendered import RenderedPrompts, prompt_limit
+from cohort.train.rendered import prompt_limit
 from cohort.train.run import PreparedStage, prepare
 from cohort.views.console import Console
 from cohort.views.gate import show_gate
