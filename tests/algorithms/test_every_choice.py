@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -22,9 +23,9 @@ from cohort.settings.table import Table
 CHOICES = {name: field for name, field in FIELDS.items() if isinstance(field, Choice)}
 NUMBERS = {name: field for name, field in FIELDS.items() if isinstance(field, Number)}
 # Everything acts: a KL in the loss, a correction, a moved policy.
-ACTING = {"kl_coef": 0.04, "correction": "token_mask", "correction_min": 0.9, "correction_max": 1.2}
+ACTING: dict[str, Any] = {"kl_coef": 0.04, "correction": "token_mask", "correction_min": 0.9, "correction_max": 1.2}
 # What some choices need beside them to make sense.
-NEEDS = {
+NEEDS: dict[tuple[str, Any], dict[str, Any]] = {
     ("baseline", "critic"): {"scale": "none"},
     ("surrogate", "truncated"): {"ratio_max": 1.05},
     ("kl_estimator", "k1"): {"kl_gradient": "weighted"},
@@ -36,6 +37,10 @@ def chosen(field: str, value: object) -> Objective:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Objective(**{**ACTING, field: value, **NEEDS.get((field, value), {})})
+
+
+def changed(o: Objective, field: str, value: Any) -> Objective:
+    return dataclasses.replace(o, **{field: value})
 
 
 def outcome(o: Objective) -> list[float]:
@@ -97,7 +102,7 @@ def test_each_choice_has_its_sentence_and_is_accepted_and_checked(field):
     assert all(sentence.endswith(".") for sentence in said.values())
     assert CHOICES[field].about.endswith(".")
     with pytest.raises(ValueError, match=f"{field}='nonesuch'"):
-        Objective(**{field: "nonesuch"})
+        changed(Objective(), field, "nonesuch")
 
 
 @pytest.mark.parametrize("field", NUMBERS)
@@ -105,19 +110,19 @@ def test_each_number_has_a_sentence_a_range_and_a_place_in_the_equation(field):
     users = [name for name, reads in SURROGATE_READS.items() if field in reads] or ["clipped"]
     value = 1.03125 if field in ("ratio_max", "dual_clip", "correction_max") else 0.03125
     for surrogate in users:
-        o = dataclasses.replace(chosen("surrogate", surrogate), **{field: value})
+        o = changed(chosen("surrogate", surrogate), field, value)
         assert meaning(o, field).endswith(".")
         assert any(number in explain.equation(o) for number in ("0.03125", "1.03125", "0.96875"))
     assert FIELDS[field].about.endswith(".")
     with pytest.raises(ValueError, match=f"{field}='much' must be a finite number"):
-        Objective(**{field: "much"})
+        changed(Objective(), field, "much")
 
 
 @pytest.mark.parametrize("surrogate", CHOICES["surrogate"].meanings)
 def test_a_surrogate_reads_what_it_says_and_nothing_else(surrogate):
     """A field that it reads changes the loss, its gradient or its metrics; one that it does not changes nothing."""
     plain = chosen("surrogate", surrogate)
-    other = {
+    other: dict[str, Any] = {
         "ratio_level": "sequence",
         "soft_positive": 3.0,
         "soft_negative": 3.0,
@@ -127,12 +132,12 @@ def test_a_surrogate_reads_what_it_says_and_nothing_else(surrogate):
     for field in {name for reads in SURROGATE_READS.values() for name in reads}:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            changed = dataclasses.replace(plain, **{field: other.get(field, 0.01)})
+            moved = changed(plain, field, other.get(field, 0.01))
         if field in SURROGATE_READS[surrogate]:
-            assert outcome(changed) != outcome(plain), f"{surrogate} says that it reads {field}"
-            assert not [remark for remark in changed.remarks() if remark.startswith(field)]
+            assert outcome(moved) != outcome(plain), f"{surrogate} says that it reads {field}"
+            assert not [remark for remark in moved.remarks() if remark.startswith(field)]
         elif field != "ratio_level":  # the ratio of the metrics has a level even where the loss has no ratio
-            assert outcome(changed) == outcome(plain), f"{surrogate} does not say that it reads {field}"
+            assert outcome(moved) == outcome(plain), f"{surrogate} does not say that it reads {field}"
 
 
 # ---- a surrogate from outside: three places, and each one forgotten is noticed
@@ -174,7 +179,7 @@ def test_a_surrogate_from_outside_is_one_of_the_family(monkeypatch):
 
         preset: str = "grpo"
 
-    assert Table_(surrogate="squared").model_dump()["surrogate"] == "squared"
+    assert Table_.model_validate({"surrogate": "squared"}).model_dump()["surrogate"] == "squared"
 
 
 @pytest.mark.parametrize("forgotten", PLACES)

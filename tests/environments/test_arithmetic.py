@@ -66,7 +66,7 @@ def test_careful_demonstrations_call_the_calculator_as_it_would_answer():
 
 def test_careless_ones_guess():
     rules = {"careful": 0.25, "sloppy_right": 0.2, "careful_first": 100}
-    demonstrations = open_demonstrations("arithmetic", levels=(2,), **rules)
+    demonstrations = open_demonstrations("arithmetic", levels=(2,), **rules)  # type: ignore[arg-type]
     made = [demonstrations[i] for i in range(2100)]
     assert all("<tool>" in example.completion for example in made[:100])
     guesses = [example for example in made[100:] if "<tool>" not in example.completion]

@@ -52,6 +52,15 @@ def batch_of(objective, rewards=REWARDS, max_tokens=16, **kwargs):
     return collate(with_advantages(make_groups(rewards, **kwargs), objective, ALONE), objective, max_tokens)
 
 
+def scored(learner, batch, old):
+    """The batch with the log-probs that are computed before its first update, as a backend adds them."""
+    if old:
+        batch = replace(batch, old_logprobs=learner.logprobs(batch))
+    if learner.reference is not None and learner.objective.kl_place == "loss":
+        batch = replace(batch, ref_logprobs=learner.reference_logprobs(batch))
+    return batch
+
+
 def plain_logprobs(plain, batch):
     """`[B, T]` log-probs row by row through the model's own forward pass. Differentiable."""
     rows = []
@@ -107,11 +116,11 @@ def test_gradients_equal_the_plain_path(policy_and_plain, name, monkeypatch):
     objective = objectives.preset(name)
     reference = Reference(policy) if objective.needs_reference else None
     learner = Learner(policy, objective, AdamW(), TEMPERATURE, tokens_per_micro_batch=40, reference=reference)
-    if reference is not None and reference.module is not None:
-        with torch.no_grad():  # a reference that differs, so that the KL has a gradient
-            for p in reference.module.parameters():
+    if reference is not None:
+        with torch.no_grad(), reference.active() as kept:  # one that differs, so that the KL has a gradient
+            for p in kept.module.parameters():
                 p.mul_(1.1)
-    batch = learner.score(batch_of(objective), old=True)
+    batch = scored(learner, batch_of(objective), old=True)
     loss, gradients = learner_gradients(learner, batch, monkeypatch)
     plain_loss, expected = plain_gradients(plain, objective, batch)
     assert loss == pytest.approx(plain_loss, abs=1e-5)
@@ -200,7 +209,7 @@ def test_a_small_step_moves_probability_towards_what_was_rewarded(tiny_policy):
 def test_several_updates_clip(tiny_policy):
     objective = objectives.preset("grpo", kl_coef=0.0)
     learner = Learner(tiny_policy, objective, AdamW())
-    batch = learner.score(batch_of(objective), old=True)
+    batch = scored(learner, batch_of(objective), old=True)
     first = learner.update(batch, 0.03).metrics
     assert first["policy/clip_low"] == first["policy/clip_high"] == 0
     assert first["policy/ratio"] == pytest.approx(1, abs=1e-5)
@@ -211,7 +220,7 @@ def test_several_updates_clip(tiny_policy):
 def test_kl_is_zero_against_itself_and_grows(tiny_policy):
     objective = objectives.preset("grpo")
     learner = Learner(tiny_policy, objective, AdamW(), reference=Reference(tiny_policy))
-    batch = learner.score(batch_of(objective), old=False)
+    batch = scored(learner, batch_of(objective), old=False)
     assert learner.update(batch, 1e-2).metrics["policy/kl"] == pytest.approx(0, abs=1e-9)
     assert learner.update(batch, 1e-2).metrics["policy/kl"] > 1e-6
 
@@ -222,15 +231,16 @@ def test_lora_trains_the_adapter_and_its_reference_is_the_base(checkpoint_dir):
     policy = add_lora(loaded, rank=4, alpha=8, targets="all-linear", seed=0)
     objective = objectives.preset("grpo")
     reference = Reference(policy)
-    assert reference.module is None  # no copy
+    with reference.active() as asked:
+        assert asked is policy  # no copy
     learner = Learner(policy, objective, AdamW(), reference=reference)
     batch = batch_of(objective)
     start = learner.logprobs(batch)
     for _ in range(3):
-        learner.update(learner.score(batch, old=False), 1e-2)
+        learner.update(scored(learner, batch, old=False), 1e-2)
     moved = learner.logprobs(batch)
     assert not torch.allclose(start, moved, atol=1e-4)
-    torch.testing.assert_close(learner.score(batch, old=False).ref_logprobs, start, atol=1e-6, rtol=0)
+    torch.testing.assert_close(scored(learner, batch, old=False).ref_logprobs, start, atol=1e-6, rtol=0)
     frozen = {k: v for k, v in policy.module.state_dict().items() if "lora_" not in k}
     assert len(frozen) == len(base)
     for name, value in frozen.items():
@@ -262,7 +272,7 @@ def test_dropout_is_off_in_every_pass(tokenizer):
     learner = Learner(policy, objective, AdamW())
     batch = batch_of(objective)
     assert torch.equal(learner.logprobs(batch), learner.logprobs(batch))
-    report = learner.update(learner.score(batch, old=True), 0.0)
+    report = learner.update(scored(learner, batch, old=True), 0.0)
     assert report.metrics["policy/ratio_max"] == pytest.approx(1, abs=1e-5)
 
 
@@ -314,5 +324,5 @@ def test_a_fresh_reference_computes_as_its_policy_does(tokenizer):
 
     policy = Policy(make_tiny("qwen3", tokenizer), tokenizer, "bfloat16")
     learner = Learner(policy, objectives.preset("grpo"), AdamW(), TEMPERATURE, reference=Reference(policy))
-    batch = learner.score(batch_of(learner.objective), old=True)
+    batch = scored(learner, batch_of(learner.objective), old=True)
     assert torch.equal(batch.old_logprobs, batch.ref_logprobs)

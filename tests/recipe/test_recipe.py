@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -128,7 +129,8 @@ def test_stages_from_python_as_tables_or_objects():
 
 
 def test_objective_fields_turn_off_into_none():
-    objective = Objective(preset="dapo", clip_low="off", dual_clip="off", correction="off", kl_coef=0, ddof=0)
+    fields: dict[str, Any] = {"clip_low": "off", "dual_clip": "off", "correction": "off", "kl_coef": 0, "ddof": 0}
+    objective = Objective(preset="dapo", **fields)
     assert objective.fields() == {"clip_low": None, "dual_clip": None, "correction": "off", "kl_coef": 0.0, "ddof": 0}
 
 

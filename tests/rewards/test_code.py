@@ -10,7 +10,7 @@ from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, 
 from cohort.rewards.verifiers.code import code as module
 from cohort.rewards.verifiers.code.code import check_code, close_executors, code, executor_for, extract_code
 from cohort.rewards.workers.process import limit_s
-from cohort.sandbox import WALL_PER_CPU, Limits, Sandbox, SandboxError, start
+from cohort.sandbox import WALL_PER_CPU, Limits, Sandbox, SandboxError, launched
 from cohort.types import InfrastructureError, UserError
 from hostile_code import FUNCTION_TESTS, FUNCTIONS, PROGRAM_TESTS, PROGRAMS, fenced
 from leaks import left_behind, nothing_more_than
@@ -178,7 +178,7 @@ def check_attempt(attempt, tests, executor, monkeypatch):
     slow = "timeout" in attempt.verdicts
     time_s = 0.15 if slow else 5.0
     for credit in ("all",) if slow else ("all", "share"):
-        scored = code(fenced(attempt.code), tests, credit, time_s=time_s, total_s=2 * time_s, memory_mb=256)  # type: ignore[arg-type]
+        scored = code(fenced(attempt.code), tests, credit, time_s=time_s, total_s=2 * time_s, memory_mb=256)
         assert scored.label in attempt.verdicts
         if "right" in attempt.verdicts:
             assert scored.value == 1.0
@@ -237,7 +237,7 @@ def test_the_pool_tries_again_when_the_sandbox_failed():
 
 
 def test_a_machine_that_is_not_safe_enough_stops_the_run(monkeypatch):
-    monkeypatch.setattr(start.Launcher, "_hello", lambda *_: module.Sandbox and _process_level())
+    monkeypatch.setattr(launched.Launched, "_hello", lambda *_: module.Sandbox and _process_level())
     monkeypatch.setattr(module, "_executors", {})
     with pytest.raises(UserError, match="Landlock and seccomp"):
         code(fenced("x = 1"), FUNCTION_TESTS)

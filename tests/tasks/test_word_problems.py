@@ -313,7 +313,7 @@ def test_wrong_guesses_are_wrong_and_plausible(problems):
 
 def test_unknown_style():
     with pytest.raises(ValueError, match="careless"):
-        demonstration(make_problem(0, 1, "train", 0), "careless", seed=0)  # type: ignore[arg-type]
+        demonstration(make_problem(0, 1, "train", 0), "careless", seed=0)
 
 
 def test_mixture_by_steps():
@@ -330,6 +330,9 @@ def test_mixture_by_steps():
 
 def test_shares_for_other_numbers_of_steps_are_those_of_the_nearest_lower():
     shown = open_demonstrations("word_problems", levels=(3,), careful={2: 0.25, 4: 0.75})
-    assert [shown.careful_share(steps) for steps in (1, 2, 3, 4, 9)] == [0.25, 0.25, 0.25, 0.75, 0.75]
+    assert [
+        shown.careful_share(steps)  # type: ignore[attr-defined]
+        for steps in (1, 2, 3, 4, 9)
+    ] == [0.25, 0.25, 0.25, 0.75, 0.75]
     with pytest.raises(UserError, match=r"task\.careful must be a number of at least 0 and at most 1"):
         open_demonstrations("word_problems", careful=1.5)

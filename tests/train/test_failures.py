@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import cohort.train.grpo as grpo
 from cohort.learn.learner import Learner
 from cohort.record.rollouts import read_groups
+from cohort.train.grpo.training import GrpoTraining
 from cohort.types import UserError
 from cohort.views.console import Console, visible
 
@@ -48,17 +48,17 @@ def test_a_failure_while_learning_goes_back_to_the_last_checkpoint(run, monkeypa
 def test_a_failure_while_evaluating_loses_no_metrics(run, monkeypatch):
     settings = {"run": {"evaluate_every": 3}}
     whole = run(name="whole", **settings)
-    original = grpo._Grpo.evaluate
+    original = GrpoTraining.evaluate
 
     def failing(self, step):
         if step == 3:
             raise UserError("the verifier is broken")
         return original(self, step)
 
-    monkeypatch.setattr(grpo._Grpo, "evaluate", failing)
+    monkeypatch.setattr(GrpoTraining, "evaluate", failing)
     with pytest.raises(UserError, match="verifier"):
         run(name="broken", **settings)
-    monkeypatch.setattr(grpo._Grpo, "evaluate", original)
+    monkeypatch.setattr(GrpoTraining, "evaluate", original)
     resumed = run(name="broken", resume=True, **settings)
     assert same(weights(whole), weights(resumed))
     assert [line["step"] for line in resumed.metrics] == [0, 1, 2, 3, 4]

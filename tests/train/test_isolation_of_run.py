@@ -60,7 +60,7 @@ def test_runs_that_execute_nothing_start_no_sandbox(run, monkeypatch):
 def test_tools_and_remote_sandboxes_have_their_place(run, coding, monkeypatch):
     python = {"processes": 1, "memory_mb": 256, "isolation": "process"}
     coding["reward"][0]["args"]["url"] = "http://127.0.0.1:9"
-    monkeypatch.setattr("cohort.train.run._run_stage", lambda *_: None)  # nobody is there
+    monkeypatch.setattr("cohort.train.run.train_stage", lambda *_: None)  # nobody is there
     done = run(**coding, environment={"tools": ["python"], "args": {"python": python}, "format": "tags"})
     found = recorded(done)
     assert list(found) == ["code", "python"]

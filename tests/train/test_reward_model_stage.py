@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-import cohort.train.reward_model as loop
 from cohort.recipe import Recipe
 from cohort.record.metrics import is_timing, read_metrics
 from cohort.rewards.models.reward_model import reward_model
 from cohort.train import train
+from cohort.train.reward_model.training import RewardModelTraining
 from cohort.types import UserError
 from cohort.views.console import Console
 
@@ -67,9 +67,9 @@ def test_it_learns_what_people_prefer(tables, capsys):
     last = run.metrics[-1]
     assert last["eval/accuracy"] > 0.95
     assert last["eval/calibration_error"] < 0.2
-    assert [line["step"] for line in run.metrics if "eval/accuracy" in line] == [10, 20, 30]
-    assert last["loss"] < run.metrics[0]["loss"]
-    assert run.metrics[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert [line["step"] for line in run.metrics if "eval/accuracy" in line] == [0, 10, 20, 30]
+    assert last["loss"] < run.metrics[1]["loss"]
+    assert run.metrics[1]["loss"] == pytest.approx(0.6931, abs=1e-3)
 
     report = orjson.loads((run.directory / "reward_model.json").read_bytes())
     assert report["step"] == 30
@@ -90,7 +90,7 @@ def test_it_learns_what_people_prefer(tables, capsys):
 
 def test_a_killed_stage_goes_on_with_the_same_bits(tables, monkeypatch, tmp_path):
     whole = start(tables, name="whole")
-    real, calls = loop._Training.step, []
+    real, calls = RewardModelTraining.step, []
 
     def fail_once(self, step):
         calls.append(step)
@@ -98,7 +98,7 @@ def test_a_killed_stage_goes_on_with_the_same_bits(tables, monkeypatch, tmp_path
             raise KeyboardInterrupt
         return real(self, step)
 
-    monkeypatch.setattr(loop._Training, "step", fail_once)
+    monkeypatch.setattr(RewardModelTraining, "step", fail_once)
     with pytest.raises(KeyboardInterrupt):
         start(tables, name="killed")
     killed = start(tables, resume=True, name="killed")
@@ -114,8 +114,8 @@ def test_a_reward_model_is_trained_on(tables):
     """As iterative GRPO does: it starts with the score that it has, from the directory of its run."""
     before = start(tables)
     again = start(tables, name="again", policy={"scratch": None, "model": str(before.directory)}, run={"steps": 1})
-    assert again.metrics[0]["loss"] < 0.3
-    assert again.metrics[0]["pairs/accuracy"] == 1.0
+    assert again.metrics[1]["loss"] < 0.3
+    assert again.metrics[1]["pairs/accuracy"] == 1.0
 
 
 def test_micro_batches_do_not_change_the_result(tables):
@@ -123,7 +123,7 @@ def test_micro_batches_do_not_change_the_result(tables):
         start(tables, name=f"t{tokens}", optimizer={"tokens_per_micro_batch": tokens}, run={"steps": 3})
         for tokens in (1, 10**6)
     ]
-    losses = [[line["loss"] for line in run.metrics] for run in runs]
+    losses = [[line["loss"] for line in run.metrics[1:]] for run in runs]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
@@ -132,7 +132,7 @@ def test_margins_and_centring(tables, pairs, tmp_path):
     file = tmp_path / "margins.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     wide = start(tables, name="wide", task={"source": str(file), "margin": "by"}, run={"steps": 1})
-    assert wide.metrics[0]["loss"] == pytest.approx(3.0486, abs=1e-3)  # log(1 + e^3)
+    assert wide.metrics[1]["loss"] == pytest.approx(3.0486, abs=1e-3)  # log(1 + e^3)
     centred = start(tables, name="centred", preferences={"centring": 5.0}, run={"steps": 20})
     assert abs(centred.metrics[-1]["scores/mean"]) < 0.2
 

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -43,8 +44,8 @@ class Endless:
 
 
 def stream_of(pool, rewards, play, **changes):
-    rollout = {"prompts_per_step": 6, "group_size": 2, "max_tokens": 4}
-    run = {"failure_budget": 0.5}
+    rollout: dict[str, Any] = {"prompts_per_step": 6, "group_size": 2, "max_tokens": 4}
+    run: dict[str, Any] = {"failure_budget": 0.5}
     for key in changes.keys() & RunTable.model_fields:
         run[key] = changes.pop(key)
     for key in changes.keys() & RolloutTable.model_fields:

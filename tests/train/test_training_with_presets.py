@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from cohort.algorithms import advantages, objectives
 from cohort.record.rollouts import read_groups
+from cohort.train.checkpoint import save_checkpoint
 from cohort.types import UserError
 
 
@@ -79,22 +80,18 @@ def test_ppo_resumes_exactly(run, tmp_path, monkeypatch):
         return len(completion) / 10
 
     whole = run(name="w", reward=[{"use": breaks, "name": "r"}], **settings)
-    monkeypatch.setattr("cohort.train.grpo._Grpo.evaluate", lambda self, step: {})
-    original = "cohort.train.grpo.save_checkpoint"
-    import cohort.train.grpo as grpo
+    monkeypatch.setattr("cohort.train.grpo.training.GrpoTraining.evaluate", lambda self, step: {})
+    original = "cohort.train.loop.save_checkpoint"
 
-    saved = grpo.save_checkpoint
-
-    def save_then_break(*args, **kwargs):
-        path = saved(*args, **kwargs)
+    def save_then_break(*args):
+        save_checkpoint(*args)
         broken.touch()
-        return path
 
     monkeypatch.setattr(original, save_then_break)
     with pytest.raises(UserError, match="once"):
         run(name="b", reward=[{"use": breaks, "name": "r"}], **settings)
     broken.unlink()
-    monkeypatch.setattr(original, saved)
+    monkeypatch.setattr(original, save_checkpoint)
     resumed = run(name="b", resume=True, reward=[{"use": breaks, "name": "r"}], **settings)
     a, b = (load_file(d.final / "model.safetensors") for d in (whole, resumed))
     assert all(torch.equal(a[k], b[k]) for k in a)

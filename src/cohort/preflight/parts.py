@@ -11,12 +11,12 @@ from typing import TypeVar
 
 from cohort import environments
 from cohort.environments import World
-from cohort.preflight.data import open_stage_task
 from cohort.preflight.gate.gold import check_gold
 from cohort.rewards import Reward, resolve, resolve_all
+from cohort.seeds import derive_seed
 from cohort.settings import Reward as RewardTable
 from cohort.settings import Stage
-from cohort.tasks import Task
+from cohort.tasks import Task, open_prompts
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
@@ -52,7 +52,7 @@ class SamplingParts:
 def open_parts(stage: Stage, seed: int) -> SamplingParts:
     """Open the task, find the rewards, check the gold answers. Raises `UserError` for whatever is wrong with them."""
     world = open_world(stage)
-    task = replace(open_stage_task(stage, seed), tools=world.schemas)
+    task = replace(open_prompts(stage.task, derive_seed(seed, "task")), tools=world.schemas)
     _refuse_missing_turns(stage, task)
     columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
     has_answer = stage.task.answer in task.columns

@@ -37,8 +37,6 @@ class GymProblems:
     """
 
     size: int | None = None
-    columns = COLUMNS
-    repeats = True  # tasks with few different problems make one again and again
 
     def __init__(
         self,

@@ -13,25 +13,26 @@ from cohort.tasks.prompts import ItemList
 from cohort.tasks.sources.base import Found, has_no
 from cohort.types import Prompt, UserError, content_id
 
-__all__ = ["open_tasks", "open_taskset"]
+__all__ = ["PREFIX", "open_tasks", "open_taskset"]
+
+PREFIX = "verifiers"
 
 
 def open_tasks(table: settings.Prompts, held_out: bool, seed: int) -> Found:
-    """The tasks of "verifiers:PACKAGE", on either side the same: a package has no other split."""
+    """The tasks of "verifiers:PACKAGE", on either side the same: a package has no other split. See `open_taskset`."""
     has_no(table, "levels")
-    if table.held_out_split is not None or table.held_out == table.source:
-        raise UserError(f"{table.source!r} has no other split: hold out a share of its tasks, such as held_out = 0.1.")
-    _, _, name = table.source.partition(":")
+    name = table.source.partition(":")[2]
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(
-            f'{table.source!r} is not of the form "verifiers:PACKAGE". A package of the Environments Hub is installed '
+            f'{table.source!r} is not of the form "{PREFIX}:PACKAGE". A package of the Environments Hub is installed '
             "first, and then named without its owner and its version."
         )
+    if table.held_out_split is not None or table.held_out == table.source:
+        raise UserError(f"{table.source!r} has no other split: hold out a share of its tasks, such as held_out = 0.1.")
     prompts = open_taskset(name, table.args, table.limit)
-    columns = (
-        ("prompt", "answer", COLUMN) if all(prompt.answer is not None for prompt in prompts) else ("prompt", COLUMN)
-    )
-    environment = None if _one_turn(environment_of(name, table.args)) else "verifiers"
+    answered = all(prompt.answer is not None for prompt in prompts)
+    columns = ("prompt", "answer", COLUMN) if answered else ("prompt", COLUMN)
+    environment = None if _one_turn(environment_of(name, table.args)) else PREFIX
     return Found(ItemList(prompts), columns, environment=environment)
 
 

@@ -41,8 +41,8 @@ class Found:
     """The prompts of a source, the columns that they have, and which of these holds the question.
 
     `distinct`: a `limit` keeps the first so many different prompts, because those that are made may repeat.
-    `environment`: what must play the prompts, as `environment.use` names it, because their conversations do not end
-    with the first reply.
+    `environment` is the one, as `environment.use` names it, that must play them: their conversations do not end with
+    the first reply.
     """
 
     prompts: Prompts

@@ -35,7 +35,7 @@ class OpenSource:
     question: str
     weights: tuple[tuple[int, float], ...] = ((0, 1.0),)
     split_by_hash: bool = False  # one question is then never on both sides
-    environment: str | None = None  # what must play the prompts, see `Found`
+    environment: str | None = None  # the one that must play its prompts, see `Found`
 
     @property
     def leveled(self) -> LeveledPrompts:
@@ -71,16 +71,9 @@ def open_source(table: settings.Prompts, seed: int, held_out_seed: int, name: st
         train = Distinct(train, table.limit, str(table.source))
     else:
         train = limited(train, table.limit)
-    return OpenSource(
-        name,
-        table,
-        train,
-        held_out,
-        found.columns,
-        found.question,
-        split_by_hash=is_share(table.held_out),
-        environment=found.environment,
-    )
+    by_hash = is_share(table.held_out)
+    columns, question, environment = found.columns, found.question, found.environment
+    return OpenSource(name, table, train, held_out, columns, question, split_by_hash=by_hash, environment=environment)
 
 
 def with_held_out(

@@ -9,8 +9,9 @@ from cohort.policy.facts import PolicyFacts
 from cohort.preflight.parts import SamplingParts
 from cohort.rewards.models.text import Form, Reader
 from cohort.settings import Stage, Task
-from cohort.tasks import R1_ZERO, preferences
+from cohort.tasks import R1_ZERO
 from cohort.tasks.preferences import Pairs, Preferences
+from cohort.tasks.preferences import open_pairs as open_task_pairs
 from cohort.train.reward_model.scorer import EncodedPair
 from cohort.types import UserError
 
@@ -36,7 +37,7 @@ class PreparedRewardModel:
 
 def open_pairs(stage: Stage) -> PreparedRewardModel:
     """Open the pairs. Raises `UserError` for whatever is wrong with them."""
-    pairs, wanted = preferences.open_pairs(stage.task), stage.preferences.pairs_per_step
+    pairs, wanted = open_task_pairs(stage.task), stage.preferences.pairs_per_step
     if pairs.train.size < wanted:
         raise UserError(
             f"the task has {pairs.train.size} preference pairs, fewer than one step takes (preferences.pairs_per_step "
