@@ -324,5 +324,5 @@ def test_a_fresh_reference_computes_as_its_policy_does(tokenizer):
 
     policy = Policy(make_tiny("qwen3", tokenizer), tokenizer, "bfloat16")
     learner = Learner(policy, objectives.preset("grpo"), AdamW(), TEMPERATURE, reference=Reference(policy))
-    batch = learner.score(batch_of(learner.objective), old=True)
+    batch = scored(learner, batch_of(learner.objective), old=True)
     assert torch.equal(batch.old_logprobs, batch.ref_logprobs)
