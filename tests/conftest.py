@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
-from cohort.tasks.word_problems import demonstrations
+from cohort.tasks import open_demonstrations
 from tiny import make_tiny, on_path
 
 torch.set_num_threads(1)
@@ -31,7 +31,7 @@ PATHS = ("fused", "plain")  # compiled kernels, and PyTorch alone
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    made = demonstrations(levels=(1, 2), seed=0, careful=0.5)
+    made = open_demonstrations("word_problems", seed=0, careful=0.5)
     return make_tokenizer([f"{made[i].prompt.text} {made[i].completion}" for i in range(300)], 400)
 
 

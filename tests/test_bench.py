@@ -164,6 +164,7 @@ def test_decoding_reads_every_weight_and_key_once_a_step(made):
     assert gpu.decode_bytes(config, TINY) == expected
 
 
+@pytest.mark.slow
 def test_gpu_runs_without_one(tmp_path):
     out = tmp_path / "gpu.json"
     command = [sys.executable, str(BENCH / "gpu.py"), "--device", "cpu", "--tiny", "--rounds", "1", "--threads", "1"]

@@ -13,8 +13,8 @@ from cohort.policy.open import Start, open_policy
 from cohort.recipe import Recipe
 from cohort.rewards import BUILT_IN
 from cohort.rewards.guarded import end_guards
+from cohort.tasks.rendered import prompt_limit
 from cohort.train.grpo import Grpo
-from cohort.train.rendered import prompt_limit
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = ["math", "format", "structured", "language", "length", "repetition", "text", "choice", "constraints"]
@@ -52,7 +52,10 @@ def test_the_recipes_of_a_page_can_be_set_up(page, tmp_path, monkeypatch):
             prepared = Grpo().prepare(stage, seed=0)
             assert prepared.parts.rewards
             if stage.policy.scratch is not None:  # a model that can be made here
-                assert prompt_limit(stage, facts_of(open_policy(stage.policy, 0, Start(), prepared.texts))) > 100
+                policy = open_policy(stage.policy, 0, Start(), prepared.texts)
+                assert (
+                    prompt_limit(facts_of(policy).context, stage.rollout.max_tokens, stage.task.max_prompt_tokens) > 100
+                )
 
 
 def test_every_built_in_reward_is_in_the_index():

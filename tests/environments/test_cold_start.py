@@ -10,12 +10,11 @@ from transformers import AutoTokenizer
 
 from cohort.commands.check import check_recipe
 from cohort.environments import FORMATS, open_dialogue
-from cohort.preflight.data import open_stage_demonstrations
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_groups
 from cohort.seeds import derive_seed
-from cohort.tasks import Ledger
+from cohort.tasks import Ledger, open_examples
 from cohort.train import train
 from cohort.train.sft import supervised_batch
 from cohort.types import UserError
@@ -52,7 +51,10 @@ def test_the_cold_start_learns_the_calls_and_not_what_the_calculator_says(done):
     recipe, run = done
     tokenizer = AutoTokenizer.from_pretrained(run.final)
     seed = derive_seed(recipe.seed, "stage", 0)
-    examples, ledger = open_stage_demonstrations(recipe.stages[0], seed), Ledger(None, derive_seed(seed, "ledger"))
+    examples, ledger = (
+        open_examples(recipe.stages[0].task, derive_seed(seed, "task")),
+        Ledger(None, derive_seed(seed, "ledger")),
+    )
     dialogue = open_dialogue(tokenizer, FORMATS["tags"], True, (), [tokenizer.eos_token_id], 256)
     for line in read_metrics(run.directory / "stages" / "cold_start" / "metrics.jsonl"):
         completions = [examples[ledger.issue().index].completion for _ in range(8)]

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -58,6 +59,7 @@ def start(where: Path) -> subprocess.Popen:
         return subprocess.Popen(command, cwd=where, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_instant_and_resumed(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     draw = random.Random()  # not seeded on purpose: every run of this test kills somewhere else

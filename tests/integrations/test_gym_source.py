@@ -14,7 +14,8 @@ from cohort.integrations import library
 from cohort.integrations.reasoning_gym import problems as gym_problems
 from cohort.integrations.reasoning_gym.admitted import admitted_tasks, refused_tasks
 from cohort.integrations.reasoning_gym.source import GymProblems
-from cohort.tasks import Curriculum, open_demonstrations, open_task
+from cohort.settings import Curriculum
+from cohort.tasks import open_demonstrations, open_task
 from cohort.types import UserError
 
 SOME = ("ab", "basic_arithmetic", "countdown", "list_functions", "pool_matrix", "shortest_path", "zebra_puzzles")
@@ -149,8 +150,8 @@ def test_a_curriculum_goes_through_all_levels_unless_some_are_named():
         ("reasoning_gym:composite", {}, "cannot be trained on: it is a mixture of tasks; write [task.mixture]"),
         ("reasoning_gym", {}, 'not of the form "reasoning_gym:TASK", such as'),
         ("reasoning_gym:", {}, "not of the form"),
-        ("reasoning-gym:gcd", {}, 'not of the form "reasoning_gym:TASK"'),
-        ("reasoningGym:gcd", {}, "not of the form"),
+        ("reasoning-gym:gcd", {}, 'Did you mean "reasoning_gym:gcd"?'),
+        ("reasoningGym:gcd", {}, 'Did you mean "reasoning_gym:gcd"?'),
         ("reasoning_gym:gcd", {"levels": [99]}, "gcd has levels 1 to "),
         ("reasoning_gym:list_functions", {"levels": [1]}, "list_functions has no levels, so levels cannot be [1]"),
         (

@@ -14,7 +14,8 @@ from cohort.environments import build_environment
 from cohort.integrations.verifiers.play import COLUMN, play
 from cohort.integrations.verifiers.source import open_taskset
 from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, resolve, resolve_all, score_group
-from cohort.tasks import Curriculum, open_task
+from cohort.settings import Curriculum
+from cohort.tasks import open_task
 from cohort.types import InfrastructureError, UserError
 
 HERE = Path(__file__).parent

@@ -10,10 +10,11 @@ import pytest
 from cohort.environments import build_environment
 from cohort.integrations import library
 from cohort.integrations.verifiers import play as adapter
-from cohort.integrations.verifiers.source import open_taskset, taskset_of
+from cohort.integrations.verifiers.source import open_taskset
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve, resolve_all, score_group
 from cohort.tasks import open_task
+from cohort.tasks.sources.names import built_in_name
 from cohort.train.grpo import Grpo
 from cohort.types import Prompt, UserError
 
@@ -33,10 +34,10 @@ def no_library(monkeypatch):
 
 
 def test_a_source_names_a_package():
-    assert taskset_of("verifiers:guess") == "guess"
-    assert taskset_of("verifiers:reverse-text") == "reverse-text"
-    for other in ("verifiers", "verifiers/rows", "train.jsonl", "reasoning_gym:ab", "my_verifiers:x"):
-        assert taskset_of(other) is None
+    for source in ("verifiers:guess", "verifiers:reverse-text"):
+        assert built_in_name(source) == "verifiers"
+    for other in ("verifiers/rows", "train.jsonl", "reasoning_gym:ab", "my_verifiers:x"):
+        assert built_in_name(other) != "verifiers"
 
 
 @pytest.mark.parametrize("source", ["verifiers:", "verifiers:prime/gsm8k", "verifiers:gsm8k@1.0", "verifiers:a b"])

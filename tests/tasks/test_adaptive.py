@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.tasks import Adaptive
-from cohort.tasks.adaptive import Rests
+from cohort.settings import Adaptive
+from cohort.tasks.order.adaptive import Rests
 from cohort.types import UserError
 
 
@@ -73,8 +73,17 @@ def test_restored_rests_go_on_exactly(events, cut):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"solved": 0.0}, {"solved": 1.5}, {"hopeless": 1.0}, {"after": 0}, {"rest": 0}, {"rest": 9}]
+    "wrong",
+    [
+        {"solved": 0.0},
+        {"solved": 1.5},
+        {"hopeless": 1.0},
+        {"after": 0},
+        {"rest": 0},
+        {"rest": 9},
+        {"hopeless": 0.5, "solved": 0.5},
+    ],
 )
 def test_rules_that_make_no_sense(wrong):
-    with pytest.raises(UserError, match="adaptive sampling needs"):
-        Adaptive(**wrong)
+    with pytest.raises(UserError, match=rf"{next(iter(wrong))}\b.*{next(iter(wrong.values()))}"):
+        Rests(Adaptive(**wrong))

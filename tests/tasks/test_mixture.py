@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.tasks import Adaptive, Curriculum, Ledger, Selection, WordProblems, open_mixture, open_task
+from cohort.settings import Adaptive, Curriculum
+from cohort.tasks import Ledger, Selection, open_mixture, open_task
+from cohort.tasks.embedded.problems import Problems
+from cohort.tasks.embedded.word_problems import WORD_PROBLEMS
 from cohort.types import UserError
 
 ROWS = [{"question": f"What is {i} plus {i + 1}?", "gold": str(2 * i + 1), "kind": "sum"} for i in range(12)]
@@ -197,12 +200,14 @@ def refused(sources) -> str:
 
 def test_what_is_refused():
     assert "a mixture needs a source" in refused({})
-    assert "mixture words: levels are numbers from 1 to 5" in refused(
+    assert "mixture words: levels of word_problems are numbers from 1 to 5" in refused(
         {"words": {"source": "word_problems", "levels": [9]}}
     )
     assert "every weight of the mixture is 0 from step 5 on" in refused({"rows": {**FILE, "weight": {"0": 1, "5": 0}}})
     for weight in (-1, {"soon": 1}, {}, {"-3": 1}, float("nan")):
-        assert "the weight of 'rows' is a number of at least 0" in refused({"rows": {**FILE, "weight": weight}})
+        message = refused({"rows": {**FILE, "weight": weight}})
+        assert message.startswith(("mixture rows: the weight", "mixture rows: task.mixture.NAME.weight"))
+        assert "a number of at least 0" in message
     endless = {"source": "word_problems", "adaptive": Adaptive()}
     assert "'word_problems' has no end: keep the first N with limit = N" in refused({"words": endless})
     limited = {"source": "word_problems", "curriculum": Curriculum(), "limit": 10}
@@ -219,6 +224,6 @@ def test_a_curriculum_over_word_problems_makes_the_known_problems():
     assert task.train.sources[0].train.levels == (1, 2, 3, 4, 5)  # type: ignore[attr-defined]
     tickets = task.tickets(0)
     prompts = [task.train[tickets.issue().index] for _ in range(5)]
-    alone = WordProblems((1,), seed=4)
+    alone = Problems(WORD_PROBLEMS, (1,), seed=4)
     assert prompts == [alone[index] for index in range(5)]
     assert [task.held_out[index].tags["level"] for index in range(5)] == [1, 2, 3, 4, 5]  # all levels, always

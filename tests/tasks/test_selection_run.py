@@ -121,6 +121,7 @@ def test_a_crash_at_any_write_and_a_resume_ask_the_same_prompts(tables, monkeypa
     same_run(expected.directory, run(tables, "crashed", resume=True).directory)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tables, tmp_path):
     (tmp_path / "evenness.py").write_text("def even(completion):\n    return float(len(completion) % 2 == 0)\n")
     (tmp_path / "recipe.toml").write_text(to_toml(Recipe(**{**tables, "reward": [{"use": "evenness:even"}]})))

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from cohort.tasks import WordProblems, open_task
-from cohort.tasks.columns import gsm8k_answer
+from cohort.tasks import open_task
+from cohort.tasks.embedded.problems import Problems
+from cohort.tasks.embedded.word_problems import WORD_PROBLEMS
+from cohort.tasks.sources.columns import gsm8k_answer
 from cohort.types import Prompt, UserError
 
 ROWS = [{"question": f"What is {i} + 1?", "gold": str(i + 1), "topic": "sums"} for i in range(200)]
@@ -145,7 +147,8 @@ def test_held_out_share_splits_by_question():
     assert task.held_out.size == 2 * len(held_out)
     assert 0.15 < len(held_out) / 200 < 0.35
     assert task.overlap() == 0
-    assert replace(task, split_by_hash=False).overlap() == 0  # counted, and not only known
+    counted = replace(task.sources[0], split_by_hash=False)
+    assert replace(task, sources=(counted,)).overlap() == 0  # counted, and not only known
     reordered = open_task(doubled[::-1], prompt="question", answer="gold", held_out=0.25, seed=9)
     assert questions(reordered.held_out) == held_out  # a property of the question, not of order or seed
 
@@ -178,7 +181,7 @@ def test_held_out_split_of_the_same_source(tmp_path):
         ({"held_out": 0}, "not 0"),
         ({"held_out": 1e-9}, "leaves no held-out prompt"),
         ({"held_out": 1 - 1e-9}, "leaves no training prompt"),
-        ({"template": "chatml"}, "template is one of chat, r1_zero, none, not 'chatml'"),
+        ({"template": "chatml"}, "template must be one of 'chat', 'r1_zero' or 'none', not 'chatml'"),
         ({"answer_format": "math"}, "not 'math'"),
         ({"limit": 0}, "at least 1, not 0"),
         ({"levels": (1,)}, "levels belong to the source 'word_problems'"),
@@ -198,8 +201,8 @@ def test_limit():
 def test_word_problems():
     task = open_task("word_problems", levels=(2,), seed=5)
     assert task.train.size is None
-    assert task.train[0] == WordProblems((2,), 5, "train")[0]
-    assert task.held_out[0] == WordProblems((2,), 5, "held_out")[0]
+    assert task.train[0] == Problems(WORD_PROBLEMS, (2,), 5, "train")[0]
+    assert task.held_out[0] == Problems(WORD_PROBLEMS, (2,), 5, "held_out")[0]
     assert set(task.train[0].tags) <= set(task.columns)
     assert "remove held_out" in refused("word_problems", held_out=0.1)
     assert open_task(ROWS, prompt="question", held_out="word_problems").held_out.size is None

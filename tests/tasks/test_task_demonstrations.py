@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cohort.tasks import SupervisedExample, demonstrations, open_demonstrations
+from cohort.tasks import SupervisedExample, open_demonstrations, open_task
 from cohort.types import Prompt, UserError
 
 TURNS = [
@@ -44,7 +44,7 @@ def test_conversations_end_with_the_completion():
 def test_word_problems():
     examples = open_demonstrations("word_problems", levels=(1,), seed=4, careful=1.0)
     assert examples.size is None
-    assert examples[7] == demonstrations((1,), 4, careful=1.0)[7]
+    assert examples[7].prompt == open_task("word_problems", levels=(1,), seed=4).train[7]
     assert "=" in examples[7].completion
     assert open_demonstrations("word_problems", limit=5).size == 5
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.tasks.ledger import Ledger, Ticket, permutation
+from cohort.tasks.order.ledger import Ledger, Ticket, permutation
 from cohort.types import UserError
 
 SIZES = st.one_of(st.none(), st.integers(1, 12))

@@ -98,7 +98,7 @@ def test_conversations_need_a_chat_template():
 
 def test_unknown_template():
     with pytest.raises(UserError, match="not 'alpaca'"):
-        Renderer(tiny(), "alpaca")  # type: ignore[arg-type]
+        Renderer(tiny(), "alpaca")
 
 
 def test_fit():
@@ -114,7 +114,7 @@ def test_fit():
     with pytest.raises(UserError, match=r'lower rollout\.max_tokens.*task\.too_long = "drop" or "truncate_left"\.'):
         fit(prompt, 6)
     with pytest.raises(UserError, match="not 'cut'"):
-        fit(prompt, 6, "cut")  # type: ignore[arg-type]
+        fit(prompt, 6, "cut")
 
 
 def test_the_renderer_of_a_task():

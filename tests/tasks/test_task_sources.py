@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cohort.tasks.sources import open_rows
+from cohort.tasks.sources.rows import open_rows
 from cohort.types import UserError
 from cohort.wording import nearest
 

@@ -12,22 +12,16 @@ import time
 import pytest
 
 from cohort.seeds import derive_seed
-from cohort.tasks import english
-from cohort.tasks.word_problems import (
-    HELD_OUT_SHARE,
-    LEVELS,
-    WordProblems,
-    demonstration,
-    demonstrations,
-    make_problem,
-    split_of,
-    wrong_guess,
-)
+from cohort.tasks import open_demonstrations
+from cohort.tasks.embedded import english
+from cohort.tasks.embedded.problems import HELD_OUT_SHARE, Problems, split_of
+from cohort.tasks.embedded.word_problems import LEVELS, WORD_PROBLEMS, demonstration, wrong_guess
 from cohort.types import UserError
 
 EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 NUMBER = re.compile(r"\d+")
 COUNT = 1500
+make_problem = WORD_PROBLEMS.problem
 
 
 @pytest.fixture(scope="module", params=sorted(LEVELS))
@@ -140,8 +134,11 @@ def test_seeds_and_indices_differ():
 
 
 SCRIPT = """
-from cohort.tasks import WordProblems, demonstrations
-problems, shown = WordProblems((1, 2, 3, 4, 5), seed=7, split="held_out"), demonstrations((1, 5), seed=7)
+from cohort.tasks import open_demonstrations
+from cohort.tasks.embedded.problems import Problems
+from cohort.tasks.embedded.word_problems import WORD_PROBLEMS
+problems = Problems(WORD_PROBLEMS, (1, 2, 3, 4, 5), seed=7, split="held_out")
+shown = open_demonstrations("word_problems", levels=(1, 5), seed=7, careful=0.5)
 print([(problems[i].id, problems[i].text, problems[i].answer) for i in (0, 1, 2, 3, 4, 99, 10**12)])
 print([shown[i].completion for i in range(20)])
 """
@@ -244,7 +241,7 @@ def test_the_vocabulary_is_small():
 
 
 def test_prompts_carry_the_answer_and_tags():
-    problems = WordProblems((1, 2), seed=0, split="held_out")
+    problems = Problems(WORD_PROBLEMS, (1, 2), seed=0, split="held_out")
     assert problems.size is None
     prompt = problems[3]
     assert prompt.text.endswith("?")
@@ -259,16 +256,16 @@ def test_prompts_carry_the_answer_and_tags():
 
 
 def test_wrong_levels_and_splits_are_refused():
-    with pytest.raises(UserError, match=r"levels are numbers from 1 to 5, not \[1, 9\]"):
-        WordProblems((1, 9))
-    with pytest.raises(UserError, match="levels are numbers"):
-        WordProblems(())
+    with pytest.raises(UserError, match=r"levels of word_problems are numbers from 1 to 5, not \[1, 9\]"):
+        Problems(WORD_PROBLEMS, (1, 9))
+    with pytest.raises(UserError, match="levels of word_problems are numbers"):
+        Problems(WORD_PROBLEMS, ())
     with pytest.raises(UserError, match="'test'"):
-        WordProblems((1,), split="test")  # type: ignore[arg-type]
+        Problems(WORD_PROBLEMS, (1,), split="test")
 
 
 def test_fast_enough():
-    problems = WordProblems((1, 2, 3))
+    problems = Problems(WORD_PROBLEMS, (1, 2, 3))
     best = 0.0
     for _ in range(3):  # the best of three, because the machine is shared
         start = time.perf_counter()
@@ -316,11 +313,11 @@ def test_wrong_guesses_are_wrong_and_plausible(problems):
 
 def test_unknown_style():
     with pytest.raises(ValueError, match="careless"):
-        demonstration(make_problem(0, 1, "train", 0), "careless", seed=0)  # type: ignore[arg-type]
+        demonstration(make_problem(0, 1, "train", 0), "careless", seed=0)
 
 
 def test_mixture_by_steps():
-    shown = demonstrations((1, 2), seed=0, careful={1: 0.8, 2: 0.3})
+    shown = open_demonstrations("word_problems", careful={1: 0.8, 2: 0.3})
     assert shown.size is None
     assert shown[4] == shown[4]
     careful = {1: [], 2: []}
@@ -332,7 +329,10 @@ def test_mixture_by_steps():
 
 
 def test_shares_for_other_numbers_of_steps_are_those_of_the_nearest_lower():
-    shown = demonstrations((3,), careful={2: 0.25, 4: 0.75})
-    assert [shown.careful_share(steps) for steps in (1, 2, 3, 4, 9)] == [0.25, 0.25, 0.25, 0.75, 0.75]
-    with pytest.raises(UserError, match="shares from 0 to 1"):
-        demonstrations(careful=1.5)
+    shown = open_demonstrations("word_problems", levels=(3,), careful={2: 0.25, 4: 0.75})
+    assert [
+        shown.careful_share(steps)  # type: ignore[attr-defined]
+        for steps in (1, 2, 3, 4, 9)
+    ] == [0.25, 0.25, 0.25, 0.75, 0.75]
+    with pytest.raises(UserError, match=r"task\.careful must be a number of at least 0 and at most 1"):
+        open_demonstrations("word_problems", careful=1.5)

@@ -92,6 +92,7 @@ def same_run(a: Path, b: Path) -> None:
         assert read_groups(ours) == read_groups(theirs)
 
 
+@pytest.mark.slow
 def test_killed_at_random_instants_and_resumed(tmp_path):
     whole, killed = prepare(tmp_path / "whole"), prepare(tmp_path / "killed")
     draw = random.Random()  # not seeded on purpose: every run of this test kills somewhere else

@@ -12,8 +12,8 @@ from cohort.preflight.gate.stage import gate_of_stage
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
 from cohort.settings import Stage
+from cohort.tasks.rendered import RenderedPrompts, prompt_limit
 from cohort.train.models import waits_for
-from cohort.train.rendered import RenderedPrompts, prompt_limit
 from cohort.train.run import PreparedStage, prepare
 from cohort.views.console import Console
 from cohort.views.gate import show_gate
@@ -68,7 +68,7 @@ def _policy(one: PreparedStage, before: Policy | None) -> Policy:
 
 def _lengths(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> str:
     """Prompt lengths in tokens, and how many are too long."""
-    limit = prompt_limit(stage, facts)
+    limit = prompt_limit(facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
     source = parts.task.train
     count = min(RENDERED, source.size or RENDERED)
     everything = RenderedPrompts(source, parts.task.renderer(facts.tokenizer), 2**31, "error")

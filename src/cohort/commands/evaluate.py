@@ -15,7 +15,7 @@ from cohort.policy.load import load_policy
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool
-from cohort.train.rendered import held_out_prompts
+from cohort.train.evaluation import held_out
 from cohort.types import UserError
 from cohort.views.console import Console
 
@@ -77,8 +77,8 @@ def _measure(model: str, recipe: Recipe, parts: SamplingParts, samples: int, see
     stage = recipe.stages[-1]
     policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
     facts = facts_of(policy)
-    held_out, _ = held_out_prompts(stage, parts.task, facts)
-    if not held_out:
+    prompts, _ = held_out(stage, parts, facts)
+    if not prompts:
         raise UserError(f"no held-out prompt fits {model}: lower rollout.max_tokens")
 
     play = parts.world.player(facts.tokenizer, facts.eos_ids, open_sampler(policy, stage.rollout))
@@ -87,7 +87,7 @@ def _measure(model: str, recipe: Recipe, parts: SamplingParts, samples: int, see
         RewardPool(parts.verifiers, workers=stage.run.workers, retries=stage.run.retries) as pool,
     ):
         return tuple(
-            evaluate(play, held_out, pool, stage.evaluate.sampling(stage.rollout, greedy), count, seed)
+            evaluate(play, prompts, pool, stage.evaluate.sampling(stage.rollout, greedy), count, seed)
             for greedy, count in ((True, 1), (False, samples))
             if count
         )

@@ -34,7 +34,7 @@ def sample_group(
     quiet_libraries()
     scorer = resolve(RewardTable(use=reward)) if answer is not None else None
     policy = load_policy(model, trainable=False)
-    prompt = Renderer(policy.tokenizer, template).render(Prompt.make(text=question, answer=answer))  # type: ignore[arg-type]
+    prompt = Renderer(policy.tokenizer, template).render(Prompt.make(text=question, answer=answer))
     room = max((policy.max_context or 2**31) - len(prompt.tokens), 1)
     request = SampleRequest(0, prompt.tokens, count, seed, Sampling(min(max_tokens, room), temperature))
     _, completions = next(Engine(policy).sample([request]))

@@ -11,13 +11,12 @@ from typing import TypeVar
 
 from cohort import environments
 from cohort.environments import World
-from cohort.preflight.data import open_stage_task
 from cohort.preflight.gate.gold import check_gold
-from cohort.preflight.rows import gold_rows
 from cohort.rewards import Reward, resolve, resolve_all
+from cohort.seeds import derive_seed
 from cohort.settings import Reward as RewardTable
 from cohort.settings import Stage
-from cohort.tasks import Task
+from cohort.tasks import Task, open_prompts
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
@@ -53,7 +52,7 @@ class SamplingParts:
 def open_parts(stage: Stage, seed: int) -> SamplingParts:
     """Open the task, find the rewards, check the gold answers. Raises `UserError` for whatever is wrong with them."""
     world = open_world(stage)
-    task = replace(open_stage_task(stage, seed), tools=world.schemas)
+    task = replace(open_prompts(stage.task, derive_seed(seed, "task")), tools=world.schemas)
     _refuse_missing_turns(stage, task)
     columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
     has_answer = stage.task.answer in task.columns
@@ -65,7 +64,7 @@ def open_parts(stage: Stage, seed: int) -> SamplingParts:
         by_name = known.get(name) if isinstance(name, str) else None
         verifiers = (by_name or resolve(RewardTable(use=name), columns, has_answer),)
     _check_gold_column(stage, task)
-    check_gold({reward.name: reward for reward in (*rewards, *verifiers)}.values(), gold_rows(task))
+    check_gold({reward.name: reward for reward in (*rewards, *verifiers)}.values(), task.rows())
     # Whether an answer is right does not depend on other rewards, so the gate of a reward is not one of its verifier.
     return SamplingParts(task, rewards, tuple(replace(verifier, gate=None) for verifier in verifiers), world)
 
@@ -88,9 +87,12 @@ def _deciding(rewards: Sequence[HasWhen]) -> tuple[HasWhen, ...]:
 
 def _refuse_missing_turns(stage: Stage, task: Task) -> None:
     """Refuse to end a conversation after its first reply where its source says that an environment must play it."""
-    for source, environment in task.environments.items():
-        if environment != stage.environment.use:
-            raise UserError(f'{source!r} has turns of its own: let it play, with environment.use = "{environment}"')
+    for source in task.sources:
+        if source.environment not in (None, stage.environment.use):
+            raise UserError(
+                f"{source.table.source!r} has turns of its own: let it play, with environment.use = "
+                f'"{source.environment}"'
+            )
 
 
 def _check_gold_column(stage: Stage, task: Task) -> None:

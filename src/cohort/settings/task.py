@@ -45,7 +45,8 @@ class Prompts(Table):
     """What a task and a source of a mixture have in common."""
 
     source: Text = Field(
-        description="word_problems, arithmetic, reasoning_gym:TASK, verifiers:PACKAGE, a file, a directory, a hub id."
+        description="word_problems, arithmetic, reasoning_gym:TASK, verifiers:PACKAGE, a file, a directory, a hub id, "
+        "module:function."
     )
     prompt: Text = Field(default="prompt", description="Column that holds the question.")
     answer: Text = Field(default="answer", description="Column that holds the gold answer.")
@@ -66,7 +67,8 @@ class Prompts(Table):
         description="Levels of word_problems, arithmetic (else 1 and 2) or reasoning_gym (else its own settings).",
     )
     args: dict[str, Any] = Field(
-        default={}, description="Settings of a reasoning_gym task, over those of the level, or of a verifiers package."
+        default={},
+        description="Settings of a reasoning_gym task (over its level's), a verifiers package or your own source.",
     )
     limit: int | None = Field(default=None, ge=1, le=COUNT, description="Use only the first so many prompts.")
     curriculum: Curriculum | None = Field(default=None, description="Let the level rise with the success rate.")

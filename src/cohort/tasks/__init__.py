@@ -1,40 +1,44 @@
-"""Where prompts come from: word problems, files, Hugging Face datasets; how they are split, shown and counted."""
+"""Where prompts come from, how they are split and shown to the model, and which comes next."""
 
 from __future__ import annotations
 
-from cohort.tasks.adaptive import Adaptive
-from cohort.tasks.curriculum import Curriculum
-from cohort.tasks.demonstrations import Demonstrations, open_demonstrations
-from cohort.tasks.ledger import Ledger, Ticket, Tickets
-from cohort.tasks.mixture import Mixture
+from cohort.tasks.demonstrations import Demonstrations, SupervisedExample, open_demonstrations, open_examples
+from cohort.tasks.order.ledger import Ledger, Ticket, Tickets
+from cohort.tasks.order.mixture import Mixture
+from cohort.tasks.order.selection import Selection
+from cohort.tasks.preferences import Pairs, PreferencePair, Preferences, open_pairs, open_preferences
 from cohort.tasks.prompts import Prompts
 from cohort.tasks.render import R1_ZERO, Renderer, fit
-from cohort.tasks.selection import Selection
-from cohort.tasks.sources import open_rows
-from cohort.tasks.supervised import SupervisedExample
-from cohort.tasks.task import Task, open_mixture, open_task
-from cohort.tasks.word_problems import WordProblems, demonstration, demonstrations
+from cohort.tasks.sources.base import Found, SourceOfPrompts
+from cohort.tasks.sources.names import SOURCES
+from cohort.tasks.sources.rows import open_rows
+from cohort.tasks.task import Task, open_mixture, open_prompts, open_task
 
 __all__ = [
     "R1_ZERO",
-    "Adaptive",
-    "Curriculum",
+    "SOURCES",
     "Demonstrations",
+    "Found",
     "Ledger",
     "Mixture",
+    "Pairs",
+    "PreferencePair",
+    "Preferences",
     "Prompts",
     "Renderer",
     "Selection",
+    "SourceOfPrompts",
     "SupervisedExample",
     "Task",
     "Ticket",
     "Tickets",
-    "WordProblems",
-    "demonstration",
-    "demonstrations",
     "fit",
     "open_demonstrations",
+    "open_examples",
     "open_mixture",
+    "open_pairs",
+    "open_preferences",
+    "open_prompts",
     "open_rows",
     "open_task",
 ]

@@ -15,38 +15,37 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-import numpy as np
-
-from cohort.tasks.columns import ColumnMap, check_text, conversation, missing_column
-from cohort.tasks.files import kind
-from cohort.tasks.prompts import question_share
-from cohort.tasks.sources import Rows, open_rows
+from cohort import settings
+from cohort.tasks.prompts import CHECKED, Items, RowItems, Rows, first, limited
+from cohort.tasks.sources.columns import conversation, missing_column, read_question
+from cohort.tasks.sources.files import kind
+from cohort.tasks.sources.find import find_source, rows_of
+from cohort.tasks.sources.opening import with_held_out
+from cohort.tasks.task import TaskFromPython
 from cohort.types import Message, Prompt, UserError
 
-__all__ = ["Pairs", "PreferencePair", "Preferences", "open_preferences"]
+__all__ = ["Pairs", "PreferencePair", "Preferences", "open_pairs", "open_preferences"]
 
-CHECKED = 20_000  # rows read when a source is opened, so that a bad one is found before a model loads
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """Two answers to a prompt. `margin` is by how much `chosen` should score higher, at least."""
+    """Two answers to a prompt. `chosen` should score higher than `rejected`, by `margin` at least."""
 
     prompt: Prompt
     chosen: str
     rejected: str
-    margin: float = 0.0
+    margin: float
 
 
-class Pairs(Protocol):
+class Pairs(Items[PreferencePair], Protocol):
     """Preference pairs by index."""
 
     @property
     def size(self) -> int: ...  # noqa: D102
-    def __getitem__(self, index: int) -> PreferencePair: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,40 +56,33 @@ class Preferences:
     held_out: Pairs | None
 
 
-def open_preferences(
-    source: Any,
-    *,
-    prompt: str = "prompt",
-    chosen: str = "chosen",
-    rejected: str = "rejected",
-    margin: str | None = None,
-    held_out: Any = None,
-    held_out_split: str | None = None,
-    split: str = "train",
-    config: str | None = None,
-    revision: str | None = None,
-    limit: int | None = None,
-) -> Preferences:
-    """Open a source of preference pairs: a file, a directory, a hub id, a `datasets.Dataset`, or a list of dicts.
+def open_preferences(source: Any, **fields: Any) -> Preferences:
+    """Open a source of preference pairs. `fields` are the keys of a recipe's [task] table, `chosen` for example.
 
-    `prompt`, `chosen`, `rejected` and `margin` name columns. `held_out` is another source, or a share of this one (by a
-    hash of the question, so that no question is on both sides); `held_out_split` another split. `limit` keeps the
-    first so many training pairs.
+    `source` and `held_out` may also be a `datasets.Dataset` or a list of dicts.
     """
-    if limit is not None and limit < 1:
-        raise UserError(f"limit is the number of pairs to keep, at least 1, not {limit}.")
-    columns = PairColumns(prompt, chosen, rejected, margin)
-    train: Pairs = _open(source, columns, split, config, revision)
-    kept_out: Pairs | None = None
-    if isinstance(held_out, int | float):
-        train, kept_out = _split(train, float(held_out))
-    elif held_out is not None:
-        kept_out = _open(held_out, columns, held_out_split or "test", None, None)
-    elif held_out_split is not None:
-        kept_out = _open(source, columns, held_out_split, config, revision)
-    if limit is not None:
-        train = PairPart(train, np.arange(min(limit, train.size)))
-    return Preferences(train, kept_out)
+    return open_pairs(TaskFromPython(source=source, **fields))
+
+
+def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
+    """The pairs of a [task] table in a reward_model stage; `seed` is for a source of one's own.
+
+    A share that is held out is split by a hash of the question, so that no question is on both sides. Raises UserError
+    for whatever is wrong with the source and its first rows.
+    """
+    columns = PairColumns(table.prompt, table.chosen, table.rejected, table.margin)
+
+    def read(one: settings.Prompts, held_out: bool) -> RowItems[PreferencePair]:
+        rows = rows_of(find_source(one.source)(one, held_out, seed), one, held_out)
+        columns.check(rows)
+        pairs = RowItems(rows, columns.read)
+        for _ in first(pairs, CHECKED):
+            pass  # reading a row checks it
+        return pairs
+
+    whole = read(table, False)
+    train, held_out = with_held_out(table, whole, "pair", lambda pair: pair.prompt, lambda other: read(other, True))
+    return Preferences(cast(Pairs, limited(train, table.limit)), cast(Pairs | None, held_out))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +105,6 @@ class PairColumns:
 
     def read(self, row: Mapping[str, Any], place: str) -> PreferencePair:
         """The pair in a row, or a UserError that names the place."""
-        check_text(row, place)
         answers = [_answer(row.get(name), place, name) for name in (self.chosen, self.rejected)]
         prompt = self._prompt(row, place, *(chat for chat, _ in answers))
         (_, better), (_, worse) = answers
@@ -135,7 +126,7 @@ class PairColumns:
             return Prompt.make(messages=better)
         if row.get(self.prompt) is None:
             return None
-        text, chat = ColumnMap(self.prompt).read_question(row, place)
+        text, chat = read_question(row, place, self.prompt, chat=False)
         return Prompt.make(text=text, messages=chat)
 
     def _margin(self, row: Mapping[str, Any], place: str) -> float:
@@ -145,62 +136,6 @@ class PairColumns:
         if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
             raise UserError(f"{place}: {self.margin!r} holds {kind(value)}; a margin is a number of at least 0.")
         return float(value)
-
-
-@dataclass(frozen=True, slots=True)
-class RowPairs:
-    """The rows of a source as pairs, read when asked for."""
-
-    rows: Rows
-    columns: PairColumns
-
-    @property
-    def size(self) -> int:
-        """The number of rows."""
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> PreferencePair:
-        if not 0 <= index < self.size:
-            raise IndexError(f"pair {index} of {self.size}")
-        return self.columns.read(self.rows[index], self.rows.place(index))
-
-
-@dataclass(frozen=True, slots=True)
-class PairPart:
-    """Some of the pairs of a sequence, in its order."""
-
-    whole: Pairs
-    indices: np.ndarray
-
-    @property
-    def size(self) -> int:
-        """How many belong to the part."""
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> PreferencePair:
-        return self.whole[int(self.indices[index])]
-
-
-def _open(source: Any, columns: PairColumns, split: str, config: str | None, revision: str | None) -> RowPairs:
-    rows = open_rows(source, split, config, revision)
-    columns.check(rows)
-    pairs = RowPairs(rows, columns)
-    for index in range(min(pairs.size, CHECKED)):
-        pairs[index]  # reading a row checks it
-    return pairs
-
-
-def _split(pairs: Pairs, share: float) -> tuple[Pairs, Pairs]:
-    if isinstance(share, bool) or not 0 < share < 1:
-        raise UserError(f"held_out is a share between 0 and 1, a file or another source, not {share:g}.")
-    shares = np.fromiter((question_share(pairs[i].prompt) for i in range(pairs.size)), np.float64, pairs.size)
-    out = shares < share
-    if out.all() or not out.any():
-        side = "no pair to train on" if out.all() else "no held-out pair"
-        raise UserError(
-            f"held_out = {share:g} of {pairs.size} pairs leaves {side}. Choose another share, or name a held-out file."
-        )
-    return PairPart(pairs, np.flatnonzero(~out)), PairPart(pairs, np.flatnonzero(out))
 
 
 def _answer(value: Any, place: str, column: str) -> tuple[tuple[Message, ...], str]:

@@ -1,30 +1,53 @@
-"""Sequences of prompts: rows read through a column map, a plain list, and parts of either."""
+"""Sequences that are read when somebody asks: the rows of a source, a plain list, and parts of either."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from cohort.tasks.columns import ColumnMap
-from cohort.tasks.sources import Rows
-from cohort.types import Prompt, content_id
+from cohort.types import Prompt, UserError, content_id
 
-__all__ = ["LeveledPrompts", "Part", "PromptList", "Prompts", "RowPrompts", "question_share"]
+__all__ = [
+    "CHECKED",
+    "ItemList",
+    "Items",
+    "LeveledPrompts",
+    "Part",
+    "Prompts",
+    "RowItems",
+    "Rows",
+    "check_text",
+    "first",
+    "limited",
+    "place_of",
+    "question_share",
+    "split_by_hash",
+]
+
+CHECKED = 20_000  # rows that are read when a source is opened, so that a bad one is found before a model loads
+KEPT = 2**26  # bytes of text, about, that a source keeps of what was read, so that its rows are read once
+OF_A_ROW = 1_000  # bytes that the objects of a row take beside its text
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Prompts(Protocol):
-    """Prompts by index. `size` is None where there is no end to them."""
+class Items(Protocol[T_co]):
+    """Things by index. `size` is None where there is no end to them."""
 
     @property
     def size(self) -> int | None: ...  # noqa: D102
-    def __getitem__(self, index: int) -> Prompt: ...
+    def __getitem__(self, index: int) -> T_co: ...
 
 
-class LeveledPrompts(Prompts, Protocol):
+Prompts = Items[Prompt]
+
+
+class LeveledPrompts(Items[Prompt], Protocol):
     """Prompts without an end that are made at a level of difficulty. By index alone, the levels take turns."""
 
     @property
@@ -32,69 +55,107 @@ class LeveledPrompts(Prompts, Protocol):
     def at(self, level: int, index: int) -> Prompt: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
-class RowPrompts:
-    """The rows of a source as prompts, read when asked for."""
-
-    rows: Rows
-    columns: ColumnMap
+class Rows(Protocol):
+    """Random access to rows. `columns` are the names, `place(i)` says where row i came from."""
 
     @property
-    def size(self) -> int:
-        """The number of rows."""
-        return len(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Prompt:
-        check_index(index, len(self.rows))
-        return self.columns.read(self.rows[index], self.rows.place(index))
+    def columns(self) -> tuple[str, ...]: ...  # noqa: D102
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+    def place(self, index: int) -> str: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
-class PromptList:
-    """Prompts that somebody made in Python. `environment` is the one, as `environment.use` names it, that they must be
-    played in, because a conversation of theirs does not end with the first reply.
+class RowItems(Generic[T]):
+    """The rows of a source, each read when somebody asks for it; `read(row, place)` makes the item.
+
+    What was read stays in memory, up to `KEPT` bytes, so that several checks of one source read its rows once.
     """
 
-    prompts: Sequence[Prompt]
-    environment: str | None = None
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        return len(self.prompts)
+    def __init__(self, rows: Rows, read: Callable[[Mapping[str, Any], str], T]) -> None:
+        self.rows, self.read, self.size = rows, read, len(rows)
+        self._kept: dict[int, T] = {}
+        self._room = KEPT
 
     def __len__(self) -> int:
-        return len(self.prompts)
+        return self.size
 
-    def __getitem__(self, index: int) -> Prompt:
-        check_index(index, len(self.prompts))
-        return self.prompts[index]
+    def __getitem__(self, index: int) -> T:
+        check_index(index, self.size)
+        if index in self._kept:
+            return self._kept[index]
+        row, place = self.rows[index], self.rows.place(index)
+        bytes_of_row = check_text(row, place) + OF_A_ROW
+        item = self.read(row, place)
+        if bytes_of_row <= self._room:
+            self._kept[index] = item
+            self._room -= bytes_of_row
+        return item
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Some of the prompts of a sequence, in its order."""
+class ItemList(Generic[T]):
+    """Things that somebody made in Python."""
 
-    whole: Prompts
-    indices: np.ndarray  # int64, ascending
-
-    @property
-    def size(self) -> int:
-        """How many belong to the part."""
-        return len(self.indices)
+    def __init__(self, items: Sequence[T]) -> None:
+        self.items, self.size = items, len(items)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return self.size
 
-    def __getitem__(self, index: int) -> Prompt:
-        check_index(index, len(self.indices))
+    def __getitem__(self, index: int) -> T:
+        check_index(index, self.size)
+        return self.items[index]
+
+
+class Part(Generic[T]):
+    """Some of the things of a sequence, in its order. `indices`: int64, ascending."""
+
+    def __init__(self, whole: Items[T], indices: np.ndarray) -> None:
+        self.whole, self.indices, self.size = whole, indices, len(indices)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> T:
+        check_index(index, self.size)
         return self.whole[int(self.indices[index])]
 
-    def __iter__(self) -> Iterator[Prompt]:
-        return (self[index] for index in range(len(self.indices)))
+
+def first(items: Items[T], count: int) -> Iterator[T]:
+    """The first things of a sequence that has an end."""
+    assert items.size is not None
+    return islice((items[index] for index in range(items.size)), count)
+
+
+def limited(items: Items[T], limit: int | None) -> Items[T]:
+    """The first `limit` things; all of them where it is None."""
+    if limit is None:
+        return items
+    return Part(items, np.arange(limit if items.size is None else min(limit, items.size), dtype=np.int64))
+
+
+def place_of(items: Items[Any], index: int) -> str | None:
+    """Where a thing was read, such as `train.jsonl:8`; None for what was not read from rows."""
+    if isinstance(items, Part):
+        return place_of(items.whole, int(items.indices[index]))
+    return items.rows.place(index) if isinstance(items, RowItems) else None
+
+
+def split_by_hash(
+    items: Items[T], share: float, thing: str, prompt_of: Callable[[T], Prompt]
+) -> tuple[Part[T], Part[T]]:
+    """What to train on and what is held out. One question is always on the same side, however often it occurs.
+
+    Raises UserError where one side would be empty; `thing` is the word for one item.
+    """
+    assert items.size is not None
+    shares = np.fromiter((question_share(prompt_of(item)) for item in first(items, items.size)), float, items.size)
+    held_out = shares < share
+    if held_out.all() or not held_out.any():
+        raise UserError(
+            f"held_out = {share:g} of {items.size} {thing}s leaves no {'training' if held_out.all() else 'held-out'} "
+            f"{thing}. Choose another share, or name a held-out file."
+        )
+    return Part(items, np.flatnonzero(~held_out)), Part(items, np.flatnonzero(held_out))
 
 
 def question_share(prompt: Prompt) -> float:
@@ -109,4 +170,31 @@ def question_share(prompt: Prompt) -> float:
 def check_index(index: int, size: int) -> None:
     """Indices run from 0 to size - 1; a negative one is a mistake, not the end."""
     if not 0 <= index < size:
-        raise IndexError(f"prompt {index} of {size}")
+        raise IndexError(f"number {index} of {size}")
+
+
+def check_text(row: Mapping[str, Any], place: str) -> int:
+    """The bytes of all text in a row. Refuses half characters ("\\ud800" in JSON): no tokenizer and no file takes them.
+
+    A row with something else in it than text and numbers, such as an image, counts as larger than `KEPT`.
+    """
+    total = 0
+    for column, value in row.items():
+        try:
+            total += _bytes_of(value)
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{place}: {column!r} is not valid text: it holds half of a character (a lone surrogate). Mend or "
+                "remove the row."
+            ) from None
+    return total
+
+
+def _bytes_of(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value.encode())
+    if isinstance(value, Mapping):
+        return sum(map(_bytes_of, value.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(_bytes_of, value))
+    return 8 if value is None or isinstance(value, (bool, int, float)) else KEPT

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from cohort import settings
 from cohort.types import Message, Prompt, UserError
 
-__all__ = ["R1_ZERO", "TEMPLATES", "LongPromptPolicy", "Renderer", "Template", "fit"]
+__all__ = ["R1_ZERO", "Renderer", "fit"]
 
-Template = Literal["chat", "r1_zero", "none"]
-LongPromptPolicy = Literal["error", "drop", "truncate_left"]
-TEMPLATES: tuple[str, ...] = get_args(Template)
+TEMPLATES: tuple[str, ...] = get_args(settings.Task.model_fields["template"].annotation)
 
 # DeepSeek-R1 (arXiv 2501.12948v1), Table 1, word for word; the question stands where the paper has "prompt".
 R1_ZERO = (
@@ -29,7 +28,7 @@ class Renderer:
     def __init__(
         self,
         tokenizer: Any,
-        template: Template = "chat",
+        template: str = "chat",
         system: str | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> None:
@@ -107,16 +106,16 @@ def single_question(prompt: Prompt, template: str) -> str:
     return prompt.question
 
 
-def fit(prompt: Prompt, max_prompt_tokens: int, policy: LongPromptPolicy = "error") -> Prompt | None:
-    """The prompt if it fits, else what the policy says: an error, None (drop it), or its last tokens."""
+def fit(prompt: Prompt, max_prompt_tokens: int, too_long: str = "error") -> Prompt | None:
+    """The prompt if it fits, else what the rule `too_long` says: an error, None (drop it), or its last tokens."""
     if len(prompt.tokens) <= max_prompt_tokens:
         return prompt
-    if policy == "drop":
+    if too_long == "drop":
         return None
-    if policy == "truncate_left":
+    if too_long == "truncate_left":
         return replace(prompt, tokens=prompt.tokens[-max_prompt_tokens:])
-    if policy != "error":
-        raise UserError(f'the policy for long prompts is "error", "drop" or "truncate_left", not {policy!r}.')
+    if too_long != "error":
+        raise UserError(f'too_long is "error", "drop" or "truncate_left", not {too_long!r}.')
     raise UserError(
         f"the prompt {prompt.id} ({prompt.question[:40]!r}...) has {len(prompt.tokens)} tokens and the limit is "
         f"{max_prompt_tokens}. Raise task.max_prompt_tokens (or lower rollout.max_tokens, if the context is full), or "

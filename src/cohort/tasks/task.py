@@ -8,41 +8,41 @@ tickets = task.tickets(seed=0)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
+from cohort import settings
 from cohort.seeds import derive_seed
-from cohort.tasks.adaptive import Adaptive
-from cohort.tasks.columns import AnswerFormat
-from cohort.tasks.curriculum import Curriculum
-from cohort.tasks.ledger import Ledger, Tickets
-from cohort.tasks.mixture import DOMAIN, HeldOut, Mixture, Source, weight_at
-from cohort.tasks.opening import first, open_source
-from cohort.tasks.prompts import Prompts, question_share
-from cohort.tasks.render import TEMPLATES, Renderer, Template
-from cohort.tasks.selection import Selection
-from cohort.types import UserError
+from cohort.tasks.order.ledger import Ledger, Tickets
+from cohort.tasks.order.mixture import HeldOut, Mixture, read_weights, weight_at
+from cohort.tasks.order.selection import Selection, check_order
+from cohort.tasks.prompts import CHECKED, Prompts, first, place_of, question_share
+from cohort.tasks.render import Renderer
+from cohort.tasks.sources.base import FromPython
+from cohort.tasks.sources.opening import DOMAIN, OpenSource, open_source
+from cohort.types import Prompt, UserError
 
-__all__ = ["Task", "open_mixture", "open_task"]
+__all__ = ["Task", "TaskFromPython", "open_mixture", "open_prompts", "open_task"]
+
+LOOKED_AT_OF_MADE = 100  # prompts of a source that makes them without end
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Prompts to train on and prompts held out (None: there are none), and the template that shows them."""
+    """Prompts to train on and prompts held out (None: there are none), and the table that shows them."""
 
+    table: settings.Task
+    sources: tuple[OpenSource, ...]
     train: Prompts
     held_out: Prompts | None
     columns: tuple[str, ...]
-    template: Template = "chat"
-    system: str | None = None
-    split_by_hash: bool = False  # one question is then never on both sides
     tools: tuple[Mapping[str, Any], ...] = ()  # JSON schemas, for the chat template
-    environments: Mapping[str, str] = field(default_factory=dict)  # by source: which one must play its conversations
 
     def renderer(self, tokenizer: Any) -> Renderer:
         """The renderer of this task's template for a tokenizer."""
-        return Renderer(tokenizer, self.template, self.system, self.tools)
+        return Renderer(tokenizer, self.table.template, self.table.system, self.tools)
 
     def tickets(self, seed: int, state: Mapping[str, Any] | None = None) -> Tickets:
         """What decides the order of the training prompts, from the beginning or from a saved state."""
@@ -50,127 +50,107 @@ class Task:
             return Selection.restore(state, self.train, seed) if state else Selection(self.train, seed)
         return Ledger.restore(state, self.train.size, seed) if state else Ledger(self.train.size, seed)
 
+    def rows(self) -> Iterator[tuple[str, Prompt]]:
+        """`(place, prompt)` of the first training and held-out prompts of every source: `train.jsonl:8`, `held-out
+        prompt 3`. This is what a check before the run goes through, once; of prompts without end it has a few.
+        """
+        for source in self.sources:
+            for name, prompts in (("training", source.train), ("held-out", source.held_out)):
+                if prompts is None:
+                    continue
+                for index in range(LOOKED_AT_OF_MADE if prompts.size is None else min(prompts.size, CHECKED)):
+                    place = place_of(prompts, index) or f"{name} prompt {index + 1}"
+                    yield place, source.tagged(prompts[index])
+
     def overlap(self, at_most: int = 100_000) -> int:
         """How many held-out questions are also trained on (looking at no more than `at_most` of each)."""
-        if isinstance(self.train, Mixture):
-            parts = [(s.train, s.held_out) for s in self.train.sources if not s.split_by_hash]
-        else:
-            parts = [] if self.split_by_hash else [(self.train, self.held_out)]
-        return sum(shared(train, held_out, at_most) for train, held_out in parts if held_out is not None)
+        return sum(_shared(source, at_most) for source in self.sources if not source.split_by_hash)
 
 
-def shared(train: Prompts, held_out: Prompts, at_most: int) -> int:
+def _shared(source: OpenSource, at_most: int) -> int:
     """How many of the first held-out questions are among the first training ones. What is made without end has none."""
-    if train.size is None or held_out.size is None:
+    if source.held_out is None or source.train.size is None or source.held_out.size is None:
         return 0
-    trained = {question_share(prompt) for prompt in first(train, at_most)}
-    return sum(question_share(prompt) in trained for prompt in first(held_out, at_most))
+    trained = {question_share(prompt) for prompt in first(source.train, at_most)}
+    return sum(question_share(prompt) in trained for prompt in first(source.held_out, at_most))
 
 
-def open_task(
-    source: Any,
-    *,
-    prompt: str = "prompt",
-    answer: str = "answer",
-    held_out: Any = None,
-    messages: str | None = None,
-    split: str = "train",
-    held_out_split: str | None = None,
-    config: str | None = None,
-    revision: str | None = None,
-    answer_format: AnswerFormat = "plain",
-    answer_required: bool = False,
-    system: str | None = None,
-    template: Template = "chat",
-    levels: Sequence[int] | None = None,
-    args: Mapping[str, Any] | None = None,
-    curriculum: Curriculum | None = None,
-    adaptive: Adaptive | None = None,
-    seed: int = 0,
-    held_out_seed: int | None = None,
-    limit: int | None = None,
-) -> Task:
-    """Open a source as a task.
+class TaskFromPython(FromPython, settings.Task):
+    """The table of a task that Python opens."""
 
-    `source`: "word_problems", "reasoning_gym:TASK", "verifiers:PACKAGE", a file, a directory, a hub id, a
-    `datasets.Dataset`, a list of dicts or of Prompts. `prompt` and `answer` name columns; all others become tags. A
-    prompt may be text or a list of messages.
-    `held_out`: another source, or a share of this one (split by a hash of the question, the same in every run);
-    `held_out_split`: another split, of the held-out source if there is one ("test" by default) or else of this one.
-    `levels`, `seed` and `held_out_seed` (the same, if not given) are for sources that make their problems, `args` for
-    the configuration of a reasoning-gym task or a verifiers package. `limit` keeps the first so many training prompts.
-    A `curriculum` moves through the levels, `adaptive` lets prompts without signal rest.
+    place = ("task",)
+
+
+class _SourceFromPython(FromPython, settings.Source):
+    """The table of one source of a mixture that Python opens."""
+
+    place = ("task", "mixture", "NAME")
+
+
+def open_task(source: Any, *, seed: int = 0, held_out_seed: int | None = None, **fields: Any) -> Task:
+    """Open a source as a task. `fields` are the keys of a recipe's [task] table.
+
+    `source` and `held_out` may also be a `datasets.Dataset`, a list of dicts or of `Prompt`. For Python alone there are
+    `revision`, that of a dataset of the hub, and `answer_required`. `seed` and `held_out_seed` (the same, if not given)
+    are for sources that make their problems. Raises UserError for what is wrong with the fields or with the rows.
     """
-    check_template(template)
-    opened = open_source(
-        source,
-        prompt=prompt,
-        answer=answer,
-        held_out=held_out,
-        messages=messages,
-        split=split,
-        held_out_split=held_out_split,
-        config=config,
-        revision=revision,
-        answer_format=answer_format,
-        answer_required=answer_required,
-        levels=levels,
-        args=args,
-        limit=limit,
-        curriculum=curriculum,
-        adaptive=adaptive,
-        seed=seed,
-        held_out_seed=held_out_seed,
-    )
-    plain = curriculum is None and adaptive is None
-    train = opened.train if plain else Mixture([opened])
-    kept = opened.held_out, opened.columns
-    environments = {source: opened.environment} if opened.environment else {}
-    return Task(train, *kept, template, system, opened.split_by_hash, environments=environments)
+    return open_prompts(TaskFromPython(source=source, **fields), seed, seed if held_out_seed is None else held_out_seed)
 
 
 def open_mixture(
-    sources: Mapping[str, Mapping[str, Any]],
-    *,
-    system: str | None = None,
-    template: Template = "chat",
-    seed: int = 0,
-    held_out_seed: int | None = None,
+    sources: Mapping[str, Mapping[str, Any]], *, seed: int = 0, held_out_seed: int | None = None, **fields: Any
 ) -> Task:
     """Open several sources as one task.
 
-    `sources` has the arguments of `open_task` for each by name, and its `weight`: a number, or numbers by the training
-    step from which they hold. The name becomes the tag "domain" of its prompts.
+    `sources` has, by name, the fields that `open_task` takes for each, and its `weight`: a number, or numbers by the
+    training step from which they hold. The name becomes the tag "domain" of its prompts.
     """
-    check_template(template)
-    if not sources:
-        raise UserError("a mixture needs a source; it has none.")
+    if not sources or not all(sources):
+        raise UserError("a mixture needs a source, and each of its sources a name that is not empty.")
+    tables: dict[str, settings.Source] = {}
+    for name, given in sources.items():
+        with _blamed(name):
+            tables[name] = _SourceFromPython(**given)
+    table = TaskFromPython(source="mixture", mixture=tables, **fields)
+    return open_prompts(table, seed, seed if held_out_seed is None else held_out_seed)
+
+
+def open_prompts(table: settings.Task, seed: int, held_out_seed: int = 0) -> Task:
+    """The prompts of a [task] table: what every stage that trains on prompts begins with.
+
+    `seed` is for sources that make their problems. Theirs are held out by `held_out_seed`, which is the same in every
+    run, so that runs can be compared. Raises UserError for whatever is wrong with the sources and their first rows.
+    """
+    if not table.mixture:
+        source = open_source(table, seed, held_out_seed)
+        check_order(source)
+        plain = table.curriculum is None and table.adaptive is None
+        return Task(table, (source,), source.train if plain else Mixture([source]), source.held_out, source.columns)
     opened = []
-    for name, options in sources.items():
-        if not name:
-            raise UserError("every source of a mixture has a name, which is not empty.")
-        try:
+    for name, one in table.mixture.items():
+        with _blamed(name):
             own = derive_seed(seed, "mixture", name)  # or two sources of one kind would make the same problems
-            opened.append(open_source(**options, name=name, seed=own, held_out_seed=held_out_seed))
-        except UserError as error:
-            raise UserError(f"mixture {name}: {error}") from None
+            source = replace(open_source(one, own, held_out_seed, name), weights=read_weights(name, one.weight))
+            check_order(source)
+            opened.append(source)
     for step in sorted({start for source in opened for start, _ in source.weights}):
         if not any(weight_at(source.weights, step) for source in opened):
             raise UserError(f"every weight of the mixture is 0 from step {step} on; give one source a weight.")
     held_out = HeldOut(opened) if any(source.held_out is not None for source in opened) else None
-    named = zip((options["source"] for options in sources.values()), opened, strict=True)
-    environments = {source: one.environment for source, one in named if one.environment}
-    return Task(Mixture(opened), held_out, mixed_columns(opened), template, system, environments=environments)
+    return Task(table, tuple(opened), Mixture(opened), held_out, _mixed_columns(opened))
 
 
-def mixed_columns(sources: Sequence[Source]) -> tuple[str, ...]:
+@contextmanager
+def _blamed(name: str) -> Iterator[None]:
+    """Say which source of a mixture an error is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"mixture {name}: {error}") from None
+
+
+def _mixed_columns(sources: Sequence[OpenSource]) -> tuple[str, ...]:
     """The columns that prompts of a mixture may have. There is an answer where every source has one."""
-    answer = ["answer"] if all(source.answer in source.columns for source in sources) else []
+    answer = ["answer"] if all(source.table.answer in source.columns for source in sources) else []
     tags = [name for source in sources for name in source.columns if name not in (source.question, "answer")]
     return tuple(dict.fromkeys(("prompt", *answer, *tags, DOMAIN)))
-
-
-def check_template(template: str) -> None:
-    """Refuse a word that is not one of the choices."""
-    if template not in TEMPLATES:
-        raise UserError(f"template is one of {', '.join(TEMPLATES)}, not {template!r}.")

@@ -12,11 +12,23 @@ from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import write_groups
 from cohort.rewards import RewardPool
 from cohort.seeds import derive_seed
-from cohort.train.rendered import held_out_prompts
+from cohort.settings import Stage
+from cohort.tasks.rendered import held_out_prompts, prompt_limit
 from cohort.train.stage import Context
-from cohort.types import UserError
+from cohort.types import Prompt, UserError
 
-__all__ = ["Evaluator"]
+__all__ = ["Evaluator", "held_out"]
+
+
+def held_out(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> tuple[list[Prompt], int]:
+    """What evaluations of a stage ask, and how many held-out prompts are too long for that."""
+    table, renderer = stage.evaluate, parts.task.renderer(facts.tokenizer)
+    if table.max_tokens is None:
+        longest, key = stage.rollout.max_tokens, "rollout.max_tokens"
+    else:
+        longest, key = table.max_tokens, "evaluate.max_tokens"
+    limit = prompt_limit(facts.context, longest, stage.task.max_prompt_tokens, key)
+    return held_out_prompts(parts.task.held_out, renderer, limit, stage.task.too_long, table.problems)
 
 
 class Evaluator:
@@ -36,7 +48,7 @@ class Evaluator:
         self._context, self._play, self._on_group = context, play, on_group
         log, retries = context.directory / "rewards.log", context.stage.run.retries
         self._pool = stack.enter_context(RewardPool(parts.verifiers, workers=1, retries=retries, log=log))
-        self._prompts, too_long = held_out_prompts(context.stage, parts.task, facts)
+        self._prompts, too_long = held_out(context.stage, parts, facts)
         warn = context.console.warn
         if too_long:
             warn(f"{too_long} held-out prompts are longer than the model's context leaves room for")

@@ -19,11 +19,10 @@ from cohort.learn.batch import collate
 from cohort.learn.schedule import rate_at
 from cohort.machine import peak_memory_gb
 from cohort.policy.policy import Policy
-from cohort.preflight.data import open_stage_demonstrations
 from cohort.preflight.parts import SamplingParts, open_parts, open_world
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
-from cohort.tasks import Demonstrations, Ledger, Renderer
+from cohort.tasks import Demonstrations, Ledger, Renderer, open_examples
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.evaluation import Evaluator
 from cohort.train.stage import Context, Plan
@@ -69,7 +68,7 @@ class Supervised:
                 'to them are right: add one, such as evaluate.reward = "exact_number", or hold nothing out'
             )
         parts = open_parts(stage, seed) if judged else None
-        return PreparedSft(open_stage_demonstrations(stage, seed), open_world(stage), parts)
+        return PreparedSft(_open_examples(stage, seed), open_world(stage), parts)
 
     def plan(self, stage: Stage, prepared: PreparedSft, facts: PolicyFacts) -> Plan:
         """How many demonstrations, how often."""
@@ -78,6 +77,16 @@ class Supervised:
     def open(self, context: Context, prepared: PreparedSft, checkpoint: Checkpoint | None) -> _Training:
         """The learner, and the order of the demonstrations."""
         return _Training(context, prepared, checkpoint)
+
+
+def _open_examples(stage: Stage, seed: int) -> Demonstrations:
+    examples, wanted = open_examples(stage.task, derive_seed(seed, "task")), stage.supervised.examples_per_step
+    if examples.size is not None and examples.size < wanted:
+        raise UserError(
+            f"the task has {examples.size} demonstrations, fewer than one step takes (supervised.examples_per_step = "
+            f"{wanted}). Lower examples_per_step to {examples.size} or less, or bring more."
+        )
+    return examples
 
 
 class _Training:

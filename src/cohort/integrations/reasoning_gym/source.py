@@ -9,17 +9,18 @@ is a property of its question alone (a hash), so no seed and no index can put a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from cohort import settings
 from cohort.integrations.reasoning_gym.admitted import Admitted, admission
 from cohort.integrations.reasoning_gym.problems import configuration, make, require_library
 from cohort.seeds import derive_seed
 from cohort.tasks.prompts import question_share
+from cohort.tasks.sources.base import Found
 from cohort.types import Prompt, UserError
-from cohort.wording import nearest
 
-__all__ = ["COLUMNS", "HELD_OUT_SHARE", "PREFIX", "GymProblems", "gym_task", "open_task"]
+__all__ = ["HELD_OUT_SHARE", "PREFIX", "GymProblems", "open_gym"]
 
 PREFIX = "reasoning_gym"
 COLUMNS = ("prompt", "answer", "task", "level", "gym")
@@ -36,8 +37,6 @@ class GymProblems:
     """
 
     size: int | None = None
-    columns = COLUMNS
-    repeats = True  # tasks with few different problems make one again and again
 
     def __init__(
         self,
@@ -95,21 +94,13 @@ def check_levels(task: str, levels: Sequence[int], top: int) -> None:
         raise UserError(f"reasoning-gym's {task} has {has}, so levels cannot be {list(levels)!r}.")
 
 
-def open_task(
-    task: str, levels: Sequence[int] | None, args: Mapping[str, Any] | None, all_levels: bool
-) -> Callable[[Literal["train", "held_out"], int], GymProblems]:
-    """What makes the problems of a split and a seed; `all_levels`: those that the task has, unless `levels` says which.
-    Raises UserError for a task that was not admitted.
-    """
-    every = range(1, admission(task).levels + 1) if all_levels else ()
-    return lambda split, seed: GymProblems(task, levels or tuple(every), seed, split, args)
-
-
-def gym_task(source: str) -> str | None:
-    """The task in "reasoning_gym:TASK"; None for a source that is something else."""
-    prefix, colon, task = source.partition(":")
-    if prefix == PREFIX and task:
-        return task
-    if prefix == PREFIX or (colon and nearest(prefix.replace("-", "_"), [PREFIX]) and "/" not in prefix):
-        raise UserError(f'{source!r} is not of the form "{PREFIX}:TASK", such as "{PREFIX}:chain_sum".')
-    return None
+def open_gym(table: settings.Prompts, held_out: bool, seed: int) -> Found:
+    """The problems of "reasoning_gym:TASK". A curriculum goes through all levels, unless the table names some."""
+    _, _, task = table.source.partition(":")
+    if not task:
+        raise UserError(f'{table.source!r} is not of the form "{PREFIX}:TASK", such as "{PREFIX}:chain_sum".')
+    levels = table.levels or ()
+    if table.curriculum is not None:
+        levels = levels or tuple(range(1, admission(task).levels + 1))
+    problems = GymProblems(task, levels, seed, "held_out" if held_out else "train", table.args)
+    return Found(problems, COLUMNS, distinct=True)

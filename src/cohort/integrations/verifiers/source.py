@@ -7,35 +7,33 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from cohort import settings
 from cohort.integrations.verifiers.play import COLUMN, blamed, environment_of, play, task_of
-from cohort.tasks.prompts import PromptList
+from cohort.tasks.prompts import ItemList
+from cohort.tasks.sources.base import Found, has_no
 from cohort.types import Prompt, UserError, content_id
 
-__all__ = ["PREFIX", "open_prompts", "open_taskset", "taskset_of"]
+__all__ = ["PREFIX", "open_tasks", "open_taskset"]
 
 PREFIX = "verifiers"
 
 
-def taskset_of(source: str) -> str | None:
-    """The package in "verifiers:PACKAGE"; None for a source that is something else."""
-    prefix, colon, name = source.partition(":")
-    if prefix != PREFIX or not colon:
-        return None
+def open_tasks(table: settings.Prompts, held_out: bool, seed: int) -> Found:
+    """The tasks of "verifiers:PACKAGE", on either side the same: a package has no other split. See `open_taskset`."""
+    has_no(table, "levels")
+    name = table.source.partition(":")[2]
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(
-            f'{source!r} is not of the form "{PREFIX}:PACKAGE". A package of the Environments Hub is installed first, '
-            "and then named without its owner and its version."
+            f'{table.source!r} is not of the form "{PREFIX}:PACKAGE". A package of the Environments Hub is installed '
+            "first, and then named without its owner and its version."
         )
-    return name
-
-
-def open_prompts(name: str, args: Mapping[str, Any], limit: int | None = None) -> tuple[PromptList, tuple[str, ...]]:
-    """The tasks of a package as a source of prompts, and their columns. See `open_taskset`."""
-    prompts = open_taskset(name, args, limit)
-    columns = (
-        ("prompt", "answer", COLUMN) if all(prompt.answer is not None for prompt in prompts) else ("prompt", COLUMN)
-    )
-    return PromptList(prompts, environment=None if _one_turn(environment_of(name, args)) else "verifiers"), columns
+    if table.held_out_split is not None or table.held_out == table.source:
+        raise UserError(f"{table.source!r} has no other split: hold out a share of its tasks, such as held_out = 0.1.")
+    prompts = open_taskset(name, table.args, table.limit)
+    answered = all(prompt.answer is not None for prompt in prompts)
+    columns = ("prompt", "answer", COLUMN) if answered else ("prompt", COLUMN)
+    environment = None if _one_turn(environment_of(name, table.args)) else PREFIX
+    return Found(ItemList(prompts), columns, environment=environment)
 
 
 def open_taskset(name: str, args: Mapping[str, Any], limit: int | None = None) -> list[Prompt]:

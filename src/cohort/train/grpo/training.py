@@ -21,12 +21,12 @@ from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination, RewardPool
 from cohort.seeds import derive_seed
+from cohort.tasks.rendered import RenderedPrompts, prompt_limit
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.evaluation import Evaluator
 from cohort.train.grpo.learning import Learning
 from cohort.train.grpo.step_rewards import token_steps
 from cohort.train.grpo.stream import GroupStream, StepGroups, StreamSettings
-from cohort.train.rendered import RenderedPrompts, prompt_limit, refuse_long_prompts
 from cohort.train.stage import Context
 from cohort.types import Group
 
@@ -128,10 +128,10 @@ class GrpoTraining:
         self, parts: SamplingParts, play: Player, pool: RewardPool, checkpoint: Checkpoint | None
     ) -> GroupStream:
         stage, train, seed = self._stage, parts.task.train, self._context.seed
-        renderer = parts.task.renderer(self.facts.tokenizer)
-        prompts = RenderedPrompts(train, renderer, prompt_limit(stage, self.facts), stage.task.too_long)
+        limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
+        prompts = RenderedPrompts(train, parts.task.renderer(self.facts.tokenizer), limit, stage.task.too_long)
         if stage.task.too_long == "error":
-            refuse_long_prompts(prompts, train)
+            prompts.refuse_long()
         ledger = parts.task.tickets(derive_seed(seed, "ledger"), checkpoint.state["ledger"] if checkpoint else None)
         settings = StreamSettings(stage.rollout, stage.run, self._objective.zero_std, self._combination, seed)
         decode = functools.partial(self.facts.tokenizer.decode, skip_special_tokens=True)

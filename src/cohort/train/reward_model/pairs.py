@@ -10,7 +10,8 @@ from cohort.preflight.parts import SamplingParts
 from cohort.rewards.models.text import Form, Reader
 from cohort.settings import Stage, Task
 from cohort.tasks import R1_ZERO
-from cohort.tasks.preferences import Pairs, Preferences, open_preferences
+from cohort.tasks.preferences import Pairs, Preferences
+from cohort.tasks.preferences import open_pairs as open_task_pairs
 from cohort.train.reward_model.scorer import EncodedPair
 from cohort.types import UserError
 
@@ -36,19 +37,7 @@ class PreparedRewardModel:
 
 def open_pairs(stage: Stage) -> PreparedRewardModel:
     """Open the pairs. Raises `UserError` for whatever is wrong with them."""
-    t, wanted = stage.task, stage.preferences.pairs_per_step
-    pairs = open_preferences(
-        t.source,
-        prompt=t.prompt,
-        chosen=t.chosen,
-        rejected=t.rejected,
-        margin=t.margin,
-        held_out=t.held_out,
-        held_out_split=t.held_out_split,
-        split=t.split,
-        config=t.config,
-        limit=t.limit,
-    )
+    pairs, wanted = open_task_pairs(stage.task), stage.preferences.pairs_per_step
     if pairs.train.size < wanted:
         raise UserError(
             f"the task has {pairs.train.size} preference pairs, fewer than one step takes (preferences.pairs_per_step "

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from cohort.tasks.distractors import NOBODY, SHOP, distractors
-from cohort.tasks.english import BOXES, PEOPLE, Draw, capitalise
-from cohort.tasks.stories import WORLDS, World
-from cohort.tasks.story import Level, Story, Working
+from cohort.tasks.embedded.distractors import NOBODY, SHOP, with_distractors
+from cohort.tasks.embedded.english import BOXES, PEOPLE, Draw, capitalise
+from cohort.tasks.embedded.story import Level, Story, Working
+from cohort.tasks.embedded.worlds import WORLDS, World
 
 __all__ = ["tell_chain", "times"]
 
@@ -62,8 +62,7 @@ class Teller:
         if not question:
             options = self.world.left if self.last == "lose" else self.world.now
             question = self.draw.choice(options).format_map(self.fields)
-        sentences = [opening, *self.sentences()]
-        self.distract(sentences)
+        sentences = with_distractors(self.draw, self.level, [opening, *self.sentences()], self.hero, self.thing)
         return Story(sentences, question, self.working, self.have)
 
     # --- the opening ---
@@ -73,11 +72,11 @@ class Teller:
         draw, level, world = self.draw, self.level, self.world
         if level.factors and steps > 1 and world.pack_start and draw.chance(0.4):
             groups, each = self.packs()
-            self.have = self.working.multiply(groups, each)
+            self.have = self.working.write(groups, "*", each)
             return self.phrase(world.pack_start, each, m=groups)
         if level.divide and steps > 1 and world.hero == "person" and world.share and draw.chance(0.2):
             friends, each = draw.between(2, 6), draw.between(level.low, max(level.low, level.high // 6))
-            self.have = self.working.divide(friends * each, friends)
+            self.have = self.working.write(friends * each, "/", friends)
             if friends == 2:
                 return self.phrase(("{name} and {friend} find {n} and share them equally.",), friends * each)
             return self.phrase(
@@ -100,7 +99,7 @@ class Teller:
         if level.divide and world.halve and self.have % 2 == 0 and self.have > 4 and draw.chance(0.2):
             halve = self.unused(world.halve)
             if halve:
-                self.have = self.working.divide(self.have, 2)
+                self.have = self.working.write(self.have, "/", 2)
                 self.note("lose", True, self.phrase(halve))
                 return True
         first, second = (self.gain, self.lose) if draw.chance(0.5) else (self.lose, self.gain)
@@ -114,7 +113,7 @@ class Teller:
             return False
         of_hero = bool(predicates) and not (clauses and self.draw.chance(0.25))
         count = self.draw.between(self.level.low, most)
-        self.have = self.working.add(self.have, count)
+        self.have = self.working.write(self.have, "+", count)
         self.note("gain", of_hero, self.phrase(predicates if of_hero else clauses, count))
         self.them = count
         return True
@@ -126,7 +125,7 @@ class Teller:
         if not predicates or most < self.level.low:
             return False
         count = self.draw.between(self.level.low, most)
-        self.have = self.working.subtract(self.have, count)
+        self.have = self.working.write(self.have, "-", count)
         self.note("lose", True, self.phrase(predicates, count))
         return True
 
@@ -136,8 +135,8 @@ class Teller:
         groups, each = self.packs()
         if not packs or self.have + groups * each > self.level.cap:
             return False
-        lot = self.working.multiply(groups, each)
-        self.have = self.working.add(self.have, lot)
+        lot = self.working.write(groups, "*", each)
+        self.have = self.working.write(self.have, "+", lot)
         self.note("gain", True, self.phrase(packs, each, m=groups))
         return True
 
@@ -146,7 +145,7 @@ class Teller:
         grow, factor = self.unused(self.world.grow), self.draw.between(2, min(4, self.level.factors))
         if not grow or self.have * factor > self.level.cap:
             return False
-        self.have = self.working.multiply(self.have, factor)
+        self.have = self.working.write(self.have, "*", factor)
         self.note("gain", True, self.phrase(grow, m=factor))
         return True
 
@@ -164,11 +163,11 @@ class Teller:
             shares = [m for m in range(2, 10) if self.have % m == 0 and self.have > m]
             if shares:
                 shared = draw.choice(shares)
-                return self.end(world.share, shared, self.working.divide(self.have, shared))
+                return self.end(world.share, shared, self.working.write(self.have, "/", shared))
         if level.factors and world.sell and draw.chance(0.2):
             price = draw.between(2, level.factors)
             if self.have * price <= level.cap:
-                return self.end(world.sell, price, self.working.multiply(self.have, price))
+                return self.end(world.sell, price, self.working.write(self.have, "*", price))
         return ""
 
     def end(self, endings: tuple[tuple[str, str], ...], m: int, answer: int) -> str:
@@ -233,11 +232,6 @@ class Teller:
         (of_hero, words), (next_of_hero, next_words) = self.events[at : at + 2]
         simple = " until " not in words and words.split()[0] != next_words.split()[0]
         return of_hero and next_of_hero and simple
-
-    def distract(self, sentences: list[str]) -> None:
-        """Put in sentences with numbers that do not matter, anywhere after the first."""
-        for text in distractors(self.draw, self.level, self.hero, self.thing):
-            sentences.insert(self.draw.between(1, len(sentences)), text)
 
 
 def times(factor: int) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from cohort.tasks.chain import times
-from cohort.tasks.distractors import distractors
-from cohort.tasks.english import FRUIT, PEOPLE, SNACKS, SUPPLIES, TOYS, Draw, Noun, Person, capitalise
-from cohort.tasks.story import Level, Story, Working
+from cohort.tasks.embedded.chain import times
+from cohort.tasks.embedded.distractors import with_distractors
+from cohort.tasks.embedded.english import FRUIT, PEOPLE, SNACKS, SUPPLIES, TOYS, Draw, Person, capitalise
+from cohort.tasks.embedded.story import Level, Story, Working
 
 __all__ = ["tell_comparison", "tell_difference", "tell_purchase", "tell_total"]
 
@@ -27,13 +27,6 @@ def listed(parts: list[str]) -> str:
     return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
 
 
-def with_distractors(draw: Draw, level: Level, sentences: list[str], hero: Person, thing: Noun) -> list[str]:
-    """The sentences with the level's distractors among them."""
-    for text in distractors(draw, level, hero, thing):
-        sentences.insert(draw.between(1, len(sentences)), text)
-    return sentences
-
-
 def tell_comparison(draw: Draw, level: Level, steps: int) -> Story | None:
     """Each person has more, fewer or several times as many as the one before; the last is asked for, or a sum."""
     thing, working = draw.choice(OWNED), Working()
@@ -46,24 +39,24 @@ def tell_comparison(draw: Draw, level: Level, steps: int) -> Story | None:
         kind = draw.choice(("more", "fewer", "times")) if level.factors else draw.choice(("more", "fewer"))
         if kind == "times":
             factor = draw.between(2, level.factors)
-            have = working.multiply(have, factor)
+            have = working.write(have, "*", factor)
             sentences.append(f"{two.name} has {times(factor)} as many {thing.many} as {one.name}.")
         elif kind == "more":
             count = draw.between(level.low, level.high)
-            have = working.add(have, count)
+            have = working.write(have, "+", count)
             sentences.append(f"{two.name} has {thing.counted(count, more=True)} than {one.name}.")
         elif have - 1 < level.low:
             return None
         else:
             count = draw.between(level.low, min(level.high, have - 1))
-            have = working.subtract(have, count)
+            have = working.write(have, "-", count)
             noun = thing.one if count == 1 else thing.many
             sentences.append(f"{two.name} has {count} fewer {noun} than {one.name}.")
         if have > level.cap:
             return None
     question = f"How many {thing.many} does {people[-1].name} have?"
     if together:
-        have = working.add(before, have)
+        have = working.write(before, "+", have)
         question = f"How many {thing.many} do {people[-2].name} and {people[-1].name} have together?"
     if have > level.cap:
         return None
@@ -76,7 +69,7 @@ def tell_total(draw: Draw, level: Level, steps: int) -> Story | None:
     amounts = [draw.between(level.low, level.high) for _ in range(steps + 1)]
     total = amounts[0]
     for amount in amounts[1:]:
-        total = working.add(total, amount)
+        total = working.write(total, "+", amount)
     if total > level.cap:
         return None
     counted = [thing.counted(amount) for amount in amounts]
@@ -107,7 +100,7 @@ def tell_difference(draw: Draw, level: Level, steps: int) -> Story | None:
     sentences = [f"{one.name} has {thing.counted(have)}."]
     if steps == 2:
         count = draw.between(level.low, level.high)
-        have = working.add(have, count)
+        have = working.write(have, "+", count)
         sentences.append(
             f"{capitalise(one.she)} {draw.choice(('buys', 'finds', 'gets'))} {thing.counted(count, more=True)}."
         )
@@ -115,7 +108,7 @@ def tell_difference(draw: Draw, level: Level, steps: int) -> Story | None:
         return None
     other = draw.between(2, min(level.high, have - 1))
     sentences.append(f"{two.name} has {thing.counted(other)}.")
-    answer = working.subtract(have, other)
+    answer = working.write(have, "-", other)
     now = " now" if steps == 2 else ""
     question = draw.choice(
         (
@@ -136,12 +129,12 @@ def tell_purchase(draw: Draw, level: Level, steps: int) -> Story | None:
     price, count = draw.between(2, level.factors), draw.between(2, max(2, level.high // 4))
     facts = [f"A {first.one} costs {price} dollars."]
     bought = first.counted(count)
-    total = working.multiply(price, count)
+    total = working.write(price, "*", count)
     if steps > 2:
         price, count = draw.between(2, level.factors), draw.between(2, max(2, level.high // 4))
         facts = [f"A {first.one} costs {facts[0].split()[-2]} dollars and a {second.one} costs {price} dollars."]
         bought += f" and {second.counted(count)}"
-        total = working.add(total, working.multiply(price, count))
+        total = working.write(total, "+", working.write(price, "*", count))
     if total > level.cap:
         return None
     if steps == 3:
@@ -157,7 +150,7 @@ def tell_purchase(draw: Draw, level: Level, steps: int) -> Story | None:
     if total >= level.cap:
         return None
     paid = total + draw.between(1, min(level.high, level.cap - total))
-    change = working.subtract(paid, total)
+    change = working.write(paid, "-", total)
     sentences = [*facts, f"{buyer.name} buys {bought} and pays with {paid} dollars."]
     question = f"How many dollars does {buyer.name} get back?"
     return Story(with_distractors(draw, level, sentences, buyer, first), question, working, change)

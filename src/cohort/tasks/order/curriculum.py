@@ -11,35 +11,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from cohort.settings import Curriculum
 from cohort.types import UserError
 
-__all__ = ["Curriculum", "Ladder"]
-
-
-@dataclass(frozen=True, slots=True)
-class Curriculum:
-    """When the level changes: looking at the last `window` prompts of the current level, the next one begins when
-    their mean pass rate is `raise_at` or more, and the one before when it is `lower_at` or less (None: never).
-
-    `review` is the share of prompts from the easier levels, which take turns.
-    """
-
-    raise_at: float = 0.8
-    lower_at: float | None = None
-    window: int = 32
-    review: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.raise_at <= 1 or not 0 <= self.review < 1 or self.window < 1:
-            raise UserError(
-                "a curriculum needs raise_at above 0 and at most 1, review from 0 to below 1, a window of 1 or more, "
-                f"not {self.raise_at}, {self.review} and {self.window}."
-            )
-        if self.lower_at is not None and not 0 <= self.lower_at < self.raise_at:
-            raise UserError(f"lower_at ({self.lower_at}) must be below raise_at ({self.raise_at}), and 0 or more.")
+__all__ = ["Ladder"]
 
 
 class Ladder:
@@ -48,6 +25,8 @@ class Ladder:
     def __init__(self, levels: Sequence[int], settings: Curriculum) -> None:
         if len(levels) < 2:
             raise UserError(f"a curriculum needs two levels or more to go through, not {list(levels)}.")
+        if settings.lower_at is not None and settings.lower_at >= settings.raise_at:
+            raise UserError(f"lower_at ({settings.lower_at}) must be below raise_at ({settings.raise_at}).")
         self.levels, self.settings = tuple(levels), settings
         self.rung = 0
         self.recent: deque[float] = deque(maxlen=settings.window)
@@ -70,7 +49,7 @@ class Ladder:
         return self.level
 
     def observe(self, level: int, rate: float) -> None:
-        """Count the pass rate of one prompt. Those of other levels than the current one say nothing about it."""
+        """Count the pass rate of one prompt. A prompt of another level than the current one changes nothing."""
         if level != self.level:
             return
         self.recent.append(rate)

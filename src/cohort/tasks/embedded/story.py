@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Level", "Story", "Working"]
+__all__ = ["OPERATIONS", "Level", "Story", "Working"]
+
+OPERATIONS: Mapping[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.floordiv,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +36,9 @@ class Working:
 
     equations: list[str] = field(default_factory=list)
 
-    def add(self, a: int, b: int) -> int:
-        """Write down a + b."""
-        return self.write(a, "+", b, a + b)
-
-    def subtract(self, a: int, b: int) -> int:
-        """Write down a - b."""
-        return self.write(a, "-", b, a - b)
-
-    def multiply(self, a: int, b: int) -> int:
-        """Write down a * b."""
-        return self.write(a, "*", b, a * b)
-
-    def divide(self, a: int, b: int) -> int:
-        """Write down a / b, which must be exact."""
-        return self.write(a, "/", b, a // b)
-
-    def write(self, a: int, sign: str, b: int, result: int) -> int:
-        """Write one equation and return its result."""
+    def write(self, a: int, sign: str, b: int) -> int:
+        """Write one equation down and return its result. A division must be exact."""
+        result = OPERATIONS[sign](a, b)
         self.equations.append(f"{a} {sign} {b} = {result}")
         return result
 

@@ -7,57 +7,13 @@ prompt number `i` of a mixture of K arms is prompt `i // K` of arm `i % K`, so o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
 
-from cohort.tasks.adaptive import Adaptive
-from cohort.tasks.curriculum import Curriculum
-from cohort.tasks.prompts import LeveledPrompts, Prompts
+from cohort.tasks.sources.opening import OpenSource
 from cohort.types import Prompt, UserError
 
-__all__ = ["DOMAIN", "HeldOut", "Mixture", "Source", "Weights", "read_weights", "weight_at"]
+__all__ = ["HeldOut", "Mixture", "read_weights", "weight_at"]
 
-DOMAIN = "domain"  # the column that says which source of a mixture a prompt is from
 Weights = tuple[tuple[int, float], ...]  # (from this step on, weight), steps ascending
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One source of prompts. `name` is "" where there is no other; `question` and `answer` name columns."""
-
-    name: str
-    train: Prompts
-    held_out: Prompts | None = None
-    columns: tuple[str, ...] = ("prompt", "answer")
-    question: str = "prompt"
-    answer: str = "answer"
-    weights: Weights = ((0, 1.0),)
-    curriculum: Curriculum | None = None
-    adaptive: Adaptive | None = None
-    split_by_hash: bool = False
-    environment: str | None = None  # in which its prompts must be played, see `PromptList`
-
-    @property
-    def leveled(self) -> LeveledPrompts:
-        """The training prompts of a source that has levels, as one with a curriculum must."""
-        return cast(LeveledPrompts, self.train)
-
-    @property
-    def levels(self) -> tuple[int | None, ...]:
-        """The levels that a curriculum chooses from; (None,) without one, for then the source itself orders them."""
-        return (None,) if self.curriculum is None else self.leveled.levels
-
-    def prompt(self, level: int | None, index: int) -> Prompt:
-        """The training prompt number `index` (of a level). A source with an end begins anew."""
-        if level is not None:
-            found = self.leveled.at(level, index)
-        else:
-            found = self.train[index if self.train.size is None else index % self.train.size]
-        return self.tagged(found)
-
-    def tagged(self, prompt: Prompt) -> Prompt:
-        """The prompt with the name of its source among its tags."""
-        return replace(prompt, tags={**prompt.tags, DOMAIN: self.name}) if self.name else prompt
 
 
 class Mixture:
@@ -65,7 +21,7 @@ class Mixture:
 
     size: int | None = None
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[OpenSource]) -> None:
         self.sources = tuple(sources)
         self.arms = [(number, level) for number, source in enumerate(self.sources) for level in source.levels]
 
@@ -92,14 +48,14 @@ class Mixture:
 
 
 class HeldOut:
-    """The held-out prompts of several sources in turns, so that any first part of them is a fair share of each."""
+    """The held-out prompts of several sources in turns, so that the first N have a fair share of each source."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[OpenSource]) -> None:
         self.sources = [source for source in sources if source.held_out is not None]
         sizes = [source.held_out.size for source in self.sources if source.held_out is not None]
         known = [size for size in sizes if size is not None]
         self.size = sum(known) if len(known) == len(sizes) else None
-        self.turns = None  # where all have an end, those that have reached it are passed over
+        self.turns = None  # where all sources have an end: (index in the source, source), and no source begins anew
         if self.size is not None:
             self.turns = sorted((within, number) for number, size in enumerate(known) for within in range(size))
 
@@ -112,13 +68,13 @@ class HeldOut:
         return source.tagged(source.held_out[within if size is None else within % size])
 
 
-def read_weights(name: str, given: float | Mapping[Any, float]) -> Weights:
+def read_weights(name: str, given: float | Mapping[str, float]) -> Weights:
     """A weight, or weights by the step from which they hold: `{0: 1.0, 200: 0.25}`."""
     try:
         by_step = {0: given} if isinstance(given, (int, float)) else {int(step): w for step, w in given.items()}
     except ValueError:
         by_step = {}
-    if not by_step or min(by_step) < 0 or any(not 0 <= weight < float("inf") for weight in by_step.values()):
+    if not by_step or min(by_step) < 0:
         raise UserError(f"the weight of {name!r} is a number of at least 0, or such numbers by step, not {given!r}.")
     return tuple(sorted({0: 0.0, **by_step}.items()))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cohort.tasks.english import (
+from cohort.tasks.embedded.english import (
     ANIMALS,
     DOLLAR,
     FRUIT,

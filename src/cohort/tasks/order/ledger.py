@@ -1,8 +1,8 @@
 """Which prompts a run has consumed: a ledger of tickets, not a cursor.
 
 Ticket k is prompt `k % n` of the permutation of epoch `k // n`, so a ticket's number says everything about it. A cursor
-would lose what was in flight when a run was killed; the ledger knows every ticket that was handed out and not finished,
-and hands those out again first.
+would lose the tickets that were in flight when a run was killed; the ledger knows every ticket that was handed out and
+not finished, and hands these out again first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Ticket:
 
 
 class Tickets(Protocol):
-    """Who decides which prompt comes next: a `Ledger`, or a `Selection` where that depends on what was seen."""
+    """What decides which prompt comes next: a `Ledger`, or a `Selection` where the order depends on pass rates."""
 
     def issue(self, step: int = 0) -> Ticket: ...  # noqa: D102
     def claim(self, number: int) -> None: ...  # noqa: D102

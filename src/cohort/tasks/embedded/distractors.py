@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from cohort.tasks.english import SUPPLIES, TOYS, Draw, Noun, Person
-from cohort.tasks.story import Level
+from cohort.tasks.embedded.english import SUPPLIES, TOYS, Draw, Noun, Person
+from cohort.tasks.embedded.story import Level
 
-__all__ = ["NOBODY", "SHOP", "distractors"]
+__all__ = ["NOBODY", "SHOP", "with_distractors"]
 
 SHOP = Person("the shop", "it", "it", "its")
 NOBODY = Person("", "", "", "")
 
 
-def distractors(draw: Draw, level: Level, hero: Person, thing: Noun) -> list[str]:
-    """As many different distractors as the level wants."""
+def with_distractors(draw: Draw, level: Level, sentences: list[str], hero: Person, thing: Noun) -> list[str]:
+    """The sentences with as many different distractors as the level wants, anywhere after the first one."""
     found: list[str] = []
     for _ in range(draw.choice(level.distractors)):
         text = distractor(draw, hero, thing)
         if all(text.split()[:2] != other.split()[:2] for other in found):
             found.append(text)
-    return found
+    for text in found:
+        sentences.insert(draw.between(1, len(sentences)), text)
+    return sentences
 
 
 def distractor(draw: Draw, hero: Person, thing: Noun) -> str:

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cohort.types import UserError
 
-__all__ = ["JsonLines", "ListRows", "ParquetRows", "kind", "read_csv", "read_json", "read_jsonl", "read_parquet"]
+__all__ = ["JsonLines", "TableRows", "kind", "list_rows", "read_csv", "read_json", "read_parquet"]
 
 
-class ListRows:
-    """Rows in memory. `places` may name where each came from."""
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """Rows of a table that its own library holds, or that are in memory: `get(i)` is row i of `size`."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], name: str, unit: str = "row") -> None:
-        self.rows, self.name, self.unit = rows, name, unit
-        self.columns = tuple(dict.fromkeys(column for row in rows for column in row))
+    name: str  # where they are from, for messages
+    columns: tuple[str, ...]
+    size: int
+    get: Callable[[int], Mapping[str, Any]]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.size
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return self.rows[index]
+        return self.get(index)
 
     def place(self, index: int) -> str:
         """`train.csv, row 8`."""
-        return f"{self.name}, {self.unit} {index + 1}"
+        return f"{self.name}, row {index + 1}"
+
+
+def list_rows(rows: Sequence[Mapping[str, Any]], name: str) -> TableRows:
+    """Rows in memory. Their columns are all that one of them has."""
+    columns = tuple(dict.fromkeys(column for row in rows for column in row))
+    return TableRows(name, columns, len(rows), rows.__getitem__)
 
 
 class JsonLines:
@@ -75,32 +84,6 @@ class JsonLines:
         return f"{self.path}:{self.lines[index]}"
 
 
-class ParquetRows:
-    """A Parquet file as an Arrow table. Parquet has no rows to seek to; for more than memory, use `datasets`."""
-
-    def __init__(self, path: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self.path = path
-        try:
-            self.table = pq.read_table(path, memory_map=True)
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path} is not a Parquet file that can be read ({error}).") from error
-        self.columns = tuple(self.table.column_names)
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        row: dict[str, Any] = self.table.slice(index, 1).to_pylist()[0]
-        return row
-
-    def place(self, index: int) -> str:
-        """`train.parquet, row 8`."""
-        return f"{self.path}, row {index + 1}"
-
-
 def why_no_json(error: Exception) -> str:
     """What is wrong with a JSON text."""
     if isinstance(error, json.JSONDecodeError):
@@ -118,12 +101,7 @@ def kind(value: Any) -> str:
     return words.get(type(value), f"a value of type {type(value).__name__}")
 
 
-def read_jsonl(path: Path) -> JsonLines:
-    """A JSON Lines file."""
-    return JsonLines(path)
-
-
-def read_json(path: Path) -> ListRows:
+def read_json(path: Path) -> TableRows:
     """A JSON file: a list of objects, or an object with one such list in it (`{"data": [...]}`)."""
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig").strip() or "[]")
@@ -139,10 +117,10 @@ def read_json(path: Path) -> ListRows:
         found = lists[0] if len(lists) == 1 else None
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise UserError(f"{path} must hold a list of JSON objects, one for each prompt.")
-    return ListRows(found, str(path))
+    return list_rows(found, str(path))
 
 
-def read_csv(path: Path) -> ListRows:
+def read_csv(path: Path) -> TableRows:
     """A CSV file with a header line. Every value is text."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -152,9 +130,18 @@ def read_csv(path: Path) -> ListRows:
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
             raise UserError(f"{path}, row {number} has not as many fields as the header. Mend or remove that row.")
-    return ListRows(rows, str(path))
+    return list_rows(rows, str(path))
 
 
-def read_parquet(path: Path) -> ParquetRows:
-    """A Parquet file."""
-    return ParquetRows(path)
+def read_parquet(path: Path) -> TableRows:
+    """A Parquet file as an Arrow table. Parquet has no rows to seek to; for more than memory, use `datasets`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a Parquet file that can be read ({error}).") from error
+    return TableRows(
+        str(path), tuple(table.column_names), int(table.num_rows), lambda index: table.slice(index, 1).to_pylist()[0]
+    )

@@ -1,7 +1,8 @@
 """Adaptive sampling: prompts that teach nothing rest for a while.
 
-A group whose completions are all right or all wrong has no gradient. A prompt that was so on its last visits sits out
-some epochs, twice as many each time it still is so when it comes back; one that shows signal is asked in every epoch.
+A group whose completions are all right or all wrong has no gradient. A prompt whose last groups were all right, or all
+wrong, rests for some epochs, and for twice as many each time that its next group is like them. A prompt with signal is
+asked in every epoch.
 """
 
 from __future__ import annotations
@@ -10,39 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cohort.settings import Adaptive
 from cohort.types import UserError
 
-__all__ = ["Adaptive", "Rests"]
-
-
-@dataclass(frozen=True, slots=True)
-class Adaptive:
-    """A prompt is solved at a pass rate of `solved` or more, hopeless at `hopeless` or less. After so on `after` visits
-    in a row it sits out `rest` epochs, then twice as many, up to `longest_rest`.
-    """
-
-    solved: float = 1.0
-    hopeless: float = 0.0
-    after: int = 1
-    rest: int = 1
-    longest_rest: int = 8
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.hopeless < self.solved <= 1:
-            raise UserError(
-                f"adaptive sampling needs 0 <= hopeless < solved <= 1, not hopeless = {self.hopeless} and solved = "
-                f"{self.solved}."
-            )
-        if self.after < 1 or not 1 <= self.rest <= self.longest_rest:
-            raise UserError(
-                f"adaptive sampling needs after >= 1 and 1 <= rest <= longest_rest, not after = {self.after}, rest = "
-                f"{self.rest} and longest_rest = {self.longest_rest}."
-            )
+__all__ = ["Rests"]
 
 
 @dataclass(frozen=True, slots=True)
 class Visits:
-    """A prompt's last visits: `times` in a row it was solved (or hopeless); it is asked again in epoch `until`."""
+    """The last visits of a prompt: solved (or hopeless) `times` in a row; it is asked again in epoch `until`."""
 
     solved: bool
     times: int
@@ -53,6 +30,12 @@ class Rests:
     """The prompts of a source that had no signal on their last visits, by index."""
 
     def __init__(self, settings: Adaptive) -> None:
+        if settings.hopeless >= settings.solved or settings.rest > settings.longest_rest:
+            raise UserError(
+                f"adaptive sampling needs hopeless < solved and rest <= longest_rest, not hopeless = "
+                f"{settings.hopeless}, solved = {settings.solved}, rest = {settings.rest} and longest_rest = "
+                f"{settings.longest_rest}."
+            )
         self.settings = settings
         self.visits: dict[int, Visits] = {}
 

@@ -11,40 +11,28 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from cohort.tasks.files import ListRows, read_csv, read_json, read_jsonl, read_parquet
+from cohort.tasks.prompts import Rows
+from cohort.tasks.sources.files import JsonLines, list_rows, read_csv, read_json, read_parquet
+from cohort.tasks.sources.hub import dataset_rows, open_hub
+from cohort.tasks.sources.names import SOURCES
 from cohort.types import UserError
 from cohort.wording import nearest
 
-__all__ = ["WORD_PROBLEMS", "ManyRows", "Rows", "open_rows"]
-
-WORD_PROBLEMS = "word_problems"  # the source that is built in
-
-
-class Rows(Protocol):
-    """Random access to rows. `columns` are the names, `place(i)` says where row i came from."""
-
-    @property
-    def columns(self) -> tuple[str, ...]: ...  # noqa: D102
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
-    def place(self, index: int) -> str: ...  # noqa: D102
-
+__all__ = ["READERS", "ManyRows", "open_rows"]
 
 SPLITS = ("train", "test", "validation", "valid", "dev", "held_out")
 READERS: Mapping[str, Callable[[Path], Rows]] = {
-    ".jsonl": read_jsonl,
-    ".ndjson": read_jsonl,
+    ".jsonl": JsonLines,
+    ".ndjson": JsonLines,
     ".json": read_json,
     ".csv": read_csv,
     ".parquet": read_parquet,
 }
 EXTENSIONS = (*READERS, ".txt", ".tsv", ".xlsx", ".gz", ".zip", ".zst", ".arrow", ".pkl", ".py", ".toml", ".yaml")
-HUB_PATIENCE_S = 10.0
 
 
 def open_rows(source: Any, split: str = "train", config: str | None = None, revision: str | None = None) -> Rows:
@@ -111,60 +99,16 @@ def looks_like_hub_id(source: str) -> bool:
     return not Path(source).parent.is_dir()
 
 
-def open_hub(name: str, split: str, config: str | None, revision: str | None) -> Rows:
-    """A dataset of the hub (or of the local cache), memory-mapped by the library."""
-    import datasets
-    import huggingface_hub as hub
-
-    try:
-        hub.HfApi().dataset_info(name, revision=revision, timeout=HUB_PATIENCE_S)
-        offline = False
-    except hub.errors.RepositoryNotFoundError as error:
-        raise hub_error(name, "the hub has no public dataset of that name") from error
-    except hub.errors.RevisionNotFoundError as error:
-        raise hub_error(name, f"it has no revision {revision!r}") from error
-    except Exception:  # no network: the library would retry for half a minute before it looks into the cache
-        offline = True
-    try:
-        with hub_offline() if offline else nullcontext():
-            return DatasetRows(datasets.load_dataset(name, config, split=split, revision=revision), name)
-    except (OSError, ValueError, RuntimeError) as error:  # not in the cache, a wrong split or config
-        reason = " ".join(str(error).split("\n")[0].split())
-        raise hub_error(name, "the hub cannot be reached, and it is not in the cache" if offline else reason) from error
-
-
-@contextmanager
-def hub_offline() -> Iterator[None]:
-    """Make the libraries look into their cache only."""
-    import datasets
-    import huggingface_hub as hub
-
-    before = datasets.config.HF_HUB_OFFLINE, hub.constants.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = hub.constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE, hub.constants.HF_HUB_OFFLINE = before
-
-
-def hub_error(name: str, reason: str) -> UserError:
-    """The error for a dataset that does not come."""
-    return UserError(
-        f"{name!r} is neither a file here nor a dataset that could be loaded from the hub ({reason}). "
-        "Check the name, the split, the config and the network, or give a path."
-    )
-
-
 def rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
     """Python objects: a `datasets.Dataset` or `DatasetDict`, or any sequence of dicts."""
     if isinstance(source, Mapping):  # a DatasetDict is a dict of splits
         if split not in source:
             raise UserError(f"{name} has no split {split!r}; it has {', '.join(map(repr, source))}.")
         return rows_of_object(source[split], split, name)
-    if hasattr(source, "column_names") and hasattr(source, "features"):
-        return DatasetRows(source, name)
+    if all(hasattr(source, name) for name in ("column_names", "features", "__len__")):
+        return dataset_rows(source, name)
     if isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
-        return ListRows([dict(row) for row in source], "the list")
+        return list_rows([dict(row) for row in source], "the list")
     raise UserError(
         f"a source is a path, a hub id, a datasets.Dataset or a list of dicts, not {type(source).__name__}."
     )
@@ -173,41 +117,22 @@ def rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
 def missing_file(path: Path) -> UserError:
     """The error for a source that is not there, with the nearest that is."""
     where = path.parent.absolute()
-    bare = not path.suffix and len(path.parts) == 1  # as a built-in or a dataset without its owner
+    bare = not path.suffix and len(path.parts) == 1  # like the name of a source, or of a dataset without its owner
     looked = f"{path} does not exist" if path.is_absolute() else f"{path} does not exist in {where}"
     if not where.is_dir():
         return UserError(f"{path} does not exist: there is no directory {where}. Check the path.")
     here = [item.name for item in where.iterdir() if item.is_dir() or item.suffix.lower() in READERS]
-    close = nearest(path.name, [*sorted(here), *([WORD_PROBLEMS] if bare else [])])
+    close = nearest(path.name, [*sorted(here), *(SOURCES if bare else [])])
     if close:
-        return UserError(f"{looked}. Did you mean {close if close == WORD_PROBLEMS else path.parent / close}?")
+        return UserError(f"{looked}. Did you mean {close if close in SOURCES else path.parent / close}?")
     if bare:
-        return UserError(f"{looked}. Give {WORD_PROBLEMS}, a file, a directory, or a hub dataset as owner/name.")
+        return UserError(f"{looked}. Give word_problems, a file, a directory, or a hub dataset as owner/name.")
     return UserError(f"{looked}. Check the path.")
 
 
 def describe(source: Any) -> str:
     """The source for a message."""
     return str(source) if isinstance(source, (str, os.PathLike)) else "the source"
-
-
-class DatasetRows:
-    """A `datasets.Dataset`: Arrow, memory-mapped by the library."""
-
-    def __init__(self, dataset: Any, name: str) -> None:
-        self.dataset, self.name = dataset, name
-        self.columns = tuple(dataset.column_names)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        row: Mapping[str, Any] = self.dataset[index]
-        return row
-
-    def place(self, index: int) -> str:
-        """`openai/gsm8k, row 8`."""
-        return f"{self.name}, row {index + 1}"
 
 
 class ManyRows:

@@ -1,9 +1,9 @@
-"""Which prompt comes next where that depends on what was seen: mixtures, curricula, adaptive sampling.
+"""Which prompt comes next where the order depends on pass rates: mixtures, curricula, adaptive sampling.
 
 A `Selection` hands out tickets as a `Ledger` does, and is told the pass rate of each when it is finished. There is no
 chance in it: weights are met by giving each ticket to the source that is furthest behind its share, so any stretch of
-tickets has the shares of the weights, to within one prompt. What a ticket in flight stands for is kept with it, because
-the levels and rests that decided it may have moved since.
+tickets has the shares of the weights, to within one prompt. The prompt of a ticket in flight is kept with the ticket,
+because the levels and rests that decided it may have changed since.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from cohort.seeds import derive_seed
-from cohort.tasks.adaptive import Rests
-from cohort.tasks.curriculum import Ladder
-from cohort.tasks.ledger import Ledger, Ticket
-from cohort.tasks.mixture import Mixture, Source, weight_at
+from cohort.tasks.order.adaptive import Rests
+from cohort.tasks.order.curriculum import Ladder
+from cohort.tasks.order.ledger import Ledger, Ticket
+from cohort.tasks.order.mixture import Mixture, weight_at
+from cohort.tasks.sources.opening import OpenSource
 from cohort.types import UserError
 
-__all__ = ["Deck", "Selection"]
+__all__ = ["Selection", "SourceOrder", "check_order"]
 
 
-class Deck:
+class SourceOrder:
     """The order of one source: through its epochs, on the level of its curriculum, past the prompts that rest."""
 
-    def __init__(self, source: Source, seed: int) -> None:
+    def __init__(self, source: OpenSource, seed: int) -> None:
+        curriculum, adaptive = source.table.curriculum, source.table.adaptive
         self.size = source.train.size
         self.order = Ledger(self.size, seed)
-        self.ladder = None if source.curriculum is None else Ladder(source.leveled.levels, source.curriculum)
-        self.rests = None if source.adaptive is None else Rests(source.adaptive)
+        self.ladder = None if curriculum is None else Ladder(source.leveled.levels, curriculum)
+        self.rests = None if adaptive is None else Rests(adaptive)
         self.next = 0
         self.epoch = 0
 
@@ -70,13 +72,13 @@ class Deck:
 
 
 class Selection:
-    """Hands out tickets over a mixture. `ledger` knows which are in flight; `assigned`, what those stand for."""
+    """Hands out tickets over a mixture. `ledger` knows which are in flight; `assigned`, the prompt of each of them."""
 
     def __init__(self, mixture: Mixture, seed: int) -> None:
         self.mixture, self.seed = mixture, seed
         self.ledger = Ledger(None, seed)
-        self.decks = [Deck(s, derive_seed(seed, "source", s.name) if s.name else seed) for s in mixture.sources]
-        self.behind = [0.0] * len(self.decks)  # prompts that a source is behind its share
+        self.orders = [SourceOrder(s, derive_seed(seed, "source", s.name) if s.name else seed) for s in mixture.sources]
+        self.behind = [0.0] * len(self.orders)  # prompts that a source is behind its share
         self.assigned: dict[int, Ticket] = {}
 
     @property
@@ -94,7 +96,7 @@ class Selection:
         number = self.ledger.issue().number
         if number not in self.assigned:
             source = self._furthest_behind(step)
-            epoch, level, index = self.decks[source].draw()
+            epoch, level, index = self.orders[source].draw()
             self.assigned[number] = Ticket(number, epoch, self.mixture.place(source, level, index))
         return self.assigned[number]
 
@@ -120,14 +122,14 @@ class Selection:
         ticket = self.assigned.pop(number)
         if pass_rate is not None:
             source, level, index = self.mixture.origin(ticket.index)
-            self.decks[source].observe(ticket.epoch, level, index, pass_rate)
+            self.orders[source].observe(ticket.epoch, level, index, pass_rate)
 
     def metrics(self) -> dict[str, float]:
         """The level of every curriculum and the number of resting prompts, by metric name."""
         return {
             f"domain/{source.name}/{name}" if source.name else f"task/{name}": value
-            for source, deck in zip(self.mixture.sources, self.decks)
-            for name, value in deck.metrics().items()
+            for source, order in zip(self.mixture.sources, self.orders)
+            for name, value in order.metrics().items()
         }
 
     def state(self) -> dict[str, Any]:
@@ -136,7 +138,7 @@ class Selection:
             "ledger": self.ledger.state(),
             "assigned": [[t.number, t.epoch, t.index] for _, t in sorted(self.assigned.items())],
             "behind": self.behind,
-            "sources": {source.name: deck.state() for source, deck in zip(self.mixture.sources, self.decks)},
+            "sources": {source.name: order.state() for source, order in zip(self.mixture.sources, self.orders)},
         }
 
     @classmethod
@@ -153,6 +155,31 @@ class Selection:
         selection.ledger = Ledger.restore(state["ledger"], None, seed)
         selection.assigned = {number: Ticket(number, epoch, index) for number, epoch, index in state["assigned"]}
         selection.behind = [float(value) for value in state["behind"]]
-        for source, deck in zip(mixture.sources, selection.decks):
-            deck.restore(state["sources"][source.name])
+        for source, order in zip(mixture.sources, selection.orders):
+            order.restore(state["sources"][source.name])
         return selection
+
+
+def check_order(source: OpenSource) -> None:
+    """Refuse a curriculum or adaptive sampling where it has nothing to work on, or where its settings contradict."""
+    name, train = source.table.source, source.train
+    curriculum, adaptive = source.table.curriculum, source.table.adaptive
+    if curriculum is not None:
+        levels = getattr(train, "levels", None) if train.size is None else None
+        if levels is None:
+            fixed = source.table.limit is not None and hasattr(train, "whole")
+            why = "limit makes a fixed list of prompts; remove it" if fixed else "this source has none; remove it"
+            raise UserError(
+                f"a curriculum goes through the levels of word_problems, arithmetic or a reasoning_gym task; {name!r} "
+                f"cannot have one: {why}."
+            )
+        if len(levels) < 2:
+            raise UserError(f"a curriculum needs two levels or more to go through; {name!r} has {list(levels)}.")
+        Ladder(levels, curriculum)
+    if adaptive is not None:
+        if train.size is None:
+            raise UserError(
+                f"adaptive sampling needs prompts that come again, and {name!r} has no end: keep the first N with "
+                "limit = N, or use a curriculum."
+            )
+        Rests(adaptive)

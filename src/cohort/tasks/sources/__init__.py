@@ -1,0 +1,1 @@
+"""Where prompts come from: files, Hugging Face datasets, Python objects, and sources by name."""

@@ -1,0 +1,123 @@
+"""From a row to a prompt: which column is what, and what is wrong with a row that does not fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cohort import settings
+from cohort.tasks.prompts import Rows
+from cohort.tasks.sources.base import needs_answer
+from cohort.tasks.sources.files import kind
+from cohort.types import Message, Prompt, UserError
+from cohort.wording import nearest
+
+__all__ = ["ColumnMap", "conversation", "gsm8k_answer", "missing_column", "read_question"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMap:
+    """Which column holds the question, as text or as messages, and which the answer; every other one becomes a tag."""
+
+    question: str
+    chat: bool
+    answer: str
+    needs_answer: bool
+    gsm8k: bool
+
+    @classmethod
+    def of(cls, table: settings.Prompts, rows: Rows) -> ColumnMap:
+        """The columns that a table names, each of which the source must have.
+
+        Where the table names no question and the source has no column `prompt`, its column `messages` is taken. An
+        answer column that somebody named, or that must be parsed, has to be there.
+        """
+        messages, gsm8k = table.messages, table.answer_format == "gsm8k"
+        needed = needs_answer(table) or table.answer != "answer" or gsm8k
+        if messages is None and table.prompt == "prompt" and "prompt" not in rows.columns:
+            messages = "messages" if "messages" in rows.columns else None
+        question = messages or table.prompt
+        if question not in rows.columns:
+            raise missing_column(rows.place(0), "messages" if messages else "prompt", question, rows.columns)
+        if needed and table.answer not in rows.columns:
+            raise missing_column(rows.place(0), "answer", table.answer, rows.columns)
+        return cls(question, messages is not None, table.answer, needed, gsm8k)
+
+    def read(self, row: Mapping[str, Any], place: str) -> Prompt:
+        """The prompt in a row, or a UserError that names the place."""
+        text, chat = read_question(row, place, self.question, self.chat)
+        tags = {name: value for name, value in row.items() if name not in (self.question, self.answer)}
+        answer = row.get(self.answer)
+        if answer is None and self.needs_answer:
+            found = self.answer in row
+            raise empty_column(place, self.answer) if found else missing_column(place, "answer", self.answer, row)
+        if isinstance(answer, float) and not math.isfinite(answer):
+            raise UserError(f"{place}: the answer in {self.answer!r} is {answer}. Write a number, or remove the row.")
+        if self.gsm8k:
+            working, answer = gsm8k_answer(answer, place)
+            tags.setdefault("reasoning", working)
+        if self.answer != "answer" and answer is not None:
+            tags[self.answer] = answer  # rewards may ask for it under its own name, too
+        return Prompt.make(text=text, messages=chat, answer=answer, tags=tags)
+
+
+def read_question(
+    row: Mapping[str, Any], place: str, column: str, chat: bool
+) -> tuple[str | None, tuple[Message, ...] | None]:
+    """The text or the messages to answer; with `chat` the column holds no text."""
+    value = row.get(column)
+    if value is None:
+        raise empty_column(place, column) if column in row else missing_column(place, "prompt", column, row)
+    if isinstance(value, str) and not chat:
+        if not value.strip():
+            raise empty_column(place, column)
+        return value, None
+    messages = conversation(value, place, column)
+    if messages[-1]["role"] == "assistant":
+        raise UserError(
+            f"{place}: the conversation in {column!r} ends with the assistant's turn, so nothing is left to answer. "
+            "Remove that turn, or use the row for supervised training."
+        )
+    if not str(messages[-1]["content"]).strip():
+        raise empty_column(place, column)
+    return None, messages
+
+
+def conversation(value: Any, place: str, column: str) -> tuple[Message, ...]:
+    """A list of {"role", "content"} as messages, without the None that Arrow puts where a row lacks a field."""
+    if not isinstance(value, (list, tuple)):
+        raise UserError(
+            f'{place}: {column!r} holds {kind(value)}; it must be text or a list of {{"role", "content"}}. Put it in '
+            "quotes, or name another column."
+        )
+    if not value:
+        raise empty_column(place, column)
+    for message in value:
+        if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+            raise UserError(f'{place}: every message in {column!r} needs "role" and "content"; one is {message!r}.')
+    return tuple({key: part for key, part in message.items() if part is not None} for message in value)
+
+
+def gsm8k_answer(value: Any, place: str) -> tuple[str, str]:
+    """Working and answer of a GSM8K solution: the answer is what follows the last `####`, without commas."""
+    working, mark, answer = str(value).rpartition("####")
+    answer = answer.strip().replace(",", "")
+    if not mark or not answer:
+        raise UserError(
+            f'{place}: no "#### answer" in {str(value)[-40:]!r}. Use answer_format = "plain", or mend the row.'
+        )
+    return working.strip(), answer
+
+
+def empty_column(place: str, column: str) -> UserError:
+    """The error for a prompt or an answer with nothing in it."""
+    return UserError(f"{place} has an empty {column!r}. Fill it in or remove the row.")
+
+
+def missing_column(place: str, what: str, name: str, columns: Any) -> UserError:
+    """The error for a column that is not there, with those that are."""
+    close = nearest(name, columns)
+    hint = f" Did you mean {close!r}?" if close else f' Name the column with {what} = "...".'
+    return UserError(f"{place} has no column {name!r}; it has {', '.join(map(repr, columns)) or 'none'}.{hint}")

@@ -1,0 +1,85 @@
+"""One default for one thing: a function's default is that of its table, or it has none."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cohort import settings
+
+SOURCE = Path(__file__).parent.parent / "src" / "cohort"
+
+# The tables that set a room. A parameter of one of its functions, or a field of one of its classes, which has the name
+# of a key and a default, must have the key's default.
+ROOMS = {
+    "tasks": (settings.Task, settings.Source, settings.Curriculum, settings.Adaptive),
+    "policy": (settings.Policy, settings.Lora, settings.Scratch),
+    "learn": (settings.Optimizer, settings.Critic, settings.Reference),
+    "engine": (settings.Rollout,),
+}
+# (file, parameter): the name means another thing there than in the table.
+OTHER = {
+    ("policy/attention.py", "device"),  # where a mask is made
+    ("tasks/gym/source.py", "levels"),  # none: the task's own configuration
+    ("tasks/gym/source.py", "args"),
+}
+
+
+def defaults(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """(name, default) of every parameter and every field of a class."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            given = node.args
+            plain = [*given.posonlyargs, *given.args]
+            pairs = [*zip(plain[len(plain) - len(given.defaults) :], given.defaults, strict=True)]
+            pairs += [
+                (name, default) for name, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default
+            ]
+            yield from ((parameter.arg, default) for parameter, default in pairs)
+        elif isinstance(node, ast.ClassDef):
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.value is not None:
+                    yield field.target.id, field.value
+
+
+def known(room: str) -> dict[str, list[Any]]:
+    """The defaults of a room's keys, by name."""
+    found: dict[str, list[Any]] = {}
+    for table in ROOMS[room]:
+        for name, field in table.model_fields.items():
+            if not field.is_required():
+                found.setdefault(name, []).append(field.get_default(call_default_factory=True))
+    return found
+
+
+def differing(source: str, keys: dict[str, list[Any]]) -> list[str]:
+    """The parameters whose default is another one than the table's."""
+    wrong = []
+    for name, default in defaults(ast.parse(source)):
+        if name in keys:
+            try:
+                value = ast.literal_eval(default)
+            except ValueError:
+                value = default
+            if not any(type(value) is type(other) and value == other for other in keys[name]):
+                wrong.append(name)
+    return wrong
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_defaults_are_those_of_the_tables(room):
+    keys = known(room)
+    for file in (SOURCE / room).rglob("*.py"):
+        where = file.relative_to(SOURCE).as_posix()
+        wrong = [name for name in differing(file.read_text(), keys) if (where, name) not in OTHER]
+        assert not wrong, f"{where}: the defaults of {wrong} are not those of the tables"
+
+
+def test_a_drifted_default_is_found():
+    keys = known("tasks")
+    assert differing("def f(careful=0.5, *, limit=3, split='train'): ...", keys) == ["careful", "limit"]
+    assert differing("class C:\n    window: int = 31\n    review: float = 0.0", keys) == ["window"]
