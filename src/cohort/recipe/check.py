@@ -77,7 +77,7 @@ def _task(stage: Stage, at: str) -> Found:
         yield f"{at}task.levels is empty: name at least one level, or leave it out", (("task", "levels"),)
     for problem in _not_plain(task.args):
         yield f"{at}task.args{problem}", (("task", "args"),)
-    for key in ("mixture", "curriculum", "adaptive") if stage.kind != "grpo" else ():
+    for key in ("mixture", "curriculum", "adaptive") if stage.kind in ("sft", "reward_model") else ():
         if getattr(task, key):
             sentence = f"{at}task.{key} is for grpo stages, and this one is {stage.kind}: remove it"
             yield sentence, (("task", key), ("kind",))
