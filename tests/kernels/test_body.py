@@ -11,7 +11,7 @@ import torch
 from cohort.engine.engine import Engine
 from cohort.engine.fused import FusedDecoder
 from cohort.kernels.functions import product
-from cohort.learn.head import head
+from cohort.learn.forward import head
 from cohort.policy.attention import PackedGroups
 from cohort.policy.fused import FusedBody
 from cohort.policy.load import add_lora
@@ -71,7 +71,7 @@ def test_products_have_a_rounded_number_of_rows(tokenizer, monkeypatch):
         return product(x, weight, bias)
 
     monkeypatch.setattr("cohort.kernels.functions.product", noting)
-    monkeypatch.setattr("cohort.learn.head.product", noting)
+    monkeypatch.setattr("cohort.learn.forward.product", noting)
     layout = groups()
     states = policy.hidden(layout.tokens, layout.positions, layout)
     found, entropy = head(policy, states[:70], torch.full((70,), 5), 1.0, False)
@@ -148,9 +148,10 @@ def test_decoding_in_bfloat16(tokenizer):
 
 
 def test_new_weights_are_used_at_once(policy):
-    from cohort.learn.optimizer import AdamW
+    from cohort.learn.optimizer import open_optimizer
+    from cohort.settings import Optimizer
 
-    optimizer = AdamW().build(policy.module)
+    optimizer = open_optimizer(Optimizer(), policy.module)
     for group in optimizer.param_groups:
         group["lr"] = 0.02
     sample(policy, requests())
