@@ -16,6 +16,7 @@ from cohort.policy.attention import PackedGroups
 from cohort.policy.fused import FusedBody
 from cohort.policy.load import add_lora
 from cohort.policy.policy import Policy
+from cohort.settings import Lora
 from cohort.types import SampleRequest, Sampling
 from tiny import make_tiny, on_path
 
@@ -170,7 +171,7 @@ def test_an_adapter_is_merged_for_decoding_and_trained(tokenizer, checkpoint_dir
     from cohort.policy.load import load_policy
 
     policy = on_path(load_policy(str(checkpoint_dir)), "fused")
-    policy = on_path(add_lora(policy, 4, 8.0, "all-linear", seed=0), "fused")
+    policy = on_path(add_lora(policy, Lora(rank=4, alpha=8.0), seed=0), "fused")
     with torch.no_grad():
         for name, parameter in policy.module.named_parameters():
             if "lora_B" in name:

@@ -20,7 +20,7 @@ from cohort.policy.load import add_lora, load_policy
 from cohort.policy.policy import Policy
 from cohort.rewards.combination import Combination
 from cohort.seeds import derive_seed, generator
-from cohort.settings import Optimizer
+from cohort.settings import Lora, Optimizer
 from cohort.train.grpo.advantages import with_advantages
 from cohort.types import Group, Prompt, Rollout, UserError
 
@@ -228,7 +228,7 @@ def test_kl_is_zero_against_itself_and_grows(tiny_policy):
 def test_lora_trains_the_adapter_and_its_reference_is_the_base(checkpoint_dir):
     loaded = load_policy(str(checkpoint_dir))
     base = copy.deepcopy(loaded.module.state_dict())
-    policy = add_lora(loaded, rank=4, alpha=8, targets="all-linear", seed=0)
+    policy = add_lora(loaded, Lora(rank=4, alpha=8.0), seed=0)
     objective = objectives.preset("grpo")
     reference = Reference(policy)
     with reference.active() as asked:

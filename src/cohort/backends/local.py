@@ -15,10 +15,8 @@ from cohort.learn.critic import Critic
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import load_optimizer, save_optimizer
 from cohort.learn.reference import Reference
-from cohort.policy.facts import PolicyFacts, facts_of
-from cohort.policy.load import save_policy
-from cohort.policy.open import open_policy, resumed_policy
-from cohort.policy.policy import Policy
+from cohort.policy.load import open_policy, resumed_policy, save_policy
+from cohort.policy.policy import Policy, PolicyFacts
 from cohort.settings import Rollout, Stage
 from cohort.types import Batch, Sampler, StepReport, UserError
 
@@ -50,7 +48,7 @@ class Local:
     @property
     def facts(self) -> PolicyFacts:
         """Of the policy as it is."""
-        return facts_of(self.policy)
+        return self.policy.facts()
 
     @cached_property
     def sampler(self) -> Sampler:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from rich.markup import escape
 
 from cohort.machine import quiet_libraries
-from cohort.policy.facts import PolicyFacts, facts_of
-from cohort.policy.open import Start, open_policy
-from cohort.policy.policy import Policy
+from cohort.policy.load import Start, open_policy
+from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.gate.stage import gate_of_stage
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
@@ -34,7 +33,7 @@ def check_recipe(recipe: Recipe) -> bool:
         stage, parts = one.stage, one.prepared.parts
         console.say(f"\n[bold]stage {escape(stage.name)}[/] ({stage.kind})")
         policy = _policy(one, policy)
-        facts = facts_of(policy)
+        facts = policy.facts()
         plan = dict(one.kind.plan(stage, one.prepared, facts))
         if parts is None:
             console.lines(plan)

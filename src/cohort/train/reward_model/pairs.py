@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from cohort.policy.facts import PolicyFacts
+from cohort.policy.policy import PolicyFacts
 from cohort.preflight.parts import SamplingParts
 from cohort.rewards.models.text import Form, Reader
 from cohort.settings import Stage, Task
