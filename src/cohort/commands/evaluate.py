@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cohort.backends.base import open_sampler
 from cohort.evaluate import Accuracy, evaluate
-from cohort.evaluate.paired import paired
+from cohort.evaluate.intervals import paired
 from cohort.machine import quiet_libraries
 from cohort.policy.facts import facts_of
 from cohort.policy.load import load_policy

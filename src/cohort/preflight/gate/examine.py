@@ -68,7 +68,7 @@ def examine(
     began = time.monotonic()
     with RewardPool(rewards, workers=workers, retries=1) as pool:
         scorer = _Scorer(pool, began + limit_s)
-        first = scorer.score([_item(one, _gold_probes(one), "first") if one.gold else None for one in asked])
+        first = scorer.score([_gold_in_all_forms(one) for one in asked])
         deciding = [_decides(group, verifiers) for group in first]
         forms = _forms(asked, first, deciding)
         golds = [one.gold for one in asked]
@@ -122,10 +122,10 @@ class _Scorer:
         return None
 
 
-def _gold_probes(asked: Asked) -> tuple[Probe, ...]:
-    return (
-        () if asked.gold is None else tuple(Probe(GOLD, form, write(asked.gold)) for form, write in asked.forms.items())
-    )
+def _gold_in_all_forms(asked: Asked) -> ScoringItem | None:
+    if not asked.gold:
+        return None
+    return _item(asked, [Probe(GOLD, form, write(asked.gold)) for form, write in asked.forms.items()], "first")
 
 
 def _probes(asked: Asked, form: str, listed: str | None, other: str | None, always: Sequence[str]) -> tuple[Probe, ...]:

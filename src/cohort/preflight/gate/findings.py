@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from cohort.preflight.gate.probes import CONSTANT, LISTED, OPENER, Probe
 from cohort.rewards.items import ScoredGroup
@@ -117,8 +119,8 @@ class GateReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain values for JSON; NaN becomes None."""
-        found: dict[str, Any] = _plain(asdict(self))
-        return {"verdict": "refused" if self.problems else "passed" if self.tested else "untested", **found}
+        verdict = "refused" if self.problems else "passed" if self.tested else "untested"
+        return {"verdict": verdict, **orjson.loads(orjson.dumps(self))}  # which writes NaN as null
 
 
 def best_of(rows: Mapping[str, Finding]) -> tuple[str, Finding]:
@@ -196,11 +198,3 @@ def _mean_of_most(values: Sequence[float]) -> float:
     """The mean, or NaN where less than half of the values are scores: one lucky hit among many `None` says nothing."""
     known = sum(not math.isnan(value) for value in values)
     return mean(values) if 2 * known >= len(values) else math.nan
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

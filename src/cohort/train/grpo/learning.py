@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -58,9 +59,8 @@ class Learning:
             return with_advantages(groups, self._objective, self._combination, penalty, k), None, metrics
         batch = self._collate(groups, self._objective)
         critic = self._stage.critic
-        done, valued = with_token_advantages(
-            groups, self._objective, batch, self._values, penalty, critic.gamma, critic.lam
-        )
+        values = functools.partial(self._backend.score, which="values")
+        done, valued = with_token_advantages(groups, self._objective, batch, values, penalty, critic.gamma, critic.lam)
         return done, valued, metrics
 
     def _penalty(self, groups: Sequence[Group]) -> tuple[Tensor | None, dict[str, float]]:
@@ -89,7 +89,8 @@ class Learning:
             for index, batch in enumerate(batches):
                 report = self._backend.update(batch, rate)
                 if valued is not None:
-                    loss = self._update_values(valued.part(index, len(batches)), rate)
+                    part, own = valued.part(index, len(batches)), self._stage.critic.learning_rate
+                    loss = self._backend.update_values(part.batch, part.returns, rate if own is None else own)
                     report = StepReport({**report.metrics, "critic/loss": loss})
                 reports.append(report)
         merged = merge_reports(reports)
@@ -109,10 +110,3 @@ class Learning:
 
     def _collate(self, groups: Sequence[Group], objective: Objective) -> Batch:
         return collate(groups, objective, self._stage.rollout.max_tokens)
-
-    def _values(self, batch: Batch) -> Batch:
-        return self._backend.score(batch, "values")
-
-    def _update_values(self, valued: Valued, policy_rate: float) -> float:
-        own = self._stage.critic.learning_rate
-        return self._backend.update_values(valued.batch, valued.returns, policy_rate if own is None else own)
