@@ -17,9 +17,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from cohort.preflight.gate.findings import GOLD, GateReport, Seen, mean
+from cohort.preflight.gate.findings import GOLD, GateReport, Seen, mean, summarise
 from cohort.preflight.gate.probes import FORMS, LISTED, WHOLE, Probe, constants, ignorant, other_gold, several
-from cohort.preflight.gate.report import summarise
 from cohort.rewards.calling.reward import Reward
 from cohort.rewards.failure import GroupLost
 from cohort.rewards.items import ScoredGroup, ScoringItem

@@ -57,7 +57,7 @@ class Learning:
         if self._objective.baseline != "critic":
             k = self._stage.objective.pass_at_k
             return with_advantages(groups, self._objective, self._combination, penalty, k), None, metrics
-        batch = self._collate(groups, self._objective)
+        batch = collate(groups, self._objective, self._stage.rollout.max_tokens)
         critic = self._stage.critic
         values = functools.partial(self._backend.score, which="values")
         done, valued = with_token_advantages(groups, self._objective, batch, values, penalty, critic.gamma, critic.lam)
@@ -69,7 +69,7 @@ class Learning:
         if not objective.needs_reference or objective.kl_place != "reward":
             return None, {}
         # A completion that is cut off leaves the loss, not the baseline: its KL is charged all the same.
-        batch = self._collate(groups, replace(objective, truncated="keep"))
+        batch = collate(groups, replace(objective, truncated="keep"), self._stage.rollout.max_tokens)
         batch = replace(batch, advantages=torch.ones_like(batch.advantages))  # so that every token is scored
         batch = self._backend.score(self._backend.score(batch, "old"), "reference")
         assert batch.old_logprobs is not None
@@ -83,7 +83,8 @@ class Learning:
         rate = rate_at(table, self._stage.run.steps, step)
         parts = split(groups, table.updates_per_batch)
         old = len(parts) * table.epochs > 1 and not self._bypass
-        batches = [self._scored(self._collate(part, self._objective), old) for part in parts]
+        longest = self._stage.rollout.max_tokens
+        batches = [self._scored(collate(part, self._objective, longest), old) for part in parts]
         reports = []
         for _ in range(table.epochs):
             for index, batch in enumerate(batches):
@@ -107,6 +108,3 @@ class Learning:
         if self._objective.needs_reference and self._objective.kl_place == "loss":
             batch = self._backend.score(batch, "reference")
         return replace(batch, old_logprobs=batch.sampler_logprobs) if self._bypass else batch
-
-    def _collate(self, groups: Sequence[Group], objective: Objective) -> Batch:
-        return collate(groups, objective, self._stage.rollout.max_tokens)

@@ -198,16 +198,12 @@ class GroupStream:
     def _reason_to_leave_out(self, group: Group) -> Disposition | None:
         if group.error is not None:
             return "error"
-        if self._settings.zero_std != "zero" and not self._has_signal(group):
-            return "zero_std"
-        return None
-
-    def _has_signal(self, group: Group) -> bool:
-        """Whether what decides differs inside the group: accuracies, or the scores of steps, whose means may agree."""
+        if self._settings.zero_std == "zero":
+            return None
+        # What decides are accuracies, or the scores of steps, whose means may agree.
         steps = group.steps.get(self._settings.combination.deciding(group.scores))
-        if steps is None:
-            return group.has_signal
-        return len({step.score for of in steps for step in of}) > 1
+        signal = group.has_signal if steps is None else len({step.score for of in steps for step in of}) > 1
+        return None if signal else "zero_std"
 
     def _score(self, group: Group) -> Future[ScoredGroup]:
         """The scores to come; of a group that was lost while it was played there is only the failure."""
