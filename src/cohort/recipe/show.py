@@ -172,12 +172,10 @@ def _toml_key(key: str) -> str:
 
 def _toml_value(value: Any) -> str:
     """A value on one line; a function is written as module:qualname."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, int):
-        return str(value)
+        return str(value).lower()  # True is true
     if isinstance(value, float):
         written = repr(value)  # the shortest text that reads back as the same number
         return written if re.search(r"[.en]", written) else f"{written}.0"

@@ -29,6 +29,8 @@ BY_CHANCE = (OTHER_GOLD, CONSTANT, LISTED)  # some of these are right now and th
 WORTH_SAYING = 0.1  # of what gold answers get: less than that for an ignorant text is not worth a line
 WORTH_SAYING_BY_CHANCE = 0.5
 
+Scored = list[tuple[Probe, float]]  # texts, and what they got
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -42,6 +44,10 @@ class Seen:
     probes: tuple[Probe, ...]
     before: ScoredGroup | None
     after: ScoredGroup
+
+    def scored(self, name: str) -> Scored:
+        """Every probe with what the reward `name` gave for it."""
+        return list(zip(self.probes, self.after.scores[name], strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +162,7 @@ def _findings_of(
     return RewardFindings(
         name=name,
         verifier=bool(decided),
-        rows=_rows_of([(one.probes, one.after.scores[name]) for one in own]),
+        rows=_rows_of(one.scored(name) for one in own),
         gold_right=sum(_is_right(one, name) for one in asked),
         gold_asked=len(asked),
         same_twice=all(repr(a.scores[name]) == repr(b.scores[name]) for a, b in twice),  # repr: NaN equals itself
@@ -171,20 +177,20 @@ def _is_right(one: Seen, name: str) -> bool:
     return one.before is not None and any(score >= RIGHT for score in one.before.scores[name])
 
 
-def _rows_of(scored: Sequence[tuple[Sequence[Probe], Sequence[float]]]) -> dict[str, Finding]:
+def _rows_of(scored: Iterable[Scored]) -> dict[str, Finding]:
     """For each kind of text the label with the highest mean over the prompts to which the reward applies at all, the
     first of equals. Gold answers are one text a prompt, whatever their forms.
     """
     scores: dict[str, dict[str, list[float]]] = {}
     forms: dict[str, None] = {}
-    for probes, values in scored:
-        if all(map(math.isnan, values)):
+    for texts in scored:
+        if all(math.isnan(score) for _, score in texts):
             continue
-        for probe, value in zip(probes, values, strict=True):
+        for probe, score in texts:
             label = probe.label
             if probe.kind == GOLD:
                 forms[label], label = None, ""
-            scores.setdefault(probe.kind, {}).setdefault(label, []).append(value)
+            scores.setdefault(probe.kind, {}).setdefault(label, []).append(score)
     rows = {}
     for kind, by_label in scores.items():
         means = {label: _mean_of_most(values) for label, values in by_label.items()}
@@ -233,13 +239,13 @@ def summarise(
             notes += _remarks(one, own)
         if not one.same_twice:
             notes.append(f"{one.name} gives other scores when it sees the same texts again")
-    totals = _rows_of([(one.probes, one.after.rewards) for one in seen])
+    totals = _rows_of(list(zip(one.probes, one.after.rewards, strict=True)) for one in seen)
     return GateReport(len(seen), seconds, found, totals, tuple(problems), tuple(notes))
 
 
 def _problem(found: RewardFindings, own: Sequence[Seen]) -> str | None:
     """Why this verifier cannot be trusted at all, if so."""
-    ignorant = _rows_of([_ignorant(one, found.name) for one in own])
+    ignorant = _rows_of(_ignorant(one, found.name) for one in own)
     kind, best = _best_of(ignorant)
     best_of_all = math.isnan(best.mean) or found.gold > best.mean
     if best_of_all and _stands_out(found.name, own):
@@ -252,22 +258,21 @@ def _problem(found: RewardFindings, own: Sequence[Seen]) -> str | None:
     )
 
 
-def _ignorant(one: Seen, name: str) -> tuple[list[Probe], list[float]]:
+def _ignorant(one: Seen, name: str) -> Scored:
     """The texts that know nothing, and what they got. A constant that happens to be the gold answer is right."""
-    pairs = [
+    return [
         (probe, score)
-        for probe, score in zip(one.probes, one.after.scores[name], strict=True)
+        for probe, score in one.scored(name)
         if probe.kind not in (GOLD, LISTED) and not (probe.kind == CONSTANT and alike(probe.label, one.gold))
     ]
-    return [probe for probe, _ in pairs], [score for _, score in pairs]
 
 
 def _stands_out(name: str, own: Sequence[Seen]) -> bool:
     """Whether gold answers score more than ignorant texts do on average, by two standard errors over the prompts."""
     ahead = []
     for one in own:
-        gold = [score for probe, score in zip(one.probes, one.after.scores[name], strict=True) if probe.kind == GOLD]
-        ahead.append(mean(gold, 0.0) - mean(_ignorant(one, name)[1], 0.0))
+        gold = mean((score for probe, score in one.scored(name) if probe.kind == GOLD), 0.0)
+        ahead.append(gold - mean((score for _, score in _ignorant(one, name)), 0.0))
     if len(ahead) < 2:
         return True
     return statistics.fmean(ahead) > 2 * statistics.stdev(ahead) / math.sqrt(len(ahead))
