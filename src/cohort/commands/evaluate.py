@@ -12,7 +12,7 @@ from rich.markup import escape
 from cohort.backends.base import open_sampler
 from cohort.commands.door import argument
 from cohort.evaluate import Accuracy, evaluate
-from cohort.evaluate.paired import paired
+from cohort.evaluate.intervals import paired
 from cohort.machine import quiet_libraries
 from cohort.policy.load import load_policy
 from cohort.preflight.parts import SamplingParts, open_parts

@@ -134,18 +134,17 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
     threads: a continued run keeps its own, because sums over other numbers of threads have other last bits.
     """
     file = directory / "environment.json"
-    now = describe_machine()
+    now, read = describe_machine(), fingerprints(_inputs(recipe))
     if file.exists() and has_begun(directory):
         before = orjson.loads(file.read_bytes())
-        _refuse_changed_inputs(before.get("inputs", {}), recipe)
+        _refuse_changed_inputs(before.get("inputs", {}), read)
         _say_what_changed(before, now, sandbox, console)
-        write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
-        return int(before["threads"])
-    wanted = recipe.stages[-1].run.threads
-    threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
-    read = fingerprints(_inputs(recipe))
-    facts = {**now, "threads": threads, "recipe_digest": digest(recipe), "inputs": read, "sandbox": sandbox}
-    write_bytes(file, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+        threads = int(before["threads"])
+    else:
+        wanted = recipe.stages[-1].run.threads
+        threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
+        facts = {**now, "threads": threads, "recipe_digest": digest(recipe), "inputs": read, "sandbox": sandbox}
+        write_bytes(file, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
     return threads
 
@@ -176,8 +175,7 @@ def _inputs(recipe: Recipe) -> list[str | None]:
     return sources
 
 
-def _refuse_changed_inputs(before: dict[str, str], recipe: Recipe) -> None:
-    now = fingerprints(_inputs(recipe))
+def _refuse_changed_inputs(before: dict[str, str], now: dict[str, str]) -> None:
     for path, value in before.items():
         if now.get(path) != value:
             state = "has changed" if path in now else "is gone"
