@@ -14,9 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from cohort.types import RIGHT
+
+if TYPE_CHECKING:
+    from cohort.rewards.calling.reward import Reward
 
 __all__ = ["Combination", "Gate", "combine", "first_that_applies"]
 
@@ -38,17 +41,6 @@ class Gate:
         return math.isnan(score) or score >= self.at
 
 
-class Weighted(Protocol):
-    """What a combination needs to know of a reward."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def weight(self) -> float: ...
-    @property
-    def gate(self) -> Gate | None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Combination:
     """The weights and gates of a list of rewards, by name, in the order of the recipe."""
@@ -57,7 +49,7 @@ class Combination:
     gates: Mapping[str, Gate]
 
     @staticmethod
-    def of(rewards: Iterable[Weighted]) -> Combination:
+    def of(rewards: Iterable[Reward]) -> Combination:
         """The combination of resolved rewards."""
         rewards = tuple(rewards)
         gates = {reward.name: reward.gate for reward in rewards if reward.gate is not None}

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cohort.rewards.calling.parameters import Parameters
-from cohort.rewards.calling.reward import Reward
-from cohort.rewards.calling.routing import applies
+from cohort.rewards.calling.reward import Reward, applies
 from cohort.rewards.guarded import end_guards
 from cohort.rewards.marks import CHECK
 from cohort.types import Prompt, UserError

@@ -1,4 +1,4 @@
-"""Calling a reward function, in the two forms that it may have.
+"""Calling a reward function, in the two forms that it may have, and reading what it returns.
 
     def score(completion, answer): ...                       # native: one completion; parameters go by name
     def score(prompts, completions, **columns): ...          # TRL's: a whole group, returns a list
@@ -7,24 +7,29 @@ Either may be async. As in TRL, a conversational prompt reaches a function of th
 completion as `[{"role": "assistant", "content": text}]`; every column is a list with one entry a completion. Unlike
 TRL, a function without `**kwargs` gets only the columns that it names; `completion_ids` and `trainer_state` are not
 offered.
+
+What a function returns is read as a score here too; whatever else it is, is the function's failure.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+import numbers
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cohort.rewards.calling.parameters import NATIVE_NAMES
+from cohort.rewards.calling.steps import FOLDS, Fold
 from cohort.rewards.failure import RewardFailure, what_was_raised
-from cohort.rewards.items import ScoringItem
+from cohort.rewards.items import Scored, ScoringItem
 from cohort.types import InfrastructureError, UserError
 from cohort.wording import shorten
 
 if TYPE_CHECKING:
     from cohort.rewards.calling.reward import Reward
 
-__all__ = ["call_each", "call_group"]
+__all__ = ["as_score", "call_each", "call_group", "scored_steps"]
 
 Steps = Sequence[Sequence[str]]  # the steps of each completion
 
@@ -51,9 +56,7 @@ def call_each(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any]
         for values, own in zip(calls, steps, strict=True):
             values["steps"] = list(own)
     if inspect.iscoroutinefunction(reward.function):
-        from cohort.rewards.calling.waiting import awaited  # brings asyncio
-
-        return awaited([_awaited(reward, values, item, index) for index, values in enumerate(calls)])
+        return _gathered([_awaited(reward, values, item, index) for index, values in enumerate(calls)])
     results = []
     for index, values in enumerate(calls):
         try:
@@ -88,9 +91,7 @@ def call_group(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any
     try:
         results = reward.function(**reward.parameters.chosen(values))
         if inspect.iscoroutine(results):
-            from cohort.rewards.calling.waiting import awaited
-
-            (results,) = awaited([results])
+            (results,) = _gathered([results])
     except (KeyboardInterrupt, InfrastructureError, UserError):  # Ctrl-C; and what names its own cause
         raise
     except BaseException as error:
@@ -105,6 +106,72 @@ def call_group(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any
         problem = f"returned {len(scores)} scores for {count} completions; it must return one for each, in order"
         raise RewardFailure(name, problem, prompt)
     return list(scores)
+
+
+def as_score(result: object, name: str, prompt: str, completion: str) -> Scored:
+    """What the reward `name` returned, as a `Scored` whose value is a finite float, or None ("does not apply").
+
+    A tensor or an array of one number is that number. Raises RewardFailure for anything else.
+    """
+    label, found = (result.label, result.value) if isinstance(result, Scored) else (None, result)
+    if found is None:
+        return Scored(None, label)
+    try:
+        value = found if isinstance(found, numbers.Real) else found.item()  # type: ignore[attr-defined]
+        score = float(value) if isinstance(value, numbers.Real) else math.nan
+    except Exception:  # it has no item(), or several, or is too large
+        score = math.nan
+    if math.isfinite(score):
+        return Scored(score, label)
+    raise RewardFailure(
+        name,
+        f"returned {shorten(found)} ({type(found).__name__}); a reward is a finite number, or None where it does not "
+        "apply",
+        shorten(prompt),
+        shorten(completion),
+    )
+
+
+def scored_steps(
+    result: object, ends: Sequence[int], fold: Fold | None, name: str, prompt: str, completion: str
+) -> Scored:
+    """What a function returned for the steps of one completion, which end at `ends`, in characters.
+
+    The value is the mean of the steps' scores, or what `fold` makes of them; with `fold` the steps themselves are
+    dropped. None: the reward does not apply. Raises RewardFailure for anything but one number a step.
+    """
+    if result is None:
+        return Scored(None)
+    found = result.tolist() if hasattr(result, "tolist") else result
+    problem = ""
+    if not isinstance(found, (list, tuple)):
+        problem = f"returned {shorten(result)} ({type(result).__name__}); with split it returns a list, a number a step"
+    elif len(found) != len(ends):
+        problem = f"returned {len(found)} scores for {len(ends)} steps; it must return one for each, in order"
+    if problem:
+        raise RewardFailure(name, problem, shorten(prompt), shorten(completion))
+    scores = [as_score(score, name, prompt, completion).value for score in found]  # type: ignore[union-attr]
+    known = [score for score in scores if score is not None]
+    if len(known) != len(scores):
+        problem = "returned None for a step; return None for the whole completion, or a number"
+        raise RewardFailure(name, problem, shorten(prompt), shorten(completion))
+    return Scored(FOLDS[fold or "mean"](known), None, () if fold else tuple(zip(ends, known)))
+
+
+def _gathered(calls: Sequence[Awaitable[Any]]) -> list[Any]:
+    """What the calls give, which wait at the same time. The first that raises ends the others and is raised."""
+    import asyncio  # nothing that workers without an async function should load
+    from concurrent.futures import ThreadPoolExecutor
+
+    async def all_of_them() -> list[Any]:
+        return await asyncio.gather(*calls)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(all_of_them())
+    with ThreadPoolExecutor(1) as thread:  # a notebook has a loop that is running already
+        return thread.submit(asyncio.run, all_of_them()).result()
 
 
 async def _awaited(reward: Reward, values: Mapping[str, Any], item: ScoringItem, index: int) -> Any:

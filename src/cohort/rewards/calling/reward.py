@@ -12,17 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cohort.rewards.calling.call import call_each, call_group
+from cohort.rewards.calling.call import as_score, call_each, call_group, scored_steps
 from cohort.rewards.calling.parameters import Parameters
-from cohort.rewards.calling.results import as_score, scored_steps
-from cohort.rewards.calling.routing import applies
 from cohort.rewards.calling.steps import Fold, cut, pieces
 from cohort.rewards.combination import Combination, Gate
 from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
-__all__ = ["Reward", "Style", "check_names", "score_group"]
+__all__ = ["Reward", "Style", "applies", "check_names", "score_group"]
 
 Style = Literal["cohort", "trl"]
 
@@ -75,6 +73,18 @@ class Reward:
     def score(self, item: ScoringItem) -> tuple[float, ...]:
         """`judge` without the labels: one float a completion, NaN where the reward does not apply."""
         return tuple(math.nan if scored.value is None else scored.value for scored in self.judge(item))
+
+
+def applies(when: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether every column named in `when` has the value that stands there, or one of a list of values."""
+    return all(column in row and _is(row[column], wanted) for column, wanted in when.items())
+
+
+def _is(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, (list, tuple)):
+        return any(_is(value, one) for one in wanted)
+    # True == 1 in Python, but `when = { hard = true }` does not mean the row whose column says 1.
+    return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
 
 
 def score_group(rewards: Sequence[Reward], item: ScoringItem) -> ScoredGroup:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
 from typing import Any
 
-from cohort.rewards.workers.wire import receive, send
+from cohort.rewards.workers.channel import receive, send, start
 from cohort.sandbox import WALL_PER_CPU
 from cohort.types import InfrastructureError
 
@@ -95,22 +94,13 @@ class _Server:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
-        self._connection, theirs = socket.socketpair()
-        run = f"from cohort.rewards.guarded.server import main; main({theirs.fileno()}, {self.owner})"
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", f"import sys; sys.path[:] = {[str(entry) for entry in sys.path]!r}; {run}"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONHASHSEED": "0"},
+            self._process, self._connection = start(
+                "cohort.rewards.guarded.server", sys.path, env={**os.environ, "PYTHONHASHSEED": "0"}, **quiet
             )
         except OSError as error:
-            self._connection.close()
             raise InfrastructureError(f"the process that guards rewards cannot be started: {error}") from error
-        finally:
-            theirs.close()
 
     def ask(self, request: bytes, limit_s: float) -> dict[str, Any]:
         deadline = time.monotonic() + limit_s

@@ -22,8 +22,15 @@ from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by, stops_after
 from cohort.rewards.verifiers.final_answer import final_answer, last_number_of
 from cohort.rewards.verifiers.math.echo import restates
-from cohort.rewards.verifiers.math.text import LONGEST_MATH, as_word, base_of, clean, is_finished, without_name
-from cohort.rewards.verifiers.math.unit import is_product
+from cohort.rewards.verifiers.math.text import (
+    LONGEST_MATH,
+    as_word,
+    base_of,
+    clean,
+    is_finished,
+    is_product,
+    without_name,
+)
 from cohort.rewards.verifiers.number import parse_number
 
 __all__ = ["check_math", "math_answer"]
