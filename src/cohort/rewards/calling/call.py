@@ -96,16 +96,18 @@ def call_group(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any
         raise
     except BaseException as error:
         raise RewardFailure(name, f"raised {what_was_raised(error, reward.function)}", prompt) from error
-    scores = results.tolist() if hasattr(results, "tolist") else results
-    if not isinstance(scores, (list, tuple)):
-        problem = (
-            f"returned {shorten(results)} ({type(results).__name__}); a TRL-style reward returns a list of numbers"
-        )
-        raise RewardFailure(name, problem, prompt)
-    if len(scores) != count:
-        problem = f"returned {len(scores)} scores for {count} completions; it must return one for each, in order"
-        raise RewardFailure(name, problem, prompt)
-    return list(scores)
+    return list(_listed(results, count, "completions", "a TRL-style reward returns a list of numbers", name, prompt))
+
+
+def _listed(result: Any, count: int, of: str, wanted: str, name: str, *shown: str) -> Sequence[Any]:
+    """The list of so many scores that a function returned for a group's completions or a completion's steps."""
+    found = result.tolist() if hasattr(result, "tolist") else result
+    if not isinstance(found, (list, tuple)):
+        raise RewardFailure(name, f"returned {shorten(result)} ({type(result).__name__}); {wanted}", *shown)
+    if len(found) != count:
+        problem = f"returned {len(found)} scores for {count} {of}; it must return one for each, in order"
+        raise RewardFailure(name, problem, *shown)
+    return found
 
 
 def as_score(result: object, name: str, prompt: str, completion: str) -> Scored:
@@ -142,19 +144,12 @@ def scored_steps(
     """
     if result is None:
         return Scored(None)
-    found = result.tolist() if hasattr(result, "tolist") else result
-    problem = ""
-    if not isinstance(found, (list, tuple)):
-        problem = f"returned {shorten(result)} ({type(result).__name__}); with split it returns a list, a number a step"
-    elif len(found) != len(ends):
-        problem = f"returned {len(found)} scores for {len(ends)} steps; it must return one for each, in order"
-    if problem:
-        raise RewardFailure(name, problem, shorten(prompt), shorten(completion))
-    scores = [as_score(score, name, prompt, completion).value for score in found]  # type: ignore[union-attr]
+    shown = (shorten(prompt), shorten(completion))
+    found = _listed(result, len(ends), "steps", "with split it returns a list, a number a step", name, *shown)
+    scores = [as_score(score, name, prompt, completion).value for score in found]
     known = [score for score in scores if score is not None]
     if len(known) != len(scores):
-        problem = "returned None for a step; return None for the whole completion, or a number"
-        raise RewardFailure(name, problem, shorten(prompt), shorten(completion))
+        raise RewardFailure(name, "returned None for a step; return None for the whole completion, or a number", *shown)
     return Scored(FOLDS[fold or "mean"](known), None, () if fold else tuple(zip(ends, known)))
 
 

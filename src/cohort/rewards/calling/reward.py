@@ -102,29 +102,23 @@ def check_names(rewards: Sequence[Reward]) -> None:
     """Refuse an empty list, two rewards of one name (they would share a metric), and a gate that is not there."""
     if not rewards:
         raise UserError("there is no reward; name at least one, e.g. exact_number")
-    seen: set[str] = set()
-    for reward in rewards:
-        if reward.name in seen:
-            raise UserError(f"two rewards are called '{reward.name}'; give one of them another name = \"...\"")
-        seen.add(reward.name)
-    for reward in rewards:
-        if reward.gate is not None:
-            _check_gate(reward.name, reward.gate, {other.name: other for other in rewards})
-
-
-def _check_gate(name: str, gate: Gate, rewards: Mapping[str, Reward]) -> None:
-    if gate.reward not in rewards or gate.reward == name:
-        others = [other for other in rewards if other != name]
-        hint = did_you_mean(gate.reward, others)
-        raise UserError(
-            f"reward '{name}' has the gate '{gate.reward}', which is no other reward of the recipe{hint}; the others "
-            f"are {', '.join(others) or 'none'}"
-        )
-    if rewards[gate.reward].gate is not None:
-        raise UserError(
-            f"reward '{name}' has the gate '{gate.reward}', which has a gate itself, and gates do not chain: remove "
-            "one of the two"
-        )
+    names = [reward.name for reward in rewards]
+    for name, gate in ((reward.name, reward.gate) for reward in rewards):
+        if names.count(name) > 1:
+            raise UserError(f"two rewards are called '{name}'; give one of them another name = \"...\"")
+        if gate is None:
+            continue
+        others = {other.name: other for other in rewards if other.name != name}
+        if gate.reward not in others:
+            raise UserError(
+                f"reward '{name}' has the gate '{gate.reward}', which is no other reward of the recipe"
+                f"{did_you_mean(gate.reward, others)}; the others are {', '.join(others) or 'none'}"
+            )
+        if others[gate.reward].gate is not None:
+            raise UserError(
+                f"reward '{name}' has the gate '{gate.reward}', which has a gate itself, and gates do not chain: "
+                "remove one of the two"
+            )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 from cohort.rewards.calling.parameters import with_fields_of
 from cohort.rewards.marks import costly, prepared_by, stepwise, trl
 from cohort.rewards.models.checkpoint import Classifier, ClassifierSettings, Row, label_column
-from cohort.rewards.models.text import FORM_KEY, Form, Reader, chat_tokens, messages_of, ordinary
+from cohort.rewards.models.text import FORM_KEY, Form, Reader, chat_tokens, messages_of, ordinary, text_of
 from cohort.types import UserError
 
 __all__ = ["process_model", "reward_model"]
@@ -43,19 +43,23 @@ def reward_model(prompts: Sequence[Any], completions: Sequence[Any], settings: C
 
     A score depends on its own text alone: batch neighbours change its last bits at most.
     """
-    answers = [text if isinstance(text, str) else str(text[-1]["content"]) for text in completions]
-    return _scorer(settings).scores(prompts[0], answers) if answers else []
+    return _scorer(settings).scores(prompts[0], [text_of(text) for text in completions]) if completions else []
 
 
 @functools.lru_cache(maxsize=4)
 def _scorer(settings: ClassifierSettings) -> _Scorer:
     """The scorer of a checkpoint, loaded once in a process."""
     loaded = settings.open("AutoModelForSequenceClassification", "the reward model", ("auto", "chat", "pair", "none"))
-    automatic = settings.template == "auto"
-    form = getattr(loaded.model.config, FORM_KEY, None) if automatic else None
+    template, form = settings.template, None
+    if template == "auto":
+        form = getattr(loaded.model.config, FORM_KEY, None)
+        if getattr(loaded.tokenizer, "chat_template", None):
+            template = "chat"
+        else:
+            template = "pair" if loaded.tokenizer.sep_token is not None else "none"
     return _Scorer(
         loaded,
-        _own_template(loaded.tokenizer) if automatic else settings.template,
+        template,
         None if form is None else Reader(loaded.tokenizer, Form(**form)),
         label_column(loaded.model.config, settings.label, settings.model),
     )
@@ -107,12 +111,6 @@ class _Scorer:
                 'lower rollout.max_tokens, or set too_long = "truncate_left" in its args'
             )
         return {name: [*values[:1], *values[length - limit + 1 :]] for name, values in row.items()}
-
-
-def _own_template(tokenizer: Any) -> str:
-    if getattr(tokenizer, "chat_template", None):
-        return "chat"
-    return "pair" if tokenizer.sep_token is not None else "none"
 
 
 def _prepare_steps(separator: str, **args: Any) -> None:

@@ -23,6 +23,7 @@ __all__ = ["RULES", "check_rules", "constraints"]
 
 _PATTERN_S = 1.0
 _SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+(?=\s|$)|[\u3002\uff01\uff1f]+")
+_PARAGRAPH_END = re.compile(r"\n[ \t]*\n")
 _BULLET = re.compile(r"^[ \t]*(?:[-*+\u2022]|[0-9]{1,3}[.)])[ \t]+\S", re.MULTILINE)
 _CASES: Mapping[str, Callable[[str], bool]] = {"lower": str.islower, "upper": str.isupper, "title": str.istitle}
 
@@ -42,10 +43,6 @@ def _has(text: str, part: str) -> bool:
     return re.search(start + re.escape(part.casefold()) + end, text.casefold()) is not None
 
 
-def _times(text: str, value: Mapping[str, Any]) -> bool:
-    return _within(text.casefold().count(value["of"].casefold()), value)
-
-
 def _counted(count: Callable[[str], int]) -> Rule:
     return Rule(lambda text, value: _within(count(text), value), _check_count)
 
@@ -60,20 +57,12 @@ def _sentences(text: str) -> int:
     return sum(any(map(str.isalnum, part)) for part in _SENTENCE_END.split(text))
 
 
-def _paragraphs(text: str) -> int:
-    return sum(bool(part.strip()) for part in re.split(r"\n[ \t]*\n", text))
-
-
 def _is_json(text: str, value: bool) -> bool:
     try:
         json.loads(text)
     except (ValueError, RecursionError):
         return not value
     return value
-
-
-def _is_quoted(text: str, value: bool) -> bool:
-    return value == (len(text) > 2 and text[0] == text[-1] == '"')
 
 
 def _agrees(text: str, reference: str) -> bool:
@@ -136,17 +125,17 @@ RULES: Mapping[str, Rule] = {
     "contains": Rule(lambda text, value: all(_has(text, part) for part in _texts(value)), _check_texts),
     "contains_any": Rule(lambda text, value: any(_has(text, part) for part in _texts(value)), _check_texts),
     "avoids": Rule(lambda text, value: not any(_has(text, part) for part in _texts(value)), _check_texts),
-    "times": Rule(_times, _check_times),
+    "times": Rule(lambda text, value: _within(text.casefold().count(value["of"].casefold()), value), _check_times),
     "characters": _counted(len),
     "words": _counted(lambda text: len(text.split())),
     "sentences": _counted(_sentences),
     "lines": _counted(lambda text: sum(bool(line.strip()) for line in text.splitlines())),
-    "paragraphs": _counted(_paragraphs),
+    "paragraphs": _counted(lambda text: sum(bool(part.strip()) for part in _PARAGRAPH_END.split(text))),
     "bullets": _counted(lambda text: len(_BULLET.findall(text))),
     "starts_with": Rule(lambda text, value: text.startswith(value.strip()), _check_text),
     "ends_with": Rule(lambda text, value: text.endswith(value.strip()), _check_text),
     "case": Rule(lambda text, value: _CASES[value](text), _check_case),
-    "quoted": Rule(_is_quoted, _check_flag),
+    "quoted": Rule(lambda text, value: value == (len(text) > 2 and text[0] == text[-1] == '"'), _check_flag),
     "json": Rule(_is_json, _check_flag),
     "pattern": Rule(lambda text, value: matches(value, text, False, _PATTERN_S), check_pattern),
     "predicate": Rule(_agrees, _check_predicate),

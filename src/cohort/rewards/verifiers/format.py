@@ -18,7 +18,7 @@ from cohort.rewards.verifiers.final_answer import final_answer
 __all__ = ["FORMS", "check_pattern", "matches", "one_answer", "regex_format", "think_format"]
 
 FORMS = ("any", "tags", "boxed", "hashes")
-_THINKING = ("<think>", "</think>", "<answer>", "</answer>")
+_R1 = re.compile(r"<think>.*</think>\s*<answer>\s*\S.*</answer>", re.DOTALL)
 _TAGS = re.compile(r"</?answer>")
 _HASHES = re.compile(r"(?<!#)####(?!#)")
 
@@ -98,11 +98,5 @@ def think_format(completion: str, prompt: str = "", opened: bool | None = None) 
     if opened is None:
         opened = prompt.rstrip().endswith("<think>")
     text = ("<think>" + completion if opened else completion).strip()
-    if any(text.count(tag) != 1 for tag in _THINKING):
-        return 0.0
-    if not text.startswith("<think>") or not text.endswith("</answer>"):
-        return 0.0
-    _, _, after = text.partition("</think>")
-    between, found, rest = after.partition("<answer>")
-    answer = rest.removesuffix("</answer>")
-    return float(bool(found) and not between.strip() and bool(answer.strip()))
+    once = all(text.count(tag) == 1 for tag in ("<think>", "</think>", "<answer>", "</answer>"))
+    return float(once and _R1.fullmatch(text) is not None)

@@ -117,7 +117,8 @@ class Lane(threading.Thread):
     def _wait_or_give_up(self, trouble: WorkerTrouble, troubles: Counter[str | None], item: ScoringItem) -> None:
         """Return when it is time for another try, or raise the GroupLost that the group ends in."""
         tries = troubles[trouble.reward]
-        more = not trouble.hopeless and tries <= self._patience.retries
+        hangs = trouble.kind == "timeout" and trouble.reward is not None  # given the same completions, it would again
+        more = not hangs and tries <= self._patience.retries
         if more and not self._stopped.wait(self._patience.wait_s(tries)):
             return
         retries = {name: count - (name == trouble.reward) for name, count in troubles.items() if name is not None}

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import IO, Any, Literal
 
 from cohort.rewards.calling.reward import Reward
@@ -25,22 +26,16 @@ Kind = Literal["timeout", "death", "unavailable"]
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
+@dataclass(eq=False)
 class WorkerTrouble(Exception):  # noqa: N818 (an event, handled by the lane)
     """The world failed while `reward` ran (None: while the worker started). It hung, it died, or what it asked (a
     sandbox, a server) was unavailable; only then is the worker still good. `what` says it, `hint` what to do.
     """
 
-    def __init__(self, kind: Kind, what: str, hint: str, reward: str | None) -> None:
-        super().__init__(kind, what, hint, reward)
-        self.kind = kind
-        self.what = what
-        self.hint = hint
-        self.reward = reward
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether another try would cost the same time again: given the same completions, a function hangs again."""
-        return self.kind == "timeout" and self.reward is not None
+    kind: Kind
+    what: str
+    hint: str
+    reward: str | None
 
 
 class WorkerProcess:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cohort.rewards.verifiers.code.tests import Case, CodeTests
+from cohort.rewards.verifiers.code.tests import CodeTests
 from cohort.sandbox import WALL_PER_CPU, Executor, Run, SandboxError
 
 __all__ = ["Graded", "Rules", "Verdict", "grade", "same_text", "same_value"]
@@ -83,19 +83,15 @@ def _functions(code: str, tests: CodeTests, executor: Executor, rules: Rules) ->
     judged: list[_Judgement] = []
 
     def take(run: Run) -> bool:
-        judged.append(_judge(run, _returned(run, tests.cases[len(judged)], tests.wrapped, rules.tolerance)))
+        wanted = tests.cases[len(judged)].wanted
+        either = (wanted, wanted[0]) if tests.wrapped else (wanted,)
+        judged.append(_judge(run, any(same_value(run.value, value, rules.tolerance) for value in either)))
         return rules.every or judged[-1][0] == "right"
 
     assert tests.function is not None
     given = [case.given for case in tests.cases]
     executor.call(code, tests.function, given, rules.time_s, rules.total_s, take)
     return judged
-
-
-def _returned(run: Run, case: Case, wrapped: bool, tolerance: float) -> bool:
-    if same_value(run.value, case.wanted, tolerance):
-        return True
-    return wrapped and same_value(run.value, case.wanted[0], tolerance)
 
 
 def _judge(run: Run, agrees: bool) -> _Judgement:
@@ -135,14 +131,10 @@ def same_text(found: bytes, wanted: str, tolerance: float) -> bool:
     lines, wanted_lines = _lines(found.decode("utf-8", "surrogateescape")), _lines(wanted)
     if lines == wanted_lines:
         return True
-    if len(lines) != len(wanted_lines):
-        return False
-    for line, wanted_line in zip(lines, wanted_lines):
-        if len(line) != len(wanted_line):
-            return False
-        if not all(f == w or _same_decimal(f, w, tolerance) for f, w in zip(line, wanted_line)):
-            return False
-    return True
+    return len(lines) == len(wanted_lines) and all(
+        len(line) == len(words) and all(f == w or _same_decimal(f, w, tolerance) for f, w in zip(line, words))
+        for line, words in zip(lines, wanted_lines)
+    )
 
 
 def _lines(text: str) -> list[list[str]]:

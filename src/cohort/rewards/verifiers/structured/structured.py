@@ -63,10 +63,7 @@ def _answer(completion: str) -> str:
         completion, closing, after = rest.partition("</answer>")
         if not closing or any(tag in part for tag in ("<answer>", "</answer>") for part in (before, completion, after)):
             return ""
-    return _unfenced(completion.strip())
-
-
-def _unfenced(text: str) -> str:
+    text = completion.strip()
     first, newline, rest = text.partition("\n")
     is_fenced = bool(newline) and text.count(_FENCE) == 2 and text.endswith(_FENCE)
     return rest.removesuffix(_FENCE) if is_fenced and first.rstrip() in (_FENCE, "```json", "```JSON") else text
