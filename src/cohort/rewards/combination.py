@@ -36,10 +36,6 @@ class Gate:
     at: float = RIGHT
     otherwise: Literal["zero", "none"] = "zero"
 
-    def open(self, score: float) -> bool:
-        """Whether a completion with this score of the other reward passes."""
-        return math.isnan(score) or score >= self.at
-
 
 @dataclass(frozen=True, slots=True)
 class Combination:
@@ -66,8 +62,8 @@ class Combination:
         return paid
 
     def shut(self, scores: Scores) -> dict[str, tuple[bool, ...]]:
-        """For each gated reward, whether each completion's gate is shut."""
-        return {name: tuple(not gate.open(score) for score in scores[gate.reward]) for name, gate in self.gates.items()}
+        """For each gated reward, whether each completion's gate is shut (by NaN it is not)."""
+        return {name: tuple(score < gate.at for score in scores[gate.reward]) for name, gate in self.gates.items()}
 
     def total(self, scores: Scores) -> tuple[float, ...]:
         """The reward of each completion: the weighted sum of what is paid, NaN where nothing applies."""

@@ -19,7 +19,6 @@ import numbers
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cohort.rewards.calling.parameters import NATIVE_NAMES
 from cohort.rewards.calling.steps import FOLDS, Fold
 from cohort.rewards.failure import RewardFailure, what_was_raised
 from cohort.rewards.items import Scored, ScoringItem
@@ -40,21 +39,18 @@ def call_each(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any]
     Raises RewardFailure for what the function raises, but an InfrastructureError as it is.
     """
     unknown = {known for known, values in (("finish", item.finishes), ("tokens", item.tokens)) if not values}
-    names = (*NATIVE_NAMES, "steps") if steps else NATIVE_NAMES
-    filled = [known for known in names if known not in unknown]
-    columns = {key: value for key, value in item.row.items() if isinstance(key, str) and key not in names}
+    fill = {**_FILLED, "steps": lambda reward, item, index: list(steps[index])} if steps else _FILLED
+    filled = [known for known in fill if known not in unknown]
+    columns = {key: value for key, value in item.row.items() if isinstance(key, str) and key not in fill}
     parameters, args = reward.parameters, reward.args
     parameters.check([*filled, *args, *(key for key in columns if key not in args)], reward.name)
 
     fixed = parameters.chosen({**columns, **args})
-    wanted = {known: _FILLED[known] for known in filled if known != "steps" and parameters.takes(known)}
+    wanted = {known: fill[known] for known in filled if parameters.takes(known)}
     calls = [
         {**fixed, **{known: value_of(reward, item, index) for known, value_of in wanted.items()}}
         for index in range(len(item.completions))
     ]
-    if steps and parameters.takes("steps"):
-        for values, own in zip(calls, steps, strict=True):
-            values["steps"] = list(own)
     if inspect.iscoroutinefunction(reward.function):
         return _gathered([_awaited(reward, values, item, index) for index, values in enumerate(calls)])
     results = []
@@ -189,7 +185,7 @@ def _seed(reward: Reward, item: ScoringItem, index: int) -> int:
     return derive_seed(item.seed, "reward", reward.name, index)
 
 
-# What a native function's parameters are filled with, for one completion of a group.
+# What a native function's parameters are filled with, for one completion of a group: NATIVE_NAMES, in their order.
 _FILLED: Mapping[str, Callable[[Reward, ScoringItem, int], Any]] = {
     "completion": lambda reward, item, index: item.completions[index],
     "prompt": lambda reward, item, index: item.prompt,

@@ -23,29 +23,6 @@ from cohort.types import UserError
 __all__ = ["process_model", "reward_model"]
 
 
-def _prepare(**args: Any) -> None:
-    _scorer(ClassifierSettings(**args))
-
-
-@trl
-@costly
-@prepared_by(_prepare)
-@with_fields_of(settings=ClassifierSettings)
-def reward_model(prompts: Sequence[Any], completions: Sequence[Any], settings: ClassifierSettings) -> list[float]:
-    """The scores of a group. `model` is a directory, a run directory or a hub id.
-
-    template    how prompt and completion become tokens. chat: the tokenizer's chat template; pair: the tokenizer's own
-                form for two texts; none: one after the other; auto: as the model was trained if Cohort trained it, else
-                chat, pair or none, whichever the tokenizer has
-    label       for a model of several labels: whose probability is the score. With one label the score is the logit
-    max_tokens  the longest text that is scored (0: what the model takes); too_long: "error", or "truncate_left"
-    tokens_at_once  padded tokens of one forward pass: a group with more is scored in several
-
-    A score depends on its own text alone: batch neighbours change its last bits at most.
-    """
-    return _scorer(settings).scores(prompts[0], [text_of(text) for text in completions]) if completions else []
-
-
 @functools.lru_cache(maxsize=4)
 def _scorer(settings: ClassifierSettings) -> _Scorer:
     """The scorer of a checkpoint, loaded once in a process."""
@@ -63,6 +40,25 @@ def _scorer(settings: ClassifierSettings) -> _Scorer:
         None if form is None else Reader(loaded.tokenizer, Form(**form)),
         label_column(loaded.model.config, settings.label, settings.model),
     )
+
+
+@trl
+@costly
+@prepared_by(lambda **args: _scorer(ClassifierSettings(**args)))
+@with_fields_of(settings=ClassifierSettings)
+def reward_model(prompts: Sequence[Any], completions: Sequence[Any], settings: ClassifierSettings) -> list[float]:
+    """The scores of a group. `model` is a directory, a run directory or a hub id.
+
+    template    how prompt and completion become tokens. chat: the tokenizer's chat template; pair: the tokenizer's own
+                form for two texts; none: one after the other; auto: as the model was trained if Cohort trained it, else
+                chat, pair or none, whichever the tokenizer has
+    label       for a model of several labels: whose probability is the score. With one label the score is the logit
+    max_tokens  the longest text that is scored (0: what the model takes); too_long: "error", or "truncate_left"
+    tokens_at_once  padded tokens of one forward pass: a group with more is scored in several
+
+    A score depends on its own text alone: batch neighbours change its last bits at most.
+    """
+    return _scorer(settings).scores(prompts[0], [text_of(text) for text in completions]) if completions else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +109,26 @@ class _Scorer:
         return {name: [*values[:1], *values[length - limit + 1 :]] for name, values in row.items()}
 
 
-def _prepare_steps(separator: str, **args: Any) -> None:
-    _step_scorer(ClassifierSettings(**args), separator)
+@functools.lru_cache(maxsize=4)
+def _step_scorer(settings: ClassifierSettings, separator: str) -> _StepScorer:
+    """The scorer of a checkpoint, loaded once in a process."""
+    loaded = settings.open("AutoModelForTokenClassification", "process_model", ("auto", "chat", "none"))
+    tokenizer, config = loaded.tokenizer, loaded.model.config
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    chat = settings.template == "chat" or (settings.template == "auto" and has_template)
+    label = 1 if settings.label is None and config.num_labels == 2 else settings.label
+    return _StepScorer(
+        loaded,
+        Reader(tokenizer, Form() if chat else Form("{prompt}")),
+        tuple(tokenizer.encode(separator, add_special_tokens=False)),
+        label_column(config, label, settings.model),
+    )
 
 
 @trl
 @costly
 @stepwise
-@prepared_by(_prepare_steps)
+@prepared_by(lambda separator, **args: _step_scorer(ClassifierSettings(**args), separator))
 @with_fields_of(settings=ClassifierSettings)
 def process_model(
     prompts: Sequence[Any],
@@ -140,22 +148,6 @@ def process_model(
                 cuts the prompt
     """
     return _step_scorer(settings, separator).scores(prompts[0], steps) if completions else []
-
-
-@functools.lru_cache(maxsize=4)
-def _step_scorer(settings: ClassifierSettings, separator: str) -> _StepScorer:
-    """The scorer of a checkpoint, loaded once in a process."""
-    loaded = settings.open("AutoModelForTokenClassification", "process_model", ("auto", "chat", "none"))
-    tokenizer, config = loaded.tokenizer, loaded.model.config
-    has_template = bool(getattr(tokenizer, "chat_template", None))
-    chat = settings.template == "chat" or (settings.template == "auto" and has_template)
-    label = 1 if settings.label is None and config.num_labels == 2 else settings.label
-    return _StepScorer(
-        loaded,
-        Reader(tokenizer, Form() if chat else Form("{prompt}")),
-        tuple(tokenizer.encode(separator, add_special_tokens=False)),
-        label_column(config, label, settings.model),
-    )
 
 
 @dataclass(frozen=True, slots=True)
