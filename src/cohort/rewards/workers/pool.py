@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from queue import SimpleQueue
-from types import CodeType, TracebackType
+from types import CodeType
 from typing import Any
 
 import cloudpickle
@@ -104,9 +104,7 @@ class RewardPool:
     def __enter__(self) -> RewardPool:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
