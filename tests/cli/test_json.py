@@ -120,7 +120,7 @@ UNREADABLE = {
     "data that are not there": (("init", "base", "trian.jsonl"), "Did you mean train.jsonl?"),
     "an option that there is not": (("train", "recipe.toml", "--resum"), "--resum"),
     "a command that there is not": (("trian", "recipe.toml"), "trian"),
-    "an argument too few": (("sample", "base"), "PROMPT"),
+    "an argument too few": (("sample", "base"), "prompt"),
 }
 
 
