@@ -138,7 +138,7 @@ def test_what_cannot_be_read_and_wrong_usage_are_2(desk, cohort, asked, case):
 
 
 def test_a_fault_of_ours_is_an_object_too(monkeypatch, capfd):
-    monkeypatch.setattr("cohort.commands.config.schema", lambda: {}["nothing"])
+    monkeypatch.setattr("cohort.commands.config.schema", lambda: dict[str, int]()["nothing"])
     monkeypatch.setattr(sys, "argv", ["cohort", "config", "schema", "--json"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -6,7 +6,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from cohort.recipe import Recipe
 from cohort.recipe.emit import toml_value
 from cohort.recipe.loader import directory_name
 from cohort.rewards.built_in import BUILT_IN
-from cohort.settings import Stage
+from cohort.settings import Stage, Task
 from cohort.settings.table import table_of
-from cohort.tasks.guess import Guess, guess_source
+from cohort.tasks.guess import Guess, guess_source, held_out_of
 from cohort.train.run import prepare
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -41,18 +41,22 @@ def starter(model: str, data: str, split: str, config: str | None) -> Starter:
     """A recipe that trains `model` on `data`. Raises `UnreadableError` for data that cannot be read."""
     quiet_libraries()
     with argument():
-        found = guess_source(data, split, config)
-    text, unsure = _recipe(model, data, found), list(found.unsure)
-    problem = _problem(text)
-    if problem is not None and found.kind == "grpo" and found.reward != {"use": "exact_text"}:
-        plain = Guess(found.kind, found.task, {"use": "exact_text"}, found.size, found.took)
-        other = _recipe(model, data, plain)
-        if _problem(other) is None:
-            unsure.append(f"{problem} So exact_text is written instead")
-            text, problem = other, None
+        found = held_out_of(data, split, config, guess_source(data, split, config))
+    given = {"split": split, "config": config}
+    task = {key: value for key, value in given.items() if value not in (None, Task.model_fields[key].default)}
+    found = replace(found, task={**found.task, **task})
+    took, unsure = list(found.took), list(found.unsure)
+    problem = _problem(_recipe(model, data, found))
+    plain = replace(
+        found, reward={"use": "exact_text"}, because=f"exact_text, as another does not do: {problem}", fits=False
+    )
+    if problem is not None and found.kind == "grpo" and _problem(_recipe(model, data, plain)) is None:
+        found, problem = plain, None
+    if found.because:
+        (took if found.fits else unsure).append(f"the reward {found.because}")
     if problem is not None:
         unsure.append(problem)
-    return Starter(text, found.took, tuple(unsure))
+    return Starter(_recipe(model, data, found), tuple(took), tuple(unsure))
 
 
 def show(console: Console, found: Starter) -> None:
@@ -84,7 +88,7 @@ def _recipe(model: str, data: str, found: Guess) -> str:
         "task": {"source": "Problems without end." if few is None else f"{few:,} rows."},
     }
     lines = [
-        f"# By `cohort init`. Next, with this file's name: cohort check, cohort explain, cohort train.",
+        "# By `cohort init`. Next, with this file's name: cohort check, cohort explain, cohort train.",
         f"name = {toml_value(directory_name(Path(model).name))}",
         *([f"kind = {toml_value(kind)}"] if kind != "grpo" else []),
         "seed = 0",

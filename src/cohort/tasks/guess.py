@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cohort.tasks import open_rows, open_task
 from cohort.types import UserError
 
-__all__ = ["Guess", "guess", "guess_source"]
+__all__ = ["Guess", "guess", "guess_source", "held_out_of"]
 
 LOOKED_AT = 20_000  # rows, as many as are checked when a task is opened
 MADE = 200  # prompts of a source that makes them
@@ -37,80 +37,81 @@ class Guess:
     """The kind of stage that fits, keys of its task table, and a reward table (None: the stage needs none).
 
     `size` is the number of rows; None where the source makes its prompts. `took` and `unsure` say in phrases what was
-    taken, and what a person has to decide.
+    taken, and what a person has to decide; `because` is such a phrase about the reward, which may not fit.
     """
 
     kind: str
     task: Mapping[str, Any]
-    reward: Mapping[str, Any] | None
     size: int | None
     took: tuple[str, ...]
     unsure: tuple[str, ...] = ()
+    reward: Mapping[str, Any] | None = None
+    because: str = ""
+    fits: bool = True
 
 
-def guess_source(source: str, split: str = "train", config: str | None = None) -> Guess:
-    """What a file, a directory, a hub id or a source by its name is, with what of it can be held out. Raises
-    `UserError` for one that cannot be read.
+def guess_source(
+    source: str, split: str = "train", config: str | None = None, named: Mapping[str, Any] | None = None, kind: str = ""
+) -> Guess:
+    """What the columns of a file, a directory, a hub id or a source by its name are. Raises `UserError` for one that
+    cannot be read, and where no column is a question.
     """
-    path = Path(source).expanduser()
-    if not path.exists() and (":" in source or re.fullmatch(r"\w+", source)):
+    if not Path(source).expanduser().exists() and (":" in source or re.fullmatch(r"\w+", source)):
         return _made(source)
-    found = guess(open_rows(source, split, config))
-    extra: dict[str, Any] = {key: value for key, value in (("split", split), ("config", config)) if value}
-    if split == "train":
-        del extra["split"]
-    if found.kind == "sft":
-        return _with(found, extra)
-    for other in HELD_OUT_SPLITS if not path.is_file() and split not in HELD_OUT_SPLITS else ():
+    return guess(open_rows(source, split, config), named, kind)
+
+
+def held_out_of(source: str, split: str, config: str | None, found: Guess) -> Guess:
+    """The guess with what can be held out of its rows: another split of a dataset, or a share of many rows."""
+    if found.kind == "sft" or found.size is None:
+        return found
+    for other in HELD_OUT_SPLITS if not Path(source).is_file() and split not in HELD_OUT_SPLITS else ():
         try:
             open_rows(source, other, config)
         except UserError:
             continue
-        return _with(found, extra | {"held_out_split": other}, f"the split '{other}' is held out")
-    if found.size is not None and found.size >= ENOUGH:
-        return _with(found, extra | {"held_out": 0.1}, "a tenth of the rows is held out")
-    return _with(
-        found, extra, unsure=f"nothing is held out, as there are fewer than {ENOUGH} rows: name a task.held_out"
-    )
+        return _with(found, {"held_out_split": other}, f"the split '{other}', which is held out")
+    if found.size >= ENOUGH:
+        return _with(found, {"held_out": 0.1}, "a tenth of the rows, which is held out")
+    few = f"nothing is held out, as there are fewer than {ENOUGH} rows: name a file with task.held_out"
+    return replace(found, unsure=(*found.unsure, few))
 
 
-def guess(rows: Any, named: Mapping[str, Any] | None = None) -> Guess:
-    """What the columns of rows (see `open_rows`) are. `named` are keys of the task table that are decided already."""
+def guess(rows: Any, named: Mapping[str, Any] | None = None, kind: str = "") -> Guess:
+    """What the columns of rows (see `open_rows`) are. `named` are keys of the task table that are decided already, as
+    `kind` may be.
+    """
     named = named or {}
     columns, looked = rows.columns, range(min(len(rows), LOOKED_AT))
-    if "chosen" in columns and "rejected" in columns:
-        prompt = _first(columns, [name for name in PROMPTS if name != "messages"])
+    if kind in ("", "reward_model") and {"chosen", "rejected"} <= {*columns}:
+        prompt = _first(columns, PROMPTS[1:])
         task = {} if prompt is None else {"prompt": prompt}
         pairs = f"preference pairs in 'chosen' and 'rejected'{f', prompts in {prompt!r}' if prompt else ''}"
-        return Guess("reward_model", _new(task, named), None, len(rows), (pairs,))
+        return Guess("reward_model", _new(task, named), len(rows), (pairs,))
     key = "messages" if named.get("messages") else "prompt"
     question = named.get(key) or _first(columns, PROMPTS)
     if question is None:
         raise UserError(
             f"no column is called {', '.join(PROMPTS[:-1])} or {PROMPTS[-1]}; there is {', '.join(columns) or 'none'}. "
-            'Name the column of the questions with task.prompt = "..."'
+            'Name the column of the questions: task.prompt = "..."'
         )
     task = {"messages" if question == "messages" else key: question}
-    took = [f"questions in the column '{question}'"]
+    took = f"questions in '{question}'"
     completion = named.get("completion") or _first(columns, COMPLETIONS)
     answer = named.get("answer") or _first(columns, ANSWERS)
     chat = question == "messages" and all(_is_answered(rows[index][question]) for index in looked[:MADE])
-    if answer is None and (completion is not None or chat):
-        if not chat:
-            task["completion"] = str(completion)
-        took.append("demonstrations in " + ("the last turn of each conversation" if chat else f"'{completion}'"))
-        return Guess("sft", _new(task, named), None, len(rows), tuple(took))
+    if (answer is None or kind == "sft") and (completion is not None or chat):
+        learnt = "the last turn of each conversation" if chat else f"'{completion}'"
+        task |= {} if chat else {"completion": str(completion)}
+        return Guess("sft", _new(task, named), len(rows), (took, f"demonstrations in {learnt}"))
     if answer is None:
-        blind = "there is no answer to compare with, so the reward looks at the form alone: write your own"
-        return Guess("grpo", _new(task, named), {"use": "one_answer"}, len(rows), tuple(took), (blind,))
+        why = "one_answer, which looks at the form alone, as there is no answer to compare with: write your own"
+        return Guess("grpo", _new(task, named), len(rows), (took,), (), {"use": "one_answer"}, why, False)
     form, reward, what = _verifier([rows[index].get(answer) for index in looked])
-    took.append(f"answers in '{answer}': {what}" + ("" if reward is None else f", so the reward is {reward['use']}"))
-    unsure = [] if reward is not None else [f"no verifier reads {what}, so exact_text is written: choose another"]
-    if completion is not None:
-        unsure.append(f"'{completion}' is not used: kind = \"sft\" would learn it")
+    unused = () if completion is None else (f"'{completion}' is not used; kind = \"sft\" would learn it",)
     task |= {"answer": answer, **form}
-    chosen = reward or {"use": "exact_text"}
-    return Guess("grpo", _new(task, named), chosen, len(rows), tuple(took), tuple(unsure))
+    both = (took, f"answers in '{answer}', {what}")
+    return _scored(Guess("grpo", _new(task, named), len(rows), both, unused), reward, what)
 
 
 def _made(source: str) -> Guess:
@@ -118,11 +119,17 @@ def _made(source: str) -> Guess:
     library = source.partition(":")[0]
     prompts = open_task(source).train
     if library in ("reasoning_gym", "verifiers"):
-        return Guess("grpo", {}, {"use": library}, prompts.size, (f"a source that {library} scores itself",))
+        return Guess("grpo", {}, prompts.size, (), (), {"use": library}, f"{library}, which scores its own problems")
     some = [prompts[index] for index in range(min(MADE, prompts.size or MADE))]
     _, reward, what = _verifier([prompt.answer for prompt in some])
-    took = f"a source of prompts, its answers are {what}"
-    return Guess("grpo", {}, reward or {"use": "exact_text"}, prompts.size, (took,))
+    return _scored(Guess("grpo", {}, prompts.size, (f"prompts with answers, {what}",)), reward, what)
+
+
+def _scored(found: Guess, reward: Mapping[str, Any] | None, what: str) -> Guess:
+    if reward is None:
+        why = f"exact_text, though nothing reads answers {what}: choose another"
+        return replace(found, reward={"use": "exact_text"}, because=why, fits=False)
+    return replace(found, reward=reward, because=f"{reward['use']}, as the answers are {what}")
 
 
 def _verifier(answers: Sequence[Any]) -> tuple[dict[str, str], dict[str, Any] | None, str]:
@@ -173,12 +180,5 @@ def _new(task: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in task.items() if key not in named}
 
 
-def _with(found: Guess, task: Mapping[str, Any], took: str = "", unsure: str = "") -> Guess:
-    return Guess(
-        found.kind,
-        {**found.task, **task},
-        found.reward,
-        found.size,
-        (*found.took, *([took] if took else [])),
-        (*found.unsure, *([unsure] if unsure else [])),
-    )
+def _with(found: Guess, task: Mapping[str, Any], took: str) -> Guess:
+    return replace(found, task={**found.task, **task}, took=(*found.took, took))
