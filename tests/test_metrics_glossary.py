@@ -61,7 +61,7 @@ def rows(tmp_path):
 def written(tmp_path, rows):
     """Train tiny stages that between them use all that writes a number; the names of all numbers by run."""
 
-    def names(name, **tables):
+    def names(name, **tables):  # type: ignore[arg-type]
         common = {
             "policy": {"scratch": SCRATCH},
             "task": {"source": rows},
@@ -132,7 +132,7 @@ RUNS = {
 def test_the_glossary_is_what_runs_write(written):
     known = set()
     for name, tables in RUNS.items():
-        for key in written(name.replace(" ", "-").replace(",", ""), **tables):
+        for key in written(name.replace(" ", "-").replace(",", ""), **tables):  # type: ignore[arg-type]
             assert metric(key) is not None, (
                 f"the run with {name} writes {key}, which cohort.monitor.names does not know"
             )
@@ -141,10 +141,10 @@ def test_the_glossary_is_what_runs_write(written):
 
 
 def test_the_page_is_up_to_date():
-    spec = importlib.util.spec_from_file_location("metrics_page", ROOT / "docs" / "metrics_page.py")
+    spec = importlib.util.spec_from_file_location("metrics_page", ROOT / "tools" / "metrics_page.py")
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
-    assert program.PAGE.read_text() == program.metrics_page(), "run: python docs/metrics_page.py"
+    assert program.PAGE.read_text() == program.metrics_page(), "run: python tools/metrics_page.py"
 
 
 def test_entries_are_whole():

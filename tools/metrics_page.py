@@ -1,4 +1,4 @@
-"""Write docs/metrics.md from the glossary: `python docs/metrics_page.py`. A test checks that it is up to date."""
+"""Write docs/metrics.md from the glossary: `python tools/metrics_page.py`. A test checks that it is up to date."""
 
 from __future__ import annotations
 
