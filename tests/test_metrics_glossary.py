@@ -61,7 +61,7 @@ def rows(tmp_path):
 def written(tmp_path, rows):
     """Train tiny stages that between them use all that writes a number; the names of all numbers by run."""
 
-    def names(name, **tables):  # type: ignore[arg-type]
+    def names(name, **tables):
         common = {
             "policy": {"scratch": SCRATCH},
             "task": {"source": rows},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cohort.monitor.names import SECTIONS, Metric
 
-PAGE = Path(__file__).parent / "metrics.md"
+PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 HEAD = """# Metrics
 
 Every number that a stage writes to `metrics.jsonl`, one JSON object a step with flat keys: `step`, then these. In
