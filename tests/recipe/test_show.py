@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from cohort.recipe import Recipe, against_defaults, canonical, differences, digest, json_schema, load, to_toml
 from cohort.settings import Reward, Stage
-from cohort.settings.one_of import OneOf
-from cohort.settings.table import table_of
+from cohort.settings.table import OneOf, table_of
 
 
 def score(completion, prompt):

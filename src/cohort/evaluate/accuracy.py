@@ -12,15 +12,7 @@ from cohort.evaluate.intervals import mean_interval, pass_at_k, wilson
 from cohort.rewards import RewardPool, ScoredGroup, ScoringItem
 from cohort.rewards.combination import first_that_applies
 from cohort.seeds import derive_seed
-from cohort.types import (
-    RIGHT,
-    Group,
-    InfrastructureError,
-    Prompt,
-    SampleRequest,
-    Sampling,
-    UserError,
-)
+from cohort.types import RIGHT, Group, InfrastructureError, Prompt, SampleRequest, Sampling, UserError
 
 __all__ = ["RIGHT", "Accuracy", "evaluate"]
 

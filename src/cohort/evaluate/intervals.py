@@ -1,11 +1,14 @@
-"""pass@k and 95% intervals."""
+"""pass@k, 95% intervals, and two models on the same problems."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-__all__ = ["mean_interval", "pass_at_k", "wilson"]
+from cohort.types import UserError
+
+__all__ = ["Paired", "mean_interval", "paired", "pass_at_k", "wilson"]
 
 Z95 = 1.959963984540054
 
@@ -47,3 +50,27 @@ def mean_interval(per_problem: Sequence[float]) -> tuple[float, float]:
         return wilson(math.fsum(per_problem), n)
     half = Z95 * math.sqrt(variance / n)
     return max(0.0, mean - half), min(1.0, mean + half)
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """The mean difference of two models over problems, with its 95% interval [low, high]. Paired, so that how hard a
+    problem is cancels out.
+    """
+
+    mean: float
+    low: float
+    high: float
+    problems: int
+
+
+def paired(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Paired:
+    """Ours minus theirs, of accuracies by problem, over the problems that both have. Raises `UserError` without any."""
+    differences = [ours[problem] - theirs[problem] for problem in ours if problem in theirs]
+    n = len(differences)
+    if n == 0:
+        raise UserError("the two models have no scored problem in common")
+    mean = math.fsum(differences) / n
+    variance = math.fsum((d - mean) ** 2 for d in differences) / max(n - 1, 1)
+    half = Z95 * math.sqrt(variance / n)
+    return Paired(mean, mean - half, mean + half, n)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import orjson
+
 from cohort.evaluate.intervals import wilson
 
 __all__ = ["BINS", "Bin", "PairReport", "report_pairs"]
@@ -62,8 +64,8 @@ class PairReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON; what could not be measured is None."""
-        plain = {name: None if value != value else value for name, value in asdict(self).items()}
-        return plain | {"bins": [asdict(item) for item in self.bins]}
+        plain: dict[str, Any] = orjson.loads(orjson.dumps(self))  # which writes NaN as null
+        return plain
 
 
 def report_pairs(

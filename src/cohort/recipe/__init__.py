@@ -8,13 +8,4 @@ from cohort.recipe.json_schema import json_schema
 from cohort.recipe.schema import Recipe, load
 from cohort.recipe.show import against_defaults, canonical, differences, digest, to_toml
 
-__all__ = [
-    "Recipe",
-    "against_defaults",
-    "canonical",
-    "differences",
-    "digest",
-    "json_schema",
-    "load",
-    "to_toml",
-]
+__all__ = ["Recipe", "against_defaults", "canonical", "differences", "digest", "json_schema", "load", "to_toml"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES
 from cohort.settings import Prompts, Reward, Stage, Task
-from cohort.settings.table import Path
+from cohort.settings.table import Path, as_list
 from cohort.settings.words import shown
 from cohort.wording import nearest
 
@@ -33,10 +33,14 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     """Everything that is wrong with the combination of values in a stage; `at` goes before every key."""
     yield from _policy(stage, first, at)
     yield from _task(stage, at)
-    yield from _rollout(stage, at)
+    if "" in stage.rollout.stop:
+        yield f"{at}rollout.stop has an empty text, which would end every completion: remove it", (("rollout", "stop"),)
     yield from _environment(stage, at)
     yield from _rewards(stage, at)
-    yield from _run(stage, at)
+    cores, threads = os.cpu_count() or 1, stage.run.threads
+    if threads != "auto" and threads > 4 * cores:
+        sentence = f"{at}run.threads is {threads}, but this machine has {cores} cores: use at most {4 * cores}, or"
+        yield sentence + ' "auto"', (("run", "threads"),)
     if stage.kind == "grpo":
         yield from _grpo(stage, at)
 
@@ -65,23 +69,28 @@ def _policy(stage: Stage, first: bool, at: str) -> Found:
 
 def _task(stage: Stage, at: str) -> Found:
     task = stage.task
-    if task.held_out is not None and task.held_out_split is not None:
-        sentence = f"{at}task has both 'held_out' and 'held_out_split': keep the one that holds the held-out problems"
-        yield sentence, (("task", "held_out"), ("task", "held_out_split"))
+    yield from _source(task, f"{at}task", ("task",))
     if isinstance(task.careful, dict):
         for steps in task.careful:
             if not re.fullmatch(r"[1-9][0-9]*", steps):
                 sentence = f"{at}task.careful gives a share for each number of steps, such as {{ 2 = 0.5 }}; "
                 yield sentence + f"{steps!r} is no number of steps", (("task", "careful"),)
-    if task.levels is not None and not task.levels:
-        yield f"{at}task.levels is empty: name at least one level, or leave it out", (("task", "levels"),)
-    for problem in _not_plain(task.args):
-        yield f"{at}task.args{problem}", (("task", "args"),)
-    for key in ("mixture", "curriculum", "adaptive") if stage.kind != "grpo" else ():
+    for key in ("mixture", "curriculum", "adaptive") if stage.kind in ("sft", "reward_model") else ():
         if getattr(task, key):
             sentence = f"{at}task.{key} is for grpo stages, and this one is {stage.kind}: remove it"
             yield sentence, (("task", key), ("kind",))
     yield from _mixture(task, at)
+
+
+def _source(source: Prompts, where: str, path: Path) -> Found:
+    """What is wrong with a task, or with one source of a mixture, by itself."""
+    if source.held_out is not None and source.held_out_split is not None:
+        sentence = f"{where} has both 'held_out' and 'held_out_split': keep the one that holds the held-out problems"
+        yield sentence, ((*path, "held_out"), (*path, "held_out_split"))
+    if source.levels is not None and not source.levels:
+        yield f"{where}.levels is empty: name at least one level, or leave it out", ((*path, "levels"),)
+    for problem in _not_plain(source.args):
+        yield f"{where}.args{problem}", ((*path, "args"),)
 
 
 def _mixture(task: Task, at: str) -> Found:
@@ -102,20 +111,10 @@ def _mixture(task: Task, at: str) -> Found:
         where, path = f"{at}task.mixture.{name}", ("task", "mixture", name)
         if source.source == "mixture":
             yield f"{where}.source is 'mixture', but mixtures do not nest: name a source", (path,)
-        if source.held_out is not None and source.held_out_split is not None:
-            yield f"{where} has both 'held_out' and 'held_out_split': keep one of them", (path,)
-        if source.levels is not None and not source.levels:
-            yield f"{where}.levels is empty: name at least one level, or leave it out", (path,)
-        for problem in _not_plain(source.args):
-            yield f"{where}.args{problem}", (path,)
+        yield from _source(source, where, path)
         for step in source.weight if isinstance(source.weight, dict) else ():
             if not re.fullmatch(r"0|[1-9][0-9]*", step):
                 yield f"{where}.weight goes by step, such as {{ 0 = 1.0, 200 = 0.5 }}; {step!r} is no step", (path,)
-
-
-def _rollout(stage: Stage, at: str) -> Found:
-    if "" in stage.rollout.stop:
-        yield f"{at}rollout.stop has an empty text, which would end every completion: remove it", (("rollout", "stop"),)
 
 
 def _environment(stage: Stage, at: str) -> Found:
@@ -123,8 +122,8 @@ def _environment(stage: Stage, at: str) -> Found:
     if e.tools and e.use is not None:
         sentence = f"{at}environment has both 'tools' and 'use': keep the one to act in"
         yield sentence, (("environment", "tools"), ("environment", "use"))
-    for use in (*e.tools, *([] if e.use is None else [e.use])):
-        if (problem := _use_problem(use)) is not None:
+    for use in (*e.tools, e.use):
+        if problem := _use_problem(use):
             yield f"{at}environment {problem}", (("environment", "tools"), ("environment", "use"))
     if e.args and not e.tools and e.use is None:
         yield f"{at}environment.args has no effect: name the 'tools' that it is for", (("environment", "args"),)
@@ -139,34 +138,31 @@ def _environment(stage: Stage, at: str) -> Found:
 def _rewards(stage: Stage, at: str) -> Found:
     names = [reward.name for reward in stage.reward]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        sentence = (
-            f"{at}two rewards are called {name!r}: give one of them another 'name', so that metrics can tell them"
-        )
-        yield sentence + " apart", (("reward",),)
+        sentence = f"{at}two rewards are called {name!r}: give one of them another 'name', so that metrics can tell"
+        yield sentence + " them apart", (("reward",),)
     for reward in stage.reward:
         if problem := name_problem(reward.name):
             yield f"{at}reward name {problem}; give it a 'name'", (("reward",),)
-        if (problem := _use_problem(reward.use)) is not None:
+        if problem := _use_problem(reward.use):
             yield f"{at}reward.use {problem}", (("reward",),)
         for problem in _not_plain(reward.args):
             yield f"{at}reward {reward.name!r}: args{problem}", (("reward",),)
         for problem in (*_when(reward), *_domains(reward, stage.task), *_gate(reward, stage.reward)):
             yield f"{at}reward {reward.name!r}: {problem}", (("reward",),)
-    if isinstance(stage.evaluate.reward, str) and (problem := _use_problem(stage.evaluate.reward)) is not None:
+    if problem := _use_problem(stage.evaluate.reward):
         yield f"{at}evaluate.reward {problem}", (("evaluate", "reward"),)
 
 
 def _when(reward: Reward) -> Iterator[str]:
     for column, wanted in reward.when.items():
-        values = wanted if isinstance(wanted, list | tuple) else [wanted]
+        values = as_list(wanted)
         if not values or not all(isinstance(value, str | bool | int | float) for value in values):
             yield f"when.{column} must be a text, a number, true or false, or a list of these, not {shown(wanted)}"
 
 
 def _domains(reward: Reward, task: Task) -> Iterator[str]:
     """A domain that no source of the mixture has: the reward would never be asked."""
-    wanted = reward.when.get("domain", ())
-    for name in wanted if isinstance(wanted, list | tuple) else [wanted]:
+    for name in as_list(reward.when.get("domain", ())):
         if task.mixture and isinstance(name, str) and name not in task.mixture:
             close = nearest(name, task.mixture)
             hint = f"did you mean {close!r}?" if close else f"there is {', '.join(task.mixture)}"
@@ -188,17 +184,8 @@ def _gate(reward: Reward, rewards: tuple[Reward, ...]) -> Iterator[str]:
         yield f"the gate {reward.gate!r} has a gate itself, and gates do not chain: remove one of the two"
 
 
-def _run(stage: Stage, at: str) -> Found:
-    cores, threads = os.cpu_count() or 1, stage.run.threads
-    if threads != "auto" and threads > 4 * cores:
-        sentence = f"{at}run.threads is {threads}, but this machine has {cores} cores: use at most {4 * cores}, or"
-        yield sentence + ' "auto"', (("run", "threads"),)
-
-
 def _use_problem(use: Any) -> str | None:
-    if callable(use) or (":" not in use and "/" not in use and "\\" not in use and not use.endswith(".py")):
-        return None
-    if _IMPORT.fullmatch(use):
+    if use is None or callable(use) or not (re.search(r"[:/\\]", use) or use.endswith(".py")) or _IMPORT.fullmatch(use):
         return None
     return f"names a function as module:function, such as my_rewards:score, not {shown(use)}"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any, get_args
 
 from cohort.settings import Stage, Table
-from cohort.settings.table import Path, Problems, Reader, table_of
+from cohort.settings.table import Path, Reader, table_of
 from cohort.settings.words import either
 from cohort.wording import nearest
 
@@ -67,7 +67,7 @@ def _numeric(annotation: Any) -> bool:
     return annotation in (int, float, bool) or any(_numeric(part) for part in get_args(annotation))
 
 
-def unknown_key(path: Path, prefix: str = "", siblings: tuple[str, ...] | None = None) -> str:
+def unknown_key(path: Path, prefix: str = "", siblings: tuple[str, ...] = ()) -> str:
     """The sentence for a key that does not exist; `path` is relative to a stage, `prefix` names the stage."""
     *table, word = path
     shown = repr(prefix + ".".join(path))
@@ -93,6 +93,4 @@ def _close_anywhere(word: str, known: tuple[Path, ...]) -> str | None:
     return next((".".join(key) for key in known if key[-1] == close), None)
 
 
-def reader(problems: Problems, origin: str, prefix: str = "") -> Reader:
-    """A reader of a stage's tables that knows all keys of a recipe."""
-    return Reader(problems, origin, prefix, unknown_key, TOP_KEYS)
+reader = partial(Reader, unknown=unknown_key, beside=TOP_KEYS)  # of a stage's tables; it knows all keys of a recipe

@@ -27,7 +27,7 @@ from typing import Any
 
 from cohort.recipe.check import name_problem, stage_problems
 from cohort.recipe.names import TOP_KEYS, reader
-from cohort.recipe.overrides import Override, override_layer, parse_overrides
+from cohort.recipe.overrides import ORIGIN, Override, override_layer, parse_overrides
 from cohort.settings import Source, Stage, Table
 from cohort.settings.reward import reward_name
 from cohort.settings.table import Flat, Path, Problems, Written
@@ -52,7 +52,7 @@ class Resolved:
 
 
 def resolve(
-    tables: Mapping[str, Any], *, origin: str, overrides: Sequence[str] = (), default_name: str = "run"
+    tables: Mapping[str, Any], origin: str, overrides: Sequence[str] = (), default_name: str = "run"
 ) -> Resolved:
     """Resolve the tables of a recipe. Every problem is in the one UserError that is raised."""
     problems = Problems()
@@ -75,7 +75,7 @@ def resolve(
     stages = []
     for index, (flat, name, prefix) in enumerate(zip(flats, names, prefixes)):
         if "stage" not in tables:
-            name = flat[("kind",)].value if ("kind",) in flat else "grpo"
+            name = _name_of(flat[("kind",)].value) if ("kind",) in flat else "grpo"
         stages.append(_build(flat, name, prefix, index == 0, problems))
     if problems.sentences:
         raise UserError(report(list(problems.sentences)))
@@ -103,27 +103,27 @@ def _raw_stages(tables: Mapping[str, Any], origin: str, problems: Problems) -> l
 
 
 def _stage_names(raw: Sequence[Any], outside_kind: Any, problems: Problems) -> list[str]:
-    """A stage is called by its name, else by its kind, with its number where several would be called the same."""
+    """A stage is called by its name, else after its kind, with its number where several would be called the same."""
     given = [name if isinstance(name, str) and name else None for name in (_get(stage, "name") for stage in raw)]
-    kinds = [str(_get(stage, "kind") or outside_kind or "grpo") for stage in raw]
+    kinds = [_name_of(_get(stage, "kind") or outside_kind or "grpo") for stage in raw]
     unnamed = [kind for name, kind in zip(given, kinds) if name is None]
-    names = []
-    for number, (name, kind) in enumerate(zip(given, kinds), start=1):
-        alone = unnamed.count(kind) == 1
-        names.append(name or (kind if alone else f"{kind}-{number}"))
+    numbered = [kind if unnamed.count(kind) == 1 else f"{kind}-{n}" for n, kind in enumerate(kinds, start=1)]
+    names = [name or other for name, other in zip(given, numbered)]
     for name in dict.fromkeys(name for name in given if name is not None):
         if names.count(name) > 1:
             problems.add(f"two stages are called {name!r}: give each its own name")
         if name in Stage.model_fields or name in TOP_KEYS:
             problems.add(f"a stage cannot be called {name!r}, which is the name of a key: give it another name")
-        elif problem := _name_problem(name):
+        elif problem := name_problem(name):
             problems.add(f"stage name {problem}")
+        elif "." in name:  # it goes in front of keys
+            problems.add(f"stage name {name!r} has a dot: use '-' or '_'")
     return names
 
 
-def _name_problem(name: str) -> str | None:
-    """A stage's name goes in front of keys, so it has no dots."""
-    return name_problem(name) or (f"{name!r} has a dot: use '-' or '_'" if "." in name else None)
+def _name_of(kind: Any) -> str:
+    """What a stage without a name is called: its kind, and of "module:name" the name."""
+    return str(kind).rpartition(":")[2]
 
 
 def _get(stage: Any, key: str) -> Any:
@@ -203,12 +203,11 @@ def _top(
     top = {"name": Written(default_name, "default"), "seed": Written(0, "default")}
     top.update({key: Written(tables[key], origin) for key in top if key in tables})
     for override in typed:
-        if override.stage is None and override.path == ("name",):
-            top["name"] = Written(override.text, "command line")
-        elif override.stage is None and override.path == ("seed",):
-            top["seed"] = Written(override.value, "command line")
-        elif override.stage is None and override.path[0] in TOP_KEYS:
-            problems.add(f"{override.path[0]} is one value and no table: {'.'.join(override.path)!r} (command line)")
+        key = override.path[0]
+        if override.stage is None and key in TOP_KEYS and len(override.path) > 1:
+            problems.add(f"{key} is one value and no table: {'.'.join(override.path)!r} ({ORIGIN})")
+        elif override.stage is None and key in TOP_KEYS:
+            top[key] = Written(override.text if key == "name" else override.value, ORIGIN)
     name, seed = top["name"], top["seed"]
     if not isinstance(name.value, str):
         problems.add(f"name must be text, not {shown(name.value)} ({name.origin})")

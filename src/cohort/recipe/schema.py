@@ -30,33 +30,30 @@ class Recipe(BaseModel):
     name: str
     seed: int
     stages: tuple[Stage, ...]
-    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
-    _own_tables: tuple[frozenset[str], ...] = PrivateAttr(default=())
+    _resolved: Resolved = PrivateAttr()
 
     def __init__(self, /, **tables: Any) -> None:
-        self._take(resolve(tables, origin="python"))
+        self._take(resolve(tables, "python"))
 
     def _take(self, resolved: Resolved) -> None:
         super().__init__(name=resolved.name, seed=resolved.seed, stages=resolved.stages)
-        self._origins = resolved.origins
-        self._own_tables = resolved.own_tables
+        self._resolved = resolved
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
         """Read a TOML file and apply overrides such as `rollout.group_size=4` or `STAGE.run.steps=10`."""
         file = Path(path)
-        resolved = resolve(
-            read_file(file), origin=file.name, overrides=tuple(overrides), default_name=default_name(file)
-        )
-        recipe = cls.__new__(cls)
-        recipe._take(resolved)
-        return recipe
+        return cls._of(resolve(read_file(file), file.name, overrides, default_name(file)))
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
         """A recipe from the tables of a recipe file, with overrides such as `rollout.group_size=4`."""
+        return cls._of(resolve(tables, "python", overrides))
+
+    @classmethod
+    def _of(cls, resolved: Resolved) -> Recipe:
         recipe = cls.__new__(cls)
-        recipe._take(resolve(tables, origin="python", overrides=tuple(overrides)))
+        recipe._take(resolved)
         return recipe
 
     @property
@@ -65,11 +62,11 @@ class Recipe(BaseModel):
 
         The paths of a recipe with several stages begin with the stage's name.
         """
-        return dict(self._origins)
+        return dict(self._resolved.origins)
 
     def own_tables(self, index: int) -> frozenset[str]:
         """The tables that stand in stage `index` itself; in a recipe of one stage, all that are written."""
-        return self._own_tables[index]
+        return self._resolved.own_tables[index]
 
     def stage(self, name: str) -> Stage:
         """The stage of that name."""
@@ -84,6 +81,4 @@ class Recipe(BaseModel):
     __hash__ = None  # type: ignore[assignment]
 
 
-def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file; see `Recipe.load`."""
-    return Recipe.load(path, overrides)
+load = Recipe.load

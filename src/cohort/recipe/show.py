@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from cohort.recipe.emit import toml_key, toml_value
 from cohort.recipe.resolve import flatten
 from cohort.recipe.schema import Recipe
 from cohort.settings import Reward, Stage, Table, Task
@@ -17,9 +17,9 @@ from cohort.settings.words import callable_path
 
 __all__ = ["against_defaults", "canonical", "differences", "digest", "to_toml"]
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
 Difference = tuple[str, Any, Any]
-
-
 Reads = Callable[[Stage], Collection[str]]  # the tables that a stage of this kind reads
 
 
@@ -50,7 +50,7 @@ def _scalars(values: Mapping[str, Any], notes: Mapping[str, str], prefix: str) -
     for key, value in values.items():
         if value is not None and not isinstance(value, Table) and not _tables_in(value):
             lines += [f"# {note}" for note in [_import_problem(value)] if note]
-            line, note = f"{toml_key(key)} = {toml_value(value)}", notes.get(prefix + key)
+            line, note = f"{_toml_key(key)} = {_toml_value(value)}", notes.get(prefix + key)
             lines.append(f"{line:<48}  # {note}" if note else line)
     return lines
 
@@ -155,3 +155,35 @@ def digest(recipe: Recipe) -> str:
     """SHA-256 of `canonical(recipe)`, as 64 hex digits."""
     text = json.dumps(canonical(recipe), sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --- TOML: only what a recipe can hold
+
+
+def _text(value: str) -> str:
+    """A basic string of TOML: one of JSON, where DEL must be escaped too."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml_key(key: str) -> str:
+    """A key, in quotes where it needs them."""
+    return key if _BARE.fullmatch(key) else _text(key)
+
+
+def _toml_value(value: Any) -> str:
+    """A value on one line; a function is written as module:qualname."""
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int):
+        return str(value).lower()  # True is true
+    if isinstance(value, float):
+        written = repr(value)  # the shortest text that reads back as the same number
+        return written if re.search(r"[.en]", written) else f"{written}.0"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml_value(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{_toml_key(key)} = {_toml_value(item)}" for key, item in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if callable(value):
+        return _text(callable_path(value))
+    raise TypeError(f"TOML has no {type(value).__name__}")

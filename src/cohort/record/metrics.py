@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,9 +23,8 @@ class MetricsLog:
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Append one step. Values that are not finite are written as null, as JSON has no word for them."""
-        line = {"step": step} | {k: _jsonable(v) for k, v in metrics.items()}
         with self.path.open("ab") as file:
-            file.write(orjson.dumps(line) + b"\n")
+            file.write(orjson.dumps({"step": step, **metrics}) + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -51,9 +49,3 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def is_timing(key: str) -> bool:
     """Whether a metric depends on the clock or the machine, so that two identical runs may differ in it."""
     return key.startswith(("time/", "memory/")) or key.endswith("_per_s")
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

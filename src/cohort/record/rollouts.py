@@ -47,6 +47,15 @@ SCHEMA = pa.schema(
     ]
 )
 
+_LISTS = ("tokens", "mask", "logprobs")
+_OF_ROLLOUT = ("text", *_LISTS, "version", "finish")  # columns that are a rollout's own fields
+_OF_GROUP = {  # columns that are what fields of a group have for one of its rollouts
+    "reward": "rewards",
+    "accuracy": "accuracy",
+    "advantage": "advantages",
+    "token_advantages": "token_advantages",
+}
+
 
 def write_groups(path: Path, groups: Sequence[Group], step: int) -> None:
     """Write the rollouts of `groups` in one atomic file. A group without rollouts leaves one row that says why."""
@@ -71,9 +80,7 @@ def _rows(group: Group, step: int) -> list[dict[str, Any]]:
         "ticket": group.ticket,
         "prompt_id": prompt.id,
         "prompt": prompt.question,
-        "prompt_json": _json(
-            {"text": prompt.text, "messages": prompt.messages, "tags": prompt.tags, "answer": prompt.answer}
-        ),
+        "prompt_json": _json({name: getattr(prompt, name) for name in ("text", "messages", "tags", "answer")}),
         "prompt_tokens": prompt.tokens,
         "answer": None if prompt.answer is None else str(prompt.answer),
         "disposition": group.disposition,
@@ -85,82 +92,47 @@ def _rows(group: Group, step: int) -> list[dict[str, Any]]:
 
 
 def _rollout_row(group: Group, member: int, rollout: Rollout) -> dict[str, Any]:
-    scores = {name: None if math.isnan(values[member]) else values[member] for name, values in group.scores.items()}
+    steps = {name: [[step.end, step.score] for step in of[member]] for name, of in group.steps.items()}
     return {
         "member": member,
-        "text": rollout.text,
-        "tokens": rollout.tokens,
-        "mask": rollout.mask,
-        "logprobs": rollout.logprobs,
-        "version": rollout.version,
-        "finish": rollout.finish,
+        **{name: getattr(rollout, name) for name in _OF_ROLLOUT},
         "turns": _json([dataclasses.asdict(turn) for turn in rollout.turns]) if rollout.turns else None,
-        "scores": _json(scores),
-        "reward": group.rewards[member] if group.rewards else None,
-        "accuracy": group.accuracy[member] if group.accuracy else None,
-        "advantage": group.advantages[member] if group.advantages else None,
-        "token_advantages": group.token_advantages[member] if group.token_advantages else None,
-        "steps": _json({name: [[s.end, s.score] for s in of[member]] for name, of in group.steps.items()})
-        if group.steps
-        else None,
+        "scores": _json({name: values[member] for name, values in group.scores.items()}),
+        "steps": _json(steps) if steps else None,
+        **{column: values[member] for column, field in _OF_GROUP.items() if (values := getattr(group, field))},
     }
 
 
 def _group(ticket: int, rows: list[dict[str, Any]]) -> Group:
-    first = rows[0]
-    stored = json.loads(first["prompt_json"])
-    prompt = Prompt(
-        id=first["prompt_id"],
-        text=stored["text"],
-        messages=None if stored["messages"] is None else tuple(stored["messages"]),
-        tokens=tuple(first["prompt_tokens"]),
-        answer=stored["answer"],
-        tags=stored["tags"],
-    )
-    members = [row for row in rows if row["member"] >= 0]
+    first, members = rows[0], [row for row in rows if row["member"] >= 0]
+    prompt = Prompt(id=first["prompt_id"], tokens=tuple(first["prompt_tokens"]), **json.loads(first["prompt_json"]))
+    if prompt.messages is not None:
+        prompt = dataclasses.replace(prompt, messages=tuple(prompt.messages))
     scores = [orjson.loads(row["scores"]) for row in members]
     return Group(
         ticket=ticket,
         prompt=prompt,
-        rollouts=tuple(
-            Rollout(
-                tuple(row["tokens"]),
-                tuple(row["mask"]),
-                tuple(row["logprobs"]),
-                row["version"],
-                row["finish"],
-                row["text"],
-                _turns(row.get("turns")),
-            )
-            for row in members
-        ),
+        rollouts=tuple(_rollout(row) for row in members),
         scores={name: tuple(math.nan if s[name] is None else s[name] for s in scores) for name in (scores or [{}])[0]},
         rewards=_column(members, "reward"),
         accuracy=_column(members, "accuracy"),
         advantages=_column(members, "advantage"),
-        token_advantages=tuple(
-            tuple(row["token_advantages"]) for row in members if row["token_advantages"] is not None
-        ),
+        token_advantages=tuple(tuple(of) for row in members if (of := row["token_advantages"]) is not None),
         steps=_steps(members),
         disposition=first["disposition"],
         error=first["error"],
     )
 
 
-def _turns(stored: str | None) -> tuple[Turn, ...]:
-    turns = [] if stored is None else json.loads(stored)
-    return tuple(
-        Turn(
-            turn["start"],
-            turn["end"],
-            turn["text"],
-            Observation(
-                tuple(turn["observation"]["messages"]),
-                tuple(ToolCall(**call) for call in turn["observation"]["calls"]),
-            ),
-        )
-        for turn in turns
-    )
+def _rollout(row: dict[str, Any]) -> Rollout:
+    values = {name: row[name] for name in _OF_ROLLOUT} | {name: tuple(row[name]) for name in _LISTS}
+    stored = json.loads(row["turns"]) if row.get("turns") is not None else []
+    return Rollout(**values, turns=tuple(_turn(**turn) for turn in stored))
+
+
+def _turn(observation: dict[str, Any], **turn: Any) -> Turn:
+    calls = tuple(ToolCall(**call) for call in observation["calls"])
+    return Turn(**turn, observation=Observation(tuple(observation["messages"]), calls))
 
 
 def _steps(rows: list[dict[str, Any]]) -> dict[str, tuple[tuple[Step, ...], ...]]:

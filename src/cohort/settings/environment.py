@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cohort.settings.table import TOKENS, Function, Resumable, Table, Text
+from cohort.settings.table import Function, Resumable, Table, Text, Tokens
 
 __all__ = ["Environment"]
 
@@ -27,12 +27,10 @@ class Environment(Table):
         default="auto", description="How calls are written; auto: as the chat template does, tags where there is none."
     )
     max_turns: int = Field(default=8, ge=1, le=10_000, description="Most turns of a rollout.")
-    max_turn_tokens: int | None = Field(
-        default=None, ge=1, le=TOKENS, description="Longest turn; what is left of rollout.max_tokens when not given."
+    max_turn_tokens: Tokens | None = Field(
+        default=None, description="Longest turn; what is left of rollout.max_tokens when not given."
     )
-    max_result_tokens: int = Field(
-        default=256, ge=1, le=TOKENS, description="What of a result is shown to the policy, in tokens."
-    )
+    max_result_tokens: Tokens = Field(default=256, description="What of a result is shown to the policy, in tokens.")
     concurrency: int = Field(default=16, ge=1, le=1024, description="Rollouts that are with tools at the same time.")
     timeout_s: Resumable[float] = Field(
         default=30.0, gt=0, description="Seconds that a call of your function, or a step of your environment, may take."

@@ -18,13 +18,11 @@ _BYPASS = ", ".join(name for name, preset in PRESETS.items() if preset.bypass)
 
 def with_fields(table: type[T]) -> type[T]:
     """The table with the names of the presets, and a key for every field of `algorithms.fields`, filled in."""
-    columns: dict[str, Any] = {name: (_values(field) | None, _key(field.about)) for name, field in FIELDS.items()}
+    columns: dict[str, Any] = {
+        name: (_values(field) | None, Field(default=None, description=field.about)) for name, field in FIELDS.items()
+    }
     columns["preset"] = (Literal[tuple(PRESETS)], table.model_fields["preset"])
     return create_model(table.__name__, __base__=table, __module__=table.__module__, __doc__=table.__doc__, **columns)
-
-
-def _key(about: str) -> Any:
-    return Field(default=None, description=about)
 
 
 def _values(field: Choice | Number) -> Any:

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cohort.settings.one_of import OneOf
-from cohort.settings.table import COUNT, NoEffect, Resumable, Share, Table, Text
+from cohort.settings.table import Count, NoEffect, OneOf, Positive, Resumable, Share, Table, Text
 
 __all__ = ["SINKS", "Run"]
 
@@ -18,22 +17,20 @@ SINKS = {"tensorboard": "cohort.views.trackers.tensorboard:TensorBoard"}
 class Run(Table):
     """How long, how often, and where."""
 
-    steps: int = Field(default=100, ge=0, le=COUNT, description="Training steps.")
-    evaluate_every: Resumable[int] = Field(
-        default=0, ge=0, le=COUNT, description="Steps between evaluations; 0: before and after only."
+    steps: Count = Field(default=100, description="Training steps.")
+    evaluate_every: Resumable[Count] = Field(
+        default=0, description="Steps between evaluations; 0: before and after only."
     )
-    save_every: NoEffect[int] = Field(
-        default=50, ge=0, le=COUNT, description="Steps between checkpoints; 0: at the end only."
-    )
-    keep_checkpoints: NoEffect[int] = Field(default=2, ge=1, le=COUNT, description="Latest checkpoints to keep.")
+    save_every: NoEffect[Count] = Field(default=50, description="Steps between checkpoints; 0: at the end only.")
+    keep_checkpoints: NoEffect[Positive] = Field(default=2, description="Latest checkpoints to keep.")
     directory: NoEffect[Text] = Field(
         default="runs", description="Directory in which the run gets a directory of its name."
     )
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         default="auto", description="CPU threads; auto: the fastest."
     )
-    show_group_every: NoEffect[int] = Field(
-        default=25, ge=0, le=COUNT, description="Steps between groups shown on the console; 0: never."
+    show_group_every: NoEffect[Count] = Field(
+        default=25, description="Steps between groups shown on the console; 0: never."
     )
     workers: NoEffect[int] = Field(default=1, ge=1, le=1024, description="Processes that compute rewards.")
     retries: NoEffect[int] = Field(
@@ -45,9 +42,7 @@ class Run(Table):
     failure_budget: NoEffect[Share] = Field(
         default=0.1, description="Share of the last failure_window groups that may be lost so before the run stops."
     )
-    failure_window: NoEffect[int] = Field(
-        default=100, ge=1, le=COUNT, description="Groups that the failure budget looks at."
-    )
+    failure_window: NoEffect[Positive] = Field(default=100, description="Groups that the failure budget looks at.")
     gate: NoEffect[Literal["enforce", "warn", "off"]] = Field(
         default="enforce",
         description="Before the first step: check that gold answers pay and junk does not; refuse, warn, or do not.",

@@ -6,21 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from cohort.settings.critic import Critic
 from cohort.settings.environment import Environment
-from cohort.settings.evaluate import Evaluate
 from cohort.settings.objective import Objective
-from cohort.settings.one_of import OneOf
-from cohort.settings.optimizer import Optimizer
 from cohort.settings.policy import Policy
-from cohort.settings.preferences import Preferences
-from cohort.settings.reference import Reference
 from cohort.settings.reward import Reward
-from cohort.settings.rollout import Rollout
 from cohort.settings.run import Run
-from cohort.settings.supervised import Supervised
-from cohort.settings.table import Table, Text, as_list
+from cohort.settings.sampling import Evaluate, Rollout
+from cohort.settings.table import OneOf, Table, Text, as_list
 from cohort.settings.task import Task
+from cohort.settings.training import Critic, Optimizer, Preferences, Reference, Supervised
 
 __all__ = ["KINDS", "Stage"]
 

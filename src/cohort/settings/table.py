@@ -11,21 +11,24 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, WithJsonSchema
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 
 from cohort.settings.words import missing, report, shown, wrong_value
 from cohort.types import UserError
 from cohort.wording import nearest
 
 __all__ = [
-    "COUNT",
-    "PROMPTS",
     "TOKENS",
+    "Count",
     "Flat",
     "Function",
+    "Many",
     "NoEffect",
+    "OneOf",
     "Path",
+    "Positive",
     "Problems",
     "Reader",
     "Resumable",
@@ -33,6 +36,7 @@ __all__ = [
     "Table",
     "Text",
     "Texts",
+    "Tokens",
     "Weight",
     "Written",
     "as_list",
@@ -45,12 +49,37 @@ __all__ = [
 Path = tuple[str, ...]  # of a key inside a stage: ("rollout", "group_size")
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]  # strict=False: TOML and Python write lists
-TOKENS, PROMPTS, COUNT = 10**7, 10**6, 10**9  # more than any run has: a slip of the hand is a sentence, not a crash
+# More than any run has: a slip of the hand is a sentence, not a crash.
+TOKENS = 10**7
+Tokens = Annotated[int, Field(ge=1, le=TOKENS)]
+Many = Annotated[int, Field(ge=1, le=10**6)]  # prompts, rows, passes
+Count = Annotated[int, Field(ge=0, le=10**9)]  # steps, or groups that are looked back at
+Positive = Annotated[int, Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Function = Annotated[
     Callable[..., Any], WithJsonSchema({"type": "string", "description": "A function, as module:function."})
 ]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The type of a key that names a part: one of the names in a table of parts, or "module:name" of one's own."""
+
+    parts: Mapping[str, str]  # name -> "module:name"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Callable[..., Any]) -> dict[str, Any]:
+        own = {"type": "string", "pattern": ":", "description": "A part of one's own, as module:name."}
+        return {"anyOf": [{"enum": list(self.parts), "type": "string"}, own]}
+
+    def _known(self, value: str) -> str:
+        if value not in self.parts and ":" not in value:
+            raise ValueError
+        return value
+
 
 # What a value may do to a run. NoEffect: it changes no number of the result. Resumable: a run may at least be continued
 # with another one. Every other value has to stay.
@@ -83,18 +112,14 @@ def table_of(field: FieldInfo) -> tuple[type[Table] | None, bool]:
 
 def named_tables(field: FieldInfo) -> type[Table] | None:
     """The table of a field that holds several by names that the person chooses, as [task.mixture.NAME] does."""
-    return get_args(field.annotation)[1] if _by_name(field.annotation) else None
-
-
-def _by_name(annotation: Any) -> bool:
-    inner = get_args(annotation)[1] if get_origin(annotation) is dict else None
-    return isinstance(inner, type) and issubclass(inner, Table)
+    inner = get_args(field.annotation)[1] if get_origin(field.annotation) is dict else None
+    return inner if isinstance(inner, type) and issubclass(inner, Table) else None
 
 
 def _find_table(annotation: Any, in_list: bool) -> tuple[type[Table] | None, bool]:
     if isinstance(annotation, type) and issubclass(annotation, Table):
         return annotation, in_list
-    if _by_name(annotation):
+    if get_origin(annotation) is dict:
         return None, False
     if get_origin(annotation) is Annotated:
         return _find_table(get_args(annotation)[0], in_list)
@@ -183,8 +208,9 @@ class Reader:
 
     def table(self, table: type[Table], given: Any, at: Path = ()) -> Flat:
         """What a table sets, flat. `given` is a dictionary or the table itself."""
-        values = _as_mapping(given)
-        if values is None:
+        is_table = isinstance(given, Table)
+        values = {name: getattr(given, name) for name in given.model_fields_set} if is_table else given
+        if not isinstance(values, Mapping):
             must = "a name, a function, a table or a list of these" if at == ("reward",) else "a table"
             self._add(f"{self._dotted(at) or 'stage'} must be {must}{_hint(at, given)}, not {shown(given)}", at)
             return {}
@@ -253,12 +279,6 @@ class Reader:
 
     def _add(self, sentence: str, *paths: Path) -> None:
         self.problems.add(f"{sentence} ({self.origin})", *paths)
-
-
-def _as_mapping(given: Any) -> Mapping[Any, Any] | None:
-    if isinstance(given, Table):
-        return {name: getattr(given, name) for name in given.model_fields_set}
-    return given if isinstance(given, Mapping) else None
 
 
 def _hint(at: Path, given: Any) -> str:

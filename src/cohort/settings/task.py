@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from cohort.settings.table import COUNT, TOKENS, Share, Table, Text, Weight
+from cohort.settings.table import Count, Positive, Share, Table, Text, Tokens, Weight
 
 __all__ = ["Adaptive", "Curriculum", "Prompts", "Source", "Task"]
 
@@ -23,8 +23,8 @@ class Curriculum(Table):
     lower_at: float | None = Field(
         default=None, ge=0, lt=1, description="Mean pass rate at which it goes back a level; never when not given."
     )
-    window: int = Field(
-        default=32, ge=1, le=COUNT, description="Last prompts of the level that are looked at; a new level starts anew."
+    window: Positive = Field(
+        default=32, description="Last prompts of the level that are looked at; a new level starts anew."
     )
     review: float = Field(default=0.0, ge=0, lt=1, description="Share of the prompts that are from easier levels.")
 
@@ -36,9 +36,9 @@ class Adaptive(Table):
 
     solved: float = Field(default=1.0, gt=0, le=1, description="Pass rate from which a prompt counts as solved.")
     hopeless: float = Field(default=0.0, ge=0, lt=1, description="Pass rate up to which a prompt counts as hopeless.")
-    after: int = Field(default=1, ge=1, le=COUNT, description="Visits in a row that were so before the prompt rests.")
-    rest: int = Field(default=1, ge=1, le=COUNT, description="Epochs it rests at first; twice as many each next time.")
-    longest_rest: int = Field(default=8, ge=1, le=COUNT, description="Epochs after which every prompt is asked again.")
+    after: Positive = Field(default=1, description="Visits in a row that were so before the prompt rests.")
+    rest: Positive = Field(default=1, description="Epochs it rests at first; twice as many each next time.")
+    longest_rest: Positive = Field(default=8, description="Epochs after which every prompt is asked again.")
 
 
 class Prompts(Table):
@@ -70,7 +70,7 @@ class Prompts(Table):
         default={},
         description="Settings of a reasoning_gym task (over its level's), a verifiers package or your own source.",
     )
-    limit: int | None = Field(default=None, ge=1, le=COUNT, description="Use only the first so many prompts.")
+    limit: Positive | None = Field(default=None, description="Use only the first so many prompts.")
     curriculum: Curriculum | None = Field(default=None, description="Let the level rise with the success rate.")
     adaptive: Adaptive | None = Field(default=None, description="Let prompts without signal rest.")
 
@@ -104,11 +104,8 @@ class Task(Prompts):
         description="How a question becomes a prompt: the model's chat template, R1-Zero's text, or as it is.",
     )
     system: str | None = Field(default=None, description="System message put before every question.")
-    max_prompt_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        le=TOKENS,
-        description="Longest prompt; when not given, what the context leaves beside rollout.max_tokens.",
+    max_prompt_tokens: Tokens | None = Field(
+        default=None, description="Longest prompt; when not given, what the context leaves beside rollout.max_tokens."
     )
     too_long: Literal["error", "drop", "truncate_left"] = Field(
         default="error", description="What to do with a longer prompt."
@@ -117,11 +114,8 @@ class Task(Prompts):
         default=1.0,
         description="word_problems, arithmetic: share of demonstrations that show their working, or one by steps.",
     )
-    careful_first: int = Field(
-        default=0,
-        ge=0,
-        le=COUNT,
-        description="word_problems, arithmetic: the first so many demonstrations all show their working.",
+    careful_first: Count = Field(
+        default=0, description="word_problems, arithmetic: the first so many demonstrations all show their working."
     )
     sloppy_right: Share = Field(
         default=0.2, description="word_problems, arithmetic: share of the guesses without working that are right."

@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from cohort.settings.one_of import OneOf
 from cohort.wording import nearest
 
-__all__ = ["callable_path", "either", "missing", "report", "requirement", "shown", "wrong_value"]
+__all__ = ["callable_path", "either", "missing", "report", "shown", "wrong_value"]
 
 _SHOWN = 60  # characters of a bad value worth repeating
 
@@ -64,18 +63,6 @@ def _bounds(metadata: Iterable[Any]) -> str:
     return (" of " if limits[0].startswith("at ") else " ") + " and ".join(limits)
 
 
-def _choices(annotation: Any) -> list[Any]:
-    """Every literal value that the type allows."""
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    return [choice for part in get_args(annotation) for choice in _choices(part)]
-
-
-def _parts(metadata: Iterable[Any]) -> list[str]:
-    """The names of parts that a field takes."""
-    return [name for m in metadata if isinstance(m, OneOf) for name in m.parts]
-
-
 def _words(annotation: Any, metadata: list[Any]) -> list[str]:
     """The alternatives that the type allows, each in words."""
     origin, args = get_origin(annotation), get_args(annotation)
@@ -94,7 +81,7 @@ def _words(annotation: Any, metadata: list[Any]) -> list[str]:
         return ["a whole number" + _bounds(metadata)]
     if annotation is float:
         return ["a number" + _bounds(metadata)]
-    if annotation is str and (parts := _parts(metadata)):
+    if annotation is str and (parts := [name for m in metadata for name in getattr(m, "parts", ())]):
         return [*map(shown, parts), "module:name of your own"]
     if annotation is str:
         return ["text that is not empty" if any(hasattr(m, "min_length") for m in metadata) else "text"]
@@ -109,18 +96,13 @@ def _words(annotation: Any, metadata: list[Any]) -> list[str]:
     return ["a function"]
 
 
-def requirement(field: FieldInfo) -> str:
-    """What a field takes, in words: 'a whole number of at least 1', ''auto' or a number'."""
-    return either(_words(field.annotation, list(field.metadata)))
-
-
 def wrong_value(path: str, field: FieldInfo, value: Any) -> str:
     """The sentence for a value that a field does not take."""
-    named = (*_choices(field.annotation), *_parts(field.metadata))
-    choices = [choice for choice in named if isinstance(choice, str)]
+    words = _words(field.annotation, list(field.metadata))
+    choices = [word.strip("'") for word in words if word.startswith("'")]
     close = nearest(value, choices) if isinstance(value, str) else None
     hint = f"; did you mean {close!r}?" if close else ""
-    must = requirement(field)
+    must = either(words)
     if not (isinstance(value, int | float) and value > 1000):  # large bounds are for slips of the hand only
         must = re.sub(r" and at most [\d_]{4,}", "", must)
     must = f"one of {must}" if len(choices) > 2 and must.startswith("'") else must

@@ -45,18 +45,14 @@ def latest_checkpoint(directory: Path) -> Checkpoint | None:
     found = _whole(directory)
     if not found:
         return None
-    with _damage(found[-1]):
+    with readable(found[-1]):
         state = orjson.loads((found[-1] / "state.json").read_bytes())
         return Checkpoint(found[-1], state["step"], state)
 
 
-def readable(checkpoint: Checkpoint | None) -> contextlib.AbstractContextManager[None]:
-    """Around everything that reads a checkpoint: a damaged one is refused with a sentence."""
-    return contextlib.nullcontext() if checkpoint is None else _damage(checkpoint.path)
-
-
 @contextlib.contextmanager
-def _damage(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Around everything that reads the checkpoint at `path`: a damaged one is refused with a sentence."""
     try:
         yield
     except (OSError, orjson.JSONDecodeError, SafetensorError, KeyError, RuntimeError) as error:

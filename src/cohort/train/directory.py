@@ -27,6 +27,7 @@ __all__ = [
     "as_kept",
     "disk_errors",
     "has_begun",
+    "is_free",
     "locked",
     "refuse_existing",
     "run_directory",
@@ -54,6 +55,17 @@ def as_kept(recipe: Recipe) -> str:
 def has_begun(directory: Path) -> bool:
     """Whether a run got as far as its first evaluation or step. A start that failed before leaves nothing to keep."""
     return any((directory / name).exists() for name in ("metrics.jsonl", "checkpoints", "final", "stages"))
+
+
+def is_free(directory: Path) -> bool:
+    """Whether a run may begin there: nothing has begun, and no process is about to."""
+    if not directory.exists() or has_begun(directory):
+        return not directory.exists()
+    try:
+        with locked(directory):
+            return True
+    except UserError:
+        return False
 
 
 def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
@@ -134,18 +146,17 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
     threads: a continued run keeps its own, because sums over other numbers of threads have other last bits.
     """
     file = directory / "environment.json"
-    now = describe_machine()
+    now, read = describe_machine(), fingerprints(_inputs(recipe))
     if file.exists() and has_begun(directory):
         before = orjson.loads(file.read_bytes())
-        _refuse_changed_inputs(before.get("inputs", {}), recipe)
+        _refuse_changed_inputs(before.get("inputs", {}), read)
         _say_what_changed(before, now, sandbox, console)
-        write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
-        return int(before["threads"])
-    wanted = recipe.stages[-1].run.threads
-    threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
-    read = fingerprints(_inputs(recipe))
-    facts = {**now, "threads": threads, "recipe_digest": digest(recipe), "inputs": read, "sandbox": sandbox}
-    write_bytes(file, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+        threads = int(before["threads"])
+    else:
+        wanted = recipe.stages[-1].run.threads
+        threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
+        facts = {**now, "threads": threads, "recipe_digest": digest(recipe), "inputs": read, "sandbox": sandbox}
+        write_bytes(file, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
     return threads
 
@@ -176,8 +187,7 @@ def _inputs(recipe: Recipe) -> list[str | None]:
     return sources
 
 
-def _refuse_changed_inputs(before: dict[str, str], recipe: Recipe) -> None:
-    now = fingerprints(_inputs(recipe))
+def _refuse_changed_inputs(before: dict[str, str], now: dict[str, str]) -> None:
     for path, value in before.items():
         if now.get(path) != value:
             state = "has changed" if path in now else "is gone"

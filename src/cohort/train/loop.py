@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from typing import Any
 
 from cohort.record.files import new_directory
@@ -21,19 +21,20 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
     stage, console = context.stage, context.console
     checkpoint = latest_checkpoint(context.checkpoints)
     with ExitStack() as stack:
-        with readable(checkpoint):
+        with readable(checkpoint.path) if checkpoint else nullcontext():
             training = stack.enter_context(closing(kind.open(context, prepared, checkpoint)))
         console.plan(context.title, kind.plan(stage, prepared, training.facts))
-        loop = stack.enter_context(closing(_Loop(context, training, checkpoint)))
-        if checkpoint is None:
-            loop.evaluate_before()
-        console.evaluations(
-            [("before", context.evaluation_at(0))], prepared.parts.verifier_name if prepared.parts else ""
-        )
+        loop = _Loop(context, training, checkpoint)
+        stack.callback(loop.sinks.close)
+        if checkpoint is None and (metrics := training.evaluate(0)) is not None:
+            loop.record(0, metrics)
+        verifier = prepared.parts.verifier_name if prepared.parts else ""
+        console.evaluations([("before", context.evaluation_at(0))], verifier)
         with console.steps(kind.columns, stage.run.steps, loop.whole) as view, loop.saving_on_error():
             for step in range(loop.whole + 1, stage.run.steps + 1):
                 view.step(step, loop.step(step))
-                loop.save_if_due(step)
+                if context.is_due(step, stage.run.save_every):
+                    loop.save()
         with new_directory(context.final) as final:
             training.finish(final)
         if training.policy is not None:
@@ -50,26 +51,16 @@ class _Loop:
         self._log = MetricsLog(context.metrics)
         self._log.keep_until(recorded)
         context.forget_after(recorded)
-        self._sinks = Sinks.open(self.run.trackers, context.directory, recorded, context.console.warn)
-
-    def evaluate_before(self) -> None:
-        """Measure the policy that the stage starts from."""
-        if (metrics := self.training.evaluate(0)) is not None:
-            self._record(0, metrics)
+        self.sinks = Sinks.open(self.run.trackers, context.directory, recorded, context.console.warn)
 
     def step(self, step: int) -> Mapping[str, float]:
         """One step, and the evaluation if one is due: their metrics, recorded."""
         metrics = {**self.training.step(step)}
         if self.context.is_due(step, self.run.evaluate_every):
             metrics |= self.training.evaluate(step) or {}
-        self._record(step, metrics)
+        self.record(step, metrics)
         self.whole = step
         return metrics
-
-    def save_if_due(self, step: int) -> None:
-        """A checkpoint, where one is due; old ones go."""
-        if self.context.is_due(step, self.run.save_every):
-            self._save()
 
     @contextmanager
     def saving_on_error(self) -> Iterator[None]:
@@ -82,19 +73,16 @@ class _Loop:
             there = latest_checkpoint(self.context.checkpoints)
             untouched = self.training.weights_of == self.whole
             if self.whole and untouched and (there is None or there.step != self.whole):
-                self._save()
+                self.save()
             if last := latest_checkpoint(self.context.checkpoints):
                 self.context.console.say(f"  saved up to step {last.step}; mend the cause and continue with --resume")
             raise
 
-    def close(self) -> None:
-        """Let the trackers finish."""
-        self._sinks.close()
-
-    def _record(self, step: int, metrics: Mapping[str, float]) -> None:
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
         self._log.write(step, metrics)
-        self._sinks.write(step, metrics)
+        self.sinks.write(step, metrics)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """A checkpoint; old ones go."""
         save_checkpoint(self.context.checkpoints, self.whole, self.training.save)
         prune(self.context.checkpoints, self.run.keep_checkpoints)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cohort.recipe import Recipe
 from cohort.settings import Reward as RewardTable
 from cohort.settings import Stage
@@ -18,23 +16,22 @@ _PREFIX = "stage:"
 def with_stage_models(recipe: Recipe, index: int) -> Stage:
     """The stage with directories in place of "stage:NAME". Raises UserError where no such stage comes before it."""
     stage = recipe.stages[index]
-    rewards = tuple(_resolved(recipe, index, reward) for reward in stage.reward)
-    return stage.model_copy(update={"reward": rewards})
+    waiting = waits_for(stage)
+    rewards = (_resolved(recipe, index, one, waiting[one.name]) if one.name in waiting else one for one in stage.reward)
+    return stage.model_copy(update={"reward": tuple(rewards)})
 
 
 def waits_for(stage: Stage) -> dict[str, str]:
     """By reward, the stage whose model it needs; `stage` is as the recipe has it."""
-    return {reward.name: name for reward in stage.reward if (name := _named(reward.args.get("model"))) is not None}
+    models = {reward.name: reward.args.get("model") for reward in stage.reward}
+    return {
+        name: model.removeprefix(_PREFIX)
+        for name, model in models.items()
+        if isinstance(model, str) and model.startswith(_PREFIX)
+    }
 
 
-def _named(model: Any) -> str | None:
-    return model.removeprefix(_PREFIX) if isinstance(model, str) and model.startswith(_PREFIX) else None
-
-
-def _resolved(recipe: Recipe, index: int, reward: RewardTable) -> RewardTable:
-    name = _named(reward.args.get("model"))
-    if name is None:
-        return reward
+def _resolved(recipe: Recipe, index: int, reward: RewardTable, name: str) -> RewardTable:
     before = {stage.name: number for number, stage in enumerate(recipe.stages[:index]) if stage.kind == "reward_model"}
     if name not in before:
         raise UserError(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cohort.machine import quiet_libraries
-from cohort.policy.open import Start
+from cohort.policy.load import Start
 from cohort.preflight.isolation import isolation_of
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
@@ -95,7 +95,7 @@ def train(
         with _deterministic(threads), disk_errors(directory):
             start = Start(live=(model, tokenizer) if model is not None else None)
             for index, one in enumerate(stages):
-                context = _context(recipe, index, threads, console, start)
+                context = _context(recipe, index, one, console, start)
                 if not _is_finished(context):
                     train_stage(one.kind, one.prepared, context)
                 if one.kind.makes_policy:
@@ -139,20 +139,11 @@ def _refuse_unread_tables(recipe: Recipe, index: int, kind: StageKind[Any]) -> N
         )
 
 
-def _context(recipe: Recipe, index: int, threads: int, console: Console, start: Start) -> Context:
-    stage, count = recipe.stages[index], len(recipe.stages)
-    return Context(
-        recipe=recipe,
-        recipe_text=as_kept(recipe),
-        stage=stage,
-        title=recipe.name if count == 1 else f"{recipe.name}: stage {index + 1} of {count}, {stage.name}",
-        seed=derive_seed(recipe.seed, "stage", index),
-        directory=stage_directory(recipe, index),
-        threads=threads,
-        console=console,
-        start=start,
-        gate=read_gate(run_directory(recipe), stage.name),
-    )
+def _context(recipe: Recipe, index: int, one: PreparedStage, console: Console, start: Start) -> Context:
+    count, name = len(recipe.stages), one.stage.name
+    title = recipe.name if count == 1 else f"{recipe.name}: stage {index + 1} of {count}, {name}"
+    directory, gate = stage_directory(recipe, index), read_gate(run_directory(recipe), name)
+    return Context(recipe, as_kept(recipe), one.stage, title, one.seed, directory, console, start, gate)
 
 
 def _is_finished(context: Context) -> bool:

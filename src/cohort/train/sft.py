@@ -16,16 +16,15 @@ from cohort.algorithms import objectives
 from cohort.backends.base import PolicyFacts, open_backend
 from cohort.environments import Dialogue, World
 from cohort.learn.batch import collate
-from cohort.learn.schedule import rate_at
+from cohort.learn.optimizer import rate_at
 from cohort.machine import peak_memory_gb
-from cohort.policy.policy import Policy
 from cohort.preflight.parts import SamplingParts, open_parts, open_world
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks import Demonstrations, Ledger, Renderer, open_examples
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.evaluation import Evaluator
-from cohort.train.stage import Context, Plan
+from cohort.train.stage import Context, Plan, first_texts, refuse_few
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
 from cohort.views.plan import sft_plan
 
@@ -34,7 +33,6 @@ __all__ = ["PreparedSft", "Supervised", "encode", "supervised_batch"]
 SUPERVISED = objectives.preset(
     "reinforce", baseline="none", scale="none", aggregation="token_mean", zero_std="zero", kl_coef=0.0
 )
-TEXTS_FOR_TOKENIZER = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,46 +45,7 @@ class PreparedSft:
 
     def texts(self) -> Iterable[str]:
         """The first demonstrations."""
-        count = min(self.examples.size or TEXTS_FOR_TOKENIZER, TEXTS_FOR_TOKENIZER)
-        examples = (self.examples[i] for i in range(count))
-        return (f"{example.prompt.question} {example.completion}" for example in examples)
-
-
-class Supervised:
-    """`kind = "sft"`, a `StageKind`."""
-
-    tables = ("policy", "task", "environment", "supervised", "optimizer", "rollout", "reward", "evaluate", "run")
-    columns = ("loss", "grad_norm", "tokens_per_s")
-    makes_policy = True
-
-    def prepare(self, stage: Stage, seed: int) -> PreparedSft:
-        """The demonstrations; and what accuracy is measured with, where the stage has a reward."""
-        judged = bool(stage.reward) or stage.evaluate.reward is not None
-        if not judged and (stage.task.held_out is not None or stage.task.held_out_split is not None):
-            raise UserError(
-                f"stage '{stage.name}' holds problems out (task.held_out), but has no reward that says which answers "
-                'to them are right: add one, such as evaluate.reward = "exact_number", or hold nothing out'
-            )
-        parts = open_parts(stage, seed) if judged else None
-        return PreparedSft(_open_examples(stage, seed), open_world(stage), parts)
-
-    def plan(self, stage: Stage, prepared: PreparedSft, facts: PolicyFacts) -> Plan:
-        """How many demonstrations, how often."""
-        return sft_plan(stage, facts, prepared.examples.size, evaluates=prepared.parts is not None)
-
-    def open(self, context: Context, prepared: PreparedSft, checkpoint: Checkpoint | None) -> _Training:
-        """The learner, and the order of the demonstrations."""
-        return _Training(context, prepared, checkpoint)
-
-
-def _open_examples(stage: Stage, seed: int) -> Demonstrations:
-    examples, wanted = open_examples(stage.task, derive_seed(seed, "task")), stage.supervised.examples_per_step
-    if examples.size is not None and examples.size < wanted:
-        raise UserError(
-            f"the task has {examples.size} demonstrations, fewer than one step takes (supervised.examples_per_step = "
-            f"{wanted}). Lower examples_per_step to {examples.size} or less, or bring more."
-        )
-    return examples
+        return first_texts(self.examples, lambda example: f"{example.prompt.question} {example.completion}")
 
 
 class _Training:
@@ -103,6 +62,7 @@ class _Training:
         if checkpoint is not None:
             self._backend.load(checkpoint.path)
         self.facts: PolicyFacts = self._backend.facts
+        self.policy = self._backend.policy
         tokenizer, world = self.facts.tokenizer, prepared.world
         self._renderer = Renderer(tokenizer, stage.task.template, stage.task.system, world.schemas)
         self._dialogue = world.dialogue(tokenizer, self.facts.eos_ids) if world.tools else None
@@ -117,13 +77,7 @@ class _Training:
                 self._evaluator = Evaluator(context, parts, self.facts, play, stack)
             self._opened = stack.pop_all()
 
-    @property
-    def policy(self) -> Policy | None:
-        """The policy, where it is in this process."""
-        return self._backend.policy
-
     def step(self, step: int) -> dict[str, float]:
-        """One update on the next demonstrations."""
         began = time.perf_counter()
         tickets = [self._ledger.issue() for _ in range(self._stage.supervised.examples_per_step)]
         batch = supervised_batch(
@@ -142,25 +96,47 @@ class _Training:
         }
 
     def evaluate(self, step: int) -> dict[str, float] | None:
-        """Held-out accuracy, where a reward says what is right."""
         if self._evaluator is None:
             return None
         self._backend.publish(self.weights_of)
         return self._evaluator(step)
 
     def save(self, directory: Path) -> Mapping[str, Any]:
-        """The model, the optimizer and the ledger."""
         self._backend.save(directory)
         return {"ledger": self._ledger.state()}
 
     def finish(self, directory: Path) -> None:
-        """The trained model and its card."""
         self._backend.save_model(directory)
         self._context.write_card(directory)
 
     def close(self) -> None:
-        """End the worker of the evaluations, and the tools."""
         self._opened.close()
+
+
+class Supervised:
+    """`kind = "sft"`, a `StageKind`."""
+
+    tables = ("policy", "task", "environment", "supervised", "optimizer", "rollout", "reward", "evaluate", "run")
+    columns = ("loss", "grad_norm", "tokens_per_s")
+    makes_policy = True
+    open = _Training
+
+    def prepare(self, stage: Stage, seed: int) -> PreparedSft:
+        """The demonstrations; and what accuracy is measured with, where the stage has a reward."""
+        judged = bool(stage.reward) or stage.evaluate.reward is not None
+        if not judged and (stage.task.held_out is not None or stage.task.held_out_split is not None):
+            raise UserError(
+                f"stage '{stage.name}' holds problems out (task.held_out), but has no reward that says which answers "
+                'to them are right: add one, such as evaluate.reward = "exact_number", or hold nothing out'
+            )
+        parts = open_parts(stage, seed) if judged else None
+        examples = open_examples(stage.task, derive_seed(seed, "task"))
+        refuse_few(examples, "demonstrations", "supervised.examples_per_step", stage.supervised.examples_per_step)
+        return PreparedSft(examples, open_world(stage), parts)
+
+    def plan(self, stage: Stage, prepared: PreparedSft, facts: PolicyFacts) -> Plan:
+        """How many demonstrations, how often."""
+        return sft_plan(stage, facts, prepared.examples.size, evaluates=prepared.parts is not None)
 
 
 def supervised_batch(examples: Sequence[tuple[Sequence[int], list[int], list[bool]]]) -> Batch:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from cohort.backends.base import Origin, PolicyFacts
-from cohort.policy.open import Start
+from cohort.policy.load import Start
 from cohort.policy.policy import Policy
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.settings import KINDS, Stage
+from cohort.tasks.prompts import Items
 from cohort.train.checkpoint import Checkpoint
 from cohort.types import UserError
 from cohort.views.cards import model_card
 from cohort.views.console import Console
 from cohort.wording import find
 
-__all__ = ["KINDS", "Context", "Plan", "Prepared", "StageKind", "Training", "kind_of"]
+__all__ = ["KINDS", "Context", "Plan", "Prepared", "StageKind", "Training", "first_texts", "kind_of", "refuse_few"]
 
+T = TypeVar("T")
 Plan = Mapping[str, str]  # the lines that are printed before a stage starts: what it is about to do
+TEXTS_FOR_TOKENIZER = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,6 @@ class Context:
     title: str
     seed: int
     directory: Path  # the stage's own
-    threads: int
     console: Console
     start: Start
     gate: Mapping[str, Any] = field(default_factory=dict)  # what the gate found, as in gate.json
@@ -96,6 +98,21 @@ class Prepared(Protocol):
     def texts(self) -> Iterable[str]:
         """The stage's own texts, from which the tokenizer of a policy that is made from nothing is learnt."""
         ...
+
+
+def first_texts(items: Items[T], text: Callable[[T], str]) -> Iterable[str]:
+    """The texts of the first items of a stage, enough to learn a tokenizer from."""
+    size = TEXTS_FOR_TOKENIZER if items.size is None else min(items.size, TEXTS_FOR_TOKENIZER)
+    return (text(items[i]) for i in range(size))
+
+
+def refuse_few(items: Items[Any], what: str, key: str, wanted: int) -> None:
+    """Refuse a task that has fewer items than one step takes, which the recipe says under `key`."""
+    if items.size is not None and items.size < wanted:
+        raise UserError(
+            f"the task has {items.size} {what}, fewer than one step takes ({key} = {wanted}). Lower "
+            f"{key.partition('.')[2]} to {items.size} or less, or bring more."
+        )
 
 
 P = TypeVar("P", bound=Prepared)

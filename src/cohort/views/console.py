@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from cohort.monitor.names import metric
+from cohort.monitor.names import Metric, metric
 from cohort.types import Group as CompletionGroup
 from cohort.types import Rollout
 
@@ -30,7 +30,7 @@ class StepView:
 
     def __init__(self, console: RichConsole, columns: Sequence[str], total: int, done: int):
         self._console, self._total = console, total
-        self._columns = [known for name in columns if (known := metric(name)) is not None]
+        self._columns = {name: metric(name) or Metric(name, "", "") for name in columns}
         self._lines_at = max(1, total // 20)
         self._began, self._first = time.monotonic(), done
         self._live: Live | None = None
@@ -57,9 +57,9 @@ class StepView:
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One step is done."""
         numbers = "  ".join(
-            f"{m.heading or m.name} {m.form.format(metrics[m.name]).replace('nan', '  -')}"
-            for m in self._columns
-            if m.name in metrics
+            f"{known.heading or name} {known.form.format(metrics[name]).replace('nan', '  -')}"
+            for name, known in self._columns.items()
+            if name in metrics
         )
         if self._live is not None:
             self._progress.update(self._task, completed=step, doing="")

@@ -1,1 +1,1 @@
-"""The gate: do gold answers pay, and answers that know nothing not? `examine` asks, `report` says what it means."""
+"""The gate: do gold answers pay, and answers that know nothing not? `examine` asks, `findings` says what it means."""

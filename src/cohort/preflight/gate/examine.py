@@ -17,9 +17,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from cohort.preflight.gate.findings import GOLD, GateReport, Seen, mean
+from cohort.preflight.gate.findings import GOLD, GateReport, Seen, mean, summarise
 from cohort.preflight.gate.probes import FORMS, LISTED, WHOLE, Probe, constants, ignorant, other_gold, several
-from cohort.preflight.gate.report import summarise
 from cohort.rewards.calling.reward import Reward
 from cohort.rewards.failure import GroupLost
 from cohort.rewards.items import ScoredGroup, ScoringItem
@@ -68,7 +67,7 @@ def examine(
     began = time.monotonic()
     with RewardPool(rewards, workers=workers, retries=1) as pool:
         scorer = _Scorer(pool, began + limit_s)
-        first = scorer.score([_item(one, _gold_probes(one), "first") if one.gold else None for one in asked])
+        first = scorer.score([_gold_in_all_forms(one) for one in asked])
         deciding = [_decides(group, verifiers) for group in first]
         forms = _forms(asked, first, deciding)
         golds = [one.gold for one in asked]
@@ -122,10 +121,10 @@ class _Scorer:
         return None
 
 
-def _gold_probes(asked: Asked) -> tuple[Probe, ...]:
-    return (
-        () if asked.gold is None else tuple(Probe(GOLD, form, write(asked.gold)) for form, write in asked.forms.items())
-    )
+def _gold_in_all_forms(asked: Asked) -> ScoringItem | None:
+    if not asked.gold:
+        return None
+    return _item(asked, [Probe(GOLD, form, write(asked.gold)) for form, write in asked.forms.items()], "first")
 
 
 def _probes(asked: Asked, form: str, listed: str | None, other: str | None, always: Sequence[str]) -> tuple[Probe, ...]:

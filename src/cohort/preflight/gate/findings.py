@@ -1,32 +1,35 @@
-"""What the gate found about each reward: what it pays for each kind of text, whether twice the same, and how fast."""
+"""What the gate found about each reward: what it pays for each kind of text, whether twice the same, and how fast; and
+which of that is wrong enough to stop a run, or worth knowing.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from cohort.preflight.gate.probes import CONSTANT, LISTED, OPENER, Probe
+import orjson
+
+from cohort.preflight.gate.probes import CONSTANT, LISTED, OPENER, OTHER_GOLD, Probe, alike
+from cohort.rewards.calling.reward import Reward
+from cohort.rewards.failure import GroupLost
 from cohort.rewards.items import ScoredGroup
 from cohort.types import RIGHT, Prompt
 from cohort.wording import shorten
 
-__all__ = [
-    "GOLD",
-    "Finding",
-    "GateReport",
-    "RewardFindings",
-    "Seen",
-    "best_of",
-    "findings_of",
-    "is_right",
-    "mean",
-    "named",
-    "rows_of",
-]
+__all__ = ["GOLD", "NO_GOLD", "Finding", "GateReport", "RewardFindings", "Seen", "mean", "summarise"]
 
 GOLD = "gold answer"
+NO_GOLD = (
+    "there are no gold answers that a completion could state; evaluate.gold can name a column of right completions"
+)
+BY_CHANCE = (OTHER_GOLD, CONSTANT, LISTED)  # some of these are right now and then, or in part
+WORTH_SAYING = 0.1  # of what gold answers get: less than that for an ignorant text is not worth a line
+WORTH_SAYING_BY_CHANCE = 0.5
+
+Scored = list[tuple[Probe, float]]  # texts, and what they got
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,10 @@ class Seen:
     probes: tuple[Probe, ...]
     before: ScoredGroup | None
     after: ScoredGroup
+
+    def scored(self, name: str) -> Scored:
+        """Every probe with what the reward `name` gave for it."""
+        return list(zip(self.probes, self.after.scores[name], strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,7 @@ class RewardFindings:
     @property
     def best_ignorant(self) -> tuple[str, Finding]:
         """The kind and the label of the text without knowledge that gets most (NaN: none gets a score)."""
-        return best_of({kind: row for kind, row in self.rows.items() if kind not in (GOLD, LISTED)})
+        return _best_of({kind: row for kind, row in self.rows.items() if kind not in (GOLD, LISTED)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +118,23 @@ class GateReport:
             if math.isnan(best.mean):
                 parts.append(text + "ignorant texts get no score")
             else:
-                which = f" ({named(kind, best.label)})" if best.mean > 0 else ""
+                which = f" ({_named(kind, best.label)})" if best.mean > 0 else ""
                 parts.append(text + f"the best ignorant text {best.mean:.2f}{which}")
         return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain values for JSON; NaN becomes None."""
-        found: dict[str, Any] = _plain(asdict(self))
-        return {"verdict": "refused" if self.problems else "passed" if self.tested else "untested", **found}
+        verdict = "refused" if self.problems else "passed" if self.tested else "untested"
+        return {"verdict": verdict, **orjson.loads(orjson.dumps(self))}  # which writes NaN as null
 
 
-def best_of(rows: Mapping[str, Finding]) -> tuple[str, Finding]:
+def _best_of(rows: Mapping[str, Finding]) -> tuple[str, Finding]:
     """The row with the highest mean (NaN: there is none)."""
     known = [(kind, row) for kind, row in rows.items() if not math.isnan(row.mean)]
     return max(known, key=lambda pair: pair[1].mean, default=("", Finding(math.nan, "")))
 
 
-def named(kind: str, label: str) -> str:
+def _named(kind: str, label: str) -> str:
     """`always '2'`, `the opener 'Solution'`, `junk, letters`: a text as a sentence names it."""
     if kind == CONSTANT:
         return f"always {shorten(label)}"
@@ -142,7 +149,7 @@ def mean(values: Iterable[float], otherwise: float = math.nan) -> float:
     return math.fsum(known) / len(known) if known else otherwise
 
 
-def findings_of(
+def _findings_of(
     name: str, decided: Sequence[Seen], seen: Sequence[Seen], twice: Sequence[tuple[ScoredGroup, ScoredGroup]]
 ) -> RewardFindings:
     """What the reward `name` gave, on the prompts about which it decided; on all prompts where it decided about none.
@@ -155,8 +162,8 @@ def findings_of(
     return RewardFindings(
         name=name,
         verifier=bool(decided),
-        rows=rows_of([(one.probes, one.after.scores[name]) for one in own]),
-        gold_right=sum(is_right(one, name) for one in asked),
+        rows=_rows_of(one.scored(name) for one in own),
+        gold_right=sum(_is_right(one, name) for one in asked),
         gold_asked=len(asked),
         same_twice=all(repr(a.scores[name]) == repr(b.scores[name]) for a, b in twice),  # repr: NaN equals itself
         first_s=first.seconds[name] if first else math.nan,
@@ -165,25 +172,25 @@ def findings_of(
     )
 
 
-def is_right(one: Seen, name: str) -> bool:
+def _is_right(one: Seen, name: str) -> bool:
     """Whether the gold answer is right in some form."""
     return one.before is not None and any(score >= RIGHT for score in one.before.scores[name])
 
 
-def rows_of(scored: Sequence[tuple[Sequence[Probe], Sequence[float]]]) -> dict[str, Finding]:
+def _rows_of(scored: Iterable[Scored]) -> dict[str, Finding]:
     """For each kind of text the label with the highest mean over the prompts to which the reward applies at all, the
     first of equals. Gold answers are one text a prompt, whatever their forms.
     """
     scores: dict[str, dict[str, list[float]]] = {}
     forms: dict[str, None] = {}
-    for probes, values in scored:
-        if all(map(math.isnan, values)):
+    for texts in scored:
+        if all(math.isnan(score) for _, score in texts):
             continue
-        for probe, value in zip(probes, values, strict=True):
+        for probe, score in texts:
             label = probe.label
             if probe.kind == GOLD:
                 forms[label], label = None, ""
-            scores.setdefault(probe.kind, {}).setdefault(label, []).append(value)
+            scores.setdefault(probe.kind, {}).setdefault(label, []).append(score)
     rows = {}
     for kind, by_label in scores.items():
         means = {label: _mean_of_most(values) for label, values in by_label.items()}
@@ -198,9 +205,92 @@ def _mean_of_most(values: Sequence[float]) -> float:
     return mean(values) if 2 * known >= len(values) else math.nan
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def summarise(
+    rewards: Sequence[Reward],
+    verifiers: Sequence[str],
+    untested: Collection[str],
+    seen: Sequence[Seen],
+    twice: Sequence[tuple[ScoredGroup, ScoredGroup]],
+    lost: Sequence[GroupLost],
+    asked: int,
+    seconds: float,
+) -> GateReport:
+    """The report of what was seen. `twice` are pairs of scorings of the same texts."""
+    decided = {name: [one for one in seen if one.verifier == name] for name in verifiers}
+    found = tuple(_findings_of(reward.name, decided.get(reward.name, []), seen, twice) for reward in rewards)
+    problems, notes = [], []
+    if lost and not seen:
+        problems.append(f"nothing could be scored: {lost[0]}")
+    elif len(seen) < asked:
+        why = f": {lost[0]}" if lost else f" in {seconds:.0f} s"
+        notes.append(f"only {len(seen)} of {asked} prompts were scored{why}")
+    with_gold = sum(one.gold is not None for one in seen)
+    if seen and not with_gold:
+        notes.append(NO_GOLD)
+    if with_gold and not any(decided.values()) and not set(verifiers) <= set(untested):
+        problems.append(f"{' or '.join(verifiers)} applies to none of the {with_gold} gold answers that were scored")
+    for one in found:
+        own = decided.get(one.name, [])
+        if one.verifier and one.name in untested:
+            notes.append(f"{one.name} does not look at the gold answer")
+        elif one.verifier and (problem := _problem(one, own)):
+            problems.append(problem)
+        elif one.verifier:
+            notes += _remarks(one, own)
+        if not one.same_twice:
+            notes.append(f"{one.name} gives other scores when it sees the same texts again")
+    totals = _rows_of(list(zip(one.probes, one.after.rewards, strict=True)) for one in seen)
+    return GateReport(len(seen), seconds, found, totals, tuple(problems), tuple(notes))
+
+
+def _problem(found: RewardFindings, own: Sequence[Seen]) -> str | None:
+    """Why this verifier cannot be trusted at all, if so."""
+    ignorant = _rows_of(_ignorant(one, found.name) for one in own)
+    kind, best = _best_of(ignorant)
+    best_of_all = math.isnan(best.mean) or found.gold > best.mean
+    if best_of_all and _stands_out(found.name, own):
+        return None
+    wrong = next((one for one in own if not _is_right(one, found.name)), None)
+    example = f" For instance {shorten(wrong.gold)} for {shorten(wrong.prompt.question)} is not right." if wrong else ""
+    return (
+        f"{found.name} cannot tell gold answers (mean score {found.gold:.2f}) from texts that know nothing "
+        f"({best.mean:.2f} for {_named(kind, best.label)}), so it cannot say what is right.{example}"
+    )
+
+
+def _ignorant(one: Seen, name: str) -> Scored:
+    """The texts that know nothing, and what they got. A constant that happens to be the gold answer is right."""
+    return [
+        (probe, score)
+        for probe, score in one.scored(name)
+        if probe.kind not in (GOLD, LISTED) and not (probe.kind == CONSTANT and alike(probe.label, one.gold))
+    ]
+
+
+def _stands_out(name: str, own: Sequence[Seen]) -> bool:
+    """Whether gold answers score more than ignorant texts do on average, by two standard errors over the prompts."""
+    ahead = []
+    for one in own:
+        gold = mean((score for probe, score in one.scored(name) if probe.kind == GOLD), 0.0)
+        ahead.append(gold - mean((score for _, score in _ignorant(one, name)), 0.0))
+    if len(ahead) < 2:
+        return True
+    return statistics.fmean(ahead) > 2 * statistics.stdev(ahead) / math.sqrt(len(ahead))
+
+
+def _remarks(found: RewardFindings, own: Sequence[Seen]) -> list[str]:
+    """What a person should know of a verifier that passes."""
+    remarks = []
+    if found.gold_right < found.gold_asked:
+        wrong = next(one for one in own if not _is_right(one, found.name))
+        remarks.append(
+            f"{found.name}: {found.gold_asked - found.gold_right} of {found.gold_asked} gold answers score less than "
+            f"{RIGHT:g} in every form, e.g. {shorten(wrong.gold)} for {shorten(wrong.prompt.question)}"
+        )
+    for kind, row in found.rows.items():
+        limit = WORTH_SAYING_BY_CHANCE if kind in BY_CHANCE else WORTH_SAYING
+        if kind != GOLD and found.gold > 0 and row.mean >= limit * found.gold:
+            which = "lists the right answer among others" if kind == LISTED else "knows nothing"
+            label = "" if kind == LISTED else f" ({_named(kind, row.label)})"
+            remarks.append(f"{found.name} pays {row.mean:.2f} for a text that {which}{label}")
+    return remarks

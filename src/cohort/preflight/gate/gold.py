@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from cohort.preflight.gate.probes import known_of
 from cohort.rewards.calling.parameters import Parameters
-from cohort.rewards.calling.reward import Reward
-from cohort.rewards.calling.routing import applies
+from cohort.rewards.calling.reward import Reward, applies
 from cohort.rewards.guarded import end_guards
 from cohort.rewards.marks import CHECK
 from cohort.types import Prompt, UserError
@@ -45,11 +45,10 @@ def _check_of(reward: Reward) -> Callable[..., Any] | None:
 
 
 def _check(reward: Reward, check: Callable[..., Any], parameters: Parameters, place: str, prompt: Prompt) -> None:
-    row = {key: value for key, value in prompt.tags.items() if isinstance(key, str)}
-    values = {**row, **reward.args, "answer": prompt.answer, "row": dict(prompt.tags), "prompt": prompt.question}
+    values = known_of(reward, prompt)
     parameters.check(list(values), reward.name)
     try:
-        check(**{key: value for key, value in values.items() if parameters.takes(key)})
+        check(**parameters.chosen(values))
     except ValueError as error:
         raise UserError(
             f"{place}: reward '{reward.name}' cannot score this row, whose answer is {shorten(prompt.answer)}: "

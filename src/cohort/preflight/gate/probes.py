@@ -25,6 +25,7 @@ __all__ = [
     "constants",
     "gold_text",
     "ignorant",
+    "known_of",
     "other_gold",
     "several",
     "stated_gold",
@@ -87,16 +88,14 @@ def stated_gold(reward: Reward, prompt: Prompt) -> str | None:
     state = getattr(reward.function, GOLD, None)
     if state is None:
         return gold_text(prompt.answer)
-    values = {
-        **prompt.tags,
-        **reward.args,
-        "answer": prompt.answer,
-        "row": dict(prompt.tags),
-        "prompt": prompt.question,
-    }
-    parameters = Parameters.of(state, reward.name)
-    text: str | None = state(**{key: value for key, value in values.items() if parameters.takes(key)})
+    text: str | None = state(**Parameters.of(state, reward.name).chosen(known_of(reward, prompt)))
     return text
+
+
+def known_of(reward: Reward, prompt: Prompt) -> dict[str, Any]:
+    """What is known of a prompt without any completion, by the names that a reward's parameters have for it."""
+    row = {key: value for key, value in prompt.tags.items() if isinstance(key, str)}
+    return {**row, **reward.args, "answer": prompt.answer, "row": dict(prompt.tags), "prompt": prompt.question}
 
 
 def gold_text(answer: Any) -> str | None:

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from cohort.preflight.gate.examine import Asked, examine
-from cohort.preflight.gate.findings import GateReport
+from cohort.preflight.gate.findings import NO_GOLD, GateReport
 from cohort.preflight.gate.probes import stated_gold
-from cohort.preflight.gate.report import NO_GOLD
 from cohort.preflight.parts import SamplingParts
 from cohort.rewards import Reward
-from cohort.rewards.calling.routing import applies
+from cohort.rewards.calling.reward import applies
 from cohort.rewards.marks import is_costly
 from cohort.seeds import derive_seed
 from cohort.settings import Stage

@@ -16,7 +16,7 @@ from cohort.learn.batch import flat, rectangle
 from cohort.rewards import Combination
 from cohort.types import Batch, Disposition, Group, UserError
 
-__all__ = ["Valued", "with_advantages", "with_token_advantages"]
+__all__ = ["Valued", "disposition", "with_advantages", "with_token_advantages"]
 
 
 def with_advantages(
@@ -40,14 +40,11 @@ def with_advantages(
         advantages = objective.advantages(rewards, weights=weights)
     else:
         rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)  # [P, G]
-        if k is not None:
-            advantages = _pass_at_k(rewards, k)
-        else:
-            if penalty is not None:
-                rewards -= penalty.sum(1).view(rewards.shape)
-            advantages = objective.advantages(rewards)
+        if penalty is not None:  # never with k, which is for rewards of 0 and 1
+            rewards -= penalty.sum(1).view(rewards.shape)
+        advantages = objective.advantages(rewards) if k is None else _pass_at_k(rewards, k)
     return [
-        group.with_(advantages=tuple(row), disposition=_disposition(group, row, objective))
+        group.with_(advantages=tuple(row), disposition=disposition(group, row, objective))
         for group, row in zip(groups, advantages.tolist(), strict=True)
     ]
 
@@ -109,7 +106,8 @@ def with_token_advantages(
     return done, Valued(batch, flat(returns, lengths))
 
 
-def _disposition(group: Group, advantages: Sequence[float], objective: Objective) -> Disposition:
+def disposition(group: Group, advantages: Sequence[float], objective: Objective) -> Disposition:
+    """What becomes of a group with these advantages."""
     if objective.truncated == "mask" and all(r.finish == "length" for r in group.rollouts):
         return "truncated"
     if all(a == 0 for a in advantages) and not objective.trains_without_signal:

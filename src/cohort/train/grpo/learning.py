@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from torch import Tensor
 from cohort.algorithms.objectives import Objective, kl_in_reward
 from cohort.backends.base import Backend
 from cohort.learn.batch import collate, rectangle, split
-from cohort.learn.schedule import rate_at
+from cohort.learn.optimizer import rate_at
 from cohort.monitor.metrics import merge_reports
 from cohort.preflight.objective import supervised_steps
 from cohort.rewards import Combination
@@ -56,11 +57,10 @@ class Learning:
         if self._objective.baseline != "critic":
             k = self._stage.objective.pass_at_k
             return with_advantages(groups, self._objective, self._combination, penalty, k), None, metrics
-        batch = self._collate(groups, self._objective)
+        batch = collate(groups, self._objective, self._stage.rollout.max_tokens)
         critic = self._stage.critic
-        done, valued = with_token_advantages(
-            groups, self._objective, batch, self._values, penalty, critic.gamma, critic.lam
-        )
+        values = functools.partial(self._backend.score, which="values")
+        done, valued = with_token_advantages(groups, self._objective, batch, values, penalty, critic.gamma, critic.lam)
         return done, valued, metrics
 
     def _penalty(self, groups: Sequence[Group]) -> tuple[Tensor | None, dict[str, float]]:
@@ -69,7 +69,7 @@ class Learning:
         if not objective.needs_reference or objective.kl_place != "reward":
             return None, {}
         # A completion that is cut off leaves the loss, not the baseline: its KL is charged all the same.
-        batch = self._collate(groups, replace(objective, truncated="keep"))
+        batch = collate(groups, replace(objective, truncated="keep"), self._stage.rollout.max_tokens)
         batch = replace(batch, advantages=torch.ones_like(batch.advantages))  # so that every token is scored
         batch = self._backend.score(self._backend.score(batch, "old"), "reference")
         assert batch.old_logprobs is not None
@@ -83,13 +83,15 @@ class Learning:
         rate = rate_at(table, self._stage.run.steps, step)
         parts = split(groups, table.updates_per_batch)
         old = len(parts) * table.epochs > 1 and not self._bypass
-        batches = [self._scored(self._collate(part, self._objective), old) for part in parts]
+        longest = self._stage.rollout.max_tokens
+        batches = [self._scored(collate(part, self._objective, longest), old) for part in parts]
         reports = []
         for _ in range(table.epochs):
             for index, batch in enumerate(batches):
                 report = self._backend.update(batch, rate)
                 if valued is not None:
-                    loss = self._update_values(valued.part(index, len(batches)), rate)
+                    part, own = valued.part(index, len(batches)), self._stage.critic.learning_rate
+                    loss = self._backend.update_values(part.batch, part.returns, rate if own is None else own)
                     report = StepReport({**report.metrics, "critic/loss": loss})
                 reports.append(report)
         merged = merge_reports(reports)
@@ -106,13 +108,3 @@ class Learning:
         if self._objective.needs_reference and self._objective.kl_place == "loss":
             batch = self._backend.score(batch, "reference")
         return replace(batch, old_logprobs=batch.sampler_logprobs) if self._bypass else batch
-
-    def _collate(self, groups: Sequence[Group], objective: Objective) -> Batch:
-        return collate(groups, objective, self._stage.rollout.max_tokens)
-
-    def _values(self, batch: Batch) -> Batch:
-        return self._backend.score(batch, "values")
-
-    def _update_values(self, valued: Valued, policy_rate: float) -> float:
-        own = self._stage.critic.learning_rate
-        return self._backend.update_values(valued.batch, valued.returns, policy_rate if own is None else own)

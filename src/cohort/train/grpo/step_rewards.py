@@ -19,14 +19,10 @@ from cohort.algorithms.advantages import process_supervision
 from cohort.algorithms.objectives import Objective
 from cohort.rewards import Combination
 from cohort.rewards.combination import combine
+from cohort.train.grpo.advantages import disposition
 from cohort.types import Group, Rollout, Step, UserError
 
-__all__ = [
-    "step_metrics",
-    "text_ends",
-    "token_steps",
-    "with_process_advantages",
-]
+__all__ = ["step_metrics", "text_ends", "token_steps", "with_process_advantages"]
 
 Decode = Callable[[Sequence[int]], str]
 _LONGEST_CHARACTER = 16  # tokens: four bytes, and special tokens between them, which the text leaves out
@@ -124,10 +120,8 @@ def _with_tokens(group: Group, advantages: Tensor, objective: Objective) -> Grou
         math.fsum(a for a, own in zip(row, rollout.mask, strict=True) if own) / max(sum(rollout.mask), 1)
         for row, rollout in zip(rows, group.rollouts, strict=True)
     )
-    trained = objective.trains_without_signal or any(a for row in rows for a in row)
-    if objective.truncated == "mask" and all(rollout.finish == "length" for rollout in group.rollouts):
-        return group.with_(token_advantages=tuple(rows), advantages=means, disposition="truncated")
-    return group.with_(token_advantages=tuple(rows), advantages=means, disposition="trained" if trained else "zero_std")
+    became = disposition(group, [a for row in rows for a in row], objective)
+    return group.with_(token_advantages=tuple(rows), advantages=means, disposition=became)
 
 
 def step_metrics(groups: Sequence[Group], names: Sequence[str]) -> dict[str, float]:

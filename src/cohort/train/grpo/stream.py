@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cohort.environments import Player
@@ -20,16 +20,7 @@ from cohort.seeds import derive_seed
 from cohort.settings import Rollout as RolloutTable
 from cohort.settings import Run as RunTable
 from cohort.tasks.order.ledger import Tickets
-from cohort.types import (
-    Disposition,
-    Group,
-    InfrastructureError,
-    Prompt,
-    Rollout,
-    SampleRequest,
-    Step,
-    UserError,
-)
+from cohort.types import Disposition, Group, InfrastructureError, Prompt, Rollout, SampleRequest, Step, UserError
 
 Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group
 
@@ -53,18 +44,18 @@ class StreamSettings:
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepGroups:
     """What one step gets: the groups to train on, those that were left out (each says why), what became of the scoring
     of both, and the time it took.
     """
 
-    kept: list[Group]
-    left_out: list[Group]
-    outcomes: list[Outcome]
-    too_long: int
-    sample_s: float
-    score_s: float  # waiting for scores after sampling had ended
+    kept: list[Group] = field(default_factory=list)
+    left_out: list[Group] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    too_long: int = 0
+    sample_s: float = 0.0
+    score_s: float = 0.0  # waiting for scores after sampling had ended
 
 
 class GroupStream:
@@ -90,7 +81,6 @@ class GroupStream:
         self.pending: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
         self._taken: dict[int, Group] = {}  # of the step under way: in flight until it is finished
         self._lost: deque[bool] = deque(maxlen=settings.run.failure_window)  # whether each of the last groups was lost
-        self._outcomes: list[Outcome] = []
 
     def restore(self, groups: Sequence[Group]) -> None:
         """Put back groups that were sampled before a checkpoint; they are scored again, with the same result."""
@@ -105,28 +95,23 @@ class GroupStream:
         """The groups of the next step, which is number `step`. Raises `UserError` when more groups were lost than the
         failure budget allows.
         """
-        settings, rollout = self._settings, self._settings.rollout
-        kept: list[Group] = []
-        left_out: list[Group] = []
-        self._outcomes = []
-        too_long, sample_s, score_s = 0, 0.0, 0.0
-        taken, wanted = 0, rollout.prompts_per_step
-        while wanted and taken < rollout.resample_cap * rollout.prompts_per_step:
+        rollout, found = self._settings.rollout, StepGroups()
+        # A group that could not be scored is replaced always, one without signal only where the recipe says so.
+        replaced = ("error", "zero_std") if self._settings.zero_std == "resample" else ("error",)
+        wanted, left = rollout.prompts_per_step, rollout.resample_cap * rollout.prompts_per_step
+        while wanted:
             began = time.perf_counter()
-            too_long += self._fill(wanted + rollout.max_staleness * rollout.prompts_per_step, step)
+            found.too_long += self._fill(wanted + rollout.max_staleness * rollout.prompts_per_step, step)
             sampled = time.perf_counter()
-            groups = [self._take() for _ in range(wanted)]
-            sample_s, score_s = sample_s + sampled - began, score_s + time.perf_counter() - sampled
-            taken += len(groups)
+            groups = [self._take(found.outcomes) for _ in range(wanted)]
+            found.sample_s += sampled - began
+            found.score_s += time.perf_counter() - sampled
             judged = [group.with_(disposition=self._reason_to_leave_out(group)) for group in groups]
-            dropped = [group for group in judged if group.disposition is not None]
-            kept += [group for group in judged if group.disposition is None]
-            left_out += dropped
-            # A group that could not be scored is replaced always, one without signal only where the recipe says so.
-            replaced = ("error", "zero_std") if settings.zero_std == "resample" else ("error",)
-            missing = sum(group.disposition in replaced for group in dropped)
-            wanted = min(missing, rollout.resample_cap * rollout.prompts_per_step - taken)
-        return StepGroups(kept, left_out, self._outcomes, too_long, sample_s, score_s)
+            found.kept += [group for group in judged if group.disposition is None]
+            found.left_out += [group for group in judged if group.disposition is not None]
+            left -= wanted
+            wanted = min(sum(group.disposition in replaced for group in judged), left)
+        return found
 
     def finish(self, groups: StepGroups) -> None:
         """The step is over: its tickets are done, and how they went may decide what is asked next. Until now a failure
@@ -173,20 +158,20 @@ class GroupStream:
         self.pending = dict(sorted({**self.pending, **finished}.items()))
         return dropped
 
-    def _take(self) -> Group:
-        """The next group in ticket order, scored."""
+    def _take(self, outcomes: list[Outcome]) -> Group:
+        """The next group in ticket order, scored; what became of the scoring goes to `outcomes`."""
         ticket = next(iter(self.pending))
         group, future = self.pending[ticket]
         try:
             scored = future.result()
         except InfrastructureError as error:
             group = group.with_(error=str(error))
-            self._outcomes.append(error)
+            outcomes.append(error)
         else:
             accuracy = self._settings.combination.accuracy(scored.scores)
             steps = self._steps(group, scored)
             group = group.with_(scores=scored.scores, rewards=scored.rewards, accuracy=accuracy, steps=steps)
-            self._outcomes.append(scored)
+            outcomes.append(scored)
         self._keep_budget(group.error)
         self._taken[ticket] = self.pending.pop(ticket)[0]
         return group
@@ -213,16 +198,12 @@ class GroupStream:
     def _reason_to_leave_out(self, group: Group) -> Disposition | None:
         if group.error is not None:
             return "error"
-        if self._settings.zero_std != "zero" and not self._has_signal(group):
-            return "zero_std"
-        return None
-
-    def _has_signal(self, group: Group) -> bool:
-        """Whether what decides differs inside the group: accuracies, or the scores of steps, whose means may agree."""
+        if self._settings.zero_std == "zero":
+            return None
+        # What decides are accuracies, or the scores of steps, whose means may agree.
         steps = group.steps.get(self._settings.combination.deciding(group.scores))
-        if steps is None:
-            return group.has_signal
-        return len({step.score for of in steps for step in of}) > 1
+        signal = group.has_signal if steps is None else len({step.score for of in steps for step in of}) > 1
+        return None if signal else "zero_std"
 
     def _score(self, group: Group) -> Future[ScoredGroup]:
         """The scores to come; of a group that was lost while it was played there is only the failure."""

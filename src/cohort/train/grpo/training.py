@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cohort.algorithms.objectives import Objective
-from cohort.backends.base import Origin, PolicyFacts, open_backend
+from cohort.backends.base import PolicyFacts, open_backend
 from cohort.environments import Player
 from cohort.machine import peak_memory_gb
 from cohort.monitor.metrics import group_metrics
 from cohort.monitor.scoring import scoring_metrics
 from cohort.monitor.tasks import task_metrics
-from cohort.policy.policy import Policy
 from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination, RewardPool
@@ -27,34 +27,46 @@ from cohort.train.evaluation import Evaluator
 from cohort.train.grpo.learning import Learning
 from cohort.train.grpo.step_rewards import token_steps
 from cohort.train.grpo.stream import GroupStream, StepGroups, StreamSettings
-from cohort.train.stage import Context
+from cohort.train.stage import Context, first_texts
 from cohort.types import Group
 
-__all__ = ["GrpoTraining"]
+__all__ = ["GrpoTraining", "PreparedGrpo"]
 
 PENDING = "pending.parquet"  # of a checkpoint: groups that were sampled and not yet trained on
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedGrpo:
+    """All of a GRPO stage that needs no model."""
+
+    parts: SamplingParts
+    objective: Objective
+
+    def texts(self) -> Iterable[str]:
+        """The first questions of the task."""
+        return first_texts(self.parts.task.train, lambda prompt: prompt.question)
 
 
 class GrpoTraining:
     """A `Training`: a stream of scored groups, what is learnt from them, and held-out evaluations."""
 
-    def __init__(
-        self,
-        context: Context,
-        parts: SamplingParts,
-        objective: Objective,
-        origin: Origin,
-        checkpoint: Checkpoint | None,
-    ):
-        stage = context.stage
+    def __init__(self, context: Context, prepared: PreparedGrpo, checkpoint: Checkpoint | None):
+        stage, parts, objective = context.stage, prepared.parts, prepared.objective
         self._context, self._stage, self._objective = context, stage, objective
         self.weights_of = checkpoint.step if checkpoint else 0
         self._said_short = self._said_lost = False
-        self._backend = open_backend(stage, objective, origin)
+        staleness = stage.rollout.max_staleness
+        if staleness and objective.correction == "off" and not stage.objective.bypasses:
+            context.console.warn(
+                f"rollouts may be {staleness} updates old (rollout.max_staleness) and nothing corrects for it: set "
+                'objective.bypass = true, or objective.correction = "token_truncate"'
+            )
+        self._backend = open_backend(stage, objective, context.origin(prepared, checkpoint))
         if checkpoint is not None:
             self._backend.load(checkpoint.path)
         self._backend.publish(self.weights_of)
         self.facts: PolicyFacts = self._backend.facts
+        self.policy = self._backend.policy
         self._combination = Combination.of(parts.rewards)
         self._learning = Learning(stage, objective, self._combination, self._backend)
         with ExitStack() as stack:
@@ -66,11 +78,6 @@ class GrpoTraining:
             self._evaluate = Evaluator(context, parts, self.facts, play, stack, self._one_group_sampled)
             self._opened = stack.pop_all()
         self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
-
-    @property
-    def policy(self) -> Policy | None:
-        """The policy, where it is in this process."""
-        return self._backend.policy
 
     def step(self, step: int) -> dict[str, float]:
         """Sample, score, learn, publish, record: one training step, and its metrics."""

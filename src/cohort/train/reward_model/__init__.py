@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from cohort.backends.base import PolicyFacts
 from cohort.settings import Stage
-from cohort.train.checkpoint import Checkpoint
-from cohort.train.reward_model.pairs import PreparedRewardModel, open_pairs
-from cohort.train.reward_model.training import RewardModelTraining
-from cohort.train.stage import Context, Plan
+from cohort.tasks.preferences import open_pairs
+from cohort.train.reward_model.training import PreparedRewardModel, RewardModelTraining, form_of
+from cohort.train.stage import Plan, refuse_few
 from cohort.views.plan import reward_model_plan
 
 __all__ = ["RewardModel"]
@@ -19,18 +18,15 @@ class RewardModel:
     tables = ("policy", "task", "preferences", "optimizer", "evaluate", "run")
     columns = ("loss", "pairs/accuracy", "grad_norm", "tokens_per_s")
     makes_policy = False  # it scores what a policy writes, and is none itself
+    open = RewardModelTraining
 
     def prepare(self, stage: Stage, seed: int) -> PreparedRewardModel:
         """The pairs, and how the template shows a prompt."""
-        return open_pairs(stage)
+        pairs = open_pairs(stage.task)
+        refuse_few(pairs.train, "preference pairs", "preferences.pairs_per_step", stage.preferences.pairs_per_step)
+        return PreparedRewardModel(pairs, form_of(stage.task))
 
     def plan(self, stage: Stage, prepared: PreparedRewardModel, facts: PolicyFacts) -> Plan:
         """How many pairs, how often."""
         pairs = prepared.pairs
         return reward_model_plan(stage, facts, pairs.train.size, 0 if pairs.held_out is None else pairs.held_out.size)
-
-    def open(
-        self, context: Context, prepared: PreparedRewardModel, checkpoint: Checkpoint | None
-    ) -> RewardModelTraining:
-        """The reward model, and the order of the pairs."""
-        return RewardModelTraining(context, prepared, checkpoint)

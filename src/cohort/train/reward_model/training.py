@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,82 @@ from torch import Tensor
 
 from cohort.algorithms.losses import bradley_terry
 from cohort.evaluate.pairs import report_pairs
-from cohort.learn.optimizer import AdamW, load_optimizer, save_optimizer
-from cohort.learn.schedule import rate_at
+from cohort.learn.optimizer import load_optimizer, open_optimizer, rate_at, save_optimizer
 from cohort.machine import peak_memory_gb
-from cohort.policy.facts import PolicyFacts, facts_of
-from cohort.policy.open import open_policy, resumed_policy
-from cohort.policy.policy import Policy
+from cohort.policy.load import open_policy, resumed_policy
+from cohort.policy.policy import Policy, PolicyFacts
+from cohort.preflight.parts import SamplingParts
 from cohort.record.files import write_bytes
+from cohort.rewards.models.text import Form, Reader
 from cohort.seeds import derive_seed
-from cohort.tasks import Ledger
+from cohort.settings import Task
+from cohort.tasks import R1_ZERO, Ledger
+from cohort.tasks.preferences import Pairs, Preferences
 from cohort.train.checkpoint import Checkpoint
-from cohort.train.reward_model.pairs import PairReader, PreparedRewardModel
 from cohort.train.reward_model.scorer import EncodedPair, Scorer
-from cohort.train.stage import Context
+from cohort.train.stage import Context, first_texts
 from cohort.types import UserError
 from cohort.views.reward_model import REPORT, reward_model_card, show_report
 
-__all__ = ["RewardModelTraining"]
+__all__ = ["PairReader", "PreparedRewardModel", "RewardModelTraining", "form_of"]
 
 _DROPPED_IN_A_ROW = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRewardModel:
+    """All of a reward-model stage that needs no model."""
+
+    pairs: Preferences
+    form: Form
+    parts: SamplingParts | None = None  # no completion is sampled
+
+    def texts(self) -> Iterable[str]:
+        """The first pairs."""
+        return first_texts(self.pairs.train, lambda pair: f"{pair.prompt.question} {pair.chosen} {pair.rejected}")
+
+
+def form_of(task: Task) -> Form:
+    """How the task's template shows a prompt."""
+    if task.template == "chat":
+        return Form(None, task.system)
+    if task.template == "r1_zero":
+        if task.system is not None:
+            raise UserError('template = "r1_zero" brings its own instructions. Remove system, or use another template.')
+        return Form(R1_ZERO)
+    return Form("{prompt}" if task.system is None else f"{task.system}\n\n{{prompt}}")
+
+
+class PairReader:
+    """Pairs as tokens for one model; None where the `too_long` rule drops one."""
+
+    def __init__(self, task: Task, facts: PolicyFacts, form: Form):
+        self._reader = Reader(facts.tokenizer, form)
+        self._task = task
+        self._room = facts.context or 2**31
+
+    def read(self, pairs: Pairs, index: int, rule: str | None = None) -> EncodedPair | None:
+        """Pair `index`. `rule` stands in for the task's `too_long`."""
+        pair, rule = pairs[index], rule or self._task.too_long
+        found = EncodedPair(
+            tuple(self._reader.prompt(pair.prompt.messages or pair.prompt.question)),
+            tuple(self._reader.answer(pair.chosen)),
+            tuple(self._reader.answer(pair.rejected)),
+            pair.margin,
+        )
+        longest = max(len(found.chosen), len(found.rejected))
+        limit = min(self._room - longest, self._task.max_prompt_tokens or self._room)
+        if len(found.prompt) <= limit:
+            return found
+        if rule == "drop":
+            return None
+        if rule == "truncate_left" and limit > 0:
+            return replace(found, prompt=found.prompt[-limit:])
+        raise UserError(
+            f"preference pair {index} ({pair.prompt.question[:40]!r}...) has {len(found.prompt)} tokens in its prompt "
+            f"and {longest} in its longer answer; the model has {self._room} positions. Shorten it, or say "
+            'task.too_long = "drop" or "truncate_left".'
+        )
 
 
 class RewardModelTraining:
@@ -44,10 +102,9 @@ class RewardModelTraining:
         self._context, self._stage, self._pairs = context, context.stage, prepared.pairs
         self.weights_of = checkpoint.step if checkpoint else 0
         self._scorer = self._open_scorer(prepared, checkpoint)
-        self.facts: PolicyFacts = facts_of(self._scorer.policy)
+        self.facts: PolicyFacts = self._scorer.policy.facts()
         self._reader = PairReader(context.stage.task, self.facts, prepared.form)
-        o = context.stage.optimizer
-        self._optimizer = AdamW(o.betas, o.eps, o.weight_decay, o.gradient_clip).build(self._scorer.module)
+        self._optimizer = open_optimizer(context.stage.optimizer, self._scorer.module)
         order = (self._pairs.train.size, derive_seed(context.seed, "ledger"))
         self._ledger = Ledger.restore(checkpoint.state["ledger"], *order) if checkpoint else Ledger(*order)
         if checkpoint is not None:

@@ -1,0 +1,77 @@
+"""How completions are sampled: in training, and where held-out accuracy is measured."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cohort.settings.table import TOKENS, Count, Function, Many, OneOf, Table, Text, Texts, Tokens
+from cohort.types import Sampling
+
+__all__ = ["SAMPLERS", "Evaluate", "Rollout"]
+
+# Who may sample, and where it is: "module:name" of a function that opens a sampler (see `backends.base`).
+SAMPLERS = {"local": "cohort.backends.local:open_engine"}
+
+
+class Rollout(Table):
+    """How groups of completions are sampled."""
+
+    prompts_per_step: Many = Field(default=16, description="Prompts of one training step.")
+    group_size: int = Field(default=8, ge=1, le=2**16, description="Completions of each prompt.")
+    max_tokens: Tokens = Field(default=512, description="Longest completion.")
+    temperature: float = Field(
+        default=1.0, gt=0, description="Sampling temperature; also applied to every log-probability."
+    )
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling; 1 is off, as training needs.")
+    top_k: int = Field(
+        default=0, ge=0, le=TOKENS, description="Sample from the k likeliest tokens; 0 is off, as training needs."
+    )
+    min_p: float = Field(
+        default=0.0, ge=0, lt=1, description="Least share of the likeliest token's; 0 is off, as training needs."
+    )
+    stop: Texts = Field(default=(), description="Texts that end a completion.")
+    sampler: Annotated[str, OneOf(SAMPLERS)] = Field(
+        default="local", description="Who samples; local: the engine in this process; or module:name of your own."
+    )
+    max_staleness: int = Field(
+        default=0, ge=0, le=10**6, description="Updates that a rollout may be behind; 0 is strictly on-policy."
+    )
+    max_rows: Many = Field(default=256, description="Completions decoded at the same time.")
+    resample_cap: Many = Field(
+        default=4, description="With zero_std = resample: sample at most so many times prompts_per_step prompts a step."
+    )
+
+    def sampling(self) -> Sampling:
+        """How training rollouts are drawn."""
+        return Sampling(self.max_tokens, self.temperature, self.top_p, self.top_k, self.min_p, tuple(self.stop))
+
+
+class Evaluate(Table):
+    """How held-out accuracy is measured."""
+
+    problems: Count = Field(default=500, description="Held-out problems to use, at most; 0: no evaluation.")
+    samples: int = Field(default=1, ge=0, le=2**16, description="Sampled completions of each problem; 0: none.")
+    temperature: float = Field(default=1.0, gt=0, description="Temperature of the sampled completions.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling; 1 is off.")
+    top_k: int = Field(default=0, ge=0, le=TOKENS, description="Sample from the k likeliest tokens; 0 is off.")
+    min_p: float = Field(default=0.0, ge=0, lt=1, description="Least share of the likeliest token's; 0 is off.")
+    greedy: bool = Field(default=True, description="Also measure greedy decoding.")
+    reward: Text | Function | None = Field(
+        default=None, description="Verifier that decides what is right; the first reward when not given."
+    )
+    gold: Text | None = Field(
+        default=None,
+        description="Column of completions that are right as they stand, for the gate; else it writes out the answer.",
+    )
+    max_tokens: Tokens | None = Field(
+        default=None, description="Longest completion; rollout.max_tokens when not given."
+    )
+
+    def sampling(self, rollout: Rollout, greedy: bool) -> Sampling:
+        """How evaluation completions are drawn; what is not said here is as in training."""
+        limit, stop = self.max_tokens or rollout.max_tokens, tuple(rollout.stop)
+        if greedy:
+            return Sampling(limit, 0.0, stop=stop)
+        return Sampling(limit, self.temperature, self.top_p, self.top_k, self.min_p, stop)

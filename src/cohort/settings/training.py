@@ -1,0 +1,74 @@
+"""How weights move: the optimizer and the batch, the critic and the reference beside it, and what a step of the other
+kinds of stage takes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cohort.settings.table import Count, Many, Positive, Table
+
+__all__ = ["Critic", "Optimizer", "Preferences", "Reference", "Supervised"]
+
+
+class Optimizer(Table):
+    """AdamW and how a batch becomes updates."""
+
+    learning_rate: float = Field(default=1e-6, ge=0, description="Peak learning rate.")
+    warmup_steps: Count = Field(default=0, description="Steps over which the learning rate rises from 0.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="After the warm-up.")
+    # 0.999 is what AdamW, TRL, verl and the DAPO recipe use, so a run moved over keeps its optimizer; 0.95, known from
+    # pretraining, forgets faster than the few hundred noisy steps of a GRPO run reward.
+    betas: Annotated[
+        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Field(strict=False)
+    ] = Field(default=(0.9, 0.999), description="AdamW's two averages.")
+    eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon.")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay.")
+    gradient_clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; 0 is off.")
+    updates_per_batch: Many = Field(default=1, description="Optimizer updates that a batch is split into, by prompt.")
+    epochs: Many = Field(default=1, description="Passes over a batch.")
+    tokens_per_micro_batch: Positive = Field(
+        default=4096, description="Tokens in memory at once; does not change the result."
+    )
+
+
+class Critic(Table):
+    """The value model of PPO (baseline = "critic")."""
+
+    learning_rate: float | None = Field(
+        default=None, ge=0, description="Learning rate; the optimizer's when not given."
+    )
+    gamma: float = Field(default=1.0, ge=0, le=1, description="Discount.")
+    lam: float = Field(default=0.95, ge=0, le=1, description="GAE's lambda.")
+    value_clip: float = Field(
+        default=0.2, gt=0, description="How far values may move in one batch before the loss clips."
+    )
+
+
+class Reference(Table):
+    """The policy that the KL term compares with: the starting model, unless it is moved."""
+
+    update_every: Count = Field(default=0, description="Steps between updates from the policy; 0: never.")
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of the old reference kept at an update (at every step if update_every is 0); else a copy.",
+    )
+
+
+class Supervised(Table):
+    """Settings of supervised stages (kind = "sft")."""
+
+    examples_per_step: Many = Field(default=64, description="Demonstrations of one training step.")
+
+
+class Preferences(Table):
+    """Settings of stages that train a reward model (kind = "reward_model")."""
+
+    pairs_per_step: Many = Field(default=64, description="Preference pairs of one training step.")
+    centring: float = Field(
+        default=0.01, ge=0, description="Weight of the term that keeps scores around 0; with 0 only differences count."
+    )
