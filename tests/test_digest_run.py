@@ -19,11 +19,11 @@ def tool():
     return module
 
 
-def a_run(directory: Path, weights: bytes = b"w", **metrics: float) -> Path:
+def a_run(directory: Path, metrics: dict[str, float], weights: bytes = b"w") -> Path:
     for place, step in ((directory / "stages" / "first", 1), (directory, 2)):
         (place / "final").mkdir(parents=True)
         (place / "final" / "model.safetensors").write_bytes(weights)
-        (place / "metrics.jsonl").write_text(json.dumps({"step": step, "loss": 0.5, **metrics}) + "\n")
+        (place / "metrics.jsonl").write_text(json.dumps({"step": step, "loss": 0.5} | metrics) + "\n")
     return directory
 
 
@@ -33,15 +33,15 @@ def said(tool, capsys, run: Path) -> list[str]:
 
 
 def test_times_and_memory_are_no_part_of_a_result(tool, capsys, tmp_path):
-    fast = said(tool, capsys, a_run(tmp_path / "fast", **{"time/step_s": 1.0, "tokens_per_s": 9.0}))  # type: ignore[arg-type]
-    slow = said(tool, capsys, a_run(tmp_path / "slow", **{"time/step_s": 2.0, "memory/peak_gb": 3.0}))  # type: ignore[arg-type]
+    fast = said(tool, capsys, a_run(tmp_path / "fast", {"time/step_s": 1.0, "tokens_per_s": 9.0}))
+    slow = said(tool, capsys, a_run(tmp_path / "slow", {"time/step_s": 2.0, "memory/peak_gb": 3.0}))
     assert fast == slow
     assert [line.split()[0] for line in fast] == ["first", "first", "last", "last"]
 
 
 def test_weights_and_metrics_are(tool, capsys, tmp_path):
-    one = said(tool, capsys, a_run(tmp_path / "one"))
-    other_weights = said(tool, capsys, a_run(tmp_path / "weights", weights=b"v"))
-    other_metrics = said(tool, capsys, a_run(tmp_path / "metrics", grad_norm=1.0))
+    one = said(tool, capsys, a_run(tmp_path / "one", {}))
+    other_weights = said(tool, capsys, a_run(tmp_path / "weights", {}, weights=b"v"))
+    other_metrics = said(tool, capsys, a_run(tmp_path / "metrics", {"grad_norm": 1.0}))
     assert [a == b for a, b in zip(one, other_weights, strict=True)] == [False, True, False, True]
     assert [a == b for a, b in zip(one, other_metrics, strict=True)] == [True, False, True, False]

@@ -48,11 +48,12 @@ def test_the_loop_learns(loop):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # half a minute of computing, on a machine that may be busy
 def test_the_notebook_runs(tmp_path):
     pytest.importorskip("nbformat")
     command = [sys.executable, "-c", RUN_CELLS, str(EXAMPLES / "quickstart.ipynb")]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=230)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=580)
     assert done.returncode == 0, done.stderr
     assert "held-out accuracy by score" in done.stdout
 
