@@ -13,7 +13,8 @@ from cohort.recipe import Recipe
 from cohort.types import Prompt
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FRONT = ("README", "CONTRIBUTING", "AGENTS", "CHANGELOG")
+PAGES = [*(ROOT / f"{name}.md" for name in FRONT), *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDS_MORE = ("cohort.train(", "runs/quickstart", "import verifiers")  # a run, or an extra that has tests of its own
 PROGRAMS = {page: re.findall(r"```python\n((?!>>>).*?)\n```\n", page.read_text(), re.DOTALL) for page in PAGES}
 
@@ -25,6 +26,9 @@ def test_generated_parts_are_up_to_date():
     page = generate.RECIPE.read_text()
     assert "resample_cap" in page
     assert generate.recipe_page(page) == page, "run: python tools/recipe_page.py"
+    page = generate.RESUME.read_text()
+    assert "`run.save_every`" in page
+    assert generate.resume_page(page) == page, "run: python tools/recipe_page.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

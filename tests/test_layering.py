@@ -26,6 +26,7 @@ LEVELS = [
     {"train"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 ONLY_TORCH = {"algorithms": {"torch"}}

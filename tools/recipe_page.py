@@ -1,17 +1,24 @@
-"""Write the table of keys in docs/recipe.md: `python tools/recipe_page.py`. A test checks that it is up to date."""
+"""Write what the documents say of keys: `python tools/recipe_page.py`. A test checks that it is up to date.
+
+That is the tables of keys in docs/recipe.md, and in docs/resume.md which of them may change in a run.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Set
+import textwrap
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any, get_origin
 
 from cohort.settings import Stage, Table
+from cohort.settings.table import effect_of, table_of
 
-RECIPE = Path(__file__).parent.parent / "docs" / "recipe.md"
+DOCS = Path(__file__).parent.parent / "docs"
+RECIPE, RESUME = DOCS / "recipe.md", DOCS / "resume.md"
 MARKS = re.compile(r"(<!-- keys: .*? -->\n).*(<!-- end of keys -->)", re.DOTALL)
+MAY_CHANGE = re.compile(r"(<!-- may change: .*? -->\n).*(<!-- end -->)", re.DOTALL)
 
 
 def keys() -> str:
@@ -54,5 +61,26 @@ def recipe_page(text: str) -> str:
     return MARKS.sub(lambda m: f"{m[1]}\n{keys()}\n{m[2]}", text)
 
 
+def marked(effect: str, table: type[Table] = Stage, at: tuple[str, ...] = ()) -> Iterator[str]:
+    """The keys of a stage that are marked so, as a recipe would name them."""
+    for name, field in table.model_fields.items():
+        inner, _ = table_of(field)
+        if inner is not None:
+            yield from marked(effect, inner, (*at, name))
+        elif effect_of(Stage, (*at, name)) == effect:
+            yield f"`{'.'.join((*at, name))}`"
+
+
+def resume_page(text: str) -> str:
+    """The page on resuming with its lists of keys written anew."""
+    free, others = (", ".join(marked(effect)) for effect in ("no effect", "resumable"))
+    sentences = (
+        f"Keys that change no number of the result may differ: {free}. So may these, which leave what was "
+        f"done so far as it is: {others}."
+    )
+    return MAY_CHANGE.sub(lambda m: f"{m[1]}{textwrap.fill(sentences, 120)}\n{m[2]}", text)
+
+
 if __name__ == "__main__":
     RECIPE.write_text(recipe_page(RECIPE.read_text()))
+    RESUME.write_text(resume_page(RESUME.read_text()))

@@ -1,17 +1,18 @@
-"""The command line. Every command loads what it needs when it runs, so `cohort --help` is quick."""
+"""The commands. Each loads what it needs when it runs, so `cohort --help` is quick; `commands.door` ends them all."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.exceptions import TyperException
 
-from cohort.types import UserError
+from cohort import __version__
+from cohort.commands.door import Answer
+from cohort.commands.door import run as run_app
+
+if TYPE_CHECKING:
+    from cohort.recipe import Recipe
 
 __all__ = ["app", "main"]
 
@@ -25,8 +26,6 @@ app = typer.Typer(
 config = typer.Typer(no_args_is_help=True, help="The resolved recipe, its differences from the defaults, its schema.")
 app.add_typer(config, name="config")
 
-INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
-
 RecipePath = Annotated[
     Path,
     typer.Argument(
@@ -37,35 +36,50 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="key=value, e.g. rollout.group_size=4 or STAGE.run.steps=10.", show_default=False),
 ]
+Model = Annotated[str, typer.Argument(help="A checkpoint directory, a hub id, or a run directory.")]
+Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, words on standard error.")]
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cohort {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def cohort(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Cohort trains language models with GRPO and its family."""
 
 
 @app.command()
-def train(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run exactly where it stopped.")] = False,
-) -> None:
-    """Run the stages of a recipe."""
+def init(
+    model: Annotated[str, typer.Argument(help="What to train: a checkpoint directory or a hub id.")],
+    data: Annotated[str, typer.Argument(help="A file, a directory, a hub id, or a source such as word_problems.")],
+    split: Annotated[str, typer.Option(help="Split of a dataset to train on.")] = "train",
+    configuration: Annotated[str | None, typer.Option("--config", help="Configuration of a hub dataset.")] = None,
+    json: Json = False,
+) -> Answer:
+    """Write a commented starter recipe to standard output, from the columns that the data have."""
+    from cohort.commands.init import show, starter
+
+    return Answer(starter(model, data, split, configuration), show)
+
+
+@app.command()
+def check(recipe: RecipePath, overrides: Overrides = None, json: Json = False) -> Answer:
+    """Load everything, score gold answers and junk with every reward, and train nothing."""
     loaded = _load(recipe, overrides)
-    from cohort.train import train as run
+    from cohort.commands.check import check_recipe
+    from cohort.views.console import Console
 
-    run(loaded, resume=resume)
-
-
-@app.command("eval")
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A checkpoint directory, a hub id, or a run directory.")],
-    task: Annotated[str, typer.Option(help="word_problems, a file, or a hub id. Default: the run's own task.")] = "",
-    overrides: Overrides = None,
-    samples: Annotated[int, typer.Option(min=0, help="Sampled completions a problem.")] = 8,
-    problems: Annotated[int, typer.Option(min=1, help="Held-out problems.")] = 500,
-    against: Annotated[str | None, typer.Option(help="A second model, on the same problems, paired.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-) -> None:
-    """Measure held-out accuracy: greedy, and sampled with pass@k, with 95% intervals."""
-    from cohort.commands.evaluate import run_evaluation
-
-    run_evaluation(model, task or None, overrides or [], samples, problems, against, seed)
+    stages = check_recipe(loaded, Console())
+    holds = all(stage.holds for stage in stages)
+    return Answer({"holds": holds, "stages": stages}, holds=holds)
 
 
 @app.command()
@@ -74,26 +88,33 @@ def explain(
     overrides: Overrides = None,
     latex: Annotated[bool, typer.Option("--latex", help="The equation as LaTeX.")] = False,
     diff: Annotated[str | None, typer.Option(help="A preset to compare with, e.g. dapo, trl, verl.")] = None,
-) -> None:
+    json: Json = False,
+) -> Answer:
     """Say which objective a recipe trains: the equation, what each choice does, the batch plan, the hash."""
     loaded = _load(recipe, overrides)
-    from cohort.commands.explain import explain_recipe
+    from cohort.commands.explain import explain_recipe, show, show_latex
 
-    explain_recipe(loaded, latex, diff)
+    return Answer({"stages": explain_recipe(loaded, diff)}, show_latex if latex else show)
 
 
 @app.command()
-def check(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Load everything, score gold answers and junk with every reward, and train nothing."""
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run exactly where it stopped.")] = False,
+    json: Json = False,
+) -> Answer:
+    """Run the stages of a recipe."""
     loaded = _load(recipe, overrides)
-    from cohort.commands.check import check_recipe
+    from cohort.commands.train import outcome
+    from cohort.train.run import train as run
 
-    raise typer.Exit(0 if check_recipe(loaded) else 1)
+    return Answer(outcome(run(loaded, resume=resume)))
 
 
 @app.command()
 def sample(
-    model: Annotated[str, typer.Argument(help="A checkpoint directory, a hub id, or a run directory.")],
+    model: Model,
     prompt: Annotated[str, typer.Argument(help="The question.")],
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Completions.")] = 8,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest completion.")] = 256,
@@ -101,20 +122,40 @@ def sample(
     template: Annotated[str, typer.Option(help="chat, r1_zero or none.")] = "chat",
     answer: Annotated[str | None, typer.Option(help="The gold answer, to score with.")] = None,
     reward: Annotated[str, typer.Option(help="Built-in reward or module:function.")] = "exact_number",
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-) -> None:
+    seed: Seed = 0,
+    json: Json = False,
+) -> Answer:
     """Print a group of completions, with scores when the gold answer is given."""
-    from cohort.commands.sample import sample_group
+    from cohort.commands.sample import sample_group, show
+    from cohort.types import Sampling
 
-    sample_group(model, prompt, count, max_tokens, temperature, template, answer, reward, seed)
+    sampling = Sampling(max_tokens, temperature)
+    return Answer(sample_group(model, prompt, count, sampling, template, answer, reward, seed), show)
+
+
+@app.command("eval")
+def evaluate(
+    model: Model,
+    task: Annotated[str, typer.Option(help="word_problems, a file, or a hub id. Default: the run's own task.")] = "",
+    overrides: Overrides = None,
+    samples: Annotated[int, typer.Option(min=0, help="Sampled completions a problem.")] = 8,
+    problems: Annotated[int, typer.Option(min=1, help="Held-out problems.")] = 500,
+    against: Annotated[str | None, typer.Option(help="A second model, on the same problems, paired.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> Answer:
+    """Measure held-out accuracy: greedy, and sampled with pass@k, with 95% intervals."""
+    from cohort.commands.evaluate import run_evaluation, show
+
+    return Answer(run_evaluation(model, task or None, overrides or [], samples, problems, against, seed), show)
 
 
 @app.command()
-def doctor() -> None:
+def doctor(json: Json = False) -> Answer:
     """Say what this machine has, which thread count is fastest, and what would not work here and why."""
-    from cohort.commands.doctor import examine
+    from cohort.commands.doctor import examine, show
 
-    examine()
+    return Answer(examine(), show)
 
 
 @config.command("show")
@@ -122,46 +163,37 @@ def config_show(
     recipe: RecipePath,
     overrides: Overrides = None,
     origins: Annotated[bool, typer.Option("--origins", help="Where each value comes from.")] = False,
-) -> None:
+    json: Json = False,
+) -> Answer:
     """Print the resolved recipe."""
-    loaded = _load(recipe, overrides)
-    from cohort.recipe import to_toml
+    from cohort.commands.config import resolved, show_origins, show_recipe
 
-    if origins:
-        width = max(map(len, loaded.origins))
-        for path, origin in loaded.origins.items():
-            typer.echo(f"{path:<{width}}  {origin}")
-    else:
-        typer.echo(to_toml(loaded), nl=False)
+    return Answer(resolved(_load(recipe, overrides)), show_origins if origins else show_recipe)
 
 
 @config.command("diff")
 def config_diff(
     recipe: RecipePath,
     other: Annotated[Path | None, typer.Argument(help="Another recipe; the defaults when not given.")] = None,
-) -> None:
+    json: Json = False,
+) -> Answer:
     """Print what differs from the defaults, or from another recipe."""
-    loaded = _load(recipe, None)
-    from cohort.recipe import against_defaults, differences
+    from cohort.commands.config import compared, show_difference
 
-    found = differences(_load(other, None), loaded) if other else against_defaults(loaded)
-    for path, theirs, mine in found:
-        typer.echo(f"{path}: {mine!r} here, {theirs!r} {f'in {other}' if other else 'by default'}")
-    if not found:
-        typer.echo("no differences")
+    loaded = _load(recipe, None)
+    return Answer(compared(loaded, None if other is None else _load(other, None), other), show_difference)
 
 
 @config.command("schema")
-def config_schema() -> None:
+def config_schema(json: Json = False) -> Answer:
     """Print the JSON Schema of recipes."""
-    import orjson
+    from cohort.commands.config import schema, show_schema
 
-    from cohort.recipe import json_schema
-
-    typer.echo(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2).decode())
+    return Answer(schema(), show_schema)
 
 
-def _load(path: Path, overrides: list[str] | None):  # type: ignore[no-untyped-def]  # Recipe is imported late
+def _load(path: Path, overrides: list[str] | None) -> Recipe:
+    """The recipe of that path or name, and on standard error which one it is where that is not plain."""
     from cohort.recipe import Recipe
     from cohort.recipe.loader import shipped
 
@@ -177,24 +209,8 @@ def _load(path: Path, overrides: list[str] | None):  # type: ignore[no-untyped-d
 
 
 def main() -> None:
-    """Run the command line; what a person can mend is one message and exit code 1, never a traceback."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    code = 0
-    try:
-        code = app(standalone_mode=False) or 0
-    except UserError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        code = 1
-    except TyperException as error:  # a wrong option or argument
-        print(f"error: {error.format_message()}", file=sys.stderr)
-        code = 2
-    except BrokenPipeError:  # `cohort explain ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    if code == INTERRUPTED:
-        print("stopped; `cohort train` continues with --resume", file=sys.stderr)
-    sys.exit(code)
+    """Run the command line and leave the process."""
+    run_app(app)
 
 
 if __name__ == "__main__":

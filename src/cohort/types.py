@@ -36,6 +36,7 @@ __all__ = [
     "StepReport",
     "ToolCall",
     "Turn",
+    "UnreadableError",
     "UserError",
     "content_id",
 ]
@@ -48,6 +49,10 @@ RIGHT = 0.5  # a score of at least this counts as a right answer
 
 class UserError(Exception):
     """Something the person can mend. The message says what happened and what to do; it is shown without a traceback."""
+
+
+class UnreadableError(UserError):
+    """What a command was told to read is not there or cannot be read: exit code 2, as for a wrong option."""
 
 
 class InfrastructureError(Exception):

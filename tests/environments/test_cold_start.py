@@ -100,4 +100,4 @@ def test_an_environment_that_cannot_be_is_refused(override, says, tmp_path):
 
 def test_a_check_says_that_a_model_cannot_call_tools():
     with pytest.raises(UserError, match="has no tool calls in a format that Cohort reads"):
-        check_recipe(Recipe.load(RECIPE, [*SMALL, 'environment.format="auto"']))
+        check_recipe(Recipe.load(RECIPE, [*SMALL, 'environment.format="auto"']), Console(quiet=True))

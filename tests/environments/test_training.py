@@ -189,10 +189,11 @@ def test_rewards_in_trls_form_get_the_conversation(run, tables, tmp_path):
 
 def test_eval_measures_in_the_environment_of_the_run(run, monkeypatch):
     done = run(reward=[{"use": spoken_to}], run={"steps": 1}, evaluate={"problems": 0})
-    tables = []
-    monkeypatch.setattr(Console, "accuracy_table", lambda self, rows, verifier: tables.append(rows))
-    for overrides in ([], ["environment.max_turns=1"]):
+    spoken, silent = (
         run_evaluation(str(done.directory), None, overrides, samples=2, problems=3, against=None, seed=0)
-    ((_, spoken),), ((_, silent),) = tables
+        .models[0]
+        .metrics
+        for overrides in ([], ["environment.max_turns=1"])
+    )
     assert spoken["eval/pass@1"] > 0.5
     assert silent["eval/pass@1"] == 0.0

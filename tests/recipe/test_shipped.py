@@ -57,7 +57,7 @@ def test_an_existing_path_wins_and_that_is_said(cohort, tmp_path, is_run):
 
 def test_an_unknown_name_lists_those_that_there_are(cohort):
     code, out, err = cohort("config", "show", "quikstart")
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     names = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
     assert err == (
         f"error: there is no recipe 'quikstart' (did you mean 'quickstart'?); Cohort ships {names}; "

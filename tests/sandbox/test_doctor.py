@@ -2,16 +2,16 @@
 
 import io
 
-from rich.console import Console
-
 from cohort.commands import doctor
 from cohort.sandbox import Isolation, Sandbox, SandboxError
+from cohort.views.console import Console
 
 
 def said():
-    console = Console(file=io.StringIO(), width=200, highlight=False)
-    problems = doctor._sandbox(console)
-    return console.file.getvalue(), problems  # type: ignore[attr-defined]
+    isolation, problems = doctor.examine_sandbox()
+    text = io.StringIO()
+    doctor.show_sandbox(Console(file=text, width=200), isolation)
+    return text.getvalue(), problems
 
 
 def test_it_names_the_level_and_every_feature():

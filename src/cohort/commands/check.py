@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from rich.markup import escape
 
 from cohort.machine import quiet_libraries
 from cohort.policy.facts import PolicyFacts, facts_of
 from cohort.policy.open import Start, open_policy
 from cohort.policy.policy import Policy
+from cohort.preflight.gate.findings import GateReport
 from cohort.preflight.gate.stage import gate_of_stage
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
@@ -18,44 +22,60 @@ from cohort.train.run import PreparedStage, prepare
 from cohort.views.console import Console
 from cohort.views.gate import show_gate
 
-__all__ = ["check_recipe"]
+__all__ = ["CheckedStage", "check_recipe"]
 
 PROMPTS = 20  # scored for each verifier
 RENDERED = 200  # looked at for their length
 
 
-def check_recipe(recipe: Recipe) -> bool:
-    """Check every stage; print what was found. False when a verifier cannot tell gold answers from ignorant ones."""
+@dataclass(frozen=True, slots=True)
+class CheckedStage:
+    """What was found about a stage. `untested` are rewards whose model has yet to be trained, by the stage that does
+    it; `gate` is None where no reward could be put to the test.
+    """
+
+    stage: str
+    kind: str
+    plan: dict[str, str]
+    untested: dict[str, str]
+    gate: dict[str, Any] | None
+    holds: bool
+
+
+def check_recipe(recipe: Recipe, console: Console) -> list[CheckedStage]:
+    """Check every stage, and say what was found as soon as it is. A stage does not hold when one of its verifiers
+    cannot tell gold answers from ignorant ones.
+    """
     quiet_libraries()
-    console = Console()
-    good = True
+    found: list[CheckedStage] = []
     policy: Policy | None = None
     for one in prepare(recipe):
-        stage, parts = one.stage, one.prepared.parts
-        console.say(f"\n[bold]stage {escape(stage.name)}[/] ({stage.kind})")
         policy = _policy(one, policy)
-        facts = facts_of(policy)
-        plan = dict(one.kind.plan(stage, one.prepared, facts))
-        if parts is None:
-            console.lines(plan)
-            continue
+        found.append(_check(one, facts_of(policy), console))
+    return found
+
+
+def _check(one: PreparedStage, facts: PolicyFacts, console: Console) -> CheckedStage:
+    stage, parts = one.stage, one.prepared.parts
+    console.say(f"\n[bold]stage {escape(stage.name)}[/] ({stage.kind})")
+    plan = dict(one.kind.plan(stage, one.prepared, facts))
+    if parts is not None:
         parts.world.dialogue(facts.tokenizer, facts.eos_ids)
-        console.lines(plan | {"prompts": _lengths(stage, parts, facts)})
-        good = _gate(one, parts, console) and good
-    return good
-
-
-def _gate(one: PreparedStage, parts: SamplingParts, console: Console) -> bool:
-    """Whether the rewards that can be tested now are good."""
-    waiting = waits_for(one.stage)
-    for reward, maker in waiting.items():
+        plan["prompts"] = _lengths(stage, parts, facts)
+    console.lines(plan)
+    untested = waits_for(stage) if parts is not None else {}
+    for reward, maker in untested.items():
         console.warn(f"{reward} is not tested: its model is made by the stage '{maker}'")
-    parts = parts.without(waiting)
-    if not parts.rewards or not parts.verifiers:
-        return True
-    report = gate_of_stage(one.stage, parts, one.seed, PROMPTS)
-    show_gate(console, report)
-    return not report.problems
+    report = _gate(one, parts.without(untested)) if parts is not None else None
+    if report is not None:
+        show_gate(console, report)
+    gate = None if report is None else report.to_dict()
+    return CheckedStage(stage.name, stage.kind, plan, untested, gate, report is None or not report.problems)
+
+
+def _gate(one: PreparedStage, parts: SamplingParts) -> GateReport | None:
+    """What the rewards that can be tested now pay for."""
+    return gate_of_stage(one.stage, parts, one.seed, PROMPTS) if parts.rewards and parts.verifiers else None
 
 
 def _policy(one: PreparedStage, before: Policy | None) -> Policy:

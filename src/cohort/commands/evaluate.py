@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
+from rich.markup import escape
+
 from cohort.backends.base import open_sampler
+from cohort.commands.door import argument
 from cohort.evaluate import Accuracy, evaluate
 from cohort.evaluate.intervals import paired
 from cohort.machine import quiet_libraries
@@ -19,13 +23,41 @@ from cohort.train.evaluation import held_out
 from cohort.types import UserError
 from cohort.views.console import Console
 
-__all__ = ["run_evaluation"]
+__all__ = ["Evaluation", "Measured", "Minus", "run_evaluation", "show"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The `eval/` metrics of a model."""
+
+    model: str
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Minus:
+    """The model minus the other one on the same problems, greedy or sampled, with its 95% interval [low, high]."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    problems: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Held-out accuracy by `verifier`, and of two models their difference."""
+
+    verifier: str
+    models: tuple[Measured, ...]
+    difference: tuple[Minus, ...]
 
 
 def run_evaluation(
     model: str, task: str | None, overrides: Sequence[str], samples: int, problems: int, against: str | None, seed: int
-) -> None:
-    """Print the accuracy table, and with `against` the difference of the two models with its 95% interval."""
+) -> Evaluation:
+    """Measure a model, and with `against` another one on the same problems."""
     quiet_libraries()
     recipe = _recipe(model, task, overrides, problems)
     stage = recipe.stages[-1]
@@ -39,18 +71,22 @@ def run_evaluation(
         raise UserError(
             "this task has no held-out problems: add task.held_out=FILE (or a share such as task.held_out=0.1)"
         )
-    console = Console()
-    rows, measured = [], []
-    for name in [model, *([against] if against else [])]:
-        accuracies = _measure(name, recipe, parts, samples, seed)
-        rows.append((name, {k: v for accuracy in accuracies for k, v in accuracy.metrics().items()}))
-        measured.append(accuracies)
-    console.accuracy_table(rows, parts.verifier_name)
-    if against:
-        for ours, theirs in zip(*measured, strict=True):
-            found = paired(ours.per_problem, theirs.per_problem)
-            interval = f"{found.mean:+.1%} [{found.low:+.1%}, {found.high:+.1%}]"
-            console.say(f"  {ours.name}: {model} minus {against} is {interval} on {found.problems} problems")
+    found = {name: _measure(name, recipe, parts, samples, seed) for name in (model, against) if name is not None}
+    models = [Measured(name, {k: v for one in of for k, v in one.metrics().items()}) for name, of in found.items()]
+    difference = []
+    for ours, theirs in zip(found[model], found[against], strict=True) if against is not None else ():
+        minus = paired(ours.per_problem, theirs.per_problem)
+        difference.append(Minus(ours.name, minus.mean, minus.low, minus.high, minus.problems))
+    return Evaluation(parts.verifier_name, tuple(models), tuple(difference))
+
+
+def show(console: Console, found: Evaluation) -> None:
+    """The accuracy table, and the difference of two models."""
+    console.evaluations([(one.model, one.metrics) for one in found.models], found.verifier)
+    for one in found.difference:
+        interval = f"{one.mean:+.1%} [{one.low:+.1%}, {one.high:+.1%}]"
+        both = f"{found.models[0].model} minus {found.models[-1].model}"
+        console.say(escape(f"  {one.name}: {both} is {interval} on {one.problems} problems"))
 
 
 def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: int) -> Recipe:
@@ -75,7 +111,8 @@ def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: in
 
 def _measure(model: str, recipe: Recipe, parts: SamplingParts, samples: int, seed: int) -> tuple[Accuracy, ...]:
     stage = recipe.stages[-1]
-    policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
+    with argument():
+        policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
     facts = facts_of(policy)
     prompts, _ = held_out(stage, parts, facts)
     if not prompts:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
+from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 
 from cohort.algorithms import explain, objectives
@@ -15,36 +16,86 @@ from cohort.preflight.parts import accuracy_name
 from cohort.recipe import Recipe
 from cohort.settings import Stage
 from cohort.types import UserError
+from cohort.views.console import Console
 from cohort.views.plan import batch_arithmetic, rewards_line
 
-__all__ = ["explain_recipe"]
+__all__ = ["Difference", "Explained", "explain_recipe", "show", "show_latex"]
 
 
-def explain_recipe(recipe: Recipe, latex: bool, diff: str | None) -> None:
-    """Print the objective of every GRPO stage."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field in which the objective is not that of the preset `against`."""
+
+    field: str
+    here: Any
+    there: Any
+    consequence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """The objective of one stage. `choices` and `around` are sentences, by choice and by what they are about."""
+
+    stage: str
+    objective: str
+    equation: str
+    latex: str
+    choices: dict[str, str]
+    around: dict[str, str]
+    hash: str
+    against: str | None
+    differences: tuple[Difference, ...]
+
+
+def explain_recipe(recipe: Recipe, against: str | None) -> list[Explained]:
+    """The objective of every GRPO stage, compared with a preset where one is named."""
     stages = [stage for stage in recipe.stages if stage.kind == "grpo"]
     if not stages:
         raise UserError(
             "this recipe has no grpo stage: supervised stages minimise minus the mean log-prob of the completion "
             "tokens, reward_model stages -log sigmoid(chosen - rejected)"
         )
-    console = Console(highlight=False, soft_wrap=True)
-    for stage in stages:
-        objective = settled_objective(stage)
-        if latex:
-            print(_equation(stage, objective, latex=True))
-            continue
-        if len(recipe.stages) > 1:
-            console.print(f"[bold]stage {escape(stage.name)}[/]")
-        console.print(f"[bold]{escape(explain.one_line(objective))}[/]\n")
-        console.print(escape(_equation(stage, objective, latex=False)) + "\n")
-        for choice, sentence in explain.sentences(objective):
-            console.print(f"  [dim]{escape(choice)}[/]  {escape(sentence)}")
-        console.print()
-        for name, text in _around(stage, objective).items():
-            console.print(f"  [dim]{name:<9}[/]  {escape(text)}")
-        if diff is not None:
-            _difference(console, stage, objective, diff)
+    return [_explained(stage, settled_objective(stage), against) for stage in stages]
+
+
+def _explained(stage: Stage, objective: Objective, against: str | None) -> Explained:
+    around = _around(stage, objective)
+    return Explained(
+        stage=stage.name,
+        objective=explain.one_line(objective),
+        equation=_equation(stage, objective, latex=False),
+        latex=_equation(stage, objective, latex=True),
+        choices=dict(explain.sentences(objective)),
+        around=around,
+        hash=around["hash"],
+        against=against,
+        differences=() if against is None else _differences(stage, objective, against),
+    )
+
+
+def show(console: Console, found: dict[str, list[Explained]]) -> None:
+    """Every objective: a line, the equation, what each choice does, what else decides the gradient, the comparison."""
+    for one in found["stages"]:
+        if len(found["stages"]) > 1:
+            console.say(f"[bold]stage {escape(one.stage)}[/]")
+        console.say(f"[bold]{escape(one.objective)}[/]\n", fold=False)
+        console.say(escape(one.equation) + "\n", fold=False)
+        for choice, sentence in one.choices.items():
+            console.say(f"  [dim]{escape(choice)}[/]  {escape(sentence)}", fold=False)
+        console.say()
+        for name, text in one.around.items():
+            console.say(f"  [dim]{name:<9}[/]  {escape(text)}", fold=False)
+        if one.against is not None:
+            console.say(f"\n[bold]against {one.against}[/] {'' if one.differences else '- the same objective'}")
+        for d in one.differences:
+            values = f"{escape(str(d.here))} here, {escape(str(d.there))} in {one.against}"
+            console.say(f"  [dim]{d.field}[/]  {values}: {escape(d.consequence)}", fold=False)
+
+
+def show_latex(console: Console, found: dict[str, list[Explained]]) -> None:
+    """The equations alone."""
+    for one in found["stages"]:
+        console.plain(one.latex + "\n")
 
 
 def _equation(stage: Stage, objective: Objective, latex: bool) -> str:
@@ -112,7 +163,7 @@ def _reference(stage: Stage) -> str:
     return "the starting policy, never moved" if settings.ema is None else f"an average with {settings.ema:g} of itself"
 
 
-def _difference(console: Console, stage: Stage, objective: Objective, name: str) -> None:
+def _differences(stage: Stage, objective: Objective, name: str) -> tuple[Difference, ...]:
     try:
         other = objectives.preset(name)
     except ValueError as error:
@@ -123,8 +174,4 @@ def _difference(console: Console, stage: Stage, objective: Objective, name: str)
         rows.append(("bypass", mine, theirs, "The ratio has another denominator."))
     if stage.objective.pass_at_k is not None:
         rows.append(("pass_at_k", stage.objective.pass_at_k, None, "Advantages are those of a single right answer."))
-    console.print(f"\n[bold]against {name}[/] {'' if rows else '- the same objective'}")
-    for field, here, there, consequence in rows:
-        console.print(
-            f"  [dim]{field}[/]  {escape(str(here))} here, {escape(str(there))} in {name}: {escape(consequence)}"
-        )
+    return tuple(Difference(*row) for row in rows)

@@ -2,51 +2,72 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from dataclasses import dataclass
+
 from rich.markup import escape
 
+from cohort.commands.door import argument
 from cohort.engine.engine import Engine
 from cohort.machine import quiet_libraries
 from cohort.policy.load import load_policy
 from cohort.policy.text import to_rollout
 from cohort.rewards import RewardTable, ScoringItem, resolve, score_group
 from cohort.tasks import Renderer
-from cohort.types import Prompt, SampleRequest, Sampling, UserError
-from cohort.views.console import visible
+from cohort.types import Finish, Prompt, SampleRequest, Sampling, UserError
+from cohort.views.console import Console, visible
 
-__all__ = ["sample_group"]
+__all__ = ["Sample", "Sampled", "sample_group", "show"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion, with its score where the gold answer is known."""
+
+    text: str
+    tokens: int
+    finish: Finish
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A group of completions."""
+
+    prompt: str
+    completions: tuple[Sample, ...]
+    mean_score: float | None
 
 
 def sample_group(
-    model: str,
-    question: str,
-    count: int,
-    max_tokens: int,
-    temperature: float,
-    template: str,
-    answer: str | None,
-    reward: str,
-    seed: int,
-) -> None:
-    """Print `count` completions with their length, how they ended, and their score when the gold answer is known."""
+    model: str, question: str, count: int, sampling: Sampling, template: str, answer: str | None, reward: str, seed: int
+) -> Sampled:
+    """`count` completions, no longer than the model's context leaves room for."""
     if not question.strip():
         raise UserError("the prompt is empty; write a question")
     quiet_libraries()
     scorer = resolve(RewardTable(use=reward)) if answer is not None else None
-    policy = load_policy(model, trainable=False)
+    with argument():
+        policy = load_policy(model, trainable=False)
     prompt = Renderer(policy.tokenizer, template).render(Prompt.make(text=question, answer=answer))
     room = max((policy.max_context or 2**31) - len(prompt.tokens), 1)
-    request = SampleRequest(0, prompt.tokens, count, seed, Sampling(min(max_tokens, room), temperature))
-    _, completions = next(Engine(policy).sample([request]))
+    sampling = Sampling(min(sampling.max_tokens, room), sampling.temperature)
+    _, completions = next(Engine(policy).sample([SampleRequest(0, prompt.tokens, count, seed, sampling)]))
     rollouts = [to_rollout(completion, policy.tokenizer) for completion in completions]
-    console = Console(highlight=False, soft_wrap=True)
     scores: tuple[float, ...] = ()
     if scorer is not None:
         scores = score_group([scorer], ScoringItem.of(prompt, rollouts, seed)).rewards
-    for i, rollout in enumerate(rollouts):
-        score = f"score {scores[i]:g}  " if scores else ""
-        head = f"{i + 1}  {score}{len(rollout.tokens)} tokens, {'ended' if rollout.finish == 'stop' else 'cut off'}"
-        console.print(f"[dim]{head}[/]")
-        console.print(escape(visible(rollout.text.strip())) + "\n")
-    if scores:
-        console.print(f"mean score {sum(scores) / len(scores):.3f}")
+    samples = [
+        Sample(rollout.text.strip(), len(rollout.tokens), rollout.finish, scores[i] if scores else None)
+        for i, rollout in enumerate(rollouts)
+    ]
+    return Sampled(question, tuple(samples), sum(scores) / len(scores) if scores else None)
+
+
+def show(console: Console, found: Sampled) -> None:
+    """Each completion with its score, its length, and how it ended."""
+    for number, one in enumerate(found.completions, start=1):
+        score = "" if one.score is None else f"score {one.score:g}  "
+        console.say(f"[dim]{number}  {score}{one.tokens} tokens, {'ended' if one.finish == 'stop' else 'cut off'}[/]")
+        console.say(escape(visible(one.text)) + "\n", fold=False)
+    if found.mean_score is not None:
+        console.say(f"mean score {found.mean_score:.3f}")

@@ -21,7 +21,7 @@ class Tools:
     A call whose tool failed for the world's sake is tried `retries` more times; wrong arguments are never tried again.
     """
 
-    def __init__(self, tools: Sequence[Tool], chosen: Format, retries: int = 0) -> None:
+    def __init__(self, tools: Sequence[Tool], chosen: Format, retries: int = 2) -> None:
         self._tools = {tool.name: tool for tool in tools}
         if len(self._tools) < len(tools):
             raise UserError(f"two tools have the same name: {', '.join(tool.name for tool in tools)}")

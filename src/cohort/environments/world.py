@@ -32,7 +32,7 @@ class World:
     table: settings.Environment
     chat: bool = True  # prompts are rendered with the tokenizer's chat template
     stop: tuple[str, ...] = ()  # texts that end a completion
-    retries: int = 0  # further tries of a tool that the world failed
+    retries: int = 2  # further tries of a tool that the world failed
     tools: tuple[Tool, ...] = ()
     own: Environment | None = None
 
@@ -74,7 +74,7 @@ class World:
         return choose_format(tokenizer, wanted, self.chat) if self.tools else None
 
 
-def open(table: settings.Environment, template: str = "chat", stop: Sequence[str] = (), retries: int = 0) -> World:
+def open(table: settings.Environment, template: str = "chat", stop: Sequence[str] = (), retries: int = 2) -> World:
     """What the recipe's table names, checked. `template` is `task.template`, `stop` is `rollout.stop`, `retries` is
     `run.retries`. Raises UserError for whatever is wrong with the table.
     """

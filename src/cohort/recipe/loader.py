@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from cohort.types import UserError
+from cohort.types import UnreadableError
 from cohort.wording import did_you_mean
 
 __all__ = ["default_name", "read_file", "shipped", "too_deep"]
@@ -36,27 +36,29 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"there is no recipe {str(path)!r}{_instead(path)}") from None
+        raise UnreadableError(f"there is no recipe {str(path)!r}{_instead(path)}") from None
     except IsADirectoryError:
-        raise UserError(f"{str(path)!r} is a directory, not a recipe{_instead(path / 'recipe.toml')}") from None
+        raise UnreadableError(f"{str(path)!r} is a directory, not a recipe{_instead(path / 'recipe.toml')}") from None
     except OSError as error:
-        raise UserError(f"cannot read the recipe {str(path)!r}: {error.strerror or error}") from None
+        raise UnreadableError(f"cannot read the recipe {str(path)!r}: {error.strerror or error}") from None
     try:
         text = content.decode("utf-8-sig")  # with or without a byte order mark
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: a recipe is UTF-8 text, but this line is not; save it as UTF-8") from None
+        raise UnreadableError(
+            f"{path}:{line}: a recipe is UTF-8 text, but this line is not; save it as UTF-8"
+        ) from None
     tables: dict[str, Any] | None = None
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(_syntax(path, text, str(error))) from None
+        raise UnreadableError(_syntax(path, text, str(error))) from None
     except RecursionError:
         pass
     except ValueError:
-        raise UserError(f"{path}: a number has thousands of digits: write a shorter one") from None
+        raise UnreadableError(f"{path}: a number has thousands of digits: write a shorter one") from None
     if tables is None or too_deep(tables):
-        raise UserError(f"{path}: lists or tables are nested too deeply to be a recipe")
+        raise UnreadableError(f"{path}: lists or tables are nested too deeply to be a recipe")
     return tables
 
 

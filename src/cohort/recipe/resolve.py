@@ -75,7 +75,7 @@ def resolve(
     stages = []
     for index, (flat, name, prefix) in enumerate(zip(flats, names, prefixes)):
         if "stage" not in tables:
-            name = flat[("kind",)].value if ("kind",) in flat else "grpo"
+            name = _name_of(flat[("kind",)].value) if ("kind",) in flat else "grpo"
         stages.append(_build(flat, name, prefix, index == 0, problems))
     if problems.sentences:
         raise UserError(report(list(problems.sentences)))
@@ -103,9 +103,9 @@ def _raw_stages(tables: Mapping[str, Any], origin: str, problems: Problems) -> l
 
 
 def _stage_names(raw: Sequence[Any], outside_kind: Any, problems: Problems) -> list[str]:
-    """A stage is called by its name, else by its kind, with its number where several would be called the same."""
+    """A stage is called by its name, else after its kind, with its number where several would be called the same."""
     given = [name if isinstance(name, str) and name else None for name in (_get(stage, "name") for stage in raw)]
-    kinds = [str(_get(stage, "kind") or outside_kind or "grpo") for stage in raw]
+    kinds = [_name_of(_get(stage, "kind") or outside_kind or "grpo") for stage in raw]
     unnamed = [kind for name, kind in zip(given, kinds) if name is None]
     numbered = [kind if unnamed.count(kind) == 1 else f"{kind}-{n}" for n, kind in enumerate(kinds, start=1)]
     names = [name or other for name, other in zip(given, numbered)]
@@ -119,6 +119,11 @@ def _stage_names(raw: Sequence[Any], outside_kind: Any, problems: Problems) -> l
         elif "." in name:  # it goes in front of keys
             problems.add(f"stage name {name!r} has a dot: use '-' or '_'")
     return names
+
+
+def _name_of(kind: Any) -> str:
+    """What a stage without a name is called: its kind, and of "module:name" the name."""
+    return str(kind).rpartition(":")[2]
 
 
 def _get(stage: Any, key: str) -> Any:

@@ -68,7 +68,7 @@ class Prompts(Table):
     )
     args: dict[str, Any] = Field(
         default={},
-        description="Settings of a reasoning_gym task (over those of its level), a verifiers package or your source.",
+        description="Settings of a reasoning_gym task (over its level's), a verifiers package or your own source.",
     )
     limit: Positive | None = Field(default=None, description="Use only the first so many prompts.")
     curriculum: Curriculum | None = Field(default=None, description="Let the level rise with the success rate.")

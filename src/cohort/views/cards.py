@@ -7,6 +7,7 @@ from typing import Any
 
 from cohort.recipe import Recipe
 from cohort.settings import Stage
+from cohort.views.console import with_interval
 
 __all__ = ["model_card"]
 
@@ -25,11 +26,8 @@ def model_card(
     """
     rows = []
     for label, m in evaluations:
-        cells = [
-            f"{m[key]:.1%} [{m[key + '_low']:.1%}, {m[key + '_high']:.1%}]" if key in m else "-"
-            for key in ("eval/greedy", "eval/pass@1")
-        ]
-        rows.append(f"| {label} | {cells[0]} | {cells[1]} |")
+        greedy, sampled = (with_interval(m, key) or NO_NUMBER for key in ("eval/greedy", "eval/pass@1"))
+        rows.append(f"| {label} | {greedy} | {sampled} |")
     table = ["| | greedy | sampled |", "|---|---|---|", *rows] if rows else ["No held-out evaluation was made."]
     return "\n".join(
         [

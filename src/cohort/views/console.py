@@ -18,11 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from cohort.monitor.names import metric
+from cohort.monitor.names import Metric, metric
 from cohort.types import Group as CompletionGroup
 from cohort.types import Rollout
 
-__all__ = ["Console", "StepView", "visible"]
+__all__ = ["Console", "StepView", "visible", "with_interval"]
 
 
 class StepView:
@@ -30,7 +30,7 @@ class StepView:
 
     def __init__(self, console: RichConsole, columns: Sequence[str], total: int, done: int):
         self._console, self._total = console, total
-        self._columns = [known for name in columns if (known := metric(name)) is not None]
+        self._columns = {name: metric(name) or Metric(name, "", "") for name in columns}
         self._lines_at = max(1, total // 20)
         self._began, self._first = time.monotonic(), done
         self._live: Live | None = None
@@ -57,9 +57,9 @@ class StepView:
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One step is done."""
         numbers = "  ".join(
-            f"{m.heading or m.name} {m.form.format(metrics[m.name]).replace('nan', '  -')}"
-            for m in self._columns
-            if m.name in metrics
+            f"{known.heading or name} {known.form.format(metrics[name]).replace('nan', '  -')}"
+            for name, known in self._columns.items()
+            if name in metrics
         )
         if self._live is not None:
             self._progress.update(self._task, completed=step, doing="")
@@ -69,7 +69,7 @@ class StepView:
             left = time.strftime("%H:%M:%S", time.gmtime(each * (self._total - step)))
             width = len(str(self._total))
             line = f"  {step:>{width}}/{self._total}  left {left}  {numbers}"
-            self._console.print(line, highlight=False, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)
 
     def stop(self) -> None:
         """Leave the terminal as it was."""
@@ -81,38 +81,59 @@ class Console:
     """Everything that is printed goes through here. `quiet` prints nothing."""
 
     def __init__(self, quiet: bool = False, file: IO[str] | None = None, width: int | None = None):
-        self.rich = RichConsole(quiet=quiet, file=file, width=width)
-        if width is None and not self.rich.is_terminal:
-            self.rich.width = 120  # a log file has no width; 80 columns would break most lines
+        self._rich = RichConsole(quiet=quiet, file=file, width=width, highlight=False)
+        if width is None and not self._rich.is_terminal:
+            self._rich.width = 120  # a log file has no width; 80 columns would break most lines
         self._view: StepView | None = None
 
-    def say(self, text: str) -> None:
-        """A line."""
-        self.rich.print(text, highlight=False)
+    def say(self, text: str = "", fold: bool = True) -> None:
+        """A line, in rich's markup; with `fold` it is broken where the terminal ends."""
+        self._rich.print(text, soft_wrap=not fold)
+
+    def plain(self, text: str) -> None:
+        """Text as it is, without a line's end of its own: no markup, nothing folded."""
+        self._rich.out(text, end="", highlight=False)
 
     def warn(self, text: str) -> None:
         """A line that should not be missed."""
-        self.rich.print(f"[yellow]note[/]  {escape(text)}", highlight=False)
+        self.say(f"[yellow]note[/]  {escape(text)}")
+
+    def marked(self, word: str, text: str) -> None:
+        """A word of at most four letters, in markup, and a text that is folded beside it."""
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True, width=4)
+        grid.add_column(overflow="fold")
+        grid.add_row(word, escape(visible(text)))
+        self._rich.print(Padding(grid, (0, 0, 0, 2), expand=False))
 
     def plan(self, title: str, lines: Mapping[str, str]) -> None:
         """What the stage is about to do."""
-        self.rich.print(f"\n[bold]{escape(title)}[/]")
+        self.say(f"\n[bold]{escape(title)}[/]")
         self.lines(lines)
-        self.rich.print()
+        self.say()
 
-    def lines(self, lines: Mapping[str, str]) -> None:
+    def lines(self, lines: Mapping[str, str], indent: int = 2) -> None:
         """Names and texts, the texts folded beside their names."""
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for name, text in lines.items():
             table.add_row(name, escape(text))
-        self.rich.print(Padding(table, (0, 0, 0, 2), expand=False))
+        self._rich.print(Padding(table, (0, 0, 0, indent), expand=False))
+
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+        """A table in rich's markup: the first `left` columns begin at the left, the others end at the right."""
+        table = Table(box=None)
+        for number, heading in enumerate(headings):
+            table.add_column(heading, justify="left" if number < left else "right")
+        for row in rows:
+            table.add_row(*row)
+        self._rich.print(Padding(table, (0, 0, 1, 2), expand=False))
 
     @contextlib.contextmanager
     def steps(self, columns: Sequence[str], total: int, done: int) -> Iterator[StepView]:
         """The live line of a stage, with the metrics of these names, for as long as the context lasts."""
-        self._view = StepView(self.rich, columns, total, done)
+        self._view = StepView(self._rich, columns, total, done)
         try:
             yield self._view
         finally:
@@ -130,53 +151,46 @@ class Console:
         rewards = " ".join(f"{group.rewards[i]:.3g}" for i in order)
         question = escape(_short(group.prompt.question, 400))
         gold = "" if group.prompt.answer is None else f"gold {escape(_short(str(group.prompt.answer), 80))}   "
-        self.rich.print(f"\n  [bold]a group of step {step}[/]  {question}", highlight=False)
-        self.rich.print(f"  [dim]{gold}rewards {rewards}[/]", highlight=False)
+        self.say(f"\n  [bold]a group of step {step}[/]  {question}")
+        self.say(f"  [dim]{gold}rewards {rewards}[/]")
         for label, i in (("best ", order[0]), ("worst", order[-1])):
             text = escape(_short(_conversation(group.rollouts[i]), 400))
             advantage = f" advantage {group.advantages[i]:+.2f}" if group.advantages else ""
-            self.rich.print(f"  [dim]{label} {group.rewards[i]:.3g}{advantage}[/]  {text}", highlight=False)
-        self.rich.print()
+            self.say(f"  [dim]{label} {group.rewards[i]:.3g}{advantage}[/]  {text}")
+        self.say()
 
     def evaluations(self, rows: Sequence[tuple[str, Mapping[str, Any]]], verifier: str) -> None:
-        """The accuracy table of those of the `rows` (label, metrics) that have an accuracy, if any has."""
-        measured = [row for row in rows if "eval/greedy" in row[1] or "eval/pass@1" in row[1]]
-        if measured:
-            self.accuracy_table(measured, verifier)
-
-    def accuracy_table(self, rows: Sequence[tuple[str, Mapping[str, Any]]], verifier: str) -> None:
-        """Held-out accuracy, a row a moment: `rows` are (label, eval metrics). `verifier` decided what is right."""
-        self.rich.print(f"\n  held-out accuracy by {escape(verifier)}, with 95% intervals", highlight=False)
-        table = Table(box=None)
-        table.add_column("")
-        table.add_column("greedy", justify="right")
-        table.add_column("sampled", justify="right")
-        passes = sorted({int(k[10:]) for _, m in rows for k in m if k.startswith("eval/pass@") and k[10:].isdigit()})
-        extra = [k for k in passes if k > 1][-1:]
-        for k in extra:
-            table.add_column(f"pass@{k}", justify="right")
-        table.add_column("tokens", justify="right")
-        table.add_column("cut off", justify="right")
-        for label, m in rows:
-            table.add_row(
-                label,
-                _with_interval(m, "eval/greedy"),
-                _with_interval(m, "eval/pass@1"),
-                *(f"{m[f'eval/pass@{k}']:.1%}" if f"eval/pass@{k}" in m else "" for k in extra),
-                f"{m['eval/mean_tokens']:.1f}" if "eval/mean_tokens" in m else "",
-                f"{m['eval/truncated']:.1%}" if "eval/truncated" in m else "",
-            )
-        self.rich.print(Padding(table, (0, 0, 1, 2), expand=False))
+        """Held-out accuracy by `verifier`, a row (label, metrics) for each of those that have an accuracy."""
+        rows = [row for row in rows if "eval/greedy" in row[1] or "eval/pass@1" in row[1]]
+        if not rows:
+            return
+        passes = {int(k[10:]) for _, m in rows for k in m if k.startswith("eval/pass@") and k[10:].isdigit()}
+        k = max(passes, default=1)
+        most = f"eval/pass@{k}" if k > 1 else ""
+        self.say(f"\n  held-out accuracy by {escape(verifier)}, with 95% intervals")
+        self.table(
+            ["", "greedy", "sampled", *([f"pass@{k}"] if most else []), "tokens", "cut off"],
+            [
+                [
+                    label,
+                    with_interval(m, "eval/greedy"),
+                    with_interval(m, "eval/pass@1"),
+                    *([f"{m[most]:.1%}" if most in m else ""] if most else []),
+                    f"{m['eval/mean_tokens']:.1f}" if "eval/mean_tokens" in m else "",
+                    f"{m['eval/truncated']:.1%}" if "eval/truncated" in m else "",
+                ]
+                for label, m in rows
+            ],
+        )
 
     def saved(self, what: str, path: Path) -> None:
         """Where something is."""
-        self.rich.print(f"  {what:<12} {escape(str(path))}", highlight=False, soft_wrap=True)
+        self.say(f"  {what:<12} {escape(str(path))}", fold=False)
 
 
-def _with_interval(metrics: Mapping[str, Any], key: str) -> str:
-    if key not in metrics:
-        return ""
-    return f"{metrics[key]:.1%} [{metrics[key + '_low']:.1%}, {metrics[key + '_high']:.1%}]"
+def with_interval(metrics: Mapping[str, Any], key: str) -> str:
+    """`36.6% [32.5%, 40.9%]`; nothing where there is no such metric."""
+    return f"{metrics[key]:.1%} [{metrics[key + '_low']:.1%}, {metrics[key + '_high']:.1%}]" if key in metrics else ""
 
 
 def visible(text: str) -> str:

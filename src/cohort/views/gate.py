@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.markup import escape
-from rich.padding import Padding
-from rich.table import Table
 
 from cohort.preflight.gate.findings import GOLD, Finding, GateReport, RewardFindings
 from cohort.views.console import Console, visible
@@ -19,45 +17,41 @@ LONGEST_LABEL = 18
 
 def show_gate(console: Console, report: GateReport, verdict: bool = True) -> None:
     """Print the table, the notes and, unless somebody else says it, the verdict."""
-    title = (
-        f"  [dim]mean scores on {report.prompts} prompts, scored in {report.seconds:.1f} s; a bold reward decides[/]"
+    console.say(
+        f"\n  [dim]mean scores on {report.prompts} prompts, scored in {report.seconds:.1f} s; a bold reward decides[/]"
     )
-    console.rich.print(f"\n{title}", highlight=False)
-    console.rich.print(Padding(_table(report), (0, 0, 1, 2), expand=False))
-    for note in report.notes:
-        _line(console, "[yellow]note[/]", note)
-    for problem in report.problems if verdict else ():
-        _line(console, "[red]bad[/]", problem)
-    if verdict and not report.problems:
-        _line(console, "[green]good[/]" if report.tested else "[yellow]open[/]", report.sentence())
-
-
-def _line(console: Console, word: str, text: str) -> None:
-    """A word in colour and a text that is folded beside it."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, width=4)
-    grid.add_column(overflow="fold")
-    grid.add_row(word, escape(visible(text)))
-    console.rich.print(Padding(grid, (0, 0, 0, 2), expand=False), highlight=False)
-
-
-def _table(report: GateReport) -> Table:
-    """A row for each kind of text and a column for each reward, and what they all come to together."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("", no_wrap=True)
     columns: list[tuple[str, RewardFindings | None]] = [(found.name, found) for found in report.rewards]
     if len(columns) > 1:
         columns.append(("together", None))
-    for name, found in columns:
-        table.add_column(escape(name), header_style="bold" if found is not None and found.verifier else "not bold")
+    headings = [
+        f"{'' if found is not None and found.verifier else '[not bold]'}{escape(name)}" for name, found in columns
+    ]
+    console.table(["", *headings], [*_scores(report, columns), [], *_measures(columns)], left=len(headings) + 1)
+    for note in report.notes:
+        console.marked("[yellow]note[/]", note)
+    for problem in report.problems if verdict else ():
+        console.marked("[red]bad[/]", problem)
+    if verdict and not report.problems:
+        console.marked("[green]good[/]" if report.tested else "[yellow]open[/]", report.sentence())
+
+
+def _scores(report: GateReport, columns: Sequence[tuple[str, RewardFindings | None]]) -> list[list[str]]:
+    """A row for each kind of text: what each reward pays for it, and what they all come to together."""
     kinds = list(dict.fromkeys(kind for rows in (report.total, *(f.rows for f in report.rewards)) for kind in rows))
-    for kind in sorted(kinds, key=lambda kind: kind != GOLD):
-        cells = [_cell(kind, report.total if found is None else found.rows, found) for _, found in columns]
-        table.add_row(f"[bold]{kind}[/]" if kind == GOLD else kind, *cells)
-    table.add_row()
-    for name, show in _MEASURES.items():
-        table.add_row(f"[dim]{name}[/]", *("" if found is None else show(found) for _, found in columns))
-    return table
+    return [
+        [
+            f"[bold]{kind}[/]" if kind == GOLD else kind,
+            *(_cell(kind, report.total if found is None else found.rows, found) for _, found in columns),
+        ]
+        for kind in sorted(kinds, key=lambda kind: kind != GOLD)
+    ]
+
+
+def _measures(columns: Sequence[tuple[str, RewardFindings | None]]) -> list[list[str]]:
+    return [
+        [f"[dim]{name}[/]", *("" if found is None else show(found) for _, found in columns)]
+        for name, show in _MEASURES.items()
+    ]
 
 
 def _cell(kind: str, rows: Mapping[str, Finding], found: RewardFindings | None) -> str:

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.padding import Padding
-from rich.table import Table
 
 from cohort.recipe import Recipe
 from cohort.settings import Stage
@@ -16,6 +14,7 @@ from cohort.views.console import Console
 __all__ = ["REPORT", "reward_model_card", "show_report"]
 
 REPORT = "reward_model.json"  # of a stage's directory: the last measures of held-out pairs
+_HEADINGS = ("sure by", "pairs", "confidence", "right")
 
 _USE = """```python
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -41,12 +40,7 @@ def show_report(console: Console, directory: Path) -> None:
     report = orjson.loads(file.read_bytes())
     for line in _sentences(report):
         console.say(f"  {line}")
-    table = Table(box=None)
-    for heading in ("sure by", "pairs", "confidence", "right"):
-        table.add_column(heading, justify="right")
-    for cells in _rows(report):
-        table.add_row(*cells)
-    console.rich.print(Padding(table, (0, 0, 1, 2), expand=False))
+    console.table(_HEADINGS, _rows(report), left=0)
 
 
 def reward_model_card(recipe: Recipe, stage: Stage, directory: Path, recipe_text: str) -> str:
@@ -62,7 +56,7 @@ def reward_model_card(recipe: Recipe, stage: Stage, directory: Path, recipe_text
     if file.exists():
         report = orjson.loads(file.read_bytes())
         lines += [f"* {line}" for line in _sentences(report)]
-        lines += ["", "| sure by | pairs | confidence | right |", "|---|---|---|---|"]
+        lines += ["", f"| {' | '.join(_HEADINGS)} |", "|---|---|---|---|"]
         lines += [f"| {' | '.join(cells)} |" for cells in _rows(report)]
     else:
         lines.append("No held-out pairs were measured.")

@@ -19,7 +19,7 @@ __all__ = ["Rests"]
 
 @dataclass(frozen=True, slots=True)
 class Visits:
-    """The last visits of a prompt: it was solved (or hopeless) `times` in a row, and rests until epoch `until`."""
+    """The last visits of a prompt: solved (or hopeless) `times` in a row; it is asked again in epoch `until`."""
 
     solved: bool
     times: int

@@ -48,7 +48,7 @@ class Mixture:
 
 
 class HeldOut:
-    """The held-out prompts of several sources, which take turns, so that the first N are a fair share of each."""
+    """The held-out prompts of several sources in turns, so that the first N have a fair share of each source."""
 
     def __init__(self, sources: Sequence[OpenSource]) -> None:
         self.sources = [source for source in sources if source.held_out is not None]

@@ -72,7 +72,7 @@ class SourceOrder:
 
 
 class Selection:
-    """Hands out tickets over a mixture. `ledger` knows which are in flight; `assigned` has the prompt of each."""
+    """Hands out tickets over a mixture. `ledger` knows which are in flight; `assigned`, the prompt of each of them."""
 
     def __init__(self, mixture: Mixture, seed: int) -> None:
         self.mixture, self.seed = mixture, seed
