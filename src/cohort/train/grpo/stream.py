@@ -68,8 +68,8 @@ class GroupStream:
         play: Player,
         pool: RewardPool,
         settings: StreamSettings,
+        to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]],
         on_group: Callable[[], None] = lambda: None,
-        to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]] | None = None,
     ):
         self._prompts = prompts
         self.ledger = ledger
@@ -169,21 +169,15 @@ class GroupStream:
             outcomes.append(error)
         else:
             accuracy = self._settings.combination.accuracy(scored.scores)
-            steps = self._steps(group, scored)
+            # What rewards of steps said, at the tokens where the steps end.
+            steps = {
+                name: tuple(map(self._to_steps, group.rollouts, members)) for name, members in scored.steps.items()
+            }
             group = group.with_(scores=scored.scores, rewards=scored.rewards, accuracy=accuracy, steps=steps)
             outcomes.append(scored)
         self._keep_budget(group.error)
         self._taken[ticket] = self.pending.pop(ticket)[0]
         return group
-
-    def _steps(self, group: Group, scored: ScoredGroup) -> dict[str, tuple[tuple[Step, ...], ...]]:
-        """What rewards of steps said, at the tokens where the steps end."""
-        if self._to_steps is None:
-            return {}
-        return {
-            name: tuple(self._to_steps(rollout, cut) for rollout, cut in zip(group.rollouts, members, strict=True))
-            for name, members in scored.steps.items()
-        }
 
     def _keep_budget(self, error: str | None) -> None:
         """Stop when too many groups are lost: what fails that often is broken, and every try may cost a timeout."""

@@ -143,7 +143,7 @@ class GrpoTraining:
         settings = StreamSettings(stage.rollout, stage.run, self._objective.zero_std, self._combination, seed)
         decode = functools.partial(self.facts.tokenizer.decode, skip_special_tokens=True)
         to_steps = functools.partial(token_steps, decode=decode)
-        stream = GroupStream(prompts, ledger, play, pool, settings, self._one_group_sampled, to_steps)
+        stream = GroupStream(prompts, ledger, play, pool, settings, to_steps, self._one_group_sampled)
         if checkpoint is not None and (checkpoint.path / PENDING).exists():
             stream.restore(read_groups(checkpoint.path / PENDING))
         return stream
