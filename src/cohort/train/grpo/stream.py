@@ -53,7 +53,7 @@ class StepGroups:
     kept: list[Group] = field(default_factory=list)
     left_out: list[Group] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
-    too_long: int = 0
+    prompts_too_long: int = 0
     sample_s: float = 0.0
     score_s: float = 0.0  # waiting for scores after sampling had ended
 
@@ -101,7 +101,7 @@ class GroupStream:
         wanted, left = rollout.prompts_per_step, rollout.resample_cap * rollout.prompts_per_step
         while wanted:
             began = time.perf_counter()
-            found.too_long += self._fill(wanted + rollout.max_staleness * rollout.prompts_per_step, step)
+            found.prompts_too_long += self._fill(wanted + rollout.max_staleness * rollout.prompts_per_step, step)
             sampled = time.perf_counter()
             groups = [self._take(found.outcomes) for _ in range(wanted)]
             found.sample_s += sampled - began

@@ -101,7 +101,7 @@ class GrpoTraining:
         used = report.get("tokens/trained", 0.0) / self._stage.optimizer.epochs  # once, however often they were passed
         return metrics | {
             "tokens/wasted": metrics["tokens/sampled"] - used,
-            "prompts/too_long": float(groups.too_long),
+            "prompts/too_long": float(groups.prompts_too_long),
             "time/step_s": ended - began,
             "time/sample_s": groups.sample_s,
             "time/score_s": groups.score_s,
