@@ -95,11 +95,11 @@ def learn(case: Case, model: str, device: str, repeats: int) -> dict[str, Any]:
 
     from cohort.algorithms import objectives
     from cohort.learn.learner import Learner
-    from cohort.learn.optimizer import AdamW
     from cohort.policy.load import load_policy
+    from cohort.settings import Optimizer
 
     policy = load_policy(model, compute=case.compute, device=device)
-    learner = Learner(policy, objectives.preset("trl", correction="off", correction_max=None), AdamW())
+    learner = Learner(policy, objectives.preset("trl", correction="off", correction_max=None), Optimizer())
     config, batch = AutoConfig.from_pretrained(model), make_batch(case)
     for _ in range(2):
         learner.update(batch, case.learning_rate)

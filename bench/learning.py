@@ -29,8 +29,8 @@ from turns import arguments, pin, publish, table
 from cohort.algorithms import objectives
 from cohort.learn.batch import collate
 from cohort.learn.learner import Learner
-from cohort.learn.optimizer import AdamW
 from cohort.policy.load import load_policy
+from cohort.settings import Optimizer
 from cohort.types import Batch, Group, Prompt, Rollout
 
 __all__ = [
@@ -167,7 +167,7 @@ def measure(case: Case, dtype: str, repeats: int, warm_up: int = 2) -> dict[str,
         config = AutoConfig.from_pretrained(f"{where}/model")
         policy = load_policy(f"{where}/model", compute=dtype, device="cpu")
     objective = objectives.preset("trl", correction="off", correction_max=None)
-    learner, batch = Learner(policy, objective, AdamW()), make_batch(case)
+    learner, batch = Learner(policy, objective, Optimizer()), make_batch(case)
     work, updates, rates = count(batch), [], []
     for _ in range(warm_up):
         learner.update(batch, case.learning_rate)

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
+from cohort.settings import Scratch
 from cohort.tasks import open_demonstrations
 from tiny import make_tiny, on_path
 
@@ -54,9 +55,8 @@ def tiny_policy(request, tokenizer):
 
 @pytest.fixture
 def small_model(tokenizer):
-    return make_model(
-        tokenizer, seed=3, hidden_size=32, layers=2, heads=2, kv_heads=1, head_dim=16, intermediate_size=64
-    )
+    sizes = Scratch(hidden_size=32, layers=2, heads=2, kv_heads=1, head_dim=16, intermediate_size=64)
+    return make_model(tokenizer, 3, sizes)
 
 
 @pytest.fixture

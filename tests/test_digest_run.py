@@ -33,8 +33,8 @@ def said(tool, capsys, run: Path) -> list[str]:
 
 
 def test_times_and_memory_are_no_part_of_a_result(tool, capsys, tmp_path):
-    fast = said(tool, capsys, a_run(tmp_path / "fast", **{"time/step_s": 1.0, "tokens_per_s": 9.0}))
-    slow = said(tool, capsys, a_run(tmp_path / "slow", **{"time/step_s": 2.0, "memory/peak_gb": 3.0}))
+    fast = said(tool, capsys, a_run(tmp_path / "fast", **{"time/step_s": 1.0, "tokens_per_s": 9.0}))  # type: ignore[arg-type]
+    slow = said(tool, capsys, a_run(tmp_path / "slow", **{"time/step_s": 2.0, "memory/peak_gb": 3.0}))  # type: ignore[arg-type]
     assert fast == slow
     assert [line.split()[0] for line in fast] == ["first", "first", "last", "last"]
 

@@ -45,7 +45,7 @@ OBJECTIVES = {"cohort.algorithms.fields", "cohort.algorithms.presets"}
 MAY_READ = {"settings": OBJECTIVES, "recipe": OBJECTIVES}
 
 # A reward that is itself a model imports these when its worker starts: inside functions, never when it is named.
-LATE = {f"rewards/models/{name}.py" for name in ("checkpoint", "process_model", "reward_model")}
+LATE = {f"rewards/models/{name}.py" for name in ("checkpoint", "reward_model")}
 
 
 def modules() -> list[tuple[str, Path]]:

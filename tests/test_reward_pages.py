@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cohort.policy.facts import facts_of
-from cohort.policy.open import Start, open_policy
+from cohort.policy.load import Start, open_policy
 from cohort.recipe import Recipe
 from cohort.rewards import BUILT_IN
 from cohort.rewards.guarded import end_guards
@@ -54,7 +53,7 @@ def test_the_recipes_of_a_page_can_be_set_up(page, tmp_path, monkeypatch):
             if stage.policy.scratch is not None:  # a model that can be made here
                 policy = open_policy(stage.policy, 0, Start(), prepared.texts)
                 assert (
-                    prompt_limit(facts_of(policy).context, stage.rollout.max_tokens, stage.task.max_prompt_tokens) > 100
+                    prompt_limit(policy.facts().context, stage.rollout.max_tokens, stage.task.max_prompt_tokens) > 100
                 )
 
 

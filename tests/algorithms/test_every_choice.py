@@ -14,8 +14,8 @@ import torch
 
 from cohort.algorithms import equation as equations
 from cohort.algorithms import explain, fields, losses, objectives
+from cohort.algorithms.explain import meaning
 from cohort.algorithms.fields import FIELDS, SURROGATE_READS, Choice, Number
-from cohort.algorithms.meanings import meaning
 from cohort.algorithms.objective import Objective
 from cohort.settings.objective import with_fields
 from cohort.settings.table import Table

@@ -120,7 +120,7 @@ UNREADABLE = {
     "data that are not there": (("init", "base", "trian.jsonl"), "Did you mean train.jsonl?"),
     "an option that there is not": (("train", "recipe.toml", "--resum"), "--resum"),
     "a command that there is not": (("trian", "recipe.toml"), "trian"),
-    "an argument too few": (("sample", "base"), "PROMPT"),
+    "an argument too few": (("sample", "base"), "prompt"),
 }
 
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_read_and_wrong_usage_are_2(desk, cohort, asked, case):
 
 
 def test_a_fault_of_ours_is_an_object_too(monkeypatch, capfd):
-    monkeypatch.setattr("cohort.commands.config.schema", lambda: {"something": 1}["nothing"])
+    monkeypatch.setattr("cohort.commands.config.schema", lambda: dict[str, int]()["nothing"])
     monkeypatch.setattr(sys, "argv", ["cohort", "config", "schema", "--json"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -13,9 +13,9 @@ from cohort.algorithms.advantages import gae
 from cohort.algorithms.losses import log_ratio
 from cohort.learn.batch import collate
 from cohort.learn.learner import Learner
-from cohort.learn.optimizer import AdamW
 from cohort.rewards import Combination
 from cohort.seeds import derive_seed, generator
+from cohort.settings import Optimizer
 from cohort.train.grpo.advantages import with_advantages
 from cohort.types import Group, Prompt, Rollout
 
@@ -83,7 +83,7 @@ def test_the_gradient_is_that_of_the_policys_tokens_alone(policy_and_plain, name
     loss.backward()
     expected = {n: p.grad for n, p in plain.named_parameters() if p.grad is not None}
 
-    learner = Learner(policy, objective, AdamW(), tokens_per_micro_batch=30)
+    learner = Learner(policy, objective, Optimizer(tokens_per_micro_batch=30))
     metrics, found = gradients(learner, collate(groups, objective, LONGEST), monkeypatch)
     assert metrics["tokens/trained"] == everything
     scale = max(g.abs().max().item() for g in expected.values())
@@ -108,7 +108,7 @@ def disturbed(batch):
 @pytest.mark.parametrize("several", [False, True])
 def test_numbers_at_the_environments_tokens_change_nothing(tiny_policy, name, several, monkeypatch):
     objective = objectives.preset(name, kl_coef=0.0, correction="sequence_truncate", correction_max=2.0)
-    learner = Learner(tiny_policy, objective, AdamW())
+    learner = Learner(tiny_policy, objective, Optimizer())
     batch = batch_of(objective)
     if several:
         batch = replace(batch, old_logprobs=learner.logprobs(batch))
@@ -124,7 +124,7 @@ def test_the_environments_tokens_are_still_context(tiny_policy, monkeypatch):
     """What was said matters for what the policy says next; only it is not learnt."""
     objective = objectives.preset("dr_grpo")
     batch = batch_of(objective)
-    learner = Learner(tiny_policy, objective, AdamW())
+    learner = Learner(tiny_policy, objective, Optimizer())
     other = replace(batch, tokens=torch.where(batch.mask, batch.tokens, (batch.tokens + 1) % 250 + 5))
     _, found = gradients(learner, batch, monkeypatch)
     _, changed = gradients(learner, other, monkeypatch)
@@ -156,6 +156,6 @@ def test_an_update_moves_only_what_the_policys_tokens_ask_for(tiny_policy):
     batch = batch_of(objective)
     batch = replace(batch, mask=torch.zeros_like(batch.mask), token_weight=torch.zeros_like(batch.token_weight))
     before = copy.deepcopy(tiny_policy.module.state_dict())
-    report = Learner(tiny_policy, objective, AdamW()).update(batch, 1e-2)
+    report = Learner(tiny_policy, objective, Optimizer()).update(batch, 1e-2)
     assert report.metrics["grad_norm"] == 0
     assert all(torch.equal(before[k], v) for k, v in tiny_policy.module.state_dict().items())

@@ -11,11 +11,12 @@ import torch
 from cohort.engine.engine import Engine
 from cohort.engine.fused import FusedDecoder
 from cohort.kernels.functions import product
-from cohort.learn.head import head
+from cohort.learn.forward import head
 from cohort.policy.attention import PackedGroups
 from cohort.policy.fused import FusedBody
 from cohort.policy.load import add_lora
 from cohort.policy.policy import Policy
+from cohort.settings import Lora
 from cohort.types import SampleRequest, Sampling
 from tiny import make_tiny, on_path
 
@@ -71,7 +72,7 @@ def test_products_have_a_rounded_number_of_rows(tokenizer, monkeypatch):
         return product(x, weight, bias)
 
     monkeypatch.setattr("cohort.kernels.functions.product", noting)
-    monkeypatch.setattr("cohort.learn.head.product", noting)
+    monkeypatch.setattr("cohort.learn.forward.product", noting)
     layout = groups()
     states = policy.hidden(layout.tokens, layout.positions, layout)
     found, entropy = head(policy, states[:70], torch.full((70,), 5), 1.0, False)
@@ -148,9 +149,10 @@ def test_decoding_in_bfloat16(tokenizer):
 
 
 def test_new_weights_are_used_at_once(policy):
-    from cohort.learn.optimizer import AdamW
+    from cohort.learn.optimizer import open_optimizer
+    from cohort.settings import Optimizer
 
-    optimizer = AdamW().build(policy.module)
+    optimizer = open_optimizer(Optimizer(), policy.module)
     for group in optimizer.param_groups:
         group["lr"] = 0.02
     sample(policy, requests())
@@ -169,7 +171,7 @@ def test_an_adapter_is_merged_for_decoding_and_trained(tokenizer, checkpoint_dir
     from cohort.policy.load import load_policy
 
     policy = on_path(load_policy(str(checkpoint_dir)), "fused")
-    policy = on_path(add_lora(policy, 4, 8.0, "all-linear", seed=0), "fused")
+    policy = on_path(add_lora(policy, Lora(rank=4, alpha=8.0), seed=0), "fused")
     with torch.no_grad():
         for name, parameter in policy.module.named_parameters():
             if "lora_B" in name:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from cohort.engine.sampling import RowSampling, choose
 from cohort.kernels import functions
 from cohort.kernels.library import kernels, why_not
-from cohort.learn.head import _Fused
+from cohort.learn.forward import _Fused
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason=str(why_not()))
 
@@ -82,7 +82,7 @@ def test_log_probs_of_the_head(vocabulary, monkeypatch):
     targets = torch.randint(0, vocabulary, (50,), generator=torch.Generator().manual_seed(2))
     flow = normal(50, seed=3)
     for limit in (1 << 24, 7 * vocabulary):  # in one chunk, and in several that are recomputed
-        monkeypatch.setattr("cohort.learn.head.LOGITS_AT_ONCE", limit)
+        monkeypatch.setattr("cohort.learn.forward.LOGITS_AT_ONCE", limit)
         ours, entropy = _Fused.apply(states, weight, targets, 0.7)
         whole = (states @ weight.t() / 0.7).log_softmax(-1)
         theirs = whole.gather(1, targets[:, None])[:, 0]

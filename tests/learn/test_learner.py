@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from cohort.algorithms import objectives
-from cohort.learn import head
+from cohort.learn import forward
 from cohort.learn.batch import collate, flat, rectangle, split
 from cohort.learn.learner import Learner
-from cohort.learn.optimizer import AdamW
+from cohort.learn.optimizer import open_optimizer, rate_at
 from cohort.learn.reference import Reference
-from cohort.learn.schedule import learning_rate
 from cohort.policy.load import add_lora, load_policy
 from cohort.policy.policy import Policy
 from cohort.rewards.combination import Combination
 from cohort.seeds import derive_seed, generator
+from cohort.settings import Lora, Optimizer
 from cohort.train.grpo.advantages import with_advantages
 from cohort.types import Group, Prompt, Rollout, UserError
 
@@ -115,7 +115,7 @@ def test_gradients_equal_the_plain_path(policy_and_plain, name, monkeypatch):
     policy, plain = policy_and_plain
     objective = objectives.preset(name)
     reference = Reference(policy) if objective.needs_reference else None
-    learner = Learner(policy, objective, AdamW(), TEMPERATURE, tokens_per_micro_batch=40, reference=reference)
+    learner = Learner(policy, objective, Optimizer(tokens_per_micro_batch=40), TEMPERATURE, reference=reference)
     if reference is not None:
         with torch.no_grad(), reference.active() as kept:  # one that differs, so that the KL has a gradient
             for p in kept.module.parameters():
@@ -130,7 +130,7 @@ def test_gradients_equal_the_plain_path(policy_and_plain, name, monkeypatch):
 def test_logprobs_equal_the_plain_path(policy_and_plain):
     policy, plain = policy_and_plain
     objective = objectives.preset("grpo", kl_coef=0.0)
-    learner = Learner(policy, objective, AdamW(), TEMPERATURE, tokens_per_micro_batch=30)
+    learner = Learner(policy, objective, Optimizer(tokens_per_micro_batch=30), TEMPERATURE)
     batch = batch_of(objective)
     signal = rectangle(batch.advantages != 0, batch.lengths).any(1).repeat_interleave(batch.lengths)
     with torch.no_grad():
@@ -142,8 +142,8 @@ def test_logprobs_equal_the_plain_path(policy_and_plain):
 def test_the_split_into_micro_batches_does_not_matter(tiny_policy, tokens, monkeypatch):
     objective = objectives.preset("dapo")
     batch = batch_of(objective)
-    whole = Learner(tiny_policy, objective, AdamW(), tokens_per_micro_batch=10**6)
-    parts = Learner(tiny_policy, objective, AdamW(), tokens_per_micro_batch=tokens)
+    whole = Learner(tiny_policy, objective, Optimizer(tokens_per_micro_batch=10**6))
+    parts = Learner(tiny_policy, objective, Optimizer(tokens_per_micro_batch=tokens))
     _, expected = learner_gradients(whole, batch, monkeypatch)
     _, gradients = learner_gradients(parts, batch, monkeypatch)
     assert_same(gradients, expected, relative=1e-5)
@@ -152,13 +152,13 @@ def test_the_split_into_micro_batches_does_not_matter(tiny_policy, tokens, monke
 def test_chunks_of_the_head_are_recomputed_and_equal(tiny_policy, monkeypatch):
     objective = objectives.preset("dr_grpo")
     batch = batch_of(objective)
-    learner = Learner(tiny_policy, objective, AdamW())
+    learner = Learner(tiny_policy, objective, Optimizer())
     _, expected = learner_gradients(learner, batch, monkeypatch)
-    monkeypatch.setattr(head, "LOGITS_AT_ONCE", 5 * tiny_policy.vocabulary)
+    monkeypatch.setattr(forward, "LOGITS_AT_ONCE", 5 * tiny_policy.vocabulary)
     widest = []
-    logits, product = tiny_policy.logits, head.product
+    logits, product = tiny_policy.logits, forward.product
     monkeypatch.setattr(tiny_policy, "logits", lambda h: widest.append(len(h)) or logits(h))
-    monkeypatch.setattr(head, "product", lambda h, w: widest.append(len(h) if len(w) > 64 else 0) or product(h, w))
+    monkeypatch.setattr(forward, "product", lambda h, w: widest.append(len(h) if len(w) > 64 else 0) or product(h, w))
     _, gradients = learner_gradients(learner, batch, monkeypatch)
     assert max(widest) == 5
     assert_same(gradients, expected, relative=1e-5)
@@ -167,7 +167,7 @@ def test_chunks_of_the_head_are_recomputed_and_equal(tiny_policy, monkeypatch):
 def test_groups_without_signal_are_not_computed(tiny_policy, monkeypatch):
     objective = objectives.preset("dapo")
     batch = batch_of(objective, [[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
-    learner = Learner(tiny_policy, objective, AdamW())
+    learner = Learner(tiny_policy, objective, Optimizer())
     seen = []
     hidden = tiny_policy.hidden
     monkeypatch.setattr(tiny_policy, "hidden", lambda t, p, layout: seen.append(t.shape[1]) or hidden(t, p, layout))
@@ -179,7 +179,7 @@ def test_groups_without_signal_are_not_computed(tiny_policy, monkeypatch):
 
 def test_a_batch_without_signal_is_a_step_on_a_zero_gradient(tiny_policy):
     objective = objectives.preset("dapo")
-    learner = Learner(tiny_policy, objective, AdamW())
+    learner = Learner(tiny_policy, objective, Optimizer())
     before = copy.deepcopy(tiny_policy.module.state_dict())
     report = learner.update(batch_of(objective, [[1.0, 1.0], [0.0, 0.0]]), 1e-2)
     assert report.metrics["grad_norm"] == 0
@@ -197,7 +197,7 @@ def test_truncated_completions_can_be_masked(tiny_policy):
 def test_a_small_step_moves_probability_towards_what_was_rewarded(tiny_policy):
     objective = objectives.preset("dr_grpo")
     batch = batch_of(objective, [[1.0, 0.0, 0.0, 0.0]])
-    learner = Learner(tiny_policy, objective, AdamW())
+    learner = Learner(tiny_policy, objective, Optimizer())
     before = rectangle(learner.logprobs(batch), batch.lengths).sum(1)
     for _ in range(5):
         learner.update(batch, 1e-3)
@@ -208,7 +208,7 @@ def test_a_small_step_moves_probability_towards_what_was_rewarded(tiny_policy):
 
 def test_several_updates_clip(tiny_policy):
     objective = objectives.preset("grpo", kl_coef=0.0)
-    learner = Learner(tiny_policy, objective, AdamW())
+    learner = Learner(tiny_policy, objective, Optimizer())
     batch = scored(learner, batch_of(objective), old=True)
     first = learner.update(batch, 0.03).metrics
     assert first["policy/clip_low"] == first["policy/clip_high"] == 0
@@ -219,7 +219,7 @@ def test_several_updates_clip(tiny_policy):
 
 def test_kl_is_zero_against_itself_and_grows(tiny_policy):
     objective = objectives.preset("grpo")
-    learner = Learner(tiny_policy, objective, AdamW(), reference=Reference(tiny_policy))
+    learner = Learner(tiny_policy, objective, Optimizer(), reference=Reference(tiny_policy))
     batch = scored(learner, batch_of(objective), old=False)
     assert learner.update(batch, 1e-2).metrics["policy/kl"] == pytest.approx(0, abs=1e-9)
     assert learner.update(batch, 1e-2).metrics["policy/kl"] > 1e-6
@@ -228,12 +228,12 @@ def test_kl_is_zero_against_itself_and_grows(tiny_policy):
 def test_lora_trains_the_adapter_and_its_reference_is_the_base(checkpoint_dir):
     loaded = load_policy(str(checkpoint_dir))
     base = copy.deepcopy(loaded.module.state_dict())
-    policy = add_lora(loaded, rank=4, alpha=8, targets="all-linear", seed=0)
+    policy = add_lora(loaded, Lora(rank=4, alpha=8.0), seed=0)
     objective = objectives.preset("grpo")
     reference = Reference(policy)
     with reference.active() as asked:
         assert asked is policy  # no copy
-    learner = Learner(policy, objective, AdamW(), reference=reference)
+    learner = Learner(policy, objective, Optimizer(), reference=reference)
     batch = batch_of(objective)
     start = learner.logprobs(batch)
     for _ in range(3):
@@ -250,7 +250,7 @@ def test_lora_trains_the_adapter_and_its_reference_is_the_base(checkpoint_dir):
 
 def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(tiny_policy):
     objective = objectives.preset("dr_grpo")
-    learner = Learner(tiny_policy, objective, AdamW())
+    learner = Learner(tiny_policy, objective, Optimizer())
     before = copy.deepcopy(tiny_policy.module.state_dict())
     batch = batch_of(objective)
     poisoned = replace(batch, advantages=batch.advantages * math.inf)
@@ -269,7 +269,7 @@ def test_dropout_is_off_in_every_pass(tokenizer):
     )  # fmt: skip
     policy = Policy(t.LlamaForCausalLM(config).train(), tokenizer)
     objective = objectives.preset("dr_grpo")
-    learner = Learner(policy, objective, AdamW())
+    learner = Learner(policy, objective, Optimizer())
     batch = batch_of(objective)
     assert torch.equal(learner.logprobs(batch), learner.logprobs(batch))
     report = learner.update(scored(learner, batch, old=True), 0.0)
@@ -277,7 +277,7 @@ def test_dropout_is_off_in_every_pass(tokenizer):
 
 
 def test_weight_decay_touches_matrices_only(tiny_policy):
-    optimizer = AdamW(weight_decay=0.1).build(tiny_policy.module)
+    optimizer = open_optimizer(Optimizer(weight_decay=0.1), tiny_policy.module)
     for group in optimizer.param_groups:
         assert {p.dim() >= 2 for p in group["params"]} == {group["weight_decay"] > 0}
 
@@ -291,9 +291,11 @@ def test_groups_are_split_whole():
 
 
 def test_schedules():
-    assert [learning_rate(s, 10, 1.0, 4) for s in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    constant = Optimizer(learning_rate=1.0, warmup_steps=4)
+    assert [rate_at(constant, 10, step) for step in range(1, 7)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     for schedule in ("linear", "cosine"):
-        rates = [learning_rate(s, 20, 1.0, 5, schedule) for s in range(20)]
+        table = Optimizer(learning_rate=1.0, warmup_steps=5, schedule=schedule)
+        rates = [rate_at(table, 20, step) for step in range(1, 21)]
         assert rates[5] == 1.0
         assert rates[-1] == pytest.approx(0.1)
         assert all(a >= b for a, b in pairwise(rates[5:]))
@@ -312,7 +314,7 @@ def test_rollouts_of_very_different_lengths_share_a_batch(tokenizer):
     lengths = [len(r.tokens) for g in groups for r in g.rollouts]
     assert min(lengths) < 64 < 128 < max(lengths)
     batch = collate(with_advantages(groups, objective, ALONE), objective, 256)
-    learner = Learner(Policy(model, tokenizer), objective, AdamW(), TEMPERATURE)
+    learner = Learner(Policy(model, tokenizer), objective, Optimizer(), TEMPERATURE)
     with torch.no_grad():
         expected = flat(plain_logprobs(plain, batch), batch.lengths)
     torch.testing.assert_close(learner.logprobs(batch), expected, atol=2e-5, rtol=0)
@@ -323,6 +325,6 @@ def test_a_fresh_reference_computes_as_its_policy_does(tokenizer):
     from tiny import make_tiny
 
     policy = Policy(make_tiny("qwen3", tokenizer), tokenizer, "bfloat16")
-    learner = Learner(policy, objectives.preset("grpo"), AdamW(), TEMPERATURE, reference=Reference(policy))
+    learner = Learner(policy, objectives.preset("grpo"), Optimizer(), TEMPERATURE, reference=Reference(policy))
     batch = scored(learner, batch_of(learner.objective), old=True)
     assert torch.equal(batch.old_logprobs, batch.ref_logprobs)

@@ -14,6 +14,7 @@ from cohort.policy.load import load_policy, save_policy
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.policy.text import to_rollout
+from cohort.settings import Scratch
 from cohort.types import Completion, UserError
 from tiny import make_tiny
 
@@ -33,7 +34,7 @@ def test_the_tokenizer_and_model_depend_on_text_and_seed_alone():
     texts = ["Tom has 12 apples.", "Ana buys 7 more apples."] * 5
     first, second = make_tokenizer(texts, 300), make_tokenizer(texts, 300)
     assert first.get_vocab() == second.get_vocab()
-    a, b, c = (make_model(first, seed, layers=1) for seed in (1, 1, 2))
+    a, b, c = (make_model(first, seed, Scratch(layers=1)) for seed in (1, 1, 2))
     same = [torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True)]
     assert all(same)
     assert not torch.equal(a.lm_head.weight, c.lm_head.weight)

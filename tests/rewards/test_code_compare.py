@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohort.rewards.verifiers.code.compare import same_text, same_value
+from cohort.rewards.verifiers.code.grade import same_text, same_value
 
 T = 1e-6
 

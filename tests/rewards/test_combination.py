@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cohort.algorithms import objectives
 from cohort.algorithms.advantages import weighted_sum
 from cohort.rewards import Combination, Gate, RewardPool, RewardTable, ScoringItem, combine, resolve, resolve_all
-from cohort.rewards.calling.routing import applies
+from cohort.rewards.calling.reward import applies
 from cohort.types import UserError
 
 NAN = math.nan

@@ -6,8 +6,7 @@ import pytest
 from hostile import EMPTY, LARGE
 
 from cohort.rewards import RewardTable, ScoringItem, resolve
-from cohort.rewards.verifiers.constraints.constraints import check_rules, constraints
-from cohort.rewards.verifiers.constraints.rules import RULES
+from cohort.rewards.verifiers.constraints import RULES, check_rules, constraints
 from cohort.types import UserError
 
 

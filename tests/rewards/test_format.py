@@ -4,8 +4,7 @@ import pytest
 from hostile import EMPTY, LARGE
 
 from cohort.rewards import RewardTable, ScoringItem, resolve
-from cohort.rewards.verifiers.format import one_answer, regex_format
-from cohort.rewards.verifiers.pattern import check_pattern
+from cohort.rewards.verifiers.format import check_pattern, one_answer, regex_format
 
 R1 = r"(?s)<think>.+</think>\s*<answer>.+</answer>"
 

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.rewards import RewardTable, ScoringItem, resolve
-from cohort.rewards.verifiers.language.language import check_language, language, language_share
-from cohort.rewards.verifiers.language.prose import prose
+from cohort.rewards.verifiers.language import check_language, language, language_share, prose
 
 TEXTS = {
     "en": "First we compute the sum of the two numbers. Wait, that is not right. So the answer is five.",

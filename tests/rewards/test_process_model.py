@@ -7,7 +7,7 @@ import torch
 import transformers as t
 
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve
-from cohort.rewards.models.process_model import process_model
+from cohort.rewards.models.reward_model import process_model
 from cohort.types import UserError
 from tiny import SIZES
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.settings import Adaptive
-from cohort.tasks.order.adaptive import Rests
+from cohort.tasks.order.pass_rates import Rests
 from cohort.types import UserError
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.settings import Curriculum
-from cohort.tasks.order.curriculum import Ladder
+from cohort.tasks.order.pass_rates import Ladder
 from cohort.types import UserError
 
 RATES = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])

@@ -12,9 +12,7 @@ import torch
 
 from cohort.backends.base import PolicyFacts
 from cohort.engine.engine import Engine
-from cohort.policy.facts import facts_of
-from cohort.policy.load import save_policy
-from cohort.policy.open import open_policy, resumed_policy
+from cohort.policy.load import open_policy, resumed_policy, save_policy
 from cohort.policy.policy import Policy
 from cohort.preflight.parts import SamplingParts
 from cohort.settings import Rollout, Stage
@@ -63,7 +61,7 @@ class Shrinking:
             if checkpoint is None
             else resumed_policy(table, checkpoint.path)
         )
-        self.facts: PolicyFacts = facts_of(self.policy)
+        self.facts: PolicyFacts = self.policy.facts()
         self.weights_of = checkpoint.step if checkpoint else 0
         self._factor, self._context = prepared.factor, context
         self._done = checkpoint.state["done"] if checkpoint else 0

@@ -46,31 +46,19 @@ def weight(
 
     A bound that is None is not applied. All tensors are [B, T].
     """
+    if kind not in KINDS:
+        raise ValueError(f"correction={kind!r} is not a correction; choose one of {', '.join(KINDS)}")
     mask = mask.bool()
     log_ratio = (old_logprobs - sampler_logprobs).masked_fill(~mask, 0)  # [B, T]
-    if kind.startswith("token"):
-        log_measure = log_ratio
-    elif kind.startswith("sequence"):
+    level, bound = kind.split("_")
+    log_measure = log_ratio
+    if level != "token":
         log_measure = log_ratio.sum(-1, keepdim=True).expand_as(log_ratio)
-    else:
-        log_measure = (log_ratio.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)).expand_as(log_ratio)
+    if level == "geometric":
+        log_measure = log_measure / mask.sum(-1, keepdim=True).clamp(min=1)
     measure = log_measure.exp()
-
-    if kind in ("token_truncate", "sequence_truncate"):
-        result = measure if minimum is None and maximum is None else measure.clamp(minimum, maximum)
-    elif kind in ("token_mask", "sequence_mask"):
-        result = torch.where(_inside(measure, minimum, maximum), measure, 0)
-    elif kind == "geometric_mask":
-        result = torch.where(_inside(measure, minimum, maximum), log_ratio.exp(), 0)
-    else:
-        raise ValueError(f"correction={kind!r} is not a correction; choose one of {', '.join(KINDS)}")
-    return result.masked_fill(~mask, 1)
-
-
-def _inside(measure: Tensor, minimum: float | None, maximum: float | None) -> Tensor:
-    inside = torch.ones_like(measure, dtype=torch.bool)
-    if minimum is not None:
-        inside &= measure >= minimum
-    if maximum is not None:
-        inside &= measure <= maximum
-    return inside
+    bounded = measure if minimum is None and maximum is None else measure.clamp(minimum, maximum)
+    if bound == "mask":
+        kept = log_ratio.exp() if level == "geometric" else measure
+        bounded = torch.where(bounded == measure, kept, 0)
+    return bounded.masked_fill(~mask, 1)

@@ -77,12 +77,10 @@ def per_token_loss(
     """
     _check_shapes(logprobs, mask, advantages, old_logprobs=old_logprobs, ref_logprobs=ref_logprobs,
                   sampler_logprobs=sampler_logprobs, entropy=entropy)  # fmt: skip
-    o, mask = objective, mask.bool()
-    logprobs = _inside(logprobs, mask)  # [B, T]
-    old = _inside(old_logprobs, mask, like=logprobs).detach()
-    A = _inside(_by_token(advantages, mask), mask, like=logprobs).detach()
+    o, tokens = objective, _tokens(logprobs, old_logprobs, mask, advantages)
+    logprobs, old, mask, _ = tokens  # [B, T]
 
-    loss = -losses.SURROGATES[o.surrogate].value(o, losses.Tokens(logprobs, old, mask, A))
+    loss = -losses.SURROGATES[o.surrogate].value(o, tokens)
     if o.correction != "off":
         sampler = old if sampler_logprobs is None else _inside(sampler_logprobs, mask, like=logprobs)
         loss = loss * corrections.weight(o.correction, old, sampler, mask, o.correction_min, o.correction_max)
@@ -152,11 +150,8 @@ def loss_metrics(
     mismatch, corrected   with sampler_logprobs: sum of |old - sampler|; tokens whose weight is not the raw ratio
     entropy               with entropy: its sum
     """
-    o, mask = objective, mask.bool()
-    logprobs = _inside(logprobs, mask).detach()
-    old = _inside(old_logprobs, mask, like=logprobs)
-    A = _inside(_by_token(advantages, mask), mask, like=logprobs)
-    tokens = losses.Tokens(logprobs, old, mask, A)
+    o, tokens = objective, _tokens(logprobs.detach(), old_logprobs, mask, advantages)
+    logprobs, old, mask, _ = tokens
     ratio = tokens.ratio(o)
     low, high, dual = losses.SURROGATES[o.surrogate].clips(o, tokens, ratio)
 
@@ -191,8 +186,12 @@ def merge_metrics(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str,
     return merged
 
 
-def _by_token(advantages: Tensor, mask: Tensor) -> Tensor:
-    return advantages[:, None].expand(mask.shape) if advantages.ndim == 1 else advantages
+def _tokens(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, advantages: Tensor) -> losses.Tokens:
+    mask = mask.bool()
+    logprobs = _inside(logprobs, mask)
+    by_token = advantages[:, None].expand(mask.shape) if advantages.ndim == 1 else advantages
+    old, own = (_inside(x, mask, like=logprobs).detach() for x in (old_logprobs, by_token))
+    return losses.Tokens(logprobs, old, mask, own)
 
 
 def _inside(x: Tensor, mask: Tensor, like: Tensor | None = None) -> Tensor:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from cohort.algorithms.objectives import Objective
-from cohort.policy.facts import PolicyFacts
-from cohort.policy.open import Start
-from cohort.policy.policy import Policy
+from cohort.policy.load import Start
+from cohort.policy.policy import Policy, PolicyFacts
 from cohort.settings import SAMPLERS, Rollout, Stage
 from cohort.types import Batch, Sampler, StepReport
 from cohort.wording import find_function
@@ -62,51 +61,40 @@ class Backend(Protocol):
     @property
     def facts(self) -> PolicyFacts:
         """What everybody else needs to know of the policy."""
-        ...
 
     @property
     def policy(self) -> Policy | None:
         """The policy itself, where it is in this process."""
-        ...
 
     @property
     def sampler(self) -> Sampler:
         """Who draws completions from the weights that were published last."""
-        ...
 
     def score(self, batch: Batch, which: Which) -> Batch:
         """The batch with what is computed before its first update: log-probs of the weights as they are ("old"), those
         of the reference, or the values of the critic.
         """
-        ...
 
     def update(self, batch: Batch, rate: float) -> StepReport:
         """One optimizer step on one batch. Raises `UserError` when the gradient is not finite."""
-        ...
 
     def update_values(self, batch: Batch, returns: Tensor, rate: float) -> float:
         """One optimizer step of the critic towards `returns`, for a batch that holds its values. Returns the loss."""
-        ...
 
     def publish(self, version: int) -> Fingerprint:
         """Give the sampler the weights as they are, under a number."""
-        ...
 
     def move_reference(self, ema: float | None) -> None:
         """Copy the policy into the reference, or blend it in: `ema` is the share of the reference that stays."""
-        ...
 
     def save(self, directory: Path) -> None:
         """Write all that `load` needs: the model as a Hugging Face checkpoint, and the state beside it."""
-        ...
 
     def load(self, directory: Path) -> None:
         """Take the optimizer, the reference and the critic of a checkpoint whose weights the policy has already."""
-        ...
 
     def save_model(self, directory: Path) -> None:
         """Write the model alone."""
-        ...
 
 
 def open_backend(stage: Stage, objective: Objective, origin: Origin) -> Backend:

@@ -13,13 +13,11 @@ from cohort.backends.base import Fingerprint, Origin, Which, open_sampler
 from cohort.engine.engine import Engine
 from cohort.learn.critic import Critic
 from cohort.learn.learner import Learner
-from cohort.learn.optimizer import AdamW, load_optimizer, save_optimizer
+from cohort.learn.optimizer import load_optimizer, save_optimizer
 from cohort.learn.reference import Reference
-from cohort.policy.facts import PolicyFacts, facts_of
-from cohort.policy.load import save_policy
-from cohort.policy.open import open_policy, resumed_policy
-from cohort.policy.policy import Policy
-from cohort.settings import Optimizer, Rollout, Stage
+from cohort.policy.load import open_policy, resumed_policy, save_policy
+from cohort.policy.policy import Policy, PolicyFacts
+from cohort.settings import Rollout, Stage
 from cohort.types import Batch, Sampler, StepReport, UserError
 
 __all__ = ["Local", "open_engine"]
@@ -28,10 +26,6 @@ __all__ = ["Local", "open_engine"]
 def open_engine(policy: Policy, rollout: Rollout) -> Engine:
     """`rollout.sampler = "local"`: the engine of this process. The key names other functions like this one."""
     return Engine(policy, max_rows=rollout.max_rows)
-
-
-def _adamw(table: Optimizer) -> AdamW:
-    return AdamW(table.betas, table.eps, table.weight_decay, table.gradient_clip)
 
 
 class Local:
@@ -44,19 +38,17 @@ class Local:
             else resumed_policy(stage.policy, origin.checkpoint)
         )
         self._stage, self._objective, self._origin = stage, objective, origin
-        optimizer, tokens = _adamw(stage.optimizer), stage.optimizer.tokens_per_micro_batch
         self._reference = self._open_reference() if objective.needs_reference else None
         self._learner = Learner(
-            self.policy, objective, optimizer, stage.rollout.temperature, tokens, reference=self._reference
+            self.policy, objective, stage.optimizer, stage.rollout.temperature, reference=self._reference
         )
-        self._critic: Critic | None = None
-        if objective.baseline == "critic":
-            self._critic = Critic(self.policy, optimizer, stage.critic.value_clip, tokens)
+        critic = objective.baseline == "critic"
+        self._critic = Critic(self.policy, stage.optimizer, stage.critic) if critic else None
 
     @property
     def facts(self) -> PolicyFacts:
         """Of the policy as it is."""
-        return facts_of(self.policy)
+        return self.policy.facts()
 
     @cached_property
     def sampler(self) -> Sampler:

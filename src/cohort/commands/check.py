@@ -8,9 +8,8 @@ from typing import Any
 from rich.markup import escape
 
 from cohort.machine import quiet_libraries
-from cohort.policy.facts import PolicyFacts, facts_of
-from cohort.policy.open import Start, open_policy
-from cohort.policy.policy import Policy
+from cohort.policy.load import Start, open_policy
+from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.gate.findings import GateReport
 from cohort.preflight.gate.stage import gate_of_stage
 from cohort.preflight.parts import SamplingParts
@@ -51,7 +50,7 @@ def check_recipe(recipe: Recipe, console: Console) -> list[CheckedStage]:
     policy: Policy | None = None
     for one in prepare(recipe):
         policy = _policy(one, policy)
-        found.append(_check(one, facts_of(policy), console))
+        found.append(_check(one, policy.facts(), console))
     return found
 
 

@@ -98,7 +98,7 @@ def _call(app: typer.Typer, json: IO[bytes] | None) -> tuple[Any, int]:
 
 def _failed(message: str, code: int) -> tuple[dict[str, Any], int]:
     for line in message.splitlines():
-        print(line if message == STOPPED else f"error: {line}", file=sys.stderr)
+        print(line if message.startswith((STOPPED, "Usage:")) else f"error: {line}", file=sys.stderr)
     return {"error": message, "exit": code}, code
 
 

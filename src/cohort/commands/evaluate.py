@@ -14,7 +14,6 @@ from cohort.commands.door import argument
 from cohort.evaluate import Accuracy, evaluate
 from cohort.evaluate.intervals import paired
 from cohort.machine import quiet_libraries
-from cohort.policy.facts import facts_of
 from cohort.policy.load import load_policy
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.recipe import Recipe
@@ -113,7 +112,7 @@ def _measure(model: str, recipe: Recipe, parts: SamplingParts, samples: int, see
     stage = recipe.stages[-1]
     with argument():
         policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
-    facts = facts_of(policy)
+    facts = policy.facts()
     prompts, _ = held_out(stage, parts, facts)
     if not prompts:
         raise UserError(f"no held-out prompt fits {model}: lower rollout.max_tokens")

@@ -15,29 +15,23 @@ class Decoder(Protocol):
 
     def refresh(self) -> None:
         """Called before a prompt or token is computed and after anybody else may have changed the weights."""
-        ...
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
         """Run prompts through the model, each once. Their slots, and the logits `[P, V]` after them."""
-        ...
 
     def decode(self, tokens: Tensor, slot: Tensor, place: Tensor, own: Tensor) -> Tensor:
         """Logits `[n, V]` after the token `tokens[i]` of each row. Row i continues the prompt in slot[i], has `own[i]`
         tokens before this one, and keeps what it knows in place[i]. All `[n]`.
         """
-        ...
 
     def release(self, slot: int) -> None:
         """No row continues this prompt any more."""
-        ...
 
     def compact(self) -> Tensor | None:
         """Called when no prompt waits: renumber the slots if that saves work. Old slot -> new slot, or None."""
-        ...
 
     def move(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
         """Rows `source` have become rows `target` `[m]`, each with at most `tokens` tokens of its own.
 
         `place` `[rows]` says where every row keeps what it knows, and may be changed: the places stay distinct.
         """
-        ...

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from cohort.engine.decoder import Decoder
-from cohort.engine.fused import FusedDecoder
+from cohort.engine.fused import FusedDecoder, disagreement
 from cohort.engine.plain import PlainDecoder
 from cohort.engine.running import Running, StartedGroup
 from cohort.engine.sampling import choose
-from cohort.engine.verify import disagreement
 from cohort.frozen_array import FrozenArray
 from cohort.kernels.functions import append_tokens
 from cohort.policy.policy import Policy
@@ -33,20 +32,15 @@ class Engine:
         self.policy = policy
         self.max_rows = max_rows
         self.prefill_tokens = prefill_tokens
-        self._version = 0
+        self.version = 0  # of the weights that the next token will be drawn from
         self._verified = False
         self._ends = torch.tensor(policy.eos_ids, device=policy.device)
-
-    @property
-    def version(self) -> int:
-        """The number of the weights that the next token will be drawn from."""
-        return self._version
 
     def publish(self, version: int) -> None:
         """The shared weights have changed and now bear this number. Caches live inside one `sample` call, so none
         outlives its version.
         """
-        self._version = version
+        self.version = version
 
     def sample(self, requests: Iterable[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         """Yield each request with its completions as soon as the last member of the group has ended.
@@ -55,7 +49,14 @@ class Engine:
         """
         wanted = tuple(requests)
         for request in wanted:
-            self._refuse_unfit(request)
+            if not request.tokens:
+                raise UserError("an empty prompt cannot be sampled from: it has no token to predict from")
+            limit, need = self.policy.max_context, len(request.tokens) + request.sampling.max_tokens
+            if limit is not None and need > limit:
+                raise UserError(
+                    f"a prompt of {len(request.tokens)} tokens and rollout.max_tokens = {request.sampling.max_tokens} "
+                    f"need {need} positions, but the model has {limit}; lower max_tokens or set task.too_long"
+                )
         groups = self._sample(wanted)
         if self.policy.fused and not self._verified and (first := next(groups, None)) is not None:
             self._verified = True
@@ -87,16 +88,6 @@ class Engine:
                 decoder.refresh()
             if not waiting and not prefilled and (slots := decoder.compact()) is not None:
                 running.renumber(slots)
-
-    def _refuse_unfit(self, request: SampleRequest) -> None:
-        if not request.tokens:
-            raise UserError("an empty prompt cannot be sampled from: it has no token to predict from")
-        limit, need = self.policy.max_context, len(request.tokens) + request.sampling.max_tokens
-        if limit is not None and need > limit:
-            raise UserError(
-                f"a prompt of {len(request.tokens)} tokens and rollout.max_tokens = {request.sampling.max_tokens} "
-                f"need {need} positions, but the model has {limit}; lower max_tokens or set task.too_long"
-            )
 
     @torch.no_grad()
     def _prefill(self, waiting: deque[SampleRequest], room: int, decoder: Decoder) -> list[StartedGroup]:
@@ -188,7 +179,7 @@ class Engine:
                     "the model's log-probs are not finite, so its weights are broken. Resume from an older checkpoint "
                     "with a lower optimizer.learning_rate."
                 )
-            group.done[member] = Completion(tokens, FrozenArray(logprobs.numpy(force=True)), finish, self._version)
+            group.done[member] = Completion(tokens, FrozenArray(logprobs.numpy(force=True)), finish, self.version)
             if len(group.done) == group.request.count:
                 whole.append(group)
         running.remove(ended, decoder)

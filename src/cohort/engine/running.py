@@ -55,7 +55,11 @@ class Running:
         i, wanted = self.n, group.request.sampling
         self.n += 1
         self.owner.append((group, member))
-        self._reserve(wanted.max_tokens)
+        if (missing := wanted.max_tokens - self.tokens.shape[1]) > 0:
+            missing = max(missing, self.tokens.shape[1])
+            self.tokens, self.logprobs, self.uniforms = (
+                torch.nn.functional.pad(x, (0, missing)) for x in (self.tokens, self.logprobs, self.uniforms)
+            )
         self.slot[i], self.length[i], self.limit[i] = group.slot, 0, wanted.max_tokens
         drawn = unit_uniforms(derive_seed(group.request.seed, member), wanted.max_tokens)
         self.uniforms[i, : wanted.max_tokens] = torch.from_numpy(drawn)
@@ -87,10 +91,3 @@ class Running:
         self.slot[: self.n] = slots[self.slot[: self.n]]
         for group in {id(group): group for group, _ in self.owner}.values():
             group.slot = int(slots[group.slot])
-
-    def _reserve(self, tokens: int) -> None:
-        if (missing := tokens - self.tokens.shape[1]) > 0:
-            missing = max(missing, self.tokens.shape[1])
-            self.tokens, self.logprobs, self.uniforms = (
-                torch.nn.functional.pad(x, (0, missing)) for x in (self.tokens, self.logprobs, self.uniforms)
-            )

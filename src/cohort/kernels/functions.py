@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.kernels.library import built
-from cohort.kernels.structures import Attention
+from cohort.kernels.library import Attention, built
 
 __all__ = [
     "Heads",

@@ -14,18 +14,22 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from ctypes import c_float, c_int, c_long, c_void_p
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["built", "kernels", "why_not"]
+__all__ = ["Attention", "Cache", "Layer", "Linear", "Model", "built", "keep_freed_memory", "kernels", "why_not"]
 
 SOURCES = ("layer.c", "attention.c", "decode.c", "head.c", "gradient.c")
 HEADERS = ("vector.h", "heads.h")
 # Sums keep their order (no -ffast-math), so results do not depend on what the compiler makes of them.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
 HERE = Path(__file__).parent
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # <malloc.h>
+LARGEST_KEPT = 1 << 30  # bytes; a larger block still is mapped and unmapped on its own
 
 # Parameters of every function: l long, i int, f float, p pointer (a tensor, an address, or None).
 SIGNATURES = {
@@ -53,10 +57,10 @@ class _Pointer:
 
     @staticmethod
     def from_param(x: Any) -> Any:
-        return ctypes.c_void_p.from_param(x.data_ptr() if isinstance(x, torch.Tensor) else x)
+        return c_void_p.from_param(x.data_ptr() if isinstance(x, torch.Tensor) else x)
 
 
-TYPES: dict[str, Any] = {"l": ctypes.c_long, "i": ctypes.c_int, "f": ctypes.c_float, "p": _Pointer}
+TYPES: dict[str, Any] = {"l": c_long, "i": c_int, "f": c_float, "p": _Pointer}
 
 
 def kernels() -> ctypes.CDLL | None:
@@ -77,6 +81,20 @@ def why_not() -> str | None:
 
 
 @functools.cache
+def keep_freed_memory() -> bool:
+    """Tell malloc to keep freed memory, once for this process. Returns False where malloc is not glibc's.
+
+    glibc gives large blocks back to the system as soon as they are freed, and every new page costs a fault and 4 KiB of
+    zeros: for activations that come and go with every micro-batch that is an eighth of the time.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    settings = ((M_MMAP_THRESHOLD, LARGEST_KEPT), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 1 << 26))
+    return all(mallopt(ctypes.c_int(what), ctypes.c_int(value)) == 1 for what, value in settings)
+
+
+@functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
     if os.environ.get("COHORT_KERNELS", "").lower() in ("off", "0", "plain"):
         return None, "COHORT_KERNELS switches them off"
@@ -94,8 +112,8 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
     for name, parameters in SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = [TYPES[letter] for letter in parameters], None
-    library.tile_width.restype = ctypes.c_long
-    library.half_products.restype = ctypes.c_int
+    library.tile_width.restype = c_long
+    library.half_products.restype = c_int
     return library, None
 
 
@@ -107,7 +125,7 @@ def _compile(compiler: str) -> Path:
         identity.update(file.read_bytes())
     for fact in (*FLAGS, _version(compiler), _processor()):
         identity.update(fact.encode())
-    directory = _cache()
+    directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cohort"
     path = directory / f"kernels-{identity.hexdigest()[:20]}.so"
     if path.exists():
         return path
@@ -120,10 +138,6 @@ def _compile(compiler: str) -> Path:
         subprocess.run(common, check=True, capture_output=True, text=True, timeout=300)
         os.replace(built, path)  # two processes may build at once: either file is whole
     return path
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cohort"
 
 
 def _version(compiler: str) -> str:
@@ -144,3 +158,66 @@ def _processor() -> str:
 
 def _first_error(text: str) -> str:
     return next((line for line in text.splitlines() if "error" in line), text.strip()[:200])
+
+
+class _Fields(ctypes.Structure):
+    """Filled by name. A tensor stands for the address of its first element, and must outlive the structure."""
+
+    def __init__(self, **fields: Any):
+        super().__init__(**{name: x.data_ptr() if isinstance(x, torch.Tensor) else x for name, x in fields.items()})
+
+
+class Attention(_Fields):
+    """attention.c"""
+
+    _fields_ = [
+        *((name, c_long) for name in ("heads", "kv_heads", "size", "groups")),
+        *((name, c_void_p) for name in ("first", "start", "length", "cos", "sin", "query_norm", "key_norm")),
+        *((name, c_float) for name in ("eps", "scale")),
+        ("window", c_long),
+        *((name, c_void_p) for name in ("query", "key", "value")),
+        *((name, c_long) for name in ("query_row", "key_row", "value_row")),
+        ("half", c_int),
+    ]
+
+
+class Cache(_Fields):
+    """decode.c"""
+
+    _fields_ = [
+        *((name, c_long) for name in ("heads", "kv_heads", "size", "slots", "prefix_capacity", "own_capacity")),
+        *((name, c_void_p) for name in ("prefix_length", "cos", "sin", "query_norm", "key_norm")),
+        *((name, c_float) for name in ("eps", "scale")),
+        ("window", c_long),
+        ("half", c_int),
+        *((name, c_void_p) for name in ("prefix_keys", "prefix_values", "own_keys", "own_values")),
+    ]
+
+
+class Linear(_Fields):
+    """decode.c"""
+
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("inputs", c_long), ("outputs", c_long)]
+
+
+class Layer(_Fields):
+    """decode.c"""
+
+    _fields_ = [
+        ("cache", Cache),
+        *((name, c_void_p) for name in ("first_norm", "second_norm")),
+        ("eps", c_float),
+        *((name, Linear) for name in ("qkv", "out", "gate_up", "down")),
+    ]
+
+
+class Model(_Fields):
+    """decode.c"""
+
+    _fields_ = [
+        *((name, c_long) for name in ("layers", "hidden", "vocabulary")),
+        *((name, c_void_p) for name in ("layer", "norm")),
+        ("eps", c_float),
+        ("head", Linear),
+        ("half", c_int),
+    ]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cohort.learn.forward import MicroBatch, micro_batches
-from cohort.learn.optimizer import AdamW, load_optimizer, save_optimizer
+from cohort.learn.forward import forward
+from cohort.learn.optimizer import load_optimizer, open_optimizer, save_optimizer
 from cohort.policy.policy import Policy
+from cohort.settings import Critic as CriticTable
+from cohort.settings import Optimizer
 from cohort.types import Batch, UserError
 
 __all__ = ["Critic"]
@@ -23,7 +24,7 @@ class Critic:
     Raises `UserError` with LoRA: the critic would need adapters of its own.
     """
 
-    def __init__(self, policy: Policy, optimizer: AdamW, clip: float = 0.2, tokens_per_micro_batch: int = 4096):
+    def __init__(self, policy: Policy, optimizer: Optimizer, critic: CriticTable):
         if policy.has_adapter:
             raise UserError(
                 "a critic cannot be made for a policy with LoRA; remove policy.lora, or use a group baseline"
@@ -36,16 +37,15 @@ class Critic:
         # The language-model head is of no use here; one that is tied to the embeddings is trained as such.
         self.module = nn.ModuleDict({"body": self._policy.model.base_model, "head": self.head})
         self.settings = optimizer
-        self.optimizer = optimizer.build(self.module)
-        self.clip = clip
-        self.tokens_per_micro_batch = tokens_per_micro_batch
+        self.optimizer = open_optimizer(optimizer, self.module)
+        self.clip = critic.value_clip
 
     @torch.no_grad()
     def values(self, batch: Batch) -> Tensor:
         """`[N]` float32; 0 outside the mask."""
         out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
-        for micro, values in self._forward(batch):
-            out[micro.picked] = values.cpu()
+        for micro, states in forward(self._policy, batch, batch.mask, self.settings.tokens_per_micro_batch):
+            out[micro.picked] = self.head(states.float())[:, 0].cpu()
         return out
 
     def update(self, batch: Batch, returns: Tensor, old_values: Tensor, learning_rate: float) -> float:
@@ -57,8 +57,9 @@ class Critic:
             group["lr"] = learning_rate
         tokens = batch.mask.sum()
         total = 0.0
-        for micro, found in self._forward(batch):
-            values, target, old = micro.spread(found), micro.take(returns.float()), micro.take(old_values)  # [b, T]
+        for micro, states in forward(self._policy, batch, batch.mask, self.settings.tokens_per_micro_batch):
+            values = micro.spread(self.head(states.float())[:, 0])  # [b, T]
+            target, old = micro.take(returns.float()), micro.take(old_values)
             clipped = old + (values - old).clamp(-self.clip, self.clip)
             error = torch.maximum((values - target).square(), (clipped - target).square())
             loss = 0.5 * error.sum() / tokens  # 0 outside the mask, where all three are 0
@@ -81,11 +82,3 @@ class Critic:
         """Read what `save` wrote."""
         self.module.load_state_dict(load_file(directory / "model.safetensors"))
         load_optimizer(self.optimizer, directory)
-
-    def _forward(self, batch: Batch) -> Iterator[tuple[MicroBatch, Tensor]]:
-        """Every micro-batch with the values before its masked tokens, `[M]`."""
-        for micro in micro_batches(batch, batch.mask, self.tokens_per_micro_batch, self._policy.device):
-            layout = micro.layout
-            hidden = self._policy.hidden(layout.tokens, layout.positions, layout)
-            before = hidden.index_select(0, layout.predictors(micro.row, micro.column))
-            yield micro, self.head(before.float())[:, 0]

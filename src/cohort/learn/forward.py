@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from cohort.learn.head import head
+from cohort.kernels.functions import logprob_gradient, logprobs, product, rounded, weight_gradient
 from cohort.policy.attention import PackedGroups, places
 from cohort.policy.policy import Policy
 from cohort.types import Batch
 
-__all__ = ["MicroBatch", "micro_batches", "token_logprobs"]
+__all__ = ["MicroBatch", "forward", "head"]
+
+LOGITS_AT_ONCE = 1 << 24  # float32 logits held for the backward pass: 64 MiB; beyond it chunks are recomputed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,19 @@ class MicroBatch:
         return values.new_zeros(rows * width).index_copy(0, self.row * width + self.column, values).view(rows, width)
 
 
-def micro_batches(batch: Batch, wanted: Tensor, tokens: int, device: torch.device) -> Iterator[MicroBatch]:
-    """Split the rollouts that have a `wanted` token (`[N]` bool) into packed micro-batches of about `tokens` tokens.
+def forward(policy: Policy, batch: Batch, wanted: Tensor, tokens: int) -> Iterator[tuple[MicroBatch, Tensor]]:
+    """Run the rollouts that have a `wanted` token (`[N]` bool) through the policy's body, in packed micro-batches of
+    about `tokens` tokens. Yields each with the final hidden states that predict its wanted tokens, `[M, hidden]`.
 
     Rollouts of a group stay together while they fit, so that its prompt is computed once.
     """
+    for rows in _split(batch, wanted, tokens):
+        micro = _pack(batch, wanted, rows, policy.device)
+        hidden = policy.hidden(micro.layout.tokens, micro.layout.positions, micro.layout)
+        yield micro, hidden.index_select(0, micro.layout.predictors(micro.row, micro.column))
+
+
+def _split(batch: Batch, wanted: Tensor, tokens: int) -> Iterator[list[int]]:
     lengths, owner = batch.lengths.tolist(), batch.group.tolist()
     with_wanted = torch.repeat_interleave(batch.lengths)[wanted].unique().tolist()
     taken: list[int] = []
@@ -50,14 +62,14 @@ def micro_batches(batch: Batch, wanted: Tensor, tokens: int, device: torch.devic
     for row in sorted(with_wanted, key=lambda row: owner[row]):
         cost = lengths[row] + (0 if owner[row] in prompts else len(batch.prompts[owner[row]]))
         if taken and size + cost > tokens:
-            yield _pack(batch, wanted, taken, device)
+            yield taken
             taken, prompts, size = [], set(), 0
             cost = lengths[row] + len(batch.prompts[owner[row]])
         taken.append(row)
         prompts.add(owner[row])
         size += cost
     if taken:
-        yield _pack(batch, wanted, taken, device)
+        yield taken
 
 
 def _pack(batch: Batch, wanted: Tensor, rows: list[int], device: torch.device) -> MicroBatch:
@@ -84,11 +96,67 @@ def _pack(batch: Batch, wanted: Tensor, rows: list[int], device: torch.device) -
     )
 
 
-def token_logprobs(
-    policy: Policy, micro: MicroBatch, temperature: float, entropy_gradient: bool = False
+def head(
+    policy: Policy, states: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies (nats) of the wanted tokens, `[M]` each, float32, of softmax(logits / temperature)."""
-    layout = micro.layout
-    hidden = policy.hidden(layout.tokens, layout.positions, layout)  # [N, hidden]
-    predictors = hidden.index_select(0, layout.predictors(micro.row, micro.column))  # [M, hidden]
-    return head(policy, predictors, micro.tokens, temperature, entropy_gradient)
+    """Log-probs of `targets` `[M]` and entropies (nats), `[M]` each, float32, of softmax(logits / temperature), where
+    the logits are those of `states` `[M, hidden]`.
+
+    When there are several chunks of tokens, each is recomputed in the backward pass: `[M, vocabulary]` is never held.
+    """
+    if policy.fused and not entropy_gradient:
+        output = policy.model.get_output_embeddings()
+        found, entropy = _Fused.apply(rounded(states), output.weight, rounded(targets), temperature)
+        return found[: len(states)], entropy[: len(states)]
+    chunk = max(1, LOGITS_AT_ONCE // policy.vocabulary)
+
+    def plain(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        found = (policy.logits(states) / temperature).log_softmax(-1)  # [m, V] float32
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+            entropy = -(found.exp() * found).sum(-1)
+        return found.gather(-1, targets[:, None])[:, 0], entropy
+
+    pieces = list(zip(states.split(chunk), targets.split(chunk), strict=True))
+    if len(pieces) == 1 or not torch.is_grad_enabled():
+        parts = [plain(s, t) for s, t in pieces]
+    else:
+        parts = [checkpoint(plain, s, t, use_reentrant=False, preserve_rng_state=False) for s, t in pieces]
+    found, entropy = (torch.cat(x) for x in zip(*parts, strict=True))
+    return found, entropy
+
+
+class _Fused(torch.autograd.Function):
+    """`head` for a plain linear head: the softmax is never written out, its gradient takes the place of the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        chunk = max(1, LOGITS_AT_ONCE // len(weight))
+        found, entropy, logsumexp = (states.new_empty(len(states)) for _ in range(3))
+        logits = None
+        for at in range(0, len(states), chunk):
+            part = slice(at, at + chunk)
+            logits = product(states[part], weight)
+            found[part], entropy[part], logsumexp[part] = logprobs(logits, targets[part], temperature)
+        ctx.save_for_backward(states, weight, targets, logsumexp)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.logits = logits if len(states) <= chunk else None
+        ctx.mark_non_differentiable(entropy)
+        return found, entropy
+
+    @staticmethod
+    def backward(ctx: Any, flow: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        states, weight, targets, logsumexp = ctx.saved_tensors
+        flow = flow.contiguous()
+        to_states = torch.empty_like(states)
+        to_weight: Tensor | None = None
+        for at in range(0, len(states), ctx.chunk):
+            part = slice(at, at + ctx.chunk)
+            logits = ctx.logits if ctx.logits is not None else product(states[part], weight)
+            ctx.logits = None  # its place is taken by the gradient
+            logprob_gradient(logits, targets[part], ctx.temperature, logsumexp[part], flow[part])
+            if ctx.needs_input_grad[0]:
+                to_states[part] = product(logits, weight.t())
+            if ctx.needs_input_grad[1]:
+                share = weight_gradient(logits, states[part])
+                to_weight = share if to_weight is None else to_weight.add_(share)
+        return to_states, to_weight, None, None

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics, per_token_loss
-from cohort.learn.forward import MicroBatch, micro_batches, token_logprobs
-from cohort.learn.optimizer import AdamW
+from cohort.learn.forward import MicroBatch, forward, head
+from cohort.learn.optimizer import open_optimizer
 from cohort.learn.reference import Reference
 from cohort.policy.policy import Policy
+from cohort.settings import Optimizer
 from cohort.types import Batch, StepReport, UserError
 
 __all__ = ["Learner"]
@@ -30,17 +31,15 @@ class Learner:
         self,
         policy: Policy,
         objective: Objective,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         temperature: float = 1.0,
-        tokens_per_micro_batch: int = 4096,
         reference: Reference | None = None,
     ):
         self.policy = policy
         self.objective = objective
         self.settings = optimizer
-        self.optimizer = optimizer.build(policy.module)
+        self.optimizer = open_optimizer(optimizer, policy.module)
         self.temperature = temperature
-        self.tokens_per_micro_batch = tokens_per_micro_batch
         self.reference = reference
         if objective.needs_reference != (reference is not None):
             raise ValueError("a reference policy is needed exactly when the objective has a KL term")
@@ -50,16 +49,22 @@ class Learner:
         """What is trained."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def logprobs(self, batch: Batch) -> Tensor:
-        """`[N]` float32 log-probs of the batch under the current weights, 0 outside the mask. No gradient."""
-        return self._logprobs(self.policy, batch, self._wanted(batch))
+    @torch.no_grad()
+    def logprobs(self, batch: Batch, policy: Policy | None = None) -> Tensor:
+        """`[N]` float32 log-probs of the batch under the current weights, or under another policy's; without gradient,
+        and 0 outside the mask.
+        """
+        out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
+        for micro, found, _ in self._forward(policy or self.policy, batch):
+            out[micro.picked] = found.cpu()
+        return out
 
     def reference_logprobs(self, batch: Batch) -> Tensor:
         """The same, `[N]`, under the reference policy. Raises `ValueError` for an objective that needs none."""
         if self.reference is None:
             raise ValueError("an objective without a KL has no reference policy to ask")
         with self.reference.active() as policy:
-            return self._logprobs(policy, batch, self._wanted(batch))
+            return self.logprobs(batch, policy)
 
     def update(self, batch: Batch, learning_rate: float) -> StepReport:
         """One optimizer step. Raises `UserError` when the gradient is not finite; the weights are then untouched."""
@@ -67,7 +72,7 @@ class Learner:
             group["lr"] = learning_rate
         sums: dict[str, Tensor] = {}
         loss = 0.0
-        for micro, found, entropy in self._forward(self.policy, batch, self._wanted(batch)):
+        for micro, found, entropy in self._forward(self.policy, batch):
             logprobs = micro.spread(found)  # [b, T], as all that the loss looks at
             old, ref = batch.old_logprobs, batch.ref_logprobs
             arguments: dict[str, Any] = {
@@ -113,17 +118,11 @@ class Learner:
         paid[rollout[batch.mask & (batch.advantages != 0)]] = True
         return batch.mask & paid[rollout]
 
-    def _forward(self, policy: Policy, batch: Batch, wanted: Tensor) -> Iterator[tuple[MicroBatch, Tensor, Tensor]]:
+    def _forward(self, policy: Policy, batch: Batch) -> Iterator[tuple[MicroBatch, Tensor, Tensor]]:
         """Every micro-batch with the log-probs and entropies of its wanted tokens, `[M]` each."""
-        for micro in micro_batches(batch, wanted, self.tokens_per_micro_batch, policy.device):
-            yield micro, *token_logprobs(policy, micro, self.temperature, bool(self.objective.entropy_coef))
-
-    @torch.no_grad()
-    def _logprobs(self, policy: Policy, batch: Batch, wanted: Tensor) -> Tensor:
-        out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
-        for micro, logprobs, _ in self._forward(policy, batch, wanted):
-            out[micro.picked] = logprobs.cpu()
-        return out
+        temperature, entropy_gradient = self.temperature, bool(self.objective.entropy_coef)
+        for micro, states in forward(policy, batch, self._wanted(batch), self.settings.tokens_per_micro_batch):
+            yield micro, *head(policy, states, micro.tokens, temperature, entropy_gradient)
 
 
 def _means(sums: dict[str, Tensor]) -> dict[str, float]:

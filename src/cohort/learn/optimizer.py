@@ -1,40 +1,51 @@
-"""AdamW, and its state as plain tensors on disk."""
+"""AdamW as the recipe's table has it, the rate of each step, and the optimizer's state as plain tensors on disk."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-__all__ = ["AdamW", "load_optimizer", "save_optimizer"]
+from cohort.settings import Optimizer
+
+__all__ = ["load_optimizer", "open_optimizer", "rate_at", "save_optimizer"]
 
 FILE = "optimizer.safetensors"
 
 
-@dataclass(frozen=True, slots=True)
-class AdamW:
-    """Settings of the optimizer. Weight decay touches matrices only, never norms or biases."""
+def open_optimizer(table: Optimizer, module: torch.nn.Module) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters. Weight decay touches matrices only, never norms or biases; the learning rate
+    is set before every step.
+    """
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": table.weight_decay},
+        {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=table.betas, eps=table.eps, fused=True)
+    # The fused step changes parameters without counting it, and copies made of them are found by that count.
+    optimizer.register_step_post_hook(lambda *_: torch.autograd.graph.increment_version(trainable))
+    return optimizer
 
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    gradient_clip: float = 1.0  # global norm; 0 is off
 
-    def build(self, module: torch.nn.Module) -> torch.optim.AdamW:
-        """The optimizer over the trainable parameters; the learning rate is set before every step."""
-        trainable = [p for p in module.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps, fused=True)
-        # The fused step changes parameters without counting it, and copies made of them are found by that count.
-        optimizer.register_step_post_hook(lambda *_: torch.autograd.graph.increment_version(trainable))
-        return optimizer
+def rate_at(table: Optimizer, steps: int, step: int) -> float:
+    """The learning rate of `step`, counted from 1, of a stage of `steps`.
+
+    It rises linearly over the first `warmup_steps` (step 1 already takes peak / warmup_steps), then stays, or falls
+    linearly or along half a cosine to a tenth of the peak at the last step.
+    """
+    peak, warmup = table.learning_rate, table.warmup_steps
+    if step <= warmup:
+        return peak * step / warmup
+    if table.schedule == "constant":
+        return peak
+    progress = min(1.0, (step - 1 - warmup) / max(1, steps - 1 - warmup))
+    left = 1 - progress if table.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return peak * (0.1 + 0.9 * left)
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, directory: Path) -> None:

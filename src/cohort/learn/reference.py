@@ -36,7 +36,7 @@ class Reference:
         if self._copy is not None:
             yield self._copy
         else:
-            with self._policy.reference():
+            with self._policy.module.disable_adapter():
                 yield self._policy
 
     @torch.no_grad()

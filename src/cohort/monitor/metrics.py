@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from cohort.monitor.names import Merge, metric
 from cohort.types import RIGHT, Group, Rollout, StepReport
 
 __all__ = ["group_metrics", "merge_reports", "turn_metrics"]
@@ -50,24 +51,28 @@ def turn_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 
 def merge_reports(reports: Sequence[StepReport]) -> dict[str, float]:
-    """The reports of the updates on one step's batches as one: token sums add, peaks take the largest, means over
-    tokens are weighted by them, the rest is averaged over the updates. What measured nothing (NaN) is left out.
+    """The reports of the updates on one step's batches as one, each number as its entry in `names` says; what that
+    does not know is averaged. What measured nothing (NaN) is left out of maxima and of means over tokens.
     """
-    merged: dict[str, float] = {}
     tokens = [report.metrics["tokens/trained"] for report in reports]
-    for key in reports[0].metrics:
-        values = [report.metrics[key] for report in reports]
-        if key.startswith("tokens/"):
-            merged[key] = math.fsum(values)
-        elif key.endswith("_max"):
-            merged[key] = max(_known(values), default=math.nan)
-        elif key.startswith("policy/"):
-            known = [(v, n) for v, n in zip(values, tokens, strict=True) if not math.isnan(v)]
-            total = sum(n for _, n in known)
-            merged[key] = math.fsum(v * n for v, n in known) / total if total else math.nan
-        else:
-            merged[key] = math.fsum(values) / len(values)
-    return merged
+    return {key: _merged(_rule(key), [report.metrics[key] for report in reports], tokens) for key in reports[0].metrics}
+
+
+def _rule(name: str) -> Merge:
+    known = metric(name)
+    return "mean" if known is None else known.merge
+
+
+def _merged(rule: Merge, values: Sequence[float], tokens: Sequence[float]) -> float:
+    if rule == "sum":
+        return math.fsum(values)
+    if rule == "max":
+        return max(_known(values), default=math.nan)
+    if rule == "by tokens":
+        known = [(v, n) for v, n in zip(values, tokens, strict=True) if not math.isnan(v)]
+        total = sum(n for _, n in known)
+        return math.fsum(v * n for v, n in known) / total if total else math.nan
+    return math.fsum(values) / len(values)
 
 
 def _known(values: Sequence[float]) -> list[float]:

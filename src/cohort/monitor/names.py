@@ -1,16 +1,17 @@
-"""Every number of metrics.jsonl: what it is called, its unit, what it says, and which way is better.
+"""The glossary: every number of metrics.jsonl, what it is called, its unit, what it says, and which way is better.
 
-This is the one table that console, documents and detectors read. A name with {} stands for many: the reward,
-level or domain that the number is about takes its place.
+This is the one table that console, documents and detectors read. A name with {} stands for many: the reward, level or
+domain that the number is about takes its place. A stage of a kind of one's own may write numbers beside these.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
-__all__ = ["METRICS", "Metric", "metric"]
+__all__ = ["METRICS", "SECTIONS", "Merge", "Metric", "metric"]
 
 Better = Literal["up", "down", ""]
 Merge = Literal["mean", "sum", "max", "by tokens"]  # how the reports of several updates become one
@@ -18,7 +19,7 @@ Merge = Literal["mean", "sum", "max", "by tokens"]  # how the reports of several
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number of a step."""
+    """One number of a step. `merge` is for the numbers that an update reports, of which a step may have several."""
 
     name: str
     unit: str
@@ -29,22 +30,129 @@ class Metric:
     merge: Merge = "mean"
 
 
-METRICS: dict[str, Metric] = {
-    m.name: m
-    for m in (
+# By what the numbers are about, in the order of docs/metrics.md.
+SECTIONS: dict[str, tuple[Metric, ...]] = {
+    "Rewards": (
         Metric("reward/mean", "", "Mean reward of all completions that were scored.", "up", "reward"),
-        Metric("groups/signal", "share", "Groups whose accuracies differ.", "up", "signal", "{:4.0%}"),
+        Metric("reward/{}/mean", "", "Mean score of this reward, where it applies.", "up"),
+        Metric("reward/{}/scored", "completions", "Completions to which this reward gave a score."),
+        Metric("reward/{}/not_applicable", "completions", "Completions to which this reward does not apply."),
+        Metric(
+            "reward/{}/gated", "completions", "Completions that this reward did not pay, as its gate scored too little."
+        ),
+        Metric("reward/{}/steps", "steps", "Mean number of steps of a completion, where steps are scored one by one."),
+        Metric(
+            "reward/{}/retries", "tries", "Times that a group was scored again, as a worker or server failed.", "down"
+        ),
+        Metric("reward/{}/failures", "groups", "Groups lost because this reward failed.", "down"),
+        Metric("reward/{}/timeouts", "groups", "Groups lost because this reward took too long.", "down"),
+        Metric("reward/{}/{}", "completions", "Completions that this reward gave the label, such as no_answer."),
+    ),
+    "Groups": (
+        Metric("groups/sampled", "groups", "Groups that were sampled for the step."),
+        Metric("groups/signal", "share", "Scored groups whose accuracies differ.", "up", "signal", "{:4.0%}"),
+        Metric("groups/all_right", "share", "Scored groups in which every completion is right."),
+        Metric("groups/all_wrong", "share", "Scored groups in which every completion is wrong.", "down"),
+        Metric("groups/left_out", "groups", "Groups that were not trained on: without signal, or failed.", "down"),
+        Metric("groups/failed", "groups", "Groups that could not be scored; they are among those left out.", "down"),
+    ),
+    "Prompts": (
+        Metric("prompts/too_long", "prompts", "Prompts that task.too_long dropped on the way to this step.", "down"),
+        Metric("task/pass_rate_{}", "share", "Prompts with a pass rate in this fifth: 0 is [0, 0.2), 4 is [0.8, 1]."),
+        Metric("task/level", "", "Level that the curriculum has reached."),
+        Metric("task/resting", "prompts", "Prompts that adaptive sampling lets rest."),
+        Metric("task/level/{}/share", "share", "Prompts of this level among those of the step."),
+        Metric("task/level/{}/pass_rate", "share", "Right completions of the prompts of this level.", "up"),
+        Metric("domain/{}/share", "share", "Prompts of this source of a mixture among those of the step."),
+        Metric("domain/{}/pass_rate", "share", "Right completions of the prompts of this source.", "up"),
+        Metric("domain/{}/level", "", "Level that the curriculum of this source has reached."),
+        Metric("domain/{}/resting", "prompts", "Prompts of this source that adaptive sampling lets rest."),
+    ),
+    "Completions": (
         Metric("completions/mean_tokens", "tokens", "Mean length of a completion.", "", "length", "{:6.1f}"),
         Metric("completions/truncated", "share", "Completions cut off at the limit.", "down", "cut off", "{:5.1%}"),
-        Metric("tokens_per_s", "1/s", "Tokens of the step divided by its time.", "up", "tokens/s", "{:7,.0f}"),
-        Metric("policy/entropy", "nats", "Mean entropy of a token.", "", "entropy", "{:5.3f}", "by tokens"),
+        Metric("turns/mean", "turns", "Mean number of turns of a rollout."),
+        Metric("turns/limit", "share", "Rollouts that wanted more turns than there are.", "down"),
+        Metric("tools/calls", "calls", "Mean number of calls of a rollout."),
+        Metric("tools/errors", "share", "Calls that were answered with an error.", "down"),
+        Metric("tools/tokens", "tokens", "Mean number of tokens of a rollout that tools wrote."),
+    ),
+    "The update": (
         Metric("loss", "", "The loss that was minimised.", "", "loss", "{:6.4f}"),
+        Metric("lr", "", "Learning rate."),
         Metric("grad_norm", "", "Norm of the gradient before it was clipped.", "", "grad norm"),
-        Metric("pairs/accuracy", "share", "Pairs whose better answer scored higher.", "up", "right", "{:4.0%}"),
-    )
+        Metric("critic/loss", "", "Loss of the value model.", "down"),
+        Metric("policy/entropy", "nats", "Mean entropy of the trained tokens.", "", "entropy", "{:5.3f}", "by tokens"),
+        Metric("policy/kl", "nats", "Mean of the KL estimate against the reference.", "", merge="by tokens"),
+        Metric("policy/clip_low", "share", "Tokens whose gradient the lower clip removed.", "", merge="by tokens"),
+        Metric("policy/clip_high", "share", "Tokens whose gradient the upper clip removed.", "", merge="by tokens"),
+        Metric(
+            "policy/clip_dual", "share", "Tokens whose gradient dual_clip or ratio_max removed.", "", merge="by tokens"
+        ),
+        Metric("policy/ratio", "", "Mean ratio of new to old probability; 1 is on-policy.", "", merge="by tokens"),
+        Metric("policy/ratio_max", "", "Largest ratio of new to old probability.", "down", merge="max"),
+        Metric(
+            "policy/mismatch",
+            "nats",
+            "Mean distance of the log-probs of sampler and learner; null where they are not compared.",
+            "down",
+            merge="by tokens",
+        ),
+        Metric(
+            "pairs/accuracy", "share", "Pairs of the step whose better answer scored higher.", "up", "right", "{:4.0%}"
+        ),
+        Metric("pairs/gap", "", "Mean score of the better answers minus that of the worse ones.", "up"),
+        Metric("pairs/too_long", "pairs", "Pairs that were dropped as too long on the way to this step.", "down"),
+        Metric("scores/mean", "", "Mean score of all answers of the step."),
+        Metric("scores/std", "", "Standard deviation of the scores of the step."),
+    ),
+    "Tokens, time, memory": (
+        Metric("tokens/sampled", "tokens", "Tokens that the policy wrote for the step."),
+        Metric("tokens/trained", "tokens", "Tokens that went through the update, each pass counted.", "", merge="sum"),
+        Metric("tokens/wasted", "tokens", "Tokens that were sampled and not trained on.", "down"),
+        Metric("tokens_per_s", "1/s", "Tokens of the step divided by its time.", "up", "tokens/s", "{:7,.0f}"),
+        Metric("time/step_s", "s", "The whole step, evaluation and saving apart.", "down"),
+        Metric("time/sample_s", "s", "Sampling.", "down"),
+        Metric("time/score_s", "s", "Waiting for rewards, which are computed while others are sampled.", "down"),
+        Metric("time/learn_s", "s", "Advantages, updates, publishing the weights.", "down"),
+        Metric("time/reward/{}/mean_s", "s", "Mean time of this reward for a group.", "down"),
+        Metric("time/reward/{}/p95_s", "s", "Time that this reward exceeds for one group in twenty.", "down"),
+        Metric(
+            "memory/peak_gb", "GB", "Most memory so far: of the process, or on a GPU what was allocated there.", "down"
+        ),
+    ),
+    "Held-out accuracy": (
+        Metric("eval/greedy", "share", "Problems answered right by greedy decoding.", "up"),
+        Metric("eval/greedy_low", "share", "Lower end of its 95% interval.", "up"),
+        Metric("eval/greedy_high", "share", "Upper end of its 95% interval.", "up"),
+        Metric("eval/pass@1_low", "share", "Lower end of the 95% interval of eval/pass@1.", "up"),
+        Metric("eval/pass@1_high", "share", "Upper end of the 95% interval of eval/pass@1.", "up"),
+        Metric("eval/pass@{}", "share", "Problems of which one of so many sampled completions is right.", "up"),
+        Metric("eval/mean_tokens", "tokens", "Mean length of a sampled completion."),
+        Metric("eval/truncated", "share", "Sampled completions cut off at the limit.", "down"),
+        Metric("eval/failed", "problems", "Problems left out as they could not be scored.", "down"),
+    ),
+    "Held-out pairs of a reward model": (
+        Metric("eval/pairs", "pairs", "Held-out pairs that were measured."),
+        Metric("eval/accuracy", "share", "Pairs whose better answer scored higher.", "up"),
+        Metric("eval/accuracy_low", "share", "Lower end of its 95% interval.", "up"),
+        Metric("eval/accuracy_high", "share", "Upper end of its 95% interval.", "up"),
+        Metric("eval/loss", "", "Mean of -log sigmoid(better - worse).", "down"),
+        Metric("eval/calibration_error", "", "Expected calibration error of its confidence.", "down"),
+        Metric("eval/length_correlation", "", "Correlation of the differences in score and in tokens; 0: none."),
+        Metric("eval/longer_chosen", "share", "Pairs whose longer answer is the better one."),
+        Metric(
+            "eval/longer_preferred", "share", "Pairs whose longer answer scores higher; as eval/longer_chosen is best."
+        ),
+        Metric("eval/score_mean", "", "Mean score of the held-out answers."),
+        Metric("eval/score_std", "", "Standard deviation of the scores of the held-out answers."),
+    ),
 }
+# Of several patterns that match a name, the first one counts.
+METRICS: dict[str, Metric] = {m.name: m for part in SECTIONS.values() for m in part}
 
 
+@cache
 def metric(name: str) -> Metric | None:
     """What a number of metrics.jsonl is; None for one that the table does not know."""
     if name in METRICS:

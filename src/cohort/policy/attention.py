@@ -30,7 +30,6 @@ class Layout(Protocol):
 
         `window`: a query sees only keys less than `window` positions back (None: all of them).
         """
-        ...
 
 
 def _attention(

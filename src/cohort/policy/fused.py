@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cohort.kernels.functions import Heads, Sequences, add_norm, attend, attention_of, linear, rounded, swiglu
-from cohort.kernels.library import built, kernels, why_not
-from cohort.kernels.memory import keep_freed_memory
+from cohort.kernels.library import built, keep_freed_memory, kernels, why_not
 from cohort.policy.attention import PackedGroups
 from cohort.policy.weights import PackedWeights
 

@@ -1,9 +1,12 @@
-"""Load a policy from a directory or the hub, and save it back as a normal Hugging Face checkpoint."""
+"""The policy of a stage: loaded from a directory or the hub, taken from the caller, or made from nothing; and saved
+back as a normal Hugging Face checkpoint.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +15,65 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cohort.policy.policy import Policy
+from cohort.policy.scratch import make_model, make_tokenizer
+from cohort.seeds import derive_seed
+from cohort.settings import Lora
+from cohort.settings import Policy as PolicyTable
 from cohort.types import UserError
 
-__all__ = ["add_lora", "load_policy", "save_policy"]
+__all__ = ["Start", "add_lora", "load_policy", "open_policy", "resumed_policy", "save_policy"]
 
 
-def load_policy(
-    model: str,
-    *,
-    dtype: str = "float32",
-    compute: str = "float32",
-    device: str = "auto",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    trainable: bool = True,
-) -> Policy:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a stage's weights come from, if its table names no model: the directory that the stage before it left, or
+    for `model = "live"` the model and tokenizer that were given in Python.
+    """
+
+    directory: str | None = None
+    live: tuple[Any, Any] | None = None
+
+
+def open_policy(table: PolicyTable, seed: int, start: Start, texts: Callable[[], Iterable[str]]) -> Policy:
+    """The policy that a stage starts from. `texts` are the stage's own, from which the tokenizer of a policy that is
+    made from nothing is learnt; they are read only then. Raises `UserError`.
+    """
+    if table.scratch is not None:
+        if table.lora is not None:
+            raise UserError("a policy made from scratch has nothing to adapt: remove policy.lora, or policy.scratch")
+        tokenizer = make_tokenizer(texts(), table.scratch.vocabulary)
+        model = make_model(tokenizer, derive_seed(seed, "scratch"), table.scratch)
+        return Policy(model, tokenizer, table.compute)
+    if table.model == "live":
+        if start.live is None:
+            raise UserError('policy.model = "live" is for Python: cohort.train(recipe, model=..., tokenizer=...)')
+        policy = Policy(*start.live, table.compute)
+        policy.check()
+    else:
+        policy = _load(table, table.model or start.directory)
+    if table.lora is not None:
+        policy = add_lora(policy, table.lora, derive_seed(seed, "lora"), table.revision)
+    return policy
+
+
+def resumed_policy(table: PolicyTable, directory: Path) -> Policy:
+    """The policy in a checkpoint of a stage."""
+    return _load(table.model_copy(update={"revision": None}), str(directory))
+
+
+def load_policy(model: str, *, trainable: bool = True, **fields: Any) -> Policy:
     """A policy from a local directory or a hub id; a directory that holds a LoRA adapter is loaded onto its base.
+
+    `fields` are keys of the recipe's `policy` table that say how to load: `dtype`, `compute`, `device`, `revision` and
+    `trust_remote_code`.
 
     Raises `UserError` for a directory that is not there or is no checkpoint, an architecture that transformers does not
     know, and everything that `Policy` refuses.
     """
-    where = _locate(model)
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    adapter = Path(where, "adapter_config.json").is_file()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
-        if adapter:
-            module = _load_adapter(where, getattr(torch, dtype), trainable, trust_remote_code)
-        else:
-            module = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
-    policy = Policy(module.to(_device(device)), tokenizer, compute)
-    policy.check()
-    return policy
+    return _load(PolicyTable(**fields), model, trainable)
 
 
-def add_lora(
-    policy: Policy, rank: int, alpha: float, targets: str | Sequence[str], seed: int, revision: str | None = None
-) -> Policy:
+def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None) -> Policy:
     """The policy with a fresh LoRA adapter of peft: only the adapter is trained. Its random half depends on `seed`.
 
     A policy that has an adapter already continues with it. Raises `UserError` for a base that has no name: an adapter
@@ -65,12 +88,13 @@ def add_lora(
             "LoRA saves only the adapter, and this base model is nowhere on disk: save it first and name its directory "
             "in policy.model, or remove policy.lora"
         )
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     config = LoraConfig(
         revision=revision,
-        r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=targets,
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):
@@ -88,6 +112,24 @@ def save_policy(policy: Policy, directory: Path) -> None:
     """Write weights (safetensors), configuration, tokenizer and chat template; with LoRA, the adapter."""
     policy.module.save_pretrained(directory)
     policy.tokenizer.save_pretrained(directory)
+
+
+def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Policy:
+    if model is None:
+        raise UserError("the recipe names no model: set policy.model to a checkpoint directory or a hub id")
+    where, dtype = _locate(model), getattr(torch, table.dtype)
+    options: dict[str, Any] = {"revision": table.revision, "trust_remote_code": table.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        if Path(where, "adapter_config.json").is_file():
+            module = _load_adapter(where, dtype, trainable, table.trust_remote_code)
+        else:
+            module = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
+    policy = Policy(module.to(_device(table.device)), tokenizer, table.compute)
+    policy.check()
+    return policy
 
 
 def _locate(model: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,9 +21,28 @@ from cohort.policy.fused import FusedBody, unfit
 from cohort.policy.verify import probe, verify
 from cohort.types import UserError
 
-__all__ = ["Policy"]
+__all__ = ["Policy", "PolicyFacts"]
 
 KNOWN = "Architectures known to work: Qwen2, Qwen3, Llama, Mistral, Gemma 3."
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFacts:
+    """A policy from outside: how texts become its tokens, how long they may be, how large it is, what runs it."""
+
+    name: str  # of its class, such as Qwen3ForCausalLM
+    tokenizer: Any
+    eos_ids: tuple[int, ...]  # each of them ends a completion
+    context: int | None  # positions that it was made for; None: it does not say
+    vocabulary: int  # width of the logits
+    parameters: int
+    trained: int  # of these, how many are trained
+    weight_bytes: int
+    trained_bytes: int
+    compute: str  # the type of the arithmetic, such as bfloat16
+    device: str
+    path: str  # what runs the forward pass: "compiled kernels", or "plain path (why)"
+    config: Any  # of its text model, as transformers has it
 
 
 class Policy:
@@ -79,6 +98,26 @@ class Policy:
         """The type that the body computes in, as a recipe writes it: float32 or bfloat16."""
         return str(self.compute).removeprefix("torch.")
 
+    def facts(self) -> PolicyFacts:
+        """What everybody but its own backend needs to know of it, as it is now."""
+        parameters = list(self.module.parameters())
+        trained = [p for p in parameters if p.requires_grad]
+        return PolicyFacts(
+            name=type(self.model).__name__,
+            tokenizer=self.tokenizer,
+            eos_ids=self.eos_ids,
+            context=self.max_context,
+            vocabulary=self.vocabulary,
+            parameters=sum(p.numel() for p in parameters),
+            trained=sum(p.numel() for p in trained),
+            weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
+            trained_bytes=sum(p.numel() * p.element_size() for p in trained),
+            compute=self.compute_name,
+            device=str(self.device),
+            path="compiled kernels" if self.fused is not None else f"plain path ({self.plain_because})",
+            config=self.config,
+        )
+
     def copy(self) -> Policy:
         """A policy with weights of its own, which are now the same, and the same tokenizer."""
         return Policy(copy.deepcopy(self.module), self.tokenizer, self.compute_name)
@@ -133,12 +172,6 @@ class Policy:
             "plain path is used from here on: right, but slower",
             stacklevel=3,
         )
-
-    @contextlib.contextmanager
-    def reference(self) -> Iterator[None]:
-        """With LoRA: the base model, adapter off, for as long as the context lasts."""
-        with self.module.disable_adapter():
-            yield
 
     def release(self) -> None:
         """Give the model its own attention back, for a caller who goes on using it."""

@@ -9,6 +9,8 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from cohort.settings import Scratch
+
 __all__ = ["CHAT_TEMPLATE", "make_model", "make_tokenizer"]
 
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
@@ -54,35 +56,24 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int = 768) -> PreTrainedTok
     return fast
 
 
-def make_model(
-    tokenizer: Any,
-    seed: int,
-    hidden_size: int = 96,
-    layers: int = 4,
-    heads: int = 4,
-    kv_heads: int = 2,
-    head_dim: int = 24,
-    intermediate_size: int = 256,
-    max_positions: int = 1024,
-    tie_embeddings: bool = True,
-) -> Qwen3ForCausalLM:
+def make_model(tokenizer: Any, seed: int, sizes: Scratch) -> Qwen3ForCausalLM:
     """A Qwen3 with random float32 weights that depend on `seed` alone (the global generator is left as it was)."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=hidden_size,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=head_dim,
-        intermediate_size=intermediate_size,
-        max_position_embeddings=max_positions,
-        tie_word_embeddings=tie_embeddings,
+        hidden_size=sizes.hidden_size,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
+        intermediate_size=sizes.intermediate_size,
+        max_position_embeddings=sizes.max_positions,
+        tie_word_embeddings=sizes.tie_embeddings,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         dtype="float32",
         # A wide residual stream starts at the usual 0.02; a narrow one learns faster from a larger start.
-        initializer_range=min(0.02 * (768 / hidden_size) ** 0.5, 0.06),
+        initializer_range=min(0.02 * (768 / sizes.hidden_size) ** 0.5, 0.06),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)

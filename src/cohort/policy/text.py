@@ -17,13 +17,7 @@ def to_rollout(completion: Completion, tokenizer: Any, stop: tuple[str, ...] = (
     so is what follows a stop string inside the last token.
     """
     text = tokenizer.decode(completion.tokens, skip_special_tokens=True)
-    if completion.finish == "stop":
-        text = _until_stop(text, stop)
+    if completion.finish == "stop" and (ends := [text.find(s) + len(s) for s in stop if s in text]):
+        text = text[: min(ends)]  # with the stop string: format rewards want to see `</answer>`
     mask = FrozenArray(np.ones(len(completion.tokens), np.bool_))
     return Rollout(completion.tokens, mask, completion.logprobs, completion.version, completion.finish, text)
-
-
-def _until_stop(text: str, stop: tuple[str, ...]) -> str:
-    """The text up to and with its first stop string: format rewards want to see `</answer>`."""
-    ends = [text.find(s) + len(s) for s in stop if s in text]
-    return text[: min(ends)] if ends else text

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cohort.kernels.functions import tile_width
-from cohort.kernels.library import built
-from cohort.kernels.structures import Linear
+from cohort.kernels.library import Linear, built
 
 __all__ = ["PackedWeights"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from cohort.types import UnreadableError
 from cohort.wording import did_you_mean
 
-__all__ = ["default_name", "read_file", "shipped", "too_deep"]
+__all__ = ["default_name", "directory_name", "read_file", "shipped", "too_deep"]
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -101,4 +101,9 @@ def _instead(path: Path) -> str:
 
 def default_name(path: Path) -> str:
     """The name of a recipe that does not say it: that of its file, as a directory can be called."""
-    return re.sub(r"[^\w.-]+", "-", path.stem).strip("-.")[:100] or "run"
+    return directory_name(path.stem)
+
+
+def directory_name(text: str) -> str:
+    """The text as a directory can be called."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:100] or "run"

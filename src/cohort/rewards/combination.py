@@ -14,9 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from cohort.types import RIGHT
+
+if TYPE_CHECKING:
+    from cohort.rewards.calling.reward import Reward
 
 __all__ = ["Combination", "Gate", "combine", "first_that_applies"]
 
@@ -33,21 +36,6 @@ class Gate:
     at: float = RIGHT
     otherwise: Literal["zero", "none"] = "zero"
 
-    def open(self, score: float) -> bool:
-        """Whether a completion with this score of the other reward passes."""
-        return math.isnan(score) or score >= self.at
-
-
-class Weighted(Protocol):
-    """What a combination needs to know of a reward."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def weight(self) -> float: ...
-    @property
-    def gate(self) -> Gate | None: ...
-
 
 @dataclass(frozen=True, slots=True)
 class Combination:
@@ -57,7 +45,7 @@ class Combination:
     gates: Mapping[str, Gate]
 
     @staticmethod
-    def of(rewards: Iterable[Weighted]) -> Combination:
+    def of(rewards: Iterable[Reward]) -> Combination:
         """The combination of resolved rewards."""
         rewards = tuple(rewards)
         gates = {reward.name: reward.gate for reward in rewards if reward.gate is not None}
@@ -74,8 +62,8 @@ class Combination:
         return paid
 
     def shut(self, scores: Scores) -> dict[str, tuple[bool, ...]]:
-        """For each gated reward, whether each completion's gate is shut."""
-        return {name: tuple(not gate.open(score) for score in scores[gate.reward]) for name, gate in self.gates.items()}
+        """For each gated reward, whether each completion's gate is shut (by NaN it is not)."""
+        return {name: tuple(score < gate.at for score in scores[gate.reward]) for name, gate in self.gates.items()}
 
     def total(self, scores: Scores) -> tuple[float, ...]:
         """The reward of each completion: the weighted sum of what is paid, NaN where nothing applies."""

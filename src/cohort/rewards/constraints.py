@@ -1,3 +1,3 @@
-"""Another name of `cohort.rewards.verifiers.constraints.constraints`, for programs and documents."""
+"""Another name of `cohort.rewards.verifiers.constraints`, for programs and documents."""
 
-from cohort.rewards.verifiers.constraints.constraints import *  # noqa: F403
+from cohort.rewards.verifiers.constraints import *  # noqa: F403

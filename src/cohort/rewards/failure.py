@@ -24,10 +24,7 @@ class RewardFailure(UserError):  # noqa: N818 (public name)
 
     def __init__(self, reward: str, problem: str, prompt: str | None = None, completion: str | None = None) -> None:
         super().__init__(reward, problem, prompt, completion)  # all of them: pickle calls the class with `args`
-        self.reward = reward
-        self.problem = problem
-        self.prompt = prompt
-        self.completion = completion
+        self.reward, self.problem, self.prompt, self.completion = reward, problem, prompt, completion
 
     def __str__(self) -> str:
         seen = [f"{label} {text}" for label, text in (("prompt", self.prompt), ("completion", self.completion)) if text]
@@ -45,9 +42,7 @@ class GroupLost(InfrastructureError):  # noqa: N818 (what became of the group)
 
     def __init__(self, sentence: str, reward: str | None, timeout: bool, retries: Mapping[str, int]) -> None:
         super().__init__(sentence)
-        self.reward = reward
-        self.timeout = timeout
-        self.retries = retries
+        self.reward, self.timeout, self.retries = reward, timeout, retries
 
 
 def what_was_raised(error: BaseException, function: Callable[..., Any]) -> str:

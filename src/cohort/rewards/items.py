@@ -114,11 +114,7 @@ class ScoredGroup:
         retries: Mapping[str, int] | None = None,
     ) -> ScoredGroup:
         """The group of `scored[name][g]`, with the reward that each completion comes to."""
-        scores = {
-            name: tuple(math.nan if s.value is None else s.value for s in members) for name, members in scored.items()
-        }
-        labels = {name: tuple(s.label for s in members) for name, members in scored.items()}
-        given = {name: members for name, members in labels.items() if any(label is not None for label in members)}
-        steps = {name: tuple(s.steps for s in members) for name, members in scored.items()}
-        cut = {name: members for name, members in steps.items() if any(members)}
-        return ScoredGroup(scores, seconds, combination.total(scores), given, dict(retries or {}), cut)
+        scores = {name: tuple(s.value if s.value is not None else math.nan for s in of) for name, of in scored.items()}
+        labels = {name: tuple(s.label for s in of) for name, of in scored.items() if any(s.label for s in of)}
+        steps = {name: tuple(s.steps for s in of) for name, of in scored.items() if any(s.steps for s in of)}
+        return ScoredGroup(scores, seconds, combination.total(scores), labels, dict(retries or {}), steps)

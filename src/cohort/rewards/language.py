@@ -1,3 +1,3 @@
-"""Another name of `cohort.rewards.verifiers.language.language`, for programs and documents."""
+"""Another name of `cohort.rewards.verifiers.language`, for programs and documents."""
 
-from cohort.rewards.verifiers.language.language import *  # noqa: F403
+from cohort.rewards.verifiers.language import *  # noqa: F403

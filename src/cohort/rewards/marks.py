@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 __all__ = [
     "CHECK",
     "GOLD",
+    "STEPWISE",
+    "TRL",
     "checked_by",
     "costly",
+    "has",
     "is_costly",
-    "is_stepwise",
-    "is_trl",
     "own_limit_s",
     "prepare",
     "prepared_by",
@@ -33,10 +34,10 @@ __all__ = [
 
 CHECK = "check_answer"
 GOLD = "gold"
+STEPWISE = "cohort_stepwise"
+TRL = "cohort_trl"
 _LIMIT = "completion_limit"
 _PREPARE = "cohort_prepare"  # a person's own callable may well have a method of a shorter name
-_STEPWISE = "cohort_stepwise"
-_TRL = "cohort_trl"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -91,28 +92,12 @@ def stated_by(state: Callable[..., str | None]) -> Callable[[Function], Function
     return _marked(GOLD, state)
 
 
-def costly(function: Function) -> Function:
-    """Say that a call costs money or much time. The gate then asks the function for few scores, and before a run only
-    if it is the one that decides what is right.
-    """
-    function.costly = True  # type: ignore[attr-defined]
-    return function
+# Says that a call costs money or much time. The gate then asks the function for few scores, and before a run only if it
+# is the one that decides what is right.
+costly = _marked("costly", True)
 
-
-def is_costly(function: Callable[..., Any]) -> bool:
-    """Whether the function is marked as `costly`."""
-    return bool(getattr(function, "costly", False))
-
-
-def stepwise(function: Function) -> Function:
-    """Say that the function scores the steps of completions rather than completions."""
-    setattr(function, _STEPWISE, True)
-    return function
-
-
-def is_stepwise(function: Callable[..., Any]) -> bool:
-    """Whether the function is marked as `stepwise`."""
-    return bool(getattr(function, _STEPWISE, False))
+# Says that the function scores the steps of completions rather than completions.
+stepwise = _marked(STEPWISE, True)
 
 
 def trl(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,13 +106,18 @@ def trl(function: Callable[..., Any]) -> Callable[..., Any]:
     In a recipe, `style = "trl"` says the same. A bound method, which takes no mark, comes back wrapped.
     """
     try:
-        setattr(function, _TRL, True)
+        setattr(function, TRL, True)
     except AttributeError:
         function = functools.partial(function)
-        setattr(function, _TRL, True)
+        setattr(function, TRL, True)
     return function
 
 
-def is_trl(function: Callable[..., Any]) -> bool:
-    """Whether the function is marked with `trl`."""
-    return bool(getattr(function, _TRL, False))
+def is_costly(function: Callable[..., Any]) -> bool:
+    """Whether the function is marked as `costly`."""
+    return has(function, "costly")
+
+
+def has(function: Callable[..., Any], mark: str) -> bool:
+    """Whether the function has the mark STEPWISE or TRL."""
+    return bool(getattr(function, mark, False))

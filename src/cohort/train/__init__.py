@@ -1,10 +1,11 @@
 """Training: the loop, the stream of groups, supervised stages, and the run as a whole."""
 
+import inspect
 import sys
 from types import ModuleType
-from typing import Any
 
-from cohort.train.run import Run, train
+from cohort.train.call import train
+from cohort.train.run import Run
 
 __all__ = ["Run", "train"]
 
@@ -14,8 +15,8 @@ class _CallableModule(ModuleType):
     both.
     """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Run:
-        return train(*args, **kwargs)
+    __call__ = staticmethod(train)
+    __signature__ = inspect.signature(train)
 
 
 sys.modules[__name__].__class__ = _CallableModule

@@ -27,6 +27,7 @@ __all__ = [
     "as_kept",
     "disk_errors",
     "has_begun",
+    "is_free",
     "locked",
     "refuse_existing",
     "run_directory",
@@ -54,6 +55,17 @@ def as_kept(recipe: Recipe) -> str:
 def has_begun(directory: Path) -> bool:
     """Whether a run got as far as its first evaluation or step. A start that failed before leaves nothing to keep."""
     return any((directory / name).exists() for name in ("metrics.jsonl", "checkpoints", "final", "stages"))
+
+
+def is_free(directory: Path) -> bool:
+    """Whether a run may begin there: nothing has begun, and no process is about to."""
+    if not directory.exists() or has_begun(directory):
+        return not directory.exists()
+    try:
+        with locked(directory):
+            return True
+    except UserError:
+        return False
 
 
 def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from cohort.environments import Player
 from cohort.evaluate import evaluate
-from cohort.policy.facts import PolicyFacts
+from cohort.policy.policy import PolicyFacts
 from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import write_groups
 from cohort.rewards import RewardPool

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cohort.machine import quiet_libraries
-from cohort.policy.open import Start
+from cohort.policy.load import Start
 from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics

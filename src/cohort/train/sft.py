@@ -17,7 +17,7 @@ from cohort.algorithms import objectives
 from cohort.backends.base import PolicyFacts, open_backend
 from cohort.environments import Dialogue, World
 from cohort.learn.batch import collate
-from cohort.learn.schedule import rate_at
+from cohort.learn.optimizer import rate_at
 from cohort.machine import peak_memory_gb
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.seeds import derive_seed

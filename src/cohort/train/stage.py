@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from cohort.backends.base import Origin, PolicyFacts
-from cohort.policy.open import Start
+from cohort.policy.load import Start
 from cohort.policy.policy import Policy
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe

@@ -8,7 +8,7 @@ import torch
 
 from cohort.algorithms.explain import one_line
 from cohort.algorithms.objectives import Objective
-from cohort.policy.facts import PolicyFacts
+from cohort.policy.policy import PolicyFacts
 from cohort.settings import Prompts, Stage
 from cohort.settings.words import callable_path
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from cohort.preflight.gate.probes import known_of
 from cohort.rewards.calling.parameters import Parameters
-from cohort.rewards.calling.reward import Reward
-from cohort.rewards.calling.routing import applies
+from cohort.rewards.calling.reward import Reward, applies
 from cohort.rewards.guarded import end_guards
 from cohort.rewards.marks import CHECK
 from cohort.types import Prompt, UserError

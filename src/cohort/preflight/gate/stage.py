@@ -11,7 +11,7 @@ from cohort.preflight.gate.findings import NO_GOLD, GateReport
 from cohort.preflight.gate.probes import stated_gold
 from cohort.preflight.parts import SamplingParts
 from cohort.rewards import Reward
-from cohort.rewards.calling.routing import applies
+from cohort.rewards.calling.reward import applies
 from cohort.rewards.marks import is_costly
 from cohort.seeds import derive_seed
 from cohort.settings import Stage

@@ -1,4 +1,4 @@
-"""Calling a reward function, in the two forms that it may have.
+"""Calling a reward function, in the two forms that it may have, and reading what it returns.
 
     def score(completion, answer): ...                       # native: one completion; parameters go by name
     def score(prompts, completions, **columns): ...          # TRL's: a whole group, returns a list
@@ -7,24 +7,28 @@ Either may be async. As in TRL, a conversational prompt reaches a function of th
 completion as `[{"role": "assistant", "content": text}]`; every column is a list with one entry a completion. Unlike
 TRL, a function without `**kwargs` gets only the columns that it names; `completion_ids` and `trainer_state` are not
 offered.
+
+What a function returns is read as a score here too; whatever else it is, is the function's failure.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+import numbers
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cohort.rewards.calling.parameters import NATIVE_NAMES
+from cohort.rewards.calling.steps import FOLDS, Fold
 from cohort.rewards.failure import RewardFailure, what_was_raised
-from cohort.rewards.items import ScoringItem
+from cohort.rewards.items import Scored, ScoringItem
 from cohort.types import InfrastructureError, UserError
 from cohort.wording import shorten
 
 if TYPE_CHECKING:
     from cohort.rewards.calling.reward import Reward
 
-__all__ = ["call_each", "call_group"]
+__all__ = ["as_score", "call_each", "call_group", "scored_steps"]
 
 Steps = Sequence[Sequence[str]]  # the steps of each completion
 
@@ -35,25 +39,20 @@ def call_each(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any]
     Raises RewardFailure for what the function raises, but an InfrastructureError as it is.
     """
     unknown = {known for known, values in (("finish", item.finishes), ("tokens", item.tokens)) if not values}
-    names = (*NATIVE_NAMES, "steps") if steps else NATIVE_NAMES
-    filled = [known for known in names if known not in unknown]
-    columns = {key: value for key, value in item.row.items() if isinstance(key, str) and key not in names}
+    fill = {**_FILLED, "steps": lambda reward, item, index: list(steps[index])} if steps else _FILLED
+    filled = [known for known in fill if known not in unknown]
+    columns = {key: value for key, value in item.row.items() if isinstance(key, str) and key not in fill}
     parameters, args = reward.parameters, reward.args
     parameters.check([*filled, *args, *(key for key in columns if key not in args)], reward.name)
 
     fixed = parameters.chosen({**columns, **args})
-    wanted = {known: _FILLED[known] for known in filled if known != "steps" and parameters.takes(known)}
+    wanted = {known: fill[known] for known in filled if parameters.takes(known)}
     calls = [
         {**fixed, **{known: value_of(reward, item, index) for known, value_of in wanted.items()}}
         for index in range(len(item.completions))
     ]
-    if steps and parameters.takes("steps"):
-        for values, own in zip(calls, steps, strict=True):
-            values["steps"] = list(own)
     if inspect.iscoroutinefunction(reward.function):
-        from cohort.rewards.calling.waiting import awaited  # brings asyncio
-
-        return awaited([_awaited(reward, values, item, index) for index, values in enumerate(calls)])
+        return _gathered([_awaited(reward, values, item, index) for index, values in enumerate(calls)])
     results = []
     for index, values in enumerate(calls):
         try:
@@ -88,23 +87,82 @@ def call_group(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any
     try:
         results = reward.function(**reward.parameters.chosen(values))
         if inspect.iscoroutine(results):
-            from cohort.rewards.calling.waiting import awaited
-
-            (results,) = awaited([results])
+            (results,) = _gathered([results])
     except (KeyboardInterrupt, InfrastructureError, UserError):  # Ctrl-C; and what names its own cause
         raise
     except BaseException as error:
         raise RewardFailure(name, f"raised {what_was_raised(error, reward.function)}", prompt) from error
-    scores = results.tolist() if hasattr(results, "tolist") else results
-    if not isinstance(scores, (list, tuple)):
-        problem = (
-            f"returned {shorten(results)} ({type(results).__name__}); a TRL-style reward returns a list of numbers"
-        )
-        raise RewardFailure(name, problem, prompt)
-    if len(scores) != count:
-        problem = f"returned {len(scores)} scores for {count} completions; it must return one for each, in order"
-        raise RewardFailure(name, problem, prompt)
-    return list(scores)
+    return list(_listed(results, count, "completions", "a TRL-style reward returns a list of numbers", name, prompt))
+
+
+def _listed(result: Any, count: int, of: str, wanted: str, name: str, *shown: str) -> Sequence[Any]:
+    """The list of so many scores that a function returned for a group's completions or a completion's steps."""
+    found = result.tolist() if hasattr(result, "tolist") else result
+    if not isinstance(found, (list, tuple)):
+        raise RewardFailure(name, f"returned {shorten(result)} ({type(result).__name__}); {wanted}", *shown)
+    if len(found) != count:
+        problem = f"returned {len(found)} scores for {count} {of}; it must return one for each, in order"
+        raise RewardFailure(name, problem, *shown)
+    return found
+
+
+def as_score(result: object, name: str, prompt: str, completion: str) -> Scored:
+    """What the reward `name` returned, as a `Scored` whose value is a finite float, or None ("does not apply").
+
+    A tensor or an array of one number is that number. Raises RewardFailure for anything else.
+    """
+    label, found = (result.label, result.value) if isinstance(result, Scored) else (None, result)
+    if found is None:
+        return Scored(None, label)
+    try:
+        value = found if isinstance(found, numbers.Real) else found.item()  # type: ignore[attr-defined]
+        score = float(value) if isinstance(value, numbers.Real) else math.nan
+    except Exception:  # it has no item(), or several, or is too large
+        score = math.nan
+    if math.isfinite(score):
+        return Scored(score, label)
+    raise RewardFailure(
+        name,
+        f"returned {shorten(found)} ({type(found).__name__}); a reward is a finite number, or None where it does not "
+        "apply",
+        shorten(prompt),
+        shorten(completion),
+    )
+
+
+def scored_steps(
+    result: object, ends: Sequence[int], fold: Fold | None, name: str, prompt: str, completion: str
+) -> Scored:
+    """What a function returned for the steps of one completion, which end at `ends`, in characters.
+
+    The value is the mean of the steps' scores, or what `fold` makes of them; with `fold` the steps themselves are
+    dropped. None: the reward does not apply. Raises RewardFailure for anything but one number a step.
+    """
+    if result is None:
+        return Scored(None)
+    shown = (shorten(prompt), shorten(completion))
+    found = _listed(result, len(ends), "steps", "with split it returns a list, a number a step", name, *shown)
+    scores = [as_score(score, name, prompt, completion).value for score in found]
+    known = [score for score in scores if score is not None]
+    if len(known) != len(scores):
+        raise RewardFailure(name, "returned None for a step; return None for the whole completion, or a number", *shown)
+    return Scored(FOLDS[fold or "mean"](known), None, () if fold else tuple(zip(ends, known)))
+
+
+def _gathered(calls: Sequence[Awaitable[Any]]) -> list[Any]:
+    """What the calls give, which wait at the same time. The first that raises ends the others and is raised."""
+    import asyncio  # nothing that workers without an async function should load
+    from concurrent.futures import ThreadPoolExecutor
+
+    async def all_of_them() -> list[Any]:
+        return await asyncio.gather(*calls)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(all_of_them())
+    with ThreadPoolExecutor(1) as thread:  # a notebook has a loop that is running already
+        return thread.submit(asyncio.run, all_of_them()).result()
 
 
 async def _awaited(reward: Reward, values: Mapping[str, Any], item: ScoringItem, index: int) -> Any:
@@ -127,7 +185,7 @@ def _seed(reward: Reward, item: ScoringItem, index: int) -> int:
     return derive_seed(item.seed, "reward", reward.name, index)
 
 
-# What a native function's parameters are filled with, for one completion of a group.
+# What a native function's parameters are filled with, for one completion of a group: NATIVE_NAMES, in their order.
 _FILLED: Mapping[str, Callable[[Reward, ScoringItem, int], Any]] = {
     "completion": lambda reward, item, index: item.completions[index],
     "prompt": lambda reward, item, index: item.prompt,

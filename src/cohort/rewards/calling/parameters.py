@@ -104,7 +104,8 @@ def with_fields_of(**tables: type) -> Callable[[Callable[..., Any]], Callable[..
     def change(function: Callable[..., Any]) -> Callable[..., Any]:
         own = [known for known in inspect.signature(function).parameters.values() if known.name not in tables]
         fields = {name: list(inspect.signature(table).parameters.values()) for name, table in tables.items()}
-        taken = sorted([*own, *(known for part in fields.values() for known in part)], key=_has_default)
+        every = [*own, *(known for part in fields.values() for known in part)]
+        taken = sorted(every, key=lambda known: known.default is not known.empty)
         signature = inspect.Signature([known.replace(kind=known.POSITIONAL_OR_KEYWORD) for known in taken])
 
         @functools.wraps(function)
@@ -120,7 +121,3 @@ def with_fields_of(**tables: type) -> Callable[[Callable[..., Any]], Callable[..
         return called
 
     return change
-
-
-def _has_default(parameter: inspect.Parameter) -> bool:
-    return parameter.default is not parameter.empty

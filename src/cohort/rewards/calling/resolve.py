@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from cohort.rewards.built_in import BUILT_IN
 from cohort.rewards.calling.parameters import COMPLETION_NAMES, NATIVE_NAMES, TRL_NAMES, Parameters
 from cohort.rewards.calling.reward import Reward, Style, check_names
-from cohort.rewards.calling.routing import check_when
 from cohort.rewards.calling.steps import splitter
 from cohort.rewards.combination import Gate
-from cohort.rewards.marks import is_stepwise, is_trl, own_limit_s
+from cohort.rewards.marks import STEPWISE, TRL, has, own_limit_s
 from cohort.types import UserError
 from cohort.wording import did_you_mean, find_function
 
@@ -40,7 +39,7 @@ def resolve(table: RewardTable, columns: Collection[str] | None = None, has_answ
         raise UserError(f"reward '{name}' is built in and knows its own style; leave style out")
     if not re.fullmatch(r"[\w.\-<>]+", name):
         raise UserError(f"a reward cannot be called {name!r}; use letters, digits, '_', '-' and '.'")
-    style: Style = "trl" if is_trl(function) else table.style
+    style: Style = "trl" if has(function, TRL) else table.style
     split = _split_of(table, function, built_in)
     parameters = Parameters.of(function, name)
     given = _given(style, split)
@@ -58,7 +57,12 @@ def resolve(table: RewardTable, columns: Collection[str] | None = None, has_answ
             f"reward '{name}' would pay every completion of a prompt alike, because it takes no {theirs}; give it such "
             "a parameter, or weight 0 to only measure it"
         )
-    check_when(table.when, columns, name)
+    for column in table.when:
+        if columns is not None and column not in columns:
+            raise UserError(
+                f"reward '{name}' asks for the column '{column}' in `when`{did_you_mean(column, columns)}, which the "
+                f"task does not have; it has {', '.join(columns) or 'none besides the question and the answer'}"
+            )
     return Reward(
         name,
         function,
@@ -90,8 +94,8 @@ def reward_called(use: str, args: Mapping[str, Any]) -> Reward:
     Raises UserError where there is no such reward, or the args do not fit it.
     """
     function = _find(use)
-    style: Style = "trl" if is_trl(function) else "cohort"
-    split = splitter("blank_lines", use) if is_stepwise(function) else None
+    style: Style = "trl" if has(function, TRL) else "cohort"
+    split = splitter("blank_lines", use) if has(function, STEPWISE) else None
     parameters = Parameters.of(function, use)
     filled = _args(function, parameters, args, _given(style, split), ":" not in use, use)
     return Reward(use, function, parameters, style, 1.0, filled, math.inf, split=split)
@@ -100,11 +104,11 @@ def reward_called(use: str, args: Mapping[str, Any]) -> Reward:
 def _split_of(table: RewardTable, function: Callable[..., Any], built_in: bool) -> re.Pattern[str] | None:
     """What separates the steps that a reward scores; None for one that scores whole completions."""
     name, split, fold = table.name, table.split, table.fold
-    if built_in and not is_stepwise(function):
+    if built_in and not has(function, STEPWISE):
         if split is not None or fold is not None:
             raise UserError(f"reward '{name}' is built in and scores whole completions; leave split and fold out")
         return None
-    if split is None and not is_stepwise(function):
+    if split is None and not has(function, STEPWISE):
         if fold is not None:
             raise UserError(f"reward '{name}': fold makes one score of several steps; say with split what steps are")
         return None

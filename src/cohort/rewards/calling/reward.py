@@ -12,17 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cohort.rewards.calling.call import call_each, call_group
+from cohort.rewards.calling.call import as_score, call_each, call_group, scored_steps
 from cohort.rewards.calling.parameters import Parameters
-from cohort.rewards.calling.results import as_score, scored_steps
-from cohort.rewards.calling.routing import applies
 from cohort.rewards.calling.steps import Fold, cut, pieces
 from cohort.rewards.combination import Combination, Gate
 from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
-__all__ = ["Reward", "Style", "check_names", "score_group"]
+__all__ = ["Reward", "Style", "applies", "check_names", "score_group"]
 
 Style = Literal["cohort", "trl"]
 
@@ -77,6 +75,18 @@ class Reward:
         return tuple(math.nan if scored.value is None else scored.value for scored in self.judge(item))
 
 
+def applies(when: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether every column named in `when` has the value that stands there, or one of a list of values."""
+    return all(column in row and _is(row[column], wanted) for column, wanted in when.items())
+
+
+def _is(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, (list, tuple)):
+        return any(_is(value, one) for one in wanted)
+    # True == 1 in Python, but `when = { hard = true }` does not mean the row whose column says 1.
+    return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
+
+
 def score_group(rewards: Sequence[Reward], item: ScoringItem) -> ScoredGroup:
     """Score a group here and now, without a worker and without time limits."""
     check_names(rewards)
@@ -92,29 +102,23 @@ def check_names(rewards: Sequence[Reward]) -> None:
     """Refuse an empty list, two rewards of one name (they would share a metric), and a gate that is not there."""
     if not rewards:
         raise UserError("there is no reward; name at least one, e.g. exact_number")
-    seen: set[str] = set()
-    for reward in rewards:
-        if reward.name in seen:
-            raise UserError(f"two rewards are called '{reward.name}'; give one of them another name = \"...\"")
-        seen.add(reward.name)
-    for reward in rewards:
-        if reward.gate is not None:
-            _check_gate(reward.name, reward.gate, {other.name: other for other in rewards})
-
-
-def _check_gate(name: str, gate: Gate, rewards: Mapping[str, Reward]) -> None:
-    if gate.reward not in rewards or gate.reward == name:
-        others = [other for other in rewards if other != name]
-        hint = did_you_mean(gate.reward, others)
-        raise UserError(
-            f"reward '{name}' has the gate '{gate.reward}', which is no other reward of the recipe{hint}; the others "
-            f"are {', '.join(others) or 'none'}"
-        )
-    if rewards[gate.reward].gate is not None:
-        raise UserError(
-            f"reward '{name}' has the gate '{gate.reward}', which has a gate itself, and gates do not chain: remove "
-            "one of the two"
-        )
+    names = [reward.name for reward in rewards]
+    for name, gate in ((reward.name, reward.gate) for reward in rewards):
+        if names.count(name) > 1:
+            raise UserError(f"two rewards are called '{name}'; give one of them another name = \"...\"")
+        if gate is None:
+            continue
+        others = {other.name: other for other in rewards if other.name != name}
+        if gate.reward not in others:
+            raise UserError(
+                f"reward '{name}' has the gate '{gate.reward}', which is no other reward of the recipe"
+                f"{did_you_mean(gate.reward, others)}; the others are {', '.join(others) or 'none'}"
+            )
+        if others[gate.reward].gate is not None:
+            raise UserError(
+                f"reward '{name}' has the gate '{gate.reward}', which has a gate itself, and gates do not chain: "
+                "remove one of the two"
+            )
 
 
 @contextmanager

@@ -16,9 +16,9 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
-from cohort.rewards.workers.wire import receive, send
+from cohort.rewards.workers.channel import receive, send, start
 from cohort.sandbox import WALL_PER_CPU
 from cohort.types import InfrastructureError
 
@@ -27,6 +27,14 @@ __all__ = ["Ended", "end_guards", "guarded"]
 _START_S = 120.0  # for the server's imports on a busy machine
 _lock = threading.Lock()
 _server: _Server | None = None
+
+
+class _Server(NamedTuple):
+    """A running fork server and the channel to it. A fork of `owner` must not speak to it."""
+
+    owner: int
+    process: subprocess.Popen[bytes]
+    connection: socket.socket
 
 
 class Ended(Exception):  # noqa: N818 (an event: the callers give it a label)
@@ -69,10 +77,13 @@ def _ask(request: bytes, limit_s: float) -> dict[str, Any]:
     """One call, with one more try if the server is gone: it ends when it was idle for long."""
     global _server
     for again in (True, False):
-        if _server is None or _server.owner != os.getpid():  # a fork must not speak to its parent's server
-            _server = _Server()
+        if _server is None or _server.owner != os.getpid():
+            _server = _started()
+        deadline = time.monotonic() + limit_s
         try:
-            return _server.ask(request, limit_s)
+            send(_server.connection, request, deadline)
+            reply: dict[str, Any] = json.loads(receive(_server.connection, deadline))
+            return reply
         except (EOFError, OSError) as error:
             _end()
             if not again:
@@ -83,48 +94,25 @@ def _ask(request: bytes, limit_s: float) -> dict[str, Any]:
     raise AssertionError
 
 
+def _started() -> _Server:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "PYTHONHASHSEED": "0"}}
+    try:
+        return _Server(os.getpid(), *start("cohort.rewards.guarded.server", sys.path, **quiet))
+    except OSError as error:
+        raise InfrastructureError(f"the process that guards rewards cannot be started: {error}") from error
+
+
 def _end() -> None:
     global _server
-    if _server is not None and _server.owner == os.getpid():
-        _server.end()
-    _server = None
-
-
-class _Server:
-    """A running fork server and the channel to it."""
-
-    def __init__(self) -> None:
-        self.owner = os.getpid()
-        self._connection, theirs = socket.socketpair()
-        run = f"from cohort.rewards.guarded.server import main; main({theirs.fileno()}, {self.owner})"
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", f"import sys; sys.path[:] = {[str(entry) for entry in sys.path]!r}; {run}"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONHASHSEED": "0"},
-            )
-        except OSError as error:
-            self._connection.close()
-            raise InfrastructureError(f"the process that guards rewards cannot be started: {error}") from error
-        finally:
-            theirs.close()
-
-    def ask(self, request: bytes, limit_s: float) -> dict[str, Any]:
-        deadline = time.monotonic() + limit_s
-        send(self._connection, request, deadline)
-        reply: dict[str, Any] = json.loads(receive(self._connection, deadline))
-        return reply
-
-    def end(self) -> None:
-        self._connection.close()  # an idle server ends its child and itself; one that is busy is killed with its child
-        try:
-            self._process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    server, _server = _server, None
+    if server is None or server.owner != os.getpid():
+        return
+    server.connection.close()  # an idle server ends its child and itself; one that is busy is killed with its child
+    try:
+        server.process.wait(timeout=1)
+    except subprocess.TimeoutExpired:
+        server.process.kill()
+        server.process.wait()
 
 
 atexit.register(end_guards)

@@ -22,8 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from cohort.rewards.workers.lifetime import die_with, leave
-from cohort.rewards.workers.wire import receive, send
+from cohort.rewards.workers.channel import attach, die_with, leave, receive, send
 from cohort.wording import one_line
 
 __all__ = ["main"]
@@ -36,10 +35,7 @@ _ENDS = {int(signal.SIGPROF): "timeout", int(signal.SIGKILL): "killed"}  # a chi
 
 def main(channel: int, parent: int) -> None:
     """Serve the process at the other end of the file descriptor `channel` until it closes or `parent` dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with(parent)
-    connection = socket.socket(fileno=channel)
-    connection.set_inheritable(False)
+    connection = attach(channel, parent)
     server = _Server(connection)
     with suppress(EOFError, OSError):
         while select.select([connection], [], [], _IDLE_S)[0]:

@@ -130,7 +130,8 @@ class JudgeClient:
                 body = self._endpoint.body(reminded(messages))
             except _Passing as error:
                 trouble = str(error)
-                self._hold(error.retry_after_s)
+                with self._lock:
+                    self._resume_at = max(self._resume_at, time.monotonic() + min(error.retry_after_s, _LONGEST_WAIT_S))
             else:
                 self._store.put(request, reply)
                 return verdict
@@ -175,10 +176,6 @@ class JudgeClient:
             time.sleep(pause)
         if self._endpoint.requests_per_minute:
             time.sleep(self._store.reserve(self._endpoint.address, 60 / self._endpoint.requests_per_minute))
-
-    def _hold(self, seconds: float) -> None:
-        with self._lock:
-            self._resume_at = max(self._resume_at, time.monotonic() + min(seconds, _LONGEST_WAIT_S))
 
     def _hidden(self, text: str) -> str:
         """A text of the server's for a message, cut, and without the key, should it have repeated it."""

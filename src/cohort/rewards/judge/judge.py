@@ -14,6 +14,7 @@ from cohort.rewards.calling.parameters import with_fields_of
 from cohort.rewards.judge.client import Endpoint, JudgeClient
 from cohort.rewards.judge.prompt import RUBRIC, Messages, comparison, read_score, read_winner, scoring
 from cohort.rewards.marks import costly, trl
+from cohort.rewards.models.text import text_of
 from cohort.types import UserError
 
 __all__ = ["judge"]
@@ -55,9 +56,7 @@ def judge(
         raise UserError("the judge's concurrency is 1 or more, and its opponents 0 (all) or more")
     client = _client(json.dumps(asdict(endpoint), sort_keys=True))
     question = _question(prompts[0]) if prompts else ""
-    texts = [
-        completion if isinstance(completion, str) else str(completion[-1]["content"]) for completion in completions
-    ]
+    texts = [text_of(completion) for completion in completions]
     with ThreadPoolExecutor(concurrency) as pool:
         ask = functools.partial(_ask_all, pool, client)
         if mode == "score":
@@ -121,12 +120,9 @@ def _wins(ask: Ask, rubric: str, question: str, pairs: Sequence[tuple[str, str]]
     orders = [order for number in asked for order in (pairs[number], pairs[number][::-1])]
     verdicts = ask([comparison(rubric, question, *order) for order in orders], read_winner)
     known = {n: (first + 1 - second) / 2 for n, first, second in zip(asked, verdicts[::2], verdicts[1::2])}
-    return [known[n] if n in known else _unasked(*pair) for n, pair in enumerate(pairs)]
-
-
-def _unasked(one: str, other: str) -> float:
-    """A pair that needs no judge: the same text is a tie, and nothing loses against something."""
-    return 0.5 + (bool(one.strip()) - bool(other.strip())) / 2
+    # The same text is a tie, and nothing loses against something.
+    unasked = [0.5 + (bool(one.strip()) - bool(other.strip())) / 2 for one, other in pairs]
+    return [known.get(n, share) for n, share in enumerate(unasked)]
 
 
 def _reference(answer: Sequence[Any] | None) -> str:

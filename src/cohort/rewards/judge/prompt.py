@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cohort.rewards.models.text import ordinary
+from cohort.rewards.verifiers.values import once
 
 __all__ = ["RUBRIC", "NoVerdict", "comparison", "read_score", "read_winner", "reminded", "scoring"]
 
@@ -95,20 +96,12 @@ def _messages(task: str, shape: str, rubric: str, texts: Mapping[str, str]) -> M
 
 def _field(reply: str, name: str) -> Any:
     try:
-        found = json.loads(reply, object_pairs_hook=_once)
+        found = json.loads(reply, object_pairs_hook=once)  # of two verdicts neither counts
     except (ValueError, RecursionError):
         raise NoVerdict(f"it is not one JSON object: {_shown(reply)}") from None
     if not isinstance(found, dict) or name not in found or not set(found) <= {"reason", name}:
         raise NoVerdict(f"it is not an object with 'reason' and '{name}': {_shown(reply)}")
     return found[name]
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object in which no key occurs twice: of two verdicts neither counts."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
 
 
 def _shown(value: object) -> str:

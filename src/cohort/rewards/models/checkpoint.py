@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,10 @@ class Classifier:
         import torch
 
         config = self.model.config.get_text_config()
-        pad, own = _padding_token(config, rows), config.pad_token_id
+        pad = own = config.pad_token_id
+        if pad is None:  # any token will do that none of the rows contains
+            used = {token for row in rows for token in row["input_ids"]}
+            pad = next((token for token in range(config.vocab_size) if token not in used), None)
         at_once = 1 if pad is None else self.settings.tokens_at_once
         for part in batches([len(row["input_ids"]) for row in rows], at_once):
             # A model of whole texts reads its score at the last token that is not what its configuration calls padding.
@@ -106,7 +109,10 @@ class Classifier:
             with torch.inference_mode():
                 logits = self.model(**_padded([rows[i] for i in part], pad, self.model.device)).logits.float()
             config.pad_token_id = own
-            yield part, _probability(logits, column, self.model.config)
+            if logits.shape[-1] > 1:  # several labels: what counts is the probability of one
+                several = self.model.config.problem_type == "multi_label_classification"
+                logits = logits.sigmoid() if several else logits.softmax(-1)
+            yield part, logits[..., column]
 
 
 def _located(model: str) -> str:
@@ -134,14 +140,6 @@ def label_column(config: Any, label: str | int | None, model: str) -> int:
     raise UserError(f"the reward model '{model}' has several labels: {problem}; they are {listed}")
 
 
-def _probability(logits: Any, column: int, config: Any) -> Any:
-    """What of logits [..., labels] is the score: the single logit, or the probability of one of several labels."""
-    if logits.shape[-1] == 1:
-        return logits[..., 0]
-    several = config.problem_type == "multi_label_classification"
-    return (logits.sigmoid() if several else logits.softmax(-1))[..., column]
-
-
 def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     """Indices of rows of similar length, so that no batch has more than `tokens` padded tokens (or only one row)."""
     parts: list[list[int]] = []
@@ -151,14 +149,6 @@ def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
         else:
             parts.append([index])
     return parts
-
-
-def _padding_token(config: Any, rows: Iterable[Row]) -> int | None:
-    """A token that a batch can be padded with: the model's own, or else one that none of the rows contains."""
-    if config.pad_token_id is not None:
-        return int(config.pad_token_id)
-    used = {token for row in rows for token in row["input_ids"]}
-    return next((token for token in range(config.vocab_size) if token not in used), None)
 
 
 def _padded(rows: Sequence[Row], pad: int | None, device: Any) -> dict[str, Any]:

@@ -67,6 +67,11 @@ class Reader:
         return [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
 
 
+def text_of(completion: Prompt) -> str:
+    """A completion as text: the content of its last message, if it is a conversation."""
+    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+
+
 def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
     """A prompt as a conversation."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(message) for message in prompt]

@@ -28,7 +28,18 @@ def check_choice(
     answer: Any, row: Mapping[str, Any], letters: str = "ABCD", options: str | None = None, first: int = 0
 ) -> str:
     """The letter of the right option of a row. Raises ValueError if `answer` names none of its options."""
-    return _gold(answer, _options(row, options), letters, first)
+    texts = _options(row, options)
+    known = _ALPHABET[: len(texts)] if texts else letters
+    if not known or len(set(known)) != len(known) or any(letter not in _ALPHABET for letter in known):
+        raise ValueError(f'letters are different capital letters such as "ABCD", not {letters!r}')
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        if not 0 <= answer - first < len(known):
+            raise ValueError(f"the gold answer {answer} is not the number of an option: {len(known)}, from {first} on")
+        return known[answer - first]
+    chosen = _chosen(answer, known, texts) if isinstance(answer, str) else None
+    if chosen is None:
+        raise ValueError(f"the gold answer {answer!r:.80} is none of the options {', '.join(known)}")
+    return chosen
 
 
 @stated_by(check_choice)
@@ -48,8 +59,8 @@ def choice(
     many letters, and the answer and the gold answer may be an option's text. Else the gold answer is a letter, or the
     number of an option, counted from `first`. Raises ValueError for a gold answer that is neither.
     """
+    gold = check_choice(answer, row, letters, options, first)
     texts = _options(row, options)
-    gold = _gold(answer, texts, letters, first)
     known = _ALPHABET[: len(texts)] if texts else letters
     found = final_answer(completion)
     if found is None:
@@ -81,20 +92,6 @@ def _chosen(text: str, known: str, texts: Sequence[str]) -> str | None:
     rest = rest.upper() if match[1].islower() else rest  # next to a capital letter, "a" is an article
     others = re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", rest)
     return None if any(other in known and other != letter for other in others) else letter
-
-
-def _gold(answer: Any, texts: Sequence[str], letters: str, first: int) -> str:
-    known = _ALPHABET[: len(texts)] if texts else letters
-    if not known or len(set(known)) != len(known) or any(letter not in _ALPHABET for letter in known):
-        raise ValueError(f'letters are different capital letters such as "ABCD", not {letters!r}')
-    if isinstance(answer, int) and not isinstance(answer, bool):
-        if not 0 <= answer - first < len(known):
-            raise ValueError(f"the gold answer {answer} is not the number of an option: {len(known)}, from {first} on")
-        return known[answer - first]
-    chosen = _chosen(answer, known, texts) if isinstance(answer, str) else None
-    if chosen is None:
-        raise ValueError(f"the gold answer {answer!r:.80} is none of the options {', '.join(known)}")
-    return chosen
 
 
 def _options(row: Mapping[str, Any], column: str | None) -> list[str]:

@@ -1,20 +1,51 @@
-"""What a completion looks like, whatever it says: a pattern of one's own, exactly one answer, R1's two tags."""
+"""What a completion looks like, whatever it says: a pattern of one's own, exactly one answer, R1's two tags.
+
+Regular expressions are those of the `regex` package, which reads what Python's `re` reads and stops at a time limit:
+people write them, models write the text, and some never end together.
+"""
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+
+import regex
 
 from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by, stops_after
 from cohort.rewards.verifiers.final_answer import final_answer
-from cohort.rewards.verifiers.pattern import check_pattern, matches
 
-__all__ = ["FORMS", "one_answer", "regex_format", "think_format"]
+__all__ = ["FORMS", "check_pattern", "matches", "one_answer", "regex_format", "think_format"]
 
 FORMS = ("any", "tags", "boxed", "hashes")
-_THINKING = ("<think>", "</think>", "<answer>", "</answer>")
+_R1 = re.compile(r"<think>.*</think>\s*<answer>\s*\S.*</answer>", re.DOTALL)
 _TAGS = re.compile(r"</?answer>")
 _HASHES = re.compile(r"(?<!#)####(?!#)")
+
+
+def matches(pattern: str, text: str, whole: bool, timeout_s: float) -> bool:
+    """Whether `pattern` matches `text`, all of it or a part; `.` matches a newline only with (?s).
+
+    Raises TimeoutError after `timeout_s` seconds of processor time, ValueError for a pattern that is none.
+    """
+    compiled = _compiled(pattern)
+    found = compiled.fullmatch(text, timeout=timeout_s) if whole else compiled.search(text, timeout=timeout_s)
+    return found is not None
+
+
+def check_pattern(pattern: object) -> None:
+    """Raise ValueError if `pattern` is no regular expression."""
+    if not isinstance(pattern, str):
+        raise ValueError(f"a pattern is a text, not {pattern!r:.80}")
+    _compiled(pattern)
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> regex.Pattern[str]:
+    try:
+        return regex.compile(pattern)
+    except (regex.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"the pattern {pattern!r:.80} is no regular expression: {error}") from None
 
 
 @stops_after("timeout_s")
@@ -67,11 +98,5 @@ def think_format(completion: str, prompt: str = "", opened: bool | None = None) 
     if opened is None:
         opened = prompt.rstrip().endswith("<think>")
     text = ("<think>" + completion if opened else completion).strip()
-    if any(text.count(tag) != 1 for tag in _THINKING):
-        return 0.0
-    if not text.startswith("<think>") or not text.endswith("</answer>"):
-        return 0.0
-    _, _, after = text.partition("</think>")
-    between, found, rest = after.partition("<answer>")
-    answer = rest.removesuffix("</answer>")
-    return float(bool(found) and not between.strip() and bool(answer.strip()))
+    once = all(text.count(tag) == 1 for tag in ("<think>", "</think>", "<answer>", "</answer>"))
+    return float(once and _R1.fullmatch(text) is not None)

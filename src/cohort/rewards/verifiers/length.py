@@ -4,22 +4,29 @@ completions, and the cosine of Yeo et al.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
-from cohort.rewards.calling.ask import check_verifier, is_right
-from cohort.rewards.calling.per_row import for_row
+from cohort.rewards.calling.parameters import Parameters
+from cohort.rewards.calling.resolve import reward_called
+from cohort.rewards.calling.reward import Reward
 from cohort.rewards.items import Scored, ScoringItem
-from cohort.rewards.marks import checked_by, stops_after
-from cohort.types import Finish
+from cohort.rewards.marks import CHECK, checked_by, stops_after
+from cohort.rewards.verifiers.values import for_row
+from cohort.types import RIGHT, Finish
 
 __all__ = ["cosine", "cosine_length", "length_budget", "soft_overlong", "soft_overlong_tokens", "target_length"]
 
 
-def check_target(row: Mapping[str, Any], target: Any = None, column: str | None = None) -> None:
-    """Raise ValueError if there is no target length for a row."""
-    _tokens(row, target, column)
+def check_target(row: Mapping[str, Any], target: Any = None, column: str | None = None) -> int:
+    """The target length of a row, in tokens. Raises ValueError if there is none."""
+    wanted = for_row("target", target, column, row)
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
+        raise ValueError(f"a target length is a number of tokens, 1 or more, not {wanted!r:.80}")
+    return wanted
 
 
 @checked_by(check_target)
@@ -37,7 +44,7 @@ def target_length(
     A difference of up to `tolerance` tokens costs nothing, and only what is beyond it counts. `target` is the number of
     tokens for all rows, or `column` names the column that holds each row's own.
     """
-    beyond = abs(_tokens(row, target, column) - tokens) - tolerance
+    beyond = abs(check_target(row, target, column) - tokens) - tolerance
     return max(lowest, -alpha * max(0, beyond))
 
 
@@ -54,7 +61,7 @@ def length_budget(
 
     There it multiplies a correctness of 0 or 1: give it a gate on the verifier. `target` and `column` as above.
     """
-    return min(1.0, max(0.0, alpha * (_tokens(row, target, column) - tokens) + delta))
+    return min(1.0, max(0.0, alpha * (check_target(row, target, column) - tokens) + delta))
 
 
 def soft_overlong(length: int, max_tokens: int, buffer: int) -> float:
@@ -76,6 +83,32 @@ def soft_overlong(length: int, max_tokens: int, buffer: int) -> float:
 def soft_overlong_tokens(tokens: int, max_tokens: int, buffer: int) -> float:
     """`soft_overlong` of a completion's token count: the built-in reward."""
     return soft_overlong(tokens, max_tokens, buffer)
+
+
+@lru_cache(maxsize=16)
+def _verifier(name: str, args: str, timeout_s: float) -> Reward:
+    """The reward of that name, with `timeout_s` unless `args` (JSON) give it another limit."""
+    given = json.loads(args)
+    reward = reward_called(name, given)
+    if "timeout_s" in reward.args and "timeout_s" not in given:
+        reward = reward_called(name, {**given, "timeout_s": timeout_s})
+    return reward
+
+
+def check_verifier(
+    answer: Any,
+    prompt: str,
+    row: Mapping[str, Any],
+    verifier: str,
+    verifier_args: Mapping[str, Any] | None,
+    timeout_s: float,
+) -> None:
+    """What the verifier's own `check_answer` says of a row. Raises UserError if there is no such verifier."""
+    reward = _verifier(verifier, json.dumps(dict(verifier_args or {})), timeout_s)
+    check = getattr(reward.function, CHECK, None)
+    if check is not None:
+        parameters = Parameters.of(check, reward.name)
+        check(**parameters.chosen({**row, **reward.args, "answer": answer, "prompt": prompt, "row": row}))
 
 
 @stops_after("timeout_s")
@@ -106,9 +139,10 @@ def cosine_length(
     if finish == "length" or tokens > max_tokens:
         return Scored(exceeded, "cut_off")
     item = ScoringItem(prompt, (completion,), answer, row, finishes=(finish,), tokens=(tokens,))
-    right = is_right(item, verifier, verifier_args, timeout_s)
-    if right is None:
+    (scored,) = _verifier(verifier, json.dumps(dict(verifier_args or {})), timeout_s).judge(item)
+    if scored.value is None:
         return Scored(None)
+    right = scored.value >= RIGHT
     short, long = (right_short, right_long) if right else (wrong_short, wrong_long)
     return Scored(cosine(tokens, max_tokens, short, long), "right" if right else "wrong")
 
@@ -116,10 +150,3 @@ def cosine_length(
 def cosine(tokens: int, max_tokens: int, short: float, long: float) -> float:
     """Half a cosine wave from `short` at 0 tokens to `long` at `max_tokens`: CosFn of the paper."""
     return long + 0.5 * (short - long) * (1 + math.cos(math.pi * tokens / max_tokens))
-
-
-def _tokens(row: Mapping[str, Any], target: Any, column: str | None) -> int:
-    wanted = for_row("target", target, column, row)
-    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
-        raise ValueError(f"a target length is a number of tokens, 1 or more, not {wanted!r:.80}")
-    return wanted

@@ -36,9 +36,19 @@ _OPERATIONS = ("dozen", "dozens", "half", "squared", "cubed", "pi", "π", "or", 
 CHANGES_THE_VALUE = frozenset((*_MAGNITUDES, *_OPERATIONS))
 
 
-def check_number(answer: Any) -> None:
-    """Raise ValueError if `answer` is no gold answer for `exact_number`."""
-    _gold(answer)
+def check_number(answer: Any) -> Fraction:
+    """The gold number of a row. Raises ValueError if `answer` holds none."""
+    value = None
+    if isinstance(answer, str):
+        found = final_answer(answer)
+        value = parse_number(answer if found is None else found)
+    elif isinstance(answer, numbers.Rational) and not isinstance(answer, bool):
+        value = Fraction(int(answer.numerator), int(answer.denominator))
+    elif isinstance(answer, numbers.Real) and not isinstance(answer, bool) and math.isfinite(answer):
+        value = Fraction(str(answer))  # as it is written: 0.1 is 1/10
+    if value is None:
+        raise ValueError(f"the gold answer {str(answer)[:80]!r} is not a number; exact_number needs one in every row")
+    return value
 
 
 @checked_by(check_number)
@@ -48,11 +58,12 @@ def exact_number(completion: str, answer: Any, last_number: bool = False) -> flo
     The gold answer is a number or a text that holds one in any of the forms above, a whole GSM8K solution included.
     Raises ValueError if it does not: that is a mistake in the data, not a wrong completion.
     """
-    gold = _gold(answer)
+    gold = check_number(answer)
     found = final_answer(completion)
     if found is not None:
         return float(parse_number(found) == gold)
-    return float(last_number and _last_number(completion) == gold)
+    last = last_number_of(completion) if last_number else None
+    return float(last is not None and _fraction(last) == gold)
 
 
 def parse_number(answer: str) -> Fraction | None:
@@ -66,20 +77,6 @@ def parse_number(answer: str) -> Fraction | None:
         return None
     value = _fraction(match["number"])
     return -value if value is not None and "-" in (match["sign"], match["late_sign"]) else value
-
-
-def _gold(answer: Any) -> Fraction:
-    value = None
-    if isinstance(answer, str):
-        found = final_answer(answer)
-        value = parse_number(answer if found is None else found)
-    elif isinstance(answer, numbers.Rational) and not isinstance(answer, bool):
-        value = Fraction(int(answer.numerator), int(answer.denominator))
-    elif isinstance(answer, numbers.Real) and not isinstance(answer, bool) and math.isfinite(answer):
-        value = Fraction(str(answer))  # as it is written: 0.1 is 1/10
-    if value is None:
-        raise ValueError(f"the gold answer {str(answer)[:80]!r} is not a number; exact_number needs one in every row")
-    return value
 
 
 def _without_markup(text: str) -> str:
@@ -100,11 +97,6 @@ def _is_unit(text: str) -> bool:
     if not all(character.isalpha() or character in " ./°'\"*_$\t\r\n" for character in text):
         return False
     return not CHANGES_THE_VALUE.intersection(text.lower().replace("/", " ").replace(".", " ").split())
-
-
-def _last_number(text: str) -> Fraction | None:
-    found = last_number_of(text)
-    return None if found is None else _fraction(found)
 
 
 def _fraction(token: str) -> Fraction | None:

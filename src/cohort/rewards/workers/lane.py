@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -16,8 +17,7 @@ from cohort.rewards.calling.reward import Reward
 from cohort.rewards.combination import Combination
 from cohort.rewards.failure import GroupLost
 from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
-from cohort.rewards.workers.process import WorkerProcess, WorkerSettings, WorkerTrouble, limit_s
-from cohort.rewards.workers.wire import with_first
+from cohort.rewards.workers.process import WorkerProcess, WorkerTrouble, limit_s
 from cohort.types import UserError
 from cohort.wording import one_line, shorten
 
@@ -48,14 +48,14 @@ class Lane(threading.Thread):
         self,
         name: str,
         rewards: Sequence[Reward],
-        settings: WorkerSettings,
+        start: Callable[[], WorkerProcess],
         jobs: SimpleQueue[Job | None],
         patience: Patience,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._rewards = rewards
         self._combination = Combination.of(rewards)
-        self._settings = settings
+        self._start_worker = start
         self._jobs = jobs
         self._patience = patience
         self._lock = threading.Lock()  # guards the two below, which `stop` uses from another thread
@@ -96,7 +96,7 @@ class Lane(threading.Thread):
         while len(replies) < len(self._rewards):
             try:
                 worker = self._start()
-                message: bytes | None = with_first(len(replies), pickled)  # one message, then a reply a reward
+                message: bytes | None = pickle.dumps((len(replies), pickled))  # then a reply a reward
                 for reward in self._rewards[len(replies) :]:
                     replies.append(worker.ask(message, limit_s(reward, len(item.completions)), reward.name))
                     message = None
@@ -117,7 +117,8 @@ class Lane(threading.Thread):
     def _wait_or_give_up(self, trouble: WorkerTrouble, troubles: Counter[str | None], item: ScoringItem) -> None:
         """Return when it is time for another try, or raise the GroupLost that the group ends in."""
         tries = troubles[trouble.reward]
-        more = not trouble.hopeless and tries <= self._patience.retries
+        hangs = trouble.kind == "timeout" and trouble.reward is not None  # given the same completions, it would again
+        more = not hangs and tries <= self._patience.retries
         if more and not self._stopped.wait(self._patience.wait_s(tries)):
             return
         retries = {name: count - (name == trouble.reward) for name, count in troubles.items() if name is not None}
@@ -131,7 +132,7 @@ class Lane(threading.Thread):
         if self._worker is not None:
             return self._worker
         try:
-            worker = WorkerProcess(self._settings)
+            worker = self._start_worker()
         except OSError as error:
             raise WorkerTrouble("death", f"could not be started ({error})", "free processes or memory", None) from error
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import io
 import marshal
 import os
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from queue import SimpleQueue
-from types import CodeType, TracebackType
+from types import CodeType
 from typing import Any
 
 import cloudpickle
@@ -21,7 +22,7 @@ import cloudpickle
 from cohort.rewards.calling.reward import Reward, check_names
 from cohort.rewards.items import ScoredGroup, ScoringItem
 from cohort.rewards.workers.lane import Job, Lane, Patience
-from cohort.rewards.workers.process import WorkerSettings
+from cohort.rewards.workers.process import WorkerProcess
 from cohort.types import UserError
 from cohort.wording import one_line
 
@@ -55,9 +56,9 @@ class RewardPool:
         pickled = cloudpickle.dumps([(reward.name, _pickle(reward)) for reward in rewards])
         self._log = open(log, "ab", buffering=0) if log is not None else None  # noqa: SIM115
         output = self._log if self._log is not None else subprocess.DEVNULL
-        path = tuple(str(entry) for entry in sys.path)
-        start = max(start_timeout_s, *(reward.timeout_s for reward in rewards))  # some load a model when they start
-        settings = WorkerSettings(pickled, path, os.getcwd(), output, start)
+        path = tuple(sys.path)  # as it is now
+        start_s = max(start_timeout_s, *(reward.timeout_s for reward in rewards))  # some load a model when they start
+        start = functools.partial(WorkerProcess, pickled, path, os.getcwd(), output, start_s)
 
         self._owner = os.getpid()
         self._closed = False
@@ -65,7 +66,7 @@ class RewardPool:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         patience = Patience(retries, backoff_s)
         self._lanes = [
-            Lane(f"cohort-reward-{index}", tuple(rewards), settings, self._jobs, patience) for index in range(workers)
+            Lane(f"cohort-reward-{index}", tuple(rewards), start, self._jobs, patience) for index in range(workers)
         ]
         atexit.register(self.close)
         for lane in self._lanes:
@@ -103,9 +104,7 @@ class RewardPool:
     def __enter__(self) -> RewardPool:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -5,91 +5,63 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
 from cohort.rewards.calling.reward import Reward
 from cohort.rewards.failure import RewardFailure
-from cohort.rewards.workers.wire import receive, send
+from cohort.rewards.workers.channel import receive, send, start
 from cohort.sandbox import WALL_PER_CPU
 from cohort.types import UserError
 
-__all__ = ["WorkerProcess", "WorkerSettings", "WorkerTrouble", "limit_s"]
+__all__ = ["WorkerProcess", "WorkerTrouble", "limit_s"]
 
 Kind = Literal["timeout", "death", "unavailable"]
 
+# Fixed string hashes, so that a reward's set order is the same in every worker; one thread each by default.
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+
+@dataclass(eq=False)
 class WorkerTrouble(Exception):  # noqa: N818 (an event, handled by the lane)
     """The world failed while `reward` ran (None: while the worker started). It hung, it died, or what it asked (a
     sandbox, a server) was unavailable; only then is the worker still good. `what` says it, `hint` what to do.
     """
 
-    def __init__(self, kind: Kind, what: str, hint: str, reward: str | None) -> None:
-        super().__init__(kind, what, hint, reward)
-        self.kind = kind
-        self.what = what
-        self.hint = hint
-        self.reward = reward
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether another try would cost the same time again: given the same completions, a function hangs again."""
-        return self.kind == "timeout" and self.reward is not None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """What every worker of a pool starts with: the pickled rewards, and the trainer's import path and directory."""
-
-    rewards: bytes
-    path: tuple[str, ...]
-    directory: str
-    output: IO[bytes] | int
-    start_timeout_s: float
-
-    def command(self, channel: int) -> list[str]:
-        """The import path goes first: without it the worker might not find cohort itself."""
-        run = f"from cohort.rewards.workers.worker import main; main({channel}, {os.getpid()})"
-        return [sys.executable, "-u", "-c", f"import sys; sys.path[:] = {list(self.path)!r}; {run}"]
-
-    def environment(self) -> dict[str, str]:
-        """Fixed string hashes, so that a reward's set order is the same in every worker; one thread each by default."""
-        defaults = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        return {**defaults, **os.environ}
+    kind: Kind
+    what: str
+    hint: str
+    reward: str | None
 
 
 class WorkerProcess:
-    """A running worker. On Linux it dies with the thread that started it, so that thread must stay with it."""
+    """A running worker. On Linux it dies with the thread that started it, so that thread must stay with it.
 
-    def __init__(self, settings: WorkerSettings) -> None:
-        self._settings = settings
+    It starts with the pickled rewards, and with the trainer's import path and directory.
+    """
+
+    def __init__(
+        self, rewards: bytes, path: Sequence[str], directory: str, output: IO[bytes] | int, start_timeout_s: float
+    ) -> None:
+        self._rewards, self._start_timeout_s = rewards, start_timeout_s
         self._killed = False
-        self._connection, theirs = socket.socketpair()
-        try:
-            self._process = subprocess.Popen(
-                settings.command(theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                stdout=settings.output,
-                stderr=settings.output,
-                cwd=settings.directory,
-                env=settings.environment(),
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C in the terminal spares it, and one kill takes its children too
-            )
-        except BaseException:
-            self._connection.close()
-            raise
-        finally:
-            theirs.close()
+        self._process, self._connection = start(
+            "cohort.rewards.workers.worker",
+            path,
+            stdout=output,
+            stderr=output,
+            cwd=directory,
+            env={**_ENVIRONMENT, **os.environ},
+            start_new_session=True,  # Ctrl-C in the terminal spares it, and one kill takes its children too
+        )
 
     def load(self) -> None:
         """Send the rewards and wait until the worker has loaded them, the user's imports included."""
-        self.ask(self._settings.rewards, self._settings.start_timeout_s, None)
+        self.ask(self._rewards, self._start_timeout_s, None)
 
     def kill(self) -> None:
         """End the process and every child of it, at once. May be called twice, and from any thread."""

@@ -2,7 +2,7 @@
 
 It is a fresh interpreter rather than a fork, so it shares no locks, threads or CUDA state with the trainer, and rather
 than a multiprocessing child, so the user's `__main__` is not run a second time. Standard output belongs to the user's
-functions; the protocol has a channel of its own.
+functions; the protocol has a channel of its own: pickles come in, because rows hold any Python object, JSON goes out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import signal
 import socket
 import time
 from typing import Any
@@ -19,8 +18,7 @@ from cohort.rewards.calling.reward import Reward
 from cohort.rewards.failure import RewardFailure, what_was_raised
 from cohort.rewards.items import ScoringItem
 from cohort.rewards.marks import prepare
-from cohort.rewards.workers.lifetime import die_with, leave
-from cohort.rewards.workers.wire import first_and_item, receive, send
+from cohort.rewards.workers.channel import attach, leave, receive, send
 from cohort.types import InfrastructureError, UserError
 from cohort.wording import one_line
 
@@ -29,10 +27,7 @@ __all__ = ["main"]
 
 def main(channel: int, parent: int) -> None:
     """Serve the pool at the other end of the file descriptor `channel` until it closes or `parent` dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then closes the pool
-    die_with(parent)
-    connection = socket.socket(fileno=channel)
-    connection.set_inheritable(False)
+    connection = attach(channel, parent)
     os.register_at_fork(after_in_child=connection.close)  # a child that a reward forks must not speak for us
     try:
         rewards = _load(connection)
@@ -54,9 +49,7 @@ def _load(connection: socket.socket) -> list[Reward] | None:
             _reply(connection, user_error=str(error))
             return None
         except BaseException as error:
-            _reply(
-                connection, failure=[name, f"cannot be loaded in a worker: {what_was_raised(error, _load)}", None, None]
-            )
+            _reply(connection, failure=[name, f"cannot be loaded in a worker: {what_was_raised(error, _load)}"])
             return None
     _reply(connection, ready=os.getpid())
     return rewards
@@ -64,7 +57,7 @@ def _load(connection: socket.socket) -> list[Reward] | None:
 
 def _serve(connection: socket.socket, rewards: list[Reward], message: bytes) -> None:
     """One reply a reward, so that the pool knows which one is running; the first failure ends the group."""
-    first, pickled = first_and_item(message)
+    first, pickled = pickle.loads(message)
     try:
         item: ScoringItem = pickle.loads(pickled)
     except BaseException as error:
@@ -84,7 +77,7 @@ def _serve(connection: socket.socket, rewards: list[Reward], message: bytes) -> 
             _reply(connection, user_error=str(error))
             return
         except BaseException as error:  # whatever a function has come up with, it is not the machine's fault
-            _reply(connection, failure=[reward.name, f"raised {what_was_raised(error, reward.function)}", None, None])
+            _reply(connection, failure=[reward.name, f"raised {what_was_raised(error, reward.function)}"])
             return
         pairs = [[score.value, score.label, score.steps] for score in scored]
         _reply(connection, scored=pairs, seconds=time.perf_counter() - started)

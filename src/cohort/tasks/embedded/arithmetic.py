@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cohort.tasks.embedded.english import Draw
 from cohort.tasks.embedded.problems import EXCUSES, Generator, Problem
-from cohort.tasks.embedded.story import Working
+from cohort.tasks.embedded.story import Story, Working
 
 __all__ = ["ARITHMETIC", "LEVELS"]
 
@@ -38,7 +38,7 @@ _NEXT: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def candidate(draw: Draw, level: int) -> Problem:
+def candidate(draw: Draw, level: int) -> Story:
     """Any problem of a level."""
     rules = LEVELS[level]
     value = _number(draw, rules.digits)
@@ -49,7 +49,7 @@ def candidate(draw: Draw, level: int) -> Problem:
         wordings = _NEXT[sign] if sentences else _FIRST[sign]
         sentences.append(draw.choice(wordings).format(a=value, b=other))
         value = working.write(value, sign, other)
-    return Problem.of(" ".join(sentences), working, value, level)
+    return Story(sentences, working, value)
 
 
 def demonstrate(problem: Problem, seed: int, careful: float, sloppy_right: float) -> str:

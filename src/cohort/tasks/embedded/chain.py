@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from cohort.tasks.embedded.distractors import NOBODY, SHOP, with_distractors
 from cohort.tasks.embedded.english import BOXES, PEOPLE, Draw, capitalise
-from cohort.tasks.embedded.story import Level, Story, Working
-from cohort.tasks.embedded.worlds import WORLDS, World
+from cohort.tasks.embedded.story import NOBODY, SHOP, Level, Story, Working, with_distractors
+from cohort.tasks.embedded.worlds import WORLDS, Endings, Phrases, World
 
 __all__ = ["tell_chain", "times"]
 
@@ -17,10 +16,10 @@ LEADS = ("Then ", "Next, ", "Later, ", "After that, ", "")
 
 def tell_chain(draw: Draw, level: Level, steps: int) -> Story | None:
     """A story with exactly `steps` equations, or None where the numbers ran into a dead end (draw again)."""
-    return Teller(draw, level, draw.choice(WORLDS)).tell(steps)
+    return _Teller(draw, level, draw.choice(WORLDS)).tell(steps)
 
 
-class Teller:
+class _Teller:
     """One story in the making."""
 
     def __init__(self, draw: Draw, level: Level, world: World) -> None:
@@ -38,7 +37,6 @@ class Teller:
         self.thing = draw.choice(world.things)
         box = draw.choice(BOXES)
         self.fields: dict[str, Any] = {
-            "thing": self.thing.one,
             "things": self.thing.many,
             "name": self.hero.name,
             "she": self.hero.she,
@@ -51,19 +49,18 @@ class Teller:
 
     def tell(self, steps: int) -> Story | None:
         """Begin, add events until the working has `steps` equations, ask."""
-        opening = self.begin(steps)
-        question = ""
-        while len(self.working.equations) < steps:
-            left = steps - len(self.working.equations)
-            if left == 1 and (question := self.finish()):
-                break
-            if not self.happen(left):
+        opening, question = self.begin(steps), ""
+        while not question and len(self.working) < steps:
+            left = steps - len(self.working)
+            if left == 1:
+                question = self.finish()
+            if not question and not self.happen(left):
                 return None
         if not question:
             options = self.world.left if self.last == "lose" else self.world.now
             question = self.draw.choice(options).format_map(self.fields)
         sentences = with_distractors(self.draw, self.level, [opening, *self.sentences()], self.hero, self.thing)
-        return Story(sentences, question, self.working, self.have)
+        return Story([*sentences, question], self.working, self.have)
 
     # --- the opening ---
 
@@ -77,13 +74,10 @@ class Teller:
         if level.divide and steps > 1 and world.hero == "person" and world.share and draw.chance(0.2):
             friends, each = draw.between(2, 6), draw.between(level.low, max(level.low, level.high // 6))
             self.have = self.working.write(friends * each, "/", friends)
+            shares = "A group of {m} children shares {n} equally. {name} is one of the children."
             if friends == 2:
-                return self.phrase(("{name} and {friend} find {n} and share them equally.",), friends * each)
-            return self.phrase(
-                ("A group of {m} children shares {n} equally. {name} is one of the children.",),
-                friends * each,
-                m=friends,
-            )
+                shares = "{name} and {friend} find {n} and share them equally."
+            return self.phrase((shares,), friends * each, m=friends)
         self.have = self.them = draw.between(max(3, level.low), level.high)
         return self.phrase(world.start, self.have)
 
@@ -96,12 +90,10 @@ class Teller:
             return True
         if level.factors and world.grow and draw.chance(0.12) and self.grow():
             return True
-        if level.divide and world.halve and self.have % 2 == 0 and self.have > 4 and draw.chance(0.2):
-            halve = self.unused(world.halve)
-            if halve:
-                self.have = self.working.write(self.have, "/", 2)
-                self.note("lose", True, self.phrase(halve))
-                return True
+        even = self.have > 4 and self.have % 2 == 0
+        if level.divide and world.halve and even and draw.chance(0.2) and (halve := self.unused(world.halve)):
+            self.change("lose", "/", 2, halve)
+            return True
         first, second = (self.gain, self.lose) if draw.chance(0.5) else (self.lose, self.gain)
         return first() or second()
 
@@ -113,8 +105,7 @@ class Teller:
             return False
         of_hero = bool(predicates) and not (clauses and self.draw.chance(0.25))
         count = self.draw.between(self.level.low, most)
-        self.have = self.working.write(self.have, "+", count)
-        self.note("gain", of_hero, self.phrase(predicates if of_hero else clauses, count))
+        self.change("gain", "+", count, predicates if of_hero else clauses, count, of_hero=of_hero)
         self.them = count
         return True
 
@@ -125,8 +116,7 @@ class Teller:
         if not predicates or most < self.level.low:
             return False
         count = self.draw.between(self.level.low, most)
-        self.have = self.working.write(self.have, "-", count)
-        self.note("lose", True, self.phrase(predicates, count))
+        self.change("lose", "-", count, predicates, count)
         return True
 
     def gain_packs(self) -> bool:
@@ -135,9 +125,7 @@ class Teller:
         groups, each = self.packs()
         if not packs or self.have + groups * each > self.level.cap:
             return False
-        lot = self.working.write(groups, "*", each)
-        self.have = self.working.write(self.have, "+", lot)
-        self.note("gain", True, self.phrase(packs, each, m=groups))
+        self.change("gain", "+", self.working.write(groups, "*", each), packs, each, m=groups)
         return True
 
     def grow(self) -> bool:
@@ -145,8 +133,7 @@ class Teller:
         grow, factor = self.unused(self.world.grow), self.draw.between(2, min(4, self.level.factors))
         if not grow or self.have * factor > self.level.cap:
             return False
-        self.have = self.working.write(self.have, "*", factor)
-        self.note("gain", True, self.phrase(grow, m=factor))
+        self.change("gain", "*", factor, grow, m=factor)
         return True
 
     def packs(self) -> tuple[int, int]:
@@ -162,48 +149,47 @@ class Teller:
         if level.divide and world.share and draw.chance(0.4):
             shares = [m for m in range(2, 10) if self.have % m == 0 and self.have > m]
             if shares:
-                shared = draw.choice(shares)
-                return self.end(world.share, shared, self.working.write(self.have, "/", shared))
+                return self.end(world.share, "/", draw.choice(shares))
         if level.factors and world.sell and draw.chance(0.2):
             price = draw.between(2, level.factors)
             if self.have * price <= level.cap:
-                return self.end(world.sell, price, self.working.write(self.have, "*", price))
+                return self.end(world.sell, "*", price)
         return ""
 
-    def end(self, endings: tuple[tuple[str, str], ...], m: int, answer: int) -> str:
+    def end(self, endings: Endings, sign: str, m: int) -> str:
         """Tell the last event and return its question."""
         event, question = self.draw.choice(endings)
-        self.note("end", True, self.phrase((event,), m=m))
-        self.have = answer
+        self.change("end", sign, m, (event,), m=m)
         return question.format_map(self.fields)
 
     # --- the words ---
 
-    def unused(self, options: tuple[str, ...]) -> tuple[str, ...]:
+    def unused(self, options: Phrases) -> Phrases:
         """The phrases that this story has not used. Where a scene has only two, they may come again."""
         return options if self.world.hero == "none" else tuple(o for o in options if o not in self.told)
 
-    def phrase(self, options: tuple[str, ...], count: int = 0, m: int = 0) -> str:
+    def phrase(self, options: Phrases, count: int = 0, m: int = 0) -> str:
         """One of the options with its numbers filled in."""
         template = self.draw.choice(options)
         self.told.add(template)
         short = self.level.shorten and self.world.may_shorten and self.draw.chance(0.4)
-        of_them = short and count <= self.them
         told = self.thing.counted(count)
-        return template.format_map(
-            {
-                **self.fields,
-                "n": told,
-                "more": f"{count} more" if short else self.thing.counted(count, more=True),
-                "some": f"{count} of them" if of_them else told,
-                "m": m,
-                "times": times(m),
-                "s": "s" if count == 1 else "",
-            }
+        return template.format(
+            **self.fields,
+            n=told,
+            more=f"{count} more" if short else self.thing.counted(count, more=True),
+            some=f"{count} of them" if short and count <= self.them else told,
+            m=m,
+            times=times(m),
+            s="s" if count == 1 else "",
         )
 
-    def note(self, kind: str, of_hero: bool, words: str) -> None:
-        """Remember an event for the telling."""
+    def change(
+        self, kind: str, sign: str, by: int, options: Phrases, count: int = 0, m: int = 0, of_hero: bool = True
+    ) -> None:
+        """Write an event into the working, and remember one of the phrases for the telling."""
+        self.have = self.working.write(self.have, sign, by)
+        words = self.phrase(options, count, m)
         self.last, self.them = kind, 0
         self.events.append((of_hero and self.world.hero != "none", words))
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from cohort.tasks.embedded.chain import times
-from cohort.tasks.embedded.distractors import with_distractors
 from cohort.tasks.embedded.english import FRUIT, PEOPLE, SNACKS, SUPPLIES, TOYS, Draw, Person, capitalise
-from cohort.tasks.embedded.story import Level, Story, Working
+from cohort.tasks.embedded.story import Level, Story, Working, with_distractors
 
 __all__ = ["tell_comparison", "tell_difference", "tell_purchase", "tell_total"]
 
@@ -34,9 +33,9 @@ def tell_comparison(draw: Draw, level: Level, steps: int) -> Story | None:
     people = cast(draw, steps if together else steps + 1)
     have, before = draw.between(max(3, level.low), level.high), 0
     sentences = [f"{people[0].name} has {thing.counted(have)}."]
+    kinds = ("more", "fewer", "times") if level.factors else ("more", "fewer")
     for one, two in pairwise(people):
-        before = have
-        kind = draw.choice(("more", "fewer", "times")) if level.factors else draw.choice(("more", "fewer"))
+        before, kind = have, draw.choice(kinds)
         if kind == "times":
             factor = draw.between(2, level.factors)
             have = working.write(have, "*", factor)
@@ -60,7 +59,7 @@ def tell_comparison(draw: Draw, level: Level, steps: int) -> Story | None:
         question = f"How many {thing.many} do {people[-2].name} and {people[-1].name} have together?"
     if have > level.cap:
         return None
-    return Story(with_distractors(draw, level, sentences, people[0], thing), question, working, have)
+    return Story([*with_distractors(draw, level, sentences, people[0], thing), question], working, have)
 
 
 def tell_total(draw: Draw, level: Level, steps: int) -> Story | None:
@@ -84,10 +83,9 @@ def tell_total(draw: Draw, level: Level, steps: int) -> Story | None:
         (hero,), deed = cast(draw, 1), draw.choice(DEEDS)
         first = draw.between(0, len(DAYS) - steps - 1)
         facts = f"{hero.name} {deed} {listed([f'{c} on {DAYS[first + i]}' for i, c in enumerate(counted)])}."
-        question = (
-            f"How many {thing.many} does {hero.name} {deed.removesuffix('s')} {draw.choice(('altogether', 'in all'))}?"
-        )
-    return Story(with_distractors(draw, level, [facts], hero, thing), question, working, total)
+        in_all = draw.choice(("altogether", "in all"))
+        question = f"How many {thing.many} does {hero.name} {deed.removesuffix('s')} {in_all}?"
+    return Story([*with_distractors(draw, level, [facts], hero, thing), question], working, total)
 
 
 def tell_difference(draw: Draw, level: Level, steps: int) -> Story | None:
@@ -101,22 +99,17 @@ def tell_difference(draw: Draw, level: Level, steps: int) -> Story | None:
     if steps == 2:
         count = draw.between(level.low, level.high)
         have = working.write(have, "+", count)
-        sentences.append(
-            f"{capitalise(one.she)} {draw.choice(('buys', 'finds', 'gets'))} {thing.counted(count, more=True)}."
-        )
+        deed = draw.choice(("buys", "finds", "gets"))
+        sentences.append(f"{capitalise(one.she)} {deed} {thing.counted(count, more=True)}.")
     if have > level.cap:
         return None
     other = draw.between(2, min(level.high, have - 1))
     sentences.append(f"{two.name} has {thing.counted(other)}.")
     answer = working.write(have, "-", other)
     now = " now" if steps == 2 else ""
-    question = draw.choice(
-        (
-            f"How many more {thing.many} does {one.name} have{now} than {two.name}?",
-            f"How many fewer {thing.many} does {two.name} have{now} than {one.name}?",
-        )
-    )
-    return Story(with_distractors(draw, level, sentences, one, thing), question, working, answer)
+    many, first, second = draw.choice((("more", one, two), ("fewer", two, one)))
+    question = f"How many {many} {thing.many} does {first.name} have{now} than {second.name}?"
+    return Story([*with_distractors(draw, level, sentences, one, thing), question], working, answer)
 
 
 def tell_purchase(draw: Draw, level: Level, steps: int) -> Story | None:
@@ -138,19 +131,12 @@ def tell_purchase(draw: Draw, level: Level, steps: int) -> Story | None:
     if total > level.cap:
         return None
     if steps == 3:
-        question = draw.choice(
-            (f"How many dollars does {buyer.name} spend?", f"How many dollars does {buyer.name} pay in all?")
-        )
-        return Story(
-            with_distractors(draw, level, [*facts, f"{buyer.name} buys {bought}."], buyer, first),
-            question,
-            working,
-            total,
-        )
-    if total >= level.cap:
+        question = f"How many dollars does {buyer.name} {draw.choice(('spend', 'pay in all'))}?"
+        deed, answer = f"{buyer.name} buys {bought}.", total
+    elif total >= level.cap:
         return None
-    paid = total + draw.between(1, min(level.high, level.cap - total))
-    change = working.write(paid, "-", total)
-    sentences = [*facts, f"{buyer.name} buys {bought} and pays with {paid} dollars."]
-    question = f"How many dollars does {buyer.name} get back?"
-    return Story(with_distractors(draw, level, sentences, buyer, first), question, working, change)
+    else:
+        paid = total + draw.between(1, min(level.high, level.cap - total))
+        question = f"How many dollars does {buyer.name} get back?"
+        deed, answer = f"{buyer.name} buys {bought} and pays with {paid} dollars.", working.write(paid, "-", total)
+    return Story([*with_distractors(draw, level, [*facts, deed], buyer, first), question], working, answer)

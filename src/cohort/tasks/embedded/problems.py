@@ -15,7 +15,7 @@ from cohort import settings
 from cohort.seeds import derive_seed
 from cohort.tasks.demonstrations import SupervisedExample
 from cohort.tasks.embedded.english import Draw
-from cohort.tasks.embedded.story import Working
+from cohort.tasks.embedded.story import Story
 from cohort.tasks.sources.base import Found, has_no
 from cohort.types import Prompt, UserError
 
@@ -40,11 +40,6 @@ class Problem:
     level: int
     steps: int
 
-    @classmethod
-    def of(cls, question: str, working: Working, answer: int, level: int) -> Problem:
-        """The problem of a working, each of whose equations is a step."""
-        return cls(question, str(answer), " . ".join(working.equations), level, len(working.equations))
-
 
 def split_of(question: str) -> Split:
     """The split a question belongs to: a property of its text, whatever seed or index made it."""
@@ -62,7 +57,7 @@ class Generator:
 
     name: str
     levels: tuple[int, ...]
-    candidate: Callable[[Draw, int], Problem]
+    candidate: Callable[[Draw, int], Story]
     demonstrate: Callable[[Problem, int, float, float], str]
     salt: tuple[str, ...] = ()
 
@@ -70,9 +65,10 @@ class Generator:
         """The problem number `index`: candidates are made until one belongs to the split."""
         draw = Draw(derive_seed(seed, self.name, level, split, index))
         while True:
-            problem = self.candidate(draw, level)
-            if split_of(problem.question) == split:
-                return problem
+            story = self.candidate(draw, level)
+            question, working = " ".join(story.sentences), story.working
+            if split_of(question) == split:
+                return Problem(question, str(story.answer), " . ".join(working), level, len(working))
 
     def open(self, table: settings.Prompts, held_out: bool, seed: int) -> Found:
         """The problems as a source of prompts. A curriculum goes through all levels, unless the table names some."""
@@ -93,12 +89,11 @@ class Problems:
     size: int | None = None
 
     def __init__(self, generator: Generator, levels: Sequence[int], seed: int = 0, split: str = "train") -> None:
+        name, top = generator.name, max(generator.levels)
         if not levels or not set(levels) <= set(generator.levels):
-            raise UserError(
-                f"levels of {generator.name} are numbers from 1 to {max(generator.levels)}, not {list(levels)!r}."
-            )
+            raise UserError(f"levels of {name} are numbers from 1 to {top}, not {list(levels)!r}.")
         if split not in ("train", "held_out"):
-            raise UserError(f'the splits of {generator.name} are "train" and "held_out", not {split!r}.')
+            raise UserError(f'the splits of {name} are "train" and "held_out", not {split!r}.')
         self.generator, self.levels, self.seed, self.split = generator, tuple(levels), seed, split
 
     def problem(self, index: int) -> Problem:

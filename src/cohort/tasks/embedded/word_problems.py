@@ -28,14 +28,13 @@ LEVELS: Mapping[int, Level] = {
 TELLERS = (tell_chain,) * 6 + (tell_comparison,) * 2 + (tell_total, tell_difference, tell_purchase, tell_purchase)
 
 
-def candidate(draw: Draw, level: int) -> Problem:
+def candidate(draw: Draw, level: int) -> Story:
     """Any problem of a level."""
     rules = LEVELS[level]
-    story: Story | None = None
-    while story is None:
+    while True:
         steps = draw.choice(rules.steps)
-        story = draw.choice(TELLERS)(draw, rules, steps)
-    return Problem.of(" ".join([*story.sentences, story.question]), story.working, story.answer, level)
+        if story := draw.choice(TELLERS)(draw, rules, steps):
+            return story
 
 
 def demonstrate(problem: Problem, seed: int, careful: float, sloppy_right: float) -> str:

@@ -9,20 +9,9 @@ agrees with the number.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from cohort.tasks.embedded.english import (
-    ANIMALS,
-    DOLLAR,
-    FRUIT,
-    GOODS,
-    PAGE,
-    PASSENGERS,
-    PROBLEM,
-    SNACKS,
-    SUPPLIES,
-    TOYS,
-    Noun,
-)
+from cohort.tasks.embedded import english
 
 __all__ = ["WORLDS", "World"]
 
@@ -34,12 +23,12 @@ Endings = tuple[tuple[str, str], ...]  # (what happens to all of them, the quest
 class World:
     """One kind of story. Phrases without a subject are told of the hero; `clauses` have a subject of their own."""
 
-    things: tuple[Noun, ...]
+    things: tuple[english.Noun, ...]
     start: Phrases
-    gain: Phrases
     lose: Phrases
     now: Phrases
     left: Phrases
+    gain: Phrases = ()
     clauses: Phrases = ()  # gains that somebody else brings about
     pack_start: Phrases = ()
     packs: Phrases = ()
@@ -52,23 +41,26 @@ class World:
     may_shorten: bool = True  # "4 of them" reads badly for dollars
 
 
-PACKS = ("buys {m} {boxes} with {n} in each", "gets {m} {boxes} from {friend} with {n} in each")
-PACK_START = ("{name} has {m} {boxes} with {n} in each.", "{name} keeps {m} {boxes} with {n} in each.")
-HALVE = ("gives half of all the {things} to {friend}", "sells half of all the {things}")
-SELL = (
-    ("sells all the {things} for {m} dollars each", "How many dollars does {name} get?"),
-    ("sells all the {things} for {m} dollars each", "How many dollars does {name} get for the {things}?"),
-)
+SELL = "sells all the {things} for {m} dollars each"
 SHARE = (
     ("puts all the {things} into {m} {boxes}, with the same number in each", "How many {things} are in each {box}?"),
     ("shares all the {things} equally among {m} friends", "How many {things} does each friend get?"),
     ("gives all the {things} to {m} children, the same number to each", "How many {things} does each child get?"),
 )
 HAVE_NOW = ("How many {things} does {name} have now?", "How many {things} does {name} have in the end?")
-HAVE_LEFT = (*HAVE_NOW, "How many {things} does {name} have left?", "How many {things} are left?")
+Belongings = partial(
+    World,
+    pack_start=("{name} has {m} {boxes} with {n} in each.", "{name} keeps {m} {boxes} with {n} in each."),
+    packs=("buys {m} {boxes} with {n} in each", "gets {m} {boxes} from {friend} with {n} in each"),
+    halve=("gives half of all the {things} to {friend}", "sells half of all the {things}"),
+    sell=((SELL, "How many dollars does {name} get?"), (SELL, "How many dollars does {name} get for the {things}?")),
+    share=SHARE,
+    now=HAVE_NOW,
+    left=(*HAVE_NOW, "How many {things} does {name} have left?", "How many {things} are left?"),
+)
 
-fruit = World(
-    things=FRUIT,
+fruit = Belongings(
+    things=english.FRUIT,
     start=("{name} has {n}.", "{name} starts with {n}.", "{name} has a {box} with {n} in it."),
     gain=("buys {more}", "picks {more}", "gets {more} from {friend}", "takes {more} from the garden"),
     lose=(
@@ -79,61 +71,33 @@ fruit = World(
         "drops {some} in a river",
     ),
     clauses=("{friend} gives {her} {more}", "{friend} brings {her} {more}"),
-    pack_start=PACK_START,
-    packs=PACKS,
     grow=("keeps picking {things} until {she} has {times} as many as before",),
-    halve=HALVE,
-    sell=SELL,
-    share=SHARE,
-    now=HAVE_NOW,
-    left=HAVE_LEFT,
 )
-snacks = World(
-    things=SNACKS,
+snacks = Belongings(
+    things=english.SNACKS,
     start=("{name} has {n}.", "{name} starts with {n}.", "{name} has a {box} with {n} in it."),
     gain=("buys {more}", "gets {more} from {friend}", "wins {more} at a party"),
     lose=("eats {some}", "gives {some} to {friend}", "sells {some}", "eats {some} at school"),
     clauses=("{friend} gives {her} {more}", "{friend} brings {her} {more}"),
-    pack_start=PACK_START,
-    packs=PACKS,
     grow=("keeps buying {things} until {she} has {times} as many as before",),
-    halve=HALVE,
-    sell=SELL,
-    share=SHARE,
-    now=HAVE_NOW,
-    left=HAVE_LEFT,
 )
-toys = World(
-    things=TOYS,
+toys = Belongings(
+    things=english.TOYS,
     start=("{name} has {n}.", "{name} owns {n}.", "{name} starts with {n}."),
     gain=("finds {more}", "buys {more}", "wins {more} in a game", "gets {more} from {friend}"),
     lose=("loses {some}", "gives {some} to {friend}", "sells {some}", "gives {some} away"),
     clauses=("{friend} gives {her} {more}", "{hers} uncle sends {her} {more}"),
-    pack_start=PACK_START,
-    packs=PACKS,
     grow=("keeps collecting {things} until {she} has {times} as many as before",),
-    halve=HALVE,
-    sell=SELL,
-    share=SHARE,
-    now=HAVE_NOW,
-    left=HAVE_LEFT,
 )
-supplies = World(
-    things=SUPPLIES,
+supplies = Belongings(
+    things=english.SUPPLIES,
     start=("{name} has {n}.", "{name} owns {n}."),
     gain=("buys {more}", "finds {more} at home", "gets {more} from {friend}"),
     lose=("loses {some}", "gives {some} to {friend}", "gives {some} to the school", "sells {some}"),
     clauses=("{friend} gives {her} {more}", "{hers} aunt sends {her} {more}"),
-    pack_start=PACK_START,
-    packs=PACKS,
-    halve=HALVE,
-    sell=SELL,
-    share=SHARE,
-    now=HAVE_NOW,
-    left=HAVE_LEFT,
 )
 money = World(
-    things=(DOLLAR,),
+    things=(english.DOLLAR,),
     start=("{name} has {n}.", "{name} has saved {n}.", "{name} starts with {n}."),
     gain=(
         "earns {n} by washing cars",
@@ -156,78 +120,62 @@ money = World(
         ("spends all the money on toys that cost {m} dollars each", "How many toys does {name} buy?"),
         ("shares all the money equally among {m} friends", "How many dollars does each friend get?"),
     ),
-    now=("How many dollars does {name} have now?", "How many dollars does {name} have in the end?"),
+    now=HAVE_NOW,
     left=("How many dollars does {name} have left?", "How many dollars does {name} have now?"),
     may_shorten=False,
 )
 shop = World(
-    things=(*GOODS, *SUPPLIES),
+    things=(*english.GOODS, *english.SUPPLIES),
     start=("A shop has {n}.", "A shop opens with {n}."),
     gain=("receives {more}", "buys {more}", "makes {more}"),
     lose=("sells {some}", "gives {some} away", "sells {some} to a school", "sends {some} back"),
     pack_start=("A shop has {m} {boxes} with {n} in each.",),
     packs=("receives {m} {boxes} with {n} in each", "buys {m} {boxes} with {n} in each"),
-    sell=(("sells all the {things} for {m} dollars each", "How many dollars does the shop get?"),),
+    sell=((SELL, "How many dollars does the shop get?"),),
     share=SHARE[:1],
     now=("How many {things} does the shop have now?", "How many {things} are in the shop in the end?"),
     left=("How many {things} does the shop have left?", "How many {things} does the shop have now?"),
     hero="shop",
 )
-reading = World(
-    things=(PAGE,),
-    start=("{name} has {n} to read.", "{name} must read {n} for school."),
-    gain=(),
-    lose=(
-        "reads {some} on the train",
-        "reads {some} in the garden",
-        "reads {some} at school",
-        "reads {some} at home",
-        "reads {some} in the park",
-    ),
-    clauses=("{hers} teacher gives {her} {more} to read", "{hers} school adds {more}"),
-    share=(
-        (
-            "reads the other pages in {m} days, the same number each day",
-            "How many pages does {name} read on each of these days?",
-        ),
-    ),
-    now=("How many pages does {name} still have to read?",),
-    left=("How many pages does {name} still have to read?", "How many pages are left to read?"),
+
+
+def schoolwork(thing: english.Noun, do: str, places: Phrases, share: Endings = ()) -> World:
+    """Things that the hero has to read or to solve: those that are done are lost."""
+    still = f"How many {{things}} does {{name}} still have to {do}?"
+    return World(
+        things=(thing,),
+        start=(f"{{name}} has {{n}} to {do}.", f"{{name}} must {do} {{n}} for school."),
+        lose=tuple(f"{do}s {{some}} {place}" for place in places),
+        clauses=(f"{{hers}} teacher gives {{her}} {{more}} to {do}", "{hers} school adds {more}"),
+        share=share,
+        now=(still,),
+        left=(still, f"How many {{things}} are left to {do}?"),
+    )
+
+
+EVERY_DAY = "reads the other pages in {m} days, the same number each day"
+reading = schoolwork(
+    english.PAGE,
+    "read",
+    ("on the train", "in the garden", "at school", "at home", "in the park"),
+    share=((EVERY_DAY, "How many pages does {name} read on each of these days?"),),
 )
-homework = World(
-    things=(PROBLEM,),
-    start=("{name} has {n} to solve.", "{name} must solve {n} for school."),
-    gain=(),
-    lose=(
-        "solves {some} on the train",
-        "solves {some} with {friend}",
-        "solves {some} at school",
-        "solves {some} at home",
-        "solves {some} in the library",
-    ),
-    clauses=("{hers} teacher gives {her} {more} to solve", "{hers} school adds {more}"),
-    now=("How many problems does {name} still have to solve?",),
-    left=("How many problems does {name} still have to solve?", "How many problems are left to solve?"),
+homework = schoolwork(
+    english.PROBLEM, "solve", ("on the train", "with {friend}", "at school", "at home", "in the library")
 )
 bus = World(
-    things=PASSENGERS,
+    things=english.PASSENGERS,
     start=("A bus starts with {n} on it.", "There are {n} on a bus."),
     gain=("{n} get{s} on", "{more} get{s} on"),
     lose=("{n} get{s} off", "{n} leave{s} the bus"),
     packs=("{m} groups of {n} get on",),
     now=("How many {things} are on the bus now?", "How many {things} are on the bus in the end?"),
     left=("How many {things} are on the bus now?", "How many {things} are left on the bus?"),
-    moments=(
-        "At the first stop, ",
-        "At the second stop, ",
-        "At the third stop, ",
-        "At the fourth stop, ",
-        "At the fifth stop, ",
-    ),
+    moments=tuple(f"At the {number} stop, " for number in ("first", "second", "third", "fourth", "fifth")),
     hero="none",
 )
 pond = World(
-    things=ANIMALS,
+    things=english.ANIMALS,
     start=("There are {n} on a pond.", "A pond is home to {n}."),
     gain=("{more} arrive{s}", "{more} come{s}"),
     lose=("{n} leave{s}", "{n} swim{s} away"),

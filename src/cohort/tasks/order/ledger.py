@@ -133,8 +133,8 @@ class Ledger:
         if state["next"] != state["finished"] + len(state["in_flight"]):
             raise ValueError(f"a ledger that does not add up: {dict(state)!r}")
         ledger = cls(size, seed, shuffle)
-        ledger.next = int(state["next"])
-        ledger.waiting = deque(sorted(int(number) for number in state["in_flight"]))
+        ledger.next = state["next"]
+        ledger.waiting = deque(state["in_flight"])
         ledger.in_flight = set(ledger.waiting)
-        ledger.counts = Counter({str(name): int(count) for name, count in state["counts"].items()})
+        ledger.counts = Counter(state["counts"])
         return ledger

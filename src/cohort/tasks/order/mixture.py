@@ -27,9 +27,8 @@ class Mixture:
 
     def __getitem__(self, index: int) -> Prompt:
         """The prompt that `place` gives the number `index`."""
-        within, arm = divmod(index, len(self.arms))
-        number, level = self.arms[arm]
-        return self.sources[number].prompt(level, within)
+        source, level, within = self.origin(index)
+        return self.sources[source].prompt(level, within)
 
     def place(self, source: int, level: int | None, index: int) -> int:
         """The number of prompt `index` of a source and level."""

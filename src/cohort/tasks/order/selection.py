@@ -8,15 +8,13 @@ because the levels and rests that decided it may have changed since.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from cohort.seeds import derive_seed
-from cohort.tasks.order.adaptive import Rests
-from cohort.tasks.order.curriculum import Ladder
 from cohort.tasks.order.ledger import Ledger, Ticket
 from cohort.tasks.order.mixture import Mixture, weight_at
+from cohort.tasks.order.pass_rates import Ladder, Rests
 from cohort.tasks.sources.opening import OpenSource
 from cohort.types import UserError
 
@@ -58,13 +56,12 @@ class SourceOrder:
 
     def state(self) -> dict[str, Any]:
         """Everything to go on from, as JSON takes it."""
-        parts = {"ladder": self.ladder, "rests": self.rests}
-        saved = {name: part.state() for name, part in parts.items() if part is not None}
+        saved = {name: part.state() for name, part in (("ladder", self.ladder), ("rests", self.rests)) if part}
         return {"size": self.size, "next": self.next, "epoch": self.epoch, **saved}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state."""
-        self.next, self.epoch = int(state["next"]), int(state["epoch"])
+        self.next, self.epoch = state["next"], state["epoch"]
         if self.ladder is not None:
             self.ladder.restore(state["ladder"])
         if self.rests is not None:
@@ -80,16 +77,6 @@ class Selection:
         self.orders = [SourceOrder(s, derive_seed(seed, "source", s.name) if s.name else seed) for s in mixture.sources]
         self.behind = [0.0] * len(self.orders)  # prompts that a source is behind its share
         self.assigned: dict[int, Ticket] = {}
-
-    @property
-    def counts(self) -> Counter[str]:
-        """How many tickets ended in each way."""
-        return self.ledger.counts
-
-    @property
-    def finished(self) -> int:
-        """How many tickets are finished."""
-        return self.ledger.finished
 
     def issue(self, step: int = 0) -> Ticket:
         """The next ticket, with the weights of `step`; first those that a killed run left in flight."""
@@ -154,7 +141,7 @@ class Selection:
             )
         selection.ledger = Ledger.restore(state["ledger"], None, seed)
         selection.assigned = {number: Ticket(number, epoch, index) for number, epoch, index in state["assigned"]}
-        selection.behind = [float(value) for value in state["behind"]]
+        selection.behind = list(state["behind"])
         for source, order in zip(mixture.sources, selection.orders):
             order.restore(state["sources"][source.name])
         return selection
@@ -167,7 +154,7 @@ def check_order(source: OpenSource) -> None:
     if curriculum is not None:
         levels = getattr(train, "levels", None) if train.size is None else None
         if levels is None:
-            fixed = source.table.limit is not None and hasattr(train, "whole")
+            fixed = source.table.limit is not None
             why = "limit makes a fixed list of prompts; remove it" if fixed else "this source has none; remove it"
             raise UserError(
                 f"a curriculum goes through the levels of word_problems, arithmetic or a reasoning_gym task; {name!r} "

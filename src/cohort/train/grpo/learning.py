@@ -13,7 +13,7 @@ from torch import Tensor
 from cohort.algorithms.objectives import Objective, kl_in_reward
 from cohort.backends.base import Backend
 from cohort.learn.batch import collate, rectangle, split
-from cohort.learn.schedule import rate_at
+from cohort.learn.optimizer import rate_at
 from cohort.monitor.metrics import merge_reports
 from cohort.preflight.objective import supervised_steps
 from cohort.rewards import Combination

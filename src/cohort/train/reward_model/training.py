@@ -15,12 +15,10 @@ from torch import Tensor
 
 from cohort.algorithms.losses import bradley_terry
 from cohort.evaluate.pairs import report_pairs
-from cohort.learn.optimizer import AdamW, load_optimizer, save_optimizer
-from cohort.learn.schedule import rate_at
+from cohort.learn.optimizer import load_optimizer, open_optimizer, rate_at, save_optimizer
 from cohort.machine import peak_memory_gb
-from cohort.policy.facts import PolicyFacts, facts_of
-from cohort.policy.open import open_policy, resumed_policy
-from cohort.policy.policy import Policy
+from cohort.policy.load import open_policy, resumed_policy
+from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.parts import SamplingParts
 from cohort.record.files import write_bytes
 from cohort.rewards.models.text import Form, Reader
@@ -104,10 +102,9 @@ class RewardModelTraining:
         self._context, self._stage, self._pairs = context, context.stage, prepared.pairs
         self.weights_of = checkpoint.step if checkpoint else 0
         self._scorer = self._open_scorer(prepared, checkpoint)
-        self.facts: PolicyFacts = facts_of(self._scorer.policy)
+        self.facts: PolicyFacts = self._scorer.policy.facts()
         self._reader = PairReader(context.stage.task, self.facts, prepared.form)
-        o = context.stage.optimizer
-        self._optimizer = AdamW(o.betas, o.eps, o.weight_decay, o.gradient_clip).build(self._scorer.module)
+        self._optimizer = open_optimizer(context.stage.optimizer, self._scorer.module)
         order = (self._pairs.train.size, derive_seed(context.seed, "ledger"))
         self._ledger = Ledger.restore(checkpoint.state["ledger"], *order) if checkpoint else Ledger(*order)
         if checkpoint is not None:

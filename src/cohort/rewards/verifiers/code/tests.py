@@ -101,12 +101,8 @@ def _name(table: Mapping[str, Any]) -> str | None:
 
 
 def _columns(inputs: Any, outputs: Any, name: str | None) -> CodeTests:
-    if (
-        not isinstance(inputs, Sequence)
-        or not isinstance(outputs, Sequence)
-        or len(inputs) != len(outputs)
-        or not inputs
-    ):
+    are_lists = isinstance(inputs, Sequence) and isinstance(outputs, Sequence)
+    if not are_lists or len(inputs) != len(outputs) or not inputs:
         raise ValueError("inputs and outputs are two lists of the same length, with a case at least")
     if name is None:
         return CodeTests(tuple(Case(_text(given), _text(wanted)) for given, wanted in zip(inputs, outputs)))

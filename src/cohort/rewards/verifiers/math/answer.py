@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
+from collections import Counter
 from fractions import Fraction
 from typing import Any
 
@@ -21,15 +23,53 @@ from cohort.rewards.guarded import Ended, guarded
 from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by, stops_after
 from cohort.rewards.verifiers.final_answer import final_answer, last_number_of
-from cohort.rewards.verifiers.math.echo import restates
-from cohort.rewards.verifiers.math.text import LONGEST_MATH, as_word, base_of, clean, is_finished, without_name
-from cohort.rewards.verifiers.math.unit import is_product
+from cohort.rewards.verifiers.math.text import (
+    LONGEST_MATH,
+    as_word,
+    base_of,
+    clean,
+    is_finished,
+    is_product,
+    without_name,
+)
 from cohort.rewards.verifiers.number import parse_number
 
 __all__ = ["check_math", "math_answer"]
 
 _MODULE = "cohort.rewards.verifiers.math.compare"
 _GOLD_S = 10.0
+
+# For an answer that only says what the problem says: "Compute 6/4" answered with \frac{6}{4} is no 3/2.
+_LONGEST_PROMPT = 20_000  # characters that are looked at
+_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi"
+_DROPPED = re.compile(
+    r"\\(?:left|right|displaystyle|limits|quad|qquad|begin|end|big|Big|bigg|Bigg|mathrm|operatorname)(?![A-Za-z])"
+    r"|\\[,;:! ]|[(){}\[\]]"
+)
+_SPELLINGS = (
+    (r"\\[dtc]?frac", "/"),
+    (r"\\div|[÷\u2044\u2215]", "/"),
+    (r"\\cdot|\\times|\*\*?|[\u00d7·\u22c5\u2219]", ""),
+    (r"\^\s*\{?\s*\\circ", "°"),
+    (r"\u2212", "-"),
+    (r"√", r"\\sqrt "),
+    (r"π", r"\\pi "),
+    (r"²", "^2"),
+    (r"³", "^3"),
+)
+_SPOKEN = (
+    (r"divided by", "/"),
+    (r"(?:the )?cube root of", r"\\sqrt 3 "),
+    (r"(?:the )?(?:square )?root of", r"\\sqrt "),
+    (r"squared", "^2"),
+    (r"cubed", "^3"),
+    (r"(?:raised )?to the power(?: of)?", "^"),
+    (r"(?:raised )?to the ([0-9]{1,9})(?:st|nd|rd|th) power", r"^\1"),
+    (r"factorial", "!"),
+)
+_TOKEN = re.compile(rf"\\[A-Za-z]+|(?:{_FUNCTIONS})(?![A-Za-z])|[A-Za-z](?![A-Za-z])|[0-9]+(?:\.[0-9]+)?|[-+/^!_|%°√]")
+_WORD = re.compile(rf"(?!(?:{_FUNCTIONS})(?![A-Za-z]))(?<![\\A-Za-z])[A-Za-z]{{2,}}|(?<=\s)[aAI](?=\s)")
+_BREAK = re.compile(r"[=<>,;:?$]|[.](?![0-9])|\\(?:leq?|geq?|neq?|to|text|\(|\)|\[|\])(?![A-Za-z])|\n\s*\n")
 
 
 def check_math(answer: Any) -> None:
@@ -83,7 +123,7 @@ def _by_text(answer: str, gold: str, prompt: str) -> str | None:
     """The label where comparing texts and plain numbers is enough, else None."""
     if not answer:
         return "unparsed"
-    if restates(answer, prompt, gold):
+    if _restates(answer, prompt, gold):
         return "refused"
     word = as_word(gold)
     if word is not None and (said := as_word(answer)) is not None:
@@ -116,3 +156,26 @@ def _gold(answer: Any) -> str:
     if not text:
         raise ValueError(f"the gold answer {str(answer)[:80]!r} is not one mathematical expression")
     return text
+
+
+def _restates(answer: str, prompt: str, gold: str) -> bool:
+    """Whether `answer`, more than one symbol, is a piece of `prompt` and is not `gold` itself as it is written.
+
+    Two pieces of mathematics are the same here if they consist of the same symbols in any order, whatever their
+    brackets, spaces and spelling: `2+x` and `x + 2`, `6/4`, `6 ÷ 4`, `6 divided by 4` and `\\frac{6}{4}`.
+    """
+    symbols = _symbols(answer)
+    if sum(count for symbol, count in symbols.items() if symbol not in "+-%°") < 2 or symbols == _symbols(gold):
+        return False
+    prompt = prompt[:_LONGEST_PROMPT]
+    spoken = prompt
+    for words, sign in _SPOKEN:
+        spoken = re.sub(rf"(?i:\b{words}\b)", sign, spoken)
+    pieces = (piece for text in {prompt, spoken} for piece in _BREAK.split(_WORD.sub(" = ", text)))
+    return any(_symbols(piece) == symbols for piece in pieces)
+
+
+def _symbols(text: str) -> Counter[str]:
+    for spelling, symbol in _SPELLINGS:
+        text = re.sub(spelling, symbol, text)
+    return Counter(token.removeprefix("\\") for token in _TOKEN.findall(_DROPPED.sub(" ", text)))

@@ -15,7 +15,7 @@ from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy.parsing import sympy_parser
 
-from cohort.rewards.verifiers.math.unit import without_unit
+from cohort.rewards.verifiers.math.text import without_unit
 
 __all__ = ["compare", "is_readable", "warm_up"]
 

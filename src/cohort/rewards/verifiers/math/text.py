@@ -10,7 +10,18 @@ import unicodedata
 from decimal import Decimal
 from fractions import Fraction
 
-__all__ = ["LONGEST_MATH", "as_word", "base_of", "clean", "is_finished", "without_name"]
+from cohort.rewards.verifiers.number import CHANGES_THE_VALUE
+
+__all__ = [
+    "LONGEST_MATH",
+    "as_word",
+    "base_of",
+    "clean",
+    "is_finished",
+    "is_product",
+    "without_name",
+    "without_unit",
+]
 
 LONGEST_MATH = 1000  # characters of an answer
 
@@ -59,6 +70,16 @@ _SCIENTIFIC = re.compile(r"(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*(-?[0-9]+)\
 _VARIABLE = re.compile(
     r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|\\(?:var)?(?:alpha|beta|gamma|delta|epsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi"
     r"|pi|rho|sigma|tau|phi|chi|psi|omega)(?![A-Za-z])"
+)
+_WORDED = r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\s*\{(?:[^{}0-9]|(?<=[A-Za-z^])[23])*\}"
+_POWER = r"(?:\s*\^\s*\{?-?[0-9]\}?)?"
+_UNITS = (
+    "mm|cm|km|kg|ft|lb|yr|hr|mph|inch|feet|foot|yard|mile|meter|metre|liter|litre|gram|pound|second|minute|hour|day|week"
+    "|month|year|degree|radian|unit|cent|dollar"
+)
+_UNIT = re.compile(
+    rf"(?<=[\w)}}!%])\s*(?:{_WORDED}{_POWER}\s*/?\s*)+$"
+    rf"|(?<=[\d)}}\s])(?:(?:square|cubic|sq\.?)\s)?\s*(?:{_UNITS})(?:s|es)?{_POWER}$"
 )
 
 
@@ -135,6 +156,25 @@ def without_name(answer: str, gold: str) -> str:
         return ", ".join(part[2] for part in parts if part)
     match = _ASSIGNMENT.fullmatch(answer)
     return match[2] if match else answer
+
+
+def is_product(text: str) -> bool:
+    """Whether letters behind a number are factors: those of `3t` and `2ab`, but not of `3 t`, `3cm` and `3 apples`."""
+    found = re.fullmatch(r"[^A-Za-z]*[0-9]([A-Za-z]{1,2})", text)
+    return found is not None and re.fullmatch(_UNITS, found[1]) is None
+
+
+def without_unit(text: str) -> str:
+    """LaTeX without the unit at its end: any words in \\text{}, or a common name such as `cm`, with a power or without.
+
+    `2\\sqrt{3}\\text{ cm}^2` is 2\\sqrt{3}, but `2ab` is not 2. Words that change the value ("million"), and a text
+    that is nothing else, stay.
+    """
+    found = _UNIT.search(text)
+    if found is None or not CHANGES_THE_VALUE.isdisjoint(re.findall(r"[a-z]{2,}", found[0].lower())):
+        return text
+    rest = text[: found.start()].strip()
+    return rest if re.sub(_WORDED, "", rest).strip() else text
 
 
 def _are_worded(text: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +12,8 @@ from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
+
+from cohort.rewards.verifiers.values import once
 
 __all__ = ["judge", "problem_of_schema"]
 
@@ -23,7 +24,7 @@ _CONSTANTS: tuple[Any, ...] = (None, 0, "", [])
 def judge(text: str, schema: Any) -> str:
     """ "valid", "invalid", "not_json", or "schema: PROBLEM"."""
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=once, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         return "not_json"
     try:
@@ -54,15 +55,6 @@ def _validator(schema_text: str) -> Any:
     kind = validator_for(schema, default=Draft202012Validator)
     kind.check_schema(schema)
     return kind(schema, registry=Registry(), format_checker=FormatChecker())  # an empty registry fetches nothing
-
-
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, if no key occurs twice: which of the two counts would be anybody's choice."""
-    pairs = list(pairs)
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
 
 
 def _refuse(constant: str) -> None:

@@ -6,14 +6,13 @@ ends and `$ref`s in circles cost their time limit and nothing else. Nothing is f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from cohort.rewards.calling.per_row import for_row
 from cohort.rewards.guarded import Ended, guarded
 from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by, stops_after
+from cohort.rewards.verifiers.values import for_row, parsed
 
 __all__ = ["check_schema", "json_schema"]
 
@@ -64,22 +63,14 @@ def _answer(completion: str) -> str:
         completion, closing, after = rest.partition("</answer>")
         if not closing or any(tag in part for tag in ("<answer>", "</answer>") for part in (before, completion, after)):
             return ""
-    return _unfenced(completion.strip())
-
-
-def _unfenced(text: str) -> str:
+    text = completion.strip()
     first, newline, rest = text.partition("\n")
     is_fenced = bool(newline) and text.count(_FENCE) == 2 and text.endswith(_FENCE)
     return rest.removesuffix(_FENCE) if is_fenced and first.rstrip() in (_FENCE, "```json", "```JSON") else text
 
 
 def _schema(row: Mapping[str, Any], schema: Any, column: str | None) -> Any:
-    wanted = for_row("schema", schema, column, row)
-    if isinstance(wanted, str):
-        try:
-            wanted = json.loads(wanted)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"the JSON Schema is not JSON: {error}") from None
+    wanted = parsed(for_row("schema", schema, column, row), "the JSON Schema is")
     if not isinstance(wanted, (Mapping, bool)):
         raise ValueError(f"a JSON Schema is an object, not {type(wanted).__name__}")
     return wanted

@@ -1,1 +1,0 @@
-"""Does a text keep formal rules?"""

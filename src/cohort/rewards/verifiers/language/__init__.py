@@ -1,1 +1,0 @@
-"""Is the text written in the wanted language?"""

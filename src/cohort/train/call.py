@@ -1,0 +1,213 @@
+"""`cohort.train` in Python: a recipe, or the model, the data and the reward from which one is made."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from cohort.recipe import Recipe
+from cohort.recipe.loader import directory_name
+from cohort.settings import Reward, Table
+from cohort.tasks import open_rows
+from cohort.tasks.guess import Guess, guess, guess_source
+from cohort.train.directory import has_begun, is_free, refuse_existing
+from cohort.train.run import Run
+from cohort.train.run import train as train_recipe
+from cohort.types import UserError
+from cohort.views.console import Console
+from cohort.wording import shorten
+
+__all__ = ["train"]
+
+RewardLike = str | Callable[..., Any] | Reward | Mapping[str, Any]
+MOST_NAMES = 1000
+ROWS = "data.jsonl"  # of a run: the rows that were given as Python objects
+
+
+def train(
+    recipe: Recipe | None = None,
+    *,
+    model: Any = None,
+    data: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | None = None,
+    reward: RewardLike | Sequence[RewardLike] | None = None,
+    tokenizer: Any = None,
+    resume: bool = False,
+    console: Console | None = None,
+    **tables: Any,
+) -> Run:
+    """Run all stages of a recipe, or of the recipe that the other arguments make.
+
+        run = cohort.train(cohort.Recipe.load("mine.toml"))
+
+        def right(completion, answer):
+            return float(answer in completion)
+
+        run = cohort.train(model="Qwen/Qwen3-0.6B", data="train.jsonl", reward=right, run={"steps": 20})
+
+    model      a hub id or a directory; or a model object of transformers, with its `tokenizer` (policy.model = "live")
+    data       what task.source may be; or rows: a list of dicts, another iterable of them, a `datasets.Dataset`. Rows
+               are written into the run's directory as data.jsonl, which the recipe names, so that the run resumes
+    reward     a function, a built-in name, "module:function", a table, or a list of these; without one, the verifier
+               that fits the answers
+    tables     the other keys of a recipe: `run={"steps": 20}`, `objective={...}`, `task={"prompt": "question"}`,
+               `name=...`, `seed=...`, `kind=...`; their defaults are those of a recipe file
+
+    Columns that the task table does not name are taken as `cohort init` takes them, and said. The run's name is the
+    last part of the model's, with -2, -3 where there is such a run.
+
+    With `resume` a run that was interrupted goes on, exactly: of those with the model's name the newest, if no name is
+    given. One that is finished is only shown; one that was never begun is begun.
+
+    Raises `UserError` for everything that a person can mend, most of it before any model loads.
+    """
+    live = model if model is not None and not isinstance(model, str | os.PathLike) else None
+    if recipe is None:
+        console = console or Console()
+        recipe = _recipe(model, data, reward, tables, resume, console)
+    else:
+        _refuse_beside(recipe, model if live is None else None, data, reward, tables)
+    if live is not None and tokenizer is None:
+        raise UserError("a model object needs its tokenizer: cohort.train(..., model=model, tokenizer=tokenizer)")
+    return train_recipe(recipe, resume=resume, console=console, model=live, tokenizer=tokenizer)
+
+
+def _refuse_beside(recipe: Any, model: Any, data: Any, reward: Any, tables: Mapping[str, Any]) -> None:
+    """A recipe says everything itself; beside it there is only a model object for policy.model = "live"."""
+    if not isinstance(recipe, Recipe):
+        raise UserError(
+            f"cohort.train takes a Recipe, not {type(recipe).__name__}: cohort.Recipe.load(FILE) reads one, and "
+            "cohort.train(model=..., data=..., reward=...) makes one"
+        )
+    given = {"model": model, "data": data, "reward": reward, **tables}
+    named = [name for name, value in given.items() if value is not None]
+    if named:
+        raise UserError(f"the recipe says its {named[0]} itself: change it there, or leave the recipe out")
+
+
+def _recipe(model: Any, data: Any, reward: Any, given: Mapping[str, Any], resume: bool, console: Console) -> Recipe:
+    """The recipe that the arguments of `train` make. Rows are written into the directory that its run will have."""
+    tables = dict(given)
+    for name, value, table, key in (("model", model, "policy", "model"), ("data", data, "task", "source")):
+        if value is not None and key in _keys(tables.get(table)):
+            raise UserError(f"{name} and {table}.{key} say the same: give one of them")
+    policy, task = _keys(tables.get("policy")), _keys(tables.get("task"))
+    if model is not None:
+        policy["model"] = str(model) if isinstance(model, str | os.PathLike) else "live"
+        tables["policy"] = policy
+    if reward is not None:
+        tables["reward"] = reward
+    rows = None
+    if data is not None:
+        kind = str(tables.get("kind") or "")
+        if isinstance(data, str | os.PathLike):
+            task["source"] = os.fspath(data)
+            found = guess_source(task["source"], task.get("split", "train"), task.get("config"), task, kind)
+        else:
+            rows, task["source"] = _rows(data, task.get("split", "train")), ROWS
+            found = guess(rows, task, kind)
+        tables = _with_guess(tables, task, found, console)
+    base = _model_name(model, policy)
+    recipe = Recipe(**{"name": base, **tables})  # what is wrong with the tables is said before anything is written
+    parent = Path(recipe.stages[-1].run.directory)
+    name = recipe.name if "name" in tables else _name(parent, base, resume)
+    if rows is None:
+        return recipe if name == recipe.name else Recipe(**{**tables, "name": name})
+    file = parent / name / ROWS
+    recipe = Recipe(**{**tables, "name": name, "task": {**_keys(tables["task"]), "source": str(file)}})
+    refuse_existing(file.parent, recipe, resume)
+    _write(rows, file)
+    return recipe
+
+
+def _with_guess(tables: Mapping[str, Any], task: Mapping[str, Any], found: Guess, console: Console) -> dict[str, Any]:
+    """The tables with what the columns seem to be, which is said."""
+    merged = {**tables, "task": {**task, **found.task}}
+    took, warnings = list(found.took), list(found.unsure)
+    if "stage" not in tables:
+        merged.setdefault("kind", found.kind)
+        if merged["kind"] == "grpo" and "reward" not in merged and found.reward is not None:
+            merged["reward"] = found.reward
+            (took if found.fits else warnings).append(f"the reward {found.because}")
+    if took:
+        console.say(f"[dim]data[/]  {escape('; '.join(took))}")
+    for text in warnings:
+        console.warn(text)
+    return merged
+
+
+def _keys(table: Any) -> dict[str, Any]:
+    """What is written in a table; a value that is none is left for the recipe to refuse."""
+    if isinstance(table, Table):
+        return {name: getattr(table, name) for name in table.model_fields_set}
+    return dict(table) if isinstance(table, Mapping) else {}
+
+
+def _model_name(model: Any, policy: Mapping[str, Any]) -> str:
+    """The last part of the model's name, as a directory can be called."""
+    if model is not None and not isinstance(model, str | os.PathLike):
+        known = getattr(model, "name_or_path", "") or type(model).__name__
+    else:
+        known = str(policy.get("model") or "run")
+    return directory_name(Path(known).name)
+
+
+def _name(parent: Path, base: str, resume: bool) -> str:
+    """The first of NAME, NAME-2, NAME-3 ... that is free; to resume, the last one that is there."""
+    names = (base if number == 1 else f"{base}-{number}" for number in count(1))
+    if resume:
+        there = [name for name in islice(names, MOST_NAMES) if (parent / name).exists()]
+        return there[-1] if there else base
+    return next(name for name in names if is_free(parent / name))
+
+
+def _rows(data: Any, split: str) -> Any:
+    """The rows of Python objects. What is no dataset and no list is read to its end."""
+    if hasattr(data, "column_names"):  # a Dataset, or a DatasetDict
+        return open_rows(data, split)
+    if isinstance(data, Mapping) or not isinstance(data, Iterable):
+        raise UserError(f"data is a path, a hub id, or rows such as a list of dicts, not {type(data).__name__}")
+    rows = list(data)
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping) or not all(isinstance(key, str) for key in row):
+            raise UserError(
+                f"row {number} of data is {shorten(row)}; every row is a dict from column names to values (of a pandas "
+                'DataFrame: data=frame.to_dict("records"))'
+            )
+    return open_rows(rows)
+
+
+def _write(rows: Any, file: Path) -> None:
+    """Write the rows as JSON Lines. Those that a run has begun with stay, and others in their place are refused."""
+    new = file.with_name(f".{file.name}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("w", encoding="utf-8") as out:
+            for index in range(len(rows)):
+                out.write(_line(rows[index], rows.place(index)))
+        if has_begun(file.parent) and not (file.exists() and filecmp.cmp(new, file, shallow=False)):
+            raise UserError(
+                f"these are other rows than those that the run began with ({file}): give the same ones, or start "
+                'another run with name="..."'
+            )
+        new.replace(file)
+    except OSError as error:
+        raise UserError(f'cannot write the rows to {file}: {error.strerror}; choose run={{"directory": ...}}') from None
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _line(row: Mapping[str, Any], place: str) -> str:
+    def plain(value: Any) -> Any:
+        for method in ("tolist", "isoformat"):  # of numpy; of dates and times
+            if hasattr(value, method):
+                return getattr(value, method)()
+        raise UserError(f"{place} holds {shorten(value)}, which is no text, number, list or dict; convert or remove it")
+
+    return json.dumps(dict(row), default=plain) + "\n"

@@ -1,0 +1,176 @@
+"""The glossary knows every number that a run writes, and has none that no run writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import zlib
+from pathlib import Path
+
+import pytest
+from talking import Talks
+from vowels import share_of_vowels
+
+from cohort.monitor.metrics import merge_reports
+from cohort.monitor.names import METRICS, metric
+from cohort.recipe import Recipe
+from cohort.rewards import Scored
+from cohort.train import train
+from cohort.types import InfrastructureError, StepReport
+from cohort.views.console import Console
+
+ROOT = Path(__file__).parent.parent
+SCRATCH = {"hidden_size": 32, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 16, "intermediate_size": 64}
+
+
+def labelled(completion):
+    return Scored(float(len(completion) % 2), "odd" if len(completion) % 2 else "even")
+
+
+def steps(steps):
+    return [float(len(step) % 3) for step in steps]
+
+
+def lost_at_times(completion, prompt):
+    if zlib.crc32(prompt.encode()) % 3 == 0:
+        raise InfrastructureError("the server is down")
+    return float(len(completion) % 2)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Rows for every kind of stage."""
+    file = tmp_path / "rows.jsonl"
+    made = [
+        {
+            "prompt": f"What is {i} plus {i + 1}?",
+            "answer": str(2 * i + 1),
+            "level": i % 2 + 1,
+            "completion": f"It is {2 * i + 1}.",
+            "chosen": f"{2 * i + 1} please",
+            "rejected": "no",
+        }
+        for i in range(24)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in made))
+    return str(file)
+
+
+@pytest.fixture
+def written(tmp_path, rows):
+    """Train tiny stages that between them use all that writes a number; the names of all numbers by run."""
+
+    def names(name, **tables):
+        common = {
+            "policy": {"scratch": SCRATCH},
+            "task": {"source": rows},
+            "rollout": {"prompts_per_step": 4, "group_size": 3, "max_tokens": 8},
+            "optimizer": {"learning_rate": 1e-3},
+            "evaluate": {"problems": 4, "samples": 2},
+        }
+        run = {"steps": 2, "threads": 1, "directory": str(tmp_path / "runs"), "gate": "off", "show_group_every": 0}
+        run |= {"retries": 0, "failure_budget": 1.0}
+        merged = {k: {**common.get(k, {}), **v} if isinstance(v, dict) else v for k, v in tables.items()}
+        if "kind" in tables:
+            del common["rollout"]
+        done = train(Recipe(**{**common, **merged, "name": name, "run": run}), console=Console(quiet=True))
+        return {key for line in done.metrics for key in line} - {"step"}
+
+    return names
+
+
+RUNS = {
+    "a KL, several updates, labels, a gate": {
+        "task": {"held_out": 0.3},
+        "reward": [
+            {"use": share_of_vowels, "name": "vowels"},
+            {"use": labelled, "gate": "vowels", "gate_at": 0.1},
+        ],
+        "evaluate": {"problems": 4, "samples": 2, "reward": "exact_number"},
+        "objective": {"preset": "grpo", "kl_coef": 0.01},
+        "optimizer": {"updates_per_batch": 2, "learning_rate": 1e-3},
+    },
+    "a critic": {"reward": [{"use": share_of_vowels}], "objective": {"preset": "ppo"}},
+    "steps": {"reward": [{"use": steps, "split": "lines"}], "objective": {"preset": "grpo"}},
+    "turns and tools": {
+        "environment": {"tools": ["calculator"], "format": "tags"},
+        "reward": [{"use": share_of_vowels}],
+    },
+    "an environment": {
+        "environment": {"use": Talks, "max_turns": 2},
+        "rollout": {"max_tokens": 24, "stop": ["e", "a", " "], "prompts_per_step": 4, "group_size": 3},
+        "reward": [{"use": share_of_vowels}],
+    },
+    "a curriculum": {"task": {"source": "word_problems", "curriculum": {"window": 4}}, "reward": "exact_number"},
+    "a mixture": {
+        "task": {
+            "source": "mixture",
+            "mixture": {
+                "words": {"source": "word_problems", "curriculum": {"window": 4}},
+                "few": {"source": "arithmetic", "limit": 8, "adaptive": {}},
+            },
+        },
+        "reward": "exact_number",
+    },
+    "adaptive sampling": {"task": {"adaptive": {}}, "reward": "exact_number"},
+    "failures": {
+        "task": {"held_out": 0.4},
+        "reward": [{"use": lost_at_times, "name": "lost"}],
+        "evaluate": {"problems": 24, "samples": 1, "reward": lost_at_times},
+    },
+    "supervised": {"kind": "sft", "supervised": {"examples_per_step": 4}},
+    "a reward model": {
+        "kind": "reward_model",
+        "task": {"held_out": 0.3},
+        "preferences": {"pairs_per_step": 4},
+    },
+}
+
+
+@pytest.mark.slow
+def test_the_glossary_is_what_runs_write(written):
+    known = set()
+    for name, tables in RUNS.items():
+        for key in written(name.replace(" ", "-").replace(",", ""), **tables):  # type: ignore[arg-type]
+            assert metric(key) is not None, (
+                f"the run with {name} writes {key}, which cohort.monitor.names does not know"
+            )
+            known.add(metric(key).name)
+    assert set(METRICS) - known == set(), "no run writes these"
+
+
+def test_the_page_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("metrics_page", ROOT / "tools" / "metrics_page.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    assert program.PAGE.read_text() == program.metrics_page(), "run: python tools/metrics_page.py"
+
+
+def test_entries_are_whole():
+    for name, entry in METRICS.items():
+        assert metric(name) is entry
+        assert entry.meaning.endswith(".")
+        assert entry.form.format(0.5)
+    assert metric("reward/exact_number/no_answer").name == "reward/{}/{}"
+    assert metric("reward/exact_number/mean").name == "reward/{}/mean"
+    assert metric("task/pass_rate_3").better == ""
+    assert metric("of my own") is None
+
+
+def test_reports_merge_as_the_glossary_says():
+    def report(tokens, entropy, largest, loss):
+        numbers = {"policy/entropy": entropy, "policy/ratio_max": largest, "loss": loss, "tokens/trained": tokens}
+        return StepReport({**numbers, "mine/policy": loss})
+
+    merged = merge_reports([report(10.0, 1.0, 1.5, 4.0), report(30.0, 2.0, math.nan, 2.0)])
+    assert merged == {
+        "policy/entropy": 1.75,
+        "policy/ratio_max": 1.5,
+        "loss": 3.0,
+        "tokens/trained": 40.0,
+        "mine/policy": 3.0,
+    }
+    nothing = merge_reports([report(0.0, math.nan, math.nan, 0.0)])
+    assert math.isnan(nothing["policy/entropy"])
+    assert math.isnan(nothing["policy/ratio_max"])
