@@ -9,8 +9,7 @@ from cohort.tasks.order.selection import Selection
 from cohort.tasks.preferences import Pairs, PreferencePair, Preferences, open_pairs, open_preferences
 from cohort.tasks.prompts import Prompts
 from cohort.tasks.render import R1_ZERO, Renderer, fit
-from cohort.tasks.sources.base import Found, SourceOfPrompts
-from cohort.tasks.sources.names import SOURCES
+from cohort.tasks.sources.base import SOURCES, Found, SourceOfPrompts
 from cohort.tasks.sources.rows import open_rows
 from cohort.tasks.task import Task, open_mixture, open_prompts, open_task
 

@@ -18,11 +18,10 @@ from itertools import takewhile
 from typing import Any, Protocol, cast
 
 from cohort import settings
-from cohort.tasks.prompts import CHECKED, Items, RowItems, Rows, first, limited
+from cohort.tasks.prompts import Items, RowItems, Rows, checked, limited
 from cohort.tasks.sources.columns import conversation, missing_column, read_question
 from cohort.tasks.sources.files import kind
-from cohort.tasks.sources.find import find_source, rows_of
-from cohort.tasks.sources.opening import with_held_out
+from cohort.tasks.sources.opening import find_source, rows_of, with_held_out
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Message, Prompt, UserError
 
@@ -72,13 +71,10 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
     """
     columns = PairColumns(table.prompt, table.chosen, table.rejected, table.margin)
 
-    def read(one: settings.Prompts, held_out: bool) -> RowItems[PreferencePair]:
+    def read(one: settings.Prompts, held_out: bool) -> Items[PreferencePair]:
         rows = rows_of(find_source(one.source)(one, held_out, seed), one, held_out)
         columns.check(rows)
-        pairs = RowItems(rows, columns.read)
-        for _ in first(pairs, CHECKED):
-            pass  # reading a row checks it
-        return pairs
+        return checked(RowItems(rows, columns.read))
 
     whole = read(table, False)
     train, held_out = with_held_out(table, whole, "pair", lambda pair: pair.prompt, lambda other: read(other, True))

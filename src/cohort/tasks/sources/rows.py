@@ -11,19 +11,20 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from cohort.tasks.prompts import Rows
-from cohort.tasks.sources.files import JsonLines, list_rows, read_csv, read_json, read_parquet
-from cohort.tasks.sources.hub import dataset_rows, open_hub
-from cohort.tasks.sources.names import SOURCES
+from cohort.tasks.sources.base import SOURCES
+from cohort.tasks.sources.files import JsonLines, TableRows, list_rows, read_csv, read_json, read_parquet
 from cohort.types import UserError
 from cohort.wording import nearest
 
 __all__ = ["READERS", "ManyRows", "open_rows"]
 
+HUB_PATIENCE_S = 10.0
 SPLITS = ("train", "test", "validation", "valid", "dev", "held_out")
 READERS: Mapping[str, Callable[[Path], Rows]] = {
     ".jsonl": JsonLines,
@@ -40,24 +41,22 @@ def open_rows(source: Any, split: str = "train", config: str | None = None, revi
 
     `split`, `config` and `revision` are for Hugging Face datasets; a plain file has no splits.
     """
-    rows = find_rows(source, split, config, revision)
+    path = Path(source).expanduser() if isinstance(source, (str, os.PathLike)) else None
+    if path is None:
+        rows = rows_of_object(source, split)
+    elif path.is_dir():
+        rows = open_directory(path, split)
+    elif path.is_file():
+        rows = open_file(path)
+    elif isinstance(source, str) and looks_like_hub_id(source):
+        rows = open_hub(source, split, config, revision)
+    else:
+        raise missing_file(path)
     if len(rows) == 0:
-        raise UserError(f"{describe(source)} has no rows. Give a source with at least one prompt.")
+        raise UserError(
+            f"{'the source' if path is None else source} has no rows. Give a source with at least one prompt."
+        )
     return rows
-
-
-def find_rows(source: Any, split: str, config: str | None, revision: str | None) -> Rows:
-    """Decide what `source` is, and open it."""
-    if not isinstance(source, (str, os.PathLike)):
-        return rows_of_object(source, split)
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return open_directory(path, split)
-    if path.is_file():
-        return open_file(path)
-    if isinstance(source, str) and looks_like_hub_id(source):
-        return open_hub(source, split, config, revision)
-    raise missing_file(path)
 
 
 def open_file(path: Path) -> Rows:
@@ -106,7 +105,8 @@ def rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
             raise UserError(f"{name} has no split {split!r}; it has {', '.join(map(repr, source))}.")
         return rows_of_object(source[split], split, name)
     if all(hasattr(source, name) for name in ("column_names", "features", "__len__")):
-        return dataset_rows(source, name)
+        # Arrow, memory-mapped by the library
+        return TableRows(name, tuple(source.column_names), len(source), source.__getitem__)
     if isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
         return list_rows([dict(row) for row in source], "the list")
     raise UserError(
@@ -130,9 +130,48 @@ def missing_file(path: Path) -> UserError:
     return UserError(f"{looked}. Check the path.")
 
 
-def describe(source: Any) -> str:
-    """The source for a message."""
-    return str(source) if isinstance(source, (str, os.PathLike)) else "the source"
+def open_hub(name: str, split: str, config: str | None, revision: str | None) -> Rows:
+    """A dataset of the hub (or of the local cache), memory-mapped by the library."""
+    import datasets
+    import huggingface_hub as hub
+
+    try:
+        hub.HfApi().dataset_info(name, revision=revision, timeout=HUB_PATIENCE_S)
+        offline = False
+    except hub.errors.RepositoryNotFoundError as error:
+        raise hub_error(name, "the hub has no public dataset of that name") from error
+    except hub.errors.RevisionNotFoundError as error:
+        raise hub_error(name, f"it has no revision {revision!r}") from error
+    except Exception:  # no network: the library would retry for half a minute before it looks into the cache
+        offline = True
+    try:
+        with hub_offline() if offline else nullcontext():
+            return rows_of_object(datasets.load_dataset(name, config, split=split, revision=revision), split, name)
+    except (OSError, ValueError, RuntimeError) as error:  # not in the cache, a wrong split or config
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise hub_error(name, "the hub cannot be reached, and it is not in the cache" if offline else reason) from error
+
+
+@contextmanager
+def hub_offline() -> Iterator[None]:
+    """Make the libraries look into their cache only."""
+    import datasets
+    import huggingface_hub as hub
+
+    before = datasets.config.HF_HUB_OFFLINE, hub.constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, hub.constants.HF_HUB_OFFLINE = before
+
+
+def hub_error(name: str, reason: str) -> UserError:
+    """The error for a dataset that does not come."""
+    return UserError(
+        f"{name!r} is neither a file here nor a dataset that could be loaded from the hub ({reason}). "
+        "Check the name, the split, the config and the network, or give a path."
+    )
 
 
 class ManyRows:
