@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -58,14 +59,20 @@ class LeveledPrompts(Items[Prompt], Protocol):
     def at(self, level: int, index: int) -> Prompt: ...  # noqa: D102
 
 
-class Rows(Protocol):
-    """Random access to rows. `columns` are the names, `place(i)` says where row i came from."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Random access to rows: `get(i)` reads row i of `size`, and `place(i)` says where it came from."""
 
-    @property
-    def columns(self) -> tuple[str, ...]: ...  # noqa: D102
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
-    def place(self, index: int) -> str: ...  # noqa: D102
+    columns: tuple[str, ...]
+    size: int
+    get: Callable[[int], Mapping[str, Any]]
+    place: Callable[[int], str]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.get(index)
 
 
 class RowItems(Generic[T]):
