@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cohort.tasks.demonstrations import Demonstrations, SupervisedExample, open_demonstrations, open_examples
-from cohort.tasks.order.ledger import Ledger, Ticket, Tickets
+from cohort.tasks.order.ledger import Ledger, Ticket
 from cohort.tasks.order.mixture import Mixture
-from cohort.tasks.order.selection import Selection
+from cohort.tasks.order.selection import Selection, Tickets
 from cohort.tasks.preferences import Pairs, PreferencePair, Preferences, open_pairs, open_preferences
 from cohort.tasks.prompts import Prompts
 from cohort.tasks.render import R1_ZERO, Renderer, fit
