@@ -19,7 +19,7 @@ from cohort.rewards import Combination, RewardPool, ScoredGroup, ScoringItem
 from cohort.seeds import derive_seed
 from cohort.settings import Rollout as RolloutTable
 from cohort.settings import Run as RunTable
-from cohort.tasks.order.ledger import Tickets
+from cohort.tasks import Tickets
 from cohort.types import Disposition, Group, InfrastructureError, Prompt, Rollout, SampleRequest, Step, UserError
 
 Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group

@@ -21,7 +21,7 @@ from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination, RewardPool
 from cohort.seeds import derive_seed
-from cohort.tasks.rendered import RenderedPrompts, prompt_limit
+from cohort.tasks.render import RenderedPrompts, prompt_limit
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.evaluation import Evaluator
 from cohort.train.grpo.learning import Learning
