@@ -7,7 +7,7 @@ PYTEST := pytest -n logical --maxprocesses 8
 LOCKS  := requirements/torch.txt requirements/cohort.txt requirements/reasoning-gym.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test check test-latest test-verifiers bench bench-gpu lock clean
+.PHONY: help quickstart test check test-latest test-verifiers test-sinks bench bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -33,6 +33,9 @@ test-latest:  ## run the fast tests with the newest versions that pyproject.toml
 
 test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the library verifiers, in an environment with it
 	$(VENV)-verifiers/bin/$(PYTEST) tests/integrations
+
+test-sinks: $(VENV)-sinks/.installed  ## run the tests of the trackers, in an environment with their libraries
+	$(VENV)-sinks/bin/$(PYTEST) tests/views
 
 # Every benchmark, the others each in an environment of its own. The tables go to runs/bench/tables.md.
 MEASURED := runs/bench
@@ -74,6 +77,11 @@ $(VENV)-verifiers/.installed: pyproject.toml $(LOCKS) requirements/verifiers.txt
 	$(VENV)-verifiers/bin/pip install --quiet --no-deps --require-hashes -r requirements/verifiers.txt
 	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/verifiers.txt > $@
 
+$(VENV)-sinks/.installed: pyproject.toml $(LOCKS) requirements/tensorboard.txt
+	$(call environment,$(VENV)-sinks)
+	$(VENV)-sinks/bin/pip install --quiet --no-deps --require-hashes -r requirements/tensorboard.txt
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/tensorboard.txt > $@
+
 # The locked versions without their hashes, for environments that hold packages beside the locked ones.
 PINS = sed -nE 's/^([A-Za-z0-9._-]+==[^ ;]+).*/\1/p' requirements/cohort.txt requirements/torch.txt
 
@@ -104,7 +112,7 @@ COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)-lock/bin/pip-compile --quie
 ONLY_TORCH := $(shell sed -nE 's/^([a-z-]+)==.*/\1/p' requirements/torch.txt)
 lock: $(VENV)-lock/.installed  ## renew requirements/*.txt, the versions and hashes of all that is installed
 	$(COMPILE) --extra dev -o requirements/cohort.txt pyproject.toml
-	for extra in reasoning-gym verifiers; do \
+	for extra in reasoning-gym tensorboard verifiers; do \
 		$(EXTRA) $$extra | $(COMPILE) -c requirements/cohort.txt -o requirements/$$extra.txt - || exit 1; done
 	echo pip-tools==7.6.2 | $(COMPILE) -o requirements/pip-tools.txt -
 
@@ -114,4 +122,4 @@ $(VENV)-lock/.installed: requirements/pip-tools.txt
 	touch $@
 
 clean:  ## remove the environments, the runs and the caches
-	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-sinks $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

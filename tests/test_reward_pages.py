@@ -12,7 +12,7 @@ from cohort.policy.load import Start, open_policy
 from cohort.recipe import Recipe
 from cohort.rewards import BUILT_IN
 from cohort.rewards.guarded import end_guards
-from cohort.tasks.rendered import prompt_limit
+from cohort.tasks.render import prompt_limit
 from cohort.train.grpo import Grpo
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -187,9 +187,10 @@ def config_diff(
 @config.command("schema")
 def config_schema(json: Json = False) -> Answer:
     """Print the JSON Schema of recipes."""
-    from cohort.commands.config import schema, show_schema
+    from cohort.commands.config import show_schema
+    from cohort.recipe import json_schema
 
-    return Answer(schema(), show_schema)
+    return Answer(json_schema(), show_schema)
 
 
 def _load(path: Path, overrides: list[str] | None) -> Recipe:

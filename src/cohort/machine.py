@@ -19,10 +19,11 @@ from cohort.kernels.library import why_not
 
 __all__ = ["describe_machine", "fastest_threads", "peak_memory_gb", "quiet_libraries"]
 
+ROUNDS = 5  # of the thread timings, after one that warms up
 PACKAGES = ("cohort", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "pyarrow")
 
 
-def fastest_threads(rounds: int = 5) -> tuple[int, dict[int, float]]:
+def fastest_threads() -> tuple[int, dict[int, float]]:
     """The number of torch threads with the shortest median time on a small training-like workload, and all medians in
     seconds. More threads are not always faster: on a busy machine they wait for each other.
 
@@ -33,7 +34,7 @@ def fastest_threads(rounds: int = 5) -> tuple[int, dict[int, float]]:
     before = torch.get_num_threads()
     times: dict[int, list[float]] = {c: [] for c in candidates}
     try:
-        for _ in range(rounds + 1):
+        for _ in range(ROUNDS + 1):
             for count in candidates:
                 torch.set_num_threads(count)
                 times[count].append(_workload())

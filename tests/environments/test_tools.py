@@ -7,9 +7,10 @@ import threading
 
 import pytest
 
-from cohort.environments import FORMATS, ToolError, Tools, build_environment, build_tools
+from cohort.environments import ENVIRONMENTS, FORMATS, TOOLS, ToolError, Tools, build_environment, build_tools
 from cohort.environments.tool import tool_of
 from cohort.types import InfrastructureError, Prompt, UserError
+from cohort.wording import find_function
 
 
 def divide(top: float, bottom: float, places: int | None = None) -> str:
@@ -50,6 +51,11 @@ def test_the_schema_comes_from_type_hints_and_docstring():
     assert function["parameters"]["properties"]["top"] == {"type": "number", "description": "What is divided."}
     assert function["parameters"]["required"] == ["top", "bottom"]
     assert "return" not in function
+
+
+def test_every_name_leads_to_a_function():
+    for use in (*TOOLS.values(), *ENVIRONMENTS.values()):
+        find_function(use, "part")
 
 
 def test_calls_are_answered_in_order_with_a_message_each():

@@ -187,12 +187,11 @@ def test_rewards_in_trls_form_get_the_conversation(run, tables, tmp_path):
     assert max(reward for group in groups for reward in group.rewards) == 5.0
 
 
-def test_eval_measures_in_the_environment_of_the_run(run, monkeypatch):
+def test_eval_measures_in_the_environment_of_the_run(run):
     done = run(reward=[{"use": spoken_to}], run={"steps": 1}, evaluate={"problems": 0})
+    model = str(done.directory)
     spoken, silent = (
-        run_evaluation(str(done.directory), None, overrides, samples=2, problems=3, against=None, seed=0)
-        .models[0]
-        .metrics
+        run_evaluation(model, None, overrides, samples=2, problems=3, against=None, seed=0).models[model]
         for overrides in ([], ["environment.max_turns=1"])
     )
     assert spoken["eval/pass@1"] > 0.5

@@ -14,7 +14,7 @@ from cohort.integrations.verifiers.source import open_taskset
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve, resolve_all, score_group
 from cohort.tasks import open_task
-from cohort.tasks.sources.names import built_in_name
+from cohort.tasks.sources.base import built_in_name
 from cohort.train.grpo import Grpo
 from cohort.types import Prompt, UserError
 

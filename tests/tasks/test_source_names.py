@@ -10,7 +10,7 @@ import pytest
 
 from cohort.recipe import Recipe
 from cohort.tasks import open_demonstrations, open_preferences, open_prompts, open_task
-from cohort.tasks.sources.names import DEMONSTRATIONS, SOURCES
+from cohort.tasks.sources.base import DEMONSTRATIONS, SOURCES
 from cohort.types import Prompt, UserError
 
 MODULE = """

@@ -53,7 +53,7 @@ def stream_of(pool, rewards, play, **changes):
     zero_std, combination = changes.pop("zero_std", "zero"), Combination.of(rewards)
     assert not changes
     settings = StreamSettings(RolloutTable(**rollout), RunTable(**run), zero_std, combination, seed=0)
-    return GroupStream(Endless(), Ledger(None, 0), play, pool, settings)
+    return GroupStream(Endless(), Ledger(None, 0), play, pool, settings, to_steps=lambda *_: ())
 
 
 @pytest.mark.parametrize("staleness", [0, 2])

@@ -15,7 +15,7 @@ from cohort.preflight.gate.stage import gate_of_stage
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
 from cohort.settings import Stage
-from cohort.tasks.rendered import RenderedPrompts, prompt_limit
+from cohort.tasks.render import RenderedPrompts, prompt_limit
 from cohort.train.models import waits_for
 from cohort.train.run import PreparedStage, prepare
 from cohort.views.console import Console

@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from cohort.recipe import Recipe, against_defaults, differences, json_schema, to_toml
+from cohort.recipe import Recipe, against_defaults, differences, to_toml
 from cohort.settings.words import callable_path
 from cohort.views.console import Console
 
-__all__ = ["compared", "resolved", "schema", "show_difference", "show_origins", "show_recipe", "show_schema"]
+__all__ = ["compared", "resolved", "show_difference", "show_origins", "show_recipe", "show_schema"]
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
@@ -47,11 +47,6 @@ def show_difference(console: Console, found: dict[str, Any]) -> None:
         console.plain(f"{row['key']}: {row['here']!r} here, {row['there']!r} {where}\n")
     if not found["differences"]:
         console.say("no differences")
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of recipes."""
-    return json_schema()
 
 
 def show_schema(console: Console, found: dict[str, Any]) -> None:

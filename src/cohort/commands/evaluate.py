@@ -12,7 +12,7 @@ from rich.markup import escape
 from cohort.backends.base import open_sampler
 from cohort.commands.door import argument
 from cohort.evaluate import Accuracy, evaluate
-from cohort.evaluate.intervals import paired
+from cohort.evaluate.intervals import Paired, paired
 from cohort.machine import quiet_libraries
 from cohort.policy.load import load_policy
 from cohort.preflight.parts import SamplingParts, open_parts
@@ -22,41 +22,26 @@ from cohort.train.evaluation import held_out
 from cohort.types import UserError
 from cohort.views.console import Console
 
-__all__ = ["Evaluation", "Measured", "Minus", "run_evaluation", "show"]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """The `eval/` metrics of a model."""
-
-    model: str
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Minus:
-    """The model minus the other one on the same problems, greedy or sampled, with its 95% interval [low, high]."""
-
-    name: str
-    mean: float
-    low: float
-    high: float
-    problems: int
+__all__ = ["Evaluation", "run_evaluation", "show"]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Held-out accuracy by `verifier`, and of two models their difference."""
+    """Held-out accuracy by `verifier`: the `eval/` metrics of each model, and the first one minus the other, greedy and
+    sampled, where there are two.
+    """
 
     verifier: str
-    models: tuple[Measured, ...]
-    difference: tuple[Minus, ...]
+    models: dict[str, dict[str, float]]
+    difference: dict[str, Paired]
 
 
 def run_evaluation(
     model: str, task: str | None, overrides: Sequence[str], samples: int, problems: int, against: str | None, seed: int
 ) -> Evaluation:
     """Measure a model, and with `against` another one on the same problems."""
+    if model == against:
+        raise UserError("--against names the model itself; name another one")
     quiet_libraries()
     recipe = _recipe(model, task, overrides, problems)
     stage = recipe.stages[-1]
@@ -71,21 +56,20 @@ def run_evaluation(
             "this task has no held-out problems: add task.held_out=FILE (or a share such as task.held_out=0.1)"
         )
     found = {name: _measure(name, recipe, parts, samples, seed) for name in (model, against) if name is not None}
-    models = [Measured(name, {k: v for one in of for k, v in one.metrics().items()}) for name, of in found.items()]
-    difference = []
-    for ours, theirs in zip(found[model], found[against], strict=True) if against is not None else ():
-        minus = paired(ours.per_problem, theirs.per_problem)
-        difference.append(Minus(ours.name, minus.mean, minus.low, minus.high, minus.problems))
-    return Evaluation(parts.verifier_name, tuple(models), tuple(difference))
+    models = {name: {k: v for one in of for k, v in one.metrics().items()} for name, of in found.items()}
+    difference = {}
+    if against is not None:
+        for ours, theirs in zip(found[model], found[against], strict=True):
+            difference[ours.name] = paired(ours.per_problem, theirs.per_problem)
+    return Evaluation(parts.verifier_name, models, difference)
 
 
 def show(console: Console, found: Evaluation) -> None:
     """The accuracy table, and the difference of two models."""
-    console.evaluations([(one.model, one.metrics) for one in found.models], found.verifier)
-    for one in found.difference:
+    console.evaluations(list(found.models.items()), found.verifier)
+    for name, one in found.difference.items():
         interval = f"{one.mean:+.1%} [{one.low:+.1%}, {one.high:+.1%}]"
-        both = f"{found.models[0].model} minus {found.models[-1].model}"
-        console.say(escape(f"  {one.name}: {both} is {interval} on {one.problems} problems"))
+        console.say(escape(f"  {name}: {' minus '.join(found.models)} is {interval} on {one.problems} problems"))
 
 
 def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: int) -> Recipe:

@@ -19,22 +19,14 @@ from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.views.plan import batch_arithmetic, rewards_line
 
-__all__ = ["Difference", "Explained", "explain_recipe", "show", "show_latex"]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A field in which the objective is not that of the preset `against`."""
-
-    field: str
-    here: Any
-    there: Any
-    consequence: str
+__all__ = ["Explained", "explain_recipe", "show", "show_latex"]
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """The objective of one stage. `choices` and `around` are sentences, by choice and by what they are about."""
+    """The objective of one stage. `choices` and `around` are sentences, by choice and by what they are about;
+    `differences` from the preset `against` have a field, its value here and there, and the consequence.
+    """
 
     stage: str
     objective: str
@@ -44,7 +36,7 @@ class Explained:
     around: dict[str, str]
     hash: str
     against: str | None
-    differences: tuple[Difference, ...]
+    differences: list[dict[str, Any]]
 
 
 def explain_recipe(recipe: Recipe, against: str | None) -> list[Explained]:
@@ -69,7 +61,7 @@ def _explained(stage: Stage, objective: Objective, against: str | None) -> Expla
         around=around,
         hash=around["hash"],
         against=against,
-        differences=() if against is None else _differences(stage, objective, against),
+        differences=[] if against is None else _differences(stage, objective, against),
     )
 
 
@@ -88,8 +80,8 @@ def show(console: Console, found: dict[str, list[Explained]]) -> None:
         if one.against is not None:
             console.say(f"\n[bold]against {one.against}[/] {'' if one.differences else '- the same objective'}")
         for d in one.differences:
-            values = f"{escape(str(d.here))} here, {escape(str(d.there))} in {one.against}"
-            console.say(f"  [dim]{d.field}[/]  {values}: {escape(d.consequence)}", fold=False)
+            values = escape(f"{d['here']} here, {d['there']} in {one.against}: {d['consequence']}")
+            console.say(f"  [dim]{d['field']}[/]  {values}", fold=False)
 
 
 def show_latex(console: Console, found: dict[str, list[Explained]]) -> None:
@@ -163,7 +155,7 @@ def _reference(stage: Stage) -> str:
     return "the starting policy, never moved" if settings.ema is None else f"an average with {settings.ema:g} of itself"
 
 
-def _differences(stage: Stage, objective: Objective, name: str) -> tuple[Difference, ...]:
+def _differences(stage: Stage, objective: Objective, name: str) -> list[dict[str, Any]]:
     try:
         other = objectives.preset(name)
     except ValueError as error:
@@ -174,4 +166,4 @@ def _differences(stage: Stage, objective: Objective, name: str) -> tuple[Differe
         rows.append(("bypass", mine, theirs, "The ratio has another denominator."))
     if stage.objective.pass_at_k is not None:
         rows.append(("pass_at_k", stage.objective.pass_at_k, None, "Advantages are those of a single right answer."))
-    return tuple(Difference(*row) for row in rows)
+    return [dict(zip(("field", "here", "there", "consequence"), row)) for row in rows]

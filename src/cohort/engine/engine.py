@@ -24,14 +24,15 @@ from cohort.types import Completion, Finish, SampleRequest, UserError
 
 __all__ = ["Engine"]
 
+PREFILL_TOKENS = 16384  # of prompts that run through the model together, where more than one does
+
 
 class Engine:
     """Continuous batching over at most `max_rows` rows at once. Implements `types.Sampler`."""
 
-    def __init__(self, policy: Policy, max_rows: int = 256, prefill_tokens: int = 16384):
+    def __init__(self, policy: Policy, max_rows: int = 256):
         self.policy = policy
         self.max_rows = max_rows
-        self.prefill_tokens = prefill_tokens
         self.version = 0  # of the weights that the next token will be drawn from
         self._verified = False
         self._ends = torch.tensor(policy.eos_ids, device=policy.device)
@@ -94,7 +95,7 @@ class Engine:
         """Run as many waiting prompts as `room` rows can use through the model, each once."""
         batch: list[SampleRequest] = []
         rows = tokens = 0
-        while waiting and (not batch or (rows < room and tokens + len(waiting[0].tokens) <= self.prefill_tokens)):
+        while waiting and (not batch or (rows < room and tokens + len(waiting[0].tokens) <= PREFILL_TOKENS)):
             batch.append(waiting.popleft())
             rows += batch[-1].count
             tokens += len(batch[-1].tokens)

@@ -35,7 +35,7 @@ class Accuracy:
     @property
     def per_problem(self) -> dict[str, float]:
         """The share of right answers of each scored problem, by the prompt's id."""
-        return {group.prompt.id: _share(group) for group in self.groups if group.error is None}
+        return {group.prompt.id: rate for group in self.groups if (rate := group.pass_rate) is not None}
 
     def metrics(self) -> dict[str, float]:
         """Under the names of metrics.jsonl."""
@@ -101,7 +101,7 @@ def _summary(name: str, samples: int, groups: tuple[Group, ...]) -> Accuracy:
         raise UserError(
             f"no held-out problem could be scored; the first failure: {groups[0].error if groups else 'none'}"
         )
-    shares = [_share(group) for group in scored]
+    shares = [rate for group in scored if (rate := group.pass_rate) is not None]
     mean = math.fsum(shares) / len(shares)
     low, high = wilson(sum(shares), len(shares)) if samples == 1 else mean_interval(shares)
     fewest = min(len(_right(group)) for group in scored)
@@ -123,10 +123,6 @@ def _summary(name: str, samples: int, groups: tuple[Group, ...]) -> Accuracy:
         failed=len(groups) - len(scored),
         groups=groups,
     )
-
-
-def _share(group: Group) -> float:
-    return sum(_right(group)) / len(_right(group))
 
 
 def _right(group: Group) -> list[bool]:

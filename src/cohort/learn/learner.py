@@ -41,13 +41,6 @@ class Learner:
         self.optimizer = open_optimizer(optimizer, policy.module)
         self.temperature = temperature
         self.reference = reference
-        if objective.needs_reference != (reference is not None):
-            raise ValueError("a reference policy is needed exactly when the objective has a KL term")
-
-    @property
-    def parameters(self) -> list[torch.nn.Parameter]:
-        """What is trained."""
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @torch.no_grad()
     def logprobs(self, batch: Batch, policy: Policy | None = None) -> Tensor:
@@ -93,15 +86,16 @@ class Learner:
         return StepReport(_means(sums) | {"loss": loss, "grad_norm": norm, "lr": learning_rate})
 
     def _step(self) -> float:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         clip = self.settings.gradient_clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip).item()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, clip).item()
         if not norm < float("inf"):
             self.optimizer.zero_grad(set_to_none=True)
             raise UserError(
                 f"the gradient is not finite (norm {norm}), so no step was taken. "
                 "Lower optimizer.learning_rate, or look at the last rollouts for a reward or log-prob out of range."
             )
-        for p in self.parameters:  # a batch without signal is a step on a zero gradient
+        for p in parameters:  # a batch without signal is a step on a zero gradient
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         self.optimizer.step()

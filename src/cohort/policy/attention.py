@@ -90,36 +90,29 @@ class PackedGroups:
         device: torch.device | str = "cpu",
         keep_kv: bool = False,
     ):
-        inputs = [row[:-1] for row in rollouts]
-        prompt_lengths = [len(prompt) for prompt in prompts]
-        rollout_lengths = [len(row) for row in inputs]
-        lengths = np.array([*prompt_lengths, *rollout_lengths])
-        starts = (lengths.cumsum() - lengths).tolist()
-        first = np.array([0] * len(prompts) + [prompt_lengths[g] for g in group])  # position of each row's first token
-
-        flat = np.concatenate([*prompts, *inputs], dtype=np.int64, casting="unsafe")
-        positions = np.arange(len(flat)) + np.repeat(first - starts, lengths)
+        inputs = [*prompts, *(row[:-1] for row in rollouts)]
+        lengths = np.array([len(row) for row in inputs])
+        ends = lengths.cumsum()
+        first = np.concatenate([np.zeros(len(prompts), np.int64), lengths[list(group)]])  # position of each first token
+        flat = np.concatenate(inputs, dtype=np.int64, casting="unsafe")
+        positions = np.arange(len(flat)) + np.repeat(first - (ends - lengths), lengths)
 
         self.device = torch.device(device)
         self.tokens = torch.from_numpy(flat)[None].to(device)  # [1, N]
         self.positions = torch.from_numpy(positions)[None].to(device)  # [1, N]
-        prompt_starts = starts[: len(prompt_lengths)]
-        self._prompt_starts, self._rollout_starts = prompt_starts, starts[len(prompt_lengths) :]
-        self.prompt_ends = torch.tensor(
-            [s + n - 1 for s, n in zip(prompt_starts, prompt_lengths, strict=True)], device=device
-        )
+        self.prompt_ends = torch.from_numpy(ends[: len(prompts)] - 1).to(device)
+        spans = list(zip((ends - lengths).tolist(), lengths.tolist(), strict=True))  # where rows start; their tokens
+        self._prompt_spans, self._rollout_spans = spans[: len(prompts)], spans[len(prompts) :]
         self._group = torch.tensor(list(group), dtype=torch.long, device=device)  # [B]
-        self._prompts = _Rectangle(prompt_starts, prompt_lengths, device)
-        self._prompt_lengths = torch.tensor(prompt_lengths, dtype=torch.long, device=device)  # [P]
+        self._prompts = _Rectangle(self._prompt_spans, device)
         # Rollouts of one token have no input of their own: they are predicted from the prompt alone.
         self._buckets = [
             (
-                _Rectangle([self._rollout_starts[i] for i in rows], [rollout_lengths[i] for i in rows], device),
+                _Rectangle([self._rollout_spans[i] for i in rows], device),
                 self._group[torch.tensor(rows, device=device)],  # [b] the prompt of each row
             )
-            for rows in _by_length(rollout_lengths)
+            for rows in _by_length([n for _, n in self._rollout_spans])
         ]
-        self._lengths = prompt_lengths, rollout_lengths, list(group)
         self.rollout_lengths = [len(row) for row in rollouts]
         self._masks: dict[tuple[int, int | None], Tensor] = {}
         self.kv: list[tuple[Tensor, Tensor]] | None = [] if keep_kv else None
@@ -129,18 +122,17 @@ class PackedGroups:
         """`first` `[P + 1]`, `start` `[S]`, `length` `[S]` on the CPU: sequences by group, each group's prompt and then
         its rollouts, as places in the flat row. Rollouts without tokens of their own are left out.
         """
-        prompt_lengths, rollout_lengths, group = self._lengths
-        spans: list[list[tuple[int, int]]] = [[span] for span in zip(self._prompt_starts, prompt_lengths, strict=True)]
-        for start, n, g in zip(self._rollout_starts, rollout_lengths, group, strict=True):
-            if n:
-                spans[g].append((start, n))
+        spans = [[span] for span in self._prompt_spans]
+        for span, g in zip(self._rollout_spans, self._group.tolist(), strict=True):
+            if span[1]:
+                spans[g].append(span)
         first = torch.tensor([0, *(len(of) for of in spans)]).cumsum(0)
         both = torch.tensor([span for of in spans for span in of]).t().contiguous()
         return first, both[0], both[1]
 
     def predictors(self, rows: Tensor, columns: Tensor) -> Tensor:
         """The flat index of the token that predicts token `columns[i]` of rollout `rows[i]`: `[M] -> [M]`."""
-        starts = torch.tensor(self._rollout_starts, dtype=torch.long, device=self.device)
+        starts = torch.tensor([start for start, _ in self._rollout_spans], dtype=torch.long, device=self.device)
         inside = starts[rows] + columns - 1
         return torch.where(columns == 0, self.prompt_ends[self._group[rows]], inside)
 
@@ -180,7 +172,7 @@ class PackedGroups:
         """`[b, 1, Lc, Lp + Lc]` of bucket `number`: the whole own prompt, then causal; within the window."""
         if (number, window) not in self._masks:
             rows, group = self._buckets[number]
-            lengths = self._prompt_lengths[group]  # [b]
+            lengths = self._prompts.length[group]  # [b]
             prompt_at = torch.arange(self._prompts.width, device=self.device)  # [Lp]
             own_at = torch.arange(rows.width, device=self.device)  # [Lc]
             query_at = lengths[:, None] + own_at  # [b, Lc]
@@ -205,14 +197,13 @@ def _by_length(lengths: Sequence[int]) -> list[list[int]]:
 class _Rectangle:
     """Flat tokens seen as `[rows, width]`, right-padded: where each row's tokens are, and the way there and back."""
 
-    def __init__(self, starts: Sequence[int], lengths: Sequence[int], device: torch.device | str):
-        self.rows, self.width = len(lengths), max(lengths, default=0)
-        start = torch.tensor(list(starts), dtype=torch.long, device=device)
-        length = torch.tensor(list(lengths), dtype=torch.long, device=device)
+    def __init__(self, spans: Sequence[tuple[int, int]], device: torch.device | str):
+        start, length = torch.tensor(spans, dtype=torch.long, device=device).unbind(1)
+        self.rows, self.width, self.length = len(spans), int(length.max()), length
         column = torch.arange(self.width, device=device)
         real = column < length[:, None]  # [rows, width]
         # Padding reads the row's first token; causality hides it from every real query.
-        first = start.clamp(max=max(int((start + length).max()) - 1, 0)) if self.rows else start
+        first = start.clamp(max=int((start + length).max()) - 1)
         self._take = torch.where(real, start[:, None] + column, first[:, None]).flatten()  # [rows * width]
         self._real = real.flatten().nonzero()[:, 0]  # [N'] places in the rectangle
         self._flat = self._take[self._real]  # [N'] places in the flat row

@@ -177,7 +177,7 @@ class Policy:
         """Give the model its own attention back, for a caller who goes on using it."""
         self.model.set_attn_implementation(self._own_attention)
 
-    def check(self, tolerance: float = 1e-4) -> None:
+    def check(self) -> None:
         """Compare packed groups under Cohort's attention with the model's own forward pass, row by row, and refuse a
         model that differs, before it trains on something else than it seems to.
 
@@ -202,7 +202,7 @@ class Policy:
         if counter.layers != list(range(self.config.num_hidden_layers)):
             raise UserError(f"{name} has layers that are not attention, or attention of its own. {KNOWN}")
         exact = self.compute == torch.float32 and self.model.dtype == torch.float32
-        limit = tolerance if exact else 0.2  # half-precision kernels differ among themselves
+        limit = 1e-4 if exact else 0.2  # half-precision kernels differ among themselves
         if not worst <= limit:
             raise UserError(
                 f"{name} gives other log-probs under Cohort's attention than under its own (they differ by "

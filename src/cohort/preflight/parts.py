@@ -20,7 +20,7 @@ from cohort.tasks import Task, open_prompts
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
-__all__ = ["SamplingParts", "accuracy_name", "open_parts", "open_world"]
+__all__ = ["SamplingParts", "accuracy_name", "open_parts"]
 
 HasWhen = TypeVar("HasWhen", Reward, RewardTable)
 
@@ -51,7 +51,7 @@ class SamplingParts:
 
 def open_parts(stage: Stage, seed: int) -> SamplingParts:
     """Open the task, find the rewards, check the gold answers. Raises `UserError` for whatever is wrong with them."""
-    world = open_world(stage)
+    world = environments.open(stage.environment, stage.task.template, stage.rollout.stop, stage.run.retries)
     task = replace(open_prompts(stage.task, derive_seed(seed, "task")), tools=world.schemas)
     _refuse_missing_turns(stage, task)
     columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
@@ -67,11 +67,6 @@ def open_parts(stage: Stage, seed: int) -> SamplingParts:
     check_gold({reward.name: reward for reward in (*rewards, *verifiers)}.values(), task.rows())
     # Whether an answer is right does not depend on other rewards, so the gate of a reward is not one of its verifier.
     return SamplingParts(task, rewards, tuple(replace(verifier, gate=None) for verifier in verifiers), world)
-
-
-def open_world(stage: Stage) -> World:
-    """What the policy of a stage acts in."""
-    return environments.open(stage.environment, stage.task.template, stage.rollout.stop, stage.run.retries)
 
 
 def accuracy_name(stage: Stage) -> str:

@@ -86,21 +86,18 @@ def _rows(group: Group, step: int) -> list[dict[str, Any]]:
         "disposition": group.disposition,
         "error": group.error,
     }
-    if not group.rollouts:
-        return [shared | {"member": -1}]
-    return [shared | _rollout_row(group, i, rollout) for i, rollout in enumerate(group.rollouts)]
-
-
-def _rollout_row(group: Group, member: int, rollout: Rollout) -> dict[str, Any]:
-    steps = {name: [[step.end, step.score] for step in of[member]] for name, of in group.steps.items()}
-    return {
-        "member": member,
-        **{name: getattr(rollout, name) for name in _OF_ROLLOUT},
-        "turns": _json([dataclasses.asdict(turn) for turn in rollout.turns]) if rollout.turns else None,
-        "scores": _json({name: values[member] for name, values in group.scores.items()}),
-        "steps": _json(steps) if steps else None,
-        **{column: values[member] for column, field in _OF_GROUP.items() if (values := getattr(group, field))},
-    }
+    rows = []
+    for member, rollout in enumerate(group.rollouts):
+        row = shared | {"member": member} | {name: getattr(rollout, name) for name in _OF_ROLLOUT}
+        row |= {column: values[member] for column, field in _OF_GROUP.items() if (values := getattr(group, field))}
+        row["scores"] = _json({name: values[member] for name, values in group.scores.items()})
+        if rollout.turns:
+            row["turns"] = _json([dataclasses.asdict(turn) for turn in rollout.turns])
+        if group.steps:
+            steps = {name: [[one.end, one.score] for one in of[member]] for name, of in group.steps.items()}
+            row["steps"] = _json(steps)
+        rows.append(row)
+    return rows or [shared | {"member": -1}]
 
 
 def _group(ticket: int, rows: list[dict[str, Any]]) -> Group:

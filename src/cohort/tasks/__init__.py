@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from cohort.tasks.demonstrations import Demonstrations, SupervisedExample, open_demonstrations, open_examples
-from cohort.tasks.order.ledger import Ledger, Ticket, Tickets
+from cohort.tasks.order.ledger import Ledger, Ticket
 from cohort.tasks.order.mixture import Mixture
-from cohort.tasks.order.selection import Selection
+from cohort.tasks.order.selection import Selection, Tickets
 from cohort.tasks.preferences import Pairs, PreferencePair, Preferences, open_pairs, open_preferences
 from cohort.tasks.prompts import Prompts
 from cohort.tasks.render import R1_ZERO, Renderer, fit
-from cohort.tasks.sources.base import Found, SourceOfPrompts
-from cohort.tasks.sources.names import SOURCES
+from cohort.tasks.sources.base import SOURCES, Found, SourceOfPrompts
 from cohort.tasks.sources.rows import open_rows
 from cohort.tasks.task import Task, open_mixture, open_prompts, open_task
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort import settings
-from cohort.tasks.prompts import CHECKED, ItemList, Items, RowItems, Rows, first, limited
+from cohort.tasks.prompts import ItemList, Items, RowItems, Rows, checked, limited
+from cohort.tasks.sources.base import DEMONSTRATIONS, built_in_name
 from cohort.tasks.sources.columns import ColumnMap, conversation, missing_column
-from cohort.tasks.sources.find import find_source, is_list_of, rows_of
-from cohort.tasks.sources.names import DEMONSTRATIONS, built_in_name
+from cohort.tasks.sources.opening import find_source, is_list_of, rows_of
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Prompt, UserError
 
@@ -60,10 +60,7 @@ def open_examples(table: settings.Task, seed: int) -> Demonstrations:
     if is_list_of(SupervisedExample, given):
         return limited(ItemList(given), table.limit)
     rows = rows_of(given, table, held_out=False)
-    examples = limited(RowItems(rows, _reader(table, rows)), table.limit)
-    for _ in first(examples, CHECKED):
-        pass  # reading a row checks it
-    return examples
+    return checked(limited(RowItems(rows, _reader(table, rows)), table.limit))
 
 
 def _reader(table: settings.Task, rows: Rows) -> Callable[[Mapping[str, Any], str], SupervisedExample]:

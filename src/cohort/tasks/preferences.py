@@ -14,15 +14,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from typing import Any, Protocol, cast
 
 from cohort import settings
-from cohort.tasks.prompts import CHECKED, Items, RowItems, Rows, first, limited
+from cohort.tasks.prompts import Items, RowItems, checked, limited
 from cohort.tasks.sources.columns import conversation, missing_column, read_question
 from cohort.tasks.sources.files import kind
-from cohort.tasks.sources.find import find_source, rows_of
-from cohort.tasks.sources.opening import with_held_out
+from cohort.tasks.sources.opening import find_source, rows_of, with_held_out
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Message, Prompt, UserError
 
@@ -70,75 +70,47 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
     A share that is held out is split by a hash of the question, so that no question is on both sides. Raises UserError
     for whatever is wrong with the source and its first rows.
     """
-    columns = PairColumns(table.prompt, table.chosen, table.rejected, table.margin)
 
-    def read(one: settings.Prompts, held_out: bool) -> RowItems[PreferencePair]:
+    def read(one: settings.Prompts, held_out: bool) -> Items[PreferencePair]:
         rows = rows_of(find_source(one.source)(one, held_out, seed), one, held_out)
-        columns.check(rows)
-        pairs = RowItems(rows, columns.read)
-        for _ in first(pairs, CHECKED):
-            pass  # reading a row checks it
-        return pairs
+        needed = {"chosen": table.chosen, "rejected": table.rejected, "margin": table.margin}
+        if table.prompt != "prompt":  # the default may be missing: then the answers are whole conversations
+            needed["prompt"] = table.prompt
+        for what, name in needed.items():
+            if name is not None and name not in rows.columns:
+                raise missing_column(rows.place(0), what, name, rows.columns)
+        return checked(RowItems(rows, partial(_pair, table)))
 
     whole = read(table, False)
     train, held_out = with_held_out(table, whole, "pair", lambda pair: pair.prompt, lambda other: read(other, True))
     return Preferences(cast(Pairs, limited(train, table.limit)), cast(Pairs | None, held_out))
 
 
-@dataclass(frozen=True, slots=True)
-class PairColumns:
-    """Which column is what."""
-
-    prompt: str
-    chosen: str
-    rejected: str
-    margin: str | None
-
-    def check(self, rows: Rows) -> None:
-        """Refuse names that the source does not have."""
-        named = {"chosen": self.chosen, "rejected": self.rejected, "margin": self.margin}
-        if self.prompt != "prompt":  # the default may be missing: then the answers are whole conversations
-            named["prompt"] = self.prompt
-        for what, name in named.items():
-            if name is not None and name not in rows.columns:
-                raise missing_column(rows.place(0), what, name, rows.columns)
-
-    def read(self, row: Mapping[str, Any], place: str) -> PreferencePair:
-        """The pair in a row, or a UserError that names the place."""
-        answers = [_answer(row.get(name), place, name) for name in (self.chosen, self.rejected)]
-        prompt = self._prompt(row, place, *(chat for chat, _ in answers))
-        (_, better), (_, worse) = answers
-        if prompt is None:
-            text, better, worse = _shared(better, worse, place, self)
-            prompt = Prompt.make(messages=_turns(text))
-        if not better.strip():
-            raise UserError(f"{place} has no text in {self.chosen!r}. Fill it in or remove the row.")
-        return PreferencePair(prompt, better, worse, self._margin(row, place))
-
-    def _prompt(self, row: Mapping[str, Any], place: str, better: Any, worse: Any) -> Prompt | None:
-        """The prompt from the conversations or from its column; None where it is in the texts of the answers."""
-        if better != worse and (better or worse):
-            raise UserError(
-                f"{place}: {self.chosen!r} and {self.rejected!r} answer different conversations; they must differ in "
-                "the last message only. Mend or remove the row."
-            )
-        if better:
-            return Prompt.make(messages=better)
-        if row.get(self.prompt) is None:
-            return None
-        text, chat = read_question(row, place, self.prompt, chat=False)
-        return Prompt.make(text=text, messages=chat)
-
-    def _margin(self, row: Mapping[str, Any], place: str) -> float:
-        if self.margin is None:
-            return 0.0
-        value = row.get(self.margin)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
-            raise UserError(f"{place}: {self.margin!r} holds {kind(value)}; a margin is a number of at least 0.")
-        return float(value)
+def _pair(table: settings.Task, row: Mapping[str, Any], place: str) -> PreferencePair:
+    """The pair in a row, or a UserError that names the place."""
+    chat, better = _answer(row.get(table.chosen), place, table.chosen)
+    other, worse = _answer(row.get(table.rejected), place, table.rejected)
+    if chat != other:
+        raise UserError(
+            f"{place}: {table.chosen!r} and {table.rejected!r} answer different conversations; they must differ in "
+            "the last message only. Mend or remove the row."
+        )
+    if chat:
+        prompt = Prompt.make(messages=chat)
+    elif row.get(table.prompt) is not None:
+        prompt = Prompt.make(*read_question(row, place, table.prompt, chat=False))
+    else:
+        chat, better, worse = _shared(better, worse, place, table)
+        prompt = Prompt.make(messages=chat)
+    if not better.strip():
+        raise UserError(f"{place} has no text in {table.chosen!r}. Fill it in or remove the row.")
+    margin = 0.0 if table.margin is None else row.get(table.margin)
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not (math.isfinite(margin) and margin >= 0):
+        raise UserError(f"{place}: {table.margin!r} holds {kind(margin)}; a margin is a number of at least 0.")
+    return PreferencePair(prompt, better, worse, float(margin))
 
 
-def _answer(value: Any, place: str, column: str) -> tuple[tuple[Message, ...], str]:
+def _answer(value: Any, place: str, column: str) -> tuple[Sequence[Message], str]:
     """The conversation before an answer (empty where the value is text or the answer alone), and the answer."""
     if isinstance(value, str):
         return (), value
@@ -151,20 +123,17 @@ def _answer(value: Any, place: str, column: str) -> tuple[tuple[Message, ...], s
     return chat[:-1], str(chat[-1]["content"])
 
 
-def _shared(better: str, worse: str, place: str, columns: PairColumns) -> tuple[str, str, str]:
-    """(prompt, better answer, worse answer) of two texts that begin with the same conversation."""
+def _shared(better: str, worse: str, place: str, table: settings.Task) -> tuple[Sequence[Message], str, str]:
+    """(conversation, better answer, worse answer) of two texts that begin with the same conversation."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(better, worse)))
     turns = [turn for turn in _TURN.finditer(better) if turn.end() <= same]
     if not turns or turns[-1][1] != "Assistant" or not better.startswith("\n\nHuman:"):
         raise UserError(
-            f"{place} has no {columns.prompt!r}, and {columns.chosen!r} and {columns.rejected!r} do not begin with a "
+            f"{place} has no {table.prompt!r}, and {table.chosen!r} and {table.rejected!r} do not begin with a "
             'conversation ("\\n\\nHuman: ... \\n\\nAssistant:") that they share. Name the column with prompt = "...".'
         )
-    start = turns[-1].end()
-    return better[: turns[-1].start()], better[start:].strip(), worse[start:].strip()
-
-
-def _turns(text: str) -> Sequence[Message]:
-    _, *parts = _TURN.split(text)
+    _, *parts = _TURN.split(better[: turns[-1].start()])
     roles = {"Human": "user", "Assistant": "assistant"}
-    return [{"role": roles[who], "content": said.strip()} for who, said in zip(parts[::2], parts[1::2])]
+    chat = [{"role": roles[who], "content": said.strip()} for who, said in zip(parts[::2], parts[1::2])]
+    start = turns[-1].end()
+    return chat, better[start:].strip(), worse[start:].strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -13,6 +14,7 @@ from cohort.types import Prompt, UserError, content_id
 
 __all__ = [
     "CHECKED",
+    "Distinct",
     "ItemList",
     "Items",
     "LeveledPrompts",
@@ -21,6 +23,7 @@ __all__ = [
     "RowItems",
     "Rows",
     "check_text",
+    "checked",
     "first",
     "limited",
     "place_of",
@@ -31,6 +34,7 @@ __all__ = [
 CHECKED = 20_000  # rows that are read when a source is opened, so that a bad one is found before a model loads
 KEPT = 2**26  # bytes of text, about, that a source keeps of what was read, so that its rows are read once
 OF_A_ROW = 1_000  # bytes that the objects of a row take beside its text
+IN_A_ROW = 1_000  # repeats after which a source without an end has nothing new to offer
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -55,14 +59,20 @@ class LeveledPrompts(Items[Prompt], Protocol):
     def at(self, level: int, index: int) -> Prompt: ...  # noqa: D102
 
 
-class Rows(Protocol):
-    """Random access to rows. `columns` are the names, `place(i)` says where row i came from."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Random access to rows: `get(i)` reads row i of `size`, and `place(i)` says where it came from."""
 
-    @property
-    def columns(self) -> tuple[str, ...]: ...  # noqa: D102
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
-    def place(self, index: int) -> str: ...  # noqa: D102
+    columns: tuple[str, ...]
+    size: int
+    get: Callable[[int], Mapping[str, Any]]
+    place: Callable[[int], str]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.get(index)
 
 
 class RowItems(Generic[T]):
@@ -75,9 +85,6 @@ class RowItems(Generic[T]):
         self.rows, self.read, self.size = rows, read, len(rows)
         self._kept: dict[int, T] = {}
         self._room = KEPT
-
-    def __len__(self) -> int:
-        return self.size
 
     def __getitem__(self, index: int) -> T:
         check_index(index, self.size)
@@ -98,9 +105,6 @@ class ItemList(Generic[T]):
     def __init__(self, items: Sequence[T]) -> None:
         self.items, self.size = items, len(items)
 
-    def __len__(self) -> int:
-        return self.size
-
     def __getitem__(self, index: int) -> T:
         check_index(index, self.size)
         return self.items[index]
@@ -112,12 +116,43 @@ class Part(Generic[T]):
     def __init__(self, whole: Items[T], indices: np.ndarray) -> None:
         self.whole, self.indices, self.size = whole, indices, len(indices)
 
-    def __len__(self) -> int:
-        return self.size
-
     def __getitem__(self, index: int) -> T:
         check_index(index, self.size)
         return self.whole[int(self.indices[index])]
+
+
+class Distinct:
+    """The first `size` different prompts of a source without an end, found as they are asked for; in its order."""
+
+    def __init__(self, whole: Prompts, size: int, name: str) -> None:
+        self.whole, self.size, self.name = whole, size, name
+        self.kept: list[int] = []  # the numbers in the source
+        self.seen: set[str] = set()
+        self.looked_at = 0
+
+    def __getitem__(self, index: int) -> Prompt:
+        check_index(index, self.size)
+        repeats = 0
+        while len(self.kept) <= index:
+            question = content_id(self.whole[self.looked_at].question)
+            repeats = repeats + 1 if question in self.seen else 0
+            if repeats > IN_A_ROW:
+                raise UserError(
+                    f"{self.name} has about {len(self.kept):,} different prompts at these settings, fewer than limit = "
+                    f"{self.size:,}. Lower limit, or use other levels or args."
+                )
+            if not repeats:
+                self.kept.append(self.looked_at)
+                self.seen.add(question)
+            self.looked_at += 1
+        return self.whole[self.kept[index]]
+
+
+def checked(items: Items[T]) -> Items[T]:
+    """The things as they are. The first are read now, so that a bad one is found before a model loads."""
+    for _ in first(items, CHECKED):
+        pass  # reading a row checks it
+    return items
 
 
 def first(items: Items[T], count: int) -> Iterator[T]:

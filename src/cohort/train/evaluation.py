@@ -13,7 +13,7 @@ from cohort.record.rollouts import write_groups
 from cohort.rewards import RewardPool
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
-from cohort.tasks.rendered import held_out_prompts, prompt_limit
+from cohort.tasks.render import held_out_prompts, prompt_limit
 from cohort.train.stage import Context
 from cohort.types import Prompt, UserError
 

@@ -10,10 +10,10 @@ import orjson
 from rich.markup import escape
 
 from cohort.preflight.gate.stage import gate_of_run
-from cohort.preflight.parts import SamplingParts
 from cohort.record.files import write_bytes
 from cohort.rewards import RewardFailure
-from cohort.settings import Stage
+from cohort.train.models import waits_for
+from cohort.train.stage import PreparedStage
 from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.views.gate import show_gate
@@ -26,18 +26,21 @@ HOW_TO_GO_ON = (
 )
 
 
-def pass_gate(directory: Path, stages: Sequence[tuple[Stage, SamplingParts, int]], console: Console) -> None:
-    """Put the rewards of every stage to the test before the first step of a run, and write what was found to
-    `gate.json`. Raises UserError when gold answers do not pay, unless `run.gate` says otherwise.
+def pass_gate(directory: Path, stages: Sequence[PreparedStage], console: Console) -> None:
+    """Put the rewards of every stage to the test before the first step of a run, but those whose models have yet to be
+    trained, and write what was found to `gate.json`. Raises UserError when gold answers do not pay, unless `run.gate`
+    says otherwise.
     """
     record: dict[str, Any] = {}
-    for stage, parts, seed in stages:
+    with_rewards = [(one, parts) for one in stages if (parts := one.prepared.parts) is not None and parts.rewards]
+    for one, parts in with_rewards:
+        stage = one.stage
         if stage.run.gate == "off":
             record[stage.name] = {"verdict": "off"}
             continue
-        before = f"{stage.name}: " if len(stages) > 1 else ""
+        before = f"{stage.name}: " if len(with_rewards) > 1 else ""
         try:
-            report = gate_of_run(stage, parts, seed)
+            report = gate_of_run(stage, parts.without(waits_for(stage)), one.seed)
         except RewardFailure as failure:
             record[stage.name] = {"verdict": "refused", "problems": [str(failure)]}
             problem: str | None = str(failure)

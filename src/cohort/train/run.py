@@ -14,11 +14,9 @@ import torch
 from cohort.machine import quiet_libraries
 from cohort.policy.load import Start
 from cohort.preflight.isolation import isolation_of
-from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
-from cohort.settings import Stage
 from cohort.train.checkpoint import latest_checkpoint
 from cohort.train.directory import (
     as_kept,
@@ -32,8 +30,8 @@ from cohort.train.directory import (
 )
 from cohort.train.gate import pass_gate, read_gate
 from cohort.train.loop import train_stage
-from cohort.train.models import waits_for, with_stage_models
-from cohort.train.stage import Context, Prepared, StageKind, kind_of
+from cohort.train.models import with_stage_models
+from cohort.train.stage import Context, PreparedStage, StageKind, kind_of
 from cohort.types import UserError
 from cohort.views.console import Console
 
@@ -55,16 +53,6 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """The steps of the last stage."""
         return read_metrics(self.directory / "metrics.jsonl")
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedStage:
-    """A stage of a recipe with its kind, and all of it that needs no model."""
-
-    stage: Stage
-    kind: StageKind[Any]
-    seed: int
-    prepared: Prepared
 
 
 def train(
@@ -89,7 +77,7 @@ def train(
     refuse_existing(directory, recipe, resume)
     with locked(directory):
         if not has_begun(directory):
-            pass_gate(directory, _with_rewards(stages), console)
+            pass_gate(directory, stages, console)
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads = write_recipe(directory, recipe, console, isolation_of(sampled))
         with _deterministic(threads), disk_errors(directory):
@@ -117,15 +105,6 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
         _refuse_unread_tables(recipe, index, kind)
         found.append(PreparedStage(stage, kind, seed, kind.prepare(with_stage_models(recipe, index), seed)))
     return found
-
-
-def _with_rewards(stages: list[PreparedStage]) -> list[tuple[Stage, SamplingParts, int]]:
-    """The stages whose rewards go through the gate; without the rewards whose models have yet to be trained."""
-    return [
-        (one.stage, one.prepared.parts.without(waits_for(one.stage)), one.seed)
-        for one in stages
-        if one.prepared.parts is not None and one.prepared.parts.rewards
-    ]
 
 
 def _refuse_unread_tables(recipe: Recipe, index: int, kind: StageKind[Any]) -> None:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cohort import environments
 from cohort.algorithms import objectives
 from cohort.backends.base import PolicyFacts, open_backend
 from cohort.environments import Dialogue, World
 from cohort.learn.batch import collate
 from cohort.learn.optimizer import rate_at
 from cohort.machine import peak_memory_gb
-from cohort.preflight.parts import SamplingParts, open_parts, open_world
+from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks import Demonstrations, Ledger, Renderer, open_examples
@@ -132,7 +133,8 @@ class Supervised:
         parts = open_parts(stage, seed) if judged else None
         examples = open_examples(stage.task, derive_seed(seed, "task"))
         refuse_few(examples, "demonstrations", "supervised.examples_per_step", stage.supervised.examples_per_step)
-        return PreparedSft(examples, open_world(stage), parts)
+        world = environments.open(stage.environment, stage.task.template, stage.rollout.stop, stage.run.retries)
+        return PreparedSft(examples, world, parts)
 
     def plan(self, stage: Stage, prepared: PreparedSft, facts: PolicyFacts) -> Plan:
         """How many demonstrations, how often."""

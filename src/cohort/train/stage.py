@@ -22,7 +22,18 @@ from cohort.views.cards import model_card
 from cohort.views.console import Console
 from cohort.wording import find
 
-__all__ = ["KINDS", "Context", "Plan", "Prepared", "StageKind", "Training", "first_texts", "kind_of", "refuse_few"]
+__all__ = [
+    "KINDS",
+    "Context",
+    "Plan",
+    "Prepared",
+    "PreparedStage",
+    "StageKind",
+    "Training",
+    "first_texts",
+    "kind_of",
+    "refuse_few",
+]
 
 T = TypeVar("T")
 Plan = Mapping[str, str]  # the lines that are printed before a stage starts: what it is about to do
@@ -172,6 +183,16 @@ class Training(Protocol):
     def close(self) -> None:
         """Give back what the stage holds: processes, tools."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedStage:
+    """A stage of a recipe with its kind, and all of it that needs no model."""
+
+    stage: Stage
+    kind: StageKind[Any]
+    seed: int
+    prepared: Prepared
 
 
 def kind_of(stage: Stage) -> StageKind[Any]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from cohort.seeds import derive_seed, generator
 from cohort.types import UserError
 
-__all__ = ["Ledger", "Ticket", "Tickets", "permutation"]
+__all__ = ["Ledger", "Ticket", "permutation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,6 @@ class Ticket:
     number: int
     epoch: int
     index: int
-
-
-class Tickets(Protocol):
-    """What decides which prompt comes next: a `Ledger`, or a `Selection` where the order depends on pass rates."""
-
-    def issue(self, step: int = 0) -> Ticket: ...  # noqa: D102
-    def claim(self, number: int) -> None: ...  # noqa: D102
-    def ticket(self, number: int) -> Ticket: ...  # noqa: D102
-    def finish(self, number: int, disposition: str, pass_rate: float | None = None) -> None: ...  # noqa: D102
-    def metrics(self) -> dict[str, float]: ...  # noqa: D102
-    def state(self) -> dict[str, Any]: ...  # noqa: D102
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from cohort.tasks.order.pass_rates import Ladder, Rests
 from cohort.tasks.sources.opening import OpenSource
 from cohort.types import UserError
 
-__all__ = ["Selection", "SourceOrder", "check_order"]
+__all__ = ["Selection", "SourceOrder", "Tickets", "check_order"]
 
 
 class SourceOrder:
@@ -145,6 +145,9 @@ class Selection:
         for source, order in zip(mixture.sources, selection.orders):
             order.restore(state["sources"][source.name])
         return selection
+
+
+Tickets = Ledger | Selection  # what decides which prompt comes next
 
 
 def check_order(source: OpenSource) -> None:

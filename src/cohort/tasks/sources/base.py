@@ -19,7 +19,30 @@ from cohort.settings.table import Text
 from cohort.tasks.prompts import Prompts
 from cohort.types import UserError
 
-__all__ = ["Found", "FromPython", "SourceOfPrompts", "has_no", "needs_answer"]
+__all__ = [
+    "DEMONSTRATIONS",
+    "SOURCES",
+    "Found",
+    "FromPython",
+    "SourceOfPrompts",
+    "built_in_name",
+    "has_no",
+    "needs_answer",
+]
+
+# The sources of Cohort and of the libraries that it works with, imported when asked for.
+# A name, or what stands before the colon as in "reasoning_gym:chain_sum" -> "module:function" of a `SourceOfPrompts`.
+SOURCES = {
+    "word_problems": "cohort.tasks.embedded.word_problems:WORD_PROBLEMS.open",
+    "arithmetic": "cohort.tasks.embedded.arithmetic:ARITHMETIC.open",
+    "reasoning_gym": "cohort.integrations.reasoning_gym.source:open_gym",
+    "verifiers": "cohort.integrations.verifiers.source:open_tasks",
+}
+# Those that also make completions to learn from -> a function of (table, seed) that returns them.
+DEMONSTRATIONS = {
+    "word_problems": "cohort.tasks.embedded.word_problems:WORD_PROBLEMS.demonstrations",
+    "arithmetic": "cohort.tasks.embedded.arithmetic:ARITHMETIC.demonstrations",
+}
 
 
 class SourceOfPrompts(Protocol):
@@ -71,6 +94,12 @@ class FromPython(settings.Prompts):
             if isinstance(values[key], Mapping):
                 values[key] = {str(name): value for name, value in values[key].items()}
         return values
+
+
+def built_in_name(source: Any) -> str | None:
+    """The name in `SOURCES` that a source has; None for rows and for a source of one's own."""
+    name = source.partition(":")[0] if isinstance(source, str) else ""
+    return name if name in SOURCES else None
 
 
 def needs_answer(table: settings.Prompts) -> bool:

@@ -5,39 +5,30 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cohort.tasks.prompts import Rows
 from cohort.types import UserError
 
-__all__ = ["JsonLines", "TableRows", "kind", "list_rows", "read_csv", "read_json", "read_parquet"]
+__all__ = ["JsonLines", "kind", "list_rows", "read_csv", "read_json", "read_json_lines", "read_parquet", "table_rows"]
 
 
-@dataclass(frozen=True, slots=True)
-class TableRows:
-    """Rows of a table that its own library holds, or that are in memory: `get(i)` is row i of `size`."""
-
-    name: str  # where they are from, for messages
-    columns: tuple[str, ...]
-    size: int
-    get: Callable[[int], Mapping[str, Any]]
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return self.get(index)
-
-    def place(self, index: int) -> str:
-        """`train.csv, row 8`."""
-        return f"{self.name}, row {index + 1}"
+def table_rows(name: str, columns: Sequence[str], size: int, get: Callable[[int], Mapping[str, Any]]) -> Rows:
+    """Rows of a table that its own library holds, or that are in memory; `name` is for messages: `train.csv, row 8`."""
+    return Rows(tuple(columns), size, get, lambda index: f"{name}, row {index + 1}")
 
 
-def list_rows(rows: Sequence[Mapping[str, Any]], name: str) -> TableRows:
+def list_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Rows:
     """Rows in memory. Their columns are all that one of them has."""
-    columns = tuple(dict.fromkeys(column for row in rows for column in row))
-    return TableRows(name, columns, len(rows), rows.__getitem__)
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return table_rows(name, tuple(columns), len(rows), rows.__getitem__)
+
+
+def read_json_lines(path: Path) -> Rows:
+    """A JSON Lines file; blank lines are skipped. A place is `train.jsonl:8`."""
+    lines = JsonLines(path)
+    return Rows(lines.columns, len(lines.offsets), lines.__getitem__, lambda index: f"{path}:{lines.numbers[index]}")
 
 
 class JsonLines:
@@ -46,7 +37,7 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.offsets: list[int] = []
-        self.lines: list[int] = []  # line numbers, because blank lines are skipped
+        self.numbers: list[int] = []  # of the lines, because blank ones are skipped
         columns: dict[str, None] = {}
         offset = 0
         with path.open("rb") as file:
@@ -55,7 +46,7 @@ class JsonLines:
                 if text.strip():
                     columns.update(dict.fromkeys(self.parse(text, number)))
                     self.offsets.append(offset + len(line) - len(text))
-                    self.lines.append(number)
+                    self.numbers.append(number)
                 offset += len(line)
         self.columns = tuple(columns)
 
@@ -71,17 +62,10 @@ class JsonLines:
             raise UserError(f"{self.path}:{number} holds {kind(row)}; every line must be a JSON object.")
         return row
 
-    def __len__(self) -> int:
-        return len(self.offsets)
-
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         with self.path.open("rb") as file:
             file.seek(self.offsets[index])
-            return self.parse(file.readline(), self.lines[index])
-
-    def place(self, index: int) -> str:
-        """`train.jsonl:8`."""
-        return f"{self.path}:{self.lines[index]}"
+            return self.parse(file.readline(), self.numbers[index])
 
 
 def why_no_json(error: Exception) -> str:
@@ -101,7 +85,7 @@ def kind(value: Any) -> str:
     return words.get(type(value), f"a value of type {type(value).__name__}")
 
 
-def read_json(path: Path) -> TableRows:
+def read_json(path: Path) -> Rows:
     """A JSON file: a list of objects, or an object with one such list in it (`{"data": [...]}`)."""
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig").strip() or "[]")
@@ -120,7 +104,7 @@ def read_json(path: Path) -> TableRows:
     return list_rows(found, str(path))
 
 
-def read_csv(path: Path) -> TableRows:
+def read_csv(path: Path) -> Rows:
     """A CSV file with a header line. Every value is text."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -133,7 +117,7 @@ def read_csv(path: Path) -> TableRows:
     return list_rows(rows, str(path))
 
 
-def read_parquet(path: Path) -> TableRows:
+def read_parquet(path: Path) -> Rows:
     """A Parquet file as an Arrow table. Parquet has no rows to seek to; for more than memory, use `datasets`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -142,6 +126,4 @@ def read_parquet(path: Path) -> TableRows:
         table = pq.read_table(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} is not a Parquet file that can be read ({error}).") from error
-    return TableRows(
-        str(path), tuple(table.column_names), int(table.num_rows), lambda index: table.slice(index, 1).to_pylist()[0]
-    )
+    return table_rows(str(path), table.column_names, table.num_rows, lambda index: table.slice(index, 1).to_pylist()[0])

@@ -1,19 +1,37 @@
-"""From the table of one source to its training and its held-out prompts, checked."""
+"""From the table of one source to the function behind it, and to its training and its held-out prompts, checked."""
 
 from __future__ import annotations
 
+import os
+import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from cohort import settings
-from cohort.tasks.prompts import Items, LeveledPrompts, Prompts, limited, split_by_hash
-from cohort.tasks.sources.base import FromPython
-from cohort.tasks.sources.distinct import Distinct
-from cohort.tasks.sources.find import open_found
+from cohort.tasks.prompts import (
+    CHECKED,
+    Distinct,
+    ItemList,
+    Items,
+    LeveledPrompts,
+    Prompts,
+    RowItems,
+    Rows,
+    check_text,
+    checked,
+    limited,
+    split_by_hash,
+)
+from cohort.tasks.sources.base import SOURCES, Found, FromPython, SourceOfPrompts, built_in_name, has_no
+from cohort.tasks.sources.columns import ColumnMap
+from cohort.tasks.sources.rows import READERS, open_rows
 from cohort.types import Prompt, UserError
+from cohort.wording import find_function, nearest, one_line
 
-__all__ = ["DOMAIN", "OpenSource", "is_share", "open_source", "with_held_out"]
+__all__ = ["DOMAIN", "OpenSource", "find_source", "is_list_of", "open_source", "rows_of", "with_held_out"]
 
 DOMAIN = "domain"  # the column that says which source of a mixture a prompt is from
 
@@ -63,10 +81,11 @@ class OpenSource:
 def open_source(table: settings.Prompts, seed: int, held_out_seed: int, name: str = "") -> OpenSource:
     """Open both sides of a source. `held_out_seed` is the seed of held-out problems that are made."""
     found = open_found(table, False, seed)
-    train, held_out = with_held_out(
-        *(table, found.prompts, "prompt", lambda prompt: prompt),
-        lambda other: open_found(other, True, held_out_seed).prompts,
-    )
+
+    def open_held_out(other: settings.Prompts) -> Prompts:
+        return open_found(other, True, held_out_seed).prompts
+
+    train, held_out = with_held_out(table, found.prompts, "prompt", lambda prompt: prompt, open_held_out)
     if found.distinct and table.limit is not None:
         train = Distinct(train, table.limit, str(table.source))
     else:
@@ -103,17 +122,9 @@ def with_held_out(
 
 def _table_of_held_out(table: settings.Prompts) -> settings.Prompts:
     """The table of another source: with the columns of this one, but none of the settings that are this one's own."""
-    own = (
-        "config",
-        "levels",
-        "args",
-        "limit",
-        "curriculum",
-        "adaptive",
-        *(["revision"] * isinstance(table, FromPython)),
-    )
+    own = ("config", "revision", "levels", "args", "limit", "curriculum", "adaptive")
     fields = type(table).model_fields
-    changed = {key: fields[key].get_default(call_default_factory=True) for key in own}
+    changed = {key: fields[key].get_default(call_default_factory=True) for key in own if key in fields}
     return table.model_copy(update={**changed, "source": table.held_out, "held_out": None})
 
 
@@ -124,3 +135,75 @@ def is_share(value: Any) -> bool:
     if isinstance(value, bool) or not 0 < value < 1:
         raise UserError(f"held_out is a share between 0 and 1, a file or another source, not {value}.")
     return True
+
+
+def open_found(table: settings.Prompts, held_out: bool, seed: int) -> Found:
+    """One side of a source as prompts. The first rows are read, so that a bad one is found before a model loads."""
+    source = find_source(table.source)
+    if source is _as_it_is:
+        has_no(table, "levels", "args")
+    given = source(table, held_out, seed)
+    if isinstance(given, Found):
+        return given
+    if is_list_of(Prompt, given):
+        for number, prompt in enumerate(given[:CHECKED], start=1):
+            check_text({"text": prompt.text, "messages": prompt.messages}, f"prompt {number}")
+        tags = dict.fromkeys(tag for prompt in given for tag in prompt.tags)
+        return Found(ItemList(given), ("prompt", "answer", *tags))
+    rows = rows_of(given, table, held_out)
+    columns = ColumnMap.of(table, rows)
+    return Found(checked(RowItems(rows, columns.read)), rows.columns, columns.question)
+
+
+def rows_of(given: Any, table: settings.Prompts, held_out: bool) -> Rows:
+    """The rows in what a source returned: a path or hub id, a dataset, or a list of dicts."""
+    split = (table.held_out_split or "test") if held_out else table.split
+    return open_rows(given, split, table.config, table.revision if isinstance(table, FromPython) else None)
+
+
+def is_list_of(kind: type, given: Any) -> bool:
+    """Whether somebody made the items in Python: a list that begins with one of this kind."""
+    return isinstance(given, (list, tuple)) and bool(given) and isinstance(given[0], kind)
+
+
+def find_source(source: Any) -> SourceOfPrompts:
+    """The function behind a source: one in `SOURCES`, or one of your own, named as "module:function".
+
+    What is none of these is rows; a file or a directory also wins over "module:function". Raises UserError for a name
+    that is nearly one in `SOURCES`, and for a function that cannot be found.
+    """
+    if name := built_in_name(source):
+        found: SourceOfPrompts = pkgutil.resolve_name(SOURCES[name])
+        return found
+    if not isinstance(source, str) or ":" not in source or os.path.exists(Path(source).expanduser()):
+        return _as_it_is
+    module, _, rest = source.partition(":")
+    close = nearest(module, SOURCES)
+    hint = f'. Did you mean "{close}:{rest}"?' if close else ""
+    if re.fullmatch(r"\w+(\.\w+)*", module) and Path(source).suffix.lower() not in READERS:
+        try:
+            return _own(source, find_function(source, "source"))
+        except UserError as error:
+            raise UserError(f"{error}{hint}" if "there is no module" in str(error) else str(error)) from None
+    if hint and "/" not in module:
+        raise UserError(f"there is no source {source!r}{hint}")
+    return _as_it_is
+
+
+def _as_it_is(table: settings.Prompts, held_out: bool, seed: int) -> Any:
+    """A path, a hub id or an object from Python: whoever asks reads the rows."""
+    return table.source
+
+
+def _own(source: str, function: SourceOfPrompts) -> SourceOfPrompts:
+    """A function of one's own. What it raises is said with its name."""
+
+    def call(table: settings.Prompts, held_out: bool, seed: int, /) -> Any:
+        try:
+            return function(table, held_out, seed)
+        except UserError:
+            raise
+        except Exception as error:  # the function is the user's, and may do anything
+            raise UserError(f"source {source!r} raised {type(error).__name__}: {one_line(error)}") from error
+
+    return call

@@ -11,23 +11,25 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from cohort.tasks.prompts import Rows
-from cohort.tasks.sources.files import JsonLines, list_rows, read_csv, read_json, read_parquet
-from cohort.tasks.sources.hub import dataset_rows, open_hub
-from cohort.tasks.sources.names import SOURCES
+from cohort.tasks.sources.base import SOURCES
+from cohort.tasks.sources.files import list_rows, read_csv, read_json, read_json_lines, read_parquet, table_rows
 from cohort.types import UserError
 from cohort.wording import nearest
 
-__all__ = ["READERS", "ManyRows", "open_rows"]
+__all__ = ["READERS", "open_rows"]
 
+HUB_PATIENCE_S = 10.0
 SPLITS = ("train", "test", "validation", "valid", "dev", "held_out")
 READERS: Mapping[str, Callable[[Path], Rows]] = {
-    ".jsonl": JsonLines,
-    ".ndjson": JsonLines,
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
     ".json": read_json,
     ".csv": read_csv,
     ".parquet": read_parquet,
@@ -40,73 +42,69 @@ def open_rows(source: Any, split: str = "train", config: str | None = None, revi
 
     `split`, `config` and `revision` are for Hugging Face datasets; a plain file has no splits.
     """
-    rows = find_rows(source, split, config, revision)
+    path = Path(source).expanduser() if isinstance(source, (str, os.PathLike)) else None
+    if path is None:
+        rows = _rows_of_object(source, split)
+    elif path.is_dir():
+        rows = _open_directory(path, split)
+    elif path.is_file():
+        rows = _open_file(path)
+    elif isinstance(source, str) and _looks_like_hub_id(source):
+        rows = _open_hub(source, split, config, revision)
+    else:
+        raise _missing_file(path)
     if len(rows) == 0:
-        raise UserError(f"{describe(source)} has no rows. Give a source with at least one prompt.")
+        name = "the source" if path is None else source
+        raise UserError(f"{name} has no rows. Give a source with at least one prompt.")
     return rows
 
 
-def find_rows(source: Any, split: str, config: str | None, revision: str | None) -> Rows:
-    """Decide what `source` is, and open it."""
-    if not isinstance(source, (str, os.PathLike)):
-        return rows_of_object(source, split)
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return open_directory(path, split)
-    if path.is_file():
-        return open_file(path)
-    if isinstance(source, str) and looks_like_hub_id(source):
-        return open_hub(source, split, config, revision)
-    raise missing_file(path)
-
-
-def open_file(path: Path) -> Rows:
-    """One data file, by its extension."""
+def _open_file(path: Path) -> Rows:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; Cohort reads {', '.join(READERS)}.")
     return reader(path)
 
 
-def open_directory(path: Path, split: str) -> Rows:
+def _open_directory(path: Path, split: str) -> Rows:
     """A `datasets` directory (save_to_disk), or the data files of a plain one in the order of their names."""
     if any((path / mark).exists() for mark in ("dataset_info.json", "state.json", "dataset_dict.json")):
         import datasets
 
-        return rows_of_object(datasets.load_from_disk(str(path)), split, name=str(path))
+        return _rows_of_object(datasets.load_from_disk(str(path)), split, name=str(path))
     files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in READERS)
     if not files:
         raise UserError(f"the directory {path.absolute()} holds no data file; Cohort reads {', '.join(READERS)}.")
-    named = [file for file in files if belongs(file, split)]
-    if not named and any(belongs(file, other) for file in files for other in SPLITS):
+    named = [file for file in files if _belongs(file, split)]
+    if not named and any(_belongs(file, other) for file in files for other in SPLITS):
         raise UserError(
             f"the directory {path.absolute()} has no file for the split {split!r}; "
             f"it holds {', '.join(file.name for file in files)}."
         )
-    parts = [open_file(file) for file in named or files]
-    return parts[0] if len(parts) == 1 else ManyRows(parts)
+    parts = [_open_file(file) for file in named or files]
+    return parts[0] if len(parts) == 1 else _one_after_another(parts)
 
 
-def belongs(file: Path, split: str) -> bool:
+def _belongs(file: Path, split: str) -> bool:
     """`train.jsonl` and `train-00000-of-00002.parquet` belong to the split `train`."""
     return file.stem == split or file.stem.startswith((f"{split}-", f"{split}_"))
 
 
-def looks_like_hub_id(source: str) -> bool:
+def _looks_like_hub_id(source: str) -> bool:
     """`owner/name`, where no directory `owner` is here and `name` does not end as a file does."""
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) or nearest(Path(source).suffix, EXTENSIONS):
         return False
     return not Path(source).parent.is_dir()
 
 
-def rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
+def _rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
     """Python objects: a `datasets.Dataset` or `DatasetDict`, or any sequence of dicts."""
     if isinstance(source, Mapping):  # a DatasetDict is a dict of splits
         if split not in source:
             raise UserError(f"{name} has no split {split!r}; it has {', '.join(map(repr, source))}.")
-        return rows_of_object(source[split], split, name)
+        return _rows_of_object(source[split], split, name)
     if all(hasattr(source, name) for name in ("column_names", "features", "__len__")):
-        return dataset_rows(source, name)
+        return table_rows(name, source.column_names, len(source), source.__getitem__)  # Arrow, memory-mapped
     if isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
         return list_rows([dict(row) for row in source], "the list")
     raise UserError(
@@ -114,8 +112,7 @@ def rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
     )
 
 
-def missing_file(path: Path) -> UserError:
-    """The error for a source that is not there, with the nearest that is."""
+def _missing_file(path: Path) -> UserError:
     where = path.parent.absolute()
     bare = not path.suffix and len(path.parts) == 1  # like the name of a source, or of a dataset without its owner
     looked = f"{path} does not exist" if path.is_absolute() else f"{path} does not exist in {where}"
@@ -130,34 +127,62 @@ def missing_file(path: Path) -> UserError:
     return UserError(f"{looked}. Check the path.")
 
 
-def describe(source: Any) -> str:
-    """The source for a message."""
-    return str(source) if isinstance(source, (str, os.PathLike)) else "the source"
+def _open_hub(name: str, split: str, config: str | None, revision: str | None) -> Rows:
+    """A dataset of the hub (or of the local cache), memory-mapped by the library."""
+    import datasets
+    import huggingface_hub as hub
+
+    def refused(reason: str) -> UserError:
+        return UserError(
+            f"{name!r} is neither a file here nor a dataset that could be loaded from the hub ({reason}). "
+            "Check the name, the split, the config and the network, or give a path."
+        )
+
+    try:
+        hub.HfApi().dataset_info(name, revision=revision, timeout=HUB_PATIENCE_S)
+        offline = False
+    except hub.errors.RepositoryNotFoundError as error:
+        raise refused("the hub has no public dataset of that name") from error
+    except hub.errors.RevisionNotFoundError as error:
+        raise refused(f"it has no revision {revision!r}") from error
+    except Exception:  # no network: the library would retry for half a minute before it looks into the cache
+        offline = True
+    try:
+        with _hub_offline() if offline else nullcontext():
+            return _rows_of_object(datasets.load_dataset(name, config, split=split, revision=revision), split, name)
+    except (OSError, ValueError, RuntimeError) as error:  # not in the cache, a wrong split or config
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise refused("the hub cannot be reached, and it is not in the cache" if offline else reason) from error
 
 
-class ManyRows:
-    """Several sources end to end."""
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Make the libraries look into their cache only."""
+    import datasets
+    import huggingface_hub as hub
 
-    def __init__(self, parts: Sequence[Rows]) -> None:
-        self.parts = parts
-        self.starts = [0]
-        for part in parts:
-            self.starts.append(self.starts[-1] + len(part))
-        self.columns = tuple(dict.fromkeys(column for part in parts for column in part.columns))
+    before = datasets.config.HF_HUB_OFFLINE, hub.constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, hub.constants.HF_HUB_OFFLINE = before
 
-    def __len__(self) -> int:
-        return self.starts[-1]
 
-    def locate(self, index: int) -> tuple[Rows, int]:
-        """The part that holds a row, and the row's number in it."""
-        part = bisect_right(self.starts, index) - 1
-        return self.parts[part], index - self.starts[part]
+def _one_after_another(parts: Sequence[Rows]) -> Rows:
+    starts = list(accumulate(map(len, parts), initial=0))
 
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        part, at = self.locate(index)
+    def part_of(index: int) -> tuple[Rows, int]:
+        part = bisect_right(starts, index) - 1
+        return parts[part], index - starts[part]
+
+    def get(index: int) -> Mapping[str, Any]:
+        part, at = part_of(index)
         return part[at]
 
-    def place(self, index: int) -> str:
-        """The place within the part."""
-        part, at = self.locate(index)
+    def place(index: int) -> str:
+        part, at = part_of(index)
         return part.place(at)
+
+    columns = dict.fromkeys(column for part in parts for column in part.columns)
+    return Rows(tuple(columns), starts[-1], get, place)

@@ -39,7 +39,25 @@ class Learning:
         if not groups:
             return [], {}
         trained, valued, metrics = self._advantages(groups)
-        return trained, self._update(trained, valued, step) | metrics
+        table, longest = self._stage.optimizer, self._stage.rollout.max_tokens
+        rate = rate_at(table, self._stage.run.steps, step)
+        parts = split(trained, table.updates_per_batch)
+        old = len(parts) * table.epochs > 1 and not self._bypass
+        # Old and reference log-probs are computed before the first update.
+        batches = [self._scored(collate(part, self._objective, longest), old) for part in parts]
+        reports = []
+        for _ in range(table.epochs):
+            for index, batch in enumerate(batches):
+                report = self._backend.update(batch, rate)
+                if valued is not None:
+                    own_part, own = valued.part(index, len(batches)), self._stage.critic.learning_rate
+                    loss = self._backend.update_values(own_part.batch, own_part.returns, rate if own is None else own)
+                    report = StepReport({**report.metrics, "critic/loss": loss})
+                reports.append(report)
+        merged = merge_reports(reports)
+        if self._bypass:
+            merged["policy/mismatch"] = math.nan  # the old log-probs are the sampler's: nothing was compared
+        return trained, merged | metrics
 
     def move_reference(self, step: int) -> None:
         """Copy the policy into the reference, or blend it in, when the recipe says so."""
@@ -76,28 +94,6 @@ class Learning:
         assert batch.ref_logprobs is not None
         penalty = rectangle(kl_in_reward(objective, batch.old_logprobs, batch.ref_logprobs, batch.mask), batch.lengths)
         return penalty, {"policy/kl": (penalty.sum() / objective.kl_coef / batch.mask.sum()).item()}
-
-    def _update(self, groups: Sequence[Group], valued: Valued | None, step: int) -> dict[str, float]:
-        """Every update of a step. Old and reference log-probs are computed before the first of them."""
-        table = self._stage.optimizer
-        rate = rate_at(table, self._stage.run.steps, step)
-        parts = split(groups, table.updates_per_batch)
-        old = len(parts) * table.epochs > 1 and not self._bypass
-        longest = self._stage.rollout.max_tokens
-        batches = [self._scored(collate(part, self._objective, longest), old) for part in parts]
-        reports = []
-        for _ in range(table.epochs):
-            for index, batch in enumerate(batches):
-                report = self._backend.update(batch, rate)
-                if valued is not None:
-                    part, own = valued.part(index, len(batches)), self._stage.critic.learning_rate
-                    loss = self._backend.update_values(part.batch, part.returns, rate if own is None else own)
-                    report = StepReport({**report.metrics, "critic/loss": loss})
-                reports.append(report)
-        merged = merge_reports(reports)
-        if self._bypass:
-            merged["policy/mismatch"] = math.nan  # the old log-probs are the sampler's: nothing was compared
-        return merged
 
     def _scored(self, batch: Batch, old: bool) -> Batch:
         """The batch with the log-probs that its updates compare with. With one update of a batch, the update's own

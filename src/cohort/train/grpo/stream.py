@@ -19,7 +19,7 @@ from cohort.rewards import Combination, RewardPool, ScoredGroup, ScoringItem
 from cohort.seeds import derive_seed
 from cohort.settings import Rollout as RolloutTable
 from cohort.settings import Run as RunTable
-from cohort.tasks.order.ledger import Tickets
+from cohort.tasks import Tickets
 from cohort.types import Disposition, Group, InfrastructureError, Prompt, Rollout, SampleRequest, Step, UserError
 
 Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group
@@ -53,7 +53,7 @@ class StepGroups:
     kept: list[Group] = field(default_factory=list)
     left_out: list[Group] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
-    too_long: int = 0
+    prompts_too_long: int = 0
     sample_s: float = 0.0
     score_s: float = 0.0  # waiting for scores after sampling had ended
 
@@ -68,8 +68,8 @@ class GroupStream:
         play: Player,
         pool: RewardPool,
         settings: StreamSettings,
+        to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]],
         on_group: Callable[[], None] = lambda: None,
-        to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]] | None = None,
     ):
         self._prompts = prompts
         self.ledger = ledger
@@ -101,7 +101,7 @@ class GroupStream:
         wanted, left = rollout.prompts_per_step, rollout.resample_cap * rollout.prompts_per_step
         while wanted:
             began = time.perf_counter()
-            found.too_long += self._fill(wanted + rollout.max_staleness * rollout.prompts_per_step, step)
+            found.prompts_too_long += self._fill(wanted + rollout.max_staleness * rollout.prompts_per_step, step)
             sampled = time.perf_counter()
             groups = [self._take(found.outcomes) for _ in range(wanted)]
             found.sample_s += sampled - began
@@ -169,21 +169,15 @@ class GroupStream:
             outcomes.append(error)
         else:
             accuracy = self._settings.combination.accuracy(scored.scores)
-            steps = self._steps(group, scored)
+            # What rewards of steps said, at the tokens where the steps end.
+            steps = {
+                name: tuple(map(self._to_steps, group.rollouts, members)) for name, members in scored.steps.items()
+            }
             group = group.with_(scores=scored.scores, rewards=scored.rewards, accuracy=accuracy, steps=steps)
             outcomes.append(scored)
         self._keep_budget(group.error)
         self._taken[ticket] = self.pending.pop(ticket)[0]
         return group
-
-    def _steps(self, group: Group, scored: ScoredGroup) -> dict[str, tuple[tuple[Step, ...], ...]]:
-        """What rewards of steps said, at the tokens where the steps end."""
-        if self._to_steps is None:
-            return {}
-        return {
-            name: tuple(self._to_steps(rollout, cut) for rollout, cut in zip(group.rollouts, members, strict=True))
-            for name, members in scored.steps.items()
-        }
 
     def _keep_budget(self, error: str | None) -> None:
         """Stop when too many groups are lost: what fails that often is broken, and every try may cost a timeout."""

@@ -21,7 +21,7 @@ from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination, RewardPool
 from cohort.seeds import derive_seed
-from cohort.tasks.rendered import RenderedPrompts, prompt_limit
+from cohort.tasks.render import RenderedPrompts, prompt_limit
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.evaluation import Evaluator
 from cohort.train.grpo.learning import Learning
@@ -101,7 +101,7 @@ class GrpoTraining:
         used = report.get("tokens/trained", 0.0) / self._stage.optimizer.epochs  # once, however often they were passed
         return metrics | {
             "tokens/wasted": metrics["tokens/sampled"] - used,
-            "prompts/too_long": float(groups.too_long),
+            "prompts/too_long": float(groups.prompts_too_long),
             "time/step_s": ended - began,
             "time/sample_s": groups.sample_s,
             "time/score_s": groups.score_s,
@@ -143,7 +143,7 @@ class GrpoTraining:
         settings = StreamSettings(stage.rollout, stage.run, self._objective.zero_std, self._combination, seed)
         decode = functools.partial(self.facts.tokenizer.decode, skip_special_tokens=True)
         to_steps = functools.partial(token_steps, decode=decode)
-        stream = GroupStream(prompts, ledger, play, pool, settings, self._one_group_sampled, to_steps)
+        stream = GroupStream(prompts, ledger, play, pool, settings, to_steps, self._one_group_sampled)
         if checkpoint is not None and (checkpoint.path / PENDING).exists():
             stream.restore(read_groups(checkpoint.path / PENDING))
         return stream
