@@ -28,7 +28,7 @@ def test_every_file_on_the_page_exists(file):
     assert any((place / file).exists() for place in places)
 
 
-@pytest.mark.parametrize(("file", "name"), HOPS, ids=":".join)
+@pytest.mark.parametrize(("file", "name"), HOPS, ids=[":".join(hop) for hop in HOPS])
 def test_every_function_on_the_way_is_in_its_file(file, name):
     tree = ast.parse((SOURCE / file).read_text())
     assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
