@@ -34,7 +34,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "1 if the answer to a reasoning-gym problem is right in full, else 0",
     ),
     "verifiers": BuiltIn(
-        "cohort.integrations.verifiers.reward:verifiers",
+        "cohort.integrations.verifiers.environment:verifiers",
         "what a task of a verifiers environment says itself: the weighted sum of its rewards; args part",
     ),
     "choice": BuiltIn(
