@@ -20,12 +20,18 @@ ROOMS = {
     "policy": (settings.Policy, settings.Lora, settings.Scratch),
     "learn": (settings.Optimizer, settings.Critic, settings.Reference),
     "engine": (settings.Rollout,),
+    "rewards": (settings.Reward,),
+    "environments": (settings.Environment,),
 }
 # (file, parameter): the name means another thing there than in the table.
 OTHER = {
     ("policy/attention.py", "device"),  # where a mask is made
-    ("tasks/gym/source.py", "levels"),  # none: the task's own configuration
-    ("tasks/gym/source.py", "args"),
+    ("rewards/verifiers/length.py", "timeout_s"),  # of one completion; the table's is of a group
+    ("rewards/verifiers/format.py", "timeout_s"),
+    ("rewards/verifiers/math/answer.py", "timeout_s"),
+    ("rewards/verifiers/structured/structured.py", "timeout_s"),
+    ("environments/tool.py", "timeout_s"),  # none: the tool stops by itself
+    ("environments/episodes.py", "timeout_s"),  # none: each tool has a limit of its own
 }
 
 
@@ -62,7 +68,7 @@ def differing(source: str, keys: dict[str, list[Any]]) -> list[str]:
     for name, default in defaults(ast.parse(source)):
         if name in keys:
             try:
-                value = ast.literal_eval(default)
+                value = {} if ast.unparse(default) == "field(default_factory=dict)" else ast.literal_eval(default)
             except ValueError:
                 value = default
             if not any(type(value) is type(other) and value == other for other in keys[name]):
@@ -83,3 +89,4 @@ def test_a_drifted_default_is_found():
     keys = known("tasks")
     assert differing("def f(careful=0.5, *, limit=3, split='train'): ...", keys) == ["careful", "limit"]
     assert differing("class C:\n    window: int = 31\n    review: float = 0.0", keys) == ["window"]
+    assert differing("class C:\n    args: dict = field(default_factory=dict)\n    split: str = 'x'", keys) == ["split"]
