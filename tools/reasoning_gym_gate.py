@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cohort.integrations.reasoning_gym.admitted import FILE, Admitted
+from cohort.integrations.reasoning_gym.problems import FILE, Admitted
 from cohort.integrations.reasoning_gym.reward import reasoning_gym, same
 from cohort.integrations.reasoning_gym.source import GymProblems
 from cohort.types import Prompt

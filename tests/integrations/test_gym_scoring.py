@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("reasoning_gym")
 
-from cohort.integrations.reasoning_gym.admitted import admitted_tasks, refused_tasks
+from cohort.integrations.reasoning_gym.problems import admitted_tasks, refused_tasks
 from cohort.integrations.reasoning_gym.reward import EXECUTES, reasoning_gym, same
 from cohort.integrations.reasoning_gym.source import GymProblems
 from cohort.integrations.reasoning_gym.verify import arithmetic, verify

@@ -12,7 +12,7 @@ pytest.importorskip("reasoning_gym")
 
 from cohort.integrations import library
 from cohort.integrations.reasoning_gym import problems as gym_problems
-from cohort.integrations.reasoning_gym.admitted import admitted_tasks, refused_tasks
+from cohort.integrations.reasoning_gym.problems import admitted_tasks, refused_tasks
 from cohort.integrations.reasoning_gym.source import GymProblems
 from cohort.settings import Curriculum
 from cohort.tasks import open_demonstrations, open_task

@@ -78,7 +78,8 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path) -> dict[str, dict[str,
     run = {"steps": 1, "directory": str(tmp_path / "runs"), "threads": 1, "gate": "warn"}
     small: dict[str, Any] = {"run": run, "rollout": {"prompts_per_step": 2, "group_size": 2, "max_tokens": 4}}
     own = {"source": str(rows), "prompt": "question", "answer": "solution"}
-    words = {"source": "word_problems", "curriculum": {"window": 1}}
+    words = {"source": "word_problems", "curriculum": {"window": 1}}  # two levels
+    sft = {"kind": "sft", "policy": {"scratch": SCRATCH}, "supervised": {"examples_per_step": 2}, "run": run}
     vowels = {"use": "vowels:share_of_vowels", "name": "vowels"}
     return {
         "adapters": {
@@ -90,10 +91,11 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path) -> dict[str, dict[str,
         },
         "levels": {
             **small,
+            "run": {**run, "steps": 2},  # the second on the second level, from which the first is reviewed
             "policy": {"scratch": SCRATCH},
             "task": {**words, "template": "none"},
             "environment": {"tools": ["calculator"]},
-            "reward": [vowels],
+            "reward": ["scorers:right"],
             "objective": {"preset": "ppo"},
             "evaluate": {"problems": 2},
         },
@@ -104,13 +106,8 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path) -> dict[str, dict[str,
             "reward": [vowels],
             "evaluate": {"problems": 0},
         },
-        "examples": {
-            "kind": "sft",
-            "policy": {"scratch": SCRATCH},
-            "task": {"source": "word_problems"},
-            "supervised": {"examples_per_step": 2},
-            "run": run,
-        },
+        "made-examples": {**sft, "task": {"source": "word_problems"}},
+        "examples": {**sft, "task": {**own, "completion": "solution"}},
         "pairs": {
             "kind": "reward_model",
             "policy": {"scratch": SCRATCH},

@@ -26,7 +26,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "1 if the fenced Python passes the tests in the answer column, run in a sandbox, else 0"),
     "reasoning_gym": BuiltIn("cohort.integrations.reasoning_gym.reward:reasoning_gym",
         "1 if the answer to a reasoning-gym problem is right in full, else 0"),
-    "verifiers": BuiltIn("cohort.integrations.verifiers.reward:verifiers",
+    "verifiers": BuiltIn("cohort.integrations.verifiers.environment:verifiers",
         "what a task of a verifiers environment says itself: the weighted sum of its rewards; args part"),
     "choice": BuiltIn(f"{_V}.choice:choice",
         "1 if the answer is the letter of the right option and of no other, else 0"),

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from cohort import settings
 from cohort.tasks.order.mixture import Mixture
 from cohort.tasks.prompts import CHECKED, Prompts
-from cohort.types import Message, Prompt, UserError
+from cohort.types import Prompt, UserError
 
 __all__ = ["R1_ZERO", "RenderedPrompts", "Renderer", "fit", "held_out_prompts", "prompt_limit"]
 
@@ -38,11 +38,12 @@ class Renderer:
         system: str | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> None:
+        self.name = repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
         if template not in TEMPLATES:
             raise UserError(f"template is one of {', '.join(TEMPLATES)}, not {template!r}.")
         if template == "chat" and not getattr(tokenizer, "chat_template", None):
             raise UserError(
-                f"the tokenizer {named(tokenizer)} has no chat template. "
+                f"the tokenizer {self.name} has no chat template. "
                 'Use template = "none" for plain text or template = "r1_zero" for a base model.'
             )
         if template == "r1_zero" and system is not None:
@@ -53,9 +54,9 @@ class Renderer:
     def render(self, prompt: Prompt) -> Prompt:
         """The prompt with its tokens, ready for the completion to follow."""
         if self.template == "chat":
-            tokens = self.apply_chat_template(prompt, tokenize=True)
+            tokens = self._chat(prompt, tokenize=True)
         else:
-            tokens = self.encode(self.text(prompt))
+            tokens = self._encode(self.text(prompt))
         if not tokens:
             raise UserError(f"the prompt {prompt.id} renders to no tokens at all. Check the prompt and the template.")
         return replace(prompt, tokens=tuple(int(token) for token in tokens))
@@ -63,26 +64,28 @@ class Renderer:
     def text(self, prompt: Prompt) -> str:
         """What the model sees, as text: a view for people, except for templates that are text."""
         if self.template == "chat":
-            return str(self.apply_chat_template(prompt, tokenize=False))
-        question = single_question(prompt, self.template)
+            return str(self._chat(prompt, tokenize=False))
+        if prompt.messages is not None and len(prompt.messages) > 1:
+            raise UserError(
+                f"the prompt {prompt.id} is a conversation of {len(prompt.messages)} messages, and template = "
+                f'"{self.template}" shows a single question. Use template = "chat".'
+            )
         if self.template == "r1_zero":
-            return R1_ZERO.replace("{prompt}", question)
-        return question if self.system is None else f"{self.system}\n\n{question}"
+            return R1_ZERO.replace("{prompt}", prompt.question)
+        return prompt.question if self.system is None else f"{self.system}\n\n{prompt.question}"
 
-    def messages(self, prompt: Prompt) -> list[Message]:
-        """The conversation; the system message is added unless the conversation has its own."""
-        chat = list(prompt.messages or [{"role": "user", "content": prompt.text}])
-        if self.system is not None and chat[0].get("role") != "system":
-            chat.insert(0, {"role": "system", "content": self.system})
-        return chat
-
-    def apply_chat_template(self, prompt: Prompt, tokenize: bool) -> Any:
-        """The tokenizer's own template, up to where the assistant begins."""
+    def _chat(self, prompt: Prompt, tokenize: bool) -> Any:
+        """The conversation in the tokenizer's own template, up to where the assistant begins. The system message is
+        added unless the conversation has its own.
+        """
         import jinja2
 
+        chat = [dict(message) for message in prompt.messages or [{"role": "user", "content": prompt.text}]]
+        if self.system is not None and chat[0].get("role") != "system":
+            chat.insert(0, {"role": "system", "content": self.system})
         try:
             return self.tokenizer.apply_chat_template(
-                [dict(message) for message in self.messages(prompt)],
+                chat,
                 tools=self.tools,
                 add_generation_prompt=True,
                 tokenize=tokenize,
@@ -90,26 +93,16 @@ class Renderer:
             )
         except jinja2.TemplateError as error:  # e.g. a template that knows no system role
             raise UserError(
-                f"the chat template of {named(self.tokenizer)} refuses the prompt {prompt.id}: {error}. "
+                f"the chat template of {self.name} refuses the prompt {prompt.id}: {error}. "
                 'Mend the conversation, leave out system, or use template = "none".'
             ) from error
 
-    def encode(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
         """Text to tokens, with the beginning token that the tokenizer adds but never an end token."""
         tokens = list(self.tokenizer.encode(text))
         end = self.tokenizer.eos_token_id
         bare = list(self.tokenizer.encode(text, add_special_tokens=False))
         return tokens[:-1] if end is not None and tokens[-1:] == [end] != bare[-1:] else tokens
-
-
-def single_question(prompt: Prompt, template: str) -> str:
-    """The one question of a prompt, for templates that cannot show a conversation."""
-    if prompt.messages is not None and len(prompt.messages) > 1:
-        raise UserError(
-            f"the prompt {prompt.id} is a conversation of {len(prompt.messages)} messages, and template = "
-            f'"{template}" shows a single question. Use template = "chat".'
-        )
-    return prompt.question
 
 
 def fit(prompt: Prompt, max_prompt_tokens: int, too_long: str = "error") -> Prompt | None:
@@ -127,11 +120,6 @@ def fit(prompt: Prompt, max_prompt_tokens: int, too_long: str = "error") -> Prom
         f"{max_prompt_tokens}. Raise task.max_prompt_tokens (or lower rollout.max_tokens, if the context is full), or "
         'say task.too_long = "drop" or "truncate_left".'
     )
-
-
-def named(tokenizer: Any) -> str:
-    """A tokenizer for a message."""
-    return repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
 
 
 def prompt_limit(context: int | None, max_tokens: int, longest: int | None, key: str = "rollout.max_tokens") -> int:

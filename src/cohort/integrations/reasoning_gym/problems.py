@@ -1,29 +1,93 @@
-"""One problem of reasoning-gym, determined by (task, configuration, seed)."""
+"""The tasks of reasoning-gym that may be trained on; one problem of them, determined by (task, configuration, seed).
+
+`admitted.json` says how their answers are judged. It is written by `tools/reasoning_gym_gate.py`, which shows every
+task's scorer gold answers and hostile ones, and holds for one version of the library.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 from cohort.integrations.library import require
-from cohort.integrations.reasoning_gym.admitted import gate_version
 from cohort.types import UserError
 from cohort.wording import nearest
 
-__all__ = ["configuration", "make", "require_library"]
+__all__ = [
+    "FILE",
+    "Admitted",
+    "admission",
+    "admitted_tasks",
+    "configuration",
+    "make",
+    "refused_tasks",
+    "require_library",
+]
 
+FILE = Path(__file__).with_name("admitted.json")
 # These tasks have many right answers and give none as the answer; the gold one is among the metadata.
 GOLD_IN_METADATA = {
     "graph_color": lambda metadata: json.dumps({str(k): v for k, v in metadata["possible_answer"].items()}),
     "rubiks_cube": lambda metadata: metadata["example_correct_answer"],
 }
 OURS = {"seed": "every problem has its own seed", "size": "write limit = N for the first N different problems"}
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A task that survived the gate. `scoring` and `form` are explained in `cohort.integrations.reasoning_gym.reward`.
+
+    `levels` is how many levels of its curriculum can be used, `constant` the best mean score of one answer given to
+    every problem, `reuse` whether one dataset can be set to another seed.
+    """
+
+    scoring: str
+    levels: int
+    constant: float
+    reuse: bool = True
+    form: str | None = None
+
+
+@cache
+def _file() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return found
+
+
+def gate_version() -> str:
+    """The version of reasoning-gym that the gate looked at."""
+    return str(_file()["reasoning_gym"])
+
+
+@cache
+def admitted_tasks() -> Mapping[str, Admitted]:
+    """The tasks that may be used, by name."""
+    return {name: Admitted(**facts) for name, facts in _file()["admitted"].items()}
+
+
+def refused_tasks() -> Mapping[str, str]:
+    """The tasks that may not, each with the reason."""
+    reasons: Mapping[str, str] = _file()["refused"]
+    return reasons
+
+
+def admission(task: str) -> Admitted:
+    """What the gate found of a task. Raises UserError for one that does not exist or was refused."""
+    known = admitted_tasks()
+    if task in known:
+        return known[task]
+    if task in refused_tasks():
+        raise UserError(f"the reasoning-gym task {task!r} cannot be trained on: {refused_tasks()[task]}.")
+    close = nearest(task, known)
+    hint = f"Did you mean {close!r}?" if close else "docs/tasks/reasoning_gym.md lists them."
+    raise UserError(f"reasoning-gym has no task {task!r}, or it is newer than {gate_version()}. {hint}")
 
 
 @cache
@@ -42,7 +106,7 @@ def configuration(task: str, level: int | None, args: Mapping[str, Any]) -> dict
     from reasoning_gym.factory import DATASETS, create_curriculum, create_dataset
 
     made = DATASETS[task][1]
-    defaults = {field.name: field for field in dataclasses.fields(made) if field.init}
+    defaults = {field.name: field for field in fields(made) if field.init}
     for name in args:
         if name not in defaults or name in OURS:
             raise UserError(f"reasoning-gym's {task} takes no argument {name!r}. {_instead(name, defaults)}")
@@ -84,7 +148,7 @@ def make(task: str, config: Mapping[str, Any], seed: int, reuse: bool) -> tuple[
     with contextlib.redirect_stdout(io.StringIO()):  # some generators print
         if reuse:
             dataset = copy.copy(_dataset(task, json.dumps(config)))
-            dataset.seed, dataset.config = seed, dataclasses.replace(dataset.config, seed=seed)
+            dataset.seed, dataset.config = seed, replace(dataset.config, seed=seed)
         else:
             dataset = _dataset.__wrapped__(task, json.dumps(config), seed)
         entry = dataset[0]

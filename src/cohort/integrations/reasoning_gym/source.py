@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from cohort import settings
-from cohort.integrations.reasoning_gym.admitted import Admitted, admission
-from cohort.integrations.reasoning_gym.problems import configuration, make, require_library
+from cohort.integrations.reasoning_gym.problems import Admitted, admission, configuration, make, require_library
 from cohort.seeds import derive_seed
 from cohort.tasks.prompts import question_share
 from cohort.tasks.sources.base import Found
