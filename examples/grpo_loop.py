@@ -22,6 +22,7 @@ from cohort.engine.engine import Engine
 from cohort.policy.attention import PackedGroups
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
+from cohort.settings import Scratch
 from cohort.types import SampleRequest, Sampling
 
 PROMPTS, GROUP, MAX_TOKENS = 16, 16, 3  # P, G, and the longest completion: a digit, the end, and one to spare
@@ -65,7 +66,7 @@ def main(steps: int = 100, cold_start: int = 300, seed: int = 0) -> list[float]:
 
     # The policy: a small Qwen3 with random weights. For one of yours: cohort.policy.load.load_policy(PATH).
     tokenizer = make_tokenizer([f"{a}+{b}={a + b}" for a, b in QUESTIONS], vocabulary=300)
-    policy = Policy(make_model(tokenizer, seed, hidden_size=64, layers=2, intermediate_size=128), tokenizer)
+    policy = Policy(make_model(tokenizer, seed, Scratch(hidden_size=64, layers=2, intermediate_size=128)), tokenizer)
     optimizer = torch.optim.AdamW(policy.module.parameters(), lr=2e-3)
     # The engine runs the policy's own module: whatever the optimizer does, the next completion comes from it.
     engine = Engine(policy)

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("reasoning_gym")
 
-from cohort.integrations import library
+from cohort import integrations as library
 from cohort.integrations.reasoning_gym import problems as gym_problems
 from cohort.integrations.reasoning_gym.problems import admitted_tasks, refused_tasks
 from cohort.integrations.reasoning_gym.source import GymProblems

@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from cohort import integrations as library
 from cohort.environments import build_environment
-from cohort.integrations import library
 from cohort.integrations.verifiers import play as adapter
 from cohort.integrations.verifiers.source import open_taskset
 from cohort.recipe import Recipe

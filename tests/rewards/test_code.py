@@ -10,7 +10,7 @@ from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, 
 from cohort.rewards.verifiers.code import code as module
 from cohort.rewards.verifiers.code.code import check_code, close_executors, code, executor_for, extract_code
 from cohort.rewards.workers.process import limit_s
-from cohort.sandbox import WALL_PER_CPU, Limits, Sandbox, SandboxError, launched
+from cohort.sandbox import WALL_PER_CPU, Limits, Sandbox, SandboxError, local
 from cohort.types import InfrastructureError, UserError
 from hostile_code import FUNCTION_TESTS, FUNCTIONS, PROGRAM_TESTS, PROGRAMS, fenced
 from leaks import left_behind, nothing_more_than
@@ -237,7 +237,7 @@ def test_the_pool_tries_again_when_the_sandbox_failed():
 
 
 def test_a_machine_that_is_not_safe_enough_stops_the_run(monkeypatch):
-    monkeypatch.setattr(launched.Launched, "_hello", lambda *_: module.Sandbox and _process_level())
+    monkeypatch.setattr(local._Launched, "_hello", lambda *_: module.Sandbox and _process_level())
     monkeypatch.setattr(module, "_executors", {})
     with pytest.raises(UserError, match="Landlock and seccomp"):
         code(fenced("x = 1"), FUNCTION_TESTS)

@@ -3,7 +3,7 @@
 import pytest
 from launchers import SMALL
 
-from cohort.sandbox import Sandbox, launched
+from cohort.sandbox import Sandbox, local
 from leaks import left_behind, nothing_more_than
 
 
@@ -32,7 +32,7 @@ def launcher_with(monkeypatch):
     """Run some lines in the launcher before it starts: a machine that is not like this one."""
 
     def patch(lines):
-        real = launched._command
+        real = local._command
 
         def command(channel):
             *options, run = real(channel)
@@ -41,6 +41,6 @@ def launcher_with(monkeypatch):
             path, found, rest = (found + rest).partition("; del sys.path[0]")
             return [*options, f"{setup}{path}\n{lines}\n{rest.removeprefix('; ')}"]
 
-        monkeypatch.setattr(launched, "_command", command)
+        monkeypatch.setattr(local, "_command", command)
 
     return patch

@@ -11,10 +11,10 @@ import pytest
 
 from cohort.sandbox import Limits, Sandbox
 from cohort.sandbox.confine import Confinement, readable_directories
+from cohort.sandbox.launcher import spawn
 from cohort.sandbox.linux import landlock, seccomp
 from cohort.sandbox.linux.namespaces import NOBODY
-from cohort.sandbox.pipes import READY, VALUE, read_frame, write_frame
-from cohort.sandbox.spawn import spawn
+from cohort.sandbox.wire import READY, VALUE, read_frame, write_frame
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 LIMITS = Limits(memory_mb=300, files_mb=3, threads=5)

@@ -112,8 +112,8 @@ LOST_PRIVILEGES = """
 from cohort.sandbox import confine
 def fails(how, cpu_s): raise OSError(1, "everything is forbidden here")
 confine.confine = fails
-from cohort.sandbox import spawn
-spawn.confine = fails
+from cohort.sandbox import launcher
+launcher.confine = fails
 """
 
 
@@ -408,10 +408,10 @@ def test_a_launcher_that_dies_in_the_middle_takes_the_candidate_with_it():
 
 
 def test_a_launcher_that_cannot_start_is_an_error_of_the_sandbox(monkeypatch):
-    monkeypatch.setattr("cohort.sandbox.launched._command", lambda channel: ["/nowhere/python"])
+    monkeypatch.setattr("cohort.sandbox.local._command", lambda channel: ["/nowhere/python"])
     with pytest.raises(SandboxError, match="cannot be started"):
         Sandbox(minimum="process").run("", "", 5)
-    monkeypatch.setattr("cohort.sandbox.launched._command", lambda channel: [sys.executable, "-c", "pass"])
+    monkeypatch.setattr("cohort.sandbox.local._command", lambda channel: [sys.executable, "-c", "pass"])
     with pytest.raises(SandboxError):
         Sandbox(minimum="process").run("", "", 5)
 

@@ -8,9 +8,8 @@ import time
 import pytest
 
 from cohort.sandbox import SandboxError
-from cohort.sandbox.channel import Channel
-from cohort.sandbox.pipes import FAILED, READY, VALUE, pack, write_frame
 from cohort.sandbox.session import Session
+from cohort.sandbox.wire import FAILED, READY, VALUE, Channel, pack, write_frame
 
 
 class Launcher(threading.Thread):

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from cohort.tasks import open_rows
 from cohort.tasks.guess import guess, guess_source, held_out_of
+from cohort.tasks.sources.rows import open_rows
 from cohort.types import UserError
 
 

@@ -17,11 +17,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from cohort.sandbox import values
-from cohort.sandbox.functions import FILE, built_in, compiled, find, said
-from cohort.sandbox.pipes import ERROR, MEMORY, VALUE, read_frame, write_frame
+from cohort.sandbox.functions import FILE, answers, compiled, failure
+from cohort.sandbox.wire import ERROR, MEMORY, VALUE, read_frame, write_frame
 
 __all__ = ["serve"]
+
+_KINDS = {"value": VALUE, "error": ERROR, "memory": MEMORY}
 
 
 def serve(jobs: int, results: int, most: int) -> int:
@@ -40,7 +41,10 @@ def serve(jobs: int, results: int, most: int) -> int:
     sys.modules[module.__name__] = module
     if job["function"] is None:
         return _program(job["code"], module.__dict__, results)
-    return _functions(job["code"], job["function"], module.__dict__, jobs, results, most)
+    cases = (frame[1] for frame in iter(lambda: read_frame(jobs), None))  # until the pipe ends
+    for kind, content in answers(job["code"], job["function"], module.__dict__, cases, most):
+        write_frame(results, _KINDS[kind], content)
+    return 0
 
 
 def _program(code: str, namespace: dict[str, Any], results: int) -> int:
@@ -63,42 +67,13 @@ def _guarded(action: Callable[[], object], results: int) -> int:
     """Do it and give the exit status; what it raises is reported."""
     try:
         action()
-    except SystemExit as error:
-        if error.code is None or isinstance(error.code, int):
+    except BaseException as error:
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
             return (error.code or 0) & 0xFF
-        write_frame(results, ERROR, said(error))
-        return 1
-    except BaseException as error:
-        _report(error, results)
+        kind, content = failure(error)
+        write_frame(results, _KINDS[kind], content)
         return 1
     return 0
-
-
-def _functions(code: str, name: str, namespace: dict[str, Any], jobs: int, results: int, most: int) -> int:
-    """One frame of arguments in, one frame out, until the pipe ends."""
-    problem: BaseException | None = None
-    try:
-        namespace["__builtins__"] = built_in()
-        exec(compiled(code), namespace)
-        find(name, namespace)
-    except BaseException as error:
-        problem = error
-    while (frame := read_frame(jobs)) is not None:
-        try:
-            if problem is not None:
-                raise problem
-            value = find(name, namespace)(*values.decode(frame[1]))
-            write_frame(results, VALUE, values.encode(value, most))
-        except BaseException as error:
-            _report(error, results)
-    return 0
-
-
-def _report(error: BaseException, results: int) -> None:
-    if isinstance(error, MemoryError):
-        write_frame(results, MEMORY)
-    else:
-        write_frame(results, ERROR, said(error))
 
 
 # Programs import these most, so they find them loaded.

@@ -11,6 +11,7 @@ from cohort.types import InfrastructureError, UserError
 __all__ = [
     "LEVELS",
     "WALL_PER_CPU",
+    "Cases",
     "Executor",
     "Isolation",
     "Level",
@@ -23,6 +24,7 @@ __all__ = [
 
 WALL_PER_CPU = 4.0  # on a busy machine one second of processor time may take so many seconds by the clock
 
+Cases = Sequence[Sequence[Any]]  # the arguments of each call
 Status = Literal["ok", "timeout", "memory", "error"]
 Level = Literal["process", "filtered", "isolated", "remote"]
 
@@ -93,7 +95,7 @@ class Isolation:
     @staticmethod
     def of(reached: Sequence[str], missing: Mapping[str, str]) -> Isolation:
         """The highest level whose features are all there."""
-        best = max((level for level, needs in FEATURES_OF.items() if needs <= set(reached)), key=_height)
+        best = [level for level, needs in FEATURES_OF.items() if needs <= set(reached)][-1]  # from low to high
         return Isolation(best, tuple(sorted(reached)), dict(sorted(missing.items())))
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,7 +105,8 @@ class Isolation:
 
 def require(isolation: Isolation, minimum: Level) -> None:
     """Raise UserError when `isolation` is below `minimum`."""
-    if isolation.level == "remote" or _height(isolation.level) >= _height(minimum):
+    heights = list(LEVELS)
+    if heights.index(isolation.level) >= heights.index(minimum):  # "remote" is the last of them
         return
     lacking = FEATURES_OF[minimum] - set(isolation.reached)
     reasons = "; ".join(f"{feature}: {isolation.missing.get(feature, 'not reached')}" for feature in sorted(lacking))
@@ -113,10 +116,6 @@ def require(isolation: Isolation, minimum: Level) -> None:
         f'name a remote sandbox (args = {{ url = "http://..." }}), or accept the risk '
         f'(args = {{ isolation = "{isolation.level}" }})'
     )
-
-
-def _height(level: Level) -> int:
-    return list(LEVELS).index(level)
 
 
 class Executor(Protocol):
@@ -136,13 +135,7 @@ class Executor(Protocol):
         ...
 
     def call(
-        self,
-        code: str,
-        function: str,
-        cases: Sequence[Sequence[Any]],
-        time_s: float,
-        total_s: float,
-        go_on: Callable[[Run], bool],
+        self, code: str, function: str, cases: Cases, time_s: float, total_s: float, go_on: Callable[[Run], bool]
     ) -> list[Run]:
         """Call `function` (a name that `code` defines, or a method of its class `Solution`) with the arguments of each
         case, in order: `time_s` for one, `total_s` for all. Stops after the first run for which `go_on` is false.

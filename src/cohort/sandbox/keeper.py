@@ -18,12 +18,12 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from cohort.sandbox.channel import Channel
 from cohort.sandbox.confine import Confinement
 from cohort.sandbox.contract import Isolation, Limits
-from cohort.sandbox.launcher import establish, remove_tree, serve
+from cohort.sandbox.establish import attempt, establish
+from cohort.sandbox.launcher import adopt_orphans, end_children, remove_tree, serve
 from cohort.sandbox.linux import cgroups, namespaces
-from cohort.sandbox.strays import adopt_orphans, end_children
+from cohort.sandbox.wire import Channel
 
 __all__ = ["main"]
 
@@ -48,7 +48,8 @@ def main(descriptor: int) -> None:
         missing |= dict.fromkeys(("namespaces", "landlock", "seccomp", "cgroup"), f"not on {sys.platform}")
     adopt_orphans()  # a launcher in namespaces is a grandchild
     with ExitStack() as clean_up:
-        group = _group(limits, missing)
+        memory, tasks = (limits.memory_mb + limits.files_mb + _OVERHEAD_MB) << 20, limits.threads + 8
+        group = attempt("cgroup", missing, lambda: cgroups.create(f"cohort-{os.getpid()}", memory, tasks))
         if group is not None:
             clean_up.callback(group.remove)
         directory, problem = None, ""
@@ -58,24 +59,13 @@ def main(descriptor: int) -> None:
                 directory = tempfile.mkdtemp(prefix=f"cohort-sandbox-{os.getpid()}-")
                 clean_up.callback(remove_tree, directory)
                 os.chmod(directory, 0o711)  # the candidate's own is inside
-            problem = _attempt(channel, functools.partial(establish, limits, missing, directory, group))
+            problem = _served(channel, functools.partial(establish, limits, missing, directory, group))
             if not problem:
                 return
         channel.send(failed=problem)
 
 
-def _group(limits: Limits, missing: dict[str, str]) -> cgroups.Cgroup | None:
-    if "cgroup" in missing:
-        return None
-    memory = (limits.memory_mb + limits.files_mb + _OVERHEAD_MB) << 20
-    try:
-        return cgroups.create(f"cohort-{os.getpid()}", memory, limits.threads + 8)
-    except (OSError, KeyError) as error:
-        missing["cgroup"] = str(error)
-        return None
-
-
-def _attempt(channel: Channel, establish: Callable[[MapIds], tuple[Confinement, Isolation]]) -> str:
+def _served(channel: Channel, establish: Callable[[MapIds], tuple[Confinement, Isolation]]) -> str:
     """Fork a launcher and wait until it has ended: the reason why it could not serve, nothing if it did."""
     (answers, answering), (asked, asking) = os.pipe(), os.pipe()
     child = os.fork()

@@ -6,116 +6,38 @@ reading them, so the memory that a candidate inherits holds nothing of the candi
 
 from __future__ import annotations
 
+import fcntl
 import functools
-import gc
 import math
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 from cohort.sandbox import candidate
-from cohort.sandbox.channel import Channel
-from cohort.sandbox.confine import Confinement, may_truncate, readable_directories
-from cohort.sandbox.contract import Isolation, Limits
-from cohort.sandbox.linux import landlock, namespaces, seccomp
-from cohort.sandbox.linux.calls import drop_bounding_set
-from cohort.sandbox.linux.cgroups import Cgroup
-from cohort.sandbox.probe import probe
-from cohort.sandbox.spawn import spawn
-from cohort.sandbox.strays import adopt_orphans, end_children, kill
+from cohort.sandbox.confine import Confinement, confine
+from cohort.sandbox.linux.calls import prctl
+from cohort.sandbox.linux.namespaces import forked_into_pid_namespace
+from cohort.sandbox.wire import FAILED, READY, Channel, write_frame
 
-__all__ = ["establish", "remove_tree", "serve"]
+__all__ = ["adopt_orphans", "end_children", "fresh_directory", "remove_tree", "serve", "spawn"]
 
-_DIRECTORY = "/tmp"  # the candidate's, in its own root
-_SPARE_TASKS = 256  # other programs of the same user may start so many tasks meanwhile
+_PR_SET_CHILD_SUBREAPER = 36
+_JOBS, _RESULTS, _FIRST_OTHER = 3, 4, 5  # descriptors of a candidate's process
+_OUT_OF_THE_WAY = 16
 _POLL_S = 0.02  # how often to look for the end of a process on a system without pidfd
 
 
-def establish(
-    limits: Limits, missing: dict[str, str], directory: str | None, group: Cgroup | None, map_ids: Callable[[], None]
-) -> tuple[Confinement, Isolation]:
-    """Find out what confines a process here, with namespaces if no `directory` on disk is given for it to work in.
-
-    `missing` are the features to do without. Raises OSError when a process confined in this way does not work. Returns
-    in another process than it was called in.
-    """
-    reached = []
-    if group is not None:
-        try:
-            group.join()
-            reached.append("cgroup")
-        except OSError as error:
-            missing["cgroup"] = str(error)
-    readable = readable_directories()
-    version = _landlock_version(missing)
-    filtered = _has_seccomp(missing)
-    becomes_nobody = os.geteuid() == 0 and "unprivileged" not in missing
-    others = _tasks_of(namespaces.NOBODY if becomes_nobody else os.geteuid())
-    if directory is None:
-        missing.update(namespaces.enter(readable, _DIRECTORY, map_ids))
-        reached += [feature for feature in ("network", "user") if feature not in missing]
-        if os.fork():  # the child is the first process of the launcher's own pid namespace
-            os._exit(0)
-    to_nobody = os.geteuid() == 0 and "unprivileged" not in missing
-    # The limit is on all tasks of a user. Inside a user namespace those are the launcher and the candidate.
-    tasks = limits.threads + 2 if "user" in reached else others and others + limits.threads + _SPARE_TASKS
-    how = Confinement(limits, readable, directory or _DIRECTORY, directory is None, version, filtered, to_nobody, tasks)
-    if sys.platform == "linux":
-        drop_bounding_set()
-    if filtered and how.namespaces:
-        seccomp.program(seccomp.MACHINE, 1, may_truncate(how))  # cached, so that every process inherits the filter
-    gc.freeze()  # else the garbage collector would touch, and so copy, the memory that all processes share
-    with _fresh_directory(how) as probed:
-        reached += [feature for feature in probe(probed) if feature not in missing]
-    if "namespaces" in missing:
-        missing |= dict.fromkeys(("mount", "network", "pid", "user"), missing["namespaces"])
-        del missing["namespaces"]
-    return how, Isolation.of(reached, missing)
-
-
-def _landlock_version(missing: dict[str, str]) -> int:
-    if "landlock" not in missing:
-        try:
-            return landlock.abi()
-        except OSError as error:
-            missing["landlock"] = str(error)
-    return 0
-
-
-def _has_seccomp(missing: dict[str, str]) -> bool:
-    if "seccomp" not in missing:
-        try:
-            seccomp.available()
-            return True
-        except OSError as error:
-            missing["seccomp"] = str(error)
-        except KeyError:
-            missing["seccomp"] = f"there is no table of system calls for {seccomp.MACHINE}"
-    return False
-
-
-def _tasks_of(user: int) -> int | None:
-    """How many tasks a user has on this machine; None where nobody says."""
-    if sys.platform != "linux":
-        return None
-    count = 1
-    for entry in os.listdir("/proc"):
-        with suppress(OSError):
-            if entry.isdigit() and os.stat(f"/proc/{entry}").st_uid == user:
-                count += len(os.listdir(f"/proc/{entry}/task"))
-    return count
-
-
 @contextmanager
-def _fresh_directory(how: Confinement) -> Iterator[Confinement]:
-    """A directory for one run, on disk, where the process cannot mount one."""
+def fresh_directory(how: Confinement) -> Iterator[Confinement]:
+    """Yields the confinement with a directory for one run, on disk where the process cannot mount one."""
     if how.namespaces:
         yield how
         return
@@ -142,7 +64,7 @@ def serve(channel: Channel, how: Confinement) -> None:
         if "run" not in request:  # it came too late
             continue
         try:
-            with _fresh_directory(how) as confinement:
+            with fresh_directory(how) as confinement:
                 child = spawn(confinement, channel.descriptors, request["cpu_s"], task)
                 channel.close_descriptors()
                 ended = _until_end(channel, request["run"], child, alone=how.namespaces or how.seccomp)
@@ -172,15 +94,14 @@ def _until_end(channel: Channel, run: int, child: int, alone: bool) -> dict[str,
                 if message is None:
                     poller.unregister(channel.connection)
                 if message is None or message.get("kill") == run:
-                    kill(child)
-                elif message.get("ask") == run:
-                    with suppress(ProcessLookupError):  # it has ended just now, which answers that
-                        channel.send(run=run, used_s=_used_s(child))
+                    _kill(child)
+                elif message.get("ask") == run and (used_s := _used_s(child)) is not None:
+                    channel.send(run=run, used_s=used_s)
     finally:
         if watched is not None:
             os.close(watched)
     if not alone:
-        kill(child)  # its group
+        _kill(child)  # its group
         end_children()
     signalled = os.WIFSIGNALED(status)
     return {
@@ -190,11 +111,78 @@ def _until_end(channel: Channel, run: int, child: int, alone: bool) -> dict[str,
     }
 
 
-def _used_s(child: int) -> float:
-    """The processor time of a process that runs, or has ended and is not waited for."""
+def _used_s(child: int) -> float | None:
+    """The processor time of a process that is not waited for yet; None where it has ended, which answers the rest."""
     if sys.platform != "linux":
         return math.inf  # unknown on this system: the time by the clock then counts
-    try:
+    with suppress(OSError):
         return time.clock_gettime((~child << 3) | 2)  # clock_getcpuclockid(3)
-    except OSError as error:
-        raise ProcessLookupError from error
+    return None
+
+
+def spawn(how: Confinement, descriptors: Sequence[int], cpu_s: int, task: Callable[[int, int], int]) -> int:
+    """Fork a process that confines itself and ends with `task(jobs, results)`; returns its id.
+
+    `descriptors` become the process's standard input, standard output, jobs and results. Its standard error leads
+    nowhere, and nothing else is open. Its first frame on `results` is READY, or FAILED with the reason.
+    """
+    child = forked_into_pid_namespace() if how.namespaces else os.fork()
+    if child:
+        return child
+    status = 70
+    try:
+        _arrange(descriptors)
+        try:
+            confine(how, cpu_s)
+        except BaseException as error:
+            write_frame(_RESULTS, FAILED, f"{type(error).__name__}: {error}".encode("utf-8", "replace"))
+        else:
+            write_frame(_RESULTS, READY)
+            status = task(_JOBS, _RESULTS)
+    finally:  # nobody may return into the launcher's loop
+        os._exit(status)
+
+
+def _arrange(descriptors: Sequence[int]) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    stdin, stdout, jobs, results = (fcntl.fcntl(d, fcntl.F_DUPFD, _OUT_OF_THE_WAY) for d in descriptors)
+    null = fcntl.fcntl(null, fcntl.F_DUPFD, _OUT_OF_THE_WAY)
+    for target, source in enumerate((stdin, stdout, null, jobs, results)):
+        os.dup2(source, target)
+    os.closerange(_FIRST_OTHER, os.sysconf("SC_OPEN_MAX"))
+
+
+def adopt_orphans() -> None:
+    """On Linux: daemons that lose their parent become children of this process."""
+    if sys.platform == "linux":
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _kill(process: int) -> None:
+    """Kill a process and its process group."""
+    for send in (os.killpg, os.kill):
+        with suppress(ProcessLookupError, PermissionError):
+            send(process, signal.SIGKILL)
+
+
+def end_children() -> None:
+    """Kill and wait for all children of this process, also those that come while it does so."""
+    while children := _children():
+        for child in children:
+            _kill(child)
+        for child in children:
+            with suppress(ChildProcessError):
+                os.waitpid(child, 0)
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
+def _children() -> list[int]:
+    """From /proc, which other systems than Linux do not have."""
+    found = []
+    for entry in os.listdir("/proc") if sys.platform == "linux" else ():
+        with suppress(OSError, IndexError, ValueError), open(f"/proc/{int(entry)}/stat") as file:
+            if int(file.read().rpartition(")")[2].split()[1]) == os.getpid():
+                found.append(int(entry))
+    return found

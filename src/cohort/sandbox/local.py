@@ -1,41 +1,43 @@
-"""The executor on this machine."""
+"""The executor on this machine, and the launcher as it sees it."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import math
 import os
+import select
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from pathlib import Path
+from typing import Self
 
 from cohort.sandbox import values
-from cohort.sandbox.contract import WALL_PER_CPU, Isolation, Level, Limits, Run, SandboxError
-from cohort.sandbox.launched import Launched
-from cohort.sandbox.pipes import ERROR, JOB, MEMORY, VALUE, pack
-from cohort.sandbox.session import Session
+from cohort.sandbox.contract import WALL_PER_CPU, Cases, Isolation, Level, Limits, Run, SandboxError, require
+from cohort.sandbox.session import Session, unreachable
+from cohort.sandbox.wire import ERROR, JOB, MEMORY, VALUE, Channel, pack
 
 __all__ = ["Sandbox"]
 
+_SOURCE = str(Path(__file__).parents[2])  # where the package `cohort` is
+_START_S = 60.0
+_END_S = 30.0
 _LARGEST_CASE = 1 << 30  # bytes
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Budget:
     """What is left for all cases together: processor time, and a time by the clock."""
 
     left_s: float
-    deadline: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.deadline = time.monotonic() + WALL_PER_CPU * self.left_s
-
-    def is_spent(self) -> bool:
-        return self.left_s <= 0 or time.monotonic() >= self.deadline
+    deadline: float
 
 
 class Sandbox:
@@ -51,7 +53,7 @@ class Sandbox:
         self._minimum = minimum
         self._without = tuple(without)
         self._lock = threading.Lock()
-        self._launcher: Launched | None = None
+        self._launcher: _Launched | None = None
         self._owner = os.getpid()
 
     @property
@@ -70,23 +72,17 @@ class Sandbox:
                     run = self._outcome(session, time_s)
                 except TimeoutError:
                     run = Run("timeout", bytes(session.output), message=f"more than {time_s:g} s")
-            return replace(run, used_s=session.used_s)  # all of it is known once the process has ended
+            return dataclasses.replace(run, used_s=session.used_s)  # all of it is known once the process has ended
 
     def call(
-        self,
-        code: str,
-        function: str,
-        cases: Sequence[Sequence[Any]],
-        time_s: float,
-        total_s: float,
-        go_on: Callable[[Run], bool],
+        self, code: str, function: str, cases: Cases, time_s: float, total_s: float, go_on: Callable[[Run], bool]
     ) -> list[Run]:
         """See Executor.call."""
         runs: list[Run] = []
-        budget = _Budget(total_s)
+        budget = _Budget(total_s, time.monotonic() + WALL_PER_CPU * total_s)
         with self._lock:
             while len(runs) < len(cases):
-                if budget.is_spent():
+                if budget.left_s <= 0 or time.monotonic() >= budget.deadline:
                     runs.append(Run("timeout", message=f"more than {total_s:g} s for all cases together"))
                     continue
                 with closing(self._serve(code, function, cases[len(runs) :], time_s, budget)) as served:
@@ -107,9 +103,7 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _serve(
-        self, code: str, function: str, cases: Sequence[Sequence[Any]], time_s: float, budget: _Budget
-    ) -> Generator[Run]:
+    def _serve(self, code: str, function: str, cases: Cases, time_s: float, budget: _Budget) -> Generator[Run]:
         """One process that answers case after case until it dies or takes too long."""
         with self._session(code, function, None, budget.left_s) as session:
             try:
@@ -138,19 +132,19 @@ class Sandbox:
             launcher = self._started()
             most = self._limits.output_kb << 10
             job = json.dumps({"code": code, "function": function}).encode()
-            with Session(launcher.channel, launcher.next_run(), _cpu_limit(time_s), stdin, most) as session:
+            with Session(launcher.channel, next(launcher.runs), _cpu_limit(time_s), stdin, most) as session:
                 session.send(pack(JOB, job))
                 yield session
         except SandboxError:
             self._discard()
             raise
 
-    def _started(self) -> Launched:
+    def _started(self) -> _Launched:
         if self._launcher is not None and os.getpid() != self._owner:
-            self._launcher.forget()  # this is a fork: the launcher belongs to the process that started it
+            self._launcher.channel.close()  # this is a fork: the launcher belongs to the process that started it
             self._launcher = None
         if self._launcher is None:
-            self._launcher = Launched(self._limits, self._minimum, self._without)
+            self._launcher = _Launched(self._limits, self._minimum, self._without)
             self._owner = os.getpid()
         return self._launcher
 
@@ -203,3 +197,65 @@ def _name_of(number: int) -> str:
 
 def _cpu_limit(time_s: float) -> int:
     return math.ceil(time_s) + 1
+
+
+class _Launched:
+    """A running launcher: started once, asked what it reaches, ended by closing its channel.
+
+    Raises SandboxError when it does not start, UserError when it reaches less than `minimum`.
+    """
+
+    def __init__(self, limits: Limits, minimum: Level, without: Sequence[str]) -> None:
+        self.runs = itertools.count(1)  # the number of the next run
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(
+                _command(theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                env={},
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # what kills the grader's group must not keep the keeper from cleaning up
+            )
+        except OSError as error:
+            ours.close()
+            raise SandboxError(f"the sandbox's launcher cannot be started: {error}") from error
+        finally:
+            theirs.close()
+        self.channel = Channel(ours)
+        try:
+            self.isolation = self._hello(limits, without)
+            require(self.isolation, minimum)
+        except BaseException:
+            self.close()
+            raise
+
+    def _hello(self, limits: Limits, without: Sequence[str]) -> Isolation:
+        try:
+            self.channel.send(limits=dataclasses.asdict(limits), without=list(without))
+            if not select.select([self.channel.connection], [], [], _START_S)[0]:
+                raise SandboxError(f"the sandbox's launcher has not answered within {_START_S:g} s")
+            answer = self.channel.receive()
+        except OSError as error:
+            raise unreachable(error) from error
+        if answer is None or "isolation" not in answer:
+            reason = "it ended at its start" if answer is None else answer["failed"]
+            raise SandboxError(f"the sandbox does not work here: {reason}")
+        return Isolation(**answer["isolation"])
+
+    def close(self) -> None:
+        """End it and wait until it has cleaned up."""
+        self.channel.close()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _command(channel: int) -> list[str]:
+    """The interpreter itself, not the virtual environment's link to it, isolated from the user's files and settings."""
+    found = f"sys.path.insert(0, {_SOURCE!r}); from cohort.sandbox.keeper import main; del sys.path[0]"
+    run = f"import sys; {found}; main({channel})  # for process {os.getpid()}"
+    return [os.path.realpath(sys.executable), "-I", "-S", "-c", run]

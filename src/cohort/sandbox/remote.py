@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from cohort.sandbox import functions, remote_program, values
-from cohort.sandbox.contract import Isolation, Limits, Run, SandboxError, Status
+from cohort.sandbox import functions, values
+from cohort.sandbox.contract import Cases, Isolation, Limits, Run, SandboxError, Status
 from cohort.types import UserError
 
 __all__ = ["RemoteSandbox"]
@@ -62,13 +62,7 @@ class RemoteSandbox:
         return Run("ok", output, used_s=used_s)
 
     def call(
-        self,
-        code: str,
-        function: str,
-        cases: Sequence[Sequence[Any]],
-        time_s: float,
-        total_s: float,
-        go_on: Callable[[Run], bool],
+        self, code: str, function: str, cases: Cases, time_s: float, total_s: float, go_on: Callable[[Run], bool]
     ) -> list[Run]:
         """See Executor.call. The cases of one request see each other's arguments, never their results."""
         runs: list[Run] = []
@@ -90,9 +84,7 @@ class RemoteSandbox:
     def close(self) -> None:
         """Nothing is kept between two calls."""
 
-    def _call(
-        self, code: str, function: str, cases: Sequence[Sequence[Any]], time_s: float, total_s: float
-    ) -> list[Run]:
+    def _call(self, code: str, function: str, cases: Cases, time_s: float, total_s: float) -> list[Run]:
         """The answers of one request: one at least, all if the process lived so long."""
         mark, most = os.urandom(8).hex(), self._limits.output_kb << 10
         job = {
@@ -185,8 +177,8 @@ def _answers(output: str, mark: str, count: int, most: int) -> list[Run]:
 
 
 def _program() -> str:
-    """`values`, `functions` and `remote_program` as one text."""
-    texts = [Path(str(module.__file__)).read_text() for module in (values, functions, remote_program)]
+    """`values` and `functions` as one text."""
+    texts = [Path(str(module.__file__)).read_text() for module in (values, functions)]
     dropped = ("from __future__", "from cohort.")
     lines = [line for text in texts for line in text.splitlines() if not line.startswith(dropped)]
     return "from __future__ import annotations\n" + "\n".join(lines) + "\nmain()\n"

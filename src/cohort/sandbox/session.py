@@ -9,11 +9,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Self
 
-from cohort.sandbox.channel import Channel
 from cohort.sandbox.contract import SandboxError
-from cohort.sandbox.pipes import FAILED, HEADER, READY
+from cohort.sandbox.wire import FAILED, HEADER, READY, Channel
 
-__all__ = ["Session"]
+__all__ = ["Session", "unreachable"]
 
 _LAUNCHER_S = 60.0  # the launcher's time to answer, to start a process or to end one (an idle machine: milliseconds)
 _SHORT_S = 0.02  # a call that took less is not asked for its processor time
@@ -122,7 +121,7 @@ class Session:
         try:
             self._channel.send(ask=self._run)
         except OSError as error:
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
         self._asked = True
         patience = time.monotonic() + _LAUNCHER_S
         while self._asked and self.ended is None:
@@ -211,7 +210,7 @@ class Session:
             try:
                 message = self._channel.receive()
             except (OSError, ValueError) as error:
-                raise _unreachable(error) from error
+                raise unreachable(error) from error
             if message is None:
                 raise SandboxError("the sandbox's launcher has ended")
             self._take(message)
@@ -239,7 +238,7 @@ class Session:
                 while self.ended is None:
                     self._turn(patience)
         except OSError as error:
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
         finally:
             self._close()
 
@@ -256,5 +255,6 @@ class Session:
         self._selector.close()
 
 
-def _unreachable(error: Exception) -> SandboxError:
+def unreachable(error: Exception) -> SandboxError:
+    """What a channel that does not work comes to."""
     return SandboxError(f"the sandbox's launcher cannot be reached: {error}")

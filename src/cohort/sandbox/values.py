@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["DEEPEST", "decode", "encode"]
@@ -19,6 +18,8 @@ _MOST_ALIKE = 16  # keys of one hash in a dict or set; more are an attack on the
 _COUNT = struct.Struct("!I")
 _DOUBLE = struct.Struct("!d")
 _COMPLEX = struct.Struct("!dd")
+_CONSTANTS = {b"n": None, b"t": True, b"f": False}
+_COLLECTIONS = {b"l": list, b"u": tuple, b"e": set, b"z": frozenset}
 
 
 def encode(value: Any, most: int) -> bytes:
@@ -34,6 +35,7 @@ def encode(value: Any, most: int) -> bytes:
 def _write(out: bytearray, value: Any, most: int, depth: int) -> None:
     if depth > DEEPEST:
         raise ValueError(f"a value nested more than {DEEPEST} deep")
+    items: Any = ()
     match value:
         case None:
             out += b"n"
@@ -50,29 +52,22 @@ def _write(out: bytearray, value: Any, most: int, depth: int) -> None:
         case bytes() | bytearray():
             _sized(out, b"b", bytes(value))
         case dict():
-            _many(out, b"m", len(value), (x for pair in value.items() for x in pair), most, depth)
-        case list():
-            _many(out, b"l", len(value), value, most, depth)
-        case tuple():
-            _many(out, b"u", len(value), value, most, depth)
-        case set():
-            _many(out, b"e", len(value), value, most, depth)
-        case frozenset():
-            _many(out, b"z", len(value), value, most, depth)
+            out += b"m" + _COUNT.pack(len(value))
+            items = (x for pair in value.items() for x in pair)
+        case list() | tuple() | set() | frozenset():
+            tag = next(tag for tag, kind in _COLLECTIONS.items() if isinstance(value, kind))
+            out += tag + _COUNT.pack(len(value))
+            items = value
         case _:
             raise ValueError(f"a value of type {type(value).__name__}, not a plain built-in one")
+    for item in items:
+        _write(out, item, most, depth + 1)
     if len(out) > most:
         raise ValueError(f"a value of more than {most} bytes")
 
 
 def _sized(out: bytearray, tag: bytes, content: bytes) -> None:
     out += tag + _COUNT.pack(len(content)) + content
-
-
-def _many(out: bytearray, tag: bytes, count: int, items: Iterable[Any], most: int, depth: int) -> None:
-    out += tag + _COUNT.pack(count)
-    for item in items:
-        _write(out, item, most, depth + 1)
 
 
 def decode(data: bytes) -> Any:
@@ -87,8 +82,8 @@ def _read(data: memoryview, at: int, depth: int) -> tuple[Any, int]:
     if depth > DEEPEST:
         raise ValueError("nested too deep")
     tag, at = bytes(_take(data, at, 1)), at + 1
-    if tag in b"ntf":
-        return {b"n": None, b"t": True, b"f": False}[tag], at
+    if tag in _CONSTANTS:
+        return _CONSTANTS[tag], at
     if tag == b"d":
         return _DOUBLE.unpack(_take(data, at, 8))[0], at + 8
     if tag == b"c":
@@ -99,7 +94,9 @@ def _read(data: memoryview, at: int, depth: int) -> tuple[Any, int]:
     at += 4
     if tag in b"isb":
         content = bytes(_take(data, at, count))
-        return _content(tag, content), at + count
+        if tag == b"i":
+            return int.from_bytes(content, "big", signed=True), at + count
+        return content.decode("utf-8", "surrogatepass") if tag == b"s" else content, at + count
     wanted = count * 2 if tag == b"m" else count
     if wanted > len(data) - at:  # every item has a byte at least
         raise ValueError("fewer items than announced")
@@ -116,17 +113,9 @@ def _take(data: memoryview, at: int, count: int) -> memoryview:
     return data[at : at + count]
 
 
-def _content(tag: bytes, content: bytes) -> int | str | bytes:
-    if tag == b"i":
-        return int.from_bytes(content, "big", signed=True)
-    return content.decode("utf-8", "surrogatepass") if tag == b"s" else content
-
-
 def _collection(tag: bytes, items: list[Any]) -> Any:
-    if tag == b"l":
-        return items
-    if tag == b"u":
-        return tuple(items)
+    if tag in (b"l", b"u"):
+        return _COLLECTIONS[tag](items)
     keys = items[::2] if tag == b"m" else items
     try:
         alike = Counter(map(hash, keys)).most_common(1)
@@ -134,6 +123,4 @@ def _collection(tag: bytes, items: list[Any]) -> Any:
         raise ValueError("a key that has no hash") from None
     if alike and alike[0][1] > _MOST_ALIKE:
         raise ValueError("keys made to collide")
-    if tag == b"m":
-        return dict(zip(keys, items[1::2]))
-    return set(items) if tag == b"e" else frozenset(items)
+    return dict(zip(keys, items[1::2])) if tag == b"m" else _COLLECTIONS[tag](items)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort import settings
-from cohort.tasks.prompts import ItemList, Items, RowItems, Rows, checked, limited
+from cohort.tasks.prompts import Items, RowItems, Rows, checked, limited, listed
 from cohort.tasks.sources.base import DEMONSTRATIONS, built_in_name
 from cohort.tasks.sources.columns import ColumnMap, conversation, missing_column
 from cohort.tasks.sources.opening import find_source, is_list_of, rows_of
@@ -58,7 +58,7 @@ def open_examples(table: settings.Task, seed: int) -> Demonstrations:
         )
     given = find_source(table.source)(table, False, seed)
     if is_list_of(SupervisedExample, given):
-        return limited(ItemList(given), table.limit)
+        return limited(listed(given), table.limit)
     rows = rows_of(given, table, held_out=False)
     return checked(limited(RowItems(rows, _reader(table, rows)), table.limit))
 

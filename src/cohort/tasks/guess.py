@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cohort.tasks import open_rows, open_task
+from cohort.tasks.sources.rows import open_rows
+from cohort.tasks.task import open_task
 from cohort.types import UserError
 
 __all__ = ["Guess", "guess", "guess_source", "held_out_of"]

@@ -15,9 +15,7 @@ from cohort.types import Prompt, UserError, content_id
 __all__ = [
     "CHECKED",
     "Distinct",
-    "ItemList",
     "Items",
-    "LeveledPrompts",
     "Part",
     "Prompts",
     "RowItems",
@@ -26,6 +24,7 @@ __all__ = [
     "checked",
     "first",
     "limited",
+    "listed",
     "place_of",
     "question_share",
     "split_by_hash",
@@ -49,14 +48,6 @@ class Items(Protocol[T_co]):
 
 
 Prompts = Items[Prompt]
-
-
-class LeveledPrompts(Items[Prompt], Protocol):
-    """Prompts without an end that are made at a level of difficulty. By index alone, the levels take turns."""
-
-    @property
-    def levels(self) -> tuple[int, ...]: ...  # noqa: D102
-    def at(self, level: int, index: int) -> Prompt: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +78,7 @@ class RowItems(Generic[T]):
         self._room = KEPT
 
     def __getitem__(self, index: int) -> T:
-        check_index(index, self.size)
+        _check_index(index, self.size)
         if index in self._kept:
             return self._kept[index]
         row, place = self.rows[index], self.rows.place(index)
@@ -99,25 +90,14 @@ class RowItems(Generic[T]):
         return item
 
 
-class ItemList(Generic[T]):
-    """Things that somebody made in Python."""
-
-    def __init__(self, items: Sequence[T]) -> None:
-        self.items, self.size = items, len(items)
-
-    def __getitem__(self, index: int) -> T:
-        check_index(index, self.size)
-        return self.items[index]
-
-
 class Part(Generic[T]):
     """Some of the things of a sequence, in its order. `indices`: int64, ascending."""
 
-    def __init__(self, whole: Items[T], indices: np.ndarray) -> None:
+    def __init__(self, whole: Items[T] | Sequence[T], indices: np.ndarray) -> None:
         self.whole, self.indices, self.size = whole, indices, len(indices)
 
     def __getitem__(self, index: int) -> T:
-        check_index(index, self.size)
+        _check_index(index, self.size)
         return self.whole[int(self.indices[index])]
 
 
@@ -131,7 +111,7 @@ class Distinct:
         self.looked_at = 0
 
     def __getitem__(self, index: int) -> Prompt:
-        check_index(index, self.size)
+        _check_index(index, self.size)
         repeats = 0
         while len(self.kept) <= index:
             question = content_id(self.whole[self.looked_at].question)
@@ -146,6 +126,11 @@ class Distinct:
                 self.seen.add(question)
             self.looked_at += 1
         return self.whole[self.kept[index]]
+
+
+def listed(items: Sequence[T]) -> Part[T]:
+    """Things that somebody made in Python."""
+    return Part(items, np.arange(len(items)))
 
 
 def checked(items: Items[T]) -> Items[T]:
@@ -168,7 +153,7 @@ def limited(items: Items[T], limit: int | None) -> Items[T]:
     return Part(items, np.arange(limit if items.size is None else min(limit, items.size), dtype=np.int64))
 
 
-def place_of(items: Items[Any], index: int) -> str | None:
+def place_of(items: Items[Any] | Sequence[Any], index: int) -> str | None:
     """Where a thing was read, such as `train.jsonl:8`; None for what was not read from rows."""
     if isinstance(items, Part):
         return place_of(items.whole, int(items.indices[index]))
@@ -202,9 +187,8 @@ def question_share(prompt: Prompt) -> float:
     return int.from_bytes(digest, "little") / 2**64
 
 
-def check_index(index: int, size: int) -> None:
-    """Indices run from 0 to size - 1; a negative one is a mistake, not the end."""
-    if not 0 <= index < size:
+def _check_index(index: int, size: int) -> None:
+    if not 0 <= index < size:  # a negative one is a mistake, not the end
         raise IndexError(f"number {index} of {size}")
 
 

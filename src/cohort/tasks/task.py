@@ -16,8 +16,7 @@ from typing import Any
 from cohort import settings
 from cohort.seeds import derive_seed
 from cohort.tasks.order.ledger import Ledger
-from cohort.tasks.order.mixture import HeldOut, Mixture, read_weights, weight_at
-from cohort.tasks.order.selection import Selection, Tickets, check_order
+from cohort.tasks.order.mixture import HeldOut, Mixture, Selection, Tickets, check_order, read_weights, weight_at
 from cohort.tasks.prompts import CHECKED, Prompts, first, place_of, question_share
 from cohort.tasks.render import Renderer
 from cohort.tasks.sources.base import FromPython

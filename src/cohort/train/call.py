@@ -15,8 +15,8 @@ from rich.markup import escape
 from cohort.recipe import Recipe
 from cohort.recipe.loader import directory_name
 from cohort.settings import Reward, Table
-from cohort.tasks import open_rows
 from cohort.tasks.guess import Guess, guess, guess_source
+from cohort.tasks.sources.rows import open_rows
 from cohort.train.directory import has_begun, is_free, refuse_existing
 from cohort.train.run import Run
 from cohort.train.run import train as train_recipe

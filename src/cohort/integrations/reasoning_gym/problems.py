@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from cohort.integrations.library import require
+from cohort.integrations import require
 from cohort.types import UserError
 from cohort.wording import nearest
 
@@ -61,11 +61,6 @@ def _file() -> Mapping[str, Any]:
     return found
 
 
-def gate_version() -> str:
-    """The version of reasoning-gym that the gate looked at."""
-    return str(_file()["reasoning_gym"])
-
-
 @cache
 def admitted_tasks() -> Mapping[str, Admitted]:
     """The tasks that may be used, by name."""
@@ -80,20 +75,20 @@ def refused_tasks() -> Mapping[str, str]:
 
 def admission(task: str) -> Admitted:
     """What the gate found of a task. Raises UserError for one that does not exist or was refused."""
-    known = admitted_tasks()
+    known, refused = admitted_tasks(), refused_tasks()
     if task in known:
         return known[task]
-    if task in refused_tasks():
-        raise UserError(f"the reasoning-gym task {task!r} cannot be trained on: {refused_tasks()[task]}.")
+    if task in refused:
+        raise UserError(f"the reasoning-gym task {task!r} cannot be trained on: {refused[task]}.")
     close = nearest(task, known)
     hint = f"Did you mean {close!r}?" if close else "docs/tasks/reasoning_gym.md lists them."
-    raise UserError(f"reasoning-gym has no task {task!r}, or it is newer than {gate_version()}. {hint}")
+    raise UserError(f"reasoning-gym has no task {task!r}, or it is newer than {_file()['reasoning_gym']}. {hint}")
 
 
 @cache
 def require_library() -> None:
     """Raise UserError unless reasoning-gym is here in the version that the gate looked at."""
-    require("reasoning_gym", "reasoning-gym", gate_version(), "its scorers were tried at")
+    require("reasoning_gym", "reasoning-gym", _file()["reasoning_gym"], "its scorers were tried at")
 
 
 def configuration(task: str, level: int | None, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,10 @@ class GymProblems:
     ) -> None:
         self.admitted = admitted or admission(task)
         require_library()
-        check_levels(task, levels, self.admitted.levels)
+        top = self.admitted.levels
+        if any(not 1 <= level <= top for level in levels):
+            has = f"levels 1 to {top}" if top else "no levels"
+            raise UserError(f"reasoning-gym's {task} has {has}, so levels cannot be {list(levels)!r}.")
         self.task, self.levels, self.seed, self.split = task, tuple(levels), seed, split
         self.configurations = {level: configuration(task, level, args or {}) for level in self.levels or (None,)}
 
@@ -82,24 +85,17 @@ class GymProblems:
         if self.admitted.form is not None:
             gym["form"] = self.admitted.form
         gym |= {"config": self.configurations[level], "seed": seed}
-        tags: dict[str, Any] = {"task": self.task, "gym": gym}
-        return Prompt.make(text=question, answer=gold, tags=tags if level is None else {**tags, "level": level})
-
-
-def check_levels(task: str, levels: Sequence[int], top: int) -> None:
-    """Refuse levels that a task does not have."""
-    if any(not 1 <= level <= top for level in levels):
-        has = f"levels 1 to {top}" if top else "no levels"
-        raise UserError(f"reasoning-gym's {task} has {has}, so levels cannot be {list(levels)!r}.")
+        tags: dict[str, Any] = {"task": self.task, "gym": gym} | ({} if level is None else {"level": level})
+        return Prompt.make(text=question, answer=gold, tags=tags)
 
 
 def open_gym(table: settings.Prompts, held_out: bool, seed: int) -> Found:
     """The problems of "reasoning_gym:TASK". A curriculum goes through all levels, unless the table names some."""
-    _, _, task = table.source.partition(":")
+    task = table.source.partition(":")[2]
     if not task:
         raise UserError(f'{table.source!r} is not of the form "{PREFIX}:TASK", such as "{PREFIX}:chain_sum".')
     levels = table.levels or ()
-    if table.curriculum is not None:
-        levels = levels or tuple(range(1, admission(task).levels + 1))
+    if table.curriculum is not None and not levels:
+        levels = tuple(range(1, admission(task).levels + 1))
     problems = GymProblems(task, levels, seed, "held_out" if held_out else "train", table.args)
     return Found(problems, COLUMNS, distinct=True)

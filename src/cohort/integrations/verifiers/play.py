@@ -22,7 +22,7 @@ from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
-from cohort.integrations.library import require
+from cohort.integrations import require
 from cohort.types import Finish, InfrastructureError, Message, UserError
 from cohort.wording import one_line
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cohort import settings
 from cohort.integrations.verifiers.play import COLUMN, blamed, environment_of, play, task_of
-from cohort.tasks.prompts import ItemList
+from cohort.tasks.prompts import listed
 from cohort.tasks.sources.base import Found, has_no
 from cohort.types import Prompt, UserError, content_id
 
@@ -33,7 +33,7 @@ def open_tasks(table: settings.Prompts, held_out: bool, seed: int) -> Found:
     answered = all(prompt.answer is not None for prompt in prompts)
     columns = ("prompt", "answer", COLUMN) if answered else ("prompt", COLUMN)
     environment = None if _one_turn(environment_of(name, table.args)) else PREFIX
-    return Found(ItemList(prompts), columns, environment=environment)
+    return Found(listed(prompts), columns, environment=environment)
 
 
 def open_taskset(name: str, args: Mapping[str, Any], limit: int | None = None) -> list[Prompt]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
+from contextlib import suppress
 
 __all__ = ["drop_bounding_set", "drop_capabilities", "libc", "prctl", "syscall"]
 
@@ -31,13 +33,9 @@ def prctl(option: int, *arguments: int) -> int:
 
 def drop_bounding_set() -> None:
     """See to it that no program started from here on, by this process or its children, can have a capability."""
-    last = 0
-    try:
-        while True:
-            prctl(_PR_CAPBSET_DROP, last)
-            last += 1
-    except OSError:  # beyond the last one, or without the right to
-        return
+    with suppress(OSError):  # beyond the last one, or without the right to
+        for capability in itertools.count():
+            prctl(_PR_CAPBSET_DROP, capability)
 
 
 def drop_capabilities() -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 __all__ = ["Cgroup", "create"]
 
-_MEMORY = {1: "memory.limit_in_bytes", 2: "memory.max"}
 _OWN, _MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
@@ -74,28 +73,27 @@ def _memberships(text: str) -> Mapping[str, str]:
 
 def _make(root: Path, path: str, name: str, limits: Mapping[str, int]) -> Path:
     """Beneath our own group, or the nearest one above it that allows it and hands the controllers down."""
-    problem: OSError | None = None
+    problems: list[OSError] = []
     here = root / path
-    for place in (here, *here.parents):
-        directory = place / name
+    for place in (here, *here.parents[: len(Path(path).parts)]):  # up to `root`
         try:
-            directory.mkdir()
+            return _limited(place / name, limits)
         except OSError as error:
-            problem = problem or error
-        else:
-            try:
-                for file, value in limits.items():
-                    _set(directory / file, value)
-            except OSError as error:
-                problem = problem or error
-                directory.rmdir()
-            else:
-                with suppress(OSError):  # where there is no swap there is no such file
-                    _set(directory / "memory.swap.max", 0)
-                return directory
-        if place == root:
-            break
-    raise problem or OSError(f"no control group can be made beneath {root}")
+            problems.append(error)
+    raise problems[0]
+
+
+def _limited(directory: Path, limits: Mapping[str, int]) -> Path:
+    directory.mkdir()
+    try:
+        for file, value in limits.items():
+            _set(directory / file, value)
+    except OSError:
+        directory.rmdir()
+        raise
+    with suppress(OSError):  # where there is no swap there is no such file
+        _set(directory / "memory.swap.max", 0)
+    return directory
 
 
 def _set(file: Path, value: int) -> None:

@@ -82,8 +82,9 @@ class _Program(ctypes.Structure):
 
 
 def available() -> None:
-    """Raise OSError where the kernel has no seccomp filters, KeyError where there is no table for the processor."""
-    ARCHITECTURES[MACHINE]
+    """Raise OSError where the kernel has no seccomp filters, or there is no table for the processor."""
+    if MACHINE not in ARCHITECTURES:
+        raise OSError(f"there is no table of system calls for {MACHINE}")
     try:
         prctl(_PR_SET_SECCOMP, _MODE_FILTER)  # without a filter, which it looks for only where it knows of filters
     except OSError as error:

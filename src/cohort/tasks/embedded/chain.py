@@ -62,8 +62,6 @@ class _Teller:
         sentences = with_distractors(self.draw, self.level, [opening, *self.sentences()], self.hero, self.thing)
         return Story([*sentences, question], self.working, self.have)
 
-    # --- the opening ---
-
     def begin(self, steps: int) -> str:
         """The first sentence: a plain number, or packs (already one equation)."""
         draw, level, world = self.draw, self.level, self.world
@@ -80,8 +78,6 @@ class _Teller:
             return self.phrase((shares,), friends * each, m=friends)
         self.have = self.them = draw.between(max(3, level.low), level.high)
         return self.phrase(world.start, self.have)
-
-    # --- the middle ---
 
     def happen(self, left: int) -> bool:
         """One event that costs at most `left` equations. False if none fits."""
@@ -141,8 +137,6 @@ class _Teller:
         groups = self.draw.between(2, self.level.factors)
         return groups, self.draw.between(max(2, self.level.low), max(4, min(self.level.high // groups, 25)))
 
-    # --- the end ---
-
     def finish(self) -> str:
         """Maybe end by selling or sharing everything: one equation. Returns the question, or "" for no such end."""
         draw, level, world = self.draw, self.level, self.world
@@ -161,8 +155,6 @@ class _Teller:
         event, question = self.draw.choice(endings)
         self.change("end", sign, m, (event,), m=m)
         return question.format_map(self.fields)
-
-    # --- the words ---
 
     def unused(self, options: Phrases) -> Phrases:
         """The phrases that this story has not used. Where a scene has only two, they may come again."""

@@ -52,7 +52,7 @@ class ColumnMap:
         answer = row.get(self.answer)
         if answer is None and self.needs_answer:
             found = self.answer in row
-            raise empty_column(place, self.answer) if found else missing_column(place, "answer", self.answer, row)
+            raise _empty(place, self.answer) if found else missing_column(place, "answer", self.answer, row)
         if isinstance(answer, float) and not math.isfinite(answer):
             raise UserError(f"{place}: the answer in {self.answer!r} is {answer}. Write a number, or remove the row.")
         if self.gsm8k:
@@ -69,10 +69,10 @@ def read_question(
     """The text or the messages to answer; with `chat` the column holds no text."""
     value = row.get(column)
     if value is None:
-        raise empty_column(place, column) if column in row else missing_column(place, "prompt", column, row)
+        raise _empty(place, column) if column in row else missing_column(place, "prompt", column, row)
     if isinstance(value, str) and not chat:
         if not value.strip():
-            raise empty_column(place, column)
+            raise _empty(place, column)
         return value, None
     messages = conversation(value, place, column)
     if messages[-1]["role"] == "assistant":
@@ -81,7 +81,7 @@ def read_question(
             "Remove that turn, or use the row for supervised training."
         )
     if not str(messages[-1]["content"]).strip():
-        raise empty_column(place, column)
+        raise _empty(place, column)
     return None, messages
 
 
@@ -93,7 +93,7 @@ def conversation(value: Any, place: str, column: str) -> tuple[Message, ...]:
             "quotes, or name another column."
         )
     if not value:
-        raise empty_column(place, column)
+        raise _empty(place, column)
     for message in value:
         if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
             raise UserError(f'{place}: every message in {column!r} needs "role" and "content"; one is {message!r}.')
@@ -111,8 +111,7 @@ def gsm8k_answer(value: Any, place: str) -> tuple[str, str]:
     return working.strip(), answer
 
 
-def empty_column(place: str, column: str) -> UserError:
-    """The error for a prompt or an answer with nothing in it."""
+def _empty(place: str, column: str) -> UserError:
     return UserError(f"{place} has an empty {column!r}. Fill it in or remove the row.")
 
 

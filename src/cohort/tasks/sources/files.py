@@ -57,7 +57,7 @@ class JsonLines:
         except UnicodeDecodeError as error:
             raise UserError(f"{self.path}:{number} is not UTF-8 text. Save the file as UTF-8 JSON Lines.") from error
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{self.path}:{number} {why_no_json(error)}. Mend or remove that line.") from error
+            raise UserError(f"{self.path}:{number} {_why_no_json(error)}. Mend or remove that line.") from error
         if not isinstance(row, dict):
             raise UserError(f"{self.path}:{number} holds {kind(row)}; every line must be a JSON object.")
         return row
@@ -68,8 +68,7 @@ class JsonLines:
             return self.parse(file.readline(), self.numbers[index])
 
 
-def why_no_json(error: Exception) -> str:
-    """What is wrong with a JSON text."""
+def _why_no_json(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"is not JSON ({error})"
     if isinstance(error, RecursionError):
@@ -95,7 +94,7 @@ def read_json(path: Path) -> Rows:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text. Save it as UTF-8.") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} {why_no_json(error)}. Mend it.") from error
+        raise UserError(f"{path} {_why_no_json(error)}. Mend it.") from error
     if isinstance(found, dict):
         lists = [value for value in found.values() if isinstance(value, list)]
         found = lists[0] if len(lists) == 1 else None

@@ -14,15 +14,14 @@ from cohort import settings
 from cohort.tasks.prompts import (
     CHECKED,
     Distinct,
-    ItemList,
     Items,
-    LeveledPrompts,
     Prompts,
     RowItems,
     Rows,
     check_text,
     checked,
     limited,
+    listed,
     split_by_hash,
 )
 from cohort.tasks.sources.base import SOURCES, Found, FromPython, SourceOfPrompts, built_in_name, has_no
@@ -56,22 +55,17 @@ class OpenSource:
     environment: str | None = None  # the one that must play its prompts, see `Found`
 
     @property
-    def leveled(self) -> LeveledPrompts:
-        """The training prompts of a source that has levels, as one with a curriculum must."""
-        return cast(LeveledPrompts, self.train)
-
-    @property
-    def levels(self) -> tuple[int | None, ...]:
+    def levels(self) -> tuple[Any, ...]:
         """The levels that a curriculum chooses from; (None,) without one, for then the source itself orders them."""
-        return (None,) if self.table.curriculum is None else self.leveled.levels
+        return (None,) if self.table.curriculum is None else cast(Any, self.train).levels
 
     def prompt(self, level: int | None, index: int) -> Prompt:
-        """The training prompt number `index` (of a level). A source with an end begins anew."""
+        """The training prompt number `index` (of a level, where a curriculum chose one). A source with an end begins
+        anew.
+        """
         if level is not None:
-            found = self.leveled.at(level, index)
-        else:
-            found = self.train[index if self.train.size is None else index % self.train.size]
-        return self.tagged(found)
+            return self.tagged(cast(Any, self.train).at(level, index))
+        return self.tagged(self.train[index if self.train.size is None else index % self.train.size])
 
     def tagged(self, prompt: Prompt) -> Prompt:
         """The prompt with the name of its source among its tags."""
@@ -149,7 +143,7 @@ def open_found(table: settings.Prompts, held_out: bool, seed: int) -> Found:
         for number, prompt in enumerate(given[:CHECKED], start=1):
             check_text({"text": prompt.text, "messages": prompt.messages}, f"prompt {number}")
         tags = dict.fromkeys(tag for prompt in given for tag in prompt.tags)
-        return Found(ItemList(given), ("prompt", "answer", *tags))
+        return Found(listed(given), ("prompt", "answer", *tags))
     rows = rows_of(given, table, held_out)
     columns = ColumnMap.of(table, rows)
     return Found(checked(RowItems(rows, columns.read)), rows.columns, columns.question)
