@@ -133,15 +133,15 @@ def test_costly_rewards_are_asked_little_and_only_where_they_decide(tables, tmp_
         return stage, parts
 
     stage, parts = parts_of(reward=[exact, dear])
-    report = gate.gate_of_run(stage, parts, 0)
+    report = gate.gate_of_stage(stage, parts, 0)
     assert [found.name for found in report.rewards] == ["exact"]
     assert report.prompts == gate.IN_A_RUN
     stage, parts = parts_of(reward=[dear])
-    assert gate.gate_of_run(stage, parts, 0).rewards == ()  # nobody asked for it to be tested
+    assert gate.gate_of_stage(stage, parts, 0).rewards == ()  # nobody asked for it to be tested
     stage, parts = parts_of(reward=[{"use": exact, "gate": "dear"}, dear])
-    assert [found.name for found in gate.gate_of_run(stage, parts, 0).rewards] == ["exact"]  # its gate is left out
+    assert [found.name for found in gate.gate_of_stage(stage, parts, 0).rewards] == ["exact"]  # its gate is left out
     stage, parts = parts_of(reward=[exact], evaluate={"reward": dear})
-    report = gate.gate_of_run(stage, parts, 0)
+    report = gate.gate_of_stage(stage, parts, 0)
     assert report.prompts == gate.COSTLY
     assert report.problems == ()
 
@@ -154,7 +154,7 @@ def test_prompts_are_spread_over_the_task_and_over_its_domains(tables, rows):
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rewards = [{"use": exact, "when": {"kind": "often"}}, {"use": exact, "name": "other", "when": {"kind": ["rare"]}}]
     stage = Recipe(**{**tables, "task": {**tables["task"], "held_out": None}, "reward": rewards}).stages[0]
-    report = gate.gate_of_run(stage, Grpo().prepare(stage, 0).parts, 0)
+    report = gate.gate_of_stage(stage, Grpo().prepare(stage, 0).parts, 0)
     assert [found.gold_asked for found in report.rewards] == [8, 5]
     parts = Grpo().prepare(stage, 0).parts
     often = [p for p in gate._prompts(parts.task.train, parts.verifiers, 8) if p.tags["kind"] == "often"]

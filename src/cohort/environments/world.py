@@ -6,6 +6,7 @@ play = world.player(tokenizer, eos_ids, sampler)
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from cohort.environments.foreign_code import broken
 from cohort.environments.formats import Format
 from cohort.environments.tools import Tool, Tools, tool_of
 from cohort.policy.text import to_rollout
-from cohort.types import Completion, Environment, InfrastructureError, Rollout, Sampler, UserError
+from cohort.types import Environment, InfrastructureError, Sampler, UserError
 from cohort.wording import find_function
 
 __all__ = ["ENVIRONMENTS", "TOOLS", "World", "build_environment", "build_tools", "open"]
@@ -59,10 +60,7 @@ class World:
         """What plays prompts to their end. Raises UserError as `dialogue` does."""
         chosen = self._format(tokenizer)
         ends = () if chosen is None else chosen.stop
-
-        def read(completion: Completion) -> Rollout:
-            return to_rollout(completion, tokenizer, (*self.stop, *ends))
-
+        read = functools.partial(to_rollout, tokenizer=tokenizer, stop=(*self.stop, *ends))
         environment = self.own if chosen is None else Tools(self.tools, chosen, self.retries)
         if environment is None:
             return OneTurn(sampler, read)

@@ -12,7 +12,7 @@ from typing import TypeVar
 from cohort import environments
 from cohort.environments import World
 from cohort.preflight.gate.gold import check_gold
-from cohort.rewards import Reward, resolve, resolve_all
+from cohort.rewards import Reward, resolve
 from cohort.seeds import derive_seed
 from cohort.settings import Reward as RewardTable
 from cohort.settings import Stage
@@ -56,7 +56,7 @@ def open_parts(stage: Stage, seed: int) -> SamplingParts:
     _refuse_missing_turns(stage, task)
     columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
     has_answer = stage.task.answer in task.columns
-    rewards = resolve_all(stage.reward, columns, has_answer=has_answer)
+    rewards = tuple(resolve(table, columns, has_answer) for table in stage.reward)
     verifiers = _deciding(rewards)
     if stage.evaluate.reward is not None:
         known = {table.name: reward for table, reward in zip(stage.reward, rewards, strict=True)}

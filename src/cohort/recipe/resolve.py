@@ -47,8 +47,17 @@ class Resolved:
     name: str
     seed: int
     stages: tuple[Stage, ...]
-    origins: dict[str, str]
     own_tables: tuple[frozenset[str], ...]  # of every stage, the tables that stand in it and not outside
+    top: dict[str, Written]
+    flats: tuple[Flat, ...]  # what was written for every stage
+
+    def origins(self) -> dict[str, str]:
+        """Where each value comes from, by dotted path; with several stages, the stage's name goes in front."""
+        origins = {key: written.origin for key, written in self.top.items()}
+        for index, (flat, stage) in enumerate(zip(self.flats, self.stages)):
+            prefix = f"{stage.name}." if len(self.stages) > 1 else ""
+            origins.update({prefix + path: _origin(path, value, flat, index) for path, value in flatten(stage).items()})
+        return origins
 
 
 def resolve(
@@ -68,8 +77,10 @@ def resolve(
     for index, (given, prefix) in enumerate(zip(raw, prefixes)):
         own = reader(problems, origin, prefix).table(Stage, given)
         own_tables.append(frozenset(path[0] for path in (own if "stage" in tables else shared)))
-        flats.append(merge(_without_start(shared) if index else shared, own))
-    flats = _overridden(flats, names, typed, problems)
+        base = _without_start(shared) if index else shared
+        flats.append(merge(base, own) if own else base)
+    if typed:
+        flats = _overridden(flats, names, typed, problems)
     top = _top(tables, origin, default_name, typed, problems)
 
     stages = []
@@ -79,11 +90,7 @@ def resolve(
         stages.append(_build(flat, name, prefix, index == 0, problems))
     if problems.sentences:
         raise UserError(report(list(problems.sentences)))
-
-    origins = {key: written.origin for key, written in top.items()}
-    for index, (flat, stage, prefix) in enumerate(zip(flats, stages, prefixes)):
-        origins.update({prefix + path: _origin(path, value, flat, index) for path, value in flatten(stage).items()})
-    return Resolved(top["name"].value, top["seed"].value, tuple(stages), origins, tuple(own_tables))
+    return Resolved(top["name"].value, top["seed"].value, tuple(stages), tuple(own_tables), top, tuple(flats))
 
 
 # --- stages and their names

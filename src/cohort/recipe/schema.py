@@ -62,7 +62,7 @@ class Recipe(BaseModel):
 
         The paths of a recipe with several stages begin with the stage's name.
         """
-        return dict(self._resolved.origins)
+        return self._resolved.origins()
 
     def own_tables(self, index: int) -> frozenset[str]:
         """The tables that stand in stage `index` itself; in a recipe of one stage, all that are written."""

@@ -58,6 +58,10 @@ class Reference(Table):
         description="Share of the old reference kept at an update (at every step if update_every is 0); else a copy.",
     )
 
+    def is_due(self, step: int) -> bool:
+        """Whether the reference moves after this step."""
+        return step % self.update_every == 0 if self.update_every else self.ema is not None
+
 
 class Supervised(Table):
     """Settings of supervised stages (kind = "sft")."""

@@ -145,7 +145,8 @@ class RenderedPrompts:
 
     def __getitem__(self, index: int) -> Prompt | None:
         """The prompt with its tokens."""
-        return fit(self._renderer.render(self._prompts[index]), self._limit, self._too_long)
+        prompt = self._renderer.render(self._prompts[index])
+        return prompt if len(prompt.tokens) <= self._limit else fit(prompt, self._limit, self._too_long)
 
     def refuse_long(self) -> None:
         """Look at the lengths of the first prompts before the first step, rather than meet a long one hours later. With

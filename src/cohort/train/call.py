@@ -121,7 +121,8 @@ def _recipe(model: Any, data: Any, reward: Any, given: Mapping[str, Any], resume
         return recipe if name == recipe.name else Recipe(**{**tables, "name": name})
     file = parent / name / ROWS
     recipe = Recipe(**{**tables, "name": name, "task": {**_keys(tables["task"]), "source": str(file)}})
-    refuse_existing(file.parent, recipe, resume)
+    if has_begun(file.parent):
+        refuse_existing(file.parent, recipe, resume)
     _write(rows, file)
     return recipe
 

@@ -69,9 +69,9 @@ def is_free(directory: Path) -> bool:
 
 
 def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
-    """A run is never overwritten, and never continued with another recipe."""
+    """A run that has begun is never overwritten, and never continued with another recipe."""
     saved = directory / "recipe.toml"
-    if not has_begun(directory) or not saved.exists():
+    if not saved.exists():
         return
     if not resume:
         raise UserError(

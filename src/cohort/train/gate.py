@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from rich.markup import escape
 
-from cohort.preflight.gate.stage import gate_of_run
+from cohort.preflight.gate.stage import gate_of_stage
 from cohort.record.files import write_bytes
 from cohort.rewards import RewardFailure
 from cohort.train.models import waits_for
@@ -40,7 +40,7 @@ def pass_gate(directory: Path, stages: Sequence[PreparedStage], console: Console
             continue
         before = f"{stage.name}: " if len(with_rewards) > 1 else ""
         try:
-            report = gate_of_run(stage, parts.without(waits_for(stage)), one.seed)
+            report = gate_of_stage(stage, parts.without(waits_for(stage)), one.seed)
         except RewardFailure as failure:
             record[stage.name] = {"verdict": "refused", "problems": [str(failure)]}
             problem: str | None = str(failure)

@@ -26,13 +26,17 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         console.plan(context.title, kind.plan(stage, prepared, training.facts))
         loop = _Loop(context, training, checkpoint)
         stack.callback(loop.sinks.close)
-        if checkpoint is None and (metrics := training.evaluate(0)) is not None:
-            loop.record(0, metrics)
+        if checkpoint is None and (before := training.evaluate(0)) is not None:
+            loop.record(0, before)
         verifier = prepared.parts.verifier_name if prepared.parts else ""
         console.evaluations([("before", context.evaluation_at(0))], verifier)
         with console.steps(kind.columns, stage.run.steps, loop.whole) as view, loop.saving_on_error():
             for step in range(loop.whole + 1, stage.run.steps + 1):
-                view.step(step, loop.step(step))
+                metrics = {**training.step(step)}
+                if context.is_due(step, stage.run.evaluate_every):
+                    metrics |= training.evaluate(step) or {}
+                loop.record(step, metrics)
+                view.step(step, metrics)
                 if context.is_due(step, stage.run.save_every):
                     loop.save()
         with new_directory(context.final) as final:
@@ -53,15 +57,6 @@ class _Loop:
         context.forget_after(recorded)
         self.sinks = Sinks.open(self.run.trackers, context.directory, recorded, context.console.warn)
 
-    def step(self, step: int) -> Mapping[str, float]:
-        """One step, and the evaluation if one is due: their metrics, recorded."""
-        metrics = {**self.training.step(step)}
-        if self.context.is_due(step, self.run.evaluate_every):
-            metrics |= self.training.evaluate(step) or {}
-        self.record(step, metrics)
-        self.whole = step
-        return metrics
-
     @contextmanager
     def saving_on_error(self) -> Iterator[None]:
         """When a step fails for a reason the person can mend, before it has moved the weights, keep what was trained:
@@ -81,6 +76,7 @@ class _Loop:
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
         self._log.write(step, metrics)
         self.sinks.write(step, metrics)
+        self.whole = step
 
     def save(self) -> None:
         """A checkpoint; old ones go."""

@@ -30,7 +30,7 @@ from cohort.train.directory import (
 )
 from cohort.train.gate import pass_gate, read_gate
 from cohort.train.loop import train_stage
-from cohort.train.models import with_stage_models
+from cohort.train.models import waits_for, with_stage_models
 from cohort.train.stage import Context, PreparedStage, StageKind, kind_of
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -74,16 +74,21 @@ def train(
     console = console or Console()
     stages = prepare(recipe)
     directory = run_directory(recipe)
-    refuse_existing(directory, recipe, resume)
+    if has_begun(directory):
+        refuse_existing(directory, recipe, resume)
     with locked(directory):
         if not has_begun(directory):
             pass_gate(directory, stages, console)
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads = write_recipe(directory, recipe, console, isolation_of(sampled))
         with _deterministic(threads), disk_errors(directory):
+            kept = as_kept(recipe)
             start = Start(live=(model, tokenizer) if model is not None else None)
             for index, one in enumerate(stages):
-                context = _context(recipe, index, one, console, start)
+                name, own = one.stage.name, stage_directory(recipe, index)
+                title = f"{recipe.name}: stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else recipe.name
+                found = read_gate(directory, name)
+                context = Context(recipe, kept, one.stage, title, one.seed, own, console, start, found)
                 if not _is_finished(context):
                     train_stage(one.kind, one.prepared, context)
                 if one.kind.makes_policy:
@@ -103,7 +108,8 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
     for index, stage in enumerate(recipe.stages):
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
         _refuse_unread_tables(recipe, index, kind)
-        found.append(PreparedStage(stage, kind, seed, kind.prepare(with_stage_models(recipe, index), seed)))
+        ready = with_stage_models(recipe, index) if waits_for(stage) else stage
+        found.append(PreparedStage(stage, kind, seed, kind.prepare(ready, seed)))
     return found
 
 
@@ -116,13 +122,6 @@ def _refuse_unread_tables(recipe: Recipe, index: int, kind: StageKind[Any]) -> N
             f"stage '{stage.name}' has [{unread[0]}], which a stage of kind '{stage.kind}' does not read: remove it; "
             f"it reads {', '.join(kind.tables)}"
         )
-
-
-def _context(recipe: Recipe, index: int, one: PreparedStage, console: Console, start: Start) -> Context:
-    count, name = len(recipe.stages), one.stage.name
-    title = recipe.name if count == 1 else f"{recipe.name}: stage {index + 1} of {count}, {name}"
-    directory, gate = stage_directory(recipe, index), read_gate(run_directory(recipe), name)
-    return Context(recipe, as_kept(recipe), one.stage, title, one.seed, directory, console, start, gate)
 
 
 def _is_finished(context: Context) -> bool:

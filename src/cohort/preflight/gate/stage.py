@@ -18,7 +18,7 @@ from cohort.settings import Stage
 from cohort.tasks import Prompts
 from cohort.types import Prompt, UserError
 
-__all__ = ["gate_of_run", "gate_of_stage"]
+__all__ = ["gate_of_stage"]
 
 LOOKED_AT = 200  # prompts among which those for each verifier are looked for
 IN_A_RUN = 8  # prompts for each verifier before a run
@@ -26,35 +26,31 @@ COSTLY = 3  # prompts for each verifier where a reward is costly
 LIMIT_S = 20.0  # what the gate before a run may take, as far as it can be cut short
 
 
-def gate_of_run(stage: Stage, parts: SamplingParts, seed: int) -> GateReport:
-    """The short gate before a run: few prompts, and of the costly rewards only verifiers that know gold answers. Where
-    none does, there is nothing to test, and nothing is scored.
-    """
-    tested = {verifier.name for verifier in parts.verifiers if _looks_at_gold(stage, verifier)}
-    if not tested:
-        return _untested(f"{parts.verifier_name or 'no verifier'} does not look at the gold answer")
-    everybody = (*parts.rewards, *parts.verifiers)
-    too_dear = {one.name for one in everybody if is_costly(one.function) and one.name not in tested}
-    return gate_of_stage(stage, parts.without(too_dear), seed, IN_A_RUN, LIMIT_S, needs_gold=True)
+def gate_of_stage(stage: Stage, parts: SamplingParts, seed: int, prompts: int | None = None) -> GateReport:
+    """Examine the rewards of a stage on `prompts` prompts for each verifier, fewer where a reward is costly.
 
-
-def gate_of_stage(
-    stage: Stage, parts: SamplingParts, seed: int, prompts: int, limit_s: float = math.inf, needs_gold: bool = False
-) -> GateReport:
-    """Examine the rewards of a stage on `prompts` prompts for each verifier, fewer where a reward is costly. With
-    `needs_gold` nothing is scored where there is no gold answer. Raises RewardFailure when a reward breaks.
+    Without `prompts` it is the short gate before a run: few prompts, and of the costly rewards only verifiers that know
+    gold answers; where there is no gold answer, nothing is scored. Raises RewardFailure when a reward breaks.
     """
+    short = prompts is None
+    if short:
+        tested = {verifier.name for verifier in parts.verifiers if _looks_at_gold(stage, verifier)}
+        if not tested:
+            return _untested(f"{parts.verifier_name or 'no verifier'} does not look at the gold answer")
+        everybody = (*parts.rewards, *parts.verifiers)
+        parts = parts.without({one.name for one in everybody if is_costly(one.function)} - tested)
     rewards, verifiers = _rewards(parts)
-    count = COSTLY if any(is_costly(reward.function) for reward in rewards) else prompts
+    costly = any(is_costly(reward.function) for reward in rewards)
+    count = COSTLY if costly else IN_A_RUN if prompts is None else prompts
     asked = [
         _asked(stage, parts.verifiers, prompt, derive_seed(seed, "gate", index))
         for index, prompt in enumerate(_prompts(parts.task.train, parts.verifiers, count))
     ]
-    if needs_gold and not any(one.gold for one in asked):
+    if short and not any(one.gold for one in asked):
         return _untested(NO_GOLD)
     untested = [reward.name for reward in verifiers if not _looks_at_gold(stage, reward)]
     names = [reward.name for reward in verifiers]
-    return examine(rewards, names, asked, untested, stage.run.workers, limit_s)
+    return examine(rewards, names, asked, untested, stage.run.workers, LIMIT_S if short else math.inf)
 
 
 def _untested(why: str) -> GateReport:

@@ -48,7 +48,9 @@ def open_rows(source: Any, split: str = "train", config: str | None = None, revi
     elif path.is_dir():
         rows = _open_directory(path, split)
     elif path.is_file():
-        rows = _open_file(path)
+        if path.suffix.lower() not in READERS:
+            raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; Cohort reads {', '.join(READERS)}.")
+        rows = READERS[path.suffix.lower()](path)
     elif isinstance(source, str) and _looks_like_hub_id(source):
         rows = _open_hub(source, split, config, revision)
     else:
@@ -57,13 +59,6 @@ def open_rows(source: Any, split: str = "train", config: str | None = None, revi
         name = "the source" if path is None else source
         raise UserError(f"{name} has no rows. Give a source with at least one prompt.")
     return rows
-
-
-def _open_file(path: Path) -> Rows:
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; Cohort reads {', '.join(READERS)}.")
-    return reader(path)
 
 
 def _open_directory(path: Path, split: str) -> Rows:
@@ -81,7 +76,7 @@ def _open_directory(path: Path, split: str) -> Rows:
             f"the directory {path.absolute()} has no file for the split {split!r}; "
             f"it holds {', '.join(file.name for file in files)}."
         )
-    parts = [_open_file(file) for file in named or files]
+    parts = [READERS[file.suffix.lower()](file) for file in named or files]
     return parts[0] if len(parts) == 1 else _one_after_another(parts)
 
 

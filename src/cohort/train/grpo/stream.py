@@ -20,7 +20,7 @@ from cohort.seeds import derive_seed
 from cohort.settings import Rollout as RolloutTable
 from cohort.settings import Run as RunTable
 from cohort.tasks import Tickets
-from cohort.types import Disposition, Group, InfrastructureError, Prompt, Rollout, SampleRequest, Step, UserError
+from cohort.types import Group, InfrastructureError, Prompt, Rollout, SampleRequest, Step, UserError
 
 Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group
 
@@ -103,10 +103,9 @@ class GroupStream:
             began = time.perf_counter()
             found.prompts_too_long += self._fill(wanted + rollout.max_staleness * rollout.prompts_per_step, step)
             sampled = time.perf_counter()
-            groups = [self._take(found.outcomes) for _ in range(wanted)]
+            judged = [self._take(found.outcomes) for _ in range(wanted)]
             found.sample_s += sampled - began
             found.score_s += time.perf_counter() - sampled
-            judged = [group.with_(disposition=self._reason_to_leave_out(group)) for group in groups]
             found.kept += [group for group in judged if group.disposition is None]
             found.left_out += [group for group in judged if group.disposition is not None]
             left -= wanted
@@ -159,13 +158,15 @@ class GroupStream:
         return dropped
 
     def _take(self, outcomes: list[Outcome]) -> Group:
-        """The next group in ticket order, scored; what became of the scoring goes to `outcomes`."""
+        """The next group in ticket order, scored, with the reason to leave it out if there is one; what became of the
+        scoring goes to `outcomes`.
+        """
         ticket = next(iter(self.pending))
         group, future = self.pending[ticket]
         try:
             scored = future.result()
         except InfrastructureError as error:
-            group = group.with_(error=str(error))
+            group = group.with_(error=str(error), disposition="error")
             outcomes.append(error)
         else:
             accuracy = self._settings.combination.accuracy(scored.scores)
@@ -174,6 +175,8 @@ class GroupStream:
                 name: tuple(map(self._to_steps, group.rollouts, members)) for name, members in scored.steps.items()
             }
             group = group.with_(scores=scored.scores, rewards=scored.rewards, accuracy=accuracy, steps=steps)
+            if self._settings.zero_std != "zero" and not self._has_signal(group):
+                group = group.with_(disposition="zero_std")
             outcomes.append(scored)
         self._keep_budget(group.error)
         self._taken[ticket] = self.pending.pop(ticket)[0]
@@ -189,15 +192,10 @@ class GroupStream:
                 f"{budget:g} allows {int(budget * window)} in {window}; the last: {error}"
             )
 
-    def _reason_to_leave_out(self, group: Group) -> Disposition | None:
-        if group.error is not None:
-            return "error"
-        if self._settings.zero_std == "zero":
-            return None
-        # What decides are accuracies, or the scores of steps, whose means may agree.
+    def _has_signal(self, group: Group) -> bool:
+        """What decides are accuracies, or the scores of steps, whose means may agree."""
         steps = group.steps.get(self._settings.combination.deciding(group.scores))
-        signal = group.has_signal if steps is None else len({step.score for of in steps for step in of}) > 1
-        return None if signal else "zero_std"
+        return group.has_signal if steps is None else len({step.score for of in steps for step in of}) > 1
 
     def _score(self, group: Group) -> Future[ScoredGroup]:
         """The scores to come; of a group that was lost while it was played there is only the failure."""

@@ -89,7 +89,9 @@ class GrpoTraining:
         self._context.console.doing("learning")
         trained, report = self._learning.learn(groups.kept, step)
         self._backend.publish(step)
-        self._learning.move_reference(step)
+        reference = self._stage.reference
+        if self._objective.needs_reference and reference.is_due(step):
+            self._backend.move_reference(reference.ema)
         self._stream.finish(groups)
         ended = time.perf_counter()
         everything = [*trained, *groups.left_out]
