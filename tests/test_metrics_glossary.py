@@ -7,6 +7,7 @@ import json
 import math
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from talking import Talks
@@ -80,7 +81,7 @@ def written(tmp_path, rows):
     return names
 
 
-RUNS = {
+RUNS: dict[str, dict[str, Any]] = {
     "a KL, several updates, labels, a gate": {
         "task": {"held_out": 0.3},
         "reward": [
