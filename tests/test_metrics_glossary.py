@@ -133,7 +133,7 @@ RUNS: dict[str, dict[str, Any]] = {
 def test_the_glossary_is_what_runs_write(written):
     known = set()
     for name, tables in RUNS.items():
-        for key in written(name.replace(" ", "-").replace(",", ""), **tables):  # type: ignore[arg-type]
+        for key in written(name.replace(" ", "-").replace(",", ""), **tables):
             assert metric(key) is not None, (
                 f"the run with {name} writes {key}, which cohort.monitor.names does not know"
             )
