@@ -59,7 +59,32 @@ _OF_GROUP = {  # columns that are what fields of a group have for one of its rol
 
 def write_groups(path: Path, groups: Sequence[Group], step: int) -> None:
     """Write the rollouts of `groups` in one atomic file. A group without rollouts leaves one row that says why."""
-    rows = [row for group in groups for row in _rows(group, step)]
+    rows: list[dict[str, Any]] = []
+    for group in groups:
+        prompt = group.prompt
+        shared = {
+            "step": step,
+            "ticket": group.ticket,
+            "prompt_id": prompt.id,
+            "prompt": prompt.question,
+            "prompt_json": _json({name: getattr(prompt, name) for name in ("text", "messages", "tags", "answer")}),
+            "prompt_tokens": prompt.tokens,
+            "answer": None if prompt.answer is None else str(prompt.answer),
+            "disposition": group.disposition,
+            "error": group.error,
+        }
+        if not group.rollouts:
+            rows.append(shared | {"member": -1})
+        for member, rollout in enumerate(group.rollouts):
+            row = shared | {"member": member} | {name: getattr(rollout, name) for name in _OF_ROLLOUT}
+            row |= {column: values[member] for column, field in _OF_GROUP.items() if (values := getattr(group, field))}
+            row["scores"] = _json({name: values[member] for name, values in group.scores.items()})
+            if rollout.turns:
+                row["turns"] = _json([dataclasses.asdict(turn) for turn in rollout.turns])
+            if group.steps:
+                steps = {name: [[one.end, one.score] for one in of[member]] for name, of in group.steps.items()}
+                row["steps"] = _json(steps)
+            rows.append(row)
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), buffer, compression="zstd")
     write_bytes(path, buffer.getvalue())
@@ -71,33 +96,6 @@ def read_groups(path: Path) -> list[Group]:
     for row in pq.read_table(path).to_pylist():
         by_ticket.setdefault(row["ticket"], []).append(row)
     return [_group(ticket, sorted(rows, key=lambda r: r["member"])) for ticket, rows in sorted(by_ticket.items())]
-
-
-def _rows(group: Group, step: int) -> list[dict[str, Any]]:
-    prompt = group.prompt
-    shared = {
-        "step": step,
-        "ticket": group.ticket,
-        "prompt_id": prompt.id,
-        "prompt": prompt.question,
-        "prompt_json": _json({name: getattr(prompt, name) for name in ("text", "messages", "tags", "answer")}),
-        "prompt_tokens": prompt.tokens,
-        "answer": None if prompt.answer is None else str(prompt.answer),
-        "disposition": group.disposition,
-        "error": group.error,
-    }
-    rows = []
-    for member, rollout in enumerate(group.rollouts):
-        row = shared | {"member": member} | {name: getattr(rollout, name) for name in _OF_ROLLOUT}
-        row |= {column: values[member] for column, field in _OF_GROUP.items() if (values := getattr(group, field))}
-        row["scores"] = _json({name: values[member] for name, values in group.scores.items()})
-        if rollout.turns:
-            row["turns"] = _json([dataclasses.asdict(turn) for turn in rollout.turns])
-        if group.steps:
-            steps = {name: [[one.end, one.score] for one in of[member]] for name, of in group.steps.items()}
-            row["steps"] = _json(steps)
-        rows.append(row)
-    return rows or [shared | {"member": -1}]
 
 
 def _group(ticket: int, rows: list[dict[str, Any]]) -> Group:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort import settings
-from cohort.tasks.prompts import Items, RowItems, Rows, checked, limited, listed
+from cohort.tasks.prompts import Items, RowItems, Rows, limited, listed
 from cohort.tasks.sources.base import DEMONSTRATIONS, built_in_name
 from cohort.tasks.sources.columns import ColumnMap, conversation, missing_column
 from cohort.tasks.sources.opening import ask, is_list_of, rows_of
@@ -60,7 +60,7 @@ def open_examples(table: settings.Task, seed: int) -> Demonstrations:
     if is_list_of(SupervisedExample, given):
         return limited(listed(given), table.limit)
     rows = rows_of(given, table, held_out=False)
-    return checked(limited(RowItems(rows, _reader(table, rows)), table.limit))
+    return limited(RowItems(rows, _reader(table, rows), table.limit), table.limit)
 
 
 def _reader(table: settings.Task, rows: Rows) -> Callable[[Mapping[str, Any], str], SupervisedExample]:

@@ -19,7 +19,7 @@ from itertools import takewhile
 from typing import Any, cast
 
 from cohort import settings
-from cohort.tasks.prompts import Items, Part, RowItems, checked, limited
+from cohort.tasks.prompts import Items, Part, RowItems, limited
 from cohort.tasks.sources.columns import conversation, missing_column, read_question
 from cohort.tasks.sources.files import kind
 from cohort.tasks.sources.opening import ask, rows_of, with_held_out
@@ -75,7 +75,7 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
         for what, name in needed.items():
             if name is not None and name not in rows.columns:
                 raise missing_column(rows.place(0), what, name, rows.columns)
-        return checked(RowItems(rows, partial(_pair, table)))
+        return RowItems(rows, partial(_pair, table))
 
     whole = read(table, False)
     train, held_out = with_held_out(table, whole, "pair", lambda pair: pair.prompt, lambda other: read(other, True))

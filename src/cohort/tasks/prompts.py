@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,6 @@ __all__ = [
     "RowItems",
     "Rows",
     "check_text",
-    "checked",
     "first",
     "limited",
     "listed",
@@ -67,15 +66,18 @@ class Rows:
 
 
 class RowItems(Generic[T]):
-    """The rows of a source, each read when somebody asks for it; `read(row, place)` makes the item.
+    """The rows of a source, each read when somebody asks for it; `read(row, place)` makes the item. The first of those
+    within `limit` are read now, so that a bad one is found before a model loads.
 
     What was read stays in memory, up to `KEPT` bytes, so that several checks of one source read its rows once.
     """
 
-    def __init__(self, rows: Rows, read: Callable[[Mapping[str, Any], str], T]) -> None:
+    def __init__(self, rows: Rows, read: Callable[[Mapping[str, Any], str], T], limit: int | None = None) -> None:
         self.rows, self.read, self.size = rows, read, len(rows)
         self._kept: dict[int, T] = {}
         self._room = KEPT
+        for index in range(min(self.size, CHECKED if limit is None else min(CHECKED, limit))):
+            self[index]  # reading a row checks it
 
     def __getitem__(self, index: int) -> T:
         _check_index(index, self.size)
@@ -131,13 +133,6 @@ class Distinct:
 def listed(items: Sequence[T]) -> Part[T]:
     """Things that somebody made in Python."""
     return Part(items, np.arange(len(items)))
-
-
-def checked(items: Items[T]) -> Items[T]:
-    """The things as they are. The first are read now, so that a bad one is found before a model loads."""
-    for index in range(min(cast(int, items.size), CHECKED)):
-        items[index]
-    return items
 
 
 def first(items: Items[T], count: int) -> Iterator[T]:

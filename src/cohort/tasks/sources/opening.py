@@ -19,7 +19,6 @@ from cohort.tasks.prompts import (
     RowItems,
     Rows,
     check_text,
-    checked,
     limited,
     listed,
     split_by_hash,
@@ -140,7 +139,7 @@ def _open_found(table: settings.Prompts, held_out: bool, seed: int) -> Found:
         return Found(listed(given), ("prompt", "answer", *tags))
     rows = rows_of(given, table, held_out)
     columns = ColumnMap.of(table, rows)
-    return Found(checked(RowItems(rows, columns.read)), rows.columns, columns.question)
+    return Found(RowItems(rows, columns.read), rows.columns, columns.question)
 
 
 def rows_of(given: Any, table: settings.Prompts, held_out: bool) -> Rows:

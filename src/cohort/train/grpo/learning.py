@@ -52,7 +52,7 @@ class Learning:
             trained = with_advantages(groups, objective, self.combination, penalty, self.stage.objective.pass_at_k)
         table, bypass = self.stage.optimizer, self.stage.objective.bypasses
         rate = rate_at(table, self.stage.run.steps, step)
-        parts = split(trained, table.updates_per_batch)
+        parts = split(trained, table.updates_per_batch) if table.updates_per_batch > 1 else [trained]
         # Old and reference log-probs are computed before the first update. With one update of a batch, the update's own
         # forward pass gives the old ones.
         batches = [collate(part, objective, longest) for part in parts]
