@@ -18,7 +18,7 @@ from cohort.learn.reference import Reference
 from cohort.policy.load import open_policy, resumed_policy, save_policy
 from cohort.policy.policy import Policy, PolicyFacts
 from cohort.settings import Rollout, Stage
-from cohort.types import Batch, Sampler, StepReport, UserError
+from cohort.types import Batch, Sampler, UserError
 
 __all__ = ["Local", "open_engine"]
 
@@ -42,6 +42,7 @@ class Local:
         self._learner = Learner(
             self.policy, objective, stage.optimizer, stage.rollout.temperature, reference=self._reference
         )
+        self.update = self._learner.update
         critic = objective.baseline == "critic"
         self._critic = Critic(self.policy, stage.optimizer, stage.critic) if critic else None
 
@@ -64,10 +65,6 @@ class Local:
         if self._critic is None:
             raise ValueError("only an objective whose baseline is a critic has values")
         return replace(batch, values=self._critic.values(batch))
-
-    def update(self, batch: Batch, rate: float) -> StepReport:
-        """See `Backend`."""
-        return self._learner.update(batch, rate)
 
     def update_values(self, batch: Batch, returns: Tensor, rate: float) -> float:
         """See `Backend`."""

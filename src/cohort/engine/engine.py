@@ -58,19 +58,8 @@ class Engine:
                     f"a prompt of {len(request.tokens)} tokens and rollout.max_tokens = {request.sampling.max_tokens} "
                     f"need {need} positions, but the model has {limit}; lower max_tokens or set task.too_long"
                 )
-        groups = self._sample(wanted)
-        if self.policy.fused and not self._verified and (first := next(groups, None)) is not None:
-            self._verified = True
-            if apart := disagreement(self.policy, *first):
-                self.policy.fall_back(apart)
-                groups = self._sample(wanted)
-            else:
-                yield first
-        yield from groups
-
-    def _sample(self, requests: tuple[SampleRequest, ...]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
-        # Gradients are switched off inside each helper, never across a yield: the caller may train in between.
-        waiting = deque(requests)
+        # Gradients are switched off inside each part, never across a yield: the caller may train in between.
+        waiting = deque(wanted)
         prefilled: deque[StartedGroup] = deque()
         most = min(self.max_rows, sum(request.count for request in waiting))
         running = Running(most, self.policy.device)
@@ -80,12 +69,23 @@ class Engine:
             # A prefill for every row that retires would run the whole model for one prompt: wait for an eighth.
             if waiting and not prefilled and most - running.n >= max(1, most // 8):
                 prefilled.extend(self._prefill(waiting, most - running.n, decoder))
-            ended = self._schedule(prefilled, running, most) if prefilled and running.n < most else []
-            if not ended and running.n:
-                ended = self._decode(running, decoder)
+            ended: list[int] = []
+            with torch.no_grad():
+                if prefilled and running.n < most:
+                    first = running.n
+                    ended = self._append(running, first, running.start(prefilled))
+                if not ended and running.n:
+                    ended = self._append(running, 0, decoder.decode(*running.last()))
             for group in self._retire(running, ended, decoder):
                 decoder.release(group.slot)
-                yield group.request, tuple(group.done[i] for i in range(group.request.count))
+                completions = tuple(group.done[i] for i in range(group.request.count))
+                if self.policy.fused and not self._verified:
+                    self._verified = True
+                    if apart := disagreement(self.policy, group.request, completions):
+                        self.policy.fall_back(apart)
+                        yield from self.sample(wanted)
+                        return
+                yield group.request, completions
                 decoder.refresh()
             if not waiting and not prefilled and (slots := decoder.compact()) is not None:
                 running.renumber(slots)
@@ -101,27 +101,6 @@ class Engine:
             tokens += len(batch[-1].tokens)
         slots, logits = decoder.prefill([r.tokens for r in batch])
         return [StartedGroup(r, s, row) for r, s, row in zip(batch, slots, logits, strict=True)]
-
-    @torch.no_grad()
-    def _schedule(self, prefilled: deque[StartedGroup], running: Running, most: int) -> list[int]:
-        """Give free rows to members of prefilled groups and sample their first token. Returns the rows that ended."""
-        first = running.n
-        while prefilled and running.n < most:
-            group = prefilled[0]
-            running.add(group, group.started)
-            group.started += 1
-            if group.started == group.request.count:
-                prefilled.popleft()
-        logits = torch.stack([group.first_logits for group, _ in running.owner[first:]])
-        return self._append(running, first, logits)
-
-    @torch.no_grad()
-    def _decode(self, running: Running, decoder: Decoder) -> list[int]:
-        """One token for every running row. Returns the rows that ended."""
-        n = running.n
-        own = running.length[:n] - 1  # the last sampled token has no keys and values yet
-        tokens = running.tokens[:n].gather(1, own[:, None])[:, 0]
-        return self._append(running, 0, decoder.decode(tokens, running.slot[:n], running.place[:n], own))
 
     def _append(self, running: Running, first: int, logits: Tensor) -> list[int]:
         """Sample a token for rows `first`.. from `logits` `[n - first, V]`, store it, return the rows that ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import torch
@@ -50,24 +51,39 @@ class Running:
         )
         self.truncates = self.stops = False  # whether any row ever had a truncated distribution, or stop strings
 
-    def add(self, group: StartedGroup, member: int) -> None:
-        """Give the next free row to a member of a group."""
-        i, wanted = self.n, group.request.sampling
-        self.n += 1
-        self.owner.append((group, member))
-        if (missing := wanted.max_tokens - self.tokens.shape[1]) > 0:
-            missing = max(missing, self.tokens.shape[1])
-            self.tokens, self.logprobs, self.uniforms = (
-                torch.nn.functional.pad(x, (0, missing)) for x in (self.tokens, self.logprobs, self.uniforms)
-            )
-        self.slot[i], self.length[i], self.limit[i] = group.slot, 0, wanted.max_tokens
-        drawn = unit_uniforms(derive_seed(group.request.seed, member), wanted.max_tokens)
-        self.uniforms[i, : wanted.max_tokens] = torch.from_numpy(drawn)
-        settings = (wanted.temperature, wanted.top_p, wanted.top_k, wanted.min_p)
-        for column, value in zip(self.sampling, settings, strict=True):
-            column[i] = value
-        self.stops |= bool(wanted.stop)
-        self.truncates |= wanted.top_p < 1 or wanted.top_k > 0 or wanted.min_p > 0
+    def start(self, groups: deque[StartedGroup]) -> Tensor:
+        """Give the free rows to members of `groups`, in order, and take a group away when all of its members run.
+        Returns the logits `[m, V]` from which the first tokens of the m new rows are drawn.
+        """
+        first = self.n
+        while groups and self.n < len(self.slot):
+            i, group, member = self.n, groups[0], groups[0].started
+            wanted = group.request.sampling
+            self.n += 1
+            self.owner.append((group, member))
+            if (missing := wanted.max_tokens - self.tokens.shape[1]) > 0:
+                missing = max(missing, self.tokens.shape[1])
+                self.tokens, self.logprobs, self.uniforms = (
+                    torch.nn.functional.pad(x, (0, missing)) for x in (self.tokens, self.logprobs, self.uniforms)
+                )
+            self.slot[i], self.length[i], self.limit[i] = group.slot, 0, wanted.max_tokens
+            drawn = unit_uniforms(derive_seed(group.request.seed, member), wanted.max_tokens)
+            self.uniforms[i, : wanted.max_tokens] = torch.from_numpy(drawn)
+            settings = (wanted.temperature, wanted.top_p, wanted.top_k, wanted.min_p)
+            for column, value in zip(self.sampling, settings, strict=True):
+                column[i] = value
+            self.stops |= bool(wanted.stop)
+            self.truncates |= wanted.top_p < 1 or wanted.top_k > 0 or wanted.min_p > 0
+            group.started += 1
+            if group.started == group.request.count:
+                groups.popleft()
+        return torch.stack([group.first_logits for group, _ in self.owner[first:]])
+
+    def last(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `Decoder.decode` takes, `[n]` each. The last sampled token has no keys and values yet."""
+        n = self.n
+        own = self.length[:n] - 1
+        return self.tokens[:n].gather(1, own[:, None])[:, 0], self.slot[:n], self.place[:n], own
 
     def remove(self, ended: list[int], decoder: Decoder) -> None:
         """Move the last rows into the holes that the ended ones leave, so that the running rows are 0..n-1 again."""

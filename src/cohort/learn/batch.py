@@ -29,9 +29,10 @@ def collate(groups: Sequence[Group], objective: Objective, max_tokens: int) -> B
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     owner = torch.tensor([i for i, group in enumerate(groups) for _ in group.rollouts])  # [B]
     lengths = torch.tensor([len(rollout.tokens) for rollout in rollouts])  # [B]
-    cut_off = torch.tensor([rollout.finish == "length" for rollout in rollouts])
-    chosen = rectangle(_end_to_end([rollout.mask for rollout in rollouts], np.bool_), lengths)
-    mask = mask_truncated(objective, chosen, cut_off)  # [B, T], as the functions of the objective take it
+    # [B, T], as the functions of the objective take it
+    mask = rectangle(_end_to_end([rollout.mask for rollout in rollouts], np.bool_), lengths)
+    if objective.truncated == "mask":
+        mask = mask_truncated(objective, mask, torch.tensor([rollout.finish == "length" for rollout in rollouts]))
     return Batch(
         prompts=tuple(group.prompt.tokens for group in groups),
         group=owner,

@@ -47,10 +47,25 @@ def forward(policy: Policy, batch: Batch, wanted: Tensor, tokens: int) -> Iterat
 
     Rollouts of a group stay together while they fit, so that its prompt is computed once.
     """
+    starts, longest = batch.lengths.cumsum(0) - batch.lengths, int(batch.lengths.max())
     for rows in _split(batch, wanted, tokens):
-        micro = _pack(batch, wanted, rows, policy.device)
-        hidden = policy.hidden(micro.layout.tokens, micro.layout.positions, micro.layout)
-        yield micro, hidden.index_select(0, micro.layout.predictors(micro.row, micro.column))
+        index = torch.tensor(rows)
+        prompts, place = batch.group[index].unique(return_inverse=True)
+        lengths = batch.lengths[index]
+        row, column = places(lengths)
+        everything = starts[index][row] + column  # where the tokens of these rollouts are in the batch
+        layout = PackedGroups(
+            [batch.prompts[p] for p in prompts.tolist()],
+            batch.tokens[everything].split(lengths.tolist()),
+            place.tolist(),
+            policy.device,
+        )
+        kept = wanted[everything]
+        picked = everything[kept]
+        row, column, targets = (x.to(policy.device) for x in (row[kept], column[kept], batch.tokens[picked]))
+        hidden = policy.hidden(layout.tokens, layout.positions, layout)
+        micro = MicroBatch(layout, picked, targets, row, column, shape=(len(rows), longest))
+        yield micro, hidden.index_select(0, layout.predictors(row, column))
 
 
 def _split(batch: Batch, wanted: Tensor, tokens: int) -> Iterator[list[int]]:
@@ -70,30 +85,6 @@ def _split(batch: Batch, wanted: Tensor, tokens: int) -> Iterator[list[int]]:
         size += cost
     if taken:
         yield taken
-
-
-def _pack(batch: Batch, wanted: Tensor, rows: list[int], device: torch.device) -> MicroBatch:
-    index = torch.tensor(rows)
-    prompts, place = batch.group[index].unique(return_inverse=True)
-    starts, lengths = (batch.lengths.cumsum(0) - batch.lengths)[index], batch.lengths[index]
-    row, column = places(lengths)
-    everything = starts[row] + column  # where the tokens of these rollouts are in the batch
-    layout = PackedGroups(
-        [batch.prompts[p] for p in prompts.tolist()],
-        batch.tokens[everything].split(lengths.tolist()),
-        place.tolist(),
-        device,
-    )
-    kept = wanted[everything]
-    picked = everything[kept]
-    return MicroBatch(
-        layout,
-        picked,
-        tokens=batch.tokens[picked].to(device),
-        row=row[kept].to(device),
-        column=column[kept].to(device),
-        shape=(len(rows), int(batch.lengths.max())),
-    )
 
 
 def head(

@@ -59,10 +59,10 @@ class Learner:
         with self.reference.active() as policy:
             return self.logprobs(batch, policy)
 
-    def update(self, batch: Batch, learning_rate: float) -> StepReport:
+    def update(self, batch: Batch, rate: float) -> StepReport:
         """One optimizer step. Raises `UserError` when the gradient is not finite; the weights are then untouched."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = rate
         sums: dict[str, Tensor] = {}
         loss = 0.0
         for micro, found, entropy in self._forward(self.policy, batch):
@@ -83,7 +83,7 @@ class Learner:
             loss += weighted.item()
             sums = merge_metrics(sums, loss_metrics(self.objective, **arguments))
         norm = self._step()
-        return StepReport(_means(sums) | {"loss": loss, "grad_norm": norm, "lr": learning_rate})
+        return StepReport(_means(sums) | {"loss": loss, "grad_norm": norm, "lr": rate})
 
     def _step(self) -> float:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -102,20 +102,17 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _wanted(self, batch: Batch) -> Tensor:
-        """`[N]` bool: tokens whose log-probs can change the gradient."""
-        if self.objective.trains_without_signal:
-            return batch.mask
-        # Whole rollouts: a sequence ratio reads all tokens of a rollout that any token's advantage reaches.
-        rollout = torch.repeat_interleave(batch.lengths)  # [N]
-        paid = torch.zeros(len(batch.lengths), dtype=torch.bool)
-        paid[rollout[batch.mask & (batch.advantages != 0)]] = True
-        return batch.mask & paid[rollout]
-
     def _forward(self, policy: Policy, batch: Batch) -> Iterator[tuple[MicroBatch, Tensor, Tensor]]:
-        """Every micro-batch with the log-probs and entropies of its wanted tokens, `[M]` each."""
+        """Every micro-batch with log-probs and entropies, `[M]` each, of the tokens that can change the gradient."""
+        wanted = batch.mask  # [N]
+        if not self.objective.trains_without_signal:
+            # Whole rollouts: a sequence ratio reads all tokens of a rollout that any token's advantage reaches.
+            rollout = torch.repeat_interleave(batch.lengths)  # [N]
+            paid = torch.zeros(len(batch.lengths), dtype=torch.bool)
+            paid[rollout[batch.mask & (batch.advantages != 0)]] = True
+            wanted = batch.mask & paid[rollout]
         temperature, entropy_gradient = self.temperature, bool(self.objective.entropy_coef)
-        for micro, states in forward(policy, batch, self._wanted(batch), self.settings.tokens_per_micro_batch):
+        for micro, states in forward(policy, batch, wanted, self.settings.tokens_per_micro_batch):
             yield micro, *head(policy, states, micro.tokens, temperature, entropy_gradient)
 
 
