@@ -37,8 +37,8 @@ OTHER = {
     ("integrations/reasoning_gym/source.py", "args"),
     ("algorithms/losses.py", "centring"),  # the loss as it was published has no such term
     ("environments/episodes.py", "timeout_s"),  # none: tools have limits of their own
-    ("environments/tool.py", "timeout_s"),  # none: a tool that stops by itself
-    ("environments/tool.py", "retries"),  # of one call, whose caller says how often
+    ("environments/tools.py", "timeout_s"),  # none: a tool that stops by itself
+    ("environments/tools.py", "retries"),  # of one call, whose caller says how often
     ("rewards/calling/call.py", "steps"),  # of completions, not of a run
     ("rewards/items.py", "steps"),
     ("rewards/items.py", "retries"),  # how often each reward was asked again
@@ -47,7 +47,6 @@ OTHER = {
     ("rewards/verifiers/length.py", "timeout_s"),
     ("rewards/verifiers/math/answer.py", "timeout_s"),
     ("rewards/verifiers/structured/structured.py", "timeout_s"),
-    ("train/grpo/stream.py", "too_long"),  # how many prompts were
     ("train/stage.py", "gate"),  # what the gate found
 }
 

@@ -7,6 +7,7 @@ import json
 import math
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from talking import Talks
@@ -80,7 +81,7 @@ def written(tmp_path, rows):
     return names
 
 
-RUNS = {
+RUNS: dict[str, dict[str, Any]] = {
     "a KL, several updates, labels, a gate": {
         "task": {"held_out": 0.3},
         "reward": [
@@ -132,7 +133,7 @@ RUNS = {
 def test_the_glossary_is_what_runs_write(written):
     known = set()
     for name, tables in RUNS.items():
-        for key in written(name.replace(" ", "-").replace(",", ""), **tables):  # type: ignore[arg-type]
+        for key in written(name.replace(" ", "-").replace(",", ""), **tables):
             assert metric(key) is not None, (
                 f"the run with {name} writes {key}, which cohort.monitor.names does not know"
             )

@@ -12,7 +12,7 @@ import pytest
 
 import cohort
 from cohort.backends.base import BACKENDS, SAMPLERS
-from cohort.environments.build import ENVIRONMENTS, TOOLS
+from cohort.environments.world import ENVIRONMENTS, TOOLS
 from cohort.rewards.built_in import BUILT_IN
 from cohort.settings import KINDS, SINKS, Stage, Task
 from cohort.train.stage import kind_of

@@ -25,9 +25,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cohort.integrations.reasoning_gym.problems import FILE, Admitted
 from cohort.integrations.reasoning_gym.reward import reasoning_gym, same
-from cohort.integrations.reasoning_gym.source import GymProblems
+from cohort.integrations.reasoning_gym.source import FILE, Admitted, GymProblems
 from cohort.types import Prompt
 
 PAGE = Path(__file__).parent.parent / "docs" / "tasks" / "reasoning_gym.md"

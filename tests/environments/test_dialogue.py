@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cohort.environments import FORMATS, choose_format, open_dialogue
-from cohort.environments.tool import tool_of
+from cohort.environments.tools import tool_of
 from cohort.policy.scratch import make_tokenizer
 from cohort.tasks import Renderer
 from cohort.types import Prompt, Turn, UserError

@@ -8,7 +8,7 @@ import pytest
 
 from cohort.environments import build_tools
 from cohort.environments.http import _checked
-from cohort.environments.tool import ToolError
+from cohort.environments.tools import ToolError
 from cohort.types import InfrastructureError
 
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from cohort.environments import ENVIRONMENTS, FORMATS, TOOLS, ToolError, Tools, build_environment, build_tools
-from cohort.environments.tool import tool_of
+from cohort.environments.tools import tool_of
 from cohort.types import InfrastructureError, Prompt, UserError
 from cohort.wording import find_function
 

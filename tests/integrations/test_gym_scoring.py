@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("reasoning_gym")
 
-from cohort.integrations.reasoning_gym.problems import admitted_tasks, refused_tasks
 from cohort.integrations.reasoning_gym.reward import EXECUTES, reasoning_gym, same
-from cohort.integrations.reasoning_gym.source import GymProblems
+from cohort.integrations.reasoning_gym.source import GymProblems, admitted_tasks, refused_tasks
 from cohort.integrations.reasoning_gym.verify import arithmetic, verify
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve
 from cohort.types import Prompt

@@ -11,9 +11,8 @@ import pytest
 pytest.importorskip("reasoning_gym")
 
 from cohort import integrations as library
-from cohort.integrations.reasoning_gym import problems as gym_problems
-from cohort.integrations.reasoning_gym.problems import admitted_tasks, refused_tasks
-from cohort.integrations.reasoning_gym.source import GymProblems
+from cohort.integrations.reasoning_gym import source as gym_source
+from cohort.integrations.reasoning_gym.source import GymProblems, admitted_tasks, refused_tasks
 from cohort.settings import Curriculum
 from cohort.tasks import open_demonstrations, open_task
 from cohort.types import UserError
@@ -189,14 +188,14 @@ def test_it_is_no_source_of_demonstrations():
 
 
 def test_without_the_package(monkeypatch):
-    gym_problems.require_library.cache_clear()
+    gym_source.require_library.cache_clear()
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     assert 'pip install "cohort[reasoning-gym]"' in refused("reasoning_gym:gcd")
-    gym_problems.require_library.cache_clear()
+    gym_source.require_library.cache_clear()
 
 
 def test_with_another_version(monkeypatch):
-    gym_problems.require_library.cache_clear()
+    gym_source.require_library.cache_clear()
     monkeypatch.setattr(library, "version", lambda name: "0.1.99")
     assert "reasoning-gym is 0.1.99 here, and its scorers were tried at 0.1.25" in refused("reasoning_gym:gcd")
-    gym_problems.require_library.cache_clear()
+    gym_source.require_library.cache_clear()

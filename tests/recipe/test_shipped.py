@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from cohort import cli
-from cohort.recipe import load
+from cohort.recipe import Recipe, load, to_toml
 from cohort.recipe.loader import shipped
+from cohort.train.directory import as_kept
+from cohort.train.run import prepare
+from cohort.types import UserError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -63,3 +66,22 @@ def test_an_unknown_name_lists_those_that_there_are(cohort):
         f"error: there is no recipe 'quikstart' (did you mean 'quickstart'?); Cohort ships {names}; "
         "a file needs its full name (.toml)\n"
     )
+
+
+@pytest.mark.parametrize("name", ["quickstart", "calculator"])
+def test_a_printed_recipe_can_be_trained_again(name, tmp_path):
+    file = tmp_path / "printed.toml"
+    file.write_text(as_kept(Recipe.load(shipped(name))))
+    assert [one.stage.kind for one in prepare(Recipe.load(file))][-1] == "grpo"
+
+
+def test_a_table_that_says_nothing_is_no_mistake(tmp_path):
+    """Tables that a kind does not read are refused where they set something, not where they repeat the defaults."""
+    printed = tmp_path / "printed.toml"
+    printed.write_text(
+        to_toml(Recipe(name="x", policy={"model": "m"}, task={"source": "word_problems"}, reward="exact_number"))
+    )
+    assert "[preferences]" in printed.read_text()
+    assert prepare(Recipe.load(printed))
+    with pytest.raises(UserError, match=r"has \[preferences\], which a stage of kind 'grpo' does not read"):
+        prepare(Recipe.load(printed, ["preferences.centring=0.5"]))

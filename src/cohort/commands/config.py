@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
-from cohort.recipe import Recipe, against_defaults, differences, to_toml
+from cohort.recipe import Recipe, against_defaults, differences
 from cohort.settings.words import callable_path
+from cohort.train.directory import as_kept
 from cohort.views.console import Console
 
 __all__ = ["compared", "resolved", "show_difference", "show_origins", "show_recipe", "show_schema"]
@@ -17,7 +18,7 @@ __all__ = ["compared", "resolved", "show_difference", "show_origins", "show_reci
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe as its tables and as TOML, and the origin of every value."""
-    text = to_toml(recipe)
+    text = as_kept(recipe)
     return {"recipe": tomllib.loads(text), "toml": text, "origins": recipe.origins}
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from cohort.commands.door import argument
 from cohort.machine import quiet_libraries
 from cohort.recipe import Recipe
-from cohort.recipe.emit import toml_value
 from cohort.recipe.loader import directory_name
+from cohort.recipe.show import toml_value
 from cohort.rewards.built_in import BUILT_IN
 from cohort.settings import Stage, Task
 from cohort.settings.table import table_of

@@ -6,13 +6,11 @@ def weather(city: str) -> str: ...                      # type hints and a docst
 tools = ["calculator", "my_tools:weather"]
 """
 
-from cohort.environments.build import ENVIRONMENTS, TOOLS, build_environment, build_tools
 from cohort.environments.dialogue import Dialogue, choose_format, open_dialogue
 from cohort.environments.episodes import Episodes, OneTurn, Played, Player, Rules, SingleTurn
 from cohort.environments.formats import FORMATS, Format, FormatName
-from cohort.environments.tool import Tool, ToolError
-from cohort.environments.tools import Tools
-from cohort.environments.world import World, open
+from cohort.environments.tools import Tool, ToolError, Tools
+from cohort.environments.world import ENVIRONMENTS, TOOLS, World, build_environment, build_tools, open
 from cohort.types import InfrastructureError, Observation
 
 __all__ = [

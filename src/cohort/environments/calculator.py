@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 
-from cohort.environments.tool import Tool, ToolError, tool_of
+from cohort.environments.tools import Tool, ToolError, tool_of
 
 __all__ = ["calculate", "calculator_tool"]
 
@@ -25,6 +25,7 @@ _DIGITS = 12  # significant digits of what is no whole number
 
 _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 _TOKEN = re.compile(rf"\s*(?:(?P<number>{_NUMBER})|(?P<sign>\*\*|//|[-+*/%^()])|(?P<name>[a-z]+))")
+_LEVELS = (("+", "-"), ("*", "/", "//", "%"))  # of binary operations, from the loosest
 _WRITTEN_OTHERWISE = str.maketrans({"\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u2212": "-"})
 
 
@@ -64,7 +65,7 @@ class _Parser:
         self._at = self._depth = 0
 
     def whole(self) -> Fraction:
-        value = self._sum()
+        value = self._chain()
         if self._at < len(self._tokens):
             raise ToolError(f"did not expect {self._tokens[self._at]!r}")
         return value
@@ -76,16 +77,13 @@ class _Parser:
             return self._tokens[self._at - 1]
         return None
 
-    def _sum(self) -> Fraction:
-        value = self._product()
-        while (sign := self._next("+", "-")) is not None:
-            value = _apply(sign, value, self._product())
-        return value
-
-    def _product(self) -> Fraction:
-        value = self._signed()
-        while (sign := self._next("*", "/", "//", "%")) is not None:
-            value = _apply(sign, value, self._signed())
+    def _chain(self, level: int = 0) -> Fraction:
+        """A sum, or at level 1 a product: operations that bind alike, from left to right."""
+        if level == len(_LEVELS):
+            return self._signed()
+        value = self._chain(level + 1)
+        while (sign := self._next(*_LEVELS[level])) is not None:
+            value = _apply(sign, value, self._chain(level + 1))
         return value
 
     def _signed(self) -> Fraction:
@@ -93,13 +91,11 @@ class _Parser:
         if self._depth > _DEEPEST:
             raise ToolError("too many parentheses or signs inside each other")
         sign = self._next("+", "-")
-        value = self._power() if sign is None else self._signed()
+        value = self._atom() if sign is None else self._signed()
+        if sign is None and self._next("^", "**") is not None:
+            value = _raised(value, self._signed())
         self._depth -= 1
         return -value if sign == "-" else value
-
-    def _power(self) -> Fraction:
-        base = self._atom()
-        return base if self._next("^", "**") is None else _raised(base, self._signed())
 
     def _atom(self) -> Fraction:
         if self._at == len(self._tokens):
@@ -113,7 +109,7 @@ class _Parser:
             raise ToolError(f"there is no function {token!r}, only {', '.join(_FUNCTIONS)}")
         if token != "(" and (function is None or self._next("(") is None):
             raise ToolError(f"did not expect {token!r}")
-        value = self._sum()
+        value = self._chain()
         if self._next(")") is None:
             raise ToolError("a parenthesis is not closed")
         return value if function is None else function(value)

@@ -36,27 +36,24 @@ class Dialogue(Protocol):
 class ChatDialogue:
     """Messages through the tokenizer's own chat template. A turn ends with the template's end token."""
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        marks: Collection[str],
-        schemas: Sequence[Mapping[str, Any]],
-        eos_ids: Collection[int],
-        longest: int,
-    ) -> None:
-        self._tokenizer, self._eos_ids, self._longest = tokenizer, frozenset(eos_ids), longest
+    def __init__(self, text: _Text, schemas: Sequence[Mapping[str, Any]], eos_ids: Collection[int]) -> None:
+        self._text, self._tokenizer, self._eos_ids = text, text.tokenizer, frozenset(eos_ids)
         self.schemas = tuple(schemas)
-        self._guard = _Guard(tokenizer, marks)
         self._roles: set[str] = set()  # those that the template is known to show
-        if schemas and _PROBE not in self._rendered([{"role": "tool", "name": "probe", "content": _PROBE}]):
-            raise _no_tools(tokenizer, "does not show what a tool answers")
+        if schemas and not self._shows("tool"):
+            raise _no_tools(self._tokenizer, "does not show what a tool answers")
 
     def following(self, last: int, messages: Sequence[Message]) -> list[int]:
         """See `Dialogue`. The end token that the template writes is left out where the policy has written one."""
         for role in {message["role"] for message in messages} - self._roles:
-            self._check_role(role)
-        safe = [{**message, "content": self._guard.safe(message["content"], self._longest)} for message in messages]
-        tokens: list[int] = self._tokenizer.encode(self._rendered(safe), add_special_tokens=False)
+            if not self._shows(role):  # the policy would go on without having been told anything
+                raise UserError(
+                    f"the chat template of {_named(self._tokenizer)} does not show messages with the role {role!r}, so "
+                    'the policy would not see them; use one that it knows, such as "user"'
+                )
+            self._roles.add(role)
+        safe = [{**message, "content": self._text.safe(message["content"])} for message in messages]
+        tokens = self._text.encode(self._rendered(safe))
         return tokens[1:] if last in self._eos_ids and tokens[:1] and tokens[0] in self._eos_ids else tokens
 
     def final(self, turns: Sequence[Turn]) -> str:
@@ -65,16 +62,10 @@ class ChatDialogue:
 
     def demonstration(self, text: str) -> list[tuple[list[int], bool]]:
         """See `Dialogue`: a completion is one turn."""
-        return [(self._tokenizer.encode(text, add_special_tokens=False), True)]
+        return [(self._text.encode(text), True)]
 
-    def _check_role(self, role: str) -> None:
-        """Refuse a role that the template leaves out: the policy would go on without having been told anything."""
-        if _PROBE not in self._rendered([{"role": role, "name": "probe", "content": _PROBE}]):
-            raise UserError(
-                f"the chat template of {_named(self._tokenizer)} does not show messages with the role {role!r}, so the "
-                'policy would not see them; use one that it knows, such as "user"'
-            )
-        self._roles.add(role)
+    def _shows(self, role: str) -> bool:
+        return _PROBE in self._rendered([{"role": role, "name": "probe", "content": _PROBE}])
 
     def _rendered(self, messages: Sequence[Message]) -> str:
         """What the template writes behind the content of an assistant's turn."""
@@ -97,17 +88,16 @@ class InlineDialogue:
 
     schemas: tuple[Mapping[str, Any], ...] = ()
 
-    def __init__(self, tokenizer: Any, marks: Collection[str], longest: int) -> None:
-        self._tokenizer, self._longest = tokenizer, longest
-        self._guard = _Guard(tokenizer, marks)
+    def __init__(self, text: _Text) -> None:
+        self._text = text
 
     def following(self, last: int, messages: Sequence[Message]) -> list[int]:
         """See `Dialogue`. What is no tool's message is written as it is."""
         written = []
         for message in messages:
-            content = self._guard.safe(message["content"], self._longest)
+            content = self._text.safe(message["content"])
             written.append(content.join(RESULT) if message["role"] == "tool" else content)
-        return self._encode("".join(written))
+        return self._text.encode("".join(written))
 
     def final(self, turns: Sequence[Turn]) -> str:
         """See `Dialogue`: all turns are one message."""
@@ -116,11 +106,7 @@ class InlineDialogue:
     def demonstration(self, text: str) -> list[tuple[list[int], bool]]:
         """See `Dialogue`: results are the tool's, and encoded alone, as they are in a rollout."""
         parts = re.split(f"({re.escape(RESULT[0])}.*?{re.escape(RESULT[1])})", text, flags=re.DOTALL)
-        return [(self._encode(part), index % 2 == 0) for index, part in enumerate(parts) if part]
-
-    def _encode(self, text: str) -> list[int]:
-        tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
-        return tokens
+        return [(self._text.encode(part), index % 2 == 0) for index, part in enumerate(parts) if part]
 
 
 def open_dialogue(
@@ -135,10 +121,8 @@ def open_dialogue(
     the `chosen` format (None: nothing is called). No message gives more than `longest` tokens. Raises UserError where
     the tokenizer cannot have such a dialogue.
     """
-    marks = chosen.marks if chosen is not None else ()
-    if chosen is FORMATS["tags"] or not chat:
-        return InlineDialogue(tokenizer, marks, longest)
-    return ChatDialogue(tokenizer, marks, schemas, eos_ids, longest)
+    text = _Text(tokenizer, chosen.marks if chosen is not None else (), longest)
+    return InlineDialogue(text) if chosen is FORMATS["tags"] or not chat else ChatDialogue(text, schemas, eos_ids)
 
 
 def choose_format(tokenizer: Any, wanted: FormatName | None, chat: bool) -> Format:
@@ -176,20 +160,26 @@ def _named(tokenizer: Any) -> str:
     return repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
 
 
-class _Guard:
-    """Keeps what tools say from being read as anything but text."""
+class _Text:
+    """Text as tokens, of which a message gives at most `longest`. Keeps what tools say from being read as anything but
+    text.
+    """
 
-    def __init__(self, tokenizer: Any, marks: Collection[str]) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, marks: Collection[str], longest: int) -> None:
+        self.tokenizer, self._longest = tokenizer, longest
         special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
         controls = sorted({*special, *tokenizer.all_special_tokens, *marks}, key=len, reverse=True)
         self._controls = re.compile("|".join(map(re.escape, controls))) if controls else None
 
-    def safe(self, content: Any, longest: int) -> str:
-        """The content, cut to so many tokens, with every control text broken up by a space."""
+    def encode(self, text: str) -> list[int]:
+        tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return tokens
+
+    def safe(self, content: Any) -> str:
+        """The content, cut to its length, with every control text broken up by a space."""
         text = str(content)
         text = self._controls.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text) if self._controls else text
-        tokens = self._tokenizer.encode(text, add_special_tokens=False)
-        if len(tokens) <= longest:
+        tokens, most = self.encode(text), self._longest
+        if len(tokens) <= most:
             return text
-        return f"{self._tokenizer.decode(tokens[:longest])} ... ({len(tokens) - longest} more tokens)"
+        return f"{self.tokenizer.decode(tokens[:most])} ... ({len(tokens) - most} more tokens)"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -136,55 +137,50 @@ class _Group:
         return [] if self.lost is not None else [e for e in self.episodes if e.finish is None]
 
 
+@dataclass(frozen=True, slots=True)
 class Episodes:
     """Rollouts of several turns in an environment. Implements `Player`. `read` gives a completion as text."""
 
-    def __init__(
-        self,
-        sampler: Sampler,
-        environment: Environment,
-        dialogue: Dialogue,
-        read: Callable[[Completion], str],
-        rules: Rules,
-    ) -> None:
-        self._sampler, self._environment, self._dialogue = sampler, environment, dialogue
-        self._read, self._rules = read, rules
+    sampler: Sampler
+    environment: Environment
+    dialogue: Dialogue
+    read: Callable[[Completion], str]
+    rules: Rules
 
     def __call__(
         self, requests: Sequence[SampleRequest], prompts: Mapping[int, Prompt]
     ) -> Iterator[tuple[SampleRequest, Played]]:
         """See `Player`. Raises UserError when the environment's own code is broken."""
         begun = [self._begin(request, prompts[request.key]) for request in requests]
-        for group in begun:
-            if group.lost is not None:
-                yield group.request, group.lost
+        yield from ((group.request, group.lost) for group in begun if group.lost is not None)
         groups = [group for group in begun if group.lost is None]
-        threads = ThreadPoolExecutor(self._rules.concurrency, thread_name_prefix="environment")
+        threads = ThreadPoolExecutor(self.rules.concurrency, thread_name_prefix="environment")
         try:
             while groups:
                 for group in self._take_turn(groups, threads):
-                    yield group.request, self._played(group)
+                    yield group.request, group.lost or tuple(map(self._rollout, group.episodes))
                 groups = [group for group in groups if group.going_on]
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self, request: SampleRequest, prompt: Prompt) -> _Group:
         seeds = [derive_seed(request.seed, "environment", member) for member in range(request.count)]
+        reset = self.environment.reset
         try:
-            episodes = [_Episode(member, self._reset(prompt, seed)) for member, seed in enumerate(seeds)]
+            states = [self._guarded("reset", partial(reset, prompt, seed)) for seed in seeds]
         except InfrastructureError as error:
             return _Group(request, [], lost=error)
-        return _Group(request, episodes)
+        return _Group(request, [_Episode(member, state) for member, state in enumerate(states)])
 
     def _take_turn(self, groups: Sequence[_Group], threads: ThreadPoolExecutor) -> Iterator[_Group]:
         """One turn of all rollouts that go on. Yields every group that is then over, as soon as it is."""
         asking = [each for group in groups for each in self._requests(group)]
         requests = [replace(request, key=key) for key, (request, _, _) in enumerate(asking)]
         playing = list(groups)
-        for request, completions in self._sampler.sample(requests):
+        for request, completions in self.sampler.sample(requests):
             _, group, episodes = asking[request.key]
             for episode, completion in zip(episodes, completions, strict=True):
-                text = self._read(completion)
+                text = self.read(completion)
                 whole = completion.finish == "stop"  # what is cut off is not answered
                 answer = threads.submit(self._step, episode.state, text) if whole else _nothing()
                 episode.asked = completion, text, answer
@@ -218,8 +214,8 @@ class Episodes:
 
     def _limited(self, request: SampleRequest, used: int) -> Sampling:
         left = request.sampling.max_tokens - used
-        longest = left if self._rules.max_turn_tokens is None else min(left, self._rules.max_turn_tokens)
-        return replace(request.sampling, max_tokens=longest, stop=(*request.sampling.stop, *self._rules.stop))
+        longest = left if self.rules.max_turn_tokens is None else min(left, self.rules.max_turn_tokens)
+        return replace(request.sampling, max_tokens=longest, stop=(*request.sampling.stop, *self.rules.stop))
 
     def _heard(self, groups: Sequence[_Group]) -> Iterator[_Group]:
         """Wait for what the environment says to these groups and take it in. Yields the groups that are over."""
@@ -239,10 +235,10 @@ class Episodes:
         start = len(episode.tokens)
         episode.add(completion.tokens, completion.logprobs, own=True)
         end, episode.version = len(episode.tokens), completion.version
-        said = self._dialogue.following(completion.tokens[-1], observation.messages) if observation.messages else []
+        said = self.dialogue.following(completion.tokens[-1], observation.messages) if observation.messages else []
         if not said:
             episode.finish = completion.finish
-        elif len(episode.turns) + 1 == self._rules.max_turns:
+        elif len(episode.turns) + 1 == self.rules.max_turns:
             episode.finish = "tool"
         elif end + len(said) >= max_tokens:  # no room for another token
             episode.finish = "length"
@@ -250,9 +246,6 @@ class Episodes:
             episode.add(said, [0.0] * len(said), own=False)
         unseen = episode.finish is not None
         episode.turns.append(Turn(start, end, text, replace(observation, messages=()) if unseen else observation))
-
-    def _played(self, group: _Group) -> Played:
-        return group.lost if group.lost is not None else tuple(map(self._rollout, group.episodes))
 
     def _rollout(self, episode: _Episode) -> Rollout:
         assert episode.finish is not None
@@ -262,15 +255,12 @@ class Episodes:
             logprobs=episode.logprobs,
             version=episode.version,
             finish=episode.finish,
-            text=self._dialogue.final(episode.turns),
+            text=self.dialogue.final(episode.turns),
             turns=tuple(episode.turns),
         )
 
-    def _reset(self, prompt: Prompt, seed: int) -> Any:
-        return self._guarded("reset", lambda: self._environment.reset(prompt, seed))
-
     def _step(self, state: Any, reply: str) -> Observation:
-        said = self._guarded("step", lambda: self._environment.step(state, reply))
+        said = self._guarded("step", partial(self.environment.step, state, reply))
         if not isinstance(said, Observation):
             raise UserError(f"the environment's step returned {type(said).__name__}; it must return an Observation")
         if not isinstance(said.messages, (tuple, list)) or not all(map(_is_message, said.messages)):
@@ -283,7 +273,7 @@ class Episodes:
     def _guarded(self, method: str, run: Callable[[], Any]) -> Any:
         """What a method of the environment returns. Its failures are told apart as those of tools are."""
         try:
-            return in_time(run, self._rules.timeout_s)
+            return in_time(run, self.rules.timeout_s)
         except (InfrastructureError, UserError):
             raise
         except THE_WORLD as error:

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from cohort.environments.tool import Tool, ToolError, tool_of
+from cohort.environments.tools import Tool, ToolError, tool_of
 from cohort.types import InfrastructureError, UserError
 
 __all__ = ["http_tool"]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from queue import SimpleQueue
-from typing import Any
 
-from cohort.environments.tool import Tool, ToolError, tool_of
+from cohort.environments.tools import Tool, ToolError, tool_of
 from cohort.sandbox import LEVELS, Executor, Level, Limits, RemoteSandbox, Run, Sandbox
 from cohort.types import UserError
 
@@ -32,13 +30,15 @@ def python_tool(
             raise UserError(f"{name} of the tool python is a number above {least}, not {value!r}")
     limits = Limits(memory_mb=memory_mb)
 
-    def executor() -> Executor:
-        return Sandbox(limits, isolation) if url is None else RemoteSandbox(url, limits)
-
-    first = executor()
-    _ = first.isolation  # a machine that cannot isolate is refused now, not at the first call
-    first.close()
-    pool = _Pool(executor, int(processes) or os.cpu_count() or 1)
+    executors: list[Executor] = [
+        Sandbox(limits, isolation) if url is None else RemoteSandbox(url, limits)
+        for _ in range(int(processes) or os.cpu_count() or 1)
+    ]
+    _ = executors[0].isolation  # a machine that cannot isolate is refused now, not at the first call
+    executors[0].close()  # each starts when it is first needed
+    free: SimpleQueue[Executor] = SimpleQueue()
+    for executor in executors:
+        free.put(executor)
 
     def python(code: str) -> str:
         """Run a Python program and return what it prints. Nothing is kept between programs.
@@ -46,11 +46,17 @@ def python_tool(
         Args:
             code: The program. Only what it prints is returned.
         """
-        with pool.one() as sandbox:
+        sandbox = free.get()
+        try:
             return _said(sandbox.run(code, "", time_s))
+        finally:
+            free.put(sandbox)
 
-    tool = tool_of(python)
-    return Tool(tool.name, tool.schema, tool.run, close=pool.close)
+    def close() -> None:
+        for executor in executors:
+            executor.close()
+
+    return replace(tool_of(python), close=close)
 
 
 def _said(run: Run) -> str:
@@ -59,27 +65,3 @@ def _said(run: Run) -> str:
         why = run.message if run.status == "error" else f"{run.status}, {run.message}"
         raise ToolError(why + (f"\nprinted before:\n{printed}" if printed else ""))
     return printed or "(it printed nothing)"
-
-
-class _Pool:
-    """So many executors, each started when it is first needed."""
-
-    def __init__(self, make: Callable[[], Executor], size: int) -> None:
-        self._all = [make() for _ in range(size)]
-        self._free: SimpleQueue[Any] = SimpleQueue()
-        for executor in self._all:
-            self._free.put(executor)
-
-    @contextmanager
-    def one(self) -> Iterator[Executor]:
-        """An executor for one program; waits until there is one."""
-        executor = self._free.get()
-        try:
-            yield executor
-        finally:
-            self._free.put(executor)
-
-    def close(self) -> None:
-        """Give everything back; it starts afresh when it is needed again."""
-        for executor in self._all:
-            executor.close()

@@ -15,7 +15,7 @@ from cohort.recipe.schema import Recipe
 from cohort.settings import Reward, Stage, Table, Task
 from cohort.settings.words import callable_path
 
-__all__ = ["against_defaults", "canonical", "differences", "digest", "to_toml"]
+__all__ = ["against_defaults", "canonical", "differences", "digest", "to_toml", "toml_value"]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -50,7 +50,7 @@ def _scalars(values: Mapping[str, Any], notes: Mapping[str, str], prefix: str) -
     for key, value in values.items():
         if value is not None and not isinstance(value, Table) and not _tables_in(value):
             lines += [f"# {note}" for note in [_import_problem(value)] if note]
-            line, note = f"{_toml_key(key)} = {_toml_value(value)}", notes.get(prefix + key)
+            line, note = f"{_toml_key(key)} = {toml_value(value)}", notes.get(prefix + key)
             lines.append(f"{line:<48}  # {note}" if note else line)
     return lines
 
@@ -170,7 +170,7 @@ def _toml_key(key: str) -> str:
     return key if _BARE.fullmatch(key) else _text(key)
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """A value on one line; a function is written as module:qualname."""
     if isinstance(value, str):
         return _text(value)
@@ -180,9 +180,9 @@ def _toml_value(value: Any) -> str:
         written = repr(value)  # the shortest text that reads back as the same number
         return written if re.search(r"[.en]", written) else f"{written}.0"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml_value(item) for item in value)}]"
+        return f"[{', '.join(toml_value(item) for item in value)}]"
     if isinstance(value, Mapping):
-        inside = ", ".join(f"{_toml_key(key)} = {_toml_value(item)}" for key, item in value.items())
+        inside = ", ".join(f"{_toml_key(key)} = {toml_value(item)}" for key, item in value.items())
         return f"{{ {inside} }}" if inside else "{}"
     if callable(value):
         return _text(callable_path(value))

@@ -32,7 +32,7 @@ _MAP = b"map\n"
 # What is done without, one attempt after the other, until a confined process works.
 _ATTEMPTS: tuple[tuple[str, ...], ...] = ((), ("namespaces",), ("unprivileged",), ("landlock", "seccomp"))
 
-MapIds = Callable[[], None]
+Establish = Callable[[Callable[[], None]], tuple[Confinement, Isolation]]
 
 
 def main(descriptor: int) -> None:
@@ -65,7 +65,7 @@ def main(descriptor: int) -> None:
         channel.send(failed=problem)
 
 
-def _served(channel: Channel, establish: Callable[[MapIds], tuple[Confinement, Isolation]]) -> str:
+def _served(channel: Channel, establish: Establish) -> str:
     """Fork a launcher and wait until it has ended: the reason why it could not serve, nothing if it did."""
     (answers, answering), (asked, asking) = os.pipe(), os.pipe()
     child = os.fork()
@@ -95,9 +95,7 @@ def _served(channel: Channel, establish: Callable[[MapIds], tuple[Confinement, I
     return problem
 
 
-def _be_launcher(
-    channel: Channel, establish: Callable[[MapIds], tuple[Confinement, Isolation]], asking: int, answers: int
-) -> None:
+def _be_launcher(channel: Channel, establish: Establish, asking: int, answers: int) -> None:
     def map_ids() -> None:
         os.write(asking, _MAP)
         if not os.read(answers, 1):

@@ -159,7 +159,6 @@ def adopt_orphans() -> None:
 
 
 def _kill(process: int) -> None:
-    """Kill a process and its process group."""
     for send in (os.killpg, os.kill):
         with suppress(ProcessLookupError, PermissionError):
             send(process, signal.SIGKILL)

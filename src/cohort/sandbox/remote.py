@@ -100,7 +100,6 @@ class RemoteSandbox:
         return runs
 
     def _ask(self, code: str, stdin: str, time_s: float) -> dict[str, Any]:
-        """The run_result of one program."""
         body = {
             "code": code, "language": "python", "stdin": stdin, "run_timeout": time_s,
             "memory_limit_MB": self._limits.memory_mb, "files": {}, "fetch_files": [],
@@ -177,7 +176,6 @@ def _answers(output: str, mark: str, count: int, most: int) -> list[Run]:
 
 
 def _program() -> str:
-    """`values` and `functions` as one text."""
     texts = [Path(str(module.__file__)).read_text() for module in (values, functions)]
     dropped = ("from __future__", "from cohort.")
     lines = [line for text in texts for line in text.splitlines() if not line.startswith(dropped)]

@@ -7,6 +7,7 @@ import selectors
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 from cohort.sandbox.contract import SandboxError
@@ -17,6 +18,7 @@ __all__ = ["Session", "unreachable"]
 _LAUNCHER_S = 60.0  # the launcher's time to answer, to start a process or to end one (an idle machine: milliseconds)
 _SHORT_S = 0.02  # a call that took less is not asked for its processor time
 _NEARLY = 0.02  # a process with less than this share of its processor time left has used it up
+_READING, _WRITING = 0, 1  # the ends of a pipe, as os.pipe() returns them
 _CHUNK = 1 << 16
 _MOST_FRAMES = 8  # more frames than this that nobody asked for are an attack
 
@@ -47,9 +49,11 @@ class Session:
                 theirs = [os.open(os.devnull, os.O_RDWR)] * 2
                 self._stdin = self._stdout = -1
             else:
-                self._stdin, self._stdout = self._write_end(theirs), self._read_end(theirs)
-            self._jobs, self._results = self._write_end(theirs), self._read_end(theirs)
-            self._selector.register(channel.connection, selectors.EVENT_READ)
+                self._stdin, self._stdout = self._pipe(theirs, _WRITING), self._pipe(theirs, _READING)
+            self._jobs, self._results = self._pipe(theirs, _WRITING), self._pipe(theirs, _READING)
+            for descriptor in self._ours & {self._stdout, self._results}:
+                self._selector.register(descriptor, selectors.EVENT_READ, partial(self._read, descriptor))
+            self._selector.register(channel.connection, selectors.EVENT_READ, self._read_channel)
             channel.send(theirs, run=run, cpu_s=cpu_s)
         except OSError as error:
             self._close()
@@ -86,21 +90,19 @@ class Session:
         """Queue a frame for the process; it is delivered while somebody waits."""
         self._send(self._jobs, frame)
 
-    def wait(self, cpu_s: float, deadline: float) -> None:
-        """Until it is over. TimeoutError when it has used `cpu_s` more of processor time, and at `deadline`."""
-        self._go_on(lambda: False, cpu_s, deadline)
-
     def frame(self, cpu_s: float, deadline: float) -> tuple[bytes, bytes] | None:
         """The next frame; None when it is over without one. TimeoutError as in `wait`."""
-        self._go_on(lambda: bool(self._frames), cpu_s, deadline)
+        self.wait(cpu_s, deadline, lambda: bool(self._frames))
         return self._frames.popleft() if self._frames else None
 
     def last_frames(self) -> list[tuple[bytes, bytes]]:
         """The frames that nobody has taken."""
         return list(self._frames)
 
-    def _go_on(self, done: Callable[[], bool], cpu_s: float, deadline: float) -> None:
-        """The launcher is asked for the processor time only once so much time has passed that it may be used up."""
+    def wait(self, cpu_s: float, deadline: float, done: Callable[[], bool] = lambda: False) -> None:
+        """Until it is over, or `done`. TimeoutError when it has used `cpu_s` more of processor time, and at `deadline`.
+        The launcher is asked for that time only once so much has passed by the clock that it may be used up.
+        """
         before, began = self.used_s, time.monotonic()
         look = began + cpu_s
         while not (done() or self.over):
@@ -128,28 +130,20 @@ class Session:
             self._turn(patience)
         return self.used_s
 
-    def _write_end(self, theirs: list[int]) -> int:
-        reading, writing = os.pipe()
-        theirs.append(reading)
-        return self._own(writing)
-
-    def _read_end(self, theirs: list[int]) -> int:
-        reading, writing = os.pipe()
-        theirs.append(writing)
-        self._selector.register(self._own(reading), selectors.EVENT_READ)
-        return reading
-
-    def _own(self, descriptor: int) -> int:
-        os.set_blocking(descriptor, False)
-        self._ours.add(descriptor)
-        return descriptor
+    def _pipe(self, theirs: list[int], ours: int) -> int:
+        """A new pipe, of which our end is the one for reading or writing; the other is added to `theirs`."""
+        ends = os.pipe()
+        theirs.append(ends[1 - ours])
+        self._ours.add(ends[ours])
+        os.set_blocking(ends[ours], False)
+        return ends[ours]
 
     def _send(self, descriptor: int, data: bytes) -> None:
         if descriptor in self._unsent:
             self._unsent[descriptor] += data
         elif descriptor in self._ours:
             self._unsent[descriptor] = bytearray(data)
-            self._selector.register(descriptor, selectors.EVENT_WRITE)
+            self._selector.register(descriptor, selectors.EVENT_WRITE, partial(self._write, descriptor))
 
     def _turn(self, until: float, give_up: bool = True) -> None:
         """Take in what happens next. SandboxError when nothing does before `until`, unless that may be."""
@@ -157,14 +151,8 @@ class Session:
         if not events and give_up:
             raise SandboxError("the sandbox's launcher does not answer")
         for key, _ in events:
-            if key.fileobj not in self._selector.get_map():  # dropped by what came before it
-                continue
-            if key.fileobj is self._channel.connection:
-                self._read_channel()
-            elif key.fd in self._unsent:
-                self._write(key.fd)
-            else:
-                self._read(key.fd)
+            if key.fileobj in self._selector.get_map():  # else it was dropped by what came before it
+                key.data()
 
     def _write(self, descriptor: int) -> None:
         unsent = self._unsent[descriptor]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["DEEPEST", "decode", "encode"]
@@ -35,7 +36,6 @@ def encode(value: Any, most: int) -> bytes:
 def _write(out: bytearray, value: Any, most: int, depth: int) -> None:
     if depth > DEEPEST:
         raise ValueError(f"a value nested more than {DEEPEST} deep")
-    items: Any = ()
     match value:
         case None:
             out += b"n"
@@ -52,22 +52,29 @@ def _write(out: bytearray, value: Any, most: int, depth: int) -> None:
         case bytes() | bytearray():
             _sized(out, b"b", bytes(value))
         case dict():
-            out += b"m" + _COUNT.pack(len(value))
-            items = (x for pair in value.items() for x in pair)
-        case list() | tuple() | set() | frozenset():
-            tag = next(tag for tag, kind in _COLLECTIONS.items() if isinstance(value, kind))
-            out += tag + _COUNT.pack(len(value))
-            items = value
+            _many(out, b"m", len(value), (x for pair in value.items() for x in pair), most, depth)
+        case list():
+            _many(out, b"l", len(value), value, most, depth)
+        case tuple():
+            _many(out, b"u", len(value), value, most, depth)
+        case set():
+            _many(out, b"e", len(value), value, most, depth)
+        case frozenset():
+            _many(out, b"z", len(value), value, most, depth)
         case _:
             raise ValueError(f"a value of type {type(value).__name__}, not a plain built-in one")
-    for item in items:
-        _write(out, item, most, depth + 1)
     if len(out) > most:
         raise ValueError(f"a value of more than {most} bytes")
 
 
 def _sized(out: bytearray, tag: bytes, content: bytes) -> None:
     out += tag + _COUNT.pack(len(content)) + content
+
+
+def _many(out: bytearray, tag: bytes, count: int, items: Iterable[Any], most: int, depth: int) -> None:
+    out += tag + _COUNT.pack(count)
+    for item in items:
+        _write(out, item, most, depth + 1)
 
 
 def decode(data: bytes) -> Any:

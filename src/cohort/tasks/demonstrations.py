@@ -16,7 +16,7 @@ from cohort import settings
 from cohort.tasks.prompts import Items, RowItems, Rows, limited, listed
 from cohort.tasks.sources.base import DEMONSTRATIONS, built_in_name
 from cohort.tasks.sources.columns import ColumnMap, conversation, missing_column
-from cohort.tasks.sources.opening import find_source, is_list_of, rows_of
+from cohort.tasks.sources.opening import ask, is_list_of, rows_of
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Prompt, UserError
 
@@ -56,7 +56,7 @@ def open_examples(table: settings.Task, seed: int) -> Demonstrations:
             f"{table.source} has questions and answers but no completions to learn from; a supervised stage needs rows "
             "with both."
         )
-    given = find_source(table.source)(table, False, seed)
+    given = ask(table, False, seed)
     if is_list_of(SupervisedExample, given):
         return limited(listed(given), table.limit)
     rows = rows_of(given, table, held_out=False)

@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from cohort import settings
-from cohort.tasks.prompts import Items, RowItems, limited
+from cohort.tasks.prompts import Items, Part, RowItems, limited
 from cohort.tasks.sources.columns import conversation, missing_column, read_question
 from cohort.tasks.sources.files import kind
-from cohort.tasks.sources.opening import find_source, rows_of, with_held_out
+from cohort.tasks.sources.opening import ask, rows_of, with_held_out
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Message, Prompt, UserError
 
@@ -41,11 +41,7 @@ class PreferencePair:
     margin: float
 
 
-class Pairs(Items[PreferencePair], Protocol):
-    """Preference pairs by index."""
-
-    @property
-    def size(self) -> int: ...  # noqa: D102
+Pairs = RowItems[PreferencePair] | Part[PreferencePair]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +68,7 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
     """
 
     def read(one: settings.Prompts, held_out: bool) -> Items[PreferencePair]:
-        rows = rows_of(find_source(one.source)(one, held_out, seed), one, held_out)
+        rows = rows_of(ask(one, held_out, seed), one, held_out)
         needed = {"chosen": table.chosen, "rejected": table.rejected, "margin": table.margin}
         if table.prompt != "prompt":  # the default may be missing: then the answers are whole conversations
             needed["prompt"] = table.prompt

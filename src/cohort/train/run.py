@@ -17,6 +17,7 @@ from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
+from cohort.settings import Stage
 from cohort.train.checkpoint import latest_checkpoint
 from cohort.train.directory import (
     as_kept,
@@ -114,9 +115,15 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
 
 
 def _refuse_unread_tables(recipe: Recipe, index: int, kind: StageKind[Any]) -> None:
-    """A table that stands in a stage whose kind does not read it is a mistake, not an extra."""
-    stage = recipe.stages[index]
-    unread = sorted(recipe.own_tables(index) - {*kind.tables, "kind", "name"})
+    """A table that stands in a stage whose kind does not read it is a mistake, not an extra; unless it says nothing but
+    defaults, as tables of a printed recipe do.
+    """
+    stage, plain = recipe.stages[index], Stage.model_fields
+    unread = sorted(
+        name
+        for name in recipe.own_tables(index) - {*kind.tables, "kind", "name"}
+        if getattr(stage, name) != plain[name].get_default(call_default_factory=True)
+    )
     if unread:
         raise UserError(
             f"stage '{stage.name}' has [{unread[0]}], which a stage of kind '{stage.kind}' does not read: remove it; "

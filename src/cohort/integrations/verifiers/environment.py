@@ -52,12 +52,7 @@ class VerifiersTurns:
         return Observation(() if played.over else played.said[-1])
 
 
-def load(part: str | None = None) -> None:
-    """Import the library. Raises UserError where it is not there."""
-    require_library()
-
-
-@prepared_by(load)
+@prepared_by(require_library)
 def verifiers(
     transcript: Sequence[Message], row: Mapping[str, Any], finish: Finish = "stop", part: str | None = None
 ) -> Scored | None:

@@ -45,8 +45,10 @@ class Played:
     rewards: Mapping[str, tuple[float, float]]
 
 
-def require_library() -> None:
-    """Raise UserError unless `verifiers` is here, in the version that this folder was written for."""
+def require_library(part: str | None = None) -> None:
+    """Raise UserError unless `verifiers` is here, in the version that this folder was written for. `part`, an argument
+    of the reward that is prepared by this, changes nothing.
+    """
     require("verifiers.v1", "verifiers", VERSION, "Cohort was written for")
 
 

@@ -32,8 +32,10 @@ def open_tasks(table: settings.Prompts, held_out: bool, seed: int) -> Found:
     prompts = open_taskset(name, table.args, table.limit)
     answered = all(prompt.answer is not None for prompt in prompts)
     columns = ("prompt", "answer", COLUMN) if answered else ("prompt", COLUMN)
-    environment = None if _one_turn(environment_of(name, table.args)) else PREFIX
-    return Found(listed(prompts), columns, environment=environment)
+    from verifiers.v1.envs.single_agent import SingleAgentEnv  # the library's own: a prompt and one reply
+
+    one_turn = type(environment_of(name, table.args)).run is SingleAgentEnv.run
+    return Found(listed(prompts), columns, environment=None if one_turn else PREFIX)
 
 
 def open_taskset(name: str, args: Mapping[str, Any], limit: int | None = None) -> list[Prompt]:
@@ -71,13 +73,6 @@ def _prompt(name: str, args: Mapping[str, Any], env: Any, task: Any) -> Prompt:
     text = last["content"] if not before and last["role"] == "user" else None
     prompt = Prompt.make(text, None if text is not None else [*before, last], answer, {COLUMN: row})
     return replace(prompt, id=content_id(prompt.id, {**row["data"], "idx": None}))  # games may all begin alike
-
-
-def _one_turn(env: Any) -> bool:
-    """Whether the environment is the library's own for a plain taskset: a prompt and one reply."""
-    from verifiers.v1.envs.single_agent import SingleAgentEnv
-
-    return type(env).run is SingleAgentEnv.run
 
 
 def _refuse(name: str, env: Any, task: Any) -> None:

@@ -33,7 +33,7 @@ class Working(list[str]):
 
     def write(self, a: int, sign: str, b: int) -> int:
         """Write one equation down and return its result. A division must be exact."""
-        result: int = OPERATIONS[sign](a, b)
+        result = OPERATIONS[sign](a, b)
         self.append(f"{a} {sign} {b} = {result}")
         return result
 

@@ -29,7 +29,7 @@ from cohort.tasks.sources.rows import READERS, open_rows
 from cohort.types import Prompt, UserError
 from cohort.wording import find_function, nearest, one_line
 
-__all__ = ["DOMAIN", "OpenSource", "find_source", "is_list_of", "open_source", "rows_of", "with_held_out"]
+__all__ = ["DOMAIN", "OpenSource", "ask", "is_list_of", "open_source", "rows_of", "with_held_out"]
 
 DOMAIN = "domain"  # the column that says which source of a mixture a prompt is from
 
@@ -73,17 +73,17 @@ class OpenSource:
 
 def open_source(table: settings.Prompts, seed: int, held_out_seed: int, name: str = "") -> OpenSource:
     """Open both sides of a source. `held_out_seed` is the seed of held-out problems that are made."""
-    found = open_found(table, False, seed)
+    found = _open_found(table, False, seed)
 
     def open_held_out(other: settings.Prompts) -> Prompts:
-        return open_found(other, True, held_out_seed).prompts
+        return _open_found(other, True, held_out_seed).prompts
 
     train, held_out = with_held_out(table, found.prompts, "prompt", lambda prompt: prompt, open_held_out)
     if found.distinct and table.limit is not None:
         train = Distinct(train, table.limit, str(table.source))
     else:
         train = limited(train, table.limit)
-    by_hash = is_share(table.held_out)
+    by_hash = _is_share(table.held_out)
     columns, question, environment = found.columns, found.question, found.environment
     return OpenSource(name, table, train, held_out, columns, question, split_by_hash=by_hash, environment=environment)
 
@@ -99,29 +99,24 @@ def with_held_out(
 
     A source without an end makes its own held-out problems where the table says nothing.
     """
-    share, itself = is_share(table.held_out), isinstance(table.held_out, str) and table.held_out == table.source
+    share, itself = _is_share(table.held_out), isinstance(table.held_out, str) and table.held_out == table.source
     named = table.held_out is not None
     if train.size is None and (share or (table.held_out_split is not None and not named)):
         key = f"held_out = {table.held_out}" if share else f"held_out_split = {table.held_out_split!r}"
         raise UserError(f"{table.source} holds out its own problems; remove {key}.")
     if share:
         return split_by_hash(train, float(cast(float, table.held_out)), thing, prompt_of)
-    if named and not itself:
-        return train, open_held_out(_table_of_held_out(table))
+    if named and not itself:  # the columns of this source hold for the other one, but not what is this one's own
+        own = ("config", "revision", "levels", "args", "limit", "curriculum", "adaptive")
+        fields = type(table).model_fields
+        plain = {key: fields[key].get_default(call_default_factory=True) for key in own if key in fields}
+        return train, open_held_out(table.model_copy(update={**plain, "source": table.held_out, "held_out": None}))
     if itself or table.held_out_split is not None or train.size is None:
         return train, open_held_out(table)
     return train, None
 
 
-def _table_of_held_out(table: settings.Prompts) -> settings.Prompts:
-    """The table of another source: with the columns of this one, but none of the settings that are this one's own."""
-    own = ("config", "revision", "levels", "args", "limit", "curriculum", "adaptive")
-    fields = type(table).model_fields
-    changed = {key: fields[key].get_default(call_default_factory=True) for key in own if key in fields}
-    return table.model_copy(update={**changed, "source": table.held_out, "held_out": None})
-
-
-def is_share(value: Any) -> bool:
+def _is_share(value: Any) -> bool:
     """True for a number between 0 and 1. Another number is a mistake that is named here."""
     if not isinstance(value, (int, float)):
         return False
@@ -130,12 +125,11 @@ def is_share(value: Any) -> bool:
     return True
 
 
-def open_found(table: settings.Prompts, held_out: bool, seed: int) -> Found:
-    """One side of a source as prompts. The first rows are read, so that a bad one is found before a model loads."""
-    source = find_source(table.source)
-    if source is _as_it_is:
+def _open_found(table: settings.Prompts, held_out: bool, seed: int) -> Found:
+    """One side of a source as prompts."""
+    given = ask(table, held_out, seed)
+    if given is table.source:
         has_no(table, "levels", "args")
-    given = source(table, held_out, seed)
     if isinstance(given, Found):
         return given
     if is_list_of(Prompt, given):
@@ -159,44 +153,38 @@ def is_list_of(kind: type, given: Any) -> bool:
     return isinstance(given, (list, tuple)) and bool(given) and isinstance(given[0], kind)
 
 
-def find_source(source: Any) -> SourceOfPrompts:
-    """The function behind a source: one in `SOURCES`, or one of your own, named as "module:function".
+def ask(table: settings.Prompts, held_out: bool, seed: int) -> Any:
+    """What the function behind a source returns; where there is none, the source itself, which is then rows.
 
-    What is none of these is rows; a file or a directory also wins over "module:function". Raises UserError for a name
-    that is nearly one in `SOURCES`, and for a function that cannot be found.
+    The function is one in `SOURCES`, or one of your own, named as "module:function". A file or a directory also wins
+    over such a name. Raises UserError for a name that is nearly one in `SOURCES`, for a function that cannot be found,
+    and for whatever one of your own raises.
     """
+    source = table.source
     if name := built_in_name(source):
-        found: SourceOfPrompts = pkgutil.resolve_name(SOURCES[name])
-        return found
+        return pkgutil.resolve_name(SOURCES[name])(table, held_out, seed)
+    function = _own_function(source)
+    if function is None:
+        return source
+    try:
+        return function(table, held_out, seed)
+    except UserError:
+        raise
+    except Exception as error:  # the function is the user's, and may do anything
+        raise UserError(f"source {source!r} raised {type(error).__name__}: {one_line(error)}") from error
+
+
+def _own_function(source: Any) -> SourceOfPrompts | None:
     if not isinstance(source, str) or ":" not in source or os.path.exists(Path(source).expanduser()):
-        return _as_it_is
+        return None
     module, _, rest = source.partition(":")
     close = nearest(module, SOURCES)
     hint = f'. Did you mean "{close}:{rest}"?' if close else ""
     if re.fullmatch(r"\w+(\.\w+)*", module) and Path(source).suffix.lower() not in READERS:
         try:
-            return _own(source, find_function(source, "source"))
+            return cast(SourceOfPrompts, find_function(source, "source"))
         except UserError as error:
             raise UserError(f"{error}{hint}" if "there is no module" in str(error) else str(error)) from None
     if hint and "/" not in module:
         raise UserError(f"there is no source {source!r}{hint}")
-    return _as_it_is
-
-
-def _as_it_is(table: settings.Prompts, held_out: bool, seed: int) -> Any:
-    """A path, a hub id or an object from Python: whoever asks reads the rows."""
-    return table.source
-
-
-def _own(source: str, function: SourceOfPrompts) -> SourceOfPrompts:
-    """A function of one's own. What it raises is said with its name."""
-
-    def call(table: settings.Prompts, held_out: bool, seed: int, /) -> Any:
-        try:
-            return function(table, held_out, seed)
-        except UserError:
-            raise
-        except Exception as error:  # the function is the user's, and may do anything
-            raise UserError(f"source {source!r} raised {type(error).__name__}: {one_line(error)}") from error
-
-    return call
+    return None
