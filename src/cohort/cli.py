@@ -14,8 +14,6 @@ from cohort.commands.door import run as run_app
 if TYPE_CHECKING:
     from cohort.recipe import Recipe
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

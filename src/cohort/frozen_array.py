@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FrozenArray"]
-
 
 class FrozenArray(Sequence[Any]):
     """A read-only array `[n]` that is compared, hashed, sliced and joined with `+` as a tuple of Python numbers is.

@@ -17,8 +17,6 @@ import torch
 
 from cohort.kernels.library import why_not
 
-__all__ = ["describe_machine", "fastest_threads", "peak_memory_gb", "quiet_libraries"]
-
 ROUNDS = 5  # of the thread timings, after one that warms up
 PACKAGES = ("cohort", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "pyarrow")
 

@@ -11,8 +11,6 @@ import hashlib
 
 import numpy as np
 
-__all__ = ["derive_seed", "generator", "unit_uniforms"]
-
 
 def derive_seed(run_seed: int, *path: int | str) -> int:
     """A 63-bit seed for `path` under `run_seed`, e.g. `derive_seed(0, "rollout", ticket, member)`.

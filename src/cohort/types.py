@@ -16,31 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "RIGHT",
-    "Batch",
-    "Completion",
-    "Disposition",
-    "Environment",
-    "Finish",
-    "Group",
-    "InfrastructureError",
-    "Message",
-    "Observation",
-    "Prompt",
-    "Rollout",
-    "SampleRequest",
-    "Sampler",
-    "Sampling",
-    "Step",
-    "StepReport",
-    "ToolCall",
-    "Turn",
-    "UnreadableError",
-    "UserError",
-    "content_id",
-]
-
 Message = Mapping[str, Any]  # {"role": ..., "content": ...}, as chat templates take it
 Finish = Literal["stop", "length", "tool", "error"]
 Disposition = Literal["trained", "zero_std", "truncated", "quarantined", "stale", "error"]

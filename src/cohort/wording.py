@@ -16,8 +16,6 @@ from typing import Any
 
 from cohort.types import UserError
 
-__all__ = ["did_you_mean", "find", "find_function", "nearest", "one_line", "shorten"]
-
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 160
 

@@ -21,17 +21,6 @@ from torch import Tensor
 
 from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES, nearest
 
-__all__ = [
-    "gae",
-    "gdpo",
-    "normalise",
-    "pass_at_k",
-    "process_supervision",
-    "token_rewards",
-    "weighted_sum",
-    "whiten",
-]
-
 
 def normalise(
     rewards: Tensor, baseline: str = "group_mean", scale: str = "group_std", ddof: int = 1, eps: float = 1e-6

@@ -22,8 +22,6 @@ from torch import Tensor
 
 from cohort.algorithms.fields import choices
 
-__all__ = ["KINDS", "weight"]
-
 KINDS = tuple(kind for kind in choices("correction") if kind != "off")
 
 

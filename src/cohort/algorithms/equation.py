@@ -11,8 +11,6 @@ from cohort.algorithms.fields import GROUP_BASELINES, SURROGATE_READS, short
 from cohort.algorithms.notation import Notation, in_ascii, number, powers_of_ten
 from cohort.algorithms.objective import Objective
 
-__all__ = ["SURROGATES", "correction_bounds", "equation"]
-
 Rows = list[tuple[str, str]]  # a symbol, and what it is equal to
 
 _ZERO_STD = {"drop": "dropped", "resample": "dropped, and other prompts sampled in their place"}
@@ -34,6 +32,7 @@ class Shape(NamedTuple):
 
     @property
     def batch(self) -> str:
+        """How many completions a step has."""
         return str(self.prompts * self.group_size) if self.prompts and self.group_size else "B"
 
 

@@ -11,18 +11,6 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-__all__ = [
-    "FIELDS",
-    "GROUP_BASELINES",
-    "GROUP_SCALES",
-    "SURROGATE_READS",
-    "Choice",
-    "Number",
-    "choices",
-    "nearest",
-    "short",
-]
-
 GROUP_BASELINES = ("group_mean", "leave_one_out")  # these compare the completions of one prompt with each other,
 GROUP_SCALES = ("group_std", "leave_one_out_std", "group_mean")  # and so do these: both need groups of two or more
 

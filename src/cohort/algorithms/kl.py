@@ -21,8 +21,6 @@ from torch import Tensor
 
 from cohort.algorithms.fields import nearest
 
-__all__ = ["ESTIMATORS", "estimate", "weighted"]
-
 
 def estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -> Tensor:
     """The estimator of KL(policy || reference), token by token, in nats; differentiable ("pathwise").

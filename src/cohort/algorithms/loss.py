@@ -18,16 +18,6 @@ from cohort.algorithms import corrections, kl, losses, token_weights
 if TYPE_CHECKING:
     from cohort.algorithms.objective import Objective
 
-__all__ = [
-    "kl_in_reward",
-    "loss_metrics",
-    "mask_truncated",
-    "merge_metrics",
-    "per_token_loss",
-    "policy_loss",
-    "token_weight",
-]
-
 
 def policy_loss(
     objective: Objective,

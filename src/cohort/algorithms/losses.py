@@ -24,21 +24,6 @@ from cohort.algorithms.fields import nearest
 if TYPE_CHECKING:
     from cohort.algorithms.objective import Objective
 
-__all__ = [
-    "LARGEST_LOG_RATIO",
-    "RATIO_LEVELS",
-    "SURROGATES",
-    "Surrogate",
-    "Tokens",
-    "bradley_terry",
-    "clipped",
-    "geometric",
-    "log_ratio",
-    "reinforce",
-    "soft",
-    "truncated",
-]
-
 # exp(89) is infinite in float32, and infinity times the zero gradient of a clipped token is NaN.
 LARGEST_LOG_RATIO = 80.0
 

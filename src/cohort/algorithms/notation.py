@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Notation", "in_ascii", "number", "powers_of_ten"]
-
 
 class Notation:
     """The symbols of an equation, in plain Unicode or in LaTeX."""

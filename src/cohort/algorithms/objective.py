@@ -19,8 +19,6 @@ from cohort.algorithms.fields import FIELDS, SURROGATE_READS, Choice, Number, ne
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Objective", "inert_fields"]
-
 
 @dataclass(frozen=True)
 class Objective:

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 from cohort.algorithms.fields import nearest
 from cohort.algorithms.objective import Objective, inert_fields
 
-__all__ = ["PRESETS", "Preset", "preset"]
-
 
 class Preset(NamedTuple):
     """A named objective: its title, its source in one line, and the fields in which it differs from the defaults."""

@@ -19,16 +19,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = [
-    "AGGREGATIONS",
-    "constant_length",
-    "prompt_token_mean",
-    "sequence_mean",
-    "sequence_sum",
-    "sequence_token_sum",
-    "token_mean",
-]
-
 
 def token_mean(mask: Tensor) -> Tensor:
     """1/N, N = all unmasked tokens of the batch. DAPO as implemented (verl `token-mean`, TRL `dapo`)."""

@@ -20,8 +20,6 @@ from cohort.policy.policy import Policy, PolicyFacts
 from cohort.settings import Rollout, Stage
 from cohort.types import Batch, Sampler, UserError
 
-__all__ = ["Local", "open_engine"]
-
 
 def open_engine(policy: Policy, rollout: Rollout) -> Engine:
     """`rollout.sampler = "local"`: the engine of this process. The key names other functions like this one."""

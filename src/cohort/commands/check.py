@@ -21,8 +21,6 @@ from cohort.train.run import PreparedStage, prepare
 from cohort.views.console import Console
 from cohort.views.gate import show_gate
 
-__all__ = ["CheckedStage", "check_recipe"]
-
 PROMPTS = 20  # scored for each verifier
 RENDERED = 200  # looked at for their length
 

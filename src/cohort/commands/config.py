@@ -13,8 +13,6 @@ from cohort.settings.words import callable_path
 from cohort.train.directory import as_kept
 from cohort.views.console import Console
 
-__all__ = ["compared", "resolved", "show_difference", "show_origins", "show_recipe", "show_schema"]
-
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe as its tables and as TOML, and the origin of every value."""

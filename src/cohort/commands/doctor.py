@@ -17,8 +17,6 @@ from cohort.sandbox import LEVELS, Isolation, Sandbox, SandboxError
 from cohort.types import InfrastructureError, UserError
 from cohort.views.console import Console
 
-__all__ = ["Examined", "examine", "examine_sandbox", "show", "show_sandbox"]
-
 
 @dataclass(frozen=True, slots=True)
 class Examined:

@@ -29,8 +29,6 @@ from cohort.types import UnreadableError, UserError
 if TYPE_CHECKING:
     from cohort.views.console import Console
 
-__all__ = ["Answer", "argument", "run"]
-
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 TERMINATED = 143
 STOPPED = "stopped; `cohort train` continues with --resume"

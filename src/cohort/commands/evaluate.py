@@ -22,8 +22,6 @@ from cohort.train.evaluation import held_out
 from cohort.types import UserError
 from cohort.views.console import Console
 
-__all__ = ["Evaluation", "run_evaluation", "show"]
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:

@@ -19,8 +19,6 @@ from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.views.plan import batch_arithmetic, rewards_line
 
-__all__ = ["Explained", "explain_recipe", "show", "show_latex"]
-
 
 @dataclass(frozen=True, slots=True)
 class Explained:

@@ -23,8 +23,6 @@ from cohort.train.run import prepare
 from cohort.types import UserError
 from cohort.views.console import Console
 
-__all__ = ["Starter", "show", "starter"]
-
 CONTEXT = 1024  # positions of a model from which completions of the usual length fit beside a prompt
 
 

@@ -16,8 +16,6 @@ from cohort.tasks import Renderer
 from cohort.types import Finish, Prompt, SampleRequest, Sampling, UserError
 from cohort.views.console import Console, visible
 
-__all__ = ["Sample", "Sampled", "sample_group", "show"]
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:

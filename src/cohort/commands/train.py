@@ -6,8 +6,6 @@ from typing import Any
 
 from cohort.train.run import Run
 
-__all__ = ["outcome"]
-
 
 def outcome(run: Run) -> dict[str, Any]:
     """Where everything is, the numbers of the last step, and every evaluation of the last stage."""

@@ -7,8 +7,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-__all__ = ["Decoder"]
-
 
 class Decoder(Protocol):
     """Holds the keys and values of prompts (in slots) and of the rows that continue them (in places)."""

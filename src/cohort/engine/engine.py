@@ -22,8 +22,6 @@ from cohort.kernels.functions import append_tokens
 from cohort.policy.policy import Policy
 from cohort.types import Completion, Finish, SampleRequest, UserError
 
-__all__ = ["Engine"]
-
 PREFILL_TOKENS = 16384  # of prompts that run through the model together, where more than one does
 
 

@@ -22,8 +22,6 @@ from cohort.policy.fused import BodyLayer, FusedBody, PrefixStore
 from cohort.policy.policy import Policy
 from cohort.types import Completion, SampleRequest
 
-__all__ = ["FusedDecoder", "disagreement"]
-
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5}  # of a log-prob; rounding in float32 is 1e-5
 
 

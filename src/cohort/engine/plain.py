@@ -15,8 +15,6 @@ from torch import Tensor
 from cohort.policy.attention import PackedGroups
 from cohort.policy.policy import Policy
 
-__all__ = ["DecodeLayout", "PlainDecoder"]
-
 HIDDEN = -1e30  # a masked score: finite, so that a row whose prefix lies wholly outside the window stays a number
 
 

@@ -13,8 +13,6 @@ from cohort.engine.sampling import RowSampling
 from cohort.seeds import derive_seed, unit_uniforms
 from cohort.types import Completion, SampleRequest
 
-__all__ = ["Running", "StartedGroup"]
-
 
 @dataclass(slots=True)
 class StartedGroup:

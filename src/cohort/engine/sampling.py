@@ -11,8 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["RowSampling", "choose"]
-
 
 class RowSampling(NamedTuple):
     """Sampling settings, one value a row (`[n]`)."""

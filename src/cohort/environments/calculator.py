@@ -16,8 +16,6 @@ from fractions import Fraction
 
 from cohort.environments.tools import Tool, ToolError, tool_of
 
-__all__ = ["calculate", "calculator_tool"]
-
 _LONGEST = 500  # characters
 _DEEPEST = 50  # parentheses and signs inside each other
 _MOST_BITS = 4096  # of a numerator or denominator: more than any answer has

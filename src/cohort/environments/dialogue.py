@@ -9,8 +9,6 @@ from typing import Any, Protocol
 from cohort.environments.formats import FORMATS, RESULT, Format, FormatName
 from cohort.types import Message, Turn, UserError
 
-__all__ = ["ChatDialogue", "Dialogue", "InlineDialogue", "choose_format", "open_dialogue"]
-
 _TURN = "[[a turn of the assistant]]"
 _PROBE = "[[a result]]"
 

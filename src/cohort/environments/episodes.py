@@ -35,8 +35,6 @@ from cohort.types import (
 )
 from cohort.wording import one_line
 
-__all__ = ["Episodes", "OneTurn", "Played", "Player", "Rules", "SingleTurn"]
-
 Played = tuple[Rollout, ...] | InfrastructureError  # the rollouts of a group, or why it is lost
 
 

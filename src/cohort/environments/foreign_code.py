@@ -11,8 +11,6 @@ from typing import TypeVar
 from cohort.types import InfrastructureError, UserError
 from cohort.wording import one_line
 
-__all__ = ["THE_WORLD", "HangsError", "broken", "in_time"]
-
 THE_WORLD = (InfrastructureError, ConnectionError, TimeoutError)  # failures that may pass, never the policy's fault
 
 Result = TypeVar("Result")

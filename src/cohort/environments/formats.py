@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["FORMATS", "RESULT", "Call", "Format", "FormatName"]
-
 FormatName = Literal["tags", "hermes", "llama3"]
 RESULT = ("<result>", "</result>")
 

@@ -15,8 +15,6 @@ from urllib.parse import SplitResult, urlsplit
 from cohort.environments.tools import Tool, ToolError, tool_of
 from cohort.types import InfrastructureError, UserError
 
-__all__ = ["http_tool"]
-
 _PORTS = {"http": 80, "https": 443}
 _PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 

@@ -10,8 +10,6 @@ from cohort.environments.tools import Tool, ToolError, tool_of
 from cohort.sandbox import LEVELS, Executor, Level, Limits, RemoteSandbox, Run, Sandbox
 from cohort.types import UserError
 
-__all__ = ["python_tool"]
-
 
 def python_tool(
     time_s: float = 5.0, memory_mb: int = 512, isolation: Level = "filtered", url: str | None = None, processes: int = 0

@@ -17,8 +17,6 @@ from cohort.environments.formats import Call, Format
 from cohort.types import InfrastructureError, Observation, Prompt, ToolCall, UserError
 from cohort.wording import one_line
 
-__all__ = ["Tool", "ToolError", "Tools", "tool_of"]
-
 _TO_THE_MODEL = (ValueError, ArithmeticError, LookupError)  # raised where a call asks for the wrong thing
 _MOST_CALLS = 8  # calls of one turn that are run; the others are refused
 _PAUSE_S = 0.2  # before the first retry; twice as long before each next one

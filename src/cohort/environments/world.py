@@ -21,8 +21,6 @@ from cohort.policy.text import to_rollout
 from cohort.types import Environment, InfrastructureError, Sampler, UserError
 from cohort.wording import find_function
 
-__all__ = ["ENVIRONMENTS", "TOOLS", "World", "build_environment", "build_tools", "open"]
-
 # The built-in tools, and where the function is that makes one from its settings, as "module:function".
 TOOLS: Mapping[str, str] = {
     "calculator": "cohort.environments.calculator:calculator_tool",

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from cohort.types import UserError
 
-__all__ = ["Paired", "mean_interval", "paired", "pass_at_k", "wilson"]
-
 Z95 = 1.959963984540054
 
 

@@ -13,8 +13,6 @@ import orjson
 
 from cohort.evaluate.intervals import wilson
 
-__all__ = ["BINS", "Bin", "PairReport", "report_pairs"]
-
 BINS = 10
 
 

@@ -16,23 +16,6 @@ from torch import Tensor
 
 from cohort.kernels.library import Attention, built
 
-__all__ = [
-    "Heads",
-    "Sequences",
-    "add_norm",
-    "append_tokens",
-    "attend",
-    "attention_of",
-    "linear",
-    "logprob_gradient",
-    "logprobs",
-    "product",
-    "rounded",
-    "swiglu",
-    "tile_width",
-    "weight_gradient",
-]
-
 ROWS_PER_BLOCK = 64  # as in layer.c
 
 

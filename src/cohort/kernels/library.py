@@ -20,8 +20,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["Attention", "Cache", "Layer", "Linear", "Model", "built", "keep_freed_memory", "kernels", "why_not"]
-
 SOURCES = ("layer.c", "attention.c", "decode.c", "head.c", "gradient.c")
 HEADERS = ("vector.h", "heads.h")
 # Sums keep their order (no -ffast-math), so results do not depend on what the compiler makes of them.

@@ -12,8 +12,6 @@ from torch import Tensor
 from cohort.algorithms.objectives import Objective, mask_truncated, token_weight
 from cohort.types import Batch, Group
 
-__all__ = ["collate", "flat", "rectangle", "split"]
-
 
 def split(groups: Sequence[Group], parts: int) -> list[Sequence[Group]]:
     """The groups in `parts` runs of nearly equal size, whole groups each, empty ones left out."""

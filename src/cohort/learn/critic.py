@@ -15,8 +15,6 @@ from cohort.settings import Critic as CriticTable
 from cohort.settings import Optimizer
 from cohort.types import Batch, UserError
 
-__all__ = ["Critic"]
-
 
 class Critic:
     """Values at the position *before* each token, from a body that starts as the policy's and a head of zeros.

@@ -15,8 +15,6 @@ from cohort.policy.attention import PackedGroups, places
 from cohort.policy.policy import Policy
 from cohort.types import Batch
 
-__all__ = ["MicroBatch", "forward", "head"]
-
 LOGITS_AT_ONCE = 1 << 24  # float32 logits held for the backward pass: 64 MiB; beyond it chunks are recomputed
 
 

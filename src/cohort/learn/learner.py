@@ -17,8 +17,6 @@ from cohort.policy.policy import Policy
 from cohort.settings import Optimizer
 from cohort.types import Batch, StepReport, UserError
 
-__all__ = ["Learner"]
-
 
 class Learner:
     """Owns the optimizer of a policy. One `update` is one optimizer step on one batch.

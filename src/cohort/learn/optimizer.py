@@ -11,8 +11,6 @@ from torch import Tensor
 
 from cohort.settings import Optimizer
 
-__all__ = ["load_optimizer", "open_optimizer", "rate_at", "save_optimizer"]
-
 FILE = "optimizer.safetensors"
 
 

@@ -11,8 +11,6 @@ from transformers import AutoModelForCausalLM
 
 from cohort.policy.policy import Policy
 
-__all__ = ["Reference"]
-
 
 class Reference:
     """What the KL is measured against.

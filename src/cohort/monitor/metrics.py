@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from cohort.monitor.names import Merge, metric
 from cohort.types import RIGHT, Group, Rollout, StepReport
 
-__all__ = ["group_metrics", "merge_reports", "turn_metrics"]
-
 
 def group_metrics(trained: Sequence[Group], left_out: Sequence[Group]) -> dict[str, float]:
     """Rewards, signal and lengths. Means are over all groups that were sampled and scored, left-out ones too."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-__all__ = ["METRICS", "SECTIONS", "Merge", "Metric", "metric"]
-
 Better = Literal["up", "down", ""]
 Merge = Literal["mean", "sum", "max", "by tokens"]  # how the reports of several updates become one
 

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from cohort.rewards import Combination, GroupLost, ScoredGroup
 from cohort.types import InfrastructureError
 
-__all__ = ["scoring_metrics"]
-
 
 def scoring_metrics(
     combination: Combination, outcomes: Sequence[ScoredGroup | InfrastructureError]

@@ -9,8 +9,6 @@ from typing import Any
 
 from cohort.types import Group
 
-__all__ = ["BUCKETS", "task_metrics"]
-
 BUCKETS = 5  # fifths; the last holds its upper end
 MOST = 30  # values of one tag; a tag with more is no level or domain but a name for every row
 TAGS = {"level": "task/level", "domain": "domain"}

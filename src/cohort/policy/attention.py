@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-__all__ = ["ATTENTION", "Layout", "PackedGroups", "places"]
-
 ATTENTION = "cohort"
 
 

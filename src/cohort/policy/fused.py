@@ -19,8 +19,6 @@ from cohort.kernels.library import built, keep_freed_memory, kernels, why_not
 from cohort.policy.attention import PackedGroups
 from cohort.policy.weights import PackedWeights
 
-__all__ = ["BodyLayer", "FusedBody", "PrefixStore", "unfit"]
-
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 

@@ -21,8 +21,6 @@ from cohort.settings import Lora
 from cohort.settings import Policy as PolicyTable
 from cohort.types import UserError
 
-__all__ = ["Start", "add_lora", "load_policy", "open_policy", "resumed_policy", "save_policy"]
-
 
 @dataclass(frozen=True, slots=True)
 class Start:

@@ -21,8 +21,6 @@ from cohort.policy.fused import FusedBody, unfit
 from cohort.policy.verify import probe, verify
 from cohort.types import UserError
 
-__all__ = ["Policy", "PolicyFacts"]
-
 KNOWN = "Architectures known to work: Qwen2, Qwen3, Llama, Mistral, Gemma 3."
 
 

@@ -11,8 +11,6 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from cohort.settings import Scratch
 
-__all__ = ["CHAT_TEMPLATE", "make_model", "make_tokenizer"]
-
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")  # one token each, and ordinary text: they survive decoding
 

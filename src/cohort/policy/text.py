@@ -9,8 +9,6 @@ import numpy as np
 from cohort.frozen_array import FrozenArray
 from cohort.types import Completion, Rollout
 
-__all__ = ["to_rollout"]
-
 
 def to_rollout(completion: Completion, tokenizer: Any, stop: tuple[str, ...] = ()) -> Rollout:
     """A single-turn rollout: every token is the policy's. Special tokens (the end token) are left out of the text, and

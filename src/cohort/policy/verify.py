@@ -9,8 +9,6 @@ from torch import Tensor
 
 from cohort.policy.attention import PackedGroups
 
-__all__ = ["Body", "probe", "verify"]
-
 Body = Callable[[Tensor, Tensor, PackedGroups], Tensor]  # tokens and positions [1, N] -> hidden states [N, hidden]
 
 # What may differ, relative to the largest hidden state and to the norm of each gradient. Rounding in float32 is 1e-6.

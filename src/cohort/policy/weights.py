@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from cohort.kernels.functions import tile_width
 from cohort.kernels.library import Linear, built
 
-__all__ = ["PackedWeights"]
-
 
 class PackedWeights:
     """Panels of `tile_width()` outputs, each `[inputs, tile]`, in float32, or in bfloat16 where the

@@ -11,8 +11,6 @@ from cohort.sandbox import Isolation, RemoteSandbox, Sandbox, SandboxError
 from cohort.settings import Stage
 from cohort.types import UserError
 
-__all__ = ["isolation_of"]
-
 
 def isolation_of(stages: Iterable[tuple[Stage, SamplingParts]]) -> dict[str, dict[str, Any]]:
     """For each reward and tool that executes what the policy writes, the isolation that was seen to hold just now:

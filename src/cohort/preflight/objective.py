@@ -7,8 +7,6 @@ from cohort.algorithms.objectives import Objective
 from cohort.settings import Reward, Stage
 from cohort.types import UserError
 
-__all__ = ["settled_objective", "supervised_steps"]
-
 
 def settled_objective(stage: Stage) -> Objective:
     """The objective of a stage. Raises `UserError` for one that makes no sense, or that training cannot do."""

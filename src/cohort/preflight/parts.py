@@ -20,8 +20,6 @@ from cohort.tasks import Task, open_prompts
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
-__all__ = ["SamplingParts", "accuracy_name", "open_parts"]
-
 HasWhen = TypeVar("HasWhen", Reward, RewardTable)
 
 

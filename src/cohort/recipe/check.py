@@ -14,8 +14,6 @@ from cohort.settings.table import Path, as_list
 from cohort.settings.words import shown
 from cohort.wording import nearest
 
-__all__ = ["name_problem", "stage_problems"]
-
 Found = Iterator[tuple[str, tuple[Path, ...]]]  # a sentence, and the paths that it depends on
 
 _NAME = re.compile(r"\w[\w.-]{0,99}")

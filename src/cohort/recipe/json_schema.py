@@ -7,8 +7,6 @@ from typing import Any
 from cohort.recipe.resolve import LARGEST_SEED
 from cohort.settings import Stage
 
-__all__ = ["json_schema"]
-
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of the TOML form, with the description and the default of every key."""

@@ -11,8 +11,6 @@ from typing import Any
 from cohort.types import UnreadableError
 from cohort.wording import did_you_mean
 
-__all__ = ["default_name", "directory_name", "read_file", "shipped", "too_deep"]
-
 _PACKAGE = Path(__file__).parent.parent
 
 _DEEPEST = 30  # tables in tables; dotted keys can nest far deeper than Python can recurse

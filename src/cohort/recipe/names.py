@@ -10,8 +10,6 @@ from cohort.settings.table import Path, Reader, table_of
 from cohort.settings.words import either
 from cohort.wording import nearest
 
-__all__ = ["TOP_KEYS", "all_keys", "reader", "takes_numbers", "unknown_key"]
-
 TOP_KEYS = ("name", "seed", "stage")  # beside the tables of a stage
 
 # What TRL, verl and the papers call some of our keys. Nearness in spelling would never find these.

@@ -13,8 +13,6 @@ from cohort.settings import Reward, Stage
 from cohort.settings.table import Flat, Path, Problems, Written, value_problem
 from cohort.settings.words import shown, wrong_value
 
-__all__ = ["ORIGIN", "Override", "override_layer", "parse_overrides"]
-
 ORIGIN = "command line"
 
 

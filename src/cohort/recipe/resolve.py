@@ -34,8 +34,6 @@ from cohort.settings.table import Flat, Path, Problems, Written
 from cohort.settings.words import missing, report, shown
 from cohort.types import UserError
 
-__all__ = ["LARGEST_SEED", "Resolved", "flatten", "resolve"]
-
 LARGEST_SEED = 2**63 - 1
 _START = (("policy", "model"), ("policy", "scratch"), ("policy", "revision"))
 

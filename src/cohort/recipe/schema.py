@@ -13,8 +13,6 @@ from cohort.recipe.loader import default_name, read_file
 from cohort.recipe.resolve import Resolved, resolve
 from cohort.settings import Stage
 
-__all__ = ["Recipe", "load"]
-
 
 class Recipe(BaseModel):
     """What to train and how. Takes the same keys as a recipe file, as dictionaries or as the tables themselves:

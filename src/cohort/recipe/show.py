@@ -15,8 +15,6 @@ from cohort.recipe.schema import Recipe
 from cohort.settings import Reward, Stage, Table, Task
 from cohort.settings.words import callable_path
 
-__all__ = ["against_defaults", "canonical", "differences", "digest", "to_toml", "toml_value"]
-
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 Difference = tuple[str, Any, Any]

@@ -8,8 +8,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["new_directory", "write_bytes"]
-
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` in one step: after a crash it holds the old content or the new, never a part."""

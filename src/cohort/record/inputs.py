@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["fingerprints"]
-
 WHOLE = 1 << 28  # files up to 256 MiB are hashed whole; of larger ones the ends, the size and the time
 
 

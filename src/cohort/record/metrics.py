@@ -11,8 +11,6 @@ import orjson
 
 from cohort.record.files import write_bytes
 
-__all__ = ["MetricsLog", "is_timing", "read_metrics"]
-
 
 class MetricsLog:
     """Appends one line a step and syncs it. `keep_until` drops what a resumed run will write again."""

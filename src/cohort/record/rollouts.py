@@ -17,8 +17,6 @@ import pyarrow.parquet as pq
 from cohort.record.files import write_bytes
 from cohort.types import Group, Observation, Prompt, Rollout, Step, ToolCall, Turn
 
-__all__ = ["read_groups", "write_groups"]
-
 SCHEMA = pa.schema(
     [
         ("step", pa.int64()),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["BUILT_IN", "BuiltIn"]
-
 
 class BuiltIn(NamedTuple):
     """Where a reward's function is, as "module:function", which is imported when asked for; and what it says."""

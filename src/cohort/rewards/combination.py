@@ -21,8 +21,6 @@ from cohort.types import RIGHT
 if TYPE_CHECKING:
     from cohort.rewards.calling.reward import Reward
 
-__all__ = ["Combination", "Gate", "combine", "first_that_applies"]
-
 Scores = Mapping[str, Sequence[float]]
 
 

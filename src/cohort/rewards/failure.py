@@ -13,8 +13,6 @@ from typing import Any
 from cohort.types import InfrastructureError, UserError
 from cohort.wording import one_line
 
-__all__ = ["GroupLost", "RewardFailure", "what_was_raised"]
-
 
 class RewardFailure(UserError):  # noqa: N818 (public name)
     """A reward function raised, or returned something that is not a score. The run stops; nothing is scored 0.

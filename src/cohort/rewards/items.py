@@ -11,8 +11,6 @@ from typing import Any
 from cohort.rewards.combination import Combination
 from cohort.types import Finish, Message, Prompt, Rollout
 
-__all__ = ["Scored", "ScoredGroup", "ScoringItem"]
-
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TAKEN = frozenset({"mean", "scored", "not_applicable", "gated", "retries", "failures", "timeouts"})  # other metrics
 

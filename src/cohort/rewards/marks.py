@@ -14,24 +14,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-__all__ = [
-    "CHECK",
-    "GOLD",
-    "STEPWISE",
-    "TRL",
-    "checked_by",
-    "costly",
-    "has",
-    "is_costly",
-    "own_limit_s",
-    "prepare",
-    "prepared_by",
-    "stated_by",
-    "stepwise",
-    "stops_after",
-    "trl",
-]
-
 CHECK = "check_answer"
 GOLD = "gold"
 STEPWISE = "cohort_stepwise"

@@ -20,8 +20,6 @@ from typing import Any
 from cohort.sandbox.functions import FILE, answers, compiled, failure
 from cohort.sandbox.wire import ERROR, MEMORY, VALUE, read_frame, write_frame
 
-__all__ = ["serve"]
-
 _KINDS = {"value": VALUE, "error": ERROR, "memory": MEMORY}
 
 

@@ -12,8 +12,6 @@ from cohort.sandbox.contract import Limits
 from cohort.sandbox.linux import landlock, namespaces, seccomp
 from cohort.sandbox.linux.calls import drop_capabilities, prctl
 
-__all__ = ["Confinement", "confine", "may_truncate", "readable_directories"]
-
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _STACK_MB = 64  # of the main thread: functools.lru_cache recurses in C
 _OPEN_FILES = 64

@@ -8,20 +8,6 @@ from typing import Any, Literal, Protocol
 
 from cohort.types import InfrastructureError, UserError
 
-__all__ = [
-    "LEVELS",
-    "WALL_PER_CPU",
-    "Cases",
-    "Executor",
-    "Isolation",
-    "Level",
-    "Limits",
-    "Run",
-    "SandboxError",
-    "Status",
-    "require",
-]
-
 WALL_PER_CPU = 4.0  # on a busy machine one second of processor time may take so many seconds by the clock
 
 Cases = Sequence[Sequence[Any]]  # the arguments of each call

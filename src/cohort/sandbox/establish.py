@@ -20,8 +20,6 @@ from cohort.sandbox.linux.calls import drop_bounding_set
 from cohort.sandbox.linux.cgroups import Cgroup
 from cohort.sandbox.wire import FAILED, READY, VALUE, read_frame, write_frame
 
-__all__ = ["attempt", "establish"]
-
 _DIRECTORY = "/tmp"  # the candidate's, in its own root
 _SPARE_TASKS = 256  # other programs of the same user may start so many tasks meanwhile
 

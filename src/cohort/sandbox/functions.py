@@ -14,8 +14,6 @@ from typing import Any
 
 from cohort.sandbox.values import decode, encode
 
-__all__ = ["FILE", "answers", "compiled", "failure", "main"]
-
 FILE = "solution.py"
 # Starter codes of function tasks name these without importing them, as the sites that they come from do.
 _PRELUDE = """

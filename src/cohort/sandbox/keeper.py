@@ -25,8 +25,6 @@ from cohort.sandbox.launcher import adopt_orphans, end_children, remove_tree, se
 from cohort.sandbox.linux import cgroups, namespaces
 from cohort.sandbox.wire import Channel
 
-__all__ = ["main"]
-
 _OVERHEAD_MB = 128  # the launcher itself, and what the kernel keeps
 _MAP = b"map\n"
 # What is done without, one attempt after the other, until a confined process works.

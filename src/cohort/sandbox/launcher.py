@@ -27,8 +27,6 @@ from cohort.sandbox.linux.calls import prctl
 from cohort.sandbox.linux.namespaces import forked_into_pid_namespace
 from cohort.sandbox.wire import FAILED, READY, Channel, write_frame
 
-__all__ = ["adopt_orphans", "end_children", "fresh_directory", "remove_tree", "serve", "spawn"]
-
 _PR_SET_CHILD_SUBREAPER = 36
 _JOBS, _RESULTS, _FIRST_OTHER = 3, 4, 5  # descriptors of a candidate's process
 _OUT_OF_THE_WAY = 16

@@ -24,8 +24,6 @@ from cohort.sandbox.contract import WALL_PER_CPU, Cases, Isolation, Level, Limit
 from cohort.sandbox.session import Session, unreachable
 from cohort.sandbox.wire import ERROR, JOB, MEMORY, VALUE, Channel, pack
 
-__all__ = ["Sandbox"]
-
 _SOURCE = str(Path(__file__).parents[2])  # where the package `cohort` is
 _START_S = 60.0
 _END_S = 30.0

@@ -17,8 +17,6 @@ from cohort.sandbox import functions, values
 from cohort.sandbox.contract import Cases, Isolation, Limits, Run, SandboxError, Status
 from cohort.types import UserError
 
-__all__ = ["RemoteSandbox"]
-
 _PATIENCE_S = 30.0  # beyond the program's own time: a queue, a container that starts
 _LARGEST_CASE = 1 << 30
 _LONGEST_ANSWER = 1 << 26  # bytes of JSON; a longer answer is a candidate's flood of output

@@ -13,8 +13,6 @@ from typing import Any, Self
 from cohort.sandbox.contract import SandboxError
 from cohort.sandbox.wire import FAILED, HEADER, READY, Channel
 
-__all__ = ["Session", "unreachable"]
-
 _LAUNCHER_S = 60.0  # the launcher's time to answer, to start a process or to end one (an idle machine: milliseconds)
 _SHORT_S = 0.02  # a call that took less is not asked for its processor time
 _NEARLY = 0.02  # a process with less than this share of its processor time left has used it up

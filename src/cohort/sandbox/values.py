@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["DEEPEST", "decode", "encode"]
-
 DEEPEST = 100  # levels of nesting
 _MOST_ALIKE = 16  # keys of one hash in a dict or set; more are an attack on the hash table
 _COUNT = struct.Struct("!I")

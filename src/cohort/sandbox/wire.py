@@ -14,20 +14,6 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = [
-    "ERROR",
-    "FAILED",
-    "HEADER",
-    "JOB",
-    "MEMORY",
-    "READY",
-    "VALUE",
-    "Channel",
-    "pack",
-    "read_frame",
-    "write_frame",
-]
-
 HEADER = struct.Struct("!cI")
 JOB = b"J"  # to the process: the code, and the function to call
 FAILED = b"X"  # the sandbox could not be set up; only before READY

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from cohort.settings.table import Function, Resumable, Table, Text, Tokens
 
-__all__ = ["Environment"]
-
 
 class Environment(Table):
     """What the policy acts in: nothing, where a completion is the whole rollout, or tools that it may call."""

@@ -10,8 +10,6 @@ from cohort.algorithms.fields import FIELDS, Choice, Number
 from cohort.algorithms.presets import PRESETS
 from cohort.settings.table import Table
 
-__all__ = ["Objective", "with_fields"]
-
 T = TypeVar("T", bound=Table)
 _BYPASS = ", ".join(name for name, preset in PRESETS.items() if preset.bypass)
 

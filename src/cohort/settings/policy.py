@@ -8,8 +8,6 @@ from pydantic import Field
 
 from cohort.settings.table import TOKENS, Table, Text, Texts
 
-__all__ = ["Lora", "Policy", "Scratch"]
-
 
 class Scratch(Table):
     """A small base policy made from nothing, with its own tokenizer."""

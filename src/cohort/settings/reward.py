@@ -10,8 +10,6 @@ from pydantic import Field, model_validator
 from cohort.settings.table import Function, Resumable, Table, Text
 from cohort.settings.words import callable_path
 
-__all__ = ["Reward", "reward_name"]
-
 
 def reward_name(use: Any) -> str:
     """What a reward without a name is called: its function's name, or that of the built-in."""

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from cohort.settings.table import Count, NoEffect, OneOf, Positive, Resumable, Share, Table, Text
 
-__all__ = ["SINKS", "Run"]
-
 # Where numbers may go, and what takes them there: "module:name" of a `views.trackers.Sink`.
 SINKS = {"tensorboard": "cohort.views.trackers.tensorboard:TensorBoard"}
 

@@ -9,8 +9,6 @@ from pydantic import Field
 from cohort.settings.table import TOKENS, Count, Function, Many, OneOf, Table, Text, Texts, Tokens
 from cohort.types import Sampling
 
-__all__ = ["SAMPLERS", "Evaluate", "Rollout"]
-
 # Who may sample, and where it is: "module:name" of a function that opens a sampler (see `backends.base`).
 SAMPLERS = {"local": "cohort.backends.local:open_engine"}
 

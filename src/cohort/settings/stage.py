@@ -16,8 +16,6 @@ from cohort.settings.table import OneOf, Table, Text, as_list
 from cohort.settings.task import Task
 from cohort.settings.training import Critic, Optimizer, Preferences, Reference, Supervised
 
-__all__ = ["KINDS", "Stage"]
-
 # What a stage may be, and where it is: "module:name" of a `train.stage.StageKind`.
 KINDS = {
     "grpo": "cohort.train.grpo:Grpo",

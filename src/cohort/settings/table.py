@@ -19,33 +19,6 @@ from cohort.settings.words import missing, report, shown, wrong_value
 from cohort.types import UserError
 from cohort.wording import nearest
 
-__all__ = [
-    "TOKENS",
-    "Count",
-    "Flat",
-    "Function",
-    "Many",
-    "NoEffect",
-    "OneOf",
-    "Path",
-    "Positive",
-    "Problems",
-    "Reader",
-    "Resumable",
-    "Share",
-    "Table",
-    "Text",
-    "Texts",
-    "Tokens",
-    "Weight",
-    "Written",
-    "as_list",
-    "effect_of",
-    "named_tables",
-    "table_of",
-    "value_problem",
-]
-
 Path = tuple[str, ...]  # of a key inside a stage: ("rollout", "group_size")
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]  # strict=False: TOML and Python write lists

@@ -9,8 +9,6 @@ from pydantic import Field, model_validator
 
 from cohort.settings.table import Count, Positive, Share, Table, Text, Tokens, Weight
 
-__all__ = ["Adaptive", "Curriculum", "Prompts", "Source", "Task"]
-
 
 class Curriculum(Table):
     """Levels that rise with the success rate, for sources that have levels."""

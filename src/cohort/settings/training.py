@@ -10,8 +10,6 @@ from pydantic import Field
 
 from cohort.settings.table import Count, Many, Positive, Table
 
-__all__ = ["Critic", "Optimizer", "Preferences", "Reference", "Supervised"]
-
 
 class Optimizer(Table):
     """AdamW and how a batch becomes updates."""

@@ -13,8 +13,6 @@ from pydantic.fields import FieldInfo
 
 from cohort.wording import nearest
 
-__all__ = ["callable_path", "either", "missing", "report", "shown", "wrong_value"]
-
 _SHOWN = 60  # characters of a bad value worth repeating
 
 

@@ -20,8 +20,6 @@ from cohort.tasks.sources.opening import ask, is_list_of, rows_of
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Prompt, UserError
 
-__all__ = ["Demonstrations", "SupervisedExample", "open_demonstrations", "open_examples"]
-
 
 @dataclass(frozen=True, slots=True)
 class SupervisedExample:

@@ -17,8 +17,6 @@ from cohort.tasks.sources.rows import open_rows
 from cohort.tasks.task import open_task
 from cohort.types import UserError
 
-__all__ = ["Guess", "guess", "guess_source", "held_out_of"]
-
 LOOKED_AT = 20_000  # rows, as many as are checked when a task is opened
 MADE = 200  # prompts of a source that makes them
 HELD_OUT_SPLITS = ("test", "validation")

@@ -26,8 +26,6 @@ from cohort.tasks.sources.opening import ask, rows_of, with_held_out
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Message, Prompt, UserError
 
-__all__ = ["Pairs", "PreferencePair", "Preferences", "open_pairs", "open_preferences"]
-
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 

@@ -12,23 +12,6 @@ import numpy as np
 
 from cohort.types import Prompt, UserError, content_id
 
-__all__ = [
-    "CHECKED",
-    "Distinct",
-    "Items",
-    "Part",
-    "Prompts",
-    "RowItems",
-    "Rows",
-    "check_text",
-    "first",
-    "limited",
-    "listed",
-    "place_of",
-    "question_share",
-    "split_by_hash",
-]
-
 CHECKED = 20_000  # rows that are read when a source is opened, so that a bad one is found before a model loads
 KEPT = 2**26  # bytes of text, about, that a source keeps of what was read, so that its rows are read once
 OF_A_ROW = 1_000  # bytes that the objects of a row take beside its text

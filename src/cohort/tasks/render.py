@@ -15,8 +15,6 @@ from cohort.tasks.order.mixture import Mixture
 from cohort.tasks.prompts import CHECKED, Prompts
 from cohort.types import Prompt, UserError
 
-__all__ = ["R1_ZERO", "RenderedPrompts", "Renderer", "fit", "held_out_prompts", "prompt_limit"]
-
 TEMPLATES: tuple[str, ...] = get_args(settings.Task.model_fields["template"].annotation)
 
 # DeepSeek-R1 (arXiv 2501.12948v1), Table 1, word for word; the question stands where the paper has "prompt".

@@ -23,8 +23,6 @@ from cohort.tasks.sources.base import FromPython
 from cohort.tasks.sources.opening import DOMAIN, OpenSource, open_source
 from cohort.types import Prompt, UserError
 
-__all__ = ["Task", "TaskFromPython", "open_mixture", "open_prompts", "open_task"]
-
 LOOKED_AT_OF_MADE = 100  # prompts of a source that makes them without end
 
 

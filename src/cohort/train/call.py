@@ -24,8 +24,6 @@ from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.wording import shorten
 
-__all__ = ["train"]
-
 RewardLike = str | Callable[..., Any] | Reward | Mapping[str, Any]
 MOST_NAMES = 1000
 ROWS = "data.jsonl"  # of a run: the rows that were given as Python objects

@@ -21,8 +21,6 @@ from safetensors import SafetensorError
 from cohort.record.files import new_directory
 from cohort.types import UserError
 
-__all__ = ["Checkpoint", "latest_checkpoint", "prune", "readable", "save_checkpoint"]
-
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:

@@ -23,18 +23,6 @@ from cohort.train.stage import kind_of
 from cohort.types import UserError
 from cohort.views.console import Console
 
-__all__ = [
-    "as_kept",
-    "disk_errors",
-    "has_begun",
-    "is_free",
-    "locked",
-    "refuse_existing",
-    "run_directory",
-    "stage_directory",
-    "write_recipe",
-]
-
 
 def run_directory(recipe: Recipe) -> Path:
     """Where a recipe's run lives."""

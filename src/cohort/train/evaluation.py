@@ -17,8 +17,6 @@ from cohort.tasks.render import held_out_prompts, prompt_limit
 from cohort.train.stage import Context
 from cohort.types import Prompt, UserError
 
-__all__ = ["Evaluator", "held_out"]
-
 
 def held_out(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> tuple[list[Prompt], int]:
     """What evaluations of a stage ask, and how many held-out prompts are too long for that."""

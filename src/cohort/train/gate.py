@@ -18,8 +18,6 @@ from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.views.gate import show_gate
 
-__all__ = ["pass_gate", "read_gate"]
-
 FILE = "gate.json"
 HOW_TO_GO_ON = (
     'Check task.answer, or name another verifier with evaluate.reward; run.gate = "warn" trains all the same.'

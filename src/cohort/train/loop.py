@@ -13,8 +13,6 @@ from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.types import UserError
 from cohort.views.trackers import Sinks
 
-__all__ = ["train_stage"]
-
 
 def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> None:
     """Train a stage from its start or its last checkpoint to its end, and write its final model."""

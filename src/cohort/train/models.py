@@ -8,8 +8,6 @@ from cohort.settings import Stage
 from cohort.train.directory import stage_directory
 from cohort.types import UserError
 
-__all__ = ["waits_for", "with_stage_models"]
-
 _PREFIX = "stage:"
 
 

@@ -29,8 +29,6 @@ from cohort.train.stage import Context, Plan, first_texts, refuse_few
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
 from cohort.views.plan import sft_plan
 
-__all__ = ["PreparedSft", "Supervised", "encode", "supervised_batch"]
-
 SUPERVISED = objectives.preset(
     "reinforce", baseline="none", scale="none", aggregation="token_mean", zero_std="zero", kl_coef=0.0
 )

@@ -9,8 +9,6 @@ from cohort.recipe import Recipe
 from cohort.settings import Stage
 from cohort.views.console import with_interval
 
-__all__ = ["model_card"]
-
 NO_NUMBER = "-"
 
 

@@ -22,8 +22,6 @@ from cohort.monitor.names import Metric, metric
 from cohort.types import Group as CompletionGroup
 from cohort.types import Rollout
 
-__all__ = ["Console", "StepView", "visible", "with_interval"]
-
 
 class StepView:
     """The live lines of one stage: a bar and the numbers on a terminal, a plain line every few steps anywhere else."""

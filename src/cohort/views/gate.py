@@ -10,8 +10,6 @@ from rich.markup import escape
 from cohort.preflight.gate.findings import GOLD, Finding, GateReport, RewardFindings
 from cohort.views.console import Console, visible
 
-__all__ = ["show_gate"]
-
 LONGEST_LABEL = 18
 
 

@@ -12,8 +12,6 @@ from cohort.policy.policy import PolicyFacts
 from cohort.settings import Prompts, Stage
 from cohort.settings.words import callable_path
 
-__all__ = ["batch_arithmetic", "grpo_plan", "memory_gb", "reward_model_plan", "rewards_line", "sft_plan", "task_line"]
-
 
 def grpo_plan(stage: Stage, objective: Objective, policy: PolicyFacts, prompts: int | None) -> dict[str, str]:
     """The lines of the console's plan."""

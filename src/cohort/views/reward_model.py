@@ -11,8 +11,6 @@ from cohort.recipe import Recipe
 from cohort.settings import Stage
 from cohort.views.console import Console
 
-__all__ = ["REPORT", "reward_model_card", "show_report"]
-
 REPORT = "reward_model.json"  # of a stage's directory: the last measures of held-out pairs
 _HEADINGS = ("sure by", "pairs", "confidence", "right")
 

@@ -27,8 +27,6 @@ from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by, stops_after
 from cohort.rewards.verifiers.final_answer import final_answer
 
-__all__ = ["EXECUTES", "SCORINGS", "reasoning_gym", "same"]
-
 SCORINGS = ("text", "words", "expression", "one_of", "verifier")
 # reasoning-gym 0.1.25: these scorers call eval or sympy.parse_expr on the answer.
 EXECUTES = frozenset(

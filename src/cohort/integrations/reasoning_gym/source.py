@@ -30,8 +30,6 @@ from cohort.tasks.sources.base import Found
 from cohort.types import Prompt, UserError
 from cohort.wording import nearest
 
-__all__ = ["FILE", "Admitted", "GymProblems", "admitted_tasks", "open_gym", "refused_tasks", "require_library"]
-
 PREFIX = "reasoning_gym"
 COLUMNS = ("prompt", "answer", "task", "level", "gym")
 HELD_OUT_SHARE = 0.2

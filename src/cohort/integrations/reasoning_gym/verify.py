@@ -21,8 +21,6 @@ from reasoning_gym.factory import create_dataset
 
 from cohort.integrations.reasoning_gym.reward import EXECUTES, same
 
-__all__ = ["arithmetic", "verify"]
-
 _EXPRESSION = re.compile(r"[0-9+\-*/() ]{1,300}")
 _FULL_MARKS = 1 - 1e-9
 

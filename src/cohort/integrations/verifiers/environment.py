@@ -13,8 +13,6 @@ from cohort.rewards.marks import prepared_by
 from cohort.types import Finish, Message, Observation, Prompt, UserError
 from cohort.wording import did_you_mean
 
-__all__ = ["VerifiersTurns", "verifiers"]
-
 
 @dataclass(slots=True)
 class _Conversation:

@@ -26,8 +26,6 @@ from cohort.integrations import require
 from cohort.types import Finish, InfrastructureError, Message, UserError
 from cohort.wording import one_line
 
-__all__ = ["COLUMN", "VERSION", "Played", "blamed", "environment_of", "play", "require_library", "task_of"]
-
 COLUMN = "verifiers"  # the column of a prompt that says which task it is
 VERSION = "0.4.0"
 # What an OpenAI client, as judges have one, raises for a server that is down or busy.

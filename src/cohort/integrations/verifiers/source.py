@@ -13,8 +13,6 @@ from cohort.tasks.prompts import listed
 from cohort.tasks.sources.base import Found, has_no
 from cohort.types import Prompt, UserError, content_id
 
-__all__ = ["PREFIX", "open_tasks", "open_taskset"]
-
 PREFIX = "verifiers"
 
 

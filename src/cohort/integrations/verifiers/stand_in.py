@@ -22,8 +22,6 @@ from verifiers.v1.utils.decorators import discover_decorated, invoke
 
 from cohort.types import Finish, Message, UserError
 
-__all__ = ["PausedError", "Replay", "StandIn", "obstacles"]
-
 
 class PausedError(BaseException):
     """The environment waits for a reply that is not there yet. No `except Exception` of its own may take this away."""

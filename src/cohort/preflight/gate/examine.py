@@ -26,8 +26,6 @@ from cohort.rewards.workers.pool import RewardPool
 from cohort.seeds import derive_seed
 from cohort.types import Finish, Prompt
 
-__all__ = ["Asked", "examine"]
-
 AS_IT_IS = next(iter(FORMS))
 REPEATED = 2  # prompts that are scored twice
 AT_LEAST = 2  # prompts that are waited for, whatever time they take

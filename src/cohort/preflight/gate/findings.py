@@ -19,8 +19,6 @@ from cohort.rewards.items import ScoredGroup
 from cohort.types import RIGHT, Prompt
 from cohort.wording import shorten
 
-__all__ = ["GOLD", "NO_GOLD", "Finding", "GateReport", "RewardFindings", "Seen", "mean", "summarise"]
-
 GOLD = "gold answer"
 NO_GOLD = (
     "there are no gold answers that a completion could state; evaluate.gold can name a column of right completions"

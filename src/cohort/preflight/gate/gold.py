@@ -14,8 +14,6 @@ from cohort.rewards.marks import CHECK
 from cohort.types import Prompt, UserError
 from cohort.wording import one_line, shorten
 
-__all__ = ["check_gold"]
-
 
 def check_gold(rewards: Iterable[Reward], rows: Iterable[tuple[str, Prompt]]) -> int:
     """Let every reward that has a `check_answer` check every row; `rows` are prompts with the place they come from.

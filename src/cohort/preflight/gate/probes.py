@@ -12,25 +12,6 @@ from cohort.rewards.calling.reward import Reward
 from cohort.rewards.marks import GOLD
 from cohort.types import Prompt
 
-__all__ = [
-    "CONSTANT",
-    "FORMS",
-    "LISTED",
-    "OPENER",
-    "OPENERS",
-    "OTHER_GOLD",
-    "WHOLE",
-    "Probe",
-    "alike",
-    "constants",
-    "gold_text",
-    "ignorant",
-    "known_of",
-    "other_gold",
-    "several",
-    "stated_gold",
-]
-
 OTHER_GOLD, CONSTANT, OPENER = "another prompt's gold", "a constant", "an opener"
 LISTED = "several answers"
 

@@ -18,8 +18,6 @@ from cohort.settings import Stage
 from cohort.tasks import Prompts
 from cohort.types import Prompt, UserError
 
-__all__ = ["gate_of_stage"]
-
 LOOKED_AT = 200  # prompts among which those for each verifier are looked for
 IN_A_RUN = 8  # prompts for each verifier before a run
 COSTLY = 3  # prompts for each verifier where a reward is costly

@@ -28,8 +28,6 @@ from cohort.wording import shorten
 if TYPE_CHECKING:
     from cohort.rewards.calling.reward import Reward
 
-__all__ = ["as_score", "call_each", "call_group", "scored_steps"]
-
 Steps = Sequence[Sequence[str]]  # the steps of each completion
 
 

@@ -11,8 +11,6 @@ from typing import Any
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
-__all__ = ["COMPLETION_NAMES", "NATIVE_NAMES", "TRL_NAMES", "Parameters", "with_fields_of"]
-
 NATIVE_NAMES = ("completion", "prompt", "answer", "row", "finish", "tokens", "transcript", "seed")
 TRL_NAMES = ("prompts", "completions", "answer")
 # What differs between the completions of a prompt (TRL's names too: who forgets its style is told so by `check`).

@@ -23,8 +23,6 @@ from cohort.wording import did_you_mean, find_function
 if TYPE_CHECKING:
     from cohort.settings.reward import Reward as RewardTable
 
-__all__ = ["resolve", "resolve_all", "reward_called"]
-
 
 def resolve(table: RewardTable, columns: Collection[str] | None = None, has_answer: bool = True) -> Reward:
     """Find the function of a table and check it against the table and the task. Raises UserError.

@@ -20,8 +20,6 @@ from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
-__all__ = ["Reward", "Style", "applies", "check_names", "score_group"]
-
 Style = Literal["cohort", "trl"]
 
 

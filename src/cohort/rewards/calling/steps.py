@@ -16,8 +16,6 @@ from typing import Literal
 
 from cohort.types import UserError
 
-__all__ = ["FOLDS", "Fold", "cut", "pieces", "splitter"]
-
 Fold = Literal["mean", "min", "last", "product"]
 FOLDS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda scores: math.fsum(scores) / len(scores),

@@ -25,8 +25,6 @@ from typing import Any
 from cohort.rewards.workers.channel import attach, die_with, leave, receive, send
 from cohort.wording import one_line
 
-__all__ = ["main"]
-
 _CALLS = 500  # of one child; then its caches are thrown away with it
 _MEMORY = 2**30  # bytes that a child may have beyond what the server has
 _IDLE_S = 300.0  # a server that nobody asks for so long ends; the next call starts another

@@ -25,8 +25,6 @@ from cohort.rewards.judge.prompt import Messages, NoVerdict, reminded
 from cohort.rewards.judge.store import JudgeStore, default_path
 from cohort.types import InfrastructureError, UserError
 
-__all__ = ["Endpoint", "JudgeClient"]
-
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
 _TO_MEND = {401, 402, 403, 404, 405}
 _LARGEST_REPLY = 1 << 20  # bytes

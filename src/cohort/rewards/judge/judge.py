@@ -17,8 +17,6 @@ from cohort.rewards.marks import costly, trl
 from cohort.rewards.models.text import text_of
 from cohort.types import UserError
 
-__all__ = ["judge"]
-
 _MODES = ("score", "pairwise", "reference")
 Ask = Callable[[Sequence[Messages], Callable[[str], float]], list[float]]  # the verdicts on requests, in order
 

@@ -16,8 +16,6 @@ from typing import Any
 from cohort.rewards.models.text import ordinary
 from cohort.rewards.verifiers.values import once
 
-__all__ = ["RUBRIC", "NoVerdict", "comparison", "read_score", "read_winner", "reminded", "scoring"]
-
 Messages = list[dict[str, str]]
 
 RUBRIC = "A good answer is correct, complete and to the point. Correctness counts most; length counts for nothing."

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from cohort.types import InfrastructureError, UserError
 
-__all__ = ["JudgeStore", "default_path"]
-
 _TABLES = """
 CREATE TABLE IF NOT EXISTS verdict (request TEXT PRIMARY KEY, reply TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS pace (endpoint TEXT PRIMARY KEY, next REAL NOT NULL);

@@ -11,8 +11,6 @@ from typing import Any
 from cohort.rewards.models.text import specials
 from cohort.types import UserError
 
-__all__ = ["Classifier", "ClassifierSettings", "Row", "batches", "label_column"]
-
 Row = Mapping[str, Sequence[int]]  # input_ids, and token_type_ids where the tokenizer has them
 
 

@@ -14,8 +14,6 @@ from typing import Any
 
 from cohort.types import UserError
 
-__all__ = ["FORM_KEY", "Form", "Reader", "ordinary", "specials"]
-
 Prompt = str | Sequence[Mapping[str, Any]]
 
 FORM_KEY = "cohort_prompt"  # of config.json: how the prompts looked on which a reward model was trained

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["coin"]
-
 
 def coin(seed: int) -> float:
     """0 or 1 with equal probability, fixed by the seed alone."""

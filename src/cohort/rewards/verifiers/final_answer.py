@@ -14,8 +14,6 @@ from __future__ import annotations
 import re
 from collections import deque
 
-__all__ = ["DIGITS", "LONGEST_ANSWER", "final_answer", "last_number_of"]
-
 LONGEST_ANSWER = 200  # characters; more is an essay, not an answer
 
 # No quantifier is nested in another and nothing must follow, so matching is linear in the text.

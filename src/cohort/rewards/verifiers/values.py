@@ -8,8 +8,6 @@ from typing import Any
 
 from cohort.wording import did_you_mean
 
-__all__ = ["for_row", "once", "parsed"]
-
 
 def for_row(what: str, value: Any, column: str | None, row: Mapping[str, Any]) -> Any:
     """`value`, or what the row holds in `column`. Raises ValueError unless exactly one of the two is there."""

@@ -18,8 +18,6 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["attach", "die_with", "leave", "receive", "send", "start"]
-
 _HEADER = struct.Struct("!Q")
 _LARGEST = 1 << 31  # bytes; more means that the channel is corrupt
 _PR_SET_PDEATHSIG = 1

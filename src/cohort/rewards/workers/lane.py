@@ -21,8 +21,6 @@ from cohort.rewards.workers.process import WorkerProcess, WorkerTrouble, limit_s
 from cohort.types import UserError
 from cohort.wording import one_line, shorten
 
-__all__ = ["Job", "Lane", "Patience"]
-
 Job = tuple["Future[ScoredGroup]", ScoringItem]
 LONGEST_WAIT_S = 30.0
 

@@ -26,8 +26,6 @@ from cohort.rewards.workers.process import WorkerProcess
 from cohort.types import UserError
 from cohort.wording import one_line
 
-__all__ = ["RewardPool"]
-
 
 class RewardPool:
     """Worker processes that score groups. A context manager; `close` may be called twice.

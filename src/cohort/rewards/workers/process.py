@@ -18,8 +18,6 @@ from cohort.rewards.workers.channel import receive, send, start
 from cohort.sandbox import WALL_PER_CPU
 from cohort.types import UserError
 
-__all__ = ["WorkerProcess", "WorkerTrouble", "limit_s"]
-
 Kind = Literal["timeout", "death", "unavailable"]
 
 # Fixed string hashes, so that a reward's set order is the same in every worker; one thread each by default.

@@ -22,8 +22,6 @@ from cohort.rewards.workers.channel import attach, leave, receive, send
 from cohort.types import InfrastructureError, UserError
 from cohort.wording import one_line
 
-__all__ = ["main"]
-
 
 def main(channel: int, parent: int) -> None:
     """Serve the pool at the other end of the file descriptor `channel` until it closes or `parent` dies."""

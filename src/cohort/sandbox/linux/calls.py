@@ -7,8 +7,6 @@ import itertools
 import os
 from contextlib import suppress
 
-__all__ = ["drop_bounding_set", "drop_capabilities", "libc", "prctl", "syscall"]
-
 _CAPABILITY_VERSION_3 = 0x20080522
 _PR_CAPBSET_DROP = 24
 _LIBC = ctypes.CDLL(None, use_errno=True)

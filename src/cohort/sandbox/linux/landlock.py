@@ -11,8 +11,6 @@ from collections.abc import Iterable
 
 from cohort.sandbox.linux.calls import syscall
 
-__all__ = ["abi", "restrict"]
-
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # on every architecture
 _VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
 _PATH_BENEATH = 1

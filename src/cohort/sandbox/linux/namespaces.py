@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 
 from cohort.sandbox.linux.calls import libc, prctl
 
-__all__ = ["NOBODY", "enter", "forked_into_pid_namespace", "fresh_directory", "write_maps"]
-
 NOBODY = 65534  # the user and group that the candidate is, inside and, where we are root, outside too
 
 _NEWNS, _NEWUTS, _NEWIPC = 0x00020000, 0x04000000, 0x08000000

@@ -15,8 +15,6 @@ from collections.abc import Iterable, Mapping
 
 from cohort.sandbox.linux.calls import prctl
 
-__all__ = ["ARCHITECTURES", "MACHINE", "available", "install", "program"]
-
 MACHINE = platform.machine()
 # AUDIT_ARCH_*, and the column of the tables below.
 ARCHITECTURES: Mapping[str, tuple[int, int]] = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}

@@ -13,8 +13,6 @@ from cohort.tasks.embedded.english import Draw
 from cohort.tasks.embedded.problems import EXCUSES, Generator, Problem
 from cohort.tasks.embedded.story import Story, Working
 
-__all__ = ["ARITHMETIC", "LEVELS"]
-
 
 @dataclass(frozen=True, slots=True)
 class Level:

@@ -9,8 +9,6 @@ from cohort.tasks.embedded.english import BOXES, PEOPLE, Draw, capitalise
 from cohort.tasks.embedded.story import NOBODY, SHOP, Level, Story, Working, with_distractors
 from cohort.tasks.embedded.worlds import WORLDS, Endings, Phrases, World
 
-__all__ = ["tell_chain", "times"]
-
 LEADS = ("Then ", "Next, ", "Later, ", "After that, ", "")
 
 

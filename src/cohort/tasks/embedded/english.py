@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["PEOPLE", "Draw", "Noun", "Person", "capitalise"]
-
 T = TypeVar("T")
 
 

@@ -8,8 +8,6 @@ from cohort.tasks.embedded.chain import times
 from cohort.tasks.embedded.english import FRUIT, PEOPLE, SNACKS, SUPPLIES, TOYS, Draw, Person, capitalise
 from cohort.tasks.embedded.story import Level, Story, Working, with_distractors
 
-__all__ = ["tell_comparison", "tell_difference", "tell_purchase", "tell_total"]
-
 OWNED = (*FRUIT, *SNACKS, *TOYS, *SUPPLIES)
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 DEEDS = ("buys", "finds", "collects", "sells", "counts")

@@ -19,8 +19,6 @@ from cohort.tasks.embedded.story import Story
 from cohort.tasks.sources.base import Found, has_no
 from cohort.types import Prompt, UserError
 
-__all__ = ["EXCUSES", "HELD_OUT_SHARE", "Generator", "Problem", "ProblemDemonstrations", "Problems", "split_of"]
-
 Split = Literal["train", "held_out"]
 
 HELD_OUT_SHARE = 0.1

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from cohort.tasks.embedded.english import SUPPLIES, TOYS, Draw, Noun, Person
 
-__all__ = ["NOBODY", "SHOP", "Level", "Story", "Working", "with_distractors"]
-
 SHOP = Person("the shop", "it", "it", "its")
 NOBODY = Person("", "", "", "")
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}

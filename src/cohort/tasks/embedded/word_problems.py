@@ -16,8 +16,6 @@ from cohort.tasks.embedded.facts import tell_comparison, tell_difference, tell_p
 from cohort.tasks.embedded.problems import EXCUSES, Generator, Problem
 from cohort.tasks.embedded.story import Level, Story
 
-__all__ = ["LEVELS", "WORD_PROBLEMS", "demonstration"]
-
 LEVELS: Mapping[int, Level] = {
     1: Level(low=1, high=20, cap=40, steps=(1,)),
     2: Level(low=1, high=20, cap=60, steps=(2,)),

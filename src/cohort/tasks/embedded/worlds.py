@@ -13,8 +13,6 @@ from functools import partial
 
 from cohort.tasks.embedded import english
 
-__all__ = ["WORLDS", "World"]
-
 Phrases = tuple[str, ...]
 Endings = tuple[tuple[str, str], ...]  # (what happens to all of them, the question about it)
 

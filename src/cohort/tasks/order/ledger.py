@@ -17,8 +17,6 @@ import numpy as np
 from cohort.seeds import derive_seed, generator
 from cohort.types import UserError
 
-__all__ = ["Ledger", "Ticket", "permutation"]
-
 
 @dataclass(frozen=True, slots=True)
 class Ticket:

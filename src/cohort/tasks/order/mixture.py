@@ -20,8 +20,6 @@ from cohort.tasks.order.pass_rates import Ladder, Rests
 from cohort.tasks.sources.opening import OpenSource
 from cohort.types import Prompt, UserError
 
-__all__ = ["HeldOut", "Mixture", "Selection", "Tickets", "check_order", "read_weights", "weight_at"]
-
 Weights = tuple[tuple[int, float], ...]  # (from this step on, weight), steps ascending
 
 

@@ -17,8 +17,6 @@ from typing import Any
 from cohort.settings import Adaptive, Curriculum
 from cohort.types import UserError
 
-__all__ = ["Ladder", "Rests"]
-
 
 class Ladder:
     """Where a source stands on its levels, from easy to hard."""

@@ -19,17 +19,6 @@ from cohort.settings.table import Text
 from cohort.tasks.prompts import Prompts
 from cohort.types import UserError
 
-__all__ = [
-    "DEMONSTRATIONS",
-    "SOURCES",
-    "Found",
-    "FromPython",
-    "SourceOfPrompts",
-    "built_in_name",
-    "has_no",
-    "needs_answer",
-]
-
 # The sources of Cohort and of the libraries that it works with, imported when asked for.
 # A name, or what stands before the colon as in "reasoning_gym:chain_sum" -> "module:function" of a `SourceOfPrompts`.
 SOURCES = {

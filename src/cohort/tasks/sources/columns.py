@@ -14,8 +14,6 @@ from cohort.tasks.sources.files import kind
 from cohort.types import Message, Prompt, UserError
 from cohort.wording import nearest
 
-__all__ = ["ColumnMap", "conversation", "gsm8k_answer", "missing_column", "read_question"]
-
 
 @dataclass(frozen=True, slots=True)
 class ColumnMap:

@@ -11,8 +11,6 @@ from typing import Any
 from cohort.tasks.prompts import Rows
 from cohort.types import UserError
 
-__all__ = ["JsonLines", "kind", "list_rows", "read_csv", "read_json", "read_json_lines", "read_parquet", "table_rows"]
-
 
 def table_rows(name: str, columns: Sequence[str], size: int, get: Callable[[int], Mapping[str, Any]]) -> Rows:
     """Rows of a table that its own library holds, or that are in memory; `name` is for messages: `train.csv, row 8`."""

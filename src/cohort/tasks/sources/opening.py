@@ -29,8 +29,6 @@ from cohort.tasks.sources.rows import READERS, open_rows
 from cohort.types import Prompt, UserError
 from cohort.wording import find_function, nearest, one_line
 
-__all__ = ["DOMAIN", "OpenSource", "ask", "is_list_of", "open_source", "rows_of", "with_held_out"]
-
 DOMAIN = "domain"  # the column that says which source of a mixture a prompt is from
 
 T = TypeVar("T")

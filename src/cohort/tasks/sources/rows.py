@@ -23,8 +23,6 @@ from cohort.tasks.sources.files import list_rows, read_csv, read_json, read_json
 from cohort.types import UserError
 from cohort.wording import nearest
 
-__all__ = ["READERS", "open_rows"]
-
 HUB_PATIENCE_S = 10.0
 SPLITS = ("train", "test", "validation", "valid", "dev", "held_out")
 READERS: Mapping[str, Callable[[Path], Rows]] = {

@@ -16,8 +16,6 @@ from cohort.learn.batch import flat, rectangle
 from cohort.rewards import Combination
 from cohort.types import Batch, Disposition, Group, UserError
 
-__all__ = ["Valued", "disposition", "with_advantages", "with_token_advantages"]
-
 
 def with_advantages(
     groups: Sequence[Group],

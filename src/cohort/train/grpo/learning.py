@@ -22,8 +22,6 @@ from cohort.train.grpo.advantages import Valued, with_advantages, with_token_adv
 from cohort.train.grpo.step_rewards import step_metrics, with_process_advantages
 from cohort.types import Group, StepReport
 
-__all__ = ["Learning"]
-
 
 @dataclass(frozen=True, slots=True)
 class Learning:

@@ -22,8 +22,6 @@ from cohort.rewards.combination import combine
 from cohort.train.grpo.advantages import disposition
 from cohort.types import Group, Rollout, Step, UserError
 
-__all__ = ["step_metrics", "text_ends", "token_steps", "with_process_advantages"]
-
 Decode = Callable[[Sequence[int]], str]
 _LONGEST_CHARACTER = 16  # tokens: four bytes, and special tokens between them, which the text leaves out
 

@@ -24,8 +24,6 @@ from cohort.types import Group, InfrastructureError, Prompt, Rollout, SampleRequ
 
 Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group
 
-__all__ = ["GroupStream", "Outcome", "Prompts", "StepGroups", "StreamSettings"]
-
 
 class Prompts(Protocol):
     """Rendered prompts by index; None for one that the task's `too_long` rule drops."""

@@ -30,8 +30,6 @@ from cohort.train.grpo.stream import GroupStream, StepGroups, StreamSettings
 from cohort.train.stage import Context, first_texts
 from cohort.types import Group
 
-__all__ = ["GrpoTraining", "PreparedGrpo"]
-
 PENDING = "pending.parquet"  # of a checkpoint: groups that were sampled and not yet trained on
 
 

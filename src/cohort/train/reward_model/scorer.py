@@ -24,8 +24,6 @@ from cohort.policy.policy import Policy
 from cohort.rewards.models.text import FORM_KEY, Form
 from cohort.types import UserError
 
-__all__ = ["EncodedPair", "Scorer"]
-
 HEAD = "head.safetensors"
 
 

@@ -32,8 +32,6 @@ from cohort.train.stage import Context, first_texts
 from cohort.types import UserError
 from cohort.views.reward_model import REPORT, reward_model_card, show_report
 
-__all__ = ["PairReader", "PreparedRewardModel", "RewardModelTraining", "form_of"]
-
 _DROPPED_IN_A_ROW = 10_000
 
 

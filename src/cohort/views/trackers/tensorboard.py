@@ -9,8 +9,6 @@ from typing import Any
 
 from cohort.types import UserError
 
-__all__ = ["TensorBoard"]
-
 
 class TensorBoard:
     """A `Sink`. `tensorboard --logdir runs` shows every run below one directory."""

@@ -14,8 +14,6 @@ from typing import Any, Literal
 from cohort.rewards.verifiers.code.tests import CodeTests
 from cohort.sandbox import WALL_PER_CPU, Executor, Run, SandboxError
 
-__all__ = ["Graded", "Rules", "Verdict", "grade", "same_text", "same_value"]
-
 _ZERO = 1e-12  # this near to a wanted zero is rounding: no relative difference can tell
 _LONGEST_NUMBER = 400  # characters
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,4})?", re.ASCII)

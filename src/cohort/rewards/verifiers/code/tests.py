@@ -24,8 +24,6 @@ from typing import Any
 
 from cohort.sandbox.values import encode
 
-__all__ = ["Case", "CodeTests", "read_tests"]
-
 _LARGEST = 1 << 28  # bytes of one value
 _ASSERTIONS = re.compile(r"\s*(assert\b|def\s+(test|check)|import\s|from\s+\w+\s+import\b)|.*\bassert\b", re.DOTALL)
 _LISTS = ("tests", "test_cases")

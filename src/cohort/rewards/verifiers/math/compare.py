@@ -17,8 +17,6 @@ from sympy.parsing import sympy_parser
 
 from cohort.rewards.verifiers.math.text import without_unit
 
-__all__ = ["compare", "is_readable", "warm_up"]
-
 # Units are taken off here: for the library the `ab` of `2ab` is one, as is the `t` of `3t`.
 _NORMAL = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
 _LATEX = (LatexExtractionConfig(boxed_match_priority=-1, normalization_config=_NORMAL),)

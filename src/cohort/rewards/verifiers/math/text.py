@@ -12,17 +12,6 @@ from fractions import Fraction
 
 from cohort.rewards.verifiers.number import CHANGES_THE_VALUE
 
-__all__ = [
-    "LONGEST_MATH",
-    "as_word",
-    "base_of",
-    "clean",
-    "is_finished",
-    "is_product",
-    "without_name",
-    "without_unit",
-]
-
 LONGEST_MATH = 1000  # characters of an answer
 
 _MATH = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)

@@ -15,8 +15,6 @@ from referencing.exceptions import Unresolvable
 
 from cohort.rewards.verifiers.values import once
 
-__all__ = ["judge", "problem_of_schema"]
-
 # Keywords such as `required` say nothing about values that are no objects.
 _CONSTANTS: tuple[Any, ...] = (None, 0, "", [])
 
