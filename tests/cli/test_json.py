@@ -116,6 +116,7 @@ UNREADABLE = {
     "no such recipe": (("train", "recpe.toml"), "did you mean 'recipe.toml'"),
     "a recipe that is no TOML": (("explain", "broken.toml"), "this is not TOML"),
     "a recipe that is a directory": (("check", "base"), "is a directory"),
+    "a run that is not there": (("eval", "nosuch"), "there is no run 'nosuch' here"),
     "a model that is not there": (("sample", "./bsae", "Hello?"), "there is no directory './bsae'"),
     "a model to evaluate that is not there": (("eval", "./bsae", "--task", "word_problems"), "./bsae"),
     "data that are not there": (("init", "base", "trian.jsonl"), "Did you mean train.jsonl?"),

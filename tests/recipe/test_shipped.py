@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cohort import cli
+from cohort.commands.explain import explain_recipe
 from cohort.recipe import Recipe, load, to_toml
 from cohort.recipe.loader import shipped
 from cohort.train.directory import as_kept
@@ -85,3 +86,13 @@ def test_a_table_that_says_nothing_is_no_mistake(tmp_path):
     assert prepare(Recipe.load(printed))
     with pytest.raises(UserError, match=r"has \[preferences\], which a stage of kind 'grpo' does not read"):
         prepare(Recipe.load(printed, ["preferences.centring=0.5"]))
+
+
+def test_an_override_of_a_table_that_is_not_read_is_refused(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('name = "x"\npolicy.model = "m"\ntask.source = "word_problems"\nreward = "exact_number"\n')
+    with pytest.raises(UserError, match=r"has \[supervised\], which a stage of kind 'grpo' does not read"):
+        prepare(Recipe.load(file, ["supervised.examples_per_step=3"]))
+    with pytest.raises(UserError, match=r"has \[supervised\]"):
+        explain_recipe(Recipe.load(file, ["supervised.examples_per_step=3"]), None)
+    assert prepare(Recipe.load(shipped("quickstart"), ["rollout.group_size=4"]))  # of all stages: some read it

@@ -156,6 +156,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"data": [{"question": "a", "answer": object()}] * 3},
         r"row 1 holds <object",
     ),
+    "keys that are no text": (
+        {"data": [{"question": "a", "answer": {(1, 2): 3}}] * 3},
+        r"row 1 cannot be written as JSON",
+    ),
+    "a table that is none": ({"task": "x"}, r"task is a table, such as .*, not 'x'"),
+    "a model that is none": ({"model": 3}, r"model is a hub id, a directory, or a model object .* not 3"),
     "no model": ({"model": None}, r"policy.model is missing"),
     "a missing file": ({"data": "nothing.jsonl"}, r"nothing.jsonl does not exist"),
 }

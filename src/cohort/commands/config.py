@@ -11,11 +11,14 @@ import orjson
 from cohort.recipe import Recipe, against_defaults, differences
 from cohort.settings.words import callable_path
 from cohort.train.directory import as_kept
+from cohort.train.stage import kind_of, refuse_unread_tables
 from cohort.views.console import Console
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe as its tables and as TOML, and the origin of every value."""
+    for index, stage in enumerate(recipe.stages):
+        refuse_unread_tables(recipe, index, kind_of(stage))
     text = as_kept(recipe)
     return {"recipe": tomllib.loads(text), "toml": text, "origins": recipe.origins}
 

@@ -19,7 +19,7 @@ from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool
 from cohort.train.evaluation import held_out
-from cohort.types import UserError
+from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
 
 
@@ -75,6 +75,8 @@ def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: in
     saved = Path(model, "recipe.toml")
     if saved.is_file() and task is None:
         return Recipe.load(saved, [f"evaluate.problems={problems}", *overrides])
+    if task is None and not Path(model).exists():
+        raise UnreadableError(f"there is no run '{model}' here; of a hub id say --task, what to evaluate on")
     if task is None:
         raise UserError(
             f"'{model}' is not a run, so it does not say what to evaluate on; say --task word_problems or a file"

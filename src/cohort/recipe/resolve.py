@@ -74,11 +74,14 @@ def resolve(
     flats, own_tables = [], []
     for index, (given, prefix) in enumerate(zip(raw, prefixes)):
         own = reader(problems, origin, prefix).table(Stage, given)
-        own_tables.append(frozenset(path[0] for path in (own if "stage" in tables else shared)))
+        own_tables.append({path[0] for path in (own if "stage" in tables else shared)})
         base = _without_start(shared) if index else shared
         flats.append(merge(base, own) if own else base)
     if typed:
         flats = _overridden(flats, names, typed, problems)
+    for name, own_of in zip(names, own_tables):  # an override for all of several stages is, like theirs, their default
+        mine = (o.path[0] for o in typed if o.stage == name or len(names) == 1)
+        own_of.update(key for key in mine if key not in TOP_KEYS)
     top = _top(tables, origin, default_name, typed, problems)
 
     stages = []
@@ -88,7 +91,8 @@ def resolve(
         stages.append(_build(flat, name, prefix, index == 0, problems))
     if problems.sentences:
         raise UserError(report(list(problems.sentences)))
-    return Resolved(top["name"].value, top["seed"].value, tuple(stages), tuple(own_tables), top, tuple(flats))
+    written = tuple(map(frozenset, own_tables))
+    return Resolved(top["name"].value, top["seed"].value, tuple(stages), written, top, tuple(flats))
 
 
 # --- stages and their names

@@ -84,7 +84,7 @@ def _words(annotation: Any, metadata: list[Any]) -> list[str]:
     if annotation is str:
         return ["text that is not empty" if any(hasattr(m, "min_length") for m in metadata) else "text"]
     if origin in (tuple, list):
-        item = _words(args[0], [])[0].removeprefix("a ").replace("number", "numbers").replace("text", "texts")
+        item = either(_words(args[0], [])).removeprefix("a ").replace("number", "numbers").replace("text", "texts")
         return [f"a list of {item}" if args[-1] is ... or origin is list else f"a list of {len(args)} {item}"]
     if origin is dict:
         items = _words(args[1], []) if args[1] is not Any else []

@@ -22,10 +22,11 @@ from cohort.train.run import Run
 from cohort.train.run import train as train_recipe
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.wording import shorten
+from cohort.wording import one_line, shorten
 
 RewardLike = str | Callable[..., Any] | Reward | Mapping[str, Any]
 MOST_NAMES = 1000
+_FIRST = {"policy": "dtype", "task": "prompt"}  # a key of each table, for a message
 ROWS = "data.jsonl"  # of a run: the rows that were given as Python objects
 
 
@@ -71,6 +72,8 @@ def train(
         recipe = _recipe(model, data, reward, tables, resume, console)
     else:
         _refuse_beside(recipe, model if live is None else None, data, reward, tables)
+    if live is not None and not hasattr(live, "config"):
+        raise UserError(f"model is a hub id, a directory, or a model object of transformers, not {shorten(live)}")
     if live is not None and tokenizer is None:
         raise UserError("a model object needs its tokenizer: cohort.train(..., model=model, tokenizer=tokenizer)")
     return train_recipe(recipe, resume=resume, console=console, model=live, tokenizer=tokenizer)
@@ -92,6 +95,9 @@ def _refuse_beside(recipe: Any, model: Any, data: Any, reward: Any, tables: Mapp
 def _recipe(model: Any, data: Any, reward: Any, given: Mapping[str, Any], resume: bool, console: Console) -> Recipe:
     """The recipe that the arguments of `train` make. Rows are written into the directory that its run will have."""
     tables = dict(given)
+    for name in ("policy", "task"):
+        if not isinstance(tables.get(name, {}), Mapping | Table):
+            raise UserError(f"{name} is a table, such as {{'{_FIRST[name]}': ...}}, not {shorten(tables[name])}")
     for name, value, table, key in (("model", model, "policy", "model"), ("data", data, "task", "source")):
         if value is not None and key in _keys(tables.get(table)):
             raise UserError(f"{name} and {table}.{key} say the same: give one of them")
@@ -209,4 +215,7 @@ def _line(row: Mapping[str, Any], place: str) -> str:
                 return getattr(value, method)()
         raise UserError(f"{place} holds {shorten(value)}, which is no text, number, list or dict; convert or remove it")
 
-    return json.dumps(dict(row), default=plain) + "\n"
+    try:
+        return json.dumps(dict(row), default=plain) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:  # keys that are no text; a row that holds itself
+        raise UserError(f"{place} cannot be written as JSON ({one_line(error)}); convert or remove it") from None

@@ -17,7 +17,6 @@ from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
-from cohort.settings import Stage
 from cohort.train.checkpoint import latest_checkpoint
 from cohort.train.directory import (
     as_kept,
@@ -32,7 +31,7 @@ from cohort.train.directory import (
 from cohort.train.gate import pass_gate, read_gate
 from cohort.train.loop import train_stage
 from cohort.train.models import waits_for, with_stage_models
-from cohort.train.stage import Context, PreparedStage, StageKind, kind_of
+from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
 
@@ -108,27 +107,10 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
     found = []
     for index, stage in enumerate(recipe.stages):
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
-        _refuse_unread_tables(recipe, index, kind)
+        refuse_unread_tables(recipe, index, kind)
         ready = with_stage_models(recipe, index) if waits_for(stage) else stage
         found.append(PreparedStage(stage, kind, seed, kind.prepare(ready, seed)))
     return found
-
-
-def _refuse_unread_tables(recipe: Recipe, index: int, kind: StageKind[Any]) -> None:
-    """A table that stands in a stage whose kind does not read it is a mistake, not an extra; unless it says nothing but
-    defaults, as tables of a printed recipe do.
-    """
-    stage, plain = recipe.stages[index], Stage.model_fields
-    unread = sorted(
-        name
-        for name in recipe.own_tables(index) - {*kind.tables, "kind", "name"}
-        if getattr(stage, name) != plain[name].get_default(call_default_factory=True)
-    )
-    if unread:
-        raise UserError(
-            f"stage '{stage.name}' has [{unread[0]}], which a stage of kind '{stage.kind}' does not read: remove it; "
-            f"it reads {', '.join(kind.tables)}"
-        )
 
 
 def _is_finished(context: Context) -> bool:

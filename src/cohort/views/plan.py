@@ -13,7 +13,9 @@ from cohort.settings import Prompts, Stage
 from cohort.settings.words import callable_path
 
 
-def grpo_plan(stage: Stage, objective: Objective, policy: PolicyFacts, prompts: int | None) -> dict[str, str]:
+def grpo_plan(
+    stage: Stage, objective: Objective, policy: PolicyFacts, prompts: int | None, held_out: bool
+) -> dict[str, str]:
     """The lines of the console's plan."""
     return {
         "objective": one_line(objective),
@@ -22,7 +24,7 @@ def grpo_plan(stage: Stage, objective: Objective, policy: PolicyFacts, prompts: 
         **environment_line(stage),
         "rewards": rewards_line(stage),
         "batch": batch_arithmetic(stage),
-        "evaluation": _evaluation_line(stage),
+        "evaluation": _evaluation_line(stage) if held_out else "none: nothing is held out (task.held_out)",
         "memory": f"about {memory_gb(stage, objective, policy):.1f} GB at the peak",
     }
 

@@ -35,4 +35,5 @@ class Grpo:
 
     def plan(self, stage: Stage, prepared: PreparedGrpo, facts: PolicyFacts) -> Plan:
         """The objective, the batch, the rewards, the memory."""
-        return grpo_plan(stage, prepared.objective, facts, prepared.parts.task.train.size)
+        task = prepared.parts.task
+        return grpo_plan(stage, prepared.objective, facts, task.train.size, held_out=task.held_out is not None)

@@ -55,7 +55,9 @@ class Sinks:
         return Sinks(found, warn)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Hand the metrics of one step to every tracker."""
+        """Hand the metrics of one step to every tracker; where nothing was measured there is nothing to hand on."""
+        if not metrics:
+            return
         self._each(lambda sink: sink.write(step, metrics))
 
     def close(self) -> None:
