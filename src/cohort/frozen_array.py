@@ -30,6 +30,10 @@ class FrozenArray(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(self.array.tolist())
 
+    def count(self, value: Any) -> int:
+        """How often the value is in it."""
+        return self.array.tolist().count(value)
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, FrozenArray):
             return np.array_equal(self.array, other.array)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,6 +77,8 @@ def write_groups(path: Path, groups: Sequence[Group], step: int) -> None:
         for member, rollout in enumerate(group.rollouts):
             row = shared | {"member": member} | {name: getattr(rollout, name) for name in _OF_ROLLOUT}
             row |= {column: values[member] for column, field in _OF_GROUP.items() if (values := getattr(group, field))}
+            # As arrays, which pyarrow takes as a whole: of another sequence it asks for every item.
+            row |= {name: np.asarray(row[name]) for name in (*_LISTS, "token_advantages") if name in row}
             row["scores"] = _json({name: values[member] for name, values in group.scores.items()})
             if rollout.turns:
                 row["turns"] = _json([dataclasses.asdict(turn) for turn in rollout.turns])
