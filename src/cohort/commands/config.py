@@ -11,14 +11,13 @@ import orjson
 from cohort.recipe import Recipe, against_defaults, differences
 from cohort.settings.words import callable_path
 from cohort.train.directory import as_kept
-from cohort.train.stage import kind_of, refuse_unread_tables
+from cohort.train.stage import refuse_unread_tables
 from cohort.views.console import Console
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe as its tables and as TOML, and the origin of every value."""
-    for index, stage in enumerate(recipe.stages):
-        refuse_unread_tables(recipe, index, kind_of(stage))
+    refuse_unread_tables(recipe)
     text = as_kept(recipe)
     return {"recipe": tomllib.loads(text), "toml": text, "origins": recipe.origins}
 

@@ -15,7 +15,7 @@ from cohort.preflight.objective import settled_objective, supervised_steps
 from cohort.preflight.parts import accuracy_name
 from cohort.recipe import Recipe
 from cohort.settings import Stage
-from cohort.train.stage import kind_of, refuse_unread_tables
+from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.views.plan import batch_arithmetic, rewards_line
@@ -40,8 +40,7 @@ class Explained:
 
 def explain_recipe(recipe: Recipe, against: str | None) -> list[Explained]:
     """The objective of every GRPO stage, compared with a preset where one is named."""
-    for index, stage in enumerate(recipe.stages):
-        refuse_unread_tables(recipe, index, kind_of(stage))
+    refuse_unread_tables(recipe)
     stages = [stage for stage in recipe.stages if stage.kind == "grpo"]
     if not stages:
         raise UserError(

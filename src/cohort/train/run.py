@@ -105,9 +105,9 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
             "the recipe names no model: set policy.model to a checkpoint directory or a hub id, or give policy.scratch"
         )
     found = []
+    refuse_unread_tables(recipe)
     for index, stage in enumerate(recipe.stages):
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
-        refuse_unread_tables(recipe, index, kind)
         ready = with_stage_models(recipe, index) if waits_for(stage) else stage
         found.append(PreparedStage(stage, kind, seed, kind.prepare(ready, seed)))
     return found

@@ -209,18 +209,16 @@ def kind_of(stage: Stage) -> StageKind[Any]:
     return kind
 
 
-def refuse_unread_tables(recipe: Recipe, index: int, kind: StageKind[Any]) -> None:
+def refuse_unread_tables(recipe: Recipe) -> None:
     """A table that stands in a stage whose kind does not read it is a mistake, not an extra; unless it says nothing but
     defaults, as tables of a printed recipe do.
     """
-    stage, plain = recipe.stages[index], Stage.model_fields
-    unread = sorted(
-        name
-        for name in recipe.own_tables(index) - {*kind.tables, "kind", "name"}
-        if getattr(stage, name) != plain[name].get_default(call_default_factory=True)
-    )
-    if unread:
-        raise UserError(
-            f"stage '{stage.name}' has [{unread[0]}], which a stage of kind '{stage.kind}' does not read: remove it; "
-            f"it reads {', '.join(kind.tables)}"
-        )
+    plain = Stage.model_fields
+    for index, stage in enumerate(recipe.stages):
+        read = kind_of(stage).tables
+        for name in sorted(recipe.own_tables(index) - {*read, "kind", "name"}):
+            if getattr(stage, name) != plain[name].get_default(call_default_factory=True):
+                raise UserError(
+                    f"stage '{stage.name}' has [{name}], which a stage of kind '{stage.kind}' does not read: remove "
+                    f"it; it reads {', '.join(read)}"
+                )
