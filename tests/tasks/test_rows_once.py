@@ -10,7 +10,7 @@ import pytest
 from cohort.settings import Task
 from cohort.tasks import open_mixture, open_prompts, open_task
 from cohort.tasks import prompts as sequences
-from cohort.tasks.sources.files import JsonLines
+from cohort.tasks.sources import files
 
 ROWS = [{"prompt": f"What is {i} + 1?", "answer": str(i + 1), "row": i} for i in range(50)]
 
@@ -19,13 +19,13 @@ ROWS = [{"prompt": f"What is {i} + 1?", "answer": str(i + 1), "row": i} for i in
 def reads(monkeypatch):
     """How often each row of a JSON Lines file was read after the file was indexed."""
     found: Counter[int] = Counter()
-    plain = JsonLines.__getitem__
+    plain = files.Rows.__getitem__
 
     def counted(self, index):
         found[index] += 1
         return plain(self, index)
 
-    monkeypatch.setattr(JsonLines, "__getitem__", counted)
+    monkeypatch.setattr(files.Rows, "__getitem__", counted)
     return found
 
 

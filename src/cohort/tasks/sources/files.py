@@ -24,46 +24,45 @@ def list_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Rows:
 
 
 def read_json_lines(path: Path) -> Rows:
-    """A JSON Lines file; blank lines are skipped. A place is `train.jsonl:8`."""
-    lines = JsonLines(path)
-    return Rows(lines.columns, len(lines.offsets), lines.__getitem__, lambda index: f"{path}:{lines.numbers[index]}")
+    """A JSON Lines file; blank lines are skipped. A place is `train.jsonl:8`.
 
+    It is read once to check every line; after that only the byte offsets are kept.
+    """
+    offsets: list[int] = []
+    numbers: list[int] = []  # of the lines, because blank ones are skipped
+    columns: dict[str, None] = {}
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if text.strip():
+                columns.update(dict.fromkeys(json_line(text, f"{path}:{number}")))
+                offsets.append(offset + len(line) - len(text))
+                numbers.append(number)
+            offset += len(line)
 
-class JsonLines:
-    """A JSON Lines file, read once to check every line; after that only the byte offsets are kept."""
+    def place(index: int) -> str:
+        return f"{path}:{numbers[index]}"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.offsets: list[int] = []
-        self.numbers: list[int] = []  # of the lines, because blank ones are skipped
-        columns: dict[str, None] = {}
-        offset = 0
+    def get(index: int) -> Mapping[str, Any]:
         with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if text.strip():
-                    columns.update(dict.fromkeys(self.parse(text, number)))
-                    self.offsets.append(offset + len(line) - len(text))
-                    self.numbers.append(number)
-                offset += len(line)
-        self.columns = tuple(columns)
+            file.seek(offsets[index])
+            return json_line(file.readline(), place(index))
 
-    def parse(self, line: bytes, number: int) -> dict[str, Any]:
-        """One line as a row, or a UserError that points at it."""
-        try:
-            row = json.loads(line.decode())
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.path}:{number} is not UTF-8 text. Save the file as UTF-8 JSON Lines.") from error
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{self.path}:{number} {_why_no_json(error)}. Mend or remove that line.") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{self.path}:{number} holds {kind(row)}; every line must be a JSON object.")
-        return row
+    return Rows(tuple(columns), len(offsets), get, place)
 
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        with self.path.open("rb") as file:
-            file.seek(self.offsets[index])
-            return self.parse(file.readline(), self.numbers[index])
+
+def json_line(line: bytes, place: str) -> dict[str, Any]:
+    """One line as a row, or a UserError that points at it."""
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place} is not UTF-8 text. Save the file as UTF-8 JSON Lines.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place} {_why_no_json(error)}. Mend or remove that line.") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{place} holds {kind(row)}; every line must be a JSON object.")
+    return row
 
 
 def _why_no_json(error: Exception) -> str:
