@@ -85,14 +85,20 @@ def explain(
     recipe: RecipePath,
     overrides: Overrides = None,
     latex: Annotated[bool, typer.Option("--latex", help="The equation as LaTeX.")] = False,
-    diff: Annotated[str | None, typer.Option(help="A preset to compare with, e.g. dapo, trl, verl.")] = None,
+    diff: Annotated[
+        str | None, typer.Option(help="What to compare with: a preset (dapo, trl, verl), a recipe or a run.")
+    ] = None,
     json: Json = False,
 ) -> Answer:
     """Say which objective a recipe trains: the equation, what each choice does, the batch plan, the hash."""
     loaded = _load(recipe, overrides)
+    from cohort.algorithms.presets import PRESETS
     from cohort.commands.explain import explain_recipe, show, show_latex
+    from cohort.recipe.loader import shipped
 
-    return Answer({"stages": explain_recipe(loaded, diff)}, show_latex if latex else show)
+    is_recipe = diff is not None and diff not in PRESETS and (Path(diff).exists() or shipped(diff) is not None)
+    other = _load(Path(diff), None) if diff is not None and is_recipe else None
+    return Answer({"stages": explain_recipe(loaded, diff, other)}, show_latex if latex else show)
 
 
 @app.command()
@@ -189,6 +195,17 @@ def config_schema(json: Json = False) -> Answer:
     from cohort.recipe import json_schema
 
     return Answer(json_schema(), show_schema)
+
+
+@config.command("import")
+def config_import(
+    file: Annotated[Path, typer.Argument(help="TRL: a GRPOConfig or a command line. verl: YAML or overrides.")],
+    json: Json = False,
+) -> Answer:
+    """Write a configuration of TRL or verl as a recipe to standard output; what has no counterpart is said."""
+    from cohort.commands.config_import import import_recipe, show
+
+    return Answer(import_recipe(file), show)
 
 
 def _load(path: Path, overrides: list[str] | None) -> Recipe:

@@ -236,3 +236,25 @@ def test_explain_shows_the_ratio_that_is_taken(desk, cohort):
     _, out, _ = cohort("explain", "recipe.toml", *changes, "objective.bypass=false", "--diff", "scale_rl")
     assert "bypass" in out
     assert "the same objective" not in out
+
+
+def test_explain_compares_with_a_recipe_and_with_a_run(desk, cohort):
+    (desk / "other.toml").write_text((desk / "recipe.toml").read_text() + "[optimizer]\nlearning_rate = 3e-6\n")
+    code, out, err = cohort("explain", "recipe.toml", "rollout.temperature=0.7", "--diff", "other.toml")
+    assert code == 0, err
+    assert "rollout.temperature  0.7 here, 1.0 in other.toml" in out
+    assert "optimizer.learning_rate  1e-06 here, 3e-06 in other.toml" in out
+    run = desk / "runs" / "earlier"
+    run.mkdir(parents=True)
+    (run / "recipe.toml").write_text((desk / "recipe.toml").read_text())
+    code, out, err = cohort("explain", "recipe.toml", "--diff", "runs/earlier")
+    assert code == 0, err
+    assert "against runs/earlier - the same objective" in out
+
+
+def test_a_clip_that_cannot_act_is_not_called_wider(desk, cohort):
+    _, out, _ = cohort("explain", "recipe.toml", "objective.preset=grpo", "--diff", "dapo")
+    assert "clip_high  0.2 here, 0.28 in dapo: Nothing in this recipe: one update a batch" in out
+    changes = ("objective.preset=grpo", "optimizer.updates_per_batch=2")
+    _, out, _ = cohort("explain", "recipe.toml", *changes, "--diff", "dapo")
+    assert "clip_high  0.2 here, 0.28 in dapo: Wider." in out

@@ -14,7 +14,9 @@ from cohort.algorithms.objectives import Objective
 from cohort.preflight.objective import settled_objective, supervised_steps
 from cohort.preflight.parts import accuracy_name
 from cohort.recipe import Recipe
+from cohort.recipe.resolve import flatten
 from cohort.settings import Stage
+from cohort.settings.words import callable_path
 from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -38,20 +40,32 @@ class Explained:
     differences: list[dict[str, Any]]
 
 
-def explain_recipe(recipe: Recipe, against: str | None) -> list[Explained]:
-    """The objective of every GRPO stage, compared with a preset where one is named."""
+def explain_recipe(recipe: Recipe, against: str | None, other: Recipe | None = None) -> list[Explained]:
+    """The objective of every GRPO stage, compared with a preset where one is named, or with `other`, the recipe that is
+    called `against`.
+    """
     refuse_unread_tables(recipe)
-    stages = [stage for stage in recipe.stages if stage.kind == "grpo"]
+    stages = _grpo_stages(recipe)
     if not stages:
         raise UserError(
             "this recipe has no grpo stage: supervised stages minimise minus the mean log-prob of the completion "
             "tokens, reward_model stages -log sigmoid(chosen - rejected)"
         )
-    return [_explained(stage, settled_objective(stage), against) for stage in stages]
+    return [_explained(stage, settled_objective(stage), against, other) for stage in stages]
 
 
-def _explained(stage: Stage, objective: Objective, against: str | None) -> Explained:
+def _grpo_stages(recipe: Recipe) -> list[Stage]:
+    return [stage for stage in recipe.stages if stage.kind == "grpo"]
+
+
+def _explained(stage: Stage, objective: Objective, against: str | None, other: Recipe | None) -> Explained:
     around = _around(stage, objective)
+    if against is None:
+        rows = []
+    elif other is None:
+        rows = _from_preset(stage, objective, against)
+    else:
+        rows = _from_recipe(stage, objective, _same_stage(other, stage.name, against))
     return Explained(
         stage=stage.name,
         objective=explain.one_line(objective),
@@ -61,7 +75,7 @@ def _explained(stage: Stage, objective: Objective, against: str | None) -> Expla
         around=around,
         hash=around["hash"],
         against=against,
-        differences=[] if against is None else _differences(stage, objective, against),
+        differences=[dict(zip(("field", "here", "there", "consequence"), row)) for row in rows],
     )
 
 
@@ -80,7 +94,8 @@ def show(console: Console, found: dict[str, list[Explained]]) -> None:
         if one.against is not None:
             console.say(f"\n[bold]against {one.against}[/] {'' if one.differences else '- the same objective'}")
         for d in one.differences:
-            values = escape(f"{d['here']} here, {d['there']} in {one.against}: {d['consequence']}")
+            values = escape(f"{d['here']} here, {d['there']} in {one.against}")
+            values += escape(f": {d['consequence']}") if d["consequence"] else ""
             console.say(f"  [dim]{d['field']}[/]  {values}", fold=False)
 
 
@@ -155,15 +170,80 @@ def _reference(stage: Stage) -> str:
     return "the starting policy, never moved" if settings.ema is None else f"an average with {settings.ema:g} of itself"
 
 
-def _differences(stage: Stage, objective: Objective, name: str) -> list[dict[str, Any]]:
+Difference = tuple[str, Any, Any, str]  # a field, its value here and there, and what going there changes
+
+ACT_BETWEEN_UPDATES = ("clip_low", "clip_high", "ratio_max", "dual_clip")  # at a ratio of 1 none of these does anything
+
+
+def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Difference]:
     try:
         other = objectives.preset(name)
     except ValueError as error:
-        raise UserError(f"--diff: {error}") from None
-    rows = explain.difference(objective, other)
-    mine, theirs = stage.objective.bypasses, objectives.PRESETS[name].bypass
-    if mine != theirs:
-        rows.append(("bypass", mine, theirs, "The ratio has another denominator."))
-    if stage.objective.pass_at_k is not None:
-        rows.append(("pass_at_k", stage.objective.pass_at_k, None, "Advantages are those of a single right answer."))
-    return [dict(zip(("field", "here", "there", "consequence"), row)) for row in rows]
+        raise UserError(f"--diff: {error}; a path of a recipe or of a run does, too") from None
+    preset = objectives.PRESETS[name]
+    return _differences(
+        objective, other, _beside(stage), {"bypass": preset.bypass, "pass_at_k": None}, once=_once(stage)
+    )
+
+
+def _from_recipe(stage: Stage, objective: Objective, other: Stage) -> list[Difference]:
+    """The objectives, and every setting beside them that decides the gradient."""
+    both = _once(stage) and _once(other)
+    rows = _differences(objective, settled_objective(other), _beside(stage), _beside(other), once=both)
+    mine, theirs = flatten(stage), flatten(other)
+    tables = (
+        "rollout.",
+        "optimizer.",
+        "reference.",
+        "critic.",
+        "reward.",
+        "policy.lora",
+        "task.template",
+        "task.system",
+    )
+    for path in dict.fromkeys([*mine, *theirs]):
+        here, there = mine.get(path), theirs.get(path)
+        if here != there and path.startswith(tables):
+            rows.append((path, _plain(here), _plain(there), ""))
+    return rows
+
+
+def _differences(
+    objective: Objective, other: Objective, mine: dict[str, Any], theirs: dict[str, Any], once: bool
+) -> list[Difference]:
+    """Where the objectives differ, and what is beside their fields. `once`: the ratio is always 1."""
+    rows: list[Difference] = [
+        (field, here, there, "Nothing in this recipe: one update a batch, so the ratio is 1.")
+        if once and field in ACT_BETWEEN_UPDATES
+        else (field, here, there, consequence)
+        for field, here, there, consequence in explain.difference(objective, other)
+    ]
+    said = {
+        "bypass": "The ratio has another denominator.",
+        "pass_at_k": "Advantages are those of a single right answer, or no longer.",
+    }
+    return rows + [(key, mine[key], theirs[key], said[key]) for key in said if mine[key] != theirs[key]]
+
+
+def _beside(stage: Stage) -> dict[str, Any]:
+    return {"bypass": stage.objective.bypasses, "pass_at_k": stage.objective.pass_at_k}
+
+
+def _once(stage: Stage) -> bool:
+    """Whether every batch has one update, from the very weights that the ratio is taken against."""
+    return stage.optimizer.updates_per_batch * stage.optimizer.epochs == 1 and not stage.objective.bypasses
+
+
+def _same_stage(recipe: Recipe, name: str, called: str) -> Stage:
+    """The stage of a recipe to compare with one called `name`: that of this name, or its only GRPO stage."""
+    stages = _grpo_stages(recipe)
+    found = stages if len(stages) == 1 else [stage for stage in stages if stage.name == name]
+    if not found:
+        raise UserError(
+            f"--diff: {called} has no grpo stage {name!r}; it has {', '.join(s.name for s in stages) or 'none'}"
+        )
+    return found[0]
+
+
+def _plain(value: Any) -> Any:
+    return callable_path(value) if callable(value) else value

@@ -1,0 +1,112 @@
+"""What a foreign configuration comes to: a recipe whose lines say where they come from, and what has no counterpart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cohort.recipe.show import toml_value
+from cohort.types import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A recipe as TOML; what differs or has no counterpart; and what a person still has to write."""
+
+    recipe: str
+    notes: tuple[str, ...]
+    open: tuple[str, ...]
+
+
+class Given:
+    """The keys of a configuration, by dotted name. Whoever asks for one takes it: what nobody took is said at the end.
+
+    A key that is null counts as not given.
+    """
+
+    def __init__(self, values: Mapping[str, Any]):
+        self._values = {key: value for key, value in values.items() if value is not None}
+        self._taken: set[str] = set()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value as it is written."""
+        self._taken.add(key)
+        return self._values.get(key, default)
+
+    def number(self, key: str, default: float | None = None) -> Any:
+        """A number, also where it is written as text: YAML reads 1e-6 as such. Raises `UserError` for anything else."""
+        value = self.get(key, default)
+        try:
+            return value if value is None or type(value) in (int, float) else _number(value)
+        except (TypeError, ValueError):
+            raise UserError(f"{key} must be a number, not {value!r}: mend the configuration") from None
+
+    def whole(self, key: str, default: int | None = None) -> Any:
+        """A whole number."""
+        value = self.number(key, default)
+        if value is not None and value != int(value):
+            raise UserError(f"{key} must be a whole number, not {value!r}: mend the configuration")
+        return None if value is None else int(value)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """True or false, also in capitals or as text."""
+        value = self.get(key, default)
+        return value if isinstance(value, bool) else str(value).strip().lower() in ("true", "1", "yes", "on")
+
+    def rest(self) -> dict[str, Any]:
+        """What nobody took."""
+        return {key: value for key, value in self._values.items() if key not in self._taken}
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    return int(number) if number == int(number) and "e" not in str(value).lower() and "." not in str(value) else number
+
+
+@dataclass
+class Draft:
+    """A recipe that is being written."""
+
+    given: Given
+    head: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    tables: dict[str, dict[str, tuple[Any, str]]] = field(default_factory=dict)
+    rewards: list[dict[str, Any]] = field(default_factory=list)
+    missing: dict[str, list[str]] = field(default_factory=dict)  # lines that are written as comments, by table
+    notes: list[str] = field(default_factory=list)
+    open: list[str] = field(default_factory=list)
+
+    def put(self, table: str, key: str, value: Any, source: str) -> None:
+        """A key of a table; `source` says where its value comes from."""
+        self.tables.setdefault(table, {})[key] = (value, source)
+
+    def wanted(self, table: str, line: str, why: str) -> None:
+        """A line that a person has to write: a comment in the recipe, and a note."""
+        self.tables.setdefault(table, {})
+        self.missing.setdefault(table, []).append(line)
+        self.open.append(why)
+
+    def done(self, source: str, order: Sequence[str]) -> Imported:
+        """The recipe, with all keys that nobody took among the notes."""
+        rest: dict[str, list[str]] = {}
+        for key, value in self.given.rest().items():
+            place, _, name = key.rpartition(".")
+            rest.setdefault(place, []).append(f"{name} = {value!r}")
+        left = [f"no counterpart: {f'{place}: ' if place else ''}{', '.join(keys)}" for place, keys in rest.items()]
+        lines = [f"# From {source} by `cohort config import`. Look at it with cohort explain, then cohort check."]
+        lines += [_line(key, *value) for key, value in self.head.items()]
+        for table in sorted(self.tables, key=lambda name: order.index(name.partition(".")[0])):
+            if table != "reward":
+                lines += ["", f"[{table}]", *(_line(key, *value) for key, value in self.tables[table].items())]
+            for reward in self.rewards if table == "reward" else ():
+                lines += ["", "[[reward]]", *(f"{key} = {toml_value(value)}" for key, value in reward.items())]
+            lines += [f"# {line}" for line in self.missing.get(table, ())]
+        return Imported("\n".join(lines) + "\n", (*self.notes, *left), tuple(self.open))
+
+
+def _line(key: str, value: Any, source: str) -> str:
+    text = f"{key} = {toml_value(value)}"
+    return f"{text:<38}  # {' '.join(source.split())}" if source else text

@@ -1,0 +1,340 @@
+"""TRL's GRPOConfig, with what its command line adds (model, data, rewards), as a recipe. Facts are of TRL 1.16.0."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from cohort.integrations.configurations.base import Draft, Given, Imported
+from cohort.recipe.loader import directory_name
+from cohort.types import UserError
+
+ORDER = ("policy", "task", "rollout", "reward", "objective", "reference", "optimizer", "evaluate", "run")
+AGGREGATIONS = {
+    "grpo": "sequence_mean",
+    "dapo": "token_mean",
+    "bnpo": "token_mean",
+    "dr_grpo": "constant_length",
+    "cispo": "token_mean",
+    "sapo": "sequence_mean",
+    "luspo": "sequence_sum",
+}
+REWARDS: dict[str, dict[str, Any]] = {
+    "accuracy_reward": {"use": "math"},
+    "reasoning_accuracy_reward": {"use": "math"},
+    "think_format_reward": {"use": "think_format"},
+    "get_soft_overlong_punishment": {"use": "soft_overlong", "args": {"max_tokens": 1280, "buffer": 256}},
+}
+SCALES = {"group": "group_std", "batch": "batch_std", "none": "none", "true": "group_std", "false": "none"}
+
+
+def read(given: Given, source: str) -> Imported:
+    """The recipe with the same objective, batch arithmetic and sampling. Raises `UserError` for values that TRL would
+    refuse, too.
+    """
+    draft = Draft(given)
+    name = str(given.get("run_name") or Path(str(given.get("output_dir", "trl"))).name)
+    draft.head = {"name": (directory_name(name), ""), "seed": (given.whole("seed", 42), "seed")}
+    _policy(draft)
+    _task(draft)
+    updates = _batch(draft)
+    _sampling(draft)
+    _rewards(draft)
+    _objective(draft)
+    _optimizer(draft, updates)
+    return draft.done(source, ORDER)
+
+
+def _policy(draft: Draft) -> None:
+    given = draft.given
+    inner = given.get("model_init_kwargs", {})
+    options = dict(inner) if isinstance(inner, dict) else {}
+    if not isinstance(inner, dict):
+        draft.notes.append(f"no counterpart: model_init_kwargs = {inner!r}")
+    dtype = given.get("dtype", given.get("torch_dtype", options.pop("dtype", options.pop("torch_dtype", None))))
+    revision = given.get("model_revision", options.pop("revision", None))
+    model = given.get("model_name_or_path")
+    if model is None:
+        draft.wanted("policy", 'model = "..."', "the configuration names no model: set policy.model")
+    else:
+        draft.put("policy", "model", str(model), "model_name_or_path")
+    if revision not in (None, "main"):
+        draft.put("policy", "revision", str(revision), "model_revision")
+    if str(dtype).removeprefix("torch.") == "bfloat16":
+        draft.put("policy", "dtype", "bfloat16", "dtype")
+    elif dtype not in (None, "auto") and str(dtype).removeprefix("torch.") != "float32":
+        draft.notes.append(f"no counterpart: dtype = {dtype!r}; the recipe keeps float32 weights")
+    if given.flag("fp16"):
+        draft.notes.append("no counterpart: fp16 = True; policy.compute is float32 or bfloat16")
+        draft.put("policy", "compute", "float32", "fp16 has no counterpart")
+    elif given.flag("bf16", True):
+        draft.put("policy", "compute", "bfloat16", "bf16" if "bf16" in given else "bf16 is TRL's default")
+    if given.flag("trust_remote_code"):
+        draft.put("policy", "trust_remote_code", True, "trust_remote_code")
+    draft.notes += [f"no counterpart: model_init_kwargs.{key} = {value!r}" for key, value in options.items()]
+    if given.flag("use_peft"):
+        draft.put("policy.lora", "rank", given.whole("lora_r", 16), "lora_r")
+        draft.put("policy.lora", "alpha", float(given.number("lora_alpha", 32)), "lora_alpha")
+        targets = given.get("lora_target_modules")
+        if targets in (None, "all-linear", ["all-linear"]):
+            source = "lora_target_modules" if targets else "peft chooses by architecture where TRL is told nothing"
+            draft.put("policy.lora", "targets", "all-linear", source)
+        else:
+            named = [str(t) for t in (targets if isinstance(targets, list) else [targets])]
+            draft.put("policy.lora", "targets", named, "lora_target_modules")
+        if dropout := given.number("lora_dropout", 0.0):
+            draft.notes.append(f"no counterpart: lora_dropout = {dropout:g}; adapters here have no dropout")
+
+
+def _task(draft: Draft) -> None:
+    given = draft.given
+    data = given.get("dataset_name")
+    if data is None:
+        draft.put("task", "source", "train.jsonl", "to be set: the configuration names no data")
+        draft.open.append("the configuration names no data: set task.source")
+    else:
+        draft.put("task", "source", str(data), "dataset_name")
+    if (config := given.get("dataset_config")) is not None:
+        draft.put("task", "config", str(config), "dataset_config")
+    if (split := given.get("dataset_train_split", "train")) != "train":
+        draft.put("task", "split", str(split), "dataset_train_split")
+    if str(given.get("eval_strategy", "no")) != "no" and data is not None:
+        draft.put("task", "held_out_split", str(given.get("dataset_test_split", "test")), "dataset_test_split")
+
+
+def _batch(draft: Draft) -> int:
+    """The batch arithmetic. Returns the optimizer updates of one training step, which TRL counts as its steps."""
+    given = draft.given
+    device, accumulated = given.whole("per_device_train_batch_size", 8), given.whole("gradient_accumulation_steps", 1)
+    group, epochs = given.whole("num_generations", 8), given.whole("num_iterations", 1)
+    micro, whole = given.whole("steps_per_generation"), given.whole("generation_batch_size")
+    if micro is not None and whole is not None:
+        raise UserError("generation_batch_size and steps_per_generation cannot both be given: TRL refuses it, too")
+    if whole is not None:
+        if whole % device:
+            raise UserError(f"generation_batch_size = {whole} is no multiple of per_device_train_batch_size = {device}")
+        micro = whole // device
+    micro = accumulated if micro is None else micro
+    completions = device * micro
+    if completions % group:
+        raise UserError(
+            f"{completions} completions ({device} a device x {micro} steps a generation) are no multiple of "
+            f"num_generations = {group}: TRL refuses it, too"
+        )
+    how = f"{device} a device x {micro} micro-batches / {group} completions, on one process"
+    draft.put("rollout", "prompts_per_step", completions // group, how)
+    draft.put("rollout", "group_size", group, "num_generations")
+    draft.notes.append(
+        f"one process is assumed: on N of them TRL samples N x {completions} completions, so multiply "
+        "rollout.prompts_per_step by N"
+    )
+    updates = max(1, micro // accumulated)
+    if micro % accumulated:
+        draft.notes.append(f"{micro} micro-batches are no multiple of {accumulated}: {updates} updates a batch")
+    if updates > 1:
+        draft.put("optimizer", "updates_per_batch", updates, "steps_per_generation / gradient_accumulation_steps")
+    if epochs > 1:
+        draft.put("optimizer", "epochs", epochs, "num_iterations")
+    return int(updates * epochs)
+
+
+def _sampling(draft: Draft) -> None:
+    given = draft.given
+    draft.put("rollout", "max_tokens", given.whole("max_completion_length", 512), "max_completion_length")
+    draft.put("rollout", "temperature", float(given.number("temperature", 1.0)), "temperature")
+    for key, plain in (("top_p", 1.0), ("min_p", 0.0)):
+        if (value := given.number(key, plain)) != plain:
+            draft.put("rollout", key, float(value), key)
+    if (top_k := given.whole("top_k", 0)) > 0:
+        draft.put("rollout", "top_k", top_k, "top_k")
+    if (longest := given.whole("max_prompt_length")) is not None:  # of TRL before 1.0
+        draft.put("task", "max_prompt_tokens", longest, "max_prompt_length")
+        draft.put("task", "too_long", "truncate_left", "as TRL did")
+    if (penalty := given.number("repetition_penalty", 1.0)) != 1.0:
+        draft.notes.append(f"no counterpart: repetition_penalty = {penalty:g}; sampling differs")
+
+
+def _rewards(draft: Draft) -> None:
+    given = draft.given
+    functions = given.get("reward_funcs", [])
+    names = [str(name) for name in (functions if isinstance(functions, list) else [functions])]
+    weights = given.get("reward_weights", [])
+    weights = list(weights) if isinstance(weights, list) else [weights]
+    rewards: list[dict[str, Any]] = []
+    if (model := given.get("reward_model_name_or_path")) is not None:
+        rewards.append({"use": "reward_model", "args": {"model": str(model)}})
+    for name in names:
+        if name in REWARDS:
+            rewards.append(dict(REWARDS[name]))
+            if REWARDS[name]["use"] == "math":
+                draft.put("task", "answer", "solution", f"{name} reads the column solution")
+                draft.notes.append(f"{name}: the reward math stands for it, and reads answers by its own rules")
+        elif "." in name:
+            module, _, function = name.rpartition(".")
+            rewards.append({"use": f"{module}:{function}", "style": "trl"})
+        else:
+            draft.notes.append(f"no counterpart: reward_funcs has {name!r}, which is no dotted name")
+    if weights and len(weights) != len(rewards):
+        draft.notes.append(f"reward_weights = {weights} for {len(rewards)} rewards: set each reward's weight")
+    elif weights:
+        rewards = [{**reward, "weight": float(weight)} for reward, weight in zip(rewards, weights)]
+    draft.rewards = rewards
+    draft.tables["reward"] = {}
+    if not rewards:
+        draft.wanted(
+            "reward", '[[reward]]\n# use = "module:function"\n# style = "trl"', "the configuration names no reward"
+        )
+
+
+def _objective(draft: Draft) -> None:
+    given = draft.given
+    put = lambda key, value, source: draft.put("objective", key, value, source)  # noqa: E731
+    put("preset", "trl", "TRL's defaults")
+    loss = str(given.get("loss_type", "dapo"))
+    if loss not in AGGREGATIONS:
+        draft.notes.append(
+            f"no counterpart: loss_type = {loss!r}; THE LOSS DIFFERS: the recipe has TRL's default, dapo"
+        )
+    elif loss != "dapo":
+        put("aggregation", AGGREGATIONS[loss], f"loss_type = {loss}")
+    if loss == "bnpo":
+        draft.notes.append(
+            "loss_type = bnpo divides by the tokens of each micro-batch; the recipe by those of an update"
+        )
+    low = float(given.number("epsilon", 0.2))
+    high = float(given.number("epsilon_high", low))
+    if loss == "cispo":
+        put("surrogate", "truncated", "loss_type = cispo")
+        put("ratio_max", max(high, 1.0), "epsilon_high, or epsilon")
+        if high < 1:
+            draft.notes.append(f"cispo with epsilon_high = {high:g} caps each ratio there: TRL means 5 or so; 1 here")
+    if loss == "sapo":
+        put("surrogate", "soft", "loss_type = sapo")
+        for key, own, plain in (("soft_positive", "pos", 1.0), ("soft_negative", "neg", 1.05)):
+            put(key, float(given.number(f"sapo_temperature_{own}", plain)), f"sapo_temperature_{own}")
+    if loss in ("cispo", "sapo"):
+        put("clip_low", "off", f"loss_type = {loss}")
+        put("clip_high", "off", f"loss_type = {loss}")
+    elif (low, high) != (0.2, 0.2):
+        put("clip_low", low, "epsilon")
+        put("clip_high", high, "epsilon_high" if "epsilon_high" in given else "epsilon")
+    if (delta := given.number("delta")) is not None:
+        put("dual_clip", float(delta), "delta")
+    if (level := str(given.get("importance_sampling_level", "token"))) != "token":
+        put("ratio_level", level, "importance_sampling_level")
+    scale = str(given.get("scale_rewards", "group")).lower()
+    if scale not in SCALES:
+        raise UserError(f"scale_rewards is group, batch or none, not {scale!r}")
+    if SCALES[scale] != "group_std":
+        put("scale", SCALES[scale], "scale_rewards")
+    if str(given.get("multi_objective_aggregation", "sum_then_normalize")) == "normalize_then_sum":
+        put("rewards", "normalise_then_sum", "multi_objective_aggregation")
+    beta, unbiased = float(given.number("beta", 0.0)), given.flag("use_bias_correction_kl", True)
+    if beta:
+        put("kl_coef", beta, "beta")
+        put("kl_gradient", "weighted" if unbiased else "pathwise", "use_bias_correction_kl")
+    if given.flag("mask_truncated_completions"):
+        put("truncated", "mask", "mask_truncated_completions")
+    if entropy := float(given.number("entropy_coef", 0.0)):
+        put("entropy_coef", entropy, "entropy_coef")
+    _correction(draft)
+    if given.flag("sync_ref_model"):
+        draft.put("reference", "update_every", given.whole("ref_model_sync_steps", 512), "ref_model_sync_steps")
+        share = round(1 - float(given.number("ref_model_mixup_alpha", 0.6)), 12)
+        draft.put("reference", "ema", share, "1 - ref_model_mixup_alpha: the share of the old reference")
+
+
+def _correction(draft: Draft) -> None:
+    """TRL weighs by old policy / sampler only where vLLM samples."""
+    given = draft.given
+    vllm = given.flag("use_vllm")
+    if not vllm or not given.flag("vllm_importance_sampling_correction", True):
+        why = "vllm_importance_sampling_correction" if vllm else "TRL corrects only where vLLM samples"
+        draft.put("objective", "correction", "off", why)
+        return
+    mode = str(given.get("vllm_importance_sampling_mode", "sequence_mask"))
+    cap = given.number("vllm_importance_sampling_clip_max", given.number("vllm_importance_sampling_cap"))
+    low = given.number("vllm_importance_sampling_clip_min")
+    draft.notes.append("use_vllm: the recipe samples with the learner's own module, whose log-probs are the learner's")
+    if mode != "sequence_mask":
+        draft.put("objective", "correction", mode, "vllm_importance_sampling_mode")
+    if cap is not None and cap != 3.0:
+        draft.put("objective", "correction_max", float(cap), "vllm_importance_sampling_clip_max")
+    if low is not None:
+        draft.put("objective", "correction_min", float(low), "vllm_importance_sampling_clip_min")
+
+
+def _optimizer(draft: Draft, updates: int) -> None:
+    given = draft.given
+    put = lambda key, value, source: draft.put("optimizer", key, value, source)  # noqa: E731
+    put("learning_rate", float(given.number("learning_rate", 1e-6)), "learning_rate")
+    schedule = str(given.get("lr_scheduler_type", "linear"))
+    if schedule in ("linear", "cosine"):
+        put("schedule", schedule, "lr_scheduler_type" if "lr_scheduler_type" in given else "TRL's default")
+        draft.notes.append(f"lr_scheduler_type = {schedule} ends at 0 in TRL, at a tenth of the rate here")
+    elif schedule not in ("constant", "constant_with_warmup"):
+        draft.notes.append(f"no counterpart: lr_scheduler_type = {schedule!r}; the recipe has a constant rate")
+    optimizer = str(given.get("optim", "adamw_torch_fused"))
+    if not optimizer.startswith("adamw_torch"):
+        draft.notes.append(f"no counterpart: optim = {optimizer!r}; the recipe has AdamW in 32 bits")
+    betas = [float(given.number("adam_beta1", 0.9)), float(given.number("adam_beta2", 0.999))]
+    if betas != [0.9, 0.999]:
+        put("betas", betas, "adam_beta1, adam_beta2")
+    for key, foreign, plain in (("eps", "adam_epsilon", 1e-8), ("weight_decay", "weight_decay", 0.0)):
+        if (value := float(given.number(foreign, plain))) != plain:
+            put(key, value, foreign)
+    put("gradient_clip", float(given.number("max_grad_norm", 1.0)), "max_grad_norm")
+
+    def steps(count: float, what: str) -> int:
+        if count % updates:
+            draft.notes.append(
+                f"{what} = {count:g} updates are no whole number of steps of {updates} updates: rounded up"
+            )
+        return math.ceil(count / updates)
+
+    each = f", of {updates} updates each" if updates > 1 else ""
+    most = given.whole("max_steps", -1)
+    if most > 0:
+        draft.put("run", "steps", steps(most, "max_steps"), f"max_steps{each}")
+        given.get("num_train_epochs")  # which max_steps overrides, in TRL too
+    else:
+        passes = given.number("num_train_epochs", 3.0)
+        prompts = draft.tables["rollout"]["prompts_per_step"][0]
+        draft.wanted(
+            "run",
+            f"steps = {passes:g} x rows of the data / {prompts}",
+            f"num_train_epochs = {passes:g}: set run.steps to {passes:g} x rows / {prompts}",
+        )
+    warm, ratio = given.number("warmup_steps", 0), float(given.number("warmup_ratio", 0.0))
+    if 0 < warm < 1:  # which transformers takes as a share, too
+        warm, ratio = 0, warm
+    if not warm and ratio and most > 0:
+        warm = math.ceil(ratio * most)
+    elif ratio and not warm:
+        draft.open.append(f"warmup_ratio = {ratio:g} of steps that are not known: set optimizer.warmup_steps")
+    if warm:
+        put("warmup_steps", steps(warm, "warmup_steps"), f"warmup_steps{each}")
+    if "save_steps" in given and _by_steps(draft, "save_strategy", "steps"):
+        draft.put("run", "save_every", steps(given.number("save_steps"), "save_steps"), "save_steps")
+    if (keep := given.whole("save_total_limit")) is not None:
+        draft.put("run", "keep_checkpoints", keep, "save_total_limit")
+    if _by_steps(draft, "eval_strategy", "no") and "eval_steps" in given:
+        draft.put("run", "evaluate_every", steps(given.number("eval_steps"), "eval_steps"), "eval_steps")
+    trackers = given.get("report_to", [])
+    for tracker in trackers if isinstance(trackers, list) else [trackers]:
+        if tracker == "tensorboard":
+            draft.put("run", "trackers", ["tensorboard"], "report_to")
+        elif tracker != "none":
+            draft.notes.append(f"no counterpart: report_to = {tracker!r}")
+    place = Path(str(given.get("output_dir", "runs/trl"))).parent
+    if str(place) not in (".", "runs"):
+        draft.put("run", "directory", str(place), "output_dir")
+
+
+def _by_steps(draft: Draft, key: str, default: str) -> bool:
+    """Whether something is done every so many steps; another rhythm than steps or never is said."""
+    strategy = str(draft.given.get(key, default))
+    if strategy not in ("steps", "no"):
+        draft.notes.append(f"no counterpart: {key} = {strategy!r}; the recipe counts steps")
+    return strategy == "steps"
