@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 config = typer.Typer(no_args_is_help=True, help="The resolved recipe, its differences from the defaults, its schema.")
 app.add_typer(config, name="config")
+record = typer.Typer(no_args_is_help=True, help="What a run has written down.")
+app.add_typer(record, name="record")
 
 RecipePath = Annotated[
     Path,
@@ -206,6 +208,22 @@ def config_import(
     from cohort.commands.config_import import import_recipe, show
 
     return Answer(import_recipe(file), show)
+
+
+@record.command("rollouts")
+def record_rollouts(
+    run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+    step: Annotated[int | None, typer.Option(help="The training step; the last one when not given.")] = None,
+    where: Annotated[str, typer.Option(help="Which ones, e.g. 'reward < 0.5 and finish == \"length\"'.")] = "",
+    stage: Annotated[str, typer.Option(help="An earlier stage of the run; the last one when not given.")] = "",
+    evaluation: Annotated[str, typer.Option("--eval", help="Those of an evaluation: greedy or sampled.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="The most that are shown.")] = 20,
+    json: Json = False,
+) -> Answer:
+    """Print sampled completions to read: the question, the text or the conversation, the scores and why."""
+    from cohort.commands.record import rollouts, show
+
+    return Answer(rollouts(run, step, where, stage, evaluation, limit), show)
 
 
 def _load(path: Path, overrides: list[str] | None) -> Recipe:

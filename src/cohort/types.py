@@ -179,6 +179,7 @@ class Group:
 
     `scores[name][g]` is reward `name` of rollout g as it was scored (NaN: does not apply). `rewards[g]` is what they
     come to after gates and weights. `accuracy[g]` is the score that decides whether the group carries signal.
+    `labels[name][g]` is why that score is what it is (None: no label), of rewards that say so.
     `token_advantages[g][t]` is there only where tokens of a rollout differ (a critic, process supervision);
     `advantages[g]` is then their mean. `steps[name][g]` are the steps of rollout g as reward `name` scored them.
     """
@@ -187,6 +188,7 @@ class Group:
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
     rewards: tuple[float, ...] = ()
     accuracy: tuple[float, ...] = ()
     advantages: tuple[float, ...] = ()

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohort.record.files import write_bytes
-from cohort.types import Group, Observation, Prompt, Rollout, Step, ToolCall, Turn
+from cohort.types import Group, Observation, Prompt, Rollout, Step, ToolCall, Turn, UserError
+from cohort.wording import one_line
 
 SCHEMA = pa.schema(
     [
@@ -36,6 +37,7 @@ SCHEMA = pa.schema(
         ("finish", pa.string()),
         ("turns", pa.string()),  # JSON: the turns of the policy and what was said to it; null without an environment
         ("scores", pa.string()),  # JSON: reward name -> score (null: does not apply)
+        ("labels", pa.string()),  # JSON: reward name -> why (null: no label); null unless a reward gave labels
         ("reward", pa.float64()),
         ("accuracy", pa.float64()),
         ("advantage", pa.float64()),
@@ -80,6 +82,8 @@ def write_groups(path: Path, groups: Sequence[Group], step: int) -> None:
             # As arrays, which pyarrow takes as a whole: of another sequence it asks for every item.
             row |= {name: np.asarray(row[name]) for name in (*_LISTS, "token_advantages") if name in row}
             row["scores"] = _json({name: values[member] for name, values in group.scores.items()})
+            if group.labels:
+                row["labels"] = _json({name: values[member] for name, values in group.labels.items()})
             if rollout.turns:
                 row["turns"] = _json([dataclasses.asdict(turn) for turn in rollout.turns])
             if group.steps:
@@ -89,6 +93,17 @@ def write_groups(path: Path, groups: Sequence[Group], step: int) -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), buffer, compression="zstd")
     write_bytes(path, buffer.getvalue())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that `write_groups` wrote, in the order of tickets and members. Raises `UserError` for a file
+    that is not whole.
+    """
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return sorted(rows, key=lambda row: (row["ticket"], row["member"]))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise UserError(f"{path} cannot be read as recorded rollouts: {one_line(error)}") from None
 
 
 def read_groups(path: Path) -> list[Group]:
@@ -110,6 +125,7 @@ def _group(ticket: int, rows: list[dict[str, Any]]) -> Group:
         prompt=prompt,
         rollouts=tuple(_rollout(row) for row in members),
         scores={name: tuple(math.nan if s[name] is None else s[name] for s in scores) for name in (scores or [{}])[0]},
+        labels=_labels(members),
         rewards=_column(members, "reward"),
         accuracy=_column(members, "accuracy"),
         advantages=_column(members, "advantage"),
@@ -129,6 +145,11 @@ def _rollout(row: dict[str, Any]) -> Rollout:
 def _turn(observation: dict[str, Any], **turn: Any) -> Turn:
     calls = tuple(ToolCall(**call) for call in observation["calls"])
     return Turn(**turn, observation=Observation(tuple(observation["messages"]), calls))
+
+
+def _labels(rows: list[dict[str, Any]]) -> dict[str, tuple[str | None, ...]]:
+    stored = [orjson.loads(row["labels"]) for row in rows if row.get("labels") is not None]
+    return {name: tuple(of[name] for of in stored) for name in (stored or [{}])[0]}
 
 
 def _steps(rows: list[dict[str, Any]]) -> dict[str, tuple[tuple[Step, ...], ...]]:

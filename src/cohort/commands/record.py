@@ -1,0 +1,85 @@
+"""`cohort record`: what a run has written down."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from cohort.record.rollouts import read_rows
+from cohort.record.where import condition
+from cohort.types import UnreadableError, UserError
+from cohort.views.console import Console
+from cohort.views.rollouts import show_rollout
+
+NAMED = ("step", "ticket", "member", "reward", "accuracy", "advantage", "finish", "version", "disposition", "error")
+
+
+def rollouts(run: Path, step: int | None, where: str, stage: str, evaluation: str, limit: int) -> dict[str, Any]:
+    """The rollouts of one step (the last one, if None) or of an evaluation for which a condition holds.
+
+    `evaluation` is "" for training, else "greedy" or "sampled". Raises `UnreadableError` for what is not a run.
+    """
+    file = _file(run, stage, step, evaluation)
+    holds = condition(where) if where else None
+    rows = [_readable(row) for row in read_rows(file)]
+    if evaluation:  # which belongs to its step, but is numbered by problem
+        rows = [row | {"advantage": None} for row in rows]
+    names = [_names(row) for row in rows]
+    nothing = dict.fromkeys(name for of in names for name in of)  # what another rollout has, such as another reward
+    found = [row for row, of in zip(rows, names, strict=True) if holds is None or holds(nothing | of)]
+    return {"file": str(file), "of": len(rows), "matching": len(found), "rollouts": found[:limit]}
+
+
+def show(console: Console, found: dict[str, Any]) -> None:
+    """Every rollout to read; rollouts of one prompt under one question."""
+    before = None
+    for row in found["rollouts"]:
+        show_rollout(console, row, with_prompt=row["ticket"] != before)
+        before = row["ticket"]
+    shown, matching = len(found["rollouts"]), found["matching"]
+    more = f"; --limit {matching} shows all" if shown < matching else ""
+    console.say(f"\n[dim]{shown} of {matching} rollouts that match, of {found['of']} in {found['file']}{more}[/]")
+
+
+def _file(run: Path, stage: str, step: int | None, evaluation: str) -> Path:
+    if not (run / "recipe.toml").is_file():
+        raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
+    stages = sorted(place.name for place in (run / "stages").glob("*") if place.is_dir())
+    if stage and stage not in stages:
+        raise UnreadableError(f"{run} has no earlier stage {stage!r}; it has {', '.join(stages) or 'one stage only'}")
+    log = (run / "stages" / stage if stage else run) / "log"
+    pattern = rf"eval-(\d+)-{evaluation}\.parquet" if evaluation else r"step-(\d+)\.parquet"
+    there = {int(m[1]): file for file in log.glob("*.parquet") if (m := re.fullmatch(pattern, file.name))}
+    if not there:
+        hint = f"; --stage takes {', '.join(stages)}" if stages and not stage else ""
+        raise UserError(f"{log} holds no rollouts (run.save_rollouts writes them, in stages that sample){hint}")
+    wanted = max(there) if step is None else step
+    if wanted not in there:
+        steps = sorted(there)
+        raise UserError(f"{log} has no step {wanted}; it has {steps[0]} to {steps[-1]}, {len(steps)} in all")
+    return there[wanted]
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as it is printed: JSON columns read, tokens counted rather than listed."""
+    named: dict[str, Any] = {key: row[key] for key in NAMED}
+    return named | {
+        "prompt": row["prompt"],
+        "messages": json.loads(row["prompt_json"])["messages"],
+        "answer": row["answer"],
+        "text": row["text"],
+        "tokens": sum(row["mask"] or ()),
+        "prompt_tokens": len(row["prompt_tokens"] or ()),
+        "turns": json.loads(row["turns"]) if row["turns"] else [],
+        "scores": json.loads(row["scores"]) if row["scores"] else {},
+        "labels": json.loads(row["labels"]) if row.get("labels") else {},
+    }
+
+
+def _names(row: dict[str, Any]) -> dict[str, Any]:
+    """What a condition may name: the columns, every reward's score, and every label as NAME_label."""
+    plain = {key: value for key, value in row.items() if key not in ("scores", "labels", "messages", "turns")}
+    labels = {f"{name}_label": label for name, label in row["labels"].items()}
+    return plain | {"turns": len(row["turns"])} | labels | row["scores"]

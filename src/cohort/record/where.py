@@ -1,0 +1,95 @@
+"""Conditions on recorded rollouts, such as `reward < 0.5 and finish == "length"`: a little Python, read but not run."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cohort.types import UserError
+from cohort.wording import did_you_mean
+
+_COMPARE: Mapping[type, Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda a, b: a in b,
+    ast.NotIn: lambda a, b: a not in b,
+}
+HINT = 'write for example `reward < 0.5 and finish == "length"`, `"sorry" in text` or `not exact_number`'
+
+
+def condition(text: str) -> Callable[[Mapping[str, Any]], bool]:
+    """A function of a row's values by name. A comparison with something that is not there is false.
+
+    Raises `UserError` for anything but comparisons of names, numbers and texts, joined by `and`, `or` and `not`; and
+    then for a name that the row has not.
+    """
+    try:
+        tree = ast.parse(text, mode="eval").body
+        _check(tree)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UserError(f"{text!r} is no condition: {HINT}") from None
+    return lambda row: bool(_value(tree, row))
+
+
+def _check(node: ast.AST) -> None:
+    """Refuse whatever `_value` does not read."""
+    allowed = isinstance(node, ast.BoolOp | ast.Compare | ast.Name | ast.List | ast.Tuple) or (
+        isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub)
+    )
+    if isinstance(node, ast.Constant):
+        allowed = node.value is None or isinstance(node.value, str | int | float)
+    if not allowed:
+        raise ValueError
+    parts: list[ast.AST] = []
+    if isinstance(node, ast.Compare):
+        parts = [node.left, *node.comparators]
+        if not all(type(op) in _COMPARE or isinstance(op, ast.Is | ast.IsNot) for op in node.ops):
+            raise ValueError
+    elif isinstance(node, ast.BoolOp):
+        parts = list(node.values)
+    elif isinstance(node, ast.UnaryOp):
+        parts = [node.operand]
+    elif isinstance(node, ast.List | ast.Tuple):
+        parts = list(node.elts)
+    for part in parts:
+        _check(part)
+
+
+def _value(node: ast.AST, row: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        if node.id not in row:
+            raise UserError(f"rollouts have no {node.id!r}{did_you_mean(node.id, row)}; they have {', '.join(row)}")
+        return row[node.id]
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value(item, row) for item in node.elts]
+    if isinstance(node, ast.BoolOp):
+        values = (_value(item, row) for item in node.values)
+        return all(values) if isinstance(node.op, ast.And) else any(values)
+    if isinstance(node, ast.UnaryOp):
+        value = _value(node.operand, row)
+        return not value if isinstance(node.op, ast.Not) else -value
+    assert isinstance(node, ast.Compare)
+    left = _value(node.left, row)
+    for op, other in zip(node.ops, node.comparators, strict=True):
+        right = _value(other, row)
+        if not _holds(op, left, right):
+            return False
+        left = right
+    return True
+
+
+def _holds(op: ast.cmpop, left: Any, right: Any) -> bool:
+    if isinstance(op, ast.Is | ast.IsNot):
+        return (left is right) == isinstance(op, ast.Is)
+    try:
+        return bool(_COMPARE[type(op)](left, right))
+    except TypeError:  # an order between a number and nothing, or a text in a number
+        return False
