@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,13 @@ Overrides = Annotated[
 Model = Annotated[str, typer.Argument(help="A checkpoint directory, a hub id, or a run directory.")]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, words on standard error.")]
+
+
+class Form(StrEnum):
+    """How a model is written."""
+
+    merged = "merged"
+    adapter = "adapter"
 
 
 def _say_version(wanted: bool) -> None:
@@ -154,6 +162,22 @@ def evaluate(
     from cohort.commands.evaluate import run_evaluation, show
 
     return Answer(run_evaluation(model, task or None, overrides or [], samples, problems, against, seed), show)
+
+
+@app.command()
+def export(
+    model: Model,
+    to: Annotated[Path, typer.Option(help="A directory that does not exist yet.", show_default=False)],
+    form: Annotated[
+        Form | None, typer.Option("--as", help="Default: merged where there is an adapter, else as it is.")
+    ] = None,
+    json: Json = False,
+) -> Answer:
+    """Write the model of a run as a checkpoint of its own, read back and compared."""
+    from cohort.commands.export import export as write
+    from cohort.commands.export import show
+
+    return Answer(write(model, form.value if form else None, to), show)
 
 
 @app.command()

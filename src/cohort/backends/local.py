@@ -107,7 +107,7 @@ class Local:
         if table.lora is None and self.policy.has_adapter:
             raise UserError(
                 "the stage starts from a LoRA adapter and has a KL, whose reference would be the base without it: "
-                "merge the adapter into a checkpoint first, or set objective.kl_coef = 0"
+                "merge it first (cohort export RUN --as merged --to DIR), or set objective.kl_coef = 0"
             )
         if origin.checkpoint is not None and table.lora is None:
             return Reference(self.policy, open_policy(table, origin.seed, origin.start, origin.texts))

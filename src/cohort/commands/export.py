@@ -1,0 +1,75 @@
+"""`cohort export`: the model of a run as a checkpoint for others, read back and compared before it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cohort.commands.door import argument
+from cohort.machine import quiet_libraries
+from cohort.policy.attention import PackedGroups
+from cohort.policy.load import load_policy, save_policy
+from cohort.policy.policy import Policy
+from cohort.record.files import new_directory
+from cohort.types import UserError
+from cohort.views.console import Console
+
+PROBE = "What is 17 + 25? Show your work, then write the answer.\n17 + 25 = 42\n"
+TOLERANCE = 1e-3  # of a log-prob in float32: merging rounds each weight once
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, and how far its log-probs are from the model's that it was made of."""
+
+    form: str
+    directory: str
+    difference: float
+    tokens: int
+
+
+def export(model: str, form: str | None, to: Path) -> Exported:
+    """Write a model to the directory `to`: "merged", "adapter", or (None) merged where there is an adapter, else as it
+    is. Raises `UserError` when the model that was written says something else; nothing is then left at `to`.
+    """
+    if to.exists():
+        raise UserError(f"{str(to)!r} exists: name a directory that does not, so that nothing is written over")
+    quiet_libraries()
+    with argument():
+        policy = load_policy(model, trainable=False, device="cpu")
+    if form == "adapter" and not policy.has_adapter:
+        raise UserError(f"{model} has no adapter: it was trained whole. Leave out --as")
+    before = _logprobs(policy)
+    form = form or ("merged" if policy.has_adapter else "as it is")
+    if form == "merged" and policy.has_adapter:
+        policy = Policy(policy.module.merge_and_unload(), policy.tokenizer)
+    with new_directory(to) as directory:
+        save_policy(policy, directory)
+        after = _logprobs(load_policy(str(directory), trainable=False, device="cpu"))
+        difference = (after - before).abs().max().item()
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"the model as it was written differs by {difference:.2g} in a log-prob, over {TOLERANCE:g}: nothing "
+                "was kept"
+            )
+    return Exported(form, str(to), difference, len(before))
+
+
+def show(console: Console, found: Exported) -> None:
+    """Where it is, and how it was checked."""
+    console.saved(found.form, Path(found.directory))
+    console.say(
+        f"read back: log-probs of {found.tokens} tokens differ by at most {found.difference:.1e} from the model's that "
+        "was exported"
+    )
+
+
+@torch.no_grad()
+def _logprobs(policy: Policy) -> Tensor:
+    """`[T, vocabulary]`: the log-probs after every token of the probe."""
+    layout = PackedGroups([policy.tokenizer.encode(PROBE)], device=policy.device)
+    hidden = policy.hidden(layout.tokens, layout.positions, layout)
+    return policy.logits(hidden).float().log_softmax(-1)
