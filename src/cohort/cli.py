@@ -131,20 +131,22 @@ def sample(
     model: Model,
     prompt: Annotated[str, typer.Argument(help="The question.")],
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Completions.")] = 8,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest completion.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
-    template: Annotated[str, typer.Option(help="chat, r1_zero or none.")] = "chat",
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest completion; the run's own, or 256.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="0 is greedy; the run's own, or 1.")] = None,
+    template: Annotated[str | None, typer.Option(help="chat, r1_zero or none; the run's own, or chat.")] = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt; the run's own, or none.")] = None,
     answer: Annotated[str | None, typer.Option(help="The gold answer, to score with.")] = None,
-    reward: Annotated[str, typer.Option(help="Built-in reward or module:function.")] = "exact_number",
+    reward: Annotated[
+        str | None, typer.Option(help="Built-in reward or module:function; the run's own, or exact_number.")
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> Answer:
-    """Print a group of completions, with scores when the gold answer is given."""
+    """Print a group of completions, with scores when the gold answer is given. A run samples as it did in training."""
     from cohort.commands.sample import sample_group, show
-    from cohort.types import Sampling
 
-    sampling = Sampling(max_tokens, temperature)
-    return Answer(sample_group(model, prompt, count, sampling, template, answer, reward, seed), show)
+    given = {"max_tokens": max_tokens, "temperature": temperature, "template": template, "system": system}
+    return Answer(sample_group(model, prompt, count, answer, seed, reward, **given), show)
 
 
 @app.command("eval")

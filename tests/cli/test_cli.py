@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -43,6 +44,40 @@ def test_sample(desk, cohort):
     assert code == 0, err
     assert "mean score" in out
     assert out.count("tokens,") == 3
+
+
+@pytest.fixture
+def run_with_tools(desk):
+    """A run whose recipe has a system prompt, a tool and rewards of which one needs a column."""
+    run = desk / "runs" / "tools"
+    shutil.copytree(desk / "base", run / "final")
+    extra = '[environment]\ntools = ["calculator"]\nformat = "tags"\n[[reward]]\nuse = "my_rewards:of_level"\n'
+    text = (desk / "recipe.toml").read_text().replace("[rollout]", 'system = "Be brief."\n[rollout]\ntemperature = 0.5')
+    (run / "recipe.toml").write_text(text + extra)
+    with (desk / "my_rewards.py").open("a") as file:
+        file.write("def of_level(completion, level):\n    return 0.0\n")
+    return run
+
+
+def test_a_run_samples_as_it_did_in_training(desk, cohort, run_with_tools):
+    words = ("sample", run_with_tools, "What is 2 plus 3?", "-n", 2, "--answer", "5", "--json")
+    code, out, err = cohort(*words)
+    assert code == 0, err
+    found = json.loads(out)
+    assert "system 'Be brief.'" in found["settings"]
+    assert "temperature 0.5, at most 8 tokens" in found["settings"]
+    assert "tools calculator" in found["settings"]
+    assert set(found["completions"][0]["scores"]) == {"vowels", "exact_number"}
+    assert "of_level does not score here" in found["unscored"][0]
+    texts = [one["text"] for one in found["completions"]]
+    assert [one["text"] for one in json.loads(cohort(*words)[1])["completions"]] == texts
+    for other in (("--system", "Talk."), ("--max-tokens", 3), ("--temperature", 0), ("--template", "none")):
+        code, out, err = cohort(*words, *other)
+        assert code == 0, err
+        assert [one["text"] for one in json.loads(out)["completions"]] != texts
+    code, out, err = cohort(*words[:-1], "--reward", "one_answer")
+    assert code == 0, err
+    assert "mean score" in out
 
 
 def test_explain(desk, cohort):

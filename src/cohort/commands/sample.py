@@ -1,71 +1,160 @@
-"""`cohort sample`: a group of completions of one prompt."""
+"""`cohort sample`: a group of completions of one prompt, of a run as the run made them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 
+from cohort import environments
+from cohort.backends.base import open_sampler
 from cohort.commands.door import argument
-from cohort.engine.engine import Engine
 from cohort.machine import quiet_libraries
 from cohort.policy.load import load_policy
-from cohort.policy.text import to_rollout
-from cohort.rewards import RewardTable, ScoringItem, resolve, score_group
+from cohort.recipe import Recipe
+from cohort.rewards import Reward, RewardTable, ScoredGroup, ScoringItem, resolve, score_group
+from cohort.settings import Stage
 from cohort.tasks import Renderer
-from cohort.types import Finish, Prompt, SampleRequest, Sampling, UserError
+from cohort.types import Finish, InfrastructureError, Message, Prompt, SampleRequest, Sampling, UserError
 from cohort.views.console import Console, visible
+
+PLAIN = {"name": "sample", "reward": "exact_number", "task": {"source": "none"}, "rollout": {"max_tokens": 256}}
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One completion, with its score where the gold answer is known."""
+    """One completion, or one conversation, with its scores where the gold answer is known."""
 
     text: str
     tokens: int
     finish: Finish
     score: float | None
+    scores: dict[str, float]
+    transcript: tuple[Message, ...]  # empty where there was one turn
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A group of completions."""
+    """A group of completions. `settings` says what a run's own recipe decided; `unscored` why a reward of it did not
+    score.
+    """
 
     prompt: str
+    settings: str
     completions: tuple[Sample, ...]
     mean_score: float | None
+    unscored: tuple[str, ...]
 
 
 def sample_group(
-    model: str, question: str, count: int, sampling: Sampling, template: str, answer: str | None, reward: str, seed: int
+    model: str, question: str, count: int, answer: str | None, seed: int, reward: str | None, **given: Any
 ) -> Sampled:
-    """`count` completions, no longer than the model's context leaves room for."""
+    """`count` completions, no longer than the model's context leaves room for. Of a run, with its system prompt,
+    template, sampling, tools and rewards; `given` are `template`, `system`, `max_tokens` and `temperature`, None where
+    nothing else was wanted.
+    """
     if not question.strip():
         raise UserError("the prompt is empty; write a question")
     quiet_libraries()
-    scorer = resolve(RewardTable(use=reward)) if answer is not None else None
-    with argument():
-        policy = load_policy(model, trainable=False)
-    prompt = Renderer(policy.tokenizer, template).render(Prompt.make(text=question, answer=answer))
-    room = max((policy.max_context or 2**31) - len(prompt.tokens), 1)
-    sampling = Sampling(min(sampling.max_tokens, room), sampling.temperature)
-    _, completions = next(Engine(policy).sample([SampleRequest(0, prompt.tokens, count, seed, sampling)]))
-    rollouts = [to_rollout(completion, policy.tokenizer) for completion in completions]
-    scores: tuple[float, ...] = ()
-    if scorer is not None:
-        scores = score_group([scorer], ScoringItem.of(prompt, rollouts, seed)).rewards
-    samples = [
-        Sample(rollout.text.strip(), len(rollout.tokens), rollout.finish, scores[i] if scores else None)
-        for i, rollout in enumerate(rollouts)
-    ]
-    return Sampled(question, tuple(samples), sum(scores) / len(scores) if scores else None)
+    run = Path(model, "recipe.toml")
+    stage = _stage(model, run, given)
+    said = {key: value for key, value in given.items() if value is not None}
+    sampling = replace(
+        stage.rollout.sampling(), **{key: said[key] for key in ("max_tokens", "temperature") if key in said}
+    )
+    rewards, unscored = _rewards(stage, answer, reward)
+    world = environments.open(stage.environment, stage.task.template, stage.rollout.stop, stage.run.retries)
+    with argument(), closing(world):
+        policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
+        renderer = Renderer(policy.tokenizer, stage.task.template, stage.task.system, world.schemas)
+        prompt = renderer.render(Prompt.make(text=question, answer=answer))
+        room = max((policy.max_context or 2**31) - len(prompt.tokens), 1)
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
+        play = world.player(policy.tokenizer, policy.eos_ids, open_sampler(policy, stage.rollout))
+        _, played = next(iter(play([SampleRequest(0, prompt.tokens, count, seed, sampling)], {0: prompt})))
+    if isinstance(played, InfrastructureError):
+        raise UserError(f"the completions could not be played: {played}")
+    scored = score_group(rewards, ScoringItem.of(prompt, played, seed)) if rewards else None
+    return Sampled(
+        question,
+        _said(stage, sampling) if run.is_file() else "",
+        tuple(_sample(rollout, scored, index) for index, rollout in enumerate(played)),
+        sum(scored.rewards) / len(played) if scored is not None else None,
+        tuple(unscored),
+    )
 
 
 def show(console: Console, found: Sampled) -> None:
-    """Each completion with its score, its length, and how it ended."""
+    """Each completion with its scores, its length, and how it ended; a conversation turn by turn."""
+    if found.settings:
+        console.say(f"[dim]as the run samples: {escape(found.settings)}[/]\n", fold=False)
     for number, one in enumerate(found.completions, start=1):
-        score = "" if one.score is None else f"score {one.score:g}  "
-        console.say(f"[dim]{number}  {score}{one.tokens} tokens, {'ended' if one.finish == 'stop' else 'cut off'}[/]")
-        console.say(escape(visible(one.text)) + "\n", fold=False)
+        several = ", ".join(f"{name} {value:g}" for name, value in one.scores.items()) if len(one.scores) > 1 else ""
+        score = "" if one.score is None else f"score {one.score:g}{f' ({several})' if several else ''}  "
+        ended = {"stop": "ended", "length": "cut off", "tool": "wanted another turn"}[one.finish]
+        console.say(f"[dim]{number}  {escape(score)}{one.tokens} tokens, {ended}[/]")
+        for message in one.transcript:
+            console.say(
+                f"[dim]{escape(str(message['role']))}[/] {escape(visible(str(message['content'])))}", fold=False
+            )
+        console.say(escape(visible(one.text)) + "\n" if not one.transcript else "", fold=False)
     if found.mean_score is not None:
         console.say(f"mean score {found.mean_score:.3f}")
+    for why in found.unscored:
+        console.warn(why)
+
+
+def _stage(model: str, run: Path, given: dict[str, Any]) -> Stage:
+    """The last stage of a run, or a plain one, with the template and the system prompt that were given."""
+    recipe = Recipe.load(run) if run.is_file() else Recipe.from_tables({**PLAIN, "policy": {"model": model}})
+    stage = recipe.stages[-1]
+    said = {key: value for key, value in given.items() if value is not None and key in type(stage.task).model_fields}
+    return stage.model_copy(update={"task": stage.task.model_copy(update=said)})
+
+
+def _rewards(stage: Stage, answer: str | None, reward: str | None) -> tuple[list[Reward], list[str]]:
+    """The rewards that can score a question with a gold answer and nothing else, and why others cannot."""
+    found: list[Reward] = []
+    unscored: list[str] = []
+    if answer is None:
+        return found, unscored
+    for table in stage.reward if reward is None else (RewardTable(use=reward),):
+        try:
+            found.append(resolve(table, columns=[] if reward is None else None))
+        except UserError as error:
+            if reward is not None:
+                raise
+            unscored.append(f"{table.name} does not score here: {error}")
+    names = {one.name for one in found}
+    gated = [one for one in found if one.gate is not None and one.gate.reward not in names]
+    unscored += [f"{one.name} does not score here: its gate does not" for one in gated]
+    return [one for one in found if one not in gated], unscored
+
+
+def _said(stage: Stage, sampling: Sampling) -> str:
+    """How the completions of a run are sampled, in a line."""
+    task = stage.task
+    parts = [
+        f"template {task.template}",
+        f"temperature {sampling.temperature:g}",
+        f"at most {sampling.max_tokens} tokens",
+    ]
+    parts += [f"system {task.system!r:.60}"] if task.system else []
+    tools = [use if isinstance(use, str) else use.__name__ for use in stage.environment.tools]
+    parts += [f"tools {', '.join(tools)}"] if tools else []
+    parts += [f"environment {stage.environment.use}"] if stage.environment.use is not None else []
+    return ", ".join(parts)
+
+
+def _sample(rollout: Any, scored: ScoredGroup | None, index: int) -> Sample:
+    return Sample(
+        rollout.text.strip(),
+        sum(rollout.mask),
+        rollout.finish,
+        scored.rewards[index] if scored is not None else None,
+        {name: values[index] for name, values in scored.scores.items()} if scored is not None else {},
+        rollout.transcript if rollout.turns else (),
+    )
