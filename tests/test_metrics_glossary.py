@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ def test_the_page_is_up_to_date():
     spec = importlib.util.spec_from_file_location("metrics_page", ROOT / "tools" / "metrics_page.py")
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
-    assert program.PAGE.read_text() == program.metrics_page(), "run: python tools/metrics_page.py"
+    page = program.PAGE.read_text()
+    assert page == program.metrics_page(page), "run: python tools/metrics_page.py"
 
 
 def test_entries_are_whole():
@@ -175,3 +177,11 @@ def test_reports_merge_as_the_glossary_says():
     nothing = merge_reports([report(0.0, math.nan, math.nan, 0.0)])
     assert math.isnan(nothing["policy/entropy"])
     assert math.isnan(nothing["policy/ratio_max"])
+
+
+def test_advice_is_about_numbers_that_there_are():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    advice = page[page.index("## What a healthy run shows") : page.index("## Rewards")]
+    named = re.findall(r"^\| `([^`]+)` \|", advice, re.MULTILINE)
+    assert len(named) > 15
+    assert set(named) <= set(METRICS)
