@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cohort.settings import Optimizer
+from cohort.types import UserError
 
 FILE = "optimizer.safetensors"
 
@@ -50,6 +51,11 @@ def save_optimizer(optimizer: torch.optim.Optimizer, directory: Path) -> None:
     """Write the optimizer's averages."""
     state = optimizer.state_dict()["state"]
     flat = {f"{index}.{key}": value.contiguous() for index, entry in state.items() for key, value in entry.items()}
+    if any(not torch.isfinite(value).all() for value in flat.values()):  # what they belong to would never move again
+        raise UserError(
+            "the optimizer's averages are not finite, so they are not saved: set optimizer.gradient_clip and go on "
+            "from the last checkpoint"
+        )
     save_file(flat, directory / FILE)
 
 

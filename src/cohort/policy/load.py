@@ -5,15 +5,16 @@ back as a normal Hugging Face checkpoint.
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cohort.policy.fit import CANNOT_BE_SAVED, SAVEABLE, read_adapter, read_model, refuse_broken, refuse_unlike, unlike
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.seeds import derive_seed
@@ -51,6 +52,8 @@ def open_policy(table: PolicyTable, seed: int, start: Start, texts: Callable[[],
         policy = _load(table, table.model or start.directory)
     if table.lora is not None:
         policy = add_lora(policy, table.lora, derive_seed(seed, "lora"), table.revision)
+    if table.model == "live":
+        _refuse_unsaveable(policy, table)
     return policy
 
 
@@ -107,9 +110,26 @@ def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None)
 
 
 def save_policy(policy: Policy, directory: Path) -> None:
-    """Write weights (safetensors), configuration, tokenizer and chat template; with LoRA, the adapter."""
-    policy.module.save_pretrained(directory)
-    policy.tokenizer.save_pretrained(directory)
+    """Write weights (safetensors), configuration, tokenizer and chat template; with LoRA, the adapter. Raises
+    `UserError` for weights that are not finite, and for what would not be read back as it is.
+    """
+    refuse_broken(policy.module)
+    policy.refuse_diverged()
+    try:
+        policy.module.save_pretrained(directory)
+        policy.tokenizer.save_pretrained(directory)
+    except (ValueError, RuntimeError) as error:  # a generation config that contradicts itself, weights tied by hand
+        raise UserError(f"the model cannot be saved: {_first_sentence(error)}") from None
+    refuse_unlike(policy.module, directory)
+
+
+def _refuse_unsaveable(policy: Policy, table: PolicyTable) -> None:
+    """Save a model object before it is trained, and read it back as a resumed run would. Raises `UserError`."""
+    with tempfile.TemporaryDirectory(prefix="cohort-") as place:
+        save_policy(policy, Path(place))
+        again = resumed_policy(table, Path(place))
+    if differs := unlike(policy.module, again.module):
+        raise UserError(f"{CANNOT_BE_SAVED}: {differs}. {SAVEABLE}")
 
 
 def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Policy:
@@ -122,8 +142,10 @@ def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Poli
         if Path(where, "adapter_config.json").is_file():
             module = _load_adapter(where, dtype, trainable, table.trust_remote_code)
         else:
-            module = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+            module = read_model(AutoModelForCausalLM, where, model, dtype=dtype, **options)
+    except UserError:
+        raise
+    except Exception as error:  # damaged or hostile files make the libraries raise anything
         raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
     policy = Policy(module.to(_device(table.device)), tokenizer, table.compute)
     policy.check()
@@ -146,22 +168,21 @@ def _locate(model: str) -> str:
 
 
 def _load_adapter(directory: str, dtype: torch.dtype, trainable: bool, trust_remote_code: bool) -> torch.nn.Module:
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
 
     config = PeftConfig.from_pretrained(directory)
     base = config.base_model_name_or_path
     if not base:
         raise UserError(f"the adapter in '{directory}' does not name its base model (adapter_config.json)")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=dtype, revision=config.revision, trust_remote_code=trust_remote_code
-        )
+        options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": trust_remote_code}
+        model = read_model(AutoModelForCausalLM, base, dtype=dtype, **options)
     except OSError as error:
         raise UserError(
             f"the adapter in '{directory}' needs its base model '{base}' (adapter_config.json), which cannot be "
             f"loaded: {_first_sentence(error)}"
         ) from None
-    return PeftModel.from_pretrained(model, directory, is_trainable=trainable)
+    return read_adapter(model, directory, trainable)
 
 
 def _device(wanted: str) -> torch.device:
@@ -173,5 +194,5 @@ def _device(wanted: str) -> torch.device:
 
 
 def _first_sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()) or type(error).__name__
     return text[:300] + ("..." if len(text) > 300 else "")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cohort.kernels.functions import product
 from cohort.policy.attention import ATTENTION, Layout, PackedGroups
+from cohort.policy.fit import DIVERGED, is_classifier
 from cohort.policy.fused import FusedBody, unfit
 from cohort.policy.verify import probe, verify
 from cohort.types import UserError
@@ -115,6 +116,21 @@ class Policy:
             path="compiled kernels" if self.fused is not None else f"plain path ({self.plain_because})",
             config=self.config,
         )
+
+    def refuse_classifier(self) -> None:
+        """Raise `UserError` where the checkpoint had no head that predicts tokens, so that the one here is random."""
+        if is_classifier(self.model):
+            raise UserError(
+                f"'{self.model.name_or_path}' is a classifier, such as a reward model, and predicts no tokens: name "
+                "the language model that it was made from"
+            )
+
+    @torch.no_grad()
+    def refuse_diverged(self) -> None:
+        """Raise `UserError` where the weights are finite numbers and the log-probs that they give are none."""
+        layout, _ = probe(self.vocabulary, self.max_context, self.device)
+        if not torch.isfinite(self.logits(self.plain_hidden(layout.tokens, layout.positions, layout))).all():
+            raise UserError(f"the model's log-probs are not finite, so it is not saved: {DIVERGED}")
 
     def copy(self) -> Policy:
         """A policy with weights of its own, which are now the same, and the same tokenizer."""
