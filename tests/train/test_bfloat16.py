@@ -1,7 +1,7 @@
 """Arithmetic in bfloat16 with a reference: as exact as in float32.
 
-Siblings that are tried: a fixed reference, one that is copied, one that is blended (EMA), a KL in the reward with a critic
-(PPO); master weights in bfloat16; a model object from Python; an adapter.
+Siblings that are tried: a fixed reference, one that is copied, one that is blended (EMA), a KL in the reward with a
+critic (PPO); master weights in bfloat16; a model object from Python; an adapter.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def test_a_run_in_bfloat16_resumes_with_the_same_bits(kind, live, in_bfloat16, m
     assert same(whole.final, resumed.final)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["grpo", "masters", "ppo"])
 def test_a_constant_reward_moves_nothing_in_bfloat16(kind, in_bfloat16, checkpoint_dir):
     changes = {**KINDS[kind], "reward": [{"use": constant, "name": "one"}], "run": {"steps": 1, "gate": "off"}}
     first = in_bfloat16("constant", **changes).metrics[-1]

@@ -30,7 +30,7 @@ class Critic:
             )
         self._policy = policy.copy()
         width = policy.model.get_output_embeddings().weight.shape[1]
-        self.head = nn.Linear(width, 1, device=policy.device)
+        self.head = nn.Linear(width, 1, device=policy.device, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         # The language-model head is of no use here; one that is tied to the embeddings is trained as such.

@@ -17,9 +17,13 @@ FILE = "optimizer.safetensors"
 
 def open_optimizer(table: Optimizer, module: torch.nn.Module) -> torch.optim.AdamW:
     """AdamW over the trainable parameters. Weight decay touches matrices only, never norms or biases; the learning rate
-    is set before every step.
+    is set before every step. Raises `UserError` where there is none.
     """
     trainable = [p for p in module.parameters() if p.requires_grad]
+    if not trainable:
+        raise UserError(
+            "all weights of the model are frozen, so there is nothing to train: call model.requires_grad_(True) before"
+        )
     groups = [
         {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": table.weight_decay},
         {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},

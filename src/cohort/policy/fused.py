@@ -89,7 +89,7 @@ class FusedBody:
 
     def rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the rotary embedding, float32 `[n, D / 2]` of positions `[1, n]`."""
-        cos, sin = self.model.rotary_emb(torch.empty(0), positions)
+        cos, sin = self.model.rotary_emb(torch.empty(0, dtype=torch.float32), positions)
         half = cos.shape[-1] // 2
         return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
 

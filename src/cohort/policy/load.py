@@ -21,6 +21,7 @@ from cohort.seeds import derive_seed
 from cohort.settings import Lora
 from cohort.settings import Policy as PolicyTable
 from cohort.types import UserError
+from cohort.wording import shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,7 @@ def open_policy(table: PolicyTable, seed: int, start: Start, texts: Callable[[],
     if table.model == "live":
         if start.live is None:
             raise UserError('policy.model = "live" is for Python: cohort.train(recipe, model=..., tokenizer=...)')
-        policy = Policy(*start.live, table.compute)
-        policy.check()
+        policy = _live_policy(*start.live, table)
     else:
         policy = _load(table, table.model or start.directory)
     if table.lora is not None:
@@ -121,6 +121,22 @@ def save_policy(policy: Policy, directory: Path) -> None:
     except (ValueError, RuntimeError) as error:  # a generation config that contradicts itself, weights tied by hand
         raise UserError(f"the model cannot be saved: {_first_sentence(error)}") from None
     refuse_unlike(policy.module, directory)
+
+
+def _live_policy(model: Any, tokenizer: Any, table: PolicyTable) -> Policy:
+    """The policy of a model object. Raises `UserError` for one that cannot be trained as it is."""
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper has a forward pass that knows no layouts
+    for problem, what in (
+        (not hasattr(tokenizer, "eos_token_id"), f"tokenizer is a tokenizer object, not {shorten(tokenizer)}"),
+        (any(p.is_meta for p in model.parameters()), "the model has no weights (device meta): load them first"),
+        (any(p.is_inference() for p in model.parameters()), "the model was made under torch.inference_mode(), where "
+         "weights cannot be trained: make it outside"),
+    ):  # fmt: skip
+        if problem:
+            raise UserError(what)
+    policy = Policy(model, tokenizer, table.compute)
+    policy.check()
+    return policy
 
 
 def _refuse_unsaveable(policy: Policy, table: PolicyTable) -> None:

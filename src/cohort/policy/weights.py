@@ -59,7 +59,8 @@ class PackedWeights:
         matrices = outputs if len(modules) == 2 else [sum(outputs)]
         panels = sum(-(-rows // tile) for rows in matrices)
         weight = torch.zeros(panels * tile * inputs, dtype=torch.bfloat16 if half else torch.float32)
-        bias = torch.zeros(panels * tile) if any(module.bias is not None for module in modules) else None
+        biased = any(module.bias is not None for module in modules)
+        bias = torch.zeros(panels * tile, dtype=torch.float32) if biased else None
         self._kept.append(weight)
         self._parts.append((Linear(weight=weight, bias=bias, inputs=inputs, outputs=sum(outputs)), modules, bias))
         return self._parts[-1][0]
@@ -77,4 +78,4 @@ def _weight(module: Any) -> Tensor:
 
 def _bias(module: Any) -> Tensor:
     base = getattr(module, "base_layer", module)
-    return base.bias.detach() if base.bias is not None else torch.zeros(base.out_features)
+    return base.bias.detach() if base.bias is not None else base.weight.new_zeros(base.out_features)

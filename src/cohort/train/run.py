@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,18 +122,30 @@ def _is_finished(context: Context) -> bool:
 
 @contextlib.contextmanager
 def _deterministic(threads: int) -> Iterator[None]:
-    """Every sum in a fixed order, as bit-exact resume needs it; torch's settings are the caller's again afterwards."""
+    """Every sum in a fixed order, as bit-exact resume needs it, and nothing that the caller has set for torch changes a
+    number; torch's settings are the caller's again afterwards.
+    """
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
     torch.set_num_threads(threads)
+    torch.set_default_dtype(torch.float32)
+    if device.type != "cpu":
+        torch.set_default_device(None)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for cuBLAS, which reads it when it starts
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Nothing here reads memory that it has not written, so torch need not fill it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
-        yield
+        with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+            for kind in ("cpu", "cuda"):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
+        torch.set_default_dtype(dtype)
+        if device.type != "cpu":
+            torch.set_default_device(device)
 
 
 def _show_result(directory: Path, last: PreparedStage, console: Console) -> None:
