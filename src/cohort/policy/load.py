@@ -21,7 +21,7 @@ from cohort.seeds import derive_seed
 from cohort.settings import Lora
 from cohort.settings import Policy as PolicyTable
 from cohort.types import UserError
-from cohort.wording import shorten
+from cohort.wording import misfit, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +77,11 @@ def load_policy(model: str, *, trainable: bool = True, **fields: Any) -> Policy:
 def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None) -> Policy:
     """The policy with a fresh LoRA adapter of peft: only the adapter is trained. Its random half depends on `seed`.
 
-    A policy that has an adapter already continues with it. Raises `UserError` for a base that has no name: an adapter
-    is saved without its base, and would be lost without it.
+    A policy that has this adapter already continues with it. Raises `UserError` for one that has another, and for
+    a base that has no name: an adapter is saved without its base, and would be lost without it.
     """
     from peft import LoraConfig, get_peft_model
 
-    if policy.has_adapter:
-        return policy
-    if not getattr(policy.model, "name_or_path", ""):
-        raise UserError(
-            "LoRA saves only the adapter, and this base model is nowhere on disk: save it first and name its directory "
-            "in policy.model, or remove policy.lora"
-        )
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     config = LoraConfig(
         revision=revision,
@@ -98,6 +91,20 @@ def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None)
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
+    if policy.has_adapter:
+        if differs := _unlike(policy.module, config):
+            raise UserError(
+                f"the policy has an adapter already, and it is another one than policy.lora describes: {differs}. "
+                "Remove policy.lora to go on with it as it is, or merge it (merge_and_unload of peft), save that "
+                "and name it in policy.model"
+            )
+        return policy
+    if not getattr(policy.model, "name_or_path", ""):
+        raise UserError(
+            "LoRA saves only the adapter, and this base model is nowhere on disk: save it first and name its directory "
+            "in policy.model, or remove policy.lora"
+        )
+    policy.release()  # so that the new one knows which attention is the model's own
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -107,6 +114,22 @@ def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None)
                 f"LoRA cannot be added: {_first_sentence(error)} (policy.lora.targets = {targets!r})"
             ) from None
     return Policy(module, policy.tokenizer, policy.compute_name)
+
+
+def _unlike(module: Any, wanted: Any) -> str:
+    """In what an adapter differs from the one that a configuration would make, in words; empty where in nothing."""
+    from peft import get_peft_model, get_peft_model_state_dict
+
+    have, model = module.peft_config[module.active_adapter], module.get_base_model()
+    keys = {"r": "rank", "lora_alpha": "alpha", "rank_pattern": "rank_pattern", "alpha_pattern": "alpha_pattern"}
+    keys |= {key: key for key in ("peft_type", "use_rslora", "use_dora", "modules_to_save")}
+    of_both = [(name, getattr(have, key, None), getattr(wanted, key)) for key, name in keys.items()]
+    if differs := [f"{name} is {ours}, not {theirs}" for name, ours, theirs in of_both if ours != theirs]:
+        return ", ".join(differs)
+    with torch.device("meta"):
+        fresh = get_peft_model(type(model)(model.config), wanted)
+    ours, theirs = (get_peft_model_state_dict(one, save_embedding_layers=False).keys() for one in (module, fresh))
+    return misfit(theirs - ours, ours - theirs)
 
 
 def save_policy(policy: Policy, directory: Path) -> None:

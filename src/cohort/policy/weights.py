@@ -71,7 +71,7 @@ def _weight(module: Any) -> Tensor:
     if type(module) is nn.Linear:
         return module.weight.detach()
     base = module.base_layer.weight.detach()
-    if module.disable_adapters:
+    if module.disable_adapters or module.merged:
         return base
     return base + sum(module.get_delta_weight(name) for name in module.active_adapters if name in module.lora_A)
 
