@@ -146,12 +146,20 @@ def save_policy(policy: Policy, directory: Path) -> None:
     refuse_unlike(policy.module, directory)
 
 
+def live_dtype(model: Any) -> str:
+    """The type of a model object's weights, as policy.dtype has it."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
 def _live_policy(model: Any, tokenizer: Any, table: PolicyTable) -> Policy:
     """The policy of a model object. Raises `UserError` for one that cannot be trained as it is."""
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper has a forward pass that knows no layouts
     for problem, what in (
         (not hasattr(tokenizer, "eos_token_id"), f"tokenizer is a tokenizer object, not {shorten(tokenizer)}"),
         (any(p.is_meta for p in model.parameters()), "the model has no weights (device meta): load them first"),
+        (live_dtype(model) != table.dtype, f"the weights of the model object are {live_dtype(model)}, and policy.dtype "
+         f"says {table.dtype}: remove policy.dtype, or convert the model"),
         (any(p.is_inference() for p in model.parameters()), "the model was made under torch.inference_mode(), where "
          "weights cannot be trained: make it outside"),
     ):  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from cohort.machine import quiet_libraries
-from cohort.policy.load import Start
+from cohort.policy.load import Start, live_dtype
 from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
@@ -73,6 +73,7 @@ def train(
     """
     quiet_libraries()
     console = console or Console()
+    recipe = _with_type_of(model, recipe)
     stages = prepare(recipe)
     directory = run_directory(recipe)
     if has_begun(directory):
@@ -96,6 +97,19 @@ def train(
                     start = Start(str(context.final), start.live)
     _show_result(directory, stages[-1], console)
     return Run(directory)
+
+
+def _with_type_of(model: Any, recipe: Recipe) -> Recipe:
+    """The recipe, which is the record, with the type that the weights of a model object have, where it names none."""
+    if model is None:
+        return recipe
+    stages = [
+        stage.model_copy(update={"policy": stage.policy.model_copy(update={"dtype": live_dtype(model)})})
+        if stage.policy.model == "live" and "dtype" not in stage.policy.model_fields_set
+        else stage
+        for stage in recipe.stages
+    ]
+    return recipe.model_copy(update={"stages": tuple(stages)})
 
 
 def prepare(recipe: Recipe) -> list[PreparedStage]:
