@@ -106,3 +106,21 @@ def _place(error: BaseException) -> str:
         return ""  # its message names the file and the line
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     return f" at {frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""
+
+
+def misfit(missing: Iterable[str], unexpected: Iterable[str] = (), misshapen: Iterable[tuple[Any, ...]] = ()) -> str:
+    """What of a checkpoint's tensors does not fit its model, in words; empty where all of it does. The misshapen ones
+    are (name, shape in the checkpoint, shape in the model).
+    """
+    shapes = [f"{name} ({list(found)}, not {list(wanted)})" for name, found, wanted in misshapen]
+    kinds = {
+        "it has no weights for": sorted(missing),
+        "the model has no place for its": sorted(unexpected),
+        "the model has another shape for its": sorted(shapes),
+    }
+    return "; ".join(f"{what} {_few(names)}" for what, names in kinds.items() if names)
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

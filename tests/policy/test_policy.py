@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -63,6 +64,47 @@ def test_a_model_that_does_more_than_the_layouts_know_is_refused(tokenizer, monk
         return out
 
     monkeypatch.setattr(type(model.model), "forward", with_a_twist)
+    with pytest.raises(UserError, match="other log-probs under Cohort's attention"):
+        policy.check()
+
+
+COARSE = [("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("bfloat16", "float32")]
+
+
+def coarse(kind, tokenizer, dtype):
+    """A model whose log-probs move far when it is rounded to bfloat16, as those of trained models do."""
+    model = make_tiny(kind, tokenizer)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(40)
+    return model.to(getattr(torch, dtype))
+
+
+@pytest.mark.parametrize(("dtype", "compute"), COARSE)
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "qwen3-window", "gemma3"])
+def test_rounding_to_bfloat16_is_no_wrong_algorithm(kind, dtype, compute, tokenizer):
+    model = coarse(kind, tokenizer, dtype)
+    ids = torch.arange(10, 40)[None]
+    with torch.no_grad():
+        rounded, exact = (
+            m(ids).logits.float().log_softmax(-1) for m in (model.bfloat16(), copy.deepcopy(model).float())
+        )
+    assert (rounded - exact).abs().max() > 0.2  # of which both attentions have their own
+    model = coarse(kind, tokenizer, dtype)
+    before = copy.deepcopy(model.state_dict())
+    policy = Policy(model, tokenizer, compute)
+    policy.check()
+    assert policy.compute_name == compute
+    after = policy.model.state_dict()
+    assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize(("dtype", "compute"), COARSE)
+def test_a_wrong_algorithm_is_told_from_rounding(dtype, compute, tokenizer, monkeypatch):
+    """One that moves log-probs less than rounding does."""
+    policy = Policy(make_tiny("llama", tokenizer).to(getattr(torch, dtype)), tokenizer, compute)
+    policy.check()
+    attend = PackedGroups.attend
+    monkeypatch.setattr(PackedGroups, "attend", lambda self, *a: attend(self, *a) * 1.01)
     with pytest.raises(UserError, match="other log-probs under Cohort's attention"):
         policy.check()
 

@@ -29,6 +29,7 @@ class Engine:
     """Continuous batching over at most `max_rows` rows at once. Implements `types.Sampler`."""
 
     def __init__(self, policy: Policy, max_rows: int = 256):
+        policy.refuse_classifier()
         self.policy = policy
         self.max_rows = max_rows
         self.version = 0  # of the weights that the next token will be drawn from

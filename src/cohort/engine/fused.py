@@ -61,7 +61,7 @@ class FusedDecoder:
         self._reserve(int(own.max()) + 1)
         model = self._model or self._point()
         x = self.body.model.embed_tokens(tokens)
-        logits = torch.empty(len(x), _padded(model.vocabulary))
+        logits = torch.empty(len(x), _padded(model.vocabulary), dtype=torch.float32)
         built().decode_step(ctypes.byref(model), len(x), x, slot, place, own, logits)
         return logits[:, : model.vocabulary]
 

@@ -267,7 +267,7 @@ class _Attend(torch.autograd.Function):
         ctx: Any, qkv: Tensor, query_norm: Tensor | None, key_norm: Tensor | None, heads: Heads, sequences: Sequences
     ) -> Tensor:
         out = qkv.new_empty(len(qkv), heads.heads * heads.size)
-        logsumexp = torch.empty(heads.heads, len(qkv))
+        logsumexp = torch.empty(heads.heads, len(qkv), dtype=torch.float32)
         what = attention_of(qkv, query_norm, key_norm, heads, sequences)
         built().attention_forward(ctypes.byref(what), len(qkv), out, logsumexp)
         out[sequences.end :] = 0
@@ -281,7 +281,7 @@ class _Attend(torch.autograd.Function):
         heads, sequences = ctx.heads, ctx.sequences
         flow = flow.contiguous()
         back = torch.empty_like(qkv)
-        to_norms = torch.empty(2, (len(sequences.first) - 1) * heads.kv_heads, heads.size)
+        to_norms = torch.empty(2, (len(sequences.first) - 1) * heads.kv_heads, heads.size, dtype=torch.float32)
         what = attention_of(qkv, query_norm, key_norm, heads, sequences)
         built().attention_backward(ctypes.byref(what), len(qkv), out, logsumexp, flow, *_parts(back, heads), *to_norms)
         back[sequences.end :] = 0
@@ -295,7 +295,7 @@ def weight_gradient(flow: Tensor, x: Tensor) -> Tensor:
     half = x.dtype is torch.bfloat16
     if x.shape[1] % tile_width() or not len(x) or (half and not library.half_products()):
         return product(flow.t(), x.t()).float()
-    out = torch.empty(flow.shape[1], x.shape[1])
+    out = torch.empty(flow.shape[1], x.shape[1], dtype=torch.float32)
     function = library.weight_gradient_half if half else library.weight_gradient
     function(len(x), *out.shape, flow, x, out)
     return out

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cohort.learn.forward import forward
 from cohort.learn.optimizer import load_optimizer, open_optimizer, save_optimizer
+from cohort.policy.fit import refuse_broken
 from cohort.policy.policy import Policy
 from cohort.settings import Critic as CriticTable
 from cohort.settings import Optimizer
@@ -29,7 +30,7 @@ class Critic:
             )
         self._policy = policy.copy()
         width = policy.model.get_output_embeddings().weight.shape[1]
-        self.head = nn.Linear(width, 1, device=policy.device)
+        self.head = nn.Linear(width, 1, device=policy.device, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         # The language-model head is of no use here; one that is tied to the embeddings is trained as such.
@@ -71,6 +72,7 @@ class Critic:
 
     def save(self, directory: Path) -> None:
         """Write weights and optimizer."""
+        refuse_broken(self.module)
         directory.mkdir()
         weights = {name: value.clone() for name, value in self.module.state_dict().items()}
         save_file(weights, directory / "model.safetensors")

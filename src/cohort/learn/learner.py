@@ -33,6 +33,7 @@ class Learner:
         temperature: float = 1.0,
         reference: Reference | None = None,
     ):
+        policy.refuse_classifier()
         self.policy = policy
         self.objective = objective
         self.settings = optimizer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,15 +12,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cohort.settings import Optimizer
+from cohort.types import UserError
 
 FILE = "optimizer.safetensors"
+MOST_STUCK = 0.1  # share of the weights that a step cannot move, beyond which it is said
 
 
 def open_optimizer(table: Optimizer, module: torch.nn.Module) -> torch.optim.AdamW:
     """AdamW over the trainable parameters. Weight decay touches matrices only, never norms or biases; the learning rate
-    is set before every step.
+    is set before every step. Raises `UserError` where there is none.
     """
     trainable = [p for p in module.parameters() if p.requires_grad]
+    if not trainable:
+        raise UserError(
+            "all weights of the model are frozen, so there is nothing to train: call model.requires_grad_(True) before"
+        )
+    if (share := too_small(trainable, table.learning_rate)) > MOST_STUCK:
+        warnings.warn(
+            f"a step of optimizer.learning_rate = {table.learning_rate:g} is too small to move {share:.0%} of the "
+            'weights, because they are bfloat16: set policy.dtype = "float32" (and policy.compute = "bfloat16" for the '
+            "arithmetic), or raise the rate",
+            stacklevel=2,
+        )
     groups = [
         {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": table.weight_decay},
         {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
@@ -28,6 +43,14 @@ def open_optimizer(table: Optimizer, module: torch.nn.Module) -> torch.optim.Ada
     # The fused step changes parameters without counting it, and copies made of them are found by that count.
     optimizer.register_step_post_hook(lambda *_: torch.autograd.graph.increment_version(trainable))
     return optimizer
+
+
+@torch.no_grad()
+def too_small(weights: Sequence[Tensor], rate: float) -> float:
+    """The share of the weights that a step of `rate`, about the largest of Adam, leaves as they are by rounding."""
+    narrow = [p for p in weights if p.dtype is not torch.float32]
+    stuck = sum(int(((p + rate == p) & (p - rate == p)).sum()) for p in narrow)
+    return stuck / sum(p.numel() for p in weights)
 
 
 def rate_at(table: Optimizer, steps: int, step: int) -> float:
@@ -50,6 +73,11 @@ def save_optimizer(optimizer: torch.optim.Optimizer, directory: Path) -> None:
     """Write the optimizer's averages."""
     state = optimizer.state_dict()["state"]
     flat = {f"{index}.{key}": value.contiguous() for index, entry in state.items() for key, value in entry.items()}
+    if any(not torch.isfinite(value).all() for value in flat.values()):  # what they belong to would never move again
+        raise UserError(
+            "the optimizer's averages are not finite, so they are not saved: set optimizer.gradient_clip and go on "
+            "from the last checkpoint"
+        )
     save_file(flat, directory / FILE)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
 
+from cohort.policy.fit import read_model, refuse_broken, refuse_unlike
 from cohort.policy.policy import Policy
 
 
@@ -52,11 +52,13 @@ class Reference:
     def save(self, directory: Path) -> None:
         """Write the copy, if it has moved away from the weights that the run began with."""
         if self._copy is not None and self.refreshed:
+            refuse_broken(self._copy.module)
             self._copy.module.save_pretrained(directory)
+            refuse_unlike(self._copy.module, directory)
 
     def load(self, directory: Path) -> None:
         """Take what `save` wrote, if it wrote anything."""
         if self._copy is not None and directory.exists():
-            saved = AutoModelForCausalLM.from_pretrained(directory, dtype="auto")
+            saved = read_model(self._copy.module, directory, dtype="auto")
             self._copy.module.load_state_dict(saved.state_dict())
             self.refreshed = True

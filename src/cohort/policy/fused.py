@@ -31,12 +31,31 @@ def unfit(model: Any) -> str | None:
         return "the model is not on the CPU"
     if any(p.dtype != torch.float32 for p in model.parameters()):
         return "the weights are not float32"
+    if reason := _unfit_module(model):
+        return reason
     if config.hidden_act not in ("silu", "swish"):
         return f"its activation is {config.hidden_act}"
     if not torch.backends.mkldnn.is_available():
         return "this build of PyTorch has no oneDNN"
     if kernels() is None:
         return f"there are no compiled kernels: {why_not()}"
+    return None
+
+
+def _unfit_module(model: Any) -> str | None:
+    """Which module is more than its weights; None where all that wraps one is a plain adapter of a projection or of the
+    embedding.
+    """
+    head = model.get_output_embeddings()
+    if type(head) is not nn.Linear or head.bias is not None:
+        return "its head is more than one matrix, such as one with an adapter"
+    for name, module in model.named_modules():
+        if not (hasattr(module, "base_layer") or hasattr(module, "modules_to_save")):
+            continue
+        base = type(getattr(module, "base_layer", None))
+        plain = base in (nn.Linear, nn.Embedding) and hasattr(module, "lora_A") and not module.lora_variant
+        if not plain or any(module.lora_bias.values()):
+            return f"{name} has an adapter that is no plain LoRA"
     return None
 
 
@@ -89,7 +108,7 @@ class FusedBody:
 
     def rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the rotary embedding, float32 `[n, D / 2]` of positions `[1, n]`."""
-        cos, sin = self.model.rotary_emb(torch.empty(0), positions)
+        cos, sin = self.model.rotary_emb(torch.empty(0, dtype=torch.float32), positions)
         half = cos.shape[-1] // 2
         return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
 

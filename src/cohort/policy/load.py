@@ -5,21 +5,23 @@ back as a normal Hugging Face checkpoint.
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cohort.policy.fit import CANNOT_BE_SAVED, SAVEABLE, read_adapter, read_model, refuse_broken, refuse_unlike, unlike
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.seeds import derive_seed
 from cohort.settings import Lora
 from cohort.settings import Policy as PolicyTable
 from cohort.types import UserError
+from cohort.wording import misfit, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,13 @@ def open_policy(table: PolicyTable, seed: int, start: Start, texts: Callable[[],
     if table.model == "live":
         if start.live is None:
             raise UserError('policy.model = "live" is for Python: cohort.train(recipe, model=..., tokenizer=...)')
-        policy = Policy(*start.live, table.compute)
-        policy.check()
+        policy = _live_policy(*start.live, table)
     else:
         policy = _load(table, table.model or start.directory)
     if table.lora is not None:
         policy = add_lora(policy, table.lora, derive_seed(seed, "lora"), table.revision)
+    if table.model == "live":
+        _refuse_unsaveable(policy, table)
     return policy
 
 
@@ -74,18 +77,11 @@ def load_policy(model: str, *, trainable: bool = True, **fields: Any) -> Policy:
 def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None) -> Policy:
     """The policy with a fresh LoRA adapter of peft: only the adapter is trained. Its random half depends on `seed`.
 
-    A policy that has an adapter already continues with it. Raises `UserError` for a base that has no name: an adapter
-    is saved without its base, and would be lost without it.
+    A policy that has this adapter already continues with it. Raises `UserError` for one that has another, and for
+    a base that has no name: an adapter is saved without its base, and would be lost without it.
     """
     from peft import LoraConfig, get_peft_model
 
-    if policy.has_adapter:
-        return policy
-    if not getattr(policy.model, "name_or_path", ""):
-        raise UserError(
-            "LoRA saves only the adapter, and this base model is nowhere on disk: save it first and name its directory "
-            "in policy.model, or remove policy.lora"
-        )
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     config = LoraConfig(
         revision=revision,
@@ -95,6 +91,20 @@ def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None)
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
+    if policy.has_adapter:
+        if differs := _unlike(policy.module, config):
+            raise UserError(
+                f"the policy has an adapter already, and it is another one than policy.lora describes: {differs}. "
+                "Remove policy.lora to go on with it as it is, or merge it (merge_and_unload of peft), save that "
+                "and name it in policy.model"
+            )
+        return policy
+    if not getattr(policy.model, "name_or_path", ""):
+        raise UserError(
+            "LoRA saves only the adapter, and this base model is nowhere on disk: save it first and name its directory "
+            "in policy.model, or remove policy.lora"
+        )
+    policy.release()  # so that the new one knows which attention is the model's own
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -106,10 +116,67 @@ def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None)
     return Policy(module, policy.tokenizer, policy.compute_name)
 
 
+def _unlike(module: Any, wanted: Any) -> str:
+    """In what an adapter differs from the one that a configuration would make, in words; empty where in nothing."""
+    from peft import get_peft_model, get_peft_model_state_dict
+
+    have, model = module.peft_config[module.active_adapter], module.get_base_model()
+    keys = {"r": "rank", "lora_alpha": "alpha", "rank_pattern": "rank_pattern", "alpha_pattern": "alpha_pattern"}
+    keys |= {key: key for key in ("peft_type", "use_rslora", "use_dora", "modules_to_save")}
+    of_both = [(name, getattr(have, key, None), getattr(wanted, key)) for key, name in keys.items()]
+    if differs := [f"{name} is {ours}, not {theirs}" for name, ours, theirs in of_both if ours != theirs]:
+        return ", ".join(differs)
+    with torch.device("meta"):
+        fresh = get_peft_model(type(model)(model.config), wanted)
+    ours, theirs = (get_peft_model_state_dict(one, save_embedding_layers=False).keys() for one in (module, fresh))
+    return misfit(theirs - ours, ours - theirs)
+
+
 def save_policy(policy: Policy, directory: Path) -> None:
-    """Write weights (safetensors), configuration, tokenizer and chat template; with LoRA, the adapter."""
-    policy.module.save_pretrained(directory)
-    policy.tokenizer.save_pretrained(directory)
+    """Write weights (safetensors), configuration, tokenizer and chat template; with LoRA, the adapter. Raises
+    `UserError` for weights that are not finite, and for what would not be read back as it is.
+    """
+    refuse_broken(policy.module)
+    policy.refuse_diverged()
+    try:
+        policy.module.save_pretrained(directory)
+        policy.tokenizer.save_pretrained(directory)
+    except (ValueError, RuntimeError) as error:  # a generation config that contradicts itself, weights tied by hand
+        raise UserError(f"the model cannot be saved: {_first_sentence(error)}") from None
+    refuse_unlike(policy.module, directory)
+
+
+def live_dtype(model: Any) -> str:
+    """The type of a model object's weights, as policy.dtype has it."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+def _live_policy(model: Any, tokenizer: Any, table: PolicyTable) -> Policy:
+    """The policy of a model object. Raises `UserError` for one that cannot be trained as it is."""
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper has a forward pass that knows no layouts
+    for problem, what in (
+        (not hasattr(tokenizer, "eos_token_id"), f"tokenizer is a tokenizer object, not {shorten(tokenizer)}"),
+        (any(p.is_meta for p in model.parameters()), "the model has no weights (device meta): load them first"),
+        (live_dtype(model) != table.dtype, f"the weights of the model object are {live_dtype(model)}, and policy.dtype "
+         f"says {table.dtype}: remove policy.dtype, or convert the model"),
+        (any(p.is_inference() for p in model.parameters()), "the model was made under torch.inference_mode(), where "
+         "weights cannot be trained: make it outside"),
+    ):  # fmt: skip
+        if problem:
+            raise UserError(what)
+    policy = Policy(model, tokenizer, table.compute)
+    policy.check()
+    return policy
+
+
+def _refuse_unsaveable(policy: Policy, table: PolicyTable) -> None:
+    """Save a model object before it is trained, and read it back as a resumed run would. Raises `UserError`."""
+    with tempfile.TemporaryDirectory(prefix="cohort-") as place:
+        save_policy(policy, Path(place))
+        again = resumed_policy(table, Path(place))
+    if differs := unlike(policy.module, again.module):
+        raise UserError(f"{CANNOT_BE_SAVED}: {differs}. {SAVEABLE}")
 
 
 def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Policy:
@@ -122,8 +189,10 @@ def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Poli
         if Path(where, "adapter_config.json").is_file():
             module = _load_adapter(where, dtype, trainable, table.trust_remote_code)
         else:
-            module = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+            module = read_model(AutoModelForCausalLM, where, model, dtype=dtype, **options)
+    except UserError:
+        raise
+    except Exception as error:  # damaged or hostile files make the libraries raise anything
         raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
     policy = Policy(module.to(_device(table.device)), tokenizer, table.compute)
     policy.check()
@@ -146,22 +215,21 @@ def _locate(model: str) -> str:
 
 
 def _load_adapter(directory: str, dtype: torch.dtype, trainable: bool, trust_remote_code: bool) -> torch.nn.Module:
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
 
     config = PeftConfig.from_pretrained(directory)
     base = config.base_model_name_or_path
     if not base:
         raise UserError(f"the adapter in '{directory}' does not name its base model (adapter_config.json)")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=dtype, revision=config.revision, trust_remote_code=trust_remote_code
-        )
+        options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": trust_remote_code}
+        model = read_model(AutoModelForCausalLM, base, dtype=dtype, **options)
     except OSError as error:
         raise UserError(
             f"the adapter in '{directory}' needs its base model '{base}' (adapter_config.json), which cannot be "
             f"loaded: {_first_sentence(error)}"
         ) from None
-    return PeftModel.from_pretrained(model, directory, is_trainable=trainable)
+    return read_adapter(model, directory, trainable)
 
 
 def _device(wanted: str) -> torch.device:
@@ -173,5 +241,5 @@ def _device(wanted: str) -> torch.device:
 
 
 def _first_sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()) or type(error).__name__
     return text[:300] + ("..." if len(text) > 300 else "")

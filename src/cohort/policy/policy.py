@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,12 @@ from torch import Tensor
 
 from cohort.kernels.functions import product
 from cohort.policy.attention import ATTENTION, Layout, PackedGroups
+from cohort.policy.fit import DIVERGED, is_classifier
 from cohort.policy.fused import FusedBody, unfit
 from cohort.policy.verify import probe, verify
 from cohort.types import UserError
 
+MOST_APART = 1e-4  # of log-probs under two kinds of attention, in float32
 KNOWN = "Architectures known to work: Qwen2, Qwen3, Llama, Mistral, Gemma 3."
 
 
@@ -116,6 +119,21 @@ class Policy:
             config=self.config,
         )
 
+    def refuse_classifier(self) -> None:
+        """Raise `UserError` where the checkpoint had no head that predicts tokens, so that the one here is random."""
+        if is_classifier(self.model):
+            raise UserError(
+                f"'{self.model.name_or_path}' is a classifier, such as a reward model, and predicts no tokens: name "
+                "the language model that it was made from"
+            )
+
+    @torch.no_grad()
+    def refuse_diverged(self) -> None:
+        """Raise `UserError` where the weights are finite numbers and the log-probs that they give are none."""
+        layout, _ = probe(self.vocabulary, self.max_context, self.device)
+        if not torch.isfinite(self.logits(self.plain_hidden(layout.tokens, layout.positions, layout))).all():
+            raise UserError(f"the model's log-probs are not finite, so it is not saved: {DIVERGED}")
+
     def copy(self) -> Policy:
         """A policy with weights of its own, which are now the same, and the same tokenizer."""
         return Policy(copy.deepcopy(self.module), self.tokenizer, self.compute_name)
@@ -181,13 +199,14 @@ class Policy:
 
         Two prompts and four rollouts share one flat row, longer than a small sliding window. A model that mixes
         neighbouring tokens outside attention (convolutions, state spaces), or whose attention does more than a layout
-        knows of (sinks, soft-capping, learned biases), is found out here.
+        knows of (sinks, soft-capping, learned biases), is found out here. Both compute in float32, whatever the policy
+        computes in: rounding to bfloat16 moves the log-probs of a trained model further than some wrong algorithms do.
         """
         name = type(self.model).__name__
         layout, texts = probe(self.vocabulary, self.max_context, self.device)
         counter = _Counted(layout)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._in_float32():
                 hidden = self.plain_hidden(layout.tokens, layout.positions, counter)
                 worst = max(
                     self._difference(layout, hidden, row, text, len(text) - n)
@@ -199,16 +218,16 @@ class Policy:
             self.model.set_attn_implementation(ATTENTION)
         if counter.layers != list(range(self.config.num_hidden_layers)):
             raise UserError(f"{name} has layers that are not attention, or attention of its own. {KNOWN}")
-        exact = self.compute == torch.float32 and self.model.dtype == torch.float32
-        limit = 1e-4 if exact else 0.2  # half-precision kernels differ among themselves
-        if not worst <= limit:
+        if not worst <= MOST_APART:
             raise UserError(
                 f"{name} gives other log-probs under Cohort's attention than under its own (they differ by "
-                f"{worst:.2g}, more than {limit:g}), so it cannot be trained exactly. {KNOWN}"
+                f"{worst:.2g}, more than {MOST_APART:g}), so it cannot be trained exactly. {KNOWN}"
             )
 
     def _difference(self, layout: PackedGroups, hidden: Tensor, row: int, tokens: list[int], start: int) -> float:
-        """The largest difference between one packed rollout's log-probs and the model's own pass over it alone."""
+        """The largest difference between one packed rollout's log-probs and the model's own pass over it alone; as a
+        sixteenth of the largest log-prob, by which rounding grows, where that is beyond 1.
+        """
         n = len(tokens) - start
         at = layout.predictors(torch.full((n,), row, device=self.device), torch.arange(n, device=self.device))
         ours = self.logits(hidden[at])
@@ -218,8 +237,22 @@ class Policy:
                 theirs = self.model(input_ids=torch.tensor([tokens], device=self.device), use_cache=False).logits
         finally:
             self.model.set_attn_implementation(ATTENTION)
-        theirs = theirs[0, start - 1 : -1].float()
-        return (ours.log_softmax(-1) - theirs.log_softmax(-1)).abs().max().item()
+        theirs = theirs[0, start - 1 : -1].float().log_softmax(-1)
+        return ((ours.log_softmax(-1) - theirs).abs().max() / (theirs.abs().max() / 16).clamp(min=1)).item()
+
+    @contextlib.contextmanager
+    def _in_float32(self) -> Iterator[None]:
+        """Weights and arithmetic in float32, for as long as the context lasts. No bit of a narrower weight is lost."""
+        compute, weights = self.compute, [(p, p.dtype) for p in self.model.parameters()]
+        self.compute = torch.float32
+        for parameter, _ in weights:
+            parameter.data = parameter.data.float()
+        try:
+            yield
+        finally:
+            self.compute = compute
+            for parameter, kind in weights:
+                parameter.data = parameter.data.to(kind)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.compute == torch.float32:

@@ -64,5 +64,5 @@ def verify(
 def _gradients(body: Body, weights: Sequence[Tensor], layout: PackedGroups) -> tuple[Tensor | None, ...]:
     """The gradients of the hidden states' sum in a fixed random direction."""
     hidden = body(layout.tokens, layout.positions, layout)
-    direction = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))
+    direction = torch.randn(hidden.shape, dtype=torch.float32, generator=torch.Generator().manual_seed(1))
     return torch.autograd.grad((hidden * direction).sum(), weights, allow_unused=True)

@@ -59,7 +59,8 @@ class PackedWeights:
         matrices = outputs if len(modules) == 2 else [sum(outputs)]
         panels = sum(-(-rows // tile) for rows in matrices)
         weight = torch.zeros(panels * tile * inputs, dtype=torch.bfloat16 if half else torch.float32)
-        bias = torch.zeros(panels * tile) if any(module.bias is not None for module in modules) else None
+        biased = any(module.bias is not None for module in modules)
+        bias = torch.zeros(panels * tile, dtype=torch.float32) if biased else None
         self._kept.append(weight)
         self._parts.append((Linear(weight=weight, bias=bias, inputs=inputs, outputs=sum(outputs)), modules, bias))
         return self._parts[-1][0]
@@ -70,11 +71,11 @@ def _weight(module: Any) -> Tensor:
     if type(module) is nn.Linear:
         return module.weight.detach()
     base = module.base_layer.weight.detach()
-    if module.disable_adapters:
+    if module.disable_adapters or module.merged:
         return base
     return base + sum(module.get_delta_weight(name) for name in module.active_adapters if name in module.lora_A)
 
 
 def _bias(module: Any) -> Tensor:
     base = getattr(module, "base_layer", module)
-    return base.bias.detach() if base.bias is not None else torch.zeros(base.out_features)
+    return base.bias.detach() if base.bias is not None else base.weight.new_zeros(base.out_features)

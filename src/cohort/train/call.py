@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from cohort.policy.load import live_dtype
 from cohort.recipe import Recipe
 from cohort.recipe.loader import directory_name
 from cohort.settings import Reward, Table
@@ -104,6 +105,8 @@ def _recipe(model: Any, data: Any, reward: Any, given: Mapping[str, Any], resume
     policy, task = _keys(tables.get("policy")), _keys(tables.get("task"))
     if model is not None:
         policy["model"] = str(model) if isinstance(model, str | os.PathLike) else "live"
+        if policy["model"] == "live" and hasattr(model, "parameters"):
+            policy.setdefault("dtype", live_dtype(model))
         tables["policy"] = policy
     if reward is not None:
         tables["reward"] = reward

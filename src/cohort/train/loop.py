@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from typing import Any
 
 from cohort.record.files import new_directory
@@ -66,7 +66,8 @@ class _Loop:
             there = latest_checkpoint(self.context.checkpoints)
             untouched = self.training.weights_of == self.whole
             if self.whole and untouched and (there is None or there.step != self.whole):
-                self.save()
+                with suppress(UserError):  # weights that cannot be saved were the reason, or come of it
+                    self.save()
             if last := latest_checkpoint(self.context.checkpoints):
                 self.context.console.say(f"  saved up to step {last.step}; mend the cause and continue with --resume")
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from cohort.machine import quiet_libraries
-from cohort.policy.load import Start
+from cohort.policy.load import Start, live_dtype
 from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
@@ -72,6 +73,7 @@ def train(
     """
     quiet_libraries()
     console = console or Console()
+    recipe = _with_type_of(model, recipe)
     stages = prepare(recipe)
     directory = run_directory(recipe)
     if has_begun(directory):
@@ -95,6 +97,19 @@ def train(
                     start = Start(str(context.final), start.live)
     _show_result(directory, stages[-1], console)
     return Run(directory)
+
+
+def _with_type_of(model: Any, recipe: Recipe) -> Recipe:
+    """The recipe, which is the record, with the type that the weights of a model object have, where it names none."""
+    if model is None:
+        return recipe
+    stages = [
+        stage.model_copy(update={"policy": stage.policy.model_copy(update={"dtype": live_dtype(model)})})
+        if stage.policy.model == "live" and "dtype" not in stage.policy.model_fields_set
+        else stage
+        for stage in recipe.stages
+    ]
+    return recipe.model_copy(update={"stages": tuple(stages)})
 
 
 def prepare(recipe: Recipe) -> list[PreparedStage]:
@@ -121,18 +136,30 @@ def _is_finished(context: Context) -> bool:
 
 @contextlib.contextmanager
 def _deterministic(threads: int) -> Iterator[None]:
-    """Every sum in a fixed order, as bit-exact resume needs it; torch's settings are the caller's again afterwards."""
+    """Every sum in a fixed order, as bit-exact resume needs it, and nothing that the caller has set for torch changes a
+    number; torch's settings are the caller's again afterwards.
+    """
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
     torch.set_num_threads(threads)
+    torch.set_default_dtype(torch.float32)
+    if device.type != "cpu":
+        torch.set_default_device(None)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for cuBLAS, which reads it when it starts
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Nothing here reads memory that it has not written, so torch need not fill it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
-        yield
+        with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+            for kind in ("cpu", "cuda"):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
+        torch.set_default_dtype(dtype)
+        if device.type != "cpu":
+            torch.set_default_device(device)
 
 
 def _show_result(directory: Path, last: PreparedStage, console: Console) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cohort.rewards.models.text import specials
 from cohort.types import UserError
+from cohort.wording import misfit
 
 Row = Mapping[str, Sequence[int]]  # input_ids, and token_type_ids where the tokenizer has them
 
@@ -45,7 +46,6 @@ class ClassifierSettings:
         where = _located(self.model)  # before torch is imported, which takes seconds
         import torch
         import transformers
-        from safetensors import SafetensorError
 
         dtype, device = self.dtype, self.device
         if dtype not in ("auto", "float32", "bfloat16", "float16"):
@@ -63,16 +63,15 @@ class ClassifierSettings:
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
             read = getattr(transformers, kind).from_pretrained
-            made, about = read(where, dtype=wanted, output_loading_info=True, **options)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            text = " ".join(str(error).split())
+            options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+            made, about = read(where, dtype=wanted, **options)
+        except Exception as error:  # damaged or hostile files make the libraries raise anything
+            text = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"cannot load the reward model '{self.model}': {text[:300]}") from None
-        if about["missing_keys"]:
-            missing = ", ".join(sorted(about["missing_keys"])[:3])
-            raise UserError(
-                f"'{self.model}' is no reward model of this kind: it has no weights for {missing}, so its scores would "
-                "be random"
-            )
+        # Another head beside its own, as of the language model that it was, changes no score.
+        more = [name for name in about["unexpected_keys"] if name.startswith(f"{made.base_model_prefix}.")]
+        if wrong := misfit(about["missing_keys"], more, about["mismatched_keys"]):
+            raise UserError(f"'{self.model}' is no reward model of this kind, so its scores would be random: {wrong}")
         return Classifier(self, made.to(place).eval().requires_grad_(False), tokenizer, specials(tokenizer))
 
 

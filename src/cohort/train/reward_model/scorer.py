@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from cohort.policy.attention import PackedGroups
+from cohort.policy.fit import is_classifier, read_model, refuse_broken, refuse_unlike
 from cohort.policy.load import save_policy
 from cohort.policy.policy import Policy
 from cohort.rewards.models.text import FORM_KEY, Form
@@ -74,10 +75,10 @@ class Scorer:
     def take_head(self, revision: str | None = None) -> None:
         """Go on with the score of the classifier that the policy's weights were read from, if it was one."""
         model = self.policy.model
-        if not any(name.endswith("ForSequenceClassification") for name in model.config.architectures or ()):
+        if not is_classifier(model):
             return
-        read = AutoModelForSequenceClassification.from_pretrained
-        score = read(model.name_or_path, dtype=self.head.weight.dtype, revision=revision).score.weight
+        kind, options = AutoModelForSequenceClassification, {"dtype": self.head.weight.dtype, "revision": revision}
+        score = read_model(kind, model.name_or_path, **options).score.weight
         if score.shape != self.head.weight.shape:
             raise UserError(
                 f"the classifier '{model.name_or_path}' has {score.shape[0]} labels; only one with a single score can "
@@ -88,11 +89,15 @@ class Scorer:
 
     def save(self, directory: Path) -> None:
         """Write the classifier and its tokenizer."""
-        self._classifier().save_pretrained(directory)
+        refuse_broken(self.module)
+        made = self._classifier()
+        made.save_pretrained(directory)
+        refuse_unlike(made, directory)
         self.policy.tokenizer.save_pretrained(directory)
 
     def save_state(self, directory: Path) -> None:
         """Write what `load_state` reads: the whole causal model, and the score."""
+        refuse_broken(self.head)
         save_policy(self.policy, directory)
         save_file({"weight": self.head.weight.detach().contiguous()}, directory / HEAD)
 

@@ -1,0 +1,110 @@
+"""What is read from a checkpoint is all that the model has, and what is written to one is what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cohort.types import UserError
+from cohort.wording import misfit
+
+LARGEST = 1e18  # of a weight; its square is near the end of float32
+DIVERGED = "the training has diverged. Lower optimizer.learning_rate and go on from the last checkpoint"
+CANNOT_BE_SAVED = "the model cannot be saved as it is trained"
+SAVEABLE = (
+    "Tensors that share their memory are written once: set config.tie_word_embeddings to what the model does. All "
+    "weights have one type. Beside an adapter nothing else is trained, and its base is what its directory holds"
+)
+
+
+def read_model(kind: Any, where: str | Path, named: str = "", **options: Any) -> Any:
+    """`kind.from_pretrained(where)`; `named` is what a person calls it. Raises `UserError` unless every tensor of the
+    model is in the checkpoint, in its shape, and the other way round: transformers draws what is missing at random.
+    """
+    module, report = kind.from_pretrained(where, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    missing, unexpected = report["missing_keys"], report["unexpected_keys"]
+    if is_classifier(module) and (head := module.get_output_embeddings()) is not None:
+        # Read for its body, of which a reward model goes on; whoever wants its head refuses it.
+        parameters = module.named_parameters(remove_duplicate=False)
+        missing = missing - {name for name, value in parameters if value is head.weight}
+        unexpected = unexpected - {"score.weight"}
+    if wrong := misfit(missing, unexpected, report["mismatched_keys"]):
+        raise UserError(
+            f"cannot load the model '{named or where}': its weights do not fit its configuration. {wrong}. Save the "
+            "model again, or mend config.json or the names of the tensors"
+        )
+    return module
+
+
+def is_classifier(model: Any) -> bool:
+    """Whether a causal language model was read from a checkpoint that is none, but scores whole texts."""
+    return any(name.endswith("ForSequenceClassification") for name in model.config.architectures or ())
+
+
+def read_adapter(model: Any, directory: str, trainable: bool) -> Any:
+    """The model with the adapter of peft in `directory`. Raises `UserError` where the two do not fit."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    module = PeftModel.from_pretrained(model, directory, is_trainable=trainable)
+    wanted, found = get_peft_model_state_dict(module, save_embedding_layers=False), load_peft_weights(directory, "cpu")
+    # Where an embedding or the head is adapted, peft writes the base's own tensor beside the adapter.
+    if wrong := misfit(wanted.keys() - found, found.keys() - wanted.keys() - module.state_dict().keys()):
+        raise UserError(f"cannot load the model '{directory}': the adapter does not fit its configuration. {wrong}")
+    return module
+
+
+@torch.no_grad()
+def refuse_broken(module: torch.nn.Module) -> None:
+    """Refuse to keep weights that are not finite, or whose squares are not: norms make zeros of those. Raises
+    `UserError`.
+    """
+    broken = [name for name, value in module.named_parameters() if not value.abs().max() <= LARGEST]
+    if broken:
+        raise UserError(
+            f"{len(broken)} tensors of the model have values that are not finite or beyond {LARGEST:g} (such as "
+            f"{broken[0]}), so it is not saved: {DIVERGED}"
+        )
+
+
+@torch.no_grad()
+def refuse_unlike(module: Any, directory: Path) -> None:
+    """Read a saved model back and compare it with the one that was trained, bit by bit. Raises `UserError`."""
+    if hasattr(module, "get_base_model"):
+        differs = _adapter_differs(module, directory)
+    else:
+        again, report = module.from_pretrained(
+            directory, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        differs = misfit(report["missing_keys"], report["unexpected_keys"], report["mismatched_keys"])
+        differs = differs or unlike(module, again)
+    if differs:
+        raise UserError(f"{CANNOT_BE_SAVED}: {differs}. {SAVEABLE}")
+
+
+def unlike(module: Any, again: Any) -> str:
+    """Which weights of a model are others in one that was read back, in words; empty where they are the same."""
+    ours, theirs = module.state_dict(), again.state_dict()
+    names = [name for name, value in ours.items() if not _equal(value, theirs.get(name))]
+    return f"{', '.join(names[:3])} would be read back as something else" if names else ""
+
+
+def _adapter_differs(module: Any, directory: Path) -> str:
+    """What of the trained weights an adapter's directory lacks."""
+    from peft import get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    names = {value.data_ptr(): name for name, value in get_peft_model_state_dict(module).items()}
+    found = load_peft_weights(str(directory), "cpu")
+    lost = [
+        name
+        for name, value in module.named_parameters()
+        if value.requires_grad and not _equal(value, found.get(names.get(value.data_ptr(), "")))
+    ]
+    return misfit(lost) if lost else ""
+
+
+def _equal(ours: torch.Tensor, theirs: torch.Tensor | None) -> bool:
+    return theirs is not None and ours.dtype == theirs.dtype and torch.equal(ours.cpu(), theirs.cpu())
