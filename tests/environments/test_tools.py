@@ -107,6 +107,67 @@ def test_a_single_argument_needs_no_name_in_tags():
     assert "takes a JSON object with x" in result("<tool>square: seven</tool>")
 
 
+def count_keys(document: str) -> int:
+    """Count the keys of a JSON document.
+
+    Args:
+        document: The document.
+    """
+    return len(json.loads(document))
+
+
+def keys(data: dict, sort: bool = False) -> list:
+    """The keys.
+
+    Args:
+        data: The data.
+        sort: In order.
+    """
+    return sorted(data) if sort else list(data)
+
+
+def optional(text: str = "nothing") -> str:
+    """Say it.
+
+    Args:
+        text: The text.
+    """
+    return text
+
+
+def either(value: int | str) -> str:
+    """Say its kind.
+
+    Args:
+        value: The value.
+    """
+    return type(value).__name__
+
+
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [
+        ('count_keys: {"a": 1, "b": 2}', "2"),
+        ("count_keys: {}", "0"),
+        ('count_keys: {"document": "{}"}', "0"),
+        ("count_keys: [1, 2]", "2"),
+        ('keys: {"b": 1, "a": 2}', '["b", "a"]'),
+        ('keys: {"data": {"b": 1, "a": 2}, "sort": true}', '["a", "b"]'),
+        ('keys: {"sort": true}', "error: 'data' is a required property"),
+        ('optional: {"a":  1}', '{"a":  1}'),  # as it was written
+        ("optional: hello", "hello"),
+        ("optional: {}", "nothing"),
+        ("either: 5", "int"),
+        ("either: five", "str"),
+        ('divide: {"top": 1, "down": 2}', "error: "),
+    ],
+)
+def test_a_text_that_is_json_is_the_argument_of_a_tool_with_one(call, result):
+    env = environment(count_keys, keys, optional, either, divide, name="tags")
+    (done,) = env.step(None, f"<tool>{call}</tool>").calls
+    assert done.result.startswith(result)
+
+
 def test_results_that_are_no_text_are_written_as_json():
     def found(n: int) -> dict:
         """Find.

@@ -139,7 +139,7 @@ class Tools:
         tool = self._tools.get(call.name)
         if tool is None:
             return _refused(call, f"there is no tool {call.name[:50]!r}; there is {', '.join(self._tools)}")
-        arguments = _by_name(call.arguments, tool)
+        arguments = _by_name(call, tool)
         if arguments is None:
             names = ", ".join(tool.parameters.get("properties", {}))
             return _refused(call, f"{tool.name} takes a JSON object with {names or 'nothing in it'}")
@@ -149,22 +149,30 @@ class Tools:
         return tool.call(arguments, self._retries)
 
 
-def _by_name(given: Mapping[str, Any] | str, tool: Tool) -> Mapping[str, Any] | None:
-    """The arguments by name: a text is the only one that a tool must have."""
-    if not isinstance(given, str):
-        return given
+def _by_name(call: Call, tool: Tool) -> Mapping[str, Any] | None:
+    """The arguments by name: a text is the only one that a tool must have, or that it takes at all. A text that could
+    be read as a JSON object is arguments by name only where it has the names that the tool takes.
+    """
+    given = call.arguments
     properties: Mapping[str, Any] = tool.parameters.get("properties", {})
     needed: Sequence[str] = tool.parameters.get("required", ())
-    if not properties and not given:
+    only = needed[0] if len(needed) == 1 else next(iter(properties)) if len(properties) == 1 else None
+    if not isinstance(given, str):
+        fits = given.keys() <= properties.keys() and bool(given or not needed)
+        if call.text is None or fits or only is None:
+            return given
+    if not properties and not call.arguments:
         return {}
-    if len(needed) != 1:
+    if only is None:
         return None
-    if properties[needed[0]].get("type") == "string":
-        return {needed[0]: given}
+    text = str(call.text if call.text is not None else given)
+    types = properties[only].get("type", ())
+    if types == "string":
+        return {only: text}
     try:
-        return {needed[0]: json.loads(given)}
+        return {only: json.loads(text)}
     except (ValueError, RecursionError):
-        return None
+        return {only: text} if "string" in types else None
 
 
 def _refused(call: Call, why: str) -> ToolCall:
