@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 FormatName = Literal["tags", "hermes", "llama3"]
 RESULT = ("<result>", "</result>")
+_DEEPEST = 64  # lists and objects inside each other: what is deeper could not be written down
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +148,30 @@ class _Json(NamedTuple):
 def _decoded(text: str, at: int) -> _Json | str:
     """The JSON object that begins at a place of a text, or why there is none."""
     try:
-        found, end = _DECODER.raw_decode(text, at)
-    except RecursionError:
-        return "nested too deeply"
+        found, end = json_at(text, at)
     except ValueError as error:
         return str(error)[:100]
     if not isinstance(found, dict):
         return f"it is a {type(found).__name__}"
     return _Json(found, _after(text, end))
+
+
+def json_at(text: str, at: int = 0) -> tuple[Any, int]:
+    """The JSON value that begins at a place of a text, and where it ends. Raises ValueError where there is none."""
+    try:
+        found, end = _DECODER.raw_decode(text, at)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    inside = [found]
+    for _ in range(_DEEPEST):
+        inside = [one for value in inside if isinstance(value, (dict, list)) for one in _members(value)]
+    if inside:
+        raise ValueError("nested too deeply")
+    return found, end
+
+
+def _members(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _after(text: str, at: int) -> int:
