@@ -209,3 +209,13 @@ def test_bfloat16_trains(run, dtype):
     done = run(policy={"dtype": dtype, "compute": "bfloat16"}, objective={"preset": "grpo"})
     assert done.metrics[4]["grad_norm"] > 0
     assert abs(done.metrics[1]["policy/mismatch"]) < 0.1
+
+
+def large(completion, tokens):
+    return 1e100 * tokens
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_an_advantage_that_the_loss_cannot_hold_stops_the_run_with_a_sentence(run):
+    with pytest.raises(UserError, match=r"an advantage of step 1 is too large for the loss.*scale the rewards"):
+        run(reward=[{"use": large}], objective={"preset": "dr_grpo"}, evaluate={"problems": 0}, run={"gate": "off"})

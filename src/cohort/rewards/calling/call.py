@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cohort.rewards.calling.steps import FOLDS, Fold
+from cohort.rewards.combination import LARGEST
 from cohort.rewards.failure import RewardFailure, what_was_raised
 from cohort.rewards.items import Scored, ScoringItem
 from cohort.types import InfrastructureError, UserError
@@ -117,12 +118,12 @@ def as_score(result: object, name: str, prompt: str, completion: str) -> Scored:
         score = float(value) if isinstance(value, numbers.Real) else math.nan
     except Exception:  # it has no item(), or several, or is too large
         score = math.nan
-    if math.isfinite(score):
+    if math.isfinite(score) and abs(score) <= LARGEST:
         return Scored(score, label)
     raise RewardFailure(
         name,
-        f"returned {shorten(found)} ({type(found).__name__}); a reward is a finite number, or None where it does not "
-        "apply",
+        f"returned {shorten(found)} ({type(found).__name__}); a reward is a finite number of at most "
+        f"{LARGEST:g}, or None where it does not apply",
         shorten(prompt),
         shorten(completion),
     )
