@@ -36,6 +36,12 @@ class Learning:
         """All optimizer updates of a step. Returns the groups with their advantages, and the metrics."""
         if not groups:
             return [], {}
+        if all(math.isnan(reward) for group in groups for reward in group.rewards):
+            raise UserError(
+                f"no completion of step {step} has a reward: {' and '.join(self.combination.weights)} returned None, "
+                "which says that a reward does not apply, for all of them. Is a return missing, or a prompt without "
+                "any reward in the task?"
+            )
         objective, longest = self.objective, self.stage.rollout.max_tokens
         steps_of = supervised_steps(self.stage.reward)  # the rewards whose steps are supervised one by one
         in_reward = objective.needs_reference and objective.kl_place == "reward"
