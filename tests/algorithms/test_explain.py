@@ -48,7 +48,7 @@ def test_equation_of_grpo():
         (preset("cispo"), ["sg[min(ρ, 5)]·A·log π_θ"]),  # noqa: RUF001
         (preset("sapo"), ["(4/τ)", "1 where A > 0, else 1.05"]),
         (preset("luspo"), ["L_i · 1/L_i"]),
-        (preset("scale_rl"), ["1/16 · Σ_p 1/N_p", "std_batch(r − baseline)", "dropped", "divisor B−1 = 127"]),  # noqa: RUF001
+        (preset("scale_rl"), ["1/P · Σ_p 1/N_p", "at most 16", "std_batch(r − baseline)", "dropped", "divisor B−1"]),  # noqa: RUF001
         (preset("rloo"), ["score − 0.03·Σ_t k1", "mean_others(r)"]),  # noqa: RUF001
         (preset("ppo"), ["GAE", "sqrt(var + 1e-8)", "less 0.05 k1 a token"]),
         (preset("verl"), ["3·A) where A < 0"]),

@@ -87,6 +87,74 @@ def test_llama3(text, calls):
     assert read("llama3", text) == tuple(Call(*call) for call in calls)
 
 
+def marked(value, before="", behind="</tool_call>"):
+    return f"{before}<tool_call>\n{value if isinstance(value, str) else json.dumps(value)}\n{behind}"
+
+
+def write(text):
+    return {"name": "write", "arguments": {"text": text}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["see </tool_call> here", "see <tool_call> here", "<think> </think>", 'quotes " \\', "</tool_call></tool_call>"],
+)
+def test_marks_inside_a_string_are_text(text):
+    assert read("hermes", marked(write(text)) * 2) == (Call("write", {"text": text}),) * 2
+    call = json.dumps({"name": "write", "parameters": {"text": text}})
+    assert read("llama3", call) == (Call("write", {"text": text}),)
+    said = json.dumps({"text": text.replace("tool_call", "tool")})
+    (call,) = read("tags", f"<tool>write: {said}</tool>")
+    assert call.arguments == json.loads(said)
+
+
+@pytest.mark.parametrize("tag", ["think", "thinking", "thought", "reasoning"])
+def test_what_is_thought_is_not_called(tag):
+    draft, final = marked(write("draft")), marked(write("final"))
+    called = (Call("write", {"text": "final"}),)
+    assert read("hermes", f"<{tag}>I could {draft} but no</{tag}>{final}") == called
+    assert read("hermes", f"the prompt opened it {draft}</{tag}>{final}") == called  # <think> ends the template
+    assert read("hermes", f"a mark alone, <tool_call></{tag}>{final}") == called
+    assert read("hermes", f"{final}<{tag}>{draft}</{tag}>") == called
+    assert read("hermes", f"{final}<{tag}> and then {draft}") == called
+    assert read("hermes", f"<{tag}>{draft}") == ()
+    draft, final = (json.dumps({"name": "write", "parameters": {"text": text}}) for text in ("draft", "final"))
+    assert read("llama3", f"<{tag}>{draft}</{tag}>\n{final}") == called
+    assert read("llama3", f"{draft} or so</{tag}> {final}") == called
+    assert read("llama3", f"<{tag}>{draft}</{tag}> no call") == read("llama3", f"<{tag}>{draft}") == ()
+
+
+def test_a_mark_with_more_or_less_than_one_object_says_so():
+    two = json.dumps(write("a")) + json.dumps(write("b"))
+    (call,) = read("hermes", marked(two))
+    assert "behind it" in call.problem
+    first, second = read("hermes", marked(write("a"), behind="") + marked(write("b")))
+    assert "</tool_call>" in first.problem
+    assert second == Call("write", {"text": "b"})
+    first, second = read("hermes", marked("{'name': 'write'}") + marked(write("b")))
+    assert "not a JSON object" in first.problem
+    assert second == Call("write", {"text": "b"})
+
+
+def test_llama3_may_call_several_tools():
+    a, b = '{"name": "a", "parameters": {}}', '{"name": "b", "parameters": {"x": "; {"}}'
+    both = (Call("a", {}), Call("b", {"x": "; {"}))
+    for text in (f"{a}; {b}", f"{a};{b};", f"{a}\n{b}", f"<|python_tag|>{a}; {b}", f"<|python_tag|> {a} ; {b}"):
+        assert read("llama3", text) == both
+    first, second = read("llama3", f'{a}; {{"name": "b"')
+    assert first == Call("a", {})
+    assert "not a JSON object" in second.problem
+    assert read("llama3", f"{a} is how I would call it") == read("llama3", f'{a}; {{"answer": 5}}') == ()
+
+
+def test_a_turn_that_stopped_at_a_mark_inside_a_string_is_no_call():
+    """The sampler stops at the first </tool>; half a text must not be written as if it were the whole one."""
+    (call,) = read("tags", '<tool>write: {"text": "see </tool>')
+    assert r"<\/tool>" in call.problem
+    (call,) = read("tags", r'<tool>write: {"text": "see <\/tool> here"}</tool>')
+    assert call.arguments == {"text": "see </tool> here"}
+
+
 PIECES = st.sampled_from(
     [
         "<tool>",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+from typing import Any, Literal
 
 import pytest
 
@@ -105,6 +107,207 @@ def test_a_single_argument_needs_no_name_in_tags():
     assert result('<tool>divide: {"top": 1, "bottom": 2}</tool>') == "0.5"
     assert "takes a JSON object with top, bottom, places" in result("<tool>divide: 1 2</tool>")
     assert "takes a JSON object with x" in result("<tool>square: seven</tool>")
+
+
+def count_keys(document: str) -> int:
+    """Count the keys of a JSON document.
+
+    Args:
+        document: The document.
+    """
+    return len(json.loads(document))
+
+
+def keys(data: dict, sort: bool = False) -> list:
+    """The keys.
+
+    Args:
+        data: The data.
+        sort: In order.
+    """
+    return sorted(data) if sort else list(data)
+
+
+def optional(text: str = "nothing") -> str:
+    """Say it.
+
+    Args:
+        text: The text.
+    """
+    return text
+
+
+def either(value: int | str) -> str:
+    """Say its kind.
+
+    Args:
+        value: The value.
+    """
+    return type(value).__name__
+
+
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [
+        ('count_keys: {"a": 1, "b": 2}', "2"),
+        ("count_keys: {}", "0"),
+        ('count_keys: {"document": "{}"}', "0"),
+        ("count_keys: [1, 2]", "2"),
+        ('keys: {"b": 1, "a": 2}', '["b", "a"]'),
+        ('keys: {"data": {"b": 1, "a": 2}, "sort": true}', '["a", "b"]'),
+        ('keys: {"sort": true}', "error: 'data' is a required property"),
+        ('optional: {"a":  1}', '{"a":  1}'),  # as it was written
+        ("optional: hello", "hello"),
+        ("optional: {}", "nothing"),
+        ("either: 5", "int"),
+        ("either: five", "str"),
+        ('divide: {"top": 1, "down": 2}', "error: "),
+    ],
+)
+def test_a_text_that_is_json_is_the_argument_of_a_tool_with_one(call, result):
+    env = environment(count_keys, keys, optional, either, divide, name="tags")
+    (done,) = env.step(None, f"<tool>{call}</tool>").calls
+    assert done.result.startswith(result)
+
+
+def typed(hint, answer=repr):
+    def tool(x):
+        return answer(x)
+
+    tool.__annotations__ = {"x": hint, "return": str}
+    tool.__doc__ = "Do it.\n\n    Args:\n        x: The thing.\n    "
+    return tool
+
+
+@pytest.mark.parametrize(
+    ("hint", "given", "taken"),
+    [
+        (int, "3.0", "3"),
+        (int, "-0.0", "0"),
+        (int, "1e2", "100"),
+        (int | None, "3.0", "3"),
+        (list[int], "[1, 2.0]", "[1, 2]"),
+        (dict[str, int], '{"a": 1.0}', "{'a': 1}"),
+        (list[list[int]], "[[1.0]]", "[[1]]"),
+        (tuple[int, float], "[1.0, 2.0]", "[1, 2.0]"),
+        (list[int] | str, "[2.0]", "[2]"),
+        (Literal[1, 2], "2.0", "2"),
+        (int | str, "2.0", "2"),
+        (float, "3.0", "3.0"),
+        (int | float, "3.0", "3.0"),
+        (Any, "3.0", "3.0"),
+        (int, "3.5", "error: x: 3.5 is not of type 'integer'"),
+        (int, '"3"', "error: x: '3' is not of type 'integer'"),
+        (int, "true", "error: x: True is not of type 'integer'"),
+        (int, "1e400", "error: x: inf is not of type 'integer'"),
+        (bool, "1", "error: x: 1 is not of type 'boolean'"),
+        (str, "3", "error: x: 3 is not of type 'string'"),
+    ],
+)
+def test_a_whole_number_is_an_int_however_it_is_written(hint, given, taken):
+    text = f'<tool_call>{{"name": "tool", "arguments": {{"x": {given}}}}}</tool_call>'
+    (done,) = environment(typed(hint)).step(None, text).calls
+    assert done.result == taken
+
+
+def crashing(x):
+    """Work for 1; ask for trouble and get it."""
+    if x == 1:
+        return "fine"
+    raise (TypeError, NameError, RuntimeError, re.error, OSError, MemoryError, SystemExit)[x - 2]("qqq")
+
+
+@pytest.mark.parametrize("x", range(2, 9))
+def test_a_policy_cannot_crash_a_tool_that_works(x):
+    env = environment(typed(int, crashing))
+    assert call(env, "tool", x=1).result == "fine"
+    for _ in range(30):
+        done = call(env, "tool", x=x)
+        assert done.failed
+        assert "qqq" in done.result
+
+
+@pytest.mark.parametrize(
+    ("tool", "x"),
+    [
+        (typed(dict, lambda x: x["a"] + 1), {"a": "x"}),
+        (typed(list, lambda x: "".join(x)), [1]),
+        (typed(str, lambda x: re.match("a", x).group()), "b"),
+        (typed(str, lambda x: re.search(x, "")), "("),
+        (typed(str, lambda x: open("/" + x).close()), "x" * 5000),
+        (typed(int, lambda x: x * x), 10**4000),
+    ],
+)
+def test_what_types_do_not_say_is_told_to_the_policy(tool, x):
+    env = environment(tool)
+    done = call(env, "tool", x=x)
+    assert done.failed
+    assert done.result.startswith("error: ")
+
+
+def test_a_tool_that_always_crashes_stops_the_run():
+    env = environment(failing(FileNotFoundError("no table")))
+    assert all(call(env, "tool", x=x).failed for x in range(15))
+    with pytest.raises(UserError, match="raised FileNotFoundError: no table"):
+        call(env, "tool", x=15)
+
+
+def test_a_call_nested_too_deeply_is_told_and_cannot_break_the_record():
+    deep = "[" * 200 + "]" * 200
+    text = f'<tool_call>{{"name": "tool", "arguments": {{"x": {deep}}}}}</tool_call>'
+    (done,) = environment(typed(list)).step(None, text).calls
+    assert "nested too deeply" in done.result
+    (done,) = environment(typed(list), name="tags").step(None, f"<tool>tool: {deep}</tool>").calls
+    assert done.failed
+
+
+def star(*xs: int) -> int:
+    """Add.
+
+    Args:
+        xs: Numbers.
+    """
+    return sum(xs)
+
+
+def by_position(x: int, /) -> int:
+    """Take it.
+
+    Args:
+        x: A number.
+    """
+    return x
+
+
+def keywords(x: int, **more: int) -> int:
+    """Take them.
+
+    Args:
+        x: A number.
+        more: Numbers.
+    """
+    return x
+
+
+@pytest.mark.parametrize(("tool", "written"), [(star, "xs"), (by_position, "x"), (keywords, "more")])
+def test_a_tool_that_cannot_be_called_by_name_is_refused(tool, written):
+    with pytest.raises(UserError, match=f"cannot be called by name: its parameter is written .*{written}"):
+        environment(tool)
+
+
+def test_a_result_that_no_json_can_hold_stops_the_run_with_a_sentence():
+    with pytest.raises(UserError, match=r"the tool 'tool', called with .* raised TypeError: keys must be"):
+        call(environment(typed(int, lambda x: {(1, 2): x})), "tool", x=1)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_a_coroutine_or_generator_is_no_answer():
+    async def later(x):
+        return x
+
+    for answer in (later, lambda x: (one for one in [x])):
+        with pytest.raises(UserError, match="which is no answer"):
+            call(environment(typed(int, answer)), "tool", x=1)
 
 
 def test_results_that_are_no_text_are_written_as_json():

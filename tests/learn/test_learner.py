@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 from cohort.algorithms import objectives
+from cohort.algorithms.equation import equation
+from cohort.algorithms.token_weights import AGGREGATIONS
 from cohort.learn import forward
 from cohort.learn.batch import collate, flat, rectangle, split
 from cohort.learn.learner import Learner
@@ -328,3 +331,48 @@ def test_a_fresh_reference_computes_as_its_policy_does(tokenizer):
     learner = Learner(policy, objectives.preset("grpo"), Optimizer(), TEMPERATURE, reference=Reference(policy))
     batch = scored(learner, batch_of(learner.objective), old=True)
     assert torch.equal(batch.old_logprobs, batch.ref_logprobs)
+
+
+def printed_weights(text, part, objective):
+    """The weight of every token of an update by what `explain` printed: the factors before the bracket, as numbers."""
+    defined = dict(re.split(r" += ", line, maxsplit=1) for line in text.splitlines() if re.match(r"\w+ +=", line))
+    group_size = len(part[0].rollouts)
+    values = {"P": len(part), "B": len(part) * group_size, "16": 16}
+    values["N"] = sum(len(r.tokens) for group in part for r in group.rollouts)
+    for letter in "PB":
+        numbers = [int(found) for found in re.findall(r"(?<![\w/])[0-9]+(?![\w])", defined.get(letter, ""))]
+        if letter == "P" and numbers:  # the words say between which numbers it lies
+            assert len(part) <= max(numbers)
+    if (known := re.search(r"= ([0-9]+)(?:, one update's)?$", defined.get("B", ""))) is not None:
+        assert int(known[1]) == values["B"]
+    factors = re.findall(r"(?<!\w)1/(\([^)]*\)|\w+)", text.partition("[")[0])
+    weights = []
+    for group in part:
+        of_prompt = sum(len(r.tokens) for r in group.rollouts)
+        for rollout in group.rollouts:
+            own = {**values, "N_p": of_prompt, "L_i": len(rollout.tokens)}
+            divisor = math.prod(
+                own[name] if name in own else int(name) for one in factors for name in one.strip("()").split("·")
+            )
+            times = len(rollout.tokens) if "Σ_i L_i ·" in text.partition("[")[0] else 1
+            weights += [times / divisor] * len(rollout.tokens)
+    return torch.tensor(weights)
+
+
+@pytest.mark.parametrize("zero_std", ["zero", "drop"])
+@pytest.mark.parametrize("parts", [1, 2, 3, 4])
+@pytest.mark.parametrize("aggregation", sorted(AGGREGATIONS))
+def test_the_loss_is_divided_by_what_explain_prints(tiny_policy, aggregation, parts, zero_std):
+    objective = objectives.preset("grpo", kl_coef=0.0, aggregation=aggregation, zero_std=zero_std)
+    groups = with_advantages(make_groups(REWARDS), objective, ALONE)
+    if zero_std == "drop":
+        groups = [group for group in groups if group.has_signal]
+        assert len(groups) == 3
+    text = equation(objective, prompts=4, group_size=4, max_tokens=16, updates=parts, parts=parts)
+    learner = Learner(tiny_policy, objective, Optimizer(learning_rate=1e-9), TEMPERATURE)
+    for part in split(groups, parts):
+        weights = printed_weights(text, part, objective)
+        batch = collate(part, objective, 16)
+        assert torch.allclose(batch.token_weight, weights)
+        executed = learner.update(batch, 1e-9).metrics["loss"]
+        assert math.isclose(executed, -(batch.advantages * weights).sum().item(), abs_tol=1e-5)  # at a ratio of 1

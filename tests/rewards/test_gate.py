@@ -4,6 +4,7 @@ import json
 import math
 import random
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -455,3 +456,10 @@ def test_the_report_is_json():
     assert stored["rewards"][0]["rows"][GOLD] == {"mean": 1.0, "label": "as it is"}
     assert stored["rewards"][1]["rows"] == {}
     assert math.isclose(stored["prompts"], 8)
+
+
+def test_a_reward_that_gives_nothing_for_everything_is_refused():
+    nothing = look(lambda completion: print(end=""), prompts=[replace(one, answer=None) for one in SUMS])
+    assert any("gave no score for any text" in problem for problem in nothing.problems)
+    assert look(lambda completion, answer: print(end="")).problems
+    assert not look(exact, lambda completion: print(end="")).problems  # one of two may be for other prompts

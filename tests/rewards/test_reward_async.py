@@ -1,6 +1,7 @@
 """Async reward functions: the calls of a group wait together, and fail as plain ones do."""
 
 import asyncio
+import functools
 
 import pytest
 
@@ -81,3 +82,69 @@ async def waits(completion, answer):
 def test_in_a_worker():
     with RewardPool([resolve(RewardTable(use=waits))], workers=1) as pool:
         assert pool.submit(ITEM).result().scores == {"waits": (0, 1, 0)}
+
+
+async def right(completion, answer):
+    await asyncio.sleep(0)
+    return float(completion == answer)
+
+
+class Judge:
+    async def __call__(self, completion, answer):
+        return await right(completion, answer)
+
+    async def method(self, completion, answer):
+        return await right(completion, answer)
+
+
+@functools.wraps(right)
+def wrapped(*args, **kwargs):
+    return right(*args, **kwargs)
+
+
+class Later:
+    """An awaitable that is no coroutine."""
+
+    def __init__(self, completion, answer):
+        self.call = right(completion, answer)
+
+    def __await__(self):
+        return self.call.__await__()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        right,
+        Judge(),
+        Judge().method,
+        wrapped,
+        functools.partial(right),
+        functools.partial(wrapped),
+        functools.partial(Judge()),
+        lambda completion, answer: right(completion, answer),
+        lambda completion, answer: Later(completion, answer),
+        lambda completion, answer: right(completion, answer) if completion else 0.0,
+    ],
+)
+def test_whatever_returns_an_awaitable_is_awaited(function):
+    assert resolve(RewardTable(use=function, name="mine")).score(ITEM) == (0, 1, 0)
+
+
+def test_a_wrapped_coroutine_in_trls_form_is_awaited():
+    async def lengths(completions):
+        return [float(len(text)) for text in completions]
+
+    function = trl(lambda prompts, completions: lengths(completions))
+    assert resolve(RewardTable(use=function, name="mine")).score(ITEM) == (1, 2, 3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_calls_that_nobody_waits_for_are_closed():
+    def mine(completion, answer):
+        if completion == "ccc":
+            raise KeyError("gone")
+        return right(completion, answer)
+
+    with pytest.raises(RewardFailure, match="reward 'mine' raised KeyError: 'gone'"):
+        judge(mine)

@@ -10,6 +10,7 @@ from dataclasses import MISSING
 import pytest
 
 from cohort.rewards import Gate, Reward, RewardPool, RewardTable, resolve, resolve_all, trl
+from cohort.rewards.calling.parameters import returns_nothing
 from cohort.settings import Run
 from cohort.types import UserError
 
@@ -217,3 +218,63 @@ def test_what_python_takes_by_default_is_what_a_recipe_takes():
     assert {name: table[name].default for name in made if name in table} == {
         name: value for name, value in made.items() if name in table
     }
+
+
+def forgot(completion, answer):
+    score = float(completion == answer)
+    print(score)
+
+
+class Forgot:
+    def __call__(self, completion):
+        self.last = len(completion)
+
+    def method(self, completion):
+        if completion:
+            return
+        self.last = 0
+
+
+async def forgot_later(completion):
+    await other(completion)
+
+
+async def other(completion):
+    return 1.0
+
+
+def nothing_yet(completion):
+    return None
+
+
+def sometimes(completion):
+    return 1.0 if completion else None
+
+
+def fallback(completion):
+    return completion.count("a") or None
+
+
+def generated(completion):
+    yield 1.0
+
+
+def todo(completion):
+    raise NotImplementedError
+
+
+def lists(prompts, completions):
+    [float(len(text)) for text in completions]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [forgot, Forgot(), Forgot().method, forgot_later, nothing_yet, functools.partial(forgot, answer="4"), trl(lists)],
+)
+def test_a_reward_that_forgot_its_return_is_seen(use):
+    assert returns_nothing(resolve(RewardTable(use=use, name="mine")).function)
+
+
+@pytest.mark.parametrize("use", [sometimes, fallback, generated, todo, other, lambda completion: print(completion)])
+def test_a_reward_that_may_return_something_is_not(use):
+    assert not returns_nothing(resolve(RewardTable(use=use, name="mine")).function)

@@ -209,3 +209,34 @@ def test_bfloat16_trains(run, dtype):
     done = run(policy={"dtype": dtype, "compute": "bfloat16"}, objective={"preset": "grpo"})
     assert done.metrics[4]["grad_norm"] > 0
     assert abs(done.metrics[1]["policy/mismatch"]) < 0.1
+
+
+def large(completion, tokens):
+    return 1e100 * tokens
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_an_advantage_that_the_loss_cannot_hold_stops_the_run_with_a_sentence(run):
+    with pytest.raises(UserError, match=r"an advantage of step 1 is too large for the loss.*scale the rewards"):
+        run(reward=[{"use": large}], objective={"preset": "dr_grpo"}, evaluate={"problems": 0}, run={"gate": "off"})
+
+
+def prints(completion):
+    return print(end="")
+
+
+def forgot(completion):
+    len(completion)
+
+
+def test_a_reward_without_a_return_is_refused_at_the_gate(run):
+    settings = {"reward": [{"use": forgot}], "evaluate": {"problems": 0}}
+    with pytest.raises(UserError, match="reward 'forgot' never returns a score, only None"):
+        run(**settings)
+    with pytest.raises(UserError, match="no completion of step 1 has a reward"):
+        run(**settings, run={"gate": "off"}, name="without")
+
+
+def test_a_reward_that_gives_nothing_does_not_train_on_nothing(run):
+    with pytest.raises(UserError, match="no completion of step 1 has a reward: prints returned None"):
+        run(reward=[{"use": prints}], evaluate={"problems": 0})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import zlib
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import cohort
+from cohort.monitor.names import metric
 from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_groups
 from cohort.types import UserError
@@ -277,3 +279,19 @@ def test_two_stages_follow_each_other(run, tables, tmp_path):
     assert [line["step"] for line in done.metrics] == [0, 1, 2]
     table = pq.read_table(done.directory / "log" / "step-000001.parquet")
     assert {"text", "tokens", "logprobs", "reward", "advantage", "disposition"} <= set(table.column_names)
+
+
+def sometimes_dead(completion, prompt):
+    return float(len(completion)) if zlib.crc32(prompt.encode()) % 2 else 0.0
+
+
+def test_an_entropy_that_runs_with_and_without_a_kl_share(run):
+    """policy/entropy is over the rows that were computed: with a KL all, else those with an advantage."""
+    settings = {"evaluate": {"problems": 0}, "run": {"steps": 1, "gate": "off"}, "reward": [{"use": sometimes_dead}]}
+    without = run(name="without", objective={"preset": "dr_grpo"}, **settings).metrics[-1]
+    with_kl = run(name="with", objective={"preset": "dr_grpo", "kl_coef": 0.01}, **settings).metrics[-1]
+    assert without["policy/entropy_sampled"] == with_kl["policy/entropy_sampled"]
+    assert with_kl["tokens/trained"] == with_kl["tokens/sampled"] > without["tokens/trained"] > 0
+    assert without["policy/entropy"] != with_kl["policy/entropy"]
+    for name in ("entropy", "kl", "clip_low", "clip_high", "clip_dual", "ratio", "ratio_max", "mismatch"):
+        assert "over the tokens computed" in metric(f"policy/{name}").meaning

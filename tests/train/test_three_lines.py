@@ -14,6 +14,7 @@ from vowels import share_of_vowels
 import cohort
 from cohort.recipe import Recipe
 from cohort.record.metrics import is_timing
+from cohort.types import UserError
 from cohort.views.console import Console
 
 ROWS = [{"question": f"What is {i} plus {i + 1}?", "solution": str(2 * i + 1)} for i in range(12)]
@@ -185,6 +186,16 @@ def test_what_does_not_go_beside_a_recipe(tmp_path):
             cohort.train(recipe, **given)
     with pytest.raises(cohort.UserError, match=r"takes a Recipe, not str: cohort.Recipe.load"):
         cohort.train("mine.toml")  # type: ignore[arg-type]
+
+
+def test_a_model_beside_a_recipe_that_names_another_is_refused(tmp_path, small_model, tokenizer):
+    recipe = Recipe(**minimal())
+    with pytest.raises(UserError, match=r"names its model itself, policy.model = .* would not be used"):
+        cohort.train(recipe, model=small_model, tokenizer=tokenizer)
+    with pytest.raises(UserError, match="tokenizer is for a model object"):
+        cohort.train(recipe, tokenizer=tokenizer)
+    with pytest.raises(UserError, match="tokenizer is for a model object"):
+        cohort.train(model=str(tmp_path), data="word_problems", tokenizer=tokenizer)
 
 
 def test_the_function_shows_its_arguments():

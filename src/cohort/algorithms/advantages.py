@@ -30,20 +30,22 @@ def normalise(
     `baseline` is a key of `BASELINES`, `scale` "none" or a key of `SCALES`; `fields.FIELDS` says what each does.
     `ddof` 1 is the sample std, 0 the population std.
 
-    Raises ValueError for groups of one, infinite or wrongly shaped rewards.
+    Raises ValueError for groups of one, infinite or wrongly shaped rewards, and for rewards so large, or so close to
+    each other with an eps of 0, that float64 cannot hold their spread.
     """
     r, present = _rewards(rewards)
     _check_choices(r, baseline, scale)
 
     centred = r - BASELINES[baseline](r, present)
-    scaled = centred if scale == "none" else centred / SCALES[scale](r, centred, present, ddof, eps)
+    divisor = torch.ones_like(r) if scale == "none" else SCALES[scale](r, centred, present, ddof, eps)
+    scaled = centred if scale == "none" else centred / divisor
 
     no_signal = torch.zeros_like(present)
     if baseline in GROUP_BASELINES or scale in GROUP_SCALES:
         no_signal |= _all_equal(r, present, dim=(1,))
     if baseline == "batch_mean" or scale in ("batch_std", "centred_batch_std"):
         no_signal |= _all_equal(r, present, dim=(0, 1))
-    return torch.where(present & ~no_signal, scaled, 0)
+    return _in_range(torch.where(present & ~no_signal, scaled, 0), divisor, present & ~no_signal)
 
 
 def gdpo(
@@ -68,11 +70,12 @@ def gdpo(
     parts = parts * weight
     total = parts.sum(-1)  # [P, G]
     if not whiten:
-        return total
+        return _in_range(total, total, torch.ones_like(total, dtype=torch.bool))
     present = (~r.isnan() & (weight != 0)).any(-1)  # [P, G]
-    whitened = (total - _mean(total, present, (0, 1))) / (_std(total, present, (0, 1), ddof) + eps)
+    divisor = _std(total, present, (0, 1), ddof) + eps
+    whitened = (total - _mean(total, present, (0, 1))) / divisor
     no_signal = (parts == 0).all(-1).all(-1, keepdim=True)  # [P, 1]: every component that counts is constant
-    return torch.where(present & ~no_signal, whitened, 0)
+    return _in_range(torch.where(present & ~no_signal, whitened, 0), divisor, present & ~no_signal)
 
 
 def weighted_sum(rewards: Tensor, weights: Sequence[float] | Tensor | None = None) -> Tensor:
@@ -85,6 +88,8 @@ def weighted_sum(rewards: Tensor, weights: Sequence[float] | Tensor | None = Non
     weight = _component_weights(weights, r)
     present = ~r.isnan() & (weight != 0)  # [P, G, K]
     total = torch.where(present, r * weight, 0).sum(-1)  # [P, G]
+    if not total.isfinite().all():
+        raise ValueError("rewards times their weights are more than float64 holds; scale them to a range near 1")
     return torch.where(present.any(-1), total, torch.nan)
 
 
@@ -216,6 +221,16 @@ def _rewards(rewards: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError("rewards holds an infinite value; a reward must be finite, or NaN where it is missing")
     present = ~r.isnan()
     return r.nan_to_num(0.0), present
+
+
+def _in_range(advantages: Tensor, divisor: Tensor, counts: Tensor) -> Tensor:
+    """The advantages, if float64 could hold what they are made of: an infinite std would make them 0 in silence."""
+    if not (advantages.isfinite().all() and torch.where(counts, divisor, 0).isfinite().all()):
+        raise ValueError(
+            "the rewards are too far apart or too close to each other for float64, which cannot hold their spread "
+            "(squares end at 1e308 and 1e-308); scale them to a range near 1"
+        )
+    return advantages
 
 
 def _check_choices(r: Tensor, baseline: str, scale: str) -> None:

@@ -29,11 +29,25 @@ class Shape(NamedTuple):
     max_tokens: int | None = None
     updates: int | None = None
     bypass: bool = False  # the ratio is taken against the sampler's own log-probs
+    parts: int = 1  # mini-batches of a step; each has an update of its own, and divisors of its own
+    drops: bool = False  # groups without signal leave the batch, so how many are left is not known
+
+    @property
+    def step(self) -> int | None:
+        """How many completions a step has, over which advantages are computed; None where that is not known."""
+        return self.prompts * self.group_size if self.prompts and self.group_size and not self.drops else None
+
+    @property
+    def update_prompts(self) -> str:
+        """How many prompts an optimizer update has."""
+        known = self.prompts and not self.drops and self.prompts % self.parts == 0
+        return str(self.prompts // self.parts) if known and self.prompts else "P"
 
     @property
     def batch(self) -> str:
-        """How many completions a step has."""
-        return str(self.prompts * self.group_size) if self.prompts and self.group_size else "B"
+        """How many completions an optimizer update has: what its loss is divided by."""
+        P = self.update_prompts
+        return str(int(P) * self.group_size) if P != "P" and self.group_size else "B"
 
 
 def equation(
@@ -44,15 +58,18 @@ def equation(
     max_tokens: int | None = None,
     updates: int | None = None,
     bypass: bool = False,
+    parts: int = 1,
     latex: bool = False,
 ) -> str:
     """What is maximised, then each symbol in it, one a line, with every divisor, bound and epsilon as a number.
 
     `prompts`, `group_size`, `max_tokens` and `updates` (optimizer steps per batch) are filled in where they are given.
+    A step is split into `parts` mini-batches of whole groups, and J is that of one of them: its divisors are its own.
+    Where their number differs, or groups are dropped, they are letters, and a row says what they stand for.
     With `bypass` the ratio is one against the sampler. With `latex` the result is an `aligned` environment.
     """
     o, n = objective, Notation(latex)
-    shape = Shape(prompts, group_size, max_tokens, updates, bypass)
+    shape = Shape(prompts, group_size, max_tokens, updates, bypass, parts, o.zero_std != "zero")
     surrogate, defined = SURROGATES[o.surrogate](o, n)
     correction = f"{n.w}{n.dot}" if o.correction != "off" else ""
     body = f"{correction}{surrogate}{_kl_term(o, n)}{_entropy_term(o, n)}"
@@ -155,7 +172,7 @@ def _advantage(o: Objective, n: Notation) -> str:
 
 
 def _sum(o: Objective, shape: Shape, n: Notation) -> str:
-    B, P = shape.batch, str(shape.prompts or "P")
+    B, P = shape.batch, shape.update_prompts
     L = str(shape.max_tokens or n.pick("L_max", "L_{\\max}"))
     over_i, over_t = f"\\sum_{{i=1}}^{{{B}}}", "\\sum_{t=1}^{L_i}"
     plain, latex = {
@@ -274,14 +291,33 @@ def _kl_rows(o: Objective, n: Notation) -> Rows:
 def _divisor_rows(o: Objective, shape: Shape, n: Notation) -> Rows:
     rows = []
     if o.aggregation == "token_mean":
-        plain = f"Σ_i L_i, every unmasked token of the {shape.batch} completions"
+        of = " of the update" if shape.parts > 1 else ""
+        plain = f"Σ_i L_i, every unmasked token of the {shape.batch} completions{of}"
         rows.append(("N", n.pick(plain, "\\sum_{i} L_i")))
     if o.aggregation == "prompt_token_mean":
         rows.append(("N_p", n.pick("Σ_(i in p) L_i, every unmasked token of prompt p", "\\sum_{i\\in p} L_i")))
+    times = n.pick("·", "\\cdot ")
     if shape.batch != "B":
-        times = n.pick("·", "\\cdot ")
-        rows.append(("B", f"P{times}G = {shape.prompts}{times}{shape.group_size} = {shape.batch}"))
+        per, of = (f"P/{shape.parts}", ", one update's") if shape.parts > 1 else ("P", "")
+        text = f"{per}{times}G = {shape.update_prompts}{times}{shape.group_size} = {shape.batch}"
+        rows.append(("B", text + (of if not n.latex or not of else f"\\ \\text{{{of}}}")))
+    elif shape.prompts and shape.group_size:
+        rows += [
+            ("B", f"P{times}{shape.group_size}"),
+            ("P", n.pick(_prompts(shape), f"\\text{{{_prompts(shape)}}}")),
+        ]
     return rows
+
+
+def _prompts(shape: Shape) -> str:
+    """What P stands for where it is no one number."""
+    assert shape.prompts is not None
+    low, high = shape.prompts // shape.parts, -(-shape.prompts // shape.parts)
+    of = "the step" if shape.parts == 1 else "the update"
+    if shape.drops:
+        split = "" if shape.parts == 1 else f", those of the step being split into {shape.parts} nearly equal parts"
+        return f"the prompts of {of} whose groups are left, at most {high}{split}"
+    return f"the prompts of {of}, {low} or {high}: {shape.prompts} split into {shape.parts} nearly equal parts"
 
 
 def _notes(o: Objective, shape: Shape) -> list[str]:
@@ -290,8 +326,9 @@ def _notes(o: Objective, shape: Shape) -> list[str]:
     if o.scale.endswith("std"):
         count = {"group_std": "G", "leave_one_out_std": "(G−1)"}.get(o.scale, "B")
         divisor = count if o.ddof == 0 else f"{count}−1"
-        known = {"G": shape.group_size, "B": int(shape.batch) if shape.batch != "B" else None}.get(count)
+        known = {"G": shape.group_size, "B": shape.step}.get(count)
         filled = f" = {known - o.ddof}" if known else ""
+        filled += " over the whole step" if count == "B" and (shape.parts > 1 or shape.drops) else ""
         over = "over the batch's tokens" if o.baseline == "critic" else f"divisor {divisor}{filled}"
         notes.append(f"std: {short('ddof', o.ddof)}, {over}")
     if o.zero_std != "zero":

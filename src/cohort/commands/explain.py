@@ -114,6 +114,7 @@ def _equation(stage: Stage, objective: Objective, latex: bool) -> str:
         max_tokens=r.max_tokens,
         updates=o.updates_per_batch * o.epochs,
         bypass=stage.objective.bypasses,
+        parts=o.updates_per_batch,
         latex=latex,
     )
 

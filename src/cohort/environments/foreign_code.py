@@ -20,6 +20,10 @@ class HangsError(InfrastructureError):
     """No answer in time. The same question would hang again for as long, so it is not asked a second time."""
 
 
+class BrokenCodeError(UserError):
+    """Code of the user's raised something that it should not; `__cause__` is what."""
+
+
 def in_time(run: Callable[[], Result], timeout_s: float | None) -> Result:
     """What `run` returns or raises; HangsError when that takes longer (None: there is no limit).
 
@@ -44,8 +48,8 @@ def _fulfil(future: Future[Result], run: Callable[[], Result]) -> None:
         future.set_exception(error)
 
 
-def broken(what: str, error: BaseException, advice: str) -> UserError:
+def broken(what: str, error: BaseException, advice: str) -> BrokenCodeError:
     """The message that stops a run whose own code raised: what it was, and where."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return UserError(f"{what} raised {type(error).__name__}: {one_line(error)}{place}. {advice}")
+    return BrokenCodeError(f"{what} raised {type(error).__name__}: {one_line(error)}{place}. {advice}")

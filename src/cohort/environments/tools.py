@@ -7,17 +7,20 @@ from __future__ import annotations
 import inspect
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from cohort.environments.foreign_code import THE_WORLD, HangsError, broken, in_time
-from cohort.environments.formats import Call, Format
+from cohort.environments.foreign_code import THE_WORLD, BrokenCodeError, HangsError, broken, in_time
+from cohort.environments.formats import Call, Format, json_at
 from cohort.types import InfrastructureError, Observation, Prompt, ToolCall, UserError
 from cohort.wording import one_line
 
 _TO_THE_MODEL = (ValueError, ArithmeticError, LookupError)  # raised where a call asks for the wrong thing
+_OF_CODE = (TypeError, NameError, AssertionError, ImportError, NotImplementedError, SystemExit)
+_MOST_CRASHES = 16  # calls of a tool that never answered, before it counts as broken
 _MOST_CALLS = 8  # calls of one turn that are run; the others are refused
 _PAUSE_S = 0.2  # before the first retry; twice as long before each next one
 
@@ -53,11 +56,11 @@ class Tool:
         again), and UserError when the tool's own code is broken. Everything else is an answer.
         """
         try:
-            result = self._stubbornly(arguments, retries)
+            return ToolCall(self.name, arguments, _text(self._stubbornly(arguments, retries)))
         except ToolError as error:
             return self._failed(arguments, str(error))
         except _TO_THE_MODEL as error:
-            return self._failed(arguments, f"{type(error).__name__}: {one_line(error)}")
+            return self._failed(arguments, _said(error))
         except THE_WORLD as error:
             why = one_line(error) or type(error).__name__
             raise InfrastructureError(f"the tool '{self.name}' failed: {why}") from error
@@ -70,7 +73,6 @@ class Tool:
                 "for what may pass"
             )
             raise broken(what, error, advice) from error
-        return ToolCall(self.name, arguments, _text(result))
 
     def _stubbornly(self, arguments: Mapping[str, Any], retries: int) -> Any:
         run = partial(self.run, **arguments)
@@ -104,6 +106,12 @@ def tool_of(function: Callable[..., Any], name: str | None = None, timeout_s: fl
             f"the tool '{called}' does not say what it takes: {' '.join(str(error).split())}. Give every parameter a "
             'type hint and a line under "Args:" in the docstring, whose first line says what the tool does'
         ) from None
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise UserError(
+                f"the tool '{called}' cannot be called by name: its parameter is written {parameter}. Tools are called "
+                "by name, so give it parameters with names, such as a list in place of *args, and no / or **"
+            )
     described = {**schema["function"], "name": called}
     described.pop("return", None)  # few chat templates know it
     return Tool(called, {"type": "function", "function": described}, function, timeout_s)
@@ -121,6 +129,8 @@ class Tools:
             raise UserError(f"two tools have the same name: {', '.join(tool.name for tool in tools)}")
         self._check = {tool.name: _checker(tool.parameters) for tool in tools}
         self._format, self._retries = chosen, retries
+        self._worked: set[str] = set()  # tools that have answered
+        self._crashed: Counter[str] = Counter()  # calls of a tool that never answered
 
     def reset(self, prompt: Prompt, seed: int) -> None:
         """Tools remember nothing between calls."""
@@ -139,32 +149,63 @@ class Tools:
         tool = self._tools.get(call.name)
         if tool is None:
             return _refused(call, f"there is no tool {call.name[:50]!r}; there is {', '.join(self._tools)}")
-        arguments = _by_name(call.arguments, tool)
+        arguments = _by_name(call, tool)
         if arguments is None:
             names = ", ".join(tool.parameters.get("properties", {}))
             return _refused(call, f"{tool.name} takes a JSON object with {names or 'nothing in it'}")
         problem = self._check[tool.name](arguments)
         if problem is not None:
             return ToolCall(tool.name, arguments, f"error: {problem}", failed=True)
-        return tool.call(arguments, self._retries)
+        arguments = _converted(arguments, tool.parameters)
+        try:
+            done = tool.call(arguments, self._retries)
+        except BrokenCodeError as error:
+            if error.__cause__ is None or not self._may_be_the_policys(tool.name, arguments, error.__cause__):
+                raise
+            return ToolCall(tool.name, arguments, _text(f"error: {_said(error.__cause__)}"), failed=True)
+        self._worked.add(tool.name)
+        return done
+
+    def _may_be_the_policys(self, name: str, arguments: Mapping[str, Any], error: BaseException) -> bool:
+        """Whether a crash may come from what the policy asked for, rather than from a tool that is broken: no policy
+        ends a run. A tool that has answered works. One that never has is broken where its error is one of code, unless
+        a list or an object, whose inside no type hint describes, led to it; and where it crashed often.
+        """
+        if name in self._worked:
+            return True
+        if isinstance(error, _OF_CODE) and not any(isinstance(value, (dict, list)) for value in arguments.values()):
+            return False
+        self._crashed[name] += 1
+        return self._crashed[name] < _MOST_CRASHES
 
 
-def _by_name(given: Mapping[str, Any] | str, tool: Tool) -> Mapping[str, Any] | None:
-    """The arguments by name: a text is the only one that a tool must have."""
-    if not isinstance(given, str):
-        return given
+def _by_name(call: Call, tool: Tool) -> Mapping[str, Any] | None:
+    """The arguments by name: a text is the only one that a tool must have, or that it takes at all. A text that could
+    be read as a JSON object is arguments by name only where it has the names that the tool takes.
+    """
+    given = call.arguments
     properties: Mapping[str, Any] = tool.parameters.get("properties", {})
     needed: Sequence[str] = tool.parameters.get("required", ())
-    if not properties and not given:
+    only = needed[0] if len(needed) == 1 else next(iter(properties)) if len(properties) == 1 else None
+    if not isinstance(given, str):
+        fits = given.keys() <= properties.keys() and bool(given or not needed)
+        if call.text is None or fits or only is None:
+            return given
+    if not properties and not call.arguments:
         return {}
-    if len(needed) != 1:
+    if only is None:
         return None
-    if properties[needed[0]].get("type") == "string":
-        return {needed[0]: given}
+    text = str(call.text if call.text is not None else given)
+    types = properties[only].get("type", ())
+    if types == "string":
+        return {only: text}
     try:
-        return {needed[0]: json.loads(given)}
-    except (ValueError, RecursionError):
-        return None
+        value, end = json_at(text)
+    except ValueError:
+        end = -1
+    if end == len(text):
+        return {only: value}
+    return {only: text} if "string" in types else None
 
 
 def _refused(call: Call, why: str) -> ToolCall:
@@ -189,6 +230,24 @@ def _checker(parameters: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str
     return check
 
 
+def _converted(value: Any, schema: Mapping[str, Any]) -> Any:
+    """A value that fits its schema, as the type hint has it: JSON has one kind of number, so 3.0 is the int 3."""
+    for form in schema.get("anyOf", ()):
+        value = _converted(value, form)
+    types = schema.get("type", ())
+    if isinstance(value, float):
+        return int(value) if "integer" in types and "number" not in types and value.is_integer() else value
+    if isinstance(value, list):
+        first: Sequence[Any] = schema.get("prefixItems", ())
+        rest = schema.get("items") or {}
+        return [_converted(one, first[at] if at < len(first) else rest) for at, one in enumerate(value)]
+    if isinstance(value, dict):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties") or {}
+        others = others if isinstance(others, Mapping) else {}
+        return {name: _converted(one, known.get(name, others)) for name, one in value.items()}
+    return value
+
+
 def _standard(schema: Any) -> Any:
     """`nullable`, which transformers writes for `X | None`, in the words of JSON Schema."""
     if isinstance(schema, list):
@@ -199,8 +258,14 @@ def _standard(schema: Any) -> Any:
     return {"anyOf": [plain, {"type": "null"}]} if schema.get("nullable") is True else plain
 
 
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
 def _text(result: Any) -> str:
     """A result as text; half characters, which no tokenizer takes, are replaced."""
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise UserError(f"the tool returned {result!r:.80}, which is no answer; return what it gives")
     text = result if isinstance(result, str) else _written(result)
     return text.encode("utf-8", "replace").decode()
 

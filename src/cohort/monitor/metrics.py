@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from cohort.monitor.names import Merge, metric
 from cohort.types import RIGHT, Group, Rollout, StepReport
 
@@ -27,11 +29,22 @@ def group_metrics(trained: Sequence[Group], left_out: Sequence[Group]) -> dict[s
         "completions/truncated": _mean([float(r.finish == "length") for r in rollouts]),
         "tokens/sampled": float(sum(r.mask.count(True) for g in (*trained, *left_out) for r in g.rollouts)),
     }
+    metrics["policy/entropy_sampled"] = _entropy(rollouts)
     if any(rollout.turns for rollout in rollouts):
         metrics |= turn_metrics(rollouts)
     for name in scored[0].scores if scored else ():
         metrics[f"reward/{name}/mean"] = _mean([s for group in scored for s in group.scores[name]])
     return metrics
+
+
+def _entropy(rollouts: Sequence[Rollout]) -> float:
+    """The mean of minus the log-prob of a token that the policy chose, as the sampler gave it."""
+    masks = [np.asarray(rollout.mask) for rollout in rollouts]
+    total = math.fsum(
+        float((np.asarray(rollout.logprobs, np.float64) * mask).sum()) for rollout, mask in zip(rollouts, masks)
+    )
+    count = sum(int(mask.sum()) for mask in masks)
+    return -total / count if count else math.nan
 
 
 def turn_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:

@@ -28,6 +28,12 @@ class Metric:
     merge: Merge = "mean"
 
 
+# What the numbers of the update are taken over: rows that cannot change the gradient are not computed.
+_COMPUTED = (
+    " over the tokens computed (all, with a KL in the loss or an entropy bonus; else those of rollouts with an "
+    "advantage)"
+)
+_KL = " over the tokens computed, which with a KL are all"
 # By what the numbers are about, in the order of docs/metrics.md.
 SECTIONS: dict[str, tuple[Metric, ...]] = {
     "Rewards": (
@@ -80,19 +86,43 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("lr", "", "Learning rate."),
         Metric("grad_norm", "", "Norm of the gradient before it was clipped.", "", "grad norm"),
         Metric("critic/loss", "", "Loss of the value model.", "down"),
-        Metric("policy/entropy", "nats", "Mean entropy of the trained tokens.", "", "entropy", "{:5.3f}", "by tokens"),
-        Metric("policy/kl", "nats", "Mean of the KL estimate against the reference.", "", merge="by tokens"),
-        Metric("policy/clip_low", "share", "Tokens whose gradient the lower clip removed.", "", merge="by tokens"),
-        Metric("policy/clip_high", "share", "Tokens whose gradient the upper clip removed.", "", merge="by tokens"),
+        Metric("policy/entropy", "nats", f"Mean entropy{_COMPUTED}.", "", "entropy", "{:5.3f}", "by tokens"),
         Metric(
-            "policy/clip_dual", "share", "Tokens whose gradient dual_clip or ratio_max removed.", "", merge="by tokens"
+            "policy/entropy_sampled",
+            "nats",
+            "Mean of minus the log-prob of what was sampled, over all tokens of all completions: an estimate of the "
+            "entropy that covers the same with and without a KL, whatever groups are left out.",
         ),
-        Metric("policy/ratio", "", "Mean ratio of new to old probability; 1 is on-policy.", "", merge="by tokens"),
-        Metric("policy/ratio_max", "", "Largest ratio of new to old probability.", "down", merge="max"),
+        Metric("policy/kl", "nats", f"Mean of the KL estimate against the reference{_KL}.", "", merge="by tokens"),
+        Metric(
+            "policy/clip_low",
+            "share",
+            f"Tokens whose gradient the lower clip removed{_COMPUTED}.",
+            "",
+            merge="by tokens",
+        ),
+        Metric(
+            "policy/clip_high",
+            "share",
+            f"Tokens whose gradient the upper clip removed{_COMPUTED}.",
+            "",
+            merge="by tokens",
+        ),
+        Metric(
+            "policy/clip_dual",
+            "share",
+            f"Tokens whose gradient dual_clip or ratio_max removed{_COMPUTED}.",
+            "",
+            merge="by tokens",
+        ),
+        Metric(
+            "policy/ratio", "", f"Mean ratio of new to old probability{_COMPUTED}; 1 is on-policy.", merge="by tokens"
+        ),
+        Metric("policy/ratio_max", "", f"Largest ratio of new to old probability{_COMPUTED}.", "down", merge="max"),
         Metric(
             "policy/mismatch",
             "nats",
-            "Mean distance of the log-probs of sampler and learner; null where they are not compared.",
+            f"Mean distance of the log-probs of sampler and learner{_COMPUTED}; null where they are not compared.",
             "down",
             merge="by tokens",
         ),

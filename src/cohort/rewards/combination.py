@@ -16,12 +16,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cohort.types import RIGHT
+from cohort.types import RIGHT, UserError
 
 if TYPE_CHECKING:
     from cohort.rewards.calling.reward import Reward
 
 Scores = Mapping[str, Sequence[float]]
+LARGEST = 1e150  # of a weighted score: what is larger has no square in float64, and a group of it no std
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def first_that_applies(candidates: Sequence[Sequence[float]]) -> tuple[float, ..
 
 def combine(scores: Scores, weights: Mapping[str, float]) -> tuple[float, ...]:
     """The weighted sum of each completion's scores; scores that do not apply (NaN) are left out. The sum is NaN where
-    no score with a weight applies.
+    no score with a weight applies. Raises UserError for a weighted score beyond `LARGEST`.
     """
     totals = []
     for components in zip(*scores.values(), strict=True):
@@ -96,5 +97,11 @@ def combine(scores: Scores, weights: Mapping[str, float]) -> tuple[float, ...]:
             for name, value in zip(scores, components, strict=True)
             if weights[name] and not math.isnan(value)
         ]
+        if any(abs(value) > LARGEST for value in applied):
+            named = (f"'{name}' {value:g} x {weights[name]:g}" for name, value in zip(scores, components, strict=True))
+            raise UserError(
+                f"the reward of a completion is more than {LARGEST:g} ({', '.join(named)}): float64 ends at the "
+                "squares of such numbers; scale the rewards or their weights to a range near 1"
+            )
         totals.append(math.fsum(applied) if applied else math.nan)
     return tuple(totals)

@@ -73,6 +73,14 @@ def train(
         recipe = _recipe(model, data, reward, tables, resume, console)
     else:
         _refuse_beside(recipe, model if live is None else None, data, reward, tables)
+        if live is not None and not any(stage.policy.model == "live" for stage in recipe.stages):
+            named = recipe.stages[0].policy.model
+            raise UserError(
+                f'the recipe names its model itself, policy.model = "{named}", so the model object would not be '
+                'used: write policy.model = "live", or leave model out'
+            )
+    if live is None and tokenizer is not None:
+        raise UserError("tokenizer is for a model object: give both, or leave it out, as a checkpoint has its own")
     if live is not None and not hasattr(live, "config"):
         raise UserError(f"model is a hub id, a directory, or a model object of transformers, not {shorten(live)}")
     if live is not None and tokenizer is None:

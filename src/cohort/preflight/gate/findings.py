@@ -237,6 +237,9 @@ def summarise(
             notes += _remarks(one, own)
         if not one.same_twice:
             notes.append(f"{one.name} gives other scores when it sees the same texts again")
+    if seen and not problems and not any(one.rows for one in found):
+        names = " and ".join(reward.name for reward in rewards)
+        problems.append(f"{names} gave no score for any text, only None, so nothing would be learnt")
     totals = _rows_of(list(zip(one.probes, one.after.rewards, strict=True)) for one in seen)
     return GateReport(len(seen), seconds, found, totals, tuple(problems), tuple(notes))
 

@@ -11,6 +11,7 @@ from cohort.preflight.gate.findings import NO_GOLD, GateReport
 from cohort.preflight.gate.probes import stated_gold
 from cohort.preflight.parts import SamplingParts
 from cohort.rewards import Reward
+from cohort.rewards.calling.parameters import returns_nothing
 from cohort.rewards.calling.reward import applies
 from cohort.rewards.marks import is_costly
 from cohort.seeds import derive_seed
@@ -31,6 +32,13 @@ def gate_of_stage(stage: Stage, parts: SamplingParts, seed: int, prompts: int | 
     gold answers; where there is no gold answer, nothing is scored. Raises RewardFailure when a reward breaks.
     """
     short = prompts is None
+    silent = [reward.name for reward in parts.rewards if reward.weight and returns_nothing(reward.function)]
+    if silent:
+        why = (
+            f"reward '{silent[0]}' never returns a score, only None, which says that it does not apply, so it pays for "
+            "nothing; does it lack a return? With weight 0 it is called all the same"
+        )
+        return GateReport(prompts=0, seconds=0.0, rewards=(), total={}, problems=(why,), notes=())
     if short:
         tested = {verifier.name for verifier in parts.verifiers if _looks_at_gold(stage, verifier)}
         if not tested:

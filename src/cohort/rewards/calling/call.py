@@ -3,7 +3,9 @@
     def score(completion, answer): ...                       # native: one completion; parameters go by name
     def score(prompts, completions, **columns): ...          # TRL's: a whole group, returns a list
 
-Either may be async. As in TRL, a conversational prompt reaches a function of that form as its list of messages and a
+Either may be async, whatever it is that returns an awaitable: a function, a lambda, a callable object.
+
+As in TRL, a conversational prompt reaches a function of that form as its list of messages and a
 completion as `[{"role": "assistant", "content": text}]`; every column is a list with one entry a completion. Unlike
 TRL, a function without `**kwargs` gets only the columns that it names; `completion_ids` and `trainer_state` are not
 offered.
@@ -20,6 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cohort.rewards.calling.steps import FOLDS, Fold
+from cohort.rewards.combination import LARGEST
 from cohort.rewards.failure import RewardFailure, what_was_raised
 from cohort.rewards.items import Scored, ScoringItem
 from cohort.types import InfrastructureError, UserError
@@ -49,17 +52,19 @@ def call_each(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any]
         {**fixed, **{known: value_of(reward, item, index) for known, value_of in wanted.items()}}
         for index in range(len(item.completions))
     ]
-    if inspect.iscoroutinefunction(reward.function):
-        return _gathered([_awaited(reward, values, item, index) for index, values in enumerate(calls)])
-    results = []
+    results: list[Any] = []
     for index, values in enumerate(calls):
         try:
             results.append(reward.function(**values))
-        except (KeyboardInterrupt, InfrastructureError):  # Ctrl-C: a worker gets none, so there it is a failure
-            raise
         except BaseException as error:
+            for begun in filter(inspect.iscoroutine, results):
+                begun.close()  # nobody will wait for it
+            if isinstance(error, (KeyboardInterrupt, InfrastructureError)):  # Ctrl-C: a worker gets none
+                raise
             raise _raised(reward, item, index, error) from error
-    return results
+    if not any(map(inspect.isawaitable, results)):
+        return results
+    return _gathered([_awaited(reward, result, item, index) for index, result in enumerate(results)])
 
 
 def call_group(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any]:
@@ -84,7 +89,7 @@ def call_group(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any
     prompt = shorten(item.prompt)
     try:
         results = reward.function(**reward.parameters.chosen(values))
-        if inspect.iscoroutine(results):
+        if inspect.isawaitable(results):
             (results,) = _gathered([results])
     except (KeyboardInterrupt, InfrastructureError, UserError):  # Ctrl-C; and what names its own cause
         raise
@@ -117,12 +122,12 @@ def as_score(result: object, name: str, prompt: str, completion: str) -> Scored:
         score = float(value) if isinstance(value, numbers.Real) else math.nan
     except Exception:  # it has no item(), or several, or is too large
         score = math.nan
-    if math.isfinite(score):
+    if math.isfinite(score) and abs(score) <= LARGEST:
         return Scored(score, label)
     raise RewardFailure(
         name,
-        f"returned {shorten(found)} ({type(found).__name__}); a reward is a finite number, or None where it does not "
-        "apply",
+        f"returned {shorten(found)} ({type(found).__name__}); a reward is a finite number of at most "
+        f"{LARGEST:g}, or None where it does not apply",
         shorten(prompt),
         shorten(completion),
     )
@@ -163,9 +168,9 @@ def _gathered(calls: Sequence[Awaitable[Any]]) -> list[Any]:
         return thread.submit(asyncio.run, all_of_them()).result()
 
 
-async def _awaited(reward: Reward, values: Mapping[str, Any], item: ScoringItem, index: int) -> Any:
+async def _awaited(reward: Reward, result: Any, item: ScoringItem, index: int) -> Any:
     try:
-        return await reward.function(**values)
+        return await result if inspect.isawaitable(result) else result
     except (KeyboardInterrupt, InfrastructureError):
         raise
     except Exception as error:  # not a cancellation: that is another call's failure

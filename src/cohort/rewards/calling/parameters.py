@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from cohort.types import UserError
@@ -90,6 +92,25 @@ def _style_hint(parameter: str) -> str:
     if parameter in ("prompts", "completions", "completion_ids"):
         return '. A function that scores whole lists, as TRL\'s do, needs style = "trl"'
     return ""
+
+
+def returns_nothing(function: Callable[..., Any]) -> bool:
+    """Whether the code of a function returns, and nothing but None. Not of a lambda, which cannot lack its return."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not hasattr(function, "__code__") and not inspect.ismethod(function):
+        function = getattr(type(function), "__call__", function)  # noqa: B004
+    code = getattr(function, "__code__", None)
+    generates = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+    if code is None or code.co_name == "<lambda>" or code.co_flags & generates:
+        return False
+    found = []
+    for before, op in pairwise(dis.get_instructions(code)):
+        if op.opname == "RETURN_CONST":  # Python 3.12 and 3.13
+            found.append(op.argval is None)
+        elif op.opname == "RETURN_VALUE":  # what jumps to it brings a value of its own
+            found.append(before.opname == "LOAD_CONST" and before.argval is None and not op.is_jump_target)
+    return bool(found) and all(found)
 
 
 def with_fields_of(**tables: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

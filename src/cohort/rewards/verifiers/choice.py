@@ -13,6 +13,7 @@ from typing import Any
 
 from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by, stated_by
+from cohort.rewards.verifiers.characters import plain
 from cohort.rewards.verifiers.final_answer import LONGEST_ANSWER, final_answer
 from cohort.rewards.verifiers.text import normal_text
 
@@ -64,7 +65,7 @@ def choice(
     known = _ALPHABET[: len(texts)] if texts else letters
     found = final_answer(completion)
     if found is None:
-        tail = completion[-5000:]
+        tail = plain(completion[-5000:])
         said = [match.end() for match in _SAID.finditer(tail)]
         if not said and len(completion) > LONGEST_ANSWER:
             return Scored(0.0, "no_answer")
@@ -77,7 +78,7 @@ def choice(
 
 def _chosen(text: str, known: str, texts: Sequence[str]) -> str | None:
     """The letter that a text chooses, None if it chooses none, or several."""
-    text = _MARKUP.sub(r"\1", text).strip().strip("*_`$\"' \t\r\n").rstrip(".")
+    text = _MARKUP.sub(r"\1", plain(text)).strip().strip("*_`$\"' \t\r\n").rstrip(".")
     said = normal_text(text) if texts else ""
     by_text = [letter for letter, option in zip(known, texts) if normal_text(option) == said]
     if len(by_text) == 1:

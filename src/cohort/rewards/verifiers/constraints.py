@@ -15,6 +15,7 @@ from typing import Any
 
 from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by
+from cohort.rewards.verifiers.characters import visible
 from cohort.rewards.verifiers.format import check_pattern, matches
 from cohort.rewards.verifiers.values import for_row, parsed
 from cohort.wording import did_you_mean, find_function
@@ -169,7 +170,7 @@ def constraints(
     wanted = _rules(row, rules, column)
     if part not in ("answer", "all"):
         raise ValueError(f'part is "answer" or "all", not {part!r}')
-    text = (completion.rpartition("</think>")[2] if part == "answer" else completion).strip()
+    text = visible(completion.rpartition("</think>")[2] if part == "answer" else completion).strip()
     if not text:
         return Scored(0.0, "blank")
     try:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from collections import deque
 
+from cohort.rewards.verifiers.characters import plain
+
 LONGEST_ANSWER = 200  # characters; more is an essay, not an answer
 
 # No quantifier is nested in another and nothing must follow, so matching is linear in the text.
@@ -41,7 +43,7 @@ def final_answer(text: str, longest: int = LONGEST_ANSWER) -> str | None:
 
 def last_number_of(text: str) -> str | None:
     """The last number of a text as it is written, None if there is none or if something is attached to it (72²)."""
-    matches = deque(_IN_TEXT.finditer(text.replace("\u2212", "-")), maxlen=1)
+    matches = deque(_IN_TEXT.finditer(plain(text)), maxlen=1)
     if not matches:
         return None
     last = matches[0]

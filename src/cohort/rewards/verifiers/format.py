@@ -13,6 +13,7 @@ import regex
 
 from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by, stops_after
+from cohort.rewards.verifiers.characters import visible
 from cohort.rewards.verifiers.final_answer import final_answer
 
 __all__ = ["FORMS", "check_pattern", "matches", "one_answer", "regex_format", "think_format"]
@@ -75,6 +76,7 @@ def one_answer(completion: str, form: str = "any") -> float:
     box inside the tags is part of that answer; any other second mark is a second answer.
     """
     check_form(form)
+    completion = visible(completion)
     tags, boxes, hashes = _TAGS.findall(completion), completion.count("\\boxed{"), len(_HASHES.findall(completion))
     if tags:
         found = "tags"
@@ -97,6 +99,6 @@ def think_format(completion: str, prompt: str = "", opened: bool | None = None) 
     """
     if opened is None:
         opened = prompt.rstrip().endswith("<think>")
-    text = ("<think>" + completion if opened else completion).strip()
+    text = visible("<think>" + completion if opened else completion).strip()
     once = all(text.count(tag) == 1 for tag in ("<think>", "</think>", "<answer>", "</answer>"))
     return float(once and _R1.fullmatch(text) is not None)

@@ -1,8 +1,9 @@
 """Is the final answer the right number? Exact rational comparison, at a cost that no text can drive up.
 
 The answer is looked for as `verifiers.final_answer` says; with `last_number`, in a text that marks none it is the last
-number. It is one number: `1,234`, `-3/4`, `\\frac{3}{4}`, `$72.00`, `72%`, `x = 72`, `72 apples`. A sum, a list, a root
-or "5 thousand" is not. `%` and currency are dropped, so 72% equals 72 and not 0.72.
+number. It is one number: `1,234`, `-3/4`, `\\frac{3}{4}`, `$72.00`, `72%`, `x = 72`, `72 apples`, in the digits of any
+script and width. A sum, a list, a root or "5 thousand" is not. `%` and currency are dropped, so 72% equals 72 and not
+0.72.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import math
 import numbers
 import re
+import unicodedata
 from fractions import Fraction
 from typing import Any
 
 from cohort.rewards.marks import checked_by
+from cohort.rewards.verifiers.characters import plain
 from cohort.rewards.verifiers.final_answer import DIGITS, LONGEST_ANSWER, final_answer, last_number_of
 
 __all__ = ["CHANGES_THE_VALUE", "exact_number", "final_answer", "parse_number"]
@@ -80,8 +83,11 @@ def parse_number(answer: str) -> Fraction | None:
 
 
 def _without_markup(text: str) -> str:
-    """LaTeX and markdown around a number, written plainly. Only short texts come here."""
-    text = text.replace("\u2212", "-").replace("\\%", "%").replace("\\$", "$")
+    """LaTeX, markdown and brackets around a number, written plainly. Only short texts come here."""
+    text = plain(text).replace("\\%", "%").replace("\\$", "$")
+    text = re.sub(r"\A\s*\(([^()]*)\)[\s.,]*\Z", r"\1", text)
+    text = re.sub(r"(?<![0-9])[\u00bc-\u00be\u2150-\u215e]", lambda m: unicodedata.normalize("NFKC", m[0]), text)
+    text = text.replace("\u2044", "/")
     text = re.sub(r",\\!\s*|\{,\}", ",", text)
     text = re.sub(r"(?<=[0-9])\\[,!](?=[0-9]{3})", "", text)
     text = re.sub(r"(?<![0-9])\\[dt]?frac\{([-0-9.,]+)\}\{([0-9.,]+)\}", r"\1/\2", text)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from cohort.rewards.marks import checked_by
+from cohort.rewards.verifiers.characters import plain
 
 __all__ = ["Measure", "repeated_share", "repetition"]
 
@@ -34,7 +35,7 @@ def repetition(completion: str, n: int = 4, penalty: float = -1.0, measure: Meas
     token gets the penalty: this is their mean over all tokens). Case does not matter.
     """
     check_repetition(n, penalty, measure)
-    return penalty * repeated_share(_WORD.findall(completion.lower()), n, measure) + 0.0  # not -0.0
+    return penalty * repeated_share(_WORD.findall(plain(completion).lower()), n, measure) + 0.0  # not -0.0
 
 
 def repeated_share(words: Sequence[str], n: int, measure: Measure = "ngrams") -> float:

@@ -14,12 +14,14 @@ from typing import Any
 
 from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by, stated_by
+from cohort.rewards.verifiers.characters import plain
 from cohort.rewards.verifiers.final_answer import final_answer
 
 __all__ = ["check_texts", "exact_text", "f1", "f1_text", "fuzzy_text", "normal_text"]
 
 LONGEST = 20_000  # characters of an answer that is compared by similarity
-_MINUS = re.compile(r"(?<![\w)])[-\u2010-\u2013\u2212](?=\.?[0-9])")
+_MINUS = re.compile(r"(?<![\w)])-(?=\.?[0-9])")
+_APART = re.compile(r"(?<![0-9])[^\x00-\x7f](?![0-9])")  # H\u2082O is H2O, but 72\u00b2 is not 722
 _ARTICLES = frozenset(("a", "an", "the"))
 
 
@@ -76,10 +78,10 @@ def f1(said: Sequence[str], gold: Sequence[str]) -> float:
 
 
 def normal_text(text: str, articles: bool = False) -> str:
-    """Compatible characters made one (NFKC); case, punctuation (but for the minus of a number), spaces too many and, if
-    asked, `articles` dropped.
+    """Compatible characters made one, as `characters.plain` does; case, punctuation (but for the minus of a number),
+    spaces too many and, if asked, `articles` dropped.
     """
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = _APART.sub(lambda found: unicodedata.normalize("NFKC", found[0]), plain(plain(text).casefold()))
     text = _MINUS.sub("\u2212", text)  # a sign of mathematics, which is no punctuation
     text = "".join(" " if unicodedata.category(character)[0] in "PZC" else character for character in text)
     return " ".join(word for word in text.split() if not (articles and word in _ARTICLES))

@@ -20,7 +20,7 @@ from cohort.rewards import Combination
 from cohort.settings import Stage
 from cohort.train.grpo.advantages import Valued, with_advantages, with_token_advantages
 from cohort.train.grpo.step_rewards import step_metrics, with_process_advantages
-from cohort.types import Group, StepReport
+from cohort.types import Group, StepReport, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +36,38 @@ class Learning:
         """All optimizer updates of a step. Returns the groups with their advantages, and the metrics."""
         if not groups:
             return [], {}
+        if all(math.isnan(reward) for group in groups for reward in group.rewards):
+            raise UserError(
+                f"no completion of step {step} has a reward: {' and '.join(self.combination.weights)} returned None, "
+                "which says that a reward does not apply, for all of them. Is a return missing, or a prompt without "
+                "any reward in the task?"
+            )
         objective, longest = self.objective, self.stage.rollout.max_tokens
         steps_of = supervised_steps(self.stage.reward)  # the rewards whose steps are supervised one by one
         in_reward = objective.needs_reference and objective.kl_place == "reward"
         penalty, metrics = self._penalty(groups) if in_reward else (None, {})
         valued: Valued | None = None
-        if steps_of:
-            trained = with_process_advantages(groups, objective, self.combination, steps_of)
-            metrics |= step_metrics(groups, steps_of)
-        elif objective.baseline == "critic":
-            trained, valued = self._by_critic(groups, penalty)
-        else:
-            trained = with_advantages(groups, objective, self.combination, penalty, self.stage.objective.pass_at_k)
+        try:
+            if steps_of:
+                trained = with_process_advantages(groups, objective, self.combination, steps_of)
+                metrics |= step_metrics(groups, steps_of)
+            elif objective.baseline == "critic":
+                trained, valued = self._by_critic(groups, penalty)
+            else:
+                trained = with_advantages(groups, objective, self.combination, penalty, self.stage.objective.pass_at_k)
+        except ValueError as error:
+            raise UserError(f"the rewards of step {step} give no advantages: {error}") from error
         table, bypass = self.stage.optimizer, self.stage.objective.bypasses
         rate = rate_at(table, self.stage.run.steps, step)
         parts = split(trained, table.updates_per_batch) if table.updates_per_batch > 1 else [trained]
         # Old and reference log-probs are computed before the first update. With one update of a batch, the update's own
         # forward pass gives the old ones.
         batches = [collate(part, objective, longest) for part in parts]
+        if not all(bool(batch.advantages.isfinite().all()) for batch in batches):
+            raise UserError(
+                f"an advantage of step {step} is too large for the loss, which is computed in float32 (up to 3e38); "
+                "scale the rewards or their weights to a range near 1"
+            )
         if len(parts) * table.epochs > 1 and not bypass:
             batches = [self.backend.score(batch, "old") for batch in batches]
         if objective.needs_reference and not in_reward:
