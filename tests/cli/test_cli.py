@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import orjson
 import pytest
+
+from cohort.record.manifest import sealed_directory
 
 
 def test_a_user_trains_on_their_own_data_model_and_reward(desk, cohort):
@@ -43,6 +46,22 @@ def test_sample(desk, cohort):
     assert code == 0, err
     assert "mean score" in out
     assert out.count("tokens,") == 3
+
+
+@pytest.mark.parametrize("command", ["eval", "sample"])
+def test_a_model_that_is_not_as_it_was_written_is_not_measured(desk, cohort, command):
+    with sealed_directory(desk / "run/final") as final:
+        shutil.copytree(desk / "base", final, dirs_exist_ok=True)
+    words = {"eval": ("--task", "word_problems", "--problems", 2, "--samples", 0), "sample": ("2+3", "-n", 1)}[command]
+    (desk / "run/final/note.txt").write_text("mine")  # what is added changes nothing
+    file = desk / "run/final/model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    code, _, err = cohort(command, "run", *words)
+    assert code == 2
+    assert err.startswith("error: the model in ")
+    assert "model.safetensors is not as it was written" in err
 
 
 def test_explain(desk, cohort):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.markup import escape
 
 from cohort.commands.door import argument
 from cohort.engine.engine import Engine
 from cohort.machine import quiet_libraries
-from cohort.policy.load import load_policy
+from cohort.policy.load import load_policy, locate
 from cohort.policy.text import to_rollout
+from cohort.record.manifest import refuse_damaged
 from cohort.rewards import RewardTable, ScoringItem, resolve, score_group
 from cohort.tasks import Renderer
 from cohort.types import Finish, Prompt, SampleRequest, Sampling, UserError
@@ -45,6 +47,7 @@ def sample_group(
     quiet_libraries()
     scorer = resolve(RewardTable(use=reward)) if answer is not None else None
     with argument():
+        refuse_damaged(Path(locate(model)))
         policy = load_policy(model, trainable=False)
     prompt = Renderer(policy.tokenizer, template).render(Prompt.make(text=question, answer=answer))
     room = max((policy.max_context or 2**31) - len(prompt.tokens), 1)

@@ -14,9 +14,11 @@ import orjson
 from safetensors import SafetensorError
 
 from cohort.machine import describe_machine, fastest_threads
+from cohort.policy.load import locate
 from cohort.recipe import Recipe, digest, to_toml
 from cohort.record.files import write_bytes
 from cohort.record.inputs import fingerprints
+from cohort.record.manifest import refuse_damaged
 from cohort.settings import Stage
 from cohort.settings.table import effect_of
 from cohort.train.stage import kind_of
@@ -134,6 +136,9 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
     threads: a continued run keeps its own, because sums over other numbers of threads have other last bits.
     """
     file = directory / "environment.json"
+    for model in filter(None, _models(recipe)):
+        if Path(model).expanduser().is_dir():
+            refuse_damaged(Path(locate(model)))
     now, read = describe_machine(), fingerprints(_inputs(recipe))
     if file.exists() and has_begun(directory):
         before = orjson.loads(file.read_bytes())
@@ -165,14 +170,17 @@ def _say_what_changed(
 
 def _inputs(recipe: Recipe) -> list[str | None]:
     """What the stages read from this disk, if it is there."""
-    sources = []
+    sources: list[str | None] = []
     for stage in recipe.stages:
         for table in (stage.task, *stage.task.mixture.values()):
             sources += [table.source, table.held_out if isinstance(table.held_out, str) else None]
-        sources.append(stage.policy.model)
-        models = (reward.args.get("model") for reward in stage.reward)
-        sources += [model for model in models if isinstance(model, str)]
-    return sources
+    return [*sources, *_models(recipe)]
+
+
+def _models(recipe: Recipe) -> list[str | None]:
+    """The models that stages begin with or are scored by, but those of stages before them."""
+    scored = [reward.args.get("model") for stage in recipe.stages for reward in stage.reward]
+    return [stage.policy.model for stage in recipe.stages] + [one for one in scored if isinstance(one, str)]
 
 
 def _refuse_changed_inputs(before: dict[str, str], now: dict[str, str]) -> None:

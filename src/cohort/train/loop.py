@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from typing import Any
 
-from cohort.record.files import new_directory
+from cohort.record.files import sweep
+from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog
-from cohort.train.checkpoint import Checkpoint, latest_checkpoint, prune, readable, save_checkpoint
+from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, prune, readable, save_checkpoint
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.types import UserError
 from cohort.views.trackers import Sinks
@@ -17,7 +18,9 @@ from cohort.views.trackers import Sinks
 def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> None:
     """Train a stage from its start or its last checkpoint to its end, and write its final model."""
     stage, console = context.stage, context.console
-    checkpoint = latest_checkpoint(context.checkpoints)
+    for place in (context.directory, context.checkpoints):
+        sweep(place)
+    checkpoint = load_checkpoint(context.checkpoints, console.warn)
     with ExitStack() as stack:
         with readable(checkpoint.path) if checkpoint else nullcontext():
             training = stack.enter_context(closing(kind.open(context, prepared, checkpoint)))
@@ -37,7 +40,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
                 view.step(step, metrics)
                 if context.is_due(step, stage.run.save_every):
                     loop.save()
-        with new_directory(context.final) as final:
+        with sealed_directory(context.final) as final:
             training.finish(final)
         if training.policy is not None:
             training.policy.release()
@@ -63,12 +66,11 @@ class _Loop:
         try:
             yield
         except UserError:
-            there = latest_checkpoint(self.context.checkpoints)
             untouched = self.training.weights_of == self.whole
-            if self.whole and untouched and (there is None or there.step != self.whole):
+            if self.whole and untouched and latest_step(self.context.checkpoints) != self.whole:
                 self.save()
-            if last := latest_checkpoint(self.context.checkpoints):
-                self.context.console.say(f"  saved up to step {last.step}; mend the cause and continue with --resume")
+            if last := latest_step(self.context.checkpoints):
+                self.context.console.say(f"  saved up to step {last}; mend the cause and continue with --resume")
             raise
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -15,9 +15,10 @@ from cohort.machine import quiet_libraries
 from cohort.policy.load import Start
 from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
+from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
-from cohort.train.checkpoint import latest_checkpoint
+from cohort.train.checkpoint import latest_step
 from cohort.train.directory import (
     as_kept,
     disk_errors,
@@ -114,9 +115,16 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
 
 
 def _is_finished(context: Context) -> bool:
-    """Whether the stage has its final model, and no more steps were asked for since."""
-    last = latest_checkpoint(context.checkpoints)
-    return context.final.exists() and (last is None or last.step >= context.stage.run.steps)
+    """Whether the stage has its final model, whole, and no more steps were asked for since."""
+    last, final = latest_step(context.checkpoints), context.final
+    if not final.exists() or (last is not None and last < context.stage.run.steps):
+        return False
+    if last is None:  # nothing is left to write it again from
+        refuse_damaged(final)
+    elif (problem := damage_of_model(final)) is not None:
+        context.console.warn(f"{final} is damaged ({problem}); it is written again from the checkpoint of step {last}")
+        return False
+    return True
 
 
 @contextlib.contextmanager
