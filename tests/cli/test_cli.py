@@ -234,7 +234,7 @@ def test_interrupting_is_not_a_crash(desk):
     import signal
     import time
 
-    environment = {**os.environ, "PYTHONPATH": str(desk)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(desk), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "cohort.cli", "train", "recipe.toml", "run.steps=10000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120
