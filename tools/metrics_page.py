@@ -37,4 +37,4 @@ def section(title: str, part: tuple[Metric, ...]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(metrics_page())
+    PAGE.write_text(metrics_page(), "utf-8")

@@ -69,7 +69,7 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
             "or delete the directory."
         )
     try:
-        before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text(), as_kept(recipe)))
+        before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text("utf-8"), as_kept(recipe)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with name=OTHER") from None
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
@@ -105,7 +105,7 @@ def locked(directory: Path) -> Iterator[None]:
     """One process a run. The lock goes with the process, however it ends."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / ".lock").open("w")
+        lock = (directory / ".lock").open("wb")
     except OSError as error:
         raise UserError(
             f"cannot write to {directory}: {error.strerror}; choose another with run.directory=DIR"
