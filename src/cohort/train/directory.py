@@ -7,6 +7,7 @@ import errno
 import fcntl
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,10 @@ def disk_errors(directory: Path) -> Iterator[None]:
         raise
 
 
-def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Mapping[str, Any]) -> int:
+def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Mapping[str, Any]) -> tuple[int, str]:
     """Write the resolved recipe and, once, the environment, with what `isolation_of` says. Returns the number of
-    threads: a continued run keeps its own, because sums over other numbers of threads have other last bits.
+    threads and the moment in which the run began. A continued run keeps its own: sums over other numbers of threads
+    have other last bits, and a chat template may write the date.
     """
     file = directory / "environment.json"
     for model in filter(None, _models(recipe)):
@@ -144,14 +146,15 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
         before = orjson.loads(file.read_bytes())
         _refuse_changed_inputs(before.get("inputs", {}), read)
         _say_what_changed(before, now, sandbox, console)
-        threads = int(before["threads"])
+        threads, began = int(before["threads"]), str(before["began"])
     else:
         wanted = recipe.stages[-1].run.threads
         threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
-        facts = {**now, "threads": threads, "recipe_digest": digest(recipe), "inputs": read, "sandbox": sandbox}
-        write_bytes(file, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+        began = datetime.now().isoformat()
+        own = {"began": began, "threads": threads, "recipe_digest": digest(recipe), "inputs": read, "sandbox": sandbox}
+        write_bytes(file, orjson.dumps({**now, **own}, option=orjson.OPT_INDENT_2))
     write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
-    return threads
+    return threads, began
 
 
 def _say_what_changed(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cohort.clock import stopped_at
 from cohort.machine import quiet_libraries
 from cohort.policy.load import Start
 from cohort.preflight.isolation import isolation_of
@@ -81,8 +82,8 @@ def train(
         if not has_begun(directory):
             pass_gate(directory, stages, console)
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
-        threads = write_recipe(directory, recipe, console, isolation_of(sampled))
-        with _deterministic(threads), disk_errors(directory):
+        threads, began = write_recipe(directory, recipe, console, isolation_of(sampled))
+        with _deterministic(threads), stopped_at(began), disk_errors(directory):
             kept = as_kept(recipe)
             start = Start(live=(model, tokenizer) if model is not None else None)
             for index, one in enumerate(stages):
