@@ -22,6 +22,14 @@ from cohort.record.inputs import fingerprints
 from cohort.record.manifest import refuse_damaged
 from cohort.settings import Stage
 from cohort.settings.table import effect_of
+from cohort.train.inputs import (
+    FAILED,
+    changed_code,
+    code_of_stages,
+    inputs_of_stages,
+    models_of_stages,
+    refuse_changed_inputs,
+)
 from cohort.train.stage import kind_of
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -132,26 +140,41 @@ def disk_errors(directory: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def noting_failure(directory: Path) -> Iterator[None]:
+    """When a stage fails for a reason that the person can mend, in their code perhaps, the run remembers that."""
+    (directory / FAILED).unlink(missing_ok=True)
+    try:
+        yield
+    except UserError as error:
+        write_bytes(directory / FAILED, f"{error}\n".encode("utf-8", "replace"))
+        raise
+
+
 def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Mapping[str, Any]) -> tuple[int, str]:
     """Write the resolved recipe and, once, the environment, with what `isolation_of` says. Returns the number of
     threads and the moment in which the run began. A continued run keeps its own: sums over other numbers of threads
     have other last bits, and a chat template may write the date.
     """
     file = directory / "environment.json"
-    for model in filter(None, _models(recipe)):
+    for model in filter(None, models_of_stages(recipe)):
         if Path(model).expanduser().is_dir():
             refuse_damaged(Path(locate(model)))
-    now, read = describe_machine(), fingerprints(_inputs(recipe))
+    now, read, code = describe_machine(), fingerprints(inputs_of_stages(recipe)), code_of_stages(recipe)
     if file.exists() and has_begun(directory):
         before = orjson.loads(file.read_bytes())
-        _refuse_changed_inputs(before.get("inputs", {}), read)
+        refuse_changed_inputs(before.get("inputs", {}), read)
+        changed = changed_code(directory, before, now, code, console)
+        if changed:
+            write_bytes(file, orjson.dumps({**before, "code": code}, option=orjson.OPT_INDENT_2))
         _say_what_changed(before, now, sandbox, console)
         threads, began = int(before["threads"]), str(before["began"])
     else:
         wanted = recipe.stages[-1].run.threads
         threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
         began = datetime.now().isoformat()
-        own = {"began": began, "threads": threads, "recipe_digest": digest(recipe), "inputs": read, "sandbox": sandbox}
+        own = {"began": began, "threads": threads, "recipe_digest": digest(recipe), "inputs": read}
+        own |= {"code": code, "sandbox": sandbox}
         write_bytes(file, orjson.dumps({**now, **own}, option=orjson.OPT_INDENT_2))
     write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
     return threads, began
@@ -169,28 +192,3 @@ def _say_what_changed(
         level = before.get("sandbox", {}).get(name, {}).get("level")
         if level != isolation["level"]:
             console.warn(f"the sandbox of {name} was '{level}' when the run began, and is '{isolation['level']}'")
-
-
-def _inputs(recipe: Recipe) -> list[str | None]:
-    """What the stages read from this disk, if it is there."""
-    sources: list[str | None] = []
-    for stage in recipe.stages:
-        for table in (stage.task, *stage.task.mixture.values()):
-            sources += [table.source, table.held_out if isinstance(table.held_out, str) else None]
-    return [*sources, *_models(recipe)]
-
-
-def _models(recipe: Recipe) -> list[str | None]:
-    """The models that stages begin with or are scored by, but those of stages before them."""
-    scored = [reward.args.get("model") for stage in recipe.stages for reward in stage.reward]
-    return [stage.policy.model for stage in recipe.stages] + [one for one in scored if isinstance(one, str)]
-
-
-def _refuse_changed_inputs(before: dict[str, str], now: dict[str, str]) -> None:
-    for path, value in before.items():
-        if now.get(path) != value:
-            state = "has changed" if path in now else "is gone"
-            raise UserError(
-                f"{path} {state} since this run began, so it cannot be continued exactly. Restore it, or start "
-                "another run with name=OTHER."
-            )

@@ -25,6 +25,7 @@ from cohort.train.directory import (
     disk_errors,
     has_begun,
     locked,
+    noting_failure,
     refuse_existing,
     run_directory,
     stage_directory,
@@ -92,7 +93,8 @@ def train(
                 found = read_gate(directory, name)
                 context = Context(recipe, kept, one.stage, title, one.seed, own, console, start, found)
                 if not _is_finished(context):
-                    train_stage(one.kind, one.prepared, context)
+                    with noting_failure(directory):
+                        train_stage(one.kind, one.prepared, context)
                 if one.kind.makes_policy:
                     start = Start(str(context.final), start.live)
     _show_result(directory, stages[-1], console)
