@@ -176,7 +176,7 @@ def make(case: Case, directory: Path, prompts: int | None = None) -> None:
     draw = torch.Generator().manual_seed(1)
     count = case.prompts if prompts is None else prompts
     rows = torch.randint(2, case.vocabulary, (count, case.prompt_tokens), generator=draw).tolist()
-    with (directory / "prompts.jsonl").open("w") as file:
+    with (directory / "prompts.jsonl").open("w", encoding="utf-8") as file:
         for i, row in enumerate(rows):
             line = {"prompt": " ".join(words[token] for token in row), "answer": "none", "alive": i % 2 == 0}
             file.write(json.dumps(line) + "\n")

@@ -23,7 +23,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 
 def recipe_tables(directory: Path, name: str, model: str, seed: int, threads: int) -> dict[str, Any]:
     """The tables of a recipe of the one stage, starting from `model`. Evaluates and trains nothing yet."""
-    tables: dict[str, Any] = json.loads((directory / "tables.json").read_text())
+    tables: dict[str, Any] = json.loads((directory / "tables.json").read_text("utf-8"))
     tables |= {
         "name": name,
         "seed": seed,
@@ -56,7 +56,7 @@ def train_cohort(directory: Path, seed: int, steps: int, every: int, threads: in
     timed, saving = run(f"timed-{seed}", 0, clock), run(f"seed-{seed}", every, StepClock())
     if [line.get("loss") for line in timed.metrics] != [line.get("loss") for line in saving.metrics]:
         sys.exit("two runs of one recipe differ, so the checkpoints of one say nothing about the time of the other")
-    with (directory / "prompts.jsonl").open("w") as file:
+    with (directory / "prompts.jsonl").open("w", encoding="utf-8") as file:
         for step in range(1, steps + 1):
             for group in read_groups(timed.directory / "log" / f"step-{step:06d}.parquet"):
                 messages = [{"role": "user", "content": group.prompt.question}]
@@ -77,7 +77,7 @@ def train_trl(directory: Path, seed: int, steps: int, every: int, threads: int) 
     from cohort.rewards.verifiers.number import exact_number
 
     torch.set_num_threads(threads)
-    tables = json.loads((directory / "tables.json").read_text())
+    tables = json.loads((directory / "tables.json").read_text("utf-8"))
     rollout, optimizer = tables["rollout"], tables["optimizer"]
     output = directory / "trl"
     shutil.rmtree(output, ignore_errors=True)

@@ -103,7 +103,7 @@ SIDES: dict[str, Callable[[Case, str, str], Sample]] = {
 
 def read_prompts(directory: Path) -> Prompts:
     """The prompts' token ids; word i of the tokenizer is token i + 2."""
-    lines = (directory / "prompts.jsonl").read_text().splitlines()
+    lines = (directory / "prompts.jsonl").read_text("utf-8").splitlines()
     return [[int(word[1:]) + 2 for word in json.loads(line)["prompt"].split()] for line in lines]
 
 

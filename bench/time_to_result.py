@@ -31,11 +31,11 @@ STAGE = ("task", "rollout", "reward", "evaluate")  # what is taken over from the
 
 def prepare(directory: Path, threads: int, start: Path | None, learning_rate: float) -> None:
     """Write `tables.json`, and the cold start as `model`: made here, or the one given."""
-    whole = tomllib.loads(RECIPE.read_text())
+    whole = tomllib.loads(RECIPE.read_text("utf-8"))
     cold, grpo = whole.pop("stage")
     stage = {key: (whole | grpo)[key] for key in STAGE}
     stage["optimizer"] = {"learning_rate": learning_rate}
-    (directory / "tables.json").write_text(json.dumps(stage))
+    (directory / "tables.json").write_text(json.dumps(stage), "utf-8")
     if start is None:
         run = {**cold["run"], "directory": str(directory), "threads": threads}
         tables = {**whole, "name": "cold-start", "stage": [{**cold, "run": run}]}

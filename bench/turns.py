@@ -65,7 +65,7 @@ def turn(python: str, script: str, *words: object, warm_up: int = 0) -> dict[str
     first `warm_up` values of every list in it do not count.
     """
     command = [python, str(HERE / script), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode or not done.stdout.strip():
         sys.exit(f"{script} failed ({' '.join(command)}):\n{done.stderr[-3000:]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -106,7 +106,7 @@ def peak_gb() -> float:
 
 def _status_gb(field: str) -> float:
     status = Path("/proc/self/status")
-    if status.exists() and (found := re.search(rf"{field}:\s+(\d+) kB", status.read_text())):
+    if status.exists() and (found := re.search(rf"{field}:\s+(\d+) kB", status.read_text("utf-8"))):
         return int(found[1]) * 1024 / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
@@ -128,7 +128,7 @@ def machine() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists() and (found := re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())):
+    if cpuinfo.exists() and (found := re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text("utf-8"))):
         name = found[1]
     return {"processor": name, "cores": cores, "python": platform.python_version(), "packages": versions()}
 
@@ -153,9 +153,9 @@ def publish(
     print(whole, flush=True)
     if given.markdown is not None:
         given.markdown.parent.mkdir(parents=True, exist_ok=True)
-        with given.markdown.open("a") as file:
+        with given.markdown.open("a", encoding="utf-8") as file:
             file.write(whole + "\n")
     if given.json is not None:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         result = {"title": title, "command": command, "machine": facts, "data": data}
-        given.json.write_text(json.dumps(result, indent=1))
+        given.json.write_text(json.dumps(result, indent=1), "utf-8")

@@ -28,7 +28,7 @@ def stages(run: Path) -> Iterator[tuple[str, Path]]:
 
 def metrics_text(file: Path) -> str:
     """The metrics as they are digested: one JSON object a step, sorted keys, nothing of the moment."""
-    lines = (json.loads(line) for line in file.read_text().splitlines())
+    lines = (json.loads(line) for line in file.read_text("utf-8").splitlines())
     kept = ({key: line[key] for key in sorted(line) if not is_of_the_moment(key)} for line in lines)
     return "\n".join(json.dumps(line) for line in kept)
 

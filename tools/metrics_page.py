@@ -27,4 +27,4 @@ def section(title: str, part: tuple[Metric, ...]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(metrics_page(PAGE.read_text()))
+    PAGE.write_text(metrics_page(PAGE.read_text("utf-8")), "utf-8")

@@ -231,6 +231,7 @@ def in_process(task: str, hash_seed: int, thorough: bool) -> dict[str, Any]:
             command,
             capture_output=True,
             text=True,
+            encoding="utf-8",
             timeout=TASK_S,
             env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
         )
@@ -260,7 +261,7 @@ def judge(task: str) -> dict[str, Any]:
 
 def table() -> str:
     """The page's table."""
-    found = json.loads(FILE.read_text())
+    found = json.loads(FILE.read_text("utf-8"))
     lines = ["| task | scored as | levels | best constant answer |", "|---|---|---|---|"]
     for name, facts in found["admitted"].items():
         levels = f"1 to {facts['levels']}" if facts["levels"] else ""
@@ -279,10 +280,10 @@ def main(chosen: list[str]) -> None:
     """Judge the tasks and write what was found."""
     from reasoning_gym.factory import DATASETS
 
-    found = json.loads(FILE.read_text()) if FILE.exists() else {"admitted": {}, "refused": {}}
+    found = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {"admitted": {}, "refused": {}}
     found["reasoning_gym"] = version("reasoning-gym")
     for task in chosen or sorted(DATASETS):
-        FILE.write_text(json.dumps(found))  # problems are made by the very code that asks for it
+        FILE.write_text(json.dumps(found), "utf-8")  # problems are made by the very code that asks for it
         began = time.monotonic()
         judged = judge(task)
         for kind in ("admitted", "refused"):
@@ -291,7 +292,7 @@ def main(chosen: list[str]) -> None:
             found[kind] = dict(sorted(found[kind].items()))
         print(f"{task}: {judged} ({time.monotonic() - began:.0f} s)", flush=True)
     FILE.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    PAGE.write_text(page(PAGE.read_text()))
+    PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

@@ -82,5 +82,5 @@ def resume_page(text: str) -> str:
 
 
 if __name__ == "__main__":
-    RECIPE.write_text(recipe_page(RECIPE.read_text()))
-    RESUME.write_text(resume_page(RESUME.read_text()))
+    RECIPE.write_text(recipe_page(RECIPE.read_text("utf-8")), "utf-8")
+    RESUME.write_text(resume_page(RESUME.read_text("utf-8")), "utf-8")

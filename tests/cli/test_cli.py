@@ -11,6 +11,8 @@ import sys
 import orjson
 import pytest
 
+from cohort.record.manifest import sealed_directory
+
 
 def test_a_user_trains_on_their_own_data_model_and_reward(desk, cohort):
     code, out, err = cohort("train", "recipe.toml")
@@ -78,6 +80,22 @@ def test_a_run_samples_as_it_did_in_training(desk, cohort, run_with_tools):
     code, out, err = cohort(*words[:-1], "--reward", "one_answer")
     assert code == 0, err
     assert "mean score" in out
+
+
+@pytest.mark.parametrize("command", ["eval", "sample"])
+def test_a_model_that_is_not_as_it_was_written_is_not_measured(desk, cohort, command):
+    with sealed_directory(desk / "run/final") as final:
+        shutil.copytree(desk / "base", final, dirs_exist_ok=True)
+    words = {"eval": ("--task", "word_problems", "--problems", 2, "--samples", 0), "sample": ("2+3", "-n", 1)}[command]
+    (desk / "run/final/note.txt").write_text("mine")  # what is added changes nothing
+    file = desk / "run/final/model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    code, _, err = cohort(command, "run", *words)
+    assert code == 2
+    assert err.startswith("error: the model in ")
+    assert "model.safetensors is not as it was written" in err
 
 
 def test_explain(desk, cohort):
@@ -250,7 +268,7 @@ def test_interrupting_is_not_a_crash(desk):
     import signal
     import time
 
-    environment = {**os.environ, "PYTHONPATH": str(desk)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(desk), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "cohort.cli", "train", "recipe.toml", "run.steps=10000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120

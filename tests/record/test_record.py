@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 
 import pytest
 
-from cohort.record.files import new_directory, write_bytes
+from cohort.record.files import discard, new_directory, sweep, write_bytes
 from cohort.record.metrics import MetricsLog, is_timing, read_metrics
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.types import Group, Prompt, Rollout
@@ -31,6 +33,57 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path):
         assert not path.exists()
     assert [p.name for p in path.iterdir()] == ["whole"]
     assert [p.name for p in tmp_path.iterdir()] == ["step-000001"]
+
+
+def fill(path, names):
+    with new_directory(path) as new:
+        for name in names:
+            (new / name).write_text("x")
+
+
+@pytest.mark.parametrize("way", [discard, lambda path: fill(path, "d")], ids=["deleted", "replaced"])
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_a_kill_while_a_directory_is_deleted_or_replaced_leaves_no_half_at_its_name(tmp_path, monkeypatch, after, way):
+    path, left, unlink = tmp_path / "step-000001", iter(range(after)), os.unlink
+    fill(path, "abc")
+
+    def dying(*args, **options):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        unlink(*args, **options)
+
+    monkeypatch.setattr(os, "unlink", dying)
+    with pytest.raises(KeyboardInterrupt):
+        way(path)
+    monkeypatch.undo()
+    there = "".join(sorted(file.name for file in path.iterdir())) if path.exists() else ""
+    assert there in ("", "abc", "d")  # gone, not yet touched, or replaced
+    sweep(tmp_path)
+    assert {found.name for found in tmp_path.iterdir()} <= {"step-000001"}
+
+
+@pytest.mark.parametrize("plant", ["a link to a file", "a link to nowhere", "a link to a directory", "a directory"])
+def test_what_was_planted_at_a_temporary_name_is_not_written_through(tmp_path, plant):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_text("mine")
+    target = {"a link to a file": "victim/file", "a link to nowhere": "victim/new", "a link to a directory": "victim"}
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (".file.tmp", ".directory.tmp", ".directory.old"):
+        if plant in target:
+            (run / name).symlink_to(tmp_path / target[plant])
+        else:
+            shutil.copytree(victim, run / name)
+    write_bytes(run / "file", b"ours")
+    for content in ("first", "second"):
+        with new_directory(run / "directory") as new:
+            (new / "x").write_text(content)
+    assert (run / "file").read_bytes() == b"ours"
+    assert (run / "directory/x").read_text() == "second"
+    assert sorted(file.name for file in run.iterdir()) == ["directory", "file"]
+    assert [file.name for file in victim.iterdir()] == ["file"]
+    assert (victim / "file").read_text() == "mine"
 
 
 def test_metrics_append_and_forget(tmp_path):

@@ -25,6 +25,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cohort.types import UnreadableError, UserError
+from cohort.views.output import Output, silence
 
 if TYPE_CHECKING:
     from cohort.views.console import Console
@@ -58,10 +59,16 @@ def run(app: typer.Typer) -> None:
     """Run the command line and leave the process. What a person can mend is one message, never a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     if "--json" not in sys.argv[1:]:
-        sys.exit(_call(app, None)[1])
-    with _words_to_stderr() as out:
-        value, code = _call(app, out)
-        out.write(_json(value))
+        code = _call(app, None)[1]
+    else:
+        with contextlib.suppress(BrokenPipeError), _words_to_stderr() as out:
+            value, code = _call(app, out)
+            out.write(_json(value))
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # nobody reads it any more, or its disk is full: the outcome is what it was
+            silence(stream)
     sys.exit(code)
 
 
@@ -81,8 +88,8 @@ def _call(app: typer.Typer, json: IO[bytes] | None) -> tuple[Any, int]:
     except TyperException as error:  # a wrong option or argument
         return _failed(error.format_message(), 2)
     except BrokenPipeError:  # `cohort explain ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return {}, 1
+        silence(sys.stdout)
+        return {}, 0
     except SystemExit as error:
         if error.code != TERMINATED:
             raise
@@ -95,8 +102,9 @@ def _call(app: typer.Typer, json: IO[bytes] | None) -> tuple[Any, int]:
 
 
 def _failed(message: str, code: int) -> tuple[dict[str, Any], int]:
+    words = Output(sys.stderr)
     for line in message.splitlines():
-        print(line if message.startswith((STOPPED, "Usage:")) else f"error: {line}", file=sys.stderr)
+        words.write(line + "\n" if message.startswith((STOPPED, "Usage:")) else f"error: {line}\n")
     return {"error": message, "exit": code}, code
 
 

@@ -14,9 +14,10 @@ from cohort.commands.door import argument
 from cohort.evaluate import Accuracy, evaluate
 from cohort.evaluate.intervals import Paired, paired
 from cohort.machine import quiet_libraries
-from cohort.policy.load import load_policy
+from cohort.policy.load import load_policy, locate
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.recipe import Recipe
+from cohort.record.manifest import refuse_damaged
 from cohort.rewards import RewardPool
 from cohort.train.evaluation import held_out
 from cohort.types import UnreadableError, UserError
@@ -95,6 +96,7 @@ def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: in
 def _measure(model: str, recipe: Recipe, parts: SamplingParts, samples: int, seed: int) -> tuple[Accuracy, ...]:
     stage = recipe.stages[-1]
     with argument():
+        refuse_damaged(Path(locate(model)))
         policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
     facts = policy.facts()
     prompts, _ = held_out(stage, parts, facts)

@@ -11,9 +11,10 @@ from torch import Tensor
 from cohort.commands.door import argument
 from cohort.machine import quiet_libraries
 from cohort.policy.attention import PackedGroups
-from cohort.policy.load import load_policy, save_policy
+from cohort.policy.load import load_policy, locate, save_policy
 from cohort.policy.policy import Policy
 from cohort.record.files import new_directory
+from cohort.record.manifest import refuse_damaged
 from cohort.types import UserError
 from cohort.views.console import Console
 
@@ -39,6 +40,7 @@ def export(model: str, form: str | None, to: Path) -> Exported:
         raise UserError(f"{str(to)!r} exists: name a directory that does not, so that nothing is written over")
     quiet_libraries()
     with argument():
+        refuse_damaged(Path(locate(model)))
         policy = load_policy(model, trainable=False, device="cpu")
     if form == "adapter" and not policy.has_adapter:
         raise UserError(f"{model} has no adapter: it was trained whole. Leave out --as")

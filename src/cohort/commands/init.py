@@ -123,7 +123,7 @@ def _room(model: str) -> int:
     """The longest completion: the default, or half of the context of a smaller model that is here."""
     usual: int = _first_keys("rollout", "max_tokens")["max_tokens"]
     try:
-        context = json.loads(Path(model, "config.json").read_text()).get("max_position_embeddings")
+        context = json.loads(Path(model, "config.json").expanduser().read_text("utf-8")).get("max_position_embeddings")
     except (OSError, ValueError):
         return usual
     return context // 2 if isinstance(context, int) and context < CONTEXT else usual

@@ -13,8 +13,9 @@ from cohort import environments
 from cohort.backends.base import open_sampler
 from cohort.commands.door import argument
 from cohort.machine import quiet_libraries
-from cohort.policy.load import load_policy
+from cohort.policy.load import load_policy, locate
 from cohort.recipe import Recipe
+from cohort.record.manifest import refuse_damaged
 from cohort.rewards import Reward, RewardTable, ScoredGroup, ScoringItem, resolve, score_group
 from cohort.settings import Stage
 from cohort.tasks import Renderer
@@ -68,6 +69,7 @@ def sample_group(
     rewards, unscored = _rewards(stage, answer, reward)
     world = environments.open(stage.environment, stage.task.template, stage.rollout.stop, stage.run.retries)
     with argument(), closing(world):
+        refuse_damaged(Path(locate(model)))
         policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
         renderer = Renderer(policy.tokenizer, stage.task.template, stage.task.system, world.schemas)
         prompt = renderer.render(Prompt.make(text=question, answer=answer))

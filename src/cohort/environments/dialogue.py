@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from cohort.clock import told
 from cohort.environments.formats import FORMATS, RESULT, Format, FormatName
 from cohort.types import Message, Turn, UserError
 
@@ -71,7 +72,9 @@ class ChatDialogue:
 
         chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _TURN}, *map(dict, messages)]
         try:
-            text = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+            text = self._tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, tokenize=False, **told(self._tokenizer)
+            )
         except jinja2.TemplateError as error:
             roles = " or ".join(sorted({repr(message["role"]) for message in messages}))
             raise _no_tools(self._tokenizer, f"refuses a message with the role {roles} ({error})") from None

@@ -133,20 +133,20 @@ def _compile(compiler: str) -> Path:
         common = [compiler, *FLAGS, *map(str, sources), "-o", str(built), "-lm"]
         if platform.system() == "Linux":
             common.insert(1, "-fopenmp")  # elsewhere the compiler's own runtime would be a second one
-        subprocess.run(common, check=True, capture_output=True, text=True, timeout=300)
+        subprocess.run(common, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=300)
         os.replace(built, path)  # two processes may build at once: either file is whole
     return path
 
 
 def _version(compiler: str) -> str:
-    done = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True, timeout=60)
-    return done.stdout.partition("\n")[0]
+    done = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=60)
+    return done.stdout.decode("utf-8", "replace").partition("\n")[0]
 
 
 def _processor() -> str:
     """What decides which instructions may be used: a home directory can be shared by different machines."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith(("flags", "Features")):
                 return line
     except OSError:

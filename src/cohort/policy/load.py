@@ -182,7 +182,7 @@ def _refuse_unsaveable(policy: Policy, table: PolicyTable) -> None:
 def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Policy:
     if model is None:
         raise UserError("the recipe names no model: set policy.model to a checkpoint directory or a hub id")
-    where, dtype = _locate(model), getattr(torch, table.dtype)
+    where, dtype = locate(model), getattr(torch, table.dtype)
     options: dict[str, Any] = {"revision": table.revision, "trust_remote_code": table.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
@@ -199,8 +199,8 @@ def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Poli
     return policy
 
 
-def _locate(model: str) -> str:
-    """A hub id stays what it is; anything that looks like a path must be a checkpoint directory."""
+def locate(model: str) -> str:
+    """The checkpoint directory that a name stands for; a hub id stays what it is. Raises `UserError`."""
     path = Path(model).expanduser()
     if path.is_dir():
         # A run directory stands for its final model, or while it is unfinished for its newest checkpoint.

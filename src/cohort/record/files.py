@@ -10,23 +10,29 @@ from pathlib import Path
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` in one step: after a crash it holds the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Replace `path` in one step: after a crash it holds the old content or the new, never a part. The directory that
+    it is in is made, not those above: where a whole run has gone, nothing of it is made again.
+    """
+    path.parent.mkdir(exist_ok=True)
+    temporary = _beside(path, "tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync_directory(path.parent)
 
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """A directory to fill; it takes its place at `path` only when the block ends well, all files synced to disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    path.parent.mkdir(exist_ok=True)
+    temporary = _beside(path, "tmp")
+    temporary.mkdir()
     try:
         yield temporary
     except BaseException:
@@ -38,12 +44,43 @@ def new_directory(path: Path) -> Iterator[Path]:
                 os.fsync(handle.fileno())
     _sync_directory(temporary)
     if path.exists():
-        shutil.rmtree(path)
+        discard(path)
     temporary.rename(path)
     _sync_directory(path.parent)
 
 
+def discard(directory: Path) -> None:
+    """Delete a directory. It leaves its name first: a crash meanwhile leaves nothing half at a name that is read."""
+    old = _beside(directory, "old")
+    directory.rename(old)
+    remove(old)
+
+
+def sweep(directory: Path) -> None:
+    """Delete what a crash left of files and directories that were being written or deleted here."""
+    for pattern in (".*.tmp", ".*.old"):
+        for path in directory.glob(pattern):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Delete whatever is at `path`, if anything is; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """The hidden name beside `path` for what is on its way there or from there, made free."""
+    found = path.with_name(f".{path.name}.{ending}")
+    remove(found)
+    return found
+
+
 def _sync_directory(path: Path) -> None:
+    if os.name == "nt":  # which syncs no directories
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

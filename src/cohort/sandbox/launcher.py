@@ -179,7 +179,7 @@ def _children() -> list[int]:
     """From /proc, which other systems than Linux do not have."""
     found = []
     for entry in os.listdir("/proc") if sys.platform == "linux" else ():
-        with suppress(OSError, IndexError, ValueError), open(f"/proc/{int(entry)}/stat") as file:
+        with suppress(OSError, IndexError, ValueError), open(f"/proc/{int(entry)}/stat", encoding="latin-1") as file:
             if int(file.read().rpartition(")")[2].split()[1]) == os.getpid():
                 found.append(int(entry))
     return found

@@ -174,7 +174,7 @@ def _answers(output: str, mark: str, count: int, most: int) -> list[Run]:
 
 
 def _program() -> str:
-    texts = [Path(str(module.__file__)).read_text() for module in (values, functions)]
+    texts = [Path(str(module.__file__)).read_text("utf-8") for module in (values, functions)]
     dropped = ("from __future__", "from cohort.")
     lines = [line for text in texts for line in text.splitlines() if not line.startswith(dropped)]
     return "from __future__ import annotations\n" + "\n".join(lines) + "\nmain()\n"

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, get_args
 
 from cohort import settings
+from cohort.clock import told
 from cohort.tasks.order.mixture import Mixture
 from cohort.tasks.prompts import CHECKED, Prompts
 from cohort.types import Prompt, UserError
@@ -88,6 +89,7 @@ class Renderer:
                 add_generation_prompt=True,
                 tokenize=tokenize,
                 return_dict=False,
+                **told(self.tokenizer, self.tools),
             )
         except jinja2.TemplateError as error:  # e.g. a template that knows no system role
             raise UserError(

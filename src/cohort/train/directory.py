@@ -7,6 +7,7 @@ import errno
 import fcntl
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,21 @@ import orjson
 from safetensors import SafetensorError
 
 from cohort.machine import describe_machine, fastest_threads
+from cohort.policy.load import locate
 from cohort.recipe import Recipe, digest, to_toml
 from cohort.record.files import write_bytes
 from cohort.record.inputs import fingerprints
+from cohort.record.manifest import refuse_damaged
 from cohort.settings import Stage
 from cohort.settings.table import effect_of
+from cohort.train.inputs import (
+    FAILED,
+    changed_code,
+    code_of_stages,
+    inputs_of_stages,
+    models_of_stages,
+    refuse_changed_inputs,
+)
 from cohort.train.stage import kind_of
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -67,7 +78,7 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
             "or delete the directory."
         )
     try:
-        before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text(), as_kept(recipe)))
+        before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text("utf-8"), as_kept(recipe)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with name=OTHER") from None
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
@@ -103,7 +114,7 @@ def locked(directory: Path) -> Iterator[None]:
     """One process a run. The lock goes with the process, however it ends."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / ".lock").open("w")
+        lock = (directory / ".lock").open("wb")
     except OSError as error:
         raise UserError(
             f"cannot write to {directory}: {error.strerror}; choose another with run.directory=DIR"
@@ -129,24 +140,44 @@ def disk_errors(directory: Path) -> Iterator[None]:
         raise
 
 
-def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Mapping[str, Any]) -> int:
+@contextlib.contextmanager
+def noting_failure(directory: Path) -> Iterator[None]:
+    """When a stage fails for a reason that the person can mend, in their code perhaps, the run remembers that."""
+    (directory / FAILED).unlink(missing_ok=True)
+    try:
+        yield
+    except UserError as error:
+        write_bytes(directory / FAILED, f"{error}\n".encode("utf-8", "replace"))
+        raise
+
+
+def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Mapping[str, Any]) -> tuple[int, str]:
     """Write the resolved recipe and, once, the environment, with what `isolation_of` says. Returns the number of
-    threads: a continued run keeps its own, because sums over other numbers of threads have other last bits.
+    threads and the moment in which the run began. A continued run keeps its own: sums over other numbers of threads
+    have other last bits, and a chat template may write the date.
     """
     file = directory / "environment.json"
-    now, read = describe_machine(), fingerprints(_inputs(recipe))
+    for model in filter(None, models_of_stages(recipe)):
+        if Path(model).expanduser().is_dir():
+            refuse_damaged(Path(locate(model)))
+    now, read, code = describe_machine(), fingerprints(inputs_of_stages(recipe)), code_of_stages(recipe)
     if file.exists() and has_begun(directory):
         before = orjson.loads(file.read_bytes())
-        _refuse_changed_inputs(before.get("inputs", {}), read)
+        refuse_changed_inputs(before.get("inputs", {}), read)
+        changed = changed_code(directory, before, now, code, console)
+        if changed:
+            write_bytes(file, orjson.dumps({**before, "code": code}, option=orjson.OPT_INDENT_2))
         _say_what_changed(before, now, sandbox, console)
-        threads = int(before["threads"])
+        threads, began = int(before["threads"]), str(before["began"])
     else:
         wanted = recipe.stages[-1].run.threads
         threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
-        facts = {**now, "threads": threads, "recipe_digest": digest(recipe), "inputs": read, "sandbox": sandbox}
-        write_bytes(file, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+        began = datetime.now().isoformat()
+        own = {"began": began, "threads": threads, "recipe_digest": digest(recipe), "inputs": read}
+        own |= {"code": code, "sandbox": sandbox}
+        write_bytes(file, orjson.dumps({**now, **own}, option=orjson.OPT_INDENT_2))
     write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
-    return threads
+    return threads, began
 
 
 def _say_what_changed(
@@ -161,25 +192,3 @@ def _say_what_changed(
         level = before.get("sandbox", {}).get(name, {}).get("level")
         if level != isolation["level"]:
             console.warn(f"the sandbox of {name} was '{level}' when the run began, and is '{isolation['level']}'")
-
-
-def _inputs(recipe: Recipe) -> list[str | None]:
-    """What the stages read from this disk, if it is there."""
-    sources = []
-    for stage in recipe.stages:
-        for table in (stage.task, *stage.task.mixture.values()):
-            sources += [table.source, table.held_out if isinstance(table.held_out, str) else None]
-        sources.append(stage.policy.model)
-        models = (reward.args.get("model") for reward in stage.reward)
-        sources += [model for model in models if isinstance(model, str)]
-    return sources
-
-
-def _refuse_changed_inputs(before: dict[str, str], now: dict[str, str]) -> None:
-    for path, value in before.items():
-        if now.get(path) != value:
-            state = "has changed" if path in now else "is gone"
-            raise UserError(
-                f"{path} {state} since this run began, so it cannot be continued exactly. Restore it, or start "
-                "another run with name=OTHER."
-            )

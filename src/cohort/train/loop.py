@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
-from cohort.record.files import new_directory
+from cohort.record.files import sweep
+from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog
-from cohort.train.checkpoint import Checkpoint, latest_checkpoint, prune, readable, save_checkpoint
+from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, prune, readable, save_checkpoint
 from cohort.train.stage import Context, Prepared, StageKind, Training
+from cohort.train.stopping import Stopped, stopping
 from cohort.types import UserError
 from cohort.views.trackers import Sinks
 
@@ -17,7 +20,9 @@ from cohort.views.trackers import Sinks
 def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> None:
     """Train a stage from its start or its last checkpoint to its end, and write its final model."""
     stage, console = context.stage, context.console
-    checkpoint = latest_checkpoint(context.checkpoints)
+    for place in (context.directory, context.checkpoints):
+        sweep(place)
+    checkpoint = load_checkpoint(context.checkpoints, console.warn)
     with ExitStack() as stack:
         with readable(checkpoint.path) if checkpoint else nullcontext():
             training = stack.enter_context(closing(kind.open(context, prepared, checkpoint)))
@@ -28,7 +33,12 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
             loop.record(0, before)
         verifier = prepared.parts.verifier_name if prepared.parts else ""
         console.evaluations([("before", context.evaluation_at(0))], verifier)
-        with console.steps(kind.columns, stage.run.steps, loop.whole) as view, loop.saving_on_error():
+        heard = partial(console.doing, "finishing the step to save it; once more stops at once")
+        with (
+            stopping(context.stop, heard),
+            console.steps(kind.columns, stage.run.steps, loop.whole) as view,
+            loop.saving_on_failure(),
+        ):
             for step in range(loop.whole + 1, stage.run.steps + 1):
                 metrics = {**training.step(step)}
                 if context.is_due(step, stage.run.evaluate_every):
@@ -37,7 +47,8 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
                 view.step(step, metrics)
                 if context.is_due(step, stage.run.save_every):
                     loop.save()
-        with new_directory(context.final) as final:
+                context.stop.check()
+        with sealed_directory(context.final) as final:
             training.finish(final)
         if training.policy is not None:
             training.policy.release()
@@ -56,20 +67,20 @@ class _Loop:
         self.sinks = Sinks.open(self.run.trackers, context.directory, recorded, context.console.warn)
 
     @contextmanager
-    def saving_on_error(self) -> Iterator[None]:
-        """When a step fails for a reason the person can mend, before it has moved the weights, keep what was trained:
-        what the failed step has taken is still in flight. Later failures go back to the last checkpoint.
+    def saving_on_failure(self) -> Iterator[None]:
+        """When a step fails for a reason the person can mend, or is stopped, before it has moved the weights, keep what
+        was trained: what that step has taken is still in flight. Later failures go back to the last checkpoint.
         """
         try:
             yield
-        except UserError:
-            there = latest_checkpoint(self.context.checkpoints)
+        except (UserError, Stopped) as reason:
             untouched = self.training.weights_of == self.whole
-            if self.whole and untouched and (there is None or there.step != self.whole):
+            if self.whole and untouched and latest_step(self.context.checkpoints) != self.whole:
                 with suppress(UserError):  # weights that cannot be saved were the reason, or come of it
                     self.save()
-            if last := latest_checkpoint(self.context.checkpoints):
-                self.context.console.say(f"  saved up to step {last.step}; mend the cause and continue with --resume")
+            if last := latest_step(self.context.checkpoints):
+                mend = "mend the cause and " if isinstance(reason, UserError) else ""
+                self.context.console.say(f"  saved up to step {last}; {mend}continue with --resume")
             raise
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:

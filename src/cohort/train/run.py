@@ -12,18 +12,21 @@ from typing import Any
 
 import torch
 
+from cohort.clock import stopped_at
 from cohort.machine import quiet_libraries
 from cohort.policy.load import Start, live_dtype
 from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
+from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
-from cohort.train.checkpoint import latest_checkpoint
+from cohort.train.checkpoint import latest_step
 from cohort.train.directory import (
     as_kept,
     disk_errors,
     has_begun,
     locked,
+    noting_failure,
     refuse_existing,
     run_directory,
     stage_directory,
@@ -82,8 +85,8 @@ def train(
         if not has_begun(directory):
             pass_gate(directory, stages, console)
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
-        threads = write_recipe(directory, recipe, console, isolation_of(sampled))
-        with _deterministic(threads), disk_errors(directory):
+        threads, began = write_recipe(directory, recipe, console, isolation_of(sampled))
+        with _deterministic(threads), stopped_at(began), disk_errors(directory):
             kept = as_kept(recipe)
             start = Start(live=(model, tokenizer) if model is not None else None)
             for index, one in enumerate(stages):
@@ -92,7 +95,8 @@ def train(
                 found = read_gate(directory, name)
                 context = Context(recipe, kept, one.stage, title, one.seed, own, console, start, found)
                 if not _is_finished(context):
-                    train_stage(one.kind, one.prepared, context)
+                    with noting_failure(directory):
+                        train_stage(one.kind, one.prepared, context)
                 if one.kind.makes_policy:
                     start = Start(str(context.final), start.live)
     _show_result(directory, stages[-1], console)
@@ -129,9 +133,16 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
 
 
 def _is_finished(context: Context) -> bool:
-    """Whether the stage has its final model, and no more steps were asked for since."""
-    last = latest_checkpoint(context.checkpoints)
-    return context.final.exists() and (last is None or last.step >= context.stage.run.steps)
+    """Whether the stage has its final model, whole, and no more steps were asked for since."""
+    last, final = latest_step(context.checkpoints), context.final
+    if not final.exists() or (last is not None and last < context.stage.run.steps):
+        return False
+    if last is None:  # nothing is left to write it again from
+        refuse_damaged(final)
+    elif (problem := damage_of_model(final)) is not None:
+        context.console.warn(f"{final} is damaged ({problem}); it is written again from the checkpoint of step {last}")
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from cohort.record.metrics import read_metrics
 from cohort.settings import KINDS, Stage
 from cohort.tasks.prompts import Items
 from cohort.train.checkpoint import Checkpoint
+from cohort.train.stopping import StopRequest
 from cohort.types import UserError
 from cohort.views.cards import model_card
 from cohort.views.console import Console
@@ -53,6 +54,7 @@ class Context:
     console: Console
     start: Start
     gate: Mapping[str, Any] = field(default_factory=dict)  # what the gate found, as in gate.json
+    stop: StopRequest = field(default_factory=StopRequest)  # a kind may check it where a step is left without a trace
 
     @property
     def final(self) -> Path:

@@ -7,7 +7,7 @@ import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from rich.console import Console as RichConsole
 from rich.console import Group
@@ -21,6 +21,7 @@ from rich.text import Text
 from cohort.monitor.names import Metric, metric
 from cohort.types import Group as CompletionGroup
 from cohort.types import Rollout
+from cohort.views.output import Output
 
 
 class StepView:
@@ -79,7 +80,7 @@ class Console:
     """Everything that is printed goes through here. `quiet` prints nothing."""
 
     def __init__(self, quiet: bool = False, file: IO[str] | None = None, width: int | None = None):
-        self._rich = RichConsole(quiet=quiet, file=file, width=width, highlight=False)
+        self._rich = RichConsole(quiet=quiet, file=cast("IO[str]", Output(file)), width=width, highlight=False)
         if width is None and not self._rich.is_terminal:
             self._rich.width = 120  # a log file has no width; 80 columns would break most lines
         self._view: StepView | None = None

@@ -130,7 +130,7 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError, ValueError):
-        with open("/proc/self/statm") as file:
+        with open("/proc/self/statm", encoding="utf-8") as file:
             pages = int(file.read().split()[0])
         limit = pages * os.sysconf("SC_PAGE_SIZE") + _MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

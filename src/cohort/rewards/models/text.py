@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cohort.clock import told
 from cohort.types import UserError
 
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -81,7 +82,11 @@ def chat_tokens(tokenizer: Any, messages: list[dict[str, Any]], add_generation_p
 
     try:
         found = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tokenize=True,
+            return_dict=False,
+            **told(tokenizer),
         )
     except jinja2.TemplateError as error:
         raise UserError(f"the chat template of {tokenizer.name_or_path!r} refuses a prompt: {error}") from None

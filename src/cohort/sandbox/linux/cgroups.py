@@ -25,7 +25,7 @@ class Cgroup:
     def join(self) -> None:
         """Move this process in; its children are born there."""
         for directory in self.directories:
-            (directory / "cgroup.procs").write_text(str(os.getpid()))
+            (directory / "cgroup.procs").write_text(str(os.getpid()), "utf-8")
 
     def remove(self, patience_s: float = 5.0) -> None:
         """Remove the group once its last process has ended."""
@@ -42,7 +42,7 @@ class Cgroup:
 
 def create(name: str, memory_bytes: int, tasks: int, own: Path = _OWN, mount: Path = _MOUNT) -> Cgroup:
     """Make a group with these limits. Raises OSError where that is not possible."""
-    mine = _memberships(own.read_text())
+    mine = _memberships(own.read_text("utf-8"))
     if (mount / "cgroup.controllers").exists():
         wanted = [(mount, mine[""], {"memory.max": memory_bytes, "pids.max": tasks})]
     elif "memory" in mine and "pids" in mine:

@@ -72,7 +72,7 @@ def write_maps(process: int | str, user: int, group: int) -> None:
     for name, text in (
         ("setgroups", "deny"), ("uid_map", f"{NOBODY} {user} 1"), ("gid_map", f"{NOBODY} {group} 1"),
     ):  # fmt: skip
-        with open(f"/proc/{process}/{name}", "w") as file:
+        with open(f"/proc/{process}/{name}", "w", encoding="utf-8") as file:
             file.write(text)
 
 
@@ -93,7 +93,7 @@ def _build_root(readable: Sequence[str], directory: str) -> None:
             _bind(path, _RDONLY | _NOSUID | _NODEV)
     for path in DEVICES:
         _make_parent(path)
-        with open(_NEW_ROOT + path, "w"):
+        with open(_NEW_ROOT + path, "wb"):
             _bind(path, _RDONLY | _NOSUID | _NOEXEC)
     os.makedirs(_NEW_ROOT + directory)
     os.chdir(_NEW_ROOT)

@@ -78,6 +78,7 @@ class GroupStream:
         self._to_steps = to_steps
         self.pending: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
         self._taken: dict[int, Group] = {}  # of the step under way: in flight until it is finished
+        self._too_long: list[int] = []  # tickets of prompts that were dropped: in flight until then, too
         self._lost: deque[bool] = deque(maxlen=settings.run.failure_window)  # whether each of the last groups was lost
 
     def restore(self, groups: Sequence[Group]) -> None:
@@ -114,6 +115,9 @@ class GroupStream:
         """The step is over: its tickets are done, and how they went may decide what is asked next. Until now a failure
         would have left all of them in flight.
         """
+        for number in self._too_long:
+            self.ledger.finish(number, "too_long")
+        self._too_long.clear()
         for group in sorted((*groups.kept, *groups.left_out), key=lambda group: group.ticket):
             self.ledger.finish(group.ticket, group.disposition or "trained", group.pass_rate)
         self._taken.clear()
@@ -135,7 +139,7 @@ class GroupStream:
             ticket = self.ledger.issue(step)
             prompt = self._prompts[ticket.index]
             if prompt is None:
-                self.ledger.finish(ticket.number, "too_long")
+                self._too_long.append(ticket.number)
                 dropped, in_a_row = dropped + 1, in_a_row + 1
                 if in_a_row > 10_000:
                     raise UserError("10,000 prompts in a row were too long; raise task.max_prompt_tokens")

@@ -150,6 +150,8 @@ class GrpoTraining:
 
     def _one_group_sampled(self) -> None:
         self._sampled += 1
+        if self._doing == "sampling":  # the weights are those of the step before, and all tickets are in flight
+            self._context.stop.check()
         self._context.console.doing(f"{self._doing} {self._sampled}")
 
     def _show(self, step: int, trained: list[Group], groups: StepGroups) -> None:

@@ -105,6 +105,7 @@ class RewardModelTraining:
         self._optimizer = open_optimizer(context.stage.optimizer, self._scorer.module)
         order = (self._pairs.train.size, derive_seed(context.seed, "ledger"))
         self._ledger = Ledger.restore(checkpoint.state["ledger"], *order) if checkpoint else Ledger(*order)
+        self._taken: list[tuple[int, str]] = []  # tickets of the step under way, and how they end
         if checkpoint is not None:
             load_optimizer(self._optimizer, checkpoint.path)
 
@@ -115,6 +116,9 @@ class RewardModelTraining:
         rate = rate_at(self._stage.optimizer, self._stage.run.steps, step)
         metrics = self._update(pairs, rate)
         self.weights_of = step
+        for ticket in self._taken:
+            self._ledger.finish(*ticket)
+        self._taken.clear()
         spent = time.perf_counter() - began
         tokens = sum(pair.tokens for pair in pairs)
         return metrics | {
@@ -178,7 +182,7 @@ class RewardModelTraining:
         while len(pairs) < self._stage.preferences.pairs_per_step:
             ticket = self._ledger.issue()
             pair = self._reader.read(self._pairs.train, ticket.index)
-            self._ledger.finish(ticket.number, "trained" if pair is not None else "too_long")
+            self._taken.append((ticket.number, "trained" if pair is not None else "too_long"))
             if pair is not None:
                 pairs.append(pair)
                 in_a_row = 0

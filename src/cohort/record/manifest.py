@@ -1,0 +1,70 @@
+"""manifest.json: the digest of every file of a directory, written last, so that damage is noticed before it is used."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from cohort.record.files import new_directory
+from cohort.types import UserError
+
+NAME = "manifest.json"
+FREE = {NAME, "README.md"}  # a card may be edited
+
+
+@contextlib.contextmanager
+def sealed_directory(path: Path) -> Iterator[Path]:
+    """A `new_directory` that gets a manifest of what the block has written."""
+    with new_directory(path) as new:
+        yield new
+        digests = {name: _digest(file) for name, file in _files(new).items()}
+        (new / NAME).write_bytes(orjson.dumps({"sha256": digests}, option=orjson.OPT_INDENT_2))
+
+
+def damage(directory: Path, *, more_allowed: bool = False) -> str | None:
+    """What a directory that was sealed has no longer as it was written; None where all is well. A file that was added
+    is damage, too, unless `more_allowed`.
+    """
+    try:
+        listed = orjson.loads((directory / NAME).read_bytes())["sha256"]
+        found = _files(directory)
+        lost, added = sorted(listed.keys() - found.keys()), sorted(found.keys() - listed.keys())
+        if lost or (added and not more_allowed):
+            return f"{(lost or added)[0]} {'is missing' if lost else 'was added to it'}"
+        changed = next((name for name, digest in listed.items() if _digest(found[name]) != digest), None)
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+    except (orjson.JSONDecodeError, TypeError, KeyError, AttributeError):
+        return f"{NAME} cannot be read"
+    return None if changed is None else f"{changed} is not as it was written"
+
+
+def damage_of_model(model: Path) -> str | None:
+    """`damage` of a final model. What was added to it is let be, and so is one without a manifest, from elsewhere."""
+    return damage(model, more_allowed=True) if (model / NAME).exists() else None
+
+
+def refuse_damaged(model: Path) -> None:
+    """Raise `UserError` for a model of a run that is no longer as it was written."""
+    if (problem := damage_of_model(model)) is not None:
+        raise UserError(
+            f"the model in {model} is damaged ({problem}). Restore it, or train with --resume, which writes a damaged "
+            f"final model again; after a change of your own delete {NAME} in it."
+        )
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """The files that count, by their names in the directory. Hidden ones are left out: systems put some everywhere."""
+    found = {file.relative_to(directory).as_posix(): file for file in sorted(directory.rglob("*")) if file.is_file()}
+    return {name: file for name, file in found.items() if name not in FREE and not file.name.startswith(".")}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

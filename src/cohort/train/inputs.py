@@ -1,0 +1,84 @@
+"""What a run reads beside its recipe: data, models, and code of the person's own; continued only with what it had."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cohort.recipe import Recipe
+from cohort.record.code import code_of
+from cohort.types import UserError
+from cohort.views.console import Console
+from cohort.wording import find
+
+FAILED = "failed.txt"  # why the run stopped, where that can be mended; gone when it goes on
+
+
+def code_of_stages(recipe: Recipe) -> dict[str, str]:
+    """The fingerprints of what of the person's own the stages call, by what it is there."""
+    found = {}
+    for stage in recipe.stages:
+        uses = {f"reward {reward.name}": reward.use for reward in stage.reward}
+        uses |= {f"environment.tools {number}": use for number, use in enumerate(stage.environment.tools)}
+        uses |= {"evaluate.reward": stage.evaluate.reward, "environment.use": stage.environment.use}
+        uses |= {"kind": stage.kind, "rollout.sampler": stage.rollout.sampler}
+        for name, table in {"task": stage.task, **stage.task.mixture}.items():
+            uses |= {f"{name}.source": table.source, f"{name}.held_out": table.held_out}
+        for what, use in uses.items():
+            named = isinstance(use, str) and re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", use)
+            if named and not Path(str(use)).exists():
+                with contextlib.suppress(UserError):  # no function, such as reasoning_gym:NAME
+                    found[f"{what} of stage {stage.name}"] = code_of(find(str(use), what))
+            elif callable(use):
+                found[f"{what} of stage {stage.name}"] = code_of(use)
+    return found
+
+
+def changed_code(
+    directory: Path, before: Mapping[str, Any], now: Mapping[str, Any], code: Mapping[str, str], console: Console
+) -> bool:
+    """Whether functions of the person's own are others than when the run began. Refused, but after a failure, which
+    they may mend: that is said.
+    """
+    known = before.get("code", {})
+    changed = [what for what, value in code.items() if known.get(what, value) != value]
+    listed, python = ", ".join(changed), [facts["python"].rpartition(".")[0] for facts in (before, now)]
+    if changed and python[0] != python[1]:
+        console.warn(f"with another Python than when the run began nobody can say whether the code of {listed} changed")
+    elif changed and (directory / FAILED).exists():
+        console.warn(f"the code of {listed} has changed since the run failed: from here on the new one counts")
+    elif changed:
+        raise UserError(
+            f"the code of {listed} has changed since this run began, so it cannot be continued exactly. Restore it, or "
+            "start another run with name=OTHER."
+        )
+    return bool(changed)
+
+
+def inputs_of_stages(recipe: Recipe) -> list[str | None]:
+    """What the stages read from this disk, if it is there."""
+    sources: list[str | None] = []
+    for stage in recipe.stages:
+        for table in (stage.task, *stage.task.mixture.values()):
+            sources += [table.source, table.held_out if isinstance(table.held_out, str) else None]
+    return [*sources, *models_of_stages(recipe)]
+
+
+def models_of_stages(recipe: Recipe) -> list[str | None]:
+    """The models that stages begin with or are scored by, but those of stages before them."""
+    scored = [reward.args.get("model") for stage in recipe.stages for reward in stage.reward]
+    return [stage.policy.model for stage in recipe.stages] + [one for one in scored if isinstance(one, str)]
+
+
+def refuse_changed_inputs(before: dict[str, str], now: dict[str, str]) -> None:
+    """Raise `UserError` where a file or a directory that the run read when it began is not what it was."""
+    for path, value in before.items():
+        if now.get(path) != value:
+            state = "has changed" if path in now else "is gone"
+            raise UserError(
+                f"{path} {state} since this run began, so it cannot be continued exactly. Restore it, or start "
+                "another run with name=OTHER."
+            )
