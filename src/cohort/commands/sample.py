@@ -10,7 +10,7 @@ from cohort.commands.door import argument
 from cohort.engine.engine import Engine
 from cohort.machine import quiet_libraries
 from cohort.policy.load import load_policy
-from cohort.policy.text import to_rollout
+from cohort.policy.text import to_rollouts
 from cohort.rewards import RewardTable, ScoringItem, resolve, score_group
 from cohort.tasks import Renderer
 from cohort.types import Finish, Prompt, SampleRequest, Sampling, UserError
@@ -50,7 +50,7 @@ def sample_group(
     room = max((policy.max_context or 2**31) - len(prompt.tokens), 1)
     sampling = Sampling(min(sampling.max_tokens, room), sampling.temperature)
     _, completions = next(Engine(policy).sample([SampleRequest(0, prompt.tokens, count, seed, sampling)]))
-    rollouts = [to_rollout(completion, policy.tokenizer) for completion in completions]
+    rollouts = [*map(to_rollouts(policy.tokenizer, ends=policy.eos_ids), completions)]
     scores: tuple[float, ...] = ()
     if scorer is not None:
         scores = score_group([scorer], ScoringItem.of(prompt, rollouts, seed)).rewards

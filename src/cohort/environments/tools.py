@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from cohort.chat import text_of
 from cohort.environments.foreign_code import THE_WORLD, HangsError, broken, in_time
 from cohort.environments.formats import Call, Format
 from cohort.types import InfrastructureError, Observation, Prompt, ToolCall, UserError
@@ -200,8 +201,11 @@ def _standard(schema: Any) -> Any:
 
 
 def _text(result: Any) -> str:
-    """A result as text; half characters, which no tokenizer takes, are replaced."""
-    text = result if isinstance(result, str) else _written(result)
+    """A result as text, which may come in parts; half characters, which no tokenizer takes, are replaced."""
+    try:
+        text = text_of(result) if isinstance(result, (str, list)) and result != [] else _written(result)
+    except ValueError:  # a list of something else
+        text = _written(result)
     return text.encode("utf-8", "replace").decode()
 
 
