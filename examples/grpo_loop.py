@@ -22,6 +22,7 @@ from cohort.engine.engine import Engine
 from cohort.policy.attention import PackedGroups
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
+from cohort.policy.text import reader
 from cohort.settings import Scratch
 from cohort.types import SampleRequest, Sampling
 
@@ -70,6 +71,7 @@ def main(steps: int = 100, cold_start: int = 300, seed: int = 0) -> list[float]:
     optimizer = torch.optim.AdamW(policy.module.parameters(), lr=2e-3)
     # The engine runs the policy's own module: whatever the optimizer does, the next completion comes from it.
     engine = Engine(policy)
+    read = reader(tokenizer, policy.eos_ids)  # tokens as text, without the end token
     # Which GRPO? Any preset, and any of its fields as a keyword; `cohort explain` prints the equation.
     objective = objectives.preset("dr_grpo")
 
@@ -94,7 +96,7 @@ def main(steps: int = 100, cold_start: int = 300, seed: int = 0) -> list[float]:
         ]
         groups = {request.key: group for request, group in engine.sample(requests)}  # they come as they finish
         completions = [[*one.tokens] for i in range(PROMPTS) for one in groups[i]]  # B of them, group by group
-        texts = [tokenizer.decode(c, skip_special_tokens=True) for c in completions]
+        texts = [read(c) for c in completions]
 
         # 2. Score every completion.
         answers = [a + b for a, b in questions for _ in range(GROUP)]

@@ -13,11 +13,11 @@ SOURCE = Path(__file__).parent.parent / "src" / "cohort"
 # Packages of one level do not import each other, with the exceptions below.
 LEVELS = [
     {"types"},
-    {"seeds", "wording", "frozen_array", "clock"},
+    {"seeds", "wording", "frozen_array", "clock", "patience"},
     {"settings"},
     {"sandbox"},
     {"kernels"},
-    {"machine"},
+    {"machine", "chat"},
     {"algorithms", "rewards", "tasks", "record", "recipe", "policy"},
     {"environments", "engine", "learn"},
     {"monitor", "evaluate"},

@@ -44,8 +44,9 @@ def content_id(*parts: Any) -> str:
 class Prompt:
     """One thing to answer: plain `text` or chat `messages`, its gold `answer`, and the other columns as `tags`.
 
-    `tokens` is empty until a renderer (chat template and tokenizer) has filled it. `id` is a content hash, so the
-    same question has the same id in every run.
+    `tokens` is empty until a renderer (chat template and tokenizer) has filled it, and so is `begun`, what their end
+    begins of the completion already, such as `<think>`. `id` is a content hash, so the same question has the same id in
+    every run.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Prompt:
     tokens: Sequence[int] = ()
     answer: Any = None
     tags: Mapping[str, Any] = field(default_factory=dict)
+    begun: str = ""
 
     @staticmethod
     def make(

@@ -135,8 +135,9 @@ def test_what_cannot_be_written_or_read_is_refused(tokenizer, chat_tokenizer):
     with pytest.raises(UserError, match=r"refuses a message with the role 'tool' .*environment\.format"):
         opened(tokenizer, "hermes")
     name, other = chat_tokenizer
-    other.add_special_tokens({"additional_special_tokens": ["<tool_call>", "<result>"]})
-    with pytest.raises(UserError, match=r"'<result>' is a special token"):
+    other.add_special_tokens({"additional_special_tokens": ["<tool_call>", "<result>"], "pad_token": "<result>"})
+    assert choose_format(other, "hermes", chat=True) is FORMATS["hermes"]  # special, and text all the same
+    with pytest.raises(UserError, match=r"'<result>' ends a completion, or pads or begins one, and is no text"):
         choose_format(other, "tags", chat=True)
     other.chat_template = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
     with pytest.raises(UserError, match="leaves out earlier turns"):

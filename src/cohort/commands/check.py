@@ -63,16 +63,18 @@ def _check(one: PreparedStage, facts: PolicyFacts, console: Console) -> CheckedS
     untested = waits_for(stage) if parts is not None else {}
     for reward, maker in untested.items():
         console.warn(f"{reward} is not tested: its model is made by the stage '{maker}'")
-    report = _gate(one, parts.without(untested)) if parts is not None else None
+    report = _gate(one, parts.without(untested), facts) if parts is not None else None
     if report is not None:
         show_gate(console, report)
     gate = None if report is None else report.to_dict()
     return CheckedStage(stage.name, stage.kind, plan, untested, gate, report is None or not report.problems)
 
 
-def _gate(one: PreparedStage, parts: SamplingParts) -> GateReport | None:
+def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts) -> GateReport | None:
     """What the rewards that can be tested now pay for."""
-    return gate_of_stage(one.stage, parts, one.seed, PROMPTS) if parts.rewards and parts.verifiers else None
+    if not (parts.rewards and parts.verifiers):
+        return None
+    return gate_of_stage(one.stage, parts, one.seed, PROMPTS, facts.tokenizer)
 
 
 def _policy(one: PreparedStage, before: Policy | None) -> Policy:

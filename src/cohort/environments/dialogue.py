@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from cohort.clock import told
+from cohort.chat import ChatTemplate, ChatTemplateError, ordinary, specials
 from cohort.environments.formats import FORMATS, RESULT, Format, FormatName
+from cohort.policy.text import silent
 from cohort.types import Message, Turn, UserError
 
 _TURN = "[[a turn of the assistant]]"
@@ -37,6 +38,7 @@ class ChatDialogue:
 
     def __init__(self, text: _Text, schemas: Sequence[Mapping[str, Any]], eos_ids: Collection[int]) -> None:
         self._text, self._tokenizer, self._eos_ids = text, text.tokenizer, frozenset(eos_ids)
+        self._template = ChatTemplate(text.tokenizer)
         self.schemas = tuple(schemas)
         self._roles: set[str] = set()  # those that the template is known to show
         if schemas and not self._shows("tool"):
@@ -53,7 +55,8 @@ class ChatDialogue:
             self._roles.add(role)
         safe = [{**message, "content": self._text.safe(message["content"])} for message in messages]
         tokens = self._text.encode(self._rendered(safe))
-        return tokens[1:] if last in self._eos_ids and tokens[:1] and tokens[0] in self._eos_ids else tokens
+        # Behind another end token, such as that of a base model, the template's own still follows.
+        return tokens[1:] if tokens[:1] == [last] and last in self._eos_ids else tokens
 
     def final(self, turns: Sequence[Turn]) -> str:
         """See `Dialogue`: every turn is a message."""
@@ -68,17 +71,13 @@ class ChatDialogue:
 
     def _rendered(self, messages: Sequence[Message]) -> str:
         """What the template writes behind the content of an assistant's turn."""
-        import jinja2
-
         chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _TURN}, *map(dict, messages)]
         try:
-            text = self._tokenizer.apply_chat_template(
-                chat, add_generation_prompt=True, tokenize=False, **told(self._tokenizer)
-            )
-        except jinja2.TemplateError as error:
+            text = self._template.write(chat)
+        except ChatTemplateError as error:
             roles = " or ".join(sorted({repr(message["role"]) for message in messages}))
             raise _no_tools(self._tokenizer, f"refuses a message with the role {roles} ({error})") from None
-        _, turn, rest = str(text).rpartition(_TURN)
+        _, turn, rest = text.rpartition(_TURN)
         if not turn:
             raise _no_tools(self._tokenizer, "leaves out earlier turns of the assistant")
         return rest
@@ -126,15 +125,15 @@ def open_dialogue(
     return InlineDialogue(text) if chosen is FORMATS["tags"] or not chat else ChatDialogue(text, schemas, eos_ids)
 
 
-def choose_format(tokenizer: Any, wanted: FormatName | None, chat: bool) -> Format:
+def choose_format(tokenizer: Any, wanted: FormatName | None, chat: bool, eos_ids: Collection[int] = ()) -> Format:
     """The format `wanted`, or that of the tokenizer's chat template where prompts are rendered with it. Raises
     UserError where there is none that could be read.
     """
     chosen = FORMATS[wanted or (_format_of(tokenizer) if chat else "tags")]
-    hidden = [mark for mark in chosen.marks if mark in tokenizer.all_special_tokens]
-    if hidden:
+    left_out = {str(token) for token in tokenizer.convert_ids_to_tokens(sorted(silent(tokenizer, eos_ids)))}
+    if hidden := [mark for mark in chosen.marks if mark in left_out]:
         raise UserError(
-            f"{hidden[0]!r} is a special token of the tokenizer, which is no text, so calls in the format "
+            f"{hidden[0]!r} ends a completion, or pads or begins one, and is no text, so calls in the format "
             f'{chosen.name!r} could not be read. Choose another environment.format, such as "tags"'
         )
     return chosen
@@ -168,9 +167,7 @@ class _Text:
 
     def __init__(self, tokenizer: Any, marks: Collection[str], longest: int) -> None:
         self.tokenizer, self._longest = tokenizer, longest
-        special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-        controls = sorted({*special, *tokenizer.all_special_tokens, *marks}, key=len, reverse=True)
-        self._controls = re.compile("|".join(map(re.escape, controls))) if controls else None
+        self._controls = specials(tokenizer, marks)
 
     def encode(self, text: str) -> list[int]:
         tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
@@ -178,8 +175,7 @@ class _Text:
 
     def safe(self, content: Any) -> str:
         """The content, cut to its length, with every control text broken up by a space."""
-        text = str(content)
-        text = self._controls.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text) if self._controls else text
+        text = ordinary(str(content), self._controls, by=" ")
         tokens, most = self.encode(text), self._longest
         if len(tokens) <= most:
             return text

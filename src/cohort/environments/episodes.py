@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cohort.chat import text_of
 from cohort.environments.dialogue import Dialogue
 from cohort.environments.foreign_code import THE_WORLD, broken, in_time
 from cohort.frozen_array import FrozenArray
@@ -24,6 +25,7 @@ from cohort.types import (
     Environment,
     Finish,
     InfrastructureError,
+    Message,
     Observation,
     Prompt,
     Rollout,
@@ -261,12 +263,14 @@ class Episodes:
         said = self._guarded("step", partial(self.environment.step, state, reply))
         if not isinstance(said, Observation):
             raise UserError(f"the environment's step returned {type(said).__name__}; it must return an Observation")
-        if not isinstance(said.messages, (tuple, list)) or not all(map(_is_message, said.messages)):
+        given = said.messages if isinstance(said.messages, (tuple, list)) else (None,)
+        messages = [message for message in map(_message, given) if message is not None]
+        if len(messages) < len(given):
             raise UserError(
                 f"the environment's step returned Observation({said.messages!r:.200}); its messages are a tuple of "
                 '{"role": ..., "content": ...}, both text'
             )
-        return said
+        return replace(said, messages=tuple(messages))
 
     def _guarded(self, method: str, run: Callable[[], Any]) -> Any:
         """What a method of the environment returns. Its failures are told apart as those of tools are."""
@@ -281,8 +285,14 @@ class Episodes:
             raise broken(f"the environment's {method}", error, advice) from error
 
 
-def _is_message(message: Any) -> bool:
-    return isinstance(message, Mapping) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+def _message(message: Any) -> Message | None:
+    """A message whose content is text; None for what is none."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        return None
+    try:
+        return {**message, "content": text_of(message.get("content"))}
+    except ValueError:
+        return None
 
 
 def _nothing() -> Future[Observation]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from cohort.chat import text_of
 from cohort.environments.foreign_code import THE_WORLD, BrokenCodeError, HangsError, broken, in_time
 from cohort.environments.formats import Call, Format, json_at
 from cohort.types import InfrastructureError, Observation, Prompt, ToolCall, UserError
@@ -263,10 +264,13 @@ def _said(error: BaseException) -> str:
 
 
 def _text(result: Any) -> str:
-    """A result as text; half characters, which no tokenizer takes, are replaced."""
+    """A result as text, which may come in parts; half characters, which no tokenizer takes, are replaced."""
     if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise UserError(f"the tool returned {result!r:.80}, which is no answer; return what it gives")
-    text = result if isinstance(result, str) else _written(result)
+    try:
+        text = text_of(result) if isinstance(result, (str, list)) and result != [] else _written(result)
+    except ValueError:  # a list of something else
+        text = _written(result)
     return text.encode("utf-8", "replace").decode()
 
 

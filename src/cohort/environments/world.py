@@ -6,7 +6,6 @@ play = world.player(tokenizer, eos_ids, sampler)
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from cohort.environments.episodes import Episodes, OneTurn, Player, Rules
 from cohort.environments.foreign_code import broken
 from cohort.environments.formats import Format
 from cohort.environments.tools import Tool, Tools, tool_of
-from cohort.policy.text import to_rollout
+from cohort.policy.text import to_rollouts
 from cohort.types import Environment, InfrastructureError, Sampler, UserError
 from cohort.wording import find_function
 
@@ -52,19 +51,19 @@ class World:
     def dialogue(self, tokenizer: Any, eos_ids: Collection[int]) -> Dialogue:
         """How turns are written. Raises UserError where the tokenizer has no form for them."""
         longest = self.table.max_result_tokens
-        return open_dialogue(tokenizer, self._format(tokenizer), self.chat, self.schemas, eos_ids, longest)
+        return open_dialogue(tokenizer, self._format(tokenizer, eos_ids), self.chat, self.schemas, eos_ids, longest)
 
     def player(self, tokenizer: Any, eos_ids: Collection[int], sampler: Sampler) -> Player:
         """What plays prompts to their end. Raises UserError as `dialogue` does."""
-        chosen = self._format(tokenizer)
-        ends = () if chosen is None else chosen.stop
-        read = functools.partial(to_rollout, tokenizer=tokenizer, stop=(*self.stop, *ends))
+        chosen = self._format(tokenizer, eos_ids)
+        stop = () if chosen is None else chosen.stop
+        read = to_rollouts(tokenizer, (*self.stop, *stop), eos_ids)
         environment = self.own if chosen is None else Tools(self.tools, chosen, self.retries)
         if environment is None:
             return OneTurn(sampler, read)
         table = self.table
         patience = table.timeout_s if self.own is not None else None  # each tool has a time limit of its own
-        rules = Rules(table.max_turns, table.max_turn_tokens, ends, table.concurrency, patience)
+        rules = Rules(table.max_turns, table.max_turn_tokens, stop, table.concurrency, patience)
         dialogue = self.dialogue(tokenizer, eos_ids)
         return Episodes(sampler, environment, dialogue, lambda completion: read(completion).text, rules)
 
@@ -73,10 +72,10 @@ class World:
         for tool in self.tools:
             tool.close()
 
-    def _format(self, tokenizer: Any) -> Format | None:
+    def _format(self, tokenizer: Any, eos_ids: Collection[int]) -> Format | None:
         """How calls are written; None where there is nothing to call."""
         wanted = None if self.table.format == "auto" else self.table.format
-        return choose_format(tokenizer, wanted, self.chat) if self.tools else None
+        return choose_format(tokenizer, wanted, self.chat, eos_ids) if self.tools else None
 
 
 def open(table: settings.Environment, template: str = "chat", stop: Sequence[str] = (), retries: int = 2) -> World:

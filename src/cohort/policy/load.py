@@ -74,6 +74,16 @@ def load_policy(model: str, *, trainable: bool = True, **fields: Any) -> Policy:
     return _load(PolicyTable(**fields), model, trainable)
 
 
+def load_tokenizer(table: PolicyTable, start: Start) -> Any:
+    """The tokenizer that the policy of a table will have; None for one that is learnt from the stage's own texts."""
+    if table.scratch is not None:
+        return None
+    if table.model == "live" and start.live is not None:
+        return start.live[1]
+    model = table.model or start.directory
+    return None if model is None or model == "live" else _tokenizer(model, table)
+
+
 def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None) -> Policy:
     """The policy with a fresh LoRA adapter of peft: only the adapter is trained. Its random half depends on `seed`.
 
@@ -184,8 +194,8 @@ def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Poli
         raise UserError("the recipe names no model: set policy.model to a checkpoint directory or a hub id")
     where, dtype = locate(model), getattr(torch, table.dtype)
     options: dict[str, Any] = {"revision": table.revision, "trust_remote_code": table.trust_remote_code}
+    tokenizer = _tokenizer(model, table)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
         if Path(where, "adapter_config.json").is_file():
             module = _load_adapter(where, dtype, trainable, table.trust_remote_code)
         else:
@@ -197,6 +207,15 @@ def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Poli
     policy = Policy(module.to(_device(table.device)), tokenizer, table.compute)
     policy.check()
     return policy
+
+
+def _tokenizer(model: str, table: PolicyTable) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(
+            locate(model), revision=table.revision, trust_remote_code=table.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
 
 
 def locate(model: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cohort.chat import ChatTemplate
 from cohort.kernels.functions import product
 from cohort.policy.attention import ATTENTION, Layout, PackedGroups
 from cohort.policy.fit import DIVERGED, is_classifier
@@ -34,6 +35,8 @@ class PolicyFacts:
     name: str  # of its class, such as Qwen3ForCausalLM
     tokenizer: Any
     eos_ids: tuple[int, ...]  # each of them ends a completion
+    turn_end: int | None  # that of them which the chat template writes behind a turn; None: no token, or no template
+    unheard_end: str  # what the chat template writes there instead of a token, and nobody stops at
     context: int | None  # positions that it was made for; None: it does not say
     vocabulary: int  # width of the logits
     parameters: int
@@ -60,7 +63,8 @@ class Policy:
         self.model: Any = module.get_base_model() if hasattr(module, "get_base_model") else module
         self.compute = getattr(torch, compute)
         self.config = self.model.config.get_text_config()
-        self.eos_ids = _eos_ids(self.model, tokenizer)
+        self.unheard_end, self.turn_end = _turn_end(tokenizer)
+        self.eos_ids = _eos_ids(self.model, tokenizer, self.turn_end)
         _refuse_rope(self.config)
         if len(tokenizer) > self.vocabulary:
             raise UserError(
@@ -107,6 +111,8 @@ class Policy:
             name=type(self.model).__name__,
             tokenizer=self.tokenizer,
             eos_ids=self.eos_ids,
+            turn_end=self.turn_end,
+            unheard_end=self.unheard_end,
             context=self.max_context,
             vocabulary=self.vocabulary,
             parameters=sum(p.numel() for p in parameters),
@@ -283,9 +289,15 @@ def _refuse_rope(config: Any) -> None:
             )
 
 
-def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every id that ends a completion: the tokenizer's and those of the generation config."""
-    ids: set[int] = set()
+def _turn_end(tokenizer: Any) -> tuple[str, int | None]:
+    """The end of a turn in the chat template: ("", its token), or (text that no token stands for, None)."""
+    text, token = ChatTemplate(tokenizer).turn_end if getattr(tokenizer, "chat_template", None) else ("", None)
+    return (text, None) if token is None else ("", token)
+
+
+def _eos_ids(model: Any, tokenizer: Any, turn_end: int | None) -> tuple[int, ...]:
+    """Every id that ends a completion: the tokenizer's, the chat template's and those of the generation config."""
+    ids: set[int] = set() if turn_end is None else {turn_end}
     if tokenizer.eos_token_id is not None:
         ids.add(int(tokenizer.eos_token_id))
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)

@@ -45,6 +45,7 @@ class ScoringItem:
     `row` holds every column of the prompt's row. `finishes` and `tokens` (token counts) have one entry a completion, or
     are empty where nobody knows them; a reward that asks for them is then refused. `seed` is for rewards that draw
     random numbers. `transcripts` are the conversations that led to the completions, empty where there was one turn.
+    `begun` is what the rendered prompt has written of every completion already, such as `<think>`.
     """
 
     prompt: str
@@ -56,6 +57,7 @@ class ScoringItem:
     tokens: tuple[int, ...] = ()
     seed: int = 0
     transcripts: tuple[tuple[Message, ...], ...] = ()
+    begun: str = ""
 
     def __post_init__(self) -> None:
         given = (("finishes", self.finishes), ("tokens", self.tokens), ("transcripts", self.transcripts))
@@ -76,6 +78,7 @@ class ScoringItem:
             tokens=tuple(sum(rollout.mask) for rollout in rollouts),
             seed=seed,
             transcripts=tuple(rollout.transcript for rollout in rollouts) if any(r.turns for r in rollouts) else (),
+            begun=prompt.begun,
         )
 
     def transcript(self, index: int) -> list[dict[str, Any]]:

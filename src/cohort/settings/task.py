@@ -102,6 +102,10 @@ class Task(Prompts):
         description="How a question becomes a prompt: the model's chat template, R1-Zero's text, or as it is.",
     )
     system: str | None = Field(default=None, description="System message put before every question.")
+    special_tokens: bool = Field(
+        default=False,
+        description="Texts of prompts such as <|im_end|> become special tokens; else they are broken up: < |im_end|>.",
+    )
     max_prompt_tokens: Tokens | None = Field(
         default=None, description="Longest prompt; when not given, what the context leaves beside rollout.max_tokens."
     )

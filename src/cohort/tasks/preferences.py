@@ -82,6 +82,8 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
 
 def _pair(table: settings.Task, row: Mapping[str, Any], place: str) -> PreferencePair:
     """The pair in a row, or a UserError that names the place."""
+    if row.get("tools"):
+        raise UserError(f"{place} has tools in its column 'tools', and a reward model is not shown any: remove it.")
     chat, better = _answer(row.get(table.chosen), place, table.chosen)
     other, worse = _answer(row.get(table.rejected), place, table.rejected)
     if chat != other:

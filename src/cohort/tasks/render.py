@@ -5,16 +5,20 @@ A template is the tokenizer's chat template, the R1-Zero template, or the text a
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any, get_args
 
 from cohort import settings
-from cohort.clock import told
+from cohort.chat import ChatTemplate, ChatTemplateError, ordinary, specials
 from cohort.tasks.order.mixture import Mixture
 from cohort.tasks.prompts import CHECKED, Prompts
 from cohort.types import Prompt, UserError
+from cohort.wording import shorten
 
 TEMPLATES: tuple[str, ...] = get_args(settings.Task.model_fields["template"].annotation)
 
@@ -27,6 +31,25 @@ R1_ZERO = (
 )
 
 
+_DROP = "Remove or rename that column, or change the other."
+
+
+def tools_of(prompt: Prompt) -> list[Mapping[str, Any]]:
+    """The tools in a row's column `tools`, as JSON schemas: a list, or a text that holds one as JSON."""
+    value = prompt.tags.get("tools")
+    if isinstance(value, str) and value.strip()[:1] in ("[", ""):
+        with suppress(ValueError):
+            value = json.loads(value or "[]")
+    if value is None or value == []:
+        return []
+    if not isinstance(value, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in value):
+        raise UserError(
+            f"the prompt {prompt.id} has a column 'tools' that holds {shorten(value)}: it is a list of JSON schemas, "
+            "which the chat template shows. Rename the column if it holds something else."
+        )
+    return list(value)
+
+
 class Renderer:
     """Shows prompts to one tokenizer's model."""
 
@@ -36,6 +59,7 @@ class Renderer:
         template: str = "chat",
         system: str | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
+        special_tokens: bool = False,
     ) -> None:
         self.name = repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
         if template not in TEMPLATES:
@@ -49,53 +73,101 @@ class Renderer:
             raise UserError('template = "r1_zero" brings its own instructions. Remove system, or use another template.')
         self.tokenizer, self.template, self.system = tokenizer, template, system
         self.tools = [dict(tool) for tool in tools] or None
+        self._chat_template = ChatTemplate(tokenizer)
+        self._special = None if special_tokens else specials(tokenizer)  # what must stay text in a question
+        self._told = False  # that a question had some
+        self._shows_tools: bool | None = None  # whether the chat template does; None: nobody knows yet
 
     def render(self, prompt: Prompt) -> Prompt:
-        """The prompt with its tokens, ready for the completion to follow."""
-        if self.template == "chat":
-            tokens = self._chat(prompt, tokenize=True)
-        else:
-            tokens = self._encode(self.text(prompt))
+        """The prompt with its tokens, ready for the completion to follow, and with what they have begun of it."""
+        text, begun = self._written(prompt)
+        tokens = self._chat_template.tokens(text) if self.template == "chat" else self._encode(text)
         if not tokens:
             raise UserError(f"the prompt {prompt.id} renders to no tokens at all. Check the prompt and the template.")
-        return replace(prompt, tokens=tuple(int(token) for token in tokens))
+        return replace(prompt, tokens=tuple(tokens), begun=begun)
 
     def text(self, prompt: Prompt) -> str:
         """What the model sees, as text: a view for people, except for templates that are text."""
-        if self.template == "chat":
-            return str(self._chat(prompt, tokenize=False))
+        return self._written(prompt)[0]
+
+    def _written(self, prompt: Prompt) -> tuple[str, str]:
+        """What the model sees, and the end of it that begins the completion already."""
+        tools = self._tools(prompt)
+        text, begun = self._chat(prompt, tools) if self.template == "chat" else (self._plain(prompt), "")
+        if not begun and text.rstrip().endswith("<think>"):  # whoever wrote it
+            begun = text[text.rindex("<think>") :]
+        return text, begun
+
+    def _plain(self, prompt: Prompt) -> str:
+        """A single question in a template that is text."""
         if prompt.messages is not None and len(prompt.messages) > 1:
             raise UserError(
                 f"the prompt {prompt.id} is a conversation of {len(prompt.messages)} messages, and template = "
                 f'"{self.template}" shows a single question. Use template = "chat".'
             )
+        question = self._ordinary(prompt.question, prompt)
         if self.template == "r1_zero":
-            return R1_ZERO.replace("{prompt}", prompt.question)
-        return prompt.question if self.system is None else f"{self.system}\n\n{prompt.question}"
+            return R1_ZERO.replace("{prompt}", question)
+        return question if self.system is None else f"{self.system}\n\n{question}"
 
-    def _chat(self, prompt: Prompt, tokenize: bool) -> Any:
+    def _chat(self, prompt: Prompt, tools: Sequence[Mapping[str, Any]] | None) -> tuple[str, str]:
         """The conversation in the tokenizer's own template, up to where the assistant begins. The system message is
-        added unless the conversation has its own.
+        added unless the conversation has its own. The assistant's own turns may hold special tokens.
         """
-        import jinja2
-
-        chat = [dict(message) for message in prompt.messages or [{"role": "user", "content": prompt.text}]]
+        chat = [
+            message if message.get("role") == "assistant" else self._ordinary(message, prompt)
+            for message in prompt.messages or [{"role": "user", "content": prompt.text}]
+        ]
         if self.system is not None and chat[0].get("role") != "system":
             chat.insert(0, {"role": "system", "content": self.system})
         try:
-            return self.tokenizer.apply_chat_template(
-                chat,
-                tools=self.tools,
-                add_generation_prompt=True,
-                tokenize=tokenize,
-                return_dict=False,
-                **told(self.tokenizer, self.tools),
-            )
-        except jinja2.TemplateError as error:  # e.g. a template that knows no system role
+            text = self._chat_template.write(chat, tools)
+            if tools is not None and self._shows_tools is None:
+                self._shows_tools = text != self._chat_template.write(chat)
+            return text, self._chat_template.begun(chat, tools, text)
+        except ChatTemplateError as error:  # e.g. a template that knows no system role
             raise UserError(
-                f"the chat template of {self.name} refuses the prompt {prompt.id}: {error}. "
-                'Mend the conversation, leave out system, or use template = "none".'
+                f"the prompt {prompt.id} cannot be shown: {error}. Mend the conversation or the template, leave out "
+                'system, or use template = "none".'
             ) from error
+
+    def _tools(self, prompt: Prompt) -> Sequence[Mapping[str, Any]] | None:
+        """The tools that the chat template is told of: those of the environment, or of the row's column `tools`."""
+        own = tools_of(prompt)
+        if not own:
+            return self.tools
+        if self.template != "chat" or self.tools:
+            why = "environment.tools names others" if self.tools else f'template = "{self.template}" shows no tools'
+            raise UserError(f"the prompt {prompt.id} has tools of its own in the column 'tools', and {why}. {_DROP}")
+        tools: list[Mapping[str, Any]] = [self._ordinary(tool, prompt) for tool in own]
+        if self._shows_tools is None:
+            self._chat(prompt, tools)
+        if not self._shows_tools:
+            raise UserError(
+                f"the prompt {prompt.id} has tools of its own in the column 'tools', and the chat template of "
+                f"{self.name} does not show tools. {_DROP}"
+            )
+        return tools
+
+    def _ordinary(self, value: Any, prompt: Prompt) -> Any:
+        """A value of a row, in whose texts nothing becomes a special token, unless the recipe wants it so."""
+        if self._special is None:
+            return value
+        if isinstance(value, Mapping):
+            return {key: self._ordinary(part, prompt) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._ordinary(part, prompt) for part in value]
+        if not isinstance(value, str) or (found := self._special.search(value)) is None:
+            return value
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"the prompt {prompt.id} holds {found[0]!r}, a special token of the tokenizer, which is shown as text "
+                f"({ordinary(found[0], self._special, by=' ')!r}), there and in other prompts. Say "
+                "task.special_tokens = true if prompts may hold special tokens",
+                stacklevel=2,
+            )
+        return ordinary(value, self._special, by=" ")
 
     def _encode(self, text: str) -> list[int]:
         """Text to tokens, with the beginning token that the tokenizer adds but never an end token."""

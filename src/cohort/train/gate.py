@@ -9,9 +9,11 @@ from typing import Any
 import orjson
 from rich.markup import escape
 
+from cohort.policy.load import Start, load_tokenizer
 from cohort.preflight.gate.stage import gate_of_stage
 from cohort.record.files import write_bytes
 from cohort.rewards import RewardFailure
+from cohort.settings import Policy
 from cohort.train.models import waits_for
 from cohort.train.stage import PreparedStage
 from cohort.types import UserError
@@ -24,12 +26,13 @@ HOW_TO_GO_ON = (
 )
 
 
-def pass_gate(directory: Path, stages: Sequence[PreparedStage], console: Console) -> None:
+def pass_gate(directory: Path, stages: Sequence[PreparedStage], console: Console, start: Start) -> None:
     """Put the rewards of every stage to the test before the first step of a run, but those whose models have yet to be
     trained, and write what was found to `gate.json`. Raises UserError when gold answers do not pay, unless `run.gate`
     says otherwise.
     """
     record: dict[str, Any] = {}
+    tables = _tables(stages)
     with_rewards = [(one, parts) for one in stages if (parts := one.prepared.parts) is not None and parts.rewards]
     for one, parts in with_rewards:
         stage = one.stage
@@ -38,7 +41,8 @@ def pass_gate(directory: Path, stages: Sequence[PreparedStage], console: Console
             continue
         before = f"{stage.name}: " if len(with_rewards) > 1 else ""
         try:
-            report = gate_of_stage(stage, parts.without(waits_for(stage)), one.seed)
+            tokenizer = load_tokenizer(tables[stage.name], start)
+            report = gate_of_stage(stage, parts.without(waits_for(stage)), one.seed, tokenizer=tokenizer)
         except RewardFailure as failure:
             record[stage.name] = {"verdict": "refused", "problems": [str(failure)]}
             problem: str | None = str(failure)
@@ -57,6 +61,17 @@ def pass_gate(directory: Path, stages: Sequence[PreparedStage], console: Console
         if problem is not None:
             console.warn(f'{before}{problem} (run.gate = "warn": training all the same)')
     write_bytes(directory / FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))
+
+
+def _tables(stages: Sequence[PreparedStage]) -> dict[str, Policy]:
+    """By stage the table that its policy comes from: its own, or where that names no model that of a stage before."""
+    found: dict[str, Policy] = {}
+    before = stages[0].stage.policy
+    for one in stages:
+        own = one.stage.policy
+        found[one.stage.name] = own if own.model is not None or own.scratch is not None else before
+        before = found[one.stage.name] if one.kind.makes_policy else before
+    return found
 
 
 def read_gate(directory: Path, stage: str) -> dict[str, Any]:

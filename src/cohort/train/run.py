@@ -77,18 +77,18 @@ def train(
     quiet_libraries()
     console = console or Console()
     recipe = _with_type_of(model, recipe)
+    start = Start(live=(model, tokenizer) if model is not None else None)
     stages = prepare(recipe)
     directory = run_directory(recipe)
     if has_begun(directory):
         refuse_existing(directory, recipe, resume)
     with locked(directory):
         if not has_begun(directory):
-            pass_gate(directory, stages, console)
+            pass_gate(directory, stages, console, start)
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(directory, recipe, console, isolation_of(sampled))
         with _deterministic(threads), stopped_at(began), disk_errors(directory):
             kept = as_kept(recipe)
-            start = Start(live=(model, tokenizer) if model is not None else None)
             for index, one in enumerate(stages):
                 name, own = one.stage.name, stage_directory(recipe, index)
                 title = f"{recipe.name}: stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else recipe.name

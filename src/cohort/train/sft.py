@@ -19,6 +19,7 @@ from cohort.environments import Dialogue, World
 from cohort.learn.batch import collate
 from cohort.learn.optimizer import rate_at
 from cohort.machine import peak_memory_gb
+from cohort.policy.text import continued
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
@@ -63,7 +64,8 @@ class _Training:
         self.facts: PolicyFacts = self._backend.facts
         self.policy = self._backend.policy
         tokenizer, world = self.facts.tokenizer, prepared.world
-        self._renderer = Renderer(tokenizer, stage.task.template, stage.task.system, world.schemas)
+        task = stage.task
+        self._renderer = Renderer(tokenizer, task.template, task.system, world.schemas, task.special_tokens)
         self._dialogue = world.dialogue(tokenizer, self.facts.eos_ids) if world.tools else None
         size, seed = prepared.examples.size, derive_seed(context.seed, "ledger")
         self._ledger = Ledger.restore(checkpoint.state["ledger"], size, seed) if checkpoint else Ledger(size, seed)
@@ -157,13 +159,16 @@ def encode(
     them are to be learnt: not what a tool said.
     """
     example = examples[index]
-    prompt = renderer.render(example.prompt).tokens
+    rendered = renderer.render(example.prompt)
+    prompt, written = rendered.tokens, continued(example.completion, rendered.begun)
     tokenizer = facts.tokenizer
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else facts.eos_ids[0]
+    if renderer.template == "chat" and facts.turn_end is not None:
+        end = facts.turn_end
     if dialogue is None:
-        runs = [(list(tokenizer.encode(example.completion, add_special_tokens=False)), True)]
+        runs = [(list(tokenizer.encode(written, add_special_tokens=False)), True)]
     else:
-        runs = dialogue.demonstration(example.completion)
+        runs = dialogue.demonstration(written)
     runs.append(([end], True))
     completion = [token for tokens, _ in runs for token in tokens]
     if facts.context is not None and len(prompt) + len(completion) > facts.context:

@@ -20,6 +20,7 @@ def grpo_plan(
     return {
         "objective": one_line(objective),
         "policy": _policy_line(policy),
+        "ends": ends_line(policy),
         "task": task_line(stage, prompts),
         **environment_line(stage),
         "rewards": rewards_line(stage),
@@ -35,6 +36,7 @@ def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, evaluates:
     return {
         "objective": "supervised: minus the mean log-prob of all completion tokens of the batch",
         "policy": _policy_line(policy),
+        "ends": ends_line(policy),
         "task": f"{stage.task.source}, {'unlimited' if examples is None else f'{examples:,}'} demonstrations",
         "batch": f"{per_step} examples a step, {stage.run.steps:,} steps = {per_step * stage.run.steps:,} examples",
         **({"evaluation": _evaluation_line(stage)} if evaluates else {}),
@@ -138,6 +140,14 @@ def _policy_line(policy: PolicyFacts) -> str:
         threads = torch.get_num_threads()
         where = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
     return f"{policy.name}, {_count(policy.parameters)} parameters{share}, {policy.compute} on {where}, {policy.path}"
+
+
+def ends_line(policy: PolicyFacts) -> str:
+    """`<|endoftext|> or <|im_end|> (the chat template's)`: the tokens that end a completion."""
+    names = {token: policy.tokenizer.convert_ids_to_tokens(token) for token in policy.eos_ids}
+    said = [f"{name} (the chat template's)" if token == policy.turn_end else f"{name}" for token, name in names.items()]
+    unheard = f"; the chat template ends a turn with {policy.unheard_end!r}, which is no token: see rollout.stop"
+    return " or ".join(said) + (unheard if policy.unheard_end else "")
 
 
 def _count(n: int) -> str:

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cohort.preflight.gate.findings import GOLD, GateReport, Seen, mean, summarise
 from cohort.preflight.gate.probes import FORMS, LISTED, WHOLE, Probe, constants, ignorant, other_gold, several
@@ -34,13 +34,15 @@ AT_LEAST = 2  # prompts that are waited for, whatever time they take
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A prompt and its gold answer as text (None: it has none). With `whole` the text is a completion, or the code of
-    one, and is not put into the forms of an answer. `seed` is for rewards that draw random numbers.
+    one, and is not put into the forms of an answer. `seed` is for rewards that draw random numbers. `write` gives a
+    text as the policy would write it, through its tokenizer.
     """
 
     prompt: Prompt
     gold: str | None
     whole: bool = False
     seed: int = 0
+    write: Callable[[str], str] = str
 
     @property
     def forms(self) -> Mapping[str, Callable[[str], str]]:
@@ -122,7 +124,8 @@ class _Scorer:
 def _gold_in_all_forms(asked: Asked) -> ScoringItem | None:
     if not asked.gold:
         return None
-    return _item(asked, [Probe(GOLD, form, write(asked.gold)) for form, write in asked.forms.items()], "first")
+    probes = [Probe(GOLD, form, asked.write(write(asked.gold))) for form, write in asked.forms.items()]
+    return _item(asked, probes, "first")
 
 
 def _probes(asked: Asked, form: str, listed: str | None, other: str | None, always: Sequence[str]) -> tuple[Probe, ...]:
@@ -131,7 +134,8 @@ def _probes(asked: Asked, form: str, listed: str | None, other: str | None, alwa
     gold = [] if asked.gold is None else [Probe(GOLD, form, write(asked.gold))]
     if listed is not None and not asked.whole:
         gold.append(Probe(LISTED, "", write(listed)))
-    return (*gold, *ignorant(asked.prompt.question, other, always, write))
+    probes = (*gold, *ignorant(asked.prompt.question, other, always, write))
+    return tuple(replace(probe, text=asked.write(probe.text)) for probe in probes)
 
 
 def _decides(group: ScoredGroup | None, verifiers: Sequence[str]) -> str | None:
@@ -166,4 +170,5 @@ def _item(asked: Asked, probes: Sequence[Probe], round_: str) -> ScoringItem:
         finishes=tuple[Finish, ...]("stop" for _ in texts),
         tokens=tuple(len(text.split()) for text in texts),
         seed=derive_seed(asked.seed, round_),
+        begun=asked.prompt.begun,
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
+from cohort.policy.text import continued, reader
 from cohort.preflight.gate.examine import Asked, examine
 from cohort.preflight.gate.findings import NO_GOLD, GateReport
 from cohort.preflight.gate.probes import stated_gold
@@ -25,8 +28,11 @@ COSTLY = 3  # prompts for each verifier where a reward is costly
 LIMIT_S = 20.0  # what the gate before a run may take, as far as it can be cut short
 
 
-def gate_of_stage(stage: Stage, parts: SamplingParts, seed: int, prompts: int | None = None) -> GateReport:
-    """Examine the rewards of a stage on `prompts` prompts for each verifier, fewer where a reward is costly.
+def gate_of_stage(
+    stage: Stage, parts: SamplingParts, seed: int, prompts: int | None = None, tokenizer: Any = None
+) -> GateReport:
+    """Examine the rewards of a stage on `prompts` prompts for each verifier, fewer where a reward is costly. They see
+    texts as the policy would write them, through `tokenizer`; None: any text is written as it is.
 
     Without `prompts` it is the short gate before a run: few prompts, and of the costly rewards only verifiers that know
     gold answers; where there is no gold answer, nothing is scored. Raises RewardFailure when a reward breaks.
@@ -54,6 +60,8 @@ def gate_of_stage(stage: Stage, parts: SamplingParts, seed: int, prompts: int | 
     ]
     if short and not any(one.gold for one in asked):
         return _untested(NO_GOLD)
+    if tokenizer is not None:
+        asked = _as_written(asked, parts, tokenizer)
     untested = [reward.name for reward in verifiers if not _looks_at_gold(stage, reward)]
     names = [reward.name for reward in verifiers]
     return examine(rewards, names, asked, untested, stage.run.workers, LIMIT_S if short else math.inf)
@@ -114,6 +122,17 @@ def _asked(stage: Stage, verifiers: Sequence[Reward], prompt: Prompt, seed: int)
             f"{type(text).__name__}: a completion is text"
         )
     return Asked(prompt, text or None, whole=True, seed=seed)
+
+
+def _as_written(asked: Sequence[Asked], parts: SamplingParts, tokenizer: Any) -> list[Asked]:
+    """Behind the rendered prompt, which may have begun the completion, and by way of tokens."""
+    renderer, read = parts.task.renderer(tokenizer), reader(tokenizer)
+
+    def written(text: str, begun: str) -> str:
+        return read(tokenizer.encode(continued(text, begun), add_special_tokens=False))
+
+    rendered = [replace(one, prompt=renderer.render(one.prompt)) for one in asked]
+    return [replace(one, write=functools.partial(written, begun=one.prompt.begun)) for one in rendered]
 
 
 def _looks_at_gold(stage: Stage, verifier: Reward) -> bool:

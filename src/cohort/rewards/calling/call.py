@@ -198,4 +198,5 @@ _FILLED: Mapping[str, Callable[[Reward, ScoringItem, int], Any]] = {
     "tokens": lambda reward, item, index: item.tokens[index],
     "transcript": lambda reward, item, index: item.transcript(index),
     "seed": _seed,
+    "begun": lambda reward, item, index: item.begun,
 }

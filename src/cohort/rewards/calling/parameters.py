@@ -13,7 +13,7 @@ from typing import Any
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
-NATIVE_NAMES = ("completion", "prompt", "answer", "row", "finish", "tokens", "transcript", "seed")
+NATIVE_NAMES = ("completion", "prompt", "answer", "row", "finish", "tokens", "transcript", "seed", "begun")
 TRL_NAMES = ("prompts", "completions", "answer")
 # What differs between the completions of a prompt (TRL's names too: who forgets its style is told so by `check`).
 COMPLETION_NAMES = ("completion", "tokens", "finish", "transcript", "seed", "completions", "completion_ids")

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cohort.rewards.models.text import ordinary
+from cohort.chat import ordinary
 from cohort.rewards.verifiers.values import once
 
 Messages = list[dict[str, str]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cohort.rewards.models.text import specials
+from cohort.chat import specials
 from cohort.types import UserError
 from cohort.wording import misfit
 

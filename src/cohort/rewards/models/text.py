@@ -7,12 +7,11 @@ special token is broken up first; it stays readable and is ordinary text.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cohort.clock import told
+from cohort.chat import ChatTemplate, ordinary, specials
 from cohort.types import UserError
 
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -42,7 +41,7 @@ class Reader:
                 'prompts in one; use task.template = "none" for plain text'
             )
         self.tokenizer, self.form = tokenizer, form
-        self._special = specials(tokenizer)
+        self._special, self._template = specials(tokenizer), ChatTemplate(tokenizer)
 
     def prompt(self, prompt: Prompt) -> list[int]:
         """The tokens up to where the completion begins."""
@@ -50,7 +49,7 @@ class Reader:
             chat = messages_of(prompt)
             if self.form.system is not None and chat[0].get("role") != "system":
                 chat.insert(0, {"role": "system", "content": self.form.system})
-            return chat_tokens(self.tokenizer, chat, add_generation_prompt=True)
+            return chat_tokens(self._template, chat, add_generation_prompt=True)
         if not isinstance(prompt, str) and len(prompt) > 1:
             raise UserError(
                 f"a prompt is a conversation of {len(prompt)} messages, and the reward model reads single questions; "
@@ -76,30 +75,6 @@ def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(message) for message in prompt]
 
 
-def chat_tokens(tokenizer: Any, messages: list[dict[str, Any]], add_generation_prompt: bool) -> list[int]:
+def chat_tokens(template: ChatTemplate, messages: list[dict[str, Any]], add_generation_prompt: bool) -> list[int]:
     """A conversation in the tokenizer's chat template."""
-    import jinja2
-
-    try:
-        found = tokenizer.apply_chat_template(
-            messages,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=True,
-            return_dict=False,
-            **told(tokenizer),
-        )
-    except jinja2.TemplateError as error:
-        raise UserError(f"the chat template of {tokenizer.name_or_path!r} refuses a prompt: {error}") from None
-    return [int(token) for token in found]
-
-
-def specials(tokenizer: Any) -> re.Pattern[str]:
-    """What matches any special token of a tokenizer, written out."""
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if getattr(token, "special", True)]
-    texts = sorted({text for text in (*tokenizer.all_special_tokens, *added) if text}, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
-
-
-def ordinary(text: str, special: re.Pattern[str]) -> str:
-    """The text with an invisible character inside whatever would be a special token."""
-    return special.sub(lambda match: f"{match[0][0]}\u200b{match[0][1:]}", text)
+    return template.tokens(template.write(messages, go_on=add_generation_prompt))

@@ -51,13 +51,16 @@ def _compiled(pattern: str) -> regex.Pattern[str]:
 
 @stops_after("timeout_s")
 @checked_by(check_pattern)
-def regex_format(completion: str, pattern: str, whole: bool = True, timeout_s: float = 1.0) -> Scored:
+def regex_format(completion: str, pattern: str, whole: bool = True, timeout_s: float = 1.0, begun: str = "") -> Scored:
     """1 if the regular expression `pattern` matches the completion (with `whole`, all of it), else 0.
 
-    A pattern that has not decided after `timeout_s` seconds of processor time does not match (label "timeout").
+    Where the rendered prompt has `begun` the completion, as templates do that end in `<think>`, a match with that
+    beginning counts, too. A pattern that has not decided after `timeout_s` seconds of processor time does not match
+    (label "timeout").
     """
     try:
-        return Scored(float(matches(pattern, completion, whole, timeout_s)))
+        texts = dict.fromkeys((completion, begun + completion))
+        return Scored(float(any(matches(pattern, text, whole, timeout_s) for text in texts)))
     except TimeoutError:
         return Scored(0.0, "timeout")
 
@@ -90,15 +93,16 @@ def one_answer(completion: str, form: str = "any") -> float:
     return float(one and form in ("any", found) and bool(answer.strip()))
 
 
-def think_format(completion: str, prompt: str = "", opened: bool | None = None) -> float:
+def think_format(completion: str, prompt: str = "", opened: bool | None = None, begun: str = "") -> float:
     """1 if the whole text is `<think> ... </think><answer> ... </answer>`, the format of DeepSeek-R1, else 0.
 
     Each tag occurs exactly once; whitespace is free before, between and after; the answer is not blank. `opened` says
-    that the prompt already ends in "<think>", so that the completion starts inside it; None looks at the prompt, which
-    is enough unless a chat template adds the tag.
+    that the prompt already ends in "<think>", so that the completion starts inside it; None looks at the prompt, and at
+    what the chat template has `begun` of the completion.
     """
     if opened is None:
-        opened = prompt.rstrip().endswith("<think>")
+        opened = not begun and prompt.rstrip().endswith("<think>")
+        completion = begun + completion
     text = visible("<think>" + completion if opened else completion).strip()
     once = all(text.count(tag) == 1 for tag in ("<think>", "</think>", "<answer>", "</answer>"))
     return float(once and _R1.fullmatch(text) is not None)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort import settings
+from cohort.chat import text_of
 from cohort.tasks.prompts import Rows
 from cohort.tasks.sources.base import needs_answer
 from cohort.tasks.sources.files import kind
 from cohort.types import Message, Prompt, UserError
-from cohort.wording import nearest
+from cohort.wording import nearest, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,15 @@ def read_question(
             f"{place}: the conversation in {column!r} ends with the assistant's turn, so nothing is left to answer. "
             "Remove that turn, or use the row for supervised training."
         )
-    if not str(messages[-1]["content"]).strip():
+    if not messages[-1]["content"].strip():
         raise _empty(place, column)
     return None, messages
 
 
 def conversation(value: Any, place: str, column: str) -> tuple[Message, ...]:
-    """A list of {"role", "content"} as messages, without the None that Arrow puts where a row lacks a field."""
+    """A list of {"role", "content"} as messages: their contents are text, without the None that Arrow puts where a row
+    lacks a field. An assistant that calls tools may say nothing beside.
+    """
     if not isinstance(value, (list, tuple)):
         raise UserError(
             f'{place}: {column!r} holds {kind(value)}; it must be text or a list of {{"role", "content"}}. Put it in '
@@ -93,9 +96,24 @@ def conversation(value: Any, place: str, column: str) -> tuple[Message, ...]:
     if not value:
         raise _empty(place, column)
     for message in value:
-        if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
-            raise UserError(f'{place}: every message in {column!r} needs "role" and "content"; one is {message!r}.')
-    return tuple({key: part for key, part in message.items() if part is not None} for message in value)
+        said = isinstance(message, Mapping) and isinstance(message.get("role"), str)
+        if not said or (message.get("content") is None and message["role"] != "assistant"):
+            raise UserError(
+                f'{place}: every message in {column!r} needs "role" and "content"; one is {shorten(message)}.'
+            )
+    return tuple(_message(message, place, column) for message in value)
+
+
+def _message(message: Message, place: str, column: str) -> Message:
+    """A message whose content is text."""
+    kept = {key: part for key, part in message.items() if part is not None}
+    try:
+        return {**kept, "content": text_of(kept.get("content", ""))}
+    except ValueError as error:
+        raise UserError(
+            f"{place}: the content of a message in {column!r} is {error}. It must be text, or a list of parts that are "
+            '{"type": "text", "text": ...}: Cohort trains on text alone. Mend or remove the row.'
+        ) from None
 
 
 def gsm8k_answer(value: Any, place: str) -> tuple[str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cohort.tasks.prompts import Rows
 from cohort.types import UserError
+from cohort.wording import one_line
 
 
 def table_rows(name: str, columns: Sequence[str], size: int, get: Callable[[int], Mapping[str, Any]]) -> Rows:
@@ -102,11 +104,14 @@ def read_json(path: Path) -> Rows:
 
 def read_csv(path: Path) -> Rows:
     """A CSV file with a header line. Every value is text."""
+    before = csv.field_size_limit(sys.maxsize)  # a field may be a whole book
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a CSV file that can be read ({error}).") from error
+    finally:
+        csv.field_size_limit(before)
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
             raise UserError(f"{path}, row {number} has not as many fields as the header. Mend or remove that row.")
@@ -120,6 +125,28 @@ def read_parquet(path: Path) -> Rows:
 
     try:
         table = pq.read_table(path, memory_map=True)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a Parquet file that can be read ({error}).") from error
-    return table_rows(str(path), table.column_names, table.num_rows, lambda index: table.slice(index, 1).to_pylist()[0])
+        table.validate(full=True)  # or damaged bytes are met hours later, or never
+        columns = table.column_names
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:  # damage may show as any of these
+        raise UserError(f"{path} is not a Parquet file that can be read ({one_line(error)}).") from error
+
+    def get(index: int) -> Mapping[str, Any]:
+        try:
+            return as_written(table.slice(index, 1).to_pylist()[0])
+        except (pa.ArrowException, ValueError, OverflowError) as error:  # e.g. a date that Python does not have
+            raise UserError(f"{path}, row {index + 1} cannot be read ({one_line(error)}).") from error
+
+    return table_rows(str(path), columns, table.num_rows, get)
+
+
+def as_written(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of Arrow as it was written: without the None that Arrow puts where an object inside of it lacks a field
+    that another row has. A column that is None stays so.
+    """
+    return {column: _without_none(value) for column, value in row.items()}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(part) for key, part in value.items() if part is not None}
+    return [_without_none(part) for part in value] if isinstance(value, list) else value

@@ -19,9 +19,17 @@ from typing import Any
 
 from cohort.tasks.prompts import Rows
 from cohort.tasks.sources.base import SOURCES
-from cohort.tasks.sources.files import list_rows, read_csv, read_json, read_json_lines, read_parquet, table_rows
+from cohort.tasks.sources.files import (
+    as_written,
+    list_rows,
+    read_csv,
+    read_json,
+    read_json_lines,
+    read_parquet,
+    table_rows,
+)
 from cohort.types import UserError
-from cohort.wording import nearest
+from cohort.wording import nearest, one_line
 
 HUB_PATIENCE_S = 10.0
 SPLITS = ("train", "test", "validation", "valid", "dev", "held_out")
@@ -41,18 +49,23 @@ def open_rows(source: Any, split: str = "train", config: str | None = None, revi
     `split`, `config` and `revision` are for Hugging Face datasets; a plain file has no splits.
     """
     path = Path(source).expanduser() if isinstance(source, (str, os.PathLike)) else None
-    if path is None:
-        rows = _rows_of_object(source, split)
-    elif path.is_dir():
-        rows = _open_directory(path, split)
-    elif path.is_file():
-        if path.suffix.lower() not in READERS:
-            raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; Cohort reads {', '.join(READERS)}.")
-        rows = READERS[path.suffix.lower()](path)
-    elif isinstance(source, str) and _looks_like_hub_id(source):
-        rows = _open_hub(source, split, config, revision)
-    else:
-        raise _missing_file(path)
+    try:
+        if path is None:
+            rows = _rows_of_object(source, split)
+        elif path.is_dir():
+            rows = _open_directory(path, split)
+        elif path.is_file():
+            if path.suffix.lower() not in READERS:
+                raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; Cohort reads {', '.join(READERS)}.")
+            rows = READERS[path.suffix.lower()](path)
+        elif os.path.lexists(path):
+            raise _not_a_file(path)
+        elif isinstance(source, str) and _looks_like_hub_id(source):
+            rows = _open_hub(source, split, config, revision)
+        else:
+            raise _missing_file(path)
+    except OSError as error:  # no permission, a name that is too long, a disk that fails
+        raise UserError(f"{source} cannot be read: {error.strerror or one_line(error)}.") from error
     if len(rows) == 0:
         name = "the source" if path is None else source
         raise UserError(f"{name} has no rows. Give a source with at least one prompt.")
@@ -97,12 +110,22 @@ def _rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
             raise UserError(f"{name} has no split {split!r}; it has {', '.join(map(repr, source))}.")
         return _rows_of_object(source[split], split, name)
     if all(hasattr(source, name) for name in ("column_names", "features", "__len__")):
-        return table_rows(name, source.column_names, len(source), source.__getitem__)  # Arrow, memory-mapped
+        # Arrow, memory-mapped
+        return table_rows(name, source.column_names, len(source), lambda index: as_written(source[index]))
     if isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
         return list_rows([dict(row) for row in source], "the list")
     raise UserError(
         f"a source is a path, a hub id, a datasets.Dataset or a list of dicts, not {type(source).__name__}."
+        + (" Make it a list first: list(source.take(10_000))." if hasattr(source, "take") else "")
     )
+
+
+def _not_a_file(path: Path) -> UserError:
+    if path.is_symlink():
+        return UserError(
+            f"{path} is a link to {os.readlink(path)}, which does not exist. Mend the link, or name a file."
+        )
+    return UserError(f"{path} is neither a file nor a directory. Write its rows into a file first, and name that.")
 
 
 def _missing_file(path: Path) -> UserError:

@@ -17,6 +17,7 @@ from cohort.machine import peak_memory_gb
 from cohort.monitor.metrics import group_metrics
 from cohort.monitor.scoring import scoring_metrics
 from cohort.monitor.tasks import task_metrics
+from cohort.policy.text import reader
 from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination, RewardPool
@@ -141,7 +142,7 @@ class GrpoTraining:
             prompts.refuse_long()
         ledger = parts.task.tickets(derive_seed(seed, "ledger"), checkpoint.state["ledger"] if checkpoint else None)
         settings = StreamSettings(stage.rollout, stage.run, self._objective.zero_std, self._combination, seed)
-        decode = functools.partial(self.facts.tokenizer.decode, skip_special_tokens=True)
+        decode = reader(self.facts.tokenizer, self.facts.eos_ids)
         to_steps = functools.partial(token_steps, decode=decode)
         stream = GroupStream(prompts, ledger, play, pool, settings, to_steps, self._one_group_sampled)
         if checkpoint is not None and (checkpoint.path / PENDING).exists():

@@ -1,0 +1,68 @@
+"""Waiting for what others wrote, with a time limit."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread, current_thread, main_thread
+from typing import Any, TypeVar
+
+from cohort.types import InfrastructureError
+
+Result = TypeVar("Result")
+
+
+class HangsError(InfrastructureError):
+    """No answer in time. The same question would hang again for as long, so it is not asked a second time."""
+
+
+def in_time(run: Callable[[], Result], timeout_s: float | None) -> Result:
+    """What `run` returns or raises; HangsError when that takes longer (None: there is no limit).
+
+    A thread cannot be killed, so one that hangs is left behind. It does not keep the process from ending.
+    """
+    if timeout_s is None:
+        return run()
+    future: Future[Result] = Future()
+    Thread(target=_fulfil, args=(future, run), daemon=True).start()
+    try:
+        return future.result(timeout_s)
+    except TimeoutError:
+        if future.done():  # `run` itself raised the TimeoutError
+            raise
+        raise HangsError(f"no answer within {timeout_s:g} s") from None
+
+
+def within(run: Callable[[], Result], timeout_s: float) -> Result:
+    """What `run`, which is quick mostly, returns or raises; HangsError when that takes longer.
+
+    In the main thread an alarm breaks it off, which costs nothing while there is time; where the alarm is another's, or
+    there is none, it is left behind in a thread.
+    """
+    alarm = getattr(signal, "SIGALRM", None)
+    if alarm is None or current_thread() is not main_thread():
+        return in_time(run, timeout_s)
+    if signal.getsignal(alarm) != signal.SIG_DFL or signal.getitimer(signal.ITIMER_REAL)[0]:
+        return in_time(run, timeout_s)
+    running = True
+
+    def ring(*_: Any) -> None:
+        if running:  # not when it rings on the way out
+            raise HangsError(f"no answer within {timeout_s:g} s")
+
+    signal.signal(alarm, ring)
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)
+    try:
+        return run()
+    finally:
+        running = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(alarm, signal.SIG_DFL)
+
+
+def _fulfil(future: Future[Result], run: Callable[[], Result]) -> None:
+    try:
+        future.set_result(run())
+    except BaseException as error:
+        future.set_exception(error)
