@@ -190,7 +190,6 @@ class Group:
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    labels: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
     rewards: tuple[float, ...] = ()
     accuracy: tuple[float, ...] = ()
     advantages: tuple[float, ...] = ()
@@ -198,6 +197,7 @@ class Group:
     steps: Mapping[str, tuple[tuple[Step, ...], ...]] = field(default_factory=dict)
     disposition: Disposition | None = None
     error: str | None = None
+    labels: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     @property
     def pass_rate(self) -> float | None:
