@@ -210,11 +210,10 @@ def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Poli
 
 
 def _tokenizer(model: str, table: PolicyTable) -> Any:
+    where = locate(model)
     try:
-        return AutoTokenizer.from_pretrained(
-            locate(model), revision=table.revision, trust_remote_code=table.trust_remote_code
-        )
-    except (OSError, ValueError, KeyError) as error:
+        return AutoTokenizer.from_pretrained(where, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    except Exception as error:  # damaged or hostile files make the libraries raise anything
         raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
 
 
