@@ -15,9 +15,10 @@ from cohort.learn.critic import Critic
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import load_optimizer, save_optimizer
 from cohort.learn.reference import Reference
-from cohort.policy.load import open_policy, resumed_policy, save_policy
+from cohort.policy.load import open_policy, resumed_policy, save_policy, starts_from_adapter
 from cohort.policy.policy import Policy, PolicyFacts
 from cohort.settings import Rollout, Stage
+from cohort.settings.training import STAYS
 from cohort.types import Batch, Sampler, UserError
 
 
@@ -76,8 +77,8 @@ class Local:
         return Fingerprint(version)
 
     def move_reference(self, ema: float | None) -> None:
-        """See `Backend`. With LoRA the reference is the base, and stays."""
-        if self._reference is not None and not self._reference.adapter_off:
+        """See `Backend`. With LoRA the reference stays what it is."""
+        if self._reference is not None and self._reference.moves:
             self._reference.refresh(ema)
 
     def save(self, directory: Path) -> None:
@@ -102,13 +103,12 @@ class Local:
         save_policy(self.policy, directory)
 
     def _open_reference(self) -> Reference:
-        """A copy of the weights the stage began with: those at hand in a fresh run, read again in a resumed one."""
+        """What the stage began with: the weights at hand in a fresh run, read again in a resumed one."""
         table, origin = self._stage.policy, self._origin
-        if table.lora is None and self.policy.has_adapter:
-            raise UserError(
-                "the stage starts from a LoRA adapter and has a KL, whose reference would be the base without it: "
-                "merge it first (cohort export RUN --as merged --to DIR), or set objective.kl_coef = 0"
-            )
-        if origin.checkpoint is not None and table.lora is None:
-            return Reference(self.policy, open_policy(table, origin.seed, origin.start, origin.texts))
-        return Reference(self.policy)
+        if self.policy.has_adapter and self._stage.reference.moves:
+            raise UserError(STAYS)
+        fresh = self.policy.has_adapter and not starts_from_adapter(table, origin.start)
+        if origin.checkpoint is None or fresh:
+            return Reference(self.policy, fresh_adapter=fresh)
+        start = open_policy(table, origin.seed, origin.start, origin.texts)
+        return Reference(self.policy, start, fresh_adapter=False)

@@ -164,7 +164,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
 def _reference(stage: Stage) -> str:
     settings = stage.reference
     if stage.policy.lora is not None:
-        return "the base model, adapter off"
+        return "the policy that the stage starts from: the base with a fresh adapter off, or an adapter as it was"
     if settings.update_every:
         how = "copied from" if settings.ema is None else f"{settings.ema:g} x itself + {1 - settings.ema:g} x"
         return f"the starting policy; every {settings.update_every} steps {how} the policy"

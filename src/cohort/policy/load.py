@@ -57,6 +57,14 @@ def open_policy(table: PolicyTable, seed: int, start: Start, texts: Callable[[],
     return policy
 
 
+def starts_from_adapter(table: PolicyTable, start: Start) -> bool:
+    """Whether a stage's policy begins with an adapter that has learnt something, and not with a fresh one."""
+    if table.model == "live":
+        return start.live is not None and hasattr(start.live[0], "disable_adapter")
+    where = table.model or start.directory
+    return where is not None and Path(locate(where), "adapter_config.json").is_file()
+
+
 def resumed_policy(table: PolicyTable, directory: Path) -> Policy:
     """The policy in a checkpoint of a stage."""
     return _load(table.model_copy(update={"revision": None}), str(directory))
@@ -105,8 +113,8 @@ def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None)
         if differs := _unlike(policy.module, config):
             raise UserError(
                 f"the policy has an adapter already, and it is another one than policy.lora describes: {differs}. "
-                "Remove policy.lora to go on with it as it is, or merge it (merge_and_unload of peft), save that "
-                "and name it in policy.model"
+                "Remove policy.lora to go on with it as it is, or merge it (cohort export MODEL --as merged --to DIR) "
+                "and name DIR in policy.model"
             )
         return policy
     if not getattr(policy.model, "name_or_path", ""):

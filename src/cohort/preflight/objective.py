@@ -5,6 +5,7 @@ from __future__ import annotations
 from cohort.algorithms import objectives
 from cohort.algorithms.objectives import Objective
 from cohort.settings import Reward, Stage
+from cohort.settings.training import STAYS
 from cohort.types import UserError
 
 
@@ -27,9 +28,8 @@ def settled_objective(stage: Stage) -> Objective:
             f"'{objective.correction}' has nothing to correct: set correction = \"off\", or bypass = false"
         )
     _refuse_pass_at_k(stage, objective)
-    moves = stage.reference.update_every or stage.reference.ema is not None
-    if objective.needs_reference and stage.policy.lora is not None and moves:
-        raise UserError("with LoRA the reference is the base model and stays so: remove the [reference] table")
+    if objective.needs_reference and stage.policy.lora is not None and stage.reference.moves:
+        raise UserError(STAYS)
     _refuse_step_rewards(stage, objective)
     return objective
 

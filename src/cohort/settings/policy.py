@@ -31,7 +31,7 @@ class Scratch(Table):
 
 
 class Lora(Table):
-    """Low-rank adapters (peft): only these are trained, and the reference is the base with them off."""
+    """Low-rank adapters (peft): only these are trained. The reference is what the stage starts from."""
 
     place = ("policy", "lora")
 

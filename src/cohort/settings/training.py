@@ -45,6 +45,9 @@ class Critic(Table):
     )
 
 
+STAYS = "with LoRA the reference is what the stage starts from, and stays so: remove the [reference] table"
+
+
 class Reference(Table):
     """The policy that the KL term compares with: the starting model, unless it is moved."""
 
@@ -55,6 +58,11 @@ class Reference(Table):
         lt=1,
         description="Share of the old reference kept at an update (at every step if update_every is 0); else a copy.",
     )
+
+    @property
+    def moves(self) -> bool:
+        """Whether the reference ever follows the policy."""
+        return bool(self.update_every) or self.ema is not None
 
     def is_due(self, step: int) -> bool:
         """Whether the reference moves after this step."""
