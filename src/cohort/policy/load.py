@@ -117,7 +117,12 @@ def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None)
 
 
 def save_policy(policy: Policy, directory: Path) -> None:
-    """Write weights (safetensors), configuration, tokenizer and chat template; with LoRA, the adapter."""
+    """Write weights (safetensors), configuration, tokenizer and chat template; with LoRA, the adapter. Who serves the
+    model ends its turns where Cohort did.
+    """
+    config = getattr(policy.model, "generation_config", None)
+    if config is not None and policy.turn_end not in (None, policy.tokenizer.eos_token_id):
+        config.eos_token_id = list(policy.eos_ids)
     policy.module.save_pretrained(directory)
     policy.tokenizer.save_pretrained(directory)
 
