@@ -6,9 +6,11 @@ ordinary added token, one that is written before a next turn only, blanks before
 from __future__ import annotations
 
 import pytest
+from transformers import GenerationConfig
 
 from cohort.chat import ChatTemplate
 from cohort.environments import open_dialogue
+from cohort.policy.load import load_policy, save_policy
 from cohort.policy.policy import Policy
 from cohort.tasks import Renderer, open_demonstrations
 from cohort.train.sft import encode
@@ -69,6 +71,12 @@ def base():
 def test_both_ends_end_a_completion_and_the_plan_says_so(base):
     assert base.eos_ids == (2, base.tokenizer.convert_tokens_to_ids("<|im_end|>"))
     assert ends_line(base.facts()) == "<eos> or <|im_end|> (the chat template's)"
+
+
+def test_a_saved_model_ends_its_turns_for_everybody(base, tmp_path):
+    save_policy(base, tmp_path)
+    assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == list(base.eos_ids)
+    assert load_policy(str(tmp_path)).eos_ids == base.eos_ids
 
 
 def test_an_end_that_is_no_token_is_said():

@@ -164,6 +164,10 @@ def test_a_prompt_of_ones_own_may_have_parts():
     content = [{"type": "text", "text": "What is "}, {"type": "text", "text": "2 + 2?"}]
     task = open_task([Prompt.make(messages=[{"role": "user", "content": content}])])
     assert task.train[0].question == "What is 2 + 2?"
+    for renderer in (chat(CHATML), Renderer(letters(), "none")):  # one that no source has looked at
+        rendered = renderer.render(Prompt.make(messages=[{"role": "user", "content": content}]))
+        assert rendered.question == "What is 2 + 2?"
+        assert "What is 2 + 2?" in renderer.tokenizer.decode(rendered.tokens)
     with pytest.raises(UserError, match=r"prompt 1: the content .* a part that is no text, \{'type': 'image'\}"):
         open_task([Prompt.make(messages=[{"role": "user", "content": [{"type": "image"}]}])])
 

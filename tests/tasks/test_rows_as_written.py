@@ -212,3 +212,12 @@ def test_a_stream_of_rows_is_a_sentence():
     for source in (stream, datasets.IterableDatasetDict(train=stream)):
         with pytest.raises(UserError, match=r"not IterableDataset\. Make it a list first"):
             open_task(source)
+
+
+def test_a_source_that_makes_prompts_is_no_file_of_rows():
+    with pytest.raises(
+        UserError, match=r"word_problems does not exist in .*, and the source of that name makes prompts"
+    ):
+        open_rows("word_problems")
+    with pytest.raises(UserError, match="arithmetic has questions and answers but no pairs"):
+        open_preferences("arithmetic")

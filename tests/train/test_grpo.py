@@ -251,7 +251,8 @@ def test_a_reward_that_hangs_drops_its_group_and_is_never_a_zero(run, tmp_path):
     assert [g.prompt.question for g in failed] == ["What is 3 plus 4?"]
     assert failed[0].scores == {}
     assert "hangs" in failed[0].error
-    assert all(sum(g.disposition == "trained" for g in rollouts(done, step)) == 8 for step in range(1, 4))
+    kept = ("trained", "zero_std")  # two texts of three tokens may have the same length
+    assert all(sum(g.disposition in kept for g in rollouts(done, step)) == 8 for step in range(1, 4))
 
 
 def test_prompts_that_are_too_long_are_dropped_and_counted(run, rows):

@@ -151,11 +151,15 @@ def _unlike(module: Any, wanted: Any) -> str:
 
 
 def save_policy(policy: Policy, directory: Path) -> None:
-    """Write weights (safetensors), configuration, tokenizer and chat template; with LoRA, the adapter. Raises
-    `UserError` for weights that are not finite, and for what would not be read back as it is.
+    """Write weights (safetensors), configuration, tokenizer and chat template; with LoRA, the adapter. Who serves the
+    model ends its turns where Cohort did. Raises `UserError` for weights that are not finite, and for what would not be
+    read back as it is.
     """
     refuse_broken(policy.module)
     policy.refuse_diverged()
+    config = getattr(policy.model, "generation_config", None)
+    if config is not None and policy.turn_end not in (None, policy.tokenizer.eos_token_id):
+        config.eos_token_id = list(policy.eos_ids)
     try:
         policy.module.save_pretrained(directory)
         policy.tokenizer.save_pretrained(directory)

@@ -297,7 +297,7 @@ def _turn_end(tokenizer: Any) -> tuple[str, int | None]:
 
 def _eos_ids(model: Any, tokenizer: Any, turn_end: int | None) -> tuple[int, ...]:
     """Every id that ends a completion: the tokenizer's, the chat template's and those of the generation config."""
-    ids: set[int] = set() if turn_end is None else {turn_end}
+    ids: set[int] = set()
     if tokenizer.eos_token_id is not None:
         ids.add(int(tokenizer.eos_token_id))
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
@@ -308,4 +308,4 @@ def _eos_ids(model: Any, tokenizer: Any, turn_end: int | None) -> tuple[int, ...
             "the tokenizer has no end-of-sequence token, so no completion could ever end. "
             'Set one and save again: tokenizer.eos_token = "<|end|>"; tokenizer.save_pretrained(DIRECTORY).'
         )
-    return tuple(sorted(ids))
+    return tuple(sorted(ids if turn_end is None else {*ids, turn_end}))

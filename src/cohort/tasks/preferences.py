@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from cohort import settings
 from cohort.tasks.prompts import Items, Part, RowItems, limited
+from cohort.tasks.sources.base import built_in_name
 from cohort.tasks.sources.columns import conversation, missing_column, read_question
 from cohort.tasks.sources.files import kind
 from cohort.tasks.sources.opening import ask, rows_of, with_held_out
@@ -66,6 +67,8 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
     """
 
     def read(one: settings.Prompts, held_out: bool) -> Items[PreferencePair]:
+        if built_in_name(one.source):
+            raise UserError(f"{one.source} has questions and answers but no pairs of a better and a worse answer.")
         rows = rows_of(ask(one, held_out, seed), one, held_out)
         needed = {"chosen": table.chosen, "rejected": table.rejected, "margin": table.margin}
         if table.prompt != "prompt":  # the default may be missing: then the answers are whole conversations

@@ -17,6 +17,7 @@ from cohort import settings
 from cohort.chat import ChatTemplate, ChatTemplateError, ordinary, specials
 from cohort.tasks.order.mixture import Mixture
 from cohort.tasks.prompts import CHECKED, Prompts
+from cohort.tasks.sources.columns import of_text
 from cohort.types import Prompt, UserError
 from cohort.wording import shorten
 
@@ -80,6 +81,7 @@ class Renderer:
 
     def render(self, prompt: Prompt) -> Prompt:
         """The prompt with its tokens, ready for the completion to follow, and with what they have begun of it."""
+        prompt = of_text(prompt, f"the prompt {prompt.id}")
         text, begun = self._written(prompt)
         tokens = self._chat_template.tokens(text) if self.template == "chat" else self._encode(text)
         if not tokens:
@@ -88,7 +90,7 @@ class Renderer:
 
     def text(self, prompt: Prompt) -> str:
         """What the model sees, as text: a view for people, except for templates that are text."""
-        return self._written(prompt)[0]
+        return self._written(of_text(prompt, f"the prompt {prompt.id}"))[0]
 
     def _written(self, prompt: Prompt) -> tuple[str, str]:
         """What the model sees, and the end of it that begins the completion already."""

@@ -48,6 +48,8 @@ def call_each(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any]
 
     fixed = parameters.chosen({**columns, **args})
     wanted = {known: fill[known] for known in filled if parameters.takes(known)}
+    if "begun" not in (*parameters.required, *parameters.optional):  # for those who ask for it, not for **anything
+        wanted.pop("begun", None)
     calls = [
         {**fixed, **{known: value_of(reward, item, index) for known, value_of in wanted.items()}}
         for index in range(len(item.completions))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cohort import settings
@@ -114,6 +114,13 @@ def _message(message: Message, place: str, column: str) -> Message:
             f"{place}: the content of a message in {column!r} is {error}. It must be text, or a list of parts that are "
             '{"type": "text", "text": ...}: Cohort trains on text alone. Mend or remove the row.'
         ) from None
+
+
+def of_text(prompt: Prompt, place: str) -> Prompt:
+    """A prompt that somebody made in Python, with messages whose contents are text."""
+    if prompt.messages is None or all(isinstance(message.get("content"), str) for message in prompt.messages):
+        return prompt
+    return replace(prompt, messages=conversation(prompt.messages, place, "messages"))
 
 
 def gsm8k_answer(value: Any, place: str) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from cohort.tasks.prompts import (
     split_by_hash,
 )
 from cohort.tasks.sources.base import SOURCES, Found, FromPython, SourceOfPrompts, built_in_name, has_no
-from cohort.tasks.sources.columns import ColumnMap, conversation
+from cohort.tasks.sources.columns import ColumnMap, of_text
 from cohort.tasks.sources.rows import READERS, open_rows
 from cohort.types import Prompt, UserError
 from cohort.wording import find_function, nearest, one_line
@@ -133,19 +133,12 @@ def _open_found(table: settings.Prompts, held_out: bool, seed: int) -> Found:
     if is_list_of(Prompt, given):
         for number, prompt in enumerate(given[:CHECKED], start=1):
             check_text({"text": prompt.text, "messages": prompt.messages}, f"prompt {number}")
-        given = [_of_text(prompt, f"prompt {number}") for number, prompt in enumerate(given, start=1)]
+        given = [of_text(prompt, f"prompt {number}") for number, prompt in enumerate(given, start=1)]
         tags = dict.fromkeys(tag for prompt in given for tag in prompt.tags)
         return Found(listed(given), ("prompt", "answer", *tags))
     rows = rows_of(given, table, held_out)
     columns = ColumnMap.of(table, rows)
     return Found(RowItems(rows, columns.read), rows.columns, columns.question)
-
-
-def _of_text(prompt: Prompt, place: str) -> Prompt:
-    """A prompt that somebody made in Python, with messages whose contents are text."""
-    if prompt.messages is None or all(isinstance(message.get("content"), str) for message in prompt.messages):
-        return prompt
-    return replace(prompt, messages=conversation(prompt.messages, place, "messages"))
 
 
 def rows_of(given: Any, table: settings.Prompts, held_out: bool) -> Rows:

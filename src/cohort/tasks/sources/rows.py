@@ -134,6 +134,8 @@ def _missing_file(path: Path) -> UserError:
     looked = f"{path} does not exist" if path.is_absolute() else f"{path} does not exist in {where}"
     if not where.is_dir():
         return UserError(f"{path} does not exist: there is no directory {where}. Check the path.")
+    if bare and path.name in SOURCES:
+        return UserError(f"{looked}, and the source of that name makes prompts, not rows: name it as task.source.")
     here = [item.name for item in where.iterdir() if item.is_dir() or item.suffix.lower() in READERS]
     close = nearest(path.name, [*sorted(here), *(SOURCES if bare else [])])
     if close:
