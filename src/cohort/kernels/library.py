@@ -12,6 +12,7 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from ctypes import c_float, c_int, c_long, c_void_p
@@ -105,8 +106,10 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
         library = ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         return None, f"{compiler} could not build them: {_first_error(error.stderr)}"
-    except (OSError, subprocess.SubprocessError) as error:
+    except subprocess.SubprocessError as error:
         return None, f"{compiler} could not build them: {error}"
+    except OSError as error:
+        return None, f"they cannot be built or loaded: {error}"
     for name, parameters in SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = [TYPES[letter] for letter in parameters], None
@@ -125,17 +128,40 @@ def _compile(compiler: str) -> Path:
         identity.update(fact.encode())
     directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cohort"
     path = directory / f"kernels-{identity.hexdigest()[:20]}.so"
-    if path.exists():
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_private(directory)
+    if path.exists() and _is_ours(path.lstat()):
         return path
-    directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         built = Path(scratch, "kernels.so")
         common = [compiler, *FLAGS, *map(str, sources), "-o", str(built), "-lm"]
         if platform.system() == "Linux":
             common.insert(1, "-fopenmp")  # elsewhere the compiler's own runtime would be a second one
         subprocess.run(common, check=True, capture_output=True, text=True, timeout=300)
+        built.chmod(0o700)
         os.replace(built, path)  # two processes may build at once: either file is whole
     return path
+
+
+def _make_private(directory: Path) -> None:
+    """Close the cache to others; what is loaded from it runs as this user. Raises `OSError` where that cannot be."""
+    place = directory.resolve()
+    if place.stat().st_uid != os.geteuid():
+        raise OSError(f"their cache {place} belongs to somebody else; set XDG_CACHE_HOME to a directory of your own")
+    for parent in place.parents:
+        mode = parent.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise OSError(
+                f"everybody can write to {parent}, above their cache; set XDG_CACHE_HOME to another directory"
+            )
+    place.chmod(0o700)
+
+
+def _is_ours(file: os.stat_result) -> bool:
+    """Whether a library was written by this user, and by nobody since. Another one is built again."""
+    return (
+        stat.S_ISREG(file.st_mode) and file.st_uid == os.geteuid() and not file.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    )
 
 
 def _version(compiler: str) -> str:
