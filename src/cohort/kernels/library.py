@@ -26,6 +26,7 @@ HEADERS = ("vector.h", "heads.h")
 # Sums keep their order (no -ffast-math), so results do not depend on what the compiler makes of them.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
 HERE = Path(__file__).parent
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # <malloc.h>
 LARGEST_KEPT = 1 << 30  # bytes; a larger block still is mapped and unmapped on its own
@@ -154,14 +155,13 @@ def _make_private(directory: Path) -> None:
             raise OSError(
                 f"everybody can write to {parent}, above their cache; set XDG_CACHE_HOME to another directory"
             )
-    place.chmod(0o700)
+    if place.stat().st_mode & OTHERS_WRITE:
+        place.chmod(0o700)
 
 
 def _is_ours(file: os.stat_result) -> bool:
     """Whether a library was written by this user, and by nobody since. Another one is built again."""
-    return (
-        stat.S_ISREG(file.st_mode) and file.st_uid == os.geteuid() and not file.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    )
+    return stat.S_ISREG(file.st_mode) and file.st_uid == os.geteuid() and not file.st_mode & OTHERS_WRITE
 
 
 def _version(compiler: str) -> str:

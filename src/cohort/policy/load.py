@@ -147,7 +147,7 @@ def save_policy(policy: Policy, directory: Path) -> None:
 
 
 def live_dtype(model: Any) -> str:
-    """The type of a model object's weights, as policy.dtype has it. Raises `UserError` for one that is not trained in."""
+    """The type of a model object's weights, as policy.dtype has it. Raises `UserError` for any other."""
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     name = str(next(model.parameters()).dtype).removeprefix("torch.")
     if name not in ("float32", "bfloat16"):
