@@ -8,6 +8,7 @@ adapters of another method; an adapter that is merged; a live model that is call
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -26,13 +27,13 @@ from cohort.train.sft import supervised_batch
 from cohort.types import SampleRequest, Sampling, UserError
 from tiny import make_tiny, on_path
 
-ON_THE_KERNELS = {
+ON_THE_KERNELS: dict[str, dict[str, Any]] = {
     "projections": {"target_modules": ["q_proj", "down_proj"]},
     "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
     "embedding alone": {"target_modules": ["embed_tokens"]},
     "rslora": {"target_modules": ["q_proj"], "use_rslora": True},
 }
-PLAIN = {
+PLAIN: dict[str, dict[str, Any]] = {
     "head": {"target_modules": ["lm_head"]},
     "head beside": {"target_modules": ["q_proj", "lm_head"]},
     "head and embedding": {"target_modules": ["lm_head", "embed_tokens"]},
@@ -50,7 +51,7 @@ BATCH = [([20, 21, 22], [30, 31, 32, 33], [True] * 4), ([23, 24], [34, 35], [Tru
 
 
 def adapted(base, tokenizer, kind, path="fused"):
-    options = {**KINDS[kind], "lora_alpha": 8} if kind in KINDS else {}
+    options: dict[str, Any] = {**KINDS[kind], "lora_alpha": 8} if kind in KINDS else {}
     torch.manual_seed(3)
     module = get_peft_model(copy.deepcopy(base), LoraConfig(r=2, task_type="CAUSAL_LM", **options))
     return on_path(Policy(module, tokenizer), path) if path == "plain" else Policy(module, tokenizer)

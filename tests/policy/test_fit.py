@@ -122,7 +122,7 @@ def test_a_reference_with_a_missing_tensor_is_refused(tiny_policy, tmp_path):
 def test_a_classifier_is_no_policy(tokenizer, tmp_path):
     config = t.Qwen3Config(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
                            num_attention_heads=2, num_key_value_heads=2, head_dim=16, num_labels=1,
-                           pad_token_id=0)  # fmt: skip
+                           pad_token_id=0)  # type: ignore[call-arg]  # fmt: skip
     t.Qwen3ForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     policy = load_policy(str(tmp_path))  # its body is what a reward model goes on from

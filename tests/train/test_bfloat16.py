@@ -6,6 +6,8 @@ critic (PPO); master weights in bfloat16; a model object from Python; an adapter
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,7 +18,7 @@ from cohort.train import train
 from cohort.train.grpo.learning import Learning
 from cohort.views.console import Console
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "grpo": {"objective": {"preset": "grpo"}},
     "copied": {"objective": {"preset": "grpo"}, "reference": {"update_every": 2}},
     "ema": {"objective": {"preset": "grpo"}, "reference": {"ema": 0.5}},

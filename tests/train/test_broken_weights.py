@@ -6,6 +6,8 @@ one step and several; supervised stages; an adapter; an optimizer whose averages
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from cohort.train.grpo import learning
 from cohort.types import UserError
 from cohort.views.console import Console
 
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "one step": {"run": {"steps": 1}},
     "finite weights": {"run": {"steps": 1}, "optimizer": {"learning_rate": 1e17}},
     "finite log-probs": {"run": {"steps": 1}, "optimizer": {"learning_rate": 1e25}},
@@ -32,7 +34,7 @@ def nothing_held_out(tables):
 
 @pytest.mark.parametrize("case", CHANGES)
 def test_a_run_that_diverged_leaves_no_final_model(case, run, tmp_path):
-    changes = {"optimizer": {"learning_rate": 1e38}} | CHANGES[case]
+    changes: dict[str, Any] = {"optimizer": {"learning_rate": 1e38}} | CHANGES[case]
     with pytest.raises(UserError, match="not finite"):
         run(**changes)
     assert not list((tmp_path / "runs").rglob("*.safetensors"))

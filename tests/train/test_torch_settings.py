@@ -9,6 +9,10 @@ compiled, without a tokenizer.
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import torch
@@ -49,10 +53,10 @@ def default_device(name):
         torch.set_default_device(None)
 
 
-SETTINGS = {
-    **{f"default {dtype}": lambda dtype=dtype: default_dtype(dtype) for dtype in NARROW},
-    "default device": lambda: default_device("meta"),
-    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+SETTINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    **{f"default {dtype}": functools.partial(default_dtype, dtype) for dtype in NARROW},
+    "default device": functools.partial(default_device, "meta"),
+    "autocast": functools.partial(torch.autocast, "cpu", dtype=torch.bfloat16),
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
 }

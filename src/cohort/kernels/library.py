@@ -12,6 +12,7 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from ctypes import c_float, c_int, c_long, c_void_p
@@ -25,6 +26,7 @@ HEADERS = ("vector.h", "heads.h")
 # Sums keep their order (no -ffast-math), so results do not depend on what the compiler makes of them.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
 HERE = Path(__file__).parent
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # <malloc.h>
 LARGEST_KEPT = 1 << 30  # bytes; a larger block still is mapped and unmapped on its own
@@ -105,8 +107,10 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
         library = ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         return None, f"{compiler} could not build them: {_first_error(error.stderr)}"
-    except (OSError, subprocess.SubprocessError) as error:
+    except subprocess.SubprocessError as error:
         return None, f"{compiler} could not build them: {error}"
+    except OSError as error:
+        return None, f"they cannot be built or loaded: {error}"
     for name, parameters in SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = [TYPES[letter] for letter in parameters], None
@@ -125,17 +129,39 @@ def _compile(compiler: str) -> Path:
         identity.update(fact.encode())
     directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cohort"
     path = directory / f"kernels-{identity.hexdigest()[:20]}.so"
-    if path.exists():
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_private(directory)
+    if path.exists() and _is_ours(path.lstat()):
         return path
-    directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         built = Path(scratch, "kernels.so")
         common = [compiler, *FLAGS, *map(str, sources), "-o", str(built), "-lm"]
         if platform.system() == "Linux":
             common.insert(1, "-fopenmp")  # elsewhere the compiler's own runtime would be a second one
         subprocess.run(common, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=300)
+        built.chmod(0o700)
         os.replace(built, path)  # two processes may build at once: either file is whole
     return path
+
+
+def _make_private(directory: Path) -> None:
+    """Close the cache to others; what is loaded from it runs as this user. Raises `OSError` where that cannot be."""
+    place = directory.resolve()
+    if place.stat().st_uid != os.geteuid():
+        raise OSError(f"their cache {place} belongs to somebody else; set XDG_CACHE_HOME to a directory of your own")
+    for parent in place.parents:
+        mode = parent.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise OSError(
+                f"everybody can write to {parent}, above their cache; set XDG_CACHE_HOME to another directory"
+            )
+    if place.stat().st_mode & OTHERS_WRITE:
+        place.chmod(0o700)
+
+
+def _is_ours(file: os.stat_result) -> bool:
+    """Whether a library was written by this user, and by nobody since. Another one is built again."""
+    return stat.S_ISREG(file.st_mode) and file.st_uid == os.geteuid() and not file.st_mode & OTHERS_WRITE
 
 
 def _version(compiler: str) -> str:

@@ -169,9 +169,14 @@ def save_policy(policy: Policy, directory: Path) -> None:
 
 
 def live_dtype(model: Any) -> str:
-    """The type of a model object's weights, as policy.dtype has it."""
+    """The type of a model object's weights, as policy.dtype has it. Raises `UserError` for any other."""
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return str(next(model.parameters()).dtype).removeprefix("torch.")
+    name = str(next(model.parameters()).dtype).removeprefix("torch.")
+    if name not in ("float32", "bfloat16"):
+        raise UserError(
+            f"weights are trained in float32 or bfloat16, not {name}: convert the model, as by model.float()"
+        )
+    return name
 
 
 def _live_policy(model: Any, tokenizer: Any, table: PolicyTable) -> Policy:

@@ -12,6 +12,8 @@ from cohort.policy.policy import PolicyFacts
 from cohort.settings import Prompts, Stage
 from cohort.settings.words import callable_path
 
+PROMPT_TOKENS = 256  # of a prompt, where nothing says how long it may be
+
 
 def grpo_plan(
     stage: Stage, objective: Objective, policy: PolicyFacts, prompts: int | None, held_out: bool
@@ -124,7 +126,9 @@ def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
     kv_token = 2 * c.num_hidden_layers * kv_heads * head * 4
     longest = 1 << (r.max_tokens - 1).bit_length()
     cache = kv_token * longest * min(r.max_rows, r.prompts_per_step * r.group_size)
-    tokens = stage.optimizer.tokens_per_micro_batch
+    # A micro-batch is never more than what a step has.
+    rows, prompt = r.prompts_per_step * r.group_size, stage.task.max_prompt_tokens or PROMPT_TOKENS
+    tokens = min(stage.optimizer.tokens_per_micro_batch, rows * r.max_tokens + r.prompts_per_step * prompt)
     inner = getattr(c, "intermediate_size", None) or 4 * c.hidden_size
     activations = tokens * c.num_hidden_layers * (12 * c.hidden_size + 4 * inner) * 4
     logits = 3 * min(tokens * policy.vocabulary * 4, 1 << 26)

@@ -77,8 +77,8 @@ class Scorer:
         model = self.policy.model
         if not is_classifier(model):
             return
-        kind, options = AutoModelForSequenceClassification, {"dtype": self.head.weight.dtype, "revision": revision}
-        score = read_model(kind, model.name_or_path, **options).score.weight
+        kind, dtype = AutoModelForSequenceClassification, self.head.weight.dtype
+        score = read_model(kind, model.name_or_path, dtype=dtype, revision=revision).score.weight
         if score.shape != self.head.weight.shape:
             raise UserError(
                 f"the classifier '{model.name_or_path}' has {score.shape[0]} labels; only one with a single score can "
