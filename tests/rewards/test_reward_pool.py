@@ -307,6 +307,36 @@ def test_children_of_a_killed_reward_die_with_it(tmp_path):
             assert gone(int((tmp_path / "pid").read_text()))
 
 
+def apart(path, how):
+    """Start a process that no signal to a group or session reaches, and write down which."""
+    program = f"import os, time; open({str(path)!r}, 'w').write(str(os.getpid())); time.sleep(100)"
+    if how == "daemon":
+        program = f"import os; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); {program}"
+    subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    while not path.exists() or not path.read_text():
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is a keeper on Linux only")
+@pytest.mark.parametrize("how", ["session", "daemon"])
+@pytest.mark.parametrize("then", ["hang", "die", "score"])
+def test_children_in_sessions_of_their_own_die_with_their_worker(tmp_path, then, how):
+    def breeds(completion):
+        apart(tmp_path / "pid", how)
+        if then == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(100 if then == "hang" else 0)
+        return 1.0
+
+    with RewardPool(rewards_of(breeds, timeout_s=3), workers=1, retries=0) as pool:
+        if then == "score":
+            assert pool.submit(item("a")).result(timeout=30).rewards == (1.0,)
+        else:
+            with pytest.raises(GroupLost):
+                pool.submit(item("a")).result(timeout=30)
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
 def test_the_scores_of_functions_that_draw_or_iterate_sets_are_the_same_in_every_worker():
     def draws(completion):
         return random.random()
@@ -437,6 +467,30 @@ def test_workers_end_with_the_trainer_however_it_ends(how):
     _, errors = trainer.communicate(timeout=10)
     assert ("KeyboardInterrupt" in errors) == (how == signal.SIGINT)
     assert all(gone(pid) for pid in pids)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is a keeper on Linux only")
+def test_no_process_in_a_session_of_its_own_outlives_a_killed_trainer(tmp_path):
+    text = textwrap.dedent("""
+        import subprocess, sys, time
+        from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve
+
+        def breeds(completion):
+            child = subprocess.Popen(["sleep", "100"], start_new_session=True)
+            open(sys.argv[1], "w").write(str(child.pid))
+            time.sleep(100)
+
+        if __name__ == "__main__":
+            with RewardPool([resolve(RewardTable(use=breeds))], workers=1) as pool:
+                pool.submit(ScoringItem("?", ("a",))).result()
+        """)
+    (tmp_path / "main.py").write_text(text.replace("sys.argv[1]", repr(str(tmp_path / "pid"))))
+    trainer = subprocess.Popen([sys.executable, tmp_path / "main.py"])
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.01)
+    trainer.kill()
+    trainer.wait()
+    assert gone(int((tmp_path / "pid").read_text()))
 
 
 def test_a_fork_of_the_trainer_leaves_the_workers_alone():

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +18,8 @@ from cohort.rewards.failure import RewardFailure
 from cohort.rewards.workers.channel import receive, send, start
 from cohort.sandbox import WALL_PER_CPU
 from cohort.types import UserError
+
+_KEEPER_S = 10.0  # what a keeper may take; it takes milliseconds
 
 Kind = Literal["timeout", "death", "unavailable"]
 
@@ -62,9 +65,13 @@ class WorkerProcess:
         self.ask(self._rewards, self._start_timeout_s, None)
 
     def kill(self) -> None:
-        """End the process and every child of it, at once. May be called twice, and from any thread."""
+        """End the process and all that it started, at once. May be called twice, and from any thread."""
         if not self._killed:
             self._killed = True
+            if sys.platform == "linux":  # its keeper ends the others, and then itself
+                self._process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_KEEPER_S)
             try:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):  # all of them have ended; waiting must not depend on that

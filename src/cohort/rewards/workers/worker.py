@@ -19,13 +19,14 @@ from cohort.rewards.failure import RewardFailure, what_was_raised
 from cohort.rewards.items import ScoringItem
 from cohort.rewards.marks import prepare
 from cohort.rewards.workers.channel import attach, leave, receive, send
+from cohort.rewards.workers.keeper import keep
 from cohort.types import InfrastructureError, UserError
 from cohort.wording import one_line
 
 
 def main(channel: int, parent: int) -> None:
     """Serve the pool at the other end of the file descriptor `channel` until it closes or `parent` dies."""
-    connection = attach(channel, parent)
+    connection = attach(channel, keep(channel, parent))
     os.register_at_fork(after_in_child=connection.close)  # a child that a reward forks must not speak for us
     try:
         rewards = _load(connection)
