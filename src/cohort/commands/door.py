@@ -25,6 +25,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cohort.types import UnreadableError, UserError
+from cohort.wording import visible
 
 if TYPE_CHECKING:
     from cohort.views.console import Console
@@ -95,7 +96,7 @@ def _call(app: typer.Typer, json: IO[bytes] | None) -> tuple[Any, int]:
 
 
 def _failed(message: str, code: int) -> tuple[dict[str, Any], int]:
-    for line in message.splitlines():
+    for line in visible(message).splitlines():
         print(line if message.startswith((STOPPED, "Usage:")) else f"error: {line}", file=sys.stderr)
     return {"error": message, "exit": code}, code
 
