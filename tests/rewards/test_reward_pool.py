@@ -1,6 +1,7 @@
 """The workers: order, failures, hangs, deaths, and nothing left behind."""
 
 import concurrent.futures
+import json
 import math
 import os
 import random
@@ -25,6 +26,7 @@ from cohort.rewards import (
     trl,
 )
 from cohort.rewards.workers.lane import Patience
+from cohort.rewards.workers.surroundings import BoundedLog
 from cohort.types import InfrastructureError, UserError
 
 
@@ -281,6 +283,60 @@ def test_printing_harms_nothing_and_is_kept_in_the_log(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+SECRETS = {
+    "OPENAI_API_KEY": "k", "HF_TOKEN": "k", "AWS_SECRET_ACCESS_KEY": "k", "AWS_ACCESS_KEY_ID": "k", "GH_PAT": "k",
+    "PGPASSWORD": "k", "MYSQL_PWD": "k", "GOOGLE_APPLICATION_CREDENTIALS": "k", "my_token": "k", "SSH_AUTH_SOCK": "k",
+    "DATABASE_URL": "postgres://me:k@host/db", "SENTRY_DSN": "k", "SESSION_COOKIE": "k", "apikey": "k", "Key": "k",
+}  # fmt: skip
+PLAIN = {
+    "PATH_OF_MINE": "x", "TOKENIZERS_PARALLELISM": "false", "GIT_AUTHOR_NAME": "x", "MONKEY": "x", "KEYBOARD": "x",
+    "HOME_PAGE": "https://host/x@y", "OLDPWD": "/",
+}  # fmt: skip
+
+
+def test_workers_do_not_see_secrets(monkeypatch, tmp_path):
+    def seen(completion, mine=""):
+        (tmp_path / f"seen{mine}").write_text(json.dumps(sorted(os.environ)))
+        return 1.0
+
+    for name, value in (SECRETS | PLAIN).items():
+        monkeypatch.setenv(name, value)
+    given = ({}, {"pass_environment": ["HF_TOKEN", "NOT_THERE"]})
+    for number, more in enumerate(given):
+        args = {"mine": "GH_PAT"} if number else {}  # as a judge's args name its key
+        with RewardPool(rewards_of(RewardTable(use=seen, args=args)), workers=1, **more) as pool:
+            assert pool.submit(item("a")).result(timeout=30).rewards == (1.0,)
+    first, second = (set(json.loads((tmp_path / name).read_text())) for name in ("seen", "seenGH_PAT"))
+    assert first & set(SECRETS) == set()
+    assert first >= set(PLAIN)
+    assert second & set(SECRETS) == {"HF_TOKEN", "GH_PAT"}
+
+
+def test_a_reward_that_lacks_a_variable_is_told_how_it_gets_it(monkeypatch):
+    def asks(completion):
+        return len(os.environ["OPENAI_API_KEY"])
+
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    with (
+        RewardPool(rewards_of(asks), workers=1) as pool,
+        pytest.raises(RewardFailure, match=r'KeyError.*run.pass_environment = \["OPENAI_API_KEY"\] passes it on'),
+    ):
+        pool.submit(item()).result(timeout=30)
+
+
+def test_a_log_without_end_stays_small(tmp_path):
+    with open(tmp_path / "log", "ab", buffering=0) as file:
+        log = BoundedLog(file, largest=1000)
+        for number in range(200):
+            file.write(b"line %d\n" % number)
+            log.trim()
+        log.close()
+    text = (tmp_path / "log").read_bytes()
+    assert len(text) < 1200
+    assert text.startswith(b"... the first ")
+    assert text.endswith(b"line 198\nline 199\n")
+
+
 def test_a_forked_child_does_not_answer_for_the_worker():
     def forks(completion):
         if os.fork() == 0:
@@ -440,6 +496,66 @@ def test_a_main_without_a_guard_works_and_runs_once(tmp_path, way):
         timeout=60,
     )
     assert (ran.stdout, ran.stderr, ran.returncode) == ("main runs\n(7.0,)\n", "", 0)
+
+
+CACHED = """
+import functools, threading
+from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve
+
+@functools.lru_cache
+def plain(text): return len(text)
+@functools.cache
+def forever(text): return len(text)
+@functools.lru_cache(maxsize=3, typed=True)
+def fibonacci(n): return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+class Box:
+    @functools.cached_property
+    def size(self): return 10
+    @functools.lru_cache
+    def method(self, text): return len(text)
+    @staticmethod
+    @functools.cache
+    def static(text): return len(text)
+
+box = Box()
+
+def mine(completion):
+    assert (fibonacci.cache_parameters(), fibonacci(30)) == ({"maxsize": 3, "typed": True}, 832040)
+    return plain(completion) + forever(completion) + box.size + box.method(completion) + Box.static(completion)
+
+@functools.lru_cache
+def direct(completion): return float(len(completion))
+
+def local():
+    @functools.cache
+    def helper(text): return len(text)
+    return lambda completion: helper(completion)
+
+lock = threading.Lock()
+def locked(completion):
+    with lock:
+        return 1.0
+
+@functools.singledispatch
+def kind(value): return 1.0
+def dispatched(completion): return kind(completion)
+
+for function in (mine, direct, local(), locked, dispatched):
+    try:
+        with RewardPool([resolve(RewardTable(use=function))], workers=1) as pool:
+            print(pool.submit(ScoringItem("?", ("a", "bb"))).result().rewards)
+    except Exception as error:
+        print("into a module" in str(error))
+"""
+
+
+@pytest.mark.parametrize("way", ["script", "notebook"])
+def test_cached_helpers_of_a_script_or_notebook_reach_workers(tmp_path, way):
+    (tmp_path / "main.py").write_text(CACHED)
+    arguments = ["main.py"] if way == "script" else ["-c", f"exec({CACHED!r})"]  # as a notebook, without a file
+    ran = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.stdout.splitlines() == ["(14.0, 18.0)", "(1.0, 2.0)", "(1.0, 2.0)", "True", "True"], ran.stderr
 
 
 def test_a_script_that_forgets_to_close_ends_cleanly(tmp_path):

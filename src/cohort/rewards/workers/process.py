@@ -16,6 +16,7 @@ from typing import IO, Any, Literal
 from cohort.rewards.calling.reward import Reward
 from cohort.rewards.failure import RewardFailure
 from cohort.rewards.workers.channel import receive, send, start
+from cohort.rewards.workers.surroundings import advice
 from cohort.sandbox import WALL_PER_CPU
 from cohort.types import UserError
 
@@ -42,13 +43,20 @@ class WorkerTrouble(Exception):  # noqa: N818 (an event, handled by the lane)
 class WorkerProcess:
     """A running worker. On Linux it dies with the thread that started it, so that thread must stay with it.
 
-    It starts with the pickled rewards, and with the trainer's import path and directory.
+    It starts with the pickled rewards, and with the trainer's import path, directory and environment but for what is
+    `withheld` of that.
     """
 
     def __init__(
-        self, rewards: bytes, path: Sequence[str], directory: str, output: IO[bytes] | int, start_timeout_s: float
+        self,
+        rewards: bytes,
+        path: Sequence[str],
+        directory: str,
+        output: IO[bytes] | int,
+        start_timeout_s: float,
+        withheld: Sequence[str] = (),
     ) -> None:
-        self._rewards, self._start_timeout_s = rewards, start_timeout_s
+        self._rewards, self._start_timeout_s, self._withheld = rewards, start_timeout_s, withheld
         self._killed = False
         self._process, self._connection = start(
             "cohort.rewards.workers.worker",
@@ -56,7 +64,7 @@ class WorkerProcess:
             stdout=output,
             stderr=output,
             cwd=directory,
-            env={**_ENVIRONMENT, **os.environ},
+            env={**_ENVIRONMENT, **{name: value for name, value in os.environ.items() if name not in withheld}},
             start_new_session=True,  # Ctrl-C in the terminal spares it, and one kill takes its children too
         )
 
@@ -100,9 +108,10 @@ class WorkerProcess:
             hint = "look for a crash, an exit or too little memory"
             raise WorkerTrouble("death", f"ended its worker process ({self._end()})", hint, reward) from None
         if "failure" in reply:
-            raise RewardFailure(*reply["failure"])
+            name, problem, *shown = reply["failure"]
+            raise RewardFailure(name, problem + advice(problem, self._withheld), *shown)
         if "user_error" in reply:
-            raise UserError(reply["user_error"])
+            raise UserError(reply["user_error"] + advice(reply["user_error"], self._withheld))
         if "infrastructure" in reply:
             what = f"could not judge ({reply['infrastructure']})"
             raise WorkerTrouble("unavailable", what, "check what it depends on", reward)
