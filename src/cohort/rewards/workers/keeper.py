@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from typing import NoReturn
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _PATIENCE_S = 5.0  # for keepers of sandboxes, which see that their grader is gone, clean up and end by themselves
@@ -77,7 +78,7 @@ def _is_sandbox(process: int) -> bool:
     return False
 
 
-def _end_as(status: int) -> None:
+def _end_as(status: int) -> NoReturn:
     """End as the worker did, so that whoever waits for this process learns how that was."""
     if os.WIFSIGNALED(status):
         import resource
