@@ -13,9 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unicodedata import category
 
 from cohort.types import UserError
 
+_UNSHOWN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of characters that a terminal does not show, but may act on
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 160
 
@@ -43,10 +45,24 @@ def shorten(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
+def visible(text: str) -> str:
+    """The text with what would drive a terminal made visible, as \\x1b or \\u202e: control characters, marks of
+    direction and others without a shape, separators of lines, halves of pairs. Line ends, tabs and joiners stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(c) if c not in "\n\t\u200c\u200d" and category(c) in _UNSHOWN else c for c in text)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
 def one_line(error: BaseException) -> str:
-    """The message of an exception on one line, cut if it is long."""
+    """The message of an exception on one line, cut if it is long, safe for any terminal."""
     try:
-        text = " ".join(str(error).split())
+        text = visible(" ".join(str(error).split()))
     except Exception:
         return "(its message cannot be shown)"
     return text if len(text) <= 300 else text[:300] + "..."

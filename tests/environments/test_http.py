@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
+import threading
+import time
 
 import pytest
 
 from cohort.environments import build_tools
-from cohort.environments.http import _checked
+from cohort.environments.http import _checked, _get
 from cohort.environments.tools import ToolError
 from cohort.types import InfrastructureError
 
@@ -112,3 +116,63 @@ def test_requests_know_nothing_of_each_other_or_of_the_user(fetch, web, monkeypa
         assert not fetch("200/").failed
     for _, headers in web.seen:
         assert {"cookie", "authorization"}.isdisjoint(name.lower() for name in headers)
+
+
+@pytest.fixture
+def dripping():
+    """Servers that send a beginning, then a piece from time to time, for ever; gives a function (beginning, piece)."""
+    listeners = []
+
+    def serve(beginning, piece):
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(beginning)
+                while True:
+                    time.sleep(0.02)
+                    connection.sendall(piece)
+
+        threading.Thread(target=answer, daemon=True).start()
+        return listener.getsockname()[1]
+
+    yield serve
+    for listener in listeners:
+        listener.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "piece"),
+    [
+        (HEAD + b"Content-Length: 1000000\r\n\r\n", b"x"),
+        (HEAD + b"\r\n", b"x"),  # as long as the connection lasts
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (HEAD, b"X"),  # a header without an end
+        (HEAD + b"X: ", b"y"),
+        (HEAD + b"Content-Length: 9\r\n\r\n", b""),
+    ],
+)
+def test_a_slow_answer_has_a_deadline_as_a_whole(dripping, beginning, piece):
+    port = dripping(beginning, piece)
+    certificates = ssl.create_default_context()
+    started = time.monotonic()
+    with pytest.raises(InfrastructureError, match=r"no whole answer within 0\.4 s|ReadTimeout"):
+        _get(f"http://127.0.0.1:{port}/", 0.4, 1 << 20, certificates)
+    assert time.monotonic() - started < 3
+
+
+def test_no_thread_is_left_behind_by_a_slow_answer(dripping):
+    port = dripping(HEAD + b"\r\n", b"x")
+    before = threading.active_count()
+    (tool,) = build_tools(["http"], {"http": {"hosts": [f"127.0.0.1:{port}"], "timeout_s": 0.3}}, 5.0)
+    with pytest.raises(InfrastructureError):
+        tool.call({"url": f"http://127.0.0.1:{port}/"})
+    deadline = time.monotonic() + 3
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert threading.active_count() <= before

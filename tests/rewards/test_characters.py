@@ -85,7 +85,7 @@ def test_a_letter_in_other_characters_is_that_letter(said):
     assert choice("<answer>\u0412</answer>", "B", {}).label == "unparsed"  # Cyrillic: another letter
 
 
-@pytest.mark.parametrize("score", [exact_text, f1_text, lambda *of: fuzzy_text(*of, threshold=1).value])
+@pytest.mark.parametrize("score", [exact_text, f1_text, lambda said, gold: fuzzy_text(said, gold, threshold=1).value])
 @pytest.mark.parametrize(
     ("said", "gold"),
     [

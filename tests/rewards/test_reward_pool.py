@@ -1,6 +1,7 @@
 """The workers: order, failures, hangs, deaths, and nothing left behind."""
 
 import concurrent.futures
+import json
 import math
 import os
 import random
@@ -25,6 +26,7 @@ from cohort.rewards import (
     trl,
 )
 from cohort.rewards.workers.lane import Patience
+from cohort.rewards.workers.surroundings import BoundedLog
 from cohort.types import InfrastructureError, UserError
 
 
@@ -281,6 +283,60 @@ def test_printing_harms_nothing_and_is_kept_in_the_log(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+SECRETS = {
+    "OPENAI_API_KEY": "k", "HF_TOKEN": "k", "AWS_SECRET_ACCESS_KEY": "k", "AWS_ACCESS_KEY_ID": "k", "GH_PAT": "k",
+    "PGPASSWORD": "k", "MYSQL_PWD": "k", "GOOGLE_APPLICATION_CREDENTIALS": "k", "my_token": "k", "SSH_AUTH_SOCK": "k",
+    "DATABASE_URL": "postgres://me:k@host/db", "SENTRY_DSN": "k", "SESSION_COOKIE": "k", "apikey": "k", "Key": "k",
+}  # fmt: skip
+PLAIN = {
+    "PATH_OF_MINE": "x", "TOKENIZERS_PARALLELISM": "false", "GIT_AUTHOR_NAME": "x", "MONKEY": "x", "KEYBOARD": "x",
+    "HOME_PAGE": "https://host/x@y", "OLDPWD": "/",
+}  # fmt: skip
+
+
+def test_workers_do_not_see_secrets(monkeypatch, tmp_path):
+    def seen(completion, mine=""):
+        (tmp_path / f"seen{mine}").write_text(json.dumps(sorted(os.environ)))
+        return 1.0
+
+    for name, value in (SECRETS | PLAIN).items():
+        monkeypatch.setenv(name, value)
+    given = ({}, {"pass_environment": ["HF_TOKEN", "NOT_THERE"]})
+    for number, more in enumerate(given):
+        args = {"mine": "GH_PAT"} if number else {}  # as a judge's args name its key
+        with RewardPool(rewards_of(RewardTable(use=seen, args=args)), workers=1, **more) as pool:
+            assert pool.submit(item("a")).result(timeout=30).rewards == (1.0,)
+    first, second = (set(json.loads((tmp_path / name).read_text())) for name in ("seen", "seenGH_PAT"))
+    assert first & set(SECRETS) == set()
+    assert first >= set(PLAIN)
+    assert second & set(SECRETS) == {"HF_TOKEN", "GH_PAT"}
+
+
+def test_a_reward_that_lacks_a_variable_is_told_how_it_gets_it(monkeypatch):
+    def asks(completion):
+        return len(os.environ["OPENAI_API_KEY"])
+
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    with (
+        RewardPool(rewards_of(asks), workers=1) as pool,
+        pytest.raises(RewardFailure, match=r'KeyError.*run.pass_environment = \["OPENAI_API_KEY"\] passes it on'),
+    ):
+        pool.submit(item()).result(timeout=30)
+
+
+def test_a_log_without_end_stays_small(tmp_path):
+    with open(tmp_path / "log", "ab", buffering=0) as file:
+        log = BoundedLog(file, largest=1000)
+        for number in range(200):
+            file.write(b"line %d\n" % number)
+            log.trim()
+        log.close()
+    text = (tmp_path / "log").read_bytes()
+    assert len(text) < 1200
+    assert text.startswith(b"... the first ")
+    assert text.endswith(b"line 198\nline 199\n")
+
+
 def test_a_forked_child_does_not_answer_for_the_worker():
     def forks(completion):
         if os.fork() == 0:
@@ -305,6 +361,36 @@ def test_children_of_a_killed_reward_die_with_it(tmp_path):
             with pytest.raises(InfrastructureError):
                 pool.submit(item(completion)).result(timeout=30)
             assert gone(int((tmp_path / "pid").read_text()))
+
+
+def apart(path, how):
+    """Start a process that no signal to a group or session reaches, and write down which."""
+    program = f"import os, time; open({str(path)!r}, 'w').write(str(os.getpid())); time.sleep(100)"
+    if how == "daemon":
+        program = f"import os; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); {program}"
+    subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    while not path.exists() or not path.read_text():
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is a keeper on Linux only")
+@pytest.mark.parametrize("how", ["session", "daemon"])
+@pytest.mark.parametrize("then", ["hang", "die", "score"])
+def test_children_in_sessions_of_their_own_die_with_their_worker(tmp_path, then, how):
+    def breeds(completion):
+        apart(tmp_path / "pid", how)
+        if then == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(100 if then == "hang" else 0)
+        return 1.0
+
+    with RewardPool(rewards_of(breeds, timeout_s=3), workers=1, retries=0) as pool:
+        if then == "score":
+            assert pool.submit(item("a")).result(timeout=30).rewards == (1.0,)
+        else:
+            with pytest.raises(GroupLost):
+                pool.submit(item("a")).result(timeout=30)
+    assert gone(int((tmp_path / "pid").read_text()))
 
 
 def test_the_scores_of_functions_that_draw_or_iterate_sets_are_the_same_in_every_worker():
@@ -412,6 +498,66 @@ def test_a_main_without_a_guard_works_and_runs_once(tmp_path, way):
     assert (ran.stdout, ran.stderr, ran.returncode) == ("main runs\n(7.0,)\n", "", 0)
 
 
+CACHED = """
+import functools, threading
+from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve
+
+@functools.lru_cache
+def plain(text): return len(text)
+@functools.cache
+def forever(text): return len(text)
+@functools.lru_cache(maxsize=3, typed=True)
+def fibonacci(n): return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+class Box:
+    @functools.cached_property
+    def size(self): return 10
+    @functools.lru_cache
+    def method(self, text): return len(text)
+    @staticmethod
+    @functools.cache
+    def static(text): return len(text)
+
+box = Box()
+
+def mine(completion):
+    assert (fibonacci.cache_parameters(), fibonacci(30)) == ({"maxsize": 3, "typed": True}, 832040)
+    return plain(completion) + forever(completion) + box.size + box.method(completion) + Box.static(completion)
+
+@functools.lru_cache
+def direct(completion): return float(len(completion))
+
+def local():
+    @functools.cache
+    def helper(text): return len(text)
+    return lambda completion: helper(completion)
+
+lock = threading.Lock()
+def locked(completion):
+    with lock:
+        return 1.0
+
+@functools.singledispatch
+def kind(value): return 1.0
+def dispatched(completion): return kind(completion)
+
+for function in (mine, direct, local(), locked, dispatched):
+    try:
+        with RewardPool([resolve(RewardTable(use=function))], workers=1) as pool:
+            print(pool.submit(ScoringItem("?", ("a", "bb"))).result().rewards)
+    except Exception as error:
+        print("into a module" in str(error))
+"""
+
+
+@pytest.mark.parametrize("way", ["script", "notebook"])
+def test_cached_helpers_of_a_script_or_notebook_reach_workers(tmp_path, way):
+    (tmp_path / "main.py").write_text(CACHED)
+    arguments = ["main.py"] if way == "script" else ["-c", f"exec({CACHED!r})"]  # as a notebook, without a file
+    ran = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.stdout.splitlines() == ["(14.0, 18.0)", "(1.0, 2.0)", "(1.0, 2.0)", "True", "True"], ran.stderr
+
+
 def test_a_script_that_forgets_to_close_ends_cleanly(tmp_path):
     text = script("pool.submit(item('sleep'))\nprint(*[lane._worker._process.pid for lane in pool._lanes])")
     ran = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
@@ -437,6 +583,30 @@ def test_workers_end_with_the_trainer_however_it_ends(how):
     _, errors = trainer.communicate(timeout=10)
     assert ("KeyboardInterrupt" in errors) == (how == signal.SIGINT)
     assert all(gone(pid) for pid in pids)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is a keeper on Linux only")
+def test_no_process_in_a_session_of_its_own_outlives_a_killed_trainer(tmp_path):
+    text = textwrap.dedent("""
+        import subprocess, sys, time
+        from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve
+
+        def breeds(completion):
+            child = subprocess.Popen(["sleep", "100"], start_new_session=True)
+            open(sys.argv[1], "w").write(str(child.pid))
+            time.sleep(100)
+
+        if __name__ == "__main__":
+            with RewardPool([resolve(RewardTable(use=breeds))], workers=1) as pool:
+                pool.submit(ScoringItem("?", ("a",))).result()
+        """)
+    (tmp_path / "main.py").write_text(text.replace("sys.argv[1]", repr(str(tmp_path / "pid"))))
+    trainer = subprocess.Popen([sys.executable, tmp_path / "main.py"])
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.01)
+    trainer.kill()
+    trainer.wait()
+    assert gone(int((tmp_path / "pid").read_text()))
 
 
 def test_a_fork_of_the_trainer_leaves_the_workers_alone():

@@ -220,6 +220,16 @@ def test_what_python_takes_by_default_is_what_a_recipe_takes():
     }
 
 
+def test_who_has_trls_style_is_not_advised_to_take_it():
+    def ids(prompts, completions, completion_ids):
+        return [1.0 for _ in completions]
+
+    said = refused(ids, columns=["level"], style="trl")
+    assert "Unlike in TRL, completion_ids is not offered" in said
+    assert 'needs style = "trl"' not in said
+    assert 'needs style = "trl"' in refused(ids, columns=["level"])
+
+
 def forgot(completion, answer):
     score = float(completion == answer)
     print(score)

@@ -26,6 +26,7 @@ from typer.exceptions import TyperException
 
 from cohort.types import UnreadableError, UserError
 from cohort.views.output import Output, silence
+from cohort.wording import visible
 
 if TYPE_CHECKING:
     from cohort.views.console import Console
@@ -103,7 +104,7 @@ def _call(app: typer.Typer, json: IO[bytes] | None) -> tuple[Any, int]:
 
 def _failed(message: str, code: int) -> tuple[dict[str, Any], int]:
     words = Output(sys.stderr)
-    for line in message.splitlines():
+    for line in visible(message).splitlines():
         words.write(line + "\n" if message.startswith((STOPPED, "Usage:")) else f"error: {line}\n")
     return {"error": message, "exit": code}, code
 

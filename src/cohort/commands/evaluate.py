@@ -106,7 +106,9 @@ def _measure(model: str, recipe: Recipe, parts: SamplingParts, samples: int, see
     play = parts.world.player(facts.tokenizer, facts.eos_ids, open_sampler(policy, stage.rollout))
     with (
         closing(parts.world),
-        RewardPool(parts.verifiers, workers=stage.run.workers, retries=stage.run.retries) as pool,
+        RewardPool(
+            parts.verifiers, stage.run.workers, stage.run.retries, pass_environment=stage.run.pass_environment
+        ) as pool,
     ):
         return tuple(
             evaluate(play, prompts, pool, stage.evaluate.sampling(stage.rollout, greedy), count, seed)

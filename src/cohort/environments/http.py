@@ -6,8 +6,11 @@ failing is the world's fault. Requests carry no cookies, no credentials and no s
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -77,16 +80,53 @@ def _names(parts: SplitResult) -> tuple[str, ...]:
 def _get(url: str, timeout_s: float, most: int, certificates: ssl.SSLContext) -> str:
     import httpx2  # here, because it takes a moment and few runs need it
 
+    deadline = _Deadline(timeout_s)
     try:
         with (
+            deadline,
             httpx2.Client(trust_env=False, verify=certificates, timeout=timeout_s) as client,
-            client.stream("GET", url) as response,
+            client.stream("GET", url, extensions={"trace": deadline.watch}) as response,
         ):
-            return _text(response, most)
+            text = _text(response, most)
     except httpx2.InvalidURL as error:
         raise ToolError(f"the address cannot be read: {error}") from None
     except httpx2.HTTPError as error:
-        raise InfrastructureError(f"{type(error).__name__}: {error}") from error
+        why = f"no whole answer within {timeout_s:g} s" if deadline.over else f"{type(error).__name__}: {error}"
+        raise InfrastructureError(why) from error
+    if deadline.over:  # a body without a length may seem to end where it was cut
+        raise InfrastructureError(f"no whole answer within {timeout_s:g} s")
+    return text
+
+
+class _Deadline:
+    """Ends a request that takes longer than `timeout_s` as a whole. The timeouts of the client are for single reads, so
+    a server that sends byte by byte would hold a thread for ever.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.over = False
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(timeout_s, self._end)
+        self._timer.daemon = True
+
+    def watch(self, event: str, info: Mapping[str, Any]) -> None:
+        """What the client calls at every event; a new connection is one."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._socket = info["return_value"].get_extra_info("socket")
+            if self.over:
+                self._end()
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        self.over = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # which wakes the thread that reads from it
 
 
 def _text(response: Any, most: int) -> str:

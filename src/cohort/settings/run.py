@@ -37,6 +37,10 @@ class Run(Table):
         le=100,
         description="Times that a group is scored again when a worker, sandbox or server failed; a timeout is not.",
     )
+    pass_environment: NoEffect[Annotated[tuple[Text, ...], Field(strict=False)]] = Field(
+        default=(),
+        description="Environment variables that reward workers may see although they look like a key or password.",
+    )
     failure_budget: NoEffect[Share] = Field(
         default=0.1, description="Share of the last failure_window groups that may be lost so before the run stops."
     )

@@ -44,8 +44,9 @@ class Evaluator:
         on_group: Callable[[], None] = lambda: None,
     ):
         self._context, self._play, self._on_group = context, play, on_group
-        log, retries = context.directory / "rewards.log", context.stage.run.retries
-        self._pool = stack.enter_context(RewardPool(parts.verifiers, workers=1, retries=retries, log=log))
+        log, run = context.directory / "rewards.log", context.stage.run
+        pool = RewardPool(parts.verifiers, 1, run.retries, log=log, pass_environment=run.pass_environment)
+        self._pool = stack.enter_context(pool)
         self._prompts, too_long = held_out(context.stage, parts, facts)
         warn = context.console.warn
         if too_long:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
@@ -22,6 +21,7 @@ from cohort.monitor.names import Metric, metric
 from cohort.types import Group as CompletionGroup
 from cohort.types import Rollout
 from cohort.views.output import Output
+from cohort.wording import visible as visible
 
 
 class StepView:
@@ -51,7 +51,7 @@ class StepView:
     def doing(self, what: str) -> None:
         """What happens inside the step, e.g. `sampling 5/16`."""
         if self._live is not None:
-            self._progress.update(self._task, doing=what)
+            self._progress.update(self._task, doing=escape(visible(what)))
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One step is done."""
@@ -77,7 +77,9 @@ class StepView:
 
 
 class Console:
-    """Everything that is printed goes through here. `quiet` prints nothing."""
+    """Everything that is printed goes through here, and is made `visible`: what a model, a reward or a file has written
+    must not drive the terminal. `quiet` prints nothing.
+    """
 
     def __init__(self, quiet: bool = False, file: IO[str] | None = None, width: int | None = None):
         self._rich = RichConsole(quiet=quiet, file=cast("IO[str]", Output(file)), width=width, highlight=False)
@@ -87,11 +89,11 @@ class Console:
 
     def say(self, text: str = "", fold: bool = True) -> None:
         """A line, in rich's markup; with `fold` it is broken where the terminal ends."""
-        self._rich.print(text, soft_wrap=not fold)
+        self._rich.print(visible(text), soft_wrap=not fold)
 
     def plain(self, text: str) -> None:
-        """Text as it is, without a line's end of its own: no markup, nothing folded."""
-        self._rich.out(text, end="", highlight=False)
+        """Text without a line's end of its own: no markup, nothing folded; in a file or a pipe as it is."""
+        self._rich.out(visible(text) if self._rich.is_terminal else text, end="", highlight=False)
 
     def warn(self, text: str) -> None:
         """A line that should not be missed."""
@@ -117,16 +119,16 @@ class Console:
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for name, text in lines.items():
-            table.add_row(name, escape(text))
+            table.add_row(escape(visible(name)), escape(visible(text)))
         self._rich.print(Padding(table, (0, 0, 0, indent), expand=False))
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
         """A table in rich's markup: the first `left` columns begin at the left, the others end at the right."""
         table = Table(box=None)
         for number, heading in enumerate(headings):
-            table.add_column(heading, justify="left" if number < left else "right")
+            table.add_column(visible(heading), justify="left" if number < left else "right")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(visible, row))
         self._rich.print(Padding(table, (0, 0, 1, 2), expand=False))
 
     @contextlib.contextmanager
@@ -190,11 +192,6 @@ class Console:
 def with_interval(metrics: Mapping[str, Any], key: str) -> str:
     """`36.6% [32.5%, 40.9%]`; nothing where there is no such metric."""
     return f"{metrics[key]:.1%} [{metrics[key + '_low']:.1%}, {metrics[key + '_high']:.1%}]" if key in metrics else ""
-
-
-def visible(text: str) -> str:
-    """The text with control characters made visible: what a model writes must not drive the terminal."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)
 
 
 def _conversation(rollout: Rollout) -> str:

@@ -57,6 +57,7 @@ def examine(
     untested: Collection[str] = (),
     workers: int = 1,
     limit_s: float = math.inf,
+    pass_environment: Sequence[str] = (),
 ) -> GateReport:
     """Score gold and ignorant answers with `rewards`. `verifiers` are the names of the rewards that say what is right:
     for each prompt the first of them that applies. `untested` names the verifiers that do not look at the gold answer.
@@ -65,7 +66,7 @@ def examine(
     Raises RewardFailure, as training would, when a reward breaks on one of the texts.
     """
     began = time.monotonic()
-    with RewardPool(rewards, workers=workers, retries=1) as pool:
+    with RewardPool(rewards, workers, retries=1, pass_environment=pass_environment) as pool:
         scorer = _Scorer(pool, began + limit_s)
         first = scorer.score([_gold_in_all_forms(one) for one in asked])
         deciding = [_decides(group, verifiers) for group in first]

@@ -64,7 +64,8 @@ def gate_of_stage(
         asked = _as_written(asked, parts, tokenizer)
     untested = [reward.name for reward in verifiers if not _looks_at_gold(stage, reward)]
     names = [reward.name for reward in verifiers]
-    return examine(rewards, names, asked, untested, stage.run.workers, LIMIT_S if short else math.inf)
+    limit_s, run = LIMIT_S if short else math.inf, stage.run
+    return examine(rewards, names, asked, untested, run.workers, limit_s, run.pass_environment)
 
 
 def _untested(why: str) -> GateReport:

@@ -15,6 +15,7 @@ from cohort.wording import did_you_mean
 
 NATIVE_NAMES = ("completion", "prompt", "answer", "row", "finish", "tokens", "transcript", "seed", "begun")
 TRL_NAMES = ("prompts", "completions", "answer")
+TRL_ONLY = ("completion_ids", "trainer_state")  # what TRL offers, and Cohort does not
 # What differs between the completions of a prompt (TRL's names too: who forgets its style is told so by `check`).
 COMPLETION_NAMES = ("completion", "tokens", "finish", "transcript", "seed", "completions", "completion_ids")
 
@@ -70,7 +71,7 @@ class Parameters:
                 raise UserError(
                     f"reward '{name}' asks for a parameter '{parameter}'{did_you_mean(parameter, available)}, which is "
                     f"neither a column of the task nor among the reward's args; available: {', '.join(available)}"
-                    f"{_style_hint(parameter)}"
+                    f"{_style_hint(parameter, available)}"
                 )
 
     def check_args(self, args: Mapping[str, Any], given: Collection[str], name: str) -> None:
@@ -86,10 +87,12 @@ class Parameters:
                 )
 
 
-def _style_hint(parameter: str) -> str:
+def _style_hint(parameter: str, available: Collection[str]) -> str:
     if parameter == "steps":
         return '. A function that scores steps needs split = "blank_lines", "lines" or a regular expression'
-    if parameter in ("prompts", "completions", "completion_ids"):
+    if "completions" in available:  # it has that style
+        return f". Unlike in TRL, {parameter} is not offered" if parameter in TRL_ONLY else ""
+    if parameter in ("prompts", "completions", *TRL_ONLY):
         return '. A function that scores whole lists, as TRL\'s do, needs style = "trl"'
     return ""
 

@@ -41,8 +41,8 @@ def plain(text: str) -> str:
 
 def _folded(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).translate(_SIGNS)
-    foreign = {c: unicodedata.decimal(c) for c in set(text) if c.isdecimal() and not c.isascii()}
-    return text.translate(str.maketrans({c: str(digit) for c, digit in foreign.items()}))
+    foreign = {ord(c): str(unicodedata.decimal(c)) for c in set(text) if c.isdecimal() and not c.isascii()}
+    return text.translate(foreign)
 
 
 def _says_more(character: str) -> bool:

@@ -23,6 +23,8 @@ from cohort.rewards.calling.reward import Reward, check_names
 from cohort.rewards.items import ScoredGroup, ScoringItem
 from cohort.rewards.workers.lane import Job, Lane, Patience
 from cohort.rewards.workers.process import WorkerProcess
+from cohort.rewards.workers.surroundings import BoundedLog, kept_back
+from cohort.rewards.workers.worker import recached, recached_property
 from cohort.types import UserError
 from cohort.wording import one_line
 
@@ -33,7 +35,8 @@ class RewardPool:
     The `workers` processes start at once, in the background. When a worker dies, or a reward raises InfrastructureError
     because what it asked did not answer, the group is scored again up to `retries` times, after waiting `backoff_s` and
     then twice as long each time. A reward that exceeds its `timeout_s` is killed and the group lost: it would hang
-    again. What reward functions print goes to the end of the file `log`, or nowhere.
+    again. What reward functions print goes to the end of the file `log`, whose beginning is dropped when it becomes too
+    large, or nowhere. Of the environment they do not see what looks like a secret, but for `pass_environment`.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class RewardPool:
         log: str | Path | None = None,
         start_timeout_s: float = 120.0,
         backoff_s: float = 0.5,
+        pass_environment: Sequence[str] = (),
     ) -> None:
         check_names(rewards)
         if workers < 1 or retries < 0 or backoff_s < 0:
@@ -52,11 +56,13 @@ class RewardPool:
                 f"{workers}, {retries} and {backoff_s}"
             )
         pickled = cloudpickle.dumps([(reward.name, _pickle(reward)) for reward in rewards])
-        self._log = open(log, "ab", buffering=0) if log is not None else None  # noqa: SIM115
+        self._log = open(os.path.abspath(log), "ab", buffering=0) if log is not None else None  # noqa: SIM115
+        self._bounded = BoundedLog(self._log) if self._log is not None else None
         output = self._log if self._log is not None else subprocess.DEVNULL
         path = tuple(sys.path)  # as it is now
         start_s = max(start_timeout_s, *(reward.timeout_s for reward in rewards))  # some load a model when they start
-        start = functools.partial(WorkerProcess, pickled, path, os.getcwd(), output, start_s)
+        withheld = kept_back(os.environ, rewards, pass_environment)
+        start = functools.partial(WorkerProcess, pickled, path, os.getcwd(), output, start_s, withheld)
 
         self._owner = os.getpid()
         self._closed = False
@@ -95,7 +101,8 @@ class RewardPool:
         for lane in self._lanes:
             if lane.ident is not None:  # it was started
                 lane.join()
-        if self._log is not None:
+        if first and self._bounded is not None and self._log is not None:
+            self._bounded.close()
             self._log.close()
         atexit.unregister(self.close)
 
@@ -115,13 +122,17 @@ def _pickle(reward: Reward) -> bytes:
     except Exception as error:
         raise UserError(
             f"reward '{reward.name}' cannot be sent to a worker process: {one_line(error)}; create such objects "
-            "inside the function, at its first call, instead of outside it"
+            "inside the function, at its first call, or put the function and what it uses into a module (a .py file) "
+            "and import it from there"
         ) from error
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Functions that go by value keep the file that they came from, which the message about one that raises names.
-    Some versions of cloudpickle leave it out. A worker runs the trainer's Python, so it reads marshal's bytes.
+    """Helpers with a cache (`functools.cache`, `lru_cache`, `cached_property`) of a script or notebook go by value, as
+    its other functions do, with an empty cache.
+
+    Functions that go by value keep the file that they came from, which the message about one that raises names. Some
+    versions of cloudpickle leave it out. A worker runs the trainer's Python, so it reads marshal's bytes.
     """
 
     def reducer_override(self, obj: Any) -> Any:
@@ -130,4 +141,19 @@ class _Pickler(cloudpickle.Pickler):
                 return marshal.loads, (marshal.dumps(obj),)
             except ValueError:  # code that a program made, with constants that no source can have
                 return NotImplemented  # as cloudpickle does it
+        if isinstance(obj, functools.cached_property):
+            return recached_property, (obj.func, obj.attrname)
+        if isinstance(obj, _Cached) and not _is_importable(obj):
+            return recached, (obj.__wrapped__, *obj.cache_parameters().values())
         return super().reducer_override(obj)
+
+
+_Cached = type(functools.lru_cache(len))
+
+
+def _is_importable(cached: Any) -> bool:
+    """Whether a worker finds it by its name, as it does not what a script or notebook defines."""
+    found: Any = sys.modules.get(cached.__module__) if cached.__module__ != "__main__" else None
+    for part in cached.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is cached

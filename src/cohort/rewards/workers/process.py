@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,8 +16,11 @@ from typing import IO, Any, Literal
 from cohort.rewards.calling.reward import Reward
 from cohort.rewards.failure import RewardFailure
 from cohort.rewards.workers.channel import receive, send, start
+from cohort.rewards.workers.surroundings import advice
 from cohort.sandbox import WALL_PER_CPU
 from cohort.types import UserError
+
+_KEEPER_S = 10.0  # what a keeper may take; it takes milliseconds
 
 Kind = Literal["timeout", "death", "unavailable"]
 
@@ -39,13 +43,20 @@ class WorkerTrouble(Exception):  # noqa: N818 (an event, handled by the lane)
 class WorkerProcess:
     """A running worker. On Linux it dies with the thread that started it, so that thread must stay with it.
 
-    It starts with the pickled rewards, and with the trainer's import path and directory.
+    It starts with the pickled rewards, and with the trainer's import path, directory and environment but for what is
+    `withheld` of that.
     """
 
     def __init__(
-        self, rewards: bytes, path: Sequence[str], directory: str, output: IO[bytes] | int, start_timeout_s: float
+        self,
+        rewards: bytes,
+        path: Sequence[str],
+        directory: str,
+        output: IO[bytes] | int,
+        start_timeout_s: float,
+        withheld: Sequence[str] = (),
     ) -> None:
-        self._rewards, self._start_timeout_s = rewards, start_timeout_s
+        self._rewards, self._start_timeout_s, self._withheld = rewards, start_timeout_s, withheld
         self._killed = False
         self._process, self._connection = start(
             "cohort.rewards.workers.worker",
@@ -53,7 +64,7 @@ class WorkerProcess:
             stdout=output,
             stderr=output,
             cwd=directory,
-            env={**_ENVIRONMENT, **os.environ},
+            env={**_ENVIRONMENT, **{name: value for name, value in os.environ.items() if name not in withheld}},
             start_new_session=True,  # Ctrl-C in the terminal spares it, and one kill takes its children too
         )
 
@@ -62,9 +73,13 @@ class WorkerProcess:
         self.ask(self._rewards, self._start_timeout_s, None)
 
     def kill(self) -> None:
-        """End the process and every child of it, at once. May be called twice, and from any thread."""
+        """End the process and all that it started, at once. May be called twice, and from any thread."""
         if not self._killed:
             self._killed = True
+            if sys.platform == "linux":  # its keeper ends the others, and then itself
+                self._process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_KEEPER_S)
             try:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):  # all of them have ended; waiting must not depend on that
@@ -93,9 +108,10 @@ class WorkerProcess:
             hint = "look for a crash, an exit or too little memory"
             raise WorkerTrouble("death", f"ended its worker process ({self._end()})", hint, reward) from None
         if "failure" in reply:
-            raise RewardFailure(*reply["failure"])
+            name, problem, *shown = reply["failure"]
+            raise RewardFailure(name, problem + advice(problem, self._withheld), *shown)
         if "user_error" in reply:
-            raise UserError(reply["user_error"])
+            raise UserError(reply["user_error"] + advice(reply["user_error"], self._withheld))
         if "infrastructure" in reply:
             what = f"could not judge ({reply['infrastructure']})"
             raise WorkerTrouble("unavailable", what, "check what it depends on", reward)

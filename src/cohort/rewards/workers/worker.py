@@ -7,11 +7,13 @@ functions; the protocol has a channel of its own: pickles come in, because rows 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from cohort.rewards.calling.reward import Reward
@@ -19,13 +21,14 @@ from cohort.rewards.failure import RewardFailure, what_was_raised
 from cohort.rewards.items import ScoringItem
 from cohort.rewards.marks import prepare
 from cohort.rewards.workers.channel import attach, leave, receive, send
+from cohort.rewards.workers.keeper import keep
 from cohort.types import InfrastructureError, UserError
 from cohort.wording import one_line
 
 
 def main(channel: int, parent: int) -> None:
     """Serve the pool at the other end of the file descriptor `channel` until it closes or `parent` dies."""
-    connection = attach(channel, parent)
+    connection = attach(channel, keep(channel, parent))
     os.register_at_fork(after_in_child=connection.close)  # a child that a reward forks must not speak for us
     try:
         rewards = _load(connection)
@@ -47,10 +50,25 @@ def _load(connection: socket.socket) -> list[Reward] | None:
             _reply(connection, user_error=str(error))
             return None
         except BaseException as error:
-            _reply(connection, failure=[name, f"cannot be loaded in a worker: {what_was_raised(error, _load)}"])
+            problem = f"cannot be loaded in a worker: {what_was_raised(error, _load)}"
+            if isinstance(error, AttributeError) and "__main__" in str(error):
+                problem += "; a worker does not run your script or notebook: put that into a module and import it"
+            _reply(connection, failure=[name, problem])
             return None
     _reply(connection, ready=os.getpid())
     return rewards
+
+
+def recached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Callable[..., Any]:
+    """A helper with a cache, which the trainer has sent by value."""
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def recached_property(function: Callable[[Any], Any], name: str) -> functools.cached_property[Any]:
+    """A cached property of a class that the trainer has sent by value."""
+    made = functools.cached_property(function)
+    made.__set_name__(object, name)
+    return made
 
 
 def _serve(connection: socket.socket, rewards: list[Reward], message: bytes) -> None:

@@ -70,7 +70,8 @@ class GrpoTraining:
         self._learning = Learning(stage, objective, self._combination, self._backend)
         with ExitStack() as stack:
             log, run = context.directory / "rewards.log", stage.run
-            pool = stack.enter_context(RewardPool(parts.rewards, workers=run.workers, retries=run.retries, log=log))
+            pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=run.pass_environment)
+            stack.enter_context(pool)
             stack.callback(parts.world.close)
             play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
             self._stream = self._open_stream(parts, play, pool, checkpoint)
