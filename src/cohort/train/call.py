@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from cohort.recipe import Recipe
 from cohort.recipe.loader import directory_name
+from cohort.record.files import remove
 from cohort.settings import Reward, Table
 from cohort.tasks.guess import Guess, guess, guess_source
 from cohort.tasks.sources.rows import open_rows
@@ -193,7 +194,8 @@ def _write(rows: Any, file: Path) -> None:
     new = file.with_name(f".{file.name}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with new.open("w", encoding="utf-8") as out:
+        remove(new)  # what was left or put there is not written through
+        with new.open("x", encoding="utf-8") as out:
             for index in range(len(rows)):
                 out.write(_line(rows[index], rows.place(index)))
         if has_begun(file.parent) and not (file.exists() and filecmp.cmp(new, file, shallow=False)):
