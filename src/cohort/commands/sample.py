@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from cohort.commands.door import argument
+from cohort.commands.place import full_path, where_trained
 from cohort.engine.engine import Engine
 from cohort.machine import quiet_libraries
 from cohort.policy.load import load_policy, locate
@@ -46,7 +47,8 @@ def sample_group(
         raise UserError("the prompt is empty; write a question")
     quiet_libraries()
     scorer = resolve(RewardTable(use=reward)) if answer is not None else None
-    with argument():
+    model = full_path(model)
+    with where_trained(model), argument():  # from where an adapter finds its base
         refuse_damaged(Path(locate(model)))
         policy = load_policy(model, trainable=False)
     prompt = Renderer(policy.tokenizer, template).render(Prompt.make(text=question, answer=answer))

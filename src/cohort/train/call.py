@@ -120,7 +120,7 @@ def _recipe(model: Any, data: Any, reward: Any, given: Mapping[str, Any], resume
         tables = _with_guess(tables, task, found, console)
     base = _model_name(model, policy)
     recipe = Recipe(**{"name": base, **tables})  # what is wrong with the tables is said before anything is written
-    parent = Path(recipe.stages[-1].run.directory)
+    parent = Path(recipe.stages[-1].run.directory).expanduser()
     name = recipe.name if "name" in tables else _name(parent, base, resume)
     if rows is None:
         return recipe if name == recipe.name else Recipe(**{**tables, "name": name})

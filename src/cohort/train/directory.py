@@ -38,7 +38,7 @@ from cohort.wording import one_line
 
 def run_directory(recipe: Recipe) -> Path:
     """Where a recipe's run lives."""
-    return Path(recipe.stages[-1].run.directory) / recipe.name
+    return Path(recipe.stages[-1].run.directory).expanduser() / recipe.name
 
 
 def stage_directory(recipe: Recipe, index: int) -> Path:
@@ -201,7 +201,7 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
         threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
         began = datetime.now().isoformat()
         own = {"began": began, "threads": threads, "recipe_digest": digest(recipe), "inputs": read}
-        own |= {"code": code, "sandbox": sandbox}
+        own |= {"directory": os.getcwd(), "code": code, "sandbox": sandbox}
         write_bytes(file, orjson.dumps({**now, **own}, option=orjson.OPT_INDENT_2))
     write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
     return threads, began
