@@ -100,13 +100,13 @@ def _processor() -> str:
 def lock_file(descriptor: int) -> bool:
     """Lock an open file for this process alone, until it is closed; False where another process has done so."""
     try:
-        if sys.platform == "win32":
+        try:
+            import fcntl
+        except ImportError:  # Windows
             import msvcrt
 
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         else:
-            import fcntl
-
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False

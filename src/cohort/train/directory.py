@@ -155,7 +155,8 @@ def disk_errors(directory: Path, still_here: Callable[[], None]) -> Iterator[Non
         still_here()
         disk = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
         full = isinstance(error, SafetensorError) or error.errno in disk
-        if full or (isinstance(error.filename, str) and _is_inside(error.filename, directory)):
+        file = getattr(error, "filename", None)
+        if full or (isinstance(file, str) and _is_inside(file, directory)):
             mend = "free some space" if full else "mend that"
             raise UserError(f"cannot write to {directory} ({error}); {mend} and continue with --resume") from None
         raise
