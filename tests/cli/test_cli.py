@@ -82,6 +82,31 @@ def test_a_run_samples_as_it_did_in_training(desk, cohort, run_with_tools):
     assert "mean score" in out
 
 
+def test_a_run_is_measured_from_another_directory_than_where_it_was_trained(desk, cohort, tmp_path, monkeypatch):
+    """Data, the base of an adapter and the module of a reward are named by relative paths; so are files here."""
+    lora = ("policy.lora={rank=2}", "run.steps=1", "evaluate.problems=0", "reward=my_rewards:vowels")
+    code, _, err = cohort("train", "recipe.toml", *lora, "evaluate.reward=my_rewards:vowels", "run.gate=off")
+    assert code == 0, err
+    short = ("--samples", 0, "--problems", 2)
+    here = cohort("eval", "runs/mine", *short)
+    assert here[0] == 0, here
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(desk)])
+    for run in (desk / "runs/mine", "../runs/mine"):
+        code, out, err = cohort("eval", run, *short)
+        assert code == 0, err
+        assert f"in {desk}, where" in " ".join(out.split())
+    (elsewhere / "held.jsonl").write_text((desk / "train.jsonl").read_text().splitlines()[0] + "\n")
+    found = cohort("eval", desk / "runs/mine", "task.held_out=held.jsonl", *short)
+    assert found[0] == 0, found
+    code, out, err = cohort("sample", desk / "runs/mine", "2?", "-n", 1, "--max-tokens", 2, "--template", "none")
+    assert code == 0, err
+    assert os.getcwd() == str(elsewhere)
+
+
 @pytest.mark.parametrize("command", ["eval", "sample"])
 def test_a_model_that_is_not_as_it_was_written_is_not_measured(desk, cohort, command):
     with sealed_directory(desk / "run/final") as final:

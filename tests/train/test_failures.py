@@ -131,6 +131,16 @@ def test_more_steps_may_be_asked_for(run):
         run(name="falling", resume=True, optimizer={"schedule": "cosine"}, run={"steps": 6})
 
 
+def test_a_tilde_in_the_run_directory_is_the_home_directory(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    done = run(run={"directory": "~/my runs", "steps": 1}, evaluate={"problems": 0})
+    assert done.directory == tmp_path / "home/my runs/small"
+    assert not (tmp_path / "~").exists()
+    with pytest.raises(UserError, match="already holds a run"):
+        run(run={"directory": "~/my runs", "steps": 1}, evaluate={"problems": 0})
+
+
 def test_broken_weights_stop_the_run(run):
     with pytest.raises(UserError, match="not finite"):
         run(optimizer={"learning_rate": 1e30, "gradient_clip": 0.0}, evaluate={"problems": 0})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from rich.markup import escape
 
 from cohort.backends.base import open_sampler
 from cohort.commands.door import argument
+from cohort.commands.place import absolute, full_path, where_trained
 from cohort.evaluate import Accuracy, evaluate
 from cohort.evaluate.intervals import Paired, paired
 from cohort.machine import quiet_libraries
@@ -42,25 +44,16 @@ def run_evaluation(
     if model == against:
         raise UserError("--against names the model itself; name another one")
     quiet_libraries()
-    recipe = _recipe(model, task, overrides, problems)
-    stage = recipe.stages[-1]
-    if not stage.reward and stage.evaluate.reward is None:
-        raise UserError(
-            f"the last stage of {model} ({stage.kind}) has no reward that says what is right; say --task, or "
-            "evaluate.reward=NAME"
-        )
-    parts = open_parts(stage, seed)
-    if parts.task.held_out is None:
-        raise UserError(
-            "this task has no held-out problems: add task.held_out=FILE (or a share such as task.held_out=0.1)"
-        )
-    found = {name: _measure(name, recipe, parts, samples, seed) for name in (model, against) if name is not None}
+    names = {name: full_path(name) for name in (model, against) if name is not None}
+    overrides = absolute(overrides)  # before the process goes elsewhere
+    with where_trained(names[model]) if task is None else contextlib.nullcontext():
+        verifier, found = _found(names, task, overrides, samples, problems, seed)
     models = {name: {k: v for one in of for k, v in one.metrics().items()} for name, of in found.items()}
     difference = {}
     if against is not None:
         for ours, theirs in zip(found[model], found[against], strict=True):
             difference[ours.name] = paired(ours.per_problem, theirs.per_problem)
-    return Evaluation(parts.verifier_name, models, difference)
+    return Evaluation(verifier, models, difference)
 
 
 def show(console: Console, found: Evaluation) -> None:
@@ -91,6 +84,26 @@ def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: in
         "evaluate": {"problems": problems},
     }
     return Recipe.from_tables(tables, overrides)
+
+
+def _found(
+    names: dict[str, str], task: str | None, overrides: Sequence[str], samples: int, problems: int, seed: int
+) -> tuple[str, dict[str, tuple[Accuracy, ...]]]:
+    """The verifier, and what it makes of each model."""
+    name, path = next(iter(names.items()))
+    recipe = _recipe(path, task, overrides, problems)
+    stage = recipe.stages[-1]
+    if not stage.reward and stage.evaluate.reward is None:
+        raise UserError(
+            f"the last stage of {name} ({stage.kind}) has no reward that says what is right; say --task, or "
+            "evaluate.reward=NAME"
+        )
+    parts = open_parts(stage, seed)
+    if parts.task.held_out is None:
+        raise UserError(
+            "this task has no held-out problems: add task.held_out=FILE (or a share such as task.held_out=0.1)"
+        )
+    return parts.verifier_name, {name: _measure(path, recipe, parts, samples, seed) for name, path in names.items()}
 
 
 def _measure(model: str, recipe: Recipe, parts: SamplingParts, samples: int, seed: int) -> tuple[Accuracy, ...]:

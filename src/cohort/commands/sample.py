@@ -12,6 +12,7 @@ from rich.markup import escape
 from cohort import environments
 from cohort.backends.base import open_sampler
 from cohort.commands.door import argument
+from cohort.commands.place import full_path, where_trained
 from cohort.machine import quiet_libraries
 from cohort.policy.load import load_policy, locate
 from cohort.recipe import Recipe
@@ -60,6 +61,14 @@ def sample_group(
     if not question.strip():
         raise UserError("the prompt is empty; write a question")
     quiet_libraries()
+    model = full_path(model)
+    with where_trained(model):  # from where an adapter finds its base, and a run its rewards
+        return _sampled(model, question, count, answer, seed, reward, given)
+
+
+def _sampled(
+    model: str, question: str, count: int, answer: str | None, seed: int, reward: str | None, given: dict[str, Any]
+) -> Sampled:
     run = Path(model, "recipe.toml")
     stage = _stage(model, run, given)
     said = {key: value for key, value in given.items() if value is not None}

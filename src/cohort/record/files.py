@@ -40,7 +40,7 @@ def new_directory(path: Path) -> Iterator[Path]:
         raise
     for file in temporary.rglob("*"):
         if file.is_file():
-            with file.open("rb") as handle:
+            with file.open("r+b" if os.name == "nt" else "rb") as handle:
                 os.fsync(handle.fileno())
     _sync_directory(temporary)
     if path.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,21 +27,25 @@ class MetricsLog:
             file.flush()
             os.fsync(file.fileno())
 
-    def keep_until(self, step: int) -> None:
-        """Drop lines of later steps (and a torn last line)."""
-        if self.path.exists():
-            kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-            write_bytes(self.path, b"".join(orjson.dumps(line) + b"\n" for line in kept))
+    def keep_until(self, step: int) -> set[int]:
+        """Drop lines of later steps, and damaged ones. Returns the steps that are left."""
+        if not self.path.exists():
+            return set()
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        write_bytes(self.path, b"".join(orjson.dumps(line) + b"\n" for line in kept))
+        return {line["step"] for line in kept}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a metrics file."""
+    """All whole lines of a metrics file: objects with a step. One that was torn by a crash while it was written is left
+    out, and written again by a resumed run, which says what else is missing.
+    """
     lines = []
     for raw in path.read_bytes().splitlines():
-        try:
-            lines.append(orjson.loads(raw))
-        except orjson.JSONDecodeError:
-            continue  # torn by a crash while it was written; a resumed run writes it again
+        with contextlib.suppress(orjson.JSONDecodeError):
+            line = orjson.loads(raw)
+            if isinstance(line, dict) and type(line.get("step")) is int:
+                lines.append(line)
     return lines
 
 

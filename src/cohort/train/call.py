@@ -15,6 +15,7 @@ from rich.markup import escape
 from cohort.policy.load import live_dtype
 from cohort.recipe import Recipe
 from cohort.recipe.loader import directory_name
+from cohort.record.files import remove
 from cohort.settings import Reward, Table
 from cohort.tasks.guess import Guess, guess, guess_source
 from cohort.tasks.sources.rows import open_rows
@@ -130,7 +131,7 @@ def _recipe(model: Any, data: Any, reward: Any, given: Mapping[str, Any], resume
         tables = _with_guess(tables, task, found, console)
     base = _model_name(model, policy)
     recipe = Recipe(**{"name": base, **tables})  # what is wrong with the tables is said before anything is written
-    parent = Path(recipe.stages[-1].run.directory)
+    parent = Path(recipe.stages[-1].run.directory).expanduser()
     name = recipe.name if "name" in tables else _name(parent, base, resume)
     if rows is None:
         return recipe if name == recipe.name else Recipe(**{**tables, "name": name})
@@ -204,7 +205,8 @@ def _write(rows: Any, file: Path) -> None:
     new = file.with_name(f".{file.name}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with new.open("w", encoding="utf-8") as out:
+        remove(new)  # what was left or put there is not written through
+        with new.open("x", encoding="utf-8") as out:
             for index in range(len(rows)):
                 out.write(_line(rows[index], rows.place(index)))
         if has_begun(file.parent) and not (file.exists() and filecmp.cmp(new, file, shallow=False)):

@@ -48,9 +48,9 @@ def load_checkpoint(directory: Path, warn: Callable[[str], None]) -> Checkpoint 
     """The newest whole checkpoint; None where there is none at all. Damaged ones are put aside, which is said. Raises
     `UserError` when all are damaged: a stage that has trained does not begin anew in silence.
     """
-    damaged = []
+    damaged: list[tuple[Path, str]] = []
     for step, path in reversed(_by_step(directory).items()):
-        problem, state = damage(path), None
+        problem, state = damage(path), {}
         if problem is None:
             state = orjson.loads((path / "state.json").read_bytes())
             problem = None if state["step"] == step else f"it is of step {state['step']}"

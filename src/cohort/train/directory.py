@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
+import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from safetensors import SafetensorError
 
-from cohort.machine import describe_machine, fastest_threads
+from cohort.machine import describe_machine, fastest_threads, lock_file
 from cohort.policy.load import locate
 from cohort.recipe import Recipe, digest, to_toml
 from cohort.record.files import write_bytes
@@ -33,11 +33,12 @@ from cohort.train.inputs import (
 from cohort.train.stage import kind_of
 from cohort.types import UserError
 from cohort.views.console import Console
+from cohort.wording import one_line
 
 
 def run_directory(recipe: Recipe) -> Path:
     """Where a recipe's run lives."""
-    return Path(recipe.stages[-1].run.directory) / recipe.name
+    return Path(recipe.stages[-1].run.directory).expanduser() / recipe.name
 
 
 def stage_directory(recipe: Recipe, index: int) -> Path:
@@ -70,13 +71,17 @@ def is_free(directory: Path) -> bool:
 def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
     """A run that has begun is never overwritten, and never continued with another recipe."""
     saved = directory / "recipe.toml"
-    if not saved.exists():
-        return
     if not resume:
         raise UserError(
             f"{directory} already holds a run. Continue it with --resume, start another with name=OTHER, "
             "or delete the directory."
         )
+    for file in (saved, directory / "environment.json"):
+        if not file.exists():
+            raise UserError(
+                f"{file} is missing, so nobody can say whether this run would go on as it began. Restore it, or start "
+                "another run with name=OTHER."
+            )
     try:
         before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text("utf-8"), as_kept(recipe)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -110,44 +115,67 @@ def _flat(tables: Any, prefix: str = "") -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """One process a run. The lock goes with the process, however it ends."""
+def locked(directory: Path) -> Iterator[Callable[[], None]]:
+    """One process a run. The lock goes with the process, however it ends. Gives what raises `UserError` when the
+    directory at this path is no longer the one that is locked.
+    """
+    path = directory / ".lock"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / ".lock").open("wb")
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o644)
     except OSError as error:
         raise UserError(
             f"cannot write to {directory}: {error.strerror}; choose another with run.directory=DIR"
         ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is training in {directory}; wait for it or choose name=OTHER") from None
-        yield
+
+    def still_here() -> None:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(lock), os.stat(path)):
+                return
+        raise UserError(
+            f"{directory} was deleted, renamed or replaced while this run used it, so it writes nothing more. Move it "
+            "back and continue with --resume, or start anew."
+        )
+
+    try:
+        if not lock_file(lock):
+            raise UserError(f"another process is training in {directory}; wait for it or choose name=OTHER")
+        still_here()
+        yield still_here
+    finally:
+        os.close(lock)
 
 
 @contextlib.contextmanager
-def disk_errors(directory: Path) -> Iterator[None]:
-    """A full or failing disk is something a person can mend."""
+def disk_errors(directory: Path, still_here: Callable[[], None]) -> Iterator[None]:
+    """A full or failing disk, and rights that are missing, are something a person can mend."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if isinstance(error, SafetensorError) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-            raise UserError(
-                f"cannot write to {directory} ({error}); free some space and continue with --resume"
-            ) from None
+        still_here()
+        disk = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+        full = isinstance(error, SafetensorError) or error.errno in disk
+        file = getattr(error, "filename", None)
+        if full or (isinstance(file, str) and _is_inside(file, directory)):
+            mend = "free some space" if full else "mend that"
+            raise UserError(f"cannot write to {directory} ({error}); {mend} and continue with --resume") from None
         raise
 
 
+def _is_inside(file: str, directory: Path) -> bool:
+    return Path(file).absolute().is_relative_to(directory.absolute())
+
+
 @contextlib.contextmanager
-def noting_failure(directory: Path) -> Iterator[None]:
+def noting_failure(directory: Path, still_here: Callable[[], None]) -> Iterator[None]:
     """When a stage fails for a reason that the person can mend, in their code perhaps, the run remembers that."""
     (directory / FAILED).unlink(missing_ok=True)
     try:
         yield
     except UserError as error:
-        write_bytes(directory / FAILED, f"{error}\n".encode("utf-8", "replace"))
+        with contextlib.suppress(OSError, UserError):  # what failed is said all the same
+            still_here()
+            write_bytes(directory / FAILED, f"{error}\n".encode("utf-8", "replace"))
         raise
 
 
@@ -162,7 +190,7 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
             refuse_damaged(Path(locate(model)))
     now, read, code = describe_machine(), fingerprints(inputs_of_stages(recipe)), code_of_stages(recipe)
     if file.exists() and has_begun(directory):
-        before = orjson.loads(file.read_bytes())
+        before = _environment(file)
         refuse_changed_inputs(before.get("inputs", {}), read)
         changed = changed_code(directory, before, now, code, console)
         if changed:
@@ -174,10 +202,24 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
         threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
         began = datetime.now().isoformat()
         own = {"began": began, "threads": threads, "recipe_digest": digest(recipe), "inputs": read}
-        own |= {"code": code, "sandbox": sandbox}
+        own |= {"directory": os.getcwd(), "code": code, "sandbox": sandbox}
         write_bytes(file, orjson.dumps({**now, **own}, option=orjson.OPT_INDENT_2))
     write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
     return threads, began
+
+
+def _environment(file: Path) -> dict[str, Any]:
+    """environment.json of a run that has begun."""
+    try:
+        found: dict[str, Any] = orjson.loads(file.read_bytes())
+        threads, packages = found["threads"], found["packages"]
+        if isinstance(threads, int) and threads > 0 and isinstance(packages, dict):
+            datetime.fromisoformat(found["began"])
+            return found
+        problem = f"threads = {threads!r}"
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        problem = f"{type(error).__name__}: {one_line(error)}"
+    raise UserError(f"{file} is damaged ({problem}); restore it, or start another run with name=OTHER")
 
 
 def _say_what_changed(

@@ -74,6 +74,6 @@ class Evaluator:
                     f"of the {result.name} accuracy: {why}"
                 )
             if context.stage.run.save_rollouts:
-                file = context.directory / "log" / f"eval-{step:06d}-{result.name}.parquet"
+                file = context.log / f"eval-{step:06d}-{result.name}.parquet"
                 write_groups(file, result.groups, step)
         return metrics

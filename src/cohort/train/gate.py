@@ -77,5 +77,12 @@ def _tables(stages: Sequence[PreparedStage]) -> dict[str, Policy]:
 def read_gate(directory: Path, stage: str) -> dict[str, Any]:
     """What the gate found about a stage when the run began; empty when it was not asked."""
     file = directory / FILE
-    found: dict[str, Any] = orjson.loads(file.read_bytes()).get(stage, {}) if file.exists() else {}
-    return found
+    try:
+        found = orjson.loads(file.read_bytes()) if file.exists() else {}
+    except orjson.JSONDecodeError as error:
+        found = str(error)
+    if isinstance(found, dict) and isinstance(found.get(stage, {}), dict):
+        return dict(found.get(stage, {}))
+    raise UserError(
+        f"{file} is damaged; restore it, or delete it: the model card will then not say what the gate found"
+    )

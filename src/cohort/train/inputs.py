@@ -21,7 +21,7 @@ def code_of_stages(recipe: Recipe) -> dict[str, str]:
     """The fingerprints of what of the person's own the stages call, by what it is there."""
     found = {}
     for stage in recipe.stages:
-        uses = {f"reward {reward.name}": reward.use for reward in stage.reward}
+        uses: dict[str, Any] = {f"reward {reward.name}": reward.use for reward in stage.reward}
         uses |= {f"environment.tools {number}": use for number, use in enumerate(stage.environment.tools)}
         uses |= {"evaluate.reward": stage.evaluate.reward, "environment.use": stage.environment.use}
         uses |= {"kind": stage.kind, "rollout.sampler": stage.rollout.sampler}

@@ -20,7 +20,8 @@ from cohort.views.trackers import Sinks
 def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> None:
     """Train a stage from its start or its last checkpoint to its end, and write its final model."""
     stage, console = context.stage, context.console
-    for place in (context.directory, context.checkpoints):
+    context.place.mkdir(parents=True, exist_ok=True)
+    for place in (context.directory, context.log, context.checkpoints):
         sweep(place)
     checkpoint = load_checkpoint(context.checkpoints, console.warn)
     with ExitStack() as stack:
@@ -62,7 +63,12 @@ class _Loop:
         self.whole = checkpoint.step if checkpoint else 0
         recorded = checkpoint.step if checkpoint else -1  # step 0 is what was measured before the first step
         self._log = MetricsLog(context.metrics)
-        self._log.keep_until(recorded)
+        kept = self._log.keep_until(recorded)
+        if lost := [number for number in range(1, recorded + 1) if number not in kept]:
+            context.console.warn(
+                f"{context.metrics} has no line of step {', '.join(map(str, lost[:5]))}{' ...' * (len(lost) > 5)}: it "
+                "was lost or damaged, and stays so. The weights do not depend on it."
+            )
         context.forget_after(recorded)
         self.sinks = Sinks.open(self.run.trackers, context.directory, recorded, context.console.warn)
 
@@ -84,6 +90,7 @@ class _Loop:
             raise
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.context.check()
         self._log.write(step, metrics)
         self.sinks.write(step, metrics)
         self.whole = step

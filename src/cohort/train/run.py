@@ -56,6 +56,8 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """The steps of the last stage."""
+        if not (self.directory / "metrics.jsonl").exists():
+            raise UserError(f"{self.directory / 'metrics.jsonl'} is missing: the numbers of the run are lost")
         return read_metrics(self.directory / "metrics.jsonl")
 
 
@@ -82,20 +84,22 @@ def train(
     directory = run_directory(recipe)
     if has_begun(directory):
         refuse_existing(directory, recipe, resume)
-    with locked(directory):
+    with locked(directory) as still_here, disk_errors(directory, still_here):
         if not has_begun(directory):
             pass_gate(directory, stages, console, start)
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(directory, recipe, console, isolation_of(sampled))
-        with _deterministic(threads), stopped_at(began), disk_errors(directory):
+        with _deterministic(threads), stopped_at(began):
             kept = as_kept(recipe)
             for index, one in enumerate(stages):
                 name, own = one.stage.name, stage_directory(recipe, index)
                 title = f"{recipe.name}: stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else recipe.name
                 found = read_gate(directory, name)
-                context = Context(recipe, kept, one.stage, title, one.seed, own, console, start, found)
+                context = Context(
+                    recipe, kept, one.stage, title, one.seed, own, console, start, found, check=still_here
+                )
                 if not _is_finished(context):
-                    with noting_failure(directory):
+                    with noting_failure(directory, still_here):
                         train_stage(one.kind, one.prepared, context)
                 if one.kind.makes_policy:
                     start = Start(str(context.final), start.live)

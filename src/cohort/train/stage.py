@@ -54,22 +54,34 @@ class Context:
     console: Console
     start: Start
     gate: Mapping[str, Any] = field(default_factory=dict)  # what the gate found, as in gate.json
+    check: Callable[[], None] = lambda: None  # raises UserError when the run's directory is another than it was
     stop: StopRequest = field(default_factory=StopRequest)  # a kind may check it where a step is left without a trace
+
+    @property
+    def place(self) -> Path:
+        """The stage's own directory, to write into, if it still is what it was."""
+        self.check()
+        return self.directory
 
     @property
     def final(self) -> Path:
         """Where the trained model goes."""
-        return self.directory / "final"
+        return self.place / "final"
 
     @property
     def checkpoints(self) -> Path:
         """Where checkpoints go."""
-        return self.directory / "checkpoints"
+        return self.place / "checkpoints"
 
     @property
     def metrics(self) -> Path:
         """Where the numbers of every step go."""
-        return self.directory / "metrics.jsonl"
+        return self.place / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """Where every rollout goes."""
+        return self.place / "log"
 
     def origin(self, prepared: Prepared, checkpoint: Checkpoint | None) -> Origin:
         """Where the stage's weights come from."""
@@ -94,7 +106,7 @@ class Context:
 
     def forget_after(self, step: int) -> None:
         """Delete recorded rollouts of later steps: the resumed run writes the same ones again."""
-        for file in (self.directory / "log").glob("*.parquet"):
+        for file in self.log.glob("*.parquet"):
             number = re.match(r"(?:step|eval)-(\d+)", file.name)
             if number and int(number[1]) > step:
                 file.unlink()

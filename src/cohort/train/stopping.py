@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -35,7 +36,7 @@ def stopping(request: StopRequest, heard: Callable[[], None]) -> Iterator[None]:
 
     A signal that is ignored (`nohup`) stays so. Only the main thread can listen.
     """
-    before = {}
+    before: dict[int, Any] = {}
 
     def restore() -> None:
         for number, handler in before.items():

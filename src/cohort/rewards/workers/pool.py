@@ -50,6 +50,11 @@ class RewardPool:
         pass_environment: Sequence[str] = (),
     ) -> None:
         check_names(rewards)
+        if os.name == "nt":
+            raise UserError(
+                "rewards are computed in processes that Windows cannot start as they need it: use Linux, macOS or "
+                "WSL 2. Stages that score nothing (sft, reward_model) train here"
+            )
         if workers < 1 or retries < 0 or backoff_s < 0:
             raise UserError(
                 "a reward pool needs 1 worker or more, 0 retries or more and a backoff_s of 0 or more, not "

@@ -145,7 +145,7 @@ class RewardModelTraining:
         lengths = [(len(pair.chosen), len(pair.rejected)) for pair in pairs]
         (better, worse), (long, short) = zip(*scores, strict=True), zip(*lengths, strict=True)
         report = report_pairs(better, worse, long, short)
-        write_bytes(self._context.directory / REPORT, orjson.dumps({"step": step, **report.as_dict()}))
+        write_bytes(self._context.place / REPORT, orjson.dumps({"step": step, **report.as_dict()}))
         return report.metrics()
 
     def save(self, directory: Path) -> Mapping[str, Any]:
