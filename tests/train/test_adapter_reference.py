@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from safetensors.torch import load_file
 
@@ -45,7 +47,8 @@ def test_it_resumes_exactly(run, first):
 
 def test_it_is_known_before_a_model_loads(tables, first):
     tables = {**tables, "policy": {"model": str(first.final)}, "objective": {"preset": "grpo"}}
-    assert prepare(Recipe(**tables))[0].prepared.objective.needs_reference
+    prepared: Any = prepare(Recipe(**tables))[0].prepared
+    assert prepared.objective.needs_reference
 
 
 def test_it_cannot_move(run, first):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cohort.commands.door import argument
+from cohort.commands.place import full_path, where_trained
 from cohort.machine import quiet_libraries
 from cohort.policy.attention import PackedGroups
 from cohort.policy.load import load_policy, locate, save_policy
@@ -39,6 +40,12 @@ def export(model: str, form: str | None, to: Path) -> Exported:
     if to.exists():
         raise UserError(f"{str(to)!r} exists: name a directory that does not, so that nothing is written over")
     quiet_libraries()
+    to, model = to.absolute(), full_path(model)
+    with where_trained(model):  # from where an adapter finds its base
+        return _export(model, form, to)
+
+
+def _export(model: str, form: str | None, to: Path) -> Exported:
     with argument():
         refuse_damaged(Path(locate(model)))
         policy = load_policy(model, trainable=False, device="cpu")
