@@ -238,6 +238,12 @@ def test_broken_weights_are_never_saved(tiny_policy, tmp_path, value):
         refuse_broken(tiny_policy.module)
 
 
+def test_a_checkpoint_with_a_nan_is_refused_for_what_it_is(saved):
+    rewrite(saved, lambda tensors: {**tensors, DOWN: tensors[DOWN].fill_(float("nan"))})
+    with pytest.raises(UserError, match=f"cannot load the model .*1 tensors .* not finite .*such as {DOWN}"):
+        load_policy(str(saved))
+
+
 def test_what_a_full_disk_left_out_is_noticed(tiny_policy, tmp_path, monkeypatch):
     """Also where nothing raises: a save that loses a tensor is found when it is read back."""
     save = type(tiny_policy.model).save_pretrained

@@ -35,6 +35,8 @@ def read_model(kind: Any, where: str | Path, named: str = "", **options: Any) ->
             f"cannot load the model '{named or where}': its weights do not fit its configuration. {wrong}. Save the "
             "model again, or mend config.json or the names of the tensors"
         )
+    if broken := _broken(module):
+        raise UserError(f"cannot load the model '{named or where}': {broken}")
     return module
 
 
@@ -56,17 +58,18 @@ def read_adapter(model: Any, directory: str, trainable: bool) -> Any:
     return module
 
 
-@torch.no_grad()
 def refuse_broken(module: torch.nn.Module) -> None:
-    """Refuse to keep weights that are not finite, or whose squares are not: norms make zeros of those. Raises
-    `UserError`.
-    """
-    broken = [name for name, value in module.named_parameters() if not value.abs().max() <= LARGEST]
-    if broken:
-        raise UserError(
-            f"{len(broken)} tensors of the model have values that are not finite or beyond {LARGEST:g} (such as "
-            f"{broken[0]}), so it is not saved: {DIVERGED}"
-        )
+    """Refuse to keep weights that are not finite, or whose squares are not. Raises `UserError`."""
+    if broken := _broken(module):
+        raise UserError(f"{broken}, so it is not saved: {DIVERGED}")
+
+
+@torch.no_grad()
+def _broken(module: torch.nn.Module) -> str:
+    """Which weights are not finite, or so large that norms make zeros of them, in words."""
+    names = [name for name, value in module.named_parameters() if not value.abs().max() <= LARGEST]
+    what = f"have values that are not finite or beyond {LARGEST:g} (such as {names[0]})" if names else ""
+    return what and f"{len(names)} tensors of the model {what}"
 
 
 @torch.no_grad()
