@@ -15,6 +15,7 @@ import subprocess
 import sys
 from datetime import datetime
 
+import orjson
 import pytest
 
 from cohort.clock import stopped_at, told
@@ -43,8 +44,14 @@ def clock(tokenizer):
 def test_a_template_that_writes_the_date_writes_the_one_on_which_the_run_began(run, clock, checkpoint_dir):
     clock.save_pretrained(checkpoint_dir)
     settings = {"evaluate": {"problems": 0}}
+    text = io.StringIO()
+    whole = run(name="whole", console=Console(file=text, width=300), **settings)
+    assert "the chat template asks for the date; this run tells it 20" in text.getvalue()
     run(run={"steps": 2}, **settings)
     resumed = run(run={"steps": 4}, resume=True, **settings)
+    days = {orjson.loads((done.directory / "environment.json").read_bytes())["began"][:10] for done in (whole, resumed)}
+    same = (whole.final / "model.safetensors").read_bytes() == (resumed.final / "model.safetensors").read_bytes()
+    assert same or len(days) > 1  # midnight may have come between the two
     log = resumed.directory / "log"
     prompts = [read_groups(log / f"step-{step:06d}.parquet")[0].prompt.tokens for step in (1, 2, 3, 4)]
     dates = {clock.decode(tokens).partition("What")[0] for tokens in prompts}

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
+from cohort.clock import moment, told
 from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog
@@ -27,6 +28,8 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
     with ExitStack() as stack:
         with readable(checkpoint.path) if checkpoint else nullcontext():
             training = stack.enter_context(closing(kind.open(context, prepared, checkpoint)))
+        if told(training.facts.tokenizer):
+            console.warn(f"the chat template asks for the date; this run tells it {moment()} 00:00, also when resumed")
         console.plan(context.title, kind.plan(stage, prepared, training.facts))
         loop = _Loop(context, training, checkpoint)
         stack.callback(loop.sinks.close)
