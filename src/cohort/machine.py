@@ -11,7 +11,8 @@ import sys
 import time
 import warnings
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
@@ -19,6 +20,21 @@ from cohort.kernels.library import why_not
 
 ROUNDS = 5  # of the thread timings, after one that warms up
 PACKAGES = ("cohort", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "pyarrow")
+
+
+def threads_of(wanted: int | Literal["auto"]) -> int:
+    """What `run.threads` comes to. "auto" is torch's own number, which honours OMP_NUM_THREADS and the cores that this
+    process is bound to, but no more than a container's share of the machine: the same in every start here, so that two
+    runs of a recipe have the same bits.
+    """
+    if wanted != "auto":
+        return wanted
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split()
+        share = math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):  # not Linux, or no limit
+        share = torch.get_num_threads()
+    return max(1, min(torch.get_num_threads(), share))
 
 
 def fastest_threads() -> tuple[int, dict[int, float]]:

@@ -10,7 +10,9 @@ import sys
 
 import orjson
 import pytest
+import torch
 
+from cohort.machine import threads_of
 from cohort.record.manifest import sealed_directory
 
 
@@ -139,6 +141,32 @@ def test_explain(desk, cohort):
     code, _, err = cohort("explain", "recipe.toml", "--diff", "dappo")
     assert code == 1
     assert "dapo" in err
+
+
+def test_check_shows_a_prompt_as_the_policy_sees_it(desk, cohort):
+    code, out, err = cohort("check", "recipe.toml", 'task.system="Be brief."')
+    assert code == 0, err
+    assert "a prompt, as the policy sees it" in out
+    shown = out[out.index("a prompt, as the policy sees it") :]
+    assert "Be brief." in shown
+    assert "What is" in shown
+    code, out, _ = cohort("check", "recipe.toml", "--json")
+    assert "What is" in json.loads(out)["stages"][0]["prompt"]
+
+
+def test_threads_are_those_of_the_environment_and_the_same_in_check_and_train(desk, cohort, monkeypatch):
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)  # as OMP_NUM_THREADS does
+        try:
+            for _ in range(2):
+                assert threads_of("auto") == threads
+            assert threads_of(5) == 5
+            code, out, err = cohort("check", "recipe.toml", "run.threads=auto")
+            assert code == 0, err
+            assert f"cpu, {threads} thread" in out
+        finally:
+            torch.set_num_threads(before)
 
 
 def test_check_passes_an_honest_verifier_and_fails_a_blind_one(desk, cohort):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
+import torch
 from rich.markup import escape
 
-from cohort.machine import quiet_libraries
+from cohort.machine import quiet_libraries, threads_of
 from cohort.policy.load import Start, open_policy
 from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.gate.findings import GateReport
@@ -20,6 +22,7 @@ from cohort.train.models import waits_for
 from cohort.train.run import PreparedStage, prepare
 from cohort.views.console import Console
 from cohort.views.gate import show_gate
+from cohort.wording import visible
 
 PROMPTS = 20  # scored for each verifier
 RENDERED = 200  # looked at for their length
@@ -28,7 +31,7 @@ RENDERED = 200  # looked at for their length
 @dataclass(frozen=True, slots=True)
 class CheckedStage:
     """What was found about a stage. `untested` are rewards whose model has yet to be trained, by the stage that does
-    it; `gate` is None where no reward could be put to the test.
+    it; `gate` is None where no reward could be put to the test. `prompt` is the first one, decoded from its tokens.
     """
 
     stage: str
@@ -37,6 +40,7 @@ class CheckedStage:
     untested: dict[str, str]
     gate: dict[str, Any] | None
     holds: bool
+    prompt: str = ""
 
 
 def check_recipe(recipe: Recipe, console: Console) -> list[CheckedStage]:
@@ -46,9 +50,14 @@ def check_recipe(recipe: Recipe, console: Console) -> list[CheckedStage]:
     quiet_libraries()
     found: list[CheckedStage] = []
     policy: Policy | None = None
-    for one in prepare(recipe):
-        policy = _policy(one, policy)
-        found.append(_check(one, policy.facts(), console))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads_of(recipe.stages[-1].run.threads))  # as the run will, so that the plan is true
+    try:
+        for one in prepare(recipe):
+            policy = _policy(one, policy)
+            found.append(_check(one, policy.facts(), console))
+    finally:
+        torch.set_num_threads(before)
     return found
 
 
@@ -60,6 +69,10 @@ def _check(one: PreparedStage, facts: PolicyFacts, console: Console) -> CheckedS
         parts.world.dialogue(facts.tokenizer, facts.eos_ids)
         plan["prompts"] = _lengths(stage, parts, facts)
     console.lines(plan)
+    prompt = "" if parts is None else _first_prompt(stage, parts, facts)
+    if prompt:
+        console.say("  a prompt, as the policy sees it; special tokens in ⟨ ⟩")
+        console.say("    " + escape(visible(prompt)).replace("\n", "\n    "), fold=False)
     untested = waits_for(stage) if parts is not None else {}
     for reward, maker in untested.items():
         console.warn(f"{reward} is not tested: its model is made by the stage '{maker}'")
@@ -67,7 +80,7 @@ def _check(one: PreparedStage, facts: PolicyFacts, console: Console) -> CheckedS
     if report is not None:
         show_gate(console, report)
     gate = None if report is None else report.to_dict()
-    return CheckedStage(stage.name, stage.kind, plan, untested, gate, report is None or not report.problems)
+    return CheckedStage(stage.name, stage.kind, plan, untested, gate, report is None or not report.problems, prompt)
 
 
 def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts) -> GateReport | None:
@@ -83,6 +96,16 @@ def _policy(one: PreparedStage, before: Policy | None) -> Policy:
     if before is not None and table.model is None and table.scratch is None and table.lora is None:
         return before
     return open_policy(table, one.seed, Start(), one.prepared.texts)
+
+
+def _first_prompt(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> str:
+    """The first training prompt, decoded from its tokens, with the special ones marked."""
+    prompt = parts.task.renderer(facts.tokenizer).render(parts.task.train[0])
+    added = getattr(facts.tokenizer, "added_tokens_decoder", {})
+    special = {*facts.tokenizer.all_special_ids, *(index for index, token in added.items() if token.special)}
+    decode = facts.tokenizer.decode
+    runs = [(is_special, [*run]) for is_special, run in groupby(prompt.tokens, key=special.__contains__)]
+    return "".join("".join(f"⟨{decode([t])}⟩" for t in run) if is_special else decode(run) for is_special, run in runs)
 
 
 def _lengths(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> str:

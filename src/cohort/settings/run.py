@@ -25,7 +25,7 @@ class Run(Table):
         default="runs", description="Directory in which the run gets a directory of its name."
     )
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        default="auto", description="CPU threads; auto: the fastest."
+        default="auto", description="CPU threads; auto: OMP_NUM_THREADS, or the cores there are."
     )
     show_group_every: NoEffect[Count] = Field(
         default=25, description="Steps between groups shown on the console; 0: never."

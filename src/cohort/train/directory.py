@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from safetensors import SafetensorError
 
-from cohort.machine import describe_machine, fastest_threads, lock_file
+from cohort.machine import describe_machine, lock_file, threads_of
 from cohort.policy.load import locate
 from cohort.recipe import Recipe, digest, to_toml
 from cohort.record.files import write_bytes
@@ -198,8 +198,7 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
         _say_what_changed(before, now, sandbox, console)
         threads, began = int(before["threads"]), str(before["began"])
     else:
-        wanted = recipe.stages[-1].run.threads
-        threads = fastest_threads()[0] if wanted == "auto" else int(wanted)
+        threads = threads_of(recipe.stages[-1].run.threads)
         began = datetime.now().isoformat()
         own = {"began": began, "threads": threads, "recipe_digest": digest(recipe), "inputs": read}
         own |= {"directory": os.getcwd(), "code": code, "sandbox": sandbox}
