@@ -31,6 +31,14 @@ def test_generated_parts_are_up_to_date():
     assert generate.resume_page(page) == page, "run: python tools/recipe_page.py"
 
 
+def test_the_page_on_reliability_is_made_of_the_tests():
+    spec = importlib.util.spec_from_file_location("reliability_page", ROOT / "tools" / "reliability_page.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    page = program.PAGE.read_text("utf-8")
+    assert program.reliability_page(page) == page, "run: python tools/reliability_page.py"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text()):
