@@ -151,12 +151,11 @@ def test_equal_answers_pay(gold, answer):
         ("12", "12_8"),
         ("\\text{listen}", "silent"),
         ("even", "odd"),
-        ("5", "\\text{five}"),
+        ("5", "\\text{six}"),
         ("2ab", "2"),  # math-verify alone takes the last letters of these for units
         ("3t", "3"),
         ("2bc", "2"),
         ("5", "5\\text{ million}"),
-        ("\\sqrt{2}", "\\sqrt{2}\\text{ 7}"),
         ("\\sqrt{2}", "\\sqrt{2}\\text{ thousand}"),
         ("x", "x^{12}"),
         ("(2,\\infty)", "x \\ge 2"),
@@ -209,6 +208,7 @@ def test_other_answers_are_wrong(gold, answer):
         ("5", "⌊5.3⌋"),
         ("x = 5", "(x-5)(x-6) = 0"),
         ("5", "5\\text{ or 7}"),
+        ("\\sqrt{2}", "\\sqrt{2}\\text{ 7}"),
         ("5", "|-5|"),
         ("5", "5\\text{ perhaps }7"),
         ("5", "5\\text{ unless it is }{7}"),
@@ -333,36 +333,25 @@ def test_an_unreadable_gold_answer_is_refused(gold):
         math_answer("\\boxed{72}", gold)
 
 
-def test_two_that_are_the_same_by_math_verify_alone():
-    """What the library does with the raw text, and why it never sees one."""
-    from math_verify import parse, verify
-
-    def raw(gold, text):
-        return verify(parse(gold, parsing_timeout=None), parse(text, parsing_timeout=None), timeout_seconds=None)
-
-    assert parse("\\sqrt{3}", parsing_timeout=None) == []
-    assert parse("<answer>72</answer>", parsing_timeout=None) == []
-    assert str(parse("2\\pi", parsing_timeout=None)[0]) == "2"
-    assert raw("$\\{1,2\\}$", "\\boxed{1} and \\boxed{2}")
-    assert raw("$0.5$", "$\\int_0^1 x dx$")
-    assert raw("$5$", "$7=5$")
-    assert raw("$145$", "$72 73$")
-    assert raw("$0.0000001$", "$0.0000002$")
-    for answer, gold in (("\\boxed{1} and \\boxed{2}", "\\{1,2\\}"), ("\\boxed{72 73}", "145")):
-        assert math_answer(answer, gold).value == 0
+@pytest.mark.parametrize(
+    ("completion", "gold"),
+    [
+        ("\\boxed{1} and \\boxed{2}", "\\{1,2\\}"),
+        ("\\boxed{\\int_0^1 x dx}", "0.5"),
+        ("\\boxed{7=5}", "5"),
+        ("\\boxed{72 73}", "145"),
+        ("\\boxed{0.0000002}", "0.0000001"),
+        ("\\boxed{2}", "2\\pi"),
+    ],
+)
+def test_what_a_library_for_evaluation_takes_for_equal_is_not_paid(completion, gold):
+    """math-verify 0.9 pays each of these; see docs/decisions.md."""
+    assert math_answer(completion, gold).value == 0
 
 
-def test_it_works_in_a_thread_where_math_verify_does_not():
-    from math_verify import parse
-
+def test_it_works_in_a_thread():
     found = []
-
-    def work():
-        with pytest.raises(ValueError, match="signal"):
-            parse("$x$")
-        found.append(boxed("x+1", "1+x"))
-
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=lambda: found.append(boxed("x+1", "1+x")))
     thread.start()
     thread.join()
     assert found == [RIGHT]
@@ -372,10 +361,10 @@ TOWER = "9^{9^{9}}"
 
 
 @pytest.mark.parametrize("answer", [f"{TOWER}+\\sqrt{{2}}", f"\\sqrt{{2+{TOWER}}}", f"{TOWER}!"])
-def test_a_tower_costs_its_time_limit(answer):
+def test_a_tower_costs_no_time_and_does_not_pay(answer):
     value, label = boxed(answer, "\\sqrt{2}", timeout_s=0.3)
     assert value == 0
-    assert label in ("timeout", "memory", "wrong", "refused")
+    assert label in ("wrong", "refused")
     assert boxed("\\sqrt{2}", "\\sqrt{2}") == RIGHT
 
 
@@ -389,7 +378,7 @@ def test_a_hostile_completion_costs_neither_its_group_nor_its_worker():
         for _ in range(2):
             scored = pool.submit(item).result(timeout=60)
             assert scored.scores["math"] == (1, 0, 0, 0, 0, 1)
-            assert scored.labels["math"] == ("right", "timeout", "wrong", "timeout", "no_answer", "right")
+            assert scored.labels["math"] == ("right", "wrong", "wrong", "wrong", "no_answer", "right")
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -410,10 +399,7 @@ def test_nothing_that_a_model_writes_is_run_as_python(tmp_path):
         f"[[{call}]]",
     ):
         assert boxed(text, "x")[0] == 0
-        assert (
-            guarded("cohort.rewards.verifiers.math.compare:compare", 5.0, gold="x+1", answer=text, same_form=False)
-            != "right"
-        )
+        assert guarded("cohort.rewards.verifiers.math.compare:compare", 5.0, gold="x+1", answer=text) != "right"
     assert not mark.exists()
 
 
