@@ -1,8 +1,8 @@
 """Is the final answer the right number? Exact rational comparison, at a cost that no text can drive up.
 
 The answer is looked for as `verifiers.final_answer` says; with `last_number`, in a text that marks none it is the last
-number. It is one number: `1,234`, `-3/4`, `\\frac{3}{4}`, `1 1/2`, `$72.00`, `72%`, `x = 72`, `72 apples`. A sum, a list,
-a root, "5 thousand" or "3 halves" is not. `%` and currency are dropped, so 72% equals 72 and not 0.72.
+number. It is one number: `1,234`, `-3/4`, `\\frac{3}{4}`, `1 1/2`, `$72.00`, `72%`, `x = 72`, `72 apples`. A sum, a
+list, a root, "5 thousand" or "3 halves" is not. `%` and currency are dropped, so 72% equals 72 and not 0.72.
 """
 
 from __future__ import annotations
