@@ -368,6 +368,33 @@ def test_a_tower_costs_no_time_and_does_not_pay(answer):
     assert boxed("\\sqrt{2}", "\\sqrt{2}") == RIGHT
 
 
+LONG = {
+    "signs": "-" * 900 + "1",
+    "powers": "x" + "^x" * 400,
+    "brackets": "(" * 400 + "1" + ")" * 400,
+    "roots": "\\sqrt" * 150 + "2",
+    "a factorial": "(10^{9})!",
+    "a factorial that is read": "(4000!)^{100}",
+    "a binomial": "\\binom{10^9}{10^8}",
+    "an exponential": "e^{e^{e^{10}}}",
+    "a sine": "\\sin(10^{100000})",
+    "small": "10^{-10^{10}}",
+    "limits": "(1+\\frac{1}{10^{9}})^{10^{9}}",
+    "unions": "[0,1]\\cup" * 100 + "[0,2]",
+    "choices": "\\pm 1" * 10,
+    "a list": ",".join(["1"] * 400),
+    "relations": "1<" * 400 + "2",
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("gold", ["\\sqrt{2}", "x^2+1", "[0,1]", "x<2"])
+def test_what_is_long_or_large_costs_little(name, gold):
+    scored = math_answer(f"\\boxed{{{LONG[name]}}}", gold, timeout_s=0.5)
+    assert scored.value == 0
+    assert scored.label in ("wrong", "refused", "unparsed")
+
+
 def test_a_hostile_completion_costs_neither_its_group_nor_its_worker():
     hostile = f"\\boxed{{{TOWER}+\\sqrt{{2}}}}"
     texts = ("\\boxed{\\sqrt{2}}", hostile, "\\boxed{\\sqrt{3}}", hostile, "nothing", "\\boxed{\\frac{2}{\\sqrt{2}}}")

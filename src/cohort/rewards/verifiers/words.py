@@ -51,7 +51,8 @@ def changes_the_value(words: str) -> bool:
     found = re.findall(r"[^\W\d_]+", words)
     if {"square", "sq", "cubic"} & set(found) or {"squared", "cubed"} & set(found[1:]):
         found = [word for word in found if word not in ("squared", "cubed")]  # metres squared
-    return any(word.casefold() in _CHANGES_THE_VALUE or word in names("M B K G T") for word in found)
+    found = [word if len(word) == 1 else word.casefold() for word in found]  # N is a unit, n is not
+    return any(word in _CHANGES_THE_VALUE or word in names("M B K G T") for word in found)
 
 
 def is_unit_word(run: str, spaced: bool) -> bool:

@@ -66,6 +66,8 @@ class Atoms(Scanner):
         match = LETTERS.match(self.text, self.at)
         if match is None:
             return character in "({." or character.isdigit()
+        if match[0] in FUNCTIONS:
+            return True
         return match[0] not in ("and", "or", "mod") and not is_unit_word(match[0], self.text[self.at - 1].isspace())
 
     def primary(self) -> Node:
@@ -325,7 +327,8 @@ class Atoms(Scanner):
         if self.group().strip("* ") != name:
             raise Unread("an environment is not closed")
         if name in ("cases", "aligned", "align", "gathered", "split"):
-            return Node("cases", tuple(rows))
+            is_system = len(rows) > 1 and all(len(row) == 1 and row[0].op == "rel" for row in rows)
+            return Node("and", tuple(row[0] for row in rows)) if is_system else Node("cases", tuple(rows))
         if "matrix" not in name and name != "array":
             raise Unread(f"the environment {name} is not read")
         matrix = Node("matrix", tuple(rows))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from cohort.rewards.verifiers.math.form import COLLECTIONS, form_of, is_collection, unfinished
-from cohort.rewards.verifiers.math.node import Node, Unread, Worded, symbols, walk
+from cohort.rewards.verifiers.math.node import Node, Unread, Worded, number, symbols
 from cohort.rewards.verifiers.math.reader import read
 from cohort.rewards.verifiers.math.relations import same_relation, spread, without_names
 from cohort.rewards.verifiers.math.sets import describes_numbers, real_set, same_set
@@ -61,10 +62,18 @@ def problem_of(text: str) -> str | None:
         found = read(text)
     except Unread as why:
         return f"it cannot be read as mathematics ({why}); write it as LaTeX, or score texts with exact_text"
-    for part in walk(found):
-        if part.op in ("div", "pow", "call", "mul", "add") and not has_value(part):
-            return "it cannot be read as mathematics (it divides by zero, or has no value)"
+    if not all(map(has_value, _expressions(found))):
+        return "it cannot be read as mathematics (it divides by zero, or has no value)"
     return None
+
+
+def _expressions(node: object) -> Iterator[Node]:
+    """The largest parts of a node that should have a value."""
+    if isinstance(node, Node) and node.op in ("div", "pow", "call", "mul", "add", "neg"):
+        yield node
+    elif isinstance(node, tuple):
+        for part in node.args if isinstance(node, Node) else node:
+            yield from _expressions(part)
 
 
 def _judge(gold: Node, answer: Node, same_form: bool, how: How) -> str:
@@ -162,7 +171,7 @@ def _same_notation(gold: Node, answer: Node, how: How) -> bool:
     if "base" in (gold.op, answer.op) or ("time" in (gold.op, answer.op) and "ratio" not in (gold.op, answer.op)):
         return False
     one, other = _terms(gold), _terms(answer)
-    if len(one) != len(other):
+    if len(one) != len(other) or same_value(one[0], number(0)):
         return False
     return all(same_value(Node("mul", (a, other[0])), Node("mul", (b, one[0]))) for a, b in zip(one[1:], other[1:]))
 
@@ -187,7 +196,7 @@ def _same_time(gold: Node, answer: Node) -> bool:
 def _same_set(gold: Node, answer: Node) -> bool | None:
     """Whether both are one set of real numbers; None if one of them is none that is understood."""
     named = [
-        symbols(node) if node.op not in ("interval", "setor", "set", "numset") else frozenset()
+        symbols(node) if node.op not in ("interval", "setor", "set", "numset", "builder") else frozenset()
         for node in (gold, answer)
     ]
     if all(named) and named[0] != named[1]:

@@ -46,6 +46,13 @@ def walk(node: Any) -> Iterator[Node]:
             yield from walk(part)
 
 
+def depth(node: Any) -> int:
+    """How many nodes stand in one another."""
+    if not isinstance(node, tuple):
+        return 0
+    return isinstance(node, Node) + max(map(depth, node), default=0)
+
+
 def symbols(node: Any) -> frozenset[str]:
     """The names of the variables in `node`."""
     return frozenset(str(part.args[0]) for part in walk(node) if part.op == "sym")

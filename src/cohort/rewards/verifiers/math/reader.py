@@ -11,12 +11,13 @@ import re
 from fractions import Fraction
 
 from cohort.rewards.verifiers.math.atoms import ENDS, Atoms
-from cohort.rewards.verifiers.math.lexicon import NO_FACTORS, RELATIONS, TEXTUAL, read_text
-from cohort.rewards.verifiers.math.node import Node, Unread, Worded, number
+from cohort.rewards.verifiers.math.lexicon import FUNCTIONS, NO_FACTORS, RELATIONS, TEXTUAL, read_text
+from cohort.rewards.verifiers.math.node import Node, Unread, Worded, depth, number
 from cohort.rewards.verifiers.math.scanner import COMMAND
 from cohort.rewards.verifiers.words import is_unit_word
 
-_DEEPEST = 40
+_DEEPEST = 40  # brackets
+_DEEPEST_TREE = 100  # nodes: a^b^c^d ... has no bracket
 _ALL_BUT = re.compile(
     r"(?:\\text\s*\{\s*)?[Aa]ll real(?:s| numbers)?(?: [a-z])? except(?: for)?\s*\}?\s*((?!\s).+?)\s*\}?"
 )
@@ -53,7 +54,13 @@ def read(text: str, lists: bool = False) -> Node:
     if words is not None:
         return words
     reader = _Reader(text, lists)
-    found = reader.items()
+    try:
+        found = reader.items()
+        is_deep = depth(found) > _DEEPEST_TREE
+    except RecursionError:
+        is_deep = True
+    if is_deep:
+        raise Unread("its parts are too deep in one another")
     if reader.character():
         raise Unread(f"{text[reader.at :][:20]!r} has no place in it")
     return found
@@ -157,7 +164,7 @@ class _Reader(Atoms):
             elif match := self.take(_UNIT_WORD):
                 spaced = bool(words) or self.text[start - 1 : start].isspace()
                 known = is_unit_word(match[0], spaced) or (words.endswith("/") and len(match[0]) < 3)
-                if match[0] in ("and", "or") or not known:
+                if match[0] in ("and", "or") or match[0] in FUNCTIONS or not known:
                     self.at = start
                     break
                 words += f" {match[0]}"

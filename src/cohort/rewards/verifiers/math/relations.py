@@ -89,7 +89,7 @@ def _value(node: Node) -> Node | None:
         return parts[0] if _is_name(name) else None
     if set(ops) != {"="}:
         return None
-    if not _is_name(name):
+    if not _is_name(name) and parts[-1].op != "matrix":  # A^2 names a matrix; x^2 = 25 is not solved
         if symbols(node):
             return None
         parts = [name, *parts]
