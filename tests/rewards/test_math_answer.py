@@ -269,6 +269,31 @@ def test_the_same_form_may_be_asked_for(gold, answer, label):
 
 
 @pytest.mark.parametrize(
+    ("gold", "answer", "paid", "with_units"),
+    [
+        ("5\\text{ hours}", "5\\text{ minutes}", True, False),
+        ("5\\text{ hours}", "5", True, False),
+        ("5\\text{ hours}", "5 hours", True, True),
+        ("5\\text{ m/s}", "5\\text{ metres per second}", True, True),
+        ("5\\text{ cm}^2", "5\\text{ cm}", True, False),
+        ("5\\text{ cm}^2", "5\\text{ square cm}", True, True),
+        ("5", "5\\text{ cm}", True, True),
+    ],
+)
+def test_units_are_compared_if_that_is_asked_for(gold, answer, paid, with_units):
+    assert boxed(answer, gold)[0] == paid
+    assert boxed(answer, gold, units=True)[0] == with_units
+
+
+@pytest.mark.parametrize(
+    ("answer", "ordered", "free"), [("(1,2)", 1, 1), ("(2,1)", 0, 1), ("\\{1,2\\}", 0, 1), ("(1,3)", 0, 0)]
+)
+def test_the_order_of_a_pair_may_be_left_out(answer, ordered, free):
+    assert boxed(answer, "(1,2)")[0] == ordered
+    assert boxed(answer, "(1,2)", ordered=False)[0] == free
+
+
+@pytest.mark.parametrize(
     ("completion", "score", "label"),
     [
         ("<think> 70 + 2 </think><answer> 72 </answer>", 1, "right"),

@@ -1,7 +1,7 @@
-"""Is the final answer mathematically the gold answer? math-verify's comparison, of one answer, at a bounded cost.
+"""Is the final answer mathematically the gold answer? Both are read as what they are, and compared at a bounded cost.
 
-The answer is looked for as `verifiers.final_answer` says, and must be one expression. It is compared in a process that
-is killed when it takes too long, so `9^{9^{9}}` costs its own time limit and nothing else. Labels say what happened:
+The answer is looked for as `verifiers.final_answer` says, and must be one answer. It is compared in a process that is
+killed when it takes too long, so what a text costs it costs itself. Labels say what happened:
 
     right       wrong
     no_answer   the text marks no answer

@@ -207,8 +207,12 @@ class Atoms(Scanner):
             return self.operator(inner)
         if inner.isalpha() and (len(inner) == 1 or command == "operatorname" or self.here("_")):
             return self.name(inner)
-        letters_apart = r"[^A-Za-z]+|\(?[A-Za-z]\)?(?:[,;] ?\(?[A-Za-z]\)?)*"
-        if re.fullmatch(letters_apart, inner) or (command.startswith("math") and not re.search(r"[A-Za-z]{2}", inner)):
+        letters_apart = r"[^A-Za-z]+|\(?[A-Za-z]\)?(?:(?:[,;] ?| and | or )\(?[A-Za-z]\)?)*"
+        if (
+            inner[:1].isdigit()
+            or re.fullmatch(letters_apart, inner)
+            or (command.startswith("math") and not re.search(r"[A-Za-z]{2}", inner))
+        ):
             return self.read_apart(inner)
         if command == "mathrm" and len(inner) == 2:
             return self.read_apart(inner)
@@ -256,6 +260,8 @@ class Atoms(Scanner):
             sign = self.text[self.at]
             self.at += 1
             limits.append(sign + re.sub(r"[\s{}]", "", self.argument_text()))
+        if name in ("pmod", "bmod", "mod"):
+            return Node("open", ("\\mod", self.power()))
         key = "\\" + name + "".join(sorted(limits))
         if OPERATORS[name] and (self.here("(") or self.here("\\{") or self.here("{")):
             inner = self.primary()
@@ -277,11 +283,9 @@ class Atoms(Scanner):
         endless = any(item in (INFINITY, negative(INFINITY)) for item in items)
         if len(items) == 2 and (opening + closing != "()" or endless):
             return Node("interval", (*items, opening == "[", closing == "]"))
-        if len(items) > 1:
-            return Node("tuple", items)
-        if opening + closing in ("()", "[]"):
-            return inner
-        raise Unread("its brackets do not fit")
+        if opening + closing not in ("()", "[]"):
+            raise Unread("its brackets do not fit")
+        return Node("tuple", items) if len(items) > 1 else inner
 
     def bar(self, opening: str, closing: str) -> Node:
         """|x|, and what is written like it: a norm, a determinant, a rounding."""

@@ -100,7 +100,7 @@ def same(gold: Node, answer: Node, how: How) -> bool:
         return False
     if gold.op == answer.op == "rel" and same_relation(gold, answer, lambda a, b: same(a, b, how)):
         return True
-    of_numbers = describes_numbers(gold) or describes_numbers(answer)
+    of_numbers = ops != {"set", "tuple"} and (describes_numbers(gold) or describes_numbers(answer))
     if of_numbers and (verdict := _same_set(gold, answer)) is not None:
         return verdict
     for one, other in ((gold, answer), (answer, gold)):
@@ -141,17 +141,14 @@ def _same_quantity(gold: Node, answer: Node, how: How) -> bool:
     value, said = _parted(gold)
     other, says = _parted(answer)
     expected, found = unit_words(said), unit_words(says)
+    if "time" in (value.op, other.op):  # 8 a.m. is no 8 of anything
+        return False
     if changes_the_value(said) or changes_the_value(says):
         return expected == found and same(value, other, how)
-    if how.units:
-        if expected != found and not (said and not expected):
-            return False
-    elif (
-        expected
-        and found
-        and not (expected <= found or found <= expected)
-        and not (are_units(said) and are_units(says))
-    ):
+    if how.units and said and expected != found:
+        return False
+    differ = expected and found and not (expected <= found or found <= expected)
+    if differ and not (are_units(said) and are_units(says)):
         return False
     return same(value, other, how)
 

@@ -50,9 +50,7 @@ BASE_NAMES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, 
 BASE_NAMES |= {"twelve": 12, "sixteen": 16}
 
 _MARKED = re.compile(r"\\(?:text[a-z]{0,6}|mathrm|mathbf|mathit|mbox|operatorname|emph|rm)\s*\{([^{}]*)\}")
-_WORDS = re.compile(
-    r"[^\W\d_][^\W\d_'\"\-]*(?:[,.]? ?[-']?[^\W\d_]+|[,.]? [0-9]{1,4}(?:st|nd|rd|th)?\b)*[.!]?"
-)  # fmt: skip
+_WORDS = re.compile(r"[^\W\d_]+(?:(?:[,.] ?|[-' ])[^\W\d_]+|[,.]? [0-9]{1,4}(?:st|nd|rd|th)?\b)*[.!]?")
 _MONTHS = names("jan(?:uary)? feb(?:ruary)? mar(?:ch)? apr(?:il)? may june? july? aug(?:ust)? sept?(?:ember)?")
 _MONTHS += names("oct(?:ober)? nov(?:ember)? dec(?:ember)?")
 _MONTH = re.compile(rf"\b({'|'.join(_MONTHS)})\b\.?", re.IGNORECASE)
@@ -81,7 +79,7 @@ def read_text(text: str) -> Node | None:
     if not _WORDS.fullmatch(bare):
         return None
     runs = re.findall(r"[^\W\d_]+", bare)
-    longest = max(map(len, runs))
+    longest = max(0 if run in ("and", "or") else len(run) for run in runs)
     has_digits = re.search(r"[0-9]", bare) is not None
     if marked:
         if longest < 2 or re.match(r"[^\\]*[0-9]", text):
@@ -90,13 +88,11 @@ def read_text(text: str) -> Node | None:
         return None
     if any(run == "pi" or run in FUNCTIONS for run in runs):
         return None
-    if not marked and all(len(run) == 1 or run in ("and", "or") for run in runs):
-        return None
     words = " ".join(map(_singular, re.findall(r"[^\W_]+(?:'[^\W\d_]+)?", bare)))
     words = re.sub(r"^the ", "", _MEANS.get(words.casefold(), words), flags=re.IGNORECASE)
     # NaCl and ABC are names, in which case counts
-    name = len(runs) == 1 and not marked * bare.isupper() and not (bare.islower() or bare.istitle())
-    return _ALIASES.get(words.casefold()) or Node("text", (words if name and len(words) < 5 else words.casefold(),))
+    name = len(runs) == 1 and len(words) < 5 and not (bare.islower() or bare.istitle() or bare in ("NO", "YES", "TRUE"))
+    return _ALIASES.get(words.casefold()) or Node("text", (words if name else words.casefold(),))
 
 
 def _singular(word: str) -> str:

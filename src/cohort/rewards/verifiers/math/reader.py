@@ -152,11 +152,12 @@ class _Reader(Atoms):
                 words += f" {match[1]}"
             elif self.command() in TEXTUAL:
                 self.take(COMMAND)
-                inner = re.sub(r"\\[A-Za-z]+|[{}^~\\]", " ", self.group()).strip()
+                text = self.group()
+                inner = re.sub(r"\\[A-Za-z]+|[{}^~\\]", " ", text).strip()
                 if inner in ("and", "or"):
                     self.at = start
                     break
-                if re.search(r"[0-9]{2}|[01456789]", inner):
+                if re.search(r"[0-9]{2}|[01456789]", re.sub(r"\^\s*\{?\s*-?[0-9]", "", text)):
                     raise Worded(f"the words {inner!r} stand in the middle of it")
                 words += f" {inner}"
             elif words and (match := self.take(_UNIT_SIGN)):

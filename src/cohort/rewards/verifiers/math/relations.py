@@ -30,6 +30,9 @@ def spread(node: Node) -> Node:
         left, right = node.args[1].args, node.args[2].args
         if len(left) == len(right):
             return Node("list", tuple(Node("rel", (("=",), name, value)) for name, value in zip(left, right)))
+    if node.op in COLLECTIONS and _is_equation(node.args[0]) and not any(item.op == "rel" for item in node.args[1:]):
+        *start, value = node.args[0].args  # n = 1, 2
+        return Node("list", tuple(Node("rel", (*start, item)) for item in (value, *node.args[1:])))
     return node
 
 
@@ -65,10 +68,6 @@ def _values(node: Node) -> Node | None:
         return _value(node)
     if node.op not in COLLECTIONS or not any(item.op == "rel" for item in node.args):
         return None
-    first = node.args[0]
-    if first.op == "rel" and not any(item.op == "rel" for item in node.args[1:]):
-        value = _value(first)
-        return None if value is None else Node("list", (value, *node.args[1:]))
     values = [_value(item) if _is_equation(item) else None for item in node.args]
     if None in values:
         return None

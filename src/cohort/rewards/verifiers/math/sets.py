@@ -27,8 +27,10 @@ class RealSet(NamedTuple):
     has: Callable[[Any], bool]
 
 
-def real_set(node: Node, variable: str | None = None) -> RealSet | None:
+def real_set(node: Node) -> RealSet | None:
     """The set of real numbers that `node` describes, None if it describes none that is understood here."""
+    if len(symbols(node)) > 1:
+        return None
     with mp.workdps(_DIGITS):
         try:
             return _read(
@@ -103,12 +105,11 @@ def _read(node: Node) -> RealSet | None:
     if op == "builder":
         element, condition = args
         inner = _read(condition)
-        outer = (
-            _read(element.args[2])
-            if element.op == "rel" and element.args[0] == ("in",)
-            else RealSet((), lambda x: True)
-        )
-        return _joined("and", [outer, inner]) if inner is not None and outer is not None else None
+        outer: RealSet | None = RealSet((), lambda x: True)
+        if element.op == "rel" and element.args[0] == ("in",):  # \{x \in R \mid x > 2\}
+            element, outer = element.args[1], _read(element.args[2])
+        known = element.op == "sym" and symbols(condition) <= symbols(element)
+        return _joined("and", [outer, inner]) if known and inner is not None and outer is not None else None
     return _relation(args[0], args[1:]) if op == "rel" else None
 
 

@@ -38,7 +38,7 @@ _LOWERED = re.compile("[\u2080-\u2089]+")
 _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")  # one half, two thirds ...
 _REPEATING = re.compile(r"(?<![0-9.])([0-9]{0,12})\.([0-9]{0,12})\\(?:overline|bar|dot)\s*\{([0-9]{1,12})\}")
 _LAYOUT = re.compile(
-    r"\\(?:left|right|displaystyle|textstyle|scriptstyle|limits|nolimits|[bB]igg?[lr]?|mathop|large|Large|small|boldmath|bf|it"
+    r"\\(?:left|right|middle|displaystyle|textstyle|scriptstyle|limits|nolimits|[bB]igg?[lr]?|mathop|large|Large|small|boldmath|bf|it"
     r"|mathstrut|rm)(?![A-Za-z])\s*(?:\.(?=\s|$|\\|\w))?"
 )
 _COLOUR = re.compile(
@@ -63,12 +63,12 @@ _SPELLINGS = (
     (r"\\(?:rbrace)(?![A-Za-z])", r"\\}"),
     (r"\\(?:lbrack)(?![A-Za-z])", "["),
     (r"\\(?:rbrack)(?![A-Za-z])", "]"),
-    (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+    (r"\\(?:[dtcs]|nice)frac(?![A-Za-z])", r"\\frac"),
     (r"(?<!\\)%", r"\\%"),
     (r"(?<=[0-9])\s*(?:\\(?:text|mathrm)\s*\{\s*(?:percent|per cent)\s*\}|per\s?cents?\b)", r"\\%"),
     (r"\\mathrm\s*\{\s*~", r"\\mathrm{ "),
     (r"(?<=[0-9])\s*(?:\\(?:text|mathrm)\s*\{\s*degrees?\s*\}|degrees?\b|deg\b)", r"^\\circ "),
-    (r"\{\s*([^{}]*?)\s*\\choose\s+([^{}]*?)\s*\}", r"\\binom{\1}{\2}"),
+    (r"\{([^{}]*?)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from cohort.rewards.verifiers.words import names
 _LONGEST = 60_000  # bits of an exact number
 _MOST_DIGITS = 6_000
 _ROUNDED = 6  # significant digits that a decimal must have to stand for a number that is none
-_POINTS = ((1, 0), (1, 1), (1, 10), (0, 1), (0, 10), (1, 100), (0, 100), (0, 3))  # (all positive, scale)
+_POINTS = ((1, 1), (-1, 1), (0, 10), (1, 10), (1, 3), (0, 1), (-1, 10), (1, 100), (0, 100))  # (sign or any, scale)
 _TRIGONOMETRIC = frozenset(names("sin cos tan cot sec csc"))
 
 
@@ -119,8 +119,8 @@ def _same(left: Node, right: Node, percent: int) -> bool:
     imaginary = any(part == IMAGINARY for part in (*walk(left), *walk(right)))
     reals: list[bool] = []
     others: list[bool] = []
-    for positive, scale in _POINTS:
-        point = {name: _point(name, positive, scale) for name in names}
+    for sign, scale in _POINTS:
+        point = {name: _point(name, sign, scale) for name in names}
         try:
             same, real = _agree(left, right, point, percent)
         except NoValue:
@@ -133,10 +133,10 @@ def _same(left: Node, right: Node, percent: int) -> bool:
     return len(reals) > 1 or (not reals and len(others) > 2 and all(others))
 
 
-def _point(name: str, positive: int, scale: int) -> Fraction:
-    chance = random.Random(f"{name}/{positive}/{scale}")
-    value = Fraction(chance.randrange(3 * 10**29, 13 * 10**29), 10**30) * (scale or Fraction(1, 3))
-    return value if positive or chance.random() < 0.5 else -value
+def _point(name: str, sign: int, scale: int) -> Fraction:
+    chance = random.Random(f"{name}/{sign}/{scale}")
+    value = scale * Fraction(chance.randrange(3 * 10**29, 13 * 10**29), 10**30)
+    return value * (sign or chance.choice((1, -1)))
 
 
 def _agree(left: Node, right: Node, point: dict[str, Fraction], percent: int) -> tuple[bool, bool]:
