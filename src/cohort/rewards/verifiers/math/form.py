@@ -42,12 +42,20 @@ def unfinished(answer: Node, gold: Node) -> bool:
         return True
     if _adds_nothing(answer) and not _adds_nothing(gold):
         return True
-    if gold.op == answer.op == "rel" and _is_numeral(_bare(gold.args[-1])):  # x = 5
-        return any(part.op in ("add", "mul") for part in walk(answer)) and not any(
-            part.op in ("add", "mul") for part in walk(gold)
-        )
-    gold, answer = _bare(gold), _bare(answer)
-    return _is_numeral(gold) and not _is_written_as_number(answer)
+    if gold.op == answer.op == "rel" and _is_numeral(gold.args[-1]):  # x = 5
+        return _is_computed(answer) and not _is_computed(gold)
+    return all(map(_is_numeral, _items(gold))) and not all(map(_is_written_as_number, _items(answer)))
+
+
+def _items(node: Node) -> tuple[Node, ...]:
+    """The parts of a list, a set, a pair or a matrix; what is none is its own part."""
+    if node.op == "matrix":
+        return tuple(entry for row in node.args for entry in row)
+    return node.args if node.op in COLLECTIONS | {"set", "tuple"} else (node,)
+
+
+def _is_computed(node: Node) -> bool:
+    return any(part.op in ("add", "mul") for part in walk(node))
 
 
 def form_of(node: Node) -> str:
@@ -106,7 +114,7 @@ def _adds_nothing(node: Node) -> bool:
 
 
 def _is_numeral(gold: Node) -> bool:
-    gold = _bare_sign(gold)
+    gold = _bare_sign(_bare(gold))
     return gold.op == "num" or (gold.op == "div" and all(_bare_sign(arg).op == "num" for arg in gold.args))
 
 

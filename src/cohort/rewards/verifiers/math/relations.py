@@ -10,9 +10,10 @@ from typing import Any
 
 from mpmath import mp
 
+from cohort.rewards.verifiers.math.digits import NoValue, number_at
 from cohort.rewards.verifiers.math.form import COLLECTIONS
 from cohort.rewards.verifiers.math.node import Node, negative, number, symbols, walk
-from cohort.rewards.verifiers.math.value import NoValue, number_at, same_value
+from cohort.rewards.verifiers.math.value import same_value
 
 Same = Callable[[Node, Node], bool]
 _POINT = (Fraction(1373, 1009), Fraction(-757, 613), Fraction(2221, 877), Fraction(-3559, 1427), Fraction(911, 1663))

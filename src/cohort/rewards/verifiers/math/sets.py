@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from mpmath import mp
 
+from cohort.rewards.verifiers.math.digits import NoValue, number_at
 from cohort.rewards.verifiers.math.node import INFINITY, Node, symbols
-from cohort.rewards.verifiers.math.value import NoValue, number_at
 
 _DIGITS = 60
 _NEAR = mp.mpf(10) ** -40

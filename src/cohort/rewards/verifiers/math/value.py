@@ -13,21 +13,15 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-import mpmath
 from mpmath import mp
 
+from cohort.rewards.verifiers.math.digits import NoValue, Value, is_infinite
 from cohort.rewards.verifiers.math.node import IMAGINARY, Node, symbols, walk
-from cohort.rewards.verifiers.words import names
 
 _LONGEST = 60_000  # bits of an exact number
 _MOST_DIGITS = 6_000
 _ROUNDED = 6  # significant digits that a decimal must have to stand for a number that is none
 _POINTS = ((1, 1), (-1, 1), (0, 10), (1, 10), (1, 3), (0, 1), (-1, 10), (1, 100), (0, 100))  # (sign or any, scale)
-_TRIGONOMETRIC = frozenset(names("sin cos tan cot sec csc"))
-
-
-class NoValue(ValueError):  # noqa: N818
-    """An expression has no value, or one beyond what is computed."""
 
 
 def exact(node: Any, percent: int = 100) -> Fraction | None:
@@ -98,15 +92,10 @@ def has_value(node: Node) -> bool:
     try:
         if exact(node) is None and not symbols(node):
             with mp.workdps(30):
-                _Value({}, 100).of(node)
+                Value({}, 100).of(node)
     except NoValue as why:
         return "divide" not in str(why) and "no value" not in str(why)
     return True
-
-
-def number_at(node: Node, point: dict[str, Fraction]) -> Any:
-    """The value at a point, in mpmath's working precision. Raises NoValue."""
-    return _Value(point, 100).of(node)
 
 
 def _same(left: Node, right: Node, percent: int) -> bool:
@@ -142,9 +131,9 @@ def _point(name: str, sign: int, scale: int) -> Fraction:
 def _agree(left: Node, right: Node, point: dict[str, Fraction], percent: int) -> tuple[bool, bool]:
     """Whether both have one value at a point, and whether all of their parts are real there."""
     with mp.workdps(30):
-        rough = _Value(point, percent)
+        rough = Value(point, percent)
         first, second = rough.of(left), rough.of(right)
-        if _infinite(first) or _infinite(second):
+        if is_infinite(first) or is_infinite(second):
             return first == second, True
         if abs(first - second) > abs(first + second) * mp.mpf(10) ** -8 + mp.mpf(10) ** (rough.highest - 15):
             return False, rough.real
@@ -152,13 +141,9 @@ def _agree(left: Node, right: Node, point: dict[str, Fraction], percent: int) ->
     if digits > _MOST_DIGITS:
         raise NoValue("its parts differ too much in size")
     with mp.workdps(digits):
-        fine = _Value(point, percent)
+        fine = Value(point, percent)
         difference = abs(fine.of(left) - fine.of(right))
         return bool(difference < mp.mpf(10) ** (rough.lowest - 25)), fine.real
-
-
-def _infinite(value: Any) -> bool:
-    return bool(mp.isinf(value))
 
 
 def _rounded(left: Node, right: Node, one: Fraction | None, other: Fraction | None) -> bool:
@@ -173,7 +158,7 @@ def _rounded(left: Node, right: Node, one: Fraction | None, other: Fraction | No
         places = len(written.partition(".")[2])
         with mp.workdps(30 + len(written)):
             try:
-                found = _Value({}, 100).of(node)
+                found = Value({}, 100).of(node)
             except NoValue:
                 continue
             if mp.im(found) == 0 and abs(mp.re(found) * 10**places - sign * int(written.replace(".", ""))) <= 0.5:
@@ -188,119 +173,3 @@ def _primes(number: int) -> Iterator[int]:
             yield prime
     if number != 1:
         yield number
-
-
-class _Value:
-    """Values at one point, in mpmath's working precision, with the sizes of all parts and whether they were real."""
-
-    def __init__(self, point: dict[str, Fraction], percent: int) -> None:
-        self.point, self.percent = point, percent
-        self.lowest = self.highest = 0
-        self.real = True
-
-    def of(self, node: Any, angle: bool = False) -> Any:
-        try:
-            value = self._value(node, angle)
-        except (ZeroDivisionError, ValueError, OverflowError, mpmath.libmp.NoConvergence) as error:
-            raise error if isinstance(error, NoValue) else NoValue("it has no value, or divides by zero") from None
-        if mp.isnan(value):
-            raise NoValue("it has no value")
-        if isinstance(value, mpmath.mpc):
-            if abs(value.imag) > abs(value) * mp.mpf(10) ** (5 - mp.dps):
-                self.real = False
-            else:
-                value = value.real
-        if value != 0 and mp.isfinite(value):
-            size = int(mp.mag(value) * 0.30103)
-            if abs(size) > 10**6:
-                raise NoValue("it is too large")
-            self.lowest, self.highest = min(self.lowest, size), max(self.highest, size)
-        return value
-
-    def _value(self, node: Any, angle: bool) -> Any:
-        op, args = node
-        if op == "num":
-            return mp.mpf(args[0].numerator) / args[0].denominator
-        if op == "const":
-            return {"pi": mp.pi, "e": mp.e, "inf": mp.inf}[args[0]] + 0 if args[0] != "i" else mp.mpc(0, 1)
-        if op == "sym":
-            value = self.point.get(str(args[0]))
-            return mp.mpf(value.numerator) / value.denominator if value is not None else self.named(node)
-        if op == "call":
-            return self.call(str(args[0]), args[1:])
-        if op not in ("degree", "percent", "neg", "add", "mul", "div", "pow"):
-            return self.named(node)
-        parts = [self.of(arg, angle) for arg in args]
-        if op == "degree":
-            return parts[0] * mp.pi / 180 if angle else parts[0]
-        if op == "percent":
-            return parts[0] / self.percent
-        if op == "neg":
-            return -parts[0]
-        if op == "add":
-            return sum(parts[1:], parts[0])
-        if op == "div":
-            if parts[1] == 0:
-                raise NoValue("it divides by zero")
-            return parts[0] / parts[1]
-        if op == "pow":
-            return self.raised(*parts)
-        value = parts[0]
-        for part in parts[1:]:
-            value = value * part
-        return value
-
-    def raised(self, base: Any, power: Any) -> Any:
-        if base == 0:
-            if mp.re(power) < 0:
-                raise NoValue("it divides by zero")
-            return mp.mpf(int(power == 0))
-        if _infinite(base) or _infinite(power):
-            raise NoValue("it has no value")
-        if abs(power) * (abs(mp.log(abs(base))) + 1) > 2 * 10**6:
-            raise NoValue("it is too large")
-        return mp.power(base, power)
-
-    def call(self, name: str, args: tuple[Any, ...]) -> Any:
-        values = [self.of(arg, name in _TRIGONOMETRIC) for arg in args]
-        if name == "root":
-            value, index = values
-            if index == 0:
-                raise NoValue("it has no value")
-            if mp.im(value) == 0 and mp.re(value) < 0 and index == int(mp.re(index)) and int(mp.re(index)) % 2:
-                return -self.raised(-value, 1 / index)
-            return mp.sqrt(value) if index == 2 else self.raised(value, 1 / index)
-        function = _CALLS.get(name)
-        if function is None:
-            return self.named(Node(name, tuple(mp.nstr(value, 25) for value in values)))
-        if any(not _infinite(v) and abs(v) > 10**5 for v in values) and name not in (
-            "abs",
-            "ln",
-            "log",
-            "lg",
-            "log_base",
-        ):
-            raise NoValue("it is too large")
-        return function(*values)
-
-    def named(self, node: Any) -> Any:
-        """A value for what is compared by its name alone: an unknown function, an integral."""
-        return mp.mpf(random.Random(repr(_bare(node))).randrange(3 * 10**29, 13 * 10**29)) / 10**30
-
-
-def _bare(node: Any) -> Any:
-    return tuple(map(_bare, node)) if isinstance(node, tuple) else node
-
-
-def _log(value: Any, base: Any = None) -> Any:
-    if value == 0:
-        raise NoValue("it has no value")
-    return mp.log(value) if base is None else mp.log(value) / mp.log(base)
-
-
-_CALLS: dict[str, Any] = {
-    **{name: getattr(mp, name) for name in names("sin cos tan cot sec csc sinh cosh tanh coth exp")},
-    **{f"arc{name}": getattr(mp, f"a{name}") for name in names("sin cos tan cot sec csc sinh")},
-    "arcosh": mp.acosh, "artanh": mp.atanh, "ln": _log, "log": lambda v: _log(v, 10), "lg": lambda v: _log(v, 10),
-    "log_base": _log, "abs": abs, "fact": lambda v: mp.gamma(v + 1), "binom": mp.binomial, "ln_base": _log,
-}  # fmt: skip
