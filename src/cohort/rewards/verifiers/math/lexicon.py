@@ -84,9 +84,10 @@ def read_text(text: str) -> Node | None:
     if marked:
         if longest < 2 or re.match(r"[^\\]*[0-9]", text):
             return None
-    elif bare.casefold() != "no":
-        if longest < 3 or (has_digits and not _MONTH.search(bare)) or (len(runs) == 1 and _is_product(runs[0])):
-            return None
+    elif bare.casefold() == "no":
+        return Node("text", ("no",))
+    elif longest < 3 or (has_digits and not _MONTH.search(bare)) or (len(runs) == 1 and _is_product(runs[0])):
+        return None
     if any(run == "pi" or run in FUNCTIONS for run in runs):
         return None
     words = " ".join(map(_singular, re.findall(r"[^\W_]+(?:'[^\W\d_]+)?", bare)))
