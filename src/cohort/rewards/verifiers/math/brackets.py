@@ -65,7 +65,7 @@ class Brackets(Scanner):
         self.need("\\}")
         self.in_builder, self.brackets = outside, self.brackets - 1
         if inner is None:
-            return Node("empty")
+            return Node("empty", ())
         if condition is not None:
             return Node("builder", (inner, condition))
         return Node("set", inner.args if inner.op == "list" else (inner,))

@@ -31,7 +31,7 @@ _RELATIONS = names(  # how it is written and what it is; the longer of two that 
 RELATIONS = tuple(zip(_RELATIONS[::2], _RELATIONS[1::2]))
 CONSTANTS = {name: Node("const", (value,)) for name, value in zip(names("pi infty e i imath"), names("pi inf e i i"))}
 SET_NAMES = {name: Node("numset", (name[0],)) for name in names("R Reals N Z Q")}
-SET_NAMES |= dict.fromkeys(("emptyset", "varnothing"), Node("empty"))
+SET_NAMES |= dict.fromkeys(("emptyset", "varnothing"), Node("empty", ()))
 TEXTUAL = frozenset(names(
     "text textbf textit textrm textnormal textsf texttt textsc textup mbox hbox mathrm operatorname emph"
 ))  # fmt: skip
@@ -59,7 +59,7 @@ _ALIASES = {
     "minus infinity": negative(INFINITY),
     **dict.fromkeys(("real number", "all real", "all real number", "real", "set of real number", "all real value",
                      "set of all real number", "any real number"), Node("numset", ("R",))),
-    **dict.fromkeys(("no solution", "empty set"), Node("empty")),
+    **dict.fromkeys(("no solution", "empty set"), Node("empty", ())),
     **dict.fromkeys(("integer", "all integer"), Node("numset", ("Z",))),
     **{word: Node("num", (Fraction(number), str(number))) for word, number in NUMBERS.items()},
 }  # fmt: skip

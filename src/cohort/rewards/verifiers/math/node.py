@@ -19,7 +19,7 @@ class Node(NamedTuple):
     """A piece of mathematics: what it is, and its parts (nodes, and plain values for numbers and names)."""
 
     op: str
-    args: tuple[Any, ...] = ()
+    args: tuple[Any, ...]
 
 
 INFINITY = Node("const", ("inf",))
