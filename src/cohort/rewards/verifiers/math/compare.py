@@ -80,11 +80,20 @@ def _judge(gold: Node, answer: Node, same_form: bool, how: How) -> str:
     if gold == answer:
         return "right"
     gold, answer = without_names(spread(gold), spread(answer))
+    gold, answer = _as_unit(gold, answer), _as_unit(answer, gold)
     if unfinished(answer, gold):
         return "refused"
     if same_form and form_of(answer) != form_of(gold):
         return "refused"
     return "right" if same(gold, answer, how) else "wrong"
+
+
+def _as_unit(node: Node, other: Node) -> Node:
+    """`5 m` as five metres where the other one says `\\text{m}`; else the letter is a factor."""
+    if node.op != "mul" or other.op != "unit" or node.args[-1] != ("sym", (other.args[1],)):
+        return node
+    rest = node.args[:-1]
+    return Node("unit", (rest[0] if len(rest) == 1 else Node("mul", rest), other.args[1]))
 
 
 def same(gold: Node, answer: Node, how: How) -> bool:
