@@ -151,12 +151,11 @@ def test_equal_answers_pay(gold, answer):
         ("12", "12_8"),
         ("\\text{listen}", "silent"),
         ("even", "odd"),
-        ("5", "\\text{five}"),
+        ("5", "\\text{six}"),
         ("2ab", "2"),  # math-verify alone takes the last letters of these for units
         ("3t", "3"),
         ("2bc", "2"),
         ("5", "5\\text{ million}"),
-        ("\\sqrt{2}", "\\sqrt{2}\\text{ 7}"),
         ("\\sqrt{2}", "\\sqrt{2}\\text{ thousand}"),
         ("x", "x^{12}"),
         ("(2,\\infty)", "x \\ge 2"),
@@ -209,6 +208,7 @@ def test_other_answers_are_wrong(gold, answer):
         ("5", "⌊5.3⌋"),
         ("x = 5", "(x-5)(x-6) = 0"),
         ("5", "5\\text{ or 7}"),
+        ("\\sqrt{2}", "\\sqrt{2}\\text{ 7}"),
         ("5", "|-5|"),
         ("5", "5\\text{ perhaps }7"),
         ("5", "5\\text{ unless it is }{7}"),
@@ -269,6 +269,31 @@ def test_the_same_form_may_be_asked_for(gold, answer, label):
 
 
 @pytest.mark.parametrize(
+    ("gold", "answer", "paid", "with_units"),
+    [
+        ("5\\text{ hours}", "5\\text{ minutes}", True, False),
+        ("5\\text{ hours}", "5", True, False),
+        ("5\\text{ hours}", "5 hours", True, True),
+        ("5\\text{ m/s}", "5\\text{ metres per second}", True, True),
+        ("5\\text{ cm}^2", "5\\text{ cm}", True, False),
+        ("5\\text{ cm}^2", "5\\text{ square cm}", True, True),
+        ("5", "5\\text{ cm}", True, True),
+    ],
+)
+def test_units_are_compared_if_that_is_asked_for(gold, answer, paid, with_units):
+    assert boxed(answer, gold)[0] == paid
+    assert boxed(answer, gold, units=True)[0] == with_units
+
+
+@pytest.mark.parametrize(
+    ("answer", "ordered", "free"), [("(1,2)", 1, 1), ("(2,1)", 0, 1), ("\\{1,2\\}", 0, 1), ("(1,3)", 0, 0)]
+)
+def test_the_order_of_a_pair_may_be_left_out(answer, ordered, free):
+    assert boxed(answer, "(1,2)")[0] == ordered
+    assert boxed(answer, "(1,2)", ordered=False)[0] == free
+
+
+@pytest.mark.parametrize(
     ("completion", "score", "label"),
     [
         ("<think> 70 + 2 </think><answer> 72 </answer>", 1, "right"),
@@ -287,7 +312,7 @@ def test_the_same_form_may_be_asked_for(gold, answer, label):
         ("<answer>71 72</answer>", 0, "unparsed"),
         ("<answer>?</answer>", 0, "unparsed"),
         ("<answer>72", 0, "unparsed"),
-        ("\\boxed{7\u0662}", 0, "unparsed"),
+        ("\\boxed{7\u0662}", 1, "right"),
         ("\\boxed{72\x00}", 0, "unparsed"),
         ("\\boxed{\ud80072}", 0, "unparsed"),
         ("\\boxed{72\u2460}", 0, "unparsed"),  # a circled 1, a raised letter, a stroke, a picture
@@ -333,36 +358,25 @@ def test_an_unreadable_gold_answer_is_refused(gold):
         math_answer("\\boxed{72}", gold)
 
 
-def test_two_that_are_the_same_by_math_verify_alone():
-    """What the library does with the raw text, and why it never sees one."""
-    from math_verify import parse, verify
-
-    def raw(gold, text):
-        return verify(parse(gold, parsing_timeout=None), parse(text, parsing_timeout=None), timeout_seconds=None)
-
-    assert parse("\\sqrt{3}", parsing_timeout=None) == []
-    assert parse("<answer>72</answer>", parsing_timeout=None) == []
-    assert str(parse("2\\pi", parsing_timeout=None)[0]) == "2"
-    assert raw("$\\{1,2\\}$", "\\boxed{1} and \\boxed{2}")
-    assert raw("$0.5$", "$\\int_0^1 x dx$")
-    assert raw("$5$", "$7=5$")
-    assert raw("$145$", "$72 73$")
-    assert raw("$0.0000001$", "$0.0000002$")
-    for answer, gold in (("\\boxed{1} and \\boxed{2}", "\\{1,2\\}"), ("\\boxed{72 73}", "145")):
-        assert math_answer(answer, gold).value == 0
+@pytest.mark.parametrize(
+    ("completion", "gold"),
+    [
+        ("\\boxed{1} and \\boxed{2}", "\\{1,2\\}"),
+        ("\\boxed{\\int_0^1 x dx}", "0.5"),
+        ("\\boxed{7=5}", "5"),
+        ("\\boxed{72 73}", "145"),
+        ("\\boxed{0.0000002}", "0.0000001"),
+        ("\\boxed{2}", "2\\pi"),
+    ],
+)
+def test_what_a_library_for_evaluation_takes_for_equal_is_not_paid(completion, gold):
+    """math-verify 0.9 pays each of these; see docs/decisions.md."""
+    assert math_answer(completion, gold).value == 0
 
 
-def test_it_works_in_a_thread_where_math_verify_does_not():
-    from math_verify import parse
-
+def test_it_works_in_a_thread():
     found = []
-
-    def work():
-        with pytest.raises(ValueError, match="signal"):
-            parse("$x$")
-        found.append(boxed("x+1", "1+x"))
-
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=lambda: found.append(boxed("x+1", "1+x")))
     thread.start()
     thread.join()
     assert found == [RIGHT]
@@ -372,11 +386,38 @@ TOWER = "9^{9^{9}}"
 
 
 @pytest.mark.parametrize("answer", [f"{TOWER}+\\sqrt{{2}}", f"\\sqrt{{2+{TOWER}}}", f"{TOWER}!"])
-def test_a_tower_costs_its_time_limit(answer):
+def test_a_tower_costs_no_time_and_does_not_pay(answer):
     value, label = boxed(answer, "\\sqrt{2}", timeout_s=0.3)
     assert value == 0
-    assert label in ("timeout", "memory", "wrong", "refused")
+    assert label in ("wrong", "refused")
     assert boxed("\\sqrt{2}", "\\sqrt{2}") == RIGHT
+
+
+LONG = {
+    "signs": "-" * 900 + "1",
+    "powers": "x" + "^x" * 400,
+    "brackets": "(" * 400 + "1" + ")" * 400,
+    "roots": "\\sqrt" * 150 + "2",
+    "a factorial": "(10^{9})!",
+    "a factorial that is read": "(4000!)^{100}",
+    "a binomial": "\\binom{10^9}{10^8}",
+    "an exponential": "e^{e^{e^{10}}}",
+    "a sine": "\\sin(10^{100000})",
+    "small": "10^{-10^{10}}",
+    "limits": "(1+\\frac{1}{10^{9}})^{10^{9}}",
+    "unions": "[0,1]\\cup" * 100 + "[0,2]",
+    "choices": "\\pm 1" * 10,
+    "a list": ",".join(["1"] * 400),
+    "relations": "1<" * 400 + "2",
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("gold", ["\\sqrt{2}", "x^2+1", "[0,1]", "x<2"])
+def test_what_is_long_or_large_costs_little(name, gold):
+    scored = math_answer(f"\\boxed{{{LONG[name]}}}", gold, timeout_s=0.5)
+    assert scored.value == 0
+    assert scored.label in ("wrong", "refused", "unparsed")
 
 
 def test_a_hostile_completion_costs_neither_its_group_nor_its_worker():
@@ -389,7 +430,7 @@ def test_a_hostile_completion_costs_neither_its_group_nor_its_worker():
         for _ in range(2):
             scored = pool.submit(item).result(timeout=60)
             assert scored.scores["math"] == (1, 0, 0, 0, 0, 1)
-            assert scored.labels["math"] == ("right", "timeout", "wrong", "timeout", "no_answer", "right")
+            assert scored.labels["math"] == ("right", "wrong", "wrong", "wrong", "no_answer", "right")
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -410,10 +451,7 @@ def test_nothing_that_a_model_writes_is_run_as_python(tmp_path):
         f"[[{call}]]",
     ):
         assert boxed(text, "x")[0] == 0
-        assert (
-            guarded("cohort.rewards.verifiers.math.compare:compare", 5.0, gold="x+1", answer=text, same_form=False)
-            != "right"
-        )
+        assert guarded("cohort.rewards.verifiers.math.compare:compare", 5.0, gold="x+1", answer=text) != "right"
     assert not mark.exists()
 
 

@@ -76,7 +76,7 @@ def test_hostile_groups_get_their_scores_and_harm_no_other():
         groups = [future.result(timeout=100) for future in futures]
     for group in groups:
         assert group.scores["math"] == (0.0,) * (len(texts) - 1) + (1.0,)
-        assert group.labels["math"][-3:] == ("timeout", "no_answer", "right")
+        assert group.labels["math"][-3:] == ("wrong", "no_answer", "right")
         assert group.labels["json_schema"][-2] == "timeout"
         assert set(group.scores["json_schema"]) == {0.0}
         assert all(0 <= score <= 1 for score in group.scores["language"])

@@ -18,6 +18,7 @@ from datetime import datetime
 import orjson
 import pytest
 
+from cohort.chat import ChatTemplate
 from cohort.clock import stopped_at, told
 from cohort.recipe import Recipe
 from cohort.record.code import code_of
@@ -62,12 +63,13 @@ def test_a_template_that_writes_the_date_writes_the_one_on_which_the_run_began(r
 
 def test_all_who_render_are_told_the_same_moment(clock, tokenizer):
     chat = [{"role": "user", "content": "x"}]
+    template = ChatTemplate(clock)
     with stopped_at("2026-01-31T10:59:58.000001"):
-        assert clock.decode(chat_tokens(clock, chat, True)).startswith("5958000001")
+        assert clock.decode(chat_tokens(template, chat, True)).startswith("5958000001")
         with stopped_at("2026-01-31T10:11:12"):
-            assert clock.decode(chat_tokens(clock, chat, True)).startswith("1112000000")
+            assert clock.decode(chat_tokens(template, chat, True)).startswith("1112000000")
         assert told(tokenizer) == {}
-    assert not clock.decode(chat_tokens(clock, chat, True)).startswith("5958000001")
+    assert not clock.decode(chat_tokens(template, chat, True)).startswith("5958000001")
 
 
 def test_the_stopped_clock_writes_what_the_real_one_does(clock):

@@ -119,7 +119,7 @@ class FusedBody:
     def _project(self, x: Tensor, modules: tuple[nn.Module, ...]) -> Tensor:
         """The outputs of linear modules that read the same input, side by side."""
         if not all(type(module) is nn.Linear for module in modules):  # an adapter's wrapper
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.compute is torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.compute is torch.bfloat16, cache_enabled=False):
                 return torch.cat([module(x) for module in modules], -1)
         weights = [module.weight for module in modules]
         biases = [module.bias for module in modules if module.bias is not None]

@@ -263,7 +263,8 @@ class Policy:
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.compute == torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.compute)
+        # Without a cache, which would outlive an update where a caller has a context of its own around this one.
+        return torch.autocast(self.device.type, dtype=self.compute, cache_enabled=False)
 
 
 class _Counted:

@@ -19,7 +19,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
     "exact_number": BuiltIn(f"{_V}.number:exact_number",
         "1 if the final answer equals the gold number exactly (<answer>, \\boxed{} or ####), else 0"),
     "math": BuiltIn(f"{_V}.math.answer:math_answer",
-        "1 if the final answer is mathematically equal to the gold answer (math-verify), else 0"),
+        "1 if the final answer is mathematically equal to the gold answer, else 0"),
     "code": BuiltIn(f"{_V}.code.code:code",
         "1 if the fenced Python passes the tests in the answer column, run in a sandbox, else 0"),
     "reasoning_gym": BuiltIn("cohort.integrations.reasoning_gym.reward:reasoning_gym",

@@ -167,7 +167,7 @@ def _deterministic(threads: int) -> Iterator[None]:
     try:
         with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
             for kind in ("cpu", "cuda"):
-                stack.enter_context(torch.autocast(kind, enabled=False))
+                stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
             yield
     finally:
         torch.set_num_threads(before[0])

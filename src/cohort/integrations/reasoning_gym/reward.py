@@ -105,8 +105,11 @@ def _plain(text: str) -> str:
 
 
 def _list(text: str) -> str | None:
-    """A JSON list written in one way, so that 1, 1.0 and true stay apart; None for what is none."""
+    """A JSON list written in one way, so that 1, 1.0 and true stay apart; None for what is none.
+
+    reasoning-gym writes lists of texts as Python does, in single quotes: ['97.0', '95.0'].
+    """
     try:
-        return json.dumps(json.loads(text))
+        return json.dumps(json.loads(text if '"' in text else text.replace("'", '"')))
     except (ValueError, RecursionError):
         return None

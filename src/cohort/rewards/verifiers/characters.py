@@ -16,7 +16,9 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
 )
-_SIGNS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-") | {"\u3002": ".", "\u3001": ","})
+_DASHES, _QUOTES = "\u2010\u2011\u2012\u2013\u2212", "\u2018\u2019"
+_SIGNS = str.maketrans(dict.fromkeys(_DASHES, "-") | dict.fromkeys(_QUOTES, "'") | {"\u3002": ".", "\u3001": ","})
+_SETS = "\u2102\u210d\u2115\u2119\u211a\u211d\u2124"  # the complex numbers, the natural ones, the reals
 
 
 def visible(text: str) -> str:
@@ -29,7 +31,7 @@ def plain(text: str) -> str:
     the signs for a minus, a full stop and a comma as - . and ,
 
     What says more than the character that it is compatible with stays: raised and lowered signs, fractions, numbers in
-    circles. So 72 with a raised 2 is never 722.
+    circles, the letters of sets of numbers. So 72 with a raised 2 is never 722.
     """
     if text.isascii():
         return text
@@ -46,6 +48,8 @@ def _folded(text: str) -> str:
 
 
 def _says_more(character: str) -> bool:
+    if character in _SETS:
+        return True
     made_of = unicodedata.decomposition(character)
     is_number = character.isnumeric() and not character.isdecimal() and made_of != ""
     return is_number or made_of.startswith(("<super>", "<sub>"))

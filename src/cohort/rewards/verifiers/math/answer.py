@@ -1,7 +1,7 @@
-"""Is the final answer mathematically the gold answer? math-verify's comparison, of one answer, at a bounded cost.
+"""Is the final answer mathematically the gold answer? Both are read as what they are, and compared at a bounded cost.
 
-The answer is looked for as `verifiers.final_answer` says, and must be one expression. It is compared in a process that
-is killed when it takes too long, so `9^{9^{9}}` costs its own time limit and nothing else. Labels say what happened:
+The answer is looked for as `verifiers.final_answer` says, and must be one answer. It is compared in a process that is
+killed when it takes too long, so what a text costs it costs itself. Labels say what happened:
 
     right       wrong
     no_answer   the text marks no answer
@@ -23,21 +23,13 @@ from cohort.rewards.guarded import Ended, guarded
 from cohort.rewards.items import Scored
 from cohort.rewards.marks import checked_by, stops_after
 from cohort.rewards.verifiers.final_answer import final_answer, last_number_of
-from cohort.rewards.verifiers.math.text import (
-    LONGEST_MATH,
-    as_word,
-    base_of,
-    clean,
-    is_finished,
-    is_product,
-    without_name,
-)
-from cohort.rewards.verifiers.number import parse_number
+from cohort.rewards.verifiers.math.text import LONGEST_MATH, clean
 
 __all__ = ["check_math", "math_answer"]
 
 _MODULE = "cohort.rewards.verifiers.math.compare"
 _GOLD_S = 10.0
+_NUMERAL = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?")
 
 # For an answer that only says what the problem says: "Compute 6/4" answered with \frac{6}{4} is no 3/2.
 _LONGEST_PROMPT = 20_000  # characters that are looked at
@@ -73,16 +65,16 @@ _BREAK = re.compile(r"[=<>,;:?$]|[.](?![0-9])|\\(?:leq?|geq?|neq?|to|text|\(|\)|
 
 
 def check_math(answer: Any) -> None:
-    """Raise ValueError if `answer` is no gold answer that mathematics can be compared with."""
+    """Raise ValueError, with the reason, if `answer` is no gold answer that mathematics can be compared with."""
     gold = _gold(answer)
-    if _number(gold) is not None or as_word(gold) is not None:
+    if _NUMERAL.fullmatch(gold):
         return
     try:
-        readable = guarded(f"{_MODULE}:is_readable", _GOLD_S, text=gold)
+        problem = guarded(f"{_MODULE}:problem_of", _GOLD_S, text=gold)
     except Ended as ended:
         raise ValueError(f"it takes too much to read it ({ended.how})") from None
-    if not readable:
-        raise ValueError("it cannot be read as mathematics; write it as LaTeX, or score texts with exact_text")
+    if problem is not None:
+        raise ValueError(problem)
 
 
 @stops_after("timeout_s")
@@ -93,13 +85,16 @@ def math_answer(
     prompt: str = "",
     last_number: bool = False,
     same_form: bool = False,
+    units: bool = False,
+    ordered: bool = True,
     timeout_s: float = 2.0,
 ) -> Scored:
     """1 if the final answer of `completion` is mathematically equal to the gold answer, else 0; the label says why.
 
     `last_number`: a text that marks no answer answers with its last number. `same_form`: the answer must also be built
-    as the gold answer is (a sum, a product, a number ...), as in "expand" and "factor". `timeout_s`: seconds of
-    processor time for one completion. Raises ValueError for a gold answer that cannot be read.
+    as the gold answer is (a sum, a product, a number ...), as in "expand" and "factor". `units`: the unit of
+    the gold answer must be there too. `ordered`: (1, 2) is not (2, 1), nor {1, 2}. `timeout_s`: seconds of processor
+    time for one completion. Raises ValueError for a gold answer that cannot be read.
     """
     gold = _gold(answer)
     found = final_answer(completion, LONGEST_MATH)
@@ -107,11 +102,12 @@ def math_answer(
         found = last_number_of(completion)
     if found is None:
         return Scored(0.0, "no_answer")
-    text = without_name(clean(found), gold)
+    text = clean(found)
     label = _by_text(text, gold, prompt)
     if label is None:
+        options = {"same_form": same_form, "units": units, "ordered": ordered}
         try:
-            label = guarded(f"{_MODULE}:compare", timeout_s, gold=gold, answer=text, same_form=same_form)
+            label = guarded(f"{_MODULE}:compare", timeout_s, gold=gold, answer=text, **options)
         except Ended as ended:
             label = ended.how
     if label == "gold":
@@ -125,24 +121,9 @@ def _by_text(answer: str, gold: str, prompt: str) -> str | None:
         return "unparsed"
     if _restates(answer, prompt, gold):
         return "refused"
-    word = as_word(gold)
-    if word is not None and (said := as_word(answer)) is not None:
-        return "right" if said == word else "wrong"
-    if base_of(answer) not in (None, base_of(gold)):
-        return "wrong"
-    expected, number = _number(gold), parse_number(answer)
-    if expected is not None and number is not None and "=" not in gold:
-        if number == expected:
-            return "right"
-        if "." not in answer + gold:
-            return "wrong"
-    elif not is_finished(answer, gold, expected is not None):
-        return "refused"
+    if _NUMERAL.fullmatch(answer) and _NUMERAL.fullmatch(gold):
+        return "right" if Fraction(answer) == Fraction(gold) else "wrong"
     return None
-
-
-def _number(gold: str) -> Fraction | None:
-    return None if is_product(gold) else parse_number(gold)
 
 
 def _gold(answer: Any) -> str:
