@@ -16,12 +16,16 @@ from cohort.settings import Lora
 @pytest.fixture
 def adapter(desk):
     """An adapter that changes what its base says, on disk."""
-    policy = add_lora(load_policy(str(desk / "base")), Lora(rank=2, targets=("q_proj", "down_proj")), seed=3)
+    adapted(load_policy(str(desk / "base")), ("q_proj", "down_proj"), desk / "adapted")
+
+
+def adapted(base, targets, where):
+    policy = add_lora(base, Lora(rank=2, targets=targets), seed=3)
     with torch.no_grad():
         for name, weight in policy.module.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.2)
-    save_policy(policy, desk / "adapted")
+    save_policy(policy, where)
 
 
 def logits(model):
@@ -40,6 +44,18 @@ def test_an_adapter_is_merged_into_a_checkpoint_of_its_own(desk, cohort):
     whole = AutoModelForCausalLM.from_pretrained(desk / "whole")
     torch.testing.assert_close(logits(whole), wanted, atol=1e-4, rtol=1e-4)
     assert not hasattr(load_policy(str(desk / "whole")).module, "disable_adapter")
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_one_of_two_tied_matrices_is_merged_into_that_one(desk, cohort, target):
+    base = load_policy(str(desk / "base"))
+    assert base.model.config.tie_word_embeddings
+    adapted(base, (target,), desk / "adapted")
+    wanted = logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(desk / "base"), desk / "adapted"))
+    code, _, err = cohort("export", "adapted", "--to", "whole")
+    assert code == 0, err
+    whole = AutoModelForCausalLM.from_pretrained(desk / "whole")
+    torch.testing.assert_close(logits(whole), wanted, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("adapter")

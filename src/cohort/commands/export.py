@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,7 @@ def _export(model: str, form: str | None, to: Path) -> Exported:
     before = _logprobs(policy)
     form = form or ("merged" if policy.has_adapter else "as it is")
     if form == "merged" and policy.has_adapter:
+        _untie(policy.model)
         policy = Policy(policy.module.merge_and_unload(), policy.tokenizer)
     with new_directory(to) as directory:
         save_policy(policy, directory)
@@ -74,6 +76,17 @@ def show(console: Console, found: Exported) -> None:
         f"read back: log-probs of {found.tokens} tokens differ by at most {found.difference:.1e} from the model's that "
         "was exported"
     )
+
+
+def _untie(model: Any) -> None:
+    """Where the head shares its matrix with the embedding, and an adapter sits on one of them, give the head one of its
+    own: a merged adapter would change both.
+    """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    ours, theirs = (getattr(module, "base_layer", module) for module in (head, embedding))
+    if ours.weight is theirs.weight and (ours is not head or theirs is not embedding):
+        ours.weight = torch.nn.Parameter(ours.weight.detach().clone())
+        model.config.get_text_config().tie_word_embeddings = False
 
 
 @torch.no_grad()
