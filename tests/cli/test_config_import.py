@@ -88,7 +88,10 @@ def test_trl_counts_completions_and_updates_cohort_prompts_and_steps(imported):
         ({"loss_type": "sapo"}, {"surrogate": "soft", "soft_negative": 1.05, "aggregation": "sequence_mean"}),
         ({"epsilon": 0.1}, {"clip_low": 0.1, "clip_high": 0.1}),
         ({"epsilon_high": "2.8e-1"}, {"clip_low": 0.2, "clip_high": 0.28}),
-        ({"delta": 4.0}, {"dual_clip": 4.0}),
+        ({"delta": 4.0}, {"dual_clip": 4.0, "ratio_max": None}),
+        ({"delta": 1.1}, {"dual_clip": None, "ratio_max": 1.1}),  # nearer than the upper clip
+        ({"delta": 4.0, "loss_type": "cispo", "epsilon_high": 5.0}, {"dual_clip": None, "ratio_max": 5.0}),
+        ({"delta": 4.0, "loss_type": "sapo"}, {"dual_clip": None}),
         ({"importance_sampling_level": "sequence"}, {"ratio_level": "sequence"}),
         ({"scale_rewards": "batch"}, {"scale": "batch_std"}),
         ({"beta": 0.04}, {"kl_coef": 0.04, "kl_gradient": "weighted", "kl_estimator": "k3"}),
@@ -114,6 +117,8 @@ def test_trls_loss_is_the_recipes(imported, given, objective):
         ({"loss_agg_mode": "seq-mean-token-sum-norm"}, {"aggregation": "constant_length"}),
         ({"clip_ratio_high": 0.28}, {"clip_low": 0.2, "clip_high": 0.28}),
         ({"clip_ratio_c": 10.0}, {"dual_clip": 10.0}),
+        ({"clip_ratio": 0.1, "clip_ratio_low": None, "clip_ratio_high": None}, {"clip_low": 0.1, "clip_high": 0.1}),
+        ({"clip_ratio": 0.1, "clip_ratio_high": None}, {"clip_low": 0.2, "clip_high": 0.1}),
         ({"entropy_coeff": 0.001}, {"entropy_coef": 0.001}),
         (
             {"use_kl_loss": True, "kl_loss_coef": 0.01, "kl_loss_type": "mse"},
@@ -144,6 +149,41 @@ def test_every_loss_of_trl_that_is_known_makes_a_recipe(imported, loss):
     assert not any("LOSS DIFFERS" in line for line in said)
 
 
+def test_trls_reference_is_synced_after_as_many_updates(imported):
+    given = {"beta": 0.04, "sync_ref_model": True, "ref_model_sync_steps": 64}
+    for more, steps in (({}, 16), ({"num_iterations": 2}, 8), ({"steps_per_generation": 2}, 64)):
+        assert imported(TRL | given | more)[1].reference.update_every == steps, more
+
+
+def test_what_trl_does_not_do_is_not_done(imported):
+    assert imported(TRL | {"lr_scheduler_type": "constant"})[1].optimizer.warmup_steps == 0
+    assert imported(TRL | {"max_grad_norm": None})[1].optimizer.gradient_clip == 0
+
+
+def test_verls_critic_has_its_own_clip(imported):
+    for given, clip in (({}, 0.5), ({"critic": {"cliprange_value": 0.3}}, 0.3)):
+        _, stage, _ = imported(VERL | {"algorithm": {"adv_estimator": "gae"}} | given)
+        assert stage.critic.value_clip == clip
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (TRL | {"num_generations": 0}, "num_generations must be at least 1"),
+        (TRL | {"per_device_train_batch_size": -8}, "at least 1, not -8"),
+        (TRL | {"gradient_accumulation_steps": 0}, "at least 1"),
+        (TRL | {"num_iterations": 0}, "at least 1"),
+        (TRL | {"generation_batch_size": 0, "steps_per_generation": None}, "at least 1"),
+        (TRL | {"beta": True}, "beta must be a number"),
+        (TRL | {"multi_objective_aggregation": "sum"}, "not 'sum'"),
+        (with_actor(ppo_mini_batch_size=0), "at least 1"),
+    ],
+)
+def test_what_the_other_trainer_would_refuse_is_a_sentence(imported, given, said):
+    with pytest.raises(UserError, match=said):
+        imported(given)
+
+
 def test_verls_batch_is_counted_in_prompts(imported):
     _, stage, said = imported(VERL)
     assert (stage.rollout.prompts_per_step, stage.rollout.group_size) == (1024, 5)
@@ -160,6 +200,8 @@ def test_verls_batch_is_counted_in_prompts(imported):
         (TRL | {"top_entropy_quantile": 0.2}, "top_entropy_quantile = 0.2"),
         (TRL | {"lr_scheduler_type": "polynomial"}, "lr_scheduler_type = 'polynomial'"),
         (TRL | {"report_to": ["wandb"]}, "report_to = 'wandb'"),
+        (TRL | {"loss_type": "sapo", "delta": 4.0}, "delta = 4 does nothing in TRL"),
+        (TRL | {"lr_scheduler_type": "constant"}, "a warmup does nothing in TRL"),
         (TRL | {"eval_strategy": "epoch"}, "eval_strategy = 'epoch'"),
         (TRL | {"lora_r": 8}, "lora_r = 8"),  # use_peft is not given, so TRL ignores it, too
         (VERL | {"algorithm": {"adv_estimator": "remax"}}, "THE ADVANTAGES DIFFER"),

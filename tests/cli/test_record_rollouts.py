@@ -73,12 +73,34 @@ def test_the_last_step_is_printed_to_read(run, cohort):
         ("'idea' in text or tokens > 8", [(4, 0), (4, 1)]),
         ("short is None and reward == 0", [(4, 1), (7, 0)]),
         ("advantage < -0.4", [(4, 1), (4, 2)]),
+        ("-advantage > 0.4", [(4, 1), (4, 2)]),
+        ("-text > 0", []),
+        ("reward != 0", [(4, 0), (4, 2)]),
+        ("exact_number_label != 'right'", [(4, 1)]),
+        ("exact_number_label not in ['right']", [(4, 1)]),
+        ("exact_number_label != None", [(4, 1)]),
+        ("short == None and reward == 0", [(4, 1), (7, 0)]),
     ],
 )
 def test_conditions(run, cohort, where, members):
     code, out, err = cohort("record", "rollouts", run, "--step", 2, "--where", where, "--json")
     assert code == 0, err
     assert [(row["ticket"], row["member"]) for row in json.loads(out)["rollouts"]] == members
+
+
+def test_a_reward_that_is_called_as_a_column_hides_none(run, cohort):
+    prompt = Prompt.make(text="2 + 3?", answer="5")
+    scores = {"text": (1.0, 0.0), "my-own.score": (0.0, 1.0)}
+    group = Group(1, prompt, (rollout("idea"), rollout("no")), scores=scores, rewards=(1.0, 1.0))
+    write_groups(run / "log" / "step-000003.parquet", [group], 3)
+    for where, members in (
+        ("'idea' in text", [0]),
+        ("text_score < 1", [1]),
+        ("my_own_score == 1 and step == 3", [1]),
+    ):
+        code, out, err = cohort("record", "rollouts", run, "--where", where, "--json")
+        assert code == 0, err
+        assert [row["member"] for row in json.loads(out)["rollouts"]] == members
 
 
 @pytest.mark.parametrize(

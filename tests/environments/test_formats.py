@@ -58,6 +58,9 @@ def test_hermes_reads_every_call_of_a_turn():
         ('{"name": 3, "arguments": {}}', "a call is written"),
         ('{"name": "f", "arguments": [1]}', "a call is written"),
         ('{"name": "f", "arguments": {"x": NaN}}', "NaN is no JSON"),
+        ('{"name": "\\ud800", "arguments": {}}', "not a JSON object"),
+        ('{"name": "f", "arguments": {"\\udc00": 1}}', "not a JSON object"),
+        ('{"name": "f", "arguments": {"x": "a\\ud83d"}}', "not a JSON object"),
         ("[" * 100_000, "nested too deeply"),
         ('{"name": "f", "arguments": {"x": ' + "9" * 5000 + "}}", "not a JSON object"),
     ],
@@ -65,6 +68,14 @@ def test_hermes_reads_every_call_of_a_turn():
 def test_a_call_that_cannot_be_read_says_why(inside, says):
     (call,) = read("hermes", f"<tool_call>{inside}</tool_call>")
     assert says in call.problem
+
+
+@pytest.mark.parametrize("form", ["hermes", "llama3"])
+@pytest.mark.parametrize("key", ["arguments", "parameters"])
+def test_arguments_under_the_other_formats_name_are_not_dropped(form, key):
+    inside = f'{{"name": "f", "{key}": {{"x": "\\ud83d\\ude00"}}}}'
+    (call,) = read(form, f"<tool_call>{inside}</tool_call>" if form == "hermes" else inside)
+    assert (call.name, call.arguments) == ("f", {"x": "😀"})
 
 
 def test_a_call_without_its_end_says_so():

@@ -39,6 +39,19 @@ from cohort.rewards.verifiers.text import check_texts, exact_text, f1, f1_text, 
         ("-0.5", 0.5, 0),
         ("-.5", "-.5", 1),
         ("3-5", "3 5", 1),
+        ("3 5", "3.5", 0),
+        ("3,5", "3.5", 0),
+        ("5", ".5", 0),
+        ("5", "-.5", 0),
+        ("v 2 0", "v2.0", 0),
+        ("V2.0.", "v2.0", 1),
+        ("No 5", "No.5", 1),
+        ("1234", "1,234", 1),
+        ("1,234", "1234", 1),
+        ("1 234", "1,234", 0),
+        ("1, 2, 3", "1,2,3", 1),
+        ("C", "C#", 0),
+        ("c#", "C#", 1),
     ],
 )
 def test_exact(completion, gold, paid):
@@ -49,6 +62,11 @@ def test_the_other_two_know_a_minus_too():
     assert fuzzy_text("5", "-5", threshold=0.0).value < 1
     assert f1_text("5", "-5") == 0
     assert f1_text("-5", -5) == 1
+
+
+def test_a_point_makes_one_number_of_two():
+    assert f1_text("5.3", "3.5") == f1_text("it is 5", "0.5") == 0
+    assert f1_text("3.5 kg", "3.5 kg") == 1
 
 
 def test_articles_by_option():

@@ -32,7 +32,7 @@ def import_recipe(path: Path) -> Any:
     given = pkgutil.resolve_name("cohort.integrations.configurations.base:Given")(_without_references(values))
     try:
         return pkgutil.resolve_name(FORMATS[name])(given, path.name)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UnreadableError(f"{str(path)!r} has a value that {name} would not take: {error}") from None
 
 

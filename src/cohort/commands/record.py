@@ -79,7 +79,11 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _names(row: dict[str, Any]) -> dict[str, Any]:
-    """What a condition may name: the columns, every reward's score, and every label as NAME_label."""
+    """What a condition may name: the columns, every reward's score, and every label as NAME_label. A name has letters,
+    digits and _ only; a reward that is called as a column is NAME_score.
+    """
     plain = {key: value for key, value in row.items() if key not in ("scores", "labels", "messages", "turns")}
-    labels = {f"{name}_label": label for name, label in row["labels"].items()}
-    return plain | {"turns": len(row["turns"])} | labels | row["scores"]
+    plain["turns"] = len(row["turns"])
+    found = {f"{name}_label": label for name, label in row["labels"].items()}
+    found |= {f"{name}_score" if name in plain else name: score for name, score in row["scores"].items()}
+    return plain | {re.sub(r"\W", "_", name): value for name, value in found.items() if name not in plain}

@@ -129,7 +129,8 @@ def _only_calls(text: str) -> tuple[Call, ...]:
 
 
 def _from_json(found: Mapping[str, Any], key: str) -> Call:
-    name, arguments = found.get("name"), found.get(key, found.get("arguments", {}))
+    name = found.get("name")
+    arguments = next((found[one] for one in (key, "arguments", "parameters") if one in found), {})
     if isinstance(arguments, str):  # some models write JSON in JSON
         inner = _decoded(arguments.strip(), 0)
         arguments = inner.value if isinstance(inner, _Json) and inner.end == len(arguments.strip()) else None
@@ -157,7 +158,9 @@ def _decoded(text: str, at: int) -> _Json | str:
 
 
 def json_at(text: str, at: int = 0) -> tuple[Any, int]:
-    """The JSON value that begins at a place of a text, and where it ends. Raises ValueError where there is none."""
+    """The JSON value that begins at a place of a text, and where it ends. Raises ValueError where there is none, and
+    for halves of characters (\\ud800), which no tokenizer takes.
+    """
     try:
         found, end = _DECODER.raw_decode(text, at)
     except RecursionError:
@@ -167,6 +170,7 @@ def json_at(text: str, at: int = 0) -> tuple[Any, int]:
         inside = [one for value in inside if isinstance(value, (dict, list)) for one in _members(value)]
     if inside:
         raise ValueError("nested too deeply")
+    json.dumps(found, ensure_ascii=False).encode()
     return found, end
 
 

@@ -75,11 +75,15 @@ def _value(node: ast.AST, row: Mapping[str, Any]) -> Any:
         return all(values) if isinstance(node.op, ast.And) else any(values)
     if isinstance(node, ast.UnaryOp):
         value = _value(node.operand, row)
-        return not value if isinstance(node.op, ast.Not) else -value
+        if isinstance(node.op, ast.Not):
+            return not value
+        return -value if isinstance(value, int | float) else None
     assert isinstance(node, ast.Compare)
     left = _value(node.left, row)
     for op, other in zip(node.ops, node.comparators, strict=True):
         right = _value(other, row)
+        if isinstance(other, ast.Constant) and other.value is None:  # == None asks what `is None` does
+            op = ast.IsNot() if isinstance(op, ast.NotEq) else ast.Is() if isinstance(op, ast.Eq) else op
         if not _holds(op, left, right):
             return False
         left = right
@@ -89,6 +93,8 @@ def _value(node: ast.AST, row: Mapping[str, Any]) -> Any:
 def _holds(op: ast.cmpop, left: Any, right: Any) -> bool:
     if isinstance(op, ast.Is | ast.IsNot):
         return (left is right) == isinstance(op, ast.Is)
+    if left is None or right is None:
+        return False
     try:
         return bool(_COMPARE[type(op)](left, right))
     except TypeError:  # an order between a number and nothing, or a text in a number

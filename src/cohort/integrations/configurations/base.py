@@ -22,12 +22,17 @@ class Imported:
 class Given:
     """The keys of a configuration, by dotted name. Whoever asks for one takes it: what nobody took is said at the end.
 
-    A key that is null counts as not given.
+    A key that is null counts as not given; `is_null` is for those where null says something of its own.
     """
 
     def __init__(self, values: Mapping[str, Any]):
         self._values = {key: value for key, value in values.items() if value is not None}
         self._taken: set[str] = set()
+        self._null = values.keys() - self._values.keys()
+
+    def is_null(self, key: str) -> bool:
+        """Whether the key is there, and null."""
+        return key in self._null
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -52,6 +57,13 @@ class Given:
             raise UserError(f"{key} must be a whole number, not {value!r}: mend the configuration")
         return None if value is None else int(value)
 
+    def count(self, key: str, default: int) -> int:
+        """A whole number of at least 1."""
+        value = int(self.whole(key, default))
+        if value < 1:
+            raise UserError(f"{key} must be at least 1, not {value}: mend the configuration")
+        return value
+
     def flag(self, key: str, default: bool = False) -> bool:
         """True or false, also in capitals or as text."""
         value = self.get(key, default)
@@ -63,6 +75,8 @@ class Given:
 
 
 def _number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError
     number = float(value)
     return int(number) if number == int(number) and "e" not in str(value).lower() and "." not in str(value) else number
 

@@ -41,7 +41,7 @@ def read(given: Given, source: str) -> Imported:
     updates = _batch(draft)
     _sampling(draft)
     _rewards(draft)
-    _objective(draft)
+    _objective(draft, updates)
     _optimizer(draft, updates)
     return draft.done(source, ORDER)
 
@@ -106,8 +106,8 @@ def _task(draft: Draft) -> None:
 def _batch(draft: Draft) -> int:
     """The batch arithmetic. Returns the optimizer updates of one training step, which TRL counts as its steps."""
     given = draft.given
-    device, accumulated = given.whole("per_device_train_batch_size", 8), given.whole("gradient_accumulation_steps", 1)
-    group, epochs = given.whole("num_generations", 8), given.whole("num_iterations", 1)
+    device, accumulated = given.count("per_device_train_batch_size", 8), given.count("gradient_accumulation_steps", 1)
+    group, epochs = given.count("num_generations", 8), given.count("num_iterations", 1)
     micro, whole = given.whole("steps_per_generation"), given.whole("generation_batch_size")
     if micro is not None and whole is not None:
         raise UserError("generation_batch_size and steps_per_generation cannot both be given: TRL refuses it, too")
@@ -116,6 +116,8 @@ def _batch(draft: Draft) -> int:
             raise UserError(f"generation_batch_size = {whole} is no multiple of per_device_train_batch_size = {device}")
         micro = whole // device
     micro = accumulated if micro is None else micro
+    if micro < 1:
+        raise UserError("generation_batch_size and steps_per_generation must be at least 1: mend the configuration")
     completions = device * micro
     if completions % group:
         raise UserError(
@@ -187,7 +189,7 @@ def _rewards(draft: Draft) -> None:
         )
 
 
-def _objective(draft: Draft) -> None:
+def _objective(draft: Draft, updates: int) -> None:
     given = draft.given
     put = lambda key, value, source: draft.put("objective", key, value, source)  # noqa: E731
     put("preset", "trl", "TRL's defaults")
@@ -219,8 +221,10 @@ def _objective(draft: Draft) -> None:
     elif (low, high) != (0.2, 0.2):
         put("clip_low", low, "epsilon")
         put("clip_high", high, "epsilon_high" if "epsilon_high" in given else "epsilon")
-    if (delta := given.number("delta")) is not None:
-        put("dual_clip", float(delta), "delta")
+    if (delta := given.number("delta")) is not None and loss in ("cispo", "sapo"):
+        draft.notes.append(f"delta = {delta:g} does nothing in TRL where loss_type is {loss}")
+    elif delta is not None:  # which caps the ratio of every token; the upper clip is nearer where A > 0, as a rule
+        put("dual_clip" if delta >= 1 + high else "ratio_max", float(delta), "delta")
     if (level := str(given.get("importance_sampling_level", "token"))) != "token":
         put("ratio_level", level, "importance_sampling_level")
     scale = str(given.get("scale_rewards", "group")).lower()
@@ -228,7 +232,10 @@ def _objective(draft: Draft) -> None:
         raise UserError(f"scale_rewards is group, batch or none, not {scale!r}")
     if SCALES[scale] != "group_std":
         put("scale", SCALES[scale], "scale_rewards")
-    if str(given.get("multi_objective_aggregation", "sum_then_normalize")) == "normalize_then_sum":
+    sums = str(given.get("multi_objective_aggregation", "sum_then_normalize"))
+    if sums not in ("sum_then_normalize", "normalize_then_sum"):
+        raise UserError(f"multi_objective_aggregation is sum_then_normalize or normalize_then_sum, not {sums!r}")
+    if sums == "normalize_then_sum":
         put("rewards", "normalise_then_sum", "multi_objective_aggregation")
     beta, unbiased = float(given.number("beta", 0.0)), given.flag("use_bias_correction_kl", True)
     if beta:
@@ -240,7 +247,8 @@ def _objective(draft: Draft) -> None:
         put("entropy_coef", entropy, "entropy_coef")
     _correction(draft)
     if given.flag("sync_ref_model"):
-        draft.put("reference", "update_every", given.whole("ref_model_sync_steps", 512), "ref_model_sync_steps")
+        every = _steps(draft, given.count("ref_model_sync_steps", 512), updates, "ref_model_sync_steps")
+        draft.put("reference", "update_every", every, f"ref_model_sync_steps{_of_updates(updates)}")
         share = round(1 - float(given.number("ref_model_mixup_alpha", 0.6)), 12)
         draft.put("reference", "ema", share, "1 - ref_model_mixup_alpha: the share of the old reference")
 
@@ -284,16 +292,13 @@ def _optimizer(draft: Draft, updates: int) -> None:
     for key, foreign, plain in (("eps", "adam_epsilon", 1e-8), ("weight_decay", "weight_decay", 0.0)):
         if (value := float(given.number(foreign, plain))) != plain:
             put(key, value, foreign)
-    put("gradient_clip", float(given.number("max_grad_norm", 1.0)), "max_grad_norm")
+    norm = 0.0 if given.is_null("max_grad_norm") else given.number("max_grad_norm", 1.0)
+    put("gradient_clip", float(norm), "max_grad_norm")
 
     def steps(count: float, what: str) -> int:
-        if count % updates:
-            draft.notes.append(
-                f"{what} = {count:g} updates are no whole number of steps of {updates} updates: rounded up"
-            )
-        return math.ceil(count / updates)
+        return _steps(draft, count, updates, what)
 
-    each = f", of {updates} updates each" if updates > 1 else ""
+    each = _of_updates(updates)
     most = given.whole("max_steps", -1)
     if most > 0:
         draft.put("run", "steps", steps(most, "max_steps"), f"max_steps{each}")
@@ -311,9 +316,11 @@ def _optimizer(draft: Draft, updates: int) -> None:
         warm, ratio = 0, warm
     if not warm and ratio and most > 0:
         warm = math.ceil(ratio * most)
-    elif ratio and not warm:
+    elif ratio and not warm and schedule != "constant":
         draft.open.append(f"warmup_ratio = {ratio:g} of steps that are not known: set optimizer.warmup_steps")
-    if warm:
+    if warm and schedule == "constant":
+        draft.notes.append("a warmup does nothing in TRL where lr_scheduler_type is constant: the recipe has none")
+    elif warm:
         put("warmup_steps", steps(warm, "warmup_steps"), f"warmup_steps{each}")
     if "save_steps" in given and _by_steps(draft, "save_strategy", "steps"):
         draft.put("run", "save_every", steps(given.number("save_steps"), "save_steps"), "save_steps")
@@ -330,6 +337,17 @@ def _optimizer(draft: Draft, updates: int) -> None:
     place = Path(str(given.get("output_dir", "runs/trl"))).parent
     if str(place) not in (".", "runs"):
         draft.put("run", "directory", str(place), "output_dir")
+
+
+def _of_updates(updates: int) -> str:
+    return f", of {updates} updates each" if updates > 1 else ""
+
+
+def _steps(draft: Draft, count: float, updates: int, what: str) -> int:
+    """As many steps as hold `count` optimizer updates, which TRL counts as its steps."""
+    if count % updates:
+        draft.notes.append(f"{what} = {count:g} updates are no whole number of steps of {updates} updates: rounded up")
+    return math.ceil(count / updates)
 
 
 def _by_steps(draft: Draft, key: str, default: str) -> bool:

@@ -94,7 +94,7 @@ def _task(draft: Draft) -> None:
 
 def _rollout(draft: Draft) -> None:
     given = draft.given
-    prompts, group = given.whole("data.train_batch_size", 1024), given.whole(f"{ROLLOUT}.n", 1)
+    prompts, group = given.count("data.train_batch_size", 1024), given.count(f"{ROLLOUT}.n", 1)
     draft.put("rollout", "prompts_per_step", prompts, "data.train_batch_size")
     draft.put("rollout", "group_size", group, "rollout.n")
     draft.put("rollout", "max_tokens", given.whole("data.max_response_length", 512), "data.max_response_length")
@@ -103,7 +103,7 @@ def _rollout(draft: Draft) -> None:
         draft.put("rollout", "top_p", float(top_p), "rollout.top_p")
     if (top_k := given.whole(f"{ROLLOUT}.top_k", -1)) > 0:
         draft.put("rollout", "top_k", top_k, "rollout.top_k")
-    mini = given.whole(f"{ACTOR}.ppo_mini_batch_size", 256)
+    mini = given.count(f"{ACTOR}.ppo_mini_batch_size", 256)
     updates = max(1, prompts // mini)
     if prompts % mini and prompts > mini:
         draft.notes.append(f"ppo_mini_batch_size = {mini} does not divide {prompts} prompts: {updates} updates a batch")
@@ -146,6 +146,7 @@ def _objective(draft: Draft) -> None:
         draft.put("critic", "gamma", float(given.number("algorithm.gamma", 1.0)), "algorithm.gamma")
         draft.put("critic", "lam", float(given.number("algorithm.lam", 1.0)), "algorithm.lam")
         draft.put("critic", "learning_rate", float(given.number("critic.optim.lr", 1e-5)), "critic.optim.lr")
+        draft.put("critic", "value_clip", float(given.number("critic.cliprange_value", 0.5)), "critic.cliprange_value")
     elif estimator.startswith("grpo") and not given.flag("algorithm.norm_adv_by_std_in_grpo", True):
         put("scale", "none", "norm_adv_by_std_in_grpo")
     if estimator.startswith("reinforce"):
@@ -157,7 +158,10 @@ def _objective(draft: Draft) -> None:
     loss = str(given.get(f"{ACTOR}.policy_loss.loss_mode", "vanilla"))
     plain = given.number(f"{ACTOR}.clip_ratio", 0.2)
     # verl's own files set both bounds to 0.2, so clip_ratio alone changes nothing there unless they are null.
-    low, high = (float(given.number(f"{ACTOR}.clip_ratio_{side}", 0.2)) for side in ("low", "high"))
+    nulls = {side: given.is_null(f"{ACTOR}.clip_ratio_{side}") for side in ("low", "high")}
+    low, high = (
+        float(given.number(f"{ACTOR}.clip_ratio_{side}", plain if null else 0.2)) for side, null in nulls.items()
+    )
     if plain != 0.2 and (low, high) == (0.2, 0.2):
         draft.notes.append(f"clip_ratio = {plain:g} does nothing in verl beside clip_ratio_low and _high = 0.2")
     clips = {} if (low, high) == (0.2, 0.2) else {"clip_low": low, "clip_high": high}

@@ -21,6 +21,8 @@ __all__ = ["check_texts", "exact_text", "f1", "f1_text", "fuzzy_text", "normal_t
 
 LONGEST = 20_000  # characters of an answer that is compared by similarity
 _MINUS = re.compile(r"(?<![\w)])-(?=\.?[0-9])")
+_POINT = re.compile(r"(?:(?<=[0-9])|(?<![\w.]))\.(?=[0-9])")  # 3.5 is not 3 5, and .5 not 5
+_GROUPS = re.compile(r"(?<![\w.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![\w,])")
 _APART = re.compile(r"(?<![0-9])[^\x00-\x7f](?![0-9])")  # H\u2082O is H2O, but 72\u00b2 is not 722
 _ARTICLES = frozenset(("a", "an", "the"))
 
@@ -78,11 +80,13 @@ def f1(said: Sequence[str], gold: Sequence[str]) -> float:
 
 
 def normal_text(text: str, articles: bool = False) -> str:
-    """Compatible characters made one, as `characters.plain` does; case, punctuation (but for the minus of a number),
-    spaces too many and, if asked, `articles` dropped.
+    """Compatible characters made one, as `characters.plain` does; case, punctuation (but for the minus and the point of
+    a number, and the sharp of C#), spaces too many, commas between thousands and, if asked, `articles` dropped.
     """
     text = _APART.sub(lambda found: unicodedata.normalize("NFKC", found[0]), plain(plain(text).casefold()))
-    text = _MINUS.sub("\u2212", text)  # a sign of mathematics, which is no punctuation
+    text = _MINUS.sub("\u2212", text)  # a sign of mathematics, which is no punctuation; so are those below
+    text = _GROUPS.sub(lambda found: found[0].replace(",", ""), _POINT.sub("\u22c5", text))
+    text = re.sub(r"(?<=[a-z])#", "\u266f", text)
     text = "".join(" " if unicodedata.category(character)[0] in "PZC" else character for character in text)
     return " ".join(word for word in text.split() if not (articles and word in _ARTICLES))
 

@@ -224,10 +224,14 @@ def _same_items(gold: Node, answer: Node, how: How) -> bool:
     one, other = list(gold.args), list(answer.args)
     if "quantities" in (gold.op, answer.op):
         return (
-            gold.op == answer.op
+            {gold.op, answer.op} <= {"quantities", "list"}
             and len(one) == len(other)
             and all(same(a, b, How(True, True)) for a, b in zip(one, other))
         )
+    if len({unit_words(_parted(item)[1]) for item in one} - {frozenset()}) > 1:  # 2 hours and 30 minutes
+        if not any(item.op == "unit" for item in other):
+            return len(one) == len(other) and all(same(a, b, how) for a, b in zip(one, other))
+        how = How(True, how.ordered)
     if how.ordered and "tuple" in (gold.op, answer.op):
         return (
             "set" not in (gold.op, answer.op)

@@ -13,7 +13,7 @@ COLLECTIONS = frozenset(("list", "or", "and"))
 
 def is_collection(node: Node) -> bool:
     """Whether a node holds several answers, or one of several parts."""
-    return node.op in COLLECTIONS | {"set", "tuple", "interval"}
+    return node.op in COLLECTIONS | {"set", "tuple", "interval", "quantities"}
 
 
 def unfinished(answer: Node, gold: Node) -> bool:

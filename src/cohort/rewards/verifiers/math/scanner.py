@@ -25,6 +25,11 @@ _MIXED = re.compile(
     r"\s*\\frac\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))|\s+([0-9]+)\s*/\s*([0-9]+)"
 )
 _HALF = r"\s*(?:\\(?:text|mathrm|textrm)\s*\{\s*)?([aApP])\.?\s?[mM]\b\.?\s*\}?"
+# 10 R 3, 10 remainder 3
+_REMAINDER = re.compile(
+    r"([0-9]+)(?:\s*R\s*|\s+r\s+|\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?:R|r|(?i:rem(?:ainder)?)\.?(?: of)?)\s*\}?\s*)"
+    r"([0-9]+)\s*$"
+)
 _TIME = re.compile(rf"([0-9]{{1,2}}):([0-5][0-9])(?::([0-5][0-9]))?(?![0-9:.])(?:{_HALF})?|([0-9]{{1,2}}){_HALF}")
 _BASE = re.compile(
     r"\(?((?:[0-9A-F .]|[a-f](?=[0-9a-f]*\)?\s*_\s*\{\s*16)"
@@ -105,6 +110,7 @@ class Scanner:
             return Node("num", (Fraction(match[0]), match[0]))
         match = _COMMAS.match(self.text, self.at) if self.at >= self.commas_until else None
         apart = self.lists or (self.brackets and not self.spaced_lists)
+        apart = apart and match is not None and ",0" not in match[0]  # nobody lists 1 and 000
         if match is not None and _THOUSANDS.fullmatch(match[0]) and not apart:
             self.at = match.end()
             tail = self.take(_DECIMALS)
@@ -124,7 +130,10 @@ class Scanner:
         return Node("num", (value, digits))
 
     def notation(self) -> Node | None:
-        """A time of day, or a numeral of a base."""
+        """A time of day, a quotient with its remainder, or a numeral of a base."""
+        if match := self.take(_REMAINDER):
+            whole, rest = (Node("num", (Fraction(digits), digits)) for digits in match.groups())
+            return Node("quantities", (whole, Node("unit", (rest, "remainder"))))
         if match := self.take(_TIME):
             hour, minute, second, half, alone, half_alone = match.groups()
             half = (half or half_alone or "").lower()

@@ -86,6 +86,8 @@ def _read(node: Node) -> RealSet | None:
         if low > high or (_equal(low, high) and not (with_low and with_high)):
             return None
         return RealSet((low, high), lambda x: _between(x, low, high, with_low, with_high))
+    if op == "set" and any(arg.op in ("set", "empty", "tuple", "interval", "setor") for arg in args):
+        return None
     if op == "set":
         points = [_end(arg) for arg in args]
         return RealSet(tuple(points), lambda x: any(_equal(x, point) for point in points))
@@ -93,6 +95,8 @@ def _read(node: Node) -> RealSet | None:
         parts = [_read(arg) for arg in args]
         found = [part for part in parts if part is not None]
         if len(found) < len(parts):
+            return None
+        if op == "list" and any(arg.op == "set" for arg in args):  # {1, 2}, {3} are two sets
             return None
         if op == "list":  # x > 1, x < 3 holds both; x < 1, x > 3 can only be one or the other
             both = _joined("and", found)
