@@ -35,10 +35,49 @@ from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.wording import one_line
 
+ENVIRONMENT = "environment.json"
+ROWS = "data.jsonl"  # of a run: the rows that were given as Python objects
+
 
 def run_directory(recipe: Recipe) -> Path:
     """Where a recipe's run lives."""
-    return Path(recipe.stages[-1].run.directory).expanduser() / recipe.name
+    return recipe.place or Path(recipe.stages[-1].run.directory).expanduser() / recipe.name
+
+
+def as_it_lies(recipe: Recipe) -> Recipe:
+    """The recipe that a run keeps, as that of the directory in which it lies now: the run may have been copied, moved
+    or renamed. Any other recipe as it is. Raises `UserError` where an override names another directory.
+    """
+    if recipe.file is None or not _is_of_run(recipe.file):
+        return recipe
+    here, named = Path(os.path.abspath(recipe.file.parent)), run_directory(recipe)
+    if not _same(named, here):
+        if named != run_directory(Recipe.load(recipe.file)):
+            raise UserError(
+                f"{here} is a run that would be continued, but name or run.directory says {named}. Leave these out; or "
+                "leave the resuming out, to begin another run with this recipe"
+            )
+        recipe = recipe.placed(here)
+    rows = here / ROWS
+    if not rows.exists():
+        return recipe
+
+    def with_own_rows(stage: Stage) -> Stage:
+        source = Path(stage.task.source)
+        if source.name != ROWS or _same(source, rows):
+            return stage
+        return stage.model_copy(update={"task": stage.task.model_copy(update={"source": str(rows)})})
+
+    return recipe.model_copy(update={"stages": tuple(map(with_own_rows, recipe.stages))})
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
+
+
+def _is_of_run(file: Path) -> bool:
+    """Whether a recipe is the one that a run keeps."""
+    return file.name == "recipe.toml" and any((file.parent / name).exists() for name in (ENVIRONMENT, "metrics.jsonl"))
 
 
 def stage_directory(recipe: Recipe, index: int) -> Path:
@@ -76,7 +115,7 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
             f"{directory} already holds a run. Continue it with --resume, start another with name=OTHER, "
             "or delete the directory."
         )
-    for file in (saved, directory / "environment.json"):
+    for file in (saved, directory / ENVIRONMENT):
         if not file.exists():
             raise UserError(
                 f"{file} is missing, so nobody can say whether this run would go on as it began. Restore it, or start "
@@ -98,6 +137,10 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
 
 def _may_change(key: str, before: Any, now: Any, recipe: Recipe) -> bool:
     """Whether a run may go on with another value of this key: what was done so far would have been the same."""
+    if key == "name":  # that of the directory, which the run is in by now
+        return True
+    if key.endswith("task.source") and Path(now or "") == run_directory(recipe) / ROWS:
+        return Path(before or "").name == ROWS  # the run's own rows, whose fingerprint is compared
     *path, name = [part for part in key.split(".") if part != "stage" and not part.isdigit()]
     last = recipe.stages[-1]
     if path == ["run"] and name == "steps":  # more of them, where the learning rate does not depend on how many
@@ -184,14 +227,14 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
     threads and the moment in which the run began. A continued run keeps its own: sums over other numbers of threads
     have other last bits, and a chat template may write the date.
     """
-    file = directory / "environment.json"
+    file = directory / ENVIRONMENT
     for model in filter(None, models_of_stages(recipe)):
         if Path(model).expanduser().is_dir():
             refuse_damaged(Path(locate(model)))
     now, read, code = describe_machine(), fingerprints(inputs_of_stages(recipe)), code_of_stages(recipe)
     if file.exists() and has_begun(directory):
         before = _environment(file)
-        refuse_changed_inputs(before.get("inputs", {}), read)
+        refuse_changed_inputs(before.get("inputs", {}), read, directory)
         changed = changed_code(directory, before, now, code, console)
         if changed:
             write_bytes(file, orjson.dumps({**before, "code": code}, option=orjson.OPT_INDENT_2))

@@ -7,6 +7,8 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
+from rich.markup import escape
+
 from cohort.clock import moment, told
 from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
@@ -24,13 +26,15 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
     context.place.mkdir(parents=True, exist_ok=True)
     for place in (context.directory, context.log, context.checkpoints):
         sweep(place)
-    checkpoint = load_checkpoint(context.checkpoints, console.warn)
+    checkpoint, begun = load_checkpoint(context.checkpoints, console.warn), context.metrics.exists()
     with ExitStack() as stack:
         with readable(checkpoint.path) if checkpoint else nullcontext():
             training = stack.enter_context(closing(kind.open(context, prepared, checkpoint)))
         if told(training.facts.tokenizer):
             console.warn(f"the chat template asks for the date; this run tells it {moment()} 00:00, also when resumed")
         console.plan(context.title, kind.plan(stage, prepared, training.facts))
+        if checkpoint is not None or begun:
+            console.say(f"  {_goes_on(context, checkpoint)}\n")
         loop = _Loop(context, training, checkpoint)
         stack.callback(loop.sinks.close)
         if checkpoint is None and (before := training.evaluate(0)) is not None:
@@ -56,6 +60,14 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
             training.finish(final)
         if training.policy is not None:
             training.policy.release()
+
+
+def _goes_on(context: Context, checkpoint: Checkpoint | None) -> str:
+    """Where a stage that was stopped goes on."""
+    if checkpoint is None:
+        return f"{escape(str(context.directory))} has no checkpoint yet: it begins again at step 1"
+    steps = context.stage.run.steps
+    return f"{escape(str(context.directory))} goes on after step {checkpoint.step} of {steps}"
 
 
 class _Loop:
