@@ -40,8 +40,8 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         if checkpoint is None and (before := training.evaluate(0)) is not None:
             loop.record(0, before)
         verifier = prepared.parts.verifier_name if prepared.parts else ""
-        console.evaluations([("before", context.evaluation_at(0))], verifier)
-        heard = partial(console.doing, "finishing the step to save it; once more stops at once")
+        console.evaluated("before", context.evaluation_at(0), verifier)
+        heard = partial(console.doing, "finishing the step; once more stops at once")
         with (
             stopping(context.stop, heard),
             console.steps(kind.columns, stage.run.steps, loop.whole) as view,
@@ -49,10 +49,12 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         ):
             for step in range(loop.whole + 1, stage.run.steps + 1):
                 metrics = {**training.step(step)}
+                measured: Mapping[str, float] = {}
                 if context.is_due(step, stage.run.evaluate_every):
-                    metrics |= training.evaluate(step) or {}
-                loop.record(step, metrics)
+                    measured = training.evaluate(step) or {}
+                loop.record(step, metrics | measured)
                 view.step(step, metrics)
+                console.evaluated(f"step {step}", measured, verifier)
                 if context.is_due(step, stage.run.save_every):
                     loop.save()
                 context.stop.check()
