@@ -33,7 +33,7 @@ from cohort.train.inputs import (
 from cohort.train.stage import kind_of
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.wording import one_line
+from cohort.wording import another, giving, one_line, resuming
 
 ENVIRONMENT = "environment.json"
 ROWS = "data.jsonl"  # of a run: the rows that were given as Python objects
@@ -112,26 +112,26 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
     saved = directory / "recipe.toml"
     if not resume:
         raise UserError(
-            f"{directory} already holds a run. Continue it with --resume, start another with name=OTHER, "
+            f"{directory} already holds a run. Continue it with {resuming()}, start another with {another()}, "
             "or delete the directory."
         )
     for file in (saved, directory / ENVIRONMENT):
         if not file.exists():
             raise UserError(
                 f"{file} is missing, so nobody can say whether this run would go on as it began. Restore it, or start "
-                "another run with name=OTHER."
+                f"another run with {another()}."
             )
     try:
         before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text("utf-8"), as_kept(recipe)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with name=OTHER") from None
+        raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with {another()}") from None
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     changed = [key for key in changed if not _may_change(key, before.get(key), now.get(key), recipe)]
     if changed:
         listed = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
         raise UserError(
             f"{directory} was begun with another recipe, so it cannot be continued with this one: {listed}. "
-            "Restore the recipe, or start another run with name=OTHER."
+            f"Restore the recipe, or start another run with {another()}."
         )
 
 
@@ -168,7 +168,7 @@ def locked(directory: Path) -> Iterator[Callable[[], None]]:
         lock = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o644)
     except OSError as error:
         raise UserError(
-            f"cannot write to {directory}: {error.strerror}; choose another with run.directory=DIR"
+            f"cannot write to {directory}: {error.strerror}; choose another with {giving('run.directory', 'DIR')}"
         ) from None
 
     def still_here() -> None:
@@ -177,12 +177,12 @@ def locked(directory: Path) -> Iterator[Callable[[], None]]:
                 return
         raise UserError(
             f"{directory} was deleted, renamed or replaced while this run used it, so it writes nothing more. Move it "
-            "back and continue with --resume, or start anew."
+            f"back and continue with {resuming()}, or start anew."
         )
 
     try:
         if not lock_file(lock):
-            raise UserError(f"another process is training in {directory}; wait for it or choose name=OTHER")
+            raise UserError(f"another process is training in {directory}; wait for it or choose {another()}")
         still_here()
         yield still_here
     finally:
@@ -201,7 +201,7 @@ def disk_errors(directory: Path, still_here: Callable[[], None]) -> Iterator[Non
         file = getattr(error, "filename", None)
         if full or (isinstance(file, str) and _is_inside(file, directory)):
             mend = "free some space" if full else "mend that"
-            raise UserError(f"cannot write to {directory} ({error}); {mend} and continue with --resume") from None
+            raise UserError(f"cannot write to {directory} ({error}); {mend} and continue with {resuming()}") from None
         raise
 
 
@@ -261,7 +261,7 @@ def _environment(file: Path) -> dict[str, Any]:
         problem = f"threads = {threads!r}"
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         problem = f"{type(error).__name__}: {one_line(error)}"
-    raise UserError(f"{file} is damaged ({problem}); restore it, or start another run with name=OTHER")
+    raise UserError(f"{file} is damaged ({problem}); restore it, or start another run with {another()}")
 
 
 def _say_what_changed(

@@ -12,7 +12,7 @@ from cohort.recipe import Recipe
 from cohort.record.code import code_of
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.wording import find
+from cohort.wording import another, find
 
 FAILED = "failed.txt"  # why the run stopped, where that can be mended; gone when it goes on
 
@@ -53,7 +53,7 @@ def changed_code(
     elif changed:
         raise UserError(
             f"the code of {listed} has changed since this run began, so it cannot be continued exactly. Restore it, or "
-            "start another run with name=OTHER."
+            f"start another run with {another()}."
         )
     return bool(changed)
 
@@ -83,5 +83,5 @@ def refuse_changed_inputs(before: dict[str, str], now: dict[str, str], directory
             state = "has changed" if path in now or own in now else "is gone"
             raise UserError(
                 f"{path} {state} since this run began, so it cannot be continued exactly. Restore it, or start "
-                "another run with name=OTHER."
+                f"another run with {another()}."
             )

@@ -14,10 +14,12 @@ from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog
 from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, prune, readable, save_checkpoint
+from cohort.train.directory import run_directory
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
 from cohort.types import UserError
 from cohort.views.trackers import Sinks
+from cohort.wording import going_on, resuming
 
 
 def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> None:
@@ -103,7 +105,10 @@ class _Loop:
                     self.save()
             if last := latest_step(self.context.checkpoints):
                 mend = "mend the cause and " if isinstance(reason, UserError) else ""
-                self.context.console.say(f"  saved up to step {last}; {mend}continue with --resume")
+                how = f"{resuming()}: {going_on(run_directory(self.context.recipe))}"
+                self.context.console.say(f"  saved up to step {last}; {mend}continue with {escape(how)}", fold=False)
+            elif isinstance(reason, Stopped):
+                self.context.console.say("  stopped before the first step was done")
             raise
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -57,8 +57,8 @@ class GrpoTraining:
         staleness = stage.rollout.max_staleness
         if staleness and objective.correction == "off" and not stage.objective.bypasses:
             context.console.warn(
-                f"rollouts may be {staleness} updates old (rollout.max_staleness) and nothing corrects for it: set "
-                'objective.bypass = true, or objective.correction = "token_truncate"'
+                f"rollouts may be {staleness} training steps old (rollout.max_staleness) and nothing corrects for it: "
+                'set objective.bypass = true, or objective.correction = "token_truncate"'
             )
         self._backend = open_backend(stage, objective, context.origin(prepared, checkpoint))
         if checkpoint is not None:
