@@ -82,6 +82,7 @@ def init(
 def check(recipe: RecipePath, overrides: Overrides = None, json: Json = False) -> Answer:
     """Load everything, score gold answers and junk with every reward, and train nothing."""
     loaded = _load(recipe, overrides)
+    _say_stages(loaded)
     from cohort.commands.check import check_recipe
     from cohort.views.console import Console
 
@@ -120,6 +121,8 @@ def train(
 ) -> Answer:
     """Run the stages of a recipe."""
     loaded = _load(recipe, overrides)
+    if resume or not Path(loaded.stages[-1].run.directory, loaded.name, "metrics.jsonl").expanduser().exists():
+        _say_stages(loaded)  # else it is refused, with that sentence alone
     from cohort.commands.train import outcome
     from cohort.train.run import train as run
 
@@ -161,6 +164,8 @@ def evaluate(
     json: Json = False,
 ) -> Answer:
     """Measure held-out accuracy: greedy, and sampled with pass@k, with 95% intervals."""
+    if Path(model).expanduser().exists():
+        _say_at_once(f"{model}: loading")
     from cohort.commands.evaluate import run_evaluation, show
 
     return Answer(run_evaluation(model, task or None, overrides or [], samples, problems, against, seed), show)
@@ -266,6 +271,17 @@ def _load(path: Path, overrides: list[str] | None) -> Recipe:
     if (path / "recipe.toml").is_file():
         path = path / "recipe.toml"  # a run says what it ran
     return Recipe.load(path, overrides or [])
+
+
+def _say_stages(recipe: Recipe) -> None:
+    _say_at_once(f"{recipe.name}: {' -> '.join(stage.name for stage in recipe.stages)}; loading")
+
+
+def _say_at_once(text: str) -> None:
+    """A line before torch is imported, which takes seconds."""
+    from cohort.views.console import Console
+
+    Console().plain(f"{text}\n")
 
 
 def main() -> None:

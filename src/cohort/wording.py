@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
 import re
 import reprlib
+import shlex
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +23,41 @@ from cohort.types import UserError
 _UNSHOWN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of characters that a terminal does not show, but may act on
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 160
+
+_SHELL: ContextVar[bool] = ContextVar("shell", default=False)  # whether a command of the shell asks, not Python
+
+
+@contextlib.contextmanager
+def for_the_shell() -> Iterator[None]:
+    """For as long as the context lasts, advice is for somebody at the command line, else for one in Python."""
+    token = _SHELL.set(True)
+    try:
+        yield
+    finally:
+        _SHELL.reset(token)
+
+
+def resuming() -> str:
+    """How a run is resumed."""
+    return "--resume" if _SHELL.get() else "resume=True"
+
+
+def going_on(directory: Path) -> str:
+    """What continues the run in this directory, as it is typed."""
+    return f"cohort train {shlex.quote(str(directory))} --resume" if _SHELL.get() else "cohort.train(..., resume=True)"
+
+
+def giving(key: str, value: str) -> str:
+    """How a key of the recipe is given beside it, such as name=OTHER."""
+    table, _, name = key.rpartition(".")
+    if _SHELL.get():
+        return f"{key}={value}"
+    return f'{table}={{"{name}": "{value}"}}' if table else f'{name}="{value}"'
+
+
+def another() -> str:
+    """How another run is begun."""
+    return giving("name", "OTHER")
 
 
 def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:

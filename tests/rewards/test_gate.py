@@ -25,6 +25,7 @@ from cohort.preflight.gate.probes import (
 )
 from cohort.preflight.gate.probes import other_gold as next_gold
 from cohort.rewards import RewardFailure, RewardTable, resolve_all, trl
+from cohort.rewards.marks import costly
 from cohort.types import InfrastructureError, Prompt
 
 SUMS = [Prompt.make(text=f"What is {i} plus {i + 1}?", answer=str(2 * i + 1), tags={"domain": "sum"}) for i in range(8)]
@@ -300,6 +301,62 @@ def test_without_gold_answers_nothing_is_tested():
     assert report.problems == ()
     assert report.to_dict()["verdict"] == "untested"
     assert report.sentence().startswith("nothing was tested: there are no gold answers that a completion could state")
+
+
+@costly
+def pays_all(completion):
+    """A judge whose prompt lost the completion on its way."""
+    return 1.0 if completion.strip() else 0.0
+
+
+@costly
+def always_6(completion, answer):
+    """A reward model with a broken head."""
+    return 6.0
+
+
+@costly
+def likes_words(completion):
+    return float(len(completion.split()))
+
+
+@costly
+def fair_judge(completion, answer):
+    return 0.9 if answer in completion.split() and len(completion.split()) < 3 else 0.2 if completion.strip() else 0.0
+
+
+@pytest.mark.parametrize("first", [pays_all, always_6, likes_words])
+def test_a_judge_that_pays_ignorant_text_like_gold_is_bad(first):
+    report = look(first)
+    (problem,) = report.problems
+    assert problem.startswith(f"{first.__name__} cannot tell gold answers")
+    assert "evaluate.gold" in problem
+    assert report.to_dict()["verdict"] == "refused"
+
+
+@pytest.mark.parametrize(("judge", "pays"), [(pays_all, "1.00"), (always_6, "6.00")])
+def test_a_judge_that_pays_everything_alike_is_bad_without_gold_answers_and_beside_a_verifier(judge, pays):
+    said = f"{judge.__name__} pays {pays} for every text, so it says nothing"
+    essays = [Prompt.make(text=f"Write about {word}.", answer="") for word in ("rain", "snow")]
+    assert look(judge, prompts=essays).problems == (said,)
+    assert look(exact, judge).problems == (said,)
+
+
+def test_a_judge_that_knows_gold_answers_is_good():
+    report = look(fair_judge)
+    assert report.problems == ()
+    assert report.sentence().startswith("fair_judge: gold answers score 0.90")
+    assert look(exact, fair_judge).problems == ()
+
+
+def test_a_reward_that_pays_everything_alike_beside_a_verifier_is_noted():
+    report = look(exact, RewardTable(use=generous, weight=0.1))
+    assert report.problems == ()
+    assert report.notes == ("generous pays 1.00 for every text, so it says nothing",)
+    report = look(lambda completion: 1.0, untested=["lambda"])
+    assert report.problems == ()
+    assert report.to_dict()["verdict"] == "untested"  # it was called good
+    assert report.sentence().startswith("nothing was tested: lambda does not look at the gold answer")
 
 
 def test_each_domain_is_decided_by_its_own_verifier():

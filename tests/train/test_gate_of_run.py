@@ -137,7 +137,10 @@ def test_costly_rewards_are_asked_little_and_only_where_they_decide(tables, tmp_
     assert [found.name for found in report.rewards] == ["exact"]
     assert report.prompts == gate.IN_A_RUN
     stage, parts = parts_of(reward=[dear])
-    assert gate.gate_of_stage(stage, parts, 0).rewards == ()  # nobody asked for it to be tested
+    report = gate.gate_of_stage(stage, parts, 0)
+    assert report.rewards == ()  # nobody asked for it to be tested
+    assert report.notes == ("dear is asked by cohort check, as its every call costs something",)
+    assert gate.gate_of_stage(stage, parts, 0, prompts=20).tested[0].gold == 1.0  # check does ask
     stage, parts = parts_of(reward=[{"use": exact, "gate": "dear"}, dear])
     assert [found.name for found in gate.gate_of_stage(stage, parts, 0).rewards] == ["exact"]  # its gate is left out
     stage, parts = parts_of(reward=[exact], evaluate={"reward": dear})

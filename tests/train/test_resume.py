@@ -147,7 +147,9 @@ def test_a_finished_run_is_shown_and_not_repeated(run):
 
 def test_a_run_is_never_overwritten(run):
     run()
-    with pytest.raises(UserError, match=r"already holds a run.*--resume"):
+    with pytest.raises(
+        UserError, match=r"already holds a run\. Continue it with resume=True, start another with name=\"OTHER\""
+    ):
         run()
 
 

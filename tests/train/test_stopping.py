@@ -78,7 +78,7 @@ def test_a_run_that_is_stopped_keeps_every_step_that_it_did(tmp_path, recipe, nu
     assert "Traceback" not in err
     done = read_metrics(run / "metrics.jsonl")[-1]["step"]
     assert latest_step(run / "checkpoints") == done >= 2
-    assert f"saved up to step {done}; continue with --resume" in out
+    assert f"saved up to step {done}; continue with --resume: cohort train runs/stopped --resume" in out
     if code > 0:
         assert err.splitlines()[-1] == "stopped; `cohort train` continues with --resume"
 
@@ -120,6 +120,10 @@ def test_a_run_that_was_stopped_while_it_sampled_goes_on_with_the_same_bits(run,
     with pytest.raises(KeyboardInterrupt):
         run(name="stopped", console=Console(file=text), **settings)
     monkeypatch.undo()
+    assert "--resume" not in text.getvalue()  # this is Python
+    step = latest_step(tmp_path / "runs/stopped/checkpoints")
+    said = f"saved up to step {step}; continue with resume=True: cohort.train(..., resume=True)"
+    assert (said if step else "stopped before the first step was done") in text.getvalue()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resumed = run(name="stopped", resume=True, **settings)
     a, b = (load_file(done.final / "model.safetensors") for done in (whole, resumed))

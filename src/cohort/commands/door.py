@@ -26,7 +26,7 @@ from typer.exceptions import TyperException
 
 from cohort.types import UnreadableError, UserError
 from cohort.views.output import Output, silence
-from cohort.wording import visible
+from cohort.wording import for_the_shell, visible
 
 if TYPE_CHECKING:
     from cohort.views.console import Console
@@ -76,7 +76,8 @@ def run(app: typer.Typer) -> None:
 def _call(app: typer.Typer, json: IO[bytes] | None) -> tuple[Any, int]:
     """What the command found, or what became of it; and the exit code."""
     try:
-        found = app(standalone_mode=False)
+        with for_the_shell():
+            found = app(standalone_mode=False)
         if not isinstance(found, Answer):  # help, the version; or typer has caught Ctrl-C
             return _failed(STOPPED, found) if found == INTERRUPTED else ({}, found or 0)
         if found.words is not None and json is None:

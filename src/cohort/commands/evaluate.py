@@ -21,6 +21,7 @@ from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.recipe import Recipe
 from cohort.record.manifest import refuse_damaged
 from cohort.rewards import RewardPool
+from cohort.train.directory import as_it_lies
 from cohort.train.evaluation import held_out
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
@@ -68,7 +69,7 @@ def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: in
     """The run's own recipe, when a run was given and no other task; else a recipe made of what was said."""
     saved = Path(model, "recipe.toml")
     if saved.is_file() and task is None:
-        return Recipe.load(saved, [f"evaluate.problems={problems}", *overrides])
+        return as_it_lies(Recipe.load(saved, [f"evaluate.problems={problems}", *overrides]))
     if task is None and not Path(model).exists():
         raise UnreadableError(f"there is no run '{model}' here; of a hub id say --task, what to evaluate on")
     if task is None:

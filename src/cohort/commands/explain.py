@@ -126,7 +126,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
     lines = {
         "rewards": rewards_line(stage),
         "sampling": f"temperature {r.temperature:g}, which also divides the logits of every log-prob; at most "
-        f"{r.max_tokens} tokens; rollouts at most {r.max_staleness} updates old",
+        f"{r.max_tokens} tokens; rollouts at most {r.max_staleness} training steps old",
         "batch": batch_arithmetic(stage),
     }
     if stage.objective.bypasses:

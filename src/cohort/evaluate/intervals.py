@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cohort.types import UserError
 
 Z95 = 1.959963984540054
+ALIKE = 1e-20  # a variance below this is that of rounding
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -44,7 +45,7 @@ def mean_interval(per_problem: Sequence[float]) -> tuple[float, float]:
         return 0.0, 1.0
     mean = math.fsum(per_problem) / n
     variance = math.fsum((x - mean) ** 2 for x in per_problem) / (n - 1)
-    if variance == 0:  # all problems alike: no spread to measure, but not certainty either
+    if variance < ALIKE:  # no spread to measure, but not certainty either
         return wilson(math.fsum(per_problem), n)
     half = Z95 * math.sqrt(variance / n)
     return max(0.0, mean - half), min(1.0, mean + half)
@@ -53,7 +54,8 @@ def mean_interval(per_problem: Sequence[float]) -> tuple[float, float]:
 @dataclass(frozen=True, slots=True)
 class Paired:
     """The mean difference of two models over problems, with its 95% interval [low, high]. Paired, so that how hard a
-    problem is cancels out.
+    problem is cancels out. Where all problems differ by the same there is no spread: Wilson's bound says how many
+    others there may be, which could differ by anything.
     """
 
     mean: float
@@ -70,5 +72,8 @@ def paired(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Paired:
         raise UserError("the two models have no scored problem in common")
     mean = math.fsum(differences) / n
     variance = math.fsum((d - mean) ** 2 for d in differences) / max(n - 1, 1)
+    if variance < ALIKE:
+        others = wilson(0, n)[1]
+        return Paired(mean, mean - others * (1 + mean), mean + others * (1 - mean), n)
     half = Z95 * math.sqrt(variance / n)
-    return Paired(mean, mean - half, mean + half, n)
+    return Paired(mean, max(-1.0, mean - half), min(1.0, mean + half), n)

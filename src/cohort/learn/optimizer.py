@@ -57,7 +57,7 @@ def rate_at(table: Optimizer, steps: int, step: int) -> float:
     """The learning rate of `step`, counted from 1, of a stage of `steps`.
 
     It rises linearly over the first `warmup_steps` (step 1 already takes peak / warmup_steps), then stays, or falls
-    linearly or along half a cosine to a tenth of the peak at the last step.
+    linearly or along half a cosine to a tenth of the peak at the last step, if that comes after the warm-up.
     """
     peak, warmup = table.learning_rate, table.warmup_steps
     if step <= warmup:

@@ -93,7 +93,15 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "Mean of minus the log-prob of what was sampled, over all tokens of all completions: an estimate of the "
             "entropy that covers the same with and without a KL, whatever groups are left out.",
         ),
-        Metric("policy/kl", "nats", f"Mean of the KL estimate against the reference{_KL}.", "", merge="by tokens"),
+        Metric(
+            "policy/kl",
+            "nats",
+            f"Mean of the KL estimate against the reference{_KL}.",
+            "",
+            "kl",
+            "{:6.4f}",
+            "by tokens",
+        ),
         Metric(
             "policy/clip_low",
             "share",

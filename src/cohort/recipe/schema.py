@@ -29,6 +29,8 @@ class Recipe(BaseModel):
     seed: int
     stages: tuple[Stage, ...]
     _resolved: Resolved = PrivateAttr()
+    _file: Path | None = PrivateAttr(default=None)
+    _place: Path | None = PrivateAttr(default=None)
 
     def __init__(self, /, **tables: Any) -> None:
         self._take(resolve(tables, "python"))
@@ -41,7 +43,9 @@ class Recipe(BaseModel):
     def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
         """Read a TOML file and apply overrides such as `rollout.group_size=4` or `STAGE.run.steps=10`."""
         file = Path(path)
-        return cls._of(resolve(read_file(file), file.name, overrides, default_name(file)))
+        recipe = cls._of(resolve(read_file(file), file.name, overrides, default_name(file)))
+        recipe._file = file.absolute()
+        return recipe
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -52,6 +56,22 @@ class Recipe(BaseModel):
     def _of(cls, resolved: Resolved) -> Recipe:
         recipe = cls.__new__(cls)
         recipe._take(resolved)
+        return recipe
+
+    @property
+    def file(self) -> Path | None:
+        """The full path of the file that it was read from, if it was."""
+        return self._file
+
+    @property
+    def place(self) -> Path | None:
+        """The directory of its run, where that is another one than the recipe names."""
+        return self._place
+
+    def placed(self, directory: Path) -> Recipe:
+        """The same recipe, whose run lives in `directory`."""
+        recipe = self.model_copy()
+        recipe._place = directory
         return recipe
 
     @property

@@ -11,6 +11,7 @@ import orjson
 
 from cohort.record.files import new_directory
 from cohort.types import UserError
+from cohort.wording import resuming
 
 NAME = "manifest.json"
 FREE = {NAME, "README.md"}  # a card may be edited
@@ -54,8 +55,8 @@ def refuse_damaged(model: Path) -> None:
     """Raise `UserError` for a model of a run that is no longer as it was written."""
     if (problem := damage_of_model(model)) is not None:
         raise UserError(
-            f"the model in {model} is damaged ({problem}). Restore it, or train with --resume, which writes a damaged "
-            f"final model again; after a change of your own delete {NAME} in it."
+            f"the model in {model} is damaged ({problem}). Restore it, or train with {resuming()}, which writes a "
+            f"damaged final model again; after a change of your own delete {NAME} in it."
         )
 
 

@@ -34,7 +34,7 @@ class Rollout(Table):
         default="local", description="Who samples; local: the engine in this process; or module:name of your own."
     )
     max_staleness: int = Field(
-        default=0, ge=0, le=10**6, description="Updates that a rollout may be behind; 0 is strictly on-policy."
+        default=0, ge=0, le=10**6, description="Training steps that a rollout may be behind; 0 is strictly on-policy."
     )
     max_rows: Many = Field(default=256, description="Completions decoded at the same time.")
     resample_cap: Many = Field(

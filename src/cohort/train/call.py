@@ -19,7 +19,7 @@ from cohort.record.files import remove
 from cohort.settings import Reward, Table
 from cohort.tasks.guess import Guess, guess, guess_source
 from cohort.tasks.sources.rows import open_rows
-from cohort.train.directory import has_begun, is_free, refuse_existing
+from cohort.train.directory import ROWS, has_begun, is_free, refuse_existing
 from cohort.train.run import Run
 from cohort.train.run import train as train_recipe
 from cohort.types import UserError
@@ -29,7 +29,6 @@ from cohort.wording import one_line, shorten
 RewardLike = str | Callable[..., Any] | Reward | Mapping[str, Any]
 MOST_NAMES = 1000
 _FIRST = {"policy": "dtype", "task": "prompt"}  # a key of each table, for a message
-ROWS = "data.jsonl"  # of a run: the rows that were given as Python objects
 
 
 def train(

@@ -33,12 +33,51 @@ from cohort.train.inputs import (
 from cohort.train.stage import kind_of
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.wording import one_line
+from cohort.wording import another, giving, one_line, resuming
+
+ENVIRONMENT = "environment.json"
+ROWS = "data.jsonl"  # of a run: the rows that were given as Python objects
 
 
 def run_directory(recipe: Recipe) -> Path:
     """Where a recipe's run lives."""
-    return Path(recipe.stages[-1].run.directory).expanduser() / recipe.name
+    return recipe.place or Path(recipe.stages[-1].run.directory).expanduser() / recipe.name
+
+
+def as_it_lies(recipe: Recipe) -> Recipe:
+    """The recipe that a run keeps, as that of the directory in which it lies now: the run may have been copied, moved
+    or renamed. Any other recipe as it is. Raises `UserError` where an override names another directory.
+    """
+    if recipe.file is None or not _is_of_run(recipe.file):
+        return recipe
+    here, named = Path(os.path.abspath(recipe.file.parent)), run_directory(recipe)
+    if not _same(named, here):
+        if named != run_directory(Recipe.load(recipe.file)):
+            raise UserError(
+                f"{here} is a run that would be continued, but name or run.directory says {named}. Leave these out; or "
+                "leave the resuming out, to begin another run with this recipe"
+            )
+        recipe = recipe.placed(here)
+    rows = here / ROWS
+    if not rows.exists():
+        return recipe
+
+    def with_own_rows(stage: Stage) -> Stage:
+        source = Path(stage.task.source)
+        if source.name != ROWS or _same(source, rows):
+            return stage
+        return stage.model_copy(update={"task": stage.task.model_copy(update={"source": str(rows)})})
+
+    return recipe.model_copy(update={"stages": tuple(map(with_own_rows, recipe.stages))})
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
+
+
+def _is_of_run(file: Path) -> bool:
+    """Whether a recipe is the one that a run keeps."""
+    return file.name == "recipe.toml" and any((file.parent / name).exists() for name in (ENVIRONMENT, "metrics.jsonl"))
 
 
 def stage_directory(recipe: Recipe, index: int) -> Path:
@@ -73,31 +112,35 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
     saved = directory / "recipe.toml"
     if not resume:
         raise UserError(
-            f"{directory} already holds a run. Continue it with --resume, start another with name=OTHER, "
+            f"{directory} already holds a run. Continue it with {resuming()}, start another with {another()}, "
             "or delete the directory."
         )
-    for file in (saved, directory / "environment.json"):
+    for file in (saved, directory / ENVIRONMENT):
         if not file.exists():
             raise UserError(
                 f"{file} is missing, so nobody can say whether this run would go on as it began. Restore it, or start "
-                "another run with name=OTHER."
+                f"another run with {another()}."
             )
     try:
         before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text("utf-8"), as_kept(recipe)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with name=OTHER") from None
+        raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with {another()}") from None
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     changed = [key for key in changed if not _may_change(key, before.get(key), now.get(key), recipe)]
     if changed:
         listed = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
         raise UserError(
             f"{directory} was begun with another recipe, so it cannot be continued with this one: {listed}. "
-            "Restore the recipe, or start another run with name=OTHER."
+            f"Restore the recipe, or start another run with {another()}."
         )
 
 
 def _may_change(key: str, before: Any, now: Any, recipe: Recipe) -> bool:
     """Whether a run may go on with another value of this key: what was done so far would have been the same."""
+    if key == "name":  # that of the directory, which the run is in by now
+        return True
+    if key.endswith("task.source") and Path(now or "") == run_directory(recipe) / ROWS:
+        return Path(before or "").name == ROWS  # the run's own rows, whose fingerprint is compared
     *path, name = [part for part in key.split(".") if part != "stage" and not part.isdigit()]
     last = recipe.stages[-1]
     if path == ["run"] and name == "steps":  # more of them, where the learning rate does not depend on how many
@@ -125,7 +168,7 @@ def locked(directory: Path) -> Iterator[Callable[[], None]]:
         lock = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o644)
     except OSError as error:
         raise UserError(
-            f"cannot write to {directory}: {error.strerror}; choose another with run.directory=DIR"
+            f"cannot write to {directory}: {error.strerror}; choose another with {giving('run.directory', 'DIR')}"
         ) from None
 
     def still_here() -> None:
@@ -134,12 +177,12 @@ def locked(directory: Path) -> Iterator[Callable[[], None]]:
                 return
         raise UserError(
             f"{directory} was deleted, renamed or replaced while this run used it, so it writes nothing more. Move it "
-            "back and continue with --resume, or start anew."
+            f"back and continue with {resuming()}, or start anew."
         )
 
     try:
         if not lock_file(lock):
-            raise UserError(f"another process is training in {directory}; wait for it or choose name=OTHER")
+            raise UserError(f"another process is training in {directory}; wait for it or choose {another()}")
         still_here()
         yield still_here
     finally:
@@ -158,7 +201,7 @@ def disk_errors(directory: Path, still_here: Callable[[], None]) -> Iterator[Non
         file = getattr(error, "filename", None)
         if full or (isinstance(file, str) and _is_inside(file, directory)):
             mend = "free some space" if full else "mend that"
-            raise UserError(f"cannot write to {directory} ({error}); {mend} and continue with --resume") from None
+            raise UserError(f"cannot write to {directory} ({error}); {mend} and continue with {resuming()}") from None
         raise
 
 
@@ -184,14 +227,14 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
     threads and the moment in which the run began. A continued run keeps its own: sums over other numbers of threads
     have other last bits, and a chat template may write the date.
     """
-    file = directory / "environment.json"
+    file = directory / ENVIRONMENT
     for model in filter(None, models_of_stages(recipe)):
         if Path(model).expanduser().is_dir():
             refuse_damaged(Path(locate(model)))
     now, read, code = describe_machine(), fingerprints(inputs_of_stages(recipe)), code_of_stages(recipe)
     if file.exists() and has_begun(directory):
         before = _environment(file)
-        refuse_changed_inputs(before.get("inputs", {}), read)
+        refuse_changed_inputs(before.get("inputs", {}), read, directory)
         changed = changed_code(directory, before, now, code, console)
         if changed:
             write_bytes(file, orjson.dumps({**before, "code": code}, option=orjson.OPT_INDENT_2))
@@ -218,7 +261,7 @@ def _environment(file: Path) -> dict[str, Any]:
         problem = f"threads = {threads!r}"
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         problem = f"{type(error).__name__}: {one_line(error)}"
-    raise UserError(f"{file} is damaged ({problem}); restore it, or start another run with name=OTHER")
+    raise UserError(f"{file} is damaged ({problem}); restore it, or start another run with {another()}")
 
 
 def _say_what_changed(

@@ -12,7 +12,7 @@ from cohort.recipe import Recipe
 from cohort.record.code import code_of
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.wording import find
+from cohort.wording import another, find
 
 FAILED = "failed.txt"  # why the run stopped, where that can be mended; gone when it goes on
 
@@ -53,7 +53,7 @@ def changed_code(
     elif changed:
         raise UserError(
             f"the code of {listed} has changed since this run began, so it cannot be continued exactly. Restore it, or "
-            "start another run with name=OTHER."
+            f"start another run with {another()}."
         )
     return bool(changed)
 
@@ -73,12 +73,15 @@ def models_of_stages(recipe: Recipe) -> list[str | None]:
     return [stage.policy.model for stage in recipe.stages] + [one for one in scored if isinstance(one, str)]
 
 
-def refuse_changed_inputs(before: dict[str, str], now: dict[str, str]) -> None:
-    """Raise `UserError` where a file or a directory that the run read when it began is not what it was."""
+def refuse_changed_inputs(before: dict[str, str], now: dict[str, str], directory: Path) -> None:
+    """Raise `UserError` where a file or a directory that the run read when it began is not what it was. A file that
+    lies in the run's own `directory` may have been in another one then.
+    """
     for path, value in before.items():
-        if now.get(path) != value:
-            state = "has changed" if path in now else "is gone"
+        own = str(directory / Path(path).name)
+        if now.get(path, now.get(own)) != value:
+            state = "has changed" if path in now or own in now else "is gone"
             raise UserError(
                 f"{path} {state} since this run began, so it cannot be continued exactly. Restore it, or start "
-                "another run with name=OTHER."
+                f"another run with {another()}."
             )

@@ -7,15 +7,19 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
+from rich.markup import escape
+
 from cohort.clock import moment, told
 from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog
 from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, prune, readable, save_checkpoint
+from cohort.train.directory import run_directory
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
 from cohort.types import UserError
 from cohort.views.trackers import Sinks
+from cohort.wording import going_on, resuming
 
 
 def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> None:
@@ -24,20 +28,22 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
     context.place.mkdir(parents=True, exist_ok=True)
     for place in (context.directory, context.log, context.checkpoints):
         sweep(place)
-    checkpoint = load_checkpoint(context.checkpoints, console.warn)
+    checkpoint, begun = load_checkpoint(context.checkpoints, console.warn), context.metrics.exists()
     with ExitStack() as stack:
         with readable(checkpoint.path) if checkpoint else nullcontext():
             training = stack.enter_context(closing(kind.open(context, prepared, checkpoint)))
         if told(training.facts.tokenizer):
             console.warn(f"the chat template asks for the date; this run tells it {moment()} 00:00, also when resumed")
         console.plan(context.title, kind.plan(stage, prepared, training.facts))
+        if checkpoint is not None or begun:
+            console.say(f"  {_goes_on(context, checkpoint)}\n")
         loop = _Loop(context, training, checkpoint)
         stack.callback(loop.sinks.close)
         if checkpoint is None and (before := training.evaluate(0)) is not None:
             loop.record(0, before)
         verifier = prepared.parts.verifier_name if prepared.parts else ""
-        console.evaluations([("before", context.evaluation_at(0))], verifier)
-        heard = partial(console.doing, "finishing the step to save it; once more stops at once")
+        console.evaluated("before", context.evaluation_at(0), verifier)
+        heard = partial(console.doing, "finishing the step; once more stops at once")
         with (
             stopping(context.stop, heard),
             console.steps(kind.columns, stage.run.steps, loop.whole) as view,
@@ -45,10 +51,12 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         ):
             for step in range(loop.whole + 1, stage.run.steps + 1):
                 metrics = {**training.step(step)}
+                measured: Mapping[str, float] = {}
                 if context.is_due(step, stage.run.evaluate_every):
-                    metrics |= training.evaluate(step) or {}
-                loop.record(step, metrics)
+                    measured = training.evaluate(step) or {}
+                loop.record(step, metrics | measured)
                 view.step(step, metrics)
+                console.evaluated(f"step {step}", measured, verifier)
                 if context.is_due(step, stage.run.save_every):
                     loop.save()
                 context.stop.check()
@@ -56,6 +64,14 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
             training.finish(final)
         if training.policy is not None:
             training.policy.release()
+
+
+def _goes_on(context: Context, checkpoint: Checkpoint | None) -> str:
+    """Where a stage that was stopped goes on."""
+    if checkpoint is None:
+        return f"{escape(str(context.directory))} has no checkpoint yet: it begins again at step 1"
+    steps = context.stage.run.steps
+    return f"{escape(str(context.directory))} goes on after step {checkpoint.step} of {steps}"
 
 
 class _Loop:
@@ -89,7 +105,10 @@ class _Loop:
                     self.save()
             if last := latest_step(self.context.checkpoints):
                 mend = "mend the cause and " if isinstance(reason, UserError) else ""
-                self.context.console.say(f"  saved up to step {last}; {mend}continue with --resume")
+                how = f"{resuming()}: {going_on(run_directory(self.context.recipe))}"
+                self.context.console.say(f"  saved up to step {last}; {mend}continue with {escape(how)}", fold=False)
+            elif isinstance(reason, Stopped):
+                self.context.console.say("  stopped before the first step was done")
             raise
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:

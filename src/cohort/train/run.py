@@ -22,6 +22,7 @@ from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
 from cohort.train.checkpoint import latest_step
 from cohort.train.directory import (
+    as_it_lies,
     as_kept,
     disk_errors,
     has_begun,
@@ -78,12 +79,14 @@ def train(
     """
     quiet_libraries()
     console = console or Console()
-    recipe = _with_type_of(model, recipe)
+    recipe = _with_type_of(model, as_it_lies(recipe) if resume else recipe)
     start = Start(live=(model, tokenizer) if model is not None else None)
     stages = prepare(recipe)
     directory = run_directory(recipe)
     if has_begun(directory):
         refuse_existing(directory, recipe, resume)
+    elif resume:
+        console.warn(f"there is nothing to resume in {directory}: this run begins at step 1")
     with locked(directory) as still_here, disk_errors(directory, still_here):
         if not has_begun(directory):
             pass_gate(directory, stages, console, start)

@@ -138,7 +138,8 @@ class Supervised:
 
     def plan(self, stage: Stage, prepared: PreparedSft, facts: PolicyFacts) -> Plan:
         """How many demonstrations, how often."""
-        return sft_plan(stage, facts, prepared.examples.size, evaluates=prepared.parts is not None)
+        held_out = None if prepared.parts is None else prepared.parts.task.held_out
+        return sft_plan(stage, facts, prepared.examples.size, held_out)
 
 
 def supervised_batch(examples: Sequence[tuple[Sequence[int], list[int], list[bool]]]) -> Batch:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
 from rich.console import Console as RichConsole
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from cohort.monitor.names import Metric, metric
@@ -23,27 +25,34 @@ from cohort.types import Rollout
 from cohort.views.output import Output
 from cohort.wording import visible as visible
 
+LINES = 20  # of a stage that stay
+WHERE_ANY = ("policy/kl",)  # numbers that are shown only in runs that have them
+LONGEST = 16  # lines of a text of a group
+TABLE = 76  # columns from which a terminal has room for the table of evaluations
+WIDE = 100  # columns from which a terminal has room
+
 
 class StepView:
-    """The live lines of one stage: a bar and the numbers on a terminal, a plain line every few steps anywhere else."""
+    """The numbers of one stage: live below a bar on a terminal, and a line every few steps that stays, there too."""
 
-    def __init__(self, console: RichConsole, columns: Sequence[str], total: int, done: int):
-        self._console, self._total = console, total
-        self._columns = {name: metric(name) or Metric(name, "", "") for name in columns}
-        self._lines_at = max(1, total // 20)
+    def __init__(
+        self, console: RichConsole, columns: Sequence[str], total: int, done: int, show: Callable[[str], None]
+    ):
+        self._console, self._columns, self._total, self._show = console, columns, total, show
+        self._lines_at = max(1, total // LINES)
         self._began, self._first = time.monotonic(), done
         self._live: Live | None = None
         if console.is_terminal:
             self._progress = Progress(
-                BarColumn(24),
+                BarColumn(24 if console.width >= WIDE else 10),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(elapsed_when_finished=True),
-                TextColumn("[dim]{task.fields[doing]}"),
+                TextColumn("[dim]{task.fields[doing]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
                 console=console,
             )
             self._task = self._progress.add_task("", total=total, completed=done, doing="")
-            self._numbers = Text("", no_wrap=True, overflow="ellipsis")
-            # Two lines, so that the numbers never push the bar and its ETA out of a narrow terminal.
+            self._numbers = Text("")
+            # Lines of their own, so that the numbers never push the bar and its ETA out of a narrow terminal.
             lines = Padding(Group(self._progress, self._numbers), (0, 0, 0, 2))
             self._live = Live(lines, console=console, transient=True, refresh_per_second=8)
             self._live.start()
@@ -55,25 +64,49 @@ class StepView:
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         """One step is done."""
-        numbers = "  ".join(
-            f"{known.heading or name} {known.form.format(metrics[name]).replace('nan', '  -')}"
-            for name, known in self._columns.items()
-            if name in metrics
-        )
+        numbers = [visible(number) for number in _numbers(self._columns, metrics)]
+        stays = step % self._lines_at == 0 or step == self._total
+        place = f"{step:>{len(str(self._total))}}/{self._total}"
         if self._live is not None:
             self._progress.update(self._task, completed=step, doing="")
-            self._numbers.plain = numbers
-        elif step % self._lines_at == 0 or step == self._total:
+            self._numbers.plain = _folded(numbers, self._console.width - 2)
+            if stays:
+                self._show("  " + _folded([place, *numbers], self._console.width - 2, 4))
+        elif stays:
             each = (time.monotonic() - self._began) / max(step - self._first, 1)
             left = time.strftime("%H:%M:%S", time.gmtime(each * (self._total - step)))
-            width = len(str(self._total))
-            line = f"  {step:>{width}}/{self._total}  left {left}  {numbers}"
-            self._console.print(line, soft_wrap=True)
+            self._show("  ".join(["", place, f"left {left}", *numbers]))
 
     def stop(self) -> None:
         """Leave the terminal as it was."""
         if self._live is not None:
             self._live.stop()
+
+
+def _numbers(columns: Sequence[str], metrics: Mapping[str, Any]) -> Iterator[str]:
+    """`reward  0.250`, the numbers of these columns. A column with {} stands for the parts of a number, which are shown
+    where there are several.
+    """
+    for column in columns:
+        names = [column] if column in metrics and not (column in WHERE_ANY and math.isnan(metrics[column])) else []
+        if "{}" in column:
+            head, _, tail = column.partition("{}")
+            names = [name for name in metrics if (known := metric(name)) is not None and known.name == column]
+            names = names if len(names) > 1 else []
+        for name in names:
+            known = metric(name) or Metric(name, "", "")
+            heading = name[len(head) : len(name) - len(tail)] if "{}" in column else known.heading or name
+            yield f"{heading} {known.form.format(metrics[name]).replace('nan', '  -')}"
+
+
+def _folded(parts: Sequence[str], width: int, indent: int = 0) -> str:
+    """The parts side by side, as many as a line of this width takes, further lines set in; no part is broken."""
+    lines = [""]
+    for part in parts:
+        if lines[-1].strip() and len(lines[-1]) + 2 + len(part) > width:
+            lines.append(" " * indent)
+        lines[-1] += part if not lines[-1].strip() else f"  {part}"
+    return "\n".join(lines)
 
 
 class Console:
@@ -89,7 +122,16 @@ class Console:
 
     def say(self, text: str = "", fold: bool = True) -> None:
         """A line, in rich's markup; with `fold` it is broken where the terminal ends."""
-        self._rich.print(visible(text), soft_wrap=not fold)
+        self._show(visible(text), fold)
+
+    def _show(self, what: RenderableType, fold: bool = True) -> None:
+        """Print it; in a file or a pipe without the blanks that a terminal does not show."""
+        if self._rich.is_terminal:
+            self._rich.print(what, soft_wrap=not fold)
+            return
+        with self._rich.capture() as written:
+            self._rich.print(what, soft_wrap=not fold)
+        self._rich.out("\n".join(line.rstrip(" ") for line in written.get().split("\n")), end="", highlight=False)
 
     def plain(self, text: str) -> None:
         """Text without a line's end of its own: no markup, nothing folded; in a file or a pipe as it is."""
@@ -105,7 +147,7 @@ class Console:
         grid.add_column(no_wrap=True, width=4)
         grid.add_column(overflow="fold")
         grid.add_row(word, escape(visible(text)))
-        self._rich.print(Padding(grid, (0, 0, 0, 2), expand=False))
+        self._show(Padding(grid, (0, 0, 0, 2), expand=False))
 
     def plan(self, title: str, lines: Mapping[str, str]) -> None:
         """What the stage is about to do."""
@@ -120,7 +162,7 @@ class Console:
         table.add_column(overflow="fold")
         for name, text in lines.items():
             table.add_row(escape(visible(name)), escape(visible(text)))
-        self._rich.print(Padding(table, (0, 0, 0, indent), expand=False))
+        self._show(Padding(table, (0, 0, 0, indent), expand=False))
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
         """A table in rich's markup: the first `left` columns begin at the left, the others end at the right."""
@@ -129,12 +171,12 @@ class Console:
             table.add_column(visible(heading), justify="left" if number < left else "right")
         for row in rows:
             table.add_row(*map(visible, row))
-        self._rich.print(Padding(table, (0, 0, 1, 2), expand=False))
+        self._show(Padding(table, (0, 0, 1, 2), expand=False))
 
     @contextlib.contextmanager
     def steps(self, columns: Sequence[str], total: int, done: int) -> Iterator[StepView]:
         """The live line of a stage, with the metrics of these names, for as long as the context lasts."""
-        self._view = StepView(self._rich, columns, total, done)
+        self._view = StepView(self._rich, columns, total, done, lambda text: self.say(escape(text), fold=False))
         try:
             yield self._view
         finally:
@@ -149,24 +191,41 @@ class Console:
     def group(self, step: int, group: CompletionGroup) -> None:
         """One sampled group: its best and its worst member, so that one sees what the reward sees."""
         order = sorted(range(len(group.rollouts)), key=lambda i: -group.rewards[i])
-        rewards = " ".join(f"{group.rewards[i]:.3g}" for i in order)
-        question = escape(_short(group.prompt.question, 400))
-        gold = "" if group.prompt.answer is None else f"gold {escape(_short(str(group.prompt.answer), 80))}   "
-        self.say(f"\n  [bold]a group of step {step}[/]  {question}")
-        self.say(f"  [dim]{gold}rewards {rewards}[/]")
-        for label, i in (("best ", order[0]), ("worst", order[-1])):
-            text = escape(_short(_conversation(group.rollouts[i]), 400))
-            advantage = f" advantage {group.advantages[i]:+.2f}" if group.advantages else ""
-            self.say(f"  [dim]{label} {group.rewards[i]:.3g}{advantage}[/]  {text}")
+        self.say(f"\n  [bold]a group of step {step}[/]  rewards {' '.join(f'{group.rewards[i]:.3g}' for i in order)}")
+        lines = {"question": _short(group.prompt.question, 400)}
+        if group.prompt.answer is not None:
+            lines["gold"] = _short(str(group.prompt.answer), 80)
+        for label, i in (("best", order[0]), ("worst", order[-1])):
+            advantage = f", advantage {group.advantages[i]:+.2f}" if group.advantages else ""
+            text = _short(_conversation(group.rollouts[i]), 400)
+            lines[label] = f"{group.rewards[i]:.3g}{advantage}\n{text}"
+        self.lines(lines, indent=4)
         self.say()
+
+    def evaluated(self, label: str, metrics: Mapping[str, Any], verifier: str = "") -> None:
+        """What an evaluation measured, in a line, when it is made; nothing where there is nothing to say."""
+        intervals = {"greedy": "eval/greedy", "sampled": "eval/pass@1", "right": "eval/accuracy"}
+        parts = [f"{name} {with_interval(metrics, key)}" for name, key in intervals.items() if key in metrics]
+        if not parts:
+            return
+        parts += [f"pass@{k} {metrics[f'eval/pass@{k}']:.1%}" for k in [_most(metrics)] if k > 1]
+        parts += [f"tokens {metrics['eval/mean_tokens']:.1f}"] if "eval/mean_tokens" in metrics else []
+        parts += [f"cut off {metrics['eval/truncated']:.1%}"] if "eval/truncated" in metrics else []
+        by = f" by {verifier}" if verifier else ""
+        width = self._rich.width - 2 if self._rich.is_terminal else sys.maxsize
+        self.say("  " + escape(_folded([f"{label}: held-out{by}", *parts], width, 4)), fold=False)
 
     def evaluations(self, rows: Sequence[tuple[str, Mapping[str, Any]]], verifier: str) -> None:
         """Held-out accuracy by `verifier`, a row (label, metrics) for each of those that have an accuracy."""
         rows = [row for row in rows if "eval/greedy" in row[1] or "eval/pass@1" in row[1]]
         if not rows:
             return
-        passes = {int(k[10:]) for _, m in rows for k in m if k.startswith("eval/pass@") and k[10:].isdigit()}
-        k = max(passes, default=1)
+        if self._rich.width < TABLE:
+            for label, m in rows:
+                self.evaluated(label, m, verifier)
+            self.say()
+            return
+        k = max(_most(m) for _, m in rows)
         most = f"eval/pass@{k}" if k > 1 else ""
         self.say(f"\n  held-out accuracy by {escape(verifier)}, with 95% intervals")
         self.table(
@@ -202,6 +261,14 @@ def _conversation(rollout: Rollout) -> str:
     )
 
 
+def _most(metrics: Mapping[str, Any]) -> int:
+    """The largest k of the pass@k that were measured; 1 where there is none."""
+    return max((int(k[10:]) for k in metrics if k.startswith("eval/pass@") and k[10:].isdigit()), default=1)
+
+
 def _short(text: str, limit: int) -> str:
-    text = visible(" ".join(text.split()))
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    """The text with its line breaks, cut after so many characters or so many lines."""
+    lines = visible(text).strip().splitlines()
+    whole = "\n".join(line.rstrip() for line in lines[:LONGEST])
+    cut = len(whole) > limit or len(lines) > LONGEST
+    return f"{whole[: limit - 4].rstrip()} ..." if cut else whole

@@ -11,29 +11,30 @@ from cohort.algorithms.objectives import Objective
 from cohort.policy.policy import PolicyFacts
 from cohort.settings import Prompts, Stage
 from cohort.settings.words import callable_path
+from cohort.tasks.prompts import Items
 
 PROMPT_TOKENS = 256  # of a prompt, where nothing says how long it may be
 
 
 def grpo_plan(
-    stage: Stage, objective: Objective, policy: PolicyFacts, prompts: int | None, held_out: bool
+    stage: Stage, objective: Objective, policy: PolicyFacts, prompts: int | None, held_out: Items[Any] | None
 ) -> dict[str, str]:
-    """The lines of the console's plan."""
+    """The lines of the console's plan; `held_out` are the problems to evaluate on, if there are any."""
     return {
         "objective": one_line(objective),
         "policy": _policy_line(policy),
         "ends": ends_line(policy),
-        "task": task_line(stage, prompts),
+        "task": task_line(stage, prompts) + ("; nothing is held out (task.held_out)" if held_out is None else ""),
         **environment_line(stage),
         "rewards": rewards_line(stage),
         "batch": batch_arithmetic(stage),
-        "evaluation": _evaluation_line(stage) if held_out else "none: nothing is held out (task.held_out)",
+        **_evaluation(stage, held_out),
         "memory": f"about {memory_gb(stage, objective, policy):.1f} GB at the peak",
     }
 
 
-def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, evaluates: bool) -> dict[str, str]:
-    """The lines of the console's plan for supervised training."""
+def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, held_out: Items[Any] | None) -> dict[str, str]:
+    """The lines of the console's plan for supervised training; `held_out` are the problems to evaluate on, if any."""
     per_step = stage.supervised.examples_per_step
     return {
         "objective": "supervised: minus the mean log-prob of all completion tokens of the batch",
@@ -41,7 +42,7 @@ def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, evaluates:
         "ends": ends_line(policy),
         "task": f"{stage.task.source}, {'unlimited' if examples is None else f'{examples:,}'} demonstrations",
         "batch": f"{per_step} examples a step, {stage.run.steps:,} steps = {per_step * stage.run.steps:,} examples",
-        **({"evaluation": _evaluation_line(stage)} if evaluates else {}),
+        **_evaluation(stage, held_out),
     }
 
 
@@ -58,10 +59,14 @@ def reward_model_plan(stage: Stage, policy: PolicyFacts, pairs: int, held_out: i
     }
 
 
-def _evaluation_line(stage: Stage) -> str:
+def _evaluation(stage: Stage, held_out: Items[Any] | None) -> dict[str, str]:
+    """No line where nothing is held out."""
     e = stage.evaluate
     measured = " and ".join(["greedy"] * e.greedy + [f"{e.samples} sampled"] * bool(e.samples))
-    return f"up to {e.problems} held-out problems, {measured}" if e.problems and measured else "none"
+    if held_out is None or not (e.problems and measured):
+        return {}
+    most = e.problems if held_out.size is None else min(e.problems, held_out.size)
+    return {"evaluation": f"up to {most:,} held-out problems, {measured}"}
 
 
 def environment_line(stage: Stage) -> dict[str, str]:

@@ -16,6 +16,7 @@ from cohort.preflight.gate.probes import CONSTANT, LISTED, OPENER, OTHER_GOLD, P
 from cohort.rewards.calling.reward import Reward
 from cohort.rewards.failure import GroupLost
 from cohort.rewards.items import ScoredGroup
+from cohort.rewards.marks import is_costly
 from cohort.types import RIGHT, Prompt
 from cohort.wording import shorten
 
@@ -148,15 +149,19 @@ def mean(values: Iterable[float], otherwise: float = math.nan) -> float:
 
 
 def _findings_of(
-    name: str, decided: Sequence[Seen], seen: Sequence[Seen], twice: Sequence[tuple[ScoredGroup, ScoredGroup]]
+    name: str,
+    decided: Sequence[Seen],
+    seen: Sequence[Seen],
+    twice: Sequence[tuple[ScoredGroup, ScoredGroup]],
+    tested: bool,
 ) -> RewardFindings:
     """What the reward `name` gave, on the prompts about which it decided; on all prompts where it decided about none.
-    `twice` are pairs of scorings of the same texts.
+    `twice` are pairs of scorings of the same texts; `tested` says whether it can be expected to know gold answers.
     """
     own = decided or seen
     each = [one.after.seconds[name] / len(one.probes) for one in seen]
     first = next((one.before or one.after for one in seen), None)
-    asked = [one for one in decided if one.gold is not None]
+    asked = [one for one in decided if one.gold is not None and tested]
     return RewardFindings(
         name=name,
         verifier=bool(decided),
@@ -215,7 +220,10 @@ def summarise(
 ) -> GateReport:
     """The report of what was seen. `twice` are pairs of scorings of the same texts."""
     decided = {name: [one for one in seen if one.verifier == name] for name in verifiers}
-    found = tuple(_findings_of(reward.name, decided.get(reward.name, []), seen, twice) for reward in rewards)
+    found = tuple(
+        _findings_of(reward.name, decided.get(reward.name, []), seen, twice, reward.name not in untested)
+        for reward in rewards
+    )
     problems, notes = [], []
     if lost and not seen:
         problems.append(f"nothing could be scored: {lost[0]}")
@@ -227,14 +235,20 @@ def summarise(
         notes.append(NO_GOLD)
     if with_gold and not any(decided.values()) and not set(verifiers) <= set(untested):
         problems.append(f"{' or '.join(verifiers)} applies to none of the {with_gold} gold answers that were scored")
-    for one in found:
+    for one, reward in zip(found, rewards, strict=True):
         own = decided.get(one.name, [])
+        asks = is_costly(reward.function)  # a model that judges
         if one.verifier and one.name in untested:
             notes.append(f"{one.name} does not look at the gold answer")
         elif one.verifier and (problem := _problem(one, own)):
-            problems.append(problem)
+            hint = " Where a right completion is more than its answer, evaluate.gold names a column of them." * asks
+            problems.append(problem + hint)
         elif one.verifier:
             notes += _remarks(one, own)
+        alike = _always(one.name, seen)
+        if alike is not None and not (one.verifier and one.name not in untested):
+            bad = asks and alike > 0
+            (problems if bad else notes).append(f"{one.name} pays {alike:.2f} for every text, so it says nothing")
         if not one.same_twice:
             notes.append(f"{one.name} gives other scores when it sees the same texts again")
     if seen and not problems and not any(one.rows for one in found):
@@ -257,6 +271,15 @@ def _problem(found: RewardFindings, own: Sequence[Seen]) -> str | None:
         f"{found.name} cannot tell gold answers (mean score {found.gold:.2f}) from texts that know nothing "
         f"({best.mean:.2f} for {_named(kind, best.label)}), so it cannot say what is right.{example}"
     )
+
+
+def _always(name: str, seen: Sequence[Seen]) -> float | None:
+    """The score that the reward gives to every text of every prompt that is not blank, in all forms of gold answers as
+    well. None: there is no such score.
+    """
+    scores = [score for one in seen for probe, score in one.scored(name) if probe.text.strip()]
+    scores += [score for one in seen if one.before is not None for score in one.before.scores[name]]
+    return scores[0] if scores and all(score == scores[0] for score in scores) else None
 
 
 def _ignorant(one: Seen, name: str) -> Scored:

@@ -46,9 +46,11 @@ def gate_of_stage(
         )
         return GateReport(prompts=0, seconds=0.0, rewards=(), total={}, problems=(why,), notes=())
     if short:
-        tested = {verifier.name for verifier in parts.verifiers if _looks_at_gold(stage, verifier)}
+        known = [verifier for verifier in parts.verifiers if _looks_at_gold(stage, verifier)]
+        tested = {verifier.name for verifier in known if _is_named(stage) or not is_costly(verifier.function)}
         if not tested:
-            return _untested(f"{parts.verifier_name or 'no verifier'} does not look at the gold answer")
+            not_asked = f"{known[0].name} is asked by cohort check, as its every call costs something" if known else ""
+            return _untested(not_asked or f"{parts.verifier_name or 'no verifier'} does not look at the gold answer")
         everybody = (*parts.rewards, *parts.verifiers)
         parts = parts.without({one.name for one in everybody if is_costly(one.function)} - tested)
     rewards, verifiers = _rewards(parts)
@@ -136,14 +138,17 @@ def _as_written(asked: Sequence[Asked], parts: SamplingParts, tokenizer: Any) ->
     return [replace(one, write=functools.partial(written, begun=one.prompt.begun)) for one in rendered]
 
 
+def _is_named(stage: Stage) -> bool:
+    """Whether somebody has said who decides what is right, or which completions are."""
+    return stage.evaluate.reward is not None or stage.evaluate.gold is not None
+
+
 def _looks_at_gold(stage: Stage, verifier: Reward) -> bool:
-    """Whether gold answers can be expected to pay. Who names a verifier says so; the first reward of a recipe may also
-    be one that knows no answers, or one whose every call costs something.
+    """Whether gold answers can be expected to pay. Who names a verifier says so, and a model that judges must know them
+    when it sees them; the first reward of a recipe may also be one that knows no answers.
     """
-    if stage.evaluate.reward is not None or stage.evaluate.gold is not None:
+    if _is_named(stage) or is_costly(verifier.function):
         return True
-    if is_costly(verifier.function):
-        return False
     named = {*verifier.parameters.required, *verifier.parameters.optional}
     columns = (table.answer for table in (stage.task, *stage.task.mixture.values()))
     return not named.isdisjoint({"answer", *columns})

@@ -21,8 +21,8 @@ class Grpo:
         *("evaluate", "run"),
     )
     columns = (
-        *("reward/mean", "groups/signal", "completions/mean_tokens", "completions/truncated", "tokens_per_s"),
-        "policy/entropy",
+        *("reward/mean", "reward/{}/mean", "groups/signal", "completions/mean_tokens", "completions/truncated"),
+        *("tokens_per_s", "policy/kl", "policy/entropy"),
     )
     makes_policy = True
     open = GrpoTraining
@@ -36,4 +36,4 @@ class Grpo:
     def plan(self, stage: Stage, prepared: PreparedGrpo, facts: PolicyFacts) -> Plan:
         """The objective, the batch, the rewards, the memory."""
         task = prepared.parts.task
-        return grpo_plan(stage, prepared.objective, facts, task.train.size, held_out=task.held_out is not None)
+        return grpo_plan(stage, prepared.objective, facts, task.train.size, task.held_out)

@@ -57,8 +57,8 @@ class GrpoTraining:
         staleness = stage.rollout.max_staleness
         if staleness and objective.correction == "off" and not stage.objective.bypasses:
             context.console.warn(
-                f"rollouts may be {staleness} updates old (rollout.max_staleness) and nothing corrects for it: set "
-                'objective.bypass = true, or objective.correction = "token_truncate"'
+                f"rollouts may be {staleness} training steps old (rollout.max_staleness) and nothing corrects for it: "
+                'set objective.bypass = true, or objective.correction = "token_truncate"'
             )
         self._backend = open_backend(stage, objective, context.origin(prepared, checkpoint))
         if checkpoint is not None:
@@ -162,7 +162,7 @@ class GrpoTraining:
         """
         console, every = self._context.console, self._stage.run.show_group_every
         if every and step % every == 0 and trained:
-            console.group(step, next((g for g in trained if g.disposition == "trained"), trained[0]))
+            console.group(step, max(trained, key=lambda group: (group.has_signal, group.disposition == "trained")))
         lost = next((group.error for group in groups.left_out if group.error is not None), None)
         if lost is not None and not self._said_lost:
             self._said_lost = True
