@@ -40,6 +40,23 @@ def content_id(*parts: Any) -> str:
     return hashlib.blake2b(canonical.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+def inside(row: Mapping[str, Any], name: str) -> Any:
+    """What a row has under a name: a column, or with dots what lies inside of one, as "reward_model.ground_truth" and
+    "answers.text.0" do. Raises LookupError where there is no such thing.
+    """
+    if name in row:
+        return row[name]
+    found: Any = row
+    for part in name.split("."):
+        if isinstance(found, (list, tuple)) and part.isdecimal():
+            found = found[int(part)]
+        elif isinstance(found, Mapping):
+            found = found[part]
+        else:
+            raise LookupError(name)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One thing to answer: plain `text` or chat `messages`, its gold `answer`, and the other columns as `tags`.
