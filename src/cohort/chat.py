@@ -26,6 +26,16 @@ class ChatTemplateError(UserError):
     """A chat template refuses a conversation, or fails on it. The message says how, and of which tokenizer it is."""
 
 
+def has_template(tokenizer: Any) -> bool:
+    """Whether a tokenizer has a chat template."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def template_for(wanted: str, tokenizer: Any) -> str:
+    """What `task.template` comes to: "auto" is "chat" where the tokenizer has a chat template, else "none"."""
+    return wanted if wanted != "auto" else "chat" if has_template(tokenizer) else "none"
+
+
 def text_of(content: Any) -> str:
     """What a message says: text, or a list of parts that are text. Raises ValueError, which names anything else."""
     if isinstance(content, str):

@@ -100,9 +100,9 @@ class Task(Prompts):
     margin: Text | None = Field(
         default=None, description="Column that says by how much the better answer should score higher, at least."
     )
-    template: Literal["chat", "r1_zero", "none"] = Field(
-        default="chat",
-        description="How a question becomes a prompt: the model's chat template, R1-Zero's text, or as it is.",
+    template: Literal["auto", "chat", "r1_zero", "none"] = Field(
+        default="auto",
+        description="How a question is shown: chat template, R1-Zero, as it is; auto: chat, or none without a template.",
     )
     system: str | None = Field(default=None, description="System message put before every question.")
     special_tokens: bool = Field(

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, get_args
 
 from cohort import settings
-from cohort.chat import ChatTemplate, ChatTemplateError, ordinary, specials
+from cohort.chat import ChatTemplate, ChatTemplateError, has_template, ordinary, specials, template_for
 from cohort.tasks.order.mixture import Mixture
 from cohort.tasks.prompts import CHECKED, Prompts
 from cohort.tasks.sources.columns import of_text
@@ -52,12 +52,12 @@ def tools_of(prompt: Prompt) -> list[Mapping[str, Any]]:
 
 
 class Renderer:
-    """Shows prompts to one tokenizer's model."""
+    """Shows prompts to one tokenizer's model, in `template`: what the one that was asked for comes to."""
 
     def __init__(
         self,
         tokenizer: Any,
-        template: str = "chat",
+        template: str = "auto",
         system: str | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
         special_tokens: bool = False,
@@ -65,19 +65,24 @@ class Renderer:
         self.name = repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
         if template not in TEMPLATES:
             raise UserError(f"template is one of {', '.join(TEMPLATES)}, not {template!r}.")
-        if template == "chat" and not getattr(tokenizer, "chat_template", None):
+        if template == "chat" and not has_template(tokenizer):
             raise UserError(
                 f"the tokenizer {self.name} has no chat template. "
                 'Use template = "none" for plain text or template = "r1_zero" for a base model.'
             )
         if template == "r1_zero" and system is not None:
             raise UserError('template = "r1_zero" brings its own instructions. Remove system, or use another template.')
-        self.tokenizer, self.template, self.system = tokenizer, template, system
-        self.tools = [dict(tool) for tool in tools] or None
+        self.tokenizer, self.template, self.system = tokenizer, template_for(template, tokenizer), system
+        self.tools = [dict(tool) for tool in tools] or None if self.template == "chat" else None
         self._chat_template = ChatTemplate(tokenizer)
         self._special = None if special_tokens else specials(tokenizer)  # what must stay text in a question
         self._told = False  # that a question had some
         self._shows_tools: bool | None = None  # whether the chat template does; None: nobody knows yet
+
+    @classmethod
+    def of(cls, table: settings.Task, tokenizer: Any, tools: Sequence[Mapping[str, Any]] = ()) -> Renderer:
+        """The renderer that a [task] table describes."""
+        return cls(tokenizer, table.template, table.system, tools, table.special_tokens)
 
     def render(self, prompt: Prompt) -> Prompt:
         """The prompt with its tokens, ready for the completion to follow, and with what they have begun of it."""
@@ -103,10 +108,14 @@ class Renderer:
     def _plain(self, prompt: Prompt) -> str:
         """A single question in a template that is text."""
         if prompt.messages is not None and len(prompt.messages) > 1:
-            raise UserError(
-                f"the prompt {prompt.id} is a conversation of {len(prompt.messages)} messages, and template = "
-                f'"{self.template}" shows a single question. Use template = "chat".'
-            )
+            what = f"the prompt {prompt.id} is a conversation of {len(prompt.messages)} messages, and"
+            if not has_template(self.tokenizer):
+                raise UserError(
+                    f"{what} the tokenizer {self.name} has no chat template, so that a single question is all that can "
+                    "be shown. Give the tokenizer a chat template, or give prompts of one message (task.system goes "
+                    "before each)."
+                )
+            raise UserError(f'{what} template = "{self.template}" shows a single question. Use template = "chat".')
         question = self._ordinary(prompt.question, prompt)
         if self.template == "r1_zero":
             return R1_ZERO.replace("{prompt}", question)

@@ -64,8 +64,7 @@ class _Training:
         self.facts: PolicyFacts = self._backend.facts
         self.policy = self._backend.policy
         tokenizer, world = self.facts.tokenizer, prepared.world
-        task = stage.task
-        self._renderer = Renderer(tokenizer, task.template, task.system, world.schemas, task.special_tokens)
+        self._renderer = Renderer.of(stage.task, tokenizer, world.schemas)
         self._dialogue = world.dialogue(tokenizer, self.facts.eos_ids) if world.tools else None
         size, seed = prepared.examples.size, derive_seed(context.seed, "ledger")
         self._ledger = Ledger.restore(checkpoint.state["ledger"], size, seed) if checkpoint else Ledger(size, seed)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cohort.chat import ChatTemplate, ordinary, specials
+from cohort.chat import ChatTemplate, has_template, ordinary, specials
 from cohort.types import UserError
 
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -35,7 +35,7 @@ class Reader:
     """Tokens for a model that reads a prompt, then the completion as it is, then the end token."""
 
     def __init__(self, tokenizer: Any, form: Form) -> None:
-        if form.text is None and not getattr(tokenizer, "chat_template", None):
+        if form.text is None and not has_template(tokenizer):
             raise UserError(
                 f"the tokenizer {tokenizer.name_or_path!r} has no chat template, and the reward model reads its "
                 'prompts in one; use task.template = "none" for plain text'
