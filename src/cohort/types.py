@@ -89,11 +89,14 @@ class Prompt:
 
     @property
     def question(self) -> str:
-        """What a person would call the question: the text, or the last message's content."""
+        """What a person would call the question: the text, or the content of the last message that is not what the
+        assistant has begun to answer.
+        """
         if self.text is not None:
             return self.text
         assert self.messages is not None
-        return str(self.messages[-1].get("content", "")) if self.messages else ""
+        begun = len(self.messages) > 1 and self.messages[-1].get("role") == "assistant"
+        return str(self.messages[-2 if begun else -1].get("content", "")) if self.messages else ""
 
 
 @dataclass(frozen=True, slots=True)

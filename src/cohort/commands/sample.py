@@ -76,7 +76,8 @@ def _sampled(
         stage.rollout.sampling(), **{key: said[key] for key in ("max_tokens", "temperature") if key in said}
     )
     rewards, unscored = _rewards(stage, answer, reward)
-    world = environments.open(stage.environment, stage.task.template, stage.rollout.stop, stage.run.retries)
+    task, stop, retries = stage.task, stage.rollout.stop, stage.run.retries
+    world = environments.open(stage.environment, task.template, stop, retries, task.template_args)
     with argument(), closing(world):
         refuse_damaged(Path(locate(model)))
         policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)

@@ -7,7 +7,7 @@ play = world.player(tokenizer, eos_ids, sampler)
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cohort import settings
@@ -39,6 +39,7 @@ class World:
 
     table: settings.Environment
     template: str = "auto"  # how prompts are shown
+    template_args: Mapping[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()  # texts that end a completion
     retries: int = 2  # further tries of a tool that the world failed
     tools: tuple[Tool, ...] = ()
@@ -53,8 +54,8 @@ class World:
     def dialogue(self, tokenizer: Any, eos_ids: Collection[int]) -> Dialogue:
         """How turns are written. Raises UserError where the tokenizer has no form for them."""
         longest = self.table.max_result_tokens
-        chat = self._is_chat(tokenizer)
-        return open_dialogue(tokenizer, self._format(tokenizer, eos_ids), chat, self.schemas, eos_ids, longest)
+        chosen, chat = self._format(tokenizer, eos_ids), self._is_chat(tokenizer)
+        return open_dialogue(tokenizer, chosen, chat, self.schemas, eos_ids, longest, self.template_args)
 
     def player(self, tokenizer: Any, eos_ids: Collection[int], sampler: Sampler) -> Player:
         """What plays prompts to their end. Raises UserError as `dialogue` does."""
@@ -90,13 +91,19 @@ class World:
         return template_for(self.template, tokenizer) == "chat"
 
 
-def open(table: settings.Environment, template: str = "auto", stop: Sequence[str] = (), retries: int = 2) -> World:
-    """What the recipe's table names, checked. `template` is `task.template`, `stop` is `rollout.stop`, `retries` is
-    `run.retries`. Raises UserError for whatever is wrong with the table.
+def open(
+    table: settings.Environment,
+    template: str = "auto",
+    stop: Sequence[str] = (),
+    retries: int = 2,
+    template_args: Mapping[str, Any] = {},
+) -> World:
+    """What the recipe's table names, checked. `template` is `task.template`, with its `template_args`, `stop` is
+    `rollout.stop`, `retries` is `run.retries`. Raises UserError for whatever is wrong with the table.
     """
     own = None if table.use is None else build_environment(table.use, table.args)
     tools = build_tools(table.tools, table.args, table.timeout_s) if table.tools and own is None else ()
-    return World(table, template, tuple(stop), retries, tools, own)
+    return World(table, template, template_args, tuple(stop), retries, tools, own)
 
 
 def build_tools(

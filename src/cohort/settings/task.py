@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from cohort.settings.rows import Data
-from cohort.settings.table import Count, Positive, Share, Table, Text, Tokens, Weight
+from cohort.settings.table import Count, Positive, Share, Table, Text, Texts, Tokens, Weight
 
 
 class Curriculum(Table):
@@ -102,7 +102,10 @@ class Task(Prompts):
     )
     template: Literal["auto", "chat", "r1_zero", "none"] = Field(
         default="auto",
-        description="How a question is shown: chat template, R1-Zero, as it is; auto: chat, or none without a template.",
+        description="How a question is shown: chat template, R1-Zero, as it is; auto: chat, or none without one.",
+    )
+    template_args: dict[str, bool | int | float | str | Texts] = Field(
+        default={}, description="Arguments of the chat template, such as { enable_thinking = false }."
     )
     system: str | None = Field(default=None, description="System message put before every question.")
     special_tokens: bool = Field(

@@ -61,6 +61,7 @@ class Renderer:
         system: str | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
         special_tokens: bool = False,
+        template_args: Mapping[str, Any] = {},
     ) -> None:
         self.name = repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
         if template not in TEMPLATES:
@@ -74,15 +75,19 @@ class Renderer:
             raise UserError('template = "r1_zero" brings its own instructions. Remove system, or use another template.')
         self.tokenizer, self.template, self.system = tokenizer, template_for(template, tokenizer), system
         self.tools = [dict(tool) for tool in tools] or None if self.template == "chat" else None
-        self._chat_template = ChatTemplate(tokenizer)
+        self._chat_template = ChatTemplate(tokenizer, template_args)
+        if unread := self._chat_template.unread if self.template == "chat" else [*template_args]:
+            by = f"the chat template of {self.name}" if self.template == "chat" else f'template = "{self.template}"'
+            warnings.warn(f"{by} does not read task.template_args.{unread[0]}: it has no effect", stacklevel=2)
         self._special = None if special_tokens else specials(tokenizer)  # what must stay text in a question
         self._told = False  # that a question had some
+        self._told_begun = False  # that a conversation ends with the assistant's turn
         self._shows_tools: bool | None = None  # whether the chat template does; None: nobody knows yet
 
     @classmethod
     def of(cls, table: settings.Task, tokenizer: Any, tools: Sequence[Mapping[str, Any]] = ()) -> Renderer:
         """The renderer that a [task] table describes."""
-        return cls(tokenizer, table.template, table.system, tools, table.special_tokens)
+        return cls(tokenizer, table.template, table.system, tools, table.special_tokens, table.template_args)
 
     def render(self, prompt: Prompt) -> Prompt:
         """The prompt with its tokens, ready for the completion to follow, and with what they have begun of it."""
@@ -122,8 +127,9 @@ class Renderer:
         return question if self.system is None else f"{self.system}\n\n{question}"
 
     def _chat(self, prompt: Prompt, tools: Sequence[Mapping[str, Any]] | None) -> tuple[str, str]:
-        """The conversation in the tokenizer's own template, up to where the assistant begins. The system message is
-        added unless the conversation has its own. The assistant's own turns may hold special tokens.
+        """The conversation in the tokenizer's own template, up to where the assistant begins, or behind what the last
+        message has begun of its turn. The system message is added unless the conversation has its own. The assistant's
+        own turns may hold special tokens.
         """
         chat = [
             message if message.get("role") == "assistant" else self._ordinary(message, prompt)
@@ -131,11 +137,19 @@ class Renderer:
         ]
         if self.system is not None and chat[0].get("role") != "system":
             chat.insert(0, {"role": "system", "content": self.system})
+        if chat[-1].get("role") == "assistant" and not self._told_begun:
+            self._told_begun = True
+            begun = shorten(chat[-1]["content"])
+            warnings.warn(
+                f"the prompt {prompt.id} ends with a turn of the assistant, {begun}: completions go on from "
+                "there, in this and other prompts. Remove such turns if they are answers",
+                stacklevel=2,
+            )
         try:
-            text = self._chat_template.write(chat, tools)
+            opened = self._chat_template.opened(chat, tools)
             if tools is not None and self._shows_tools is None:
-                self._shows_tools = text != self._chat_template.write(chat)
-            return text, self._chat_template.begun(chat, tools, text)
+                self._shows_tools = opened[0] != self._chat_template.opened(chat)[0]
+            return opened
         except ChatTemplateError as error:  # e.g. a template that knows no system role
             raise UserError(
                 f"the prompt {prompt.id} cannot be shown: {error}. Mend the conversation or the template, leave out "

@@ -11,7 +11,7 @@ from cohort.algorithms.objectives import Objective
 from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
 from cohort.settings import Prompts, Stage
-from cohort.settings.words import callable_path
+from cohort.settings.words import callable_path, shown
 
 PROMPT_TOKENS = 256  # of a prompt, where nothing says how long it may be
 
@@ -95,7 +95,8 @@ def template_line(stage: Stage, policy: PolicyFacts) -> str:
     found = template_for(stage.task.template, policy.tokenizer)
     because = ", as the tokenizer has no chat template" if found == "none" != stage.task.template else ""
     words = {"chat": "the tokenizer's chat template", "r1_zero": "the text of R1-Zero", "none": "plain text"}
-    return words[found] + because
+    args = "".join(f", {name} = {shown(value)}" for name, value in stage.task.template_args.items())
+    return words[found] + because + (args if found == "chat" else "")
 
 
 def _order(table: Prompts) -> list[str]:

@@ -18,7 +18,7 @@ from cohort.chat import ChatTemplate, has_template, ordinary, template_for
 from cohort.rewards.calling.parameters import with_fields_of
 from cohort.rewards.marks import costly, prepared_by, stepwise, trl
 from cohort.rewards.models.checkpoint import Classifier, ClassifierSettings, Row, label_column
-from cohort.rewards.models.text import FORM_KEY, Form, Reader, chat_tokens, messages_of, text_of
+from cohort.rewards.models.text import FORM_KEY, Form, Reader, answered, text_of
 from cohort.types import UserError
 
 __all__ = ["process_model", "reward_model"]
@@ -86,9 +86,9 @@ class _Scorer:
         tokenizer = self.loaded.tokenizer
         answers = [ordinary(completion, self.loaded.special) for completion in completions]
         if self.template == "chat":
-            turns = [[*messages_of(prompt), {"role": "assistant", "content": answer}] for answer in answers]
             template = ChatTemplate(tokenizer)
-            return [{"input_ids": chat_tokens(template, chat, False)} for chat in turns]
+            turns = [template.write(answered(prompt, answer), go_on=False) for answer in answers]
+            return [{"input_ids": template.tokens(turn)} for turn in turns]
         question = prompt if isinstance(prompt, str) else "\n\n".join(str(message["content"]) for message in prompt)
         written = [(question, answer) if self.template == "pair" else (question + answer,) for answer in answers]
         rows = [tokenizer(*parts) for parts in written]

@@ -94,10 +94,10 @@ def read_question(
             raise _empty(place, column)
         return value, None
     messages = conversation(value, place, column)
-    if messages[-1]["role"] == "assistant":
+    if messages[-1]["role"] == "assistant" and (len(messages) == 1 or messages[-1].get("tool_calls")):
         raise UserError(
-            f"{place}: the conversation in {column!r} ends with the assistant's turn, so nothing is left to answer. "
-            "Remove that turn, or use the row for supervised training."
+            f"{place}: the conversation in {column!r} is a turn of the assistant that nothing can go on from: there is "
+            "no question, or it calls a tool. Mend or remove the row."
         )
     if not messages[-1]["content"].strip():
         raise _empty(place, column)

@@ -51,7 +51,7 @@ class PreparedRewardModel:
 def form_of(task: Task, tokenizer: Any = None) -> Form:
     """How the task's template shows a prompt, for a tokenizer."""
     if template_for(task.template, tokenizer) == "chat":
-        return Form(None, task.system)
+        return Form(None, task.system, task.template_args)
     if task.template == "r1_zero":
         if task.system is not None:
             raise UserError('template = "r1_zero" brings its own instructions. Remove system, or use another template.')
