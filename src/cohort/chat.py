@@ -7,6 +7,7 @@ and says in a sentence what went wrong in it.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
@@ -24,6 +25,16 @@ _QUESTION, _TURN = "[[a question]]", "[[a turn of the assistant]]"
 
 class ChatTemplateError(UserError):
     """A chat template refuses a conversation, or fails on it. The message says how, and of which tokenizer it is."""
+
+
+def has_template(tokenizer: Any) -> bool:
+    """Whether a tokenizer has a chat template."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def template_for(wanted: str, tokenizer: Any) -> str:
+    """What `task.template` comes to: "auto" is "chat" where the tokenizer has a chat template, else "none"."""
+    return wanted if wanted != "auto" else "chat" if has_template(tokenizer) else "none"
 
 
 def text_of(content: Any) -> str:
@@ -56,11 +67,25 @@ def ordinary(text: str, special: re.Pattern[str], by: str = "\u200b") -> str:
     return special.sub(lambda match: f"{match[0][0] if match[0][1:] else ''}{by}{match[0][1:]}", text)
 
 
-class ChatTemplate:
-    """The chat template of a tokenizer."""
+def continued(text: str, begun: str) -> str:
+    """What is left to write of a text where the prompt has `begun` it, such as the `<think>` of a chat template."""
+    if not begun.strip() or not text.lstrip().startswith(begun.strip()):
+        return text
+    return text.removeprefix(begun) if text.startswith(begun) else text.lstrip().removeprefix(begun.strip())
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+
+class ChatTemplate:
+    """The chat template of a tokenizer, and the `args` that it is given beside every conversation, such as
+    enable_thinking. Raises UserError for names that are filled for every conversation.
+    """
+
+    def __init__(self, tokenizer: Any, args: Mapping[str, Any] | None = None) -> None:
+        self.tokenizer, self.args = tokenizer, dict(args or {})
+        own = {"messages", *inspect.signature(type(tokenizer).apply_chat_template).parameters} if self.args else set()
+        if taken := sorted((own - {"documents", "kwargs"}) & self.args.keys()):
+            raise UserError(
+                f"task.template_args cannot set {taken[0]!r}: it is filled for every conversation. Remove it."
+            )
         self.name = repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
         self._given_up = False  # it did not come to an end once, and is not waited for again
 
@@ -72,6 +97,30 @@ class ChatTemplate:
         Raises ChatTemplateError where the template refuses it, fails, or does not come to an end.
         """
         return self._write([self._message(message) for message in messages], tools, go_on)
+
+    def opened(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> tuple[str, str]:
+        """The conversation up to where a completion goes on, and what it has begun of that turn: what the template
+        itself writes there, then what a last message of the assistant says.
+        """
+        ended = len(messages) < 2 or messages[-1].get("role") != "assistant"
+        asked = messages if ended else messages[:-1]
+        text = self.write(asked, tools)
+        begun = self.begun(asked, tools, text)
+        rest = "" if ended else continued(str(messages[-1]["content"]), begun)  # a template may write <think> itself
+        return text + rest, begun + rest
+
+    @property
+    def unread(self) -> list[str]:
+        """The names of arguments that the template does not read."""
+        import jinja2
+
+        templates = getattr(self.tokenizer, "chat_template", None) or ""
+        texts = templates.values() if isinstance(templates, Mapping) else [templates]
+        try:
+            words = {word for text in texts for _, kind, word in jinja2.Environment().lex(text) if kind == "name"}
+        except jinja2.TemplateError:  # whoever writes with it says what is wrong with it
+            return []
+        return [name for name in self.args if name not in words]
 
     def tokens(self, text: str) -> list[int]:
         """What was written, as tokens: a template writes the beginning token itself."""
@@ -155,7 +204,8 @@ class ChatTemplate:
         if self._given_up:
             raise ChatTemplateError(endless)
         try:
-            write = partial(self.tokenizer.apply_chat_template, chat, tools=given, **told(self.tokenizer, given))
+            beside = {**self.args, **told(self.tokenizer, given)}
+            write = partial(self.tokenizer.apply_chat_template, chat, tools=given, **beside)
             return within(lambda: str(write(add_generation_prompt=go_on, tokenize=False)), LIMIT_S)
         except jinja2.TemplateError as error:  # raise_exception of the template, or what it cannot do
             raise ChatTemplateError(f"the chat template of {self.name} refuses it: {one_line(error)}") from error

@@ -136,7 +136,7 @@ def sample(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Completions.")] = 8,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest completion; the run's own, or 256.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="0 is greedy; the run's own, or 1.")] = None,
-    template: Annotated[str | None, typer.Option(help="chat, r1_zero or none; the run's own, or chat.")] = None,
+    template: Annotated[str | None, typer.Option(help="auto, chat, r1_zero or none; the run's own, or auto.")] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt; the run's own, or none.")] = None,
     answer: Annotated[str | None, typer.Option(help="The gold answer, to score with.")] = None,
     reward: Annotated[

@@ -40,6 +40,23 @@ def content_id(*parts: Any) -> str:
     return hashlib.blake2b(canonical.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+def inside(row: Mapping[str, Any], name: str) -> Any:
+    """What a row has under a name: a column, or with dots what lies inside of one, as "reward_model.ground_truth" and
+    "answers.text.0" do. Raises LookupError where there is no such thing.
+    """
+    if name in row:
+        return row[name]
+    found: Any = row
+    for part in name.split("."):
+        if isinstance(found, (list, tuple)) and part.isdecimal():
+            found = found[int(part)]
+        elif isinstance(found, Mapping):
+            found = found[part]
+        else:
+            raise LookupError(name)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One thing to answer: plain `text` or chat `messages`, its gold `answer`, and the other columns as `tags`.
@@ -72,11 +89,14 @@ class Prompt:
 
     @property
     def question(self) -> str:
-        """What a person would call the question: the text, or the last message's content."""
+        """What a person would call the question: the text, or the content of the last message that is not what the
+        assistant has begun to answer.
+        """
         if self.text is not None:
             return self.text
         assert self.messages is not None
-        return str(self.messages[-1].get("content", "")) if self.messages else ""
+        begun = len(self.messages) > 1 and self.messages[-1].get("role") == "assistant"
+        return str(self.messages[-2 if begun else -1].get("content", "")) if self.messages else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,3 +266,11 @@ def test_the_recipe_goes_to_standard_output_and_explain_takes_it(desk, cohort):
     assert "kl_coef" in out
     code, out, _ = cohort("config", "import", "trl.json", "--json")
     assert json.loads(out)["recipe"].startswith("# From trl.json")
+
+
+def test_arguments_of_the_chat_template_come_along(imported):
+    _, stage, said = imported(TRL | {"chat_template_kwargs": {"enable_thinking": False, "documents": [{"a": 1}]}})
+    assert stage.task.template_args == {"enable_thinking": False}
+    assert any("chat_template_kwargs.documents" in line for line in said)
+    data = VERL["data"] | {"apply_chat_template_kwargs": {"enable_thinking": False}}
+    assert imported(VERL | {"data": data})[1].task.template_args == {"enable_thinking": False}

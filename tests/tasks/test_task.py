@@ -118,7 +118,8 @@ def test_wrong_conversations():
     assert "'prompt' holds an object; it must be text" in refused([{"prompt": {"a": 1}}])
     assert "\"role\" and \"content\"; one is {'role': 'user'}" in refused([{"prompt": [{"role": "user"}]}])
     ended = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    assert "ends with the assistant's turn" in refused([{"prompt": ended}])
+    assert open_task([{"prompt": ended}]).train[0].question == "a"  # the completion goes on from there
+    assert "there is no question" in refused([{"prompt": ended[1:]}])
 
 
 def test_gsm8k_answers():
@@ -181,7 +182,7 @@ def test_held_out_split_of_the_same_source(tmp_path):
         ({"held_out": 0}, "not 0"),
         ({"held_out": 1e-9}, "leaves no held-out prompt"),
         ({"held_out": 1 - 1e-9}, "leaves no training prompt"),
-        ({"template": "chatml"}, "template must be one of 'chat', 'r1_zero' or 'none', not 'chatml'"),
+        ({"template": "chatml"}, "template must be one of 'auto', 'chat', 'r1_zero' or 'none', not 'chatml'"),
         ({"answer_format": "math"}, "not 'math'"),
         ({"limit": 0}, "at least 1, not 0"),
         ({"levels": (1,)}, "levels belong to the source 'word_problems'"),

@@ -56,7 +56,7 @@ def test_system_message_unless_the_conversation_has_one():
 
 def test_no_chat_template():
     with pytest.raises(UserError, match=r'has no chat template\. Use template = "none"'):
-        Renderer(tiny(chat_template=None))
+        Renderer(tiny(chat_template=None), "chat")
     assert shown(Renderer(tiny(chat_template=None), "none"), QUESTION) == "<s>What is 2 + 2?"
 
 

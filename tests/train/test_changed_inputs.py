@@ -23,7 +23,6 @@ from cohort.clock import stopped_at, told
 from cohort.recipe import Recipe
 from cohort.record.code import code_of
 from cohort.record.rollouts import read_groups
-from cohort.rewards.models.text import chat_tokens
 from cohort.train.inputs import code_of_stages
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -61,15 +60,19 @@ def test_a_template_that_writes_the_date_writes_the_one_on_which_the_run_began(r
     assert told(clock) == {}  # outside of the run the clock goes on
 
 
+def written(tokenizer, chat):
+    template = ChatTemplate(tokenizer)
+    return template.tokens(template.write(chat))
+
+
 def test_all_who_render_are_told_the_same_moment(clock, tokenizer):
     chat = [{"role": "user", "content": "x"}]
-    template = ChatTemplate(clock)
     with stopped_at("2026-01-31T10:59:58.000001"):
-        assert clock.decode(chat_tokens(template, chat, True)).startswith("5958000001")
+        assert clock.decode(written(clock, chat)).startswith("5958000001")
         with stopped_at("2026-01-31T10:11:12"):
-            assert clock.decode(chat_tokens(template, chat, True)).startswith("1112000000")
+            assert clock.decode(written(clock, chat)).startswith("1112000000")
         assert told(tokenizer) == {}
-    assert not clock.decode(chat_tokens(template, chat, True)).startswith("5958000001")
+    assert not clock.decode(written(clock, chat)).startswith("5958000001")
 
 
 def test_the_stopped_clock_writes_what_the_real_one_does(clock):

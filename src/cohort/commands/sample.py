@@ -76,11 +76,12 @@ def _sampled(
         stage.rollout.sampling(), **{key: said[key] for key in ("max_tokens", "temperature") if key in said}
     )
     rewards, unscored = _rewards(stage, answer, reward)
-    world = environments.open(stage.environment, stage.task.template, stage.rollout.stop, stage.run.retries)
+    task, stop, retries = stage.task, stage.rollout.stop, stage.run.retries
+    world = environments.open(stage.environment, task.template, stop, retries, task.template_args)
     with argument(), closing(world):
         refuse_damaged(Path(locate(model)))
         policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
-        renderer = Renderer(policy.tokenizer, stage.task.template, stage.task.system, world.schemas)
+        renderer = Renderer.of(stage.task, policy.tokenizer, world.schemas)
         prompt = renderer.render(Prompt.make(text=question, answer=answer))
         room = max((policy.max_context or 2**31) - len(prompt.tokens), 1)
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
@@ -91,7 +92,7 @@ def _sampled(
     scored = score_group(rewards, ScoringItem.of(prompt, played, seed)) if rewards else None
     return Sampled(
         question,
-        _said(stage, sampling) if run.is_file() else "",
+        _said(stage, renderer.template, sampling) if run.is_file() else "",
         tuple(_sample(rollout, scored, index) for index, rollout in enumerate(played)),
         sum(scored.rewards) / len(played) if scored is not None else None,
         tuple(unscored),
@@ -145,11 +146,11 @@ def _rewards(stage: Stage, answer: str | None, reward: str | None) -> tuple[list
     return [one for one in found if one not in gated], unscored
 
 
-def _said(stage: Stage, sampling: Sampling) -> str:
+def _said(stage: Stage, template: str, sampling: Sampling) -> str:
     """How the completions of a run are sampled, in a line."""
     task = stage.task
     parts = [
-        f"template {task.template}",
+        f"template {template}",
         f"temperature {sampling.temperature:g}",
         f"at most {sampling.max_tokens} tokens",
     ]

@@ -36,9 +36,15 @@ class Dialogue(Protocol):
 class ChatDialogue:
     """Messages through the tokenizer's own chat template. A turn ends with the template's end token."""
 
-    def __init__(self, text: _Text, schemas: Sequence[Mapping[str, Any]], eos_ids: Collection[int]) -> None:
+    def __init__(
+        self,
+        text: _Text,
+        schemas: Sequence[Mapping[str, Any]],
+        eos_ids: Collection[int],
+        template_args: Mapping[str, Any] = {},
+    ) -> None:
         self._text, self._tokenizer, self._eos_ids = text, text.tokenizer, frozenset(eos_ids)
-        self._template = ChatTemplate(text.tokenizer)
+        self._template = ChatTemplate(text.tokenizer, template_args)
         self.schemas = tuple(schemas)
         self._roles: set[str] = set()  # those that the template is known to show
         if schemas and not self._shows("tool"):
@@ -116,13 +122,16 @@ def open_dialogue(
     schemas: Sequence[Mapping[str, Any]],
     eos_ids: Collection[int],
     longest: int,
+    template_args: Mapping[str, Any] = {},
 ) -> Dialogue:
     """The dialogue of a tokenizer; `chat` says that prompts are rendered with its chat template. Calls are written in
     the `chosen` format (None: nothing is called). No message gives more than `longest` tokens. Raises UserError where
     the tokenizer cannot have such a dialogue.
     """
     text = _Text(tokenizer, chosen.marks if chosen is not None else (), longest)
-    return InlineDialogue(text) if chosen is FORMATS["tags"] or not chat else ChatDialogue(text, schemas, eos_ids)
+    if chosen is FORMATS["tags"] or not chat:
+        return InlineDialogue(text)
+    return ChatDialogue(text, schemas, eos_ids, template_args)
 
 
 def choose_format(tokenizer: Any, wanted: FormatName | None, chat: bool, eos_ids: Collection[int] = ()) -> Format:

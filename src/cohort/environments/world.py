@@ -1,16 +1,17 @@
 """From the recipe's table to what the policy acts in: tools, an environment of the user's own, or nothing.
 
-world = environments.open(settings.Environment(tools=("calculator",)), template="chat")
+world = environments.open(settings.Environment(tools=("calculator",)))
 play = world.player(tokenizer, eos_ids, sampler)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cohort import settings
+from cohort.chat import template_for
 from cohort.environments.dialogue import Dialogue, choose_format, open_dialogue
 from cohort.environments.episodes import Episodes, OneTurn, Player, Rules
 from cohort.environments.foreign_code import broken
@@ -37,7 +38,8 @@ class World:
     """
 
     table: settings.Environment
-    chat: bool = True  # prompts are rendered with the tokenizer's chat template
+    template: str = "auto"  # how prompts are shown
+    template_args: Mapping[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()  # texts that end a completion
     retries: int = 2  # further tries of a tool that the world failed
     tools: tuple[Tool, ...] = ()
@@ -45,13 +47,15 @@ class World:
 
     @property
     def schemas(self) -> tuple[Mapping[str, Any], ...]:
-        """What the chat template is told of the tools: nothing, where calls are not written as the template says."""
-        return tuple(tool.schema for tool in self.tools) if self.chat and self.table.format != "tags" else ()
+        """What a chat template is told of the tools: nothing, where calls are not written as the template says."""
+        by_template = self.template in ("auto", "chat") and self.table.format != "tags"
+        return tuple(tool.schema for tool in self.tools) if by_template else ()
 
     def dialogue(self, tokenizer: Any, eos_ids: Collection[int]) -> Dialogue:
         """How turns are written. Raises UserError where the tokenizer has no form for them."""
         longest = self.table.max_result_tokens
-        return open_dialogue(tokenizer, self._format(tokenizer, eos_ids), self.chat, self.schemas, eos_ids, longest)
+        chosen, chat = self._format(tokenizer, eos_ids), self._is_chat(tokenizer)
+        return open_dialogue(tokenizer, chosen, chat, self.schemas, eos_ids, longest, self.template_args)
 
     def player(self, tokenizer: Any, eos_ids: Collection[int], sampler: Sampler) -> Player:
         """What plays prompts to their end. Raises UserError as `dialogue` does."""
@@ -74,17 +78,32 @@ class World:
 
     def _format(self, tokenizer: Any, eos_ids: Collection[int]) -> Format | None:
         """How calls are written; None where there is nothing to call."""
-        wanted = None if self.table.format == "auto" else self.table.format
-        return choose_format(tokenizer, wanted, self.chat, eos_ids) if self.tools else None
+        wanted, chat = None if self.table.format == "auto" else self.table.format, self._is_chat(tokenizer)
+        if self.tools and wanted not in (None, "tags") and not chat:
+            raise UserError(
+                f"environment.format = {wanted!r} is written by a chat template, and the tokenizer has none: use "
+                'format = "tags"'
+            )
+        return choose_format(tokenizer, wanted, chat, eos_ids) if self.tools else None
+
+    def _is_chat(self, tokenizer: Any) -> bool:
+        """Whether prompts are shown in the tokenizer's chat template."""
+        return template_for(self.template, tokenizer) == "chat"
 
 
-def open(table: settings.Environment, template: str = "chat", stop: Sequence[str] = (), retries: int = 2) -> World:
-    """What the recipe's table names, checked. `template` is `task.template`, `stop` is `rollout.stop`, `retries` is
-    `run.retries`. Raises UserError for whatever is wrong with the table.
+def open(
+    table: settings.Environment,
+    template: str = "auto",
+    stop: Sequence[str] = (),
+    retries: int = 2,
+    template_args: Mapping[str, Any] = {},
+) -> World:
+    """What the recipe's table names, checked. `template` is `task.template`, with its `template_args`, `stop` is
+    `rollout.stop`, `retries` is `run.retries`. Raises UserError for whatever is wrong with the table.
     """
     own = None if table.use is None else build_environment(table.use, table.args)
     tools = build_tools(table.tools, table.args, table.timeout_s) if table.tools and own is None else ()
-    return World(table, template == "chat", tuple(stop), retries, tools, own)
+    return World(table, template, template_args, tuple(stop), retries, tools, own)
 
 
 def build_tools(

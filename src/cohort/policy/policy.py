@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.chat import ChatTemplate
+from cohort.chat import ChatTemplate, has_template
 from cohort.kernels.functions import product
 from cohort.policy.attention import ATTENTION, Layout, PackedGroups
 from cohort.policy.fit import DIVERGED, is_classifier
@@ -292,7 +292,7 @@ def _refuse_rope(config: Any) -> None:
 
 def _turn_end(tokenizer: Any) -> tuple[str, int | None]:
     """The end of a turn in the chat template: ("", its token), or (text that no token stands for, None)."""
-    text, token = ChatTemplate(tokenizer).turn_end if getattr(tokenizer, "chat_template", None) else ("", None)
+    text, token = ChatTemplate(tokenizer).turn_end if has_template(tokenizer) else ("", None)
     return (text, None) if token is None else ("", token)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cohort.chat import continued as continued
 from cohort.frozen_array import FrozenArray
 from cohort.types import Completion, Rollout
 
@@ -28,13 +29,6 @@ def reader(tokenizer: Any, ends: Collection[int] = ()) -> Callable[[Sequence[int
         return text
 
     return read
-
-
-def continued(text: str, begun: str) -> str:
-    """What is left to write of a text where the prompt has `begun` it, such as the `<think>` of a chat template."""
-    if not begun.strip() or not text.lstrip().startswith(begun.strip()):
-        return text
-    return text.removeprefix(begun) if text.startswith(begun) else text.lstrip().removeprefix(begun.strip())
 
 
 def to_rollouts(

@@ -127,7 +127,7 @@ def _environment(stage: Stage, at: str) -> Found:
         yield f"{at}environment.args has no effect: name the 'tools' that it is for", (("environment", "args"),)
     for problem in _not_plain(e.args):
         yield f"{at}environment.args{problem}", (("environment", "args"),)
-    if e.format in ("hermes", "llama3") and stage.task.template != "chat":
+    if e.format in ("hermes", "llama3") and stage.task.template not in ("auto", "chat"):
         sentence = f"{at}environment.format = {e.format!r} is written by a chat template, but task.template is"
         paths = (("environment", "format"), ("task", "template"))
         yield f'{sentence} {stage.task.template!r}: use format = "tags"', paths

@@ -37,6 +37,7 @@ _ELSEWHERE = {
     "reward_funcs": "reward",
     "reward_weights": "reward.weight",
     "dataset": "task.source",
+    "chat_template_kwargs": "task.template_args",
     "model_name": "policy.model",
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cohort.recipe.resolve import flatten
 from cohort.recipe.schema import Recipe
-from cohort.settings import Reward, Stage, Table, Task
+from cohort.settings import PythonRows, Reward, Stage, Table, Task
 from cohort.settings.words import callable_path
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -84,7 +84,9 @@ def _tables_in(value: Any, at: str = "") -> list[tuple[str, Table]]:
 
 
 def _import_problem(value: Any) -> str | None:
-    """Why a function cannot be found again under its name, or None."""
+    """Why a value cannot be found again under its name, or None."""
+    if isinstance(value, PythonRows):
+        return "rows that a program gave: they are not written here"
     if not callable(value):
         return None
     path = callable_path(value)
@@ -146,6 +148,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, PythonRows):
+        return str(value)
     return callable_path(value) if callable(value) else value
 
 
@@ -182,6 +186,6 @@ def toml_value(value: Any) -> str:
     if isinstance(value, Mapping):
         inside = ", ".join(f"{_toml_key(key)} = {toml_value(item)}" for key, item in value.items())
         return f"{{ {inside} }}" if inside else "{}"
-    if callable(value):
-        return _text(callable_path(value))
+    if callable(value) or isinstance(value, PythonRows):
+        return _text(callable_path(value) if callable(value) else str(value))
     raise TypeError(f"TOML has no {type(value).__name__}")

@@ -7,6 +7,7 @@ from cohort.settings.environment import Environment
 from cohort.settings.objective import Objective
 from cohort.settings.policy import Lora, Policy, Scratch
 from cohort.settings.reward import Reward
+from cohort.settings.rows import PythonRows
 from cohort.settings.run import SINKS, Run
 from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout
 from cohort.settings.stage import KINDS, Stage
@@ -29,6 +30,7 @@ __all__ = [
     "Policy",
     "Preferences",
     "Prompts",
+    "PythonRows",
     "Reference",
     "Reward",
     "Rollout",

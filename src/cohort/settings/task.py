@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from cohort.settings.table import Count, Positive, Share, Table, Text, Tokens, Weight
+from cohort.settings.rows import Data
+from cohort.settings.table import Count, Positive, Share, Table, Text, Texts, Tokens, Weight
 
 
 class Curriculum(Table):
@@ -42,17 +43,19 @@ class Adaptive(Table):
 class Prompts(Table):
     """What a task and a source of a mixture have in common."""
 
-    source: Text = Field(
+    source: Data = Field(
         description="word_problems, arithmetic, reasoning_gym:TASK, verifiers:PACKAGE, a file, a directory, a hub id, "
         "module:function."
     )
-    prompt: Text = Field(default="prompt", description="Column that holds the question.")
-    answer: Text = Field(default="answer", description="Column that holds the gold answer.")
+    prompt: Text = Field(
+        default="prompt", description="Column that holds the question, as text or as messages; a.b is b inside of a."
+    )
+    answer: Text = Field(default="answer", description="Column that holds the gold answer; a.b is b inside of a.")
     messages: Text | None = Field(
         default=None, description="Column that holds a chat (a list of messages), used as prompt."
     )
     split: Text = Field(default="train", description="Split of the source to train on.")
-    held_out: Annotated[float, Field(gt=0, lt=1)] | Text | None = Field(
+    held_out: Annotated[float, Field(gt=0, lt=1)] | Data | None = Field(
         default=None, description="Problems to evaluate on: another source, or a share of this one such as 0.1."
     )
     held_out_split: Text | None = Field(default=None, description="Split of the source to evaluate on.")
@@ -97,9 +100,12 @@ class Task(Prompts):
     margin: Text | None = Field(
         default=None, description="Column that says by how much the better answer should score higher, at least."
     )
-    template: Literal["chat", "r1_zero", "none"] = Field(
-        default="chat",
-        description="How a question becomes a prompt: the model's chat template, R1-Zero's text, or as it is.",
+    template: Literal["auto", "chat", "r1_zero", "none"] = Field(
+        default="auto",
+        description="How a question is shown: chat template, R1-Zero, as it is; auto: chat, or none without one.",
+    )
+    template_args: dict[str, bool | int | float | str | Texts] = Field(
+        default={}, description="Arguments of the chat template, such as { enable_thinking = false }."
     )
     system: str | None = Field(default=None, description="System message put before every question.")
     special_tokens: bool = Field(

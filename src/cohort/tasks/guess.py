@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cohort.tasks.sources.columns import with_inner
+from cohort.tasks.sources.opening import NAMES_OF_COLUMNS
 from cohort.tasks.sources.rows import open_rows
 from cohort.tasks.task import open_task
 from cohort.types import UserError
@@ -24,6 +26,7 @@ ENOUGH = 100  # rows from which a tenth of them is held out
 
 PROMPTS = ("messages", "prompt", "question", "problem", "query", "instruction", "input")
 ANSWERS = ("answer", "solution", "gold", "ground_truth", "final_answer", "reference_answer", "target", "label")
+VERL_ANSWER = "reward_model.ground_truth"  # where the rows of verl have it
 COMPLETIONS = ("completion", "response", "output", "demonstration")
 
 _NUMBER = re.compile(r"[-+]?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?%?")
@@ -81,6 +84,7 @@ def guess(rows: Any, named: Mapping[str, Any] | None = None, kind: str = "") -> 
     `kind` may be.
     """
     named = named or {}
+    rows = with_inner(rows, [*(named.get(key) for key in NAMES_OF_COLUMNS), VERL_ANSWER])
     columns, looked = rows.columns, range(min(len(rows), LOOKED_AT))
     if kind in ("", "reward_model") and {"chosen", "rejected"} <= {*columns}:
         prompt = _first(columns, PROMPTS[1:])
@@ -97,7 +101,8 @@ def guess(rows: Any, named: Mapping[str, Any] | None = None, kind: str = "") -> 
     task = {"messages" if question == "messages" else key: question}
     took = f"questions in '{question}'"
     completion = named.get("completion") or _first(columns, COMPLETIONS)
-    answer = named.get("answer") or _first(columns, ANSWERS)
+    verl = [VERL_ANSWER] if VERL_ANSWER in rows[0] else []
+    answer = named.get("answer") or _first(columns, [*ANSWERS, *verl])
     chat = question == "messages" and all(_is_answered(rows[index][question]) for index in looked[:MADE])
     if (answer is None or kind == "sft") and (completion is not None or chat):
         learnt = "the last turn of each conversation" if chat else f"'{completion}'"

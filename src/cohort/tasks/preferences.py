@@ -98,6 +98,8 @@ def _pair(table: settings.Task, row: Mapping[str, Any], place: str) -> Preferenc
         prompt = Prompt.make(messages=chat)
     elif row.get(table.prompt) is not None:
         prompt = Prompt.make(*read_question(row, place, table.prompt, chat=False))
+        if prompt.messages is not None and prompt.messages[-1]["role"] == "assistant":
+            raise UserError(f"{place}: the conversation in {table.prompt!r} ends with the assistant's turn. Remove it.")
     else:
         chat, better, worse = _shared(better, worse, place, table)
         prompt = Prompt.make(messages=chat)

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, get_args
 
 from cohort import settings
-from cohort.chat import ChatTemplate, ChatTemplateError, ordinary, specials
+from cohort.chat import ChatTemplate, ChatTemplateError, has_template, ordinary, specials, template_for
 from cohort.tasks.order.mixture import Mixture
 from cohort.tasks.prompts import CHECKED, Prompts
 from cohort.tasks.sources.columns import of_text
@@ -52,32 +52,42 @@ def tools_of(prompt: Prompt) -> list[Mapping[str, Any]]:
 
 
 class Renderer:
-    """Shows prompts to one tokenizer's model."""
+    """Shows prompts to one tokenizer's model, in `template`: what the one that was asked for comes to."""
 
     def __init__(
         self,
         tokenizer: Any,
-        template: str = "chat",
+        template: str = "auto",
         system: str | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
         special_tokens: bool = False,
+        template_args: Mapping[str, Any] = {},
     ) -> None:
         self.name = repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
         if template not in TEMPLATES:
             raise UserError(f"template is one of {', '.join(TEMPLATES)}, not {template!r}.")
-        if template == "chat" and not getattr(tokenizer, "chat_template", None):
+        if template == "chat" and not has_template(tokenizer):
             raise UserError(
                 f"the tokenizer {self.name} has no chat template. "
                 'Use template = "none" for plain text or template = "r1_zero" for a base model.'
             )
         if template == "r1_zero" and system is not None:
             raise UserError('template = "r1_zero" brings its own instructions. Remove system, or use another template.')
-        self.tokenizer, self.template, self.system = tokenizer, template, system
-        self.tools = [dict(tool) for tool in tools] or None
-        self._chat_template = ChatTemplate(tokenizer)
+        self.tokenizer, self.template, self.system = tokenizer, template_for(template, tokenizer), system
+        self.tools = [dict(tool) for tool in tools] or None if self.template == "chat" else None
+        self._chat_template = ChatTemplate(tokenizer, template_args)
+        if unread := self._chat_template.unread if self.template == "chat" else [*template_args]:
+            by = f"the chat template of {self.name}" if self.template == "chat" else f'template = "{self.template}"'
+            warnings.warn(f"{by} does not read task.template_args.{unread[0]}: it has no effect", stacklevel=2)
         self._special = None if special_tokens else specials(tokenizer)  # what must stay text in a question
         self._told = False  # that a question had some
+        self._told_begun = False  # that a conversation ends with the assistant's turn
         self._shows_tools: bool | None = None  # whether the chat template does; None: nobody knows yet
+
+    @classmethod
+    def of(cls, table: settings.Task, tokenizer: Any, tools: Sequence[Mapping[str, Any]] = ()) -> Renderer:
+        """The renderer that a [task] table describes."""
+        return cls(tokenizer, table.template, table.system, tools, table.special_tokens, table.template_args)
 
     def render(self, prompt: Prompt) -> Prompt:
         """The prompt with its tokens, ready for the completion to follow, and with what they have begun of it."""
@@ -103,18 +113,23 @@ class Renderer:
     def _plain(self, prompt: Prompt) -> str:
         """A single question in a template that is text."""
         if prompt.messages is not None and len(prompt.messages) > 1:
-            raise UserError(
-                f"the prompt {prompt.id} is a conversation of {len(prompt.messages)} messages, and template = "
-                f'"{self.template}" shows a single question. Use template = "chat".'
-            )
+            what = f"the prompt {prompt.id} is a conversation of {len(prompt.messages)} messages, and"
+            if not has_template(self.tokenizer):
+                raise UserError(
+                    f"{what} the tokenizer {self.name} has no chat template, so that a single question is all that can "
+                    "be shown. Give the tokenizer a chat template, or give prompts of one message (task.system goes "
+                    "before each)."
+                )
+            raise UserError(f'{what} template = "{self.template}" shows a single question. Use template = "chat".')
         question = self._ordinary(prompt.question, prompt)
         if self.template == "r1_zero":
             return R1_ZERO.replace("{prompt}", question)
         return question if self.system is None else f"{self.system}\n\n{question}"
 
     def _chat(self, prompt: Prompt, tools: Sequence[Mapping[str, Any]] | None) -> tuple[str, str]:
-        """The conversation in the tokenizer's own template, up to where the assistant begins. The system message is
-        added unless the conversation has its own. The assistant's own turns may hold special tokens.
+        """The conversation in the tokenizer's own template, up to where the assistant begins, or behind what the last
+        message has begun of its turn. The system message is added unless the conversation has its own. The assistant's
+        own turns may hold special tokens.
         """
         chat = [
             message if message.get("role") == "assistant" else self._ordinary(message, prompt)
@@ -122,11 +137,19 @@ class Renderer:
         ]
         if self.system is not None and chat[0].get("role") != "system":
             chat.insert(0, {"role": "system", "content": self.system})
+        if chat[-1].get("role") == "assistant" and not self._told_begun:
+            self._told_begun = True
+            begun = shorten(chat[-1]["content"])
+            warnings.warn(
+                f"the prompt {prompt.id} ends with a turn of the assistant, {begun}: completions go on from "
+                "there, in this and other prompts. Remove such turns if they are answers",
+                stacklevel=2,
+            )
         try:
-            text = self._chat_template.write(chat, tools)
+            opened = self._chat_template.opened(chat, tools)
             if tools is not None and self._shows_tools is None:
-                self._shows_tools = text != self._chat_template.write(chat)
-            return text, self._chat_template.begun(chat, tools, text)
+                self._shows_tools = opened[0] != self._chat_template.opened(chat)[0]
+            return opened
         except ChatTemplateError as error:  # e.g. a template that knows no system role
             raise UserError(
                 f"the prompt {prompt.id} cannot be shown: {error}. Mend the conversation or the template, leave out "

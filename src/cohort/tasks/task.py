@@ -39,7 +39,7 @@ class Task:
 
     def renderer(self, tokenizer: Any) -> Renderer:
         """The renderer of this task's template for a tokenizer."""
-        return Renderer(tokenizer, self.table.template, self.table.system, self.tools, self.table.special_tokens)
+        return Renderer.of(self.table, tokenizer, self.tools)
 
     def tickets(self, seed: int, state: Mapping[str, Any] | None = None) -> Tickets:
         """What decides the order of the training prompts, from the beginning or from a saved state."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count, islice
@@ -15,16 +13,15 @@ from rich.markup import escape
 from cohort.policy.load import live_dtype
 from cohort.recipe import Recipe
 from cohort.recipe.loader import directory_name
-from cohort.record.files import remove
-from cohort.settings import Reward, Table
+from cohort.settings import PythonRows, Reward, Table
 from cohort.tasks.guess import Guess, guess, guess_source
 from cohort.tasks.sources.rows import open_rows
-from cohort.train.directory import ROWS, has_begun, is_free, refuse_existing
+from cohort.train.directory import is_free
 from cohort.train.run import Run
 from cohort.train.run import train as train_recipe
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.wording import one_line, shorten
+from cohort.wording import shorten
 
 RewardLike = str | Callable[..., Any] | Reward | Mapping[str, Any]
 MOST_NAMES = 1000
@@ -102,7 +99,7 @@ def _refuse_beside(recipe: Any, model: Any, data: Any, reward: Any, tables: Mapp
 
 
 def _recipe(model: Any, data: Any, reward: Any, given: Mapping[str, Any], resume: bool, console: Console) -> Recipe:
-    """The recipe that the arguments of `train` make. Rows are written into the directory that its run will have."""
+    """The recipe that the arguments of `train` make."""
     tables = dict(given)
     for name in ("policy", "task"):
         if not isinstance(tables.get(name, {}), Mapping | Table):
@@ -118,28 +115,20 @@ def _recipe(model: Any, data: Any, reward: Any, given: Mapping[str, Any], resume
         tables["policy"] = policy
     if reward is not None:
         tables["reward"] = reward
-    rows = None
     if data is not None:
         kind = str(tables.get("kind") or "")
         if isinstance(data, str | os.PathLike):
             task["source"] = os.fspath(data)
             found = guess_source(task["source"], task.get("split", "train"), task.get("config"), task, kind)
         else:
-            rows, task["source"] = _rows(data, task.get("split", "train")), ROWS
-            found = guess(rows, task, kind)
+            task["source"] = PythonRows(data)
+            found = guess(open_rows(task["source"], task.get("split", "train")), task, kind)
         tables = _with_guess(tables, task, found, console)
     base = _model_name(model, policy)
     recipe = Recipe(**{"name": base, **tables})  # what is wrong with the tables is said before anything is written
     parent = Path(recipe.stages[-1].run.directory).expanduser()
     name = recipe.name if "name" in tables else _name(parent, base, resume)
-    if rows is None:
-        return recipe if name == recipe.name else Recipe(**{**tables, "name": name})
-    file = parent / name / ROWS
-    recipe = Recipe(**{**tables, "name": name, "task": {**_keys(tables["task"]), "source": str(file)}})
-    if has_begun(file.parent):
-        refuse_existing(file.parent, recipe, resume)
-    _write(rows, file)
-    return recipe
+    return recipe if name == recipe.name else Recipe(**{**tables, "name": name})
 
 
 def _with_guess(tables: Mapping[str, Any], task: Mapping[str, Any], found: Guess, console: Console) -> dict[str, Any]:
@@ -181,53 +170,3 @@ def _name(parent: Path, base: str, resume: bool) -> str:
         there = [name for name in islice(names, MOST_NAMES) if (parent / name).exists()]
         return there[-1] if there else base
     return next(name for name in names if is_free(parent / name))
-
-
-def _rows(data: Any, split: str) -> Any:
-    """The rows of Python objects. What is no dataset and no list is read to its end."""
-    if hasattr(data, "column_names"):  # a Dataset, or a DatasetDict
-        return open_rows(data, split)
-    if isinstance(data, Mapping) or not isinstance(data, Iterable):
-        raise UserError(f"data is a path, a hub id, or rows such as a list of dicts, not {type(data).__name__}")
-    rows = list(data)
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, Mapping) or not all(isinstance(key, str) for key in row):
-            raise UserError(
-                f"row {number} of data is {shorten(row)}; every row is a dict from column names to values (of a pandas "
-                'DataFrame: data=frame.to_dict("records"))'
-            )
-    return open_rows(rows)
-
-
-def _write(rows: Any, file: Path) -> None:
-    """Write the rows as JSON Lines. Those that a run has begun with stay, and others in their place are refused."""
-    new = file.with_name(f".{file.name}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        remove(new)  # what was left or put there is not written through
-        with new.open("x", encoding="utf-8") as out:
-            for index in range(len(rows)):
-                out.write(_line(rows[index], rows.place(index)))
-        if has_begun(file.parent) and not (file.exists() and filecmp.cmp(new, file, shallow=False)):
-            raise UserError(
-                f"these are other rows than those that the run began with ({file}): give the same ones, or start "
-                'another run with name="..."'
-            )
-        new.replace(file)
-    except OSError as error:
-        raise UserError(f'cannot write the rows to {file}: {error.strerror}; choose run={{"directory": ...}}') from None
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _line(row: Mapping[str, Any], place: str) -> str:
-    def plain(value: Any) -> Any:
-        for method in ("tolist", "isoformat"):  # of numpy; of dates and times
-            if hasattr(value, method):
-                return getattr(value, method)()
-        raise UserError(f"{place} holds {shorten(value)}, which is no text, number, list or dict; convert or remove it")
-
-    try:
-        return json.dumps(dict(row), default=plain) + "\n"
-    except (TypeError, ValueError, RecursionError) as error:  # keys that are no text; a row that holds itself
-        raise UserError(f"{place} cannot be written as JSON ({one_line(error)}); convert or remove it") from None

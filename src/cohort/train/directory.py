@@ -250,6 +250,23 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
     return threads, began
 
 
+def keep_template(recipe: Recipe, stage: str, template: str) -> None:
+    """Write down what the template of a stage came to. Raises `UserError` where it was another one when the run began:
+    then the tokenizer was another one, too.
+    """
+    file = run_directory(recipe) / "environment.json"
+    kept = _environment(file)
+    templates: dict[str, str] = kept.get("templates", {})
+    if templates.get(stage, template) != template:
+        raise UserError(
+            f"task.template of stage '{stage}' came to {templates[stage]!r} when this run began, and comes to "
+            f"{template!r} now: the tokenizer has changed. Restore it, or start another run with name=OTHER."
+        )
+    if stage not in templates:
+        kept["templates"] = {**templates, stage: template}
+        write_bytes(file, orjson.dumps(kept, option=orjson.OPT_INDENT_2))
+
+
 def _environment(file: Path) -> dict[str, Any]:
     """environment.json of a run that has begun."""
     try:

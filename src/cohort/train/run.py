@@ -36,6 +36,7 @@ from cohort.train.directory import (
 from cohort.train.gate import pass_gate, read_gate
 from cohort.train.loop import train_stage
 from cohort.train.models import waits_for, with_stage_models
+from cohort.train.rows import with_rows_kept
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -79,7 +80,7 @@ def train(
     """
     quiet_libraries()
     console = console or Console()
-    recipe = _with_type_of(model, as_it_lies(recipe) if resume else recipe)
+    recipe = with_rows_kept(_with_type_of(model, as_it_lies(recipe) if resume else recipe), resume)
     start = Start(live=(model, tokenizer) if model is not None else None)
     stages = prepare(recipe)
     directory = run_directory(recipe)

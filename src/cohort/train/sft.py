@@ -15,11 +15,11 @@ from typing import Any
 from cohort import environments
 from cohort.algorithms import objectives
 from cohort.backends.base import PolicyFacts, open_backend
+from cohort.chat import continued
 from cohort.environments import Dialogue, World
 from cohort.learn.batch import collate
 from cohort.learn.optimizer import rate_at
 from cohort.machine import peak_memory_gb
-from cohort.policy.text import continued
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
@@ -64,8 +64,7 @@ class _Training:
         self.facts: PolicyFacts = self._backend.facts
         self.policy = self._backend.policy
         tokenizer, world = self.facts.tokenizer, prepared.world
-        task = stage.task
-        self._renderer = Renderer(tokenizer, task.template, task.system, world.schemas, task.special_tokens)
+        self._renderer = Renderer.of(stage.task, tokenizer, world.schemas)
         self._dialogue = world.dialogue(tokenizer, self.facts.eos_ids) if world.tools else None
         size, seed = prepared.examples.size, derive_seed(context.seed, "ledger")
         self._ledger = Ledger.restore(checkpoint.state["ledger"], size, seed) if checkpoint else Ledger(size, seed)
@@ -133,7 +132,8 @@ class Supervised:
         parts = open_parts(stage, seed) if judged else None
         examples = open_examples(stage.task, derive_seed(seed, "task"))
         refuse_few(examples, "demonstrations", "supervised.examples_per_step", stage.supervised.examples_per_step)
-        world = environments.open(stage.environment, stage.task.template, stage.rollout.stop, stage.run.retries)
+        task, stop, retries = stage.task, stage.rollout.stop, stage.run.retries
+        world = environments.open(stage.environment, task.template, stop, retries, task.template_args)
         return PreparedSft(examples, world, parts)
 
     def plan(self, stage: Stage, prepared: PreparedSft, facts: PolicyFacts) -> Plan:

@@ -8,9 +8,10 @@ import torch
 
 from cohort.algorithms.explain import one_line
 from cohort.algorithms.objectives import Objective
+from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
 from cohort.settings import Prompts, Stage
-from cohort.settings.words import callable_path
+from cohort.settings.words import callable_path, shown
 from cohort.tasks.prompts import Items
 
 PROMPT_TOKENS = 256  # of a prompt, where nothing says how long it may be
@@ -25,6 +26,7 @@ def grpo_plan(
         "policy": _policy_line(policy),
         "ends": ends_line(policy),
         "task": task_line(stage, prompts) + ("; nothing is held out (task.held_out)" if held_out is None else ""),
+        "template": template_line(stage, policy),
         **environment_line(stage),
         "rewards": rewards_line(stage),
         "batch": batch_arithmetic(stage),
@@ -41,6 +43,7 @@ def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, held_out: 
         "policy": _policy_line(policy),
         "ends": ends_line(policy),
         "task": f"{stage.task.source}, {'unlimited' if examples is None else f'{examples:,}'} demonstrations",
+        "template": template_line(stage, policy),
         "batch": f"{per_step} examples a step, {stage.run.steps:,} steps = {per_step * stage.run.steps:,} examples",
         **_evaluation(stage, held_out),
     }
@@ -55,6 +58,7 @@ def reward_model_plan(stage: Stage, policy: PolicyFacts, pairs: int, held_out: i
         "objective": f"Bradley-Terry: mean of -log sigmoid(chosen - rejected{margin}){centring}",
         "model": _policy_line(policy),
         "task": f"{stage.task.source}, {pairs:,} preference pairs, {held_out:,} held out",
+        "template": template_line(stage, policy),
         "batch": f"{p.pairs_per_step} pairs a step, {steps:,} steps = {p.pairs_per_step * steps / pairs:.2g} passes",
     }
 
@@ -89,6 +93,15 @@ def task_line(stage: Stage, prompts: int | None) -> str:
         weight = ", ".join(f"{w:g} from step {step}" for step, w in by_step) if by_step else f"{source.weight:g}"
         parts.append(f"{name} ({'; '.join([source.source, weight, *_order(source)])})")
     return " + ".join(parts)
+
+
+def template_line(stage: Stage, policy: PolicyFacts) -> str:
+    """`the tokenizer's chat template`, or `plain text, as the tokenizer has no chat template`."""
+    found = template_for(stage.task.template, policy.tokenizer)
+    because = ", as the tokenizer has no chat template" if found == "none" != stage.task.template else ""
+    words = {"chat": "the tokenizer's chat template", "r1_zero": "the text of R1-Zero", "none": "plain text"}
+    args = "".join(f", {name} = {shown(value)}" for name, value in stage.task.template_args.items())
+    return words[found] + because + (args if found == "chat" else "")
 
 
 def _order(table: Prompts) -> list[str]:

@@ -103,6 +103,16 @@ class Draft:
         self.missing.setdefault(table, []).append(line)
         self.open.append(why)
 
+    def put_template_args(self, key: str) -> None:
+        """What the configuration gives the chat template under `key`."""
+        given = self.given.get(key) or {}
+        plain = {name: value for name, value in given.items() if isinstance(value, bool | int | float | str)}
+        if plain:
+            self.put("task", "template_args", plain, key)
+        self.notes += [
+            f"no counterpart: {key}.{name} = {value!r}" for name, value in given.items() if name not in plain
+        ]
+
     def done(self, source: str, order: Sequence[str]) -> Imported:
         """The recipe, with all keys that nobody took among the notes."""
         rest: dict[str, list[str]] = {}

@@ -95,6 +95,7 @@ def _task(draft: Draft) -> None:
         draft.open.append("the configuration names no data: set task.source")
     else:
         draft.put("task", "source", str(data), "dataset_name")
+    draft.put_template_args("chat_template_kwargs")
     if (config := given.get("dataset_config")) is not None:
         draft.put("task", "config", str(config), "dataset_config")
     if (split := given.get("dataset_train_split", "train")) != "train":

@@ -81,6 +81,7 @@ def _task(draft: Draft) -> None:
     draft.put("task", "prompt", str(given.get("data.prompt_key", "prompt")), "data.prompt_key, a column of messages")
     draft.put("task", "answer", "reward_model.ground_truth", "verl's layout of rows")
     draft.put("task", "max_prompt_tokens", given.whole("data.max_prompt_length", 512), "data.max_prompt_length")
+    draft.put_template_args("data.apply_chat_template_kwargs")
     rule = str(given.get("data.truncation", "error"))
     if given.flag("data.filter_overlong_prompts"):
         draft.put("task", "too_long", "drop", "data.filter_overlong_prompts")

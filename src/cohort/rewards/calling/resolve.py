@@ -56,7 +56,7 @@ def resolve(table: RewardTable, columns: Collection[str] | None = None, has_answ
             "a parameter, or weight 0 to only measure it"
         )
     for column in table.when:
-        if columns is not None and column not in columns:
+        if columns is not None and column not in columns and column.partition(".")[0] not in columns:
             raise UserError(
                 f"reward '{name}' asks for the column '{column}' in `when`{did_you_mean(column, columns)}, which the "
                 f"task does not have; it has {', '.join(columns) or 'none besides the question and the answer'}"

@@ -17,7 +17,7 @@ from cohort.rewards.calling.parameters import Parameters
 from cohort.rewards.calling.steps import Fold, cut, pieces
 from cohort.rewards.combination import Combination, Gate
 from cohort.rewards.items import Scored, ScoredGroup, ScoringItem
-from cohort.types import UserError
+from cohort.types import UserError, inside
 from cohort.wording import did_you_mean
 
 Style = Literal["cohort", "trl"]
@@ -74,8 +74,17 @@ class Reward:
 
 
 def applies(when: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Whether every column named in `when` has the value that stands there, or one of a list of values."""
-    return all(column in row and _is(row[column], wanted) for column, wanted in when.items())
+    """Whether every column named in `when` has the value that stands there, or one of a list of values. With dots a
+    name reaches into a column.
+    """
+    return all(_has(row, column, wanted) for column, wanted in when.items())
+
+
+def _has(row: Mapping[str, Any], column: str, wanted: Any) -> bool:
+    try:
+        return _is(inside(row, column), wanted)
+    except LookupError:
+        return False
 
 
 def _is(value: Any, wanted: Any) -> bool:

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cohort.chat import ChatTemplate, ordinary
+from cohort.chat import ChatTemplate, has_template, ordinary, template_for
 from cohort.rewards.calling.parameters import with_fields_of
 from cohort.rewards.marks import costly, prepared_by, stepwise, trl
 from cohort.rewards.models.checkpoint import Classifier, ClassifierSettings, Row, label_column
-from cohort.rewards.models.text import FORM_KEY, Form, Reader, chat_tokens, messages_of, text_of
+from cohort.rewards.models.text import FORM_KEY, Form, Reader, answered, text_of
 from cohort.types import UserError
 
 __all__ = ["process_model", "reward_model"]
@@ -31,10 +31,8 @@ def _scorer(settings: ClassifierSettings) -> _Scorer:
     template, form = settings.template, None
     if template == "auto":
         form = getattr(loaded.model.config, FORM_KEY, None)
-        if getattr(loaded.tokenizer, "chat_template", None):
-            template = "chat"
-        else:
-            template = "pair" if loaded.tokenizer.sep_token is not None else "none"
+        plain = "pair" if loaded.tokenizer.sep_token is not None else "none"
+        template = "chat" if has_template(loaded.tokenizer) else plain
     return _Scorer(
         loaded,
         template,
@@ -88,9 +86,9 @@ class _Scorer:
         tokenizer = self.loaded.tokenizer
         answers = [ordinary(completion, self.loaded.special) for completion in completions]
         if self.template == "chat":
-            turns = [[*messages_of(prompt), {"role": "assistant", "content": answer}] for answer in answers]
             template = ChatTemplate(tokenizer)
-            return [{"input_ids": chat_tokens(template, chat, False)} for chat in turns]
+            turns = [template.write(answered(prompt, answer), go_on=False) for answer in answers]
+            return [{"input_ids": template.tokens(turn)} for turn in turns]
         question = prompt if isinstance(prompt, str) else "\n\n".join(str(message["content"]) for message in prompt)
         written = [(question, answer) if self.template == "pair" else (question + answer,) for answer in answers]
         rows = [tokenizer(*parts) for parts in written]
@@ -116,8 +114,7 @@ def _step_scorer(settings: ClassifierSettings, separator: str) -> _StepScorer:
     """The scorer of a checkpoint, loaded once in a process."""
     loaded = settings.open("AutoModelForTokenClassification", "process_model", ("auto", "chat", "none"))
     tokenizer, config = loaded.tokenizer, loaded.model.config
-    has_template = bool(getattr(tokenizer, "chat_template", None))
-    chat = settings.template == "chat" or (settings.template == "auto" and has_template)
+    chat = template_for(settings.template, tokenizer) == "chat"
     label = 1 if settings.label is None and config.num_labels == 2 else settings.label
     return _StepScorer(
         loaded,

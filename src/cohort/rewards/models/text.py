@@ -8,10 +8,10 @@ special token is broken up first; it stays readable and is ordinary text.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cohort.chat import ChatTemplate, ordinary, specials
+from cohort.chat import ChatTemplate, has_template, ordinary, specials
 from cohort.types import UserError
 
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -25,6 +25,7 @@ class Form:
 
     text: str | None = None
     system: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)  # of the chat template
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for config.json."""
@@ -35,13 +36,13 @@ class Reader:
     """Tokens for a model that reads a prompt, then the completion as it is, then the end token."""
 
     def __init__(self, tokenizer: Any, form: Form) -> None:
-        if form.text is None and not getattr(tokenizer, "chat_template", None):
+        if form.text is None and not has_template(tokenizer):
             raise UserError(
                 f"the tokenizer {tokenizer.name_or_path!r} has no chat template, and the reward model reads its "
                 'prompts in one; use task.template = "none" for plain text'
             )
         self.tokenizer, self.form = tokenizer, form
-        self._special, self._template = specials(tokenizer), ChatTemplate(tokenizer)
+        self._special, self._template = specials(tokenizer), ChatTemplate(tokenizer, form.args)
 
     def prompt(self, prompt: Prompt) -> list[int]:
         """The tokens up to where the completion begins."""
@@ -49,7 +50,7 @@ class Reader:
             chat = messages_of(prompt)
             if self.form.system is not None and chat[0].get("role") != "system":
                 chat.insert(0, {"role": "system", "content": self.form.system})
-            return chat_tokens(self._template, chat, add_generation_prompt=True)
+            return self._template.tokens(self._template.opened(chat)[0])
         if not isinstance(prompt, str) and len(prompt) > 1:
             raise UserError(
                 f"a prompt is a conversation of {len(prompt)} messages, and the reward model reads single questions; "
@@ -75,6 +76,8 @@ def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(message) for message in prompt]
 
 
-def chat_tokens(template: ChatTemplate, messages: list[dict[str, Any]], add_generation_prompt: bool) -> list[int]:
-    """A conversation in the tokenizer's chat template."""
-    return template.tokens(template.write(messages, go_on=add_generation_prompt))
+def answered(prompt: Prompt, completion: str) -> list[dict[str, Any]]:
+    """The conversation with the completion as the turn that a last message of the assistant may have begun."""
+    chat = messages_of(prompt)
+    begun = str(chat.pop()["content"]) if len(chat) > 1 and chat[-1].get("role") == "assistant" else ""
+    return [*chat, {"role": "assistant", "content": begun + completion}]

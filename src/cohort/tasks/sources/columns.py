@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +13,27 @@ from cohort.chat import text_of
 from cohort.tasks.prompts import Rows
 from cohort.tasks.sources.base import needs_answer
 from cohort.tasks.sources.files import kind
-from cohort.types import Message, Prompt, UserError
+from cohort.types import Message, Prompt, UserError, inside
 from cohort.wording import nearest, shorten
+
+
+def with_inner(rows: Rows, names: Iterable[Any]) -> Rows:
+    """The rows with what dotted `names` mean as columns of their own: "reward_model.ground_truth" is what the column
+    `reward_model` has under `ground_truth`. A column that is called so itself is that column.
+    """
+    texts = dict.fromkeys(name for name in names if isinstance(name, str))
+    inner = [name for name in texts if name not in rows.columns and name.partition(".")[0] in rows.columns]
+    if not inner:
+        return rows
+
+    def get(index: int) -> Mapping[str, Any]:
+        row = dict(rows[index])
+        for name in inner:
+            with suppress(LookupError):  # whoever needs it says that it is missing
+                row[name] = inside(row, name)
+        return row
+
+    return replace(rows, columns=(*rows.columns, *inner), get=get)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +59,9 @@ class ColumnMap:
             messages = "messages" if "messages" in rows.columns else None
         question = messages or table.prompt
         if question not in rows.columns:
-            raise missing_column(rows.place(0), "messages" if messages else "prompt", question, rows.columns)
+            raise missing_column(rows.place(0), "messages" if messages else "prompt", question, _first(rows))
         if needed and table.answer not in rows.columns:
-            raise missing_column(rows.place(0), "answer", table.answer, rows.columns)
+            raise missing_column(rows.place(0), "answer", table.answer, _first(rows))
         return cls(question, messages is not None, table.answer, needed, gsm8k)
 
     def read(self, row: Mapping[str, Any], place: str) -> Prompt:
@@ -74,10 +94,10 @@ def read_question(
             raise _empty(place, column)
         return value, None
     messages = conversation(value, place, column)
-    if messages[-1]["role"] == "assistant":
+    if messages[-1]["role"] == "assistant" and (len(messages) == 1 or messages[-1].get("tool_calls")):
         raise UserError(
-            f"{place}: the conversation in {column!r} ends with the assistant's turn, so nothing is left to answer. "
-            "Remove that turn, or use the row for supervised training."
+            f"{place}: the conversation in {column!r} is a turn of the assistant that nothing can go on from: there is "
+            "no question, or it calls a tool. Mend or remove the row."
         )
     if not messages[-1]["content"].strip():
         raise _empty(place, column)
@@ -134,12 +154,20 @@ def gsm8k_answer(value: Any, place: str) -> tuple[str, str]:
     return working.strip(), answer
 
 
+def _first(rows: Rows) -> dict[str, Any]:
+    """The first row, with every column of the source."""
+    return {**dict.fromkeys(rows.columns), **rows[0]}
+
+
 def _empty(place: str, column: str) -> UserError:
     return UserError(f"{place} has an empty {column!r}. Fill it in or remove the row.")
 
 
-def missing_column(place: str, what: str, name: str, columns: Any) -> UserError:
-    """The error for a column that is not there, with those that are."""
-    close = nearest(name, columns)
+def missing_column(place: str, what: str, name: str, columns: Iterable[str] | Mapping[str, Any]) -> UserError:
+    """The error for a column that is not there, with those that are; of a row also with what lies inside of them."""
+    row = columns if isinstance(columns, Mapping) else {}
+    deeper = [f"{column}.{key}" for column, value in row.items() if isinstance(value, Mapping) for key in value]
+    known = [*columns, *(deeper if "." in name else ())]
+    close = next((path for path in deeper if path.endswith(f".{name}")), None) or nearest(name, known)
     hint = f" Did you mean {close!r}?" if close else f' Name the column with {what} = "...".'
-    return UserError(f"{place} has no column {name!r}; it has {', '.join(map(repr, columns)) or 'none'}.{hint}")
+    return UserError(f"{place} has no column {name!r}; it has {', '.join(map(repr, known)) or 'none'}.{hint}")

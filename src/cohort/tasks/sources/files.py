@@ -1,13 +1,17 @@
-"""Data files: JSON Lines, JSON, CSV and Parquet, each as rows with a place for error messages."""
+"""Data files: JSON Lines, JSON, CSV, TSV and Parquet, each as rows with a place for error messages. All but Parquet may
+be packed with gzip; what is in such a file is kept in memory, as it cannot be read from the middle.
+"""
 
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cohort.tasks.prompts import Rows
 from cohort.types import UserError
@@ -25,6 +29,10 @@ def list_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Rows:
     return table_rows(name, tuple(columns), len(rows), rows.__getitem__)
 
 
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
 def read_json_lines(path: Path) -> Rows:
     """A JSON Lines file; blank lines are skipped. A place is `train.jsonl:8`.
 
@@ -33,20 +41,24 @@ def read_json_lines(path: Path) -> Rows:
     offsets: list[int] = []
     numbers: list[int] = []  # of the lines, because blank ones are skipped
     columns: dict[str, None] = {}
+    packed: list[bytes] = []  # the lines of a packed file
     offset = 0
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if text.strip():
                 columns.update(dict.fromkeys(json_line(text, f"{path}:{number}")))
                 offsets.append(offset + len(line) - len(text))
                 numbers.append(number)
+                packed += [text] if path.suffix.lower() == ".gz" else []
             offset += len(line)
 
     def place(index: int) -> str:
         return f"{path}:{numbers[index]}"
 
     def get(index: int) -> Mapping[str, Any]:
+        if packed:
+            return json_line(packed[index], place(index))
         with path.open("rb") as file:
             file.seek(offsets[index])
             return json_line(file.readline(), place(index))
@@ -86,7 +98,8 @@ def kind(value: Any) -> str:
 def read_json(path: Path) -> Rows:
     """A JSON file: a list of objects, or an object with one such list in it (`{"data": [...]}`)."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig").strip() or "[]")
+        with _opened(path) as file:
+            found = json.loads(file.read().decode("utf-8-sig").strip() or "[]")
     except json.JSONDecodeError as error:
         hint = " It looks like JSON Lines: name it .jsonl." if "Extra data" in error.msg else ""
         raise UserError(f"{path}:{error.lineno} is not JSON ({error.msg}).{hint}") from error
@@ -104,12 +117,21 @@ def read_json(path: Path) -> Rows:
 
 def read_csv(path: Path) -> Rows:
     """A CSV file with a header line. Every value is text."""
+    return _read_separated(path, "excel", "CSV")
+
+
+def read_tsv(path: Path) -> Rows:
+    """A file with a tab between fields and a header line. Every value is text."""
+    return _read_separated(path, "excel-tab", "TSV")
+
+
+def _read_separated(path: Path, dialect: str, name: str) -> Rows:
     before = csv.field_size_limit(sys.maxsize)  # a field may be a whole book
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, dialect=dialect))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a CSV file that can be read ({error}).") from error
+        raise UserError(f"{path} is not a {name} file that can be read ({error}).") from error
     finally:
         csv.field_size_limit(before)
     for number, row in enumerate(rows, start=1):

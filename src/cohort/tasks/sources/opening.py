@@ -24,11 +24,12 @@ from cohort.tasks.prompts import (
     split_by_hash,
 )
 from cohort.tasks.sources.base import SOURCES, Found, FromPython, SourceOfPrompts, built_in_name, has_no
-from cohort.tasks.sources.columns import ColumnMap, of_text
-from cohort.tasks.sources.rows import READERS, open_rows
+from cohort.tasks.sources.columns import ColumnMap, of_text, with_inner
+from cohort.tasks.sources.rows import ending, open_rows
 from cohort.types import Prompt, UserError
 from cohort.wording import find_function, nearest, one_line
 
+NAMES_OF_COLUMNS = ("prompt", "answer", "messages", "completion", "chosen", "rejected", "margin")  # keys of a table
 DOMAIN = "domain"  # the column that says which source of a mixture a prompt is from
 
 T = TypeVar("T")
@@ -142,9 +143,10 @@ def _open_found(table: settings.Prompts, held_out: bool, seed: int) -> Found:
 
 
 def rows_of(given: Any, table: settings.Prompts, held_out: bool) -> Rows:
-    """The rows in what a source returned: a path or hub id, a dataset, or a list of dicts."""
+    """The rows in what a source returned: a path, a hub id, or rows. What the table names inside of a column is one."""
     split = (table.held_out_split or "test") if held_out else table.split
-    return open_rows(given, split, table.config, table.revision if isinstance(table, FromPython) else None)
+    rows = open_rows(given, split, table.config, table.revision if isinstance(table, FromPython) else None)
+    return with_inner(rows, [getattr(table, key, None) for key in NAMES_OF_COLUMNS])
 
 
 def is_list_of(kind: type, given: Any) -> bool:
@@ -179,7 +181,7 @@ def _own_function(source: Any) -> SourceOfPrompts | None:
     module, _, rest = source.partition(":")
     close = nearest(module, SOURCES)
     hint = f'. Did you mean "{close}:{rest}"?' if close else ""
-    if re.fullmatch(r"\w+(\.\w+)*", module) and Path(source).suffix.lower() not in READERS:
+    if re.fullmatch(r"\w+(\.\w+)*", module) and not ending(Path(source)):
         try:
             return cast(SourceOfPrompts, find_function(source, "source"))
         except UserError as error:

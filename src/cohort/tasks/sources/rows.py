@@ -1,4 +1,4 @@
-"""Rows from wherever they are: files, a directory of files, a Hugging Face dataset on disk or on the hub.
+"""Rows from wherever they are: files, a directory of files, a Hugging Face dataset on disk or on the hub, Python.
 
     rows = open_rows("train.jsonl")
     len(rows), rows.columns, rows[7], rows.place(7)      # the place is for messages: "train.jsonl, line 8"
@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from cohort.settings import PythonRows
 from cohort.tasks.prompts import Rows
 from cohort.tasks.sources.base import SOURCES
 from cohort.tasks.sources.files import (
@@ -26,10 +28,11 @@ from cohort.tasks.sources.files import (
     read_json,
     read_json_lines,
     read_parquet,
+    read_tsv,
     table_rows,
 )
 from cohort.types import UserError
-from cohort.wording import nearest, one_line
+from cohort.wording import nearest, one_line, shorten
 
 HUB_PATIENCE_S = 10.0
 SPLITS = ("train", "test", "validation", "valid", "dev", "held_out")
@@ -38,16 +41,21 @@ READERS: Mapping[str, Callable[[Path], Rows]] = {
     ".ndjson": read_json_lines,
     ".json": read_json,
     ".csv": read_csv,
+    ".tsv": read_tsv,
     ".parquet": read_parquet,
 }
-EXTENSIONS = (*READERS, ".txt", ".tsv", ".xlsx", ".gz", ".zip", ".zst", ".arrow", ".pkl", ".py", ".toml", ".yaml")
+PACKED = tuple(f"{extension}.gz" for extension in READERS if extension != ".parquet")  # read by the same readers
+EXTENSIONS = (*READERS, ".txt", ".xlsx", ".gz", ".zip", ".zst", ".arrow", ".pkl", ".py", ".toml", ".yaml")
+_READABLE = f"{', '.join(READERS)}, and all but the last with .gz behind"
 
 
 def open_rows(source: Any, split: str = "train", config: str | None = None, revision: str | None = None) -> Rows:
-    """The rows of `source`: a file or directory, a hub id, a `datasets.Dataset`, or a list of dicts.
+    """The rows of `source`: a file or directory, a hub id, a `datasets.Dataset`, a list of dicts, another iterable of
+    them, which is read to its end.
 
     `split`, `config` and `revision` are for Hugging Face datasets; a plain file has no splits.
     """
+    source = source.rows if isinstance(source, PythonRows) else source
     path = Path(source).expanduser() if isinstance(source, (str, os.PathLike)) else None
     try:
         if path is None:
@@ -55,21 +63,32 @@ def open_rows(source: Any, split: str = "train", config: str | None = None, revi
         elif path.is_dir():
             rows = _open_directory(path, split)
         elif path.is_file():
-            if path.suffix.lower() not in READERS:
-                raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; Cohort reads {', '.join(READERS)}.")
-            rows = READERS[path.suffix.lower()](path)
+            rows = _reader(path)(path)
         elif os.path.lexists(path):
             raise _not_a_file(path)
         elif isinstance(source, str) and _looks_like_hub_id(source):
             rows = _open_hub(source, split, config, revision)
         else:
             raise _missing_file(path)
-    except OSError as error:  # no permission, a name that is too long, a disk that fails
-        raise UserError(f"{source} cannot be read: {error.strerror or one_line(error)}.") from error
+    except (OSError, EOFError, zlib.error) as error:  # no permission, a name that is too long, a damaged .gz
+        raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or one_line(error)}.") from error
     if len(rows) == 0:
         name = "the source" if path is None else source
         raise UserError(f"{name} has no rows. Give a source with at least one prompt.")
     return rows
+
+
+def ending(path: Path) -> str:
+    """What the name of a data file ends in, such as ".jsonl" and ".csv.gz"; "" for any other file."""
+    whole = "".join(path.suffixes[-2:]).lower()
+    last = path.suffix.lower()
+    return whole if whole in PACKED else last if last in READERS else ""
+
+
+def _reader(path: Path) -> Callable[[Path], Rows]:
+    if not ending(path):
+        raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; Cohort reads {_READABLE}.")
+    return READERS[ending(path).removesuffix(".gz")]
 
 
 def _open_directory(path: Path, split: str) -> Rows:
@@ -78,22 +97,23 @@ def _open_directory(path: Path, split: str) -> Rows:
         import datasets
 
         return _rows_of_object(datasets.load_from_disk(str(path)), split, name=str(path))
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in READERS)
+    files = sorted(file for file in path.iterdir() if file.is_file() and ending(file))
     if not files:
-        raise UserError(f"the directory {path.absolute()} holds no data file; Cohort reads {', '.join(READERS)}.")
+        raise UserError(f"the directory {path.absolute()} holds no data file; Cohort reads {_READABLE}.")
     named = [file for file in files if _belongs(file, split)]
     if not named and any(_belongs(file, other) for file in files for other in SPLITS):
         raise UserError(
             f"the directory {path.absolute()} has no file for the split {split!r}; "
             f"it holds {', '.join(file.name for file in files)}."
         )
-    parts = [READERS[file.suffix.lower()](file) for file in named or files]
+    parts = [_reader(file)(file) for file in named or files]
     return parts[0] if len(parts) == 1 else _one_after_another(parts)
 
 
 def _belongs(file: Path, split: str) -> bool:
     """`train.jsonl` and `train-00000-of-00002.parquet` belong to the split `train`."""
-    return file.stem == split or file.stem.startswith((f"{split}-", f"{split}_"))
+    stem = file.name[: -len(ending(file))]
+    return stem == split or stem.startswith((f"{split}-", f"{split}_"))
 
 
 def _looks_like_hub_id(source: str) -> bool:
@@ -104,20 +124,28 @@ def _looks_like_hub_id(source: str) -> bool:
 
 
 def _rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
-    """Python objects: a `datasets.Dataset` or `DatasetDict`, or any sequence of dicts."""
-    if isinstance(source, Mapping):  # a DatasetDict is a dict of splits
+    """Python objects: a `datasets.Dataset` or `DatasetDict`, or whatever gives dicts."""
+    if isinstance(source, Mapping) and all(hasattr(part, "column_names") for part in source.values()):  # of splits
         if split not in source:
             raise UserError(f"{name} has no split {split!r}; it has {', '.join(map(repr, source))}.")
         return _rows_of_object(source[split], split, name)
     if all(hasattr(source, name) for name in ("column_names", "features", "__len__")):
         # Arrow, memory-mapped
         return table_rows(name, source.column_names, len(source), lambda index: as_written(source[index]))
-    if isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
-        return list_rows([dict(row) for row in source], "the list")
-    raise UserError(
-        f"a source is a path, a hub id, a datasets.Dataset or a list of dicts, not {type(source).__name__}."
-        + (" Make it a list first: list(source.take(10_000))." if hasattr(source, "take") else "")
-    )
+    if hasattr(source, "take") or not isinstance(source, Iterable) or isinstance(source, (bytes, Mapping)):
+        raise UserError(
+            f"data is a path, a hub id, or rows such as a datasets.Dataset or a list of dicts, not "
+            f"{type(source).__name__}."
+            + (" Make it a list first: list(source.take(10_000))." if hasattr(source, "take") else "")
+        )
+    rows = list(source)
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping) or not all(isinstance(key, str) for key in row):
+            raise UserError(
+                f"row {number} of data is {shorten(row)}; every row is a dict from column names to values, so this is "
+                f'not {type(source).__name__} of rows (of a pandas DataFrame: frame.to_dict("records"))'
+            )
+    return list_rows([dict(row) for row in rows], "the list")
 
 
 def _not_a_file(path: Path) -> UserError:
@@ -136,7 +164,7 @@ def _missing_file(path: Path) -> UserError:
         return UserError(f"{path} does not exist: there is no directory {where}. Check the path.")
     if bare and path.name in SOURCES:
         return UserError(f"{looked}, and the source of that name makes prompts, not rows: name it as task.source.")
-    here = [item.name for item in where.iterdir() if item.is_dir() or item.suffix.lower() in READERS]
+    here = [item.name for item in where.iterdir() if item.is_dir() or ending(item)]
     close = nearest(path.name, [*sorted(here), *(SOURCES if bare else [])])
     if close:
         return UserError(f"{looked}. Did you mean {close if close in SOURCES else path.parent / close}?")

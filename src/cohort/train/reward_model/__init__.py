@@ -21,10 +21,11 @@ class RewardModel:
     open = RewardModelTraining
 
     def prepare(self, stage: Stage, seed: int) -> PreparedRewardModel:
-        """The pairs, and how the template shows a prompt."""
+        """The pairs. A template that cannot be is refused."""
         pairs = open_pairs(stage.task)
         refuse_few(pairs.train, "preference pairs", "preferences.pairs_per_step", stage.preferences.pairs_per_step)
-        return PreparedRewardModel(pairs, form_of(stage.task))
+        form_of(stage.task)
+        return PreparedRewardModel(pairs)
 
     def plan(self, stage: Stage, prepared: PreparedRewardModel, facts: PolicyFacts) -> Plan:
         """How many pairs, how often."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cohort.algorithms.losses import bradley_terry
+from cohort.chat import template_for
 from cohort.evaluate.pairs import report_pairs
 from cohort.learn.optimizer import load_optimizer, open_optimizer, rate_at, save_optimizer
 from cohort.machine import peak_memory_gb
@@ -40,7 +41,6 @@ class PreparedRewardModel:
     """All of a reward-model stage that needs no model."""
 
     pairs: Preferences
-    form: Form
     parts: SamplingParts | None = None  # no completion is sampled
 
     def texts(self) -> Iterable[str]:
@@ -48,10 +48,10 @@ class PreparedRewardModel:
         return first_texts(self.pairs.train, lambda pair: f"{pair.prompt.question} {pair.chosen} {pair.rejected}")
 
 
-def form_of(task: Task) -> Form:
-    """How the task's template shows a prompt."""
-    if task.template == "chat":
-        return Form(None, task.system)
+def form_of(task: Task, tokenizer: Any = None) -> Form:
+    """How the task's template shows a prompt, for a tokenizer."""
+    if template_for(task.template, tokenizer) == "chat":
+        return Form(None, task.system, task.template_args)
     if task.template == "r1_zero":
         if task.system is not None:
             raise UserError('template = "r1_zero" brings its own instructions. Remove system, or use another template.')
@@ -101,7 +101,7 @@ class RewardModelTraining:
         self.weights_of = checkpoint.step if checkpoint else 0
         self._scorer = self._open_scorer(prepared, checkpoint)
         self.facts: PolicyFacts = self._scorer.policy.facts()
-        self._reader = PairReader(context.stage.task, self.facts, prepared.form)
+        self._reader = PairReader(context.stage.task, self.facts, self._scorer.form)
         self._optimizer = open_optimizer(context.stage.optimizer, self._scorer.module)
         order = (self._pairs.train.size, derive_seed(context.seed, "ledger"))
         self._ledger = Ledger.restore(checkpoint.state["ledger"], *order) if checkpoint else Ledger(*order)
@@ -168,10 +168,12 @@ class RewardModelTraining:
     def _open_scorer(self, prepared: PreparedRewardModel, checkpoint: Checkpoint | None) -> Scorer:
         context, table = self._context, self._stage.policy
         if checkpoint is not None:
-            scorer = Scorer(resumed_policy(table, checkpoint.path), prepared.form)
+            policy = resumed_policy(table, checkpoint.path)
+            scorer = Scorer(policy, form_of(self._stage.task, policy.tokenizer))
             scorer.load_state(checkpoint.path)
             return scorer
-        scorer = Scorer(open_policy(table, context.seed, context.start, prepared.texts), prepared.form)
+        policy = open_policy(table, context.seed, context.start, prepared.texts)
+        scorer = Scorer(policy, form_of(self._stage.task, policy.tokenizer))
         scorer.take_head(table.revision)
         return scorer
 
