@@ -154,6 +154,25 @@ def test_check_shows_a_prompt_as_the_policy_sees_it(desk, cohort):
     assert "What is" in json.loads(out)["stages"][0]["prompt"]
 
 
+def test_check_shows_what_each_reward_pays_most_and_least(desk, cohort):
+    code, out, err = cohort("check", "recipe.toml")
+    assert code == 0, err
+    assert "8 completions of it, of at most 8 tokens" in out
+    for shown in ("best of vowels", "worst of vowels", "best of exact_number", "worst of exact_number"):
+        assert shown in out
+    code, out, _ = cohort("check", "recipe.toml", "--json")
+    ends = json.loads(out)["stages"][0]["examples"]["vowels"]
+    assert ends["best"]["score"] >= ends["worst"]["score"]
+    assert ends["best"]["text"]
+    # A reward whose server is down is said, and the check goes on.
+    (desk / "odd.py").write_text(
+        "from cohort.types import InfrastructureError\n"
+        "def down(completion):\n    raise InfrastructureError('no server')\n"
+    )
+    code, out, err = cohort("check", "recipe.toml", "reward=odd:down", "evaluate.reward=exact_number")
+    assert "no completion could be scored" in out, err
+
+
 def test_threads_are_those_of_the_environment_and_the_same_in_check_and_train(desk, cohort, monkeypatch):
     before = torch.get_num_threads()
     for threads in (1, 2):

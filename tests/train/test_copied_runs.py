@@ -96,6 +96,15 @@ def test_a_copied_run_is_not_continued_under_another_name(cut):
     assert not (there.parent / "new").exists()
 
 
+def test_a_copied_run_that_is_not_resumed_says_where_it_begins(cut, printed):
+    whole, there = cut
+    text, console = printed
+    whole.rename(whole.with_name("away"))
+    assert train(_load(there, None), console=console).directory == whole
+    said = " ".join(text.getvalue().split())
+    assert f"{there} is a run, and its recipe begins another one in {whole}; resume=True continues it" in said
+
+
 def test_a_copied_run_without_its_environment_is_refused(cut):
     _, there = cut
     (there / "environment.json").unlink()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
 import torch
 from rich.markup import escape
 
+from cohort.backends.base import open_sampler
 from cohort.machine import quiet_libraries, threads_of
 from cohort.policy.load import Start, open_policy
 from cohort.policy.policy import Policy, PolicyFacts
@@ -16,22 +19,35 @@ from cohort.preflight.gate.findings import GateReport
 from cohort.preflight.gate.stage import gate_of_stage
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
+from cohort.rewards import RewardPool, ScoringItem
+from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks.render import RenderedPrompts, prompt_limit
 from cohort.train.models import waits_for
 from cohort.train.run import PreparedStage, prepare
-from cohort.views.console import Console
+from cohort.types import InfrastructureError, SampleRequest
+from cohort.views.console import Console, excerpt
 from cohort.views.gate import show_gate
 from cohort.wording import visible
 
 PROMPTS = 20  # scored for each verifier
+SAMPLED, LONGEST = 8, 256  # completions of the first prompt that are shown, and their tokens
 RENDERED = 200  # looked at for their length
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What the policy wrote, and what a reward gave for it."""
+
+    score: float
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedStage:
     """What was found about a stage. `untested` are rewards whose model has yet to be trained, by the stage that does
-    it; `gate` is None where no reward could be put to the test. `prompt` is the first one, decoded from its tokens.
+    it; `gate` is None where no reward could be put to the test. `prompt` is the first one, decoded from its tokens;
+    `examples` has by reward the best and the worst of some completions of it, with their scores.
     """
 
     stage: str
@@ -41,6 +57,7 @@ class CheckedStage:
     gate: dict[str, Any] | None
     holds: bool
     prompt: str = ""
+    examples: dict[str, dict[str, Example]] = field(default_factory=dict)
 
 
 def check_recipe(recipe: Recipe, console: Console) -> list[CheckedStage]:
@@ -55,14 +72,14 @@ def check_recipe(recipe: Recipe, console: Console) -> list[CheckedStage]:
     try:
         for one in prepare(recipe):
             policy = _policy(one, policy)
-            found.append(_check(one, policy.facts(), console))
+            found.append(_check(one, policy, console))
     finally:
         torch.set_num_threads(before)
     return found
 
 
-def _check(one: PreparedStage, facts: PolicyFacts, console: Console) -> CheckedStage:
-    stage, parts = one.stage, one.prepared.parts
+def _check(one: PreparedStage, policy: Policy, console: Console) -> CheckedStage:
+    stage, parts, facts = one.stage, one.prepared.parts, policy.facts()
     console.say(f"\n[bold]stage {escape(stage.name)}[/] ({stage.kind})")
     plan = dict(one.kind.plan(stage, one.prepared, facts))
     if parts is not None:
@@ -77,10 +94,14 @@ def _check(one: PreparedStage, facts: PolicyFacts, console: Console) -> CheckedS
     for reward, maker in untested.items():
         console.warn(f"{reward} is not tested: its model is made by the stage '{maker}'")
     report = _gate(one, parts.without(untested), facts) if parts is not None else None
-    if report is not None:
+    examples = {}
+    if report is not None and parts is not None:
+        examples = _examples(one, parts.without(untested), policy, console)
         show_gate(console, report)
     gate = None if report is None else report.to_dict()
-    return CheckedStage(stage.name, stage.kind, plan, untested, gate, report is None or not report.problems, prompt)
+    return CheckedStage(
+        stage.name, stage.kind, plan, untested, gate, report is None or not report.problems, prompt, examples
+    )
 
 
 def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts) -> GateReport | None:
@@ -88,6 +109,37 @@ def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts) -> GateR
     if not (parts.rewards and parts.verifiers):
         return None
     return gate_of_stage(one.stage, parts, one.seed, PROMPTS, facts.tokenizer)
+
+
+def _examples(
+    one: PreparedStage, parts: SamplingParts, policy: Policy, console: Console
+) -> dict[str, dict[str, Example]]:
+    """By reward the best and the worst of some completions of the first prompt, by the policy as it is. Shows them."""
+    stage, facts, seed = one.stage, policy.facts(), derive_seed(one.seed, "check")
+    prompt = parts.task.renderer(facts.tokenizer).render(parts.task.train[0])
+    room = max((facts.context or 2**31) - len(prompt.tokens), 1)
+    longest = min(stage.rollout.max_tokens, LONGEST, room)
+    sampling = replace(stage.rollout.sampling(), max_tokens=longest)
+    run = stage.run
+    with closing(parts.world), RewardPool(parts.rewards, 1, 1, pass_environment=run.pass_environment) as pool:
+        play = parts.world.player(facts.tokenizer, facts.eos_ids, open_sampler(policy, stage.rollout))
+        _, played = next(iter(play([SampleRequest(0, prompt.tokens, SAMPLED, seed, sampling)], {0: prompt})))
+        try:
+            if isinstance(played, InfrastructureError):
+                raise played
+            scores = pool.submit(ScoringItem.of(prompt, played, seed)).result().scores
+        except InfrastructureError as error:
+            console.warn(f"no completion could be scored: {error}")
+            return {}
+    console.say(f"\n  {SAMPLED} completions of it, of at most {longest} tokens, by the policy as it is")
+    found: dict[str, dict[str, Example]] = {}
+    for name, values in scores.items():
+        order = sorted((i for i, value in enumerate(values) if not math.isnan(value)), key=lambda i: -values[i])
+        ends = {"best": order[0], "worst": order[-1]} if order else {}
+        found[name] = {end: Example(values[i], excerpt(played[i])) for end, i in ends.items()}
+        lines = {f"{end} of {name}": f"{of.score:.3g}\n{of.text}" for end, of in found[name].items()}
+        console.lines(lines or {name: "applies to none of them"}, indent=4)
+    return found
 
 
 def _policy(one: PreparedStage, before: Policy | None) -> Policy:

@@ -48,7 +48,7 @@ def as_it_lies(recipe: Recipe) -> Recipe:
     """The recipe that a run keeps, as that of the directory in which it lies now: the run may have been copied, moved
     or renamed. Any other recipe as it is. Raises `UserError` where an override names another directory.
     """
-    if recipe.file is None or not _is_of_run(recipe.file):
+    if recipe.file is None or not is_of_run(recipe.file):
         return recipe
     here, named = Path(os.path.abspath(recipe.file.parent)), run_directory(recipe)
     if not _same(named, here):
@@ -75,7 +75,7 @@ def _same(path: Path, other: Path) -> bool:
     return path.exists() and path.samefile(other)
 
 
-def _is_of_run(file: Path) -> bool:
+def is_of_run(file: Path) -> bool:
     """Whether a recipe is the one that a run keeps."""
     return file.name == "recipe.toml" and any((file.parent / name).exists() for name in (ENVIRONMENT, "metrics.jsonl"))
 

@@ -53,9 +53,9 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         ):
             for step in range(loop.whole + 1, stage.run.steps + 1):
                 metrics = {**training.step(step)}
-                measured: Mapping[str, float] = {}
+                measured: dict[str, float] = {}
                 if context.is_due(step, stage.run.evaluate_every):
-                    measured = training.evaluate(step) or {}
+                    measured = {**(training.evaluate(step) or {})}
                 loop.record(step, metrics | measured)
                 view.step(step, metrics)
                 console.evaluated(f"step {step}", measured, verifier)

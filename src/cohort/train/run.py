@@ -26,6 +26,7 @@ from cohort.train.directory import (
     as_kept,
     disk_errors,
     has_begun,
+    is_of_run,
     locked,
     noting_failure,
     refuse_existing,
@@ -40,6 +41,7 @@ from cohort.train.rows import with_rows_kept
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
+from cohort.wording import resuming
 
 __all__ = ["PreparedStage", "Run", "prepare", "train"]
 
@@ -86,6 +88,9 @@ def train(
     directory = run_directory(recipe)
     if has_begun(directory):
         refuse_existing(directory, recipe, resume)
+    elif recipe.file is not None and not resume and is_of_run(recipe.file):
+        here = recipe.file.parent
+        console.warn(f"{here} is a run, and its recipe begins another one in {directory}; {resuming()} continues it")
     elif resume:
         console.warn(f"there is nothing to resume in {directory}: this run begins at step 1")
     with locked(directory) as still_here, disk_errors(directory, still_here):

@@ -197,8 +197,7 @@ class Console:
             lines["gold"] = _short(str(group.prompt.answer), 80)
         for label, i in (("best", order[0]), ("worst", order[-1])):
             advantage = f", advantage {group.advantages[i]:+.2f}" if group.advantages else ""
-            text = _short(_conversation(group.rollouts[i]), 400)
-            lines[label] = f"{group.rewards[i]:.3g}{advantage}\n{text}"
+            lines[label] = f"{group.rewards[i]:.3g}{advantage}\n{excerpt(group.rollouts[i])}"
         self.lines(lines, indent=4)
         self.say()
 
@@ -251,6 +250,11 @@ class Console:
 def with_interval(metrics: Mapping[str, Any], key: str) -> str:
     """`36.6% [32.5%, 40.9%]`; nothing where there is no such metric."""
     return f"{metrics[key]:.1%} [{metrics[key + '_low']:.1%}, {metrics[key + '_high']:.1%}]" if key in metrics else ""
+
+
+def excerpt(rollout: Rollout) -> str:
+    """Enough of a completion or a conversation to see what it is, with its line breaks."""
+    return _short(_conversation(rollout), 400)
 
 
 def _conversation(rollout: Rollout) -> str:
