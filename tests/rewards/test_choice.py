@@ -62,6 +62,8 @@ def test_the_right_letter_pays(text):
         ("B. or A", "unparsed"),
         ("b. or a", "unparsed"),
         ("B) C) D)", "unparsed"),
+        ("(b), (d)", "unparsed"),
+        ("B. Paris (d)", "unparsed"),
         ("The answer is A, B, C or D", "unparsed"),
         ("<answer>A</answer><answer>B</answer>", "unparsed"),
         ("\\boxed{A,B}", "unparsed"),
@@ -147,3 +149,31 @@ def test_hostile_text_does_not_pay(name):
 
 def test_it_is_a_built_in_reward():
     assert resolve(RewardTable(use="choice")).score(ScoringItem("p", ("A", "B", "A, B"), answer="B")) == (0, 1, 0)
+
+
+VITAMINS = {"options": ["C", "D", "A", "K"]}
+SIGNS = {"options": ["=", "!=", "50%", "50"]}
+
+
+@pytest.mark.parametrize(("gold", "row"), [("C", VITAMINS), ("A", VITAMINS), ("D", VITAMINS)])
+def test_a_gold_answer_that_is_a_letter_and_another_options_text_is_refused(gold, row):
+    with pytest.raises(ValueError, match="the letter of one option and the text of another"):
+        check_choice(gold, row, options="options")
+
+
+def test_a_letter_is_a_letter_where_options_are_letters_too():
+    assert chosen("<answer>C</answer>", 2, VITAMINS, options="options") == (1, "right")
+    assert chosen("<answer>A</answer>", 2, VITAMINS, options="options") == (0, "wrong")
+    assert chosen("<answer>K</answer>", 3, VITAMINS, options="options") == (1, "right")
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_options_that_differ_in_signs_alone_are_told_apart(at):
+    for index, text in enumerate(SIGNS["options"]):
+        expected = (1, "right") if index == at else (0, "wrong")
+        assert chosen(f"<answer>{text}</answer>", SIGNS["options"][at], SIGNS, options="options") == expected
+
+
+def test_letters_in_an_options_text_are_no_second_answer():
+    assert chosen("<answer>B. f(a) = g(c)</answer>") == (1, "right")
+    assert chosen("<answer>B. (a + c)</answer>") == (1, "right")

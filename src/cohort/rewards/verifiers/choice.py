@@ -38,6 +38,11 @@ def check_choice(
             raise ValueError(f"the gold answer {answer} is not the number of an option: {len(known)}, from {first} on")
         return known[answer - first]
     chosen = _chosen(answer, known, texts) if isinstance(answer, str) else None
+    if chosen is not None and (other := _option(answer, known, texts) or chosen) != chosen:
+        raise ValueError(
+            f"the gold answer {answer!r:.80} is the letter of one option and the text of another ({other}): "
+            "give the number of the right option"
+        )
     if chosen is None:
         raise ValueError(f"the gold answer {answer!r:.80} is none of the options {', '.join(known)}")
     return chosen
@@ -79,10 +84,10 @@ def choice(
 def _chosen(text: str, known: str, texts: Sequence[str]) -> str | None:
     """The letter that a text chooses, None if it chooses none, or several."""
     text = _MARKUP.sub(r"\1", plain(text)).strip().strip("*_`$\"' \t\r\n").rstrip(".")
-    said = normal_text(text) if texts else ""
-    by_text = [letter for letter, option in zip(known, texts) if normal_text(option) == said]
-    if len(by_text) == 1:
-        return by_text[0]
+    if text in known and len(text) == 1:
+        return text
+    if (by_text := _option(text, known, texts)) is not None:
+        return by_text
     match = _LETTER.fullmatch(text)
     letter = match[1].upper() if match else ""
     if match is None or letter not in known:
@@ -90,9 +95,21 @@ def _chosen(text: str, known: str, texts: Sequence[str]) -> str | None:
     rest = (match[2] or match[3] or "").strip(" .*_`)")
     if texts:
         return letter if not rest or normal_text(rest) == normal_text(texts[known.index(letter)]) else None
+    listed = re.findall(r"(?:^|[\s,;/])[(\[]([A-Za-z])(?:[)\]]|$)", rest)
+    if any(other in known and other != letter for other in map(str.upper, listed)):
+        return None
     rest = rest.upper() if match[1].islower() else rest  # next to a capital letter, "a" is an article
     others = re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", rest)
     return None if any(other in known and other != letter for other in others) else letter
+
+
+def _option(text: str, known: str, texts: Sequence[str]) -> str | None:
+    """The letter of the one option whose text this is: as it is written, or else as `normal_text` has it."""
+    for form in (lambda text: plain(text).strip(), normal_text):
+        found = [letter for letter, option in zip(known, texts) if form(option) == form(text)]
+        if len(found) == 1:
+            return found[0]
+    return None
 
 
 def _options(row: Mapping[str, Any], column: str | None) -> list[str]:
