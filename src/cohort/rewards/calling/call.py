@@ -20,6 +20,7 @@ import numbers
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cohort.patience import awaited
 from cohort.rewards.calling.offered import Notes
 from cohort.rewards.calling.steps import FOLDS, Fold
 from cohort.rewards.combination import LARGEST
@@ -158,17 +159,11 @@ def scored_steps(
 def _gathered(calls: Sequence[Awaitable[Any]]) -> list[Any]:
     """What the calls give, which wait at the same time. The first that raises ends the others and is raised."""
     import asyncio  # nothing that workers without an async function should load
-    from concurrent.futures import ThreadPoolExecutor
 
     async def all_of_them() -> list[Any]:
         return await asyncio.gather(*calls)
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(all_of_them())
-    with ThreadPoolExecutor(1) as thread:  # a notebook has a loop that is running already
-        return thread.submit(asyncio.run, all_of_them()).result()
+    return awaited(all_of_them())
 
 
 async def _awaited(reward: Reward, result: Any, item: ScoringItem, index: int) -> Any:
