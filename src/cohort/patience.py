@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Thread, current_thread, main_thread
 from typing import Any, TypeVar
 
@@ -32,6 +32,21 @@ def in_time(run: Callable[[], Result], timeout_s: float | None) -> Result:
         if future.done():  # `run` itself raised the TimeoutError
             raise
         raise HangsError(f"no answer within {timeout_s:g} s") from None
+
+
+def awaited(waiting: Awaitable[Result]) -> Result:
+    """What something that is awaited gives, also where an event loop is running already, as in a notebook."""
+    import asyncio  # nothing that those without async functions should load
+
+    async def wait() -> Result:
+        return await waiting
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(wait())
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, wait()).result()
 
 
 def within(run: Callable[[], Result], timeout_s: float) -> Result:

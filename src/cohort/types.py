@@ -201,7 +201,8 @@ class Group:
 
     `scores[name][g]` is reward `name` of rollout g as it was scored (NaN: does not apply). `rewards[g]` is what they
     come to after gates and weights. `accuracy[g]` is the score that decides whether the group carries signal.
-    `labels[name][g]` is why that score is what it is (None: no label), of rewards that say so.
+    `labels[name][g]` is why that score is what it is (None: no label), of rewards that say so, and `extra[name][g]`
+    what a reward in TRL's style has logged beside it, by column.
     `token_advantages[g][t]` is there only where tokens of a rollout differ (a critic, process supervision);
     `advantages[g]` is then their mean. `steps[name][g]` are the steps of rollout g as reward `name` scored them.
     """
@@ -218,6 +219,7 @@ class Group:
     disposition: Disposition | None = None
     error: str | None = None
     labels: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    extra: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
 
     @property
     def pass_rate(self) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
 import re
 import threading
@@ -300,12 +302,15 @@ def test_a_result_that_no_json_can_hold_stops_the_run_with_a_sentence():
         call(environment(typed(int, lambda x: {(1, 2): x})), "tool", x=1)
 
 
-@pytest.mark.filterwarnings("ignore:coroutine")
-def test_a_coroutine_or_generator_is_no_answer():
+def test_a_generator_is_no_answer_and_a_coroutine_is_awaited():
     async def later(x):
         return x
 
-    for answer in (later, lambda x: (one for one in [x])):
+    async def several(x):
+        yield x
+
+    assert call(environment(typed(int, later)), "tool", x=1).result == "1"
+    for answer in (several, lambda x: (one for one in [x])):
         with pytest.raises(UserError, match="which is no answer"):
             call(environment(typed(int, answer)), "tool", x=1)
 
@@ -415,13 +420,89 @@ def untyped(x) -> int:
     return x
 
 
-async def asynchronous(x: int) -> int:
+async def asynchronous(x: int, y: int = 2) -> int:
     """Do it.
 
     Args:
         x: A number.
+        y: Another.
     """
-    return x
+    await asyncio.sleep(0)
+    return x + y
+
+
+class Box:
+    def __call__(self, x: int) -> list:
+        """Keep one.
+
+        Args:
+            x: A number.
+        """
+        return [x]
+
+
+class Later(Box):
+    async def __call__(self, x: int) -> list:
+        """Keep one, later.
+
+        Args:
+            x: A number.
+        """
+        await asyncio.sleep(0)
+        return [x]
+
+
+FORMS = {
+    "an async function": (asynchronous, "asynchronous", ["x", "y"], "3"),
+    "a partial of one": (functools.partial(asynchronous, y=5), "asynchronous", ["x"], "6"),
+    "a partial by position": (functools.partial(asynchronous, 4), "asynchronous", ["y"], "5"),
+    "a partial of a partial": (
+        functools.partial(functools.partial(asynchronous, y=1), y=7),
+        "asynchronous",
+        ["x"],
+        "8",
+    ),
+    "an object": (Box(), "Box", ["x"], "[1]"),
+    "an async object": (Later(), "Later", ["x"], "[1]"),
+    "a partial of an object": (functools.partial(Box()), "Box", ["x"], "[1]"),
+    "a method": (Box().__call__, "__call__", ["x"], "[1]"),
+    "a cached function": (functools.lru_cache(square), "square", ["x"], "1"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("timeout_s", [None, 5.0])
+def test_whatever_is_called_is_a_tool(form, timeout_s):
+    function, name, parameters, result = FORMS[form]
+    made = tool_of(function, timeout_s=timeout_s)
+    assert (made.name, list(made.parameters["properties"])) == (name, parameters)
+    assert made.call({parameters[0]: 1}).result == result
+    tools = Tools([made], FORMATS["hermes"])
+    assert "Additional properties" in call(tools, name, **{parameters[0]: 1, "z": 2}).result
+
+    async def in_a_notebook():
+        return made.call({parameters[0]: 1}).failed
+
+    assert not asyncio.run(in_a_notebook())
+
+
+def test_an_async_tool_that_hangs_or_raises_is_one_as_any_other():
+    async def slow(x: int) -> int:
+        """Wait.
+
+        Args:
+            x: For so long.
+        """
+        if x < 0:
+            raise ValueError("too short")
+        await asyncio.sleep(x)
+        return x
+
+    tool = tool_of(slow, timeout_s=0.2)
+    assert tool.call({"x": 0}).result == "0"
+    assert tool.call({"x": -1}).result == "error: ValueError: too short"
+    with pytest.raises(InfrastructureError, match=r"no answer within 0\.2 s"):
+        tool.call({"x": 30})
 
 
 @pytest.mark.parametrize(
@@ -429,7 +510,6 @@ async def asynchronous(x: int) -> int:
     [
         ([undocumented], {}, "the tool 'undocumented' does not say what it takes"),
         ([untyped], {}, "the tool 'untyped' does not say what it takes"),
-        ([asynchronous], {}, "'asynchronous' is an async function"),
         (["calculater"], {}, "there is no tool 'calculater'; the built-in ones are calculator, python, http"),
         (["nowhere:tool"], {}, "tool 'nowhere:tool': there is no module 'nowhere'"),
         (["json:nothing"], {}, "tool 'json:nothing': .* has no function 'nothing'"),

@@ -227,7 +227,10 @@ def test_trl_gets_the_whole_group_at_once():
         return [float(text == gold) for text, gold in zip(completions, answer)]
 
     assert score(trl(theirs)) == score(theirs, style="trl") == (1, 0, 0)
-    assert calls[0] == (["What is 2 + 2?"] * 3, ["4", "five", ""], ["4"] * 3, [3] * 3, {"topic": ["sums"] * 3})
+    *named, rest = calls[0]
+    assert named == [["What is 2 + 2?"] * 3, ["4", "five", ""], ["4"] * 3, [3] * 3]
+    assert rest.pop("topic") == ["sums"] * 3
+    assert set(rest) == {"trainer_state", "log_metric", "log_extra"}  # as in TRL; nobody knows the tokens of these
 
 
 def test_trl_with_few_parameters_and_with_args():

@@ -224,8 +224,8 @@ def test_who_has_trls_style_is_not_advised_to_take_it():
     def ids(prompts, completions, completion_ids):
         return [1.0 for _ in completions]
 
-    said = refused(ids, columns=["level"], style="trl")
-    assert "Unlike in TRL, completion_ids is not offered" in said
+    assert resolve(RewardTable(use=ids, style="trl"), ["level"]).reads_tokens
+    said = refused(lambda completions, levle: [], columns=["level"], style="trl")
     assert 'needs style = "trl"' not in said
     assert 'needs style = "trl"' in refused(ids, columns=["level"])
 

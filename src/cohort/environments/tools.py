@@ -16,6 +16,7 @@ from typing import Any
 from cohort.chat import text_of
 from cohort.environments.foreign_code import THE_WORLD, BrokenCodeError, HangsError, broken, in_time
 from cohort.environments.formats import Call, Format, json_at
+from cohort.patience import awaited
 from cohort.types import InfrastructureError, Observation, Prompt, ToolCall, UserError
 from cohort.wording import one_line
 
@@ -91,17 +92,18 @@ class Tool:
 
 
 def tool_of(function: Callable[..., Any], name: str | None = None, timeout_s: float | None = None) -> Tool:
-    """The tool that calls `function`. Its docstring says what it does and, under "Args:", what each parameter is.
+    """The tool that calls `function`, which may be async, a partial, or an object that is called. Its docstring says
+    what it does and, under "Args:", what each parameter is. What a partial has filled in, nobody is told of.
 
     Raises UserError where the schema cannot be derived.
     """
     from transformers.utils import get_json_schema
 
-    called = name or str(getattr(function, "__name__", type(function).__name__))
-    if inspect.iscoroutinefunction(function):
-        raise UserError(f"the tool '{called}' is an async function; wrap it in one that runs it, e.g. with asyncio.run")
+    whole, filled = _inside(function)
+    called = name or str(getattr(whole, "__name__", type(whole).__name__))
+    routine = inspect.isroutine(whole) or inspect.isclass(whole) or hasattr(whole, "__wrapped__")
     try:
-        schema = get_json_schema(function)
+        schema = get_json_schema(whole if routine else whole.__call__)  # type: ignore[operator]
     except Exception as error:  # transformers has a class for each mistake, and plain ones for others
         raise UserError(
             f"the tool '{called}' does not say what it takes: {' '.join(str(error).split())}. Give every parameter a "
@@ -115,7 +117,27 @@ def tool_of(function: Callable[..., Any], name: str | None = None, timeout_s: fl
             )
     described = {**schema["function"], "name": called}
     described.pop("return", None)  # few chat templates know it
-    return Tool(called, {"type": "function", "function": described}, function, timeout_s)
+    takes = dict(described["parameters"])
+    takes["properties"] = {name: of for name, of in takes.get("properties", {}).items() if name not in filled}
+    if "required" in takes:
+        takes["required"] = [name for name in takes["required"] if name not in filled]
+    described["parameters"] = takes
+
+    def run(**arguments: Any) -> Any:
+        result = function(**arguments)
+        return awaited(result) if inspect.isawaitable(result) else result
+
+    return Tool(called, {"type": "function", "function": described}, run, timeout_s)
+
+
+def _inside(function: Callable[..., Any]) -> tuple[Callable[..., Any], set[str]]:
+    """What a partial calls in the end, and the parameters that it has filled in."""
+    filled: set[str] = set()
+    while isinstance(function, partial):
+        names = list(inspect.signature(function.func).parameters)
+        filled |= {*names[: len(function.args)], *function.keywords}
+        function = function.func
+    return function, filled
 
 
 class Tools:

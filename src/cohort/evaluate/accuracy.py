@@ -89,7 +89,7 @@ def _scored(index: int, prompt: Prompt, played: Played, future: Future[ScoredGro
         return group.with_(disposition="error", error=str(error))
     # Unweighted: a weight says what a reward pays, not what is right.
     accuracy = first_that_applies(list(scored.scores.values()))
-    group = group.with_(scores=scored.scores, labels=scored.labels)
+    group = group.with_(scores=scored.scores, labels=scored.labels, extra=scored.extra)
     if all(math.isnan(score) for score in accuracy):
         why = f"{' and '.join(scored.scores)} returned None for every completion of the prompt {prompt.question[:80]!r}"
         return group.with_(disposition="error", error=f"{why}; evaluate.reward names another")

@@ -14,8 +14,8 @@ def scoring_metrics(
     combination: Combination, outcomes: Sequence[ScoredGroup | InfrastructureError]
 ) -> dict[str, float]:
     """Under `reward/NAME/` the completions `scored` and `not_applicable`, those `gated` (where there is a gate), and
-    those with each label; the `retries`; the groups lost to this reward (`failures`), and of these the `timeouts`.
-    Under `time/reward/NAME/` the `mean_s` and `p95_s` of a group.
+    those with each label; what the reward has logged, as its mean over groups; the `retries`; the groups lost to this
+    reward (`failures`), and of these the `timeouts`. Under `time/reward/NAME/` the `mean_s` and `p95_s` of a group.
     """
     scored = [outcome for outcome in outcomes if isinstance(outcome, ScoredGroup)]
     lost = [outcome for outcome in outcomes if isinstance(outcome, GroupLost)]
@@ -40,6 +40,10 @@ def scoring_metrics(
                 for group in scored
                 for shut, value in zip(combination.shut(group.scores)[name], group.scores[name], strict=True)
             )
+        logged = [group.metrics[name] for group in scored if name in group.metrics]
+        for metric in dict.fromkeys(key for of in logged for key in of):
+            known = [of[metric] for of in logged if not math.isnan(of.get(metric, math.nan))]
+            metrics[f"reward/{name}/{metric}"] = math.fsum(known) / len(known) if known else math.nan
         seconds = sorted(group.seconds[name] for group in scored)
         metrics |= {f"reward/{name}/{count}": float(value) for count, value in counts.items()}
         metrics[f"time/reward/{name}/mean_s"] = math.fsum(seconds) / len(seconds) if seconds else math.nan

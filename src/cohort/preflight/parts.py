@@ -55,13 +55,14 @@ def open_parts(stage: Stage, seed: int) -> SamplingParts:
     _refuse_missing_turns(stage, task)
     columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
     has_answer = stage.task.answer in task.columns
-    rewards = tuple(resolve(table, columns, has_answer) for table in stage.reward)
+    last = stage.run.steps
+    rewards = tuple(replace(resolve(one, columns, has_answer), last_step=last) for one in stage.reward)
     verifiers = _deciding(rewards)
     if stage.evaluate.reward is not None:
         known = {table.name: reward for table, reward in zip(stage.reward, rewards, strict=True)}
         name = stage.evaluate.reward
         by_name = known.get(name) if isinstance(name, str) else None
-        verifiers = (by_name or resolve(RewardTable(use=name), columns, has_answer),)
+        verifiers = (by_name or replace(resolve(RewardTable(use=name), columns, has_answer), last_step=last),)
     _check_gold_column(stage, task)
     check_gold({reward.name: reward for reward in (*rewards, *verifiers)}.values(), task.rows())
     # Whether an answer is right does not depend on other rewards, so the gate of a reward is not one of its verifier.

@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         ("turns", pa.string()),  # JSON: the turns of the policy and what was said to it; null without an environment
         ("scores", pa.string()),  # JSON: reward name -> score (null: does not apply)
         ("labels", pa.string()),  # JSON: reward name -> why (null: no label); null unless a reward gave labels
+        ("extra", pa.string()),  # JSON: reward name -> what it logged, by column; null unless a reward did
         ("reward", pa.float64()),
         ("accuracy", pa.float64()),
         ("advantage", pa.float64()),
@@ -84,6 +85,8 @@ def write_groups(path: Path, groups: Sequence[Group], step: int) -> None:
             row["scores"] = _json({name: values[member] for name, values in group.scores.items()})
             if group.labels:
                 row["labels"] = _json({name: values[member] for name, values in group.labels.items()})
+            if group.extra:
+                row["extra"] = _json({name: values[member] for name, values in group.extra.items()})
             if rollout.turns:
                 row["turns"] = _json([dataclasses.asdict(turn) for turn in rollout.turns])
             if group.steps:
@@ -125,7 +128,8 @@ def _group(ticket: int, rows: list[dict[str, Any]]) -> Group:
         prompt=prompt,
         rollouts=tuple(_rollout(row) for row in members),
         scores={name: tuple(math.nan if s[name] is None else s[name] for s in scores) for name in (scores or [{}])[0]},
-        labels=_labels(members),
+        labels=_by_reward(members, "labels"),
+        extra=_by_reward(members, "extra"),
         rewards=_column(members, "reward"),
         accuracy=_column(members, "accuracy"),
         advantages=_column(members, "advantage"),
@@ -147,8 +151,8 @@ def _turn(observation: dict[str, Any], **turn: Any) -> Turn:
     return Turn(**turn, observation=Observation(tuple(observation["messages"]), calls))
 
 
-def _labels(rows: list[dict[str, Any]]) -> dict[str, tuple[str | None, ...]]:
-    stored = [orjson.loads(row["labels"]) for row in rows if row.get("labels") is not None]
+def _by_reward(rows: list[dict[str, Any]], column: str) -> dict[str, tuple[Any, ...]]:
+    stored = [orjson.loads(row[column]) for row in rows if row.get(column) is not None]
     return {name: tuple(of[name] for of in stored) for name in (stored or [{}])[0]}
 
 

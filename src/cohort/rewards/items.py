@@ -12,7 +12,7 @@ from cohort.rewards.combination import Combination
 from cohort.types import Finish, Message, Prompt, Rollout
 
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_TAKEN = frozenset({"mean", "scored", "not_applicable", "gated", "retries", "failures", "timeouts"})  # other metrics
+OTHER_METRICS = frozenset({"mean", "scored", "not_applicable", "gated", "retries", "failures", "timeouts"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,15 @@ class Scored:
     `value` is the score, None where the reward does not apply. `label` is a short name from a small set, such as
     "unparsed" or "timeout"; the metrics count it as reward/NAME/LABEL. Raises ValueError for any other label.
     `steps` belong to a reward that scores steps: for each step where it ends in the text, in characters, and its score.
+    `extra` and `metrics` are what a reward in TRL's style has logged, of the completion and, at a group's first, of the
+    group.
     """
 
     value: float | None
     label: str | None = None
     steps: tuple[tuple[int, float], ...] = field(default=(), repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    metrics: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.label is not None and not (isinstance(self.label, str) and _LABEL.fullmatch(self.label)):
@@ -34,7 +38,7 @@ class Scored:
                 "a label is a short name of lower-case letters, digits and '_', such as \"unparsed\", not "
                 f"{self.label!r:.80}"
             )
-        if self.label in _TAKEN:
+        if self.label in OTHER_METRICS:
             raise ValueError(f"the label {self.label!r} is the name of another metric; choose a different one")
 
 
@@ -45,7 +49,9 @@ class ScoringItem:
     `row` holds every column of the prompt's row. `finishes` and `tokens` (token counts) have one entry a completion, or
     are empty where nobody knows them; a reward that asks for them is then refused. `seed` is for rewards that draw
     random numbers. `transcripts` are the conversations that led to the completions, empty where there was one turn.
-    `begun` is what the rendered prompt has written of every completion already, such as `<think>`.
+    `begun` is what the rendered prompt has written of every completion already, such as `<think>`. `completion_ids` are
+    the tokens of each, empty where nobody knows them or asks for them, and `step` the steps that were done when they
+    were sampled.
     """
 
     prompt: str
@@ -58,6 +64,8 @@ class ScoringItem:
     seed: int = 0
     transcripts: tuple[tuple[Message, ...], ...] = ()
     begun: str = ""
+    completion_ids: tuple[Sequence[int], ...] = ()
+    step: int = 0
 
     def __post_init__(self) -> None:
         given = (("finishes", self.finishes), ("tokens", self.tokens), ("transcripts", self.transcripts))
@@ -79,6 +87,8 @@ class ScoringItem:
             seed=seed,
             transcripts=tuple(rollout.transcript for rollout in rollouts) if any(r.turns for r in rollouts) else (),
             begun=prompt.begun,
+            completion_ids=tuple(rollout.tokens for rollout in rollouts),
+            step=max((rollout.version for rollout in rollouts), default=0),
         )
 
     def transcript(self, index: int) -> list[dict[str, Any]]:
@@ -98,6 +108,8 @@ class ScoredGroup:
     labels[name][g]   why the score is what it is (None: no label); only of rewards that gave labels
     retries[name]     how often the reward was tried again before it scored
     steps[name][g]    the steps of completion g, as in `Scored`; only of rewards that score steps
+    extra[name][g]    what was logged beside the score of completion g, by column; only of rewards that logged some
+    metrics[name]     the metrics that were logged of the group; only of rewards that logged some
     """
 
     scores: Mapping[str, tuple[float, ...]]
@@ -106,6 +118,8 @@ class ScoredGroup:
     labels: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
     retries: Mapping[str, int] = field(default_factory=dict)
     steps: Mapping[str, tuple[tuple[tuple[int, float], ...], ...]] = field(default_factory=dict)
+    extra: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -118,4 +132,7 @@ class ScoredGroup:
         scores = {name: tuple(s.value if s.value is not None else math.nan for s in of) for name, of in scored.items()}
         labels = {name: tuple(s.label for s in of) for name, of in scored.items() if any(s.label for s in of)}
         steps = {name: tuple(s.steps for s in of) for name, of in scored.items() if any(s.steps for s in of)}
-        return ScoredGroup(scores, seconds, combination.total(scores), labels, dict(retries or {}), steps)
+        extra = {name: tuple(s.extra for s in of) for name, of in scored.items() if any(s.extra for s in of)}
+        metrics = {name: of[0].metrics for name, of in scored.items() if of and of[0].metrics}
+        rewards = combination.total(scores)
+        return ScoredGroup(scores, seconds, rewards, labels, dict(retries or {}), steps, extra, metrics)

@@ -160,7 +160,7 @@ def _forms(
 
 
 def _item(asked: Asked, probes: Sequence[Probe], round_: str) -> ScoringItem:
-    """All texts for one prompt as a group. Nobody sampled them, so the number of words stands for that of tokens."""
+    """All texts for one prompt as a group. Nobody sampled them, so words stand for tokens, with numbers as ids."""
     texts = tuple(probe.text for probe in probes)
     return ScoringItem(
         prompt=asked.prompt.question,
@@ -172,4 +172,5 @@ def _item(asked: Asked, probes: Sequence[Probe], round_: str) -> ScoringItem:
         tokens=tuple(len(text.split()) for text in texts),
         seed=derive_seed(asked.seed, round_),
         begun=asked.prompt.begun,
+        completion_ids=tuple(range(len(text.split())) for text in texts),
     )

@@ -7,8 +7,7 @@ Either may be async, whatever it is that returns an awaitable: a function, a lam
 
 As in TRL, a conversational prompt reaches a function of that form as its list of messages and a
 completion as `[{"role": "assistant", "content": text}]`; every column is a list with one entry a completion. Unlike
-TRL, a function without `**kwargs` gets only the columns that it names; `completion_ids` and `trainer_state` are not
-offered.
+TRL, a function without `**kwargs` gets only what it names.
 
 What a function returns is read as a score here too; whatever else it is, is the function's failure.
 """
@@ -21,6 +20,8 @@ import numbers
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cohort.patience import awaited
+from cohort.rewards.calling.offered import Notes
 from cohort.rewards.calling.steps import FOLDS, Fold
 from cohort.rewards.combination import LARGEST
 from cohort.rewards.failure import RewardFailure, what_was_raised
@@ -69,8 +70,9 @@ def call_each(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any]
     return _gathered([_awaited(reward, result, item, index) for index, result in enumerate(results)])
 
 
-def call_group(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any]:
-    """The list that a TRL-style function returns; with `steps`, those of all completions are a parameter too.
+def call_group(reward: Reward, item: ScoringItem, steps: Steps, notes: Notes) -> list[Any]:
+    """The list that a TRL-style function returns; with `steps`, those of all completions are a parameter too. What it
+    logs goes into `notes`.
 
     Raises RewardFailure for what the function raises, but an InfrastructureError or a UserError as it is.
     """
@@ -85,7 +87,7 @@ def call_group(reward: Reward, item: ScoringItem, steps: Steps = ()) -> list[Any
         lists["completions"] = [item.transcript(index) for index in range(count)]
     if steps:
         lists["steps"] = [list(texts) for texts in steps]
-    values = {**lists, **reward.args}
+    values = {**lists, **notes.offered(item, reward.last_step), **reward.args}
     reward.parameters.check(list(values), name)
 
     prompt = shorten(item.prompt)
@@ -157,17 +159,11 @@ def scored_steps(
 def _gathered(calls: Sequence[Awaitable[Any]]) -> list[Any]:
     """What the calls give, which wait at the same time. The first that raises ends the others and is raised."""
     import asyncio  # nothing that workers without an async function should load
-    from concurrent.futures import ThreadPoolExecutor
 
     async def all_of_them() -> list[Any]:
         return await asyncio.gather(*calls)
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(all_of_them())
-    with ThreadPoolExecutor(1) as thread:  # a notebook has a loop that is running already
-        return thread.submit(asyncio.run, all_of_them()).result()
+    return awaited(all_of_them())
 
 
 async def _awaited(reward: Reward, result: Any, item: ScoringItem, index: int) -> Any:

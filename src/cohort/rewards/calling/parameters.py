@@ -14,8 +14,8 @@ from cohort.types import UserError
 from cohort.wording import did_you_mean
 
 NATIVE_NAMES = ("completion", "prompt", "answer", "row", "finish", "tokens", "transcript", "seed", "begun")
-TRL_NAMES = ("prompts", "completions", "answer")
-TRL_ONLY = ("completion_ids", "trainer_state")  # what TRL offers, and Cohort does not
+TRL_ONLY = ("completion_ids", "trainer_state", "log_metric", "log_extra")  # what is offered in TRL's style alone
+TRL_NAMES = ("prompts", "completions", "answer", *TRL_ONLY)
 # What differs between the completions of a prompt (TRL's names too: who forgets its style is told so by `check`).
 COMPLETION_NAMES = ("completion", "tokens", "finish", "transcript", "seed", "completions", "completion_ids")
 
@@ -91,7 +91,7 @@ def _style_hint(parameter: str, available: Collection[str]) -> str:
     if parameter == "steps":
         return '. A function that scores steps needs split = "blank_lines", "lines" or a regular expression'
     if "completions" in available:  # it has that style
-        return f". Unlike in TRL, {parameter} is not offered" if parameter in TRL_ONLY else ""
+        return ". Nobody knows the tokens of these completions" if parameter == "completion_ids" else ""
     if parameter in ("prompts", "completions", *TRL_ONLY):
         return '. A function that scores whole lists, as TRL\'s do, needs style = "trl"'
     return ""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cohort.rewards.calling.call import as_score, call_each, call_group, scored_steps
+from cohort.rewards.calling.offered import Notes
 from cohort.rewards.calling.parameters import Parameters
 from cohort.rewards.calling.steps import Fold, cut, pieces
 from cohort.rewards.combination import Combination, Gate
@@ -31,7 +32,7 @@ class Reward:
     working on a completion by itself, 0 if it never does; the group gets so much more time for each completion. `gate`
     makes the reward depend on another one, `when` says which prompts it scores (columns of the row and their values).
     `split` matches what separates the steps of a completion, for a function that scores steps; `fold` says how their
-    scores become one.
+    scores become one. `last_step` is that of the stage, for functions that ask for the `trainer_state`.
     """
 
     name: str
@@ -46,6 +47,12 @@ class Reward:
     when: Mapping[str, Any] = field(default_factory=dict)
     split: re.Pattern[str] | None = None
     fold: Fold | None = None
+    last_step: int = 0
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the function is handed the token ids of completions."""
+        return self.style == "trl" and self.parameters.takes("completion_ids")
 
     def judge(self, item: ScoringItem) -> tuple[Scored, ...]:
         """One score with its label a completion; the function is not called for a prompt that `when` leaves out.
@@ -55,17 +62,27 @@ class Reward:
         texts = item.completions
         if not applies(self.when, item.row):
             return (Scored(None),) * len(texts)
-        call = call_each if self.style == "cohort" else call_group
+        notes = Notes()
+
+        def call(pieces_of: Sequence[Sequence[str]] = ()) -> list[Any]:
+            return (
+                call_each(self, item, pieces_of) if self.style == "cohort" else call_group(self, item, pieces_of, notes)
+            )
+
         with _pinned_random(f"{item.seed}/{self.name}"):
             if self.split is None:
-                results = call(self, item)
-                return tuple(as_score(found, self.name, item.prompt, text) for found, text in zip(results, texts))
+                results = call()
+                return notes.onto(
+                    tuple(as_score(found, self.name, item.prompt, text) for found, text in zip(results, texts))
+                )
             ends = [cut(text, self.split) for text in texts]
             steps = [pieces(text, of) for text, of in zip(texts, ends)]
-            results = call(self, item, steps) if steps else []
-            return tuple(
-                scored_steps(found, of, self.fold, self.name, item.prompt, text)
-                for found, of, text in zip(results, ends, texts)
+            results = call(steps) if steps else []
+            return notes.onto(
+                tuple(
+                    scored_steps(found, of, self.fold, self.name, item.prompt, text)
+                    for found, of, text in zip(results, ends, texts)
+                )
             )
 
     def score(self, item: ScoringItem) -> tuple[float, ...]:

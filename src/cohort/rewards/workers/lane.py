@@ -105,7 +105,7 @@ class Lane(threading.Thread):
                 self._wait_or_give_up(trouble, troubles, item)
         by_name = {reward.name: reply for reward, reply in zip(self._rewards, replies, strict=True)}
         scored = {
-            name: [Scored(value, label, tuple(map(tuple, steps))) for value, label, steps in reply["scored"]]
+            name: [Scored(value, label, tuple(map(tuple, steps)), *of) for value, label, steps, *of in reply["scored"]]
             for name, reply in by_name.items()
         }
         seconds = {name: reply["seconds"] for name, reply in by_name.items()}

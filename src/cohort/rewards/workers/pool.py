@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from types import CodeType
@@ -69,6 +70,7 @@ class RewardPool:
         withheld = kept_back(os.environ, rewards, pass_environment)
         start = functools.partial(WorkerProcess, pickled, path, os.getcwd(), output, start_s, withheld)
 
+        self._reads_tokens = any(reward.reads_tokens for reward in rewards)
         self._owner = os.getpid()
         self._closed = False
         self._lock = threading.Lock()  # no job may enter the queue behind the Nones that end the lanes
@@ -86,6 +88,8 @@ class RewardPool:
         GroupLost, an InfrastructureError (the group could not be scored: drop it). It is never a score of 0.
         """
         future: Future[ScoredGroup] = Future()
+        if not self._reads_tokens and item.completion_ids:
+            item = replace(item, completion_ids=())  # nothing that a worker would not look at
         with self._lock:
             if self._closed:
                 raise RuntimeError("the reward pool is closed")

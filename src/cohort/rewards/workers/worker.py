@@ -95,7 +95,7 @@ def _serve(connection: socket.socket, rewards: list[Reward], message: bytes) -> 
         except BaseException as error:  # whatever a function has come up with, it is not the machine's fault
             _reply(connection, failure=[reward.name, f"raised {what_was_raised(error, reward.function)}"])
             return
-        pairs = [[score.value, score.label, score.steps] for score in scored]
+        pairs = [[score.value, score.label, score.steps, score.extra, score.metrics] for score in scored]
         _reply(connection, scored=pairs, seconds=time.perf_counter() - started)
 
 

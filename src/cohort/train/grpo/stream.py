@@ -176,7 +176,7 @@ class GroupStream:
             steps = {
                 name: tuple(map(self._to_steps, group.rollouts, members)) for name, members in scored.steps.items()
             }
-            said = {"scores": scored.scores, "labels": scored.labels, "rewards": scored.rewards}
+            said = {"scores": scored.scores, "labels": scored.labels, "extra": scored.extra, "rewards": scored.rewards}
             group = group.with_(**said, accuracy=accuracy, steps=steps)
             if self._settings.zero_std != "zero" and not self._has_signal(group):
                 group = group.with_(disposition="zero_std")
