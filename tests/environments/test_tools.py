@@ -441,7 +441,7 @@ class Box:
         return [x]
 
 
-class Later(Box):
+class Later:
     async def __call__(self, x: int) -> list:
         """Keep one, later.
 
@@ -452,7 +452,7 @@ class Later(Box):
         return [x]
 
 
-FORMS = {
+FORMS: dict[str, tuple[Any, str, list[str], str]] = {
     "an async function": (asynchronous, "asynchronous", ["x", "y"], "3"),
     "a partial of one": (functools.partial(asynchronous, y=5), "asynchronous", ["x"], "6"),
     "a partial by position": (functools.partial(asynchronous, 4), "asynchronous", ["y"], "5"),

@@ -161,3 +161,9 @@ def test_a_recipe_takes_rows_and_reads_an_iterable_once(tmp_path):
 def test_what_is_no_source_is_refused(value):
     said = refused(recipe, source=value)
     assert said.startswith("task.source must be text that is not empty, not ")
+
+
+def test_a_data_frame_is_told_how_it_becomes_rows():
+    frame = pytest.importorskip("pandas").DataFrame(ROWS)
+    assert 'frame.to_dict("records")' in refused(open_task, frame)
+    assert open_task(frame.to_dict("records")).train.size == 2

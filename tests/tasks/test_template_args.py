@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ SWITCH = "{% if enable_thinking is defined and enable_thinking is false %}<think
 THINKS = CHATML.removesuffix("{% endif %}") + SWITCH
 OPENS = CHATML.removesuffix("{% endif %}") + "<think>\n{% endif %}"
 BEGUN = "<think>\n\n</think>\n\n"
-OFF = {"enable_thinking": False}
+OFF: dict[str, Any] = {"enable_thinking": False}
 
 
 def tokenizer(template=THINKS):
@@ -59,7 +60,7 @@ def test_a_switch_of_the_template_reaches_prompts_and_what_they_begin():
 
 def test_it_reaches_supervised_rows_conversations_and_reward_models():
     made = tokenizer()
-    facts = SimpleNamespace(tokenizer=made, eos_ids=(2,), turn_end=None, context=None)
+    facts: Any = SimpleNamespace(tokenizer=made, eos_ids=(2,), turn_end=None, context=None)
     examples = open_demonstrations([{"prompt": "a", "completion": f"{BEGUN}b"}])
     prompt, completion, _ = encode(Renderer(made, template_args=OFF), examples, 0, facts, None)
     assert made.decode(prompt).endswith(BEGUN)
@@ -82,7 +83,8 @@ def test_the_plan_and_the_recipe_name_them():
     table = {"source": "a", "template_args": OFF | {"tools_in": ["a", "b"]}}
     made = Recipe(policy={"model": "m"}, task=table, reward="math")
     assert "template_args = { enable_thinking = false, tools_in = [" in to_toml(made)
-    line = template_line(made.stages[0], SimpleNamespace(tokenizer=tokenizer()))
+    facts: Any = SimpleNamespace(tokenizer=tokenizer())
+    line = template_line(made.stages[0], facts)
     assert line == "the tokenizer's chat template, enable_thinking = false, tools_in = ['a', 'b']"
 
 
@@ -132,7 +134,7 @@ def test_a_template_that_writes_the_same_beginning_writes_it_once():
             text = tokenizer().decode(prompt.tokens)
             assert (text.count("<think>"), text.endswith("<think>\nSo"), prompt.begun) == (1, True, "<think>\nSo")
         made = tokenizer(CHATML)
-        facts = SimpleNamespace(tokenizer=made, eos_ids=(2,), turn_end=None, context=None)
+        facts: Any = SimpleNamespace(tokenizer=made, eos_ids=(2,), turn_end=None, context=None)
         examples = open_demonstrations([{"prompt": [user("a"), said("So")], "completion": "So it is"}])
         assert encode(Renderer(made), examples, 0, facts, None)[1] == [*ids(made, " it is"), 2]
 

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from cohort.tasks.prompts import Rows
 from cohort.types import UserError
@@ -30,7 +30,8 @@ def list_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Rows:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+    packed = path.suffix.lower() == ".gz"
+    return cast(IO[bytes], gzip.open(path)) if packed else path.open("rb")
 
 
 def read_json_lines(path: Path) -> Rows:

@@ -132,11 +132,11 @@ def _rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
     if all(hasattr(source, name) for name in ("column_names", "features", "__len__")):
         # Arrow, memory-mapped
         return table_rows(name, source.column_names, len(source), lambda index: as_written(source[index]))
-    if hasattr(source, "take") or not isinstance(source, Iterable) or isinstance(source, (bytes, Mapping)):
+    stream = hasattr(source, "take") and hasattr(source, "column_names")  # it may have no end
+    if stream or not isinstance(source, Iterable) or isinstance(source, (bytes, Mapping)):
         raise UserError(
-            f"data is a path, a hub id, or rows such as a datasets.Dataset or a list of dicts, not "
-            f"{type(source).__name__}."
-            + (" Make it a list first: list(source.take(10_000))." if hasattr(source, "take") else "")
+            "data is a path, a hub id, or rows such as a datasets.Dataset or a list of dicts, not "
+            f"{type(source).__name__}." + (" Make it a list first: list(source.take(10_000))." if stream else "")
         )
     rows = list(source)
     for number, row in enumerate(rows, start=1):
