@@ -130,7 +130,7 @@ def _only_calls(text: str) -> tuple[Call, ...]:
 
 def _from_json(found: Mapping[str, Any], key: str) -> Call:
     name = found.get("name")
-    arguments = next((found[one] for one in (key, "arguments", "parameters") if one in found), {})
+    arguments: Any = next((found[one] for one in (key, "arguments", "parameters") if one in found), {})
     if isinstance(arguments, str):  # some models write JSON in JSON
         inner = _decoded(arguments.strip(), 0)
         arguments = inner.value if isinstance(inner, _Json) and inner.end == len(arguments.strip()) else None
