@@ -221,3 +221,27 @@ def test_a_source_that_makes_prompts_is_no_file_of_rows():
         open_rows("word_problems")
     with pytest.raises(UserError, match="arithmetic has questions and answers but no pairs"):
         open_preferences("arithmetic")
+
+
+# ---- names that are there twice
+
+ROW = '{"prompt": "1 + 1?", "answer": "2"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "a.jsonl",
+            f'{ROW}\n{{"prompt": "x", "answer": "2", "answer": "3"}}\n',
+            "a.jsonl:2 has the key 'answer' twice",
+        ),
+        ("a.jsonl", '{"prompt": "x", "meta": {"a": 1, "a": 2}}\n', "a.jsonl:1 has the key 'a' twice"),
+        ("a.json", f'[{ROW}, {{"prompt": "x", "prompt": "y"}}]', "a.json has the key 'prompt' twice"),
+        ("a.csv", "prompt,answer,answer\n1 + 1?,2,3\n", "a.csv has two columns that are called 'answer'"),
+    ],
+)
+def test_a_name_that_is_there_twice_is_refused(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=said):
+        [dict(row) for row in map(open_rows(str(tmp_path / name)).get, range(2))]

@@ -17,6 +17,8 @@ NUMBERS = {word: number for number, word in enumerate(names(
 ))}  # fmt: skip
 NUMBERS |= dict(zip(names("thirty forty fifty sixty seventy eighty ninety"), range(30, 100, 10)))
 
+SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+
 _CHANGES = names(
     "hundred thousand million billion trillion quadrillion lakh lac crore myriad k bn mn mln mio tn dozen score gross"
     " couple googol kilo mega giga half halves third quarter fourth fifth sixth seventh eighth ninth tenth eleventh"

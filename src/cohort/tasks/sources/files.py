@@ -70,7 +70,7 @@ def read_json_lines(path: Path) -> Rows:
 def json_line(line: bytes, place: str) -> dict[str, Any]:
     """One line as a row, or a UserError that points at it."""
     try:
-        row = json.loads(line.decode())
+        row = json.loads(line.decode(), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise UserError(f"{place} is not UTF-8 text. Save the file as UTF-8 JSON Lines.") from error
     except (ValueError, RecursionError) as error:
@@ -80,7 +80,25 @@ def json_line(line: bytes, place: str) -> dict[str, Any]:
     return row
 
 
+class _TwiceError(ValueError):
+    """An object has a key twice, of which a reader would take one without a word."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _TwiceError(_twice([name for name, _ in pairs]))
+    return found
+
+
+def _twice(names: Sequence[str]) -> str:
+    """The first name that is there twice, "" if none is."""
+    return next((name for index, name in enumerate(names) if name in names[:index]), "")
+
+
 def _why_no_json(error: Exception) -> str:
+    if isinstance(error, _TwiceError):
+        return f"has the key {str(error)[:80]!r} twice in an object"
     if isinstance(error, json.JSONDecodeError):
         return f"is not JSON ({error})"
     if isinstance(error, RecursionError):
@@ -100,7 +118,8 @@ def read_json(path: Path) -> Rows:
     """A JSON file: a list of objects, or an object with one such list in it (`{"data": [...]}`)."""
     try:
         with _opened(path) as file:
-            found = json.loads(file.read().decode("utf-8-sig").strip() or "[]")
+            text = file.read().decode("utf-8-sig")
+        found = json.loads(text.strip() or "[]", object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         hint = " It looks like JSON Lines: name it .jsonl." if "Extra data" in error.msg else ""
         raise UserError(f"{path}:{error.lineno} is not JSON ({error.msg}).{hint}") from error
@@ -130,11 +149,15 @@ def _read_separated(path: Path, dialect: str, name: str) -> Rows:
     before = csv.field_size_limit(sys.maxsize)  # a field may be a whole book
     try:
         with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, dialect=dialect))
+            reader = csv.DictReader(file, dialect=dialect)
+            rows = list(reader)
+            names = [column for column in reader.fieldnames or () if column]
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a {name} file that can be read ({error}).") from error
     finally:
         csv.field_size_limit(before)
+    if twice := _twice(names):
+        raise UserError(f"{path} has two columns that are called {twice!r}. Rename or remove one.")
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
             raise UserError(f"{path}, row {number} has not as many fields as the header. Mend or remove that row.")

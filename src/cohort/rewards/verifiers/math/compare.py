@@ -113,7 +113,8 @@ def same(gold: Node, answer: Node, how: How) -> bool:
     if of_numbers and (verdict := _same_set(gold, answer)) is not None:
         return verdict
     for one, other in ((gold, answer), (answer, gold)):
-        if one.op == "set" and len(one.args) == 1 and other.op not in COLLECTIONS | {"set", "tuple"}:
+        alone = other.op not in COLLECTIONS | {"tuple"} and not describes_numbers(other)
+        if one.op == "set" and len(one.args) == 1 and alone:
             return same(one.args[0], other, how)
     if gold.op == answer.op and gold.op.startswith("logic"):
         return _same_items(gold, answer, how)

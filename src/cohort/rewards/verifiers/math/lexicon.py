@@ -22,7 +22,7 @@ OPERATORS |= dict.fromkeys(
 )
 _RELATIONS = names(  # how it is written and what it is; the longer of two that begin alike comes first
     r"\leqslant <= \geqslant >= \leq <= \geq >= \neq != \not= != \notin notin \le <= \ge >= \ne != \lt < \gt > <= <="
-    r" >= >= =< <= != != == = := = = = < < > > \in in \approx ≈ \equiv equiv \simeq ~ \sim ~ \cong ~ \propto prop"
+    r" >= >= =< <= != != == = := = = = < < > > \in in \approx ≈ \equiv equiv \simeq ~- \sim ~ \cong ~= \propto prop"
     r" \to to \rightarrow to \longrightarrow to \mapsto to"
     r" \Rightarrow implies \implies implies \iff iff \Leftrightarrow iff"
     r" \leftrightarrow iff \subseteq subset= \subset subset \supseteq supset= \supset supset \perp perp"
@@ -62,6 +62,10 @@ _ALIASES = {
     **dict.fromkeys(("no solution", "empty set"), Node("empty", ())),
     **dict.fromkeys(("integer", "all integer"), Node("numset", ("Z",))),
     **{word: Node("num", (Fraction(number), str(number))) for word, number in NUMBERS.items()},
+    **{word: Node("num", (Fraction(number), "")) for word, number in {
+        "half": "1/2", "one half": "1/2", "one third": "1/3", "two third": "2/3", "one quarter": "1/4",
+        "three quarter": "3/4", "one fourth": "1/4", "three fourth": "3/4",
+    }.items()},
 }  # fmt: skip
 _MEANS = {"dne": "not exist", "doesn't exist": "not exist", "doe not exist": "not exist"}
 

@@ -14,7 +14,7 @@ from cohort.rewards.verifiers.math.atoms import ENDS, Atoms
 from cohort.rewards.verifiers.math.lexicon import FUNCTIONS, NO_FACTORS, RELATIONS, TEXTUAL, read_text
 from cohort.rewards.verifiers.math.node import Node, Unread, Worded, depth, number
 from cohort.rewards.verifiers.math.scanner import COMMAND
-from cohort.rewards.verifiers.words import is_unit_word
+from cohort.rewards.verifiers.words import SCALES, is_unit_word
 
 _DEEPEST = 40  # brackets
 _DEEPEST_TREE = 100  # nodes: a^b^c^d ... has no bracket
@@ -130,7 +130,7 @@ class _Reader(Atoms):
         value = self.sum()
         parts: list[Node] = []
         while words := self.unit():
-            parts.append(Node("unit", (value, words)))
+            parts.append(_scaled(value, words))
             if not self.character().isdigit() and self.command() != "frac":
                 break
             value = self.sum()
@@ -256,6 +256,15 @@ class _Reader(Atoms):
         at, found = self.at, self.relation()
         self.at = at
         return found is not None
+
+
+def _scaled(value: Node, words: str) -> Node:
+    """A value with its unit; 3.5 million is a number."""
+    first, _, rest = words.partition(" ")
+    if value.op != "num" or first.casefold() not in SCALES or first.isupper():
+        return Node("unit", (value, words))
+    value = Node("num", (value.args[0] * SCALES[first.casefold()], ""))
+    return Node("unit", (value, rest)) if rest else value
 
 
 def _factors(value: Node) -> tuple[Node, ...]:

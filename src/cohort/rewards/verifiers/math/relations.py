@@ -87,6 +87,8 @@ def _value(node: Node) -> Node | None:
     ops, name, *parts = node.args
     if ops == ("in",):
         return parts[0] if _is_name(name) else None
+    if ops == ("≈",):
+        return parts[0] if _is_name(name) else None
     if set(ops) != {"="}:
         return None
     if not _is_name(name) and parts[-1].op != "matrix":  # A^2 names a matrix; x^2 = 25 is not solved

@@ -52,6 +52,7 @@ _CURRENCY = re.compile(
 )
 # `The answer is 72`, `Total: 5`, `\\text{Answer: }5`
 _PREFIX = re.compile(r"(?:\\text\s*\{)?\s*[A-Za-z][A-Za-z ]{1,60}(?:\s*:|(?<= )is)\s*\}?\s*(?=[-+\\$0-9(])")
+_MINUS = re.compile(r"\A(?:\\text\s*\{\s*)?(?:minus|negative)(?:\s*\}\s*|\s+)(?=[0-9.\\$])", re.IGNORECASE)
 _SPELLINGS = (
     (r",\\!\s*|\{,\}", ","),
     (r"\\!", ""),
@@ -83,7 +84,7 @@ def clean(text: str) -> str:
     for pattern, spelling in _SPELLINGS:
         text = re.sub(pattern, spelling, text)
     text = _BLANK.sub(" ", _CURRENCY.sub("", text))
-    text = _PREFIX.sub("", text, count=1) if _PREFIX.match(text) else text
+    text = _MINUS.sub("-", _PREFIX.sub("", text, count=1) if _PREFIX.match(text) else text)
     text = _REPEATING.sub(_fraction_of, text).strip().rstrip(".,;:? ").strip()
     text = re.sub(r"(?<=[0-9])\.(?=\})", "", text)
     return "" if "$" in text or any(map(_is_unread, text)) else text
