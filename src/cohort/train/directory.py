@@ -260,7 +260,7 @@ def keep_template(recipe: Recipe, stage: str, template: str) -> None:
     if templates.get(stage, template) != template:
         raise UserError(
             f"task.template of stage '{stage}' came to {templates[stage]!r} when this run began, and comes to "
-            f"{template!r} now: the tokenizer has changed. Restore it, or start another run with name=OTHER."
+            f"{template!r} now: the tokenizer has changed. Restore it, or start another run with {another()}."
         )
     if stage not in templates:
         kept["templates"] = {**templates, stage: template}
