@@ -200,6 +200,8 @@ def test_verls_batch_is_counted_in_prompts(imported):
         (TRL | {"top_entropy_quantile": 0.2}, "top_entropy_quantile = 0.2"),
         (TRL | {"lr_scheduler_type": "polynomial"}, "lr_scheduler_type = 'polynomial'"),
         (TRL | {"report_to": ["wandb"]}, "report_to = 'wandb'"),
+        (TRL | {"top_p": 0.95}, "top_p = 0.95 is left out"),
+        (TRL | {"top_k": 20, "min_p": 0.1}, "top_k = 20 is left out"),
         (TRL | {"loss_type": "sapo", "delta": 4.0}, "delta = 4 does nothing in TRL"),
         (TRL | {"lr_scheduler_type": "constant"}, "a warmup does nothing in TRL"),
         (TRL | {"eval_strategy": "epoch"}, "eval_strategy = 'epoch'"),
@@ -274,3 +276,9 @@ def test_arguments_of_the_chat_template_come_along(imported):
     assert any("chat_template_kwargs.documents" in line for line in said)
     data = VERL["data"] | {"apply_chat_template_kwargs": {"enable_thinking": False}}
     assert imported(VERL | {"data": data})[1].task.template_args == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("given", [{"top_p": 0.9}, {"top_k": 50}, {"min_p": 0.05}, {"top_k": -1, "top_p": 1.0}])
+def test_a_truncated_distribution_is_no_recipe_that_cohort_refuses(imported, given):
+    _, stage, _ = imported(TRL | given)
+    assert (stage.rollout.top_p, stage.rollout.top_k, stage.rollout.min_p) == (1.0, 0, 0.0)

@@ -167,3 +167,17 @@ def test_the_first_stage_needs_a_start_and_each_stage_is_checked(complaint):
     assert first == "the recipe has 2 problems:"
     assert second.startswith("  - x.policy.model is missing: give a hub id or a directory")
     assert third.startswith("  - y.rollout.group_size is 1, but preset 'grpo'")
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("rollout", "temperature = 1e300"),
+        ("optimizer", "learning_rate = 1e39"),
+        ("objective", "clip_high = 1e300"),
+        ("objective", "kl_coef = 4e38"),
+        ("optimizer", "betas = [0.9, 0.999]\ngradient_clip = 1e300"),
+    ],
+)
+def test_a_number_that_the_arithmetic_cannot_hold_is_a_sentence(complaint, base, table, line):
+    assert "must be a number that 32 bits hold (at most 3e+38), not " in complaint(base(**{table: line}))

@@ -10,7 +10,7 @@ import pytest
 from cohort import cli
 from cohort.commands.explain import explain_recipe
 from cohort.recipe import Recipe, load, to_toml
-from cohort.recipe.loader import shipped
+from cohort.recipe.loader import name_of_model, shipped
 from cohort.train.directory import as_kept
 from cohort.train.run import prepare
 from cohort.types import UserError
@@ -96,3 +96,17 @@ def test_an_override_of_a_table_that_is_not_read_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"has \[supervised\]"):
         explain_recipe(Recipe.load(file, ["supervised.examples_per_step=3"]), None)
     assert prepare(Recipe.load(shipped("quickstart"), ["rollout.group_size=4"]))  # of all stages: some read it
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("Qwen/Qwen3-0.6B", "Qwen3-0.6B"),
+        ("runs/base/final", "base"),
+        ("runs/base/checkpoints/step-000050", "base"),
+        ("final", "run"),
+        ("./my model", "my-model"),
+    ],
+)
+def test_a_run_is_called_after_its_model_and_not_after_final(model, name):
+    assert name_of_model(model) == name

@@ -97,7 +97,7 @@ def test_a_reward_that_breaks_on_odd_text_is_found_before_the_first_step(run, tm
     def first_letter(completion, answer):
         return float(completion[0] == answer[0])
 
-    with pytest.raises(UserError, match="first_letter' raised IndexError"):
+    with pytest.raises(UserError, match=r"(?s)first_letter' raised IndexError.*Mend the reward"):
         run(reward=[first_letter])
     assert recorded(tmp_path / "runs/small")["grpo"]["verdict"] == "refused"
     assert not (tmp_path / "runs/small/metrics.jsonl").exists()

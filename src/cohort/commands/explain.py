@@ -191,6 +191,9 @@ def _from_recipe(stage: Stage, objective: Objective, other: Stage) -> list[Diffe
     """The objectives, and every setting beside them that decides the gradient."""
     both = _once(stage) and _once(other)
     rows = _differences(objective, settled_objective(other), _beside(stage), _beside(other), once=both)
+    order, their_order = ([reward.name for reward in one.reward] for one in (stage, other))
+    if order != their_order and sorted(order) == sorted(their_order):
+        rows.append(("rewards", order, their_order, "The first says what is right, and which groups have signal."))
     mine, theirs = flatten(stage), flatten(other)
     tables = (
         "rollout.",

@@ -13,7 +13,7 @@ from typing import Any
 from cohort.commands.door import argument
 from cohort.machine import quiet_libraries
 from cohort.recipe import Recipe
-from cohort.recipe.loader import directory_name
+from cohort.recipe.loader import name_of_model
 from cohort.recipe.show import toml_value
 from cohort.rewards.built_in import BUILT_IN
 from cohort.settings import Stage, Task
@@ -87,7 +87,7 @@ def _recipe(model: str, data: str, found: Guess) -> str:
     }
     lines = [
         "# By `cohort init`. Next, with this file's name: cohort check, cohort explain, cohort train.",
-        f"name = {toml_value(directory_name(Path(model).name))}",
+        f"name = {toml_value(name_of_model(model))}",
         *([f"kind = {toml_value(kind)}"] if kind != "grpo" else []),
         "seed = 0",
     ]

@@ -105,3 +105,10 @@ def default_name(path: Path) -> str:
 def directory_name(text: str) -> str:
     """The text as a directory can be called."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:100] or "run"
+
+
+def name_of_model(model: str) -> str:
+    """The last part of a model's name that says something: of `runs/base/final` it is `base`."""
+    path = Path(model)
+    told = path.parent if path.name == "final" or re.fullmatch(r"step-\d+", path.name) else path
+    return directory_name((told.parent if told.name == "checkpoints" else told).name)

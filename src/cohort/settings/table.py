@@ -24,6 +24,7 @@ Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]  # strict=False: TOML and Python write lists
 # More than any run has: a slip of the hand is a sentence, not a crash.
 TOKENS = 10**7
+LARGEST = 3e38  # of float32, in which the arithmetic is done
 Tokens = Annotated[int, Field(ge=1, le=TOKENS)]
 Many = Annotated[int, Field(ge=1, le=10**6)]  # prompts, rows, passes
 Count = Annotated[int, Field(ge=0, le=10**9)]  # steps, or groups that are looked back at
@@ -209,6 +210,10 @@ class Reader:
             return self.table(inner, value, path)
         if value_problem(table, key, value):
             self._add(wrong_value(self._dotted(path), known, value), path)
+            return {}
+        if any(isinstance(one, int | float) and abs(one) > LARGEST for one in as_list(value)):
+            what = f"{self._dotted(path)} must be a number that 32 bits hold (at most {LARGEST:g})"
+            self._add(f"{what}, not {shown(value)}", path)
             return {}
         return {path: Written(value, self.origin)}
 

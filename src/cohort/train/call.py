@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from cohort.policy.load import live_dtype
 from cohort.recipe import Recipe
-from cohort.recipe.loader import directory_name
+from cohort.recipe.loader import name_of_model
 from cohort.settings import PythonRows, Reward, Table
 from cohort.tasks.guess import Guess, guess, guess_source
 from cohort.tasks.sources.rows import open_rows
@@ -160,7 +160,7 @@ def _model_name(model: Any, policy: Mapping[str, Any]) -> str:
         known = getattr(model, "name_or_path", "") or type(model).__name__
     else:
         known = str(policy.get("model") or "run")
-    return directory_name(Path(known).name)
+    return name_of_model(known)
 
 
 def _name(parent: Path, base: str, resume: bool) -> str:

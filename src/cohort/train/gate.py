@@ -21,6 +21,7 @@ from cohort.views.console import Console
 from cohort.views.gate import show_gate
 
 FILE = "gate.json"
+MEND = 'Mend the reward, or leave it out; run.gate = "warn" goes on all the same.'
 HOW_TO_GO_ON = (
     'Check task.answer, or name another verifier with evaluate.reward; run.gate = "warn" trains all the same.'
 )
@@ -46,7 +47,9 @@ def pass_gate(directory: Path, stages: Sequence[PreparedStage], console: Console
         except RewardFailure as failure:
             record[stage.name] = {"verdict": "refused", "problems": [str(failure)]}
             problem: str | None = str(failure)
+            advice = MEND
         else:
+            advice = HOW_TO_GO_ON
             record[stage.name] = report.to_dict()
             problem = report.problems[0] if report.problems else None
             if report.problems:
@@ -57,7 +60,7 @@ def pass_gate(directory: Path, stages: Sequence[PreparedStage], console: Console
                     console.warn(before + note)
         write_bytes(directory / FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))
         if problem is not None and stage.run.gate == "enforce":
-            raise UserError(f"{before}{problem} {HOW_TO_GO_ON}")
+            raise UserError(f"{before}{problem} {advice}")
         if problem is not None:
             console.warn(f'{before}{problem} (run.gate = "warn": training all the same)')
     write_bytes(directory / FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))

@@ -9,6 +9,8 @@ from typing import Any
 from cohort.recipe.show import toml_value
 from cohort.types import UserError
 
+TRUNCATES = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}  # and the value at which each is off
+
 
 @dataclass(frozen=True, slots=True)
 class Imported:
@@ -96,6 +98,15 @@ class Draft:
     def put(self, table: str, key: str, value: Any, source: str) -> None:
         """A key of a table; `source` says where its value comes from."""
         self.tables.setdefault(table, {})[key] = (value, source)
+
+    def whole_distribution(self, given: Mapping[str, float]) -> None:
+        """A truncated distribution is not the policy that is trained, so a recipe has none: what differs is said."""
+        for key, value in given.items():
+            if value != TRUNCATES[key] and not (key == "top_k" and value <= 0):
+                self.notes.append(
+                    f"{key} = {value:g} is left out: training samples from the whole distribution, whose log-probs are "
+                    f"the policy's; evaluate.{key} is for evaluations"
+                )
 
     def wanted(self, table: str, line: str, why: str) -> None:
         """A line that a person has to write: a comment in the recipe, and a note."""

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from cohort.integrations.configurations.base import Draft, Given, Imported
+from cohort.integrations.configurations.base import TRUNCATES, Draft, Given, Imported
 from cohort.recipe.loader import directory_name
 from cohort.types import UserError
 
@@ -146,11 +146,7 @@ def _sampling(draft: Draft) -> None:
     given = draft.given
     draft.put("rollout", "max_tokens", given.whole("max_completion_length", 512), "max_completion_length")
     draft.put("rollout", "temperature", float(given.number("temperature", 1.0)), "temperature")
-    for key, plain in (("top_p", 1.0), ("min_p", 0.0)):
-        if (value := given.number(key, plain)) != plain:
-            draft.put("rollout", key, float(value), key)
-    if (top_k := given.whole("top_k", 0)) > 0:
-        draft.put("rollout", "top_k", top_k, "top_k")
+    draft.whole_distribution({key: given.number(key, plain) for key, plain in TRUNCATES.items()})
     if (longest := given.whole("max_prompt_length")) is not None:  # of TRL before 1.0
         draft.put("task", "max_prompt_tokens", longest, "max_prompt_length")
         draft.put("task", "too_long", "truncate_left", "as TRL did")

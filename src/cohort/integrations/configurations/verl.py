@@ -100,10 +100,8 @@ def _rollout(draft: Draft) -> None:
     draft.put("rollout", "group_size", group, "rollout.n")
     draft.put("rollout", "max_tokens", given.whole("data.max_response_length", 512), "data.max_response_length")
     draft.put("rollout", "temperature", float(given.number(f"{ROLLOUT}.temperature", 1.0)), "rollout.temperature")
-    if (top_p := given.number(f"{ROLLOUT}.top_p", 1)) != 1:
-        draft.put("rollout", "top_p", float(top_p), "rollout.top_p")
-    if (top_k := given.whole(f"{ROLLOUT}.top_k", -1)) > 0:
-        draft.put("rollout", "top_k", top_k, "rollout.top_k")
+    truncated = {"top_p": given.number(f"{ROLLOUT}.top_p", 1), "top_k": given.whole(f"{ROLLOUT}.top_k", -1)}
+    draft.whole_distribution(truncated)
     mini = given.count(f"{ACTOR}.ppo_mini_batch_size", 256)
     updates = max(1, prompts // mini)
     if prompts % mini and prompts > mini:
