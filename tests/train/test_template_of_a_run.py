@@ -14,7 +14,7 @@ from vowels import share_of_vowels
 
 import cohort
 from cohort import environments, settings
-from cohort.chat import template_for
+from cohort.chat import ChatTemplate, template_for
 from cohort.commands.init import starter
 from cohort.commands.sample import sample_group
 from cohort.policy.scratch import make_model
@@ -47,7 +47,7 @@ def start(tmp_path, monkeypatch):
         text = io.StringIO()
         rows = [{"prompt": r["prompt"], "chosen": "yes", "rejected": "no"} for r in rows] if kind[0] == "r" else rows
         tables = {"policy": {"model": model}, "task": {"source": rows}, "name": f"{model}-{kind}", **SHORT}
-        recipe = Recipe(**tables, kind=kind, **KINDS[kind], **more)
+        recipe = Recipe(**{**tables, "kind": kind, **KINDS[kind], **more})
         return cohort.train(recipe, resume=resume, console=Console(file=text, width=200)), text.getvalue()
 
     return call
@@ -66,6 +66,21 @@ def test_a_base_model_without_a_chat_template_trains_on_plain_text(start, kind):
         if kind == "reward_model":
             form = json.loads((run.final / "config.json").read_text())["cohort_prompt"]
             assert form["text"] == ("{prompt}" if model == "base" else None)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "sft"])
+def test_a_run_whose_prompts_are_written_otherwise_is_not_continued(start, kind, monkeypatch):
+    run, _ = start("chat", kind)
+    assert set(json.loads((run.directory / "environment.json").read_text())["probes"]) == {kind}
+    longer = {"run": {**SHORT["run"], "steps": 2}}
+    written = ChatTemplate.write
+    with monkeypatch.context() as patch:  # as another version of the library may
+        patch.setattr(ChatTemplate, "write", lambda self, *given, **more: written(self, *given, **more) + " ")
+        with pytest.raises(
+            UserError, match=rf"prompts of stage '{kind}' are written otherwise than when this run began"
+        ):
+            start("chat", kind, resume=True, **longer)
+    start("chat", kind, resume=True, **longer)
 
 
 def test_a_run_whose_tokenizer_lost_its_template_is_not_continued(start):

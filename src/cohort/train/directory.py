@@ -250,9 +250,9 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
     return threads, began
 
 
-def keep_template(recipe: Recipe, stage: str, template: str) -> None:
-    """Write down what the template of a stage came to. Raises `UserError` where it was another one when the run began:
-    then the tokenizer was another one, too.
+def keep_template(recipe: Recipe, stage: str, template: str, probe: str) -> None:
+    """Write down what the template of a stage came to, and the fingerprint of a prompt that it wrote. Raises
+    `UserError` where they were others when the run began: then prompts have other tokens now.
     """
     file = run_directory(recipe) / "environment.json"
     kept = _environment(file)
@@ -262,8 +262,14 @@ def keep_template(recipe: Recipe, stage: str, template: str) -> None:
             f"task.template of stage '{stage}' came to {templates[stage]!r} when this run began, and comes to "
             f"{template!r} now: the tokenizer has changed. Restore it, or start another run with {another()}."
         )
-    if stage not in templates:
-        kept["templates"] = {**templates, stage: template}
+    probes: dict[str, str] = kept.get("probes", {})
+    if probes.get(stage, probe) != probe:
+        raise UserError(
+            f"prompts of stage '{stage}' are written otherwise than when this run began: the chat template, the "
+            f"tokenizer or the libraries behind them have changed. Restore them, or start another run with {another()}."
+        )
+    if stage not in templates or stage not in probes:
+        kept |= {"templates": {**templates, stage: template}, "probes": {**probes, stage: probe}}
         write_bytes(file, orjson.dumps(kept, option=orjson.OPT_INDENT_2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +11,23 @@ from typing import Any
 
 from cohort.recipe import Recipe
 from cohort.record.code import code_of
-from cohort.types import UserError
+from cohort.settings import Task
+from cohort.tasks import Renderer
+from cohort.types import Prompt, UserError
 from cohort.views.console import Console
 from cohort.wording import another, find
 
+PROBE = "What is 17 + 25? Answer with <answer>42</answer>."
 FAILED = "failed.txt"  # why the run stopped, where that can be mended; gone when it goes on
+
+
+def probe_of(table: Task, tokenizer: Any) -> str:
+    """The fingerprint of one prompt as a stage writes it: of its tokens, or of the refusal."""
+    try:
+        written = str(list(Renderer.of(table, tokenizer).render(Prompt.make(text=PROBE)).tokens))
+    except UserError:
+        written = "refused"
+    return hashlib.blake2b(written.encode(), digest_size=16).hexdigest()
 
 
 def code_of_stages(recipe: Recipe) -> dict[str, str]:

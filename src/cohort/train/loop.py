@@ -16,6 +16,7 @@ from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog
 from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, prune, readable, save_checkpoint
 from cohort.train.directory import keep_template, run_directory
+from cohort.train.inputs import probe_of
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
 from cohort.types import UserError
@@ -35,7 +36,9 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
             training = stack.enter_context(closing(kind.open(context, prepared, checkpoint)))
         if told(training.facts.tokenizer):
             console.warn(f"the chat template asks for the date; this run tells it {moment()} 00:00, also when resumed")
-        keep_template(context.recipe, stage.name, template_for(stage.task.template, training.facts.tokenizer))
+        tokenizer = training.facts.tokenizer
+        template = template_for(stage.task.template, tokenizer)
+        keep_template(context.recipe, stage.name, template, probe_of(stage.task, tokenizer))
         console.plan(context.title, kind.plan(stage, prepared, training.facts))
         if checkpoint is not None or begun:
             console.say(f"  {_goes_on(context, checkpoint)}\n")
