@@ -69,7 +69,7 @@ class Renderer:
         if template == "chat" and not has_template(tokenizer):
             raise UserError(
                 f"the tokenizer {self.name} has no chat template. "
-                'Use task.template = "none" for plain text or task.template = "r1_zero" for a base model.'
+                'Use template = "none" for plain text or template = "r1_zero" for a base model.'
             )
         if template == "r1_zero" and system is not None:
             raise UserError('template = "r1_zero" brings its own instructions. Remove system, or use another template.')
