@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cohort.recipe.show import toml_value
+from cohort.settings.table import as_list
 from cohort.types import UserError
 
 TRUNCATES = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}  # and the value at which each is off
@@ -113,6 +114,39 @@ class Draft:
         self.tables.setdefault(table, {})
         self.missing.setdefault(table, []).append(line)
         self.open.append(why)
+
+    def put_model(self, key: str) -> None:
+        """The model that the configuration names under `key`."""
+        model = self.given.get(key)
+        if model is None:
+            self.wanted("policy", 'model = "..."', "the configuration names no model: set policy.model")
+        else:
+            self.put("policy", "model", str(model), key)
+
+    def put_source(self, data: Any, key: str, otherwise: str) -> None:
+        """The `data` that the configuration names under `key`, or a name to be replaced."""
+        if data is None:
+            self.put("task", "source", otherwise, "to be set: the configuration names no data")
+            self.open.append("the configuration names no data: set task.source")
+        else:
+            self.put("task", "source", str(data), key)
+
+    def want_steps(self, passes: float, key: str) -> None:
+        """The steps of so many passes over the data, whose size only a person knows."""
+        prompts = self.tables["rollout"]["prompts_per_step"][0]
+        self.wanted(
+            "run",
+            f"steps = {passes:g} x rows of the data / {prompts}",
+            f"{key} = {passes:g}: set run.steps to {passes:g} x rows / {prompts}",
+        )
+
+    def put_trackers(self, key: str, nowhere: str) -> None:
+        """Where the numbers go; `nowhere` is the name of what needs no tracker."""
+        for tracker in as_list(self.given.get(key, [])):
+            if tracker == "tensorboard":
+                self.put("run", "trackers", ["tensorboard"], key)
+            elif tracker != nowhere:
+                self.notes.append(f"no counterpart: {key} = {tracker!r}")
 
     def put_template_args(self, key: str) -> None:
         """What the configuration gives the chat template under `key`."""

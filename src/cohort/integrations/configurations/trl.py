@@ -8,6 +8,7 @@ from typing import Any
 
 from cohort.integrations.configurations.base import TRUNCATES, Draft, Given, Imported
 from cohort.recipe.loader import directory_name
+from cohort.settings.table import as_list
 from cohort.types import UserError
 
 ORDER = ("policy", "task", "rollout", "reward", "objective", "reference", "optimizer", "evaluate", "run")
@@ -54,11 +55,7 @@ def _policy(draft: Draft) -> None:
         draft.notes.append(f"no counterpart: model_init_kwargs = {inner!r}")
     dtype = given.get("dtype", given.get("torch_dtype", options.pop("dtype", options.pop("torch_dtype", None))))
     revision = given.get("model_revision", options.pop("revision", None))
-    model = given.get("model_name_or_path")
-    if model is None:
-        draft.wanted("policy", 'model = "..."', "the configuration names no model: set policy.model")
-    else:
-        draft.put("policy", "model", str(model), "model_name_or_path")
+    draft.put_model("model_name_or_path")
     if revision not in (None, "main"):
         draft.put("policy", "revision", str(revision), "model_revision")
     if str(dtype).removeprefix("torch.") == "bfloat16":
@@ -81,7 +78,7 @@ def _policy(draft: Draft) -> None:
             source = "lora_target_modules" if targets else "peft chooses by architecture where TRL is told nothing"
             draft.put("policy.lora", "targets", "all-linear", source)
         else:
-            named = [str(t) for t in (targets if isinstance(targets, list) else [targets])]
+            named = [str(target) for target in as_list(targets)]
             draft.put("policy.lora", "targets", named, "lora_target_modules")
         if dropout := given.number("lora_dropout", 0.0):
             draft.notes.append(f"no counterpart: lora_dropout = {dropout:g}; adapters here have no dropout")
@@ -90,11 +87,7 @@ def _policy(draft: Draft) -> None:
 def _task(draft: Draft) -> None:
     given = draft.given
     data = given.get("dataset_name")
-    if data is None:
-        draft.put("task", "source", "train.jsonl", "to be set: the configuration names no data")
-        draft.open.append("the configuration names no data: set task.source")
-    else:
-        draft.put("task", "source", str(data), "dataset_name")
+    draft.put_source(data, "dataset_name", "train.jsonl")
     draft.put_template_args("chat_template_kwargs")
     if (config := given.get("dataset_config")) is not None:
         draft.put("task", "config", str(config), "dataset_config")
@@ -156,10 +149,8 @@ def _sampling(draft: Draft) -> None:
 
 def _rewards(draft: Draft) -> None:
     given = draft.given
-    functions = given.get("reward_funcs", [])
-    names = [str(name) for name in (functions if isinstance(functions, list) else [functions])]
-    weights = given.get("reward_weights", [])
-    weights = list(weights) if isinstance(weights, list) else [weights]
+    names = [str(name) for name in as_list(given.get("reward_funcs", []))]
+    weights = as_list(given.get("reward_weights", []))
     rewards: list[dict[str, Any]] = []
     if (model := given.get("reward_model_name_or_path")) is not None:
         rewards.append({"use": "reward_model", "args": {"model": str(model)}})
@@ -301,13 +292,7 @@ def _optimizer(draft: Draft, updates: int) -> None:
         draft.put("run", "steps", steps(most, "max_steps"), f"max_steps{each}")
         given.get("num_train_epochs")  # which max_steps overrides, in TRL too
     else:
-        passes = given.number("num_train_epochs", 3.0)
-        prompts = draft.tables["rollout"]["prompts_per_step"][0]
-        draft.wanted(
-            "run",
-            f"steps = {passes:g} x rows of the data / {prompts}",
-            f"num_train_epochs = {passes:g}: set run.steps to {passes:g} x rows / {prompts}",
-        )
+        draft.want_steps(given.number("num_train_epochs", 3.0), "num_train_epochs")
     warm, ratio = given.number("warmup_steps", 0), float(given.number("warmup_ratio", 0.0))
     if 0 < warm < 1:  # which transformers takes as a share, too
         warm, ratio = 0, warm
@@ -325,12 +310,7 @@ def _optimizer(draft: Draft, updates: int) -> None:
         draft.put("run", "keep_checkpoints", keep, "save_total_limit")
     if _by_steps(draft, "eval_strategy", "no") and "eval_steps" in given:
         draft.put("run", "evaluate_every", steps(given.number("eval_steps"), "eval_steps"), "eval_steps")
-    trackers = given.get("report_to", [])
-    for tracker in trackers if isinstance(trackers, list) else [trackers]:
-        if tracker == "tensorboard":
-            draft.put("run", "trackers", ["tensorboard"], "report_to")
-        elif tracker != "none":
-            draft.notes.append(f"no counterpart: report_to = {tracker!r}")
+    draft.put_trackers("report_to", nowhere="none")
     place = Path(str(given.get("output_dir", "runs/trl"))).parent
     if str(place) not in (".", "runs"):
         draft.put("run", "directory", str(place), "output_dir")

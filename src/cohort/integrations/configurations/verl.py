@@ -50,11 +50,7 @@ def read(given: Given, source: str) -> Imported:
 
 def _policy(draft: Draft) -> None:
     given = draft.given
-    model = given.get(f"{MODEL}.path")
-    if model is None:
-        draft.wanted("policy", 'model = "..."', "the configuration names no model: set policy.model")
-    else:
-        draft.put("policy", "model", str(model), "actor_rollout_ref.model.path")
+    draft.put_model(f"{MODEL}.path")
     draft.put("policy", "compute", "bfloat16", "verl computes in bfloat16 on float32 weights")
     if given.flag(f"{MODEL}.trust_remote_code") or given.flag("data.trust_remote_code"):
         draft.put("policy", "trust_remote_code", True, "trust_remote_code")
@@ -71,11 +67,10 @@ def _task(draft: Draft) -> None:
     for key, foreign in (("source", "data.train_files"), ("held_out", "data.val_files")):
         files = given.get(foreign)
         first, *others = files if isinstance(files, list) and files else [files]
-        if first is not None:
+        if key == "source":
+            draft.put_source(first, foreign, "train.parquet")
+        elif first is not None:
             draft.put("task", key, str(first), foreign)
-        elif key == "source":
-            draft.put("task", "source", "train.parquet", "to be set: the configuration names no data")
-            draft.open.append("the configuration names no data: set task.source")
         if others:
             draft.notes.append(f"no counterpart: {foreign} has {len(others)} more files; see task.mixture")
     draft.put("task", "prompt", str(given.get("data.prompt_key", "prompt")), "data.prompt_key, a column of messages")
@@ -250,15 +245,10 @@ def _optimizer(draft: Draft) -> None:
 
 def _run(draft: Draft) -> None:
     given = draft.given
-    prompts = draft.tables["rollout"]["prompts_per_step"][0]
     steps = given.whole("trainer.total_training_steps")
     passes = given.number("trainer.total_epochs", 30)
     if steps is None:
-        draft.wanted(
-            "run",
-            f"steps = {passes:g} x rows of the data / {prompts}",
-            f"trainer.total_epochs = {passes:g}: set run.steps to {passes:g} x rows / {prompts}",
-        )
+        draft.want_steps(passes, "trainer.total_epochs")
     else:
         draft.put("run", "steps", steps, "trainer.total_training_steps")
     warm = given.whole(f"{ACTOR}.optim.lr_warmup_steps", -1)
@@ -274,9 +264,4 @@ def _run(draft: Draft) -> None:
             draft.put("run", key, every, foreign)
     if (keep := given.whole("trainer.max_actor_ckpt_to_keep")) is not None:
         draft.put("run", "keep_checkpoints", keep, "max_actor_ckpt_to_keep")
-    loggers = given.get("trainer.logger", [])
-    for logger in loggers if isinstance(loggers, list) else [loggers]:
-        if logger == "tensorboard":
-            draft.put("run", "trackers", ["tensorboard"], "trainer.logger")
-        elif logger != "console":
-            draft.notes.append(f"no counterpart: trainer.logger = {logger!r}")
+    draft.put_trackers("trainer.logger", nowhere="console")
