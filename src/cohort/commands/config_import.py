@@ -6,13 +6,12 @@ import json
 import os
 import pkgutil
 import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cohort.types import UnreadableError
-from cohort.views.console import Console
+from cohort.views.console import Console, show_recipe
 
 # A format -> "module:function" of (given, source) that returns what the configuration comes to, and some keys that only
 # this format has. `given` is a `configurations.base.Given`.
@@ -38,12 +37,7 @@ def import_recipe(path: Path) -> Any:
 
 def show(console: Console, found: Any) -> None:
     """The recipe on standard output; on standard error what differs, and what is still to be written."""
-    console.plain(found.recipe)
-    words = Console(file=sys.stderr)
-    for text in found.notes:
-        words.marked("note", text)
-    for text in found.open:
-        words.marked("[yellow]open[/]", text)
+    show_recipe(console, found.recipe, {"note": found.notes, "[yellow]open[/]": found.open})
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from cohort.settings.table import table_of
 from cohort.tasks.guess import Guess, guess_source, held_out_of
 from cohort.train.run import prepare
 from cohort.types import UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, show_recipe
 
 CONTEXT = 1024  # positions of a model from which completions of the usual length fit beside a prompt
 
@@ -59,12 +58,7 @@ def starter(model: str, data: str, split: str, config: str | None) -> Starter:
 
 def show(console: Console, found: Starter) -> None:
     """The recipe on standard output; on standard error what was taken, and what could not be decided."""
-    console.plain(found.recipe)
-    words = Console(file=sys.stderr)
-    for text in found.took:
-        words.marked("took", text)
-    for text in found.unsure:
-        words.marked("[yellow]open[/]", text)
+    show_recipe(console, found.recipe, {"took": found.took, "[yellow]open[/]": found.unsure})
 
 
 def _recipe(model: str, data: str, found: Guess) -> str:

@@ -247,6 +247,15 @@ class Console:
         self.say(f"  {what:<12} {escape(str(path))}", fold=False)
 
 
+def show_recipe(console: Console, recipe: str, said: Mapping[str, Sequence[str]]) -> None:
+    """A recipe on standard output, for a file; on standard error what is `said` of it, by words of four letters."""
+    console.plain(recipe)
+    words = Console(file=sys.stderr)
+    for word, texts in said.items():
+        for text in texts:
+            words.marked(word, text)
+
+
 def with_interval(metrics: Mapping[str, Any], key: str) -> str:
     """`36.6% [32.5%, 40.9%]`; nothing where there is no such metric."""
     return f"{metrics[key]:.1%} [{metrics[key + '_low']:.1%}, {metrics[key + '_high']:.1%}]" if key in metrics else ""
