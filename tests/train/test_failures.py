@@ -13,7 +13,8 @@ from cohort.learn.learner import Learner
 from cohort.record.rollouts import read_groups
 from cohort.train.grpo.training import GrpoTraining
 from cohort.types import UserError
-from cohort.views.console import Console, visible
+from cohort.views.console import Console
+from cohort.wording import visible
 
 
 def weights(done):

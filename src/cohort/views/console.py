@@ -23,7 +23,7 @@ from cohort.monitor.names import Metric, metric
 from cohort.types import Group as CompletionGroup
 from cohort.types import Rollout
 from cohort.views.output import Output
-from cohort.wording import visible as visible
+from cohort.wording import visible
 
 LINES = 20  # of a stage that stay
 WHERE_ANY = ("policy/kl",)  # numbers that are shown only in runs that have them

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from rich.markup import escape
 
 from cohort.preflight.gate.findings import GOLD, Finding, GateReport, RewardFindings
-from cohort.views.console import Console, visible
+from cohort.views.console import Console
+from cohort.wording import visible
 
 LONGEST_LABEL = 18
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from cohort.views.console import Console, visible
+from cohort.views.console import Console
 
 
 def show_rollout(console: Console, row: Mapping[str, Any], with_prompt: bool) -> None:
@@ -19,7 +19,7 @@ def show_rollout(console: Console, row: Mapping[str, Any], with_prompt: bool) ->
         if row["answer"] is not None:
             _say(console, "gold", row["answer"])
     if row["error"]:
-        console.say(f"  [yellow]{escape(visible(row['error']))}[/]")
+        console.say(f"  [yellow]{escape(row['error'])}[/]")
     if row["member"] < 0:
         return
     why = row["labels"]
@@ -31,7 +31,7 @@ def show_rollout(console: Console, row: Mapping[str, Any], with_prompt: bool) ->
     numbers += [f"advantage {row['advantage']:+.3f}"] if row["advantage"] is not None else []
     numbers += [f"{row['tokens']} tokens", f"finish {row['finish']}", row["disposition"] or ""]
     console.say(f"  [bold]member {row['member']}[/]  {escape(', '.join(filter(None, numbers)))}")
-    console.say(f"  [dim]{escape(visible(scores))}[/]")
+    console.say(f"  [dim]{escape(scores)}[/]")
     if not row["turns"]:
         _say(console, "", row["text"])
     for turn in row["turns"]:
@@ -44,5 +44,5 @@ def _say(console: Console, who: str, text: str) -> None:
     """A text with its line breaks, each line set in."""
     mark = f"[dim]{escape(who)}[/] " if who else ""
     for line in (text or "(empty)").split("\n"):
-        console.say(f"    {mark}{escape(visible(line))}", fold=False)
+        console.say(f"    {mark}{escape(line)}", fold=False)
         mark = ""
