@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rich.markup import escape
 
-from cohort.backends.base import open_sampler
+from cohort.commands.model import play_group
 from cohort.machine import quiet_libraries, threads_of
 from cohort.policy.load import Start, open_policy
 from cohort.policy.policy import Policy, PolicyFacts
@@ -25,10 +25,9 @@ from cohort.settings import Stage
 from cohort.tasks.render import RenderedPrompts, prompt_limit
 from cohort.train.models import waits_for
 from cohort.train.run import PreparedStage, prepare
-from cohort.types import InfrastructureError, SampleRequest
+from cohort.types import InfrastructureError, Prompt
 from cohort.views.console import Console, excerpt
 from cohort.views.gate import show_gate
-from cohort.wording import visible
 
 PROMPTS = 20  # scored for each verifier
 SAMPLED, LONGEST = 8, 256  # completions of the first prompt that are shown, and their tokens
@@ -86,17 +85,18 @@ def _check(one: PreparedStage, policy: Policy, console: Console) -> CheckedStage
         parts.world.dialogue(facts.tokenizer, facts.eos_ids)
         plan["prompts"] = _lengths(stage, parts, facts)
     console.lines(plan)
-    prompt = "" if parts is None else _first_prompt(stage, parts, facts)
+    first = None if parts is None else parts.task.renderer(facts.tokenizer).render(parts.task.train[0])
+    prompt = "" if first is None else _marked(first, facts)
     if prompt:
         console.say("  a prompt, as the policy sees it; special tokens in ⟨ ⟩")
-        console.say("    " + escape(visible(prompt)).replace("\n", "\n    "), fold=False)
+        console.say("    " + escape(prompt).replace("\n", "\n    "), fold=False)
     untested = waits_for(stage) if parts is not None else {}
     for reward, maker in untested.items():
         console.warn(f"{reward} is not tested: its model is made by the stage '{maker}'")
     report = _gate(one, parts.without(untested), facts) if parts is not None else None
     examples = {}
-    if report is not None and parts is not None:
-        examples = _examples(one, parts.without(untested), policy, console)
+    if report is not None and parts is not None and first is not None:
+        examples = _examples(one, parts.without(untested), first, policy, console)
         show_gate(console, report)
     gate = None if report is None else report.to_dict()
     return CheckedStage(
@@ -112,26 +112,20 @@ def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts) -> GateR
 
 
 def _examples(
-    one: PreparedStage, parts: SamplingParts, policy: Policy, console: Console
+    one: PreparedStage, parts: SamplingParts, prompt: Prompt, policy: Policy, console: Console
 ) -> dict[str, dict[str, Example]]:
-    """By reward the best and the worst of some completions of the first prompt, by the policy as it is. Shows them."""
-    stage, facts, seed = one.stage, policy.facts(), derive_seed(one.seed, "check")
-    prompt = parts.task.renderer(facts.tokenizer).render(parts.task.train[0])
-    room = max((facts.context or 2**31) - len(prompt.tokens), 1)
-    longest = min(stage.rollout.max_tokens, LONGEST, room)
-    sampling = replace(stage.rollout.sampling(), max_tokens=longest)
+    """By reward the best and the worst of some completions of a prompt, by the policy as it is. Shows them."""
+    stage, seed = one.stage, derive_seed(one.seed, "check")
+    shorter = replace(stage.rollout.sampling(), max_tokens=min(stage.rollout.max_tokens, LONGEST))
     run = stage.run
     with closing(parts.world), RewardPool(parts.rewards, 1, 1, pass_environment=run.pass_environment) as pool:
-        play = parts.world.player(facts.tokenizer, facts.eos_ids, open_sampler(policy, stage.rollout))
-        _, played = next(iter(play([SampleRequest(0, prompt.tokens, SAMPLED, seed, sampling)], {0: prompt})))
         try:
-            if isinstance(played, InfrastructureError):
-                raise played
+            sampling, played = play_group(policy, stage, parts.world, prompt, SAMPLED, seed, shorter)
             scores = pool.submit(ScoringItem.of(prompt, played, seed)).result().scores
         except InfrastructureError as error:
             console.warn(f"no completion could be scored: {error}")
             return {}
-    console.say(f"\n  {SAMPLED} completions of it, of at most {longest} tokens, by the policy as it is")
+    console.say(f"\n  {SAMPLED} completions of it, of at most {sampling.max_tokens} tokens, by the policy as it is")
     found: dict[str, dict[str, Example]] = {}
     for name, values in scores.items():
         order = sorted((i for i, value in enumerate(values) if not math.isnan(value)), key=lambda i: -values[i])
@@ -150,9 +144,8 @@ def _policy(one: PreparedStage, before: Policy | None) -> Policy:
     return open_policy(table, one.seed, Start(), one.prepared.texts)
 
 
-def _first_prompt(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> str:
-    """The first training prompt, decoded from its tokens, with the special ones marked."""
-    prompt = parts.task.renderer(facts.tokenizer).render(parts.task.train[0])
+def _marked(prompt: Prompt, facts: PolicyFacts) -> str:
+    """A prompt, decoded from its tokens, with the special ones marked."""
     added = getattr(facts.tokenizer, "added_tokens_decoder", {})
     special = {*facts.tokenizer.all_special_ids, *(index for index, token in added.items() if token.special)}
     decode = facts.tokenizer.decode

@@ -11,15 +11,13 @@ from pathlib import Path
 from rich.markup import escape
 
 from cohort.backends.base import open_sampler
-from cohort.commands.door import argument
+from cohort.commands.model import load_model
 from cohort.commands.place import absolute, full_path, where_trained
 from cohort.evaluate import Accuracy, evaluate
 from cohort.evaluate.intervals import Paired, paired
 from cohort.machine import quiet_libraries
-from cohort.policy.load import load_policy, locate
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.recipe import Recipe
-from cohort.record.manifest import refuse_damaged
 from cohort.rewards import RewardPool
 from cohort.train.directory import as_it_lies
 from cohort.train.evaluation import held_out
@@ -109,9 +107,7 @@ def _found(
 
 def _measure(model: str, recipe: Recipe, parts: SamplingParts, samples: int, seed: int) -> tuple[Accuracy, ...]:
     stage = recipe.stages[-1]
-    with argument():
-        refuse_damaged(Path(locate(model)))
-        policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
+    policy = load_model(model, compute=stage.policy.compute, device=stage.policy.device)
     facts = policy.facts()
     prompts, _ = held_out(stage, parts, facts)
     if not prompts:

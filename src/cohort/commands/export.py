@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.commands.door import argument
+from cohort.commands.model import load_model
 from cohort.commands.place import full_path, where_trained
 from cohort.machine import quiet_libraries
 from cohort.policy.attention import PackedGroups
-from cohort.policy.load import load_policy, locate, save_policy
+from cohort.policy.load import load_policy, save_policy
 from cohort.policy.policy import Policy
 from cohort.record.files import new_directory
-from cohort.record.manifest import refuse_damaged
 from cohort.types import UserError
 from cohort.views.console import Console
 
@@ -47,9 +46,7 @@ def export(model: str, form: str | None, to: Path) -> Exported:
 
 
 def _export(model: str, form: str | None, to: Path) -> Exported:
-    with argument():
-        refuse_damaged(Path(locate(model)))
-        policy = load_policy(model, trainable=False, device="cpu")
+    policy = load_model(model, device="cpu")
     if form == "adapter" and not policy.has_adapter:
         raise UserError(f"{model} has no adapter: it was trained whole. Leave out --as")
     before = _logprobs(policy)

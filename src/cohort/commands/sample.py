@@ -10,18 +10,15 @@ from typing import Any
 from rich.markup import escape
 
 from cohort import environments
-from cohort.backends.base import open_sampler
-from cohort.commands.door import argument
+from cohort.commands.model import load_model, play_group
 from cohort.commands.place import full_path, where_trained
 from cohort.machine import quiet_libraries
-from cohort.policy.load import load_policy, locate
 from cohort.recipe import Recipe
-from cohort.record.manifest import refuse_damaged
 from cohort.rewards import Reward, RewardTable, ScoredGroup, ScoringItem, resolve, score_group
 from cohort.settings import Stage
 from cohort.tasks import Renderer
-from cohort.types import Finish, InfrastructureError, Message, Prompt, SampleRequest, Sampling, UserError
-from cohort.views.console import Console, visible
+from cohort.types import Finish, InfrastructureError, Message, Prompt, Sampling, UserError
+from cohort.views.console import Console
 
 PLAIN = {"name": "sample", "reward": "exact_number", "task": {"source": "none"}, "rollout": {"max_tokens": 256}}
 
@@ -78,17 +75,14 @@ def _sampled(
     rewards, unscored = _rewards(stage, answer, reward)
     task, stop, retries = stage.task, stage.rollout.stop, stage.run.retries
     world = environments.open(stage.environment, task.template, stop, retries, task.template_args)
-    with argument(), closing(world):
-        refuse_damaged(Path(locate(model)))
-        policy = load_policy(model, compute=stage.policy.compute, device=stage.policy.device, trainable=False)
+    with closing(world):
+        policy = load_model(model, compute=stage.policy.compute, device=stage.policy.device)
         renderer = Renderer.of(stage.task, policy.tokenizer, world.schemas)
         prompt = renderer.render(Prompt.make(text=question, answer=answer))
-        room = max((policy.max_context or 2**31) - len(prompt.tokens), 1)
-        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
-        play = world.player(policy.tokenizer, policy.eos_ids, open_sampler(policy, stage.rollout))
-        _, played = next(iter(play([SampleRequest(0, prompt.tokens, count, seed, sampling)], {0: prompt})))
-    if isinstance(played, InfrastructureError):
-        raise UserError(f"the completions could not be played: {played}")
+        try:
+            sampling, played = play_group(policy, stage, world, prompt, count, seed, sampling)
+        except InfrastructureError as error:
+            raise UserError(f"the completions could not be played: {error}") from None
     scored = score_group(rewards, ScoringItem.of(prompt, played, seed)) if rewards else None
     return Sampled(
         question,
@@ -109,10 +103,8 @@ def show(console: Console, found: Sampled) -> None:
         ended = {"stop": "ended", "length": "cut off", "tool": "wanted another turn"}[one.finish]
         console.say(f"[dim]{number}  {escape(score)}{one.tokens} tokens, {ended}[/]")
         for message in one.transcript:
-            console.say(
-                f"[dim]{escape(str(message['role']))}[/] {escape(visible(str(message['content'])))}", fold=False
-            )
-        console.say(escape(visible(one.text)) + "\n" if not one.transcript else "", fold=False)
+            console.say(f"[dim]{escape(str(message['role']))}[/] {escape(str(message['content']))}", fold=False)
+        console.say(escape(one.text) + "\n" if not one.transcript else "", fold=False)
     if found.mean_score is not None:
         console.say(f"mean score {found.mean_score:.3f}")
     for why in found.unscored:
