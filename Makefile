@@ -14,7 +14,7 @@ help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'PYTHON=python3.12 takes another Python, VENV=/tmp/x/.venv another folder for what is installed.'
 
-quickstart: $(STAMP)  ## make a small policy and train it with GRPO, about 4 minutes on 2 cores
+quickstart: $(STAMP)  ## make a small policy and train it with GRPO, about 5 minutes on 2 cores
 	$(BIN)/cohort train recipes/quickstart.toml --resume
 
 test: $(STAMP)  ## run the tests
