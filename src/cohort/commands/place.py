@@ -1,33 +1,11 @@
-"""Where a run was trained: what its recipe names by relative paths, and its modules, are found from there."""
+"""Paths of the command line, also where a run was trained."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import orjson
-
-from cohort.views.console import Console
-
-
-@contextlib.contextmanager
-def where_trained(run: str) -> Iterator[None]:
-    """For as long as the context lasts the process is in the directory in which `run` was trained, which is said; where
-    its inputs are here as well, or that directory is gone, it stays.
-    """
-    try:
-        facts = orjson.loads((Path(run).expanduser() / "environment.json").read_bytes())
-        there, inputs = Path(facts["directory"]), [path for path in facts["inputs"] if not Path(path).is_absolute()]
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError):  # a model from elsewhere
-        there, inputs = Path.cwd(), []
-    here = bool(inputs) and all(Path(path).expanduser().exists() for path in inputs)
-    if here or there == Path.cwd() or not there.is_dir():
-        yield
-        return
-    Console().warn(f"in {there}, where {run} was trained")
-    with contextlib.chdir(there):
-        yield
+from cohort.train.place import where_trained as where_trained
 
 
 def full_path(model: str) -> str:

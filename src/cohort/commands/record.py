@@ -23,7 +23,7 @@ def rollouts(run: Path, step: int | None, where: str, stage: str, evaluation: st
     """
     file = _file(run, stage, step, evaluation)
     holds = condition(where) if where else None
-    rows = [_readable(row) for row in read_rows(file)]
+    rows = [readable(row) for row in read_rows(file)]
     if evaluation:  # which belongs to its step, but is numbered by problem
         rows = [row | {"advantage": None} for row in rows]
     names = [_names(row) for row in rows]
@@ -62,7 +62,7 @@ def _file(run: Path, stage: str, step: int | None, evaluation: str) -> Path:
     return there[wanted]
 
 
-def _readable(row: dict[str, Any]) -> dict[str, Any]:
+def readable(row: dict[str, Any]) -> dict[str, Any]:
     """A row as it is printed: JSON columns read, tokens counted rather than listed."""
     named: dict[str, Any] = {key: row[key] for key in NAMED}
     return named | {

@@ -49,6 +49,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+_OF_PROMPT = ("text", "messages", "tags", "answer", "begun")  # what prompt_json holds of a prompt
 _LISTS = ("tokens", "mask", "logprobs")
 _OF_ROLLOUT = ("text", *_LISTS, "version", "finish")  # columns that are a rollout's own fields
 _OF_GROUP = {  # columns that are what fields of a group have for one of its rollouts
@@ -69,7 +70,7 @@ def write_groups(path: Path, groups: Sequence[Group], step: int) -> None:
             "ticket": group.ticket,
             "prompt_id": prompt.id,
             "prompt": prompt.question,
-            "prompt_json": _json({name: getattr(prompt, name) for name in ("text", "messages", "tags", "answer")}),
+            "prompt_json": _json({name: getattr(prompt, name) for name in _OF_PROMPT}),
             "prompt_tokens": prompt.tokens,
             "answer": None if prompt.answer is None else str(prompt.answer),
             "disposition": group.disposition,
@@ -114,17 +115,19 @@ def read_groups(path: Path) -> list[Group]:
     by_ticket: dict[int, list[dict[str, Any]]] = {}
     for row in pq.read_table(path).to_pylist():
         by_ticket.setdefault(row["ticket"], []).append(row)
-    return [_group(ticket, sorted(rows, key=lambda r: r["member"])) for ticket, rows in sorted(by_ticket.items())]
+    return [group_of(rows) for _, rows in sorted(by_ticket.items())]
 
 
-def _group(ticket: int, rows: list[dict[str, Any]]) -> Group:
+def group_of(rows: list[dict[str, Any]]) -> Group:
+    """The group that has these rows."""
+    rows = sorted(rows, key=lambda row: row["member"])
     first, members = rows[0], [row for row in rows if row["member"] >= 0]
     prompt = Prompt(id=first["prompt_id"], tokens=tuple(first["prompt_tokens"]), **json.loads(first["prompt_json"]))
     if prompt.messages is not None:
         prompt = dataclasses.replace(prompt, messages=tuple(prompt.messages))
     scores = [orjson.loads(row["scores"]) for row in members]
     return Group(
-        ticket=ticket,
+        ticket=first["ticket"],
         prompt=prompt,
         rollouts=tuple(_rollout(row) for row in members),
         scores={name: tuple(math.nan if s[name] is None else s[name] for s in scores) for name in (scores or [{}])[0]},

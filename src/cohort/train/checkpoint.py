@@ -40,7 +40,7 @@ def save_checkpoint(directory: Path, step: int, save: Callable[[Path], Mapping[s
 
 def latest_step(directory: Path) -> int | None:
     """The step of the newest checkpoint, if there is any; whether it is whole is seen when it is loaded."""
-    steps = list(_by_step(directory))
+    steps = list(checkpoints_in(directory))
     return steps[-1] if steps else None
 
 
@@ -49,18 +49,16 @@ def load_checkpoint(directory: Path, warn: Callable[[str], None]) -> Checkpoint 
     `UserError` when all are damaged: a stage that has trained does not begin anew in silence.
     """
     damaged: list[tuple[Path, str]] = []
-    for step, path in reversed(_by_step(directory).items()):
-        problem, state = damage(path), {}
-        if problem is None:
-            state = orjson.loads((path / "state.json").read_bytes())
-            problem = None if state["step"] == step else f"it is of step {state['step']}"
-        if problem is None:
+    for path in reversed(checkpoints_in(directory).values()):
+        checkpoint, problem = _read(path)
+        if checkpoint is not None:
             for bad, why in damaged:
                 aside = bad.with_name(f"damaged-{bad.name}")
                 remove(aside)
                 bad.rename(aside)
-                warn(f"the checkpoint {bad} is damaged ({why}); going on from step {step}. It is kept as {aside.name}")
-            return Checkpoint(path, step, state)
+                on = f"going on from step {checkpoint.step}. It is kept as {aside.name}"
+                warn(f"the checkpoint {bad} is damaged ({why}); {on}")
+            return checkpoint
         damaged.append((path, problem))
     if damaged:
         path, problem = damaged[0]
@@ -69,6 +67,23 @@ def load_checkpoint(directory: Path, warn: Callable[[str], None]) -> Checkpoint 
             f"copy, or delete {directory} to train this stage from its beginning."
         )
     return None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at `path`. Raises `UserError` for one that is not as it was written."""
+    checkpoint, problem = _read(path)
+    if checkpoint is None:
+        raise UserError(f"the checkpoint {path} is damaged ({problem})")
+    return checkpoint
+
+
+def _read(path: Path) -> tuple[Checkpoint | None, str]:
+    """The checkpoint at `path`, or what is wrong with it."""
+    if (problem := damage(path)) is not None:
+        return None, problem
+    state = orjson.loads((path / "state.json").read_bytes())
+    of = f"step-{state['step']:06d}"
+    return (Checkpoint(path, state["step"], state), "") if path.name == of else (None, f"it is of step {state['step']}")
 
 
 @contextlib.contextmanager
@@ -87,11 +102,11 @@ def readable(path: Path) -> Iterator[None]:
 
 def prune(directory: Path, keep: int) -> None:
     """Delete all but the `keep` newest checkpoints."""
-    for path in list(_by_step(directory).values())[:-keep]:
+    for path in list(checkpoints_in(directory).values())[:-keep]:
         discard(path)
 
 
-def _by_step(directory: Path) -> dict[int, Path]:
+def checkpoints_in(directory: Path) -> dict[int, Path]:
     """The checkpoints in a directory, oldest first."""
     found = [path for path in directory.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
     return dict(sorted((int(path.name.removeprefix("step-")), path) for path in found))

@@ -233,7 +233,7 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
             refuse_damaged(Path(locate(model)))
     now, read, code = describe_machine(), fingerprints(inputs_of_stages(recipe)), code_of_stages(recipe)
     if file.exists() and has_begun(directory):
-        before = _environment(file)
+        before = read_environment(file)
         refuse_changed_inputs(before.get("inputs", {}), read, directory)
         changed = changed_code(directory, before, now, code, console)
         if changed:
@@ -255,7 +255,7 @@ def keep_template(recipe: Recipe, stage: str, template: str, probe: str) -> None
     `UserError` where they were others when the run began: then prompts have other tokens now.
     """
     file = run_directory(recipe) / "environment.json"
-    kept = _environment(file)
+    kept = read_environment(file)
     templates: dict[str, str] = kept.get("templates", {})
     if templates.get(stage, template) != template:
         raise UserError(
@@ -273,8 +273,8 @@ def keep_template(recipe: Recipe, stage: str, template: str, probe: str) -> None
         write_bytes(file, orjson.dumps(kept, option=orjson.OPT_INDENT_2))
 
 
-def _environment(file: Path) -> dict[str, Any]:
-    """environment.json of a run that has begun."""
+def read_environment(file: Path) -> dict[str, Any]:
+    """environment.json of a run that has begun. Raises `UserError` for one that is damaged."""
     try:
         found: dict[str, Any] = orjson.loads(file.read_bytes())
         threads, packages = found["threads"], found["packages"]

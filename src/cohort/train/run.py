@@ -98,7 +98,7 @@ def train(
             pass_gate(directory, stages, console, start)
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(directory, recipe, console, isolation_of(sampled))
-        with _deterministic(threads), stopped_at(began[:10]):
+        with deterministic(threads), stopped_at(began[:10]):
             kept = as_kept(recipe)
             for index, one in enumerate(stages):
                 name, own = one.stage.name, stage_directory(recipe, index)
@@ -159,7 +159,7 @@ def _is_finished(context: Context) -> bool:
 
 
 @contextlib.contextmanager
-def _deterministic(threads: int) -> Iterator[None]:
+def deterministic(threads: int) -> Iterator[None]:
     """Every sum in a fixed order, as bit-exact resume needs it, and nothing that the caller has set for torch changes a
     number; torch's settings are the caller's again afterwards.
     """

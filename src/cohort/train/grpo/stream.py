@@ -178,7 +178,7 @@ class GroupStream:
             }
             said = {"scores": scored.scores, "labels": scored.labels, "extra": scored.extra, "rewards": scored.rewards}
             group = group.with_(**said, accuracy=accuracy, steps=steps)
-            if self._settings.zero_std != "zero" and not self._has_signal(group):
+            if self._settings.zero_std != "zero" and not has_signal(group, self._settings.combination):
                 group = group.with_(disposition="zero_std")
             outcomes.append(scored)
         self._keep_budget(group.error)
@@ -195,11 +195,6 @@ class GroupStream:
                 f"{budget:g} allows {int(budget * window)} in {window}; the last: {error}"
             )
 
-    def _has_signal(self, group: Group) -> bool:
-        """What decides are accuracies, or the scores of steps, whose means may agree."""
-        steps = group.steps.get(self._settings.combination.deciding(group.scores))
-        return group.has_signal if steps is None else len({step.score for of in steps for step in of}) > 1
-
     def _score(self, group: Group) -> Future[ScoredGroup]:
         """The scores to come; of a group that was lost while it was played there is only the failure."""
         if group.rollouts:
@@ -208,3 +203,11 @@ class GroupStream:
         failure: Future[ScoredGroup] = Future()
         failure.set_exception(InfrastructureError(group.error))
         return failure
+
+
+def has_signal(group: Group, combination: Combination) -> bool:
+    """Whether there is something to learn from a scored group. What decides are accuracies, or the scores of steps,
+    whose means may agree.
+    """
+    steps = group.steps.get(combination.deciding(group.scores))
+    return group.has_signal if steps is None else len({step.score for of in steps for step in of}) > 1

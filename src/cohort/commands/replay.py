@@ -1,0 +1,80 @@
+"""`cohort replay`: a recorded step as it was, and recomputed; or a run learnt again from what is stored."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from cohort.commands.record import readable
+from cohort.machine import quiet_libraries
+from cohort.record.report import Check
+from cohort.train.place import where_trained
+from cohort.train.replay.checks import checks_of
+from cohort.train.replay.opened import open_stage
+from cohort.types import UnreadableError, UserError
+from cohort.views.console import Console
+from cohort.views.rollouts import show_rollout
+
+LEVEL = 4  # everything: rewards, advantages, and where the policy is stored loss and log-probs
+MOST = 20  # differences that are named
+COLOURS = {"holds": "green", "skipped": "dim", "failed": "red"}
+
+
+def replay_step(run: Path, step: int, group: int | None, stage: str) -> dict[str, Any]:
+    """A step (or one group of it, by its ticket) as it was recorded, and the checks of all that can be recomputed.
+    Raises `UserError` where there is no such step or group.
+    """
+    quiet_libraries()
+    run = run.expanduser().absolute()
+    with where_trained(str(run)):
+        recorded = open_stage(run, stage)
+        if step not in recorded.steps:
+            there = list(recorded.steps)
+            listed = f"it has {there[0]} to {there[-1]}, {len(there)} in all" if there else "it has none"
+            raise UserError(f"{recorded.directory / 'log'} has no rollouts of step {step}; {listed}")
+        stored = recorded.read(step)
+        if group is not None and group not in stored.rows:
+            tickets = ", ".join(map(str, sorted(stored.rows)))
+            raise UserError(f"step {step} has no group {group}; groups go by their tickets: {tickets}")
+        found = checks_of(replace(recorded, only=frozenset({step})), LEVEL, group, MOST)
+    rows = [readable(row) for ticket, of in stored.rows.items() if group in (None, ticket) for row in of]
+    return {
+        "run": str(run),
+        "stage": recorded.stage.name,
+        "step": step,
+        "rollouts": rows,
+        "checks": [asdict(check) for check in found],
+        "holds": all(check.status != "failed" for check in found),
+    }
+
+
+def show(console: Console, found: dict[str, Any]) -> None:
+    """The groups to read, then what was recomputed."""
+    before = None
+    for row in found["rollouts"]:
+        show_rollout(console, row, with_prompt=row["ticket"] != before)
+        before = row["ticket"]
+    console.say("\n[bold]recomputed[/]")
+    for check in found["checks"]:
+        show_check(console, Check(**check))
+    console.say(f"\n{'all of it holds' if found['holds'] else 'it is not what it was'}")
+
+
+def show_check(console: Console, check: Check) -> None:
+    """One check, in a line or more."""
+    status = f"[{COLOURS[check.status]}]{check.status:<7}[/]"
+    console.say(f"  level {check.level}  {status}  [bold]{escape(check.name)}[/]  {escape(check.detail)}")
+
+
+def steps_of(text: str) -> tuple[int, int] | None:
+    """`A..B` as two numbers; None where nothing was said. Raises `UnreadableError` for anything else."""
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UnreadableError(f"--steps is A..B, such as 3..7, the first and the last step to learn from, not {text!r}")
+    return int(found[1]), int(found[2])

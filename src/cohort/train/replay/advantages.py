@@ -1,0 +1,100 @@
+"""Level 3: advantages, what became of each group, and the numbers of a step, recomputed from the stored rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from cohort.monitor.metrics import group_metrics
+from cohort.monitor.tasks import task_metrics
+from cohort.record.report import Check
+from cohort.train.grpo.learning import Learning
+from cohort.train.grpo.stream import has_signal
+from cohort.train.replay.opened import Recorded
+from cohort.train.replay.stored import StoredStep
+from cohort.train.replay.tally import Tally, equal
+from cohort.types import Group, UserError
+
+
+class Advantages:
+    """The advantages of a stage, by its own objective."""
+
+    def __init__(self, recorded: Recorded):
+        self._recorded, self._lines = recorded, recorded.metrics()
+        self._learning = Learning(recorded.stage, recorded.objective, recorded.combination, cast("Any", None))
+        self._advantages = Tally(3, f"{recorded.title}advantages", "advantages, recomputed from the rewards, are equal")
+        self._became = Tally(3, f"{recorded.title}dispositions", "groups became what their scores say")
+        self._numbers = Tally(
+            3, f"{recorded.title}metrics", "numbers of steps, recomputed from their groups, are equal"
+        )
+        if not self._learning.pays_by_rewards_alone:
+            self._advantages.skipped = (
+                "they come from the policy, by a critic or a KL in the reward: level 4 recomputes those of steps whose "
+                "policy is still stored"
+            )
+
+    def look(self, step: StoredStep, only: int | None = None) -> None:
+        """Recompute a step; compare all of its groups, or one, by its ticket."""
+        for group in step.left_out:
+            if only in (None, group.ticket):
+                self._left_out(step, group)
+        if step.kept and not self._advantages.skipped:
+            try:
+                now, _, _ = self._learning.with_advantages([bare(group) for group in step.kept], step.step)
+            except UserError as error:
+                self._advantages.differ(f"log/{step.file.name}: {error}")
+            else:
+                for stored, group in zip(step.kept, now, strict=True):
+                    if only in (None, stored.ticket):
+                        compare_advantages(self._advantages, self._became, step, stored, group)
+        if only is None:
+            self._metrics(step)
+
+    def checks(self, shown: int) -> list[Check]:
+        """What was found."""
+        return [tally.check(shown) for tally in (self._advantages, self._became, self._numbers)]
+
+    def _left_out(self, step: StoredStep, group: Group) -> None:
+        recorded, place = self._recorded, step.place(group.ticket)
+        drops = recorded.objective.zero_std != "zero"
+        signal = group.error is None and has_signal(group, recorded.combination)
+        became = "error" if group.error is not None else "zero_std" if drops and not signal else "trained"
+        self._became.compare(f"{place}: disposition", group.disposition, became)
+
+    def _metrics(self, step: StoredStep) -> None:
+        if (line := self._lines.get(step.step)) is None:
+            self._numbers.differ(f"metrics.jsonl has no line of step {step.step}")
+            return
+        now = group_metrics(step.kept, step.left_out) | task_metrics(step.groups)
+        compare_metrics(self._numbers, step.step, line, now)
+
+
+def bare(group: Group) -> Group:
+    """A stored group as it was before its step learnt from it."""
+    return group.with_(advantages=(), token_advantages=(), disposition=None)
+
+
+def compare_advantages(advantages: Tally, became: Tally, step: StoredStep, stored: Group, now: Group) -> None:
+    """A stored group against what it comes to."""
+    for member, (was, value) in enumerate(zip(stored.advantages, now.advantages, strict=True)):
+        advantages.compare(f"{step.place(stored.ticket, member)}: advantage", was, value)
+    if len(stored.token_advantages) != len(now.token_advantages):
+        advantages.differ(
+            f"{step.place(stored.ticket)}: token_advantages are there for some rollouts only, or for none"
+        )
+    for member, (of, values) in enumerate(zip(stored.token_advantages, now.token_advantages)):
+        if not equal(tuple(of), tuple(values)):
+            at = next((n for n, pair in enumerate(zip(of, values)) if not equal(*pair)), min(len(of), len(values)))
+            advantages.differ(
+                f"{step.place(stored.ticket, member)}: token_advantages[{at}] is another than it comes to"
+            )
+    became.compare(f"{step.place(stored.ticket)}: disposition", stored.disposition, now.disposition)
+
+
+def compare_metrics(tally: Tally, step: int, line: Mapping[str, Any], now: Mapping[str, float]) -> None:
+    """The numbers of a step as metrics.jsonl has them against what they come to."""
+    for name, value in now.items():
+        if name in line:
+            tally.compare(f"metrics.jsonl, step {step}: {name}", line[name], value)
+        else:
+            tally.differ(f"metrics.jsonl, step {step}: {name} is missing")

@@ -1,0 +1,164 @@
+"""A GRPO stage of a run that was recorded: its recipe, its files, and what it was trained with."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cohort.algorithms.objectives import Objective
+from cohort.backends.base import Origin
+from cohort.clock import stopped_at
+from cohort.machine import describe_machine
+from cohort.policy.load import Start
+from cohort.preflight.objective import settled_objective
+from cohort.recipe import Recipe
+from cohort.record.metrics import read_metrics
+from cohort.rewards import Combination, Gate
+from cohort.seeds import derive_seed
+from cohort.settings import Stage
+from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
+from cohort.train.directory import as_it_lies, read_environment, stage_directory
+from cohort.train.models import waits_for, with_stage_models
+from cohort.train.replay.stored import StoredStep, read_step
+from cohort.train.run import deterministic
+from cohort.train.stage import kind_of
+from cohort.types import UnreadableError, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One GRPO stage of a run. `title` is its name with a colon where the run has several such stages."""
+
+    run: Path
+    recipe: Recipe
+    index: int
+    stage: Stage
+    title: str
+    environment: Mapping[str, Any]
+    objective: Objective
+    combination: Combination
+    only: frozenset[int] | None = field(default=None)  # the steps to look at; None: all that are stored
+
+    @property
+    def directory(self) -> Path:
+        """The stage's own."""
+        return stage_directory(self.recipe, self.index)
+
+    @property
+    def seed(self) -> int:
+        """The stage's own."""
+        return derive_seed(self.recipe.seed, "stage", self.index)
+
+    @property
+    def steps(self) -> dict[int, Path]:
+        """The files of rollouts by step, in order."""
+        found = {
+            int(m[1]): f
+            for f in (self.directory / "log").glob("*")
+            if (m := re.fullmatch(r"step-(\d+)\.parquet", f.name))
+        }
+        return {step: found[step] for step in sorted(found) if self.only is None or step in self.only}
+
+    def read(self, step: int) -> StoredStep:
+        """The rollouts of a step. Raises `UserError` where they are not there, damaged, or none of this stage."""
+        file = self.directory / "log" / f"step-{step:06d}.parquet"
+        if not file.is_file():
+            raise UserError(f"the rollouts of step {step} are not there: {file} is missing")
+        found = read_step(file, step, self.stage.rollout.max_staleness)
+        names, size = list(self.combination.weights), self.stage.rollout.group_size
+        for group in found.groups:
+            place = found.place(group.ticket)
+            if group.rollouts and len(group.rollouts) != size:
+                raise UserError(f"{place} has {len(group.rollouts)} rollouts; rollout.group_size is {size}")
+            if list(group.scores) != names and not (group.error is not None and not group.scores):
+                raise UserError(
+                    f"{place} has scores of {', '.join(group.scores) or 'nothing'}, not of {', '.join(names)}"
+                )
+        return found
+
+    def metrics(self) -> dict[int, dict[str, Any]]:
+        """The numbers of every step."""
+        file = self.directory / "metrics.jsonl"
+        return {line["step"]: line for line in read_metrics(file)} if file.is_file() else {}
+
+    def checkpoint(self, step: int) -> Checkpoint | None:
+        """The checkpoint of a step; None where there is none, as of step 0. Raises `UserError` for a damaged one."""
+        path = checkpoints_in(self.directory / "checkpoints").get(step)
+        return None if path is None else read_checkpoint(path)
+
+    def origin(self, checkpoint: Checkpoint | None) -> Origin:
+        """Where the weights come from: a checkpoint, or what the stage began with."""
+        return Origin(self.seed, self.start, partial(_texts, self), None if checkpoint is None else checkpoint.path)
+
+    @property
+    def start(self) -> Start:
+        """What the stages before it left."""
+        before = [at for at, one in enumerate(self.recipe.stages[: self.index]) if kind_of(one).makes_policy]
+        return Start(str(stage_directory(self.recipe, before[-1]) / "final") if before else None)
+
+    @property
+    def is_same_machine(self) -> bool:
+        """Whether this machine computes with the bits of the one that trained."""
+        now = describe_machine()
+        return all(now[key] == self.environment.get(key) for key in ("processor", "kernels", "gpu", "packages"))
+
+    @contextlib.contextmanager
+    def as_it_ran(self) -> Iterator[None]:
+        """With the run's number of threads and its date, torch as in training."""
+        with deterministic(int(self.environment["threads"])), stopped_at(str(self.environment["began"])[:10]):
+            yield
+
+
+def _texts(recorded: Recorded) -> Any:
+    return kind_of(recorded.stage).prepare(recorded.stage, recorded.seed).texts()
+
+
+def open_run(run: Path, stage: str = "") -> list[Recorded]:
+    """The GRPO stages of a run, or the one of that name. Raises `UnreadableError` for what is no run, or was written by
+    another version of Cohort, and where there is no such stage.
+    """
+    if not (run / "recipe.toml").is_file():
+        raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
+    try:
+        recipe, environment = as_it_lies(Recipe.load(run / "recipe.toml")), read_environment(run / "environment.json")
+        recipe = recipe.placed(run) if recipe.place is None else recipe
+        found = [
+            _recorded(run, recipe, index, environment)
+            for index, one in enumerate(recipe.stages)
+            if one.kind == "grpo" and stage in ("", one.name)
+        ]
+    except OSError as error:
+        raise UnreadableError(f"{error.filename} cannot be read: {error.strerror}") from None
+    except UserError as error:
+        raise UnreadableError(str(error)) from None
+    if not found:
+        there = ", ".join(f"{one.name} ({one.kind})" for one in recipe.stages)
+        raise UnreadableError(f"{run} has no stage{f' {stage!r}' if stage else ''} that samples (grpo); it has {there}")
+    return found
+
+
+def _recorded(run: Path, recipe: Recipe, index: int, environment: Mapping[str, Any]) -> Recorded:
+    stage = recipe.stages[index]
+    if waits_for(stage):
+        stage = with_stage_models(recipe, index)
+    several = sum(one.kind == "grpo" for one in recipe.stages) > 1
+    gates = {one.name: Gate(one.gate, one.gate_at, one.gate_else) for one in stage.reward if one.gate is not None}
+    combination = Combination({one.name: float(one.weight) for one in stage.reward}, gates)
+    title = f"{stage.name}: " if several else ""
+    return Recorded(run, recipe, index, stage, title, environment, settled_objective(stage), combination)
+
+
+def open_stage(run: Path, stage: str = "") -> Recorded:
+    """The one GRPO stage of a run, or the one of that name. Raises `UnreadableError` as `open_run` does, and where there
+    are several.
+    """
+    found = open_run(run, stage)
+    if len(found) > 1:
+        names = ", ".join(one.stage.name for one in found)
+        raise UnreadableError(f"{run} has several stages that sample: say --stage with one of {names}")
+    return found[0]

@@ -1,0 +1,254 @@
+"""Level 4: steps whose policy is still stored, learnt again; and what its sampler said, by a plain forward pass."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cohort.backends.base import Backend, open_backend
+from cohort.engine.sampling import RowSampling, distribution
+from cohort.learn.batch import collate
+from cohort.learn.forward import LOGITS_AT_ONCE, forward
+from cohort.policy.policy import Policy
+from cohort.record.inputs import fingerprints
+from cohort.record.manifest import refuse_damaged
+from cohort.record.report import Check
+from cohort.train.checkpoint import Checkpoint, checkpoints_in, readable
+from cohort.train.grpo.learning import Learning
+from cohort.train.replay.advantages import bare, compare_advantages, compare_metrics
+from cohort.train.replay.opened import Recorded
+from cohort.train.replay.stored import StoredStep
+from cohort.train.replay.tally import Tally, equal
+from cohort.train.replay.weights import unlike
+from cohort.types import Batch, Group, Sampling, UserError
+
+# How far the numbers of a step may be apart on another machine, relative to the larger one: the order of sums differs.
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+# How far the sampler's log-probs and those of a plain forward pass may be apart, in nats.
+NATS = {torch.float32: 1e-3, torch.bfloat16: 0.5}
+
+
+class Damaged(Exception):  # noqa: N818  (it is what was found)
+    """What a run needs to go on from is there, and is not what the run left."""
+
+
+def policy_checks(recorded: Recorded, steps: Sequence[int], shown: int) -> list[Check]:
+    """Learn the steps again that come after a policy which is still stored, and compare all that learning says."""
+    stored = [0, *checkpoints_in(recorded.directory / "checkpoints")]
+    wanted = [version for version in stored if any(version < step <= version + 1 + _stale(recorded) for step in steps)]
+    found: list[Check] = []
+    for version in wanted:
+        name = f"{recorded.title}policy of step {version}"
+        try:
+            found += _of_version(recorded, version, [step for step in steps if step > version], shown)
+        except Damaged as problem:
+            found.append(Check(4, name, "failed", str(problem)))
+        except UserError as error:
+            found.append(Check(4, name, "skipped", f"it cannot be opened: {error}"))
+    if not wanted:
+        there = ", ".join(map(str, stored[1:])) or "none"
+        why = f"the policies before these steps are not stored (checkpoints: {there}); run.keep_checkpoints keeps more"
+        found.append(Check(4, f"{recorded.title}steps", "skipped", why))
+    return found
+
+
+def _stale(recorded: Recorded) -> int:
+    return recorded.stage.rollout.max_staleness
+
+
+def _of_version(recorded: Recorded, version: int, steps: Sequence[int], shown: int) -> list[Check]:
+    """The checks of one policy: its log-probs, then the step that it learnt next."""
+    backend, checkpoint = open_at(recorded, version)
+    exact = recorded.is_same_machine and backend.facts.device == "cpu"
+    found = []
+    drawn = [step for step in steps if version < step <= version + 1 + _stale(recorded)]
+    if backend.policy is not None and recorded.stage.rollout.sampler == "local":
+        found.append(_logprobs(recorded, backend.policy, version, drawn, shown))
+    if version + 1 in steps:
+        with readable(checkpoint.path) if checkpoint else nullcontext():
+            found += _learnt(recorded, backend, recorded.read(version + 1), exact, shown)
+    return found
+
+
+def open_at(recorded: Recorded, version: int) -> tuple[Backend, Checkpoint | None]:
+    """The backend as it was when step `version` was done. Raises `Damaged`, or `UserError` where it cannot be had."""
+    try:
+        checkpoint = recorded.checkpoint(version)
+    except UserError as error:
+        raise Damaged(str(error)) from None
+    if checkpoint is None:
+        _refuse_other_start(recorded)
+    with readable(checkpoint.path) if checkpoint else nullcontext():
+        backend = open_backend(recorded.stage, recorded.objective, recorded.origin(checkpoint))
+        if checkpoint is not None:
+            backend.load(checkpoint.path)
+    return backend, checkpoint
+
+
+def _refuse_other_start(recorded: Recorded) -> None:
+    """Raise `Damaged` where what the stage began with is not what it was."""
+    model, start = recorded.stage.policy.model, recorded.start.directory
+    before = (recorded.environment.get("inputs") or {}).get(model)
+    if model is not None and before is not None and fingerprints([model]).get(model, before) != before:
+        raise Damaged(f"{model} is not the model that the run began with")
+    if model is None and start is not None:
+        try:
+            refuse_damaged(Path(start))
+        except UserError as error:
+            raise Damaged(str(error)) from None
+
+
+def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, exact: bool, shown: int) -> list[Check]:
+    learning = Learning(recorded.stage, recorded.objective, recorded.combination, backend)
+    tolerance = 0.0 if exact else TOLERANCE[getattr(torch, recorded.stage.policy.compute)]
+    how = "bit for bit" if exact else f"within {tolerance:g} of their size, as this is another machine"
+    said = f"numbers of learning step {step.step} again, loss and gradient norm among them, are equal {how}"
+    numbers = Tally(4, f"{recorded.title}step {step.step}", said)
+    if _beyond(step, backend.facts.vocabulary):
+        numbers.differ(f"log/{step.file.name} holds tokens that the model does not have")
+        return [numbers.check(shown)]
+    try:
+        trained, now = learning.learn([bare(group) for group in step.kept], step.step)
+    except UserError as error:
+        numbers.differ(f"log/{step.file.name}: {error}")
+        return [numbers.check(shown)]
+    checks: list[Check] = []
+    if not learning.pays_by_rewards_alone:
+        checks += _paid(recorded, step, trained, tolerance, shown)
+    line = recorded.metrics().get(step.step)
+    if line is None:
+        numbers.differ(f"metrics.jsonl has no line of step {step.step}")
+    elif not tolerance:
+        compare_metrics(numbers, step.step, line, now)
+    else:
+        _about(numbers, step.step, line, now, tolerance)
+    checks.append(numbers.check(shown))
+    after = checkpoints_in(recorded.directory / "checkpoints").get(step.step)
+    if after is not None and exact:
+        reference = recorded.stage.reference
+        if recorded.objective.needs_reference and reference.is_due(step.step):
+            backend.move_reference(reference.ema)
+        checks.append(_weights(recorded, backend, after, step.step))
+    return checks
+
+
+def _paid(recorded: Recorded, step: StoredStep, trained: Sequence[Group], tolerance: float, shown: int) -> list[Check]:
+    """The advantages that came from a policy or a critic."""
+    said = f"advantages of step {step.step}, recomputed by its policy, are equal"
+    advantages, became = (
+        Tally(4, f"{recorded.title}{name} of step {step.step}", said) for name in ("advantages", "dispositions")
+    )
+    became.what = f"groups of step {step.step} became what they come to"
+    if tolerance:
+        advantages.skipped = "they depend on the policy's last bits, which another machine does not have"
+        return [advantages.check(shown)]
+    for stored, group in zip(step.kept, trained, strict=True):
+        compare_advantages(advantages, became, step, stored, group)
+    return [advantages.check(shown), became.check(shown)]
+
+
+def _about(tally: Tally, step: int, line: Any, now: Any, tolerance: float) -> None:
+    for name, value in now.items():
+        stored = line.get(name)
+        close = equal(stored, value) or (
+            isinstance(stored, (int, float)) and abs(stored - value) <= tolerance * max(abs(stored), abs(value), 1e-3)
+        )
+        tally.compare(f"metrics.jsonl, step {step}: {name}", stored, stored if close else value)
+
+
+def _weights(recorded: Recorded, backend: Backend, after: Path, step: int) -> Check:
+    name = f"{recorded.title}weights after step {step}"
+    with tempfile.TemporaryDirectory(prefix="cohort-") as place:
+        backend.save(Path(place))
+        try:
+            other = unlike(Path(place), after)
+        except OSError as error:
+            other = str(error)
+    if other is not None:
+        return Check(4, name, "failed", f"checkpoints/{after.name} is not what learning the step again gives: {other}")
+    return Check(4, name, "holds", f"checkpoints/{after.name} is what learning the step again gives, bit for bit")
+
+
+def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[int], shown: int) -> Check:
+    """The log-probs of what this version sampled."""
+    tally = Tally(4, f"{recorded.title}log-probs of version {version}", "")
+    most, worst = NATS[policy.compute], 0.0
+    for number in steps:
+        step = recorded.read(number)
+        if _beyond(step, policy.vocabulary):
+            tally.differ(f"log/{step.file.name} holds tokens that the model does not have")
+            continue
+        groups = [group for group in step.groups if any(rollout.version == version for rollout in group.rollouts)]
+        for group, found in _recomputed(recorded, policy, groups):
+            for member, (rollout, now) in enumerate(zip(group.rollouts, found, strict=True)):
+                if rollout.version != version:
+                    continue
+                apart = (torch.tensor(list(rollout.logprobs)) - now).abs() * torch.tensor(list(rollout.mask))
+                tally.compared += sum(rollout.mask)
+                worst = max(worst, apart.max().item())
+                if not apart.max().item() <= most:
+                    at = int(apart.argmax())
+                    place = f"{step.place(group.ticket, member)}: logprobs[{at}]"
+                    tally.differ(
+                        f"{place} is {rollout.logprobs[at]:.6g}, and a forward pass gives {now[at].item():.6g}"
+                    )
+    tally.what = (
+        f"log-probs of the sampler are those of a plain forward pass; at most {worst:.2g} apart ({most:g} may be)"
+    )
+    return tally.check(shown)
+
+
+def _recomputed(
+    recorded: Recorded, policy: Policy, groups: Sequence[Group]
+) -> Iterator[tuple[Group, Sequence[Tensor]]]:
+    """Each group with the log-probs of its rollouts' tokens, by the model's own body and head."""
+    if not groups:
+        return
+    batch = collate([bare(group) for group in groups], replace(recorded.objective, truncated="keep"), 1)
+    sampling = recorded.stage.rollout.sampling()
+    fused, policy.fused = policy.fused, None
+    try:
+        found = plain_logprobs(policy, batch, sampling, recorded.stage.optimizer.tokens_per_micro_batch)
+    finally:
+        policy.fused = fused
+    rows = iter(found.split(batch.lengths.tolist()))
+    for group in groups:
+        yield group, [next(rows) for _ in group.rollouts]
+
+
+@torch.no_grad()
+def plain_logprobs(policy: Policy, batch: Batch, sampling: Sampling, tokens: int) -> Tensor:
+    """`[N]` float32 log-probs of the batch's tokens under the distribution that they were drawn from; 0 where the
+    policy did not choose.
+    """
+    out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
+    chunk = max(1, LOGITS_AT_ONCE // policy.vocabulary)
+    truncates = sampling.top_p < 1 or sampling.top_k > 0 or sampling.min_p > 0
+    for micro, states in forward(policy, batch, batch.mask, tokens):
+        parts = []
+        for hidden, targets in zip(states.split(chunk), micro.tokens.split(chunk), strict=True):
+            logits = policy.logits(hidden)
+            row = RowSampling(*(logits.new_full((len(hidden),), value, dtype=kind) for value, kind in _row(sampling)))
+            parts.append(distribution(logits, row, truncates).gather(-1, targets[:, None])[:, 0])
+        out[micro.picked] = torch.cat(parts).cpu()
+    return out
+
+
+def _row(sampling: Sampling) -> list[tuple[float, torch.dtype]]:
+    real = torch.float32
+    return [(sampling.temperature, real), (sampling.top_p, real), (sampling.top_k, torch.long), (sampling.min_p, real)]
+
+
+def _beyond(step: StoredStep, vocabulary: int) -> bool:
+    return any(
+        max(row, default=0) >= vocabulary
+        for group in step.groups
+        for row in (group.prompt.tokens, *(rollout.tokens for rollout in group.rollouts))
+    )

@@ -1,0 +1,232 @@
+"""Level 2: what was paid, recomputed from the stored text; and the text, from the stored tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from platform import python_version
+from typing import Any
+
+from cohort.record.inputs import fingerprints
+from cohort.record.report import Check
+from cohort.rewards import Combination, Reward, RewardFailure, RewardPool, ScoredGroup, ScoringItem, resolve
+from cohort.rewards.marks import is_costly
+from cohort.seeds import derive_seed
+from cohort.train.inputs import code_of_stages
+from cohort.train.replay.opened import Recorded
+from cohort.train.replay.stored import StoredStep
+from cohort.train.replay.tally import Tally, equal
+from cohort.types import Group, InfrastructureError, UserError
+
+LIMITS = ("timeout", "memory", "crash")  # labels of scores that depend on how fast a machine is
+AGREES = ("code", "verifiers")  # built-in rewards whose scores depend on what other programs do
+
+
+def code_checks(recorded: Recorded) -> list[Check]:
+    """Whether the person's own functions are those that the run recorded. One whose source differs fails, by name."""
+    found, now = [], code_of_stages(recorded.recipe)
+    python, ours = (str(one).rpartition(".")[0] for one in (recorded.environment.get("python"), python_version()))
+    for what, value in dict(recorded.environment.get("code") or {}).items():
+        if not what.endswith(f"of stage {recorded.stage.name}"):
+            continue
+        name = f"code of {what}"
+        if what not in now:
+            found.append(Check(2, name, "skipped", "it is not found here"))
+        elif now[what] == value:
+            found.append(Check(2, name, "holds", "its source is that of the run"))
+        elif python != ours:
+            found.append(
+                Check(2, name, "skipped", f"the run used Python {python}, and this is {ours}: other byte code")
+            )
+        else:
+            found.append(Check(2, name, "failed", f"the source of {what} is not that which the run recorded"))
+    return found
+
+
+class Scores:
+    """The rewards of a stage, asked again about stored groups. A context manager: its workers end with it."""
+
+    def __init__(self, recorded: Recorded):
+        self._recorded, self._seed = recorded, recorded.seed
+        self.skipped: list[Check] = []
+        self.tallies: dict[str, Tally] = {}
+        self._agreement: dict[str, list[int]] = {}  # by reward: scores that agree, of how many
+        rewards = [reward for table in recorded.stage.reward if (reward := self._resolved(table)) is not None]
+        self._pool = self._open(rewards) if rewards else None
+        self._exact = {reward.name for reward in rewards if not _depends(reward)}
+        for reward in rewards:
+            if reward.name in self._exact:
+                self.tallies[reward.name] = self._tally(
+                    f"reward {reward.name}", "scores, recomputed from the text, are equal"
+                )
+            else:
+                self._agreement[reward.name] = [0, 0]
+        self.paid = self._tally("rewards", "rewards are what their scores come to")
+
+    def __enter__(self) -> Scores:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+    def look(self, step: StoredStep, only: int | None = None) -> None:
+        """Score the groups of a step (or one of them, by its ticket), and compare."""
+        groups = [group for group in step.groups if only in (None, group.ticket)]
+        waiting = [(group, self._submit(group)) for group in groups if group.rollouts]
+        for group in groups:
+            self._sum(step, group)
+        for group, future in waiting:
+            if future is None or not group.scores:
+                continue
+            try:
+                scored = future.result()
+            except (InfrastructureError, RewardFailure, UserError) as error:
+                place = step.place(group.ticket)
+                for tally in self.tallies.values():
+                    tally.differ(f"{place}: it was scored, and cannot be scored now: {error}")
+                continue
+            self._compare(step, group, scored)
+
+    def checks(self, shown: int) -> list[Check]:
+        """What was found."""
+        found = [tally.check(shown) for tally in self.tallies.values()]
+        for name, (same, of) in self._agreement.items():
+            why = "its scores depend on time limits or on others, so they need not be equal"
+            found.append(Check(2, self._name(f"reward {name}"), "holds", f"{same} of {of} scores agree; {why}"))
+        return [*found, *self.skipped, self.paid.check(shown)]
+
+    def _name(self, name: str) -> str:
+        return self._recorded.title + name
+
+    def _tally(self, name: str, what: str) -> Tally:
+        return Tally(2, self._name(name), what)
+
+    def _resolved(self, table: Any) -> Reward | None:
+        """The reward of a table, alone; None, with the reason, for one that is not asked again."""
+        recorded, name = self._recorded, self._name(f"reward {table.name}")
+        try:
+            reward = replace(resolve(table), gate=None, last_step=recorded.stage.run.steps)
+        except UserError as error:
+            self.skipped.append(Check(2, name, "skipped", str(error)))
+            return None
+        if is_costly(reward.function):
+            self.skipped.append(_of_model(recorded, table, name))
+            return None
+        return reward
+
+    def _open(self, rewards: Sequence[Reward]) -> RewardPool:
+        run = self._recorded.stage.run
+        return RewardPool(rewards, run.workers, run.retries, pass_environment=run.pass_environment)
+
+    def _submit(self, group: Group) -> Any:
+        if self._pool is None:
+            return None
+        seed = derive_seed(self._seed, "score", group.ticket)
+        return self._pool.submit(ScoringItem.of(group.prompt, group.rollouts, seed))
+
+    def _compare(self, step: StoredStep, group: Group, scored: ScoredGroup) -> None:
+        again: ScoredGroup | None = None
+        for name, now in scored.scores.items():
+            stored = group.scores[name]
+            limits = _by_limit(group, scored, name)
+            if name not in self._exact:
+                self._agreement[name][0] += sum(map(equal, stored, now))
+                self._agreement[name][1] += len(now)
+                continue
+            if not equal(stored, now) or not equal(_labels(group, name), _labels(scored, name)):
+                again = again or self._again(group)
+                if again is not None and not equal(again.scores[name], now):  # it says something else each time
+                    tally = self.tallies.pop(name)
+                    self._exact.discard(name)
+                    self._agreement[name] = [tally.compared + sum(map(equal, stored, now)), tally.compared + len(now)]
+                    continue
+            self._exactly(step, group, scored, name, limits)
+
+    def _exactly(self, step: StoredStep, group: Group, scored: ScoredGroup, name: str, limits: Sequence[bool]) -> None:
+        tally, labels, now_labels = self.tallies[name], _labels(group, name), _labels(scored, name)
+        steps = group.steps.get(name, ((),) * len(group.rollouts))
+        now_steps = scored.steps.get(name, ((),) * len(group.rollouts))
+        extra, now_extra = group.extra.get(name), scored.extra.get(name)
+        for member, (stored, now) in enumerate(zip(group.scores[name], scored.scores[name], strict=True)):
+            if limits[member]:
+                continue
+            place = step.place(group.ticket, member)
+            tally.compare(f"{place}: scores.{name}", stored, now)
+            if labels[member] != now_labels[member]:
+                tally.differ(f"{place}: labels.{name} is {labels[member]!r}, and comes to {now_labels[member]!r}")
+            if not equal([one.score for one in steps[member]], [score for _, score in now_steps[member]]):
+                tally.differ(f"{place}: steps.{name} are others")
+            if extra is not None and now_extra is not None and extra[member] != now_extra[member]:
+                tally.differ(f"{place}: extra.{name} is other than what the reward logs")
+
+    def _again(self, group: Group) -> ScoredGroup | None:
+        with contextlib.suppress(InfrastructureError, RewardFailure, UserError):
+            found: ScoredGroup = self._submit(group).result()
+            return found
+        return None
+
+    def _sum(self, step: StoredStep, group: Group) -> None:
+        """The rewards and accuracies that the stored scores come to; and that a group without any was lost."""
+        for problem in _sums(step, group, self._recorded.combination):
+            if isinstance(problem, str):
+                self.paid.differ(problem)
+            else:
+                self.paid.compare(*problem)
+
+
+def _sums(step: StoredStep, group: Group, combination: Combination) -> Iterator[str | tuple[str, float, float]]:
+    place = step.place(group.ticket)
+    lost = group.disposition == "error"
+    if lost != (group.error is not None):
+        yield f"{place}: disposition is {group.disposition}, and error is {group.error!r}"
+    if lost or not group.rollouts:
+        if not lost:
+            yield f"{place}: there are no rollouts, and nothing says that the group was lost"
+        elif group.scores or group.rewards or group.advantages:
+            yield f"{place}: the group was lost, and has scores, a reward or an advantage all the same"
+        return
+    try:
+        rewards, accuracy = combination.total(group.scores), combination.accuracy(group.scores)
+    except UserError as error:
+        yield f"{place}: {error}"
+        return
+    for field, stored, now in (("reward", group.rewards, rewards), ("accuracy", group.accuracy, accuracy)):
+        if len(stored) != len(now):
+            yield f"{place}: {field} is missing"
+            continue
+        for member, (was, value) in enumerate(zip(stored, now)):
+            yield f"{step.place(group.ticket, member)}: {field}", was, value
+
+
+def _labels(of: Group | ScoredGroup, name: str) -> Sequence[str | None]:
+    return of.labels.get(name) or (None,) * len(of.rewards)
+
+
+def _by_limit(group: Group, scored: ScoredGroup, name: str) -> list[bool]:
+    """Of each score, whether a limit of time or memory has decided it, then or now."""
+    return [any(label in LIMITS for label in both) for both in zip(_labels(group, name), _labels(scored, name))]
+
+
+def _depends(reward: Reward) -> bool:
+    """Whether the scores of a reward depend on more than the text, such as on what another program does."""
+    function = reward.function
+    ours = function.__module__.startswith("cohort.") and getattr(function, "__name__", "") in AGREES
+    return ours or inspect.iscoroutinefunction(function)
+
+
+def _of_model(recorded: Recorded, table: Any, name: str) -> Check:
+    """A judge or a reward model: not asked again, but its files are looked at."""
+    model = table.args.get("model")
+    known = dict(recorded.environment.get("inputs") or {})
+    why = "a model gave these scores, which is not asked again"
+    if model not in known:
+        return Check(2, name, "skipped", f"{why}; of '{model}' no digest was recorded")
+    now = fingerprints([model]).get(model)
+    if now is None:
+        return Check(2, name, "skipped", f"{why}; {model} is not here")
+    if now != known[model]:
+        return Check(2, name, "failed", f"{model} is not the model that the run recorded")
+    return Check(2, name, "skipped", f"{why}; {model} is the one that the run recorded")

@@ -1,0 +1,105 @@
+"""The rollouts of a step as they were recorded, looked through before anything is computed from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cohort.record.rollouts import SCHEMA, group_of
+from cohort.types import Group, UserError
+from cohort.wording import one_line, shorten
+
+_NEEDED = [name for name in SCHEMA.names if name not in ("labels", "extra", "turns", "steps")]  # those came later
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStep:
+    """The groups of one step: those that were learnt from, in the order of the batch, and those that were left out.
+    `rows[ticket]` are the rows of a group as the file has them.
+    """
+
+    step: int
+    file: Path
+    kept: tuple[Group, ...]
+    left_out: tuple[Group, ...]
+    rows: Mapping[int, list[dict[str, Any]]]
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All of them."""
+        return (*self.kept, *self.left_out)
+
+    def place(self, ticket: int, member: int | None = None) -> str:
+        """Where a row is: the file as a path in the run's log, the row by its group and member."""
+        row = "" if member is None else f", member {member}"
+        return f"log/{self.file.name}, ticket {ticket}{row}"
+
+
+def read_step(file: Path, step: int, max_staleness: int = 0) -> StoredStep:
+    """The step that a file of rollouts holds. Raises `UserError`, with the file and the row, for one that is damaged,
+    or that no run can have written.
+    """
+    name = f"log/{file.name}"
+    try:
+        table = pq.read_table(file)
+        if missing := [column for column in _NEEDED if column not in table.column_names]:
+            raise UserError(f"{name} has no column {missing[0]!r}: it was not written by this version of Cohort")
+        rows: list[dict[str, Any]] = table.to_pylist()
+        groups, by_ticket = [], dict[int, list[dict[str, Any]]]()
+        for ticket, found in groupby(rows, lambda row: row["ticket"]):
+            if ticket in by_ticket:
+                raise UserError(f"{name} has rows of ticket {ticket} in two places")
+            by_ticket[ticket] = list(found)
+            groups.append(_group(by_ticket[ticket], f"{name}, ticket {ticket}", step, max_staleness))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{name} cannot be read as recorded rollouts: {one_line(error)}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{name} holds a row that is no rollout: {type(error).__name__}: {one_line(error)}") from None
+    kept = [group for group in groups if group.advantages]  # what is left out has none
+    if sizes := {len(group.rollouts) for group in kept} - {len(kept[0].rollouts) if kept else 0}:
+        raise UserError(
+            f"{name} has groups of {sizes.pop()} and of {len(kept[0].rollouts)} rollouts that were learnt from"
+        )
+    return StoredStep(step, file, tuple(kept), tuple(group for group in groups if not group.advantages), by_ticket)
+
+
+def _group(rows: list[dict[str, Any]], place: str, step: int, max_staleness: int) -> Group:
+    members = [row["member"] for row in rows]
+    if members not in ([-1], list(range(len(rows)))):
+        raise UserError(f"{place} has the members {shorten(members)}: rows were lost, added or moved")
+    group = group_of(rows)
+    for row in rows:
+        if problem := next(_problems(row, rows[0], step, max_staleness), None):
+            raise UserError(f"{place}, member {row['member']}: {problem}")
+    return group
+
+
+def _problems(row: Mapping[str, Any], first: Mapping[str, Any], step: int, max_staleness: int) -> Iterator[str]:
+    """What no run can have written in a row."""
+    if row["step"] != step:
+        yield f"step is {row['step']}, in a file of step {step}"
+    for column in ("prompt_id", "prompt_json", "prompt_tokens", "disposition", "error"):  # of the group
+        if row[column] != first[column]:
+            yield f"{column} is not that of the group's first row"
+    if row["member"] < 0:
+        return
+    lengths = {len(row[column]) for column in ("tokens", "mask", "logprobs")}
+    if len(lengths) > 1 or not lengths - {0}:
+        yield "tokens, mask and logprobs have other lengths" if len(lengths) > 1 else "there are no tokens"
+    if any(token is None or token < 0 for token in (*row["tokens"], *row["prompt_tokens"])):
+        yield "a token is no number of a token"
+    if any(value is None or not math.isfinite(value) or value > 0 for value in row["logprobs"]):
+        yield "a log-prob is no number of at most 0"
+    if not isinstance(row["text"], str) or row["finish"] not in ("stop", "length", "tool", "error"):
+        yield "there is no text, or nothing that says how it ended"
+    if not isinstance(row["version"], int) or not step - 1 - max_staleness <= row["version"] < step:
+        yield f"version is {row['version']}, and step {step} learns from rollouts of version {step - 1}" + (
+            f" or up to {max_staleness} older" if max_staleness else ""
+        )
