@@ -117,16 +117,21 @@ def train(
     recipe: RecipePath,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run exactly where it stopped.")] = False,
+    fork: Annotated[
+        str | None, typer.Option("--from", metavar="RUN@STEP", help="Begin from a checkpoint of another run.")
+    ] = None,
     json: Json = False,
 ) -> Answer:
     """Run the stages of a recipe."""
+    if resume and fork is not None:
+        raise typer.BadParameter("--from begins a run and --resume goes on with one: give one of them")
     loaded = _load(recipe, overrides)
     if resume or not Path(loaded.stages[-1].run.directory, loaded.name, "metrics.jsonl").expanduser().exists():
         _say_stages(loaded)  # else it is refused, with that sentence alone
     from cohort.commands.train import outcome
     from cohort.train.run import train as run
 
-    return Answer(outcome(run(loaded, resume=resume)))
+    return Answer(outcome(run(loaded, resume=resume, fork=fork)))
 
 
 @app.command()
@@ -169,6 +174,41 @@ def evaluate(
     from cohort.commands.evaluate import run_evaluation, show
 
     return Answer(run_evaluation(model, task or None, overrides or [], samples, problems, against, seed), show)
+
+
+@app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+    step: Annotated[int | None, typer.Option(min=1, help="Show this step, recompute it, say where it differs.")] = None,
+    group: Annotated[int | None, typer.Option(min=0, help="Of the step, only this group: its ticket.")] = None,
+    start: Annotated[
+        int | None, typer.Option("--from", min=0, help="Learn again from this checkpoint; 0: from the beginning.")
+    ] = None,
+    learn_only: Annotated[
+        bool, typer.Option("--learn-only", help="With --from: from the stored rollouts, without sampling.")
+    ] = False,
+    steps: Annotated[str, typer.Option(metavar="A..B", help="With --from: learn from these steps only.")] = "",
+    stage: Annotated[str, typer.Option(help="The stage, where several sample.")] = "",
+    to: Annotated[
+        Path | None, typer.Option(help="With --from: a new directory; beside the run when not given.")
+    ] = None,
+    json: Json = False,
+) -> Answer:
+    """Recompute a recorded step, or train again from stored rollouts, and compare."""
+    again = start is not None
+    if (step is not None) == again or learn_only != again:
+        raise typer.BadParameter("give --step N; or --from N with --learn-only")
+    if (group is not None and again) or ((steps or to) and not again):
+        raise typer.BadParameter("--group goes with --step; --steps and --to go with --from")
+    _say_at_once(f"{run}: loading")
+    from cohort.commands.replay import replay_from, replay_step, show, show_again
+
+    if start is not None:
+        found = replay_from(run, start, steps, stage, to)
+        return Answer(found, show_again, holds=found.same is not False)
+    assert step is not None
+    shown = replay_step(run, step, group, stage)
+    return Answer(shown, show, holds=shown["holds"])
 
 
 @app.command()

@@ -11,3 +11,7 @@ def blind(completion, answer):
 
 def right(completion):
     return 1.0
+
+
+def longer(completion):
+    return float(len(completion) > 12)

@@ -13,6 +13,7 @@ from cohort.commands.record import readable
 from cohort.machine import quiet_libraries
 from cohort.record.report import Check
 from cohort.train.place import where_trained
+from cohort.train.replay.again import Again, learn_again
 from cohort.train.replay.checks import checks_of
 from cohort.train.replay.opened import open_stage
 from cohort.types import UnreadableError, UserError
@@ -70,11 +71,33 @@ def show_check(console: Console, check: Check) -> None:
     console.say(f"  level {check.level}  {status}  [bold]{escape(check.name)}[/]  {escape(check.detail)}")
 
 
-def steps_of(text: str) -> tuple[int, int] | None:
+def replay_from(run: Path, start: int, steps: str, stage: str, to: Path | None) -> Again:
+    """The run learnt again from step `start` on, from the stored rollouts of all later steps or of `steps`, `A..B`."""
+    wanted, to = _steps(steps), None if to is None else to.expanduser().absolute()
+    quiet_libraries()
+    run = run.expanduser().absolute()
+    with where_trained(str(run)):
+        return learn_again(open_stage(run, stage), start, wanted, to, Console())
+
+
+def show_again(console: Console, found: Again) -> None:
+    """What came of it, in a sentence."""
+    first, last = found.steps
+    learnt = f"steps {first} to {last}" if first < last else f"step {first}"
+    console.say(f"\n  learnt {learnt} again, from the checkpoint of step {found.start}: {escape(str(found.directory))}")
+    if found.same is None:
+        console.say(f"  without what came before step {first}, so it ends elsewhere than the run did")
+    elif found.same:
+        console.say(f"  [green]the same[/]: {found.compared} numbers and models are those of the run, bit for bit")
+    for difference in found.differences[:MOST]:
+        console.say(f"  [red]other[/]  {escape(difference)}")
+    if len(found.differences) > MOST:
+        console.say(f"  and {len(found.differences) - MOST} more")
+
+
+def _steps(text: str) -> tuple[int, int] | None:
     """`A..B` as two numbers; None where nothing was said. Raises `UnreadableError` for anything else."""
-    if not text:
-        return None
     found = re.fullmatch(r"(\d+)\.\.(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+    if text and found is None:
         raise UnreadableError(f"--steps is A..B, such as 3..7, the first and the last step to learn from, not {text!r}")
-    return int(found[1]), int(found[2])
+    return None if found is None else (int(found[1]), int(found[2]))

@@ -31,20 +31,17 @@ def choose(logits: Tensor, uniform: Tensor, sampling: RowSampling, truncates: bo
     logits `[n, V]` float32; uniform `[n]` float64 in [0, 1). Truncated distributions are renormalised. A greedy row
     takes the arg max and reports its log-prob at temperature 1 (that of its own distribution would be 0 always).
     """
-    logprobs = distribution(logits, sampling, truncates)
+    greedy = sampling.temperature == 0
+    scaled = logits / torch.where(greedy, 1.0, sampling.temperature)[:, None]
+    logprobs = scaled.log_softmax(-1)
+    if truncates:
+        logprobs = _truncate(logprobs, sampling)
     cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)  # [n, V]
     # The first token whose cumulative probability exceeds u * total: never one of probability 0, whatever the rounding.
     target = uniform[:, None] * cumulative[:, -1:]
     drawn = torch.searchsorted(cumulative, target, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
-    tokens = torch.where(sampling.temperature == 0, logits.argmax(-1), drawn)
+    tokens = torch.where(greedy, logits.argmax(-1), drawn)
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
-
-
-def distribution(logits: Tensor, sampling: RowSampling, truncates: bool) -> Tensor:
-    """The log-probs `[n, V]` that tokens are drawn from: of the logits with temperature, and truncation if any."""
-    scaled = logits / torch.where(sampling.temperature == 0, 1.0, sampling.temperature)[:, None]
-    logprobs = scaled.log_softmax(-1)
-    return _truncate(logprobs, sampling) if truncates else logprobs
 
 
 def _truncate(logprobs: Tensor, sampling: RowSampling) -> Tensor:

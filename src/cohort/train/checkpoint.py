@@ -30,6 +30,11 @@ class Checkpoint:
     step: int
     state: Mapping[str, Any]
 
+    @property
+    def ledger(self) -> Mapping[str, Any] | None:
+        """Which prompts were consumed; None where another run goes on from here with prompts of its own."""
+        return self.state.get("ledger")
+
 
 def save_checkpoint(directory: Path, step: int, save: Callable[[Path], Mapping[str, Any]]) -> None:
     """Write `directory/step-000050`, whole or not at all: what `save` writes, and the state that it returns."""

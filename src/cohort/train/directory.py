@@ -121,14 +121,18 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
                 f"{file} is missing, so nobody can say whether this run would go on as it began. Restore it, or start "
                 f"another run with {another()}."
             )
+    if "learnt_again" in read_environment(directory / ENVIRONMENT):
+        raise UserError(
+            f"{directory} was learnt again from stored rollouts, and is not continued: call cohort replay again, or "
+            "begin another run from one of its checkpoints, with --from"
+        )
     try:
-        before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text("utf-8"), as_kept(recipe)))
+        before, now = (flat_recipe(text) for text in (saved.read_text("utf-8"), as_kept(recipe)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with {another()}") from None
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    changed = [key for key in changed if not _may_change(key, before.get(key), now.get(key), recipe)]
+    changed = [key for key, was, value in different(before, now) if not _may_change(key, was, value, recipe)]
     if changed:
-        listed = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
+        listed = "; ".join(in_words(key, before.get(key), now.get(key)) for key in changed[:5])
         raise UserError(
             f"{directory} was begun with another recipe, so it cannot be continued with this one: {listed}. "
             f"Restore the recipe, or start another run with {another()}."
@@ -147,6 +151,22 @@ def _may_change(key: str, before: Any, now: Any, recipe: Recipe) -> bool:
         of_last = key == "run.steps" or key == f"stage.{len(recipe.stages) - 1}.run.steps"
         return of_last and last.optimizer.schedule == "constant" and isinstance(before, int) and now > before
     return effect_of(Stage, (*path, name)) is not None
+
+
+def flat_recipe(text: str) -> dict[str, Any]:
+    """A recipe as a run keeps it, as its values by dotted path. Raises `tomllib.TOMLDecodeError`."""
+    return _flat(tomllib.loads(text))
+
+
+def different(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What differs between two flat recipes: (path, before, now); None where one has no such value."""
+    keys = sorted({*before, *now})
+    return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
+
+
+def in_words(key: str, before: Any, now: Any) -> str:
+    """One difference."""
+    return f"{key} was {before!r} and is {now!r}"
 
 
 def _flat(tables: Any, prefix: str = "") -> dict[str, Any]:
@@ -222,8 +242,15 @@ def noting_failure(directory: Path, still_here: Callable[[], None]) -> Iterator[
         raise
 
 
-def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Mapping[str, Any]) -> tuple[int, str]:
-    """Write the resolved recipe and, once, the environment, with what `isolation_of` says. Returns the number of
+def write_recipe(
+    directory: Path,
+    recipe: Recipe,
+    console: Console,
+    sandbox: Mapping[str, Any],
+    parent: Mapping[str, Any] | None = None,
+) -> tuple[int, str]:
+    """Write the resolved recipe and, once, the environment, with what `isolation_of` says, and from which `parent`'s
+    checkpoint the run begins, where it does. Returns the number of
     threads and the moment in which the run began. A continued run keeps its own: sums over other numbers of threads
     have other last bits, and a chat template may write the date.
     """
@@ -245,6 +272,7 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
         began = datetime.now().isoformat()
         own = {"began": began, "threads": threads, "recipe_digest": digest(recipe), "inputs": read}
         own |= {"directory": os.getcwd(), "code": code, "sandbox": sandbox}
+        own |= {"parent": dict(parent)} if parent is not None else {}
         write_bytes(file, orjson.dumps({**now, **own}, option=orjson.OPT_INDENT_2))
     write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
     return threads, began

@@ -30,7 +30,8 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
     context.place.mkdir(parents=True, exist_ok=True)
     for place in (context.directory, context.log, context.checkpoints):
         sweep(place)
-    checkpoint, begun = load_checkpoint(context.checkpoints, console.warn), context.metrics.exists()
+    own, begun = load_checkpoint(context.checkpoints, console.warn), context.metrics.exists()
+    checkpoint = own or context.parent
     with ExitStack() as stack:
         with readable(checkpoint.path) if checkpoint else nullcontext():
             training = stack.enter_context(closing(kind.open(context, prepared, checkpoint)))
@@ -41,20 +42,22 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         keep_template(context.recipe, stage.name, template, probe_of(stage.task, tokenizer))
         console.plan(context.title, kind.plan(stage, prepared, training.facts))
         if checkpoint is not None or begun:
-            console.say(f"  {_goes_on(context, checkpoint)}\n")
-        loop = _Loop(context, training, checkpoint)
+            console.say(f"  {_goes_on(context, own)}\n")
+        loop = _Loop(context, training, own)
         stack.callback(loop.sinks.close)
-        if checkpoint is None and (before := training.evaluate(0)) is not None:
-            loop.record(0, before)
+        if own is None and (before := training.evaluate(context.first)) is not None:
+            loop.record(context.first, before)
+        if own is None and context.parent is not None:
+            loop.save()  # what it begins from is another run's, which may delete it
         verifier = prepared.parts.verifier_name if prepared.parts else ""
-        console.evaluated("before", context.evaluation_at(0), verifier)
+        console.evaluated("before", context.evaluation_at(context.first), verifier)
         heard = partial(console.doing, "finishing the step; once more stops at once")
         with (
             stopping(context.stop, heard),
-            console.steps(kind.columns, stage.run.steps, loop.whole) as view,
+            console.steps(kind.columns, context.last, loop.whole) as view,
             loop.saving_on_failure(),
         ):
-            for step in range(loop.whole + 1, stage.run.steps + 1):
+            for step in range(loop.whole + 1, context.last + 1):
                 metrics = {**training.step(step)}
                 measured: dict[str, float] = {}
                 if context.is_due(step, stage.run.evaluate_every):
@@ -72,10 +75,12 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
 
 
 def _goes_on(context: Context, checkpoint: Checkpoint | None) -> str:
-    """Where a stage that was stopped goes on."""
+    """Where a stage goes on that was stopped, or begins from another run's checkpoint."""
+    if checkpoint is None and context.parent is not None:
+        return f"begins from {escape(str(context.parent.path))}, with step {context.first + 1}"
     if checkpoint is None:
         return f"{escape(str(context.directory))} has no checkpoint yet: it begins again at step 1"
-    steps = context.stage.run.steps
+    steps = context.last
     return f"{escape(str(context.directory))} goes on after step {checkpoint.step} of {steps}"
 
 
@@ -84,11 +89,12 @@ class _Loop:
 
     def __init__(self, context: Context, training: Training, checkpoint: Checkpoint | None):
         self.context, self.run, self.training = context, context.stage.run, training
-        self.whole = checkpoint.step if checkpoint else 0
-        recorded = checkpoint.step if checkpoint else -1  # step 0 is what was measured before the first step
+        first = context.first  # what has this number was measured before the first step
+        self.whole = checkpoint.step if checkpoint else first
+        recorded = checkpoint.step if checkpoint else first - 1
         self._log = MetricsLog(context.metrics)
         kept = self._log.keep_until(recorded)
-        if lost := [number for number in range(1, recorded + 1) if number not in kept]:
+        if lost := [number for number in range(first + 1, recorded + 1) if number not in kept]:
             context.console.warn(
                 f"{context.metrics} has no line of step {', '.join(map(str, lost[:5]))}{' ...' * (len(lost) > 5)}: it "
                 "was lost or damaged, and stays so. The weights do not depend on it."

@@ -34,6 +34,7 @@ from cohort.train.directory import (
     stage_directory,
     write_recipe,
 )
+from cohort.train.fork import kept_fork, open_fork
 from cohort.train.gate import pass_gate, read_gate
 from cohort.train.loop import train_stage
 from cohort.train.models import waits_for, with_stage_models
@@ -69,11 +70,12 @@ def train(
     recipe: Recipe,
     *,
     resume: bool = False,
+    fork: str | None = None,
     console: Console | None = None,
     model: Any = None,
     tokenizer: Any = None,
 ) -> Run:
-    """Run all stages of a recipe.
+    """Run all stages of a recipe; with `fork`, `RUN@STEP`, those from another run's checkpoint on.
 
     With `resume` a run that was interrupted goes on, exactly; one that is finished is only shown; one that was never
     begun is begun. `model` and `tokenizer` serve a recipe whose policy.model is "live".
@@ -93,20 +95,26 @@ def train(
         console.warn(f"{here} is a run, and its recipe begins another one in {directory}; {resuming()} continues it")
     elif resume:
         console.warn(f"there is nothing to resume in {directory}: this run begins at step 1")
+    parent = open_fork(fork, recipe, console).facts if fork is not None else None
     with locked(directory) as still_here, disk_errors(directory, still_here):
         if not has_begun(directory):
             pass_gate(directory, stages, console, start)
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
-        threads, began = write_recipe(directory, recipe, console, isolation_of(sampled))
+        threads, began = write_recipe(directory, recipe, console, isolation_of(sampled), parent)
+        begins = kept_fork(directory)
         with deterministic(threads), stopped_at(began[:10]):
             kept = as_kept(recipe)
             for index, one in enumerate(stages):
+                if begins is not None and index < begins.index:  # its parent has done it
+                    continue
                 name, own = one.stage.name, stage_directory(recipe, index)
                 title = f"{recipe.name}: stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else recipe.name
                 found = read_gate(directory, name)
                 context = Context(
                     recipe, kept, one.stage, title, one.seed, own, console, start, found, check=still_here
                 )
+                if begins is not None and index == begins.index:
+                    context = begins.taken_up(context)
                 if not _is_finished(context):
                     with noting_failure(directory, still_here):
                         train_stage(one.kind, one.prepared, context)

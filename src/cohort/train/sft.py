@@ -67,7 +67,8 @@ class _Training:
         self._renderer = Renderer.of(stage.task, tokenizer, world.schemas)
         self._dialogue = world.dialogue(tokenizer, self.facts.eos_ids) if world.tools else None
         size, seed = prepared.examples.size, derive_seed(context.seed, "ledger")
-        self._ledger = Ledger.restore(checkpoint.state["ledger"], size, seed) if checkpoint else Ledger(size, seed)
+        state = checkpoint.ledger if checkpoint else None
+        self._ledger = Ledger.restore(state, size, seed) if state else Ledger(size, seed)
         self._evaluator: Evaluator | None = None
         with ExitStack() as stack:
             stack.callback(world.close)

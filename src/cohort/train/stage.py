@@ -56,6 +56,9 @@ class Context:
     gate: Mapping[str, Any] = field(default_factory=dict)  # what the gate found, as in gate.json
     check: Callable[[], None] = lambda: None  # raises UserError when the run's directory is another than it was
     stop: StopRequest = field(default_factory=StopRequest)  # a kind may check it where a step is left without a trace
+    parent: Checkpoint | None = None  # of another run, from which this one begins
+    first: int = 0  # the step after which the stage begins
+    until: int | None = None  # its last step, where that is another than the recipe's
 
     @property
     def place(self) -> Path:
@@ -83,13 +86,18 @@ class Context:
         """Where every rollout goes."""
         return self.place / "log"
 
+    @property
+    def last(self) -> int:
+        """The last step."""
+        return self.stage.run.steps if self.until is None else self.until
+
     def origin(self, prepared: Prepared, checkpoint: Checkpoint | None) -> Origin:
         """Where the stage's weights come from."""
         return Origin(self.seed, self.start, prepared.texts, None if checkpoint is None else checkpoint.path)
 
     def is_due(self, step: int, every: int) -> bool:
         """Whether what is done every so many steps is done after this one; after the last step always."""
-        return step == self.stage.run.steps or bool(every and step % every == 0)
+        return step == self.last or bool(every and step % every == 0)
 
     def evaluation_at(self, step: int) -> dict[str, Any]:
         """The eval/ metrics of a step that has been recorded; empty when there are none."""
@@ -99,7 +107,7 @@ class Context:
 
     def write_card(self, directory: Path) -> None:
         """Write the README of the model in `directory`."""
-        labels = (("before", 0), ("after", self.stage.run.steps))
+        labels = (("before", self.first), ("after", self.last))
         measured = [(label, found) for label, step in labels if (found := self.evaluation_at(step))]
         card = model_card(self.recipe, self.stage, measured, self.gate, self.recipe_text)
         (directory / "README.md").write_text(card, encoding="utf-8")

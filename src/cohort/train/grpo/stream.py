@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from cohort.environments import Player
 from cohort.rewards import Combination, RewardPool, ScoredGroup, ScoringItem
@@ -54,6 +54,33 @@ class StepGroups:
     prompts_too_long: int = 0
     sample_s: float = 0.0
     score_s: float = 0.0  # waiting for scores after sampling had ended
+
+
+class Numbers(Protocol):
+    """What a checkpoint and the metrics say of the prompts that were consumed."""
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers of a step."""
+
+    def state(self) -> Mapping[str, Any]:
+        """What belongs in a checkpoint."""
+
+
+class Groups(Protocol):
+    """Where the groups of steps come from."""
+
+    @property
+    def ledger(self) -> Numbers:
+        """Which prompts were consumed."""
+
+    def next(self, step: int) -> StepGroups:
+        """The groups of step `step`."""
+
+    def finish(self, groups: StepGroups) -> None:
+        """The step is over."""
+
+    def in_flight(self) -> Sequence[Group]:
+        """What a checkpoint has to keep."""
 
 
 class GroupStream:

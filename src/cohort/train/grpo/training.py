@@ -27,7 +27,7 @@ from cohort.train.checkpoint import Checkpoint
 from cohort.train.evaluation import Evaluator
 from cohort.train.grpo.learning import Learning
 from cohort.train.grpo.step_rewards import token_steps
-from cohort.train.grpo.stream import GroupStream, StepGroups, StreamSettings
+from cohort.train.grpo.stream import Groups, GroupStream, StepGroups, StreamSettings
 from cohort.train.stage import Context, first_texts
 from cohort.types import Group
 
@@ -40,6 +40,7 @@ class PreparedGrpo:
 
     parts: SamplingParts
     objective: Objective
+    stored: Groups | None = None  # groups that were sampled before, in place of a stream of new ones
 
     def texts(self) -> Iterable[str]:
         """The first questions of the task."""
@@ -52,7 +53,7 @@ class GrpoTraining:
     def __init__(self, context: Context, prepared: PreparedGrpo, checkpoint: Checkpoint | None):
         stage, parts, objective = context.stage, prepared.parts, prepared.objective
         self._context, self._stage, self._objective = context, stage, objective
-        self.weights_of = checkpoint.step if checkpoint else 0
+        self.weights_of = checkpoint.step if checkpoint else context.first
         self._said_short = self._said_lost = False
         staleness = stage.rollout.max_staleness
         if staleness and objective.correction == "off" and not stage.objective.bypasses:
@@ -68,14 +69,20 @@ class GrpoTraining:
         self.policy = self._backend.policy
         self._combination = Combination.of(parts.rewards)
         self._learning = Learning(stage, objective, self._combination, self._backend)
+        self._stream: Groups
+        self._evaluate: Evaluator | None = None
         with ExitStack() as stack:
-            log, run = context.directory / "rewards.log", stage.run
-            pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=run.pass_environment)
-            stack.enter_context(pool)
             stack.callback(parts.world.close)
-            play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
-            self._stream = self._open_stream(parts, play, pool, checkpoint)
-            self._evaluate = Evaluator(context, parts, self.facts, play, stack, self._one_group_sampled)
+            if prepared.stored is not None:
+                self._stream = prepared.stored
+            else:
+                log, run = context.directory / "rewards.log", stage.run
+                given = run.pass_environment
+                pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=given)
+                stack.enter_context(pool)
+                play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
+                self._stream = self._open_stream(parts, play, pool, checkpoint)
+                self._evaluate = Evaluator(context, parts, self.facts, play, stack, self._one_group_sampled)
             self._opened = stack.pop_all()
         self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
 
@@ -112,10 +119,10 @@ class GrpoTraining:
             "tokens_per_s": metrics["tokens/sampled"] / max(ended - began, 1e-9),
         }
 
-    def evaluate(self, step: int) -> dict[str, float]:
-        """Held-out accuracy of the current weights."""
+    def evaluate(self, step: int) -> dict[str, float] | None:
+        """Held-out accuracy of the current weights; None where nothing is sampled."""
         self._doing, self._sampled = "evaluating", 0
-        return self._evaluate(step)
+        return None if self._evaluate is None else self._evaluate(step)
 
     def save(self, directory: Path) -> Mapping[str, Any]:
         """The model and what trains it, the groups in flight, and the ledger."""
@@ -141,12 +148,12 @@ class GrpoTraining:
         prompts = RenderedPrompts(train, parts.task.renderer(self.facts.tokenizer), limit, stage.task.too_long)
         if stage.task.too_long == "error":
             prompts.refuse_long()
-        ledger = parts.task.tickets(derive_seed(seed, "ledger"), checkpoint.state["ledger"] if checkpoint else None)
+        ledger = parts.task.tickets(derive_seed(seed, "ledger"), checkpoint.ledger if checkpoint else None)
         settings = StreamSettings(stage.rollout, stage.run, self._objective.zero_std, self._combination, seed)
         decode = reader(self.facts.tokenizer, self.facts.eos_ids)
         to_steps = functools.partial(token_steps, decode=decode)
         stream = GroupStream(prompts, ledger, play, pool, settings, to_steps, self._one_group_sampled)
-        if checkpoint is not None and (checkpoint.path / PENDING).exists():
+        if checkpoint is not None and checkpoint.state.get("pending", True) and (checkpoint.path / PENDING).exists():
             stream.restore(read_groups(checkpoint.path / PENDING))
         return stream
 

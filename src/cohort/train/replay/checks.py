@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cohort.machine import quiet_libraries
 from cohort.record.report import Check
 from cohort.train.place import where_trained
 from cohort.train.replay.advantages import Advantages
@@ -23,6 +24,7 @@ def checks(run: Path, level: int) -> list[Check]:
     """
     if level < 2:
         return []
+    quiet_libraries()
     found: list[Check] = []
     run = run.expanduser().absolute()
     with where_trained(str(run)):
@@ -32,8 +34,8 @@ def checks(run: Path, level: int) -> list[Check]:
 
 
 def checks_of(recorded: Recorded, level: int, ticket: int | None = None, shown: int = SHOWN) -> list[Check]:
-    """The checks of one stage; with `ticket`, of one group where a check is of groups. Of differences `shown` are named,
-    and the others counted.
+    """The checks of one stage; with `ticket`, of one group where a check is of groups. Of differences `shown` are
+    named, and the others counted.
     """
     title, steps = recorded.title, list(recorded.steps)
     if not steps:

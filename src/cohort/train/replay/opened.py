@@ -86,9 +86,14 @@ class Recorded:
         file = self.directory / "metrics.jsonl"
         return {line["step"]: line for line in read_metrics(file)} if file.is_file() else {}
 
+    @property
+    def checkpoints(self) -> dict[int, Path]:
+        """The checkpoints by step, in order."""
+        return checkpoints_in(self.directory / "checkpoints")
+
     def checkpoint(self, step: int) -> Checkpoint | None:
         """The checkpoint of a step; None where there is none, as of step 0. Raises `UserError` for a damaged one."""
-        path = checkpoints_in(self.directory / "checkpoints").get(step)
+        path = self.checkpoints.get(step)
         return None if path is None else read_checkpoint(path)
 
     def origin(self, checkpoint: Checkpoint | None) -> Origin:
@@ -98,6 +103,9 @@ class Recorded:
     @property
     def start(self) -> Start:
         """What the stages before it left."""
+        parent = self.environment.get("parent") or {}
+        if parent.get("index") == self.index:
+            return Start(parent["start"])
         before = [at for at, one in enumerate(self.recipe.stages[: self.index]) if kind_of(one).makes_policy]
         return Start(str(stage_directory(self.recipe, before[-1]) / "final") if before else None)
 
@@ -154,8 +162,8 @@ def _recorded(run: Path, recipe: Recipe, index: int, environment: Mapping[str, A
 
 
 def open_stage(run: Path, stage: str = "") -> Recorded:
-    """The one GRPO stage of a run, or the one of that name. Raises `UnreadableError` as `open_run` does, and where there
-    are several.
+    """The one GRPO stage of a run, or the one of that name. Raises `UnreadableError` as `open_run` does, and where
+    there are several.
     """
     found = open_run(run, stage)
     if len(found) > 1:

@@ -13,21 +13,20 @@ import torch
 from torch import Tensor
 
 from cohort.backends.base import Backend, open_backend
-from cohort.engine.sampling import RowSampling, distribution
 from cohort.learn.batch import collate
-from cohort.learn.forward import LOGITS_AT_ONCE, forward
+from cohort.learn.forward import forward, head
 from cohort.policy.policy import Policy
 from cohort.record.inputs import fingerprints
 from cohort.record.manifest import refuse_damaged
 from cohort.record.report import Check
-from cohort.train.checkpoint import Checkpoint, checkpoints_in, readable
+from cohort.train.checkpoint import Checkpoint, readable
 from cohort.train.grpo.learning import Learning
 from cohort.train.replay.advantages import bare, compare_advantages, compare_metrics
 from cohort.train.replay.opened import Recorded
 from cohort.train.replay.stored import StoredStep
 from cohort.train.replay.tally import Tally, equal
 from cohort.train.replay.weights import unlike
-from cohort.types import Batch, Group, Sampling, UserError
+from cohort.types import Batch, Group, UserError
 
 # How far the numbers of a step may be apart on another machine, relative to the larger one: the order of sums differs.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
@@ -41,7 +40,7 @@ class Damaged(Exception):  # noqa: N818  (it is what was found)
 
 def policy_checks(recorded: Recorded, steps: Sequence[int], shown: int) -> list[Check]:
     """Learn the steps again that come after a policy which is still stored, and compare all that learning says."""
-    stored = [0, *checkpoints_in(recorded.directory / "checkpoints")]
+    stored = [0, *recorded.checkpoints]
     wanted = [version for version in stored if any(version < step <= version + 1 + _stale(recorded) for step in steps)]
     found: list[Check] = []
     for version in wanted:
@@ -130,7 +129,7 @@ def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, exact: bool,
     else:
         _about(numbers, step.step, line, now, tolerance)
     checks.append(numbers.check(shown))
-    after = checkpoints_in(recorded.directory / "checkpoints").get(step.step)
+    after = recorded.checkpoints.get(step.step)
     if after is not None and exact:
         reference = recorded.stage.reference
         if recorded.objective.needs_reference and reference.is_due(step.step):
@@ -212,10 +211,10 @@ def _recomputed(
     if not groups:
         return
     batch = collate([bare(group) for group in groups], replace(recorded.objective, truncated="keep"), 1)
-    sampling = recorded.stage.rollout.sampling()
+    rollout, tokens = recorded.stage.rollout, recorded.stage.optimizer.tokens_per_micro_batch
     fused, policy.fused = policy.fused, None
     try:
-        found = plain_logprobs(policy, batch, sampling, recorded.stage.optimizer.tokens_per_micro_batch)
+        found = plain_logprobs(policy, batch, rollout.temperature, tokens)
     finally:
         policy.fused = fused
     rows = iter(found.split(batch.lengths.tolist()))
@@ -224,26 +223,12 @@ def _recomputed(
 
 
 @torch.no_grad()
-def plain_logprobs(policy: Policy, batch: Batch, sampling: Sampling, tokens: int) -> Tensor:
-    """`[N]` float32 log-probs of the batch's tokens under the distribution that they were drawn from; 0 where the
-    policy did not choose.
-    """
+def plain_logprobs(policy: Policy, batch: Batch, temperature: float, tokens: int) -> Tensor:
+    """`[N]` float32 log-probs of the batch's tokens at a temperature; 0 where the policy did not choose."""
     out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
-    chunk = max(1, LOGITS_AT_ONCE // policy.vocabulary)
-    truncates = sampling.top_p < 1 or sampling.top_k > 0 or sampling.min_p > 0
     for micro, states in forward(policy, batch, batch.mask, tokens):
-        parts = []
-        for hidden, targets in zip(states.split(chunk), micro.tokens.split(chunk), strict=True):
-            logits = policy.logits(hidden)
-            row = RowSampling(*(logits.new_full((len(hidden),), value, dtype=kind) for value, kind in _row(sampling)))
-            parts.append(distribution(logits, row, truncates).gather(-1, targets[:, None])[:, 0])
-        out[micro.picked] = torch.cat(parts).cpu()
+        out[micro.picked] = head(policy, states, micro.tokens, temperature, entropy_gradient=False)[0].cpu()
     return out
-
-
-def _row(sampling: Sampling) -> list[tuple[float, torch.dtype]]:
-    real = torch.float32
-    return [(sampling.temperature, real), (sampling.top_p, real), (sampling.top_k, torch.long), (sampling.min_p, real)]
 
 
 def _beyond(step: StoredStep, vocabulary: int) -> bool:

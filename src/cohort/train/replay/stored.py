@@ -13,10 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohort.record.rollouts import SCHEMA, group_of
-from cohort.types import Group, UserError
+from cohort.types import Group, Prompt, UserError
 from cohort.wording import one_line, shorten
 
 _NEEDED = [name for name in SCHEMA.names if name not in ("labels", "extra", "turns", "steps")]  # those came later
+
+_OF_GROUP = ("prompt_id", "prompt", "prompt_json", "prompt_tokens", "answer", "disposition", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ def read_step(file: Path, step: int, max_staleness: int = 0) -> StoredStep:
         table = pq.read_table(file)
         if missing := [column for column in _NEEDED if column not in table.column_names]:
             raise UserError(f"{name} has no column {missing[0]!r}: it was not written by this version of Cohort")
-        rows: list[dict[str, Any]] = table.to_pylist()
+        known = [name for name in SCHEMA.names if name in table.column_names]
+        rows = table.select(known).cast(pa.schema([SCHEMA.field(name) for name in known])).to_pylist()
         groups, by_ticket = [], dict[int, list[dict[str, Any]]]()
         for ticket, found in groupby(rows, lambda row: row["ticket"]):
             if ticket in by_ticket:
@@ -63,10 +66,6 @@ def read_step(file: Path, step: int, max_staleness: int = 0) -> StoredStep:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{name} holds a row that is no rollout: {type(error).__name__}: {one_line(error)}") from None
     kept = [group for group in groups if group.advantages]  # what is left out has none
-    if sizes := {len(group.rollouts) for group in kept} - {len(kept[0].rollouts) if kept else 0}:
-        raise UserError(
-            f"{name} has groups of {sizes.pop()} and of {len(kept[0].rollouts)} rollouts that were learnt from"
-        )
     return StoredStep(step, file, tuple(kept), tuple(group for group in groups if not group.advantages), by_ticket)
 
 
@@ -75,6 +74,13 @@ def _group(rows: list[dict[str, Any]], place: str, step: int, max_staleness: int
     if members not in ([-1], list(range(len(rows)))):
         raise UserError(f"{place} has the members {shorten(members)}: rows were lost, added or moved")
     group = group_of(rows)
+    if not _is_prompt(group.prompt):
+        raise UserError(f"{place} has a prompt_json that is no prompt")
+    labels = [label for of in group.labels.values() for label in of if label is not None]
+    steps = [one for of in group.steps.values() for member in of for one in member]
+    numbers = [*(score for of in group.scores.values() for score in of), *(one.score for one in steps)]
+    if not all(isinstance(one, int | float) for one in numbers) or not all(isinstance(one, str) for one in labels):
+        raise UserError(f"{place} has a score that is no number, or a label that is no text")
     for row in rows:
         if problem := next(_problems(row, rows[0], step, max_staleness), None):
             raise UserError(f"{place}, member {row['member']}: {problem}")
@@ -85,7 +91,7 @@ def _problems(row: Mapping[str, Any], first: Mapping[str, Any], step: int, max_s
     """What no run can have written in a row."""
     if row["step"] != step:
         yield f"step is {row['step']}, in a file of step {step}"
-    for column in ("prompt_id", "prompt_json", "prompt_tokens", "disposition", "error"):  # of the group
+    for column in _OF_GROUP:
         if row[column] != first[column]:
             yield f"{column} is not that of the group's first row"
     if row["member"] < 0:
@@ -103,3 +109,14 @@ def _problems(row: Mapping[str, Any], first: Mapping[str, Any], step: int, max_s
         yield f"version is {row['version']}, and step {step} learns from rollouts of version {step - 1}" + (
             f" or up to {max_staleness} older" if max_staleness else ""
         )
+
+
+def _is_prompt(prompt: Prompt) -> bool:
+    one = isinstance(prompt.text, str) != (prompt.messages is not None)
+    chat = prompt.messages or ()
+    return (
+        one
+        and isinstance(prompt.tags, dict)
+        and isinstance(prompt.begun, str)
+        and all(isinstance(m, dict) for m in chat)
+    )

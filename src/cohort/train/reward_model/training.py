@@ -104,7 +104,8 @@ class RewardModelTraining:
         self._reader = PairReader(context.stage.task, self.facts, self._scorer.form)
         self._optimizer = open_optimizer(context.stage.optimizer, self._scorer.module)
         order = (self._pairs.train.size, derive_seed(context.seed, "ledger"))
-        self._ledger = Ledger.restore(checkpoint.state["ledger"], *order) if checkpoint else Ledger(*order)
+        state = checkpoint.ledger if checkpoint else None
+        self._ledger = Ledger.restore(state, *order) if state else Ledger(*order)
         self._taken: list[tuple[int, str]] = []  # tickets of the step under way, and how they end
         if checkpoint is not None:
             load_optimizer(self._optimizer, checkpoint.path)

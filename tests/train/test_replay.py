@@ -1,0 +1,131 @@
+"""Every level of verification holds on every kind of run, and says what it cannot recompute."""
+
+from __future__ import annotations
+
+import shutil
+
+import orjson
+import pytest
+from recorded import found, holds, rewrite
+from scorers import longer
+
+from cohort.train.replay import checks
+from cohort.types import UnreadableError
+
+EVERY = {"save_every": 1, "keep_checkpoints": 10}
+
+
+def test_a_plain_run_holds_at_every_level(run):
+    where = run(run=EVERY).directory
+    held = holds(where)
+    assert held["2 reward vowels"] == "48 scores, recomputed from the text, are equal"
+    assert held["3 advantages"].startswith("48 advantages")
+    for step in (1, 2, 3, 4):
+        assert "bit for bit" in held[f"4 step {step}"]
+        assert "bit for bit" in held[f"4 weights after step {step}"]
+        assert "plain forward pass" in held[f"4 log-probs of version {step - 1}"]
+    assert {check.level for check in checks(where, 3)} == {2, 3}
+    assert not checks(where, 1)
+
+
+def test_only_steps_whose_policy_is_stored_are_learnt_again(run):
+    held = holds(run(run={"save_every": 2, "keep_checkpoints": 1}).directory)
+    assert [name for name in held if name.startswith("4 step")] == ["4 step 1"]
+    held = holds(run(name="two").directory)
+    assert [name for name in held if name.startswith("4 step")] == ["4 step 1", "4 step 3"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"policy": {"lora": {"rank": 4, "alpha": 8}}},
+        {"objective": {"preset": "grpo", "kl_coef": 0.05}, "reference": {"update_every": 2, "ema": 0.5}},
+        {"objective": {"preset": "gspo"}, "optimizer": {"updates_per_batch": 2, "epochs": 2}},
+        {"objective": {"preset": "dapo"}, "rollout": {"temperature": 0.7}},
+        {"objective": {"preset": "grpo"}, "rollout": {"max_staleness": 1}, "run": {"save_every": 2}},
+        {"policy": {"compute": "bfloat16"}, "optimizer": {"schedule": "cosine", "warmup_steps": 2}},
+    ],
+    ids=["lora", "kl", "gspo", "dapo, cooler", "staleness", "bfloat16"],
+)
+def test_kinds_of_runs_hold(run, changes):
+    changes = {**changes, "run": {**EVERY, **changes.get("run", {})}}
+    held = holds(run(**changes).directory)
+    assert "4 step 1" in held
+    assert "4 log-probs of version 0" in held
+    assert "3 advantages" in held
+
+
+@pytest.mark.parametrize("preset", ["ppo", "reinforce_pp"])
+def test_advantages_that_come_from_a_policy_are_recomputed_where_it_is_stored(run, preset):
+    where = run(objective={"preset": preset}, run=EVERY).directory
+    assert "level 4 recomputes" in found(where, 3, "skipped")["3 advantages"]
+    held = holds(where)
+    assert held["4 advantages of step 2"].startswith("12 advantages")
+    assert "4 step 4" in held
+
+
+def test_groups_without_signal_are_recomputed_too(run):
+    where = run(reward=[longer], objective={"preset": "dapo", "zero_std": "drop"}, run=EVERY).directory
+    held = holds(where)
+    assert held["3 dispositions"].startswith("12 groups")
+
+
+def test_a_resumed_run_and_a_copy_hold(run, tmp_path):
+    where = run(run=EVERY).directory
+    shutil.rmtree(where / "final")
+    for step in (3, 4):
+        shutil.rmtree(where / f"checkpoints/step-00000{step}")
+    assert run(run=EVERY, resume=True).directory == where
+    shutil.copytree(where, tmp_path / "elsewhere" / "copy")
+    shutil.rmtree(where)
+    held = holds(tmp_path / "elsewhere" / "copy")
+    assert "4 weights after step 4" in held
+
+
+def test_what_is_gone_is_skipped_with_the_reason(run, tmp_path):
+    where = run(run={"save_every": 2, "keep_checkpoints": 1}).directory
+    shutil.rmtree(tmp_path / "base")
+    shutil.rmtree(where / "checkpoints")
+    shutil.rmtree(where / "final")
+    skipped = found(where, 4, "skipped")
+    assert not found(where, 4)
+    assert "cannot be opened: there is no directory" in skipped["4 policy of step 0"]
+    assert "holds no model" in skipped["2 text"]
+
+
+def test_another_machine_is_compared_within_a_tolerance(run):
+    where = run(run=EVERY).directory
+    file = where / "environment.json"
+    file.write_bytes(orjson.dumps(orjson.loads(file.read_bytes()) | {"processor": "another"}))
+    assert "within 0.001 of their size, as this is another machine" in holds(where)["4 step 1"]
+
+
+def test_rollouts_of_an_older_version_are_refused_in_a_sentence(run):
+    import pyarrow.parquet as pq
+
+    where = run().directory
+    file = where / "log/step-000002.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["logprobs"]), file)
+    assert "has no column 'logprobs'" in found(where, 2)["2 rollouts of step 2"]
+    for file in (where / "log").glob("step-*"):
+        file.unlink()
+    assert "run.save_rollouts" in found(where, 4, "skipped")["2 rollouts"]
+    with pytest.raises(UnreadableError, match="is no run"):
+        checks(where / "log", 4)
+    (where / "recipe.toml").write_text('name = "x"\nflux = 1\n')
+    with pytest.raises(UnreadableError):
+        checks(where, 4)
+
+
+def test_prompts_of_before_hold_without_what_they_had_begun(run):
+    where = run().directory
+
+    def old(rows):
+        for row in rows:
+            known = orjson.loads(row["prompt_json"])
+            assert known.pop("begun") == ""
+            row["prompt_json"] = orjson.dumps(known).decode()
+
+    for file in (where / "log").glob("step-*"):
+        rewrite(file, old)
+    holds(where)
