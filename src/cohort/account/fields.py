@@ -1,5 +1,5 @@
-"""The table of fields of record.json. The record, its schema, its completeness, the crosswalks and docs/record_fields.md
-are made from it: a new field is a function and its line here.
+"""The table of fields of record.json. The record, its schema, its completeness, the crosswalks and
+docs/record_fields.md are made from it: a new field is a function and its line here.
 
 `maps` names what a field answers elsewhere. `XI.1.2(b)` is the EU AI Act, Annex XI, section 1, point 2(b); `MDF` a
 section of the model documentation form of the code of practice for general-purpose models; `RMF` a subcategory of NIST
@@ -38,12 +38,14 @@ RUN = (
     Field("identity.run", "The run", governance.identity, "measured", ("MDF General information", "RMF MAP 2.1")),
     Field("identity.recipe", "The recipe", governance.recipe, "measured", ("XI.1.2(b)", "MDF Training process")),
     Field("identity.outcome", "How far it came", governance.outcome, "measured", ("XI.1.2(d)",)),
-    Field("identity.software", "Software and machine", governance.software, "measured", ("XI.1.2(d)", "RMF MEASURE 2.1")),
+    Field("identity.software", "Software and machine", governance.software, "measured",
+        ("XI.1.2(d)", "RMF MEASURE 2.1")),
     Field("identity.parent", "The run that it was forked from", governance.parent, "measured", ("600-1 2.12",)),
     Field("use.intended", "Intended use", _G("intended_use"), "declared", ("XI.1.1(a)", "MDF Use", "RMF MAP 1.1")),
     Field("use.out_of_scope", "Uses that it is not made for", _G("out_of_scope"), "declared",
         ("XI.1.1(b)", "MDF Use", "RMF MAP 2.2")),
-    Field("use.license", "Licence", _G("license"), "declared", ("XI.1.1(f)", "MDF Methods of distribution and licenses")),
+    Field("use.license", "Licence", _G("license"), "declared",
+        ("XI.1.1(f)", "MDF Methods of distribution and licenses")),
     Field("traces.handling", "How reasoning traces are handled", governance.traces, "declared",
         ("RMF MEASURE 2.8", "600-1 2.7")),
     Field("compute.flops", "Training compute", compute.total_flops, "derived",
@@ -78,7 +80,8 @@ STAGE = (
     Field("rewards.domains", "Domains that supplied rewards", rewards.domains, "declared", ("RMF MAP 2.1",), GRPO),
     Field("rewards.based_on", "Rule-based or model-based", rewards.based_on, "derived", ("XI.1.2(b)",), GRPO),
     Field("rewards.normalisation", "Reward normalisation", rewards.normalisation, "derived", ("XI.1.2(b)",), GRPO),
-    Field("rewards.tested", "What rewards paid before training", rewards.tested, "measured", ("RMF MEASURE 2.13",), GRPO),
+    Field("rewards.tested", "What rewards paid before training", rewards.tested, "measured",
+        ("RMF MEASURE 2.13",), GRPO),
     Field("rewards.brittle", "Where the reward design is brittle", rewards.brittle, "declared",
         ("RMF MAP 2.2", "RMF MEASURE 2.5"), GRPO),
     Field("data.prompts", "Prompt distribution", data.prompts, "measured",
@@ -93,7 +96,8 @@ STAGE = (
     Field("objective.clipping", "Clipping settings", learning.clipping, "derived", ("XI.1.2(b)",), GRPO),
     Field("objective.kl", "KL settings", learning.kl, "derived", ("XI.1.2(b)",), GRPO),
     Field("objective.optimizer", "Optimizer", learning.optimizer, "derived", ("XI.1.2(b)",)),
-    Field("compute.budget", "Training budget", learning.budget, "measured", ("XI.1.2(d)", "MDF Computational resources")),
+    Field("compute.budget", "Training budget", learning.budget, "measured",
+        ("XI.1.2(d)", "MDF Computational resources")),
     Field("compute.flops", "Operations of sampling, scoring, learning", compute.flops, "derived",
         ("XI.1.2(d)", "MDF Computational resources")),
     Field("compute.spent", "What seconds and tokens were spent on", compute.spent, "derived", ("600-1 2.5",), GRPO),
@@ -103,8 +107,8 @@ STAGE = (
         ("XI.2.1", "RMF MEASURE 2.3")),
     Field("behaviour.hallucination", "Hallucination, before and after", _I("hallucination"), "imported",
         ("XI.2.1", "RMF MEASURE 2.5", "600-1 2.2"), GRPO),
-    Field("behaviour.refusal_calibration", "Refusal calibration, before and after", _I("refusal_calibration"), "imported",
-        ("XI.2.1", "RMF MEASURE 2.6", "600-1 2.3"), GRPO),
+    Field("behaviour.refusal_calibration", "Refusal calibration, before and after", _I("refusal_calibration"),
+        "imported", ("XI.2.1", "RMF MEASURE 2.6", "600-1 2.3"), GRPO),
     Field("behaviour.jailbreak_robustness", "Jailbreak robustness, before and after", _I("jailbreak_robustness"),
         "imported", ("XI.2.2", "RMF MEASURE 2.7", "600-1 2.9"), GRPO),
     Field("behaviour.harmful_capability", "Harmful capability, before and after", _I("harmful_capability"), "imported",

@@ -1,4 +1,4 @@
-"""What a run belongs to: who answers for it, the papers that it is tied to, how its traces are shown, what it ran on."""
+"""What a run belongs to: who answers for it, the papers it is tied to, how its traces are shown, what it ran on."""
 
 from __future__ import annotations
 

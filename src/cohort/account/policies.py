@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from cohort.account.sources import StageFiles
 from cohort.preflight.objective import reference_of
 from cohort.record.claims import Claim, gap
@@ -73,8 +75,10 @@ def result(files: StageFiles) -> Claim:
     """The trained model."""
     if not (files.place / "final").is_dir():
         return gap("measured", "the stage is not finished")
-    steps = files.steps[-1]["step"] if files.steps else None
-    return files.claim("measured", {"path": files.path("final"), "step": steps}, "final/manifest.json")
+    manifest = files.place / "final" / "manifest.json"
+    listed = orjson.loads(manifest.read_bytes())["sha256"] if manifest.is_file() else {}
+    found = {"path": files.path("final"), "step": files.steps[-1]["step"] if files.steps else None, "files": listed}
+    return files.claim("measured", found, "final/manifest.json")
 
 
 def reference(files: StageFiles) -> Claim:

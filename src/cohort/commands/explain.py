@@ -63,7 +63,7 @@ def _explained(stage: Stage, objective: Objective, against: str | None, other: R
     elif other is None:
         rows = _from_preset(stage, objective, against)
     else:
-        rows = _from_recipe(stage, objective, _same_stage(other, stage.name, against))
+        rows = stage_differences(stage, _same_stage(other, stage.name, against))
     return Explained(
         stage=stage.name,
         objective=explain.one_line(objective),
@@ -155,8 +155,9 @@ def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Differen
     )
 
 
-def _from_recipe(stage: Stage, objective: Objective, other: Stage) -> list[Difference]:
-    """The objectives, and every setting beside them that decides the gradient."""
+def stage_differences(stage: Stage, other: Stage) -> list[Difference]:
+    """The objectives of two GRPO stages, and every setting beside them that decides the gradient."""
+    objective = settled_objective(stage)
     both = _once(stage) and _once(other)
     rows = _differences(objective, settled_objective(other), _beside(stage), _beside(other), once=both)
     order, their_order = ([reward.name for reward in one.reward] for one in (stage, other))

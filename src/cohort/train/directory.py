@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 from safetensors import SafetensorError
 
-from cohort.machine import describe_machine, lock_file, threads_of
 from cohort.backends.base import PolicyFacts
+from cohort.machine import describe_machine, lock_file, threads_of
 from cohort.policy.load import locate
 from cohort.recipe import Recipe, digest, to_toml
 from cohort.record.files import write_bytes

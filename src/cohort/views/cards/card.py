@@ -33,6 +33,14 @@ _KINDS = {
     "sft": "supervised training",
     "reward_model": "training a reward model on preference pairs",
 }
+_MORE = {  # numbers of an evaluation beside its accuracy
+    "mean_tokens": "mean length {} tokens",
+    "truncated": "cut off {}",
+    "pairs": "{} held-out pairs",
+    "loss": "loss {}",
+    "calibration_error": "expected calibration error {}",
+    "length_correlation": "correlation of score and length {}",
+}
 _USE_OF_REWARD_MODEL = """```python
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -94,9 +102,7 @@ def _results(stage: Record) -> Iterator[str]:
         row = [accuracy(performance.get(when), name) for when in ("before", "after")]
         rows.append([MEASURES[name], *row, difference(performance, name)])
     yield from _table(["", "before", "after", "difference, problem by problem"], rows)
-    for key, text in (("mean_tokens", "mean length {} tokens"), ("truncated", "cut off {}"), ("pairs", "{} held-out pairs"),
-        ("loss", "loss {}"), ("calibration_error", "expected calibration error {}"),
-        ("length_correlation", "correlation of score and length {}")):  # fmt: skip
+    for key, text in _MORE.items():
         if performance["after"].get(key) is not None:
             number = performance["after"][key]
             yield f"* {text.format(percent(number) if key == 'truncated' else amount(number))}"
@@ -139,9 +145,8 @@ def _rewards(stage: Record) -> Iterator[str]:
     found = gate.get("rewards", [])
     kinds = list(dict.fromkeys(kind for reward in found for kind in reward["rows"]))
     if kinds:
-        yield (
-            f"What rewards paid before training, on average over {gate['prompts']} prompts (verdict: {gate['verdict']}):"
-        )
+        how = f"on average over {gate['prompts']} prompts (verdict: {gate['verdict']})"
+        yield f"What rewards paid before training, {how}:"
         yield ""
         means = [[reward["rows"].get(kind, {}).get("mean") for reward in found] for kind in kinds]
         cells = [
@@ -190,15 +195,13 @@ def _behaviour(stage: Record) -> Iterator[str]:
         return
     yield "## Behaviour before and after"
     yield ""
-    rows = [
-        [
-            title_of(f"behaviour.{name}").removesuffix(", before and after"),
-            one["status"].replace("_", " "),
-            one["basis"],
-        ]
-        + [said(one["value"]) if one["value"] is not None and name != "performance" else one["reason"] or "see Results"]
-        for name, one in names.items()
-    ]
+    rows = []
+    for name, one in names.items():
+        known = (
+            one["reason"] if one["value"] is None else "see Results" if name == "performance" else said(one["value"])
+        )
+        title = title_of(f"behaviour.{name}").removesuffix(", before and after")
+        rows.append([title, one["status"].replace("_", " "), one["basis"], known])
     yield from _table(["", "status", "basis", "what is known"], rows)
 
 

@@ -190,8 +190,9 @@ def _groups(stage: Record) -> Iterator[str]:
         return
     yield "<h2>Groups to read</h2>"
     yield (
-        '<p class="note">Of the first, the middle and the last step: the group whose rewards differ most, its best and its '
-        f"worst answers. Each square is one completion, darker where it was paid more. {_t(found.get('reason') or '')}</p>"
+        '<p class="note">Of the first, the middle and the last step: the group whose rewards differ most, its best and '
+        "its worst answers. Each square is one completion, greener where it was paid more. "
+        f"{_t(found.get('reason') or '')}</p>"
     )
     yield from map(_group, found["value"])
 
@@ -230,7 +231,8 @@ def _behaviour(stage: Record) -> Iterator[str]:
         known = _known(one)
         if name == "performance" and measures(performance):
             known = "<br>".join(
-                f"{_t(MEASURES[m])}: {_t(accuracy(performance.get('before'), m))} &rarr; {_t(accuracy(performance['after'], m))}"
+                f"{_t(MEASURES[m])}: "
+                + " &rarr; ".join(_t(accuracy(performance.get(w), m)) for w in ("before", "after"))
                 for m in measures(performance)
             )
         rows.append((_t(title), _chip(one["status"]), known))
@@ -240,8 +242,8 @@ def _behaviour(stage: Record) -> Iterator[str]:
 def _facts(record: Record) -> Iterator[str]:
     yield "<h2>Every fact, and what it rests on</h2>"
     yield (
-        '<p class="note">Measured: the run measured it. Derived: it follows from what the run holds. Declared: a person '
-        "says so. Imported: another tool found it. The files named are those of the run, with their SHA-256.</p>"
+        '<p class="note">Measured: the run measured it. Derived: it follows from what the run holds. Declared: a '
+        "person says so. Imported: another tool found it. The files named are those of the run, with their SHA-256.</p>"
     )
     yield '<div class="facts">'
     parts = [("the run", record["run"]), *((f"stage {stage['name']}", stage) for stage in record["stages"])]

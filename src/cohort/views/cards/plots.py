@@ -24,7 +24,8 @@ def curve(title: str, steps: Sequence[int], values: Sequence[Number], form: Call
     return _svg(
         f"{title}: {form(first[1])} at step {first[0]}, {form(last[1])} at step {last[0]}",
         f'{lines}<polygon class="area" points="{x(first[0]):.1f},{base} {points} {x(last[0]):.1f},{base}"/>'
-        f'<polyline class="line" points="{points}"/><circle class="dot" cx="{x(last[0]):.1f}" cy="{y(last[1]):.1f}" r="3.5"/>'
+        f'<polyline class="line" points="{points}"/>'
+        f'<circle class="dot" cx="{x(last[0]):.1f}" cy="{y(last[1]):.1f}" r="3.5"/>'
         f'<text class="last" x="{x(last[0]):.1f}" y="{max(y(last[1]) - 8, 11):.1f}">{escape(form(last[1]))}</text>',
     )
 
@@ -41,7 +42,8 @@ def intervals(evaluations: Sequence[Mapping[str, Any]], names: Mapping[str, str]
     for number, (name, lines) in enumerate(found.items()):
         shift = 4 * (number - (len(found) - 1) / 2)
         points = [(x(line["step"]) + shift, line) for line in lines]
-        drawn += f'<polyline class="line s{number}" points="{" ".join(f"{a:.1f},{y(one[name]):.1f}" for a, one in points)}"/>'
+        way = " ".join(f"{a:.1f},{y(one[name]):.1f}" for a, one in points)
+        drawn += f'<polyline class="line s{number}" points="{way}"/>'
         for a, one in points:
             low, high = one.get(f"{name}_low"), one.get(f"{name}_high")
             if low is not None and high is not None:
