@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from typing import Any
 
 import orjson
 import pytest
@@ -61,7 +62,9 @@ def set_to(place, column, value):
 
 STEP = "log/step-000002.parquet"
 
-VALUES = [  # (row of step 2, its column, what becomes of it; the check that names it, and how)
+VALUES: list[
+    tuple[int, str, Any, str, str]
+] = [  # (row of step 2, its column, what becomes of it; the check that names it, and how)
     (0, "scores", '{"vowels": 0.75}', "2 reward vowels", "ticket 3, member 0: scores.vowels is 0.75, and comes to"),
     (1, "reward", 0.75, "2 rewards", "ticket 3, member 1: reward is 0.75"),
     (2, "accuracy", 0.75, "2 rewards", "ticket 3, member 2: accuracy is 0.75"),

@@ -101,8 +101,8 @@ class Texts:
         assert play is not None
         if isinstance(play, OneTurn):
             completion = Completion(rollout.tokens, rollout.logprobs, rollout.finish, rollout.version)
-            made = play.to_rollout(completion)
-            return [("text", rollout.text, made.text), ("mask", list(rollout.mask), list(made.mask))]
+            own = [True] * len(rollout.tokens)
+            return [("text", rollout.text, play.read(completion)), ("mask", list(rollout.mask), own)]
         found: list[tuple[str, Any, Any]] = []
         own = [False] * len(rollout.tokens)
         for number, turn in enumerate(rollout.turns):
