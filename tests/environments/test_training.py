@@ -6,6 +6,7 @@ import io
 import json
 import os
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -196,3 +197,24 @@ def test_eval_measures_in_the_environment_of_the_run(run):
     )
     assert spoken["eval/pass@1"] > 0.5
     assert silent["eval/pass@1"] == 0.0
+
+
+def test_a_run_of_several_turns_is_recomputed_and_learnt_again(run):
+    from cohort.train.replay import checks
+    from cohort.train.replay.again import learn_again
+    from cohort.train.replay.opened import open_stage
+
+    where = run(run={"steps": 2, "save_every": 1}, evaluate={"problems": 0}).directory
+    found = {f"{check.level} {check.name}": check for check in checks(where, 4)}
+    assert all(check.status == "holds" for check in found.values()), found
+    assert {"2 text", "2 reward vowels", "3 advantages", "4 step 2", "4 log-probs of version 1"} <= found.keys()
+    assert learn_again(open_stage(where), 0, None, None, Console(quiet=True)).same
+    file = where / "log/step-000002.parquet"
+    rows = pq.read_table(file).to_pylist()
+    number = next(n for n, row in enumerate(rows) if len(json.loads(row["turns"])) > 1)
+    turns = json.loads(rows[number]["turns"])
+    turns[0]["observation"]["messages"][0]["content"] = "something else"
+    rows[number]["turns"] = json.dumps(turns)
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(file)), file)
+    failed = [check.detail for check in checks(where, 2) if check.status == "failed"]
+    assert "tokens of what answered turn 0 is" in failed[0]

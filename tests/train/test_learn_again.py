@@ -187,3 +187,55 @@ def test_what_cannot_be_forked_is_said(run, tables):
     with pytest.raises(UserError, match="is damaged"):
         fork(f"{where}@2")
     assert not found(where, 3)
+
+
+SEVERAL = """
+name = "two"
+[task]
+source = "word_problems"
+levels = [1]
+[run]
+threads = 1
+steps = 2
+save_every = 1
+gate = "off"
+[evaluate]
+problems = 0
+[[stage]]
+kind = "sft"
+name = "start"
+policy.scratch = { hidden_size = 32, layers = 1, heads = 2, kv_heads = 1, head_dim = 16, intermediate_size = 64 }
+supervised.examples_per_step = 4
+[[stage]]
+kind = "grpo"
+name = "first"
+rollout = { prompts_per_step = 2, group_size = 3, max_tokens = 6 }
+reward = "vowels:share_of_vowels"
+objective = { preset = "grpo", kl_coef = 0.05 }
+[[stage]]
+kind = "grpo"
+name = "second"
+rollout = { prompts_per_step = 2, group_size = 3, max_tokens = 6 }
+reward = "vowels:share_of_vowels"
+"""
+
+
+def test_several_stages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.toml").write_text(SEVERAL)
+    where = train(Recipe.load("two.toml"), console=QUIET).directory.absolute()
+    held = holds(where)
+    assert {"2 first: reward share_of_vowels", "4 first: step 1", "4 second: step 1", "4 second: step 2"} <= held.keys()
+    with pytest.raises(UnreadableError, match="several stages that sample: say --stage with one of first, second"):
+        open_stage(where)
+    for stage in ("first", "second"):
+        assert learn_again(open_stage(where, stage), 0, None, None, QUIET).same
+        assert learn_again(open_stage(where, stage), 1, None, None, QUIET).same
+    forked = train(Recipe.load("two.toml", ["name=fork"]), fork="runs/two/stages/first@1", console=QUIET).directory
+    for place in ("final", "stages/first/final"):
+        assert unlike(forked / place, where / place) is None
+    assert not (forked / "stages/start").exists()  # its parent has done it
+    assert "4 first: step 2" in holds(forked.absolute())
+    shutil.rmtree(forked / "final")
+    train(Recipe.load("two.toml", ["name=fork"]), resume=True, console=QUIET)
+    assert unlike(forked / "final", where / "final") is None

@@ -86,8 +86,11 @@ def _read(path: Path) -> tuple[Checkpoint | None, str]:
     """The checkpoint at `path`, or what is wrong with it."""
     if (problem := damage(path)) is not None:
         return None, problem
-    state = orjson.loads((path / "state.json").read_bytes())
-    of = f"step-{state['step']:06d}"
+    try:
+        state = orjson.loads((path / "state.json").read_bytes())
+        of = f"step-{state['step']:06d}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, "state.json cannot be read"
     return (Checkpoint(path, state["step"], state), "") if path.name == of else (None, f"it is of step {state['step']}")
 
 

@@ -266,7 +266,10 @@ def write_recipe(
         refuse_changed_inputs(before.get("inputs", {}), read, directory)
         changed = changed_code(directory, before, now, code, console)
         if changed:
-            write_bytes(file, orjson.dumps({**before, "code": code}, option=orjson.OPT_INDENT_2))
+            known = before.get("code", {})
+            mended = sorted({*before.get("mended", ()), *(what for what in code if code[what] != known.get(what))})
+            content = {**before, "code": code, "mended": mended}  # what its steps before this were scored with is gone
+            write_bytes(file, orjson.dumps(content, option=orjson.OPT_INDENT_2))
         _say_what_changed(before, now, sandbox, console)
         threads, began = int(before["threads"]), str(before["began"])
     else:
@@ -308,13 +311,16 @@ def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: 
 
 def read_environment(file: Path) -> dict[str, Any]:
     """environment.json of a run that has begun. Raises `UserError` for one that is damaged."""
+    tables: list[str] = []
     try:
         found: dict[str, Any] = orjson.loads(file.read_bytes())
         threads, packages = found["threads"], found["packages"]
-        if isinstance(threads, int) and threads > 0 and isinstance(packages, dict):
+        if isinstance(threads, int) and 0 < threads <= 1024 and isinstance(packages, dict):
             datetime.fromisoformat(found["began"])
-            return found
-        problem = f"threads = {threads!r}"
+            tables = [name for name in ("inputs", "code", "parent") if not isinstance(found.get(name, {}), dict)]
+            if not tables:
+                return found
+        problem = f"{tables[0]} is no table" if tables else f"threads = {threads!r}"
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         problem = f"{type(error).__name__}: {one_line(error)}"
     raise UserError(f"{file} is damaged ({problem}); restore it, or start another run with {another()}")

@@ -36,8 +36,27 @@ class Learning:
         """All optimizer updates of a step. Returns the groups with their advantages, and the metrics."""
         if not groups:
             return [], {}
+        if all(math.isnan(reward) for group in groups for reward in group.rewards):
+            raise UserError(
+                f"no completion of step {step} has a reward: {' and '.join(self.combination.weights)} returned None, "
+                "which says that a reward does not apply, for all of them. Is a return missing, or a prompt without "
+                "any reward in the task?"
+            )
         objective, longest = self.objective, self.stage.rollout.max_tokens
-        trained, valued, metrics = self.with_advantages(groups, step)
+        steps_of = supervised_steps(self.stage.reward)  # the rewards whose steps are supervised one by one
+        in_reward = objective.needs_reference and objective.kl_place == "reward"
+        penalty, metrics = self._penalty(groups) if in_reward else (None, {})
+        valued: Valued | None = None
+        try:
+            if steps_of:
+                trained = with_process_advantages(groups, objective, self.combination, steps_of)
+                metrics |= step_metrics(groups, steps_of)
+            elif objective.baseline == "critic":
+                trained, valued = self._by_critic(groups, penalty)
+            else:
+                trained = with_advantages(groups, objective, self.combination, penalty, self.stage.objective.pass_at_k)
+        except ValueError as error:
+            raise UserError(f"the rewards of step {step} give no advantages: {error}") from error
         table, bypass = self.stage.optimizer, self.stage.objective.bypasses
         rate = rate_at(table, self.stage.run.steps, step)
         parts = split(trained, table.updates_per_batch) if table.updates_per_batch > 1 else [trained]
@@ -51,7 +70,7 @@ class Learning:
             )
         if len(parts) * table.epochs > 1 and not bypass:
             batches = [self.backend.score(batch, "old") for batch in batches]
-        if objective.needs_reference and objective.kl_place == "loss":
+        if objective.needs_reference and not in_reward:
             batches = [self.backend.score(batch, "reference") for batch in batches]
         if bypass:
             batches = [replace(batch, old_logprobs=batch.sampler_logprobs) for batch in batches]
@@ -68,40 +87,6 @@ class Learning:
         if bypass:
             merged["policy/mismatch"] = math.nan  # the old log-probs are the sampler's: nothing was compared
         return trained, merged | metrics
-
-    @property
-    def pays_by_rewards_alone(self) -> bool:
-        """Whether advantages come from rewards, and from no policy and no critic: then they need no backend."""
-        in_reward = self.objective.needs_reference and self.objective.kl_place == "reward"
-        by_critic = self.objective.baseline == "critic" and not supervised_steps(self.stage.reward)
-        return not (in_reward or by_critic)
-
-    def with_advantages(
-        self, groups: Sequence[Group], step: int
-    ) -> tuple[list[Group], Valued | None, dict[str, float]]:
-        """The groups with their advantages, what a critic has to learn, and the metrics of both. Raises `UserError`."""
-        if all(math.isnan(reward) for group in groups for reward in group.rewards):
-            raise UserError(
-                f"no completion of step {step} has a reward: {' and '.join(self.combination.weights)} returned None, "
-                "which says that a reward does not apply, for all of them. Is a return missing, or a prompt without "
-                "any reward in the task?"
-            )
-        objective = self.objective
-        steps_of = supervised_steps(self.stage.reward)  # the rewards whose steps are supervised one by one
-        in_reward = objective.needs_reference and objective.kl_place == "reward"
-        penalty, metrics = self._penalty(groups) if in_reward else (None, {})
-        valued: Valued | None = None
-        try:
-            if steps_of:
-                trained = with_process_advantages(groups, objective, self.combination, steps_of)
-                metrics |= step_metrics(groups, steps_of)
-            elif objective.baseline == "critic":
-                trained, valued = self._by_critic(groups, penalty)
-            else:
-                trained = with_advantages(groups, objective, self.combination, penalty, self.stage.objective.pass_at_k)
-        except ValueError as error:
-            raise UserError(f"the rewards of step {step} give no advantages: {error}") from error
-        return trained, valued, metrics
 
     def _by_critic(self, groups: Sequence[Group], penalty: Tensor | None) -> tuple[list[Group], Valued]:
         """The groups with the critic's advantages, and what the critic learns from."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cohort.monitor.metrics import group_metrics
 from cohort.monitor.tasks import task_metrics
+from cohort.preflight.objective import supervised_steps
 from cohort.record.report import Check
-from cohort.train.grpo.learning import Learning
+from cohort.train.grpo.advantages import with_advantages
+from cohort.train.grpo.step_rewards import with_process_advantages
 from cohort.train.grpo.stream import has_signal
 from cohort.train.replay.opened import Recorded
 from cohort.train.replay.stored import StoredStep
@@ -21,13 +23,12 @@ class Advantages:
 
     def __init__(self, recorded: Recorded):
         self._recorded, self._lines = recorded, recorded.metrics()
-        self._learning = Learning(recorded.stage, recorded.objective, recorded.combination, cast("Any", None))
         self._advantages = Tally(3, f"{recorded.title}advantages", "advantages, recomputed from the rewards, are equal")
         self._became = Tally(3, f"{recorded.title}dispositions", "groups became what their scores say")
         self._numbers = Tally(
             3, f"{recorded.title}metrics", "numbers of steps, recomputed from their groups, are equal"
         )
-        if not self._learning.pays_by_rewards_alone:
+        if by_policy(recorded):
             self._advantages.skipped = (
                 "they come from the policy, by a critic or a KL in the reward: level 4 recomputes those of steps whose "
                 "policy is still stored"
@@ -40,8 +41,8 @@ class Advantages:
                 self._left_out(step, group)
         if step.kept and not self._advantages.skipped:
             try:
-                now, _, _ = self._learning.with_advantages([bare(group) for group in step.kept], step.step)
-            except UserError as error:
+                now = _recomputed(self._recorded, [bare(group) for group in step.kept])
+            except (UserError, ValueError) as error:
                 self._advantages.differ(f"log/{step.file.name}: {error}")
             else:
                 for stored, group in zip(step.kept, now, strict=True):
@@ -67,6 +68,21 @@ class Advantages:
             return
         now = group_metrics(step.kept, step.left_out) | task_metrics(step.groups)
         compare_metrics(self._numbers, step.step, line, now)
+
+
+def by_policy(recorded: Recorded) -> bool:
+    """Whether advantages come from the policy or a critic, and not from rewards alone."""
+    objective = recorded.objective
+    in_reward = objective.needs_reference and objective.kl_place == "reward"
+    return in_reward or (objective.baseline == "critic" and not supervised_steps(recorded.stage.reward))
+
+
+def _recomputed(recorded: Recorded, groups: Sequence[Group]) -> list[Group]:
+    """The groups with their advantages, as `Learning` gives them where they come from rewards alone."""
+    objective, combination = recorded.objective, recorded.combination
+    if names := supervised_steps(recorded.stage.reward):
+        return with_process_advantages(groups, objective, combination, names)
+    return with_advantages(groups, objective, combination, k=recorded.stage.objective.pass_at_k)
 
 
 def bare(group: Group) -> Group:

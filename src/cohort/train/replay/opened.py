@@ -105,7 +105,7 @@ class Recorded:
         """What the stages before it left."""
         parent = self.environment.get("parent") or {}
         if parent.get("index") == self.index:
-            return Start(parent["start"])
+            return Start(parent.get("start"))
         before = [at for at, one in enumerate(self.recipe.stages[: self.index]) if kind_of(one).makes_policy]
         return Start(str(stage_directory(self.recipe, before[-1]) / "final") if before else None)
 

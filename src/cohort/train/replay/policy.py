@@ -19,9 +19,9 @@ from cohort.policy.policy import Policy
 from cohort.record.inputs import fingerprints
 from cohort.record.manifest import refuse_damaged
 from cohort.record.report import Check
-from cohort.train.checkpoint import Checkpoint, readable
+from cohort.train.checkpoint import readable
 from cohort.train.grpo.learning import Learning
-from cohort.train.replay.advantages import bare, compare_advantages, compare_metrics
+from cohort.train.replay.advantages import bare, by_policy, compare_advantages, compare_metrics
 from cohort.train.replay.opened import Recorded
 from cohort.train.replay.stored import StoredStep
 from cohort.train.replay.tally import Tally, equal
@@ -64,19 +64,18 @@ def _stale(recorded: Recorded) -> int:
 
 def _of_version(recorded: Recorded, version: int, steps: Sequence[int], shown: int) -> list[Check]:
     """The checks of one policy: its log-probs, then the step that it learnt next."""
-    backend, checkpoint = open_at(recorded, version)
+    backend = open_at(recorded, version)
     exact = recorded.is_same_machine and backend.facts.device == "cpu"
     found = []
     drawn = [step for step in steps if version < step <= version + 1 + _stale(recorded)]
     if backend.policy is not None and recorded.stage.rollout.sampler == "local":
         found.append(_logprobs(recorded, backend.policy, version, drawn, shown))
     if version + 1 in steps:
-        with readable(checkpoint.path) if checkpoint else nullcontext():
-            found += _learnt(recorded, backend, recorded.read(version + 1), exact, shown)
+        found += _learnt(recorded, backend, recorded.read(version + 1), exact, shown)
     return found
 
 
-def open_at(recorded: Recorded, version: int) -> tuple[Backend, Checkpoint | None]:
+def open_at(recorded: Recorded, version: int) -> Backend:
     """The backend as it was when step `version` was done. Raises `Damaged`, or `UserError` where it cannot be had."""
     try:
         checkpoint = recorded.checkpoint(version)
@@ -88,7 +87,7 @@ def open_at(recorded: Recorded, version: int) -> tuple[Backend, Checkpoint | Non
         backend = open_backend(recorded.stage, recorded.objective, recorded.origin(checkpoint))
         if checkpoint is not None:
             backend.load(checkpoint.path)
-    return backend, checkpoint
+    return backend
 
 
 def _refuse_other_start(recorded: Recorded) -> None:
@@ -119,7 +118,7 @@ def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, exact: bool,
         numbers.differ(f"log/{step.file.name}: {error}")
         return [numbers.check(shown)]
     checks: list[Check] = []
-    if not learning.pays_by_rewards_alone:
+    if by_policy(recorded):
         checks += _paid(recorded, step, trained, tolerance, shown)
     line = recorded.metrics().get(step.step)
     if line is None:

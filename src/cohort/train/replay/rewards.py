@@ -55,7 +55,12 @@ class Scores:
         self._agreement: dict[str, list[int]] = {}  # by reward: scores that agree, of how many
         rewards = [reward for table in recorded.stage.reward if (reward := self._resolved(table)) is not None]
         self._pool = self._open(rewards) if rewards else None
-        self._exact = {reward.name for reward in rewards if not _depends(reward)}
+        mended = recorded.environment.get("mended", ())
+        self._exact = {
+            reward.name
+            for reward in rewards
+            if not _depends(reward) and f"reward {reward.name} of stage {recorded.stage.name}" not in mended
+        }
         for reward in rewards:
             if reward.name in self._exact:
                 self.tallies[reward.name] = self._tally(
@@ -94,7 +99,7 @@ class Scores:
         """What was found."""
         found = [tally.check(shown) for tally in self.tallies.values()]
         for name, (same, of) in self._agreement.items():
-            why = "its scores depend on time limits or on others, so they need not be equal"
+            why = "its scores depend on time limits, on others, or on code that was mended meanwhile: they may differ"
             found.append(Check(2, self._name(f"reward {name}"), "holds", f"{same} of {of} scores agree; {why}"))
         return [*found, *self.skipped, self.paid.check(shown)]
 

@@ -94,6 +94,8 @@ def _problems(row: Mapping[str, Any], first: Mapping[str, Any], step: int, max_s
     for column in _OF_GROUP:
         if row[column] != first[column]:
             yield f"{column} is not that of the group's first row"
+    if not row["prompt_tokens"]:
+        yield "there are no tokens of a prompt"
     if row["member"] < 0:
         return
     lengths = {len(row[column]) for column in ("tokens", "mask", "logprobs")}

@@ -10,7 +10,6 @@ from transformers import GenerationConfig
 
 from cohort import environments
 from cohort.chat import ChatTemplate, has_template
-from cohort.clock import stopped_at
 from cohort.environments.episodes import Episodes, OneTurn
 from cohort.policy.load import Start, load_tokenizer, locate
 from cohort.record.report import Check
@@ -35,7 +34,6 @@ class Texts:
             self._text.skipped = self._prompts.skipped = str(error)
 
     def __enter__(self) -> Texts:
-        self._stack.enter_context(stopped_at(str(self._recorded.environment["began"])[:10]))
         return self
 
     def __exit__(self, *_: object) -> None:
