@@ -18,8 +18,8 @@ EVERY = {"save_every": 1, "keep_checkpoints": 10}
 def test_a_plain_run_holds_at_every_level(run):
     where = run(run=EVERY).directory
     held = holds(where)
-    assert held["2 reward vowels"] == "48 scores, recomputed from the text, are equal"
-    assert held["3 advantages"].startswith("48 advantages")
+    assert held["2 reward vowels"] == "scores, recomputed from the text: 48, all equal"
+    assert held["3 advantages"].endswith(": 48, all equal")
     for step in (1, 2, 3, 4):
         assert "bit for bit" in held[f"4 step {step}"]
         assert "bit for bit" in held[f"4 weights after step {step}"]
@@ -60,14 +60,14 @@ def test_advantages_that_come_from_a_policy_are_recomputed_where_it_is_stored(ru
     where = run(objective={"preset": preset}, run=EVERY).directory
     assert "level 4 recomputes" in found(where, 3, "skipped")["3 advantages"]
     held = holds(where)
-    assert held["4 advantages of step 2"].startswith("12 advantages")
+    assert held["4 advantages of step 2"].endswith(": 12, all equal")
     assert "4 step 4" in held
 
 
 def test_groups_without_signal_are_recomputed_too(run):
     where = run(reward=[longer], objective={"preset": "dapo", "zero_std": "drop"}, run=EVERY).directory
     held = holds(where)
-    assert held["3 dispositions"].startswith("12 groups")
+    assert held["3 dispositions"].endswith(": 12, all equal")
 
 
 def test_a_resumed_run_and_a_copy_hold(run, tmp_path):

@@ -84,7 +84,8 @@ def show_again(console: Console, found: Again) -> None:
     """What came of it, in a sentence."""
     first, last = found.steps
     learnt = f"steps {first} to {last}" if first < last else f"step {first}"
-    console.say(f"\n  learnt {learnt} again, from the checkpoint of step {found.start}: {escape(str(found.directory))}")
+    begun = f"from the checkpoint of step {found.start}" if found.start else "from the beginning"
+    console.say(f"\n  learnt {learnt} again, {begun}: {escape(str(found.directory))}")
     if found.same is None:
         console.say(f"  without what came before step {first}, so it ends elsewhere than the run did")
     elif found.same:

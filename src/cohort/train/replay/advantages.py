@@ -23,11 +23,9 @@ class Advantages:
 
     def __init__(self, recorded: Recorded):
         self._recorded, self._lines = recorded, recorded.metrics()
-        self._advantages = Tally(3, f"{recorded.title}advantages", "advantages, recomputed from the rewards, are equal")
-        self._became = Tally(3, f"{recorded.title}dispositions", "groups became what their scores say")
-        self._numbers = Tally(
-            3, f"{recorded.title}metrics", "numbers of steps, recomputed from their groups, are equal"
-        )
+        self._advantages = Tally(3, f"{recorded.title}advantages", "advantages, recomputed from the rewards")
+        self._became = Tally(3, f"{recorded.title}dispositions", "what became of groups, by their scores")
+        self._numbers = Tally(3, f"{recorded.title}metrics", "numbers of steps, recomputed from their groups")
         if by_policy(recorded):
             self._advantages.skipped = (
                 "they come from the policy, by a critic or a KL in the reward: level 4 recomputes those of steps whose "
@@ -53,7 +51,9 @@ class Advantages:
 
     def checks(self, shown: int) -> list[Check]:
         """What was found."""
-        return [tally.check(shown) for tally in (self._advantages, self._became, self._numbers)]
+        numbers = self._numbers
+        looked_at = [numbers] if numbers.compared or numbers.differences else []  # of one group there are none
+        return [tally.check(shown) for tally in (self._advantages, self._became, *looked_at)]
 
     def _left_out(self, step: StoredStep, group: Group) -> None:
         recorded, place = self._recorded, step.place(group.ticket)

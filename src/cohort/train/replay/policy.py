@@ -106,9 +106,9 @@ def _refuse_other_start(recorded: Recorded) -> None:
 def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, exact: bool, shown: int) -> list[Check]:
     learning = Learning(recorded.stage, recorded.objective, recorded.combination, backend)
     tolerance = 0.0 if exact else TOLERANCE[getattr(torch, recorded.stage.policy.compute)]
-    how = "bit for bit" if exact else f"within {tolerance:g} of their size, as this is another machine"
-    said = f"numbers of learning step {step.step} again, loss and gradient norm among them, are equal {how}"
-    numbers = Tally(4, f"{recorded.title}step {step.step}", said)
+    how = "all equal bit for bit" if exact else f"all within {tolerance:g} of their size, as this is another machine"
+    said = "numbers of learning it again, loss and gradient norm among them"
+    numbers = Tally(4, f"{recorded.title}step {step.step}", said, how)
     if _beyond(step, backend.facts.vocabulary):
         numbers.differ(f"log/{step.file.name} holds tokens that the model does not have")
         return [numbers.check(shown)]
@@ -139,11 +139,9 @@ def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, exact: bool,
 
 def _paid(recorded: Recorded, step: StoredStep, trained: Sequence[Group], tolerance: float, shown: int) -> list[Check]:
     """The advantages that came from a policy or a critic."""
-    said = f"advantages of step {step.step}, recomputed by its policy, are equal"
-    advantages, became = (
-        Tally(4, f"{recorded.title}{name} of step {step.step}", said) for name in ("advantages", "dispositions")
-    )
-    became.what = f"groups of step {step.step} became what they come to"
+    of = f"of step {step.step}"
+    advantages = Tally(4, f"{recorded.title}advantages {of}", "advantages, recomputed by the policy or the critic")
+    became = Tally(4, f"{recorded.title}dispositions {of}", "what became of groups")
     if tolerance:
         advantages.skipped = "they depend on the policy's last bits, which another machine does not have"
         return [advantages.check(shown)]
@@ -176,7 +174,8 @@ def _weights(recorded: Recorded, backend: Backend, after: Path, step: int) -> Ch
 
 def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[int], shown: int) -> Check:
     """The log-probs of what this version sampled."""
-    tally = Tally(4, f"{recorded.title}log-probs of version {version}", "")
+    what = "log-probs of the sampler, by a plain forward pass"
+    tally = Tally(4, f"{recorded.title}log-probs of version {version}", what)
     most, worst = NATS[policy.compute], 0.0
     for number in steps:
         step = recorded.read(number)
@@ -197,9 +196,7 @@ def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[
                     tally.differ(
                         f"{place} is {rollout.logprobs[at]:.6g}, and a forward pass gives {now[at].item():.6g}"
                     )
-    tally.what = (
-        f"log-probs of the sampler are those of a plain forward pass; at most {worst:.2g} apart ({most:g} may be)"
-    )
+    tally.how = f"at most {worst:.2g} apart ({most:g} may be)"
     return tally.check(shown)
 
 

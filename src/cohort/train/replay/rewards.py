@@ -63,12 +63,10 @@ class Scores:
         }
         for reward in rewards:
             if reward.name in self._exact:
-                self.tallies[reward.name] = self._tally(
-                    f"reward {reward.name}", "scores, recomputed from the text, are equal"
-                )
+                self.tallies[reward.name] = self._tally(f"reward {reward.name}", "scores, recomputed from the text")
             else:
                 self._agreement[reward.name] = [0, 0]
-        self.paid = self._tally("rewards", "rewards are what their scores come to")
+        self.paid = self._tally("rewards", "rewards and accuracies, recomputed from the scores")
 
     def __enter__(self) -> Scores:
         return self

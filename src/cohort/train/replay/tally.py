@@ -29,7 +29,8 @@ class Tally:
 
     level: int
     name: str
-    what: str  # what was compared, behind its number: "scores, recomputed from the text"
+    what: str  # what was compared: "scores, recomputed from the text"
+    how: str = "all equal"
     compared: int = 0
     differences: list[str] = field(default_factory=list)
     skipped: str = ""  # why nothing could be compared
@@ -51,8 +52,8 @@ class Tally:
             listed = "; ".join(self.differences[:shown]) + (f"; and {more} more" if more > 0 else "")
             return Check(self.level, self.name, "failed", listed)
         if self.skipped or not self.compared:
-            return Check(self.level, self.name, "skipped", self.skipped or f"there are no {self.what}")
-        return Check(self.level, self.name, "holds", f"{self.compared} {self.what}")
+            return Check(self.level, self.name, "skipped", self.skipped or f"{self.what}: there are none")
+        return Check(self.level, self.name, "holds", f"{self.what}: {self.compared}, {self.how}")
 
 
 def _said(value: Any) -> str:

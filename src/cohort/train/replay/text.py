@@ -26,8 +26,8 @@ class Texts:
 
     def __init__(self, recorded: Recorded):
         self._recorded, self._stack = recorded, ExitStack()
-        self._text = Tally(2, f"{recorded.title}text", "texts are what their tokens read as")
-        self._prompts = Tally(2, f"{recorded.title}prompts", "prompts have the tokens that they are written as")
+        self._text = Tally(2, f"{recorded.title}text", "texts and masks, read from the tokens")
+        self._prompts = Tally(2, f"{recorded.title}prompts", "prompts, written as tokens")
         try:
             self._open(recorded)
         except (UserError, OSError, ValueError) as error:
