@@ -123,10 +123,9 @@ def train(
     loaded = _load(recipe, overrides)
     if resume or not Path(loaded.stages[-1].run.directory, loaded.name, "metrics.jsonl").expanduser().exists():
         _say_stages(loaded)  # else it is refused, with that sentence alone
-    from cohort.commands.train import outcome
-    from cohort.train.run import train as run
+    from cohort.commands.train import outcome, train_recipe
 
-    return Answer(outcome(run(loaded, resume=resume)))
+    return Answer(outcome(train_recipe(loaded, resume)))
 
 
 @app.command()

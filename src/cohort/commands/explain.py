@@ -20,7 +20,7 @@ from cohort.settings.words import callable_path
 from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import batch_arithmetic, rewards_line
+from cohort.views.plan import batch_arithmetic, reward_line, rewards_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +80,30 @@ def _explained(stage: Stage, objective: Objective, against: str | None, other: R
 
 
 def show(console: Console, found: dict[str, list[Explained]]) -> None:
-    """Every objective: a line, the equation, what each choice does, what else decides the gradient, the comparison."""
+    """Every objective: a line, then what differs where it is compared; else the equation, what each choice does, and
+    what else decides the gradient.
+    """
     for one in found["stages"]:
         if len(found["stages"]) > 1:
             console.say(f"[bold]stage {escape(one.stage)}[/]")
         console.say(f"[bold]{escape(one.objective)}[/]\n", fold=False)
+        if one.against is not None:
+            _show_difference(console, one)
+            continue
         console.say(escape(one.equation) + "\n", fold=False)
         for choice, sentence in one.choices.items():
             console.say(f"  [dim]{escape(choice)}[/]  {escape(sentence)}", fold=False)
         console.say()
         for name, text in one.around.items():
             console.say(f"  [dim]{name:<9}[/]  {escape(text)}", fold=False)
-        if one.against is not None:
-            console.say(f"\n[bold]against {one.against}[/] {'' if one.differences else '- the same objective'}")
-        for d in one.differences:
-            values = escape(f"{d['here']} here, {d['there']} in {one.against}")
-            values += escape(f": {d['consequence']}") if d["consequence"] else ""
-            console.say(f"  [dim]{d['field']}[/]  {values}", fold=False)
+
+
+def _show_difference(console: Console, one: Explained) -> None:
+    console.say(escape(f"against {one.against}{'' if one.differences else ' - the same objective'}"))
+    for d in one.differences:
+        values = escape(f"{d['here']} here, {d['there']} in {one.against}")
+        values += escape(f": {d['consequence']}") if d["consequence"] else ""
+        console.say(f"  [dim]{d['field']}[/]  {values}", fold=False)
 
 
 def show_latex(console: Console, found: dict[str, list[Explained]]) -> None:
@@ -205,11 +212,21 @@ def _from_recipe(stage: Stage, objective: Objective, other: Stage) -> list[Diffe
         "task.template",
         "task.system",
     )
+    parts, their_parts = _parts(stage), _parts(other)
+    lone = sorted(parts.keys() ^ their_parts.keys())
+    rows += [(name, parts.get(name, "none"), their_parts.get(name, "none"), "") for name in lone]
     for path in dict.fromkeys([*mine, *theirs]):
         here, there = mine.get(path), theirs.get(path)
-        if here != there and path.startswith(tables):
+        if here != there and path.startswith(tables) and not any(f"{path}.".startswith(f"{name}.") for name in lone):
             rows.append((path, _plain(here), _plain(there), ""))
     return rows
+
+
+def _parts(stage: Stage) -> dict[str, str]:
+    """What a recipe may have or not, by its path, in a line."""
+    parts = {f"reward.{reward.name}": reward_line(reward) for reward in stage.reward}
+    lora = stage.policy.lora
+    return parts if lora is None else parts | {"policy.lora": f"rank {lora.rank}"}
 
 
 def _differences(
