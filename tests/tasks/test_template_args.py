@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cohort import environments, settings
-from cohort.chat import ChatTemplate
+from cohort.chat import ChatTemplate, specials
 from cohort.recipe import Recipe, to_toml
 from cohort.rewards.models.text import Form, Reader, answered
 from cohort.tasks import Renderer, open_demonstrations, open_preferences, open_task
@@ -143,8 +143,8 @@ def test_reward_models_read_the_beginning_and_the_completion_as_one_turn():
     chat = [user("a"), said("So")]
     made = tokenizer(CHATML)
     assert made.decode(Reader(made, Form()).prompt(chat)).endswith("<|im_start|>assistant\nSo")
-    assert answered(chat, " it is") == [user("a"), said("So it is")]
-    assert answered("a", "b") == [user("a"), said("b")]
+    assert answered(chat, " it is", specials(made)) == [user("a"), said("So it is")]
+    assert answered("a", "b", specials(made)) == [user("a"), said("b")]
 
 
 def test_what_nothing_can_go_on_from_is_refused():

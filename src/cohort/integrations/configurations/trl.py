@@ -29,7 +29,7 @@ REWARDS: dict[str, dict[str, Any]] = {
     "get_soft_overlong_punishment": {"use": "soft_overlong", "args": {"max_tokens": 1280, "buffer": 256}},
 }
 SCALES = {"group": "group_std", "batch": "batch_std", "none": "none", "true": "group_std", "false": "none"}
-# Keys of GRPOConfig, ModelConfig and the arguments of its script; those of transformers' TrainingArguments come to them.
+# Keys of GRPOConfig, ModelConfig and the arguments of its script; beside those of transformers' TrainingArguments.
 KEYS = """
     attn_implementation beta bnb_4bit_quant_storage bnb_4bit_quant_type cache_implementation cast_lm_head_to_fp32
     chat_template_kwargs dataset_config dataset_name dataset_streaming dataset_test_split dataset_train_split datasets

@@ -34,8 +34,9 @@ def gate_of_stage(
     """Examine the rewards of a stage on `prompts` prompts for each verifier, fewer where a reward is costly. They see
     texts as the policy would write them, through `tokenizer`; None: any text is written as it is.
 
-    Without `prompts` it is the short gate before a run: few prompts, and costly rewards only `taste` a few texts, unless
-    the recipe names one as its verifier; where there is no gold answer, no other is asked. Raises RewardFailure when a reward breaks.
+    Without `prompts` it is the short gate before a run: few prompts, and costly rewards only `taste` a few texts,
+    unless the recipe names one as its verifier; where there is no gold answer, no other is asked. Raises RewardFailure
+    when a reward breaks.
     """
     short = prompts is None
     silent = [reward.name for reward in parts.rewards if reward.weight and returns_nothing(reward.function)]
@@ -48,12 +49,14 @@ def gate_of_stage(
     if short:
         known = [verifier for verifier in parts.verifiers if _looks_at_gold(stage, verifier)]
         tested = {verifier.name for verifier in known if _is_named(stage) or not is_costly(verifier.function)}
-        costly = [one for one in _rewards(parts)[0] if is_costly(one.function) and one.name not in tested]
-        said, problems = _tasted(stage, parts, costly, seed, tokenizer) if costly else ("", ())
+        everybody, _ = _rewards(parts)
+        dear = {one.name for one in everybody if is_costly(one.function)} - tested
+        alone = parts.without({one.name for one in everybody} - dear)
+        said, problems = _tasted(stage, alone, seed, tokenizer) if dear else ("", ())
         if problems or not tested:
             said = said or f"{parts.verifier_name or 'no verifier'} does not look at the gold answer"
-            return replace(_untested(said), prompts=min(len(costly), 1), problems=problems)
-        parts = parts.without({one.name for one in costly})
+            return replace(_untested(said), prompts=min(len(dear), 1), problems=problems)
+        parts = parts.without(dear)
     rewards, verifiers = _rewards(parts)
     costly = any(is_costly(reward.function) for reward in rewards)
     count = COSTLY if costly else IN_A_RUN if prompts is None else prompts
@@ -71,13 +74,12 @@ def gate_of_stage(
     return examine(rewards, names, asked, untested, run.workers, limit_s, run.pass_environment)
 
 
-def _tasted(
-    stage: Stage, parts: SamplingParts, costly: Sequence[Reward], seed: int, tokenizer: Any
-) -> tuple[str, tuple[str, ...]]:
-    """What costly rewards make of a few texts for one prompt, and what is wrong with that."""
-    one = _asked(stage, parts.verifiers or costly, parts.task.train[0], derive_seed(seed, "gate", 0))
+def _tasted(stage: Stage, parts: SamplingParts, seed: int, tokenizer: Any) -> tuple[str, tuple[str, ...]]:
+    """What costly rewards, which are all that `parts` have, make of a few texts for one prompt; what is wrong there."""
+    rewards, _ = _rewards(parts)
+    one = _asked(stage, parts.verifiers or rewards, parts.task.train[0], derive_seed(seed, "gate", 0))
     one = one if tokenizer is None else _as_written([one], parts, tokenizer)[0]
-    return taste(costly, one, stage.run.pass_environment)
+    return taste(rewards, one, stage.run.pass_environment)
 
 
 def _untested(why: str) -> GateReport:

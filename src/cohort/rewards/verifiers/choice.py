@@ -26,7 +26,7 @@ _LETTER = re.compile(r"[(\[{]?([A-Za-z])(?:[)\]}.:,]+(.*)|(?:\s*[-\u2013]\s|\s*=
 # (B) is wrong, (B) cannot be the right one; not the text of an option, such as "is not a mammal"
 _DENIED = re.compile(
     r"(?:is|was|seems|looks)\b[^.]*\b(?:wrong|incorrect|false)\b"
-    r"|(?:(?:is|was|can)(?:not| not|n['’]t)|can['’]t)\b[^.]*\b(?:right|correct|true|answer|it)\b",
+    r"|(?:(?:is|was|can)(?:not| not|n['\u2019]t)|can['\u2019]t)\b[^.]*\b(?:right|correct|true|answer|it)\b",
     re.IGNORECASE,
 )
 
