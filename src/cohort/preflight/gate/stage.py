@@ -52,7 +52,7 @@ def gate_of_stage(
         everybody, _ = _rewards(parts)
         dear = {one.name for one in everybody if is_costly(one.function)} - tested
         alone = parts.without({one.name for one in everybody} - dear)
-        said, problems = _tasted(stage, alone, seed, tokenizer) if dear else ("", ())
+        said, problems = _tasted(stage, alone, seed) if dear else ("", ())
         if problems or not tested:
             said = said or f"{parts.verifier_name or 'no verifier'} does not look at the gold answer"
             return replace(_untested(said), prompts=min(len(dear), 1), problems=problems)
@@ -76,11 +76,10 @@ def gate_of_stage(
     return examine(rewards, names, asked, untested, run.workers, limit_s, run.pass_environment)
 
 
-def _tasted(stage: Stage, parts: SamplingParts, seed: int, tokenizer: Any) -> tuple[str, tuple[str, ...]]:
+def _tasted(stage: Stage, parts: SamplingParts, seed: int) -> tuple[str, tuple[str, ...]]:
     """What costly rewards, which are all that `parts` have, make of a few texts for one prompt; what is wrong there."""
     rewards, _ = _rewards(parts)
     one = _asked(stage, parts.verifiers or rewards, parts.task.train[0], derive_seed(seed, "gate", 0))
-    one = one if tokenizer is None else _as_written([one], parts, tokenizer)[0]
     return taste(rewards, one, stage.run.pass_environment)
 
 
