@@ -104,7 +104,7 @@ def taste(rewards: Sequence[Reward], one: Asked, pass_environment: Sequence[str]
     for name, scores in scored.scores.items():
         paid = ", ".join(f"{score:.2f} for {kind}" for kind, score in zip(texts, scores, strict=True))
         said.append(f"{name}, asked about {len(texts)} texts, pays {paid}")
-        if len(set(scores)) == 1 and scores[0] > 0 and (GOLD in texts or scores[0] >= 0.5):
+        if len(set(scores)) == 1 and scores[0] > 0 and (GOLD in texts or scores[0] > 0.5):
             problems.append(f"{said[-1]}, so it says nothing.")
     return "; ".join(said) + "; cohort check asks more", tuple(problems)
 
