@@ -69,7 +69,10 @@ def _explained(stage: Stage, objective: Objective, against: str | None, other: R
         objective=explain.one_line(objective),
         equation=equation_of(stage, objective, latex=False),
         latex=equation_of(stage, objective, latex=True),
-        choices=dict(explain.sentences(objective)),
+        choices={
+            choice: NOTHING if _once(stage) and choice.partition("=")[0] in ACT_BETWEEN_UPDATES else sentence
+            for choice, sentence in explain.sentences(objective)
+        },
         around=around,
         hash=around["hash"],
         against=against,
@@ -149,6 +152,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
 Difference = tuple[str, Any, Any, str]  # a field, its value here and there, and what going there changes
 
 ACT_BETWEEN_UPDATES = ("clip_low", "clip_high", "ratio_max", "dual_clip")  # at a ratio of 1 none of these does anything
+NOTHING = "Nothing in this recipe: one update a batch, so the ratio is 1."
 
 
 def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Difference]:
@@ -203,7 +207,7 @@ def _differences(
 ) -> list[Difference]:
     """Where the objectives differ, and what is beside their fields. `once`: the ratio is always 1."""
     rows: list[Difference] = [
-        (field, here, there, "Nothing in this recipe: one update a batch, so the ratio is 1.")
+        (field, here, there, NOTHING)
         if once and field in ACT_BETWEEN_UPDATES
         else (field, here, there, consequence)
         for field, here, there, consequence in explain.difference(objective, other)

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
-from cohort.commands.place import where_trained
-from cohort.recipe import Recipe
-from cohort.train.run import Run, train
-
-
-def train_recipe(recipe: Recipe, resume: bool) -> Run:
-    """Run it, or go on with a run, whose inputs are then found from where it was begun."""
-    run = recipe.file.parent if resume and recipe.file is not None else None
-    with contextlib.nullcontext() if run is None else where_trained(run):
-        return train(recipe, resume=resume)
+from cohort.train.run import Run
 
 
 def outcome(run: Run) -> dict[str, Any]:
