@@ -207,9 +207,7 @@ def _differences(
 ) -> list[Difference]:
     """Where the objectives differ, and what is beside their fields. `once`: the ratio is always 1."""
     rows: list[Difference] = [
-        (field, here, there, NOTHING)
-        if once and field in ACT_BETWEEN_UPDATES
-        else (field, here, there, consequence)
+        (field, here, there, NOTHING) if once and field in ACT_BETWEEN_UPDATES else (field, here, there, consequence)
         for field, here, there, consequence in explain.difference(objective, other)
     ]
     said = {
