@@ -65,10 +65,11 @@ def test_it_reaches_supervised_rows_conversations_and_reward_models():
     prompt, completion, _ = encode(Renderer(made, template_args=OFF), examples, 0, facts, None)
     assert made.decode(prompt).endswith(BEGUN)
     assert completion == [*ids(made, "b"), 2]  # what the prompt has begun is not learnt a second time
-    world = environments.open(settings.Environment(use=Own), "auto", template_args=OFF)
+    table = settings.Task(source="x", template_args=OFF)
+    world = environments.open(settings.Stage(task=table, environment=settings.Environment(use=Own)))
     following = world.dialogue(made, [2]).following(2, [user("go on")])
     assert made.decode(following).endswith(BEGUN)
-    form = form_of(settings.Task(source="x", template_args=OFF), made)
+    form = form_of(table, made)
     assert made.decode(Reader(made, Form(**form.as_dict())).prompt("a")).endswith(BEGUN)
     assert Form(text=None, system=None).args == {}  # of a reward model that was trained before
 
