@@ -57,12 +57,9 @@ class Texts:
         stage, where = recorded.stage, locate(str(recorded.directory))
         table = PolicyTable(model=where, trust_remote_code=stage.policy.trust_remote_code)
         self._tokenizer: Any = load_tokenizer(table, Start())
-        task = stage.task
-        world = environments.open(
-            stage.environment, task.template, stage.rollout.stop, stage.run.retries, task.template_args
-        )
+        world = environments.open(stage)
         self._stack.callback(world.close)
-        self._renderer = Renderer.of(task, self._tokenizer, world.schemas)
+        self._renderer = Renderer.of(stage.task, self._tokenizer, world.schemas)
         play = world.player(self._tokenizer, _ends(self._tokenizer, where), _Nobody())
         self._play = play if isinstance(play, OneTurn | Episodes) else None
         if self._play is None:
