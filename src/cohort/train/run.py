@@ -17,6 +17,8 @@ from cohort.machine import quiet_libraries
 from cohort.policy.load import Start, live_dtype
 from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
+from cohort.record.chain import Chain
+from cohort.record.keys import key_id
 from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
@@ -29,7 +31,9 @@ from cohort.train.directory import (
     is_of_run,
     locked,
     noting_failure,
+    open_chain,
     refuse_existing,
+    refuse_unrecorded,
     run_directory,
     stage_directory,
     write_recipe,
@@ -37,6 +41,7 @@ from cohort.train.directory import (
 from cohort.train.gate import pass_gate, read_gate
 from cohort.train.loop import train_stage
 from cohort.train.models import waits_for, with_stage_models
+from cohort.train.recorder import Recorder
 from cohort.train.rows import with_rows_kept
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
 from cohort.types import UserError
@@ -96,23 +101,28 @@ def train(
     with locked(directory) as still_here, disk_errors(directory, still_here):
         if not has_begun(directory):
             pass_gate(directory, stages, console, start)
+        chain = open_chain(directory, console)
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
-        threads, began = write_recipe(directory, recipe, console, isolation_of(sampled))
+        threads, began = write_recipe(chain, recipe, console, isolation_of(sampled))
         with _deterministic(threads), stopped_at(began[:10]):
-            kept = as_kept(recipe)
+            kept, before = as_kept(recipe), ""
             for index, one in enumerate(stages):
                 name, own = one.stage.name, stage_directory(recipe, index)
                 title = f"{recipe.name}: stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else recipe.name
                 found = read_gate(directory, name)
+                recorder = Recorder(chain, own, name)
                 context = Context(
-                    recipe, kept, one.stage, title, one.seed, own, console, start, found, check=still_here
+                    *(recipe, kept, one.stage, title, one.seed, own, console, start, recorder, one.kind.tables, before),
+                    gate=found,
+                    check=still_here,
                 )
                 if not _is_finished(context):
-                    with noting_failure(directory, still_here):
+                    refuse_unrecorded(chain)
+                    with noting_failure(chain, name, still_here):
                         train_stage(one.kind, one.prepared, context)
                 if one.kind.makes_policy:
-                    start = Start(str(context.final), start.live)
-    _show_result(directory, stages[-1], console)
+                    start, before = Start(str(context.final), start.live), name
+    _show_result(directory, stages[-1], chain, console)
     return Run(directory)
 
 
@@ -186,7 +196,7 @@ def _deterministic(threads: int) -> Iterator[None]:
             torch.set_default_device(device)
 
 
-def _show_result(directory: Path, last: PreparedStage, console: Console) -> None:
+def _show_result(directory: Path, last: PreparedStage, chain: Chain, console: Console) -> None:
     """Before and after, and where everything is."""
     metrics = directory / "metrics.jsonl"
     lines = read_metrics(metrics) if metrics.exists() else []
@@ -198,3 +208,6 @@ def _show_result(directory: Path, last: PreparedStage, console: Console) -> None
     console.saved("metrics", metrics)
     if (directory / "log").exists():
         console.saved("rollouts", directory / "log")
+    if chain.size:
+        by = "not signed" if chain.key is None else f"signed by {key_id(chain.key.public)[:16]}"
+        console.say(f"  {'record':<12} {chain.size} entries, {by}", fold=False)
