@@ -37,6 +37,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="key=value, e.g. rollout.group_size=4 or STAGE.run.steps=10.", show_default=False),
 ]
+RunDirectory = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 Model = Annotated[str, typer.Argument(help="A checkpoint directory, a hub id, or a run directory.")]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, words on standard error.")]
@@ -243,7 +244,7 @@ def config_import(
 
 @record.command("rollouts")
 def record_rollouts(
-    run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+    run: RunDirectory,
     step: Annotated[int | None, typer.Option(help="The training step; the last one when not given.")] = None,
     where: Annotated[str, typer.Option(help="Which ones, e.g. 'reward < 0.5 and finish == \"length\"'.")] = "",
     stage: Annotated[str, typer.Option(help="An earlier stage of the run; the last one when not given.")] = "",
@@ -255,6 +256,52 @@ def record_rollouts(
     from cohort.commands.record import rollouts, show
 
     return Answer(rollouts(run, step, where, stage, evaluation, limit), show)
+
+
+@record.command("verify")
+def record_verify(
+    run: RunDirectory,
+    level: Annotated[
+        int | None, typer.Option(min=0, max=4, help="0 form, 1 digests; above, numbers are recomputed.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="The public key of whom you trust; else those known here.")] = None,
+    anchor: Annotated[str, typer.Option(help="A head that was kept elsewhere, which must be in the chain.")] = "",
+    json: Json = False,
+) -> Answer:
+    """Check that a run is as its record says. Exit code 0: it is; 1: something is not; 2: it has no record."""
+    from cohort.commands.verify import checked, show_report
+
+    found = checked(run, level, key, anchor)
+    return Answer(found, show_report, holds=found["holds"])
+
+
+@record.command("redact")
+def record_redact(
+    run: RunDirectory,
+    rows: Annotated[str, typer.Option(help="Which rollouts, e.g. 'ticket == 3 and member == 0'.", show_default=False)],
+    step: Annotated[int | None, typer.Option(help="Those of one step; of all when not given.")] = None,
+    stage: Annotated[str, typer.Option(help="Those of an earlier stage; of all when not given.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; it goes into the record.")] = "",
+    json: Json = False,
+) -> Answer:
+    """Erase prompts, completions and their tokens. The record says so, and the run still verifies."""
+    from cohort.commands.verify import redacted, show_entry
+
+    return Answer(redacted(run, rows, step, stage, reason), show_entry)
+
+
+@record.command("amend")
+def record_amend(
+    run: RunDirectory,
+    kind: Annotated[str, typer.Option(help="incident, change, monitoring or evaluation.", show_default=False)],
+    text: Annotated[str, typer.Option(help="What happened.")] = "",
+    file: Annotated[Path | None, typer.Option(help="A file about it, which is copied into the run.")] = None,
+    json: Json = False,
+) -> Answer:
+    """Append what happened after the run: an incident, a change, an observation, an evaluation from elsewhere."""
+    from cohort.commands.verify import amended, show_entry
+
+    return Answer(amended(run, kind, text, file), show_entry)
 
 
 def _load(path: Path, overrides: list[str] | None) -> Recipe:

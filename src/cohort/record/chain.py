@@ -122,6 +122,14 @@ class Chain:
             self.stages[entry["recipe"]["stage"]] = digest
 
 
+def head_of(run: Path) -> str:
+    """The digest of the last entry: whoever keeps it elsewhere can tell later that nothing before it was changed."""
+    line = b""
+    for line in read_lines(run / CHAIN):
+        pass
+    return digest_of(line) if line else FIRST
+
+
 def read_lines(file: Path) -> Iterator[bytes]:
     """The whole lines of a file, without their ends; what a crash left of a last one is not among them. A file that is
     not there has none.

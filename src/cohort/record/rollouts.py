@@ -119,16 +119,16 @@ def write_groups(path: Path, groups: Sequence[Group], step: int) -> Shard:
     table = table.set_column(table.num_columns - 1, SCHEMA.field(LEAF), pa.array(of_rows, pa.binary(32)))
     versions = [rollout.version for group in groups for rollout in group.rollouts]
     between = (min(versions), max(versions)) if versions else ()
-    return Shard(path, write_table(path, table), tuple(of_rows), between)
+    content = to_bytes(table)
+    write_bytes(path, content)
+    return Shard(path, hashlib.sha256(content).hexdigest(), tuple(of_rows), between)
 
 
-def write_table(path: Path, table: pa.Table) -> str:
-    """Write a table of rollouts in one atomic file, and return its SHA-256."""
+def to_bytes(table: pa.Table) -> bytes:
+    """A table of rollouts as a Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    content = buffer.getvalue()
-    write_bytes(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return buffer.getvalue()
 
 
 def shards_after(log: Path, step: int) -> list[Path]:

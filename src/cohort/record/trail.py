@@ -51,7 +51,9 @@ class Trail:
     last: dict[str, Any] = field(default_factory=dict)
     stages: dict[str, StageTrail] = field(default_factory=dict)
     named: dict[str, tuple[str, str | None, int]] = field(default_factory=dict)  # path: digest, the one before, entry
-    shards: dict[str, str] = field(default_factory=dict)  # path: digest, of shards that were rewritten
+    shards: dict[str, tuple[str, str | None, int]] = field(
+        default_factory=dict
+    )  # likewise, of those that were rewritten
     inputs: dict[str, str] = field(default_factory=dict)
     signed: dict[int, tuple[str, str | None]] = field(default_factory=dict)  # entry: its digest, the key that it shows
     anchored: bool = False
@@ -68,7 +70,8 @@ class Trail:
                 if shard["rows"] is None:
                     self._name(shard["path"], shard["sha256"], seq)
                 else:
-                    self.shards[shard["path"]] = shard["sha256"]
+                    before = self.shards[shard["path"]][0] if shard["path"] in self.shards else None
+                    self.shards[shard["path"]] = (shard["sha256"], before, seq)
         stage = self.stages.get(recipe.get("stage", ""))
         if kind == "genesis" and stage is None:
             self.stages[recipe.get("stage", "")] = StageTrail(recipe.get("place", ""))

@@ -30,7 +30,7 @@ from cohort.types import UnreadableError, UserError
 from cohort.wording import one_line
 
 HIGHEST = 1  # what is looked at here; the levels above recompute
-FREE = {".lock", "rewards.log", "record.json", "card.md", "card.html"}  # not of the record, or made from it
+FREE = {".lock", "rewards.log", "record.json", "card.md", "card.html", ".eval_results"}  # none of it, or made from it
 GONE = {"failed.txt"}  # goes when the run goes on
 BATCH = 4096  # rows
 MOST = 50  # failures of one check that are listed
@@ -88,7 +88,7 @@ class _Comparison:
 
     def all(self, key: Path | None, anchor: str) -> None:
         """Everything of level 1."""
-        trail, fail = self.trail, self._fail
+        trail = self.trail
         if anchor:
             kept = f"the head {anchor} that was kept"
             self.say(
@@ -121,7 +121,7 @@ class _Comparison:
             if path in GONE and not (self.run / path).exists():
                 continue
             is_last = seq == trail.size - 1  # it was announced; the run may have been stopped before it was written
-            if is_last and (_sha256(self.run / path) == before):
+            if is_last and before is not None and _sha256(self.run / path) == before:
                 self.say(
                     1, "files", "skipped", f"{path} is as it was before entry {seq}: the run was stopped in between"
                 )
@@ -166,15 +166,20 @@ class _Comparison:
 
     def _root(self, entry: Mapping[str, Any], step: int) -> tuple[int, int] | None:
         """Compare the shards of an entry, and count their groups and sampled tokens, where all is well."""
-        tree, tickets, tokens, whole = Tree(), 0, 0, True
+        tree, tickets, tokens, whole = Tree(), set[int](), 0, True
         for shard in entry["shards"]:
             path, where = shard["path"], f"{shard['path']} (step {step})"
             self._shards += 1
             if path in self._seen:
                 self._fail("roots", f"{where} is named twice")
             self._seen.add(path)
-            found, wanted = _sha256(self.run / path), self.trail.shards.get(path, shard["sha256"])
-            if found != wanted:
+            found, (wanted, before, by) = (
+                _sha256(self.run / path),
+                self.trail.shards.get(path, (shard["sha256"], "", 0)),
+            )
+            if by == self.trail.size - 1 and found == (before or shard["sha256"]):
+                self.say(1, "roots", "skipped", f"{where} is as it was before entry {by}: that one was not carried out")
+            elif found != wanted:
                 whole = False
                 self._fail(
                     "roots", f"{where} is missing" if found is None else f"{where} {self._difference(path, shard)}"
@@ -184,7 +189,7 @@ class _Comparison:
                 for table in _tables(self.run / path):
                     for leaf in leaves(table):
                         tree.add(leaf)
-                    tickets += pc.count_distinct(table["ticket"]).as_py()
+                    tickets.update(table["ticket"].to_pylist())
                     tokens += pc.sum(pc.list_flatten(table["mask"])).as_py() or 0
             except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
                 whole = False
@@ -192,7 +197,7 @@ class _Comparison:
         self._rows += tree.size
         if whole and (tree.size != entry["n"] or tree.root() != entry["merkle_root"]):
             self._fail("roots", f"entry {entry['seq']} (step {step}): its root is not that of its {tree.size} rollouts")
-        return (tickets, tokens) if whole and entry["shards"] and entry["kind"] == "step" else None
+        return (len(tickets), tokens) if whole and entry["shards"] and entry["kind"] == "step" else None
 
     def _difference(self, path: str, shard: Mapping[str, Any]) -> str:
         """In which rows a file of rollouts differs, as its own column of leaves says."""
@@ -237,13 +242,13 @@ class _Comparison:
                 if path in self._seen or (path in stage.leftover and _sha256(self.run / path) == stage.leftover[path]):
                     continue
                 if stage.closed:
-                    self._fail("files", f"{path} has no entry")
+                    self._fail("files", f"{path} has no entry in {CHAIN}")
                 else:
                     unnamed.append(path)
         if len(unnamed) > 1:
-            self._fail("files", f"{', '.join(sorted(unnamed)[:10])} have no entry, and a stop leaves one at most")
+            self._fail("files", f"{', '.join(sorted(unnamed)[:10])} have no entry in {CHAIN}, and a stop leaves one at most")
         elif unnamed:
-            self.say(1, "files", "skipped", f"{unnamed[0]} has no entry: the run was stopped before it had")
+            self.say(1, "files", "skipped", f"{unnamed[0]} has no entry in {CHAIN}: the run was stopped before it had")
         self._seen.update(unnamed)
 
     def _directories(self, stage: StageTrail) -> None:
@@ -253,13 +258,13 @@ class _Comparison:
         there += [final] if os.path.lexists(self.run / (final := _join(stage.place, "final"))) else []
         for path in there:
             if path not in stage.directories:
-                self._fail("files", f"{path} has no entry")
+                self._fail("files", f"{path} has no entry in {CHAIN}")
         for path, files in stage.directories.items():
             if files.required or path in there:
                 self._directory(path, files)
 
     def _directory(self, path: str, files: Files) -> None:
-        found = _names_below(self.run / path)
+        found = {name for name in _names_below(self.run / path) if name.split("/")[0] not in FREE}
         if files.seq == self.trail.size - 1 and found != files.digests.keys():
             waiting = beside(self.run / path, "tmp")
             if waiting.is_dir() and digests_in(waiting) == files.digests:

@@ -77,6 +77,8 @@ class Recorder:
 
     def file(self, path: Path, content: bytes, step: int) -> None:
         """Write another file that an evaluation leaves."""
+        if not path.exists():
+            write_bytes(path, content)
         files = {self.chain.relative(path): hashlib.sha256(content).hexdigest()}
         self._enter("evaluation", [], {"step": step, "name": path.stem}, files)
         write_bytes(path, content)
