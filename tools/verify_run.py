@@ -1,24 +1,22 @@
-"""Check a run of Cohort against its record, without Cohort: `python tools/verify_run.py RUN [--key PUBLIC_KEY]...`.
+"""Check a run of Cohort against its record, without Cohort: `python tools/verify_run.py RUN [PUBLIC_KEY ...]`.
 
 This file needs pyarrow and cryptography, and may be read whole. It checks levels 0 and 1 of docs/record.md: the form of
-log/chain.jsonl; that every entry holds the digest of the one before; the signatures in log/heads.jsonl; the root of
-every step's rollouts; and by digest every file that the record names. Exit code 0: the run is as it was recorded; 1:
-something is not, and is named; 2: there is no record, or a newer version has written it.
+log/chain.jsonl, the order of its entries, the signatures in log/heads.jsonl, the roots over rollouts, and by digest
+every file that is named. Exit code 0: the run is as it was recorded; 1: something is not; 2: there is no record.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import re
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,49 +28,33 @@ FIELDS = {"seq", "kind", "prev", "merkle_root", "n", "shards", "policy", "verifi
 KINDS = {"genesis", "step", "checkpoint", "evaluation", "incident", "resume", "amend", "close"}
 SENSITIVE = ["answer", "prompt", "prompt_json", "prompt_tokens", "text", "tokens", "turns"]
 FREE = {".lock", "rewards.log", "record.json", "card.md", "card.html", ".eval_results"}  # or made from the record
-TYPE, FORMAT, ZERO = "application/vnd.cohort.record-entry+json", 1, "0" * 64
+TYPE, FORMAT, ZERO = b"application/vnd.cohort.record-entry+json", 1, "0" * 64
 DIGEST, PART = r"[0-9a-f]{64}", r"(?!\.{1,2}(?:/|$))[^/\\\0]+"
 PATH = f"{PART}(?:/{PART})*"
 BAD = (pa.ArrowException, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, struct.error)
-failures: list[str] = []
-notes: list[str] = []
-
-
-torn: set[Path] = set()
+canonical = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode  # RFC 8785, but numbers
+SIGNED = rb'"payloadType":"%s","signatures":\[\{"keyid":"(\w+)","sig":"([^"]+)"\}\]' % re.escape(TYPE)
+ELSEWHERE, failures, notes = "that the run read", list[str](), list[str]()
 
 
 def lines(file: Path) -> Iterator[bytes]:
-    """The whole lines of a file; one that a crash has torn is none, and is said."""
+    """The whole lines of a file; a last one that a crash has torn is none."""
     if file.is_file():
         with file.open("rb") as handle:
             while (line := handle.readline(1 << 26)).endswith(b"\n"):
                 yield line[:-1]
-            if line:
-                torn.add(file)
 
 
-def parsed(line: bytes) -> dict[str, Any]:
+def parsed(line: bytes) -> dict:
     try:
-        found = json.loads(line.decode("utf-8"), parse_constant=lambda word: {}[word])
-    except (RecursionError, KeyError) as error:
-        raise ValueError("it is no JSON") from error
-    if not isinstance(found, dict):
-        raise ValueError("it is no object")
-    return found
-
-
-def canonical(value: Any) -> bytes:
-    """RFC 8785 for texts, integers, null, and lists and objects of these."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode("utf-8")
+        return {} | json.loads(line.decode("utf-8"), parse_constant=lambda word: {}[word])
+    except (RecursionError, KeyError, TypeError) as error:
+        raise ValueError("it is no JSON object") from error
 
 
 def digest(file: Path) -> str | None:
-    try:
-        if file.is_file():
-            with file.open("rb") as handle:
-                return file_digest(handle, "sha256").hexdigest()
-    except (OSError, ValueError):
-        pass
+    with suppress(OSError, ValueError):
+        return file_digest(file.open("rb"), "sha256").hexdigest() if file.is_file() else None
     return None
 
 
@@ -81,7 +63,7 @@ def digests(folder: Path) -> dict[str, str | None]:
     return {name: digest(path) for name, path in found.items() if name.split("/")[0] not in FREE}
 
 
-def well_formed(entry: dict[str, Any]) -> bool:
+def well_formed(entry: dict) -> bool:
     """Whether an entry has its fields, each with what it must hold."""
     try:
         policy, recipe, metrics, shards = entry["policy"], entry["recipe"], entry["metrics"], entry["shards"]
@@ -90,7 +72,7 @@ def well_formed(entry: dict[str, Any]) -> bool:
         inside = [path for table in tables[:2] for path in table.get("files", {})]
         inside += [*(shard["path"] for shard in shards), *policy.get("kept", []), policy.get("path", "-"), place or "-"]
         sums = [entry["prev"], entry["merkle_root"], metrics.get("sha256", ZERO), *metrics.get("abandoned", [])]
-        sums += [value for _, value in files] + [shard["sha256"] for shard in shards]
+        sums += [*(value for _, value in files), *(shard["sha256"] for shard in shards)]
         numbers = [entry["seq"], entry["n"], *(shard["rows"] for shard in shards if shard["rows"] is not None)]
         steps = [policy.get("step", 0), policy.get("after", 0), metrics.get("step", 0), recipe.get("format", 1)]
         datetime.fromisoformat(entry["time"])
@@ -109,84 +91,70 @@ def well_formed(entry: dict[str, Any]) -> bool:
         return False
 
 
-def root(leaves: Iterator[bytes]) -> tuple[str, int]:
-    """The Merkle tree hash of RFC 6962, and how many leaves there are."""
-    whole, size = list[bytes](), 0
-    for leaf in leaves:
-        whole.append(leaf)
-        size, at = size + 1, size + 1
-        while at % 2 == 0:
-            right = whole.pop()
-            whole.append(sha256(b"\1" + whole.pop() + right).digest())
-            at //= 2
-    top = whole.pop() if whole else sha256().digest()
-    while whole:
-        top = sha256(b"\1" + whole.pop() + top).digest()
-    return top.hex(), size
+def root(leaves: list[bytes]) -> bytes:
+    """The Merkle tree hash, as RFC 6962 defines it."""
+    if len(leaves) < 2:
+        return leaves[0] if leaves else sha256().digest()
+    left = 1 << ((len(leaves) - 1).bit_length() - 1)
+    return sha256(b"\1" + root(leaves[:left]) + root(leaves[left:])).digest()
 
 
-def leaves_of(table: pa.Table) -> Iterator[bytes]:
-    """The leaf of every row: its fields as JSON, sensitive ones as SHA-256(salt || name || 0 || value)."""
-    kinds = {field.name: field.type for field in table.schema}
-    for row in table.to_pylist():
-        salt, erased, _ = row.pop("salt"), row.pop("commitments"), row.pop("leaf")
-        for name, value in row.items():
-            if name in SENSITIVE and salt is None:
-                at = 32 * SENSITIVE.index(name)
-                row[name] = (erased or b"")[at : at + 32].hex()
-            elif name in SENSITIVE:
-                row[name] = sha256(salt + name.encode() + b"\0" + canonical(value)).hexdigest()
-            elif value is not None and pa.types.is_floating(kinds[name]):
-                row[name] = struct.pack("<d", value).hex()
-            elif value is not None and pa.types.is_list(kinds[name]):
-                code = {pa.bool_(): "?", pa.float32(): "f"}.get(kinds[name].value_type, "d")
-                row[name] = struct.pack(f"<{len(value)}{code}", *value).hex()
-        yield sha256(b"\0" + canonical(row)).digest()
+def rows_of(path: Path) -> Iterator[tuple[bytes, int, int]]:
+    """The leaf of every row, in which sensitive fields are salted hashes; its ticket; how many tokens were sampled."""
+    with pq.ParquetFile(path) as file:
+        kinds = {field.name: field.type for field in file.schema_arrow}
+        for row in (row for batch in file.iter_batches(4096) for row in batch.to_pylist()):
+            ticket, sampled, _ = row["ticket"], sum(row["mask"] or []), row.pop("leaf")
+            salt, erased = row.pop("salt"), row.pop("commitments")
+            for name, value in row.items():
+                if name in SENSITIVE and salt is None:
+                    row[name] = (erased or b"")[32 * SENSITIVE.index(name) :][:32].hex()
+                elif name in SENSITIVE:
+                    row[name] = sha256(salt + f"{name}\0{canonical(value)}".encode()).hexdigest()
+                elif value is not None and pa.types.is_floating(kinds[name]):
+                    row[name] = struct.pack("<d", value).hex()
+                elif value is not None and pa.types.is_list(kinds[name]):
+                    code = {pa.bool_(): "?", pa.float32(): "f"}.get(kinds[name].value_type, "d")
+                    row[name] = struct.pack(f"<{len(value)}{code}", *value).hex()
+            yield sha256(b"\0" + canonical(row).encode()).digest(), ticket, sampled
 
 
-def opened(line: bytes) -> tuple[bytes, int, str, bytes]:
-    """The payload of a DSSE envelope, the entry that it is, the name of the key and the signature."""
-    found = parsed(line)
-    payload, signed = base64.b64decode(found["payload"], validate=True), found["signatures"][0]
-    name, signature = signed["keyid"], base64.b64decode(signed["sig"], validate=True)
-    again = {"payload": base64.b64encode(payload).decode(), "payloadType": TYPE}
-    again |= {"signatures": [{"keyid": name, "sig": base64.b64encode(signature).decode()}]}
-    if canonical(again) != line or type(seq := parsed(payload)["seq"]) is not int:
-        raise ValueError("it is not written as an envelope is")
-    return payload, seq, name, signature
+def opened(line: bytes) -> list[tuple[bytes, int, str, bytes]]:
+    """The payload of a DSSE envelope, the entry that it is, the name of the key and the signature; or nothing."""
+    with suppress(*BAD):
+        found = re.fullmatch(rb'\{"payload":"([^"]+)",%s\}' % SIGNED, line)
+        payload, signature = (base64.b64decode(found[group], validate=True) for group in (1, 3))
+        same = [base64.b64encode(payload), base64.b64encode(signature)] == [found[1], found[3]]
+        if same and type(seq := parsed(payload)["seq"]) is int:
+            return [(payload, seq, found[2].decode(), signature)]
+    return []
 
 
 def is_signed(raw: bytes, payload: bytes, signature: bytes) -> bool:
-    encoded = b"DSSEv1 %d %s %d %s" % (len(TYPE), TYPE.encode(), len(payload), payload)
-    try:
-        Ed25519PublicKey.from_public_bytes(raw).verify(signature, encoded)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+    with suppress(InvalidSignature, ValueError):
+        encoded = b"DSSEv1 %d %s %d %s" % (len(TYPE), TYPE, len(payload), payload)
+        return Ed25519PublicKey.from_public_bytes(raw).verify(signature, encoded) is None
+    return False
 
 
 class Record:
     """The entries of a run, and the run beside them."""
 
     def __init__(self, run: Path):
-        self.run, self.heads, self.entries, self.seen = run, list[Any](), list[Any](), set[str]()
+        self.run, self.heads, self.entries, self.named = run, [], [], {}
         for number, line in enumerate(lines(run / "log/heads.jsonl"), start=1):
-            try:
-                self.heads.append((f"log/heads.jsonl: line {number}", *opened(line)))
-            except BAD as error:
-                failures.append(f"log/heads.jsonl: line {number} cannot be read: {error}")
+            self.heads += [(f"log/heads.jsonl: line {number}", *head) for head in opened(line)]
+            failures.extend([f"log/heads.jsonl: line {number} cannot be read"] * (not opened(line)))
         sums = {seq: sha256(payload).hexdigest() for _, payload, seq, _, _ in self.heads}
         self.size, self.head, readable, newer, broken = 0, ZERO, False, "", False
         for seq, line in enumerate(lines(run / "log/chain.jsonl")):
-            found, where, entry = sha256(line).hexdigest(), f"log/chain.jsonl: entry {seq}", dict[str, Any]()
-            try:
+            found, where, entry = sha256(line).hexdigest(), f"log/chain.jsonl: entry {seq}", {}
+            with suppress(ValueError):
                 entry, readable = parsed(line), True
-            except ValueError:
-                failures.append(f"{where} cannot be read")
             if not (follows := entry.get("prev") == self.head and entry.get("seq") == seq):
-                failures.append(f"{where} does not follow the one before it")
-            recipe, kind = entry.get("recipe"), entry.get("kind")
-            version = recipe.get("format") if isinstance(recipe, dict) else None
+                failures.append(f"{where} cannot be read, or does not follow the one before it")
+            kind, recipe = entry.get("kind"), entry.get("recipe")
+            version = recipe.get("format", 0) if isinstance(recipe, dict) else 0
             later = isinstance(kind, str) and (kind not in KINDS or (type(version) is int and version > FORMAT))
             if later and follows and sums.get(seq, found) == found:
                 newer = newer or f"{where} is of a newer version"
@@ -195,6 +163,7 @@ class Record:
             if not later and well_formed(entry):
                 self.entries.append(entry | {"seq": seq, "digest": found})
             self.size, self.head, broken = seq + 1, found, broken or not follows
+        self.resumes = [e for e in self.entries if e["kind"] == "resume" and "after" in e["policy"]]
         self.refusal = f"{run} has no record that can be read" if not readable else "" if broken else newer
 
     def check_signatures(self, known: dict[str, bytes]) -> None:
@@ -219,78 +188,75 @@ class Record:
             before = max(before, seq)
         failures.extend(f"log/heads.jsonl lacks the signature of entry {seq}" for seq in missing)
         for name in sorted(used - known.keys()) or ([] if used else ["nobody"]):
-            (failures if known else notes).append(f"signed by {name}, who is not known: --key takes a public key")
+            (failures if known else notes).append(f"signed by {name}, who is none of those that you trust")
+
+    def lives(self, entry: dict, step: int) -> bool:
+        """Whether what an entry says of a step still counts: no later one of its stage went back behind it."""
+        stage, later = entry["recipe"].get("stage"), (e for e in self.resumes if e["seq"] > entry["seq"])
+        return all(e["policy"]["after"] >= step for e in later if e["recipe"].get("stage") == stage)
 
     def check(self) -> None:
-        """Everything that the entries name; of every file the last that names it counts."""
-        self.named, self.shards, inputs = dict[str, Any](), dict[str, Any](), dict[str, str]()
-        for entry in self.entries:
-            files = dict(entry["recipe"].get("files", {}))
-            for shard in entry["shards"] if entry["kind"] in ("amend", "incident") else []:
-                (files if shard["rows"] is None else self.shards)[shard["path"]] = shard["sha256"]
-            for shard in entry["shards"] if entry["kind"] == "resume" else []:
-                self.shards.pop(shard["path"], None)
-            for path, wanted in files.items():
-                self.named[path] = (wanted, self.named.get(path, [None])[0], entry["seq"])
-            for table in ("policy", "verifiers", "recipe"):
-                inputs |= entry[table].get("inputs", {})
-        for name in {entry["recipe"].get("stage", ""): 0 for entry in self.entries if entry["kind"] == "genesis"}:
-            self.check_stage(name, [entry for entry in self.entries if entry["recipe"].get("stage", "") == name])
-        for path, (wanted, before, seq) in self.named.items():
-            found = digest(self.run / path)
-            stopped = seq == self.size - 1 and before is not None and found == before
-            if found != wanted and not stopped and (path != "failed.txt" or (self.run / path).exists()):
-                failures.append(f"{path} is {'not as it was written' if found else 'missing'} (entry {seq})")
-        try:
+        """Everything that the entries name: `named` has of a path its digest, the one before, the entry, its step."""
+        base = Path.cwd()
+        with suppress(*BAD):
             base = Path(parsed((self.run / "environment.json").read_bytes())["directory"])
-        except BAD:
-            base = Path()
-        changed = [path for path, wanted in inputs.items() if digest(base / path) not in (None, wanted)]
-        failures.extend(f"{path} is not what the run began with" for path in changed)
+        for entry in self.entries:
+            step, kind, files = entry["metrics"].get("step", 0), entry["kind"], entry["recipe"].get("files", {})
+            for table in (entry["policy"], entry["verifiers"], entry["recipe"]):
+                for path, wanted in table.get("inputs", {}).items():
+                    self.named[str(base / path)] = (wanted, None, entry["seq"], ELSEWHERE)
+            sums = {path: (digest, "") for path, digest in files.items()}
+            if kind in ("amend", "incident") or (kind in ("step", "evaluation") and self.lives(entry, step)):
+                sums |= {shard["path"]: (shard["sha256"], f"(step {step})") for shard in entry["shards"]}
+            for shard in entry["shards"] if kind == "resume" else []:
+                self.named.pop(shard["path"], None)
+            for path, (wanted, where) in sums.items():
+                before, *_, told = self.named.get(path, (None, ELSEWHERE if path == "failed.txt" else where))
+                self.named[path] = (wanted, before, entry["seq"], told)
+        wrong = {path for path in self.named if not self.same(path)}
+        for name in {entry["recipe"].get("stage", ""): 0 for entry in self.entries if entry["kind"] == "genesis"}:
+            self.check_stage([entry for entry in self.entries if entry["recipe"].get("stage", "") == name], wrong)
 
-    def check_stage(self, name: str, own: list[dict[str, Any]]) -> None:
+    def same(self, path: str) -> bool:
+        wanted, before, seq, where = self.named[path]
+        found = digest(self.run / path)
+        stopped = seq == self.size - 1 and before is not None and found == before
+        if not (holds := found == wanted or stopped or (found is None and where == ELSEWHERE)):
+            failures.append(f"{path} {where} is {'not as it was written' if found else 'missing'} (entry {seq})")
+        return holds
+
+    def check_stage(self, own: list[dict], wrong: set[str]) -> None:
         place = next(entry["recipe"].get("place", "") for entry in own if entry["kind"] == "genesis")
-        base, metrics = f"{place}/" if place else "", lines(self.run / place / "metrics.jsonl")
-        resumes = [entry for entry in own if entry["kind"] == "resume" and "after" in entry["policy"]]
-        given_up = resumes[-1] if resumes else {"seq": -1, "shards": [], "metrics": {}}
+        base, file = f"{place}/" if place else "", self.run / place / "metrics.jsonl"
+        given_up = next((e for e in own[::-1] if e["kind"] == "resume" and "after" in e["policy"]), own[0])
         closed = any(entry["kind"] == "close" and entry["seq"] > given_up["seq"] for entry in own)
-        folders, saved = (
-            dict[str, Any](),
-            [e for e in own if e["kind"] in ("checkpoint", "close") and "path" in e["policy"]],
-        )
-
-        def lives(entry: dict[str, Any], step: int) -> bool:
-            return not any(r["seq"] > entry["seq"] and step > r["policy"]["after"] for r in resumes)
-
+        metrics, saved = lines(file), [e for e in own if e["kind"] in ("checkpoint", "close") and "path" in e["policy"]]
         for entry in own:
             step = entry["metrics"].get("step", 0)
-            if entry["kind"] in ("step", "evaluation") and lives(entry, step):
-                counted = self.count(entry, f"(step {step})")
-                line = next(metrics, b"") if "sha256" in entry["metrics"] else None
-                if line is not None and sha256(line).hexdigest() != entry["metrics"]["sha256"]:
+            if entry["kind"] in ("step", "evaluation") and self.lives(entry, step):
+                counted = self.count(entry, f"(step {step})", wrong)
+                if (wanted := entry["metrics"].get("sha256")) and (
+                    wanted != sha256(line := next(metrics, b"")).hexdigest()
+                    or any(parsed(line).get(key, n) != n for key, n in counted.items())
+                ):
                     failures.append(f"{base}metrics.jsonl: step {step} is missing or not as it was recorded")
-                elif line is not None and any(parsed(line).get(key, n) != n for key, n in counted.items()):
-                    failures.append(f"{base}metrics.jsonl: step {step} does not say {counted}")
-        more = [sha256(line).hexdigest() for line in metrics]
-        if (closed and (more or self.run / place / "metrics.jsonl" in torn)) or (
-            len(more) > 1 and not {*given_up["metrics"].get("abandoned", [])}.issuperset(more)
+        more, left_out = [sha256(line).hexdigest() for line in metrics], given_up["metrics"].get("abandoned", [])
+        if (closed and (more or (file.is_file() and file.read_bytes()[-1:] not in (b"", b"\n")))) or (
+            len(more) > 1 and not set(left_out).issuperset(more)
         ):
-            failures.append(f"{base}metrics.jsonl has {len(more)} lines that were not recorded")
+            failures.append(f"{base}metrics.jsonl goes on after its last recorded line")
         left = {shard["path"]: shard["sha256"] for shard in given_up["shards"]}
-        logs = [f"{base}log/{file.name}" for file in (self.run / place / "log").glob("*.parquet")]
-        unnamed = [path for path in logs if path not in self.seen and left.get(path, "") != digest(self.run / path)]
+        logs = [f"{base}log/{path.name}" for path in (self.run / place / "log").glob("*.parquet")]
+        unnamed = [path for path in logs if path not in self.named and left.get(path, "") != digest(self.run / path)]
         failures.extend(f"{path} has no entry in log/chain.jsonl" for path in unnamed if closed or len(unnamed) > 1)
-        for entry in saved:
+        folders = {}
+        for at, entry in enumerate(saved):
+            kept = [{*e["policy"].get("kept", []), e["policy"]["path"]} for e in saved[at:] if e["kind"] != "close"]
             path, final = entry["policy"]["path"], entry["kind"] == "close"
-            kept = [
-                {*later["policy"].get("kept", []), later["policy"]["path"]}
-                for later in saved[saved.index(entry) :]
-                if later["kind"] != "close"
-            ]
-            if final or lives(entry, entry["policy"].get("step", 0)):
+            if final or self.lives(entry, entry["policy"].get("step", 0)):
                 folders[path] = (entry, closed if final else all(path in names for names in kept))
-        there = {f"{base}checkpoints/{path.name}" for path in (self.run / place / "checkpoints").glob("step-*")}
-        there |= {f"{base}final"} if (self.run / place / "final").exists() else set()
+        present = [path for name in ("checkpoints/step-*", "final") for path in (self.run / place).glob(name)]
+        there = {path.relative_to(self.run).as_posix() for path in present}
         failures.extend(f"{path} has no entry in log/chain.jsonl" for path in there - folders.keys())
         for path, (entry, required) in folders.items():
             wanted, found = entry["policy"].get("files", {}), digests(self.run / path)
@@ -298,62 +264,37 @@ class Record:
             if found != wanted and (required or path in there) and (entry["seq"] < self.size - 1 or waiting != wanted):
                 differ = sorted(inner for inner in found.keys() | wanted if found.get(inner) != wanted.get(inner))
                 failures.extend(f"{path}/{inner} is missing, added, or not as it was written" for inner in differ)
-        notes.extend([f"the stage {name} is unfinished"] * (not closed))
+        notes.extend([f"the stage in {self.run / place} is unfinished"] * (not closed))
 
-    def count(self, entry: dict[str, Any], where: str) -> dict[str, int]:
-        """Compare the shards of an entry; where all is well, what metrics.jsonl must count of a step."""
-        tickets, tokens, paths = set[int](), [0], [shard["path"] for shard in entry["shards"]]
-        wrong = [f"{path} {where} is named twice" for path in paths if path in self.seen]
-        self.seen.update(paths)
-        last = self.entries[-1]["seq"] == self.size - 1 and self.entries[-1]["kind"] == "amend"
-        for shard in entry["shards"]:
-            path, found = shard["path"], digest(self.run / shard["path"])
-            if found != self.shards.get(path, shard["sha256"]) and not (last and found == shard["sha256"]):
-                wrong.append(f"{path} {where} is {'not as it was written' if found else 'missing'}")
-
-        def rows() -> Iterator[bytes]:
-            for path in paths:
-                with pq.ParquetFile(self.run / path) as file:
-                    for batch in file.iter_batches(4096):
-                        table = pa.Table.from_batches([batch])
-                        yield from leaves_of(table)
-                        tickets.update(table["ticket"].to_pylist())
-                        tokens[0] += sum(sum(mask or []) for mask in table["mask"].to_pylist())
-
-        try:
-            if not wrong and root(rows()) != (entry["merkle_root"], entry["n"]):
-                wrong.append(f"entry {entry['seq']} {where}: the root of its rollouts is another")
-        except BAD as error:
-            wrong.append(f"{', '.join(paths)} {where} cannot be read: {error}")
-        failures.extend(wrong)
-        counts = paths and not wrong and entry["kind"] == "step"
-        return {"groups/sampled": len(tickets), "tokens/sampled": tokens[0]} if counts else {}
+    def count(self, entry: dict, where: str, wrong: set[str]) -> dict[str, int]:
+        """Compare the root over the shards of an entry. Returns what metrics.jsonl must count of a step."""
+        paths, rows = [shard["path"] for shard in entry["shards"]], list[tuple[bytes, int, int]]()
+        if wrong.isdisjoint(paths):
+            try:
+                rows = [row for path in paths for row in rows_of(self.run / path)]
+            except BAD as error:
+                failures.append(f"{', '.join(paths)} {where} cannot be read: {error}")
+            if (root([row[0] for row in rows]).hex(), len(rows)) != (entry["merkle_root"], entry["n"]):
+                failures.append(f"entry {entry['seq']} {where}: the root of its rollouts is another")
+        counts = {"groups/sampled": len({row[1] for row in rows}), "tokens/sampled": sum(row[2] for row in rows)}
+        return counts if rows and entry["kind"] == "step" else {}
 
 
 def verify(run: Path, keys: list[Path]) -> int:
-    """Check a run, with the public keys that are trusted. Returns the exit code; `failures` says what is wrong."""
-    known = dict[str, bytes]()
-    for file in keys:
-        public: Any = pem.load_pem_public_key(file.read_bytes())
-        raw = public.public_bytes(pem.Encoding.Raw, pem.PublicFormat.Raw)
-        known[sha256(raw).hexdigest()] = raw
-    record = Record(run)
-    if record.refusal:
+    """Check a run, with the public keys (PEM) that are trusted. Returns the exit code."""
+    public = (pem.load_pem_public_key(file.read_bytes()) for file in keys)
+    raws = [key.public_bytes(pem.Encoding.Raw, pem.PublicFormat.Raw) for key in public]
+    if (record := Record(run)).refusal:
         failures.append(record.refusal)
         return 2
-    record.check_signatures(known)
+    record.check_signatures({sha256(raw).hexdigest(): raw for raw in raws})
     record.check()
     notes.append(f"{record.size} entries, head {record.head}: {'does NOT hold' if failures else 'holds'}")
     return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--key", type=Path, action="append", default=[], help="a public key that you trust (PEM)")
-    given = parser.parse_args()
-    code = verify(given.run, given.key)
-    for kind, texts in (("note  ", notes), ("FAILED", failures)):
-        for text in dict.fromkeys(texts):
-            print(f"{kind}  {text}".encode("ascii", "backslashreplace").decode())
+    code = verify(Path(sys.argv[1]), [*map(Path, sys.argv[2:])])
+    for said in dict.fromkeys([*(f"FAILED  {text}" for text in failures), *(f"note    {text}" for text in notes)]):
+        print(said.encode("ascii", "backslashreplace").decode())
     sys.exit(code)

@@ -170,8 +170,6 @@ class _Comparison:
         for shard in entry["shards"]:
             path, where = shard["path"], f"{shard['path']} (step {step})"
             self._shards += 1
-            if path in self._seen:
-                self._fail("roots", f"{where} is named twice")
             self._seen.add(path)
             found, (wanted, before, by) = (
                 _sha256(self.run / path),
@@ -246,7 +244,9 @@ class _Comparison:
                 else:
                     unnamed.append(path)
         if len(unnamed) > 1:
-            self._fail("files", f"{', '.join(sorted(unnamed)[:10])} have no entry in {CHAIN}, and a stop leaves one at most")
+            self._fail(
+                "files", f"{', '.join(sorted(unnamed)[:10])} have no entry in {CHAIN}, and a stop leaves one at most"
+            )
         elif unnamed:
             self.say(1, "files", "skipped", f"{unnamed[0]} has no entry in {CHAIN}: the run was stopped before it had")
         self._seen.update(unnamed)
