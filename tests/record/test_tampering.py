@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.record.conftest import made, verdict
 
 from cohort.record.chain import CHAIN, HEADS
 from cohort.record.entries import UNSIGNED, digest_of, written
 from cohort.record.keys import Key
-from tests.record.conftest import made, verdict
 
 FREE = {".lock", "rewards.log"}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -124,10 +125,8 @@ class Chain:
 
 def head_of(run: Path) -> str:
     """The digest of the last entry: whoever keeps it elsewhere can tell later that nothing before it was changed."""
-    line = b""
-    for line in read_lines(run / CHAIN):
-        pass
-    return digest_of(line) if line else FIRST
+    last = deque(read_lines(run / CHAIN), maxlen=1)
+    return digest_of(last[0]) if last else FIRST
 
 
 def read_lines(file: Path) -> Iterator[bytes]:

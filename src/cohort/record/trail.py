@@ -147,8 +147,8 @@ def read_trail(run: Path, say: Say, anchor: str = "") -> Trail:
         trail.head, trail.anchored = found, trail.anchored or found == anchor
     if not readable:
         raise UnreadableError(
-            f"{run / CHAIN} {'holds no entry' if (run / CHAIN).exists() else 'is not there'}: {run} is no run with a record. "
-            "Runs of an older Cohort have none"
+            f"{run / CHAIN} {'holds no entry' if (run / CHAIN).exists() else 'is not there'}: {run} is no run with a "
+            "record. Runs of an older Cohort have none"
         )
     if newer and not wrong:
         raise UnreadableError(f"{newer}: a newer Cohort has written it; verify it with that one")

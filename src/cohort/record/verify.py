@@ -26,7 +26,7 @@ from cohort.record.manifest import digests_in
 from cohort.record.merkle import Tree
 from cohort.record.report import Check, Report, Status
 from cohort.record.trail import Files, StageTrail, Trail, check_signatures, read_trail
-from cohort.types import UnreadableError, UserError
+from cohort.types import UnreadableError
 from cohort.wording import one_line
 
 HIGHEST = 1  # what is looked at here; the levels above recompute
