@@ -96,15 +96,17 @@ def main() -> None:
         changes = [f"cold_start.run.steps={given.sft}", f"grpo.run.steps={given.grpo}", "grpo.evaluate.problems=0"]
         recipe = Recipe.load(shipped(given.recipe) or Path(given.recipe), [*changes, f"run.directory={folder}"])
         train(recipe, console=Console(quiet=True))
-    extra = [spent["parquet"][i] - spent["parquet without"][i] for i in (0, 1)]
-    record = [extra[i] + sum(spent[what][i] for what in ("leaves", "roots", "entries")) for i in (0, 1)]
-    steps = [spent["sft steps"][i] + spent["grpo steps"][i] - spent["parquet without"][i] for i in (0, 1)]
     for what, (clock, cpu, calls) in sorted(spent.items()):
         print(f"{what:<32} {calls:>5} times {1e3 * clock / calls:9.3f} ms, {1e3 * cpu / calls:9.3f} ms of processor")
-    share = [record[i] / steps[i] for i in (0, 1)]
-    print(f"the record, of all steps: {share[0]:.2%} by the clock, {share[1]:.2%} of processor time")
+    shares = {}
+    for unit, i in (("by the clock", 0), ("of processor time", 1)):
+        of_rollouts = spent["leaves"][i] + spent["parquet"][i] - spent["parquet without"][i]
+        entry = (spent["roots"][i] + spent["entries"][i]) / (given.sft + given.grpo)
+        grpo = (of_rollouts + given.grpo * entry) / (spent["grpo steps"][i] - spent["parquet without"][i])
+        shares[unit] = {"sft": given.sft * entry / spent["sft steps"][i], "grpo": grpo}
+        print(f"the record {unit}: {shares[unit]['sft']:.2%} of a supervised step, {grpo:.2%} of a GRPO step")
     if given.json:
-        given.json.write_text(json.dumps({"record_s": record, "steps_s": steps, "parts": spent}))
+        given.json.write_text(json.dumps({"shares": shares, "parts": spent}))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def digest(file: Path) -> str | None:
 
 
 def digests(folder: Path) -> dict[str, str | None]:
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("[!.]*") if path.is_file()}
     return {name: digest(path) for name, path in found.items() if name.split("/")[0] not in FREE}
 
 

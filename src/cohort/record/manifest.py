@@ -73,13 +73,18 @@ def digests_in(directory: Path) -> dict[str, str]:
 
 
 def _files(directory: Path) -> dict[str, Path]:
-    """The files that count, by their names in the directory. Hidden ones are left out: systems put some everywhere."""
-    found = _all_files(directory)
-    return {name: file for name, file in found.items() if name not in FREE and not file.name.startswith(".")}
+    """The files that count, by their names in the directory."""
+    return {name: file for name, file in _all_files(directory).items() if name not in FREE}
 
 
 def _all_files(directory: Path) -> dict[str, Path]:
-    return {file.relative_to(directory).as_posix(): file for file in sorted(directory.rglob("*")) if file.is_file()}
+    files = (file for file in sorted(directory.rglob("*")) if file.is_file())
+    return {path.as_posix(): file for file in files if not is_hidden(path := file.relative_to(directory))}
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file in a sealed directory is left out: hidden ones, which systems put everywhere."""
+    return path.name.startswith(".")
 
 
 def sha256_of(file: Path) -> str:

@@ -22,7 +22,7 @@ from cohort.record.chain import CHAIN, HEADS, read_lines
 from cohort.record.entries import UNSIGNED, digest_of, parsed, problem
 from cohort.record.files import beside
 from cohort.record.leaves import LEAF, leaves
-from cohort.record.manifest import digests_in
+from cohort.record.manifest import digests_in, is_hidden
 from cohort.record.merkle import Tree
 from cohort.record.report import Check, Report, Status
 from cohort.record.trail import Files, StageTrail, Trail, check_signatures, read_trail
@@ -84,6 +84,7 @@ class _Comparison:
         self.run, self.trail, self.say, self.done = run, trail, checks.say, checks.done
         self._shards = self._rows = 0
         self._seen: set[str] = set()  # paths of shards
+        self._ahead: dict[str, bytes] = {}  # by stage a line of metrics that is of a later step
         self._metrics = {name: read_lines(run / stage.place / "metrics.jsonl") for name, stage in trail.stages.items()}
 
     def all(self, key: Path | None, anchor: str) -> None:
@@ -157,10 +158,12 @@ class _Comparison:
             return
         counted = self._root(entry, step)
         if "sha256" in metrics:
-            line = next(self._metrics[name], b"")
+            line = self._ahead.pop(name, b"") or next(self._metrics[name], b"")
             where = f"{_join(stage.place, 'metrics.jsonl')}: step {step}"
             if digest_of(line) != metrics["sha256"]:
-                self._fail("metrics", f"{where}: its line is {'missing' if not line else 'not as it was recorded'}")
+                if later := _step(line) > step:
+                    self._ahead[name] = line
+                self._fail("metrics", f"{where}: its line is {'missing' if later or not line else 'another now'}")
             elif counted is not None:
                 self._counts(where, counted, line)
 
@@ -212,7 +215,7 @@ class _Comparison:
         return f"is not as it was written{listed}"
 
     def _counts(self, where: str, counted: tuple[int, int], line: bytes) -> None:
-        said = orjson.loads(line)
+        said = parsed(line)
         for key, number in zip(("groups/sampled", "tokens/sampled"), counted, strict=True):
             if key in said and said[key] != number:
                 self._fail("metrics", f"{where}: {key} is {said[key]}, and {number} are in its rollouts")
@@ -220,7 +223,7 @@ class _Comparison:
     def _end_of_metrics(self, name: str, stage: StageTrail) -> None:
         """What comes after the last line that has an entry: nothing, or what a stop left."""
         file = _join(stage.place, "metrics.jsonl")
-        more = [digest_of(line) for line in self._metrics[name]]
+        more = [digest_of(line) for line in (*filter(None, [self._ahead.get(name)]), *self._metrics[name])]
         torn = not _is_whole(self.run / file)
         if more and (stage.closed or (len(more) > 1 and not stage.lines.issuperset(more))):
             self._fail("metrics", f"{file} has {len(more)} lines that were not recorded")
@@ -264,7 +267,7 @@ class _Comparison:
                 self._directory(path, files)
 
     def _directory(self, path: str, files: Files) -> None:
-        found = {name for name in _names_below(self.run / path) if name.split("/")[0] not in FREE}
+        found = _names_below(self.run / path)
         if files.seq == self.trail.size - 1 and found != files.digests.keys():
             waiting = beside(self.run / path, "tmp")
             if waiting.is_dir() and digests_in(waiting) == files.digests:
@@ -333,6 +336,14 @@ def _sha256(path: Path) -> str | None:
         return None
 
 
+def _step(line: bytes) -> int:
+    try:
+        step = parsed(line).get("step")
+    except ValueError:
+        return -1
+    return step if type(step) is int else -1
+
+
 def _is_whole(file: Path) -> bool:
     """Whether a file of lines ends in the end of a line; so does one that is empty or not there."""
     if not file.is_file() or file.stat().st_size == 0:
@@ -347,7 +358,8 @@ def _names(directory: Path) -> Iterable[str]:
 
 
 def _names_below(directory: Path) -> set[str]:
-    return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+    found = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return {path.as_posix() for path in found if path.parts[0] not in FREE and not is_hidden(path)}
 
 
 def _is_leftover(name: str) -> bool:

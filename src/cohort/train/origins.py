@@ -37,7 +37,7 @@ def facts_of(context: Context, prepared: Prepared) -> dict[str, dict[str, Any]]:
         "objective": None if objective is None else objective.hash,
         "budget": budget_of(stage, context.tables),
         "hub": {
-            source: hub_revision("dataset", source, table.revision)
+            source: hub_revision("dataset", source, getattr(table, "revision", None))
             for table in (stage.task, *stage.task.mixture.values())
             if is_hub(source := table.source)
         },
@@ -58,7 +58,7 @@ def policy_of(context: Context) -> dict[str, Any]:
         return found | {"weights": _of_tensors(start.live[0].state_dict())}
     if table.model is None:
         return found | {"parent": {"stage": context.parent, "head": chain.stages.get(context.parent)}}
-    if is_hub(table.model):
+    if not Path(table.model).expanduser().is_dir():
         revision = hub_revision("model", table.model, table.revision)
         return found | {"revision": revision, "hub": _of_hub(table.model, revision)}
     where = Path(locate(table.model))
@@ -103,7 +103,7 @@ def code_name(use: Any) -> str:
 
 def is_hub(source: Any) -> bool:
     """Whether a source is an id of the hub: `owner/name`, and nothing of that name is here."""
-    return isinstance(source, str) and source.count("/") == 1 and ":" not in source and not Path(source).exists()
+    return isinstance(source, str) and source.count("/") == 1 and not Path(source).expanduser().exists()
 
 
 def hub_revision(kind: str, name: str, revision: str | None) -> str | None:
