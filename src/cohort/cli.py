@@ -37,8 +37,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="key=value, e.g. rollout.group_size=4 or STAGE.run.steps=10.", show_default=False),
 ]
-RunDirectory = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 Model = Annotated[str, typer.Argument(help="A checkpoint directory, a hub id, or a run directory.")]
+Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, words on standard error.")]
 
@@ -244,7 +244,7 @@ def config_import(
 
 @record.command("rollouts")
 def record_rollouts(
-    run: RunDirectory,
+    run: Run,
     step: Annotated[int | None, typer.Option(help="The training step; the last one when not given.")] = None,
     where: Annotated[str, typer.Option(help="Which ones, e.g. 'reward < 0.5 and finish == \"length\"'.")] = "",
     stage: Annotated[str, typer.Option(help="An earlier stage of the run; the last one when not given.")] = "",
@@ -260,7 +260,7 @@ def record_rollouts(
 
 @record.command("verify")
 def record_verify(
-    run: RunDirectory,
+    run: Run,
     level: Annotated[
         int | None, typer.Option(min=0, max=4, help="0 form, 1 digests; above, numbers are recomputed.")
     ] = None,
@@ -277,7 +277,7 @@ def record_verify(
 
 @record.command("redact")
 def record_redact(
-    run: RunDirectory,
+    run: Run,
     rows: Annotated[str, typer.Option(help="Which rollouts, e.g. 'ticket == 3 and member == 0'.", show_default=False)],
     step: Annotated[int | None, typer.Option(help="Those of one step; of all when not given.")] = None,
     stage: Annotated[str, typer.Option(help="Those of an earlier stage; of all when not given.")] = "",
@@ -292,7 +292,7 @@ def record_redact(
 
 @record.command("amend")
 def record_amend(
-    run: RunDirectory,
+    run: Run,
     kind: Annotated[str, typer.Option(help="incident, change, monitoring or evaluation.", show_default=False)],
     text: Annotated[str, typer.Option(help="What happened.")] = "",
     file: Annotated[Path | None, typer.Option(help="A file about it, which is copied into the run.")] = None,
@@ -302,6 +302,35 @@ def record_amend(
     from cohort.commands.verify import amended, show_entry
 
     return Answer(amended(run, kind, text, file), show_entry)
+
+
+@record.command("show")
+def record_show(run: Run, json: Json = False) -> Answer:
+    """Print the record of a run: every fact with what it rests on, the gaps, and how complete it is."""
+    from cohort.commands.account import record_of, show_record
+
+    return Answer(record_of(run), show_record)
+
+
+@record.command("diff")
+def record_diff(run: Run, other: Run, json: Json = False) -> Answer:
+    """Compare two runs choice by choice, with the consequence of each difference, and what they found."""
+    from cohort.commands.account import compared, show_difference
+
+    return Answer(compared(run, other), show_difference)
+
+
+@record.command("export")
+def record_export(
+    run: Run,
+    to: Annotated[Path, typer.Option(help="A directory that does not exist yet.", show_default=False)],
+    text: Annotated[bool, typer.Option("--with-text/--without-text", help="Whether texts and tokens go along.")] = True,
+    json: Json = False,
+) -> Answer:
+    """Write the record for other tools: CycloneDX, in-toto and SLSA, Croissant, cards, crosswalks; each checked."""
+    from cohort.commands.account import export, show_export
+
+    return Answer(export(run, to, text), show_export)
 
 
 def _load(path: Path, overrides: list[str] | None) -> Recipe:

@@ -18,13 +18,13 @@ from cohort.record.chain import CHAIN, HEADS
 from cohort.record.entries import UNSIGNED, digest_of, written
 from cohort.record.keys import Key
 
-FREE = {".lock", "rewards.log"}
+PROJECTIONS = {".lock", "rewards.log", "record.json", "card.md", "card.html", "README.md"}
 
 
 def files(run: Path) -> list[str]:
-    return sorted(
-        path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file() and path.name not in FREE
-    )
+    """The files that the record speaks of."""
+    names = (path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+    return sorted(name for name in names if Path(name).name not in PROJECTIONS and ".eval_results" not in name)
 
 
 def test_a_run_that_nobody_touched_holds(tiny_run):
@@ -61,7 +61,7 @@ def test_a_flipped_byte_of_the_chain_and_of_its_signatures_is_found(run_copy, na
 
 def test_files_that_are_gone_are_named(run_copy):
     names = ["recipe.toml", "environment.json", "gate.json", "metrics.jsonl", "log/step-000002.parquet", HEADS]
-    names += ["log/eval-000000-greedy.parquet", "final/README.md", "stages/start/final/model.safetensors"]
+    names += ["log/eval-000000-greedy.parquet", "final/config.json", "stages/start/final/model.safetensors"]
     names += ["checkpoints/step-000003/state.json"]
     for name in names:
         (run_copy / name).unlink()

@@ -15,19 +15,16 @@ from cohort.wording import resuming
 
 NAME = "manifest.json"
 FREE = {NAME, "README.md"}  # a card may be edited
+EVALUATIONS = ".eval_results"  # a directory of what the card says, for the hub
 
 
 @contextlib.contextmanager
 def sealed_directory(path: Path, announce: Callable[[dict[str, str]], None] = lambda _: None) -> Iterator[Path]:
     """A `new_directory` that gets a manifest of what the block has written. Before it takes its place `announce` gets
-    the digests of all its files.
+    the digests of its files.
     """
 
-    def of(new: Path) -> None:
-        known = orjson.loads((new / NAME).read_bytes())["sha256"]
-        announce({name: known.get(name) or sha256_of(file) for name, file in _all_files(new).items()})
-
-    with new_directory(path, of) as new:
+    with new_directory(path, lambda new: announce({**digests, NAME: sha256_of(new / NAME)})) as new:
         yield new
         digests = {name: sha256_of(file) for name, file in _files(new).items()}
         (new / NAME).write_bytes(orjson.dumps({"sha256": digests}, option=orjson.OPT_INDENT_2))
@@ -68,23 +65,19 @@ def refuse_damaged(model: Path) -> None:
 
 
 def digests_in(directory: Path) -> dict[str, str]:
-    """The SHA-256 of every file of a directory, by its name there."""
-    return {name: sha256_of(file) for name, file in _all_files(directory).items()}
+    """The SHA-256 of every file of a sealed directory that counts, and of its manifest, by their names there."""
+    files = _files(directory) | {NAME: directory / NAME}
+    return {name: sha256_of(file) for name, file in files.items() if file.is_file()}
 
 
 def _files(directory: Path) -> dict[str, Path]:
-    """The files that count, by their names in the directory."""
-    return {name: file for name, file in _all_files(directory).items() if name not in FREE}
-
-
-def _all_files(directory: Path) -> dict[str, Path]:
-    files = (file for file in sorted(directory.rglob("*")) if file.is_file())
-    return {path.as_posix(): file for file in files if not is_hidden(path := file.relative_to(directory))}
-
-
-def is_hidden(path: Path) -> bool:
-    """Whether a file in a sealed directory is left out: hidden ones, which systems put everywhere."""
-    return path.name.startswith(".")
+    """The files that count, by their names in the directory. Hidden ones are left out: systems put some everywhere."""
+    files = {path.relative_to(directory): path for path in sorted(directory.rglob("*")) if path.is_file()}
+    return {
+        name.as_posix(): file
+        for name, file in files.items()
+        if name.as_posix() not in FREE and not name.name.startswith(".") and name.parts[0] != EVALUATIONS
+    }
 
 
 def sha256_of(file: Path) -> str:

@@ -22,7 +22,7 @@ from cohort.record.chain import CHAIN, HEADS, read_lines
 from cohort.record.entries import UNSIGNED, digest_of, parsed, problem
 from cohort.record.files import beside
 from cohort.record.leaves import LEAF, leaves
-from cohort.record.manifest import digests_in, is_hidden
+from cohort.record.manifest import EVALUATIONS, digests_in
 from cohort.record.merkle import Tree
 from cohort.record.report import Check, Report, Status
 from cohort.record.trail import Files, StageTrail, Trail, check_signatures, read_trail
@@ -30,7 +30,7 @@ from cohort.types import UnreadableError
 from cohort.wording import one_line
 
 HIGHEST = 1  # what is looked at here; the levels above recompute
-FREE = {".lock", "rewards.log", "record.json", "card.md", "card.html", ".eval_results"}  # none of it, or made from it
+FREE = {".lock", "rewards.log", "record.json", "card.md", "card.html", "README.md", EVALUATIONS}  # or made from it
 GONE = {"failed.txt"}  # goes when the run goes on
 BATCH = 4096  # rows
 MOST = 50  # failures of one check that are listed
@@ -359,7 +359,7 @@ def _names(directory: Path) -> Iterable[str]:
 
 def _names_below(directory: Path) -> set[str]:
     found = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
-    return {path.as_posix() for path in found if path.parts[0] not in FREE and not is_hidden(path)}
+    return {path.as_posix() for path in found if path.parts[0] not in FREE and not path.name.startswith(".")}
 
 
 def _is_leftover(name: str) -> bool:

@@ -58,10 +58,11 @@ def policy_of(context: Context) -> dict[str, Any]:
         return found | {"weights": _of_tensors(start.live[0].state_dict())}
     if table.model is None:
         return found | {"parent": {"stage": context.parent, "head": chain.stages.get(context.parent)}}
-    if not Path(table.model).expanduser().is_dir():
+    if not Path(table.model).expanduser().exists():
         revision = hub_revision("model", table.model, table.revision)
         return found | {"revision": revision, "hub": _of_hub(table.model, revision)}
-    where = Path(locate(table.model))
+    where = Path(table.model).expanduser()
+    where = Path(locate(table.model)) if where.is_dir() else where
     for line in read_lines(where.parent / CHAIN):
         found["parent"] = {"run": str(where.parent), "head": digest_of(line)}
     return found | {"inputs": _digests([str(where)], chain.run)}
