@@ -63,7 +63,7 @@ def _values(chunk: pa.Array) -> Sequence[Any]:
     elif pa.types.is_floating(chunk.type):
         array, ends = chunk.fill_null(0.0).to_numpy(zero_copy_only=False), list(range(len(chunk) + 1))
     else:
-        return chunk.to_pylist()  # type: ignore[no-any-return]
+        return chunk.to_pylist()
     if array.dtype.kind == "i":
         found: list[Any] = [array[begin:end] for begin, end in pairwise(ends)]
     else:

@@ -161,7 +161,7 @@ def check_signatures(run: Path, trail: Trail, say: Say, key: Path | None) -> Non
     for text in {text for _, text in trail.signed.values() if text is not None}:
         raw = base64.b64decode(text)
         shown[key_id(raw)] = public_key(raw)
-    missing = {seq: text for seq, (_, text) in trail.signed.items() if text is not None}
+    missing: dict[int, str] = {seq: text for seq, (_, text) in trail.signed.items() if text is not None}
     before = -1
     for number, line in enumerate(read_lines(run / HEADS), start=1):
         where = f"{HEADS}: line {number}"
@@ -186,8 +186,7 @@ def check_signatures(run: Path, trail: Trail, say: Say, key: Path | None) -> Non
         elif trail.signed.get(seq, ("", None))[0] != digest_of(payload):
             say(1, "signatures", "failed", f"{where} signs another entry {seq} than {CHAIN} has")
         else:
-            text = missing.pop(seq, None)
-            if text is None or key_id(base64.b64decode(text)) != name:
+            if key_id(base64.b64decode(missing.pop(seq, ""))) != name:
                 say(1, "signatures", "failed", f"{where} is by another key than entry {seq} shows")
             used.add(name)
         before = max(before, seq)

@@ -305,7 +305,7 @@ class _Comparison:
     def _others(self) -> Iterator[str]:
         """The files of the run that the record does not speak of."""
         known = {CHAIN, HEADS, *self.trail.named, *self._seen}
-        whole = set()
+        whole = set[str]()
         for stage in self.trail.stages.values():
             known |= {_join(stage.place, "metrics.jsonl"), *stage.leftover}
             whole |= stage.directories.keys()
