@@ -195,7 +195,7 @@ def _show_result(
     if (directory / "log").exists():
         console.saved("rollouts", directory / "log")
     console.saved("record", directory / "record.json")
-    console.say(f"  {'':<12} {in_a_line(record)}", fold=False)
+    console.lines({f"{'':<11}": in_a_line(record)})
     if chain.size:
         by = "not signed" if chain.key is None else f"signed by {key_id(chain.key.public)[:16]}"
-        console.say(f"  {'log':<12} {chain.size} entries, {by}", fold=False)
+        console.lines({f"{'log':<11}": f"{chain.size} entries, {by}"})
