@@ -149,9 +149,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def read_groups(path: Path) -> list[Group]:
-    """The groups of a file that `write_groups` wrote, in ticket order."""
+    """The groups of a file that `write_groups` wrote, in ticket order. Raises `UserError` where texts were erased."""
     by_ticket: dict[int, list[dict[str, Any]]] = {}
     for row in pq.read_table(path).to_pylist():
+        if row.get(COMMITMENTS) is not None:
+            raise UserError(f"the text of ticket {row['ticket']} in {path} was erased, so its group is not whole")
         by_ticket.setdefault(row["ticket"], []).append(row)
     return [_group(ticket, sorted(rows, key=lambda r: r["member"])) for ticket, rows in sorted(by_ticket.items())]
 
