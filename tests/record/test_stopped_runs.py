@@ -8,7 +8,7 @@ import pytest
 from tests.record.conftest import verdict
 
 from cohort.record.chain import CHAIN, HEADS, Chain
-from cohort.record.keys import own_key
+from cohort.record.keys import Key, own_key
 from cohort.record.verify import verify
 from cohort.types import UserError
 
@@ -32,7 +32,9 @@ def waiting(run) -> None:
 
 def reopened(run) -> list[str]:
     words = []
-    Chain.open(run, own_key(run), words.append)
+    key = own_key(run)
+    assert isinstance(key, Key)
+    Chain.open(run, key, words.append)
     return words
 
 
@@ -84,7 +86,9 @@ def test_a_file_that_was_announced_may_still_be_the_old_one(run_copy):
     from cohort.train.recorder import replace_files
 
     before = (run_copy / "recipe.toml").read_bytes()
-    replace_files(Chain.open(run_copy, own_key(run_copy), pytest.fail), {"recipe.toml": before + b"# more\n"})
+    key = own_key(run_copy)
+    assert isinstance(key, Key)
+    replace_files(Chain.open(run_copy, key, pytest.fail), {"recipe.toml": before + b"# more\n"})
     assert verdict(run_copy) == (0, "")
     (run_copy / "recipe.toml").write_bytes(before)
     assert verdict(run_copy) == (0, "")

@@ -145,8 +145,9 @@ def read_lines(file: Path) -> Iterator[bytes]:
 
 def _append(file: Path, line: bytes, sync: bool) -> None:
     file.parent.mkdir(exist_ok=True)
-    with file.open("ab", buffering=0) as out:
+    with file.open("ab") as out:
         out.write(line + b"\n")
+        out.flush()
         if sync:
             os.fsync(out.fileno())
 

@@ -130,7 +130,7 @@ def _cache(kind: str, name: str) -> Path:
 
 def _digests(sources: Iterable[str], run: Path) -> dict[str, str]:
     """The SHA-256 of every file that the sources are or hold here, but of files of the run itself."""
-    found = {}
+    found: dict[str, str] = {}
     for path in (Path(source).expanduser() for source in sources):
         files = [path] if path.is_file() else sorted(path.rglob("*")) if path.is_dir() else []
         outside = (file for file in files if file.is_file() and not file.absolute().is_relative_to(run.absolute()))
