@@ -130,7 +130,8 @@ def _is_own(module: ModuleType | None) -> bool:
     if module is None or module.__name__ == "__main__" or not file or not file.endswith(".py"):
         return False
     path = Path(file).resolve()
-    return path.is_file() and not any(path.is_relative_to(place) for place in _INSTALLED)
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(path.parts)  # of another environment on the path
+    return path.is_file() and not installed and not any(path.is_relative_to(place) for place in _INSTALLED)
 
 
 def _names(code: CodeType) -> list[str]:
