@@ -36,7 +36,7 @@ def sources(files: StageFiles) -> Claim:
     """Every reward with its weight and its place in the sum."""
     if not files.stage.reward:
         return gap("derived", NONE, "not_applicable")
-    kept = ("weight", "when", "gate", "gate_at", "gate_else", "split", "fold", "args")
+    kept = ("weight", "when", "gate", "split", "fold", "args")
     rows = [
         {"name": one.name, "use": _use(one), "kind": kind_of_reward(one), "domain": one.domain}
         | {name: value for name in kept if (value := getattr(one, name)) not in (None, {})}

@@ -51,4 +51,4 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def is_timing(key: str) -> bool:
     """Whether a metric depends on the clock or the machine, so that two identical runs may differ in it."""
-    return key.startswith(("time/", "memory/")) or key.endswith("_per_s")
+    return key.startswith(("time/", "memory/", "energy/")) or key.endswith("_per_s")
