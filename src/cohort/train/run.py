@@ -14,7 +14,7 @@ import torch
 
 from cohort.clock import stopped_at
 from cohort.machine import quiet_libraries
-from cohort.policy.load import Start, live_dtype
+from cohort.policy.load import Start
 from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
 from cohort.record.claims import read_record
@@ -39,7 +39,6 @@ from cohort.train.gate import pass_gate, read_gate
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
 from cohort.train.models import waits_for, with_stage_models
-from cohort.train.rows import with_rows_kept
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.cards.reading import in_a_line
@@ -68,25 +67,17 @@ class Run:
         return read_metrics(self.directory / "metrics.jsonl")
 
 
-def train(
-    recipe: Recipe,
-    *,
-    resume: bool = False,
-    console: Console | None = None,
-    model: Any = None,
-    tokenizer: Any = None,
-) -> Run:
+def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None, start: Start | None = None) -> Run:
     """Run all stages of a recipe.
 
     With `resume` a run that was interrupted goes on, exactly; one that is finished is only shown; one that was never
-    begun is begun. `model` and `tokenizer` serve a recipe whose policy.model is "live".
+    begun is begun. `start` has the model object of a recipe whose policy.model is "live".
 
     Raises `UserError` for everything that a person can mend, most of it before any model loads.
     """
     quiet_libraries()
-    console = console or Console()
-    recipe = with_rows_kept(_with_type_of(model, as_it_lies(recipe) if resume else recipe), resume)
-    start = Start(live=(model, tokenizer) if model is not None else None)
+    console, start = console or Console(), start or Start()
+    recipe = as_it_lies(recipe) if resume else recipe
     stages = prepare(recipe)
     directory = run_directory(recipe)
     if has_begun(directory):
@@ -120,19 +111,6 @@ def train(
         record = record or keep_account(directory, recipe)  # cards of a run that is only shown may have been edited
     _show_result(directory, stages[-1], record, console)
     return Run(directory)
-
-
-def _with_type_of(model: Any, recipe: Recipe) -> Recipe:
-    """The recipe, which is the record, with the type that the weights of a model object have, where it names none."""
-    if model is None:
-        return recipe
-    stages = [
-        stage.model_copy(update={"policy": stage.policy.model_copy(update={"dtype": live_dtype(model)})})
-        if stage.policy.model == "live" and "dtype" not in stage.policy.model_fields_set
-        else stage
-        for stage in recipe.stages
-    ]
-    return recipe.model_copy(update={"stages": tuple(stages)})
 
 
 def prepare(recipe: Recipe) -> list[PreparedStage]:
