@@ -114,7 +114,9 @@ class _Loop:
                 with suppress(UserError):  # weights that cannot be saved were the reason, or come of it
                     self.save()
             if self.whole:
-                keep_account(run_directory(self.context.recipe), self.context.recipe)
+                with suppress(UserError, OSError):  # what has failed is said all the same
+                    self.context.check()
+                    keep_account(run_directory(self.context.recipe), self.context.recipe)
             if last := latest_step(self.context.checkpoints):
                 mend = "mend the cause and " if isinstance(reason, UserError) else ""
                 how = f"{resuming()}: {going_on(run_directory(self.context.recipe))}"

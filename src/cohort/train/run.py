@@ -24,7 +24,6 @@ from cohort.seeds import derive_seed
 from cohort.train.checkpoint import latest_step
 from cohort.train.directory import (
     as_it_lies,
-    as_kept,
     disk_errors,
     has_begun,
     is_of_run,
@@ -35,7 +34,7 @@ from cohort.train.directory import (
     stage_directory,
     write_recipe,
 )
-from cohort.train.gate import pass_gate, read_gate
+from cohort.train.gate import pass_gate, refuse_damaged_gate
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
 from cohort.train.models import waits_for, with_stage_models
@@ -93,20 +92,19 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(directory, recipe, console, isolation_of(sampled))
         with _deterministic(threads), stopped_at(began[:10]):
-            kept, trained = as_kept(recipe), False
+            refuse_damaged_gate(directory)
+            trained = False
             for index, one in enumerate(stages):
                 name, own = one.stage.name, stage_directory(recipe, index)
                 title = f"{recipe.name}: stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else recipe.name
-                found = read_gate(directory, name)
-                context = Context(
-                    recipe, kept, one.stage, title, one.seed, own, console, start, found, check=still_here
-                )
+                context = Context(recipe, one.stage, title, one.seed, own, console, start, check=still_here)
                 if not _is_finished(context):
                     with noting_failure(directory, still_here):
                         train_stage(one.kind, one.prepared, context)
                     trained = True
                 if one.kind.makes_policy:
                     start = Start(str(context.final), start.live)
+        still_here()
         record = None if trained else read_record(directory)
         record = record or keep_account(directory, recipe)  # cards of a run that is only shown may have been edited
     _show_result(directory, stages[-1], record, console)

@@ -46,14 +46,12 @@ class Context:
     """Where and how one stage of a run runs."""
 
     recipe: Recipe
-    recipe_text: str  # as the run keeps it
     stage: Stage
     title: str
     seed: int
     directory: Path  # the stage's own
     console: Console
     start: Start
-    gate: Mapping[str, Any] = field(default_factory=dict)  # what the gate found, as in gate.json
     check: Callable[[], None] = lambda: None  # raises UserError when the run's directory is another than it was
     stop: StopRequest = field(default_factory=StopRequest)  # a kind may check it where a step is left without a trace
 
