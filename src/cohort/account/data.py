@@ -49,7 +49,7 @@ def contamination(files: StageFiles) -> Claim:
     found = files.gate.get("contamination")
     if found:
         return files.run.claim("measured", found, "gate.json")
-    return gap("measured", "no check was made: `cohort check RECIPE --against FILE` compares prompts with benchmarks")
+    return gap("measured", "no comparison of prompts with benchmarks was made")
 
 
 def rejected(files: StageFiles) -> Claim:
