@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -147,3 +149,9 @@ def test_a_file_of_rollouts_that_is_damaged_is_named_and_not_counted(run):
     found = tally(sorted((run / "log").glob("step-*")))
     assert found.unread == ["step-000002.parquet"]
     assert sum(found.rollouts.values()) == 4
+
+
+def test_the_page_of_the_fields_has_them_all():
+    page = (Path(__file__).parents[2] / "docs" / "record_fields.md").read_text()
+    paths = re.findall(r"^\| ([^|]+) \| `(?:run|stages\.NAME)\.([\w.]+)` \|", page, re.MULTILINE)
+    assert paths == [(field.title, field.path) for field in (*RUN, *STAGE)], "run tools/record_fields_page.py"
