@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import cohort
-from cohort.backends.base import BACKENDS, SAMPLERS
+from cohort.backends.base import BACKENDS
 from cohort.environments.world import ENVIRONMENTS, TOOLS
 from cohort.rewards.built_in import BUILT_IN
-from cohort.settings import KINDS, SINKS, Stage, Task
+from cohort.settings import KINDS, SAMPLERS, SINKS, Stage, Task
 from cohort.settings.stage import EVERY_KIND
 from cohort.train.stage import kind_of
 from cohort.wording import find
