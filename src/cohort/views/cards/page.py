@@ -166,10 +166,10 @@ def _rewards(stage: Record) -> Iterator[str]:
             f"{_t(gate['prompts'])} prompts; a text that knows nothing of the question should be paid nothing:</p>"
         )
         means = [[reward["rows"].get(kind, {}).get("mean") for reward in found] for kind in kinds]
-        cells = [
+        paid = [
             (_t(kind), *("-" if m is None else f"{m:.2f}" for m in row)) for kind, row in zip(kinds, means, strict=True)
         ]
-        yield _table(("text", *(_t(reward["name"]) for reward in found)), cells, narrow=True)
+        yield _table(("text", *(_t(reward["name"]) for reward in found)), paid, narrow=True)
     brittle = claim(stage, "rewards.brittle")
     yield f'<p class="note" style="margin-top:14px">{_t(title_of("rewards.brittle"))}: {_known(brittle)}</p>'
 
