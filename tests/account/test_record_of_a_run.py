@@ -70,7 +70,7 @@ def test_what_a_person_declares_is_declared_and_no_gap(tmp_path):
 
 
 def test_operations_follow_from_tokens_and_parameters(run):
-    found = record_of(run)["stages"][0]["compute"]["flops"]["value"]
+    found = record_of(run)["stages"][0]["compute"]["operations"]["value"]
     prompts, sampled, learnt, parameters = 2 * 4, 24, 12 + 2 * 2, 1000  # two tokens a prompt, once a group
     assert found["sampling"] == 2 * parameters * (prompts + sampled)
     assert found["scoring"] == 0
@@ -83,7 +83,7 @@ def test_a_kl_costs_a_reference_pass_and_an_adapter_half_a_backward_pass(tmp_pat
     environment = json.loads((run / "environment.json").read_text())
     environment["policies"]["grpo"]["trained"] = 10
     (run / "environment.json").write_text(json.dumps(environment))
-    found = record_of(run)["stages"][0]["compute"]["flops"]["value"]
+    found = record_of(run)["stages"][0]["compute"]["operations"]["value"]
     assert found["scoring"] == 2 * 1000 * 16
     assert found["learning"] == (4 * 1000 + 2 * 10) * 16
 
@@ -132,7 +132,7 @@ def test_files_of_another_shape_are_fields_that_failed_with_a_reason(run):
     (run / "gate.json").write_text("[]")
     (run / "log" / "chain.jsonl").write_text("not json\n[1]\n")
     record = record_of(run)
-    assert record["stages"][0]["compute"]["flops"]["status"] in ("failed", "not_evaluated")
+    assert record["stages"][0]["compute"]["operations"]["status"] in ("failed", "not_evaluated")
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def _tiles(stage: Record) -> Iterator[str]:
         yield _tile(_t(amount(int(budget["steps"]))), "training steps", f"in {seconds(budget.get('seconds'))}")
     if rollouts := sum(tally.get("rollouts", {}).values()):
         yield _tile(_t(amount(rollouts)), "completions", f"{amount(budget.get('tokens_sampled'))} tokens, all kept")
-    if flops := inside(stage, "compute.flops", "total"):
+    if flops := inside(stage, "compute.operations", "total"):
         share = f"{amount(inside(stage, 'policies.trained', 'parameters'))} parameters"
         yield _tile(_t(amount(flops)), "floating-point operations", share)
 
