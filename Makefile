@@ -7,7 +7,7 @@ PYTEST := pytest -n logical --maxprocesses 8
 LOCKS  := requirements/torch.txt requirements/cohort.txt requirements/reasoning-gym.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test check test-latest test-verifiers test-sinks bench bench-gpu lock clean
+.PHONY: help quickstart test check test-latest test-verifiers test-exports test-sinks bench bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -33,6 +33,9 @@ test-latest:  ## run the fast tests with the newest versions that pyproject.toml
 
 test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the library verifiers, in an environment with it
 	$(VENV)-verifiers/bin/$(PYTEST) tests/integrations
+
+test-exports: $(VENV)-exports/.installed  ## run the tests of the record's exports, in an environment with the libraries that check them
+	$(VENV)-exports/bin/$(PYTEST) tests/record tests/views/test_exports.py
 
 test-sinks: $(VENV)-sinks/.installed  ## run the tests of the trackers, in an environment with their libraries
 	$(VENV)-sinks/bin/$(PYTEST) tests/views
@@ -82,6 +85,11 @@ $(VENV)-sinks/.installed: pyproject.toml $(LOCKS) requirements/tensorboard.txt
 	$(VENV)-sinks/bin/pip install --quiet --no-deps --require-hashes -r requirements/tensorboard.txt
 	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/tensorboard.txt > $@
 
+$(VENV)-exports/.installed: pyproject.toml $(LOCKS) requirements/exports.txt
+	$(call environment,$(VENV)-exports)
+	$(VENV)-exports/bin/pip install --quiet --no-deps --require-hashes -r requirements/exports.txt
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/exports.txt > $@
+
 # The locked versions without their hashes, for environments that hold packages beside the locked ones.
 PINS = sed -nE 's/^([A-Za-z0-9._-]+==[^ ;]+).*/\1/p' requirements/cohort.txt requirements/torch.txt
 
@@ -112,7 +120,7 @@ COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)-lock/bin/pip-compile --quie
 ONLY_TORCH := $(shell sed -nE 's/^([a-z-]+)==.*/\1/p' requirements/torch.txt)
 lock: $(VENV)-lock/.installed  ## renew requirements/*.txt, the versions and hashes of all that is installed
 	$(COMPILE) --extra dev -o requirements/cohort.txt pyproject.toml
-	for extra in reasoning-gym tensorboard verifiers; do \
+	for extra in exports reasoning-gym tensorboard verifiers; do \
 		$(EXTRA) $$extra | $(COMPILE) -c requirements/cohort.txt -o requirements/$$extra.txt - || exit 1; done
 	echo pip-tools==7.6.2 | $(COMPILE) -o requirements/pip-tools.txt -
 
@@ -122,4 +130,4 @@ $(VENV)-lock/.installed: requirements/pip-tools.txt
 	touch $@
 
 clean:  ## remove the environments, the runs and the caches
-	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-sinks $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-exports $(VENV)-sinks $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

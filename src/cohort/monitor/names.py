@@ -154,6 +154,9 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("time/reward/{}/mean_s", "s", "Mean time of this reward for a group.", "down"),
         Metric("time/reward/{}/p95_s", "s", "Time that this reward exceeds for one group in twenty.", "down"),
         Metric(
+            "energy/step_j", "J", "Energy of the processor in the step, where its counter (RAPL) may be read.", "down"
+        ),
+        Metric(
             "memory/peak_gb", "GB", "Most memory so far: of the process, or on a GPU what was allocated there.", "down"
         ),
     ),

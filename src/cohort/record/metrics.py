@@ -62,4 +62,4 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def is_timing(key: str) -> bool:
     """Whether a metric depends on the clock or the machine, so that two identical runs may differ in it."""
-    return key.startswith(("time/", "memory/")) or key.endswith("_per_s")
+    return key.startswith(("time/", "memory/", "energy/")) or key.endswith("_per_s")

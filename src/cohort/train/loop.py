@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from cohort.chat import template_for
 from cohort.clock import moment, told
+from cohort.monitor.energy import EnergyMeter
 from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog
@@ -58,8 +59,11 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
             console.steps(kind.columns, stage.run.steps, loop.whole) as view,
             loop.saving_on_failure(),
         ):
+            meter = EnergyMeter()
             for step in range(loop.whole + 1, stage.run.steps + 1):
+                meter.joules()  # what evaluating and saving took is not the step's
                 metrics = {**training.step(step)}
+                metrics |= {} if (joules := meter.joules()) is None else {"energy/step_j": joules}
                 measured: dict[str, float] = {}
                 if context.is_due(step, stage.run.evaluate_every):
                     context.recorder.before_evaluation(step)
@@ -122,7 +126,7 @@ class _Loop:
                 with suppress(UserError):  # weights that cannot be saved were the reason, or come of it
                     self.save()
             if self.whole:
-                with suppress(UserError):  # of a directory that is no longer the run's
+                with suppress(UserError, OSError):  # what has failed is said all the same
                     self.context.check()
                     keep_account(run_directory(self.context.recipe), self.context.recipe)
             if last := latest_step(self.context.checkpoints):

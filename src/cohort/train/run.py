@@ -26,7 +26,6 @@ from cohort.seeds import derive_seed
 from cohort.train.checkpoint import latest_step
 from cohort.train.directory import (
     as_it_lies,
-    as_kept,
     disk_errors,
     has_begun,
     is_of_run,
@@ -39,7 +38,7 @@ from cohort.train.directory import (
     stage_directory,
     write_recipe,
 )
-from cohort.train.gate import pass_gate, read_gate
+from cohort.train.gate import pass_gate, refuse_damaged_gate
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
 from cohort.train.models import waits_for, with_stage_models
@@ -99,15 +98,23 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(chain, recipe, console, isolation_of(sampled))
         with _deterministic(threads), stopped_at(began[:10]):
-            kept, before, trained = as_kept(recipe), "", False
+            refuse_damaged_gate(directory)
+            before, trained = "", False
             for index, one in enumerate(stages):
                 name, own = one.stage.name, stage_directory(recipe, index)
-                title = f"{recipe.name}: stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else recipe.name
-                found = read_gate(directory, name)
-                recorder = Recorder(chain, own, name)
                 context = Context(
-                    *(recipe, kept, one.stage, title, one.seed, own, console, start, recorder, one.kind.tables, before),
-                    gate=found,
+                    recipe=recipe,
+                    stage=one.stage,
+                    title=f"{recipe.name}: stage {index + 1} of {len(stages)}, {name}"
+                    if len(stages) > 1
+                    else recipe.name,
+                    seed=one.seed,
+                    directory=own,
+                    console=console,
+                    start=start,
+                    recorder=Recorder(chain, own, name),
+                    tables=one.kind.tables,
+                    parent=before,
                     check=still_here,
                 )
                 if not _is_finished(context):
@@ -117,6 +124,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
                     trained = True
                 if one.kind.makes_policy:
                     start, before = Start(str(context.final), start.live), name
+        still_here()
         record = None if trained else read_record(directory)
         record = record or keep_account(directory, recipe)  # cards of a run that is only shown may have been edited
     _show_result(directory, stages[-1], record, chain, console)

@@ -34,7 +34,6 @@ class Context:
     """Where and how one stage of a run runs."""
 
     recipe: Recipe
-    recipe_text: str  # as the run keeps it
     stage: Stage
     title: str
     seed: int
@@ -44,7 +43,6 @@ class Context:
     recorder: Recorder
     tables: tuple[str, ...]  # of the recipe, which the stage's kind reads
     parent: str = ""  # the stage before, where its model is what this one starts from
-    gate: Mapping[str, Any] = field(default_factory=dict)  # what the gate found, as in gate.json
     check: Callable[[], None] = lambda: None  # raises UserError when the run's directory is another than it was
     stop: StopRequest = field(default_factory=StopRequest)  # a kind may check it where a step is left without a trace
 
