@@ -128,6 +128,23 @@ def _unlike(module: Any, wanted: Any) -> str:
     return misfit(theirs - ours, ours - theirs)
 
 
+def changed_modules(module: Any) -> dict[str, torch.Tensor]:
+    """The base's own weights that an adapter changes, by their names in the model without it: where a LoRA is not zero,
+    and where a module that is saved whole is no longer the base's.
+    """
+    found = {}
+    for name, one in module.get_base_model().named_modules():
+        halves = [*getattr(one, "lora_B", {}).values(), *getattr(one, "lora_embedding_B", {}).values()]
+        if any(bool(getattr(half, "weight", half).any()) for half in halves):
+            found[f"{name}.weight"] = one.base_layer.weight
+        if hasattr(one, "modules_to_save"):
+            own = dict(one.modules_to_save[one.active_adapters[0]].named_parameters())
+            for key, weight in one.original_module.named_parameters():
+                if key in own and not torch.equal(weight, own[key]):
+                    found[f"{name}.{key}"] = weight
+    return found
+
+
 def merge_adapter(policy: Policy) -> Policy:
     """The policy as one model, its adapter added to the weights. Raises `UserError` for an adapter that is no change of
     weights. The policy that is given is used up.

@@ -35,14 +35,14 @@ def new_directory(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("r+b" if os.name == "nt" else "rb") as handle:
+                    os.fsync(handle.fileno())
+        _sync_directory(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            with file.open("r+b" if os.name == "nt" else "rb") as handle:
-                os.fsync(handle.fileno())
-    _sync_directory(temporary)
     if path.exists():
         discard(path)
     temporary.rename(path)
