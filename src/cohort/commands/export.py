@@ -34,9 +34,7 @@ from cohort.views.console import Console
 from cohort.wording import one_line
 
 PROBE = "What is 17 + 25? Show your work, then write the answer.\n17 + 25 = 42\n"
-TOLERANCE = (
-    1e-3  # of a log-prob in float32: two programs add up in different orders, and merging rounds each weight once
-)
+TOLERANCE = 1e-3  # of a log-prob in float32: two programs add up in different orders, and merging rounds each weight
 ROWS, LONGEST = 8, 1024  # recorded rollouts that are compared, and the tokens of one of them
 TYPES = {"merged": ("float32", "bfloat16", "float16"), "adapter": ("float32",), "gguf": ("float16", "float32", "q8_0")}
 HUB = "hub:"
@@ -61,9 +59,9 @@ class Exported:
 
 
 def export(model: str, form: str | None, to: str, kind: str | None = None) -> Exported:
-    """Write a model to the directory `to`, or `hub:OWNER/NAME`: "merged", "adapter", "gguf", or (None) merged where there
-    is an adapter, else as it is; with numbers of the type `kind`. Raises `UserError` when the model that was written
-    says something else; nothing is then left at `to`.
+    """Write a model to the directory `to`, or `hub:OWNER/NAME`: "merged", "adapter", "gguf", or (None) merged where
+    there is an adapter, else as it is; with numbers of the type `kind`. Raises `UserError` when the model that was
+    written says something else; nothing is then left at `to`.
     """
     quiet_libraries()
     if to.startswith(HUB):
@@ -126,8 +124,8 @@ def show(console: Console, found: Exported) -> None:
     console.saved(found.form, Path(found.to))
     what = f"{found.rollouts} recorded rollouts" if found.rollouts else "a probe text"
     console.say(
-        f"read back in a new process: {found.tensors} tensors bit for bit, and the log-probs of {found.tokens} tokens of "
-        f"{what} differ by at most {found.difference:.1e}"
+        f"read back in a new process: {found.tensors} tensors bit for bit, and the log-probs of {found.tokens} tokens "
+        f"of {what} differ by at most {found.difference:.1e}"
     )
     if found.merged:
         console.say(f"the adapter is in it: {found.merged} matrices differ from those of the base")
@@ -197,19 +195,21 @@ def _read_back(policy: Policy, directory: Path, form: str, rows: Sequence[Row], 
         )
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise UserError(f"what was written cannot be read by others, so nothing was kept: {last[:300]}")
+            raise UserError(f"what was written cannot be read by others, so nothing is kept: {last[:300]}")
         with safe_open(result, "pt") as found:
             theirs, said = found.get_tensor("logprobs"), found.metadata()
     read = json.loads(said["sha256"])
     if differ := sorted(name for name in ours.keys() | read.keys() if ours.get(name) != read.get(name)):
         raise UserError(
-            f"{len(differ)} of {len(ours)} tensors are read back as something else, such as {differ[0]}: nothing was kept"
+            f"{len(differ)} of {len(ours)} tensors are read back as something else, such as {differ[0]}: nothing "
+            "is kept"
         )
     _refuse_other_tokens(policy, texts, said)
     difference = (theirs - wanted).abs().max().item()
     if not difference <= TOLERANCE:
         raise UserError(
-            f"the model as it was written differs by {difference:.2g} in a log-prob, over {TOLERANCE:g}: nothing was kept"
+            f"the model as it was written differs by {difference:.2g} in a log-prob, over {TOLERANCE:g}: nothing "
+            "is kept"
         )
     return len(ours), difference
 
@@ -224,7 +224,7 @@ def _refuse_other_tokens(policy: Policy, texts: Sequence[str], said: dict[str, s
         ("has another end token", tokenizer.eos_token_id, json.loads(said["ends"])),
     ):
         if mine != theirs:
-            raise UserError(f"the tokenizer as it is read back {what} than that of the run: nothing was kept")
+            raise UserError(f"the tokenizer as it is read back {what} than that of the run: nothing is kept")
 
 
 def _digest(value: Tensor) -> str:
@@ -242,8 +242,8 @@ def _refuse_unchanged(policy: Policy, before: dict[str, str], kind: str) -> None
     if same:
         why = "" if kind == "float32" else f"; numbers of type {kind} are too coarse for it: use --type float32"
         raise UserError(
-            f"the adapter changes {len(before)} matrices, and {len(same)} of them are the base's in the merged model, such "
-            f"as {same[0]}: nothing was kept{why}"
+            f"the adapter changes {len(before)} matrices, and {len(same)} of them are the base's in the merged model, "
+            f"such as {same[0]}: nothing is kept{why}"
         )
 
 

@@ -2,10 +2,10 @@
 
     python -P read_back.py JOB RESULT
 
-JOB is JSON: the `directory`, its `form` ("merged", "adapter" or "gguf"), for gguf the `file` and what transformers has to
-be told beside it (`config`), `rows` of tokens with how many of them are the prompt, and `texts`. RESULT is a safetensors
-file: the log-probs of the tokens after each prompt, end to end, in float32; SHA-256 of every parameter, and the tokens of
-the texts, are in its metadata.
+JOB is JSON: the `directory`, its `form` ("merged", "adapter" or "gguf"), for gguf the `file` and what transformers
+has to be told beside it (`config`), `rows` of tokens with how many of them are the prompt, and `texts`. RESULT is a
+safetensors file: the log-probs of the tokens after each prompt, end to end, in float32; SHA-256 of every parameter, and
+the tokens of the texts, are in its metadata.
 """
 
 import hashlib
@@ -37,6 +37,11 @@ def read(job: dict[str, Any]) -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(where, **named)
 
 
+def digest(value: torch.Tensor) -> str:
+    """SHA-256 of the numbers, as 64 hex digits."""
+    return hashlib.sha256(value.detach().numpy().tobytes()).hexdigest()
+
+
 def main(job_file: str, result: str) -> None:
     """Read, compute, write."""
     with open(job_file, encoding="utf-8") as file:
@@ -49,11 +54,8 @@ def main(job_file: str, result: str) -> None:
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, prompt - 1 : -1].float()
         found.append(logits.log_softmax(-1).gather(-1, torch.tensor(tokens[prompt:])[:, None])[:, 0])
-    digests = {
-        name: hashlib.sha256(value.detach().numpy().tobytes()).hexdigest() for name, value in model.named_parameters()
-    }
     said = {
-        "sha256": json.dumps(digests),
+        "sha256": json.dumps({name: digest(value) for name, value in model.named_parameters()}),
         "texts": json.dumps([tokenizer.encode(text, add_special_tokens=False) for text in job["texts"]]),
         "template": json.dumps(tokenizer.chat_template),
         "ends": json.dumps(tokenizer.eos_token_id),

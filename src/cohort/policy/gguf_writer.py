@@ -42,9 +42,8 @@ def refuse(policy: Policy) -> None:
         raise UserError(f"its rotary embedding is '{kind}', which is not written to a GGUF here: use --as merged")
     if any(layer != "full_attention" for layer in getattr(config, "layer_types", None) or ()):
         raise UserError("its layers see a window, which is not written to a GGUF here: use --as merged")
-    if (_backend(policy.tokenizer).get("model") or {}).get("type") != "BPE" or '"ByteLevel"' not in _text(
-        policy.tokenizer
-    ):
+    backend = _backend(policy.tokenizer)
+    if (backend.get("model") or {}).get("type") != "BPE" or '"ByteLevel"' not in json.dumps(backend["pre_tokenizer"]):
         raise UserError("its tokenizer is no byte-level BPE, which alone is written to a GGUF here: use --as merged")
 
 
@@ -59,7 +58,7 @@ def rounded(weight: Tensor, kind: str) -> Tensor:
 
 
 def _packed(weight: Tensor, kind: str) -> tuple[Any, Any]:
-    """The weight as its rows are written, and their type. Vectors and rows that blocks of 32 do not fill stay float32."""
+    """The weight as its rows are written, and their type. Vectors, and rows that no blocks of 32 fill, stay float32."""
     from gguf import GGMLQuantizationType
     from gguf.quants import quantize
 
