@@ -3,7 +3,7 @@
     .venv/bin/python tools/lora_figure.py [DIRECTORY]
 
 All arms start from one base, which `recipes/lora.toml` makes in its first stage, and differ in what is trained and at
-which rate. Runs are kept in DIRECTORY (default runs/lora-figure), resumed where they were stopped, and not repeated. Arms
+which rate. Runs are kept in DIRECTORY (default runs/lora-figure), resumed where they were stopped, not repeated. Arms
 can be made one by one: `tools/lora_figure.py DIRECTORY ARM`.
 """
 

@@ -30,7 +30,8 @@ app.add_typer(record, name="record")
 RecipePath = Annotated[
     Path,
     typer.Argument(
-        help="A recipe file (TOML), a run directory, or a recipe that Cohort ships: quickstart.", show_default=False
+        help="A recipe file (TOML), a run directory, or a recipe that Cohort ships: quickstart.",
+        show_default=False,
     ),
 ]
 Overrides = Annotated[
