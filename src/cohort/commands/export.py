@@ -100,6 +100,10 @@ def _export(model: str, form: str | None, place: Path, kind: str | None, named: 
     trained, base, touched = _logprobs(policy, rows), None, 0
     if write == "adapter":
         base = policy.module.peft_config[policy.module.active_adapter].base_model_name_or_path
+        if str(base).endswith(".gguf"):
+            raise UserError(
+                f"the adapter's base is the file {base}, which peft cannot read: leave out --as to merge it"
+            )
     elif policy.has_adapter:
         changed = changed_modules(policy.module)
         before = {name: _rounded_digest(weight, kind) for name, weight in changed.items()}

@@ -52,7 +52,7 @@ def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None)
                 f"LoRA cannot be added: {one_line(error)} (policy.lora.targets = {lora.targets!r})"
             ) from None
     _refuse_unmatched(module, lora)
-    return Policy(module, policy.tokenizer, policy.compute_name)
+    return Policy(module, policy.tokenizer, policy.compute_name, policy.mode)
 
 
 def _config(model: Any, lora: Lora, revision: str | None) -> Any:
@@ -161,7 +161,7 @@ def merge_adapter(policy: Policy) -> Policy:
     model = policy.module.merge_and_unload()
     if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
         model.config.get_text_config().tie_word_embeddings = False
-    return Policy(model.requires_grad_(True), policy.tokenizer, policy.compute_name)
+    return Policy(model.requires_grad_(True), policy.tokenizer, policy.compute_name, policy.mode)
 
 
 def fingerprint(module: Any) -> str:
@@ -202,11 +202,11 @@ def find_base(directory: Path, base: str) -> str:
     same place beneath a directory that the adapter is in.
     """
     named = Path(base)
-    if not named.is_absolute() or named.is_dir() or _written(directory) is None:
+    if not named.is_absolute() or named.exists() or _written(directory) is None:
         return base
     tails = [Path(*named.parts[start:]) for start in range(1, len(named.parts))]
     found = (above / tail for above in Path(directory).absolute().parents for tail in tails)
-    return str(next((place for place in found if (place / "config.json").is_file()), base))
+    return str(next((place for place in found if place.is_file() or (place / "config.json").is_file()), base))
 
 
 def _written(directory: Path) -> str | None:

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cohort.policy.adapters import add_lora, find_base, merge_adapter, refuse_other_base, write_base
 from cohort.policy.fit import CANNOT_BE_SAVED, SAVEABLE, read_adapter, read_model, refuse_broken, refuse_unlike, unlike
+from cohort.policy.gguf import SUFFIX, gguf_in, is_gguf, read_gguf, read_gguf_tokenizer, refuse_other_file
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.seeds import derive_seed
@@ -172,6 +173,8 @@ def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Poli
     try:
         if Path(where, "adapter_config.json").is_file():
             module = _load_adapter(where, dtype, trainable, table.trust_remote_code)
+        elif is_gguf(where):
+            module = read_gguf(AutoModelForCausalLM, where, dtype=dtype)
         else:
             module = read_model(AutoModelForCausalLM, where, model, dtype=dtype, **options)
     except UserError:
@@ -186,23 +189,35 @@ def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Poli
 def _tokenizer(model: str, table: PolicyTable) -> Any:
     where = locate(model)
     try:
+        if is_gguf(where):
+            return read_gguf_tokenizer(AutoTokenizer, where)
         return AutoTokenizer.from_pretrained(where, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    except UserError:
+        raise
     except Exception as error:  # damaged or hostile files make the libraries raise anything
         raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
 
 
 def locate(model: str) -> str:
-    """The checkpoint directory that a name stands for; a hub id stays what it is. Raises `UserError`."""
+    """The checkpoint directory or GGUF file that a name stands for; a hub id stays what it is. Raises `UserError`."""
     path = Path(model).expanduser()
+    if path.is_file():
+        refuse_other_file(path)
+        return str(path.resolve())
     if path.is_dir():
         # A run directory stands for its final model, or while it is unfinished for its newest checkpoint.
         for place in (path, path / "final", *sorted(path.glob("checkpoints/step-*"), reverse=True)):
             if (place / "config.json").is_file() or (place / "adapter_config.json").is_file():
                 return str(place.resolve())
-        raise UserError(f"'{model}' holds no model: neither config.json nor adapter_config.json is in it")
+        if (file := gguf_in(path)) is not None:
+            return str(file.resolve())
+        raise UserError(f"'{model}' holds no model: no config.json, no adapter_config.json and no .gguf is in it")
     hub_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) and not model.startswith(".")
-    if not hub_id:
-        raise UserError(f"there is no directory '{model}'; policy.model is a checkpoint directory or a hub id")
+    if not hub_id or model.endswith(SUFFIX):
+        raise UserError(
+            f"there is no {'file' if model.endswith(SUFFIX) else 'directory'} '{model}'; policy.model is a checkpoint "
+            "directory, a GGUF file or a hub id"
+        )
     return model
 
 
@@ -216,7 +231,10 @@ def _load_adapter(directory: str, dtype: torch.dtype, trainable: bool, trust_rem
     base = find_base(Path(directory), base)
     try:
         options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": trust_remote_code}
-        model = read_model(AutoModelForCausalLM, base, dtype=dtype, **options)
+        if is_gguf(base):
+            model = read_gguf(AutoModelForCausalLM, base, dtype=dtype)
+        else:
+            model = read_model(AutoModelForCausalLM, base, dtype=dtype, **options)
     except OSError as error:
         raise UserError(
             f"the adapter in '{directory}' needs its base model '{base}' (adapter_config.json), which cannot be "

@@ -18,6 +18,7 @@ from cohort.settings.training import LEAST_OF_LORA, LORA_REASON
 from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, prune, readable, save_checkpoint
 from cohort.train.directory import keep_template, run_directory
 from cohort.train.inputs import probe_of
+from cohort.train.keeping import keep_account
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
 from cohort.types import UserError
@@ -39,7 +40,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
             console.warn(f"the chat template asks for the date; this run tells it {moment()} 00:00, also when resumed")
         tokenizer = training.facts.tokenizer
         template = template_for(stage.task.template, tokenizer)
-        keep_template(context.recipe, stage.name, template, probe_of(stage.task, tokenizer))
+        keep_template(context.recipe, stage.name, template, probe_of(stage.task, tokenizer), training.facts)
         console.plan(context.title, kind.plan(stage, prepared, training.facts))
         rate = stage.optimizer.learning_rate
         if training.policy is not None and training.policy.has_adapter and rate < LEAST_OF_LORA:
@@ -115,6 +116,8 @@ class _Loop:
             if self.whole and untouched and latest_step(self.context.checkpoints) != self.whole:
                 with suppress(UserError):  # weights that cannot be saved were the reason, or come of it
                     self.save()
+            if self.whole:
+                keep_account(run_directory(self.context.recipe), self.context.recipe)
             if last := latest_step(self.context.checkpoints):
                 mend = "mend the cause and " if isinstance(reason, UserError) else ""
                 how = f"{resuming()}: {going_on(run_directory(self.context.recipe))}"
