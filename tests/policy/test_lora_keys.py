@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from cohort.algorithms import objectives
 from cohort.learn.learner import Learner
 from cohort.learn.reference import Reference
 from cohort.policy.adapters import add_lora, merge_adapter
 from cohort.policy.load import load_policy, save_policy
-from cohort.settings import Lora, Optimizer
+from cohort.policy.scratch import make_model
+from cohort.settings import Lora, Optimizer, Scratch
 from cohort.train.sft import supervised_batch
 from cohort.types import UserError
 
@@ -112,8 +113,6 @@ def test_an_adapter_of_another_base_is_refused(checkpoint_dir, tmp_path):
     assert config["base_model_name_or_path"] == str(checkpoint_dir)
     load_policy(str(tmp_path / "adapter"), dtype="bfloat16")
     weights = checkpoint_dir / "model.safetensors"
-    from safetensors.torch import save_file
-
     save_file({k: v * 1.01 for k, v in load_file(weights).items()}, weights, metadata={"format": "pt"})
     with pytest.raises(UserError, match="was trained on another model than"):
         load_policy(str(tmp_path / "adapter"))
@@ -123,10 +122,9 @@ def test_an_adapter_of_another_base_is_refused(checkpoint_dir, tmp_path):
 
 
 def test_a_base_of_another_shape_is_one_sentence(checkpoint_dir, tmp_path, tokenizer):
-    from tiny import make_tiny
-
+    wider = Scratch(hidden_size=48, layers=2, heads=2, kv_heads=1, head_dim=16, intermediate_size=64)
     save_policy(adapted(checkpoint_dir), tmp_path / "adapter")
     (tmp_path / "adapter" / "base.json").unlink()
-    make_tiny("qwen3", tokenizer).save_pretrained(checkpoint_dir)
+    make_model(tokenizer, 3, wider).save_pretrained(checkpoint_dir)
     with pytest.raises(UserError, match="does not fit its base"):
         load_policy(str(tmp_path / "adapter"))

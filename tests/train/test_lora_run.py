@@ -14,10 +14,14 @@ from cohort.recipe import Recipe, against_defaults
 from cohort.train.directory import as_kept
 from cohort.types import UserError
 from cohort.views.console import Console
-from conftest import change
 
 LORA = {"rank": 2}
 NEW: dict = {"rank": 3, "dora": True, "modules_to_save": ["norm"], "layers": [1], "existing": "merge"}
+
+
+def change(tables, **changes):
+    """The tables with some tables updated."""
+    return tables | {k: {**tables.get(k, {}), **v} if isinstance(v, dict) else v for k, v in changes.items()}
 
 
 def console():
