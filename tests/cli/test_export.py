@@ -44,7 +44,7 @@ def adapted(base, targets, where, **keys):
     policy = add_lora(base, Lora(rank=2, targets=targets, **keys), seed=3)
     with torch.no_grad():
         for name, weight in policy.module.named_parameters():
-            if "lora_B" in name or "modules_to_save" in name or "lora_embedding_B" in name:
+            if "lora_B" in name or "modules_to_save" in name or "lora_embedding" in name:
                 weight.add_(torch.randn_like(weight) * 0.2)
     save_policy(policy, where)
 

@@ -134,9 +134,10 @@ def changed_modules(module: Any) -> dict[str, torch.Tensor]:
     """
     found = {}
     for name, one in module.get_base_model().named_modules():
-        halves = [*getattr(one, "lora_B", {}).values(), *getattr(one, "lora_embedding_B", {}).values()]
-        if any(bool(getattr(half, "weight", half).any()) for half in halves):
-            found[f"{name}.weight"] = one.base_layer.weight
+        for kind in ("lora_", "lora_embedding_"):  # one of the two halves starts at zero
+            first, second = (getattr(one, f"{kind}{half}", {}) for half in "AB")
+            if any(all(bool(getattr(of[key], "weight", of[key]).any()) for of in (first, second)) for key in first):
+                found[f"{name}.weight"] = one.base_layer.weight
         if hasattr(one, "modules_to_save"):
             own = dict(one.modules_to_save[one.active_adapters[0]].named_parameters())
             for key, weight in one.original_module.named_parameters():
