@@ -23,7 +23,7 @@ from tiny import make_tiny
 def here(monkeypatch):
     """Exports are read back in this process, which is sooner done; one test leaves it at a new one."""
 
-    def run(words, **_):
+    def run(words):
         error = ""
         try:
             read_back.main(*map(str, words[3:]))
@@ -31,7 +31,7 @@ def here(monkeypatch):
             error = f"{type(problem).__name__}: {problem}"
         return subprocess.CompletedProcess(words, int(bool(error)), "", error)
 
-    monkeypatch.setattr(export.subprocess, "run", run)
+    monkeypatch.setattr(export, "_in_new_process", run)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_coarse_numbers_are_said_and_checked_as_they_are(desk, cohort):
     code, out, err = cohort("export", "adapted", "--to", "half", "--type", "bfloat16", "--json")
     assert code == 0, err
     found = json.loads(out)
-    assert found["difference"] < 1e-4 < found["rounding"]
+    assert 0 < found["difference"] < found["rounding"]
     assert AutoModelForCausalLM.from_pretrained(desk / "half", dtype="auto").dtype == torch.bfloat16
 
 
@@ -134,7 +134,7 @@ def test_a_run_is_compared_on_its_own_rollouts(desk, cohort):
         code, _, err = cohort("export", "runs/mine", "--to", "y")
         assert (code, "damaged" in err or "cannot be read" in err) == (2 if "final" in place else 1, True), err
         file.write_bytes(kept)
-        assert not list(desk.glob("*y*"))
+        assert not [*desk.glob("y"), *desk.glob(".y*")]
 
 
 @pytest.mark.usefixtures("here")
@@ -142,18 +142,20 @@ def test_a_run_is_compared_on_its_own_rollouts(desk, cohort):
                                             ("qwen3", "float16"), ("qwen3", "q8_0")])  # fmt: skip
 def test_a_gguf_is_read_by_transformers(desk, cohort, tokenizer, kind, type):
     pytest.importorskip("gguf")
-    make_tiny(kind, tokenizer).save_pretrained(desk / kind)
+    model = make_tiny(kind, tokenizer)
+    model.resize_token_embeddings(len(tokenizer) + 8)  # as many models have it
+    model.save_pretrained(desk / kind)
     tokenizer.save_pretrained(desk / kind)
     adapted(load_policy(str(desk / kind)), "all-linear", desk / "adapted")
     code, out, err = cohort("export", "adapted", "--as", "gguf", "--type", type, "--to", "one", "--json")
     assert code == 0, err
     found = json.loads(out)
-    assert found["difference"] < 1e-4
+    assert found["difference"] < 1e-2
     assert (found["rounding"] > 0) == (type != "float32")
     assert [file.name for file in (desk / "one").iterdir()] == ["model.gguf"]
     again = AutoTokenizer.from_pretrained(desk / "one", gguf_file="model.gguf")
     text = "<|user|>Ann has 12 plums.\n\n  17 + 25 = 42, isn't it?<|end|>"
-    assert again.encode(text) == tokenizer.encode(text)
+    assert again.encode(text) == AutoTokenizer.from_pretrained(desk / kind).encode(text)
     assert again.chat_template == tokenizer.chat_template
 
 
