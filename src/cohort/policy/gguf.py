@@ -1,5 +1,5 @@
-"""Models in a GGUF file, of any architecture that transformers maps: dequantised, checked against the file, and from then
-on a model like any other.
+"""Models in a GGUF file, of any architecture that transformers maps: dequantised, checked against the file, and from
+then on a model like any other.
 
 transformers leaves out in silence what it has no place for: tensors, settings of the architecture, the rule by which a
 text is split before it becomes tokens. Whatever changes a log-prob is compared here with the file itself.
@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer, pre_tokenizers
+from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers.integrations import GGUF_CONFIG_MAPPING
 from transformers.utils.quantization_config import GgufConfig
 
 from cohort.policy.fit import read_model
@@ -47,6 +51,7 @@ _SETTINGS: Mapping[str, str] = {
 _HARMLESS = ("attention.causal", "attention.value_length", "tensor_data_layout", "use_parallel_residual", "vocab_size")
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # of all of them
 _FACTORS = "rope_freqs.weight"  # by what Llama 3's frequencies are divided: settings that became a tensor
+_SPECIAL = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
 _GPT2_SPLITS = ("default", "gpt-2", "gpt2")  # transformers' plain byte-level one
 _DIGITS_FIRST = ("smollm", "starcoder", "refact", "command-r", "codeshell")  # single digits, then as GPT-2
 
@@ -106,8 +111,8 @@ def refuse_other_file(file: Path) -> None:
 
 
 def read_header(file: str | Path) -> Header:
-    """Raises `UserError` where the package `gguf` is missing, and for a file that is none, is damaged, or is one part of
-    several.
+    """Raises `UserError` where the package `gguf` is missing, and for a file that is none, is damaged, or is one part
+    of several.
     """
     path = Path(file)
     refuse_other_file(path)
@@ -126,7 +131,7 @@ def read_gguf(kind: Any, file: str, **options: Any) -> Any:
     with contextlib.redirect_stderr(io.StringIO()):  # a bar for its tensors, which nothing switches off
         module = read_model(kind, directory, file, **options)
     _refuse_left_over(module, header, file)
-    # From here on it is a model like any other. transformers would not save it, as it remembers the blocks it came from.
+    # From here on it is a model like any other. transformers would not save it, as it remembers where it came from.
     for owner, name in (
         (module, "hf_quantizer"),
         (module, "quantization_method"),
@@ -146,7 +151,8 @@ def read_gguf_tokenizer(kind: Any, file: str) -> Any:
     """
     header = read_header(file)
     directory, name = _split(file)
-    tokenizer = kind.from_pretrained(directory, gguf_file=name)
+    with _known(header, file):
+        tokenizer = _without_additions(kind.from_pretrained(directory, gguf_file=name), header.tokenizer)
     _settle_splits(tokenizer, str(header.tokenizer.get("ggml.pre", "default")), file)
     wrong = _tokenizer_differs(tokenizer, header.tokenizer)
     if wrong:
@@ -197,27 +203,30 @@ def _header(file: str, changed: int, size: int) -> Header:
     )
 
 
-def _config(directory: str, name: str, file: str, header: Header) -> Any:
-    """The configuration, with what transformers does not read of every architecture and the file says."""
-    from transformers import AutoConfig
-
+@contextlib.contextmanager
+def _known(header: Header, file: str) -> Iterator[None]:
+    """Raise `UserError` where transformers does not read an architecture, or a kind of tokenizer, from a GGUF."""
     try:
-        config = AutoConfig.from_pretrained(directory, gguf_file=name)
+        yield
     except ValueError as error:
-        if "not supported" not in str(error):
+        if not any(words in str(error) for words in ("not supported", "Cannot build", "Cannot rebuild")):
             raise
         raise UserError(
             f"'{file}' is a GGUF of the architecture '{header.architecture}', which this version of transformers does "
-            "not read from one: name the model's original checkpoint"
+            f"not read from one ({one_line(error)}): name the model's original checkpoint"
         ) from None
+
+
+def _config(directory: str, name: str, file: str, header: Header) -> Any:
+    """The configuration, with what transformers does not read of every architecture and the file says."""
+    with _known(header, file):
+        config = AutoConfig.from_pretrained(directory, gguf_file=name)
     _settle(config.get_text_config(), header, file)
     return config
 
 
 def _settle(config: Any, header: Header, file: str) -> None:
     """Set what transformers does not read for this architecture. Raises `UserError` for what it cannot compute."""
-    from transformers.integrations import GGUF_CONFIG_MAPPING
-
     read = GGUF_CONFIG_MAPPING.get(config.model_type, GGUF_CONFIG_MAPPING.get(header.architecture))
     if read is None:  # of the newer ones transformers reads all that there is
         return
@@ -288,9 +297,26 @@ def _split(file: str) -> tuple[str, str]:
     return str(Path(file).parent), Path(file).name
 
 
+def _without_additions(tokenizer: Any, said: Mapping[str, Any]) -> Any:
+    """The tokenizer with the tokens of the file alone. Where a file names no token for unknown text or for the begin of
+    one, transformers adds one of its own behind the last, which the model has no embedding for.
+    """
+    tokens = said["ggml.tokens"]
+    if len(tokenizer) == len(tokens):
+        return tokenizer
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend["added_tokens"] = [token for token in backend["added_tokens"] if token["id"] < len(tokens)]
+    backend["model"]["unk_token"] = None
+    ids = {name: said.get(f"ggml.{key}_token_id") for name, key in _SPECIAL.items()}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(backend)),
+        chat_template=said.get("chat_template"),
+        **{f"{name}_token": None if index is None else tokens[index] for name, index in ids.items()},
+    )
+
+
 def _settle_splits(tokenizer: Any, name: str, file: str) -> None:
     """Have a text split before it is encoded as the file says, where transformers has only GPT-2's way."""
-    from tokenizers import pre_tokenizers
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
     backend = tokenizer.backend_tokenizer
