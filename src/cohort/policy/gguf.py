@@ -47,7 +47,8 @@ _SETTINGS: Mapping[str, str] = {
     "residual_scale": "residual_multiplier",
     "rope.freq_base": "rope_theta",
 }
-# Settings that change nothing, or that the tensors' shapes say again.
+_SHAPES = ("num_key_value_heads", "head_dim", "moe_intermediate_size", "shared_expert_intermediate_size")  # say it, too
+# Settings that change nothing.
 _HARMLESS = ("attention.causal", "attention.value_length", "tensor_data_layout", "use_parallel_residual", "vocab_size")
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # of all of them
 _FACTORS = "rope_freqs.weight"  # by what Llama 3's frequencies are divided: settings that became a tensor
@@ -245,7 +246,7 @@ def _settle(config: Any, header: Header, file: str) -> None:
             config.rope_parameters["rope_theta"] = value
         elif name is not None and hasattr(config, name):
             setattr(config, name, value)
-        elif not (key.startswith("rope.") and value in (header.settings.get("attention.key_length"), "none")):
+        elif name not in _SHAPES and not (key.startswith("rope.") and value in (_width(header), "none")):
             unknown.append(key)
     if unknown:
         warnings.warn(
@@ -253,6 +254,14 @@ def _settle(config: Any, header: Header, file: str) -> None:
             "llama.cpp writes before you train",
             stacklevel=2,
         )
+
+
+def _width(header: Header) -> int | None:
+    """Of a head. All of it is rotated, where a file does not say otherwise."""
+    key, settings = "attention.key_length", header.settings
+    if key in settings or not settings.get("attention.head_count"):
+        return settings.get(key)
+    return int(settings["embedding_length"] // settings["attention.head_count"])
 
 
 def _llama3(config: Any, factors: Sequence[float], file: str) -> dict[str, Any]:
