@@ -50,12 +50,12 @@ def said(content):
 
 
 def test_a_switch_of_the_template_reaches_prompts_and_what_they_begin():
-    assert renderer().text(Prompt.make("a")).endswith("assistant\n")
+    assert tokenizer().decode(renderer().render(Prompt.make("a")).tokens).endswith("assistant\n")
     prompt = renderer(template_args=OFF).render(Prompt.make("a"))
     assert prompt.begun == BEGUN
     assert tokenizer().decode(prompt.tokens).endswith(BEGUN)
     table = settings.Task(source="x", template_args=OFF)
-    assert Renderer.of(table, tokenizer()).text(Prompt.make("a")).endswith(BEGUN)
+    assert Renderer.of(table, tokenizer()).render(Prompt.make("a")).begun == BEGUN
 
 
 def test_it_reaches_supervised_rows_conversations_and_reward_models():

@@ -100,10 +100,11 @@ def test_one_message_is_its_text_and_several_are_refused_in_a_sentence(start):
     assert run.metrics
     renderer = Renderer(letters())
     chat = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
-    assert renderer.text(Prompt.make(messages=chat[1:])) == "b"
+    assert letters().decode(renderer.render(Prompt.make(messages=chat[1:])).tokens) == "b"
     with pytest.raises(UserError, match=r"of 2 messages, and the tokenizer .* has no chat template"):
         renderer.render(Prompt.make(messages=chat))
-    assert Renderer(letters(), system="Be brief.").text(Prompt.make("b")) == "Be brief.\n\nb"
+    briefly = Renderer(letters(), system="Be brief.").render(Prompt.make("b"))
+    assert letters().decode(briefly.tokens) == "Be brief.\n\nb"
 
 
 def test_environments_ask_the_tokenizer_too():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cohort.engine.decoder import Decoder
 from cohort.engine.fused import FusedDecoder, disagreement
+from cohort.engine.generic import GenericDecoder
 from cohort.engine.plain import PlainDecoder
 from cohort.engine.running import Running, StartedGroup
 from cohort.engine.sampling import choose
@@ -62,7 +63,7 @@ class Engine:
         prefilled: deque[StartedGroup] = deque()
         most = min(self.max_rows, sum(request.count for request in waiting))
         running = Running(most, self.policy.device)
-        decoder: Decoder = FusedDecoder(self.policy, most) if self.policy.fused else PlainDecoder(self.policy, most)
+        decoder = _decoder(self.policy, most)
         decoder.refresh()
         while waiting or prefilled or running.n:
             # A prefill for every row that retires would run the whole model for one prompt: wait for an eighth.
@@ -163,3 +164,10 @@ class Engine:
                 whole.append(group)
         running.remove(ended, decoder)
         return whole
+
+
+def _decoder(policy: Policy, rows: int) -> Decoder:
+    """The decoder of the path that the policy is on, with room for `rows` rows."""
+    if policy.generic is not None:
+        return GenericDecoder(policy, policy.generic)
+    return FusedDecoder(policy, rows) if policy.fused else PlainDecoder(policy, rows)

@@ -17,7 +17,7 @@ from cohort.environments.episodes import Episodes, OneTurn, Player, Rules
 from cohort.environments.foreign_code import broken
 from cohort.environments.formats import Format
 from cohort.environments.tools import Tool, Tools, tool_of
-from cohort.policy.text import to_rollouts
+from cohort.policy.text import completion_reader
 from cohort.types import Environment, InfrastructureError, Sampler, UserError
 from cohort.wording import find_function
 
@@ -61,7 +61,7 @@ class World:
         """What plays prompts to their end. Raises UserError as `dialogue` does."""
         chosen = self._format(tokenizer, eos_ids)
         stop = () if chosen is None else chosen.stop
-        read = to_rollouts(tokenizer, (*self.stop, *stop), eos_ids)
+        read = completion_reader(tokenizer, (*self.stop, *stop), eos_ids)
         environment = self.own if chosen is None else Tools(self.tools, chosen, self.retries)
         if environment is None:
             return OneTurn(sampler, read)
@@ -69,7 +69,7 @@ class World:
         patience = table.timeout_s if self.own is not None else None  # each tool has a time limit of its own
         rules = Rules(table.max_turns, table.max_turn_tokens, stop, table.concurrency, patience)
         dialogue = self.dialogue(tokenizer, eos_ids)
-        return Episodes(sampler, environment, dialogue, lambda completion: read(completion).text, rules)
+        return Episodes(sampler, environment, dialogue, read, rules)
 
     def close(self) -> None:
         """Give back what the tools hold. They start afresh when they are used again."""

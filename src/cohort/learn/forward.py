@@ -46,7 +46,7 @@ def forward(policy: Policy, batch: Batch, wanted: Tensor, tokens: int) -> Iterat
     Rollouts of a group stay together while they fit, so that its prompt is computed once.
     """
     starts, longest = batch.lengths.cumsum(0) - batch.lengths, int(batch.lengths.max())
-    for rows in _split(batch, wanted, tokens):
+    for rows in (_split if policy.generic is None else _split_whole)(batch, wanted, tokens):
         index = torch.tensor(rows)
         prompts, place = batch.group[index].unique(return_inverse=True)
         lengths = batch.lengths[index]
@@ -81,6 +81,20 @@ def _split(batch: Batch, wanted: Tensor, tokens: int) -> Iterator[list[int]]:
         taken.append(row)
         prompts.add(owner[row])
         size += cost
+    if taken:
+        yield taken
+
+
+def _split_whole(batch: Batch, wanted: Tensor, tokens: int) -> Iterator[list[int]]:
+    """The same where every row is computed whole, its prompt with it, and padded: rows of like length together."""
+    with_wanted = torch.repeat_interleave(batch.lengths)[wanted].unique().tolist()
+    whole = {row: len(batch.prompts[int(batch.group[row])]) + int(batch.lengths[row]) for row in with_wanted}
+    taken: list[int] = []
+    for row in sorted(with_wanted, key=lambda row: whole[row]):  # the row that comes next is the longest
+        if taken and (len(taken) + 1) * whole[row] > tokens:
+            yield taken
+            taken = []
+        taken.append(row)
     if taken:
         yield taken
 

@@ -128,6 +128,23 @@ class PackedGroups:
         both = torch.tensor([span for of in spans for span in of]).t().contiguous()
         return first, both[0], both[1]
 
+    def rows(self) -> list[tuple[Tensor, int]]:
+        """Rows that can be computed one by one: the places `[n]` in the flat row of a prompt and the rollout behind it,
+        and the first of these that no row before it has. Together they have every place once.
+        """
+        found, seen = [], set()
+        group = self._group.tolist()
+        alone = set(range(len(self._prompt_spans))) - {g for g, (_, n) in zip(group, self._rollout_spans) if n}
+        for g, own in [*((g, (0, 0)) for g in sorted(alone)), *zip(group, self._rollout_spans, strict=True)]:
+            if g in alone and g in seen:
+                continue
+            start, length = self._prompt_spans[g]
+            places = [*range(start, start + length), *range(own[0], own[0] + own[1])]
+            if own[1] or g in alone:
+                found.append((torch.tensor(places, device=self.device), length if g in seen else 0))
+                seen.add(g)
+        return found
+
     def predictors(self, rows: Tensor, columns: Tensor) -> Tensor:
         """The flat index of the token that predicts token `columns[i]` of rollout `rows[i]`: `[M] -> [M]`."""
         starts = torch.tensor([start for start, _ in self._rollout_spans], dtype=torch.long, device=self.device)

@@ -132,7 +132,7 @@ def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None)
             raise UserError(
                 f"LoRA cannot be added: {_first_sentence(error)} (policy.lora.targets = {targets!r})"
             ) from None
-    return Policy(module, policy.tokenizer, policy.compute_name)
+    return Policy(module, policy.tokenizer, policy.compute_name, policy.mode)
 
 
 def _unlike(module: Any, wanted: Any) -> str:

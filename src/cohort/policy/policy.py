@@ -21,11 +21,10 @@ from cohort.kernels.functions import product
 from cohort.policy.attention import ATTENTION, Layout, PackedGroups
 from cohort.policy.fit import DIVERGED, is_classifier
 from cohort.policy.fused import FusedBody, unfit
+from cohort.policy.generic import GenericBody, Mode
+from cohort.policy.proof import find_mode, packed_differs
 from cohort.policy.verify import probe, verify
 from cohort.types import UserError
-
-MOST_APART = 1e-4  # of log-probs under two kinds of attention, in float32
-KNOWN = "Architectures known to work: Qwen2, Qwen3, Llama, Mistral, Gemma 3."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +52,12 @@ class PolicyFacts:
 class Policy:
     """A causal LM made ready: evaluation mode for good (no dropout in any log-prob), Cohort's attention, known ends.
 
-    `module` is what is trained and saved: the model itself, or peft's wrapper around it.
-    Raises `UserError` for a model without an end-of-sequence token, or one whose forward pass under Cohort's attention
-    differs from its own.
+    `module` is what is trained and saved: the model itself, or peft's wrapper around it. `mode` says how the model is
+    run without packed groups; None: by packed groups, until `check` finds that they are wrong for it.
+    Raises `UserError` for a model without an end-of-sequence token.
     """
 
-    def __init__(self, module: Any, tokenizer: Any, compute: str = "float32"):
+    def __init__(self, module: Any, tokenizer: Any, compute: str = "float32", mode: Mode | None = None):
         self.module = module
         self.tokenizer = tokenizer
         self.model: Any = module.get_base_model() if hasattr(module, "get_base_model") else module
@@ -66,18 +65,21 @@ class Policy:
         self.config = self.model.config.get_text_config()
         self.unheard_end, self.turn_end = _turn_end(tokenizer)
         self.eos_ids = _eos_ids(self.model, tokenizer, self.turn_end)
-        _refuse_rope(self.config)
         if len(tokenizer) > self.vocabulary:
             raise UserError(
                 f"the tokenizer has {len(tokenizer)} tokens but the model only {self.vocabulary}: use the model's own "
                 "tokenizer, or call model.resize_token_embeddings(len(tokenizer)) and save both again"
             )
         self._own_attention = self.config._attn_implementation
-        self.model.set_attn_implementation(ATTENTION)
         self.module.eval()
+        if mode is None:
+            self.set_attention(ATTENTION)
         self.plain_because = unfit(self.model)  # why there is no fused path; None while there is one
         self.fused: FusedBody | None = None if self.plain_because else FusedBody(self.model, self.compute)
         self._verified = False
+        self.generic: GenericBody | None = None  # in the place of packed groups, where those are wrong for the model
+        if mode is not None:
+            self.take_generic(mode)
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +94,8 @@ class Policy:
     @property
     def vocabulary(self) -> int:
         """The width of the logits."""
-        return self.model.get_output_embeddings().weight.shape[0]
+        head = self.model.get_output_embeddings()
+        return self.config.vocab_size if head is None else head.weight.shape[0]
 
     @property
     def has_adapter(self) -> bool:
@@ -123,9 +126,21 @@ class Policy:
             compute=self.compute_name,
             device=str(self.device),
             dequantised=getattr(self.model, "dequantised_from", ""),
-            path="compiled kernels" if self.fused is not None else f"plain path ({self.plain_because})",
+            path=self.path,
             config=self.config,
         )
+
+    @property
+    def path(self) -> str:
+        """What runs the forward pass: `compiled kernels`, `plain path (why)` or `generic path (why; its costs)`."""
+        if self.generic is not None:
+            return str(self.generic.mode)
+        return "compiled kernels" if self.fused is not None else f"plain path ({self.plain_because})"
+
+    @property
+    def mode(self) -> Mode | None:
+        """How the model is run without packed groups; None: it is run with them."""
+        return None if self.generic is None else self.generic.mode
 
     def refuse_classifier(self) -> None:
         """Raise `UserError` where the checkpoint had no head that predicts tokens, so that the one here is random."""
@@ -144,7 +159,7 @@ class Policy:
 
     def copy(self) -> Policy:
         """A policy with weights of its own, which are now the same, and the same tokenizer."""
-        return Policy(copy.deepcopy(self.module), self.tokenizer, self.compute_name)
+        return Policy(copy.deepcopy(self.module), self.tokenizer, self.compute_name, self.mode)
 
     def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """The final hidden states of a flat row: `[1, N], [1, N] -> [N, hidden]`."""
@@ -157,6 +172,8 @@ class Policy:
 
     def plain_hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """The hidden states by the model's own forward pass; those of the fused body are checked against them."""
+        if self.generic is not None and isinstance(layout, PackedGroups):
+            return self.generic.hidden(layout)
         with self._precision():
             out = self.model.base_model(
                 input_ids=tokens, position_ids=positions, use_cache=False, layout=layout
@@ -169,6 +186,8 @@ class Policy:
         The head runs in the type of its weights, outside autocast: log-probs are where a small error costs most.
         """
         head = self.model.get_output_embeddings()
+        if self.generic is not None and self.generic.mode.own_head:
+            return self.generic.head(hidden if head is None else hidden.to(head.weight.dtype))
         if self.fused is not None and not torch.is_grad_enabled():
             return product(hidden, head.weight)
         logits = head(hidden.to(head.weight.dtype)).float()
@@ -199,57 +218,33 @@ class Policy:
 
     def release(self) -> None:
         """Give the model its own attention back, for a caller who goes on using it."""
-        self.model.set_attn_implementation(self._own_attention)
+        self.set_attention(self._own_attention)
+
+    def set_attention(self, name: str) -> None:
+        """Choose the model's attention, where it has one to choose."""
+        if self.model._can_set_attn_implementation():
+            self.model.set_attn_implementation(name)
 
     def check(self) -> None:
-        """Compare packed groups under Cohort's attention with the model's own forward pass, row by row, and refuse a
-        model that differs, before it trains on something else than it seems to.
+        """Compare packed groups under Cohort's attention with the model's own forward pass, row by row; where they
+        differ, find out how its own forward pass can be used (`policy.proof`), and say so.
 
-        Two prompts and four rollouts share one flat row, longer than a small sliding window. A model that mixes
-        neighbouring tokens outside attention (convolutions, state spaces), or whose attention does more than a layout
-        knows of (sinks, soft-capping, learned biases), is found out here. Both compute in float32, whatever the policy
-        computes in: rounding to bfloat16 moves the log-probs of a trained model further than some wrong algorithms do.
+        Raises `UserError` for a model that is no causal one, or that cannot be run at all.
         """
-        name = type(self.model).__name__
-        layout, texts = probe(self.vocabulary, self.max_context, self.device)
-        counter = _Counted(layout)
-        try:
-            with torch.no_grad(), self._in_float32():
-                hidden = self.plain_hidden(layout.tokens, layout.positions, counter)
-                worst = max(
-                    self._difference(layout, hidden, row, text, len(text) - n)
-                    for row, (text, n) in enumerate(zip(texts, layout.rollout_lengths, strict=True))
-                )
-        except (NotImplementedError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-            raise UserError(f"{name} cannot be run by Cohort ({error}). {KNOWN}") from None
-        finally:
-            self.model.set_attn_implementation(ATTENTION)
-        if counter.layers != list(range(self.config.num_hidden_layers)):
-            raise UserError(f"{name} has layers that are not attention, or attention of its own. {KNOWN}")
-        if not worst <= MOST_APART:
-            raise UserError(
-                f"{name} gives other log-probs under Cohort's attention than under its own (they differ by "
-                f"{worst:.2g}, more than {MOST_APART:g}), so it cannot be trained exactly. {KNOWN}"
-            )
+        because = packed_differs(self)
+        if because is None:
+            return
+        self.take_generic(find_mode(self, because))
+        warnings.warn(f"{type(self.model).__name__} takes the {self.path}", stacklevel=3)
 
-    def _difference(self, layout: PackedGroups, hidden: Tensor, row: int, tokens: list[int], start: int) -> float:
-        """The largest difference between one packed rollout's log-probs and the model's own pass over it alone; as a
-        sixteenth of the largest log-prob, by which rounding grows, where that is beyond 1.
-        """
-        n = len(tokens) - start
-        at = layout.predictors(torch.full((n,), row, device=self.device), torch.arange(n, device=self.device))
-        ours = self.logits(hidden[at])
-        self.model.set_attn_implementation("eager")
-        try:
-            with self._precision():
-                theirs = self.model(input_ids=torch.tensor([tokens], device=self.device), use_cache=False).logits
-        finally:
-            self.model.set_attn_implementation(ATTENTION)
-        theirs = theirs[0, start - 1 : -1].float().log_softmax(-1)
-        return ((ours.log_softmax(-1) - theirs).abs().max() / (theirs.abs().max() / 16).clamp(min=1)).item()
+    def take_generic(self, mode: Mode) -> None:
+        """Leave packed groups for good, for the model's own attention."""
+        self.fused = None
+        self.release()
+        self.generic = GenericBody(self.model, mode, self._precision)
 
     @contextlib.contextmanager
-    def _in_float32(self) -> Iterator[None]:
+    def in_float32(self) -> Iterator[None]:
         """Weights and arithmetic in float32, for as long as the context lasts. No bit of a narrower weight is lost."""
         compute, weights = self.compute, [(p, p.dtype) for p in self.model.parameters()]
         self.compute = torch.float32
@@ -267,29 +262,6 @@ class Policy:
             return contextlib.nullcontext()
         # Without a cache, which would outlive an update where a caller has a context of its own around this one.
         return torch.autocast(self.device.type, dtype=self.compute, cache_enabled=False)
-
-
-class _Counted:
-    """A layout that notes which layers asked it."""
-
-    def __init__(self, layout: PackedGroups):
-        self.layout = layout
-        self.layers: list[int] = []
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        self.layers.append(layer)
-        return self.layout.attend(layer, query, key, value, scale, window)
-
-
-def _refuse_rope(config: Any) -> None:
-    """These choose their frequencies by the longest position in sight, which in a flat row is a neighbour's."""
-    found = repr(getattr(config, "rope_parameters", None))
-    for kind in ("longrope", "dynamic"):
-        if f"'{kind}'" in found:
-            raise UserError(
-                f"the model's rotary embedding is '{kind}', whose values depend on the longest sequence of the batch, "
-                f"so a rollout would depend on its neighbours. {KNOWN}"
-            )
 
 
 def _turn_end(tokenizer: Any) -> tuple[str, int | None]:

@@ -107,7 +107,6 @@ class _Training:
 
     def finish(self, directory: Path) -> None:
         self._backend.save_model(directory)
-        self._context.write_card(directory)
 
     def close(self) -> None:
         self._opened.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,8 +62,10 @@ def gate_of_stage(
     ]
     if short and not any(one.gold for one in asked):
         return _untested(NO_GOLD)
-    if tokenizer is not None:
-        asked = _as_written(asked, parts, tokenizer)
+    if tokenizer is not None:  # behind the rendered prompt, which may have begun the completion, and by way of tokens
+        renderer, read = parts.task.renderer(tokenizer), reader(tokenizer)
+        asked = [replace(one, prompt=renderer.render(one.prompt)) for one in asked]
+        asked = [replace(one, write=functools.partial(_written, tokenizer, read, one.prompt.begun)) for one in asked]
     untested = [reward.name for reward in verifiers if not _looks_at_gold(stage, reward)]
     names = [reward.name for reward in verifiers]
     limit_s, run = LIMIT_S if short else math.inf, stage.run
@@ -127,15 +129,8 @@ def _asked(stage: Stage, verifiers: Sequence[Reward], prompt: Prompt, seed: int)
     return Asked(prompt, text or None, whole=True, seed=seed)
 
 
-def _as_written(asked: Sequence[Asked], parts: SamplingParts, tokenizer: Any) -> list[Asked]:
-    """Behind the rendered prompt, which may have begun the completion, and by way of tokens."""
-    renderer, read = parts.task.renderer(tokenizer), reader(tokenizer)
-
-    def written(text: str, begun: str) -> str:
-        return read(tokenizer.encode(continued(text, begun), add_special_tokens=False))
-
-    rendered = [replace(one, prompt=renderer.render(one.prompt)) for one in asked]
-    return [replace(one, write=functools.partial(written, begun=one.prompt.begun)) for one in rendered]
+def _written(tokenizer: Any, read: Callable[[Sequence[int]], str], begun: str, text: str) -> str:
+    return read(tokenizer.encode(continued(text, begun), add_special_tokens=False))
 
 
 def _is_named(stage: Stage) -> bool:

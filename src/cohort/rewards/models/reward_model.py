@@ -88,7 +88,7 @@ class _Scorer:
         if self.template == "chat":
             template = ChatTemplate(tokenizer)
             turns = [template.write(answered(prompt, answer), go_on=False) for answer in answers]
-            return [{"input_ids": template.tokens(turn)} for turn in turns]
+            return [{"input_ids": tokenizer.encode(turn, add_special_tokens=False)} for turn in turns]
         question = prompt if isinstance(prompt, str) else "\n\n".join(str(message["content"]) for message in prompt)
         written = [(question, answer) if self.template == "pair" else (question + answer,) for answer in answers]
         rows = [tokenizer(*parts) for parts in written]

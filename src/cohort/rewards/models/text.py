@@ -50,7 +50,7 @@ class Reader:
             chat = messages_of(prompt)
             if self.form.system is not None and chat[0].get("role") != "system":
                 chat.insert(0, {"role": "system", "content": self.form.system})
-            return self._template.tokens(self._template.opened(chat)[0])
+            return list(self.tokenizer.encode(self._template.opened(chat)[0], add_special_tokens=False))
         if not isinstance(prompt, str) and len(prompt) > 1:
             raise UserError(
                 f"a prompt is a conversation of {len(prompt)} messages, and the reward model reads single questions; "

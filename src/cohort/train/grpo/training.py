@@ -125,9 +125,8 @@ class GrpoTraining:
         return {"ledger": self._stream.ledger.state()}
 
     def finish(self, directory: Path) -> None:
-        """The trained model and its card."""
+        """The trained model."""
         self._backend.save_model(directory)
-        self._context.write_card(directory)
 
     def close(self) -> None:
         """End the reward workers and the tools."""

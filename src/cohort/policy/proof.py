@@ -1,0 +1,194 @@
+"""Which way of running a model is right for it, found out on a few short random rows before it is trusted.
+
+Everything is compared with the log-probs of the model's own forward pass over one row at a time, without padding. Both
+sides compute in float32, whatever the policy computes in: rounding to bfloat16 moves the log-probs of a trained model
+further than some wrong algorithms do.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cohort.policy.attention import ATTENTION, PackedGroups
+from cohort.policy.generic import Mode, Shared, Together
+from cohort.policy.verify import probe
+from cohort.types import UserError
+
+if TYPE_CHECKING:
+    from cohort.policy.policy import Policy
+
+MOST_APART = 1e-4  # of log-probs that are computed in two ways, in float32
+STEPS = 8  # tokens decoded behind the prompts
+
+
+def packed_differs(policy: Policy) -> str | None:
+    """Why packed groups under Cohort's attention are not what the model computes; None where they are.
+
+    Two prompts and four rollouts share one flat row, longer than a small sliding window. A model that mixes
+    neighbouring tokens outside attention (convolutions, state spaces), or whose attention does more than a layout knows
+    of, is found out here.
+    """
+    if found := _by_the_longest(policy.config):
+        return f"its rotary embedding is '{found}', whose values depend on the longest row in sight"
+    layout, texts = probe(policy.vocabulary, policy.max_context, policy.device)
+    counter = _Counted(layout)
+    try:
+        with torch.no_grad(), policy.in_float32():
+            hidden = policy.plain_hidden(layout.tokens, layout.positions, counter)
+            policy.set_attention("eager")
+            worst = max(
+                apart(policy.logits(_of_row(layout, hidden, row, n)), _plain(policy, text)[-n - 1 : -1])
+                for row, (text, n) in enumerate(zip(texts, layout.rollout_lengths, strict=True))
+            )
+    except Exception as error:  # a model may raise anything at what it was not made for
+        return f"it does not run on packed rows: {_short(error)}"
+    finally:
+        policy.set_attention(ATTENTION)
+    if counter.layers != list(range(policy.config.num_hidden_layers)):
+        return "it has layers that are not attention, or attention of its own"
+    if not worst <= MOST_APART:
+        return f"packed rows change its log-probs by {worst:.2g}"
+    return None
+
+
+@torch.no_grad()
+def find_mode(policy: Policy, because: str) -> Mode:
+    """The fastest way to run the model by its own forward pass that gives the log-probs of rows alone, unpadded.
+
+    Raises `UserError` for a model that is not causal, or that no way of running it is right for.
+    """
+    policy.release()
+    _, texts = probe(policy.vocabulary, policy.max_context, policy.device)
+    texts = [*texts, texts[0][::-1]]  # as long as another, so that two rows can run together without padding
+    mode = Mode(because, rows="single", cache="none")
+    with policy.in_float32():
+        try:
+            exact = [_plain(policy, text) for text in texts]
+            _refuse_not_causal(policy, texts[0], exact[0])
+        except UserError:
+            raise
+        except Exception as error:  # a model may raise anything
+            raise _no_way(policy, because, _short(error)) from None
+        by_row, decoded = partial(_by_row, policy, texts, exact), partial(_decoded, policy, texts, exact)
+        mode = _first(policy, [replace(mode, own_head=own) for own in (False, True)], by_row)
+        rows: tuple[Together, ...] = ("padded", "equal", "single")
+        mode = _first(policy, [replace(mode, rows=way) for way in rows], by_row)
+        caches: tuple[Shared, ...] = ("padded", "equal", "none")
+        return _first(policy, [replace(mode, cache=way) for way in caches], decoded)
+
+
+def _first(policy: Policy, modes: Sequence[Mode], difference: Callable[[], float]) -> Mode:
+    """The first of `modes` under which the policy differs little."""
+    why = ""
+    for mode in modes:
+        try:
+            policy.take_generic(mode)
+            worst = difference()
+            if worst <= MOST_APART:
+                return mode
+            why = f"its log-probs move by {worst:.2g} where its rows are computed together or from a cache"
+        except Exception as error:  # a model may raise anything at a kind of call that it was not made for
+            why = _short(error)
+    raise _no_way(policy, modes[0].because, why)
+
+
+def _by_row(policy: Policy, texts: list[list[int]], exact: list[Tensor]) -> float:
+    """What the rows' log-probs change by when the policy computes them, a long one, short ones and their prompts."""
+    layout = PackedGroups([text[:2] for text in texts], [text[2:] for text in texts], range(len(texts)), policy.device)
+    hidden = policy.hidden(layout.tokens, layout.positions, layout)
+    return max(
+        apart(policy.logits(_of_row(layout, hidden, row, len(text) - 2)), plain[1:-1])
+        for row, (text, plain) in enumerate(zip(texts, exact, strict=True))
+    )
+
+
+def _decoded(policy: Policy, texts: list[list[int]], exact: list[Tensor]) -> float:
+    """What log-probs change by when rows are decoded: prompts of three lengths, one of them continued twice, the rows
+    in another order than their prompts, some of which end before others.
+    """
+    assert policy.generic is not None
+    cut = [max(1, len(text) - STEPS) for text in texts]
+    states, hidden = policy.generic.prefill([text[:n] for text, n in zip(texts, cut, strict=True)])
+    worst = max(map(apart, policy.logits(hidden), [plain[n - 1] for plain, n in zip(exact, cut, strict=True)]))
+    for members, prompts in states:
+        index = [*reversed(range(len(members))), 0]
+        rows = prompts.take(torch.tensor(index, device=policy.device))
+        for step in range(STEPS - 1):
+            if step == STEPS // 2 and len(index) > 1:
+                rows.keep(torch.arange(1, len(index), device=policy.device))
+                index = index[1:]
+            at = [(members[i], cut[members[i]] + step) for i in index]  # (text, place of the token that comes next)
+            tokens = torch.tensor([texts[text][place] for text, place in at], device=policy.device)
+            theirs = [exact[text][place] for text, place in at]
+            worst = max(worst, *map(apart, policy.logits(rows.step(tokens)), theirs))
+    return worst
+
+
+def _refuse_not_causal(policy: Policy, text: list[int], exact: Tensor) -> None:
+    """Raise `UserError` for a model whose predictions depend on what comes behind them, or on chance."""
+    for n in (len(text) // 2, len(text) - 1):
+        worst = apart(_plain(policy, text[:n]), exact[:n])
+        if not worst <= MOST_APART:
+            raise UserError(
+                f"{type(policy.model).__name__} is no causal language model as it is configured: the log-probs of a "
+                f"text change by {worst:.2g} when more text follows, so a rollout has none that could be learnt from"
+            )
+
+
+def apart(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference of log-probs, given two sets of logits; as a sixteenth of the largest log-prob, by which
+    rounding grows, where that is beyond 1.
+    """
+    ours, theirs = ours.float().log_softmax(-1), theirs.float().log_softmax(-1)
+    return ((ours - theirs).abs().max() / (theirs.abs().max() / 16).clamp(min=1)).item()
+
+
+def _plain(policy: Policy, tokens: list[int]) -> Tensor:
+    """The logits `[n, V]` of the model's own forward pass over one row."""
+    ids = torch.tensor([tokens], device=policy.device)
+    takes = inspect.signature(policy.model.forward).parameters
+    return policy.model(input_ids=ids, **({"use_cache": False} if "use_cache" in takes else {})).logits[0].float()
+
+
+def _of_row(layout: PackedGroups, hidden: Tensor, row: int, count: int) -> Tensor:
+    """The hidden states that predict the `count` tokens of a rollout."""
+    device = hidden.device
+    return hidden[layout.predictors(torch.full((count,), row, device=device), torch.arange(count, device=device))]
+
+
+def _no_way(policy: Policy, because: str, why: str) -> UserError:
+    return UserError(
+        f"{type(policy.model).__name__} cannot be run by Cohort. Not by packed groups: {because}. "
+        f"Not by its own forward pass either: {why}"
+    )
+
+
+def _by_the_longest(config: Any) -> str | None:
+    """The kind of rotary embedding whose frequencies depend on the longest row in sight, if the model has it."""
+    found = repr(getattr(config, "rope_parameters", None))
+    return next((kind for kind in ("longrope", "dynamic") if f"'{kind}'" in found), None)
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:160] + ("..." if len(text) > 160 else "")
+
+
+class _Counted:
+    """A layout that notes which layers asked it."""
+
+    def __init__(self, layout: PackedGroups):
+        self.layout = layout
+        self.layers: list[int] = []
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+        """See `Layout`."""
+        self.layers.append(layer)
+        return self.layout.attend(layer, query, key, value, scale, window)
