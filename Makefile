@@ -21,6 +21,7 @@ quickstart: $(STAMP)  ## make a small policy and train it with GRPO, about 5 min
 
 real: $(REAL)/.installed  ## train a pretrained model, SmolLM2-135M, about 15 minutes on 2 cores
 	$(REAL)/bin/cohort train recipes/smollm2.toml policy.model="$$($(SMOLLM2))" --resume
+	$(REAL)/bin/cohort eval runs/smollm2 --against "$$($(SMOLLM2))" --problems 300 --samples 0
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/$(PYTEST)

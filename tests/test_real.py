@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-pytest.importorskip("gguf", reason="the package gguf is not installed: pip install 'cohort[gguf]'")
+from smollm2 import smollm2
 
 import cohort
 from cohort.policy.load import load_policy
 from cohort.record.metrics import read_metrics
 from cohort.views.console import Console
-from smollm2 import smollm2
 
+ROOT = Path(__file__).parent.parent
 FILE = smollm2()
+pytest.importorskip("gguf", reason="the package gguf is not installed: pip install 'cohort[gguf]'")
 pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("gguf", reason="the package gguf is not installed: pip install 'cohort[gguf]'")
-
 from cohort.policy.load import add_lora, load_policy, locate, save_policy
 from cohort.settings import Lora
 from cohort.types import UserError
 from gguf_files import write_gguf
 from tiny import SIZES, make_tiny
+
+pytest.importorskip("gguf", reason="the package gguf is not installed: pip install 'cohort[gguf]'")
 
 TEXT = "Rosa has 12  apples and 3 more."
 
