@@ -22,7 +22,7 @@ def file(desk, tokenizer):
 def test_a_run_starts_from_it_stops_goes_on_and_is_whole_without_it(desk, file, cohort):
     code, out, err = cohort("train", "recipe.toml", f"policy.model={file}", "run.steps=1")
     assert code == 0, err
-    assert "dequantised from Q8_0" in err
+    assert "dequantised from Q8_0" in out + err
     code, out, err = cohort("train", "recipe.toml", f"policy.model={file}", "run.steps=2", "--resume")
     assert code == 0, err
     code, out, err = cohort("eval", "runs/mine", "--against", file, "--problems", "3", "--samples", "0", "--json")

@@ -22,7 +22,6 @@ from typing import Any
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerFast
 from transformers.integrations import GGUF_CONFIG_MAPPING
-from transformers.utils.quantization_config import GgufConfig
 
 from cohort.policy.fit import read_model
 from cohort.types import UserError
@@ -128,7 +127,7 @@ def read_gguf(kind: Any, file: str, **options: Any) -> Any:
     """
     header, (directory, name) = read_header(file), _split(file)
     config = _config(directory, name, file, header)
-    options |= {"gguf_file": name, "config": config, "quantization_config": GgufConfig(dequantize=True)}
+    options |= {"gguf_file": name, "config": config, **_dequantised()}
     with contextlib.redirect_stderr(io.StringIO()):  # a bar for its tensors, which nothing switches off
         module = read_model(kind, directory, file, **options)
     _refuse_left_over(module, header, file)
@@ -160,6 +159,15 @@ def read_gguf_tokenizer(kind: Any, file: str) -> Any:
         raise UserError(f"cannot load the model '{file}': its tokenizer is read as another one: {wrong}")
     tokenizer.name_or_path = file
     return tokenizer
+
+
+def _dequantised() -> dict[str, Any]:
+    """What tells transformers to unpack the blocks. Versions without the class always do."""
+    try:
+        from transformers.utils.quantization_config import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def _library() -> Any:
@@ -326,14 +334,16 @@ def _without_additions(tokenizer: Any, said: Mapping[str, Any]) -> Any:
 
 def _settle_splits(tokenizer: Any, name: str, file: str) -> None:
     """Have a text split before it is encoded as the file says, where transformers has only GPT-2's way."""
-    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
-
+    try:
+        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS as known
+    except ImportError:  # versions that split every text as GPT-2 does
+        known = {}
     backend = tokenizer.backend_tokenizer
     if name in _DIGITS_FIRST:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
-    elif name not in (*_GPT2_SPLITS, *GGUF_PRE_TOKENIZER_SPLITS):
+    elif name not in (*_GPT2_SPLITS, *known):
         warnings.warn(
             f"the tokenizer of '{file}' splits texts by the rule '{name}', which transformers does not know: they are "
             "split as GPT-2 does, so some become other tokens than the model has learnt",
