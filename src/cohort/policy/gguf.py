@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 import warnings
 from collections import Counter
@@ -19,8 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, pre_tokenizers
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig
 from transformers.integrations import GGUF_CONFIG_MAPPING
 
 from cohort.policy.fit import read_model
@@ -51,9 +49,6 @@ _SHAPES = ("num_key_value_heads", "head_dim", "moe_intermediate_size", "shared_e
 _HARMLESS = ("attention.causal", "attention.value_length", "tensor_data_layout", "use_parallel_residual", "vocab_size")
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # of all of them
 _FACTORS = "rope_freqs.weight"  # by what Llama 3's frequencies are divided: settings that became a tensor
-_SPECIAL = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
-_GPT2_SPLITS = ("default", "gpt-2", "gpt2")  # transformers' plain byte-level one
-_DIGITS_FIRST = ("smollm", "starcoder", "refact", "command-r", "codeshell")  # single digits, then as GPT-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +120,7 @@ def read_gguf(kind: Any, file: str, **options: Any) -> Any:
     """The model of a GGUF file by the transformers class `kind`, its weights dequantised: what `fit.read_model` says of
     a checkpoint holds of it, and nothing in the file was left over. Raises `UserError`.
     """
-    header, (directory, name) = read_header(file), _split(file)
+    header, (directory, name) = read_header(file), parts_of(file)
     config = _config(directory, name, file, header)
     options |= {"gguf_file": name, "config": config, **_dequantised()}
     with contextlib.redirect_stderr(io.StringIO()):  # a bar for its tensors, which nothing switches off
@@ -143,22 +138,6 @@ def read_gguf(kind: Any, file: str, **options: Any) -> Any:
     module.config.name_or_path = module.name_or_path = file  # an adapter finds its base by this
     module.dequantised_from = header.stored_as
     return module
-
-
-def read_gguf_tokenizer(kind: Any, file: str) -> Any:
-    """The tokenizer of a GGUF file with its chat template, by the class `kind`. Raises `UserError` where it is not what
-    the file says.
-    """
-    header = read_header(file)
-    directory, name = _split(file)
-    with _known(header, file):
-        tokenizer = _without_additions(kind.from_pretrained(directory, gguf_file=name), header.tokenizer)
-    _settle_splits(tokenizer, str(header.tokenizer.get("ggml.pre", "default")), file)
-    wrong = _tokenizer_differs(tokenizer, header.tokenizer)
-    if wrong:
-        raise UserError(f"cannot load the model '{file}': its tokenizer is read as another one: {wrong}")
-    tokenizer.name_or_path = file
-    return tokenizer
 
 
 def _dequantised() -> dict[str, Any]:
@@ -213,7 +192,7 @@ def _header(file: str, changed: int, size: int) -> Header:
 
 
 @contextlib.contextmanager
-def _known(header: Header, file: str) -> Iterator[None]:
+def known(header: Header, file: str) -> Iterator[None]:
     """Raise `UserError` where transformers does not read an architecture, or a kind of tokenizer, from a GGUF."""
     try:
         yield
@@ -228,7 +207,7 @@ def _known(header: Header, file: str) -> Iterator[None]:
 
 def _config(directory: str, name: str, file: str, header: Header) -> Any:
     """The configuration, with what transformers does not read of every architecture and the file says."""
-    with _known(header, file):
+    with known(header, file):
         config = AutoConfig.from_pretrained(directory, gguf_file=name)
     _settle(config.get_text_config(), header, file)
     return config
@@ -310,63 +289,6 @@ def _architecture(header: Header) -> Any:
     return next(key for key, name in _library().MODEL_ARCH_NAMES.items() if name == header.architecture)
 
 
-def _split(file: str) -> tuple[str, str]:
+def parts_of(file: str) -> tuple[str, str]:
+    """The directory and the name, as transformers takes them."""
     return str(Path(file).parent), Path(file).name
-
-
-def _without_additions(tokenizer: Any, said: Mapping[str, Any]) -> Any:
-    """The tokenizer with the tokens of the file alone. Where a file names no token for unknown text or for the begin of
-    one, transformers adds one of its own behind the last, which the model has no embedding for.
-    """
-    tokens = said["ggml.tokens"]
-    if len(tokenizer) == len(tokens):
-        return tokenizer
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    backend["added_tokens"] = [token for token in backend["added_tokens"] if token["id"] < len(tokens)]
-    backend["model"]["unk_token"] = None
-    ids = {name: said.get(f"ggml.{key}_token_id") for name, key in _SPECIAL.items()}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(backend)),
-        chat_template=said.get("chat_template"),
-        **{f"{name}_token": None if index is None else tokens[index] for name, index in ids.items()},
-    )
-
-
-def _settle_splits(tokenizer: Any, name: str, file: str) -> None:
-    """Have a text split before it is encoded as the file says, where transformers has only GPT-2's way."""
-    try:
-        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS as known
-    except ImportError:  # versions that split every text as GPT-2 does
-        known = {}
-    backend = tokenizer.backend_tokenizer
-    if name in _DIGITS_FIRST:
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
-    elif name not in (*_GPT2_SPLITS, *known):
-        warnings.warn(
-            f"the tokenizer of '{file}' splits texts by the rule '{name}', which transformers does not know: they are "
-            "split as GPT-2 does, so some become other tokens than the model has learnt",
-            stacklevel=2,
-        )
-
-
-def _tokenizer_differs(tokenizer: Any, said: Mapping[str, Any]) -> str:
-    """In what a tokenizer is another one than a file describes, in words; empty where in nothing."""
-    tokens, kinds = said["ggml.tokens"], said.get("ggml.token_type", ())
-    vocabulary = tokenizer.get_vocab()
-    if len(vocabulary) != len(tokens):
-        return f"it has {len(vocabulary):,} tokens, not {len(tokens):,}"
-    moved = [
-        token
-        for index, token in enumerate(tokens)
-        if kinds[index : index + 1] == [3] and vocabulary.get(token) != index
-    ]
-    if moved:
-        return f"{moved[0]!r} is another token"
-    for key, name in (("ggml.bos_token_id", "bos"), ("ggml.eos_token_id", "eos")):
-        if (wanted := said.get(key)) is not None and getattr(tokenizer, f"{name}_token_id") != wanted:
-            return f"its {name} token is {getattr(tokenizer, f'{name}_token_id')}, not {wanted}"
-    if tokenizer.chat_template != said.get("chat_template"):
-        return "it has another chat template"
-    return ""
