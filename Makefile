@@ -19,7 +19,7 @@ help:  ## print the targets
 quickstart: $(STAMP)  ## make a small policy and train it with GRPO, about 5 minutes on 2 cores
 	$(BIN)/cohort train recipes/quickstart.toml --resume
 
-real: $(REAL)/.installed  ## train a pretrained model, SmolLM2-135M, about 15 minutes on 2 cores
+real: $(REAL)/.installed  ## train a model that others pretrained, SmolLM2-135M
 	$(REAL)/bin/cohort train recipes/smollm2.toml policy.model="$$($(SMOLLM2))" --resume
 	$(REAL)/bin/cohort eval runs/smollm2 --against "$$($(SMOLLM2))" --problems 300 --samples 0
 

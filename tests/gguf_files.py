@@ -48,7 +48,7 @@ def write_gguf(
     writer.add_key_length(width)
     for key, value in (settings or {}).items():
         add = writer.add_string if isinstance(value, str) else writer.add_float32
-        add(f"{architecture}.{key}", value)  # type: ignore[arg-type]
+        add(f"{architecture}.{key}", value)
     _add_tokenizer(writer, tokenizer, pre)
     kind = gguf.GGMLQuantizationType[stored_as]
     read = {}

@@ -81,14 +81,19 @@ def _groups(file: Path) -> list[dict[str, Any]]:
 
 
 def table(arms: dict[str, dict[str, Any]]) -> str:
-    """Held-out accuracy before and after, and the time of the steps."""
-    lines = ["| run | before | after | steps took |", "|---|---|---|---|"]
+    """Held-out accuracy before, and after as many steps as have been measured; and the time of the steps."""
+    lines = ["| run | before | after | steps | they took |", "|---|---|---|---|---|"]
     for name, arm in arms.items():
-        shown = [
-            f"{value:.1%} [{low:.1%}, {high:.1%}]" for _, value, low, high in (arm["greedy"][0], arm["greedy"][-1])
-        ]
-        lines.append(f"| {name} | {' | '.join(shown)} | {arm['steps_s'] / 60:.0f} min |")
+        before, *later = arm["greedy"]
+        after = f"{_accuracy(later[-1])} (step {later[-1][0]})" if later else "not measured"
+        steps, minutes = arm["reward"][-1][0], arm["steps_s"] / 60
+        lines.append(f"| {name} | {_accuracy(before)} | {after} | {steps} | {minutes:.0f} min |")
     return "\n".join(lines)
+
+
+def _accuracy(measured: list[float]) -> str:
+    _, value, low, high = measured
+    return f"{value:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def draw(arms: dict[str, dict[str, Any]], where: Path) -> None:

@@ -215,7 +215,7 @@ def _config(directory: str, name: str, file: str, header: Header) -> Any:
 
 def _settle(config: Any, header: Header, file: str) -> None:
     """Set what transformers does not read for this architecture. Raises `UserError` for what it cannot compute."""
-    read = GGUF_CONFIG_MAPPING.get(config.model_type, GGUF_CONFIG_MAPPING.get(header.architecture))
+    read: Any = GGUF_CONFIG_MAPPING.get(config.model_type, GGUF_CONFIG_MAPPING.get(header.architecture))
     if read is None:  # of the newer ones transformers reads all that there is
         return
     if header.factors:

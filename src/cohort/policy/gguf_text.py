@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -56,11 +57,11 @@ def _without_additions(tokenizer: Any, said: Mapping[str, Any]) -> Any:
 
 def _settle_splits(tokenizer: Any, name: str, file: str) -> None:
     """Have a text split before it is encoded as the file says, where transformers has only GPT-2's way."""
-    try:
-        from transformers.integrations.gguf import gguf_tokenizer_mapping as mapping
-    except ImportError:  # versions that split every text as GPT-2 does
-        mapping = None
-    splits = getattr(mapping, "GGUF_PRE_TOKENIZER_SPLITS", ())
+    splits: tuple[str, ...] = ()
+    with contextlib.suppress(ImportError):  # versions without it split every text as GPT-2 does
+        from transformers.integrations.gguf import gguf_tokenizer_mapping
+
+        splits = tuple(gguf_tokenizer_mapping.GGUF_PRE_TOKENIZER_SPLITS)
     backend = tokenizer.backend_tokenizer
     if name in _DIGITS_FIRST:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
