@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -124,10 +125,12 @@ def train(
     loaded = _load(recipe, overrides)
     if resume or not Path(loaded.stages[-1].run.directory, loaded.name, "metrics.jsonl").expanduser().exists():
         _say_stages(loaded)  # else it is refused, with that sentence alone
+    from cohort.commands.place import where_trained
     from cohort.commands.train import outcome
     from cohort.train.run import train as run
 
-    return Answer(outcome(run(loaded, resume=resume)))
+    with where_trained(loaded.file.parent) if resume and loaded.file else contextlib.nullcontext():
+        return Answer(outcome(run(loaded, resume=resume)))
 
 
 @app.command()

@@ -109,12 +109,14 @@ def test_one_message_is_its_text_and_several_are_refused_in_a_sentence(start):
 
 def test_environments_ask_the_tokenizer_too():
     plain, chat = letters(), letters(CHAT_MARKS, template=CHATML)
-    world = environments.open(settings.Environment(tools=("calculator",)))
+    stage = settings.Stage(task=settings.Task(source="x"), environment=settings.Environment(tools=("calculator",)))
+    world = environments.open(stage)
     assert type(world.dialogue(plain, [2])).__name__ == "InlineDialogue"
     assert Renderer(plain, tools=world.schemas).render(Prompt.make("a")).tokens
     with pytest.raises(UserError, match="has no tool calls in a format"):
         world.dialogue(chat, [2])
-    forced = environments.open(settings.Environment(tools=("calculator",), format="hermes"))
+    hermes = settings.Environment(tools=("calculator",), format="hermes")
+    forced = environments.open(stage.model_copy(update={"environment": hermes}))
     with pytest.raises(UserError, match="is written by a chat template, and the tokenizer has none"):
         forced.dialogue(plain, [2])
     assert [template_for(wanted, plain) for wanted in ("auto", "chat", "r1_zero")] == ["none", "chat", "r1_zero"]

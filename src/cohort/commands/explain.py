@@ -18,7 +18,7 @@ from cohort.settings.words import callable_path
 from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import batch_arithmetic, rewards_line
+from cohort.views.plan import batch_arithmetic, reward_line, rewards_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,10 @@ def _explained(stage: Stage, objective: Objective, against: str | None, other: R
         objective=explain.one_line(objective),
         equation=equation_of(stage, objective, latex=False),
         latex=equation_of(stage, objective, latex=True),
-        choices=dict(explain.sentences(objective)),
+        choices={
+            choice: NOTHING if _once(stage) and choice.partition("=")[0] in ACT_BETWEEN_UPDATES else sentence
+            for choice, sentence in explain.sentences(objective)
+        },
         around=around,
         hash=around["hash"],
         against=against,
@@ -78,23 +81,30 @@ def _explained(stage: Stage, objective: Objective, against: str | None, other: R
 
 
 def show(console: Console, found: dict[str, list[Explained]]) -> None:
-    """Every objective: a line, the equation, what each choice does, what else decides the gradient, the comparison."""
+    """Every objective: a line, then what differs where it is compared; else the equation, what each choice does, and
+    what else decides the gradient.
+    """
     for one in found["stages"]:
         if len(found["stages"]) > 1:
             console.say(f"[bold]stage {escape(one.stage)}[/]")
         console.say(f"[bold]{escape(one.objective)}[/]\n", fold=False)
+        if one.against is not None:
+            _show_difference(console, one)
+            continue
         console.say(escape(one.equation) + "\n", fold=False)
         for choice, sentence in one.choices.items():
             console.say(f"  [dim]{escape(choice)}[/]  {escape(sentence)}", fold=False)
         console.say()
         for name, text in one.around.items():
             console.say(f"  [dim]{name:<9}[/]  {escape(text)}", fold=False)
-        if one.against is not None:
-            console.say(f"\n[bold]against {one.against}[/] {'' if one.differences else '- the same objective'}")
-        for d in one.differences:
-            values = escape(f"{d['here']} here, {d['there']} in {one.against}")
-            values += escape(f": {d['consequence']}") if d["consequence"] else ""
-            console.say(f"  [dim]{d['field']}[/]  {values}", fold=False)
+
+
+def _show_difference(console: Console, one: Explained) -> None:
+    console.say(escape(f"against {one.against}{'' if one.differences else ' - the same objective'}"))
+    for d in one.differences:
+        values = escape(f"{d['here']} here, {d['there']} in {one.against}")
+        values += escape(f": {d['consequence']}") if d["consequence"] else ""
+        console.say(f"  [dim]{d['field']}[/]  {values}", fold=False)
 
 
 def show_latex(console: Console, found: dict[str, list[Explained]]) -> None:
@@ -142,6 +152,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
 Difference = tuple[str, Any, Any, str]  # a field, its value here and there, and what going there changes
 
 ACT_BETWEEN_UPDATES = ("clip_low", "clip_high", "ratio_max", "dual_clip")  # at a ratio of 1 none of these does anything
+NOTHING = "Nothing in this recipe: one update a batch, so the ratio is 1."
 
 
 def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Difference]:
@@ -174,11 +185,21 @@ def stage_differences(stage: Stage, other: Stage) -> list[Difference]:
         "task.template",
         "task.system",
     )
+    parts, their_parts = _parts(stage), _parts(other)
+    lone = sorted(parts.keys() ^ their_parts.keys())
+    rows += [(name, parts.get(name, "none"), their_parts.get(name, "none"), "") for name in lone]
     for path in dict.fromkeys([*mine, *theirs]):
         here, there = mine.get(path), theirs.get(path)
-        if here != there and path.startswith(tables):
+        if here != there and path.startswith(tables) and not any(f"{path}.".startswith(f"{name}.") for name in lone):
             rows.append((path, _plain(here), _plain(there), ""))
     return rows
+
+
+def _parts(stage: Stage) -> dict[str, str]:
+    """What a recipe may have or not, by its path, in a line."""
+    parts = {f"reward.{reward.name}": reward_line(reward) for reward in stage.reward}
+    lora = stage.policy.lora
+    return parts if lora is None else parts | {"policy.lora": f"rank {lora.rank}"}
 
 
 def _differences(
@@ -186,9 +207,7 @@ def _differences(
 ) -> list[Difference]:
     """Where the objectives differ, and what is beside their fields. `once`: the ratio is always 1."""
     rows: list[Difference] = [
-        (field, here, there, "Nothing in this recipe: one update a batch, so the ratio is 1.")
-        if once and field in ACT_BETWEEN_UPDATES
-        else (field, here, there, consequence)
+        (field, here, there, NOTHING) if once and field in ACT_BETWEEN_UPDATES else (field, here, there, consequence)
         for field, here, there, consequence in explain.difference(objective, other)
     ]
     said = {

@@ -40,6 +40,7 @@ def starter(model: str, data: str, split: str, config: str | None) -> Starter:
     """A recipe that trains `model` on `data`. Raises `UnreadableError` for data that cannot be read."""
     quiet_libraries()
     with argument():
+        locate(model)
         found = held_out_of(data, split, config, guess_source(data, split, config))
     given = {"split": split, "config": config}
     task = {key: value for key, value in given.items() if value not in (None, Task.model_fields[key].default)}

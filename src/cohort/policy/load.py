@@ -224,7 +224,7 @@ def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Poli
     except UserError:
         raise
     except Exception as error:  # damaged or hostile files make the libraries raise anything
-        raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
+        raise _unloadable(model, error) from None
     policy = Policy(module.to(_device(table.device)), tokenizer, table.compute)
     policy.check()
     return policy
@@ -239,7 +239,12 @@ def _tokenizer(model: str, table: PolicyTable) -> Any:
     except UserError:
         raise
     except Exception as error:  # damaged or hostile files make the libraries raise anything
-        raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
+        raise _unloadable(model, error) from None
+
+
+def _unloadable(model: str, error: Exception) -> UserError:
+    elsewhere = "" if Path(model).expanduser().exists() else "; nor is there a directory of this name"
+    return UserError(f"cannot load the model '{model}': {_first_sentence(error)}{elsewhere}")
 
 
 def locate(model: str) -> str:
@@ -295,5 +300,5 @@ def _device(wanted: str) -> torch.device:
 
 
 def _first_sentence(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.split(r"(?<=[a-z])\. (?=[A-Z])", " ".join(str(error).split()))[0] or type(error).__name__
     return text[:300] + ("..." if len(text) > 300 else "")

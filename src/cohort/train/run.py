@@ -183,4 +183,4 @@ def _show_result(directory: Path, last: PreparedStage, record: Mapping[str, Any]
     if (directory / "log").exists():
         console.saved("rollouts", directory / "log")
     console.saved("record", directory / "record.json")
-    console.say(f"  {'':<12} {in_a_line(record)}", fold=False)
+    console.lines({f"{'':<11}": in_a_line(record)})

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from cohort.backends.base import Origin, PolicyFacts
+from cohort.backends.base import Origin
 from cohort.policy.load import Start
-from cohort.policy.policy import Policy
+from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
@@ -22,19 +22,6 @@ from cohort.train.stopping import StopRequest
 from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.wording import find
-
-__all__ = [
-    "KINDS",
-    "Context",
-    "Plan",
-    "Prepared",
-    "PreparedStage",
-    "StageKind",
-    "Training",
-    "first_texts",
-    "kind_of",
-    "refuse_few",
-]
 
 T = TypeVar("T")
 Plan = Mapping[str, str]  # the lines that are printed before a stage starts: what it is about to do
