@@ -33,7 +33,7 @@ SIZES: tuple[tuple[tuple[str, ...], int], ...] = (
     (("vocab_size_per_layer_input",), 256),
     (("hidden_size", "d_model", "n_embd", "embed_dim", "word_embed_proj_dim", "attention_hidden_size", "dim_model",
       "embedding_size", "moe_router_hidden_size", "lru_width"), WIDTH),
-    (("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_blocks"), 4),
+    (("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_blocks"), 2),
     (("encoder_layers",), 1),
     (("mamba_n_heads", "mamba_num_heads"), 8),
     (("linear_num_key_heads",), 2),
@@ -168,11 +168,11 @@ def sampled(policy: Any, _name: str) -> dict[str, Any]:
     from cohort.types import SampleRequest, Sampling
 
     draw = torch.Generator().manual_seed(1)
-    prompts = [tuple(torch.randint(5, 250, (n,), generator=draw).tolist()) for n in (5, 23, 11)]
+    prompts = [tuple(torch.randint(5, 250, (n,), generator=draw).tolist()) for n in (5, 23)]
     model, engine, worst, equal = policy.model, Engine(policy, max_rows=7), 0.0, 0
-    requests = [SampleRequest(i, p, 4, i, Sampling(20, 0.7)) for i, p in enumerate(prompts)]
+    requests = [SampleRequest(i, p, 4, i, Sampling(12, 0.7)) for i, p in enumerate(prompts)]
     drawn = {request.key: completions for request, completions in engine.sample(requests)}
-    requests = [SampleRequest(i, p, 1, 0, Sampling(20, 0.0)) for i, p in enumerate(prompts)]
+    requests = [SampleRequest(i, p, 1, 0, Sampling(12, 0.0)) for i, p in enumerate(prompts)]
     greedy = {request.key: tuple(completions[0].tokens) for request, completions in engine.sample(requests)}
     policy.release()  # what follows is the model alone
     for key, completions in drawn.items():
@@ -186,7 +186,7 @@ def sampled(policy: Any, _name: str) -> dict[str, Any]:
         for key, prompt in enumerate(prompts):
             options = {
                 "do_sample": False,
-                "max_new_tokens": 20,
+                "max_new_tokens": 12,
                 "eos_token_id": list(policy.eos_ids),
                 "pad_token_id": 0,
             }

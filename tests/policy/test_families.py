@@ -67,7 +67,7 @@ def test_a_family_is_sampled_as_it_is(name, families):
     found = families.try_family(name, ("sample",))
     assert found["path"] == ("packed" if name in PACKED else "generic"), found
     assert found["apart"] < 1e-5, found
-    assert found["greedy"] == "3 of 3", found
+    assert found["greedy"] == "2 of 2", found
 
 
 def hidden_and_gradients(policy: Policy, layout: PackedGroups) -> tuple[Tensor, dict[str, Tensor]]:

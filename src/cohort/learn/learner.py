@@ -13,6 +13,7 @@ from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics,
 from cohort.learn.forward import MicroBatch, forward, head
 from cohort.learn.optimizer import open_optimizer
 from cohort.learn.reference import Reference
+from cohort.learn.routing import Routers, balance, counts, load
 from cohort.policy.policy import Policy
 from cohort.settings import Optimizer
 from cohort.types import Batch, StepReport, UserError
@@ -32,6 +33,7 @@ class Learner:
         optimizer: Optimizer,
         temperature: float = 1.0,
         reference: Reference | None = None,
+        router_aux_coef: float = 0.0,
     ):
         policy.refuse_classifier()
         self.policy = policy
@@ -40,6 +42,10 @@ class Learner:
         self.optimizer = open_optimizer(optimizer, policy.module)
         self.temperature = temperature
         self.reference = reference
+        self._routers = Routers(policy)
+        self._router_aux_coef = router_aux_coef
+        if router_aux_coef:
+            self._routers.refuse_none()
 
     @torch.no_grad()
     def logprobs(self, batch: Batch, policy: Policy | None = None) -> Tensor:
@@ -64,7 +70,8 @@ class Learner:
             group["lr"] = rate
         sums: dict[str, Tensor] = {}
         loss = 0.0
-        for micro, found, entropy in self._forward(self.policy, batch):
+        routed = self._routed(batch) if self._router_aux_coef else None  # [layers, experts]
+        for micro, found, entropy in self._forward(self.policy, batch, self._routers):
             logprobs = micro.spread(found)  # [b, T], as all that the loss looks at
             old, ref = batch.old_logprobs, batch.ref_logprobs
             arguments: dict[str, Any] = {
@@ -78,11 +85,23 @@ class Learner:
             }
             per_token = per_token_loss(self.objective, **arguments)  # [b, T]
             weighted = (per_token * micro.take(batch.token_weight)).sum()
+            if routed is not None:
+                tokens, shares = int(routed[0].sum()) // micro.routed[0].chosen.shape[1], routed / routed[0].sum()
+                weighted = weighted + self._router_aux_coef * balance(micro.routed, shares, tokens)
             weighted.backward()
             loss += weighted.item()
             sums = merge_metrics(sums, loss_metrics(self.objective, **arguments))
+            if micro.routed:
+                sums["routed"] = sums.get("routed", 0) + counts(micro.routed)
         norm = self._step()
         return StepReport(_means(sums) | {"loss": loss, "grad_norm": norm, "lr": rate})
+
+    @torch.no_grad()
+    def _routed(self, batch: Batch) -> Tensor:
+        """The choices of the routers before the update: `[layers, experts]`."""
+        return sum(
+            (counts(micro.routed) for micro, *_ in self._forward(self.policy, batch, self._routers)), torch.zeros(())
+        )
 
     def _step(self) -> float:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -101,7 +120,9 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _forward(self, policy: Policy, batch: Batch) -> Iterator[tuple[MicroBatch, Tensor, Tensor]]:
+    def _forward(
+        self, policy: Policy, batch: Batch, routers: Routers | None = None
+    ) -> Iterator[tuple[MicroBatch, Tensor, Tensor]]:
         """Every micro-batch with log-probs and entropies, `[M]` each, of the tokens that can change the gradient."""
         wanted = batch.mask  # [N]
         if not self.objective.trains_without_signal:
@@ -111,7 +132,7 @@ class Learner:
             paid[rollout[batch.mask & (batch.advantages != 0)]] = True
             wanted = batch.mask & paid[rollout]
         temperature, entropy_gradient = self.temperature, bool(self.objective.entropy_coef)
-        for micro, states in forward(policy, batch, wanted, self.settings.tokens_per_micro_batch):
+        for micro, states in forward(policy, batch, wanted, self.settings.tokens_per_micro_batch, routers):
             yield micro, *head(policy, states, micro.tokens, temperature, entropy_gradient)
 
 
@@ -133,4 +154,5 @@ def _means(sums: dict[str, Tensor]) -> dict[str, float]:
         "policy/ratio_max": float(sums.get("ratio_max", math.nan)),
         "policy/mismatch": mean("mismatch"),
         "tokens/trained": tokens,
+        **(load(sums["routed"]) if "routed" in sums else {}),
     }

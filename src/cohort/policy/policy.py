@@ -180,6 +180,18 @@ class Policy:
                 return self.fused.hidden(tokens, positions, layout)
         return self.plain_hidden(tokens, positions, layout)
 
+    @contextlib.contextmanager
+    def beside(self, noted: list[Tensor]) -> Iterator[None]:
+        """Put into the order of the packed row what others note of its tokens in forward hooks, `[N, X]` each."""
+        if self.generic is None:
+            yield  # they are in that order
+            return
+        before, self.generic.beside = self.generic.beside, noted
+        try:
+            yield
+        finally:
+            self.generic.beside = before
+
     def plain_hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """The hidden states by the model's own forward pass; those of the fused body are checked against them."""
         if self.generic is not None and isinstance(layout, PackedGroups):
