@@ -24,13 +24,14 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "models.md"
+MARK, END = "<!-- families -->\n", "<!-- end of families -->"
 LIMIT = 240  # seconds for one family
 WIDTH = 32
 
 # The size of a field of a configuration, by the words that its name begins, ends or is made of. The first one counts.
 SIZES: tuple[tuple[tuple[str, ...], int], ...] = (
     (("hidden_size_per_layer_input", "per_layer"), 8),
-    (("vocab_size_per_layer_input",), 256),
+    (("vocab_size_per_layer_input",), 512),
     (("hidden_size", "d_model", "n_embd", "embed_dim", "word_embed_proj_dim", "attention_hidden_size", "dim_model",
       "embedding_size", "moe_router_hidden_size", "lru_width"), WIDTH),
     (("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_blocks"), 2),
@@ -42,10 +43,11 @@ SIZES: tuple[tuple[tuple[str, ...], int], ...] = (
     (("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads", "swa_num_attention_heads"), 4),
     (("mamba_d_ssm",), 64),
     (("mamba_n_groups", "n_groups", "mamba_ngroups"), 1),
+    (("qk_head_dim",), 16),
     (("head_dim", "d_kv", "d_head"), 8),
     (("state_size", "d_state"), 8),
     (("q_lora_rank", "kv_lora_rank", "lora_rank", "o_lora_rank"), 16),
-    (("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "qk_head_dim", "rotary_dim", "index_head_dim"), 8),
+    (("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "rotary_dim", "index_head_dim"), 8),
     (("index_n_heads",), 2),
     (("intermediate_size", "ffn_dim", "d_ff", "n_inner", "ffn_hidden_size", "dim_ff"), 48),
     (("num_experts_per_tok", "experts_per_token", "num_experts_per_token", "moe_topk", "moe_top_k", "top_k_experts"),
@@ -63,7 +65,19 @@ SIZES: tuple[tuple[tuple[str, ...], int], ...] = (
 # What a family needs that no word says.
 OWN: dict[str, dict[str, Any]] = {
     "jamba": {"attn_layer_offset": 1, "attn_layer_period": 2, "expert_layer_offset": 1},
-    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 8},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},
+    "bamba": {"attn_layer_indices": [1]},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"], "num_hidden_layers": 2},
+    "mamba2": {"num_heads": 8},
+    "zamba2": {"layer_types": ["mamba", "hybrid"], "num_hidden_layers": 2},
+    "nemotron": {"num_key_value_heads": 2},
+    "deepseek_v2": {"num_experts_per_tok": 2},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "ministral": {"head_dim": 8},
+    "dots1": {"n_shared_experts": 1, "n_routed_experts": 4},
+    "zaya": {"num_experts_per_tok": 1},
+    "ernie4_5_moe": {"moe_k": 2},
     "lfm2": {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
 }
@@ -81,7 +95,7 @@ def shrunk(name: str, vocabulary: int) -> Any:
     fields = inspect.signature(kind.__init__).parameters
     chosen: dict[str, Any] = {}
     for field in fields:
-        default = getattr(whole, field, None)
+        default = fields[field].default
         if isinstance(default, int) and not isinstance(default, bool):
             size = next((n for words, n in SIZES if any(field == w or field.endswith("_" + w) for w in words)), None)
             if size is not None and default:
@@ -175,11 +189,12 @@ def sampled(policy: Any, _name: str) -> dict[str, Any]:
     requests = [SampleRequest(i, p, 1, 0, Sampling(12, 0.0)) for i, p in enumerate(prompts)]
     greedy = {request.key: tuple(completions[0].tokens) for request, completions in engine.sample(requests)}
     policy.release()  # what follows is the model alone
+    whole = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
     for key, completions in drawn.items():
         for completion in completions:
             ids = torch.tensor([[*prompts[key], *completion.tokens]])
             with torch.no_grad():
-                logits = model(input_ids=ids).logits[0, len(prompts[key]) - 1 : -1].float()
+                logits = model(input_ids=ids, **whole).logits[0, len(prompts[key]) - 1 : -1].float()
             plain = (logits / 0.7).log_softmax(-1).gather(-1, torch.tensor(completion.tokens)[:, None])[:, 0]
             worst = max(worst, (plain - torch.tensor(completion.logprobs)).abs().max().item())
     try:
@@ -255,6 +270,97 @@ def short(error: BaseException) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
+def speed() -> None:
+    """Print tokens a second of the three paths on one model, the best of three turns that they take."""
+    import torch
+
+    from cohort.algorithms.presets import preset
+    from cohort.engine.engine import Engine
+    from cohort.learn.batch import collate
+    from cohort.learn.learner import Learner
+    from cohort.policy.generic import Mode
+    from cohort.policy.policy import Policy
+    from cohort.policy.scratch import make_model
+    from cohort.policy.text import to_rollout
+    from cohort.settings import Optimizer, Scratch
+    from cohort.types import Group, Prompt, SampleRequest, Sampling
+
+    torch.set_num_threads(1)
+    tokenizer, sizes = make_tokenizer(), Scratch(hidden_size=256, layers=6, heads=8, head_dim=32, intermediate_size=768)
+    policies = {name: Policy(make_model(tokenizer, 1, sizes), tokenizer, mode=mode)
+                for name, mode in (("compiled", None), ("plain", None), ("generic", Mode("measured")))}  # fmt: skip
+    policies["plain"].fused = None
+    requests = [SampleRequest(i, tuple(range(5, 101 + i)), 8, i, Sampling(64)) for i in range(8)]
+    objective, paid, best = preset("dr_grpo"), (1.0, -1.0) * 4, {}
+    for _ in range(3):
+        for name, policy in policies.items():
+            start = time.perf_counter()
+            drawn = list(Engine(policy).sample(requests))
+            sampled = time.perf_counter()
+            rollouts = {r.key: tuple(to_rollout(c, tokenizer) for c in completions) for r, completions in drawn}
+            groups = [
+                Group(r.key, Prompt("", tokens=r.tokens), rollouts[r.key], {}, paid, paid, paid) for r in requests
+            ]
+            batch, learner = collate(groups, objective, 64), Learner(policy, objective, Optimizer(learning_rate=1e-9))
+            begun = time.perf_counter()
+            learner.update(batch, 1e-9)
+            took = sampled - start, time.perf_counter() - begun
+            rates = [len(batch.tokens) / seconds for seconds in took]
+            best[name] = [max(pair) for pair in zip(rates, best.get(name, rates), strict=True)]
+    for name, (sampling, learning) in best.items():
+        print(f"{name}: {sampling:,.0f} tokens/s sampled, {learning:,.0f} tokens/s learnt from")
+
+
+def page(known: dict[str, dict[str, Any]]) -> str:
+    """The generated part of docs/models.md."""
+    import torch
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    names = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    runs = {name: known[name] for name in names if known.get(name, {}).get("path")}
+    packed = sum(found["path"] != "generic" for found in runs.values())
+    lines = [
+        f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}: of {len(names)} "
+        f"families {packed} take packed groups, {len(runs) - packed} the generic path, {len(names) - len(runs)} are "
+        "listed below with the reason.",
+        "",
+        "| family | path | apart | greedy | GRPO | LoRA | bfloat16 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {name} | {_path(found)} | " + " | ".join(_cells(found)) + " |" for name, found in runs.items()]
+    lines += ["", "Not in the table:", "", "| family | why |", "|---|---|"]
+    for name in names:
+        if name not in runs:
+            found = known.get(name, {"why": "not tried"})
+            kind = "the shrinker makes no model of it" if found.get("made") is False else "Cohort or the model refuses"
+            why = found["why"].replace("|", "\\|")
+            lines.append(f"| {name} | {why if name not in known else f'{kind}: {why}'} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _path(found: dict[str, Any]) -> str:
+    if found["path"] != "generic":
+        return str(found["path"])
+    notes = {"rows": {"equal": "rows of one length", "single": "one row at a time"},
+             "cache": {"equal": "prompts of one length", "none": "no cache"}}  # fmt: skip
+    said = [words[found[key]] for key, words in notes.items() if found[key] in words]
+    return "; ".join(["generic", *said])
+
+
+def _cells(found: dict[str, Any]) -> list[str]:
+    """What was found of sampling, GRPO, LoRA and bfloat16."""
+    trouble = str(found.get("sample", ""))
+    cells = [
+        f"{found['apart']:.0e}" if "apart" in found else trouble,
+        str(found.get("greedy", "")).replace(" of ", "/"),
+    ]
+    for part in ("grpo", "lora", "bf16"):
+        gap = f", {found[f'{part}_mismatch']:.0e}" if part == "bf16" and f"{part}_mismatch" in found else ""
+        cells.append(str(found.get(part, "")) + gap)
+    return [cell.replace("|", "\\|") for cell in cells]
+
+
 def _child(name: str, pipe: Any) -> None:
     pipe.send(try_family(name))
 
@@ -290,12 +396,18 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--found", type=Path, default=Path(tempfile.gettempdir(), "cohort-models.jsonl"))
     parser.add_argument("--page", action="store_true", help="write docs/models.md from what was found")
+    parser.add_argument("--speed", action="store_true", help="measure the paths beside each other, and nothing else")
     given = parser.parse_args()
+    if given.speed:
+        speed()
+        return
     known = {}
     if given.found.exists():
         known = {line["name"]: line for line in map(json.loads, given.found.read_text().splitlines())}
     if given.page:
-        raise SystemExit("see page()")
+        begin, _, rest = PAGE.read_text("utf-8").partition(MARK)
+        PAGE.write_text(begin + MARK + page(known) + END + rest.partition(END)[2], "utf-8")
+        return
     for name in given.names or [name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in known]:
         start = time.perf_counter()
         found = {"name": name, **try_in_a_process(name)}

@@ -80,10 +80,13 @@ class PlainDecoder:
             return
         room = max(64, 1 << (tokens - 1).bit_length())
         if not self.own:
-            shape = (self.rows, self.prefix[0][0].shape[1], 0, self.prefix[0][0].shape[3])
-            self.own = [(k.new_zeros(shape), v.new_zeros(*shape[:3], v.shape[3])) for k, v in self.prefix]
+            self.own = [(self._none_of(k), self._none_of(v)) for k, v in self.prefix]
         for layer, (k, v) in enumerate(self.own):
             self.own[layer] = (_grow(k, self.rows, room), _grow(v, self.rows, room))
+
+    def _none_of(self, x: Tensor) -> Tensor:
+        """No own tokens of every row, in the shape of a layer's prefixes: layers may differ in heads and their size."""
+        return x.new_zeros(self.rows, x.shape[1], 0, x.shape[3])
 
     def _store(self, lengths: list[int], kv: list[tuple[Tensor, Tensor]]) -> list[int]:
         """Store the keys and values of freshly prefilled prompts (`[P, K, Lp, D]` a layer); return their slots."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,8 +35,9 @@ class Routers:
     def __init__(self, policy: Policy):
         declared = (getattr(policy.model, "_can_record_outputs", None) or {}).get("router_logits", [])
         declared = declared if isinstance(declared, list) else [declared]
-        self._kinds = {one.target_class: one.index for one in declared if getattr(one, "target_class", None)}
-        self._found = [module for module in policy.model.modules() if type(module) in self._kinds]
+        kinds = {one.target_class: one.index for one in declared if getattr(one, "target_class", None)}
+        found = [(module, kind) for module in policy.model.modules() for kind in kinds if isinstance(module, kind)]
+        self._found = [(module, kinds[kind]) for module, kind in found]
         self._policy = policy
         counts = [getattr(policy.config, name, None) for name in ("num_experts_per_tok", "moe_topk", "top_k")]
         self._most = next((n for n in counts if isinstance(n, int)), 1)
@@ -58,13 +60,13 @@ class Routers:
         """
         rows: list[Tensor] = []
 
-        def note(module: Any, _given: Any, out: Any) -> None:
-            logits = out[self._kinds[type(module)]].flatten(0, -2)
+        def note(index: int, _module: Any, _given: Any, out: Any) -> None:
+            logits = out[index].flatten(0, -2)
             whole = [x for x in out if not x.is_floating_point() and x.numel() % len(logits) == 0]
             chosen = whole[0].reshape(len(logits), -1) if whole else logits.topk(self._most, -1).indices
             rows.extend((logits, chosen))
 
-        hooks = [module.register_forward_hook(note) for module in self._found]
+        hooks = [module.register_forward_hook(partial(note, index)) for module, index in self._found]
         try:
             with self._policy.beside(rows):
                 yield rows

@@ -72,7 +72,7 @@ def _attention(
     **others: Any,
 ) -> tuple[Tensor, None]:
     if layout is None:
-        raise RuntimeError("this model is set up for Cohort's layouts; call it through cohort.policy.Policy")
+        raise RuntimeError("no layout reached its attention, which only cohort.policy.Policy gives it")
     if attention_mask is not None or others.get("position_bias") is not None:
         raise NotImplementedError("its attention has a mask or a bias of its own")
     layer: int = module.layer_idx  # type: ignore[assignment]
