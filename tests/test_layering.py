@@ -22,6 +22,7 @@ LEVELS = [
     {"environments", "engine", "learn"},
     {"monitor", "evaluate"},
     {"integrations", "preflight"},
+    {"account"},
     {"backends", "views"},
     {"train"},
     {"commands"},

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 import cohort
-from cohort.backends.base import BACKENDS, SAMPLERS
+from cohort.backends.base import BACKENDS
 from cohort.environments.world import ENVIRONMENTS, TOOLS
 from cohort.rewards.built_in import BUILT_IN
-from cohort.settings import KINDS, SINKS, Stage, Task
+from cohort.settings import KINDS, SAMPLERS, SINKS, Stage, Task
+from cohort.settings.stage import EVERY_KIND
 from cohort.train.stage import kind_of
 from cohort.wording import find
 
@@ -73,4 +74,7 @@ def test_a_kind_reads_tables_that_there_are(name):
 
 def test_every_table_of_a_stage_is_read_by_a_kind():
     kinds = [kind_of(Stage(kind=name, task=Task(source="word_problems"))) for name in KINDS]
-    assert {table for kind in kinds for table in kind.tables} == Stage.model_fields.keys() - {"kind", "name"}
+    assert {*EVERY_KIND, *(table for kind in kinds for table in kind.tables)} == Stage.model_fields.keys() - {
+        "kind",
+        "name",
+    }

@@ -213,6 +213,14 @@ def sampled(policy: Any, _name: str) -> dict[str, Any]:
     return {"apart": worst, "greedy": said}
 
 
+def rollout(completion: Any) -> Any:
+    """A completion as the learner takes it."""
+    from cohort.types import Rollout
+
+    c = completion
+    return Rollout(c.tokens, (True,) * len(c.tokens), c.logprobs, c.version, c.finish, "")
+
+
 def updated(what: str, steps: int = 1) -> Any:
     """A function that samples two groups, pays them at random and takes a step on them, so many times: with a KL to the
     reference, with an adapter, or in bfloat16.
@@ -226,7 +234,6 @@ def updated(what: str, steps: int = 1) -> Any:
         from cohort.learn.reference import Reference
         from cohort.policy.load import add_lora
         from cohort.policy.policy import Policy
-        from cohort.policy.text import to_rollout
         from cohort.settings import Lora, Optimizer
         from cohort.types import Group, Prompt, SampleRequest, Sampling, UserError
 
@@ -247,7 +254,7 @@ def updated(what: str, steps: int = 1) -> Any:
             requests = [SampleRequest(i, tuple(range(5, 20 + i)), 4, 9 * step + i, Sampling(8)) for i in range(2)]
             groups = []
             for request, completions in Engine(policy).sample(requests):
-                rollouts = tuple(to_rollout(completion, policy.tokenizer) for completion in completions)
+                rollouts = tuple(rollout(completion) for completion in completions)
                 paid = (1.0, -1.0, 0.5, -0.5)
                 groups.append(Group(request.key, Prompt("", tokens=request.tokens), rollouts, {}, paid, paid, paid))
             batch = collate(groups, objective, 8)
@@ -281,7 +288,6 @@ def speed() -> None:
     from cohort.policy.generic import Mode
     from cohort.policy.policy import Policy
     from cohort.policy.scratch import make_model
-    from cohort.policy.text import to_rollout
     from cohort.settings import Optimizer, Scratch
     from cohort.types import Group, Prompt, SampleRequest, Sampling
 
@@ -297,7 +303,7 @@ def speed() -> None:
             start = time.perf_counter()
             drawn = list(Engine(policy).sample(requests))
             sampled = time.perf_counter()
-            rollouts = {r.key: tuple(to_rollout(c, tokenizer) for c in completions) for r, completions in drawn}
+            rollouts = {r.key: tuple(rollout(c) for c in completions) for r, completions in drawn}
             groups = [
                 Group(r.key, Prompt("", tokens=r.tokens), rollouts[r.key], {}, paid, paid, paid) for r in requests
             ]

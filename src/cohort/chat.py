@@ -88,6 +88,9 @@ class ChatTemplate:
             )
         self.name = repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
         self._given_up = False  # it did not come to an end once, and is not waited for again
+        self._takes_parts: bool | None = (
+            None  # it shows only contents that are lists of parts, as of models with images
+        )
 
     def write(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, go_on: bool = True
@@ -96,7 +99,40 @@ class ChatTemplate:
 
         Raises ChatTemplateError where the template refuses it, fails, or does not come to an end.
         """
-        return self._write([self._message(message) for message in messages], tools, go_on)
+        import jinja2
+
+        chat = [dict(message) for message in messages]
+        if self._takes_parts is None:
+            self._takes_parts = False  # while it is asked
+            self._takes_parts = not self._shows(_QUESTION) and self._shows([{"type": "text", "text": _QUESTION}])
+        for message in chat if self._takes_parts else ():
+            if isinstance(message.get("content"), str):
+                message["content"] = [{"type": "text", "text": message["content"]}]
+        given = None if tools is None else [dict(tool) for tool in tools]
+        endless = f"the chat template of {self.name} does not come to an end: it was given up after {LIMIT_S:g} s"
+        if self._given_up:
+            raise ChatTemplateError(endless)
+        try:
+            beside = {**self.args, **told(self.tokenizer, given)}
+            write = partial(self.tokenizer.apply_chat_template, chat, tools=given, **beside)
+            return within(lambda: str(write(add_generation_prompt=go_on, tokenize=False)), LIMIT_S)
+        except jinja2.TemplateError as error:  # raise_exception of the template, or what it cannot do
+            raise ChatTemplateError(f"the chat template of {self.name} refuses it: {one_line(error)}") from error
+        except HangsError:
+            self._given_up = True
+            raise ChatTemplateError(endless) from None
+        except Exception as error:  # the template is a program: it may raise anything
+            raise ChatTemplateError(self._failure(error)) from error
+
+    def _failure(self, error: Exception) -> str:
+        templates = getattr(self.tokenizer, "chat_template", None)
+        if not isinstance(templates, Mapping) or "default" in templates:
+            return f"the chat template of {self.name} fails: {type(error).__name__}: {one_line(error)}"
+        return (
+            f"the tokenizer {self.name} has chat templates by name ({', '.join(map(repr, templates))}) and none is the "
+            "default: choose one, such as tokenizer.chat_template = tokenizer.chat_template"
+            f"[{next(iter(templates), '')!r}], and save the tokenizer"
+        )
 
     def opened(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> tuple[str, str]:
         """The conversation up to where a completion goes on, and what it has begun of that turn: what the template
@@ -121,11 +157,6 @@ class ChatTemplate:
         except jinja2.TemplateError:  # whoever writes with it says what is wrong with it
             return []
         return [name for name in self.args if name not in words]
-
-    def tokens(self, text: str) -> list[int]:
-        """What was written, as tokens: a template writes the beginning token itself."""
-        found: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return found
 
     def begun(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, written: str) -> str:
         """What the template itself has begun of the assistant's turn in `written`, a conversation that goes on: "" or
@@ -178,52 +209,11 @@ class ChatTemplate:
         header = header.partition("<think>")[0]  # some write empty thoughts into the history
         return header, usual, _behind(header, usual)
 
-    @cached_property
-    def _takes_parts(self) -> bool:
-        """Whether the template shows only contents that are lists of parts, as those of models with images may."""
-
-        def shown(content: Any) -> bool:
-            try:
-                return _QUESTION in self._write([{"role": "user", "content": content}], None, True)
-            except ChatTemplateError:
-                return False
-
-        return not shown(_QUESTION) and shown([{"type": "text", "text": _QUESTION}])
-
-    def _message(self, message: Message) -> dict[str, Any]:
-        content = message.get("content")
-        if self._takes_parts and isinstance(content, str):
-            return {**message, "content": [{"type": "text", "text": content}]}
-        return dict(message)
-
-    def _write(self, chat: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] | None, go_on: bool) -> str:
-        import jinja2
-
-        given = None if tools is None else [dict(tool) for tool in tools]
-        endless = f"the chat template of {self.name} does not come to an end: it was given up after {LIMIT_S:g} s"
-        if self._given_up:
-            raise ChatTemplateError(endless)
+    def _shows(self, content: Any) -> bool:
         try:
-            beside = {**self.args, **told(self.tokenizer, given)}
-            write = partial(self.tokenizer.apply_chat_template, chat, tools=given, **beside)
-            return within(lambda: str(write(add_generation_prompt=go_on, tokenize=False)), LIMIT_S)
-        except jinja2.TemplateError as error:  # raise_exception of the template, or what it cannot do
-            raise ChatTemplateError(f"the chat template of {self.name} refuses it: {one_line(error)}") from error
-        except HangsError:
-            self._given_up = True
-            raise ChatTemplateError(endless) from None
-        except Exception as error:  # the template is a program: it may raise anything
-            templates = getattr(self.tokenizer, "chat_template", None)
-            if isinstance(templates, Mapping) and "default" not in templates:
-                names = ", ".join(map(repr, templates))
-                raise ChatTemplateError(
-                    f"the tokenizer {self.name} has chat templates by name ({names}) and none is the default: choose "
-                    f"one, such as tokenizer.chat_template = tokenizer.chat_template[{next(iter(templates), '')!r}], "
-                    "and save the tokenizer"
-                ) from error
-            raise ChatTemplateError(
-                f"the chat template of {self.name} fails: {type(error).__name__}: {one_line(error)}"
-            ) from error
+            return _QUESTION in self.write([{"role": "user", "content": content}])
+        except ChatTemplateError:
+            return False
 
 
 def _behind(start: str, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,6 +39,7 @@ Overrides = Annotated[
     typer.Argument(help="key=value, e.g. rollout.group_size=4 or STAGE.run.steps=10.", show_default=False),
 ]
 Model = Annotated[str, typer.Argument(help="A checkpoint directory, a hub id, or a run directory.")]
+Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, words on standard error.")]
 
@@ -123,10 +125,12 @@ def train(
     loaded = _load(recipe, overrides)
     if resume or not Path(loaded.stages[-1].run.directory, loaded.name, "metrics.jsonl").expanduser().exists():
         _say_stages(loaded)  # else it is refused, with that sentence alone
+    from cohort.commands.place import where_trained
     from cohort.commands.train import outcome
     from cohort.train.run import train as run
 
-    return Answer(outcome(run(loaded, resume=resume)))
+    with where_trained(loaded.file.parent) if resume and loaded.file else contextlib.nullcontext():
+        return Answer(outcome(run(loaded, resume=resume)))
 
 
 @app.command()
@@ -243,7 +247,7 @@ def config_import(
 
 @record.command("rollouts")
 def record_rollouts(
-    run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
+    run: Run,
     step: Annotated[int | None, typer.Option(help="The training step; the last one when not given.")] = None,
     where: Annotated[str, typer.Option(help="Which ones, e.g. 'reward < 0.5 and finish == \"length\"'.")] = "",
     stage: Annotated[str, typer.Option(help="An earlier stage of the run; the last one when not given.")] = "",
@@ -255,6 +259,35 @@ def record_rollouts(
     from cohort.commands.record import rollouts, show
 
     return Answer(rollouts(run, step, where, stage, evaluation, limit), show)
+
+
+@record.command("show")
+def record_show(run: Run, json: Json = False) -> Answer:
+    """Print the record of a run: every fact with what it rests on, the gaps, and how complete it is."""
+    from cohort.commands.account import record_of, show_record
+
+    return Answer(record_of(run), show_record)
+
+
+@record.command("diff")
+def record_diff(run: Run, other: Run, json: Json = False) -> Answer:
+    """Compare two runs choice by choice, with the consequence of each difference, and what they found."""
+    from cohort.commands.account import compared, show_difference
+
+    return Answer(compared(run, other), show_difference)
+
+
+@record.command("export")
+def record_export(
+    run: Run,
+    to: Annotated[Path, typer.Option(help="A directory that does not exist yet.", show_default=False)],
+    text: Annotated[bool, typer.Option("--with-text/--without-text", help="Whether texts and tokens go along.")] = True,
+    json: Json = False,
+) -> Answer:
+    """Write the record for other tools: CycloneDX, in-toto and SLSA, Croissant, cards, crosswalks; each checked."""
+    from cohort.commands.account import export, show_export
+
+    return Answer(export(run, to, text), show_export)
 
 
 def _load(path: Path, overrides: list[str] | None) -> Recipe:

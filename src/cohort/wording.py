@@ -119,6 +119,11 @@ def find(use: str, what: str) -> Any:
         raise UserError(f'{what} \'{use}\' is not of the form "module:function"; try "{stem}:{names or "function"}"')
     found: Any = _import(module, f"{what} '{use}'")
     for part in names.split("."):
+        if not hasattr(found, part) and (module == "__main__" or "<" in names):
+            raise UserError(
+                f"{what} '{use}' is a function of the program or notebook that began the run, and nobody else can "
+                "import it: go on there with resume=True, or write it into a module and name it as module:function"
+            )
         if not hasattr(found, part):
             public = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
             where = getattr(found, "__file__", None) or module

@@ -62,6 +62,13 @@ def with_actor(**keys):
     return VERL | {"actor_rollout_ref": VERL["actor_rollout_ref"] | {"actor": actor}}
 
 
+def test_a_slip_is_told_apart_from_what_has_no_counterpart(imported):
+    *_, said = imported({**TRL, "lerning_rate": 1e-5, "logging_steps": 5, "foo": 1})
+    assert "lerning_rate = 1e-05: TRL 1.16 has no such key (did you mean 'learning_rate'?)" in said
+    assert "foo = 1: TRL 1.16 has no such key" in said
+    assert "no counterpart: logging_steps = 5" in said
+
+
 def test_trl_counts_completions_and_updates_cohort_prompts_and_steps(imported):
     recipe, stage, said = imported(TRL)
     assert (recipe.name, recipe.seed) == ("qwen", 42)

@@ -22,7 +22,7 @@ from cohort.environments import (
     open_dialogue,
 )
 from cohort.policy.policy import Policy
-from cohort.policy.text import to_rollout
+from cohort.policy.text import completion_reader
 from cohort.types import (
     Completion,
     InfrastructureError,
@@ -84,7 +84,7 @@ def player(sampler, tokenizer, tools=("calculator",), environment=None, name="ta
         sampler,
         environment or Tools(built, FORMATS[name]),
         dialogue,
-        lambda completion: to_rollout(completion, tokenizer, stop).text,
+        completion_reader(tokenizer, stop),
         Rules(**{"max_turns": 5, "stop": stop, **rules}),
     )
 
@@ -246,9 +246,9 @@ def test_single_turn_is_the_trivial_environment(talking_policy):
     prompts = prompts_of(tokenizer, "Ann has 3 apples.", "Bob has 4 pears. He eats one.")
     sampling, stop = Sampling(20, stop=("a",)), ("a",)
     requests = requests_of(prompts, 4, sampling)
-    direct = OneTurn(Engine(talking_policy), lambda completion: to_rollout(completion, tokenizer, stop))
+    read = completion_reader(tokenizer, stop)
+    direct = OneTurn(Engine(talking_policy), read)
     dialogue = open_dialogue(tokenizer, None, False, (), [1], 100)
-    read = lambda completion: to_rollout(completion, tokenizer, stop).text  # noqa: E731
     general = Episodes(Engine(talking_policy), SingleTurn(), dialogue, read, Rules(max_turns=3))
     ours = {request.key: played for request, played in direct(requests, prompts)}
     theirs = {request.key: played for request, played in general(requests, prompts)}

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cohort.environments.episodes import OneTurn
 from cohort.policy.attention import PackedGroups
 from cohort.policy.load import load_policy, save_policy
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
-from cohort.policy.text import to_rollout
+from cohort.policy.text import completion_reader
 from cohort.settings import Scratch
-from cohort.types import Completion, UserError
+from cohort.types import Completion, SampleRequest, Sampling, UserError
 from tiny import make_tiny
 
 
@@ -139,12 +142,20 @@ def test_packed_groups_compute_each_prompt_once(tiny_policy):
 
 def test_text_is_a_view_without_special_tokens(tokenizer):
     tokens = (*tokenizer.encode("<answer> 4 </answer>", add_special_tokens=False), tokenizer.eos_token_id)
-    rollout = to_rollout(Completion(tokens, (0.0,) * len(tokens), "stop", 3), tokenizer)
+    completion = Completion(tokens, (0.0,) * len(tokens), "stop", 3)
+    sampler = SimpleNamespace(sample=lambda requests: [(request, (completion,)) for request in requests])
+    request = SampleRequest(0, (1,), 1, 0, Sampling(9))
+    ((_, played),) = OneTurn(cast(Any, sampler), completion_reader(tokenizer))([request], {})
+    assert isinstance(played, tuple)
+    (rollout,) = played
     assert rollout.text == "<answer> 4 </answer>"
     assert rollout.tokens == tokens
+    assert rollout.version == 3
     assert all(rollout.mask)
     tail = tuple(tokenizer.encode("a</answer>b", add_special_tokens=False))
-    assert to_rollout(Completion(tail, (0.0,) * len(tail), "stop", 0), tokenizer, ("</answer>",)).text == "a</answer>"
+    read = completion_reader(tokenizer, ("</answer>",))
+    assert read(Completion(tail, (0.0,) * len(tail), "stop", 0)) == "a</answer>"
+    assert read(Completion(tail, (0.0,) * len(tail), "length", 0)) == "a</answer>b"
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(tokenizer):

@@ -9,7 +9,7 @@ import pytest
 from cohort import settings
 from cohort.environments import FORMATS, choose_format, open_dialogue
 from cohort.environments.tools import tool_of
-from cohort.policy.text import continued, reader, to_rollout
+from cohort.policy.text import completion_reader, continued, reader
 from cohort.preflight.gate import stage as gate
 from cohort.recipe import Recipe
 from cohort.train.grpo import Grpo
@@ -35,7 +35,7 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<tool>", "</tool>", "<r
 def test_tags_that_are_special_tokens_stay_in_the_text(kind, text):
     tokenizer = letters(**{kind: TAGS})
     tokens = (*ids(tokenizer, text), tokenizer.eos_token_id)
-    assert to_rollout(Completion(tokens, (0.0,) * len(tokens), "stop", 0), tokenizer).text == text
+    assert completion_reader(tokenizer)(Completion(tokens, (0.0,) * len(tokens), "stop", 0)) == text
 
 
 def test_only_tokens_that_end_pad_or_begin_are_left_out():
@@ -51,9 +51,8 @@ def test_only_tokens_that_end_pad_or_begin_are_left_out():
 def test_a_stop_text_that_is_a_special_token_ends_the_text():
     tokenizer = letters(special=TAGS)
     tokens = tuple(ids(tokenizer, "<answer>4</answer>"))
-    assert to_rollout(Completion(tokens, (0.0,) * len(tokens), "stop", 0), tokenizer, ("</answer>",)).text.endswith(
-        "4</answer>"
-    )
+    read = completion_reader(tokenizer, ("</answer>",))
+    assert read(Completion(tokens, (0.0,) * len(tokens), "stop", 0)).endswith("4</answer>")
 
 
 def test_steps_are_found_where_their_separator_is_a_special_token():

@@ -51,6 +51,9 @@ def test_the_right_letter_pays(text):
     ("text", "label"),
     [
         ("A", "wrong"),
+        ("(B) is wrong", "unparsed"),
+        ("<answer>(B) isn't the right answer</answer>", "unparsed"),
+        ("The answer is (B) is incorrect", "unparsed"),
         ("The answer is (B). The answer is (A).", "wrong"),
         ("<answer>A</answer> B", "wrong"),
         ("E", "unparsed"),

@@ -349,10 +349,15 @@ def test_a_judge_that_knows_gold_answers_is_good():
     assert look(exact, fair_judge).problems == ()
 
 
-def test_a_reward_that_pays_everything_alike_beside_a_verifier_is_noted():
-    report = look(exact, RewardTable(use=generous, weight=0.1))
-    assert report.problems == ()
-    assert report.notes == ("generous pays 1.00 for every text, so it says nothing",)
+def test_a_reward_that_pays_everything_alike_beside_a_verifier_is_noted_or_bad_if_it_takes_the_gold_answer():
+    said = ("generous pays 1.00 for every text, so it says nothing",)
+    assert look(exact, RewardTable(use=generous, weight=0.1)).problems == said
+
+    def kind(completion):
+        return 1.0
+
+    report = look(exact, RewardTable(use=kind, weight=0.1))
+    assert (report.problems, report.notes) == ((), ("kind pays 1.00 for every text, so it says nothing",))
     report = look(lambda completion: 1.0, untested=["lambda"])
     assert report.problems == ()
     assert report.to_dict()["verdict"] == "untested"  # it was called good

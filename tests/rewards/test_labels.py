@@ -35,13 +35,39 @@ def in_part(completion):
 def test_labels_go_with_the_scores():
     rewards = resolve_all([RewardTable(use=labelled), RewardTable(use=in_part), RewardTable(use="exact_number")])
     here = score_group(rewards, ITEM)
-    assert here.labels == {"labelled": ("right", "unparsed", "blank"), "in_part": ("short", None, None)}
+    assert here.labels == {"labelled": ("right", "unparsed", "blank"), "in_part": ("short", None, None)} | {
+        "exact_number": ("no_answer", "no_answer", "no_answer")
+    }
     assert repr(here.scores["labelled"]) == "(1.0, 0.0, nan)"
     assert here.scores["in_part"] == (1, 4, 0)
     with RewardPool(rewards, workers=1) as pool:
         there = pool.submit(ITEM).result(timeout=30)
     assert there.labels == here.labels
     assert repr(there.scores) == repr(here.scores)
+
+
+@pytest.mark.parametrize(
+    ("use", "completion", "label"),
+    [
+        ("exact_number", "<answer>4</answer>", "right"),
+        ("exact_number", "<answer>5</answer>", "wrong"),
+        ("exact_number", "<answer>4 or 5</answer>", "unparsed"),
+        ("exact_text", "4!", "right"),
+        ("exact_text", "five", "wrong"),
+        ("exact_text", " . ", "blank"),
+        ("one_answer", "<answer>4</answer>", "kept"),
+        ("one_answer", "4", "no_answer"),
+        ("one_answer", "#### 4 #### 5", "several"),
+        ("one_answer", "<answer> </answer>", "blank"),
+        ("think_format", "<think>a</think><answer>4</answer>", "kept"),
+        ("think_format", "<answer>4</answer>", "no_tags"),
+        ("think_format", "<think>a</think><think></think><answer>4</answer>", "tags_twice"),
+        ("think_format", "<answer>4</answer><think>a</think>", "order"),
+    ],
+)
+def test_verifiers_that_give_a_number_say_why_too(use, completion, label):
+    scored = resolve(RewardTable(use=use)).judge(ScoringItem("p", (completion,), answer="4"))[0]
+    assert (scored.label, scored.value) == (label, float(label in ("right", "kept")))
 
 
 def test_trl_functions_may_say_why_too():

@@ -44,7 +44,6 @@ def test_chat_template_of_text_and_of_messages():
     rendered = renderer.render(QUESTION)
     assert all(type(token) is int for token in rendered.tokens)
     assert (rendered.id, rendered.answer, rendered.text) == (QUESTION.id, "4", QUESTION.text)
-    assert renderer.text(QUESTION) == "[user]What is 2 + 2?[assistant]"
 
 
 def test_system_message_unless_the_conversation_has_one():
@@ -67,7 +66,7 @@ def test_a_template_that_refuses():
 
 
 def test_r1_zero_is_the_paper_word_for_word():
-    text = Renderer(tiny(), "r1_zero").text(QUESTION)
+    text = shown(Renderer(tiny(), "r1_zero"), QUESTION).removeprefix("<s>")
     assert text == (
         "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The "
         "assistant first thinks about the reasoning process in the mind and then provides the user with the answer. "

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cohort import environments, settings
-from cohort.chat import ChatTemplate
+from cohort.chat import ChatTemplate, specials
 from cohort.recipe import Recipe, to_toml
 from cohort.rewards.models.text import Form, Reader, answered
 from cohort.tasks import Renderer, open_demonstrations, open_preferences, open_task
@@ -50,12 +50,12 @@ def said(content):
 
 
 def test_a_switch_of_the_template_reaches_prompts_and_what_they_begin():
-    assert renderer().text(Prompt.make("a")).endswith("assistant\n")
+    assert tokenizer().decode(renderer().render(Prompt.make("a")).tokens).endswith("assistant\n")
     prompt = renderer(template_args=OFF).render(Prompt.make("a"))
     assert prompt.begun == BEGUN
     assert tokenizer().decode(prompt.tokens).endswith(BEGUN)
     table = settings.Task(source="x", template_args=OFF)
-    assert Renderer.of(table, tokenizer()).text(Prompt.make("a")).endswith(BEGUN)
+    assert Renderer.of(table, tokenizer()).render(Prompt.make("a")).begun == BEGUN
 
 
 def test_it_reaches_supervised_rows_conversations_and_reward_models():
@@ -65,10 +65,11 @@ def test_it_reaches_supervised_rows_conversations_and_reward_models():
     prompt, completion, _ = encode(Renderer(made, template_args=OFF), examples, 0, facts, None)
     assert made.decode(prompt).endswith(BEGUN)
     assert completion == [*ids(made, "b"), 2]  # what the prompt has begun is not learnt a second time
-    world = environments.open(settings.Environment(use=Own), "auto", template_args=OFF)
+    table = settings.Task(source="x", template_args=OFF)
+    world = environments.open(settings.Stage(task=table, environment=settings.Environment(use=Own)))
     following = world.dialogue(made, [2]).following(2, [user("go on")])
     assert made.decode(following).endswith(BEGUN)
-    form = form_of(settings.Task(source="x", template_args=OFF), made)
+    form = form_of(table, made)
     assert made.decode(Reader(made, Form(**form.as_dict())).prompt("a")).endswith(BEGUN)
     assert Form(text=None, system=None).args == {}  # of a reward model that was trained before
 
@@ -143,8 +144,8 @@ def test_reward_models_read_the_beginning_and_the_completion_as_one_turn():
     chat = [user("a"), said("So")]
     made = tokenizer(CHATML)
     assert made.decode(Reader(made, Form()).prompt(chat)).endswith("<|im_start|>assistant\nSo")
-    assert answered(chat, " it is") == [user("a"), said("So it is")]
-    assert answered("a", "b") == [user("a"), said("b")]
+    assert answered(chat, " it is", specials(made)) == [user("a"), said("So it is")]
+    assert answered("a", "b", specials(made)) == [user("a"), said("b")]
 
 
 def test_what_nothing_can_go_on_from_is_refused():

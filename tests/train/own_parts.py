@@ -10,10 +10,9 @@ from typing import Any, ClassVar
 import orjson
 import torch
 
-from cohort.backends.base import PolicyFacts
 from cohort.engine.engine import Engine
 from cohort.policy.load import open_policy, resumed_policy, save_policy
-from cohort.policy.policy import Policy
+from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.parts import SamplingParts
 from cohort.settings import Rollout, Stage
 from cohort.train.checkpoint import Checkpoint

@@ -61,8 +61,7 @@ def test_a_template_that_writes_the_date_writes_the_one_on_which_the_run_began(r
 
 
 def written(tokenizer, chat):
-    template = ChatTemplate(tokenizer)
-    return template.tokens(template.write(chat))
+    return tokenizer.encode(ChatTemplate(tokenizer).write(chat), add_special_tokens=False)
 
 
 def test_all_who_render_are_told_the_same_moment(clock, tokenizer):

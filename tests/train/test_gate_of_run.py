@@ -13,6 +13,7 @@ from vowels import share_of_vowels as vowels
 import cohort
 from cohort.preflight.gate import stage as gate
 from cohort.rewards import RewardTable, resolve_all
+from cohort.rewards.marks import costly
 from cohort.types import UserError
 from cohort.views.console import Console
 
@@ -69,6 +70,27 @@ def test_a_first_reward_that_knows_no_answers_does_not_stand_in_the_way(run, pri
     done = run(reward=[vowels], console=console)
     assert recorded(done.directory)["grpo"]["verdict"] == "untested"
     assert "nothing was tested: share_of_vowels does not look at the gold answer" in text.getvalue()
+
+
+@costly
+def pleased(completion):
+    return 1.0
+
+
+@costly
+def by_length(completion):
+    return 1 / (1 + len(completion))
+
+
+def test_a_judge_is_asked_about_a_few_texts_before_a_run(run, printed):
+    text, console = printed
+    with pytest.raises(UserError, match=r"pleased, asked about 4 texts, pays 1\.00 for gold answer, .* says nothing"):
+        run(reward=[pleased])
+    with pytest.raises(UserError, match="pleased, asked"):
+        run(name="beside", reward=[exact, {"use": pleased, "weight": 0.1}])
+    done = run(name="judged", reward=[by_length], console=console)
+    assert recorded(done.directory)["grpo"]["verdict"] == "untested"
+    assert "only tasted: by_length, asked about 4 texts, pays" in text.getvalue()
 
 
 def test_who_names_a_verifier_has_it_tested(run):
@@ -139,7 +161,7 @@ def test_costly_rewards_are_asked_little_and_only_where_they_decide(tables, tmp_
     stage, parts = parts_of(reward=[dear])
     report = gate.gate_of_stage(stage, parts, 0)
     assert report.rewards == ()  # nobody asked for it to be tested
-    assert report.notes == ("dear is asked by cohort check, as its every call costs something",)
+    assert report.notes[0].startswith("dear, asked about 4 texts, pays 1.00 for gold answer, 0.00 for junk")
     assert gate.gate_of_stage(stage, parts, 0, prompts=20).tested[0].gold == 1.0  # check does ask
     stage, parts = parts_of(reward=[{"use": exact, "gate": "dear"}, dear])
     assert [found.name for found in gate.gate_of_stage(stage, parts, 0).rewards] == ["exact"]  # its gate is left out

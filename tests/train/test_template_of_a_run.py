@@ -100,20 +100,23 @@ def test_one_message_is_its_text_and_several_are_refused_in_a_sentence(start):
     assert run.metrics
     renderer = Renderer(letters())
     chat = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
-    assert renderer.text(Prompt.make(messages=chat[1:])) == "b"
+    assert letters().decode(renderer.render(Prompt.make(messages=chat[1:])).tokens) == "b"
     with pytest.raises(UserError, match=r"of 2 messages, and the tokenizer .* has no chat template"):
         renderer.render(Prompt.make(messages=chat))
-    assert Renderer(letters(), system="Be brief.").text(Prompt.make("b")) == "Be brief.\n\nb"
+    briefly = Renderer(letters(), system="Be brief.").render(Prompt.make("b"))
+    assert letters().decode(briefly.tokens) == "Be brief.\n\nb"
 
 
 def test_environments_ask_the_tokenizer_too():
     plain, chat = letters(), letters(CHAT_MARKS, template=CHATML)
-    world = environments.open(settings.Environment(tools=("calculator",)))
+    stage = settings.Stage(task=settings.Task(source="x"), environment=settings.Environment(tools=("calculator",)))
+    world = environments.open(stage)
     assert type(world.dialogue(plain, [2])).__name__ == "InlineDialogue"
     assert Renderer(plain, tools=world.schemas).render(Prompt.make("a")).tokens
     with pytest.raises(UserError, match="has no tool calls in a format"):
         world.dialogue(chat, [2])
-    forced = environments.open(settings.Environment(tools=("calculator",), format="hermes"))
+    hermes = settings.Environment(tools=("calculator",), format="hermes")
+    forced = environments.open(stage.model_copy(update={"environment": hermes}))
     with pytest.raises(UserError, match="is written by a chat template, and the tokenizer has none"):
         forced.dialogue(plain, [2])
     assert [template_for(wanted, plain) for wanted in ("auto", "chat", "r1_zero")] == ["none", "chat", "r1_zero"]

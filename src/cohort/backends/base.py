@@ -18,18 +18,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = [
-    "BACKENDS",
-    "SAMPLERS",
-    "Backend",
-    "Fingerprint",
-    "Origin",
-    "PolicyFacts",
-    "Which",
-    "open_backend",
-    "open_sampler",
-]
-
 # Who learns, and where it is: "module:name" of a function that takes what `open_backend` takes.
 BACKENDS = {"local": "cohort.backends.local:Local"}
 

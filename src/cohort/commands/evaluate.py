@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from cohort.backends.base import open_sampler
+from cohort.commands.door import argument
 from cohort.commands.model import load_model
 from cohort.commands.place import absolute, full_path, where_trained
 from cohort.evaluate import Accuracy, evaluate
@@ -19,6 +20,7 @@ from cohort.machine import quiet_libraries
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool
+from cohort.tasks.guess import guess_source
 from cohort.train.directory import as_it_lies
 from cohort.train.evaluation import held_out
 from cohort.types import UnreadableError, UserError
@@ -74,12 +76,19 @@ def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: in
         raise UserError(
             f"'{model}' is not a run, so it does not say what to evaluate on; say --task word_problems or a file"
         )
+    pairs = [override.partition("=") for override in overrides]
+    named = {key.removeprefix("task."): value for key, _, value in pairs if key.startswith("task.")}
+    with argument():
+        found = guess_source(task, named.get("split", "train"), named.get("config"), named, "grpo")
+    reward = found.reward or {"use": "exact_number"}
+    said = "; ".join([*found.took, f"the reward {reward['use']}"])
+    Console().say(f"[dim]data[/]  {escape(said)}")
     tables = {
         "name": "evaluation",
         "policy": {"model": model},
-        "task": {"source": task, "held_out": task},
+        "task": {"source": task, "held_out": task, **found.task},
         "rollout": {"max_tokens": 256, "prompts_per_step": 1},
-        "reward": "exact_number",
+        "reward": reward,
         "evaluate": {"problems": problems},
     }
     return Recipe.from_tables(tables, overrides)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +9,7 @@ from rich.markup import escape
 
 from cohort.algorithms import explain, objectives
 from cohort.algorithms.objectives import Objective
-from cohort.preflight.objective import settled_objective, supervised_steps
+from cohort.preflight.objective import equation_of, hash_of, reference_of, settled_objective, supervised_steps
 from cohort.preflight.parts import accuracy_name
 from cohort.recipe import Recipe
 from cohort.recipe.resolve import flatten
@@ -20,7 +18,7 @@ from cohort.settings.words import callable_path
 from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import batch_arithmetic, rewards_line
+from cohort.views.plan import batch_arithmetic, reward_line, rewards_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +63,16 @@ def _explained(stage: Stage, objective: Objective, against: str | None, other: R
     elif other is None:
         rows = _from_preset(stage, objective, against)
     else:
-        rows = _from_recipe(stage, objective, _same_stage(other, stage.name, against))
+        rows = stage_differences(stage, _same_stage(other, stage.name, against))
     return Explained(
         stage=stage.name,
         objective=explain.one_line(objective),
-        equation=_equation(stage, objective, latex=False),
-        latex=_equation(stage, objective, latex=True),
-        choices=dict(explain.sentences(objective)),
+        equation=equation_of(stage, objective, latex=False),
+        latex=equation_of(stage, objective, latex=True),
+        choices={
+            choice: NOTHING if _once(stage) and choice.partition("=")[0] in ACT_BETWEEN_UPDATES else sentence
+            for choice, sentence in explain.sentences(objective)
+        },
         around=around,
         hash=around["hash"],
         against=against,
@@ -80,23 +81,30 @@ def _explained(stage: Stage, objective: Objective, against: str | None, other: R
 
 
 def show(console: Console, found: dict[str, list[Explained]]) -> None:
-    """Every objective: a line, the equation, what each choice does, what else decides the gradient, the comparison."""
+    """Every objective: a line, then what differs where it is compared; else the equation, what each choice does, and
+    what else decides the gradient.
+    """
     for one in found["stages"]:
         if len(found["stages"]) > 1:
             console.say(f"[bold]stage {escape(one.stage)}[/]")
         console.say(f"[bold]{escape(one.objective)}[/]\n", fold=False)
+        if one.against is not None:
+            _show_difference(console, one)
+            continue
         console.say(escape(one.equation) + "\n", fold=False)
         for choice, sentence in one.choices.items():
             console.say(f"  [dim]{escape(choice)}[/]  {escape(sentence)}", fold=False)
         console.say()
         for name, text in one.around.items():
             console.say(f"  [dim]{name:<9}[/]  {escape(text)}", fold=False)
-        if one.against is not None:
-            console.say(f"\n[bold]against {one.against}[/] {'' if one.differences else '- the same objective'}")
-        for d in one.differences:
-            values = escape(f"{d['here']} here, {d['there']} in {one.against}")
-            values += escape(f": {d['consequence']}") if d["consequence"] else ""
-            console.say(f"  [dim]{d['field']}[/]  {values}", fold=False)
+
+
+def _show_difference(console: Console, one: Explained) -> None:
+    console.say(escape(f"against {one.against}{'' if one.differences else ' - the same objective'}"))
+    for d in one.differences:
+        values = escape(f"{d['here']} here, {d['there']} in {one.against}")
+        values += escape(f": {d['consequence']}") if d["consequence"] else ""
+        console.say(f"  [dim]{d['field']}[/]  {values}", fold=False)
 
 
 def show_latex(console: Console, found: dict[str, list[Explained]]) -> None:
@@ -105,24 +113,9 @@ def show_latex(console: Console, found: dict[str, list[Explained]]) -> None:
         console.plain(one.latex + "\n")
 
 
-def _equation(stage: Stage, objective: Objective, latex: bool) -> str:
-    r, o = stage.rollout, stage.optimizer
-    return explain.equation(
-        objective,
-        prompts=r.prompts_per_step,
-        group_size=r.group_size,
-        max_tokens=r.max_tokens,
-        updates=o.updates_per_batch * o.epochs,
-        bypass=stage.objective.bypasses,
-        parts=o.updates_per_batch,
-        latex=latex,
-    )
-
-
 def _around(stage: Stage, objective: Objective) -> dict[str, str]:
     """The settings beside the objective that decide the gradient, by name, and the hash of objective and settings."""
     r, o = stage.rollout, stage.optimizer
-    beside: dict[str, bool | int] = {}
     lines = {
         "rewards": rewards_line(stage),
         "sampling": f"temperature {r.temperature:g}, which also divides the logits of every log-prob; at most "
@@ -131,10 +124,8 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
     }
     if stage.objective.bypasses:
         lines["bypass"] = "the ratio is taken against the sampler's own log-probs, not against those of the old policy"
-        beside["bypass"] = True
     if stage.objective.pass_at_k is not None:
         lines["pass@k"] = f"advantages are those of pass@{stage.objective.pass_at_k} (2508.10751), in place of A above"
-        beside["pass_at_k"] = stage.objective.pass_at_k
     if names := supervised_steps(stage.reward):
         divided = "minus their mean" if objective.scale == "none" else "normalised"
         outcomes = any(reward.weight and reward.name not in names for reward in stage.reward)
@@ -143,37 +134,25 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
             "their sum over the steps that end at it or later (2402.03300, 4.1.3), "
             f"{'added to' if outcomes else 'in place of'} A above"
         )
-        beside["process_supervision"] = True
     if objective.zero_std == "resample":
         lines["resample"] = (
             f"groups whose {accuracy_name(stage)} is constant are replaced, until "
             f"{r.resample_cap * r.prompts_per_step} prompts are sampled for the step; then what there is is trained"
         )
     if objective.needs_reference:
-        lines["reference"] = _reference(stage)
+        lines["reference"] = reference_of(stage)
     lines["updates"] = (
         f"AdamW, rate {o.learning_rate:g} ({o.schedule}, {o.warmup_steps} warm-up steps), betas {o.betas[0]:g} and "
         f"{o.betas[1]:g}, weight decay {o.weight_decay:g}, gradient norm at most {o.gradient_clip:g}"
     )
-    # A plain objective keeps its own hash; what a recipe adds to it is hashed along.
-    whole = json.dumps({"objective": objective.hash, **beside}, sort_keys=True)
-    lines["hash"] = hashlib.sha256(whole.encode()).hexdigest() if beside else objective.hash
+    lines["hash"] = hash_of(stage, objective)
     return lines
-
-
-def _reference(stage: Stage) -> str:
-    settings = stage.reference
-    if stage.policy.lora is not None:
-        return "the policy that the stage starts from: the base with a fresh adapter off, or an adapter as it was"
-    if settings.update_every:
-        how = "copied from" if settings.ema is None else f"{settings.ema:g} x itself + {1 - settings.ema:g} x"
-        return f"the starting policy; every {settings.update_every} steps {how} the policy"
-    return "the starting policy, never moved" if settings.ema is None else f"an average with {settings.ema:g} of itself"
 
 
 Difference = tuple[str, Any, Any, str]  # a field, its value here and there, and what going there changes
 
 ACT_BETWEEN_UPDATES = ("clip_low", "clip_high", "ratio_max", "dual_clip")  # at a ratio of 1 none of these does anything
+NOTHING = "Nothing in this recipe: one update a batch, so the ratio is 1."
 
 
 def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Difference]:
@@ -187,8 +166,9 @@ def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Differen
     )
 
 
-def _from_recipe(stage: Stage, objective: Objective, other: Stage) -> list[Difference]:
-    """The objectives, and every setting beside them that decides the gradient."""
+def stage_differences(stage: Stage, other: Stage) -> list[Difference]:
+    """The objectives of two GRPO stages, and every setting beside them that decides the gradient."""
+    objective = settled_objective(stage)
     both = _once(stage) and _once(other)
     rows = _differences(objective, settled_objective(other), _beside(stage), _beside(other), once=both)
     order, their_order = ([reward.name for reward in one.reward] for one in (stage, other))
@@ -205,11 +185,21 @@ def _from_recipe(stage: Stage, objective: Objective, other: Stage) -> list[Diffe
         "task.template",
         "task.system",
     )
+    parts, their_parts = _parts(stage), _parts(other)
+    lone = sorted(parts.keys() ^ their_parts.keys())
+    rows += [(name, parts.get(name, "none"), their_parts.get(name, "none"), "") for name in lone]
     for path in dict.fromkeys([*mine, *theirs]):
         here, there = mine.get(path), theirs.get(path)
-        if here != there and path.startswith(tables):
+        if here != there and path.startswith(tables) and not any(f"{path}.".startswith(f"{name}.") for name in lone):
             rows.append((path, _plain(here), _plain(there), ""))
     return rows
+
+
+def _parts(stage: Stage) -> dict[str, str]:
+    """What a recipe may have or not, by its path, in a line."""
+    parts = {f"reward.{reward.name}": reward_line(reward) for reward in stage.reward}
+    lora = stage.policy.lora
+    return parts if lora is None else parts | {"policy.lora": f"rank {lora.rank}"}
 
 
 def _differences(
@@ -217,9 +207,7 @@ def _differences(
 ) -> list[Difference]:
     """Where the objectives differ, and what is beside their fields. `once`: the ratio is always 1."""
     rows: list[Difference] = [
-        (field, here, there, "Nothing in this recipe: one update a batch, so the ratio is 1.")
-        if once and field in ACT_BETWEEN_UPDATES
-        else (field, here, there, consequence)
+        (field, here, there, NOTHING) if once and field in ACT_BETWEEN_UPDATES else (field, here, there, consequence)
         for field, here, there, consequence in explain.difference(objective, other)
     ]
     said = {

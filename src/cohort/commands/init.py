@@ -11,6 +11,7 @@ from typing import Any
 
 from cohort.commands.door import argument
 from cohort.machine import quiet_libraries
+from cohort.policy.load import locate
 from cohort.recipe import Recipe
 from cohort.recipe.loader import name_of_model
 from cohort.recipe.show import toml_value
@@ -38,6 +39,7 @@ def starter(model: str, data: str, split: str, config: str | None) -> Starter:
     """A recipe that trains `model` on `data`. Raises `UnreadableError` for data that cannot be read."""
     quiet_libraries()
     with argument():
+        locate(model)
         found = held_out_of(data, split, config, guess_source(data, split, config))
     given = {"split": split, "config": config}
     task = {key: value for key, value in given.items() if value not in (None, Task.model_fields[key].default)}

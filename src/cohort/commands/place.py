@@ -12,7 +12,7 @@ from cohort.views.console import Console
 
 
 @contextlib.contextmanager
-def where_trained(run: str) -> Iterator[None]:
+def where_trained(run: str | Path) -> Iterator[None]:
     """For as long as the context lasts the process is in the directory in which `run` was trained, which is said; where
     its inputs are here as well, or that directory is gone, it stays.
     """

@@ -73,8 +73,7 @@ def _sampled(
         stage.rollout.sampling(), **{key: said[key] for key in ("max_tokens", "temperature") if key in said}
     )
     rewards, unscored = _rewards(stage, answer, reward)
-    task, stop, retries = stage.task, stage.rollout.stop, stage.run.retries
-    world = environments.open(stage.environment, task.template, stop, retries, task.template_args)
+    world = environments.open(stage)
     with closing(world):
         policy = load_model(model, compute=stage.policy.compute, device=stage.policy.device)
         renderer = Renderer.of(stage.task, policy.tokenizer, world.schemas)

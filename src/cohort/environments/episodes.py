@@ -65,17 +65,26 @@ class SingleTurn:
 
 @dataclass(frozen=True, slots=True)
 class OneTurn:
-    """Rollouts of one completion each: what `Episodes` in a `SingleTurn` environment come to, at no cost."""
+    """Rollouts of one completion each: what `Episodes` in a `SingleTurn` environment come to, at no cost. `read` gives
+    a completion as text.
+    """
 
     sampler: Sampler
-    to_rollout: Callable[[Completion], Rollout]
+    read: Callable[[Completion], str]
 
     def __call__(
         self, requests: Sequence[SampleRequest], prompts: Mapping[int, Prompt]
     ) -> Iterator[tuple[SampleRequest, Played]]:
         """See `Player`."""
         for request, completions in self.sampler.sample(requests):
-            yield request, tuple(self.to_rollout(completion) for completion in completions)
+            masks = [FrozenArray(np.ones(len(one.tokens), np.bool_)) for one in completions]  # all are the policy's
+            yield (
+                request,
+                tuple(
+                    Rollout(one.tokens, mask, one.logprobs, one.version, one.finish, self.read(one))
+                    for one, mask in zip(completions, masks, strict=True)
+                ),
+            )
 
 
 @dataclass(frozen=True, slots=True)

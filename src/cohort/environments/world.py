@@ -1,23 +1,23 @@
 """From the recipe's table to what the policy acts in: tools, an environment of the user's own, or nothing.
 
-world = environments.open(settings.Environment(tools=("calculator",)))
+world = environments.open(stage)
 play = world.player(tokenizer, eos_ids, sampler)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from cohort import settings
 from cohort.chat import template_for
 from cohort.environments.dialogue import Dialogue, choose_format, open_dialogue
 from cohort.environments.episodes import Episodes, OneTurn, Player, Rules
 from cohort.environments.foreign_code import broken
 from cohort.environments.formats import Format
 from cohort.environments.tools import Tool, Tools, tool_of
-from cohort.policy.text import to_rollouts
+from cohort.policy.text import completion_reader
+from cohort.settings import Stage
 from cohort.types import Environment, InfrastructureError, Sampler, UserError
 from cohort.wording import find_function
 
@@ -37,39 +37,35 @@ class World:
     there is neither, one completion is the whole rollout.
     """
 
-    table: settings.Environment
-    template: str = "auto"  # how prompts are shown
-    template_args: Mapping[str, Any] = field(default_factory=dict)
-    stop: tuple[str, ...] = ()  # texts that end a completion
-    retries: int = 2  # further tries of a tool that the world failed
+    stage: Stage
     tools: tuple[Tool, ...] = ()
     own: Environment | None = None
 
     @property
     def schemas(self) -> tuple[Mapping[str, Any], ...]:
         """What a chat template is told of the tools: nothing, where calls are not written as the template says."""
-        by_template = self.template in ("auto", "chat") and self.table.format != "tags"
+        by_template = self.stage.task.template in ("auto", "chat") and self.stage.environment.format != "tags"
         return tuple(tool.schema for tool in self.tools) if by_template else ()
 
     def dialogue(self, tokenizer: Any, eos_ids: Collection[int]) -> Dialogue:
         """How turns are written. Raises UserError where the tokenizer has no form for them."""
-        longest = self.table.max_result_tokens
+        longest, args = self.stage.environment.max_result_tokens, self.stage.task.template_args
         chosen, chat = self._format(tokenizer, eos_ids), self._is_chat(tokenizer)
-        return open_dialogue(tokenizer, chosen, chat, self.schemas, eos_ids, longest, self.template_args)
+        return open_dialogue(tokenizer, chosen, chat, self.schemas, eos_ids, longest, args)
 
     def player(self, tokenizer: Any, eos_ids: Collection[int], sampler: Sampler) -> Player:
         """What plays prompts to their end. Raises UserError as `dialogue` does."""
         chosen = self._format(tokenizer, eos_ids)
         stop = () if chosen is None else chosen.stop
-        read = to_rollouts(tokenizer, (*self.stop, *stop), eos_ids)
-        environment = self.own if chosen is None else Tools(self.tools, chosen, self.retries)
+        read = completion_reader(tokenizer, (*self.stage.rollout.stop, *stop), eos_ids)
+        environment = self.own if chosen is None else Tools(self.tools, chosen, self.stage.run.retries)
         if environment is None:
             return OneTurn(sampler, read)
-        table = self.table
+        table = self.stage.environment
         patience = table.timeout_s if self.own is not None else None  # each tool has a time limit of its own
         rules = Rules(table.max_turns, table.max_turn_tokens, stop, table.concurrency, patience)
         dialogue = self.dialogue(tokenizer, eos_ids)
-        return Episodes(sampler, environment, dialogue, lambda completion: read(completion).text, rules)
+        return Episodes(sampler, environment, dialogue, read, rules)
 
     def close(self) -> None:
         """Give back what the tools hold. They start afresh when they are used again."""
@@ -78,7 +74,8 @@ class World:
 
     def _format(self, tokenizer: Any, eos_ids: Collection[int]) -> Format | None:
         """How calls are written; None where there is nothing to call."""
-        wanted, chat = None if self.table.format == "auto" else self.table.format, self._is_chat(tokenizer)
+        form, chat = self.stage.environment.format, self._is_chat(tokenizer)
+        wanted = None if form == "auto" else form
         if self.tools and wanted not in (None, "tags") and not chat:
             raise UserError(
                 f"environment.format = {wanted!r} is written by a chat template, and the tokenizer has none: use "
@@ -88,22 +85,15 @@ class World:
 
     def _is_chat(self, tokenizer: Any) -> bool:
         """Whether prompts are shown in the tokenizer's chat template."""
-        return template_for(self.template, tokenizer) == "chat"
+        return template_for(self.stage.task.template, tokenizer) == "chat"
 
 
-def open(
-    table: settings.Environment,
-    template: str = "auto",
-    stop: Sequence[str] = (),
-    retries: int = 2,
-    template_args: Mapping[str, Any] = {},
-) -> World:
-    """What the recipe's table names, checked. `template` is `task.template`, with its `template_args`, `stop` is
-    `rollout.stop`, `retries` is `run.retries`. Raises UserError for whatever is wrong with the table.
-    """
+def open(stage: Stage) -> World:
+    """What the [environment] table of a stage names, checked. Raises UserError for whatever is wrong with it."""
+    table = stage.environment
     own = None if table.use is None else build_environment(table.use, table.args)
     tools = build_tools(table.tools, table.args, table.timeout_s) if table.tools and own is None else ()
-    return World(table, template, template_args, tuple(stop), retries, tools, own)
+    return World(stage, tools, own)
 
 
 def build_tools(

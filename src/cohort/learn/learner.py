@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics, per_token_loss
-from cohort.learn.forward import MicroBatch, forward, head
+from cohort.learn.forward import forward, head
 from cohort.learn.optimizer import open_optimizer
 from cohort.learn.reference import Reference
 from cohort.learn.routing import Routers, balance, counts, load
 from cohort.policy.policy import Policy
 from cohort.settings import Optimizer
 from cohort.types import Batch, StepReport, UserError
+
+# Means over the computed tokens: their public names, and the sums of `loss_metrics`.
+MEANS = {
+    "policy/entropy": "entropy",
+    "policy/kl": "kl",
+    "policy/clip_low": "clip_low",
+    "policy/clip_high": "clip_high",
+    "policy/clip_dual": "dual_clip",
+    "policy/ratio": "ratio",
+    "policy/mismatch": "mismatch",
+}
 
 
 class Learner:
@@ -40,7 +50,7 @@ class Learner:
         self.objective = objective
         self.settings = optimizer
         self.optimizer = open_optimizer(optimizer, policy.module)
-        self.temperature = temperature
+        self.form = temperature, bool(objective.entropy_coef)  # of log-probs, as `head` takes it
         self.reference = reference
         self._routers = Routers(policy)
         self._router_aux_coef = router_aux_coef
@@ -53,8 +63,9 @@ class Learner:
         and 0 outside the mask.
         """
         out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
-        for micro, found, _ in self._forward(policy or self.policy, batch):
-            out[micro.picked] = found.cpu()
+        policy, wanted = policy or self.policy, self._wanted(batch)
+        for micro, states in forward(policy, batch, wanted, self.settings.tokens_per_micro_batch):
+            out[micro.picked] = head(policy, states, micro.tokens, *self.form)[0].cpu()
         return out
 
     def reference_logprobs(self, batch: Batch) -> Tensor:
@@ -71,7 +82,9 @@ class Learner:
         sums: dict[str, Tensor] = {}
         loss = 0.0
         routed = self._routed(batch) if self._router_aux_coef else None  # [layers, experts]
-        for micro, found, entropy in self._forward(self.policy, batch, self._routers):
+        wanted, most = self._wanted(batch), self.settings.tokens_per_micro_batch
+        for micro, states in forward(self.policy, batch, wanted, most, self._routers):
+            found, entropy = head(self.policy, states, micro.tokens, *self.form)
             logprobs = micro.spread(found)  # [b, T], as all that the loss looks at
             old, ref = batch.old_logprobs, batch.ref_logprobs
             arguments: dict[str, Any] = {
@@ -93,17 +106,36 @@ class Learner:
             sums = merge_metrics(sums, loss_metrics(self.objective, **arguments))
             if micro.routed:
                 sums["routed"] = sums.get("routed", 0) + counts(micro.routed)
-        norm = self._step()
-        return StepReport(_means(sums) | {"loss": loss, "grad_norm": norm, "lr": rate})
+        tokens = float(sums.get("tokens", 0.0))
+        # NaN, null on disk: nothing was computed (no group carried signal), or there is no such thing to measure.
+        means = {
+            public: float(sums[name]) / tokens if name in sums and tokens else math.nan
+            for public, name in MEANS.items()
+        }
+        means |= {"policy/ratio_max": float(sums.get("ratio_max", math.nan)), "tokens/trained": tokens}
+        means |= load(sums["routed"]) if "routed" in sums else {}
+        return StepReport(means | {"loss": loss, "grad_norm": self._step(), "lr": rate})
+
+    def _wanted(self, batch: Batch) -> Tensor:
+        """`[N]` bool: the tokens that can change the gradient."""
+        if self.objective.trains_without_signal:
+            return batch.mask
+        # Whole rollouts: a sequence ratio reads all tokens of a rollout that any token's advantage reaches.
+        rollout = torch.repeat_interleave(batch.lengths)  # [N]
+        paid = torch.zeros(len(batch.lengths), dtype=torch.bool)
+        paid[rollout[batch.mask & (batch.advantages != 0)]] = True
+        return batch.mask & paid[rollout]
 
     @torch.no_grad()
     def _routed(self, batch: Batch) -> Tensor:
         """The choices of the routers before the update: `[layers, experts]`."""
-        return sum(
-            (counts(micro.routed) for micro, *_ in self._forward(self.policy, batch, self._routers)), torch.zeros(())
-        )
+        most = self.settings.tokens_per_micro_batch
+        passes = forward(self.policy, batch, self._wanted(batch), most, self._routers)
+        found = [counts(micro.routed) for micro, _ in passes]
+        return torch.stack(found).sum(0) if found else torch.zeros(1, 1)
 
     def _step(self) -> float:
+        """The step itself. Returns the norm of the gradient."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         clip = self.settings.gradient_clip or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip).item()
@@ -119,40 +151,3 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
-
-    def _forward(
-        self, policy: Policy, batch: Batch, routers: Routers | None = None
-    ) -> Iterator[tuple[MicroBatch, Tensor, Tensor]]:
-        """Every micro-batch with log-probs and entropies, `[M]` each, of the tokens that can change the gradient."""
-        wanted = batch.mask  # [N]
-        if not self.objective.trains_without_signal:
-            # Whole rollouts: a sequence ratio reads all tokens of a rollout that any token's advantage reaches.
-            rollout = torch.repeat_interleave(batch.lengths)  # [N]
-            paid = torch.zeros(len(batch.lengths), dtype=torch.bool)
-            paid[rollout[batch.mask & (batch.advantages != 0)]] = True
-            wanted = batch.mask & paid[rollout]
-        temperature, entropy_gradient = self.temperature, bool(self.objective.entropy_coef)
-        for micro, states in forward(policy, batch, wanted, self.settings.tokens_per_micro_batch, routers):
-            yield micro, *head(policy, states, micro.tokens, temperature, entropy_gradient)
-
-
-def _means(sums: dict[str, Tensor]) -> dict[str, float]:
-    """Sums over the computed tokens -> metrics a person reads, under their public names."""
-    tokens = float(sums.get("tokens", 0.0))
-
-    def mean(name: str) -> float:
-        # NaN, null on disk: nothing was computed (no group carried signal), or there is no such thing to measure.
-        return float(sums[name]) / tokens if name in sums and tokens else math.nan
-
-    return {
-        "policy/entropy": mean("entropy"),
-        "policy/kl": mean("kl"),
-        "policy/clip_low": mean("clip_low"),
-        "policy/clip_high": mean("clip_high"),
-        "policy/clip_dual": mean("dual_clip"),
-        "policy/ratio": mean("ratio"),
-        "policy/ratio_max": float(sums.get("ratio_max", math.nan)),
-        "policy/mismatch": mean("mismatch"),
-        "tokens/trained": tokens,
-        **(load(sums["routed"]) if "routed" in sums else {}),
-    }

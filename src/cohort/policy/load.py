@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cohort.policy.fit import CANNOT_BE_SAVED, SAVEABLE, read_adapter, read_model, refuse_broken, refuse_unlike, unlike
+from cohort.policy.gguf import SUFFIX, gguf_in, is_gguf, read_gguf, read_gguf_tokenizer, refuse_other_file
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.seeds import derive_seed
@@ -215,12 +216,14 @@ def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Poli
     try:
         if Path(where, "adapter_config.json").is_file():
             module = _load_adapter(where, dtype, trainable, table.trust_remote_code)
+        elif is_gguf(where):
+            module = read_gguf(AutoModelForCausalLM, where, dtype=dtype)
         else:
             module = read_model(AutoModelForCausalLM, where, model, dtype=dtype, **options)
     except UserError:
         raise
     except Exception as error:  # damaged or hostile files make the libraries raise anything
-        raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
+        raise _unloadable(model, error) from None
     policy = Policy(module.to(_device(table.device)), tokenizer, table.compute)
     policy.check()
     return policy
@@ -229,23 +232,40 @@ def _load(table: PolicyTable, model: str | None, trainable: bool = True) -> Poli
 def _tokenizer(model: str, table: PolicyTable) -> Any:
     where = locate(model)
     try:
+        if is_gguf(where):
+            return read_gguf_tokenizer(AutoTokenizer, where)
         return AutoTokenizer.from_pretrained(where, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    except UserError:
+        raise
     except Exception as error:  # damaged or hostile files make the libraries raise anything
-        raise UserError(f"cannot load the model '{model}': {_first_sentence(error)}") from None
+        raise _unloadable(model, error) from None
+
+
+def _unloadable(model: str, error: Exception) -> UserError:
+    elsewhere = "" if Path(model).expanduser().exists() else "; nor is there a directory of this name"
+    return UserError(f"cannot load the model '{model}': {_first_sentence(error)}{elsewhere}")
 
 
 def locate(model: str) -> str:
-    """The checkpoint directory that a name stands for; a hub id stays what it is. Raises `UserError`."""
+    """The checkpoint directory or GGUF file that a name stands for; a hub id stays what it is. Raises `UserError`."""
     path = Path(model).expanduser()
+    if path.is_file():
+        refuse_other_file(path)
+        return str(path.resolve())
     if path.is_dir():
         # A run directory stands for its final model, or while it is unfinished for its newest checkpoint.
         for place in (path, path / "final", *sorted(path.glob("checkpoints/step-*"), reverse=True)):
             if (place / "config.json").is_file() or (place / "adapter_config.json").is_file():
                 return str(place.resolve())
-        raise UserError(f"'{model}' holds no model: neither config.json nor adapter_config.json is in it")
+        if (file := gguf_in(path)) is not None:
+            return str(file.resolve())
+        raise UserError(f"'{model}' holds no model: no config.json, no adapter_config.json and no .gguf is in it")
     hub_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) and not model.startswith(".")
-    if not hub_id:
-        raise UserError(f"there is no directory '{model}'; policy.model is a checkpoint directory or a hub id")
+    if not hub_id or model.endswith(SUFFIX):
+        raise UserError(
+            f"there is no {'file' if model.endswith(SUFFIX) else 'directory'} '{model}'; policy.model is a checkpoint "
+            "directory, a GGUF file or a hub id"
+        )
     return model
 
 
@@ -258,7 +278,10 @@ def _load_adapter(directory: str, dtype: torch.dtype, trainable: bool, trust_rem
         raise UserError(f"the adapter in '{directory}' does not name its base model (adapter_config.json)")
     try:
         options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": trust_remote_code}
-        model = read_model(AutoModelForCausalLM, base, dtype=dtype, **options)
+        if is_gguf(base):
+            model = read_gguf(AutoModelForCausalLM, base, dtype=dtype)
+        else:
+            model = read_model(AutoModelForCausalLM, base, dtype=dtype, **options)
     except OSError as error:
         raise UserError(
             f"the adapter in '{directory}' needs its base model '{base}' (adapter_config.json), which cannot be "
@@ -276,5 +299,5 @@ def _device(wanted: str) -> torch.device:
 
 
 def _first_sentence(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.split(r"(?<=[a-z])\. (?=[A-Z])", " ".join(str(error).split()))[0] or type(error).__name__
     return text[:300] + ("..." if len(text) > 300 else "")

@@ -42,6 +42,7 @@ class PolicyFacts:
     vocabulary: int  # width of the logits
     parameters: int
     trained: int  # of these, how many are trained
+    adapter: str  # "LoRA of rank 4, new" or "..., going on with the adapter"; empty where there is none
     weight_bytes: int
     trained_bytes: int
     compute: str  # the type of the arithmetic, such as bfloat16
@@ -132,6 +133,7 @@ class Policy:
             vocabulary=self.vocabulary,
             parameters=sum(p.numel() for p in parameters),
             trained=sum(p.numel() for p in trained),
+            adapter=self._adapter(),
             weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
             trained_bytes=sum(p.numel() * p.element_size() for p in trained),
             compute=self.compute_name,
@@ -139,6 +141,15 @@ class Policy:
             path=self.path,
             config=self.config,
         )
+
+    def _adapter(self) -> str:
+        """What the adapter is; one whose every second matrix is 0 has learnt nothing yet."""
+        if not self.has_adapter:
+            return ""
+        seconds = [p for name, p in self.module.named_parameters() if ".lora_B." in name]
+        rank = self.module.peft_config[self.module.active_adapter].r
+        new = not any(map(torch.any, seconds))
+        return f"LoRA of rank {rank}, {'new' if new else 'going on with the adapter'}"
 
     @property
     def path(self) -> str:

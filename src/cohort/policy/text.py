@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import numpy as np
-
 from cohort.chat import continued as continued
-from cohort.frozen_array import FrozenArray
-from cohort.types import Completion, Rollout
+from cohort.types import Completion
 
 
 def silent(tokenizer: Any, ends: Collection[int] = ()) -> frozenset[int]:
@@ -31,26 +28,17 @@ def reader(tokenizer: Any, ends: Collection[int] = ()) -> Callable[[Sequence[int
     return read
 
 
-def to_rollouts(
+def completion_reader(
     tokenizer: Any, stop: tuple[str, ...] = (), ends: Collection[int] = ()
-) -> Callable[[Completion], Rollout]:
-    """What makes a completion a single-turn rollout, in which every token is the policy's. Silent tokens are left out
-    of its text, and so is what follows a stop string inside the last token.
+) -> Callable[[Completion], str]:
+    """What gives a completion as text: without silent tokens, and without what follows a stop string inside the last
+    token.
     """
     read = reader(tokenizer, ends)
 
-    def made(completion: Completion) -> Rollout:
+    def text_of(completion: Completion) -> str:
         text = read(completion.tokens)
-        if completion.finish == "stop" and (found := [text.find(s) + len(s) for s in stop if s in text]):
-            text = text[: min(found)]  # with the stop string: format rewards want to see `</answer>`
-        mask = FrozenArray(np.ones(len(completion.tokens), np.bool_))
-        return Rollout(completion.tokens, mask, completion.logprobs, completion.version, completion.finish, text)
+        found = [text.find(s) + len(s) for s in stop if s in text] if completion.finish == "stop" else []
+        return text[: min(found, default=None)]  # with the stop string: format rewards want to see `</answer>`
 
-    return made
-
-
-def to_rollout(
-    completion: Completion, tokenizer: Any, stop: tuple[str, ...] = (), ends: Collection[int] = ()
-) -> Rollout:
-    """One completion as a rollout, see `to_rollouts`."""
-    return to_rollouts(tokenizer, stop, ends)(completion)
+    return text_of

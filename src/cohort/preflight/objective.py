@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from cohort.algorithms import objectives
+from cohort.algorithms.equation import equation
 from cohort.algorithms.objectives import Objective
 from cohort.settings import Reward, Stage
 from cohort.settings.training import STAYS
@@ -32,6 +36,43 @@ def settled_objective(stage: Stage) -> Objective:
         raise UserError(STAYS)
     _refuse_step_rewards(stage, objective)
     return objective
+
+
+def equation_of(stage: Stage, objective: Objective, latex: bool) -> str:
+    """The equation of a stage's objective, with every constant filled in."""
+    r, o = stage.rollout, stage.optimizer
+    return equation(
+        objective,
+        prompts=r.prompts_per_step,
+        group_size=r.group_size,
+        max_tokens=r.max_tokens,
+        updates=o.updates_per_batch * o.epochs,
+        bypass=stage.objective.bypasses,
+        parts=o.updates_per_batch,
+        latex=latex,
+    )
+
+
+def hash_of(stage: Stage, objective: Objective) -> str:
+    """The hash of the objective; of one to which the recipe adds something, the hash of both."""
+    beside: dict[str, bool | int] = {"bypass": True} if stage.objective.bypasses else {}
+    if stage.objective.pass_at_k is not None:
+        beside["pass_at_k"] = stage.objective.pass_at_k
+    if supervised_steps(stage.reward):
+        beside["process_supervision"] = True
+    whole = json.dumps({"objective": objective.hash, **beside}, sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest() if beside else objective.hash
+
+
+def reference_of(stage: Stage) -> str:
+    """What a KL term compares with, in words."""
+    settings = stage.reference
+    if stage.policy.lora is not None:
+        return "the policy that the stage starts from: the base with a fresh adapter off, or an adapter as it was"
+    if settings.update_every:
+        how = "copied from" if settings.ema is None else f"{settings.ema:g} x itself + {1 - settings.ema:g} x"
+        return f"the starting policy; every {settings.update_every} steps {how} the policy"
+    return "the starting policy, never moved" if settings.ema is None else f"an average with {settings.ema:g} of itself"
 
 
 def supervised_steps(rewards: tuple[Reward, ...]) -> tuple[str, ...]:

@@ -49,8 +49,7 @@ class SamplingParts:
 
 def open_parts(stage: Stage, seed: int) -> SamplingParts:
     """Open the task, find the rewards, check the gold answers. Raises `UserError` for whatever is wrong with them."""
-    table, stop, retries = stage.task, stage.rollout.stop, stage.run.retries
-    world = environments.open(stage.environment, table.template, stop, retries, table.template_args)
+    world = environments.open(stage)
     task = replace(open_prompts(stage.task, derive_seed(seed, "task")), tools=world.schemas)
     _refuse_missing_turns(stage, task)
     columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]

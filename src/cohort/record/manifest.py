@@ -15,6 +15,7 @@ from cohort.wording import resuming
 
 NAME = "manifest.json"
 FREE = {NAME, "README.md"}  # a card may be edited
+EVALUATIONS = ".eval_results"  # a directory of what the card says, for the hub
 
 
 @contextlib.contextmanager
@@ -63,7 +64,11 @@ def refuse_damaged(model: Path) -> None:
 def _files(directory: Path) -> dict[str, Path]:
     """The files that count, by their names in the directory. Hidden ones are left out: systems put some everywhere."""
     found = {file.relative_to(directory).as_posix(): file for file in sorted(directory.rglob("*")) if file.is_file()}
-    return {name: file for name, file in found.items() if name not in FREE and not file.name.startswith(".")}
+    return {
+        name: file
+        for name, file in found.items()
+        if name not in FREE and not file.name.startswith(".") and file.parent.name != EVALUATIONS
+    }
 
 
 def _digest(file: Path) -> str:

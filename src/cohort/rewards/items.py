@@ -42,6 +42,18 @@ class Scored:
             raise ValueError(f"the label {self.label!r} is the name of another metric; choose a different one")
 
 
+class Labelled(float):
+    """A score with its label that is a number as well: what verifiers return that are also called by themselves."""
+
+    label: str
+
+    def __new__(cls, value: float, label: str) -> Labelled:
+        """The number `value`, because of `label`."""
+        made = super().__new__(cls, value)
+        made.label = label
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class ScoringItem:
     """One prompt with all its completions: the unit of scoring.

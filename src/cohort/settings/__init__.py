@@ -6,6 +6,7 @@ A room takes the table that it is set by, so that no setting is typed out again 
 from cohort.settings.environment import Environment
 from cohort.settings.objective import Objective
 from cohort.settings.policy import Lora, Policy, Scratch
+from cohort.settings.record import Record
 from cohort.settings.reward import Reward
 from cohort.settings.rows import PythonRows
 from cohort.settings.run import SINKS, Run
@@ -31,6 +32,7 @@ __all__ = [
     "Preferences",
     "Prompts",
     "PythonRows",
+    "Record",
     "Reference",
     "Reward",
     "Rollout",

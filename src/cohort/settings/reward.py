@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from cohort.settings.table import Function, Resumable, Table, Text
+from cohort.settings.table import Function, NoEffect, Resumable, Table, Text
 from cohort.settings.words import callable_path
 
 
@@ -39,6 +39,9 @@ class Reward(Table):
     )
     when: dict[str, Any] = Field(
         default={}, description='Only for prompts whose columns have these values, such as { domain = "math" }.'
+    )
+    domain: NoEffect[Text | None] = Field(
+        default=None, description="The domain that it serves, for the record, such as math or safety."
     )
     gate: Text | None = Field(
         default=None, description="Another reward by its name: where that one scores too little, this one is not paid."

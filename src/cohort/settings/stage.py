@@ -9,13 +9,15 @@ from pydantic import Field, field_validator
 from cohort.settings.environment import Environment
 from cohort.settings.objective import Objective
 from cohort.settings.policy import Policy
+from cohort.settings.record import Record
 from cohort.settings.reward import Reward
 from cohort.settings.run import Run
 from cohort.settings.sampling import Evaluate, Rollout
-from cohort.settings.table import OneOf, Table, Text, as_list
+from cohort.settings.table import NoEffect, OneOf, Table, Text, as_list
 from cohort.settings.task import Task
 from cohort.settings.training import Critic, Optimizer, Preferences, Reference, Supervised
 
+EVERY_KIND = ("record",)  # tables that a stage of any kind may have: they are about the run
 # What a stage may be, and where it is: "module:name" of a `train.stage.StageKind`.
 KINDS = {
     "grpo": "cohort.train.grpo:Grpo",
@@ -47,6 +49,7 @@ class Stage(Table):
     run: Run = Field(default=Run(), description="How long, how often, and where.")
     supervised: Supervised = Field(default=Supervised(), description="Settings of supervised stages.")
     preferences: Preferences = Field(default=Preferences(), description="Settings of reward_model stages.")
+    record: NoEffect[Record] = Field(default=Record(), description="What a person declares for the record of the run.")
 
     @field_validator("reward", mode="before")
     @classmethod

@@ -109,10 +109,10 @@ def effect_of(table: type[Table], path: Path) -> str | None:
     where it has to stay.
     """
     known = table.model_fields.get(path[0])
-    if known is None or len(path) == 1:
-        return next((mark for mark in known.metadata if isinstance(mark, str)), None) if known else None
-    inner = table_of(known)[0]
-    return effect_of(inner, path[1:]) if inner else None
+    inner = table_of(known)[0] if known is not None else None
+    if inner is not None and len(path) > 1:
+        return effect_of(inner, path[1:])
+    return next((mark for mark in known.metadata if isinstance(mark, str)), None) if known is not None else None
 
 
 def as_list(given: Any) -> list[Any]:

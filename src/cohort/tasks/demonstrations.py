@@ -16,7 +16,7 @@ from cohort import settings
 from cohort.tasks.prompts import Items, RowItems, Rows, limited, listed
 from cohort.tasks.sources.base import DEMONSTRATIONS, built_in_name
 from cohort.tasks.sources.columns import ColumnMap, conversation, missing_column
-from cohort.tasks.sources.opening import ask, is_list_of, rows_of
+from cohort.tasks.sources.opening import ask
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Prompt, UserError
 
@@ -54,11 +54,9 @@ def open_examples(table: settings.Task, seed: int) -> Demonstrations:
             f"{table.source} has questions and answers but no completions to learn from; a supervised stage needs rows "
             "with both."
         )
-    given = ask(table, False, seed)
-    if is_list_of(SupervisedExample, given):
-        return limited(listed(given), table.limit)
-    rows = rows_of(given, table, held_out=False)
-    return limited(RowItems(rows, _reader(table, rows), table.limit), table.limit)
+    given = ask(table, False, seed, SupervisedExample)
+    rows = isinstance(given, Rows)
+    return limited(RowItems(given, _reader(table, given), table.limit) if rows else listed(given), table.limit)
 
 
 def _reader(table: settings.Task, rows: Rows) -> Callable[[Mapping[str, Any], str], SupervisedExample]:

@@ -23,7 +23,7 @@ from cohort.tasks.prompts import Items, Part, RowItems, limited
 from cohort.tasks.sources.base import built_in_name
 from cohort.tasks.sources.columns import conversation, missing_column, read_question
 from cohort.tasks.sources.files import kind
-from cohort.tasks.sources.opening import ask, rows_of, with_held_out
+from cohort.tasks.sources.opening import ask, with_held_out
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Message, Prompt, UserError
 
@@ -69,7 +69,7 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
     def read(one: settings.Prompts, held_out: bool) -> Items[PreferencePair]:
         if built_in_name(one.source):
             raise UserError(f"{one.source} has questions and answers but no pairs of a better and a worse answer.")
-        rows = rows_of(ask(one, held_out, seed), one, held_out)
+        rows = ask(one, held_out, seed)
         needed = {"chosen": table.chosen, "rejected": table.rejected, "margin": table.margin}
         if table.prompt != "prompt":  # the default may be missing: then the answers are whole conversations
             needed["prompt"] = table.prompt

@@ -18,7 +18,7 @@ from cohort.chat import ChatTemplate, ChatTemplateError, has_template, ordinary,
 from cohort.tasks.order.mixture import Mixture
 from cohort.tasks.prompts import CHECKED, Prompts
 from cohort.tasks.sources.columns import of_text
-from cohort.types import Prompt, UserError
+from cohort.types import Message, Prompt, UserError
 from cohort.wording import shorten
 
 TEMPLATES: tuple[str, ...] = get_args(settings.Task.model_fields["template"].annotation)
@@ -90,25 +90,28 @@ class Renderer:
         return cls(tokenizer, table.template, table.system, tools, table.special_tokens, table.template_args)
 
     def render(self, prompt: Prompt) -> Prompt:
-        """The prompt with its tokens, ready for the completion to follow, and with what they have begun of it."""
+        """The prompt with its tokens, ready for the completion to follow, and with what they have begun of it.
+
+        A conversation is shown in the tokenizer's own template, up to where the assistant begins, or behind what its
+        last message has begun of that turn; the system message is added unless it has its own.
+        """
         prompt = of_text(prompt, f"the prompt {prompt.id}")
-        text, begun = self._written(prompt)
-        tokens = self._chat_template.tokens(text) if self.template == "chat" else self._encode(text)
+        try:
+            tools = self._tools(prompt)
+            opened = self._chat_template.opened(self._conversation(prompt), tools) if self.template == "chat" else None
+        except ChatTemplateError as error:  # e.g. a template that knows no system role
+            raise UserError(
+                f"the prompt {prompt.id} cannot be shown: {error}. Mend the conversation or the template, leave out "
+                'system, or use template = "none".'
+            ) from error
+        text, begun = opened or (self._plain(prompt), "")
+        if not begun and text.rstrip().endswith("<think>"):  # whoever wrote it
+            begun = text[text.rindex("<think>") :]
+        # A chat template writes the beginning token itself.
+        tokens = self._encode(text) if opened is None else self.tokenizer.encode(text, add_special_tokens=False)
         if not tokens:
             raise UserError(f"the prompt {prompt.id} renders to no tokens at all. Check the prompt and the template.")
         return replace(prompt, tokens=tuple(tokens), begun=begun)
-
-    def text(self, prompt: Prompt) -> str:
-        """What the model sees, as text: a view for people, except for templates that are text."""
-        return self._written(of_text(prompt, f"the prompt {prompt.id}"))[0]
-
-    def _written(self, prompt: Prompt) -> tuple[str, str]:
-        """What the model sees, and the end of it that begins the completion already."""
-        tools = self._tools(prompt)
-        text, begun = self._chat(prompt, tools) if self.template == "chat" else (self._plain(prompt), "")
-        if not begun and text.rstrip().endswith("<think>"):  # whoever wrote it
-            begun = text[text.rindex("<think>") :]
-        return text, begun
 
     def _plain(self, prompt: Prompt) -> str:
         """A single question in a template that is text."""
@@ -126,11 +129,8 @@ class Renderer:
             return R1_ZERO.replace("{prompt}", question)
         return question if self.system is None else f"{self.system}\n\n{question}"
 
-    def _chat(self, prompt: Prompt, tools: Sequence[Mapping[str, Any]] | None) -> tuple[str, str]:
-        """The conversation in the tokenizer's own template, up to where the assistant begins, or behind what the last
-        message has begun of its turn. The system message is added unless the conversation has its own. The assistant's
-        own turns may hold special tokens.
-        """
+    def _conversation(self, prompt: Prompt) -> list[Message]:
+        """The messages of a prompt and of the system. The assistant's own turns may hold special tokens."""
         chat = [
             message if message.get("role") == "assistant" else self._ordinary(message, prompt)
             for message in prompt.messages or [{"role": "user", "content": prompt.text}]
@@ -145,16 +145,7 @@ class Renderer:
                 "there, in this and other prompts. Remove such turns if they are answers",
                 stacklevel=2,
             )
-        try:
-            opened = self._chat_template.opened(chat, tools)
-            if tools is not None and self._shows_tools is None:
-                self._shows_tools = opened[0] != self._chat_template.opened(chat)[0]
-            return opened
-        except ChatTemplateError as error:  # e.g. a template that knows no system role
-            raise UserError(
-                f"the prompt {prompt.id} cannot be shown: {error}. Mend the conversation or the template, leave out "
-                'system, or use template = "none".'
-            ) from error
+        return chat
 
     def _tools(self, prompt: Prompt) -> Sequence[Mapping[str, Any]] | None:
         """The tools that the chat template is told of: those of the environment, or of the row's column `tools`."""
@@ -166,7 +157,8 @@ class Renderer:
             raise UserError(f"the prompt {prompt.id} has tools of its own in the column 'tools', and {why}. {_DROP}")
         tools: list[Mapping[str, Any]] = [self._ordinary(tool, prompt) for tool in own]
         if self._shows_tools is None:
-            self._chat(prompt, tools)
+            chat = self._conversation(prompt)
+            self._shows_tools = self._chat_template.opened(chat, tools)[0] != self._chat_template.opened(chat)[0]
         if not self._shows_tools:
             raise UserError(
                 f"the prompt {prompt.id} has tools of its own in the column 'tools', and the chat template of "

@@ -10,13 +10,14 @@ from typing import Any
 
 from rich.markup import escape
 
-from cohort.policy.load import live_dtype
+from cohort.policy.load import Start, live_dtype
 from cohort.recipe import Recipe
 from cohort.recipe.loader import name_of_model
 from cohort.settings import PythonRows, Reward, Table
 from cohort.tasks.guess import Guess, guess, guess_source
 from cohort.tasks.sources.rows import open_rows
 from cohort.train.directory import is_free
+from cohort.train.rows import with_rows_kept
 from cohort.train.run import Run
 from cohort.train.run import train as train_recipe
 from cohort.types import UserError
@@ -82,7 +83,21 @@ def train(
         raise UserError(f"model is a hub id, a directory, or a model object of transformers, not {shorten(live)}")
     if live is not None and tokenizer is None:
         raise UserError("a model object needs its tokenizer: cohort.train(..., model=model, tokenizer=tokenizer)")
-    return train_recipe(recipe, resume=resume, console=console, model=live, tokenizer=tokenizer)
+    if live is not None:
+        recipe = _with_type_of(live, recipe)
+    start = Start(live=None if live is None else (live, tokenizer))
+    return train_recipe(with_rows_kept(recipe, resume), resume=resume, console=console, start=start)
+
+
+def _with_type_of(model: Any, recipe: Recipe) -> Recipe:
+    """The recipe, which is the record, with the type that the weights of a model object have, where it names none."""
+    stages = [
+        stage.model_copy(update={"policy": stage.policy.model_copy(update={"dtype": live_dtype(model)})})
+        if stage.policy.model == "live" and "dtype" not in stage.policy.model_fields_set
+        else stage
+        for stage in recipe.stages
+    ]
+    return recipe.model_copy(update={"stages": tuple(stages)})
 
 
 def _refuse_beside(recipe: Any, model: Any, data: Any, reward: Any, tables: Mapping[str, Any]) -> None:
@@ -110,8 +125,6 @@ def _recipe(model: Any, data: Any, reward: Any, given: Mapping[str, Any], resume
     policy, task = _keys(tables.get("policy")), _keys(tables.get("task"))
     if model is not None:
         policy["model"] = str(model) if isinstance(model, str | os.PathLike) else "live"
-        if policy["model"] == "live" and hasattr(model, "parameters"):
-            policy.setdefault("dtype", live_dtype(model))
         tables["policy"] = policy
     if reward is not None:
         tables["reward"] = reward

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from safetensors import SafetensorError
 
+from cohort.backends.base import PolicyFacts
 from cohort.machine import describe_machine, lock_file, threads_of
 from cohort.policy.load import locate
 from cohort.recipe import Recipe, digest, to_toml
@@ -30,12 +31,13 @@ from cohort.train.inputs import (
     models_of_stages,
     refuse_changed_inputs,
 )
-from cohort.train.stage import kind_of
+from cohort.train.stage import tables_of
 from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.wording import another, giving, one_line, resuming
 
 ENVIRONMENT = "environment.json"
+SIZE = ("name", "parameters", "trained", "context", "vocabulary", "compute", "device", "path")  # kept of a policy
 ROWS = "data.jsonl"  # of a run: the rows that were given as Python objects
 
 
@@ -88,7 +90,7 @@ def stage_directory(recipe: Recipe, index: int) -> Path:
 
 def as_kept(recipe: Recipe) -> str:
     """The resolved recipe as a run keeps it: of every stage the tables that its kind reads."""
-    return to_toml(recipe, reads=lambda stage: kind_of(stage).tables)
+    return to_toml(recipe, reads=tables_of)
 
 
 def has_begun(directory: Path) -> bool:
@@ -250,9 +252,10 @@ def write_recipe(directory: Path, recipe: Recipe, console: Console, sandbox: Map
     return threads, began
 
 
-def keep_template(recipe: Recipe, stage: str, template: str, probe: str) -> None:
-    """Write down what the template of a stage came to, and the fingerprint of a prompt that it wrote. Raises
-    `UserError` where they were others when the run began: then prompts have other tokens now.
+def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: PolicyFacts) -> None:
+    """Write down what the template of a stage came to, the fingerprint of a prompt that it wrote, and how large its
+    policy is. Raises `UserError` where template or prompt were others when the run began: then prompts have other
+    tokens now.
     """
     file = run_directory(recipe) / "environment.json"
     kept = _environment(file)
@@ -270,6 +273,8 @@ def keep_template(recipe: Recipe, stage: str, template: str, probe: str) -> None
         )
     if stage not in templates or stage not in probes:
         kept |= {"templates": {**templates, stage: template}, "probes": {**probes, stage: probe}}
+        size = {name: getattr(facts, name) for name in SIZE}
+        kept["policies"] = {**kept.get("policies", {}), stage: size}
         write_bytes(file, orjson.dumps(kept, option=orjson.OPT_INDENT_2))
 
 

@@ -23,7 +23,8 @@ from cohort.views.gate import show_gate
 FILE = "gate.json"
 MEND = 'Mend the reward, or leave it out; run.gate = "warn" goes on all the same.'
 HOW_TO_GO_ON = (
-    'Check task.answer, or name another verifier with evaluate.reward; run.gate = "warn" trains all the same.'
+    'Mend the reward, check task.answer, or name another verifier with evaluate.reward; run.gate = "warn" trains all '
+    "the same."
 )
 
 

@@ -17,6 +17,7 @@ from cohort.record.metrics import MetricsLog
 from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, prune, readable, save_checkpoint
 from cohort.train.directory import keep_template, run_directory
 from cohort.train.inputs import probe_of
+from cohort.train.keeping import keep_account
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
 from cohort.types import UserError
@@ -38,7 +39,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
             console.warn(f"the chat template asks for the date; this run tells it {moment()} 00:00, also when resumed")
         tokenizer = training.facts.tokenizer
         template = template_for(stage.task.template, tokenizer)
-        keep_template(context.recipe, stage.name, template, probe_of(stage.task, tokenizer))
+        keep_template(context.recipe, stage.name, template, probe_of(stage.task, tokenizer), training.facts)
         console.plan(context.title, kind.plan(stage, prepared, training.facts))
         if checkpoint is not None or begun:
             console.say(f"  {_goes_on(context, checkpoint)}\n")
@@ -108,6 +109,8 @@ class _Loop:
             if self.whole and untouched and latest_step(self.context.checkpoints) != self.whole:
                 with suppress(UserError):  # weights that cannot be saved were the reason, or come of it
                     self.save()
+            if self.whole:
+                keep_account(run_directory(self.context.recipe), self.context.recipe)
             if last := latest_step(self.context.checkpoints):
                 mend = "mend the cause and " if isinstance(reason, UserError) else ""
                 how = f"{resuming()}: {going_on(run_directory(self.context.recipe))}"

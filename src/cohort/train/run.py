@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,10 @@ import torch
 
 from cohort.clock import stopped_at
 from cohort.machine import quiet_libraries
-from cohort.policy.load import Start, live_dtype
+from cohort.policy.load import Start
 from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
+from cohort.record.claims import read_record
 from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
@@ -35,11 +36,12 @@ from cohort.train.directory import (
     write_recipe,
 )
 from cohort.train.gate import pass_gate, read_gate
+from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
 from cohort.train.models import waits_for, with_stage_models
-from cohort.train.rows import with_rows_kept
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
 from cohort.types import UserError
+from cohort.views.cards.reading import in_a_line
 from cohort.views.console import Console
 from cohort.wording import resuming
 
@@ -65,25 +67,17 @@ class Run:
         return read_metrics(self.directory / "metrics.jsonl")
 
 
-def train(
-    recipe: Recipe,
-    *,
-    resume: bool = False,
-    console: Console | None = None,
-    model: Any = None,
-    tokenizer: Any = None,
-) -> Run:
+def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None, start: Start | None = None) -> Run:
     """Run all stages of a recipe.
 
     With `resume` a run that was interrupted goes on, exactly; one that is finished is only shown; one that was never
-    begun is begun. `model` and `tokenizer` serve a recipe whose policy.model is "live".
+    begun is begun. `start` has the model object of a recipe whose policy.model is "live".
 
     Raises `UserError` for everything that a person can mend, most of it before any model loads.
     """
     quiet_libraries()
-    console = console or Console()
-    recipe = with_rows_kept(_with_type_of(model, as_it_lies(recipe) if resume else recipe), resume)
-    start = Start(live=(model, tokenizer) if model is not None else None)
+    console, start = console or Console(), start or Start()
+    recipe = as_it_lies(recipe) if resume else recipe
     stages = prepare(recipe)
     directory = run_directory(recipe)
     if has_begun(directory):
@@ -99,7 +93,7 @@ def train(
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(directory, recipe, console, isolation_of(sampled))
         with _deterministic(threads), stopped_at(began[:10]):
-            kept = as_kept(recipe)
+            kept, trained = as_kept(recipe), False
             for index, one in enumerate(stages):
                 name, own = one.stage.name, stage_directory(recipe, index)
                 title = f"{recipe.name}: stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else recipe.name
@@ -110,23 +104,13 @@ def train(
                 if not _is_finished(context):
                     with noting_failure(directory, still_here):
                         train_stage(one.kind, one.prepared, context)
+                    trained = True
                 if one.kind.makes_policy:
                     start = Start(str(context.final), start.live)
-    _show_result(directory, stages[-1], console)
+        record = None if trained else read_record(directory)
+        record = record or keep_account(directory, recipe)  # cards of a run that is only shown may have been edited
+    _show_result(directory, stages[-1], record, console)
     return Run(directory)
-
-
-def _with_type_of(model: Any, recipe: Recipe) -> Recipe:
-    """The recipe, which is the record, with the type that the weights of a model object have, where it names none."""
-    if model is None:
-        return recipe
-    stages = [
-        stage.model_copy(update={"policy": stage.policy.model_copy(update={"dtype": live_dtype(model)})})
-        if stage.policy.model == "live" and "dtype" not in stage.policy.model_fields_set
-        else stage
-        for stage in recipe.stages
-    ]
-    return recipe.model_copy(update={"stages": tuple(stages)})
 
 
 def prepare(recipe: Recipe) -> list[PreparedStage]:
@@ -186,7 +170,7 @@ def _deterministic(threads: int) -> Iterator[None]:
             torch.set_default_device(device)
 
 
-def _show_result(directory: Path, last: PreparedStage, console: Console) -> None:
+def _show_result(directory: Path, last: PreparedStage, record: Mapping[str, Any], console: Console) -> None:
     """Before and after, and where everything is."""
     metrics = directory / "metrics.jsonl"
     lines = read_metrics(metrics) if metrics.exists() else []
@@ -198,3 +182,5 @@ def _show_result(directory: Path, last: PreparedStage, console: Console) -> None
     console.saved("metrics", metrics)
     if (directory / "log").exists():
         console.saved("rollouts", directory / "log")
+    console.saved("record", directory / "record.json")
+    console.lines({f"{'':<11}": in_a_line(record)})

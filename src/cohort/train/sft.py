@@ -14,12 +14,13 @@ from typing import Any
 
 from cohort import environments
 from cohort.algorithms import objectives
-from cohort.backends.base import PolicyFacts, open_backend
+from cohort.backends.base import open_backend
 from cohort.chat import continued
 from cohort.environments import Dialogue, World
 from cohort.learn.batch import collate
 from cohort.learn.optimizer import rate_at
 from cohort.machine import peak_memory_gb
+from cohort.policy.policy import PolicyFacts
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
@@ -107,7 +108,6 @@ class _Training:
 
     def finish(self, directory: Path) -> None:
         self._backend.save_model(directory)
-        self._context.write_card(directory)
 
     def close(self) -> None:
         self._opened.close()
@@ -132,9 +132,7 @@ class Supervised:
         parts = open_parts(stage, seed) if judged else None
         examples = open_examples(stage.task, derive_seed(seed, "task"))
         refuse_few(examples, "demonstrations", "supervised.examples_per_step", stage.supervised.examples_per_step)
-        task, stop, retries = stage.task, stage.rollout.stop, stage.run.retries
-        world = environments.open(stage.environment, task.template, stop, retries, task.template_args)
-        return PreparedSft(examples, world, parts)
+        return PreparedSft(examples, environments.open(stage), parts)
 
     def plan(self, stage: Stage, prepared: PreparedSft, facts: PolicyFacts) -> Plan:
         """How many demonstrations, how often."""

@@ -8,33 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from cohort.backends.base import Origin, PolicyFacts
+from cohort.backends.base import Origin
 from cohort.policy.load import Start
-from cohort.policy.policy import Policy
+from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.settings import KINDS, Stage
+from cohort.settings.stage import EVERY_KIND
 from cohort.tasks.prompts import Items
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.stopping import StopRequest
 from cohort.types import UserError
-from cohort.views.cards import model_card
 from cohort.views.console import Console
 from cohort.wording import find
-
-__all__ = [
-    "KINDS",
-    "Context",
-    "Plan",
-    "Prepared",
-    "PreparedStage",
-    "StageKind",
-    "Training",
-    "first_texts",
-    "kind_of",
-    "refuse_few",
-]
 
 T = TypeVar("T")
 Plan = Mapping[str, str]  # the lines that are printed before a stage starts: what it is about to do
@@ -96,13 +83,6 @@ class Context:
         lines = read_metrics(self.metrics) if self.metrics.exists() else []
         found = next((line for line in lines if line["step"] == step), {})
         return {key: value for key, value in found.items() if key.startswith("eval/")}
-
-    def write_card(self, directory: Path) -> None:
-        """Write the README of the model in `directory`."""
-        labels = (("before", 0), ("after", self.stage.run.steps))
-        measured = [(label, found) for label, step in labels if (found := self.evaluation_at(step))]
-        card = model_card(self.recipe, self.stage, measured, self.gate, self.recipe_text)
-        (directory / "README.md").write_text(card, encoding="utf-8")
 
     def forget_after(self, step: int) -> None:
         """Delete recorded rollouts of later steps: the resumed run writes the same ones again."""
@@ -223,13 +203,18 @@ def kind_of(stage: Stage) -> StageKind[Any]:
     return kind
 
 
+def tables_of(stage: Stage) -> tuple[str, ...]:
+    """The tables that a stage may have."""
+    return (*kind_of(stage).tables, *EVERY_KIND)
+
+
 def refuse_unread_tables(recipe: Recipe) -> None:
     """A table that stands in a stage whose kind does not read it is a mistake, not an extra; unless it says nothing but
     defaults, as tables of a printed recipe do.
     """
     plain = Stage.model_fields
     for index, stage in enumerate(recipe.stages):
-        read = kind_of(stage).tables
+        read = tables_of(stage)
         for name in sorted(recipe.own_tables(index) - {*read, "kind", "name"}):
             if getattr(stage, name) != plain[name].get_default(call_default_factory=True):
                 raise UserError(

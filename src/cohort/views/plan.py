@@ -10,7 +10,7 @@ from cohort.algorithms.explain import one_line
 from cohort.algorithms.objectives import Objective
 from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
-from cohort.settings import Prompts, Stage
+from cohort.settings import Prompts, Reward, Stage
 from cohort.settings.words import callable_path, shown
 from cohort.tasks.prompts import Items
 
@@ -111,14 +111,16 @@ def _order(table: Prompts) -> list[str]:
 
 def rewards_line(stage: Stage) -> str:
     """`1 x math (where domain is 'math'; 0 unless think_format >= 0.5) + 0.1 x think_format`."""
-    parts = []
-    for reward in stage.reward:
-        limits = [f"where {column} is {_either(wanted)}" for column, wanted in reward.when.items()]
-        if reward.gate is not None:
-            instead = "0" if reward.gate_else == "zero" else "left out"
-            limits.append(f"{instead} unless {reward.gate} >= {reward.gate_at:g}")
-        parts.append(f"{reward.weight:g} x {reward.name}" + (f" ({'; '.join(limits)})" if limits else ""))
-    return " + ".join(parts)
+    return " + ".join(map(reward_line, stage.reward))
+
+
+def reward_line(reward: Reward) -> str:
+    """`0.1 x think_format`, with what limits it."""
+    limits = [f"where {column} is {_either(wanted)}" for column, wanted in reward.when.items()]
+    if reward.gate is not None:
+        instead = "0" if reward.gate_else == "zero" else "left out"
+        limits.append(f"{instead} unless {reward.gate} >= {reward.gate_at:g}")
+    return f"{reward.weight:g} x {reward.name}" + (f" ({'; '.join(limits)})" if limits else "")
 
 
 def _either(wanted: Any) -> str:
@@ -158,6 +160,7 @@ def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
 
 def _policy_line(policy: PolicyFacts) -> str:
     share = "" if policy.trained == policy.parameters else f", {_count(policy.trained)} of them trained"
+    share += f", {policy.adapter}" if policy.adapter else ""
     where = policy.device
     if where == "cpu":
         threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""What people see of a trained reward model: a table on the console, and the README beside its weights."""
+"""What people see of a trained reward model: a table on the console."""
 
 from __future__ import annotations
 
@@ -7,26 +7,10 @@ from typing import Any
 
 import orjson
 
-from cohort.recipe import Recipe
-from cohort.settings import Stage
 from cohort.views.console import Console
 
 REPORT = "reward_model.json"  # of a stage's directory: the last measures of held-out pairs
 _HEADINGS = ("sure by", "pairs", "confidence", "right")
-
-_USE = """```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-model = AutoModelForSequenceClassification.from_pretrained(".")
-```
-
-In a recipe:
-
-```toml
-[[reward]]
-use = "reward_model"
-args = { model = "PATH" }
-```"""
 
 
 def show_report(console: Console, directory: Path) -> None:
@@ -39,26 +23,6 @@ def show_report(console: Console, directory: Path) -> None:
     for line in _sentences(report):
         console.say(f"  {line}")
     console.table(_HEADINGS, _rows(report), left=0)
-
-
-def reward_model_card(recipe: Recipe, stage: Stage, directory: Path, recipe_text: str) -> str:
-    """What the model is, how good it is on unseen pairs (as the stage's `directory` says), and its recipe."""
-    lines = [
-        f"# {recipe.name}: reward model",
-        "",
-        f"A sequence classifier with one score, trained with Cohort on preference pairs (Bradley-Terry), stage "
-        f"`{stage.name}`, seed {recipe.seed}, {stage.run.steps} steps.",
-        "",
-    ]
-    file = directory / REPORT
-    if file.exists():
-        report = orjson.loads(file.read_bytes())
-        lines += [f"* {line}" for line in _sentences(report)]
-        lines += ["", f"| {' | '.join(_HEADINGS)} |", "|---|---|---|---|"]
-        lines += [f"| {' | '.join(cells)} |" for cells in _rows(report)]
-    else:
-        lines.append("No held-out pairs were measured.")
-    return "\n".join([*lines, "", _USE, "", "```toml", recipe_text.strip(), "```", ""])
 
 
 def _sentences(report: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from cohort.integrations.configurations.base import TRUNCATES, Draft, Given, Imp
 from cohort.recipe.loader import directory_name
 from cohort.settings.table import as_list
 from cohort.types import UserError
+from cohort.wording import did_you_mean
 
 ORDER = ("policy", "task", "rollout", "reward", "objective", "reference", "optimizer", "evaluate", "run")
 AGGREGATIONS = {
@@ -28,6 +29,28 @@ REWARDS: dict[str, dict[str, Any]] = {
     "get_soft_overlong_punishment": {"use": "soft_overlong", "args": {"max_tokens": 1280, "buffer": 256}},
 }
 SCALES = {"group": "group_std", "batch": "batch_std", "none": "none", "true": "group_std", "false": "none"}
+# Keys of GRPOConfig, ModelConfig and the arguments of its script; beside those of transformers' TrainingArguments.
+KEYS = """
+    attn_implementation beta bnb_4bit_quant_storage bnb_4bit_quant_type cache_implementation cast_lm_head_to_fp32
+    chat_template_kwargs dataset_config dataset_name dataset_streaming dataset_test_split dataset_train_split datasets
+    delta disable_dropout ds3_gather_for_generation dtype entropy_coef entropy_coef_delta entropy_coef_max
+    entropy_coef_min entropy_target env epsilon epsilon_high generation_batch_size generation_kwargs
+    ignore_bias_buffers importance_sampling_level load_in_4bit load_in_8bit log_completions log_completions_hub_repo
+    log_multimodal log_unique_prompts lora_alpha lora_dropout lora_modules_to_save lora_r lora_target_modules
+    lora_target_parameters lora_task_type loss_type mask_truncated_completions max_completion_length
+    max_tool_calling_iterations min_p model_init_kwargs model_name_or_path model_revision multi_objective_aggregation
+    num_completions_to_print num_generations num_generations_eval num_iterations off_policy_mask_threshold
+    pad_to_multiple_of ref_model_mixup_alpha ref_model_sync_steps repetition_penalty reward_funcs
+    reward_model_name_or_path reward_weights router_aux_loss_coef sapo_temperature_neg sapo_temperature_pos
+    scale_rewards shuffle_dataset steps_per_generation streaming sync_ref_model temperature test_split_size
+    top_entropy_quantile top_k top_p transformers_continuous_batching_config trust_remote_code use_adaptive_entropy
+    use_bias_correction_kl use_bnb_nested_quant use_dora use_peft use_rslora use_transformers_continuous_batching
+    use_transformers_paged use_vllm vespo_k_neg vespo_k_pos vespo_lambda_neg vespo_lambda_pos vllm_enable_sleep_mode
+    vllm_gpu_memory_utilization vllm_group_port vllm_importance_sampling_cap vllm_importance_sampling_clip_max
+    vllm_importance_sampling_clip_min vllm_importance_sampling_correction vllm_importance_sampling_mode
+    vllm_max_model_length vllm_mode vllm_model_impl vllm_server_base_url vllm_server_host vllm_server_port
+    vllm_server_timeout vllm_structured_outputs_regex vllm_tensor_parallel_size
+"""
 
 
 def read(given: Given, source: str) -> Imported:
@@ -44,7 +67,21 @@ def read(given: Given, source: str) -> Imported:
     _rewards(draft)
     _objective(draft, updates)
     _optimizer(draft, updates)
+    _say_unknown(draft)
     return draft.done(source, ORDER)
+
+
+def _say_unknown(draft: Draft) -> None:
+    """Keys that nobody took and TRL does not have either are slips, as a rule."""
+    if not (rest := draft.given.rest()):
+        return
+    from transformers import TrainingArguments
+
+    known = [*KEYS.split(), *TrainingArguments.__dataclass_fields__]
+    unknown = [key for key in rest if key.partition(".")[0] not in known]
+    draft.open += [
+        f"{key} = {draft.given.get(key)!r}: TRL 1.16 has no such key{did_you_mean(key, known)}" for key in unknown
+    ]
 
 
 def _policy(draft: Draft) -> None:

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from cohort.preflight.gate.findings import GOLD, GateReport, Seen, mean, summarise
-from cohort.preflight.gate.probes import FORMS, LISTED, WHOLE, Probe, constants, ignorant, other_gold, several
+from cohort.preflight.gate.probes import FORMS, LISTED, OPENER, WHOLE, Probe, constants, ignorant, other_gold, several
 from cohort.rewards.calling.reward import Reward
 from cohort.rewards.failure import GroupLost
 from cohort.rewards.items import ScoredGroup, ScoringItem
@@ -28,6 +28,7 @@ from cohort.types import Finish, Prompt
 
 AS_IT_IS = next(iter(FORMS))
 REPEATED = 2  # prompts that are scored twice
+TASTED = (GOLD, "junk", "the prompt itself", OPENER)  # kinds of texts that costly rewards see before a run
 AT_LEAST = 2  # prompts that are waited for, whatever time they take
 
 
@@ -87,6 +88,25 @@ def examine(
     ]
     pairs = [(a, b) for a, b in zip(second, again) if a is not None and b is not None]
     return summarise(rewards, verifiers, untested, seen, pairs, scorer.lost, len(asked), time.monotonic() - began)
+
+
+def taste(rewards: Sequence[Reward], one: Asked, pass_environment: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
+    """What costly rewards pay for one text of each of a few kinds, in words; and what is wrong where one pays all of
+    them alike: the gold answer too, or so much that no text could get much more.
+    """
+    texts = {probe.kind: probe for probe in _probes(one, AS_IT_IS, None, None, ()) if probe.kind in TASTED}
+    with RewardPool(rewards, 1, retries=1, pass_environment=pass_environment) as pool:
+        scorer = _Scorer(pool, math.inf)
+        scored = scorer.score([_item(one, [*texts.values()], "taste")])[0]
+    if scored is None:
+        return f"{rewards[0].name} could not be asked: {scorer.lost[0]}", ()
+    said, problems = [], []
+    for name, scores in scored.scores.items():
+        paid = ", ".join(f"{score:.2f} for {kind}" for kind, score in zip(texts, scores, strict=True))
+        said.append(f"{name}, asked about {len(texts)} texts, pays {paid}")
+        if len(set(scores)) == 1 and scores[0] > 0 and (GOLD in texts or scores[0] > 0.5):
+            problems.append(f"{said[-1]}, so it says nothing.")
+    return "; ".join(said) + "; cohort check asks more", tuple(problems)
 
 
 class _Scorer:

@@ -109,7 +109,8 @@ class GateReport:
         if self.problems:
             return self.problems[0]
         if not self.tested:
-            return "nothing was tested" + (f": {self.notes[0]}" if self.notes else "")
+            how = "only tasted" if self.prompts and not self.rewards else "nothing was tested"
+            return how + (f": {self.notes[0]}" if self.notes else "")
         parts = []
         for found in self.tested:
             kind, best = found.best_ignorant
@@ -247,7 +248,7 @@ def summarise(
             notes += _remarks(one, own)
         alike = _always(one.name, seen)
         if alike is not None and not (one.verifier and one.name not in untested):
-            bad = asks and alike > 0
+            bad = alike > 0 and (asks or "answer" in (*reward.parameters.required, *reward.parameters.optional))
             (problems if bad else notes).append(f"{one.name} pays {alike:.2f} for every text, so it says nothing")
         if not one.same_twice:
             notes.append(f"{one.name} gives other scores when it sees the same texts again")

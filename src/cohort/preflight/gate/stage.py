@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from cohort.policy.text import continued, reader
-from cohort.preflight.gate.examine import Asked, examine
+from cohort.preflight.gate.examine import Asked, examine, taste
 from cohort.preflight.gate.findings import NO_GOLD, GateReport
 from cohort.preflight.gate.probes import stated_gold
 from cohort.preflight.parts import SamplingParts
@@ -34,8 +34,9 @@ def gate_of_stage(
     """Examine the rewards of a stage on `prompts` prompts for each verifier, fewer where a reward is costly. They see
     texts as the policy would write them, through `tokenizer`; None: any text is written as it is.
 
-    Without `prompts` it is the short gate before a run: few prompts, and of the costly rewards only verifiers that know
-    gold answers; where there is no gold answer, nothing is scored. Raises RewardFailure when a reward breaks.
+    Without `prompts` it is the short gate before a run: few prompts, and costly rewards only `taste` a few texts,
+    unless the recipe names one as its verifier; where there is no gold answer, no other is asked. Raises RewardFailure
+    when a reward breaks.
     """
     short = prompts is None
     silent = [reward.name for reward in parts.rewards if reward.weight and returns_nothing(reward.function)]
@@ -48,11 +49,14 @@ def gate_of_stage(
     if short:
         known = [verifier for verifier in parts.verifiers if _looks_at_gold(stage, verifier)]
         tested = {verifier.name for verifier in known if _is_named(stage) or not is_costly(verifier.function)}
-        if not tested:
-            not_asked = f"{known[0].name} is asked by cohort check, as its every call costs something" if known else ""
-            return _untested(not_asked or f"{parts.verifier_name or 'no verifier'} does not look at the gold answer")
-        everybody = (*parts.rewards, *parts.verifiers)
-        parts = parts.without({one.name for one in everybody if is_costly(one.function)} - tested)
+        everybody, _ = _rewards(parts)
+        dear = {one.name for one in everybody if is_costly(one.function)} - tested
+        alone = parts.without({one.name for one in everybody} - dear)
+        said, problems = _tasted(stage, alone, seed) if dear else ("", ())
+        if problems or not tested:
+            said = said or f"{parts.verifier_name or 'no verifier'} does not look at the gold answer"
+            return replace(_untested(said), prompts=min(len(dear), 1), problems=problems)
+        parts = parts.without(dear)
     rewards, verifiers = _rewards(parts)
     costly = any(is_costly(reward.function) for reward in rewards)
     count = COSTLY if costly else IN_A_RUN if prompts is None else prompts
@@ -62,12 +66,21 @@ def gate_of_stage(
     ]
     if short and not any(one.gold for one in asked):
         return _untested(NO_GOLD)
-    if tokenizer is not None:
-        asked = _as_written(asked, parts, tokenizer)
+    if tokenizer is not None:  # behind the rendered prompt, which may have begun the completion, and by way of tokens
+        renderer, read = parts.task.renderer(tokenizer), reader(tokenizer)
+        asked = [replace(one, prompt=renderer.render(one.prompt)) for one in asked]
+        asked = [replace(one, write=functools.partial(_written, tokenizer, read, one.prompt.begun)) for one in asked]
     untested = [reward.name for reward in verifiers if not _looks_at_gold(stage, reward)]
     names = [reward.name for reward in verifiers]
     limit_s, run = LIMIT_S if short else math.inf, stage.run
     return examine(rewards, names, asked, untested, run.workers, limit_s, run.pass_environment)
+
+
+def _tasted(stage: Stage, parts: SamplingParts, seed: int) -> tuple[str, tuple[str, ...]]:
+    """What costly rewards, which are all that `parts` have, make of a few texts for one prompt; what is wrong there."""
+    rewards, _ = _rewards(parts)
+    one = _asked(stage, parts.verifiers or rewards, parts.task.train[0], derive_seed(seed, "gate", 0))
+    return taste(rewards, one, stage.run.pass_environment)
 
 
 def _untested(why: str) -> GateReport:
@@ -127,15 +140,8 @@ def _asked(stage: Stage, verifiers: Sequence[Reward], prompt: Prompt, seed: int)
     return Asked(prompt, text or None, whole=True, seed=seed)
 
 
-def _as_written(asked: Sequence[Asked], parts: SamplingParts, tokenizer: Any) -> list[Asked]:
-    """Behind the rendered prompt, which may have begun the completion, and by way of tokens."""
-    renderer, read = parts.task.renderer(tokenizer), reader(tokenizer)
-
-    def written(text: str, begun: str) -> str:
-        return read(tokenizer.encode(continued(text, begun), add_special_tokens=False))
-
-    rendered = [replace(one, prompt=renderer.render(one.prompt)) for one in asked]
-    return [replace(one, write=functools.partial(written, begun=one.prompt.begun)) for one in rendered]
+def _written(tokenizer: Any, read: Callable[[Sequence[int]], str], begun: str, text: str) -> str:
+    return read(tokenizer.encode(continued(text, begun), add_special_tokens=False))
 
 
 def _is_named(stage: Stage) -> bool:

@@ -25,7 +25,7 @@ from cohort.rewards.calling.offered import Notes
 from cohort.rewards.calling.steps import FOLDS, Fold
 from cohort.rewards.combination import LARGEST
 from cohort.rewards.failure import RewardFailure, what_was_raised
-from cohort.rewards.items import Scored, ScoringItem
+from cohort.rewards.items import Labelled, Scored, ScoringItem
 from cohort.types import InfrastructureError, UserError
 from cohort.wording import shorten
 
@@ -118,7 +118,8 @@ def as_score(result: object, name: str, prompt: str, completion: str) -> Scored:
 
     A tensor or an array of one number is that number. Raises RewardFailure for anything else.
     """
-    label, found = (result.label, result.value) if isinstance(result, Scored) else (None, result)
+    label = result.label if isinstance(result, Scored | Labelled) else None
+    found = result.value if isinstance(result, Scored) else result
     if found is None:
         return Scored(None, label)
     try:

@@ -87,9 +87,10 @@ class _Scorer:
         answers = [ordinary(completion, self.loaded.special) for completion in completions]
         if self.template == "chat":
             template = ChatTemplate(tokenizer)
-            turns = [template.write(answered(prompt, answer), go_on=False) for answer in answers]
-            return [{"input_ids": template.tokens(turn)} for turn in turns]
+            turns = [template.write(answered(prompt, answer, self.loaded.special), go_on=False) for answer in answers]
+            return [{"input_ids": tokenizer.encode(turn, add_special_tokens=False)} for turn in turns]
         question = prompt if isinstance(prompt, str) else "\n\n".join(str(message["content"]) for message in prompt)
+        question = ordinary(question, self.loaded.special) if self.template == "pair" else question
         written = [(question, answer) if self.template == "pair" else (question + answer,) for answer in answers]
         rows = [tokenizer(*parts) for parts in written]
         return [{key: row[key] for key in ("input_ids", "token_type_ids") if key in row} for row in rows]

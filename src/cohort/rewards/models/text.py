@@ -2,11 +2,13 @@
 
 A completion is text that a policy wrote, and a policy may write anything: "<|im_end|>" and a next turn in which the
 user is delighted, or the padding token, behind which no score is read. So whatever the tokenizer would take for a
-special token is broken up first; it stays readable and is ordinary text.
+special token is broken up first; it stays readable and is ordinary text. So it is in the messages of a prompt; a prompt
+that is shown as plain text may hold the marks of a conversation that somebody has written out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -47,10 +49,10 @@ class Reader:
     def prompt(self, prompt: Prompt) -> list[int]:
         """The tokens up to where the completion begins."""
         if self.form.text is None:
-            chat = messages_of(prompt)
+            chat = messages_of(prompt, self._special)
             if self.form.system is not None and chat[0].get("role") != "system":
                 chat.insert(0, {"role": "system", "content": self.form.system})
-            return self._template.tokens(self._template.opened(chat)[0])
+            return list(self.tokenizer.encode(self._template.opened(chat)[0], add_special_tokens=False))
         if not isinstance(prompt, str) and len(prompt) > 1:
             raise UserError(
                 f"a prompt is a conversation of {len(prompt)} messages, and the reward model reads single questions; "
@@ -71,13 +73,17 @@ def text_of(completion: Prompt) -> str:
     return completion if isinstance(completion, str) else str(completion[-1]["content"])
 
 
-def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
-    """A prompt as a conversation."""
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(message) for message in prompt]
+def messages_of(prompt: Prompt, special: re.Pattern[str]) -> list[dict[str, Any]]:
+    """A prompt as a conversation, in whose texts there are no `special` tokens."""
+    chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(message) for message in prompt]
+    for message in chat:
+        if isinstance(message.get("content"), str):
+            message["content"] = ordinary(message["content"], special)
+    return chat
 
 
-def answered(prompt: Prompt, completion: str) -> list[dict[str, Any]]:
+def answered(prompt: Prompt, completion: str, special: re.Pattern[str]) -> list[dict[str, Any]]:
     """The conversation with the completion as the turn that a last message of the assistant may have begun."""
-    chat = messages_of(prompt)
+    chat = messages_of(prompt, special)
     begun = str(chat.pop()["content"]) if len(chat) > 1 and chat[-1].get("role") == "assistant" else ""
     return [*chat, {"role": "assistant", "content": begun + completion}]

@@ -23,6 +23,12 @@ _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SAID = re.compile(r"\b(?:answer|option|choice)(?:\s+is\b\s*:?|\s*:)\s*", re.IGNORECASE)
 _MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{([^{}]*)\}")
 _LETTER = re.compile(r"[(\[{]?([A-Za-z])(?:[)\]}.:,]+(.*)|(?:\s*[-\u2013]\s|\s*=\s)(.*))?", re.DOTALL)
+# (B) is wrong, (B) cannot be the right one; not the text of an option, such as "is not a mammal"
+_DENIED = re.compile(
+    r"(?:is|was|seems|looks)\b[^.]*\b(?:wrong|incorrect|false)\b"
+    r"|(?:(?:is|was|can)(?:not| not|n['\u2019]t)|can['\u2019]t)\b[^.]*\b(?:right|correct|true|answer|it)\b",
+    re.IGNORECASE,
+)
 
 
 def check_choice(
@@ -93,6 +99,8 @@ def _chosen(text: str, known: str, texts: Sequence[str]) -> str | None:
     if match is None or letter not in known:
         return None
     rest = (match[2] or match[3] or "").strip(" .*_`)")
+    if _DENIED.match(rest):
+        return None
     if texts:
         return letter if not rest or normal_text(rest) == normal_text(texts[known.index(letter)]) else None
     listed = re.findall(r"(?:^|[\s,;/])[(\[]([A-Za-z])(?:[)\]]|$)", rest)

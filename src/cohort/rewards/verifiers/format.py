@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import regex
 
-from cohort.rewards.items import Scored
+from cohort.rewards.items import Labelled, Scored
 from cohort.rewards.marks import checked_by, stops_after
 from cohort.rewards.verifiers.characters import visible
 from cohort.rewards.verifiers.final_answer import final_answer
@@ -72,8 +72,10 @@ def check_form(form: str) -> None:
 
 
 @checked_by(check_form)
-def one_answer(completion: str, form: str = "any") -> float:
+def one_answer(completion: str, form: str = "any") -> Labelled:
     """1 if the text marks exactly one answer and that is not blank, else 0.
+
+    Labels: kept, no_answer, several, other_form, blank.
 
     `form`: "tags" (`<answer> ... </answer>`), "boxed" (`\\boxed{ ... }`), "hashes" (`#### ...`), or "any" of them. A
     box inside the tags is part of that answer; any other second mark is a second answer.
@@ -89,12 +91,22 @@ def one_answer(completion: str, form: str = "any") -> float:
         found, one = "boxed", boxes == 1 and not hashes
     else:
         found, one = "hashes", hashes == 1
-    answer = final_answer(completion, longest=len(completion)) or ""
-    return float(one and form in ("any", found) and bool(answer.strip()))
+    answer = final_answer(completion, longest=len(completion))
+    for problem, label in (
+        (answer is None, "no_answer"),
+        (not one, "several"),
+        (form not in ("any", found), "other_form"),
+        (not (answer or "").strip(), "blank"),
+    ):
+        if problem:
+            return Labelled(0.0, label)
+    return Labelled(1.0, "kept")
 
 
-def think_format(completion: str, prompt: str = "", opened: bool | None = None, begun: str = "") -> float:
+def think_format(completion: str, prompt: str = "", opened: bool | None = None, begun: str = "") -> Labelled:
     """1 if the whole text is `<think> ... </think><answer> ... </answer>`, the format of DeepSeek-R1, else 0.
+
+    Labels: kept, no_tags (one is missing), tags_twice, order (other text, another order, or a blank answer).
 
     Each tag occurs exactly once; whitespace is free before, between and after; the answer is not blank. `opened` says
     that the prompt already ends in "<think>", so that the completion starts inside it; None looks at the prompt, and at
@@ -104,5 +116,8 @@ def think_format(completion: str, prompt: str = "", opened: bool | None = None, 
         opened = not begun and prompt.rstrip().endswith("<think>")
         completion = begun + completion
     text = visible("<think>" + completion if opened else completion).strip()
-    once = all(text.count(tag) == 1 for tag in ("<think>", "</think>", "<answer>", "</answer>"))
-    return float(once and _R1.fullmatch(text) is not None)
+    counts = [text.count(tag) for tag in ("<think>", "</think>", "<answer>", "</answer>")]
+    if counts != [1, 1, 1, 1]:
+        return Labelled(0.0, "no_tags" if 0 in counts else "tags_twice")
+    kept = _R1.fullmatch(text) is not None
+    return Labelled(float(kept), "kept" if kept else "order")

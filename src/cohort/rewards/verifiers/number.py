@@ -15,6 +15,7 @@ import unicodedata
 from fractions import Fraction
 from typing import Any
 
+from cohort.rewards.items import Labelled
 from cohort.rewards.marks import checked_by
 from cohort.rewards.verifiers.characters import plain
 from cohort.rewards.verifiers.final_answer import DIGITS, LONGEST_ANSWER, final_answer, last_number_of
@@ -61,18 +62,26 @@ def check_number(answer: Any) -> Fraction:
 
 
 @checked_by(check_number)
-def exact_number(completion: str, answer: Any, last_number: bool = False) -> float:
+def exact_number(completion: str, answer: Any, last_number: bool = False) -> Labelled:
     """1 if the final answer of `completion` equals the gold number `answer` exactly, else 0.
+
+    Labels: right, wrong, unparsed (the answer is not one number), no_answer.
 
     The gold answer is a number or a text that holds one in any of the forms above, a whole GSM8K solution included.
     Raises ValueError if it does not: that is a mistake in the data, not a wrong completion.
     """
     gold = check_number(answer)
     found = final_answer(completion)
-    if found is not None:
-        return float(parse_number(found) == gold)
-    last = last_number_of(completion) if last_number else None
-    return float(last is not None and _fraction(last) == gold)
+    if found is None:
+        last = last_number_of(completion) if last_number else None
+        if last is None:
+            return Labelled(0.0, "no_answer")
+        value = _fraction(last)
+    else:
+        value = parse_number(found)
+    if value is None:
+        return Labelled(0.0, "unparsed")
+    return Labelled(float(value == gold), "right" if value == gold else "wrong")
 
 
 def parse_number(answer: str) -> Fraction | None:

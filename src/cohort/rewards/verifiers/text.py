@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from cohort.rewards.items import Scored
+from cohort.rewards.items import Labelled, Scored
 from cohort.rewards.marks import checked_by, stated_by
 from cohort.rewards.verifiers.characters import plain
 from cohort.rewards.verifiers.final_answer import final_answer
@@ -34,13 +34,16 @@ def check_texts(answer: Any) -> str:
 
 @stated_by(check_texts)
 @checked_by(check_texts)
-def exact_text(completion: str, answer: Any, articles: bool = False) -> float:
+def exact_text(completion: str, answer: Any, articles: bool = False) -> Labelled:
     """1 if the answer is the gold answer, else 0, whatever their case, punctuation, spaces and width of characters.
+
+    Labels: right, wrong, blank.
 
     The minus of a number counts: 5 is not -5. With `articles`, a, an and the do not count either, as in SQuAD.
     """
     said = normal_text(_answer(completion), articles)
-    return float(bool(said) and said in {normal_text(gold, articles) for gold in _golds(answer)})
+    right = said in {normal_text(gold, articles) for gold in _golds(answer)}
+    return Labelled(float(bool(said) and right), "blank" if not said else "right" if right else "wrong")
 
 
 @stated_by(check_texts)

@@ -126,53 +126,48 @@ def _is_share(value: Any) -> bool:
 
 def _open_found(table: settings.Prompts, held_out: bool, seed: int) -> Found:
     """One side of a source as prompts."""
-    given = ask(table, held_out, seed)
-    if given is table.source:
-        has_no(table, "levels", "args")
+    given = ask(table, held_out, seed, Prompt)
     if isinstance(given, Found):
         return given
-    if is_list_of(Prompt, given):
-        for number, prompt in enumerate(given[:CHECKED], start=1):
-            check_text({"text": prompt.text, "messages": prompt.messages}, f"prompt {number}")
-        given = [of_text(prompt, f"prompt {number}") for number, prompt in enumerate(given, start=1)]
-        tags = dict.fromkeys(tag for prompt in given for tag in prompt.tags)
-        return Found(listed(given), ("prompt", "answer", *tags))
-    rows = rows_of(given, table, held_out)
-    columns = ColumnMap.of(table, rows)
-    return Found(RowItems(rows, columns.read), rows.columns, columns.question)
+    if isinstance(given, Rows):
+        columns = ColumnMap.of(table, given)
+        return Found(RowItems(given, columns.read), given.columns, columns.question)
+    for number, prompt in enumerate(given[:CHECKED], start=1):
+        check_text({"text": prompt.text, "messages": prompt.messages}, f"prompt {number}")
+    prompts = [of_text(prompt, f"prompt {number}") for number, prompt in enumerate(given, start=1)]
+    return Found(
+        listed(prompts), ("prompt", "answer", *dict.fromkeys(tag for prompt in prompts for tag in prompt.tags))
+    )
 
 
-def rows_of(given: Any, table: settings.Prompts, held_out: bool) -> Rows:
-    """The rows in what a source returned: a path, a hub id, or rows. What the table names inside of a column is one."""
-    split = (table.held_out_split or "test") if held_out else table.split
-    rows = open_rows(given, split, table.config, table.revision if isinstance(table, FromPython) else None)
-    return with_inner(rows, [getattr(table, key, None) for key in NAMES_OF_COLUMNS])
-
-
-def is_list_of(kind: type, given: Any) -> bool:
-    """Whether somebody made the items in Python: a list that begins with one of this kind."""
-    return isinstance(given, (list, tuple)) and bool(given) and isinstance(given[0], kind)
-
-
-def ask(table: settings.Prompts, held_out: bool, seed: int) -> Any:
-    """What the function behind a source returns; where there is none, the source itself, which is then rows.
+def ask(table: settings.Prompts, held_out: bool, seed: int, made: type | None = None) -> Any:
+    """The `Rows` of a source: those that the function behind it returns, or, where there is none, those of the source
+    itself, a path, a hub id or an object. What a table names inside of a column is a column of theirs. But a list of
+    what is `made` in Python is returned as it is, and of prompts `Found` as well.
 
     The function is one in `SOURCES`, or one of your own, named as "module:function". A file or a directory also wins
     over such a name. Raises UserError for a name that is nearly one in `SOURCES`, for a function that cannot be found,
     and for whatever one of your own raises.
     """
-    source = table.source
+    source = given = table.source
     if name := built_in_name(source):
-        return pkgutil.resolve_name(SOURCES[name])(table, held_out, seed)
-    function = _own_function(source)
-    if function is None:
-        return source
-    try:
-        return function(table, held_out, seed)
-    except UserError:
-        raise
-    except Exception as error:  # the function is the user's, and may do anything
-        raise UserError(f"source {source!r} raised {type(error).__name__}: {one_line(error)}") from error
+        given = pkgutil.resolve_name(SOURCES[name])(table, held_out, seed)
+    elif (function := _own_function(source)) is not None:
+        try:
+            given = function(table, held_out, seed)
+        except UserError:
+            raise
+        except Exception as error:  # the function is the user's, and may do anything
+            raise UserError(f"source {source!r} raised {type(error).__name__}: {one_line(error)}") from error
+    elif made is Prompt:
+        has_no(table, "levels", "args")
+    if made is Prompt and isinstance(given, Found):
+        return given
+    if made is not None and isinstance(given, (list, tuple)) and given and isinstance(given[0], made):
+        return given
+    split = (table.held_out_split or "test") if held_out else table.split
+    rows = open_rows(given, split, table.config, table.revision if isinstance(table, FromPython) else None)
+    return with_inner(rows, [getattr(table, key, None) for key in NAMES_OF_COLUMNS])
 
 
 def _own_function(source: Any) -> SourceOfPrompts | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cohort.backends.base import PolicyFacts
+from cohort.policy.policy import PolicyFacts
 from cohort.preflight.objective import settled_objective
 from cohort.preflight.parts import open_parts
 from cohort.settings import Stage

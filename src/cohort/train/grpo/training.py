@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from cohort.algorithms.objectives import Objective
-from cohort.backends.base import PolicyFacts, open_backend
-from cohort.environments import Player
+from cohort.backends.base import open_backend
 from cohort.machine import peak_memory_gb
 from cohort.monitor.metrics import group_metrics
 from cohort.monitor.scoring import scoring_metrics
 from cohort.monitor.tasks import task_metrics
+from cohort.policy.policy import PolicyFacts
 from cohort.policy.text import reader
 from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import read_groups, write_groups
@@ -74,7 +74,18 @@ class GrpoTraining:
             stack.enter_context(pool)
             stack.callback(parts.world.close)
             play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
-            self._stream = self._open_stream(parts, play, pool, checkpoint)
+            limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
+            renderer = parts.task.renderer(self.facts.tokenizer)
+            prompts = RenderedPrompts(parts.task.train, renderer, limit, stage.task.too_long)
+            if stage.task.too_long == "error":
+                prompts.refuse_long()
+            state = checkpoint.state["ledger"] if checkpoint else None
+            ledger = parts.task.tickets(derive_seed(context.seed, "ledger"), state)
+            settings = StreamSettings(stage.rollout, run, objective.zero_std, self._combination, context.seed)
+            to_steps = functools.partial(token_steps, decode=reader(self.facts.tokenizer, self.facts.eos_ids))
+            self._stream = GroupStream(prompts, ledger, play, pool, settings, to_steps, self._one_group_sampled)
+            if checkpoint is not None and (checkpoint.path / PENDING).exists():
+                self._stream.restore(read_groups(checkpoint.path / PENDING))
             self._evaluate = Evaluator(context, parts, self.facts, play, stack, self._one_group_sampled)
             self._opened = stack.pop_all()
         self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
@@ -125,30 +136,12 @@ class GrpoTraining:
         return {"ledger": self._stream.ledger.state()}
 
     def finish(self, directory: Path) -> None:
-        """The trained model and its card."""
+        """The trained model."""
         self._backend.save_model(directory)
-        self._context.write_card(directory)
 
     def close(self) -> None:
         """End the reward workers and the tools."""
         self._opened.close()
-
-    def _open_stream(
-        self, parts: SamplingParts, play: Player, pool: RewardPool, checkpoint: Checkpoint | None
-    ) -> GroupStream:
-        stage, train, seed = self._stage, parts.task.train, self._context.seed
-        limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
-        prompts = RenderedPrompts(train, parts.task.renderer(self.facts.tokenizer), limit, stage.task.too_long)
-        if stage.task.too_long == "error":
-            prompts.refuse_long()
-        ledger = parts.task.tickets(derive_seed(seed, "ledger"), checkpoint.state["ledger"] if checkpoint else None)
-        settings = StreamSettings(stage.rollout, stage.run, self._objective.zero_std, self._combination, seed)
-        decode = reader(self.facts.tokenizer, self.facts.eos_ids)
-        to_steps = functools.partial(token_steps, decode=decode)
-        stream = GroupStream(prompts, ledger, play, pool, settings, to_steps, self._one_group_sampled)
-        if checkpoint is not None and (checkpoint.path / PENDING).exists():
-            stream.restore(read_groups(checkpoint.path / PENDING))
-        return stream
 
     def _one_group_sampled(self) -> None:
         self._sampled += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cohort.backends.base import PolicyFacts
+from cohort.policy.policy import PolicyFacts
 from cohort.settings import Stage
 from cohort.tasks.preferences import open_pairs
 from cohort.train.reward_model.training import PreparedRewardModel, RewardModelTraining, form_of

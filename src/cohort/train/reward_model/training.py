@@ -31,7 +31,7 @@ from cohort.train.checkpoint import Checkpoint
 from cohort.train.reward_model.scorer import EncodedPair, Scorer
 from cohort.train.stage import Context, first_texts
 from cohort.types import UserError
-from cohort.views.reward_model import REPORT, reward_model_card, show_report
+from cohort.views.reward_model import REPORT, show_report
 
 _DROPPED_IN_A_ROW = 10_000
 
@@ -155,12 +155,9 @@ class RewardModelTraining:
         return {"ledger": self._ledger.state()}
 
     def finish(self, directory: Path) -> None:
-        """The classifier and its card; what was measured last is printed."""
+        """The classifier; what was measured last is printed."""
         show_report(self._context.console, self._context.directory)
         self._scorer.save(directory)
-        context = self._context
-        card = reward_model_card(context.recipe, context.stage, context.directory, context.recipe_text)
-        (directory / "README.md").write_text(card, encoding="utf-8")
 
     def close(self) -> None:
         """There is nothing to give back."""

@@ -149,11 +149,19 @@ def _restates(answer: str, prompt: str, gold: str) -> bool:
     if sum(count for symbol, count in symbols.items() if symbol not in "+-%°") < 2 or symbols == _symbols(gold):
         return False
     prompt = prompt[:_LONGEST_PROMPT]
+    if "|" in answer and _squeezed(answer) in _squeezed(prompt):  # |x| < 3, which is solved
+        return True
     spoken = prompt
     for words, sign in _SPOKEN:
         spoken = re.sub(rf"(?i:\b{words}\b)", sign, spoken)
     pieces = (piece for text in {prompt, spoken} for piece in _BREAK.split(_WORD.sub(" = ", text)))
     return any(_symbols(piece) == symbols for piece in pieces)
+
+
+def _squeezed(text: str) -> str:
+    """An inequality without blanks and bars."""
+    text = re.sub(r"\s|[$|]|\\(?:left|right|[lr]?vert)(?![A-Za-z])", "", text)
+    return re.sub(r"\\(?:leq?|leqslant)(?![A-Za-z])|≤", "<=", re.sub(r"\\(?:geq?|geqslant)(?![A-Za-z])|≥", ">=", text))
 
 
 def _symbols(text: str) -> Counter[str]:

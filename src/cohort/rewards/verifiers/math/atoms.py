@@ -122,6 +122,9 @@ class Atoms(Brackets):
             return Node("const", (run[:3].rstrip("f") + "f" if run != "pi" else "pi",))
         if len(run) > 3 and not in_alphabetical_order(run) and is_unit_word(run, True) and not run.isupper():
             raise Worded(f"the word {run!r} stands in it")
+        if len(run) == 2 and self.segments and run.isupper():
+            self.at += 2
+            return self.name("".join(sorted(run)))
         width = len(run) if len(run) > 2 and run.isupper() else 1
         self.at += width
         return self.name(run[:width])

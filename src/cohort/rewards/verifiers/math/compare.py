@@ -15,6 +15,7 @@ from cohort.rewards.verifiers.math.value import has_value, same_value
 from cohort.rewards.verifiers.words import are_units, changes_the_value, names, unit_words
 
 _GROUPS = re.compile(r"[0-9],[0-9]{3}(?![0-9])")
+_BARE_UNIT = re.compile(r"(-?[0-9.]+)\s*([A-Za-z]{1,3}(?:(?:[/*. ]|\s*\^)\s*\{?-?(?:[A-Za-z]{1,3}|[0-9])\}?)*)")
 _NO_EXPRESSIONS = COLLECTIONS | frozenset(names(
     "text date empty numset interval tuple set matrix rel builder setor setand setminus cases time base quantities"
 ))  # fmt: skip
@@ -48,12 +49,21 @@ def compare(gold: str, answer: str, same_form: bool = False, units: bool = False
         return "refused"
     except Unread:
         return "unparsed"
+    expected, found = _with_bare_unit(expected, gold, found), _with_bare_unit(found, answer, expected)
     label = _judge(expected, found, same_form, how)
     if label != "right" and is_collection(expected) and _GROUPS.search(answer):
         label = _judge(expected, read(answer, lists=True), same_form, how)
     if label != "right" and is_collection(found) and _GROUPS.search(gold):
         label = _judge(read(gold, lists=True), found, same_form, how)
     return label
+
+
+def _with_bare_unit(node: Node, text: str, other: Node) -> Node:
+    """9.8 m/s^2 as a quantity, beside one, or beside a number if they are letters of units."""
+    bare = _BARE_UNIT.fullmatch(text)
+    if bare is None or not (other.op == "unit" or (other.op == "num" and "/" in bare[2] and are_units(bare[2]))):
+        return node
+    return node if node.op == "unit" else read(rf"{bare[1]} \text{{{bare[2]}}}")
 
 
 def problem_of(text: str) -> str | None:

@@ -92,9 +92,12 @@ def _is_scientific(node: Node) -> bool:
 
 
 def _is_solved(node: Node) -> bool:
-    """Whether a variable stands alone in every relation."""
+    """Whether a variable stands alone in every relation, or its absolute value."""
     return not any(
-        symbols(side) and side.op != "sym" for part in walk(node) if part.op == "rel" for side in part.args[1:]
+        symbols(side) and side.op != "sym" and not (side.args[0] == "abs" and side.args[1].op == "sym")
+        for part in walk(node)
+        if part.op == "rel"
+        for side in part.args[1:]
     )
 
 

@@ -22,6 +22,9 @@ _POINT = (Fraction(1373, 1009), Fraction(-757, 613), Fraction(2221, 877), Fracti
 def spread(node: Node) -> Node:
     """A plus-minus as the list of what it stands for, and (x, y) = (1, 2) as two equations."""
     signs = [part for part in walk(node) if part.op in ("pm", "mp")]
+    if node.op in COLLECTIONS and signs and not any(part.op == "mp" for part in signs):  # 0, \\pm 1
+        spreads = [spread(item) for item in node.args]
+        return Node(node.op, tuple(item for one in spreads for item in (one.args if one.op in COLLECTIONS else (one,))))
     if signs and len(signs) <= 3:
         tied = any(part.op == "mp" for part in signs)
         choices = [(s,) * len(signs) for s in (1, -1)] if tied else product((1, -1), repeat=len(signs))

@@ -36,6 +36,7 @@ _BASE = re.compile(
     r"|\\(?:text|mathrm|texttt|mathtt|mathbf|textbf)\s*\{\s*[0-9A-Fa-f]+\s*\})+)\)?\s*_\s*"
     rf"(?:([0-9])(?![0-9])|\{{\s*(?:\\text\s*\{{)?\s*([0-9]{{1,2}}|{'|'.join(BASE_NAMES)})\s*\}}?\s*\}})"
 )
+_SEGMENTS = re.compile(r"(?<![A-Za-z])[A-Z]{2}\s*\\(?:cdot|times)\s*[A-Z]{2}(?![A-Za-z])")
 
 
 class Scanner:
@@ -45,6 +46,7 @@ class Scanner:
         self.text, self.lists = text, lists
         self.at = self.depth = self.bars = self.brackets = self.commas_until = 0
         self.in_builder = False
+        self.segments = bool(_SEGMENTS.search(text))  # then AB is one name, that of BA as well, and no product
         self.spaced_lists = bool(re.search(r",\s|;", text))  # then a comma without a space groups digits
 
     def skip(self) -> None:

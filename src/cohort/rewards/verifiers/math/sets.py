@@ -18,6 +18,7 @@ from cohort.rewards.verifiers.math.node import INFINITY, Node, symbols
 
 _DIGITS = 60
 _NEAR = mp.mpf(10) ** -40
+_TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 
 
 class RealSet(NamedTuple):
@@ -157,13 +158,25 @@ def _relation(ops: tuple[str, ...], parts: tuple[Node, ...]) -> RealSet | None:
         if INFINITY in (left, right, *left.args, *right.args):
             found.append(_relation_to_infinity(op, left, right))
             continue
+        if (size := _size(op, left, right) or _size(_TURNED[op], right, left)) is not None:
+            found.append(size)
+            continue
         root = linear_root(Node("add", (left, Node("neg", (right,)))))
         if root is None:
             return None
         slope, at = root
-        sign = op if slope > 0 or op in ("!=", "=") else {"<": ">", ">": "<", "<=": ">=", ">=": "<="}[op]
+        sign = op if slope > 0 or op in ("!=", "=") else _TURNED[op]
         found.append(RealSet((at,), _test(sign, at)))
     return _joined("and", found)
+
+
+def _size(op: str, left: Node, right: Node) -> RealSet | None:
+    """|x| < 3 as x < 3 and -x < 3; |x| > 3 as x > 3 or -x > 3."""
+    if left.op != "call" or left.args[0] != "abs" or left.args[1].op != "sym":
+        return None
+    parts = [_relation((op,), (side, right)) for side in (left.args[1], Node("neg", (left.args[1],)))]
+    joined = "and" if op in ("<", "<=", "!=") else "or"
+    return None if None in parts else _joined(joined, [part for part in parts if part is not None])
 
 
 def _relation_to_infinity(op: str, left: Node, right: Node) -> RealSet:

@@ -70,6 +70,7 @@ _SPELLINGS = (
     (r"\\mathrm\s*\{\s*~", r"\\mathrm{ "),
     (r"(?<=[0-9])\s*(?:\\(?:text|mathrm)\s*\{\s*degrees?\s*\}|degrees?\b|deg\b)", r"^\\circ "),
     (r"\{([^{}]*?)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+    (r"(?:\{|\A)([^{}]*?)\\over(?![A-Za-z])([^{}]*)(?:\}|\Z)", r"\\frac{\1}{\2}"),
 )  # fmt: skip
 
 

@@ -1,0 +1,145 @@
+"""What a run has on disk, read once for its record. What is missing or damaged is empty here, and a gap there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cohort.account.tally import Tally, tally
+from cohort.algorithms.objectives import Objective
+from cohort.preflight.objective import settled_objective
+from cohort.recipe import Recipe
+from cohort.record.claims import Basis, Claim, sha256
+from cohort.record.metrics import read_metrics
+from cohort.settings import Record, Stage
+
+
+class RunFiles:
+    """The files of a run that belong to all of its stages."""
+
+    def __init__(self, directory: Path, recipe: Recipe):
+        self.directory, self.recipe = directory, recipe
+        self._digests: dict[str, dict[str, Any]] = {}
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """environment.json: the machine, the versions, what was read."""
+        return self._json("environment.json")
+
+    @cached_property
+    def gate(self) -> dict[str, Any]:
+        """gate.json: what rewards paid before training, by stage."""
+        return self._json("gate.json")
+
+    @cached_property
+    def chain(self) -> list[dict[str, Any]]:
+        """The entries of the log, oldest first; those that cannot be read are left out: `record verify` names them."""
+        found = []
+        for line in self._bytes("log/chain.jsonl").splitlines():
+            with contextlib.suppress(orjson.JSONDecodeError):
+                entry = orjson.loads(line)
+                found += [entry] if isinstance(entry, dict) else []
+        return found
+
+    @cached_property
+    def stages(self) -> list[StageFiles]:
+        """Those of every stage, in order."""
+        stages, last = self.recipe.stages, len(self.recipe.stages) - 1
+        places = [self.directory if i == last else self.directory / "stages" / s.name for i, s in enumerate(stages)]
+        return [StageFiles(self, stage, place, i) for i, (stage, place) in enumerate(zip(stages, places, strict=True))]
+
+    @property
+    def declared(self) -> Record:
+        """What a person declared about the run: of several stages, the last one's table."""
+        return self.recipe.stages[-1].record
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stage has its final model."""
+        return all((one.place / "final").is_dir() for one in self.stages)
+
+    def claim(self, basis: Basis, value: Any, *files: str, reason: str | None = None) -> Claim:
+        """A fact and the files of the run, by path, in which it can be looked up."""
+        evidence = [self._digest(name) for name in files if (self.directory / name).is_file()]
+        return Claim(value, basis, "evaluated", reason, tuple(evidence))
+
+    def _digest(self, name: str) -> dict[str, Any]:
+        if name not in self._digests:
+            self._digests[name] = {"path": name, "sha256": sha256(self.directory / name)}
+        return self._digests[name]
+
+    def _json(self, name: str) -> dict[str, Any]:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            found = orjson.loads(self._bytes(name))
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    def _bytes(self, name: str) -> bytes:
+        file = self.directory / name
+        return file.read_bytes() if file.is_file() else b""
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """The files of one stage, beside those of the run."""
+
+    run: RunFiles
+    stage: Stage
+    place: Path
+    index: int
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Its steps, step 0 with what was measured before the first one."""
+        file = self.place / "metrics.jsonl"
+        return read_metrics(file) if file.is_file() else []
+
+    @cached_property
+    def steps(self) -> list[dict[str, Any]]:
+        """Its training steps."""
+        return [line for line in self.metrics if line["step"] > 0]
+
+    @cached_property
+    def tally(self) -> Tally | None:
+        """What became of its rollouts; None where none were kept."""
+        return tally(sorted((self.place / "log").glob("step-*.parquet")))
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What it optimises."""
+        return settled_objective(self.stage)
+
+    @property
+    def gate(self) -> Mapping[str, Any]:
+        """What the gate found about its rewards."""
+        found = self.run.gate.get(self.stage.name, {})
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def size(self) -> Mapping[str, Any]:
+        """What the stage wrote down of its policy: its class, parameters, device, and what ran it."""
+        found = self.run.environment.get("policies", {}).get(self.stage.name, {})
+        return found if isinstance(found, dict) else {}
+
+    def total(self, name: str) -> float | None:
+        """The sum of a number over all steps; None where no step has it."""
+        values = [line[name] for line in self.steps if isinstance(line.get(name), int | float)]
+        return sum(values) if values else None
+
+    def path(self, name: str) -> str:
+        """A file of the stage as a path inside the run."""
+        return (self.place / name).relative_to(self.run.directory).as_posix()
+
+    def claim(self, basis: Basis, value: Any, *files: str, reason: str | None = None) -> Claim:
+        """`RunFiles.claim` with files of the stage."""
+        return self.run.claim(basis, value, *map(self.path, files), reason=reason)
+
+    def set_by(self, value: Any, reason: str | None = None) -> Claim:
+        """A fact that the resolved recipe sets: what it says is what the run did."""
+        return self.run.claim("derived", value, "recipe.toml", reason=reason)

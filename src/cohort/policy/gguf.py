@@ -1,0 +1,327 @@
+"""Models in a GGUF file, of any architecture that transformers maps: dequantised, checked against the file, and from then
+on a model like any other.
+
+transformers leaves out in silence what it has no place for: tensors, settings of the architecture, the rule by which a
+text is split before it becomes tokens. Whatever changes a log-prob is compared here with the file itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from transformers.utils.quantization_config import GgufConfig
+
+from cohort.policy.fit import read_model
+from cohort.types import UserError
+from cohort.wording import misfit, one_line
+
+SUFFIX = ".gguf"
+_MAGIC = b"GGUF"
+
+# Settings of a file that change what a model computes, by transformers' names. Which of them transformers reads itself
+# depends on the architecture; the others are set here.
+_SETTINGS: Mapping[str, str] = {
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "attention.layer_norm_epsilon": "layer_norm_eps",
+    "attention.sliding_window": "sliding_window",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "embedding_scale": "embedding_multiplier",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "logit_scale": "logit_scale",
+    "residual_scale": "residual_multiplier",
+    "rope.freq_base": "rope_theta",
+}
+# Settings that change nothing, or that the tensors' shapes say again.
+_HARMLESS = ("attention.causal", "attention.value_length", "tensor_data_layout", "use_parallel_residual", "vocab_size")
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # of all of them
+_FACTORS = "rope_freqs.weight"  # by what Llama 3's frequencies are divided: settings that became a tensor
+_GPT2_SPLITS = ("default", "gpt-2", "gpt2")  # transformers' plain byte-level one
+_DIGITS_FIRST = ("smollm", "starcoder", "refact", "command-r", "codeshell")  # single digits, then as GPT-2
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a GGUF file says of itself. The arrays of its tokenizer are kept as lists."""
+
+    architecture: str
+    settings: Mapping[str, Any]  # of its architecture, without its name in front: "rope.freq_base"
+    tokenizer: Mapping[str, Any]  # the keys behind "tokenizer."
+    tensors: Mapping[str, str]  # name -> the type it is stored as, such as Q4_1
+    sizes: Mapping[str, int]  # name -> number of values
+    factors: tuple[float, ...]  # of the tensor rope_freqs; empty without one
+
+    @property
+    def stored_as(self) -> str:
+        """The type that most of the weights are stored as."""
+        counts: Counter[str] = Counter()
+        for name, kind in self.tensors.items():
+            counts[kind] += self.sizes[name]
+        return counts.most_common(1)[0][0]
+
+    @property
+    def context(self) -> int | None:
+        """The positions that the model was made for, if the file says so."""
+        found = self.settings.get("context_length")
+        return int(found) if isinstance(found, int) else None
+
+
+def is_gguf(where: str | Path) -> bool:
+    """Whether a path is that of a GGUF file; one that is no file is none."""
+    return Path(where).is_file()
+
+
+def gguf_in(directory: Path) -> Path | None:
+    """The one GGUF file of a directory, None where there is none. Raises `UserError` where there are several."""
+    found = sorted(directory.glob(f"*{SUFFIX}"))
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+        raise UserError(f"'{directory}' holds {len(found)} GGUF files ({names}): name one of them in policy.model")
+    return found[0] if found else None
+
+
+def refuse_other_file(file: Path) -> None:
+    """Raise `UserError` for a file that is no GGUF: other models are directories."""
+    try:
+        with file.open("rb") as handle:
+            start = handle.read(len(_MAGIC))
+    except OSError as error:
+        raise UserError(f"cannot read '{file}': {error.strerror}") from None
+    if start != _MAGIC:
+        found = "is empty" if not start else f"begins with {start!r} and not with {_MAGIC!r}"
+        raise UserError(
+            f"'{file}' {found}, so it is no GGUF file: name one, the directory of a checkpoint, or a hub id"
+        )
+
+
+def read_header(file: str | Path) -> Header:
+    """Raises `UserError` where the package `gguf` is missing, and for a file that is none, is damaged, or is one part of
+    several.
+    """
+    path = Path(file)
+    refuse_other_file(path)
+    _library()
+    changed = path.stat()
+    return _header(str(path), changed.st_mtime_ns, changed.st_size)
+
+
+def read_gguf(kind: Any, file: str, **options: Any) -> Any:
+    """The model of a GGUF file by the transformers class `kind`, its weights dequantised: what `fit.read_model` says of
+    a checkpoint holds of it, and nothing in the file was left over. Raises `UserError`.
+    """
+    header, (directory, name) = read_header(file), _split(file)
+    config = _config(directory, name, file, header)
+    options |= {"gguf_file": name, "config": config, "quantization_config": GgufConfig(dequantize=True)}
+    with contextlib.redirect_stderr(io.StringIO()):  # a bar for its tensors, which nothing switches off
+        module = read_model(kind, directory, file, **options)
+    _refuse_left_over(module, header, file)
+    # From here on it is a model like any other. transformers would not save it, as it remembers the blocks it came from.
+    for owner, name in (
+        (module, "hf_quantizer"),
+        (module, "quantization_method"),
+        (module.config, "quantization_config"),
+    ):
+        if hasattr(owner, name):
+            delattr(owner, name)
+    module.is_quantized = False
+    module.config.name_or_path = module.name_or_path = file  # an adapter finds its base by this
+    module.dequantised_from = header.stored_as
+    return module
+
+
+def read_gguf_tokenizer(kind: Any, file: str) -> Any:
+    """The tokenizer of a GGUF file with its chat template, by the class `kind`. Raises `UserError` where it is not what
+    the file says.
+    """
+    header = read_header(file)
+    directory, name = _split(file)
+    tokenizer = kind.from_pretrained(directory, gguf_file=name)
+    _settle_splits(tokenizer, str(header.tokenizer.get("ggml.pre", "default")), file)
+    wrong = _tokenizer_differs(tokenizer, header.tokenizer)
+    if wrong:
+        raise UserError(f"cannot load the model '{file}': its tokenizer is read as another one: {wrong}")
+    tokenizer.name_or_path = file
+    return tokenizer
+
+
+def _library() -> Any:
+    try:
+        import gguf
+    except ImportError:
+        raise UserError(
+            "a GGUF file is read with the package gguf, which is not installed: pip install 'cohort[gguf]'"
+        ) from None
+    return gguf
+
+
+@lru_cache(maxsize=4)
+def _header(file: str, changed: int, size: int) -> Header:
+    try:
+        reader = _library().GGUFReader(file)
+        fields = {key: field.contents() for key, field in reader.fields.items()}
+        tensors = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+        sizes = {tensor.name: int(tensor.n_elements) for tensor in reader.tensors}
+        factors = tuple(float(x) for tensor in reader.tensors if tensor.name == _FACTORS for x in tensor.data)
+        architecture = fields["general.architecture"]
+    except Exception as error:  # a file of any bytes makes the reader raise anything
+        raise UserError(
+            f"the GGUF file '{file}' is damaged, or was not copied whole ({type(error).__name__}: {one_line(error)}): "
+            "get it again"
+        ) from None
+    if (parts := fields.get("split.count", 0)) > 1:
+        raise UserError(
+            f"'{file}' is one of {parts} parts of a GGUF file: put them together with llama.cpp's llama-gguf-split "
+            "--merge, and name the whole"
+        )
+    if not tensors:
+        raise UserError(f"the GGUF file '{file}' holds no tensors, as one with a vocabulary alone")
+    own, texts = f"{architecture}.", "tokenizer."
+    return Header(
+        architecture,
+        {key.removeprefix(own): value for key, value in fields.items() if key.startswith(own)},
+        {key.removeprefix(texts): value for key, value in fields.items() if key.startswith(texts)},
+        tensors,
+        sizes,
+        factors,
+    )
+
+
+def _config(directory: str, name: str, file: str, header: Header) -> Any:
+    """The configuration, with what transformers does not read of every architecture and the file says."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(directory, gguf_file=name)
+    except ValueError as error:
+        if "not supported" not in str(error):
+            raise
+        raise UserError(
+            f"'{file}' is a GGUF of the architecture '{header.architecture}', which this version of transformers does "
+            "not read from one: name the model's original checkpoint"
+        ) from None
+    _settle(config.get_text_config(), header, file)
+    return config
+
+
+def _settle(config: Any, header: Header, file: str) -> None:
+    """Set what transformers does not read for this architecture. Raises `UserError` for what it cannot compute."""
+    from transformers.integrations import GGUF_CONFIG_MAPPING
+
+    read = GGUF_CONFIG_MAPPING.get(config.model_type, GGUF_CONFIG_MAPPING.get(header.architecture))
+    if read is None:  # of the newer ones transformers reads all that there is
+        return
+    if header.factors:
+        config.rope_parameters = _llama3(config, header.factors, file)
+    elif header.settings.get("rope.scaling.type", "none") != "none":
+        raise UserError(
+            f"'{file}' scales its rotary positions ({header.settings['rope.scaling.type']}), which transformers leaves "
+            "out when it reads a GGUF: name the model's original checkpoint"
+        )
+    unread = {key: value for key, value in header.settings.items() if key not in read and key not in _HARMLESS}
+    unknown = []
+    for key, value in unread.items():
+        name = _SETTINGS.get(key)
+        if name == "rope_theta" and set(config.rope_parameters) >= {"rope_theta"}:
+            config.rope_parameters["rope_theta"] = value
+        elif name is not None and hasattr(config, name):
+            setattr(config, name, value)
+        elif not (key.startswith("rope.") and value in (header.settings.get("attention.key_length"), "none")):
+            unknown.append(key)
+    if unknown:
+        warnings.warn(
+            f"transformers does not read {', '.join(sorted(unknown))} of '{file}': compare a few completions with what "
+            "llama.cpp writes before you train",
+            stacklevel=2,
+        )
+
+
+def _llama3(config: Any, factors: Sequence[float], file: str) -> dict[str, Any]:
+    """The settings by which Llama 3 slows its rotary frequencies down, from the factors that a GGUF has instead."""
+    theta, half = config.rope_parameters["rope_theta"], len(factors)
+    found = {"rope_type": "llama3", "rope_theta": theta, "factor": max(factors), **_LLAMA3}
+    low, high, original = _LLAMA3.values()
+    for index, factor in enumerate(factors):
+        turns = original / (2 * math.pi * theta ** (index / half))  # in the context that it was first trained with
+        smooth = min(max((turns - low) / (high - low), 0.0), 1.0)
+        if not math.isclose(factor, 1 / ((1 - smooth) / found["factor"] + smooth), rel_tol=1e-3):
+            raise UserError(f"'{file}' scales its rotary positions in a way of its own: name the original checkpoint")
+    return found
+
+
+def _refuse_left_over(module: Any, header: Header, file: str) -> None:
+    """Every tensor of the model came from the file (`read_model`); here the other way round. transformers passes over
+    what it has no name for, so the values are counted.
+    """
+    state = module.state_dict(keep_vars=True)
+    layers = module.config.get_text_config().num_hidden_layers
+    spare = (_FACTORS, f"blk.{layers}.")  # settings by now; a layer that drafts, which transformers has no use for
+    ours = sum(value.numel() for value in {id(value): value for value in state.values()}.values())
+    theirs = sum(size for name, size in header.sizes.items() if not name.startswith(spare))
+    if ours != theirs:
+        known = _library().get_tensor_name_map(_architecture(header), layers)
+        named = {known.get_name(name, try_suffixes=(".weight", ".bias")) for name in state}
+        over = [name for name in header.tensors if name not in named and not name.startswith(spare)]
+        raise UserError(
+            f"cannot load the model '{file}': the file holds {theirs:,} values and the model {ours:,}, so transformers "
+            f"would leave out a part of it. {misfit((), over) or 'Its tensors and its settings disagree'}. Name the "
+            "model's original checkpoint"
+        )
+
+
+def _architecture(header: Header) -> Any:
+    """As the package gguf numbers it."""
+    return next(key for key, name in _library().MODEL_ARCH_NAMES.items() if name == header.architecture)
+
+
+def _split(file: str) -> tuple[str, str]:
+    return str(Path(file).parent), Path(file).name
+
+
+def _settle_splits(tokenizer: Any, name: str, file: str) -> None:
+    """Have a text split before it is encoded as the file says, where transformers has only GPT-2's way."""
+    from tokenizers import pre_tokenizers
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    backend = tokenizer.backend_tokenizer
+    if name in _DIGITS_FIRST:
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+    elif name not in (*_GPT2_SPLITS, *GGUF_PRE_TOKENIZER_SPLITS):
+        warnings.warn(
+            f"the tokenizer of '{file}' splits texts by the rule '{name}', which transformers does not know: they are "
+            "split as GPT-2 does, so some become other tokens than the model has learnt",
+            stacklevel=2,
+        )
+
+
+def _tokenizer_differs(tokenizer: Any, said: Mapping[str, Any]) -> str:
+    """In what a tokenizer is another one than a file describes, in words; empty where in nothing."""
+    tokens, kinds = said["ggml.tokens"], said.get("ggml.token_type", ())
+    vocabulary = tokenizer.get_vocab()
+    if len(vocabulary) != len(tokens):
+        return f"it has {len(vocabulary):,} tokens, not {len(tokens):,}"
+    moved = [
+        token
+        for index, token in enumerate(tokens)
+        if kinds[index : index + 1] == [3] and vocabulary.get(token) != index
+    ]
+    if moved:
+        return f"{moved[0]!r} is another token"
+    for key, name in (("ggml.bos_token_id", "bos"), ("ggml.eos_token_id", "eos")):
+        if (wanted := said.get(key)) is not None and getattr(tokenizer, f"{name}_token_id") != wanted:
+            return f"its {name} token is {getattr(tokenizer, f'{name}_token_id')}, not {wanted}"
+    if tokenizer.chat_template != said.get("chat_template"):
+        return "it has another chat template"
+    return ""

@@ -1,0 +1,163 @@
+"""Reading a record: the value at a path, and any value in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cohort.record.claims import BASES
+from cohort.wording import visible
+
+Record = Mapping[str, Any]
+LONGEST = 300  # characters of a value that is said in a line
+
+# What the five outcomes of `compute.spent` are called.
+OUTCOMES = {
+    "trained": "trained on",
+    "signal_free": "without signal",
+    "truncated": "cut off, without signal",
+    "dropped": "dropped",
+    "failed": "failed",
+}
+
+
+def in_a_line(record: Record) -> str:
+    """`45 of 67 facts stated (67%): 30 measured, 12 derived, 3 declared, 0 imported`."""
+    found = record["completeness"]
+    parts = ", ".join(f"{found['by_basis'][basis]['stated']} {basis}" for basis in BASES)
+    return f"{found['stated']} of {found['fields']} facts stated ({found['share']:.0%}): {parts}"
+
+
+def claim(part: Record, path: str) -> dict[str, Any]:
+    """The envelope at `section.name` of a stage or of the run; an empty one where there is none."""
+    section, _, name = path.partition(".")
+    found = part.get(section, {})
+    found = found.get(name, {}) if isinstance(found, Mapping) else {}
+    return {"value": None, "basis": "", "status": "not_evaluated", "reason": None, "evidence": [], **found}
+
+
+def value(part: Record, path: str) -> Any:
+    """What the envelope at a path holds; None where it holds nothing."""
+    return claim(part, path)["value"]
+
+
+def inside(part: Record, path: str, *names: str) -> Any:
+    """What lies under these names in the value at a path; None where there is no such thing."""
+    found = value(part, path)
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def base_of(record: Record, index: int) -> dict[str, Any]:
+    """The model that a stage comes from, through the stages before it."""
+    names = [stage["name"] for stage in record["stages"]]
+    for _ in names:
+        found = value(record["stages"][index], "policies.base") or {}
+        if found.get("kind") != "stage" or found.get("name") not in names:
+            return dict(found)
+        index = names.index(found["name"])
+    return {}
+
+
+def base_in_words(record: Record, index: int) -> str:
+    """`Qwen/Qwen3-0.6B at 1a2b3c4`, `a Qwen3 made from nothing`."""
+    found = base_of(record, index)
+    if found.get("kind") == "scratch":
+        return f"a new {found['architecture']} of {found['layers']} layers, made by this run"
+    name = str(found.get("name") or "a model that is not named")
+    revision = found.get("revision")
+    return f"{name} at {str(revision)[:12]}" if revision else name
+
+
+def percent(number: Any, digits: int = 1) -> str:
+    """`36.6%`."""
+    return f"{number:.{digits}%}" if _is_number(number) else "-"
+
+
+def accuracy(measured: Mapping[str, Any] | None, name: str) -> str:
+    """`36.6% [32.5%, 40.9%]`; a dash where it was not measured."""
+    if not measured or not _is_number(measured.get(name)):
+        return "-"
+    low, high = measured.get(f"{name}_low"), measured.get(f"{name}_high")
+    interval = f" [{percent(low)}, {percent(high)}]" if _is_number(low) and _is_number(high) else ""
+    return percent(measured[name]) + interval
+
+
+def measures(performance: Any) -> list[str]:
+    """The measures of a performance claim that have intervals, in the order in which people look at them."""
+    after = performance.get("after", {}) if isinstance(performance, Mapping) else {}
+    return [name for name in ("greedy", "pass@1", "accuracy") if name in after]
+
+
+MEASURES = {"greedy": "greedy", "pass@1": "sampled", "accuracy": "pairs ranked right"}
+DIFFERENCES = {"greedy": "greedy", "pass@1": "sampled"}  # what the paired difference of a measure is called
+
+
+def difference(performance: Mapping[str, Any], name: str) -> str:
+    """`+5.2 points [+1.0, +9.4]`; a dash where it was not paired."""
+    found = performance.get("difference", {}).get(DIFFERENCES.get(name, ""))
+    if not found:
+        return "-"
+    mean, low, high = (f"{100 * found[key]:+.1f}" for key in ("mean", "low", "high"))
+    return f"{mean} points [{low}, {high}]"
+
+
+def amount(number: Any) -> str:
+    """A number as people say it: `1,024`, `3.4 million`, `2.1e15`, `0.034`."""
+    if not _is_number(number):
+        return "-" if number is None else str(number)
+    if abs(number) >= 1e12:
+        return f"{number:.2g}"
+    for size, word in ((1e9, "billion"), (1e6, "million")):
+        if abs(number) >= size:
+            return f"{number / size:.3g} {word}"
+    return f"{int(number):,}" if float(number).is_integer() else f"{number:.4g}"
+
+
+def seconds(number: Any) -> str:
+    """`3 h 12 min`, `4 min 5 s`, `7.2 s`."""
+    if not _is_number(number):
+        return "-"
+    if number < 60:
+        return f"{number:.1f} s"
+    minutes, rest = divmod(round(number), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def said(found: Any) -> str:
+    """Any value of a record in one line, cut where it is long."""
+    text = " ".join(visible(_said(found)).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+
+
+def _said(found: Any) -> str:
+    if isinstance(found, Mapping):
+        return "; ".join(f"{_name(key)} {_said(item)}" for key, item in found.items() if item not in (None, "", [], {}))
+    if isinstance(found, Sequence) and not isinstance(found, str):
+        return ", ".join(f"({_said(item)})" if isinstance(item, Mapping) else _said(item) for item in found)
+    if isinstance(found, bool):
+        return "yes" if found else "no"
+    return amount(found) if _is_number(found) else str(found)
+
+
+def _name(key: Any) -> str:
+    return str(key).replace("_", " ")
+
+
+def facts(part: Record, sections: Sequence[str] | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every claim of a stage or of the run, as (section, name, envelope)."""
+    for section, names in part.items():
+        if (
+            isinstance(names, Mapping)
+            and section not in ("samples", "series")
+            and (sections is None or section in sections)
+        ):
+            for name, found in names.items():
+                if isinstance(found, Mapping) and "status" in found:
+                    yield section, name, dict(found)
+
+
+def _is_number(found: Any) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
