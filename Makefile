@@ -9,7 +9,7 @@ REAL   := $(VENV)-real
 SMOLLM2 = $(REAL)/bin/python tools/smollm2.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart real test check test-latest test-verifiers test-real test-exports test-sinks bench bench-gpu lock clean
+.PHONY: help quickstart real test check test-latest test-verifiers test-real test-exports test-sinks models bench bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -36,6 +36,10 @@ test-latest:  ## run the fast tests with the newest versions that pyproject.toml
 	$(VENV)-latest/bin/pip install --quiet --no-deps -r requirements/torch.txt
 	$(VENV)-latest/bin/pip install --quiet --upgrade --upgrade-strategy eager -c requirements/torch.txt -e '.[dev]'
 	$(VENV)-latest/bin/$(PYTEST) -m 'not slow'
+
+models: $(STAMP)  ## try every family of causal language models, tiny, and renew docs/models.md, about 40 minutes
+	$(BIN)/python tools/models_table.py
+	$(BIN)/python tools/models_table.py --page
 
 test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the library verifiers, in an environment with it
 	$(VENV)-verifiers/bin/$(PYTEST) tests/integrations

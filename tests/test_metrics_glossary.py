@@ -145,7 +145,8 @@ def test_the_glossary_is_what_runs_write(written, monkeypatch, tmp_path):
                 f"the run with {name} writes {key}, which cohort.monitor.names does not know"
             )
             known.add(metric(key).name)
-    assert set(METRICS) - known == set(), "no run writes these"
+    routers = {"router/busiest", "router/evenness"}  # of mixtures of experts: tests/learn/test_routing.py
+    assert set(METRICS) - known == routers, "no run writes these"
 
 
 def test_the_page_is_up_to_date():

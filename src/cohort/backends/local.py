@@ -40,7 +40,12 @@ class Local:
         self._stage, self._objective, self._origin = stage, objective, origin
         self._reference = self._open_reference() if objective.needs_reference else None
         self._learner = Learner(
-            self.policy, objective, stage.optimizer, stage.rollout.temperature, reference=self._reference
+            self.policy,
+            objective,
+            stage.optimizer,
+            stage.rollout.temperature,
+            self._reference,
+            stage.policy.router_aux_coef,
         )
         self.update = self._learner.update
         critic = objective.baseline == "critic"

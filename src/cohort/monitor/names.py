@@ -135,6 +135,18 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             merge="by tokens",
         ),
         Metric(
+            "router/busiest",
+            "share",
+            "Choices of a mixture's routers that went to the busiest expert, a mean over layers; even: 1 / experts.",
+            "down",
+        ),
+        Metric(
+            "router/evenness",
+            "",
+            "Entropy of the experts' load over that of an even one, a mean over layers: 1 is even, 0 one expert alone.",
+            "up",
+        ),
+        Metric(
             "pairs/accuracy", "share", "Pairs of the step whose better answer scored higher.", "up", "right", "{:4.0%}"
         ),
         Metric("pairs/gap", "", "Mean score of the better answers minus that of the worse ones.", "up"),

@@ -64,6 +64,11 @@ class Policy(Table):
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the master weights.")
     compute: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the arithmetic.")
     lora: Lora | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
+    router_aux_coef: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the loss that evens out the load of a mixture's experts; 0: none, as in most RL.",
+    )
     trust_remote_code: bool = Field(default=False, description="Allow code that comes with a hub model to run.")
     revision: Text | None = Field(default=None, description="Branch, tag or commit of a hub model.")
     device: Literal["auto", "cpu", "cuda"] = Field(

@@ -144,8 +144,9 @@ def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
     """An estimate of the peak, in GB: weights, gradients, optimizer, reference, cache, activations, logits."""
     reference = policy.weight_bytes if objective.needs_reference and stage.policy.lora is None else 0
     c, r = policy.config, stage.rollout
-    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    kv_heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+    heads = getattr(c, "num_attention_heads", None) or 1  # a model of states alone has none, and no more to keep
+    head = getattr(c, "head_dim", None) or c.hidden_size // heads
+    kv_heads = getattr(c, "num_key_value_heads", None) or heads
     kv_token = 2 * c.num_hidden_layers * kv_heads * head * 4
     longest = 1 << (r.max_tokens - 1).bit_length()
     cache = kv_token * longest * min(r.max_rows, r.prompts_per_step * r.group_size)
