@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 import torch
@@ -220,7 +221,7 @@ def test_a_model_that_reads_back_differently_is_not_kept(desk, cohort, monkeypat
 
 @pytest.mark.usefixtures("adapter", "here")
 def test_the_hub_gets_what_was_checked(cohort, monkeypatch):
-    calls = []
+    calls: list[tuple[str, Any]] = []
 
     class Api:
         def create_repo(self, name, **options):

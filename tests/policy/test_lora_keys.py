@@ -90,7 +90,7 @@ def test_a_merged_adapter_says_what_it_said(kind, checkpoint_dir):
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
-NAMELESS = {
+NAMELESS: dict[str, tuple[dict[str, Any], str]] = {
     "a target": ({"targets": ("q_proj", "typo")}, "targets names 'typo', and the model has no such module"),
     "a saved module": ({"modules_to_save": ("head",)}, "modules_to_save names 'head'"),
     "a layer": ({"layers": (0, 7)}, "names layer 7, and the model has 2"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from made_run import RECIPE, make_run
@@ -90,14 +91,14 @@ def test_what_a_person_declares_cannot_break_the_page_or_the_front_matter(tmp_pa
     checked(page(record))
     from huggingface_hub import ModelCard
 
-    assert ModelCard(card(record)).data.library_name == "transformers"
+    assert ModelCard(card(record)).data.to_dict()["library_name"] == "transformers"
 
 
 def test_the_card_has_the_front_matter_that_the_hub_reads(tmp_path):
     from huggingface_hub import ModelCard
 
     recipe = RECIPE.replace('source = "word_problems"', 'source = "some-org/some-data"')
-    data = ModelCard(card(record_of(make_run(tmp_path, recipe)))).data
+    data: Any = ModelCard(card(record_of(make_run(tmp_path, recipe)))).data
     assert data.base_model == "some-org/some-model"
     assert data.base_model_relation == "finetune"
     assert data.datasets == ["some-org/some-data"]

@@ -99,13 +99,13 @@ class Learner:
             per_token = per_token_loss(self.objective, **arguments)  # [b, T]
             weighted = (per_token * micro.take(batch.token_weight)).sum()
             if routed is not None:
-                tokens, shares = int(routed[0].sum()) // micro.routed[0].chosen.shape[1], routed / routed[0].sum()
-                weighted = weighted + self._router_aux_coef * balance(micro.routed, shares, tokens)
+                count, shares = int(routed[0].sum()) // micro.routed[0].chosen.shape[1], routed / routed[0].sum()
+                weighted = weighted + self._router_aux_coef * balance(micro.routed, shares, count)
             weighted.backward()
             loss += weighted.item()
             sums = merge_metrics(sums, loss_metrics(self.objective, **arguments))
             if micro.routed:
-                sums["routed"] = sums.get("routed", 0) + counts(micro.routed)
+                sums["routed"] = counts(micro.routed) + sums.get("routed", 0)
         tokens = float(sums.get("tokens", 0.0))
         # NaN, null on disk: nothing was computed (no group carried signal), or there is no such thing to measure.
         means = {
