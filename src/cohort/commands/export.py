@@ -217,7 +217,7 @@ def _read_back(policy: Policy, directory: Path, form: str, rows: Sequence[Row], 
 
 
 def _in_new_process(words: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, errors="replace")
+    return subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace")
 
 
 def _refuse_other_tokens(policy: Policy, texts: Sequence[str], said: dict[str, str]) -> None:
