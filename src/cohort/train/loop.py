@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -15,10 +16,11 @@ from cohort.monitor.energy import EnergyMeter
 from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog
-from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, prune, readable, save_checkpoint
+from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, newest, prune, readable, save_checkpoint
 from cohort.train.directory import keep_template, run_directory
 from cohort.train.inputs import probe_of
 from cohort.train.keeping import keep_account
+from cohort.train.origins import facts_of
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
 from cohort.types import UserError
@@ -40,14 +42,15 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
             console.warn(f"the chat template asks for the date; this run tells it {moment()} 00:00, also when resumed")
         tokenizer = training.facts.tokenizer
         template = template_for(stage.task.template, tokenizer)
-        keep_template(context.recipe, stage.name, template, probe_of(stage.task, tokenizer), training.facts)
+        probe = probe_of(stage.task, tokenizer)
+        environment = keep_template(context.recipe, stage.name, template, probe, training.facts)
         console.plan(context.title, kind.plan(stage, prepared, training.facts))
         if checkpoint is not None or begun:
             console.say(f"  {_goes_on(context, checkpoint)}\n")
-        loop = _Loop(context, training, checkpoint)
+        loop = _Loop(context, training, prepared, checkpoint, environment)
         stack.callback(loop.sinks.close)
         if checkpoint is None and (before := training.evaluate(0)) is not None:
-            loop.record(0, before)
+            loop.record(0, {}, before)
         verifier = prepared.parts.verifier_name if prepared.parts else ""
         console.evaluated("before", context.evaluation_at(0), verifier)
         heard = partial(console.doing, "finishing the step; once more stops at once")
@@ -63,14 +66,15 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
                 metrics |= {} if (joules := meter.joules()) is None else {"energy/step_j": joules}
                 measured: dict[str, float] = {}
                 if context.is_due(step, stage.run.evaluate_every):
+                    context.recorder.before_evaluation(step)
                     measured = {**(training.evaluate(step) or {})}
-                loop.record(step, metrics | measured)
+                loop.record(step, metrics, measured)
                 view.step(step, metrics)
                 console.evaluated(f"step {step}", measured, verifier)
                 if context.is_due(step, stage.run.save_every):
                     loop.save()
                 context.stop.check()
-        with sealed_directory(context.final) as final:
+        with sealed_directory(context.final, loop.close) as final:
             training.finish(final)
         if training.policy is not None:
             training.policy.release()
@@ -87,10 +91,18 @@ def _goes_on(context: Context, checkpoint: Checkpoint | None) -> str:
 class _Loop:
     """What is done around the steps of a stage. `whole` is the last step that is done and recorded."""
 
-    def __init__(self, context: Context, training: Training, checkpoint: Checkpoint | None):
+    def __init__(
+        self,
+        context: Context,
+        training: Training,
+        prepared: Prepared,
+        checkpoint: Checkpoint | None,
+        environment: bytes | None,
+    ):
         self.context, self.run, self.training = context, context.stage.run, training
         self.whole = checkpoint.step if checkpoint else 0
         recorded = checkpoint.step if checkpoint else -1  # step 0 is what was measured before the first step
+        context.recorder.begin(facts_of(context, prepared), recorded, environment)
         self._log = MetricsLog(context.metrics)
         kept = self._log.keep_until(recorded)
         if lost := [number for number in range(1, recorded + 1) if number not in kept]:
@@ -125,13 +137,22 @@ class _Loop:
                 self.context.console.say("  stopped before the first step was done")
             raise
 
-    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+    def record(self, step: int, metrics: Mapping[str, float], measured: Mapping[str, float]) -> None:
         self.context.check()
-        self._log.write(step, metrics)
-        self.sinks.write(step, metrics)
+        line = self._log.write(step, {**metrics, **measured})
+        self.context.recorder.line(step, line, measured)
+        self.sinks.write(step, {**metrics, **measured})
         self.whole = step
 
     def save(self) -> None:
         """A checkpoint; old ones go."""
-        save_checkpoint(self.context.checkpoints, self.whole, self.training.save)
+        save_checkpoint(self.context.checkpoints, self.whole, self.training.save, self._enter_checkpoint)
         prune(self.context.checkpoints, self.run.keep_checkpoints)
+
+    def close(self, files: Mapping[str, str]) -> None:
+        """Enter the final model, before it is in its place."""
+        self.context.recorder.close(self.whole, self.context.final, files)
+
+    def _enter_checkpoint(self, path: Path, files: Mapping[str, str]) -> None:
+        older = [one for one in newest(path.parent, self.run.keep_checkpoints) if one != path]
+        self.context.recorder.checkpoint(self.whole, path, files, older[len(older) - self.run.keep_checkpoints + 1 :])
