@@ -31,7 +31,8 @@ app.add_typer(record, name="record")
 RecipePath = Annotated[
     Path,
     typer.Argument(
-        help="A recipe file (TOML), a run directory, or a recipe that Cohort ships: quickstart.", show_default=False
+        help="A recipe file (TOML), a run directory, or a recipe that Cohort ships: quickstart.",
+        show_default=False,
     ),
 ]
 Overrides = Annotated[
@@ -49,6 +50,7 @@ class Form(StrEnum):
 
     merged = "merged"
     adapter = "adapter"
+    gguf = "gguf"
 
 
 def _say_version(wanted: bool) -> None:
@@ -178,17 +180,22 @@ def evaluate(
 @app.command()
 def export(
     model: Model,
-    to: Annotated[Path, typer.Option(help="A directory that does not exist yet.", show_default=False)],
+    to: Annotated[
+        str, typer.Option(help="A directory that does not exist yet, or hub:OWNER/NAME.", show_default=False)
+    ],
     form: Annotated[
         Form | None, typer.Option("--as", help="Default: merged where there is an adapter, else as it is.")
     ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", help="Of the numbers: float32, bfloat16, float16; for gguf also q8_0.")
+    ] = None,
     json: Json = False,
 ) -> Answer:
-    """Write the model of a run as a checkpoint of its own, read back and compared."""
+    """Write the model of a run for others: read back in a new process and compared before it is kept."""
     from cohort.commands.export import export as write
     from cohort.commands.export import show
 
-    return Answer(write(model, form.value if form else None, to), show)
+    return Answer(write(model, form.value if form else None, to, kind), show)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from cohort.recipe.show import toml_value
 from cohort.rewards.built_in import BUILT_IN
 from cohort.settings import Stage, Task
 from cohort.settings.table import table_of
+from cohort.settings.training import default_rate
 from cohort.tasks.guess import Guess, guess_source, held_out_of
 from cohort.train.run import prepare
 from cohort.types import UserError
@@ -75,7 +76,8 @@ def _recipe(model: str, data: str, found: Guess) -> str:
         tables["supervised"] = {"examples_per_step": _at_most(64, few)}
     else:
         tables["preferences"] = {"pairs_per_step": _at_most(64, few)}
-    tables["optimizer"] = {"learning_rate": 1e-6 if kind == "grpo" else 1e-5, "warmup_steps": 10}
+    rate = default_rate(lora=Path(model, "adapter_config.json").is_file())
+    tables["optimizer"] = {"learning_rate": rate if kind == "grpo" else 1e-5, "warmup_steps": 10}
     tables["run"] = {"steps": 200, "evaluate_every": 50, "save_every": 50}
     own = {
         "policy": {"model": "Hub id, or directory of a checkpoint."},

@@ -37,14 +37,14 @@ def new_directory(path: Path, announce: Callable[[Path], None] = lambda _: None)
     temporary.mkdir()
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("r+b" if os.name == "nt" else "rb") as handle:
+                    os.fsync(handle.fileno())
+        _sync_directory(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            with file.open("r+b" if os.name == "nt" else "rb") as handle:
-                os.fsync(handle.fileno())
-    _sync_directory(temporary)
     announce(temporary)
     put(temporary, path)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,9 +35,22 @@ class Lora(Table):
 
     place = ("policy", "lora")
 
+    # What a policy gradient says in a run fits into few numbers, so ranks stay small; docs/lora.md has the reasons.
     rank: int = Field(default=16, ge=1, le=2**16, description="Rank of the adapters.")
     alpha: float = Field(default=32.0, gt=0, description="Scale: the adapter's output is multiplied by alpha / rank.")
+    rslora: bool = Field(
+        default=False, description="Multiply by alpha / sqrt(rank) instead: the scale for large ranks."
+    )
+    dora: bool = Field(default=False, description="Learn the length of every output's weights beside it (DoRA).")
     targets: Texts | Literal["all-linear"] = Field(default="all-linear", description="Modules that get an adapter.")
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None, description="Layers that get one, counted from 0; all of them when not given."
+    )
+    modules_to_save: Texts = Field(default=(), description='Modules trained whole beside it, such as "lm_head".')
+    existing: Literal["continue", "merge"] = Field(
+        default="continue",
+        description="An adapter that the model has: go on with it, or merge it and put a new one on.",
+    )
 
 
 class Policy(Table):

@@ -159,13 +159,16 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
         before, now = (_flat(tomllib.loads(text)) for text in (saved.read_text("utf-8"), as_kept(recipe)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with {another()}") from None
+    with contextlib.suppress(UserError):  # a key that is new since the run began has its default there
+        before = _flat(tomllib.loads(as_kept(Recipe.load(saved)))) | before
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     changed = [key for key in changed if not _may_change(key, before.get(key), now.get(key), recipe)]
     if changed:
         listed = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
         raise UserError(
             f"{directory} was begun with another recipe, so it cannot be continued with this one: {listed}. "
-            f"Restore the recipe, or start another run with {another()}."
+            f"Restore the recipe, go on with the one that the run keeps ({saved}), or start another run with "
+            f"{another()}."
         )
 
 

@@ -16,6 +16,7 @@ from cohort.monitor.energy import EnergyMeter
 from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog
+from cohort.settings.training import LEAST_OF_LORA, LORA_REASON
 from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, newest, prune, readable, save_checkpoint
 from cohort.train.directory import keep_template, run_directory
 from cohort.train.inputs import probe_of
@@ -45,6 +46,12 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         probe = probe_of(stage.task, tokenizer)
         environment = keep_template(context.recipe, stage.name, template, probe, training.facts)
         console.plan(context.title, kind.plan(stage, prepared, training.facts))
+        rate = stage.optimizer.learning_rate
+        if training.policy is not None and training.policy.has_adapter and rate < LEAST_OF_LORA:
+            console.warn(
+                f"optimizer.learning_rate = {rate:g} is low for an adapter: {LORA_REASON}. Set {LEAST_OF_LORA:g} or "
+                "more, or leave it out beside [policy.lora]"
+            )
         if checkpoint is not None or begun:
             console.say(f"  {_goes_on(context, checkpoint)}\n")
         loop = _Loop(context, training, prepared, checkpoint, environment)

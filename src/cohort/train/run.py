@@ -102,10 +102,19 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
             before, trained = "", False
             for index, one in enumerate(stages):
                 name, own = one.stage.name, stage_directory(recipe, index)
-                title = f"{recipe.name}: stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else recipe.name
-                recorder = Recorder(chain, own, name)
                 context = Context(
-                    *(recipe, one.stage, title, one.seed, own, console, start, recorder, one.kind.tables, before),
+                    recipe=recipe,
+                    stage=one.stage,
+                    title=f"{recipe.name}: stage {index + 1} of {len(stages)}, {name}"
+                    if len(stages) > 1
+                    else recipe.name,
+                    seed=one.seed,
+                    directory=own,
+                    console=console,
+                    start=start,
+                    recorder=Recorder(chain, own, name),
+                    tables=one.kind.tables,
+                    parent=before,
                     check=still_here,
                 )
                 if not _is_finished(context):

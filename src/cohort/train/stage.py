@@ -74,7 +74,8 @@ class Context:
 
     def origin(self, prepared: Prepared, checkpoint: Checkpoint | None) -> Origin:
         """Where the stage's weights come from."""
-        return Origin(self.seed, self.start, prepared.texts, None if checkpoint is None else checkpoint.path)
+        path = None if checkpoint is None else checkpoint.path
+        return Origin(self.seed, self.start, prepared.texts, path, self.place / "base")
 
     def is_due(self, step: int, every: int) -> bool:
         """Whether what is done every so many steps is done after this one; after the last step always."""
