@@ -29,6 +29,16 @@ def test_a_run_ends_with_its_record_and_one_card(desk, cohort):
     code, out, _ = cohort("record", "show", run, "--json")
     assert json.loads(out)["completeness"] == record["completeness"]
 
+    code, _, errors = cohort("record", "redact", run, "--rows", "ticket >= 0")
+    assert code == 0, errors
+    samples = json.loads((run / "record.json").read_text())["stages"][-1]["samples"]["value"]
+    assert samples
+    assert all(member["text"] is None for group in samples for member in group["members"])
+    assert "(erased)" in (run / "card.html").read_text()
+    assert (run / "final" / "README.md").read_text() == "my own words"
+    code, out, _ = cohort("record", "verify", run, "--level", "1")
+    assert code == 0, out
+
     other = desk / "runs" / "other"
     shutil.copytree(run, other)
     recipe = (other / "recipe.toml").read_text().replace("clip_high = 0.28", "clip_high = 0.5")

@@ -13,6 +13,7 @@ from rich.markup import escape
 from cohort.commands.record import condition_on
 from cohort.record import amend as amending
 from cohort.record.chain import CHAIN, HEADS, Chain, head_of
+from cohort.record.claims import NAME
 from cohort.record.keys import own_key
 from cohort.record.report import Check, Report
 from cohort.record.verify import HIGHEST, verify
@@ -74,6 +75,7 @@ def redacted(run: Path, rows: str, step: int | None, stage: str, reason: str) ->
         logs = [place / "log"] if stage else [run / "log", *sorted(run.glob("stages/*/log"))]
         files = [file for log in logs for file in sorted(log.glob(pattern))]
         found = amending.redact(chain, files, holds, reason)
+        _renew_account(run)
     others = [*run.glob("data*.jsonl"), *run.rglob("pending.parquet"), *run.rglob("rewards.log")]
     return {**found, "not_erased": [str(path) for path in others if path.stat().st_size]}
 
@@ -81,7 +83,20 @@ def redacted(run: Path, rows: str, step: int | None, stage: str, reason: str) ->
 def amended(run: Path, kind: str, text: str, file: Path | None) -> dict[str, Any]:
     """Append to the chain of a run."""
     with _chain(run) as chain:
-        return amending.amend(chain, kind, text, file)
+        found = amending.amend(chain, kind, text, file)
+        _renew_account(run)
+        return found
+
+
+def _renew_account(run: Path) -> None:
+    """Make record.json and its pages again, which show some of the rollouts, and what was appended. The cards beside
+    the models, which may have been edited, show neither.
+    """
+    from cohort.recipe import Recipe
+    from cohort.train.keeping import keep_account
+
+    if (run / NAME).is_file():
+        keep_account(run, Recipe.load(run / "recipe.toml"), models=False)
 
 
 def show_entry(console: Console, found: dict[str, Any]) -> None:
