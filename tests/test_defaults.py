@@ -48,7 +48,6 @@ OTHER = {
     ("rewards/verifiers/length.py", "timeout_s"),
     ("rewards/verifiers/math/answer.py", "timeout_s"),
     ("rewards/verifiers/structured/structured.py", "timeout_s"),
-    ("train/stage.py", "gate"),  # what the gate found
 }
 
 

@@ -31,7 +31,8 @@ app.add_typer(record, name="record")
 RecipePath = Annotated[
     Path,
     typer.Argument(
-        help="A recipe file (TOML), a run directory, or a recipe that Cohort ships: quickstart.", show_default=False
+        help="A recipe file (TOML), a run directory, or a recipe that Cohort ships: quickstart.",
+        show_default=False,
     ),
 ]
 Overrides = Annotated[
@@ -49,6 +50,7 @@ class Form(StrEnum):
 
     merged = "merged"
     adapter = "adapter"
+    gguf = "gguf"
 
 
 def _say_version(wanted: bool) -> None:
@@ -218,17 +220,22 @@ def replay(
 @app.command()
 def export(
     model: Model,
-    to: Annotated[Path, typer.Option(help="A directory that does not exist yet.", show_default=False)],
+    to: Annotated[
+        str, typer.Option(help="A directory that does not exist yet, or hub:OWNER/NAME.", show_default=False)
+    ],
     form: Annotated[
         Form | None, typer.Option("--as", help="Default: merged where there is an adapter, else as it is.")
     ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", help="Of the numbers: float32, bfloat16, float16; for gguf also q8_0.")
+    ] = None,
     json: Json = False,
 ) -> Answer:
-    """Write the model of a run as a checkpoint of its own, read back and compared."""
+    """Write the model of a run for others: read back in a new process and compared before it is kept."""
     from cohort.commands.export import export as write
     from cohort.commands.export import show
 
-    return Answer(write(model, form.value if form else None, to), show)
+    return Answer(write(model, form.value if form else None, to, kind), show)
 
 
 @app.command()
@@ -299,6 +306,52 @@ def record_rollouts(
     from cohort.commands.record import rollouts, show
 
     return Answer(rollouts(run, step, where, stage, evaluation, limit), show)
+
+
+@record.command("verify")
+def record_verify(
+    run: Run,
+    level: Annotated[
+        int | None, typer.Option(min=0, max=4, help="0 form, 1 digests; above, numbers are recomputed.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="The public key of whom you trust; else those known here.")] = None,
+    anchor: Annotated[str, typer.Option(help="A head that was kept elsewhere, which must be in the chain.")] = "",
+    json: Json = False,
+) -> Answer:
+    """Check that a run is as its record says. Exit code 0: it is; 1: something is not; 2: it has no record."""
+    from cohort.commands.verify import checked, show_report
+
+    found = checked(run, level, key, anchor)
+    return Answer(found, show_report, holds=found["holds"])
+
+
+@record.command("redact")
+def record_redact(
+    run: Run,
+    rows: Annotated[str, typer.Option(help="Which rollouts, e.g. 'ticket == 3 and member == 0'.", show_default=False)],
+    step: Annotated[int | None, typer.Option(help="Those of one step; of all when not given.")] = None,
+    stage: Annotated[str, typer.Option(help="Those of an earlier stage; of all when not given.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; it goes into the record.")] = "",
+    json: Json = False,
+) -> Answer:
+    """Erase prompts, completions and their tokens. The record says so, and the run still verifies."""
+    from cohort.commands.verify import redacted, show_entry
+
+    return Answer(redacted(run, rows, step, stage, reason), show_entry)
+
+
+@record.command("amend")
+def record_amend(
+    run: Run,
+    kind: Annotated[str, typer.Option(help="incident, change, monitoring or evaluation.", show_default=False)],
+    text: Annotated[str, typer.Option(help="What happened.")] = "",
+    file: Annotated[Path | None, typer.Option(help="A file about it, which is copied into the run.")] = None,
+    json: Json = False,
+) -> Answer:
+    """Append what happened after the run: an incident, a change, an observation, an evaluation from elsewhere."""
+    from cohort.commands.verify import amended, show_entry
+
+    return Answer(amended(run, kind, text, file), show_entry)
 
 
 @record.command("show")

@@ -62,6 +62,14 @@ def with_actor(**keys):
     return VERL | {"actor_rollout_ref": VERL["actor_rollout_ref"] | {"actor": actor}}
 
 
+def test_trl_keeps_its_own_rate_and_kind_of_adapter(imported):
+    lora = {"use_peft": True, "use_dora": True, "use_rslora": True, "lora_modules_to_save": ["lm_head"]}
+    stage = imported(TRL | lora)[1]
+    assert (stage.policy.lora.dora, stage.policy.lora.rslora) == (True, True)
+    assert stage.policy.lora.modules_to_save == ("lm_head",)
+    assert stage.optimizer.learning_rate == 1e-6
+
+
 def test_a_slip_is_told_apart_from_what_has_no_counterpart(imported):
     *_, said = imported({**TRL, "lerning_rate": 1e-5, "logging_steps": 5, "foo": 1})
     assert "lerning_rate = 1e-05: TRL 1.16 has no such key (did you mean 'learning_rate'?)" in said

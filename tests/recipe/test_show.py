@@ -45,7 +45,8 @@ def values(annotation: Any, metadata: tuple[Any, ...]) -> st.SearchStrategy[Any]
         return st.sampled_from(args)
     if origin is tuple:
         item = values(args[0], ())
-        return st.lists(item, max_size=3) if args[-1] is ... else st.tuples(item, item)
+        least = max((m.min_length for m in metadata if hasattr(m, "min_length")), default=0)
+        return st.lists(item, min_size=least, max_size=3) if args[-1] is ... else st.tuples(item, item)
     if origin is dict:
         return st.dictionaries(st.integers(1, 9).map(str), values(args[1], ()), max_size=2)
     if annotation is type(None):
@@ -195,7 +196,12 @@ def test_differences_name_paths_and_both_values(load, base):
         "seed": [0, 1],
         "policy.lora.rank": [None, 2],
         "policy.lora.alpha": [None, 32.0],
+        "policy.lora.rslora": [None, False],
+        "policy.lora.dora": [None, False],
         "policy.lora.targets": [None, "all-linear"],
+        "policy.lora.modules_to_save": [None, ()],
+        "policy.lora.existing": [None, "continue"],
+        "optimizer.learning_rate": [1e-6, 1e-5],
         "rollout.group_size": [4, 8],
         "rollout.stop": [(), ("x",)],
         "reward.exact_number.weight": [1.0, 2.0],

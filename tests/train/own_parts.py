@@ -83,7 +83,6 @@ class Shrinking:
 
     def finish(self, directory: Path) -> None:
         save_policy(self.policy, directory)
-        self._context.write_card(directory)
 
     def close(self) -> None:
         (self._context.directory / "closed").touch()

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from cohort.record.metrics import is_timing, read_metrics
 from cohort.record.rollouts import read_groups
+from cohort.record.verify import verify
 from cohort.types import UserError
 
 RECIPE = """
@@ -105,7 +106,10 @@ def test_killed_at_random_instants_and_resumed(tmp_path):
         time.sleep(draw.random() * 0.15)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        if (killed / "runs/killed/log/chain.jsonl").exists():
+            assert verify(killed / "runs/killed").holds
     finish(killed, "--resume")
+    assert verify(killed / "runs/killed").holds
     assert uninterrupted.wait(timeout=200) == 0, (whole / "console.log").read_text()
     same_run(whole, killed)
 
@@ -132,10 +136,13 @@ def test_a_crash_at_any_write_leaves_nothing_half_written(run, tmp_path, monkeyp
     with pytest.raises(Crash):
         run(name="crashed", **settings)
     monkeypatch.setattr(os, "fsync", fsync)
+    if (tmp_path / "runs/crashed/log/chain.jsonl").exists():
+        assert verify(tmp_path / "runs/crashed").holds
     resumed = run(name="crashed", resume=True, **settings)
     a, b = (load_file(done.final / "model.safetensors") for done in (expected, resumed))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert [line["step"] for line in resumed.metrics] == [0, 1, 2, 3, 4]
+    assert verify(resumed.directory).holds
 
 
 def test_a_finished_run_is_shown_and_not_repeated(run):

@@ -79,7 +79,8 @@ def test_it_learns_what_people_prefer(tables, capsys):
     assert "Bradley-Terry" in printed
     assert f"held-out accuracy {report['accuracy']:.1%}" in printed
     card = (run.final / "README.md").read_text()
-    assert f"held-out accuracy {report['accuracy']:.1%}" in card
+    assert f"| pairs ranked right | {run.metrics[0]['eval/accuracy']:.1%} [" in card
+    assert f"{report['accuracy']:.1%} [" in card
     assert 'kind = "reward_model"' in card
 
     AutoModelForSequenceClassification.from_pretrained(run.final)
@@ -142,7 +143,7 @@ def test_without_held_out_pairs(tables, capsys):
     tables["run"]["steps"] = 2
     run = train(Recipe(**tables), console=Console(width=120))
     assert "no held-out pairs" in capsys.readouterr().out
-    assert "No held-out pairs" in (run.final / "README.md").read_text()
+    assert "nothing is held out" in (run.final / "README.md").read_text()
 
 
 def test_long_pairs_follow_the_tasks_rule(tables, pairs):

@@ -20,6 +20,7 @@ WEIGHTS, ADAPTER = 538e6, 19.5e6  # bytes
 
 def planned(trained: float, preset: str = "dr_grpo", **tables: Any) -> float:
     facts = PolicyFacts(
+        dequantised="",
         name="LlamaForCausalLM", tokenizer=None, eos_ids=(2,), turn_end=None, unheard_end="",
         context=8192, vocabulary=49152, config=SMOLLM2, adapter="",
         parameters=int(WEIGHTS / 4), trained=int(trained / 4), weight_bytes=int(WEIGHTS), trained_bytes=int(trained),

@@ -95,8 +95,9 @@ def imported(name: str) -> Callable[[StageFiles], Claim]:
         evidence = ({"path": given, "sha256": digest},)
         if not isinstance(found, dict) or "after" not in found:
             return Claim(None, "imported", "failed", f"{given} has no `after`", evidence)
-        why = None if "before" in found else "there is no `before` to compare with"
-        return Claim(found, "imported", "evaluated" if "before" in found else "inconclusive", why, evidence)
+        if "before" not in found:
+            return Claim(found, "imported", "inconclusive", "there is no `before` to compare with", evidence)
+        return Claim(found, "imported", evidence=evidence)
 
     return read
 
@@ -110,4 +111,5 @@ def safety_evaluations(files: StageFiles) -> Claim:
 
 
 def _named(files: StageFiles) -> dict[str, str]:
-    return dict(files.stage.record.evaluations or files.run.declared.evaluations)
+    given = files.stage.record.evaluations or files.run.declared.evaluations
+    return {str(name): file for name, file in given.items()}

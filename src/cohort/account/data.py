@@ -15,7 +15,12 @@ def prompts(files: StageFiles) -> Claim:
     task, inputs = files.stage.task, files.run.environment.get("inputs", {})
     rows: list[dict[str, Any]] = []
     for name, one in task.mixture.items() or {"": task}.items():
-        row = {"name": name or None, "source": str(one.source), "split": one.split, "config": one.config}
+        row: dict[str, Any] = {
+            "name": name or None,
+            "source": str(one.source),
+            "split": one.split,
+            "config": one.config,
+        }
         on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", str(one.source)) and str(one.source) not in inputs
         row |= {"revision": commit_of(str(one.source), None, "dataset") if on_hub else None}
         row |= {"blake2b": inputs.get(str(one.source)), "levels": one.levels, "limit": one.limit}
@@ -49,7 +54,7 @@ def contamination(files: StageFiles) -> Claim:
     found = files.gate.get("contamination")
     if found:
         return files.run.claim("measured", found, "gate.json")
-    return gap("measured", "no check was made: `cohort check RECIPE --against FILE` compares prompts with benchmarks")
+    return gap("measured", "no comparison of prompts with benchmarks was made")
 
 
 def rejected(files: StageFiles) -> Claim:

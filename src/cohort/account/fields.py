@@ -98,7 +98,7 @@ STAGE = (
     Field("objective.optimizer", "Optimizer", learning.optimizer, "derived", ("XI.1.2(b)",)),
     Field("compute.budget", "Training budget", learning.budget, "measured",
         ("XI.1.2(d)", "MDF Computational resources")),
-    Field("compute.flops", "Operations of sampling, scoring, learning", compute.flops, "derived",
+    Field("compute.operations", "Operations of sampling, scoring, learning", compute.flops, "derived",
         ("XI.1.2(d)", "MDF Computational resources")),
     Field("compute.spent", "What seconds and tokens were spent on", compute.spent, "derived", ("600-1 2.5",), GRPO),
     Field("compute.energy", "Energy", compute.energy, "measured",

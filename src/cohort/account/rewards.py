@@ -8,7 +8,7 @@ from typing import Any, Literal
 from cohort.account.sources import StageFiles
 from cohort.algorithms.explain import meaning
 from cohort.record.claims import Claim, gap
-from cohort.rewards import BUILT_IN
+from cohort.rewards.built_in import BUILT_IN, BuiltIn
 from cohort.settings import Reward
 from cohort.settings.words import callable_path
 
@@ -24,8 +24,13 @@ NONE = "the stage trains without a reward"
 
 def kind_of_reward(reward: Reward) -> Kind | None:
     """Whether a rule decides, a judge or a trained model; None for code of one's own, which may be any of them."""
-    function = BUILT_IN[reward.use].function if reward.use in BUILT_IN else ""
+    built_in = _built_in(reward)
+    function = "" if built_in is None else built_in.function
     return next((kind for start, kind in _KINDS.items() if function.startswith(start)), None)
+
+
+def _built_in(reward: Reward) -> BuiltIn | None:
+    return BUILT_IN.get(reward.use) if isinstance(reward.use, str) else None
 
 
 def _use(reward: Reward) -> str:
@@ -36,7 +41,7 @@ def sources(files: StageFiles) -> Claim:
     """Every reward with its weight and its place in the sum."""
     if not files.stage.reward:
         return gap("derived", NONE, "not_applicable")
-    kept = ("weight", "when", "gate", "gate_at", "gate_else", "split", "fold", "args")
+    kept = ("weight", "when", "gate", "split", "fold", "args")
     rows = [
         {"name": one.name, "use": _use(one), "kind": kind_of_reward(one), "domain": one.domain}
         | {name: value for name in kept if (value := getattr(one, name)) not in (None, {})}
@@ -51,8 +56,7 @@ def verifier(files: StageFiles) -> Claim:
     version = files.run.environment.get("packages", {}).get("cohort")
     rows: list[dict[str, Any]] = []
     for one in files.stage.reward:
-        if one.use in BUILT_IN:
-            built_in = BUILT_IN[one.use]
+        if (built_in := _built_in(one)) is not None:
             rows.append({"name": one.name, "code": built_in.function, "cohort": version, "says": built_in.line})
         else:
             found = code.get(f"reward {one.name} of stage {files.stage.name}")

@@ -18,7 +18,7 @@ def as_shown(text: str, traces: str | None, begun: bool = False) -> str:
     if begun or (0 <= first_close < (text.find(OPEN) if OPEN in text else len(text))):
         text = OPEN + text
     put = {"summarised": _summary, "hidden": lambda _: "", "filtered": lambda _: f"{OPEN}[filtered]{CLOSE}"}[traces]
-    return re.sub(rf"{OPEN}(.*?)(?:{CLOSE}|\Z)", lambda found: put(found[1]), text, flags=re.DOTALL)
+    return re.sub(rf"{OPEN}(.*?)(?:{CLOSE}|\Z)", lambda found: put(found[1]), text, flags=re.DOTALL).strip()
 
 
 def _summary(trace: str) -> str:

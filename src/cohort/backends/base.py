@@ -34,13 +34,15 @@ class Fingerprint:
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where the weights of a stage come from. `seed` is the stage's own; `texts` yields the texts from which the
-    tokenizer of a policy made from nothing is learnt; with `checkpoint` the stage goes on from there.
+    tokenizer of a policy made from nothing is learnt; with `checkpoint` the stage goes on from there. `base` is
+    where a model is kept whose adapter was merged: the new one is saved without it.
     """
 
     seed: int
     start: Start
     texts: Callable[[], Iterable[str]]
     checkpoint: Path | None = None
+    base: Path | None = None
 
 
 class Backend(Protocol):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
@@ -17,6 +17,7 @@ from cohort.learn.optimizer import load_optimizer, save_optimizer
 from cohort.learn.reference import Reference
 from cohort.policy.load import open_policy, resumed_policy, save_policy, starts_from_adapter
 from cohort.policy.policy import Policy, PolicyFacts
+from cohort.record.manifest import sealed_directory
 from cohort.settings import Rollout, Stage
 from cohort.settings.training import STAYS
 from cohort.types import Batch, Sampler, UserError
@@ -32,14 +33,19 @@ class Local:
 
     def __init__(self, stage: Stage, objective: Objective, origin: Origin):
         self.policy: Policy = (
-            open_policy(stage.policy, origin.seed, origin.start, origin.texts)
+            open_policy(stage.policy, origin.seed, origin.start, origin.texts, functools.partial(_keep, origin))
             if origin.checkpoint is None
             else resumed_policy(stage.policy, origin.checkpoint)
         )
         self._stage, self._objective, self._origin = stage, objective, origin
         self._reference = self._open_reference() if objective.needs_reference else None
         self._learner = Learner(
-            self.policy, objective, stage.optimizer, stage.rollout.temperature, reference=self._reference
+            self.policy,
+            objective,
+            stage.optimizer,
+            stage.rollout.temperature,
+            self._reference,
+            stage.policy.router_aux_coef,
         )
         self.update = self._learner.update
         critic = objective.baseline == "critic"
@@ -50,7 +56,7 @@ class Local:
         """Of the policy as it is."""
         return self.policy.facts()
 
-    @cached_property
+    @functools.cached_property
     def sampler(self) -> Sampler:
         """What `rollout.sampler` names, opened on first use."""
         return open_sampler(self.policy, self._stage.rollout)
@@ -112,3 +118,11 @@ class Local:
             return Reference(self.policy, fresh_adapter=fresh)
         start = open_policy(table, origin.seed, origin.start, origin.texts)
         return Reference(self.policy, start, fresh_adapter=False)
+
+
+def _keep(origin: Origin, merged: Policy) -> None:
+    """Write the model that an adapter was merged into: the new adapter of the run is read onto it."""
+    if origin.base is not None:
+        with sealed_directory(origin.base) as new:
+            save_policy(merged, new)
+        merged.model.name_or_path = str(origin.base.absolute())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,6 @@ def _difference(field: str, here: Any, there: Any) -> dict[str, Any]:
 _FACTS = (
     "compute.",
     "behaviour.",
-    "rewards.tested",
     "rewards.verifier",
     "policies.base",
     "identity.software",
@@ -95,8 +95,21 @@ def _facts(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
         values = [of[at]["value"] if at in of else None for of in (here, there)]
         section = ".".join(at.split(".")[-2:])
         if values[0] != values[1] and section.startswith(_FACTS):
-            rows.append({"field": title_of(at), "path": at, "here": values[0], "there": values[1]})
+            one, other = (dict(_leaves(value)) for value in values)
+            differ = [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]
+            stage = "" if at.startswith("run.") or len(a["stages"]) == 1 else f" ({at.split('.')[1]})"
+            sides = {"here": {n: one.get(n) for n in differ}, "there": {n: other.get(n) for n in differ}}
+            rows.append({"field": title_of(at) + stage, "path": at, **sides})
     return rows
+
+
+def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """What a value holds, each with its place in it."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{at} {name}".strip())
+    else:
+        yield at or "value", value
 
 
 # --- exports

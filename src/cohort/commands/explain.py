@@ -14,6 +14,7 @@ from cohort.preflight.parts import accuracy_name
 from cohort.recipe import Recipe
 from cohort.recipe.resolve import flatten
 from cohort.settings import Stage
+from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path
 from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
@@ -141,9 +142,10 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         )
     if objective.needs_reference:
         lines["reference"] = reference_of(stage)
+    because = f"; {LORA_REASON}" if stage.policy.lora is not None else ""
     lines["updates"] = (
-        f"AdamW, rate {o.learning_rate:g} ({o.schedule}, {o.warmup_steps} warm-up steps), betas {o.betas[0]:g} and "
-        f"{o.betas[1]:g}, weight decay {o.weight_decay:g}, gradient norm at most {o.gradient_clip:g}"
+        f"AdamW, rate {o.learning_rate:g} ({o.schedule}, {o.warmup_steps} warm-up steps{because}), betas "
+        f"{o.betas[0]:g} and {o.betas[1]:g}, weight decay {o.weight_decay:g}, gradient norm at most {o.gradient_clip:g}"
     )
     lines["hash"] = hash_of(stage, objective)
     return lines

@@ -11,6 +11,7 @@ from typing import Any
 
 from cohort.commands.door import argument
 from cohort.machine import quiet_libraries
+from cohort.policy.gguf import SUFFIX, read_header
 from cohort.policy.load import locate
 from cohort.recipe import Recipe
 from cohort.recipe.loader import name_of_model
@@ -18,6 +19,7 @@ from cohort.recipe.show import toml_value
 from cohort.rewards.built_in import BUILT_IN
 from cohort.settings import Stage, Task
 from cohort.settings.table import table_of
+from cohort.settings.training import default_rate
 from cohort.tasks.guess import Guess, guess_source, held_out_of
 from cohort.train.run import prepare
 from cohort.types import UserError
@@ -75,10 +77,11 @@ def _recipe(model: str, data: str, found: Guess) -> str:
         tables["supervised"] = {"examples_per_step": _at_most(64, few)}
     else:
         tables["preferences"] = {"pairs_per_step": _at_most(64, few)}
-    tables["optimizer"] = {"learning_rate": 1e-6 if kind == "grpo" else 1e-5, "warmup_steps": 10}
+    rate = default_rate(lora=Path(model, "adapter_config.json").is_file())
+    tables["optimizer"] = {"learning_rate": rate if kind == "grpo" else 1e-5, "warmup_steps": 10}
     tables["run"] = {"steps": 200, "evaluate_every": 50, "save_every": 50}
     own = {
-        "policy": {"model": "Hub id, or directory of a checkpoint."},
+        "policy": {"model": "Hub id, directory of a checkpoint, or GGUF file."},
         "task": {"source": "Problems without end." if few is None else f"{few:,} rows."},
     }
     lines = [
@@ -119,7 +122,11 @@ def _room(model: str) -> int:
     """The longest completion: the default, or half of the context of a smaller model that is here."""
     usual: int = _first_keys("rollout", "max_tokens")["max_tokens"]
     try:
-        context = json.loads(Path(model, "config.json").expanduser().read_text("utf-8")).get("max_position_embeddings")
+        if model.endswith(SUFFIX):
+            context: object = read_header(locate(model)).context
+        else:
+            config = json.loads(Path(model, "config.json").expanduser().read_text("utf-8"))
+            context = config.get("max_position_embeddings")
     except (OSError, ValueError):
         return usual
     return context // 2 if isinstance(context, int) and context < CONTEXT else usual

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,25 @@ def _file(run: Path, stage: str, step: int | None, evaluation: str) -> Path:
     return there[wanted]
 
 
+def condition_on(text: str) -> Callable[[Mapping[str, Any]], bool]:
+    """A condition on a row as it is stored; what another rollout has, such as another reward, is nothing here."""
+    holds = condition(text)
+
+    def of(row: Mapping[str, Any]) -> bool:
+        try:
+            return holds(_names(readable(dict(row))))
+        except UserError:  # a name that this row has not
+            return False
+
+    return of
+
+
 def readable(row: dict[str, Any]) -> dict[str, Any]:
     """A row as it is printed: JSON columns read, tokens counted rather than listed."""
     named: dict[str, Any] = {key: row[key] for key in NAMED}
     return named | {
         "prompt": row["prompt"],
-        "messages": json.loads(row["prompt_json"])["messages"],
+        "messages": json.loads(row["prompt_json"])["messages"] if row["prompt_json"] else None,
         "answer": row["answer"],
         "text": row["text"],
         "tokens": sum(row["mask"] or ()),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
 from cohort import environments
+from cohort.account.traces import OPEN, as_shown
 from cohort.commands.model import load_model, play_group
 from cohort.commands.place import full_path, where_trained
 from cohort.machine import quiet_libraries
@@ -38,7 +41,7 @@ class Sample:
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """A group of completions. `settings` says what a run's own recipe decided; `unscored` why a reward of it did not
-    score.
+    score; `traces` how its reasoning is shown.
     """
 
     prompt: str
@@ -46,6 +49,7 @@ class Sampled:
     completions: tuple[Sample, ...]
     mean_score: float | None
     unscored: tuple[str, ...]
+    traces: str = "exposed"
 
 
 def sample_group(
@@ -86,9 +90,10 @@ def _sampled(
     return Sampled(
         question,
         _said(stage, renderer.template, sampling) if run.is_file() else "",
-        tuple(_sample(rollout, scored, index) for index, rollout in enumerate(played)),
+        tuple(_sample(rollout, scored, index, stage, prompt.begun) for index, rollout in enumerate(played)),
         sum(scored.rewards) / len(played) if scored is not None else None,
         tuple(unscored),
+        stage.record.traces or "exposed",
     )
 
 
@@ -96,6 +101,8 @@ def show(console: Console, found: Sampled) -> None:
     """Each completion with its scores, its length, and how it ended; a conversation turn by turn."""
     if found.settings:
         console.say(f"[dim]as the run samples: {escape(found.settings)}[/]\n", fold=False)
+    if found.traces != "exposed":
+        console.warn(f"reasoning between think tags is {found.traces}, as [record] traces of the run says")
     for number, one in enumerate(found.completions, start=1):
         several = ", ".join(f"{name} {value:g}" for name, value in one.scores.items()) if len(one.scores) > 1 else ""
         score = "" if one.score is None else f"score {one.score:g}{f' ({several})' if several else ''}  "
@@ -152,12 +159,18 @@ def _said(stage: Stage, template: str, sampling: Sampling) -> str:
     return ", ".join(parts)
 
 
-def _sample(rollout: Any, scored: ScoredGroup | None, index: int) -> Sample:
+def _sample(rollout: Any, scored: ScoredGroup | None, index: int, stage: Stage, begun: str) -> Sample:
+    shown = partial(as_shown, traces=stage.record.traces, begun=OPEN in begun)
     return Sample(
-        rollout.text.strip(),
+        shown(rollout.text.strip()),
         sum(rollout.mask),
         rollout.finish,
         scored.rewards[index] if scored is not None else None,
         {name: values[index] for name, values in scored.scores.items()} if scored is not None else {},
-        rollout.transcript if rollout.turns else (),
+        tuple(_message(message, shown) for message in rollout.transcript) if rollout.turns else (),
     )
+
+
+def _message(message: Message, shown: Callable[[str], str]) -> Message:
+    """A message of a conversation as it may be shown: what the policy did not write is no trace of its reasoning."""
+    return {**message, "content": shown(str(message["content"]))} if message["role"] == "assistant" else message

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cohort.policy.attention import PackedGroups
+from cohort.policy.attention import EVERYTHING, PackedGroups, Reach, Scores, bent
 from cohort.policy.policy import Policy
 
 HIDDEN = -1e30  # a masked score: finite, so that a row whose prefix lies wholly outside the window stays a number
@@ -80,10 +80,13 @@ class PlainDecoder:
             return
         room = max(64, 1 << (tokens - 1).bit_length())
         if not self.own:
-            shape = (self.rows, self.prefix[0][0].shape[1], 0, self.prefix[0][0].shape[3])
-            self.own = [(k.new_zeros(shape), v.new_zeros(*shape[:3], v.shape[3])) for k, v in self.prefix]
+            self.own = [(self._none_of(k), self._none_of(v)) for k, v in self.prefix]
         for layer, (k, v) in enumerate(self.own):
             self.own[layer] = (_grow(k, self.rows, room), _grow(v, self.rows, room))
+
+    def _none_of(self, x: Tensor) -> Tensor:
+        """No own tokens of every row, in the shape of a layer's prefixes: layers may differ in heads and their size."""
+        return x.new_zeros(self.rows, x.shape[1], 0, x.shape[3])
 
     def _store(self, lengths: list[int], kv: list[tuple[Tensor, Tensor]]) -> list[int]:
         """Store the keys and values of freshly prefilled prompts (`[P, K, Lp, D]` a layer); return their slots."""
@@ -132,28 +135,30 @@ class DecodeLayout:
         self._lengths = cache.prefix_length  # [S]
         self._prefix_width = int(self._lengths.max())
         self.positions = cache.prefix_length[prefix_slot] + own_length  # [n]
-        self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
+        self._masks: dict[Reach, tuple[Tensor, Tensor]] = {}
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         """See `Layout.attend`; here N = n rows."""
         n, heads, size = query.shape
         kv_heads = key.shape[1]
         own_keys, own_values = self._cache.own[layer]
         own_keys[self._row, :, self._own_length] = key.to(own_keys.dtype)
         own_values[self._row, :, self._own_length] = value
-        prefix_mask, own_mask = self._mask(window)
-        query = query.to(value.dtype).reshape(n, kv_heads, heads // kv_heads, size) * scale
+        prefix_mask, own_mask = self._mask(scores.reach)
+        query = query.to(value.dtype).reshape(n, kv_heads, heads // kv_heads, size) * scores.scale
 
-        own = _partial(query, own_keys[:n, :, : self._width], own_values[:n, :, : self._width], own_mask)
+        own_keys, own_values = own_keys[:n, :, : self._width], own_values[:n, :, : self._width]
+        own = _partial(query, own_keys, own_values, own_mask, scores.softcap)
 
         prefix_keys, prefix_values = self._cache.prefix[layer]
         prefix_keys, prefix_values = prefix_keys[:, :, : self._prefix_width], prefix_values[:, :, : self._prefix_width]
         shared = query.new_zeros(self._prefixes * self._sharing, *query.shape[1:])
         shared[self._place] = query
         shared = self._by_prefix(shared)  # [S, K, g * R, D]
-        parts = _partial(shared, prefix_keys, prefix_values, prefix_mask)
+        parts = _partial(shared, prefix_keys, prefix_values, prefix_mask, scores.softcap)
         prefix = tuple(self._by_row(part, kv_heads)[self._place] for part in parts)
-        return _merge(own, prefix).reshape(n, heads, -1).to(value.dtype)
+        sinks = None if scores.sinks is None else scores.sinks.float().view(kv_heads, -1, 1)  # [K, R, 1]
+        return _merge(own, prefix, sinks).reshape(n, heads, -1).to(value.dtype)
 
     def _by_prefix(self, x: Tensor) -> Tensor:
         """`[S * g, K, R, D] -> [S, K, g * R, D]`."""
@@ -165,35 +170,38 @@ class DecodeLayout:
         x = x.view(self._prefixes, kv_heads, self._sharing, -1, x.shape[-1])
         return x.transpose(1, 2).flatten(0, 1)
 
-    def _mask(self, window: int | None) -> tuple[Tensor, Tensor]:
+    def _mask(self, reach: Reach) -> tuple[Tensor, Tensor]:
         """Scores to add: over the prefix `[S, 1, g * R or 1, Lp]`, over the own tokens `[n, 1, 1, T]`."""
-        if window not in self._masks:
+        if reach not in self._masks:
             own_at = torch.arange(self._width, device=self._row.device)
             prefix_at = torch.arange(self._prefix_width, device=self._row.device)
             own = own_at > self._own_length[:, None]  # [n, T]
             prefix = prefix_at >= self._lengths[:, None]  # [S, Lp]
-            if window is None:
+            if reach == EVERYTHING:
                 hidden = prefix[:, None, None]
             else:
-                own |= self._own_length[:, None] - own_at >= window
+                first = self.positions - self._own_length  # [n] the position of the first own token
+                own |= reach.hides(self.positions[:, None], first[:, None] + own_at)
                 position = self.positions.new_zeros(self._prefixes * self._sharing)
                 position[self._place] = self.positions
                 position = position.view(self._prefixes, self._sharing)  # [S, g]
-                outside = position[:, :, None] - prefix_at >= window  # [S, g, Lp]
+                outside = reach.hides(position[:, :, None], prefix_at)  # [S, g, Lp]
                 hidden = (prefix[:, None] | outside)[:, None]
-            self._masks[window] = (
+            self._masks[reach] = (
                 torch.zeros_like(hidden, dtype=torch.float32).masked_fill_(hidden, HIDDEN),
                 torch.zeros_like(own, dtype=torch.float32).masked_fill_(own, HIDDEN)[:, None, None],
             )
-        return self._masks[window]
+        return self._masks[reach]
 
 
-def _partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _partial(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, softcap: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Softmax attention left unfinished, so that two parts can be merged: (weighted values, peak, sum of exponentials).
 
     query `[n, K, R, D]`, key and value `[n, K, T, D]`, mask broadcastable to `[n, K, R, T]` (R a multiple of its rows).
     """
-    scores = (query @ key.transpose(-1, -2)).float()
+    scores = bent((query @ key.transpose(-1, -2)).float(), softcap)
     if mask.shape[2] not in (1, scores.shape[2]):  # one mask row serves the R heads of a key head
         mask = mask.repeat_interleave(scores.shape[2] // mask.shape[2], 2)
     scores += mask
@@ -202,12 +210,17 @@ def _partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> tuple[T
     return (weights.to(value.dtype) @ value).float(), peak, weights.sum(-1, keepdim=True)
 
 
-def _merge(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:
-    """The softmax over the union of two parts."""
+def _merge(a: tuple[Tensor, ...], b: tuple[Tensor, ...], sinks: Tensor | None) -> Tensor:
+    """The softmax over the union of two parts, and of the sinks `[K, R, 1]` that have no value."""
     (out_a, peak_a, sum_a), (out_b, peak_b, sum_b) = a, b
     peak = torch.maximum(peak_a, peak_b)
+    if sinks is not None:
+        peak = torch.maximum(peak, sinks)
     scale_a, scale_b = (peak_a - peak).exp_(), (peak_b - peak).exp_()
-    return (out_a * scale_a + out_b * scale_b) / (sum_a * scale_a + sum_b * scale_b)
+    total = sum_a * scale_a + sum_b * scale_b
+    if sinks is not None:
+        total = total + (sinks - peak).exp_()
+    return (out_a * scale_a + out_b * scale_b) / total
 
 
 def _grow(x: Tensor, rows: int, width: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cohort.kernels.functions import logprob_gradient, logprobs, product, rounded, weight_gradient
+from cohort.learn.routing import Routed, Routers, layers
 from cohort.policy.attention import PackedGroups, places
 from cohort.policy.policy import Policy
 from cohort.types import Batch
@@ -28,6 +30,7 @@ class MicroBatch:
     row: Tensor  # [M] which of the b rollouts each belongs to
     column: Tensor  # [M] which of that rollout's tokens it is
     shape: tuple[int, int]  # b, and T: the longest rollout of the whole batch
+    routed: tuple[Routed, ...] = ()  # what each router said to the tokens that predict the wanted ones
 
     def take(self, values: Tensor) -> Tensor:
         """Values `[N]` of the batch's tokens -> `[b, T]`, zero outside the wanted ones."""
@@ -39,7 +42,9 @@ class MicroBatch:
         return values.new_zeros(rows * width).index_copy(0, self.row * width + self.column, values).view(rows, width)
 
 
-def forward(policy: Policy, batch: Batch, wanted: Tensor, tokens: int) -> Iterator[tuple[MicroBatch, Tensor]]:
+def forward(
+    policy: Policy, batch: Batch, wanted: Tensor, tokens: int, routers: Routers | None = None
+) -> Iterator[tuple[MicroBatch, Tensor]]:
     """Run the rollouts that have a `wanted` token (`[N]` bool) through the policy's body, in packed micro-batches of
     about `tokens` tokens. Yields each with the final hidden states that predict its wanted tokens, `[M, hidden]`.
 
@@ -61,9 +66,13 @@ def forward(policy: Policy, batch: Batch, wanted: Tensor, tokens: int) -> Iterat
         kept = wanted[everything]
         picked = everything[kept]
         row, column, targets = (x.to(policy.device) for x in (row[kept], column[kept], batch.tokens[picked]))
-        hidden = policy.hidden(layout.tokens, layout.positions, layout)
-        micro = MicroBatch(layout, picked, targets, row, column, shape=(len(rows), longest))
-        yield micro, hidden.index_select(0, layout.predictors(row, column))
+        watched: contextlib.AbstractContextManager[list[Tensor]]
+        watched = routers.watched() if routers else contextlib.nullcontext([])
+        with watched as noted:
+            hidden = policy.hidden(layout.tokens, layout.positions, layout)
+        at = layout.predictors(row, column)
+        micro = MicroBatch(layout, picked, targets, row, column, (len(rows), longest), layers(noted, at))
+        yield micro, hidden.index_select(0, at)
 
 
 def _split(batch: Batch, wanted: Tensor, tokens: int) -> Iterator[list[int]]:

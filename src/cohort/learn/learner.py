@@ -12,6 +12,7 @@ from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics,
 from cohort.learn.forward import forward, head
 from cohort.learn.optimizer import open_optimizer
 from cohort.learn.reference import Reference
+from cohort.learn.routing import Routers, balance, counts, load
 from cohort.policy.policy import Policy
 from cohort.settings import Optimizer
 from cohort.types import Batch, StepReport, UserError
@@ -42,6 +43,7 @@ class Learner:
         optimizer: Optimizer,
         temperature: float = 1.0,
         reference: Reference | None = None,
+        router_aux_coef: float = 0.0,
     ):
         policy.refuse_classifier()
         self.policy = policy
@@ -50,6 +52,10 @@ class Learner:
         self.optimizer = open_optimizer(optimizer, policy.module)
         self.form = temperature, bool(objective.entropy_coef)  # of log-probs, as `head` takes it
         self.reference = reference
+        self._routers = Routers(policy)
+        self._router_aux_coef = router_aux_coef
+        if router_aux_coef:
+            self._routers.refuse_none()
 
     @torch.no_grad()
     def logprobs(self, batch: Batch, policy: Policy | None = None) -> Tensor:
@@ -75,8 +81,9 @@ class Learner:
             group["lr"] = rate
         sums: dict[str, Tensor] = {}
         loss = 0.0
-        wanted = self._wanted(batch)
-        for micro, states in forward(self.policy, batch, wanted, self.settings.tokens_per_micro_batch):
+        routed = self._routed(batch) if self._router_aux_coef else None  # [layers, experts]
+        wanted, most = self._wanted(batch), self.settings.tokens_per_micro_batch
+        for micro, states in forward(self.policy, batch, wanted, most, self._routers):
             found, entropy = head(self.policy, states, micro.tokens, *self.form)
             logprobs = micro.spread(found)  # [b, T], as all that the loss looks at
             old, ref = batch.old_logprobs, batch.ref_logprobs
@@ -91,9 +98,14 @@ class Learner:
             }
             per_token = per_token_loss(self.objective, **arguments)  # [b, T]
             weighted = (per_token * micro.take(batch.token_weight)).sum()
+            if routed is not None:
+                count, shares = int(routed[0].sum()) // micro.routed[0].chosen.shape[1], routed / routed[0].sum()
+                weighted = weighted + self._router_aux_coef * balance(micro.routed, shares, count)
             weighted.backward()
             loss += weighted.item()
             sums = merge_metrics(sums, loss_metrics(self.objective, **arguments))
+            if micro.routed:
+                sums["routed"] = counts(micro.routed) + sums.get("routed", 0)
         tokens = float(sums.get("tokens", 0.0))
         # NaN, null on disk: nothing was computed (no group carried signal), or there is no such thing to measure.
         means = {
@@ -101,6 +113,7 @@ class Learner:
             for public, name in MEANS.items()
         }
         means |= {"policy/ratio_max": float(sums.get("ratio_max", math.nan)), "tokens/trained": tokens}
+        means |= load(sums["routed"]) if "routed" in sums else {}
         return StepReport(means | {"loss": loss, "grad_norm": self._step(), "lr": rate})
 
     def _wanted(self, batch: Batch) -> Tensor:
@@ -112,6 +125,14 @@ class Learner:
         paid = torch.zeros(len(batch.lengths), dtype=torch.bool)
         paid[rollout[batch.mask & (batch.advantages != 0)]] = True
         return batch.mask & paid[rollout]
+
+    @torch.no_grad()
+    def _routed(self, batch: Batch) -> Tensor:
+        """The choices of the routers before the update: `[layers, experts]`."""
+        most = self.settings.tokens_per_micro_batch
+        passes = forward(self.policy, batch, self._wanted(batch), most, self._routers)
+        found = [counts(micro.routed) for micro, _ in passes]
+        return torch.stack(found).sum(0) if found else torch.zeros(1, 1)
 
     def _step(self) -> float:
         """The step itself. Returns the norm of the gradient."""

@@ -135,6 +135,18 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             merge="by tokens",
         ),
         Metric(
+            "router/busiest",
+            "share",
+            "Choices of a mixture's routers that went to the busiest expert, a mean over layers; even: 1 / experts.",
+            "down",
+        ),
+        Metric(
+            "router/evenness",
+            "",
+            "Entropy of the experts' load over that of an even one, a mean over layers: 1 is even, 0 one expert alone.",
+            "up",
+        ),
+        Metric(
             "pairs/accuracy", "share", "Pairs of the step whose better answer scored higher.", "up", "right", "{:4.0%}"
         ),
         Metric("pairs/gap", "", "Mean score of the better answers minus that of the worse ones.", "up"),
@@ -153,6 +165,9 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("time/learn_s", "s", "Advantages, updates, publishing the weights.", "down"),
         Metric("time/reward/{}/mean_s", "s", "Mean time of this reward for a group.", "down"),
         Metric("time/reward/{}/p95_s", "s", "Time that this reward exceeds for one group in twenty.", "down"),
+        Metric(
+            "energy/step_j", "J", "Energy of the processor in the step, where its counter (RAPL) may be read.", "down"
+        ),
         Metric(
             "memory/peak_gb", "GB", "Most memory so far: of the process, or on a GPU what was allocated there.", "down"
         ),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,14 +21,40 @@ from transformers import AttentionInterface
 ATTENTION = "cohort"
 
 
+class Reach(NamedTuple):
+    """How far back a query sees."""
+
+    window: int | None = None  # only keys less than so many positions back
+    chunk: int | None = None  # only keys of its own chunk of so many positions
+
+    def hides(self, query_at: Tensor, key_at: Tensor) -> Tensor:
+        """Whether a key that is not behind the query is out of its sight; of positions that broadcast."""
+        hidden = torch.zeros((), dtype=torch.bool, device=key_at.device)
+        if self.window is not None:
+            hidden = query_at - key_at >= self.window
+        if self.chunk is not None:
+            hidden = hidden | (query_at // self.chunk != key_at // self.chunk)
+        return hidden
+
+
+EVERYTHING = Reach()
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What becomes of the product of a query and a key before the softmax."""
+
+    scale: float
+    reach: Reach = EVERYTHING
+    softcap: float | None = None  # scores are bent to lie between -softcap and softcap
+    sinks: Tensor | None = None  # [H] a score of each head that takes part in the softmax and has no value
+
+
 class Layout(Protocol):
     """Says which tokens of the flat row attend to which."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        """query `[N, H, D]`, key and value `[N, K, D]` (K divides H) -> `[N, H, D]`.
-
-        `window`: a query sees only keys less than `window` positions back (None: all of them).
-        """
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+        """query `[N, H, D]`, key `[N, K, D]`, value `[N, K, V]` (K divides H) -> `[N, H, V]`."""
 
 
 def _attention(
@@ -39,24 +66,54 @@ def _attention(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     layout: Layout | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     if layout is None:
-        raise RuntimeError("this model is set up for Cohort's layouts; call it through cohort.policy.Policy")
-    for unsupported in ("softcap", "s_aux", "position_bias"):
-        if others.get(unsupported) is not None:
-            raise NotImplementedError(f"attention with {unsupported} is not supported by the '{ATTENTION}' attention")
+        raise RuntimeError("no layout reached its attention, which only cohort.policy.Policy gives it")
+    if attention_mask is not None or others.get("position_bias") is not None:
+        raise NotImplementedError("its attention has a mask or a bias of its own")
+    layer: int = module.layer_idx  # type: ignore[assignment]
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    out = layout.attend(
-        module.layer_idx,  # type: ignore[arg-type]
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
-        scale,
-        sliding_window,
-    )
-    return out.unsqueeze(0), None  # [1, N, H, D]
+    scores = Scores(scale, _reach(module, layer, sliding_window), softcap, s_aux)
+    flat_query, flat_key, flat_value = (x[0].transpose(0, 1) for x in (query, key, value))
+    out = layout.attend(layer, flat_query, flat_key, flat_value, scores)
+    return out.unsqueeze(0), None  # [1, N, H, V]
+
+
+def _reach(module: Any, layer: int, window: int | None) -> Reach:
+    """How far a layer sees: as its module says, or its configuration, where transformers puts that into the mask."""
+    kinds = getattr(getattr(module, "config", None), "layer_types", None)
+    kind = kinds[layer] if kinds else ""
+    if kind == "chunked_attention":
+        return Reach(chunk=module.config.attention_chunk_size)
+    return Reach(module.config.sliding_window if kind == "sliding_attention" and window is None else window)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, scores: Scores, mask: Tensor | None) -> Tensor:
+    """Softmax attention: query `[b, H, L, D]`, key `[b, K, T, D]`, value `[b, K, T, V]` -> `[b, H, L, V]`. `mask`, true
+    where a query sees a key, broadcasts to `[b, H, L, T]`; None: causal, and L = T.
+    """
+    if scores.softcap is None and scores.sinks is None:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=scores.scale, enable_gqa=True
+        )
+    if mask is None:
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+    key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+    found = bent((query @ key.transpose(-1, -2)).float() * scores.scale, scores.softcap)
+    found = found.masked_fill(~mask, torch.finfo(found.dtype).min)
+    if scores.sinks is not None:
+        sinks = scores.sinks.float().view(1, -1, 1, 1).expand(*found.shape[:3], 1)
+        found = torch.cat([found, sinks], -1)
+    return found.softmax(-1)[..., : key.shape[2]].to(value.dtype) @ value
+
+
+def bent(scores: Tensor, softcap: float | None) -> Tensor:
+    """Scores between -softcap and softcap, nearly unchanged where they are small."""
+    return scores if softcap is None else torch.tanh(scores / softcap) * softcap
 
 
 # No mask function is registered under this name, so transformers builds no mask: the layout is the mask.
@@ -112,7 +169,7 @@ class PackedGroups:
             for rows in _by_length([n for _, n in self._rollout_spans])
         ]
         self.rollout_lengths = [len(row) for row in rollouts]
-        self._masks: dict[tuple[int, int | None], Tensor] = {}
+        self._masks: dict[tuple[int, Reach], Tensor] = {}
         self.kv: list[tuple[Tensor, Tensor]] | None = [] if keep_kv else None
 
     @functools.cached_property
@@ -151,7 +208,7 @@ class PackedGroups:
         inside = starts[rows] + columns - 1
         return torch.where(columns == 0, self.prompt_ends[self._group[rows]], inside)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         """See `Layout.attend`. Two rectangles: prompts over themselves, rollouts over their prompt and themselves."""
         prompts = self._prompts
         key = key.to(value.dtype)  # under autocast a normalised key is wider than its value
@@ -159,43 +216,37 @@ class PackedGroups:
         keys, values = prompts.gather(key), prompts.gather(value)  # [P, K, Lp, D]
         if self.kv is not None:
             self.kv.append((keys, values))
-        out = torch.zeros_like(query)
-        mask = self._prompt_mask(window) if window is not None and prompts.width > window else None
-        attended = F.scaled_dot_product_attention(
-            prompts.gather(query), keys, values, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
-        )
-        out = prompts.scatter(out, attended)
+        out = query.new_zeros(*query.shape[:2], value.shape[2])
+        short = prompts.width <= min(scores.reach.window or prompts.width, scores.reach.chunk or prompts.width)
+        mask = None if short else self._prompt_mask(scores.reach)
+        out = prompts.scatter(out, attend(prompts.gather(query), keys, values, scores, mask))
         for number, (rows, group) in enumerate(self._buckets):
             # index_select, not indexing: its backward adds in a fixed order.
             own_keys = torch.cat([keys.index_select(0, group), rows.gather(key)], 2)  # [b, K, Lp + Lc, D]
             own_values = torch.cat([values.index_select(0, group), rows.gather(value)], 2)
-            mask = self._rollout_mask(number, window)
-            attended = F.scaled_dot_product_attention(
-                rows.gather(query), own_keys, own_values, attn_mask=mask, scale=scale, enable_gqa=True
-            )
-            out = rows.scatter(out, attended)
+            mask = self._rollout_mask(number, scores.reach)
+            out = rows.scatter(out, attend(rows.gather(query), own_keys, own_values, scores, mask))
         return out
 
-    def _prompt_mask(self, window: int | None) -> Tensor:
-        """`[1, 1, Lp, Lp]`: causal, within the window."""
-        if (-1, window) not in self._masks:
+    def _prompt_mask(self, reach: Reach) -> Tensor:
+        """`[1, 1, Lp, Lp]`: causal, within reach."""
+        if (-1, reach) not in self._masks:
             at = torch.arange(self._prompts.width, device=self.device)
-            self._masks[-1, window] = _within(at[:, None] - at[None, :], window)[None, None]
-        return self._masks[-1, window]
+            self._masks[-1, reach] = _seen(at[:, None], at, reach)[None, None]
+        return self._masks[-1, reach]
 
-    def _rollout_mask(self, number: int, window: int | None) -> Tensor:
-        """`[b, 1, Lc, Lp + Lc]` of bucket `number`: the whole own prompt, then causal; within the window."""
-        if (number, window) not in self._masks:
+    def _rollout_mask(self, number: int, reach: Reach) -> Tensor:
+        """`[b, 1, Lc, Lp + Lc]` of bucket `number`: the whole own prompt, then causal; within reach."""
+        if (number, reach) not in self._masks:
             rows, group = self._buckets[number]
             lengths = self._prompts.length[group]  # [b]
             prompt_at = torch.arange(self._prompts.width, device=self.device)  # [Lp]
-            own_at = torch.arange(rows.width, device=self.device)  # [Lc]
-            query_at = lengths[:, None] + own_at  # [b, Lc]
+            query_at = lengths[:, None] + torch.arange(rows.width, device=self.device)  # [b, Lc]
             real = prompt_at < lengths[:, None]  # [b, Lp]
-            over_prompt = _within(query_at[:, :, None] - prompt_at, window) & real[:, None]
-            over_own = _within(own_at[:, None] - own_at[None, :], window).expand(len(lengths), -1, -1)
-            self._masks[number, window] = torch.cat([over_prompt, over_own], 2)[:, None]
-        return self._masks[number, window]
+            over_prompt = _seen(query_at[:, :, None], prompt_at, reach) & real[:, None]
+            over_own = _seen(query_at[:, :, None], query_at[:, None], reach)
+            self._masks[number, reach] = torch.cat([over_prompt, over_own], 2)[:, None]
+        return self._masks[number, reach]
 
 
 def _by_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -233,6 +284,5 @@ class _Rectangle:
         return flat.index_copy(0, self._flat, rows.index_select(0, self._real))
 
 
-def _within(distance: Tensor, window: int | None) -> Tensor:
-    causal = distance >= 0
-    return causal if window is None else causal & (distance < window)
+def _seen(query_at: Tensor, key_at: Tensor, reach: Reach) -> Tensor:
+    return (query_at >= key_at) & ~reach.hides(query_at, key_at)

@@ -35,6 +35,8 @@ def unfit(model: Any) -> str | None:
         return reason
     if config.hidden_act not in ("silu", "swish"):
         return f"its activation is {config.hidden_act}"
+    if any(f"'{kind}'" in repr(config.rope_parameters) for kind in ("longrope", "dynamic")):
+        return "its rotary embedding is another one for long rows"
     if not torch.backends.mkldnn.is_available():
         return "this build of PyTorch has no oneDNN"
     if kernels() is None:

@@ -68,6 +68,7 @@ class GenericBody:
         self._precision = precision
         self._takes = inspect.signature(model.forward).parameters.keys()
         self._body, self._output = _find_body(model, self._takes)
+        self.beside: list[Tensor] = []  # what others note of each token, `[b * T, X]` each, while rows are run
 
     @property
     def cache_name(self) -> str | None:
@@ -88,7 +89,8 @@ class GenericBody:
 
     def hidden(self, layout: PackedGroups) -> Tensor:
         """The final hidden states of a packed row, `[N, hidden]`, computed row by row: prompt and rollout together."""
-        flat, parts, order = layout.tokens[0], [], []
+        flat, order = layout.tokens[0], []
+        parts: list[list[Tensor]] = []  # of every batch: hidden states, and what was noted beside them
         for rows in self._batches(layout.rows()):
             width = max(len(of) for of, _ in rows)
             ids = flat.new_zeros(len(rows), width)
@@ -96,12 +98,15 @@ class GenericBody:
             for i, (of, _) in enumerate(rows):
                 ids[i, : len(of)] = flat[of]
                 mask[i, : len(of)] = 1
+            self.beside.clear()
             hidden = self.run(ids, **({} if bool(mask.all()) else {"attention_mask": mask}))[0]
-            wanted = [i * width + j for i, (of, first) in enumerate(rows) for j in range(first, len(of))]
-            parts.append(hidden.flatten(0, 1).index_select(0, torch.tensor(wanted, device=flat.device)))
+            places = [i * width + j for i, (of, first) in enumerate(rows) for j in range(first, len(of))]
+            wanted = torch.tensor(places, device=flat.device)
+            parts.append([x.index_select(0, wanted) for x in (hidden.flatten(0, 1), *self.beside)])
             order += [of[first:] for of, first in rows]
         back = torch.cat(order).argsort()  # every token of the packed row is computed in exactly one of these places
-        return torch.cat(parts).index_select(0, back)
+        hidden, *self.beside[:] = (torch.cat(of).index_select(0, back) for of in zip(*parts, strict=True))
+        return hidden
 
     def _batches(self, rows: list[tuple[Tensor, int]]) -> list[list[tuple[Tensor, int]]]:
         if self.mode.rows == "padded":

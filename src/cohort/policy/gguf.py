@@ -1,5 +1,5 @@
-"""Models in a GGUF file, of any architecture that transformers maps: dequantised, checked against the file, and from then
-on a model like any other.
+"""Models in a GGUF file, of any architecture that transformers maps: dequantised, checked against the file, and from
+then on a model like any other.
 
 transformers leaves out in silence what it has no place for: tensors, settings of the architecture, the rule by which a
 text is split before it becomes tokens. Whatever changes a log-prob is compared here with the file itself.
@@ -12,13 +12,14 @@ import io
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from transformers.utils.quantization_config import GgufConfig
+from transformers import AutoConfig
+from transformers.integrations import GGUF_CONFIG_MAPPING
 
 from cohort.policy.fit import read_model
 from cohort.types import UserError
@@ -43,12 +44,11 @@ _SETTINGS: Mapping[str, str] = {
     "residual_scale": "residual_multiplier",
     "rope.freq_base": "rope_theta",
 }
-# Settings that change nothing, or that the tensors' shapes say again.
+_SHAPES = ("num_key_value_heads", "head_dim", "moe_intermediate_size", "shared_expert_intermediate_size")  # say it, too
+# Settings that change nothing.
 _HARMLESS = ("attention.causal", "attention.value_length", "tensor_data_layout", "use_parallel_residual", "vocab_size")
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # of all of them
 _FACTORS = "rope_freqs.weight"  # by what Llama 3's frequencies are divided: settings that became a tensor
-_GPT2_SPLITS = ("default", "gpt-2", "gpt2")  # transformers' plain byte-level one
-_DIGITS_FIRST = ("smollm", "starcoder", "refact", "command-r", "codeshell")  # single digits, then as GPT-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,8 @@ def refuse_other_file(file: Path) -> None:
 
 
 def read_header(file: str | Path) -> Header:
-    """Raises `UserError` where the package `gguf` is missing, and for a file that is none, is damaged, or is one part of
-    several.
+    """Raises `UserError` where the package `gguf` is missing, and for a file that is none, is damaged, or is one part
+    of several.
     """
     path = Path(file)
     refuse_other_file(path)
@@ -120,13 +120,13 @@ def read_gguf(kind: Any, file: str, **options: Any) -> Any:
     """The model of a GGUF file by the transformers class `kind`, its weights dequantised: what `fit.read_model` says of
     a checkpoint holds of it, and nothing in the file was left over. Raises `UserError`.
     """
-    header, (directory, name) = read_header(file), _split(file)
+    header, (directory, name) = read_header(file), parts_of(file)
     config = _config(directory, name, file, header)
-    options |= {"gguf_file": name, "config": config, "quantization_config": GgufConfig(dequantize=True)}
+    options |= {"gguf_file": name, "config": config, **_dequantised()}
     with contextlib.redirect_stderr(io.StringIO()):  # a bar for its tensors, which nothing switches off
         module = read_model(kind, directory, file, **options)
     _refuse_left_over(module, header, file)
-    # From here on it is a model like any other. transformers would not save it, as it remembers the blocks it came from.
+    # From here on it is a model like any other. transformers would not save it, as it remembers where it came from.
     for owner, name in (
         (module, "hf_quantizer"),
         (module, "quantization_method"),
@@ -140,19 +140,13 @@ def read_gguf(kind: Any, file: str, **options: Any) -> Any:
     return module
 
 
-def read_gguf_tokenizer(kind: Any, file: str) -> Any:
-    """The tokenizer of a GGUF file with its chat template, by the class `kind`. Raises `UserError` where it is not what
-    the file says.
-    """
-    header = read_header(file)
-    directory, name = _split(file)
-    tokenizer = kind.from_pretrained(directory, gguf_file=name)
-    _settle_splits(tokenizer, str(header.tokenizer.get("ggml.pre", "default")), file)
-    wrong = _tokenizer_differs(tokenizer, header.tokenizer)
-    if wrong:
-        raise UserError(f"cannot load the model '{file}': its tokenizer is read as another one: {wrong}")
-    tokenizer.name_or_path = file
-    return tokenizer
+def _dequantised() -> dict[str, Any]:
+    """What tells transformers to unpack the blocks. Versions without the class always do."""
+    try:
+        from transformers.utils.quantization_config import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def _library() -> Any:
@@ -197,28 +191,31 @@ def _header(file: str, changed: int, size: int) -> Header:
     )
 
 
-def _config(directory: str, name: str, file: str, header: Header) -> Any:
-    """The configuration, with what transformers does not read of every architecture and the file says."""
-    from transformers import AutoConfig
-
+@contextlib.contextmanager
+def known(header: Header, file: str) -> Iterator[None]:
+    """Raise `UserError` where transformers does not read an architecture, or a kind of tokenizer, from a GGUF."""
     try:
-        config = AutoConfig.from_pretrained(directory, gguf_file=name)
+        yield
     except ValueError as error:
-        if "not supported" not in str(error):
+        if not any(words in str(error) for words in ("not supported", "Cannot build", "Cannot rebuild")):
             raise
         raise UserError(
             f"'{file}' is a GGUF of the architecture '{header.architecture}', which this version of transformers does "
-            "not read from one: name the model's original checkpoint"
+            f"not read from one ({one_line(error)}): name the model's original checkpoint"
         ) from None
+
+
+def _config(directory: str, name: str, file: str, header: Header) -> Any:
+    """The configuration, with what transformers does not read of every architecture and the file says."""
+    with known(header, file):
+        config = AutoConfig.from_pretrained(directory, gguf_file=name)
     _settle(config.get_text_config(), header, file)
     return config
 
 
 def _settle(config: Any, header: Header, file: str) -> None:
     """Set what transformers does not read for this architecture. Raises `UserError` for what it cannot compute."""
-    from transformers.integrations import GGUF_CONFIG_MAPPING
-
-    read = GGUF_CONFIG_MAPPING.get(config.model_type, GGUF_CONFIG_MAPPING.get(header.architecture))
+    read: Any = GGUF_CONFIG_MAPPING.get(config.model_type, GGUF_CONFIG_MAPPING.get(header.architecture))
     if read is None:  # of the newer ones transformers reads all that there is
         return
     if header.factors:
@@ -236,7 +233,7 @@ def _settle(config: Any, header: Header, file: str) -> None:
             config.rope_parameters["rope_theta"] = value
         elif name is not None and hasattr(config, name):
             setattr(config, name, value)
-        elif not (key.startswith("rope.") and value in (header.settings.get("attention.key_length"), "none")):
+        elif name not in _SHAPES and not (key.startswith("rope.") and value in (_width(header), "none")):
             unknown.append(key)
     if unknown:
         warnings.warn(
@@ -244,6 +241,14 @@ def _settle(config: Any, header: Header, file: str) -> None:
             "llama.cpp writes before you train",
             stacklevel=2,
         )
+
+
+def _width(header: Header) -> int | None:
+    """Of a head. All of it is rotated, where a file does not say otherwise."""
+    key, settings = "attention.key_length", header.settings
+    if key in settings or not settings.get("attention.head_count"):
+        return settings.get(key)
+    return int(settings["embedding_length"] // settings["attention.head_count"])
 
 
 def _llama3(config: Any, factors: Sequence[float], file: str) -> dict[str, Any]:
@@ -284,44 +289,6 @@ def _architecture(header: Header) -> Any:
     return next(key for key, name in _library().MODEL_ARCH_NAMES.items() if name == header.architecture)
 
 
-def _split(file: str) -> tuple[str, str]:
+def parts_of(file: str) -> tuple[str, str]:
+    """The directory and the name, as transformers takes them."""
     return str(Path(file).parent), Path(file).name
-
-
-def _settle_splits(tokenizer: Any, name: str, file: str) -> None:
-    """Have a text split before it is encoded as the file says, where transformers has only GPT-2's way."""
-    from tokenizers import pre_tokenizers
-    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
-
-    backend = tokenizer.backend_tokenizer
-    if name in _DIGITS_FIRST:
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
-    elif name not in (*_GPT2_SPLITS, *GGUF_PRE_TOKENIZER_SPLITS):
-        warnings.warn(
-            f"the tokenizer of '{file}' splits texts by the rule '{name}', which transformers does not know: they are "
-            "split as GPT-2 does, so some become other tokens than the model has learnt",
-            stacklevel=2,
-        )
-
-
-def _tokenizer_differs(tokenizer: Any, said: Mapping[str, Any]) -> str:
-    """In what a tokenizer is another one than a file describes, in words; empty where in nothing."""
-    tokens, kinds = said["ggml.tokens"], said.get("ggml.token_type", ())
-    vocabulary = tokenizer.get_vocab()
-    if len(vocabulary) != len(tokens):
-        return f"it has {len(vocabulary):,} tokens, not {len(tokens):,}"
-    moved = [
-        token
-        for index, token in enumerate(tokens)
-        if kinds[index : index + 1] == [3] and vocabulary.get(token) != index
-    ]
-    if moved:
-        return f"{moved[0]!r} is another token"
-    for key, name in (("ggml.bos_token_id", "bos"), ("ggml.eos_token_id", "eos")):
-        if (wanted := said.get(key)) is not None and getattr(tokenizer, f"{name}_token_id") != wanted:
-            return f"its {name} token is {getattr(tokenizer, f'{name}_token_id')}, not {wanted}"
-    if tokenizer.chat_template != said.get("chat_template"):
-        return "it has another chat template"
-    return ""

@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cohort.policy.adapters import add_lora, find_base, merge_adapter, refuse_other_base, write_base
 from cohort.policy.fit import CANNOT_BE_SAVED, SAVEABLE, read_adapter, read_model, refuse_broken, refuse_unlike, unlike
-from cohort.policy.gguf import SUFFIX, gguf_in, is_gguf, read_gguf, read_gguf_tokenizer, refuse_other_file
+from cohort.policy.gguf import SUFFIX, gguf_in, is_gguf, read_gguf, refuse_other_file
+from cohort.policy.gguf_text import read_gguf_tokenizer
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.seeds import derive_seed
-from cohort.settings import Lora
 from cohort.settings import Policy as PolicyTable
 from cohort.types import UserError
-from cohort.wording import misfit, shorten
+from cohort.wording import one_line, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,16 @@ class Start:
     live: tuple[Any, Any] | None = None
 
 
-def open_policy(table: PolicyTable, seed: int, start: Start, texts: Callable[[], Iterable[str]]) -> Policy:
+def open_policy(
+    table: PolicyTable,
+    seed: int,
+    start: Start,
+    texts: Callable[[], Iterable[str]],
+    keep: Callable[[Policy], None] = lambda _: None,
+) -> Policy:
     """The policy that a stage starts from. `texts` are the stage's own, from which the tokenizer of a policy that is
-    made from nothing is learnt; they are read only then. Raises `UserError`.
+    made from nothing is learnt; they are read only then. `keep` is given a model whose adapter was merged, before the
+    new adapter is put on it, which will look for it under its `name_or_path`. Raises `UserError`.
     """
     if table.scratch is not None:
         if table.lora is not None:
@@ -52,7 +60,11 @@ def open_policy(table: PolicyTable, seed: int, start: Start, texts: Callable[[],
     else:
         policy = _load(table, table.model or start.directory)
     if table.lora is not None:
-        policy = add_lora(policy, table.lora, derive_seed(seed, "lora"), table.revision)
+        revision = table.revision
+        if table.lora.existing == "merge" and policy.has_adapter:
+            policy, revision = merge_adapter(policy), None
+            keep(policy)
+        policy = add_lora(policy, table.lora, derive_seed(seed, "lora"), revision)
     if table.model == "live":
         _refuse_unsaveable(policy, table)
     return policy
@@ -60,6 +72,8 @@ def open_policy(table: PolicyTable, seed: int, start: Start, texts: Callable[[],
 
 def starts_from_adapter(table: PolicyTable, start: Start) -> bool:
     """Whether a stage's policy begins with an adapter that has learnt something, and not with a fresh one."""
+    if table.lora is not None and table.lora.existing == "merge":
+        return False
     if table.model == "live":
         return start.live is not None and hasattr(start.live[0], "disable_adapter")
     where = table.model or start.directory
@@ -93,64 +107,6 @@ def load_tokenizer(table: PolicyTable, start: Start) -> Any:
     return None if model is None or model == "live" else _tokenizer(model, table)
 
 
-def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None) -> Policy:
-    """The policy with a fresh LoRA adapter of peft: only the adapter is trained. Its random half depends on `seed`.
-
-    A policy that has this adapter already continues with it. Raises `UserError` for one that has another, and for
-    a base that has no name: an adapter is saved without its base, and would be lost without it.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    config = LoraConfig(
-        revision=revision,
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]
-        lora_dropout=0.0,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-    if policy.has_adapter:
-        if differs := _unlike(policy.module, config):
-            raise UserError(
-                f"the policy has an adapter already, and it is another one than policy.lora describes: {differs}. "
-                "Remove policy.lora to go on with it as it is, or merge it (cohort export MODEL --as merged --to DIR) "
-                "and name DIR in policy.model"
-            )
-        return policy
-    if not getattr(policy.model, "name_or_path", ""):
-        raise UserError(
-            "LoRA saves only the adapter, and this base model is nowhere on disk: save it first and name its directory "
-            "in policy.model, or remove policy.lora"
-        )
-    policy.release()  # so that the new one knows which attention is the model's own
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            module = get_peft_model(policy.module, config)
-        except ValueError as error:
-            raise UserError(
-                f"LoRA cannot be added: {_first_sentence(error)} (policy.lora.targets = {targets!r})"
-            ) from None
-    return Policy(module, policy.tokenizer, policy.compute_name, policy.mode)
-
-
-def _unlike(module: Any, wanted: Any) -> str:
-    """In what an adapter differs from the one that a configuration would make, in words; empty where in nothing."""
-    from peft import get_peft_model, get_peft_model_state_dict
-
-    have, model = module.peft_config[module.active_adapter], module.get_base_model()
-    keys = {"r": "rank", "lora_alpha": "alpha", "rank_pattern": "rank_pattern", "alpha_pattern": "alpha_pattern"}
-    keys |= {key: key for key in ("peft_type", "use_rslora", "use_dora", "modules_to_save")}
-    of_both = [(name, getattr(have, key, None), getattr(wanted, key)) for key, name in keys.items()]
-    if differs := [f"{name} is {ours}, not {theirs}" for name, ours, theirs in of_both if ours != theirs]:
-        return ", ".join(differs)
-    with torch.device("meta"):
-        fresh = get_peft_model(type(model)(model.config), wanted)
-    ours, theirs = (get_peft_model_state_dict(one, save_embedding_layers=False).keys() for one in (module, fresh))
-    return misfit(theirs - ours, ours - theirs)
-
-
 def save_policy(policy: Policy, directory: Path) -> None:
     """Write weights (safetensors), configuration, tokenizer and chat template; with LoRA, the adapter. Who serves the
     model ends its turns where Cohort did. Raises `UserError` for weights that are not finite, and for what would not be
@@ -163,6 +119,8 @@ def save_policy(policy: Policy, directory: Path) -> None:
         config.eos_token_id = list(policy.eos_ids)
     try:
         policy.module.save_pretrained(directory)
+        if policy.has_adapter:
+            write_base(policy.module, directory)
         policy.tokenizer.save_pretrained(directory)
     except (ValueError, RuntimeError) as error:  # a generation config that contradicts itself, weights tied by hand
         raise UserError(f"the model cannot be saved: {_first_sentence(error)}") from None
@@ -276,6 +234,7 @@ def _load_adapter(directory: str, dtype: torch.dtype, trainable: bool, trust_rem
     base = config.base_model_name_or_path
     if not base:
         raise UserError(f"the adapter in '{directory}' does not name its base model (adapter_config.json)")
+    base = find_base(Path(directory), base)
     try:
         options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": trust_remote_code}
         if is_gguf(base):
@@ -287,7 +246,13 @@ def _load_adapter(directory: str, dtype: torch.dtype, trainable: bool, trust_rem
             f"the adapter in '{directory}' needs its base model '{base}' (adapter_config.json), which cannot be "
             f"loaded: {_first_sentence(error)}"
         ) from None
-    return read_adapter(model, directory, trainable)
+    refuse_other_base(model, Path(directory), base)
+    try:
+        return read_adapter(model, directory, trainable)
+    except RuntimeError as error:
+        raise UserError(
+            f"the adapter in '{directory}' does not fit its base model '{base}': {one_line(error)}"
+        ) from None
 
 
 def _device(wanted: str) -> torch.device:

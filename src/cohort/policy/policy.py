@@ -26,6 +26,8 @@ from cohort.policy.proof import find_mode, packed_differs
 from cohort.policy.verify import probe, verify
 from cohort.types import UserError
 
+CHANGES_WITH_LENGTH = ("longrope", "dynamic")  # rotary embeddings that are another one beyond some length
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
@@ -45,6 +47,7 @@ class PolicyFacts:
     trained_bytes: int
     compute: str  # the type of the arithmetic, such as bfloat16
     device: str
+    dequantised: str  # the type that its weights were stored as in a GGUF file, such as Q4_1; "" for a checkpoint
     path: str  # what runs the forward pass: "compiled kernels", or "plain path (why)"
     config: Any  # of its text model, as transformers has it
 
@@ -88,8 +91,18 @@ class Policy:
 
     @property
     def max_context(self) -> int | None:
-        """The number of positions that the model was made for, if it says so."""
-        return getattr(self.config, "max_position_embeddings", None)
+        """The number of positions that the model was made for, if it says so.
+
+        Where the frequencies of its rotary embedding change for all tokens of a row that grows longer (longrope,
+        dynamic), it is the number up to which they do not: a rollout would have other log-probs than when it was drawn.
+        """
+        most = getattr(self.config, "max_position_embeddings", None)
+        rope = getattr(self.config, "rope_parameters", None) or {}
+        if any(f"'{kind}'" in repr(rope) for kind in CHANGES_WITH_LENGTH):
+            first = rope.get("original_max_position_embeddings")
+            first = first or getattr(self.config, "original_max_position_embeddings", None)
+            return most if first is None else min(first, most or first)
+        return most
 
     @property
     def vocabulary(self) -> int:
@@ -126,6 +139,7 @@ class Policy:
             trained_bytes=sum(p.numel() * p.element_size() for p in trained),
             compute=self.compute_name,
             device=str(self.device),
+            dequantised=getattr(self.model, "dequantised_from", ""),
             path=self.path,
             config=self.config,
         )
@@ -179,14 +193,26 @@ class Policy:
                 return self.fused.hidden(tokens, positions, layout)
         return self.plain_hidden(tokens, positions, layout)
 
+    @contextlib.contextmanager
+    def beside(self, noted: list[Tensor]) -> Iterator[None]:
+        """Put into the order of the packed row what others note of its tokens in forward hooks, `[N, X]` each."""
+        if self.generic is None:
+            yield  # they are in that order
+            return
+        before, self.generic.beside = self.generic.beside, noted
+        try:
+            yield
+        finally:
+            self.generic.beside = before
+
     def plain_hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """The hidden states by the model's own forward pass; those of the fused body are checked against them."""
         if self.generic is not None and isinstance(layout, PackedGroups):
             return self.generic.hidden(layout)
         with self._precision():
-            out = self.model.base_model(
-                input_ids=tokens, position_ids=positions, use_cache=False, layout=layout
-            ).last_hidden_state
+            body = self.model.base_model
+            body = self.model.model if body is self.model else body  # a class that misnames its own body
+            out = body(input_ids=tokens, position_ids=positions, use_cache=False, layout=layout).last_hidden_state
         return out[0]
 
     def logits(self, hidden: Tensor) -> Tensor:

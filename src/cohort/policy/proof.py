@@ -11,12 +11,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from cohort.policy.attention import ATTENTION, PackedGroups
+from cohort.policy.attention import ATTENTION, PackedGroups, Scores
 from cohort.policy.generic import Mode, Shared, Together
 from cohort.policy.verify import probe
 from cohort.types import UserError
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from cohort.policy.policy import Policy
 
 MOST_APART = 1e-4  # of log-probs that are computed in two ways, in float32
+KINDS = {
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+}  # of layers that a layout knows; sparse ones are none
 STEPS = 8  # tokens decoded behind the prompts
 
 
@@ -35,8 +40,9 @@ def packed_differs(policy: Policy) -> str | None:
     neighbouring tokens outside attention (convolutions, state spaces), or whose attention does more than a layout knows
     of, is found out here.
     """
-    if found := _by_the_longest(policy.config):
-        return f"its rotary embedding is '{found}', whose values depend on the longest row in sight"
+    config = policy.config
+    if others := sorted(set(getattr(config, "layer_types", None) or ()) - KINDS):
+        return f"it has layers of {' and '.join(others)}"
     layout, texts = probe(policy.vocabulary, policy.max_context, policy.device)
     counter = _Counted(layout)
     try:
@@ -51,8 +57,11 @@ def packed_differs(policy: Policy) -> str | None:
         return f"it does not run on packed rows: {_short(error)}"
     finally:
         policy.set_attention(ATTENTION)
-    if counter.layers != list(range(policy.config.num_hidden_layers)):
+    if counter.layers != list(range(config.num_hidden_layers)):
         return "it has layers that are not attention, or attention of its own"
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if window is not None and not getattr(config, "layer_types", None) and window not in counter.windows:
+        return f"its window of {window} positions is not told to its attention"
     if not worst <= MOST_APART:
         return f"packed rows change its log-probs by {worst:.2g}"
     return None
@@ -170,25 +179,21 @@ def _no_way(policy: Policy, because: str, why: str) -> UserError:
     )
 
 
-def _by_the_longest(config: Any) -> str | None:
-    """The kind of rotary embedding whose frequencies depend on the longest row in sight, if the model has it."""
-    found = repr(getattr(config, "rope_parameters", None))
-    return next((kind for kind in ("longrope", "dynamic") if f"'{kind}'" in found), None)
-
-
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:160] + ("..." if len(text) > 160 else "")
 
 
 class _Counted:
-    """A layout that notes which layers asked it."""
+    """A layout that notes which layers asked it, and how far back they see."""
 
     def __init__(self, layout: PackedGroups):
         self.layout = layout
         self.layers: list[int] = []
+        self.windows: set[int | None] = set()
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         """See `Layout`."""
         self.layers.append(layer)
-        return self.layout.attend(layer, query, key, value, scale, window)
+        self.windows.add(scores.reach.window)
+        return self.layout.attend(layer, query, key, value, scores)

@@ -109,6 +109,6 @@ def directory_name(text: str) -> str:
 
 def name_of_model(model: str) -> str:
     """The last part of a model's name that says something: of `runs/base/final` it is `base`."""
-    path = Path(model)
+    path = Path(model.removesuffix(".gguf"))
     told = path.parent if path.name == "final" or re.fullmatch(r"step-\d+", path.name) else path
     return directory_name((told.parent if told.name == "checkpoints" else told).name)

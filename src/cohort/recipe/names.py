@@ -39,6 +39,12 @@ _ELSEWHERE = {
     "dataset": "task.source",
     "chat_template_kwargs": "task.template_args",
     "model_name": "policy.model",
+    "lora_r": "policy.lora.rank",
+    "lora_alpha": "policy.lora.alpha",
+    "lora_target_modules": "policy.lora.targets",
+    "layers_to_transform": "policy.lora.layers",
+    "use_rslora": "policy.lora.rslora",
+    "use_dora": "policy.lora.dora",
 }
 
 
@@ -75,6 +81,10 @@ def unknown_key(path: Path, prefix: str = "", siblings: tuple[str, ...] = ()) ->
     if word in ("seed", "stage"):
         return f"{word!r} belongs at the top of the recipe, before any table"
     homes = [f"[{'.'.join(key[:-1])}]" for key in known if key[-1] == word and len(key) > 1]
+    if word in ("dropout", "lora_dropout"):
+        return (
+            f"unknown key {shown}; adapters have no dropout: with it the policy that samples is not the one that learns"
+        )
     close = nearest(word, here, cutoff=0.9 if homes else 0.6)
     if close:
         return f"unknown key {shown}; did you mean {prefix + '.'.join((*table, close))!r}?"

@@ -31,6 +31,7 @@ from cohort.recipe.overrides import ORIGIN, Override, override_layer, parse_over
 from cohort.settings import Source, Stage, Table
 from cohort.settings.reward import reward_name
 from cohort.settings.table import Flat, Path, Problems, Written
+from cohort.settings.training import LORA_FACTOR, default_rate
 from cohort.settings.words import missing, report, shown
 from cohort.types import UserError
 
@@ -79,6 +80,7 @@ def resolve(
         flats.append(merge(base, own) if own else base)
     if typed:
         flats = _overridden(flats, names, typed, problems)
+    flats = [_with_rate(flat) for flat in flats]
     for name, own_of in zip(names, own_tables):  # an override for all of several stages is, like theirs, their default
         mine = (o.path[0] for o in typed if o.stage == name or len(names) == 1)
         own_of.update(key for key in mine if key not in TOP_KEYS)
@@ -177,6 +179,14 @@ def _given(flat: Flat, key: str) -> bool:
 def _starts(flat: Flat) -> bool:
     """Whether a stage names a model to start from."""
     return _given(flat, "model") or _given(flat, "scratch")
+
+
+def _with_rate(flat: Flat) -> Flat:
+    """The stage with the learning rate that goes with adapters, where it has these and names none."""
+    if not _given(flat, "lora") or ("optimizer", "learning_rate") in flat:
+        return flat
+    rate = Written(default_rate(lora=True), f"default with policy.lora: {LORA_FACTOR} times that of full training")
+    return {("optimizer",): Written({}, "default"), **flat, ("optimizer", "learning_rate"): rate}
 
 
 def _overridden(flats: list[Flat], names: list[str], typed: list[Override], problems: Problems) -> list[Flat]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from cohort.recipe.resolve import flatten
 from cohort.recipe.schema import Recipe
-from cohort.settings import PythonRows, Reward, Stage, Table, Task
+from cohort.settings import Optimizer, PythonRows, Reward, Stage, Table, Task
+from cohort.settings.training import default_rate
 from cohort.settings.words import callable_path
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -111,7 +112,8 @@ def against_defaults(recipe: Recipe) -> list[Difference]:
     for stage in recipe.stages:
         prefix = f"{stage.name}." if len(recipe.stages) > 1 else ""
         rewards = tuple(Reward(use=reward.use, name=reward.name) for reward in stage.reward)
-        plain = flatten(Stage(kind=stage.kind, name=stage.name, task=Task(source="?"), reward=rewards))
+        rate = Optimizer(learning_rate=default_rate(stage.policy.lora is not None))
+        plain = flatten(Stage(kind=stage.kind, name=stage.name, task=Task(source="?"), reward=rewards, optimizer=rate))
         # What has no default is always worth showing.
         default = {path: value for path, value in plain.items() if path != "task.source" and not path.endswith(".use")}
         found += [(prefix + path, was, value) for path, was, value in _compare(default, flatten(stage))]

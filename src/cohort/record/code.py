@@ -31,6 +31,17 @@ def code_of(thing: Any) -> str:
     return digest.hexdigest()
 
 
+def files_of(thing: Any) -> set[Path]:
+    """The person's own files that a function or a class is written in: of its module, and of those that it imports."""
+    found, waiting = set[Path](), [sys.modules.get(getattr(inspect.unwrap(thing), "__module__", None) or "")]
+    while waiting:
+        module = waiting.pop()
+        if module is not None and _is_own(module) and (file := Path(str(module.__file__)).resolve()) not in found:
+            found.add(file)
+            waiting += _imported(module, ast.parse(file.read_bytes()))
+    return found
+
+
 def _parts(thing: Any, seen: set[Any]) -> Iterator[str]:
     """Everything about `thing` that decides what it does, as text; `seen` is what has been said already."""
     if isinstance(thing, _PLAIN):
@@ -85,6 +96,12 @@ def _of_module(module: ModuleType, seen: set[Any]) -> Iterator[str]:
         return
     tree = ast.parse(Path(str(module.__file__)).read_bytes())
     yield ast.unparse(tree)
+    for imported in _imported(module, tree):
+        yield from _parts(imported, seen)
+
+
+def _imported(module: ModuleType, tree: ast.Module) -> Iterator[ModuleType]:
+    """The modules that the source of a module imports, in its order."""
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
@@ -94,7 +111,7 @@ def _of_module(module: ModuleType, seen: set[Any]) -> Iterator[str]:
             names = [above, *(f"{above}.{alias.name}" for alias in node.names)]
         for name in names:
             if name in sys.modules:
-                yield from _parts(sys.modules[name], seen)
+                yield sys.modules[name]
 
 
 def _assigned(function: FunctionType, names: list[str]) -> Iterator[str]:
@@ -113,7 +130,8 @@ def _is_own(module: ModuleType | None) -> bool:
     if module is None or module.__name__ == "__main__" or not file or not file.endswith(".py"):
         return False
     path = Path(file).resolve()
-    return path.is_file() and not any(path.is_relative_to(place) for place in _INSTALLED)
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(path.parts)  # of another environment on the path
+    return path.is_file() and not installed and not any(path.is_relative_to(place) for place in _INSTALLED)
 
 
 def _names(code: CodeType) -> list[str]:

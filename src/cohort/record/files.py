@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -14,7 +14,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     it is in is made, not those above: where a whole run has gone, nothing of it is made again.
     """
     path.parent.mkdir(exist_ok=True)
-    temporary = _beside(path, "tmp")
+    temporary = _free(path, "tmp")
     try:
         with temporary.open("xb") as file:
             file.write(content)
@@ -28,21 +28,29 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """A directory to fill; it takes its place at `path` only when the block ends well, all files synced to disk."""
+def new_directory(path: Path, announce: Callable[[Path], None] = lambda _: None) -> Iterator[Path]:
+    """A directory to fill; it takes its place at `path` only when the block ends well, all files synced to disk, and
+    `announce` has heard of it where it lies until then.
+    """
     path.parent.mkdir(exist_ok=True)
-    temporary = _beside(path, "tmp")
+    temporary = _free(path, "tmp")
     temporary.mkdir()
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("r+b" if os.name == "nt" else "rb") as handle:
+                    os.fsync(handle.fileno())
+        _sync_directory(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            with file.open("r+b" if os.name == "nt" else "rb") as handle:
-                os.fsync(handle.fileno())
-    _sync_directory(temporary)
+    announce(temporary)
+    put(temporary, path)
+
+
+def put(temporary: Path, path: Path) -> None:
+    """Give a whole directory its place, in which another one may be."""
     if path.exists():
         discard(path)
     temporary.rename(path)
@@ -51,7 +59,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 def discard(directory: Path) -> None:
     """Delete a directory. It leaves its name first: a crash meanwhile leaves nothing half at a name that is read."""
-    old = _beside(directory, "old")
+    old = _free(directory, "old")
     directory.rename(old)
     remove(old)
 
@@ -71,9 +79,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _beside(path: Path, ending: str) -> Path:
-    """The hidden name beside `path` for what is on its way there or from there, made free."""
-    found = path.with_name(f".{path.name}.{ending}")
+def beside(path: Path, ending: str) -> Path:
+    """The hidden name beside `path` for what is on its way there (tmp) or from there (old)."""
+    return path.with_name(f".{path.name}.{ending}")
+
+
+def _free(path: Path, ending: str) -> Path:
+    found = beside(path, ending)
     remove(found)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
@@ -19,11 +19,14 @@ EVALUATIONS = ".eval_results"  # a directory of what the card says, for the hub
 
 
 @contextlib.contextmanager
-def sealed_directory(path: Path) -> Iterator[Path]:
-    """A `new_directory` that gets a manifest of what the block has written."""
-    with new_directory(path) as new:
+def sealed_directory(path: Path, announce: Callable[[dict[str, str]], None] = lambda _: None) -> Iterator[Path]:
+    """A `new_directory` that gets a manifest of what the block has written. Before it takes its place `announce` gets
+    the digests of its files.
+    """
+
+    with new_directory(path, lambda new: announce({**digests, NAME: sha256_of(new / NAME)})) as new:
         yield new
-        digests = {name: _digest(file) for name, file in _files(new).items()}
+        digests = {name: sha256_of(file) for name, file in _files(new).items()}
         (new / NAME).write_bytes(orjson.dumps({"sha256": digests}, option=orjson.OPT_INDENT_2))
 
 
@@ -37,7 +40,7 @@ def damage(directory: Path, *, more_allowed: bool = False) -> str | None:
         lost, added = sorted(listed.keys() - found.keys()), sorted(found.keys() - listed.keys())
         if lost or (added and not more_allowed):
             return f"{(lost or added)[0]} {'is missing' if lost else 'was added to it'}"
-        changed = next((name for name, digest in listed.items() if _digest(found[name]) != digest), None)
+        changed = next((name for name, digest in listed.items() if sha256_of(found[name]) != digest), None)
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
@@ -61,16 +64,23 @@ def refuse_damaged(model: Path) -> None:
         )
 
 
+def digests_in(directory: Path) -> dict[str, str]:
+    """The SHA-256 of every file of a sealed directory that counts, and of its manifest, by their names there."""
+    files = _files(directory) | {NAME: directory / NAME}
+    return {name: sha256_of(file) for name, file in files.items() if file.is_file()}
+
+
 def _files(directory: Path) -> dict[str, Path]:
     """The files that count, by their names in the directory. Hidden ones are left out: systems put some everywhere."""
-    found = {file.relative_to(directory).as_posix(): file for file in sorted(directory.rglob("*")) if file.is_file()}
+    files = {path.relative_to(directory): path for path in sorted(directory.rglob("*")) if path.is_file()}
     return {
-        name: file
-        for name, file in found.items()
-        if name not in FREE and not file.name.startswith(".") and file.parent.name != EVALUATIONS
+        name.as_posix(): file
+        for name, file in files.items()
+        if name.as_posix() not in FREE and not name.name.startswith(".") and name.parts[0] != EVALUATIONS
     }
 
 
-def _digest(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +20,46 @@ class MetricsLog:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Append one step. Values that are not finite are written as null, as JSON has no word for them."""
+    def write(self, step: int, metrics: Mapping[str, Any]) -> bytes:
+        """Append one step, and return its line. Values that are not finite are written as null, as JSON has no word for
+        them.
+        """
+        line = orjson.dumps({"step": step, **metrics})
         with self.path.open("ab") as file:
-            file.write(orjson.dumps({"step": step, **metrics}) + b"\n")
+            file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        return line
 
     def keep_until(self, step: int) -> set[int]:
         """Drop lines of later steps, and damaged ones. Returns the steps that are left."""
         if not self.path.exists():
             return set()
-        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-        write_bytes(self.path, b"".join(orjson.dumps(line) + b"\n" for line in kept))
-        return {line["step"] for line in kept}
+        kept = {number: line for number, line in _lines(self.path) if number <= step}
+        write_bytes(self.path, b"".join(line + b"\n" for line in kept.values()))
+        return set(kept)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a metrics file: objects with a step. One that was torn by a crash while it was written is left
     out, and written again by a resumed run, which says what else is missing.
     """
-    lines = []
+    return [orjson.loads(raw) for _, raw in _lines(path)]
+
+
+def lines_after(path: Path, step: int) -> list[bytes]:
+    """The lines of later steps, as they are written; of a file that is not there none."""
+    return [raw for number, raw in _lines(path) if number > step] if path.exists() else []
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     for raw in path.read_bytes().splitlines():
         with contextlib.suppress(orjson.JSONDecodeError):
             line = orjson.loads(raw)
             if isinstance(line, dict) and type(line.get("step")) is int:
-                lines.append(line)
-    return lines
+                yield line["step"], raw
 
 
 def is_timing(key: str) -> bool:
     """Whether a metric depends on the clock or the machine, so that two identical runs may differ in it."""
-    return key.startswith(("time/", "memory/")) or key.endswith("_per_s")
+    return key.startswith(("time/", "memory/", "energy/")) or key.endswith("_per_s")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import math
+import os
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohort.record.files import write_bytes
+from cohort.record.leaves import COMMITMENTS, LEAF, SALT, SALT_BYTES, leaves
 from cohort.types import Group, Observation, Prompt, Rollout, Step, ToolCall, Turn, UserError
 from cohort.wording import one_line
 
@@ -46,6 +51,9 @@ SCHEMA = pa.schema(
         ("steps", pa.string()),  # JSON: reward name -> [[index of the last token, score], ...]; null without steps
         ("disposition", pa.string()),
         ("error", pa.string()),
+        (SALT, pa.binary(SALT_BYTES)),  # of the row's commitments; null when it was erased
+        (COMMITMENTS, pa.binary()),  # of a row whose text and salt were erased; else null
+        (LEAF, pa.binary(32)),  # the row's leaf in the tree of the step
     ]
 )
 
@@ -60,7 +68,17 @@ _OF_GROUP = {  # columns that are what fields of a group have for one of its rol
 }
 
 
-def write_groups(path: Path, groups: Sequence[Group], step: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A file of rollouts on disk: its SHA-256, and the leaf of every row."""
+
+    path: Path
+    sha256: str
+    leaves: tuple[bytes, ...]
+    versions: tuple[int, ...]  # of the weights that sampled them, the oldest and the newest
+
+
+def write_groups(path: Path, groups: Sequence[Group], step: int) -> Shard:
     """Write the rollouts of `groups` in one atomic file. A group without rollouts leaves one row that says why."""
     rows: list[dict[str, Any]] = []
     for group in groups:
@@ -94,9 +112,30 @@ def write_groups(path: Path, groups: Sequence[Group], step: int) -> None:
                 steps = {name: [[one.end, one.score] for one in of[member]] for name, of in group.steps.items()}
                 row["steps"] = _json(steps)
             rows.append(row)
+    salts = os.urandom(SALT_BYTES * len(rows))
+    for index, row in enumerate(rows):
+        row[SALT] = salts[SALT_BYTES * index :][:SALT_BYTES]
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    of_rows = leaves(table)
+    table = table.set_column(table.num_columns - 1, SCHEMA.field(LEAF), pa.array(of_rows, pa.binary(32)))
+    versions = [rollout.version for group in groups for rollout in group.rollouts]
+    between = (min(versions), max(versions)) if versions else ()
+    content = to_bytes(table)
+    write_bytes(path, content)
+    return Shard(path, hashlib.sha256(content).hexdigest(), tuple(of_rows), between)
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A table of rollouts as a Parquet file."""
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), buffer, compression="zstd")
-    write_bytes(path, buffer.getvalue())
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def shards_after(log: Path, step: int) -> list[Path]:
+    """The files of rollouts in a directory that are of later steps."""
+    numbered = ((file, re.match(r"(?:step|eval)-(\d+)", file.name)) for file in sorted(log.glob("*.parquet")))
+    return [file for file, number in numbered if number and int(number[1]) > step]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -111,9 +150,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def read_groups(path: Path) -> list[Group]:
-    """The groups of a file that `write_groups` wrote, in ticket order."""
+    """The groups of a file that `write_groups` wrote, in ticket order. Raises `UserError` where texts were erased."""
     by_ticket: dict[int, list[dict[str, Any]]] = {}
     for row in pq.read_table(path).to_pylist():
+        if row.get(COMMITMENTS) is not None:
+            raise UserError(f"the text of ticket {row['ticket']} in {path} was erased, so its group is not whole")
         by_ticket.setdefault(row["ticket"], []).append(row)
     return [group_of(rows) for _, rows in sorted(by_ticket.items())]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,21 +35,40 @@ class Lora(Table):
 
     place = ("policy", "lora")
 
+    # What a policy gradient says in a run fits into few numbers, so ranks stay small; docs/lora.md has the reasons.
     rank: int = Field(default=16, ge=1, le=2**16, description="Rank of the adapters.")
     alpha: float = Field(default=32.0, gt=0, description="Scale: the adapter's output is multiplied by alpha / rank.")
+    rslora: bool = Field(
+        default=False, description="Multiply by alpha / sqrt(rank) instead: the scale for large ranks."
+    )
+    dora: bool = Field(default=False, description="Learn the length of every output's weights beside it (DoRA).")
     targets: Texts | Literal["all-linear"] = Field(default="all-linear", description="Modules that get an adapter.")
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None, description="Layers that get one, counted from 0; all of them when not given."
+    )
+    modules_to_save: Texts = Field(default=(), description='Modules trained whole beside it, such as "lm_head".')
+    existing: Literal["continue", "merge"] = Field(
+        default="continue",
+        description="An adapter that the model has: go on with it, or merge it and put a new one on.",
+    )
 
 
 class Policy(Table):
     """The model to train. A later stage that names none continues from the stage before it."""
 
     model: Text | None = Field(
-        default=None, description='Hub id or directory to start from; "live": the model object given to cohort.train.'
+        default=None,
+        description='Hub id, directory or .gguf file to start from; "live": the model object given to cohort.train.',
     )
     scratch: Scratch | None = Field(default=None, description="Make a small new model instead of loading one.")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the master weights.")
     compute: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the arithmetic.")
     lora: Lora | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
+    router_aux_coef: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the loss that evens out the load of a mixture's experts; 0: none, as in most RL.",
+    )
     trust_remote_code: bool = Field(default=False, description="Allow code that comes with a hub model to run.")
     revision: Text | None = Field(default=None, description="Branch, tag or commit of a hub model.")
     device: Literal["auto", "cpu", "cuda"] = Field(

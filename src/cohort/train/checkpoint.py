@@ -36,9 +36,17 @@ class Checkpoint:
         return self.state.get("ledger")
 
 
-def save_checkpoint(directory: Path, step: int, save: Callable[[Path], Mapping[str, Any]]) -> None:
-    """Write `directory/step-000050`, whole or not at all: what `save` writes, and the state that it returns."""
-    with sealed_directory(directory / f"step-{step:06d}") as new:
+def save_checkpoint(
+    directory: Path,
+    step: int,
+    save: Callable[[Path], Mapping[str, Any]],
+    announce: Callable[[Path, dict[str, str]], None] = lambda *_: None,
+) -> None:
+    """Write `directory/step-000050`, whole or not at all: what `save` writes, and the state that it returns. Before it
+    is there `announce` gets its path and the digests of its files.
+    """
+    path = directory / f"step-{step:06d}"
+    with sealed_directory(path, lambda files: announce(path, files)) as new:
         state = {"step": step, **save(new)}
         (new / "state.json").write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
 
@@ -110,8 +118,15 @@ def readable(path: Path) -> Iterator[None]:
 
 def prune(directory: Path, keep: int) -> None:
     """Delete all but the `keep` newest checkpoints."""
-    for path in list(checkpoints_in(directory).values())[:-keep]:
-        discard(path)
+    kept = newest(directory, keep)
+    for path in checkpoints_in(directory).values():
+        if path not in kept:
+            discard(path)
+
+
+def newest(directory: Path, keep: int) -> list[Path]:
+    """The `keep` newest checkpoints, the oldest first."""
+    return list(checkpoints_in(directory).values())[-keep:] if keep else []
 
 
 def checkpoints_in(directory: Path) -> dict[int, Path]:

@@ -8,6 +8,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from cohort.backends.base import PolicyFacts
 from cohort.machine import describe_machine, lock_file, threads_of
 from cohort.policy.load import locate
 from cohort.recipe import Recipe, digest, to_toml
+from cohort.record.chain import CHAIN, HEADS, Chain
 from cohort.record.files import write_bytes
 from cohort.record.inputs import fingerprints
+from cohort.record.keys import own_key
 from cohort.record.manifest import refuse_damaged
 from cohort.settings import Stage
 from cohort.settings.table import effect_of
@@ -31,6 +34,7 @@ from cohort.train.inputs import (
     models_of_stages,
     refuse_changed_inputs,
 )
+from cohort.train.recorder import replace_files
 from cohort.train.stage import tables_of
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -93,6 +97,34 @@ def as_kept(recipe: Recipe) -> str:
     return to_toml(recipe, reads=tables_of)
 
 
+def open_chain(directory: Path, console: Console) -> Chain:
+    """The chain of the run, signed with the own key where there is one. That of a start that left nothing else is begun
+    anew.
+    """
+    key = own_key(directory)
+    if isinstance(key, str):
+        console.warn(
+            f"the record of this run is not signed: there is no key, and none can be made ({key}); $COHORT_KEY "
+            "names a file for it"
+        )
+    if not has_begun(directory):
+        for name in (CHAIN, HEADS):
+            (directory / name).unlink(missing_ok=True)
+    return Chain.open(directory, None if isinstance(key, str) else key, console.warn)
+
+
+def refuse_unrecorded(chain: Chain) -> None:
+    """A run without a chain, which an older Cohort began, is not continued: nobody could say what was done before."""
+    places = (chain.run, *chain.run.glob("stages/*"))
+    if not chain.size and any(
+        (place / name).exists() for place in places for name in ("metrics.jsonl", "checkpoints", "final")
+    ):
+        raise UserError(
+            f"{chain.run / CHAIN} is missing: an older Cohort began this run, or its record was lost, so it cannot "
+            f"be continued. Restore it from a copy, or start another run with {another()}."
+        )
+
+
 def has_begun(directory: Path) -> bool:
     """Whether a run got as far as its first evaluation or step. A start that failed before leaves nothing to keep."""
     return any((directory / name).exists() for name in ("metrics.jsonl", "checkpoints", "final", "stages"))
@@ -132,12 +164,15 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
         before, now = (flat_recipe(text) for text in (saved.read_text("utf-8"), as_kept(recipe)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with {another()}") from None
+    with contextlib.suppress(UserError):  # a key that is new since the run began has its default there
+        before = flat_recipe(as_kept(Recipe.load(saved))) | before
     changed = [key for key, was, value in different(before, now) if not _may_change(key, was, value, recipe)]
     if changed:
         listed = "; ".join(in_words(key, before.get(key), now.get(key)) for key in changed[:5])
         raise UserError(
             f"{directory} was begun with another recipe, so it cannot be continued with this one: {listed}. "
-            f"Restore the recipe, or start another run with {another()}."
+            f"Restore the recipe, go on with the one that the run keeps ({saved}), or start another run with "
+            f"{another()}."
         )
 
 
@@ -232,20 +267,23 @@ def _is_inside(file: str, directory: Path) -> bool:
 
 
 @contextlib.contextmanager
-def noting_failure(directory: Path, still_here: Callable[[], None]) -> Iterator[None]:
+def noting_failure(chain: Chain, stage: str, still_here: Callable[[], None]) -> Iterator[None]:
     """When a stage fails for a reason that the person can mend, in their code perhaps, the run remembers that."""
-    (directory / FAILED).unlink(missing_ok=True)
+    (chain.run / FAILED).unlink(missing_ok=True)
     try:
         yield
     except UserError as error:
         with contextlib.suppress(OSError, UserError):  # what failed is said all the same
             still_here()
-            write_bytes(directory / FAILED, f"{error}\n".encode("utf-8", "replace"))
+            content = f"{error}\n".encode("utf-8", "replace")
+            if chain.size:  # the text is in the file alone: it may quote what has to be erased one day
+                chain.append("incident", recipe={"stage": stage, "files": {FAILED: sha256(content).hexdigest()}})
+            write_bytes(chain.run / FAILED, content)
         raise
 
 
 def write_recipe(
-    directory: Path,
+    chain: Chain,
     recipe: Recipe,
     console: Console,
     sandbox: Mapping[str, Any],
@@ -256,6 +294,7 @@ def write_recipe(
     threads and the moment in which the run began. A continued run keeps its own: sums over other numbers of threads
     have other last bits, and a chat template may write the date.
     """
+    directory, files = chain.run, {"recipe.toml": as_kept(recipe).encode()}
     file = directory / ENVIRONMENT
     for model in filter(None, models_of_stages(recipe)):
         if Path(model).expanduser().is_dir():
@@ -269,7 +308,7 @@ def write_recipe(
             known = before.get("code", {})
             mended = sorted({*before.get("mended", ()), *(what for what in code if code[what] != known.get(what))})
             content = {**before, "code": code, "mended": mended}  # what its steps before this were scored with is gone
-            write_bytes(file, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+            files[ENVIRONMENT] = orjson.dumps(content, option=orjson.OPT_INDENT_2)
         _say_what_changed(before, now, sandbox, console)
         threads, began = int(before["threads"]), str(before["began"])
     else:
@@ -278,15 +317,15 @@ def write_recipe(
         own = {"began": began, "threads": threads, "recipe_digest": digest(recipe), "inputs": read}
         own |= {"directory": os.getcwd(), "code": code, "sandbox": sandbox}
         own |= {"parent": dict(parent)} if parent is not None else {}
-        write_bytes(file, orjson.dumps({**now, **own}, option=orjson.OPT_INDENT_2))
-    write_bytes(directory / "recipe.toml", as_kept(recipe).encode())
+        files[ENVIRONMENT] = orjson.dumps({**now, **own}, option=orjson.OPT_INDENT_2)
+    replace_files(chain, files)
     return threads, began
 
 
-def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: PolicyFacts) -> None:
-    """Write down what the template of a stage came to, the fingerprint of a prompt that it wrote, and how large its
-    policy is. Raises `UserError` where template or prompt were others when the run began: then prompts have other
-    tokens now.
+def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: PolicyFacts) -> bytes | None:
+    """environment.json with what the template of a stage came to, the fingerprint of a prompt that it wrote, and how
+    large its policy is; None where it has them. Raises `UserError` where template or prompt were others when the run
+    began: then prompts have other tokens now.
     """
     file = run_directory(recipe) / "environment.json"
     kept = read_environment(file)
@@ -306,7 +345,8 @@ def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: 
         kept |= {"templates": {**templates, stage: template}, "probes": {**probes, stage: probe}}
         size = {name: getattr(facts, name) for name in SIZE}
         kept["policies"] = {**kept.get("policies", {}), stage: size}
-        write_bytes(file, orjson.dumps(kept, option=orjson.OPT_INDENT_2))
+        return orjson.dumps(kept, option=orjson.OPT_INDENT_2)
+    return None
 
 
 def read_environment(file: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from cohort.environments import Player
 from cohort.evaluate import evaluate
 from cohort.policy.policy import PolicyFacts
 from cohort.preflight.parts import SamplingParts
-from cohort.record.rollouts import write_groups
 from cohort.rewards import RewardPool
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
@@ -74,6 +73,6 @@ class Evaluator:
                     f"of the {result.name} accuracy: {why}"
                 )
             if context.stage.run.save_rollouts:
-                file = context.log / f"eval-{step:06d}-{result.name}.parquet"
-                write_groups(file, result.groups, step)
+                context.check()
+                context.recorder.evaluation(result.groups, step, result.name)
         return metrics

@@ -78,15 +78,14 @@ def _tables(stages: Sequence[PreparedStage]) -> dict[str, Policy]:
     return found
 
 
-def read_gate(directory: Path, stage: str) -> dict[str, Any]:
-    """What the gate found about a stage when the run began; empty when it was not asked."""
+def refuse_damaged_gate(directory: Path) -> None:
+    """Raise `UserError` where what the gate found when the run began is there, and cannot be read any more."""
     file = directory / FILE
     try:
         found = orjson.loads(file.read_bytes()) if file.exists() else {}
-    except orjson.JSONDecodeError as error:
-        found = str(error)
-    if isinstance(found, dict) and isinstance(found.get(stage, {}), dict):
-        return dict(found.get(stage, {}))
-    raise UserError(
-        f"{file} is damaged; restore it, or delete it: the model card will then not say what the gate found"
-    )
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(of, dict) for of in found.values()):
+        raise UserError(
+            f"{file} is damaged; restore it, or delete it: the record will then not say what the gate found"
+        )

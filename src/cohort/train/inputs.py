@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,11 @@ def probe_of(table: Task, tokenizer: Any) -> str:
 
 def code_of_stages(recipe: Recipe) -> dict[str, str]:
     """The fingerprints of what of the person's own the stages call, by what it is there."""
-    found = {}
+    return {f"{what} of stage {stage}": code_of(thing) for stage, what, thing in functions_of(recipe)}
+
+
+def functions_of(recipe: Recipe) -> Iterator[tuple[str, str, Any]]:
+    """What of the person's own the stages call: the stage, what it is there, and the function or class itself."""
     for stage in recipe.stages:
         uses: dict[str, Any] = {f"reward {reward.name}": reward.use for reward in stage.reward}
         uses |= {f"environment.tools {number}": use for number, use in enumerate(stage.environment.tools)}
@@ -44,10 +48,9 @@ def code_of_stages(recipe: Recipe) -> dict[str, str]:
             named = isinstance(use, str) and re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", use)
             if named and not Path(str(use)).exists():
                 with contextlib.suppress(UserError):  # no function, such as reasoning_gym:NAME
-                    found[f"{what} of stage {stage.name}"] = code_of(find(str(use), what))
+                    yield stage.name, what, find(str(use), what)
             elif callable(use):
-                found[f"{what} of stage {stage.name}"] = code_of(use)
-    return found
+                yield stage.name, what, use
 
 
 def changed_code(

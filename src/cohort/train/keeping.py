@@ -14,12 +14,12 @@ from cohort.views.cards.hub import evaluation_files
 from cohort.views.cards.page import page
 
 
-def keep_account(directory: Path, recipe: Recipe) -> dict[str, Any]:
+def keep_account(directory: Path, recipe: Recipe, models: bool = True) -> dict[str, Any]:
     """Write the record of the run as it is now, and what is made of it: card.md and card.html in the run's directory,
-    and beside every trained model its card and its evaluations as the hub reads them. Returns the record.
+    and with `models` beside every trained model its card and its evaluations as the hub reads them. Returns the record.
     """
     record = account_for(directory, recipe)
-    for index, stage in enumerate(record["stages"]):
+    for index, stage in enumerate(record["stages"] if models else ()):
         last = index == len(record["stages"]) - 1
         final = (directory if last else directory / "stages" / stage["name"]) / "final"
         if final.is_dir():

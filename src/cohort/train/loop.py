@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
 from cohort.chat import template_for
 from cohort.clock import moment, told
+from cohort.monitor.energy import EnergyMeter
 from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog
-from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, prune, readable, save_checkpoint
+from cohort.settings.training import LEAST_OF_LORA, LORA_REASON
+from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, newest, prune, readable, save_checkpoint
 from cohort.train.directory import keep_template, run_directory
 from cohort.train.inputs import probe_of
 from cohort.train.keeping import keep_account
+from cohort.train.origins import facts_of
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
 from cohort.types import UserError
@@ -40,14 +44,21 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
             console.warn(f"the chat template asks for the date; this run tells it {moment()} 00:00, also when resumed")
         tokenizer = training.facts.tokenizer
         template = template_for(stage.task.template, tokenizer)
-        keep_template(context.recipe, stage.name, template, probe_of(stage.task, tokenizer), training.facts)
+        probe = probe_of(stage.task, tokenizer)
+        environment = keep_template(context.recipe, stage.name, template, probe, training.facts)
         console.plan(context.title, kind.plan(stage, prepared, training.facts))
+        rate = stage.optimizer.learning_rate
+        if training.policy is not None and training.policy.has_adapter and rate < LEAST_OF_LORA:
+            console.warn(
+                f"optimizer.learning_rate = {rate:g} is low for an adapter: {LORA_REASON}. Set {LEAST_OF_LORA:g} or "
+                "more, or leave it out beside [policy.lora]"
+            )
         if checkpoint is not None or begun:
             console.say(f"  {_goes_on(context, own)}\n")
-        loop = _Loop(context, training, own)
+        loop = _Loop(context, training, prepared, own, environment)
         stack.callback(loop.sinks.close)
         if own is None and (before := training.evaluate(context.first)) is not None:
-            loop.record(context.first, before)
+            loop.record(context.first, {}, before)
         if own is None and context.parent is not None:
             loop.save()  # what it begins from is another run's, which may delete it
         verifier = prepared.parts.verifier_name if prepared.parts else ""
@@ -58,18 +69,22 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
             console.steps(kind.columns, context.last, loop.whole) as view,
             loop.saving_on_failure(),
         ):
+            meter = EnergyMeter()
             for step in range(loop.whole + 1, context.last + 1):
+                meter.joules()  # what evaluating and saving took is not the step's
                 metrics = {**training.step(step)}
+                metrics |= {} if (joules := meter.joules()) is None else {"energy/step_j": joules}
                 measured: dict[str, float] = {}
                 if context.is_due(step, stage.run.evaluate_every):
+                    context.recorder.before_evaluation(step)
                     measured = {**(training.evaluate(step) or {})}
-                loop.record(step, metrics | measured)
+                loop.record(step, metrics, measured)
                 view.step(step, metrics)
                 console.evaluated(f"step {step}", measured, verifier)
                 if context.is_due(step, stage.run.save_every):
                     loop.save()
                 context.stop.check()
-        with sealed_directory(context.final) as final:
+        with sealed_directory(context.final, loop.close) as final:
             training.finish(final)
         if training.policy is not None:
             training.policy.release()
@@ -88,11 +103,19 @@ def _goes_on(context: Context, checkpoint: Checkpoint | None) -> str:
 class _Loop:
     """What is done around the steps of a stage. `whole` is the last step that is done and recorded."""
 
-    def __init__(self, context: Context, training: Training, checkpoint: Checkpoint | None):
+    def __init__(
+        self,
+        context: Context,
+        training: Training,
+        prepared: Prepared,
+        checkpoint: Checkpoint | None,
+        environment: bytes | None,
+    ):
         self.context, self.run, self.training = context, context.stage.run, training
         first = context.first  # what has this number was measured before the first step
         self.whole = checkpoint.step if checkpoint else first
         recorded = checkpoint.step if checkpoint else first - 1
+        context.recorder.begin(facts_of(context, prepared), recorded, environment)
         self._log = MetricsLog(context.metrics)
         kept = self._log.keep_until(recorded)
         if lost := [number for number in range(first + 1, recorded + 1) if number not in kept]:
@@ -116,7 +139,9 @@ class _Loop:
                 with suppress(UserError):  # weights that cannot be saved were the reason, or come of it
                     self.save()
             if self.whole:
-                keep_account(run_directory(self.context.recipe), self.context.recipe)
+                with suppress(UserError, OSError):  # what has failed is said all the same
+                    self.context.check()
+                    keep_account(run_directory(self.context.recipe), self.context.recipe)
             if last := latest_step(self.context.checkpoints):
                 mend = "mend the cause and " if isinstance(reason, UserError) else ""
                 how = f"{resuming()}: {going_on(run_directory(self.context.recipe))}"
@@ -125,13 +150,22 @@ class _Loop:
                 self.context.console.say("  stopped before the first step was done")
             raise
 
-    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+    def record(self, step: int, metrics: Mapping[str, float], measured: Mapping[str, float]) -> None:
         self.context.check()
-        self._log.write(step, metrics)
-        self.sinks.write(step, metrics)
+        line = self._log.write(step, {**metrics, **measured})
+        self.context.recorder.line(step, line, measured)
+        self.sinks.write(step, {**metrics, **measured})
         self.whole = step
 
     def save(self) -> None:
         """A checkpoint; old ones go."""
-        save_checkpoint(self.context.checkpoints, self.whole, self.training.save)
+        save_checkpoint(self.context.checkpoints, self.whole, self.training.save, self._enter_checkpoint)
         prune(self.context.checkpoints, self.run.keep_checkpoints)
+
+    def close(self, files: Mapping[str, str]) -> None:
+        """Enter the final model, before it is in its place."""
+        self.context.recorder.close(self.whole, self.context.final, files)
+
+    def _enter_checkpoint(self, path: Path, files: Mapping[str, str]) -> None:
+        older = [one for one in newest(path.parent, self.run.keep_checkpoints) if one != path]
+        self.context.recorder.checkpoint(self.whole, path, files, older[len(older) - self.run.keep_checkpoints + 1 :])

@@ -17,29 +17,33 @@ from cohort.machine import quiet_libraries
 from cohort.policy.load import Start
 from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
+from cohort.record.chain import Chain
 from cohort.record.claims import read_record
+from cohort.record.keys import key_id
 from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
 from cohort.train.checkpoint import latest_step
 from cohort.train.directory import (
     as_it_lies,
-    as_kept,
     disk_errors,
     has_begun,
     is_of_run,
     locked,
     noting_failure,
+    open_chain,
     refuse_existing,
+    refuse_unrecorded,
     run_directory,
     stage_directory,
     write_recipe,
 )
 from cohort.train.fork import kept_fork, open_fork
-from cohort.train.gate import pass_gate, read_gate
+from cohort.train.gate import pass_gate, refuse_damaged_gate
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
 from cohort.train.models import waits_for, with_stage_models
+from cohort.train.recorder import Recorder
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.cards.reading import in_a_line
@@ -99,31 +103,44 @@ def train(
     with locked(directory) as still_here, disk_errors(directory, still_here):
         if not has_begun(directory):
             pass_gate(directory, stages, console, start)
+        chain = open_chain(directory, console)
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
-        threads, began = write_recipe(directory, recipe, console, isolation_of(sampled), parent)
+        threads, began = write_recipe(chain, recipe, console, isolation_of(sampled), parent)
         begins = kept_fork(directory)
         with deterministic(threads), stopped_at(began[:10]):
-            kept, trained = as_kept(recipe), False
+            refuse_damaged_gate(directory)
+            before, trained = "", False
             for index, one in enumerate(stages):
                 if begins is not None and index < begins.index:  # its parent has done it
                     continue
                 name, own = one.stage.name, stage_directory(recipe, index)
-                title = f"{recipe.name}: stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else recipe.name
-                found = read_gate(directory, name)
+                place = f": stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else ""
                 context = Context(
-                    recipe, kept, one.stage, title, one.seed, own, console, start, found, check=still_here
+                    recipe=recipe,
+                    stage=one.stage,
+                    title=recipe.name + place,
+                    seed=one.seed,
+                    directory=own,
+                    console=console,
+                    start=start,
+                    recorder=Recorder(chain, own, name),
+                    tables=one.kind.tables,
+                    follows=before,
+                    check=still_here,
                 )
                 if begins is not None and index == begins.index:
                     context = begins.taken_up(context)
                 if not _is_finished(context):
-                    with noting_failure(directory, still_here):
+                    refuse_unrecorded(chain)
+                    with noting_failure(chain, name, still_here):
                         train_stage(one.kind, one.prepared, context)
                     trained = True
                 if one.kind.makes_policy:
-                    start = Start(str(context.final), start.live)
+                    start, before = Start(str(context.final), start.live), name
+        still_here()
         record = None if trained else read_record(directory)
         record = record or keep_account(directory, recipe)  # cards of a run that is only shown may have been edited
-    _show_result(directory, stages[-1], record, console)
+    _show_result(directory, stages[-1], record, chain, console)
     return Run(directory)
 
 
@@ -184,7 +201,9 @@ def deterministic(threads: int) -> Iterator[None]:
             torch.set_default_device(device)
 
 
-def _show_result(directory: Path, last: PreparedStage, record: Mapping[str, Any], console: Console) -> None:
+def _show_result(
+    directory: Path, last: PreparedStage, record: Mapping[str, Any], chain: Chain, console: Console
+) -> None:
     """Before and after, and where everything is."""
     metrics = directory / "metrics.jsonl"
     lines = read_metrics(metrics) if metrics.exists() else []
@@ -198,3 +217,6 @@ def _show_result(directory: Path, last: PreparedStage, record: Mapping[str, Any]
         console.saved("rollouts", directory / "log")
     console.saved("record", directory / "record.json")
     console.lines({f"{'':<11}": in_a_line(record)})
+    if chain.size:
+        by = "not signed" if chain.key is None else f"signed by {key_id(chain.key.public)[:16]}"
+        console.lines({f"{'log':<11}": f"{chain.size} entries, {by}"})

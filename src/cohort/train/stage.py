@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +13,12 @@ from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
+from cohort.record.rollouts import shards_after
 from cohort.settings import KINDS, Stage
 from cohort.settings.stage import EVERY_KIND
 from cohort.tasks.prompts import Items
 from cohort.train.checkpoint import Checkpoint
+from cohort.train.recorder import Recorder
 from cohort.train.stopping import StopRequest
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -33,14 +34,15 @@ class Context:
     """Where and how one stage of a run runs."""
 
     recipe: Recipe
-    recipe_text: str  # as the run keeps it
     stage: Stage
     title: str
     seed: int
     directory: Path  # the stage's own
     console: Console
     start: Start
-    gate: Mapping[str, Any] = field(default_factory=dict)  # what the gate found, as in gate.json
+    recorder: Recorder
+    tables: tuple[str, ...]  # of the recipe, which the stage's kind reads
+    follows: str = ""  # the stage before, where its model is what this one starts from
     check: Callable[[], None] = lambda: None  # raises UserError when the run's directory is another than it was
     stop: StopRequest = field(default_factory=StopRequest)  # a kind may check it where a step is left without a trace
     parent: Checkpoint | None = None  # of another run, from which this one begins
@@ -80,7 +82,8 @@ class Context:
 
     def origin(self, prepared: Prepared, checkpoint: Checkpoint | None) -> Origin:
         """Where the stage's weights come from."""
-        return Origin(self.seed, self.start, prepared.texts, None if checkpoint is None else checkpoint.path)
+        path = None if checkpoint is None else checkpoint.path
+        return Origin(self.seed, self.start, prepared.texts, path, self.place / "base")
 
     def is_due(self, step: int, every: int) -> bool:
         """Whether what is done every so many steps is done after this one; after the last step always."""
@@ -94,10 +97,8 @@ class Context:
 
     def forget_after(self, step: int) -> None:
         """Delete recorded rollouts of later steps: the resumed run writes the same ones again."""
-        for file in self.log.glob("*.parquet"):
-            number = re.match(r"(?:step|eval)-(\d+)", file.name)
-            if number and int(number[1]) > step:
-                file.unlink()
+        for file in shards_after(self.log, step):
+            file.unlink()
 
 
 class Prepared(Protocol):

@@ -11,6 +11,7 @@ from cohort.algorithms.objectives import Objective
 from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
 from cohort.settings import Prompts, Reward, Stage
+from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path, shown
 from cohort.tasks.prompts import Items
 
@@ -24,6 +25,7 @@ def grpo_plan(
     return {
         "objective": one_line(objective),
         "policy": _policy_line(policy),
+        **adapter_line(stage),
         "ends": ends_line(policy),
         "task": task_line(stage, prompts) + ("; nothing is held out (task.held_out)" if held_out is None else ""),
         "template": template_line(stage, policy),
@@ -41,6 +43,7 @@ def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, held_out: 
     return {
         "objective": "supervised: minus the mean log-prob of all completion tokens of the batch",
         "policy": _policy_line(policy),
+        **adapter_line(stage),
         "ends": ends_line(policy),
         "task": f"{stage.task.source}, {'unlimited' if examples is None else f'{examples:,}'} demonstrations",
         "template": template_line(stage, policy),
@@ -141,8 +144,9 @@ def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
     """An estimate of the peak, in GB: weights, gradients, optimizer, reference, cache, activations, logits."""
     reference = policy.weight_bytes if objective.needs_reference and stage.policy.lora is None else 0
     c, r = policy.config, stage.rollout
-    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    kv_heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+    heads = getattr(c, "num_attention_heads", None) or 1  # a model of states alone has none, and no more to keep
+    head = getattr(c, "head_dim", None) or c.hidden_size // heads
+    kv_heads = getattr(c, "num_key_value_heads", None) or heads
     kv_token = 2 * c.num_hidden_layers * kv_heads * head * 4
     longest = 1 << (r.max_tokens - 1).bit_length()
     cache = kv_token * longest * min(r.max_rows, r.prompts_per_step * r.group_size)
@@ -164,7 +168,26 @@ def _policy_line(policy: PolicyFacts) -> str:
     if where == "cpu":
         threads = torch.get_num_threads()
         where = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
-    return f"{policy.name}, {_count(policy.parameters)} parameters{share}, {policy.compute} on {where}, {policy.path}"
+    parameters = f"{_count(policy.parameters)} parameters{share}"
+    blocks = f", dequantised from {policy.dequantised}" if policy.dequantised else ""
+    return f"{policy.name}, {parameters}{blocks}, {policy.compute} on {where}, {policy.path}"
+
+
+def adapter_line(stage: Stage) -> dict[str, str]:
+    """`LoRA of rank 16, scale 2, on all-linear, at a rate of 1e-05: ...`; no line where all weights are trained."""
+    lora = stage.policy.lora
+    if lora is None:
+        return {}
+    scale = lora.alpha / (lora.rank**0.5 if lora.rslora else lora.rank)
+    parts = [
+        f"{'DoRA' if lora.dora else 'LoRA'} of rank {lora.rank}, scale {scale:.3g}",
+        f"on {lora.targets if isinstance(lora.targets, str) else ', '.join(lora.targets)}"
+        + (f" of layers {', '.join(map(str, lora.layers))}" if lora.layers is not None else ""),
+        *([f"beside {', '.join(lora.modules_to_save)} whole"] if lora.modules_to_save else []),
+        f"at a rate of {stage.optimizer.learning_rate:g}: {LORA_REASON}",
+    ]
+    merged = "; an adapter that is there is merged first, and this one put on top" if lora.existing == "merge" else ""
+    return {"adapter": ", ".join(parts) + merged}
 
 
 def ends_line(policy: PolicyFacts) -> str:

@@ -14,7 +14,7 @@ def show_rollout(console: Console, row: Mapping[str, Any], with_prompt: bool) ->
     """The question (where it is not that of the rollout before), the numbers, and the text or the conversation."""
     if with_prompt:
         console.say(f"\n[bold]step {row['step']}, ticket {row['ticket']}[/]  {row['prompt_tokens']} tokens")
-        for message in row["messages"] or [{"role": "", "content": row["prompt"]}]:
+        for message in row["messages"] or [{"role": "", "content": _or_erased(row["prompt"])}]:
             _say(console, message.get("role", ""), str(message.get("content") or ""))
         if row["answer"] is not None:
             _say(console, "gold", row["answer"])
@@ -33,11 +33,15 @@ def show_rollout(console: Console, row: Mapping[str, Any], with_prompt: bool) ->
     console.say(f"  [bold]member {row['member']}[/]  {escape(', '.join(filter(None, numbers)))}")
     console.say(f"  [dim]{escape(scores)}[/]")
     if not row["turns"]:
-        _say(console, "", row["text"])
+        _say(console, "", _or_erased(row["text"]))
     for turn in row["turns"]:
         _say(console, "assistant", turn["text"])
         for message in turn["observation"]["messages"]:
             _say(console, message.get("role", "tool"), str(message.get("content") or ""))
+
+
+def _or_erased(text: str | None) -> str:
+    return "(erased)" if text is None else text
 
 
 def _say(console: Console, who: str, text: str) -> None:

@@ -117,6 +117,11 @@ def _policy(draft: Draft) -> None:
         else:
             named = [str(target) for target in as_list(targets)]
             draft.put("policy.lora", "targets", named, "lora_target_modules")
+        for flag, key in (("use_rslora", "rslora"), ("use_dora", "dora")):
+            if given.flag(flag):
+                draft.put("policy.lora", key, True, flag)
+        if saved := as_list(given.get("lora_modules_to_save") or []):
+            draft.put("policy.lora", "modules_to_save", [str(name) for name in saved], "lora_modules_to_save")
         if dropout := given.number("lora_dropout", 0.0):
             draft.notes.append(f"no counterpart: lora_dropout = {dropout:g}; adapters here have no dropout")
 

@@ -20,9 +20,10 @@ from cohort.record.files import write_bytes
 from cohort.record.metrics import is_timing, read_metrics
 from cohort.rewards import ScoredGroup
 from cohort.train.checkpoint import Checkpoint
-from cohort.train.directory import ENVIRONMENT, as_kept, disk_errors, has_begun, locked
+from cohort.train.directory import ENVIRONMENT, as_kept, disk_errors, has_begun, locked, open_chain
 from cohort.train.grpo.stream import Outcome, StepGroups
 from cohort.train.loop import train_stage
+from cohort.train.recorder import Recorder
 from cohort.train.replay.advantages import bare
 from cohort.train.replay.opened import Recorded
 from cohort.train.replay.stored import StoredStep
@@ -109,12 +110,23 @@ def learn_again(
     with locked(directory) as still_here, disk_errors(directory, still_here), recorded.as_it_ran():
         if has_begun(directory):
             raise UserError(f"{directory} already holds a run: name another directory with --to")
+        chain = open_chain(directory, console)
         _write_down(recorded, directory, as_kept(recipe), start, (first, last))
-        parent = None if checkpoint is None else replace(checkpoint, step=first - 1)
         context = Context(
-            recipe, as_kept(recipe), stage, f"{recorded.recipe.name}: steps {first} to {last} again", recorded.seed,
-            directory, console, recorded.start, check=still_here, parent=parent, first=first - 1, until=last,
-        )  # fmt: skip
+            recipe=recipe,
+            stage=stage,
+            title=f"{recorded.recipe.name}: steps {first} to {last} again",
+            seed=recorded.seed,
+            directory=directory,
+            console=console,
+            start=recorded.start,
+            recorder=Recorder(chain, directory, stage.name),
+            tables=kind.tables,
+            check=still_here,
+            parent=None if checkpoint is None else replace(checkpoint, step=first - 1),
+            first=first - 1,
+            until=last,
+        )
         train_stage(kind, prepared, context)
     if not whole:
         return Again(str(recorded.run), directory, start, (first, last), 0, None, ())

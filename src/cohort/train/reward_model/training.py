@@ -21,7 +21,6 @@ from cohort.machine import peak_memory_gb
 from cohort.policy.load import open_policy, resumed_policy
 from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.parts import SamplingParts
-from cohort.record.files import write_bytes
 from cohort.rewards.models.text import Form, Reader
 from cohort.seeds import derive_seed
 from cohort.settings import Task
@@ -146,7 +145,8 @@ class RewardModelTraining:
         lengths = [(len(pair.chosen), len(pair.rejected)) for pair in pairs]
         (better, worse), (long, short) = zip(*scores, strict=True), zip(*lengths, strict=True)
         report = report_pairs(better, worse, long, short)
-        write_bytes(self._context.place / REPORT, orjson.dumps({"step": step, **report.as_dict()}))
+        content = orjson.dumps({"step": step, **report.as_dict()})
+        self._context.recorder.file(self._context.place / REPORT, content, step)
         return report.metrics()
 
     def save(self, directory: Path) -> Mapping[str, Any]:

@@ -168,7 +168,7 @@ def _use(run: Record, stage: Record) -> Iterator[str]:
 
 
 def _cost(stage: Record) -> Iterator[str]:
-    budget, flops = value(stage, "compute.budget") or {}, value(stage, "compute.flops") or {}
+    budget, flops = value(stage, "compute.budget") or {}, value(stage, "compute.operations") or {}
     if not budget:
         return
     yield "## Cost"

@@ -11,6 +11,7 @@ from cohort.account.fields import title_of
 from cohort.monitor.names import metric
 from cohort.views.cards.plots import curve, intervals, shares
 from cohort.views.cards.reading import (
+    DIFFERENCES,
     MEASURES,
     OUTCOMES,
     Record,
@@ -84,7 +85,8 @@ def _tiles(stage: Record) -> Iterator[str]:
     performance = value(stage, "behaviour.performance")
     for name in measures(performance):
         before, after = (performance.get(when, {}).get(name) for when in ("before", "after"))
-        way = "" if before is None or after is None else "up" if after > before else "down" if after < before else ""
+        sure = performance.get("difference", {}).get(DIFFERENCES.get(name, ""), {})
+        way = "up" if sure.get("low", 0) > 0 else "down" if sure.get("high", 0) < 0 else ""  # else it may be chance
         arrow = f"{percent(before)} &rarr; " if before is not None else ""
         low, high = (performance["after"].get(f"{name}_{end}") for end in ("low", "high"))
         change = difference(performance, name)
@@ -96,7 +98,7 @@ def _tiles(stage: Record) -> Iterator[str]:
         yield _tile(_t(amount(int(budget["steps"]))), "training steps", f"in {seconds(budget.get('seconds'))}")
     if rollouts := sum(tally.get("rollouts", {}).values()):
         yield _tile(_t(amount(rollouts)), "completions", f"{amount(budget.get('tokens_sampled'))} tokens, all kept")
-    if flops := inside(stage, "compute.flops", "total"):
+    if flops := inside(stage, "compute.operations", "total"):
         share = f"{amount(inside(stage, 'policies.trained', 'parameters'))} parameters"
         yield _tile(_t(amount(flops)), "floating-point operations", share)
 
@@ -154,7 +156,7 @@ def _rewards(stage: Record) -> Iterator[str]:
         )
         for row in rows
     ]
-    yield _table(("reward", "weight", "kind", "domain"), cells)
+    yield _table(("reward", "weight", "kind", "domain"), cells, narrow=True)
     gate = value(stage, "rewards.tested") or {}
     found = gate.get("rewards", [])
     kinds = list(dict.fromkeys(kind for reward in found for kind in reward["rows"]))
@@ -164,10 +166,10 @@ def _rewards(stage: Record) -> Iterator[str]:
             f"{_t(gate['prompts'])} prompts; a text that knows nothing of the question should be paid nothing:</p>"
         )
         means = [[reward["rows"].get(kind, {}).get("mean") for reward in found] for kind in kinds]
-        cells = [
+        paid = [
             (_t(kind), *("-" if m is None else f"{m:.2f}" for m in row)) for kind, row in zip(kinds, means, strict=True)
         ]
-        yield _table(("text", *(_t(reward["name"]) for reward in found)), cells)
+        yield _table(("text", *(_t(reward["name"]) for reward in found)), paid, narrow=True)
     brittle = claim(stage, "rewards.brittle")
     yield f'<p class="note" style="margin-top:14px">{_t(title_of("rewards.brittle"))}: {_known(brittle)}</p>'
 
@@ -281,15 +283,15 @@ def _chip(status: str) -> str:
     return f'<span class="chip {_t(status)}">{_t(status.replace("_", " "))}</span>'
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose cells are HTML already."""
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], narrow: bool = False) -> str:
+    """A table whose cells are HTML already. `narrow`: no wider than what is in it."""
     head = "".join(f"<th>{heading}</th>" for heading in headings)
     last = len(headings) - 1
     body = "".join(
         "<tr>" + "".join(f"<td{' class=wide' if i == last else ''}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>"
         for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table{' class=narrow' if narrow else ''}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _t(text: Any) -> str:

@@ -50,9 +50,8 @@ def intervals(evaluations: Sequence[Mapping[str, Any]], names: Mapping[str, str]
                 drawn += f'<line class="bar s{number}" x1="{a:.1f}" x2="{a:.1f}" y1="{y(low):.1f}" y2="{y(high):.1f}"/>'
             drawn += f'<circle class="dot s{number}" cx="{a:.1f}" cy="{y(one[name]):.1f}" r="4"/>'
         a, one = points[-1]
-        drawn += (
-            f'<text class="last s{number}" x="{a - 6:.1f}" y="{y(one[name]) - 7:.1f}">{escape(form(one[name]))}</text>'
-        )
+        below = y(one[name]) + (16 if number else -8)
+        drawn += f'<text class="last s{number}" x="{a - 6:.1f}" y="{below:.1f}">{escape(form(one[name]))}</text>'
     return _svg("Held-out accuracy with 95% intervals", drawn)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -133,13 +134,17 @@ def said(found: Any) -> str:
 
 
 def _said(found: Any) -> str:
+    if isinstance(found, Mapping) and found.keys() == {"value", "says"}:
+        return _said(found["value"])
     if isinstance(found, Mapping):
-        return "; ".join(f"{_name(key)} {_said(item)}" for key, item in found.items() if item not in (None, "", [], {}))
+        kept = {_name(key): item for key, item in found.items() if item not in (None, "", [], {})}
+        inner = {key: _said(item) for key, item in kept.items()}
+        return "; ".join(f"{k} ({inner[k]})" if isinstance(kept[k], Mapping) else f"{k} {inner[k]}" for k in inner)
     if isinstance(found, Sequence) and not isinstance(found, str):
         return ", ".join(f"({_said(item)})" if isinstance(item, Mapping) else _said(item) for item in found)
     if isinstance(found, bool):
         return "yes" if found else "no"
-    return amount(found) if _is_number(found) else str(found)
+    return amount(found) if _is_number(found) else re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1", str(found))
 
 
 def _name(key: Any) -> str:

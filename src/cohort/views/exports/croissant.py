@@ -69,7 +69,7 @@ def dataset(bundle: Bundle) -> dict[str, Any]:
             "name": "rollouts",
             "encodingFormat": "application/x-parquet",
         }
-        whole |= {"includes": "rollouts/*.parquet", "containedIn": [{"@id": file.path} for file in files]}
+        whole |= {"includes": "rollouts/*.parquet"}
         found["distribution"].append(whole)
         found["recordSet"] = [_records(dict(files[0].columns))]
     return found

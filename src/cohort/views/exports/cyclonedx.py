@@ -59,7 +59,7 @@ def _model(bundle: Bundle) -> dict[str, Any]:
         "cohort:objective:line": inside(stage, "objective.loss", "line"),
         "cohort:objective:hash": inside(stage, "objective.loss", "hash"),
         "cohort:objective:equation": inside(stage, "objective.loss", "equation"),
-        "cohort:flops": inside(stage, "compute.flops", "total"),
+        "cohort:flops": inside(stage, "compute.operations", "total"),
         "cohort:completeness": record["completeness"]["share"],
     }
     parameters = {"approach": {"type": kind}, "task": "text-generation", "datasets": prompts}

@@ -1,0 +1,163 @@
+"""What a stage begins with, by digest: its model, its data, the code of its rewards, and what it is planned to cost."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cohort
+from cohort.machine import describe_machine
+from cohort.policy.load import locate
+from cohort.record.chain import CHAIN, read_lines
+from cohort.record.code import files_of
+from cohort.record.entries import FORMAT, digest_of
+from cohort.record.manifest import NAME, digests_in, sha256_of
+from cohort.settings import Stage
+from cohort.train.inputs import code_of_stages, functions_of
+from cohort.train.stage import Context, Prepared
+
+LIBRARIES = ("jsonschema", "mpmath", "py3langid", "rapidfuzz", "reasoning-gym", "regex", "verifiers")  # of verifiers
+
+
+def facts_of(context: Context, prepared: Prepared) -> dict[str, dict[str, Any]]:
+    """The tables `policy`, `verifiers` and `recipe` of the entry with which a stage begins or goes on."""
+    stage, run = context.stage, context.recorder.chain.run
+    sources = [table for one in (stage.task, *stage.task.mixture.values()) for table in (one.source, one.held_out)]
+    objective = getattr(prepared, "objective", None)
+    recipe = {
+        "format": FORMAT,
+        "cohort": cohort.__version__,
+        "name": context.recipe.name,
+        "kind": stage.kind if isinstance(stage.kind, str) else code_name(stage.kind),
+        "objective": None if objective is None else objective.hash,
+        "budget": budget_of(stage, context.tables),
+        "hub": {
+            source: hub_revision("dataset", source, getattr(table, "revision", None))
+            for table in (stage.task, *stage.task.mixture.values())
+            if is_hub(source := table.source)
+        },
+        "inputs": _digests((source for source in sources if isinstance(source, str)), run),
+    }
+    return {"policy": policy_of(context), "verifiers": verifiers_of(context), "recipe": recipe}
+
+
+def policy_of(context: Context) -> dict[str, Any]:
+    """Where the weights come from: the stage before, a directory with all its files, a revision of the hub, an object,
+    or nothing but the seed.
+    """
+    table, start, chain = context.stage.policy, context.start, context.recorder.chain
+    found: dict[str, Any] = {"model": table.model, "seed": str(context.recipe.seed)}
+    if (origin := context.parent) is not None:  # a checkpoint of another run
+        manifest = sha256_of(origin.path / NAME) if (origin.path / NAME).is_file() else None
+        return found | {"parent": {"checkpoint": str(origin.path), "step": origin.step, "manifest": manifest}}
+    if table.scratch is not None:
+        return found | {"scratch": True}
+    if table.model == "live" and start.live is not None:
+        return found | {"weights": _of_tensors(start.live[0].state_dict())}
+    if table.model is None:
+        return found | {"parent": {"stage": context.follows, "head": chain.stages.get(context.follows)}}
+    if not Path(table.model).expanduser().exists():
+        revision = hub_revision("model", table.model, table.revision)
+        return found | {"revision": revision, "hub": _of_hub(table.model, revision)}
+    where = Path(table.model).expanduser()
+    where = Path(locate(table.model)) if where.is_dir() else where
+    for line in read_lines(where.parent / CHAIN):
+        found["parent"] = {"run": str(where.parent), "head": digest_of(line)}
+    return found | {"inputs": _digests([str(where)], chain.run)}
+
+
+def verifiers_of(context: Context) -> dict[str, Any]:
+    """The rewards, the files in which those of the person's own are written, and the libraries of the built-in ones."""
+    recipe, stage = context.recipe, context.stage
+    own = {path for name, _, thing in functions_of(recipe) if name == stage.name for path in files_of(thing)}
+    machine = describe_machine()
+    return {
+        "rewards": {reward.name: {"use": code_name(reward.use), "weight": reward.weight} for reward in stage.reward},
+        "code": {
+            what: code for what, code in code_of_stages(recipe).items() if what.endswith(f"of stage {stage.name}")
+        },
+        "inputs": {_shown(path): sha256_of(path) for path in sorted(own)},
+        "libraries": machine["packages"] | {name: _version(name) for name in LIBRARIES},
+        "kernels": machine["kernels"],
+    }
+
+
+def budget_of(stage: Stage, tables: Iterable[str]) -> dict[str, int]:
+    """What the stage is planned to take at most."""
+    steps, found = stage.run.steps, {"steps": stage.run.steps}
+    if "objective" in tables:
+        completions = steps * stage.rollout.prompts_per_step * stage.rollout.group_size
+        found |= {"completions": completions, "tokens": completions * stage.rollout.max_tokens}
+    if "supervised" in tables:
+        found["examples"] = steps * stage.supervised.examples_per_step
+    return found
+
+
+def code_name(use: Any) -> str:
+    """A name for what a recipe calls: the one that it is given there, or that of the function."""
+    return (
+        use if isinstance(use, str) else f"{getattr(use, '__module__', '')}:{getattr(use, '__qualname__', type(use))}"
+    )
+
+
+def is_hub(source: Any) -> bool:
+    """Whether a source is an id of the hub: `owner/name`, and nothing of that name is here."""
+    return isinstance(source, str) and source.count("/") == 1 and not Path(source).expanduser().exists()
+
+
+def hub_revision(kind: str, name: str, revision: str | None) -> str | None:
+    """The commit in the local cache that a revision stands for; None where the cache does not tell."""
+    place = _cache(kind, name)
+    reference = place / "refs" / (revision or "main")
+    if reference.is_file():
+        return reference.read_text("utf-8").strip()
+    snapshots = sorted(place.glob("snapshots/*"), key=lambda path: path.stat().st_mtime)
+    return revision or (snapshots[-1].name if snapshots else None)
+
+
+def _of_hub(name: str, revision: str | None) -> dict[str, str]:
+    snapshot = _cache("model", name) / "snapshots" / str(revision)
+    return digests_in(snapshot) if snapshot.is_dir() else {}
+
+
+def _cache(kind: str, name: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
+
+
+def _digests(sources: Iterable[str], run: Path) -> dict[str, str]:
+    """The SHA-256 of every file that the sources are or hold here, but of files of the run itself."""
+    found: dict[str, str] = {}
+    for path in (Path(source).expanduser() for source in sources):
+        files = [path] if path.is_file() else sorted(path.rglob("*")) if path.is_dir() else []
+        outside = (file for file in files if file.is_file() and not file.absolute().is_relative_to(run.absolute()))
+        found |= {_shown(file): sha256_of(file) for file in outside}
+    return found
+
+
+def _shown(path: Path) -> str:
+    """A path relative to the current directory where it lies below it."""
+    path = path.absolute()
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.as_posix()
+
+
+def _of_tensors(state: Mapping[str, torch.Tensor]) -> str:
+    """One digest of all tensors of a model, by their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
