@@ -106,7 +106,7 @@ def main() -> None:
         shares[unit] = {"sft": given.sft * entry / spent["sft steps"][i], "grpo": grpo}
         print(f"the record {unit}: {shares[unit]['sft']:.2%} of a supervised step, {grpo:.2%} of a GRPO step")
     if given.json:
-        given.json.write_text(json.dumps({"shares": shares, "parts": spent}))
+        given.json.write_text(json.dumps({"shares": shares, "parts": spent}), encoding="utf-8")
 
 
 if __name__ == "__main__":

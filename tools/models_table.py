@@ -409,7 +409,7 @@ def main() -> None:
         return
     known = {}
     if given.found.exists():
-        known = {line["name"]: line for line in map(json.loads, given.found.read_text().splitlines())}
+        known = {line["name"]: line for line in map(json.loads, given.found.read_text("utf-8").splitlines())}
     if given.page:
         begin, _, rest = PAGE.read_text("utf-8").partition(MARK)
         PAGE.write_text(begin + MARK + page(known) + END + rest.partition(END)[2], "utf-8")
@@ -418,7 +418,7 @@ def main() -> None:
         start = time.perf_counter()
         found = {"name": name, **try_in_a_process(name)}
         print(json.dumps(found), f"{time.perf_counter() - start:.0f}s", flush=True)
-        with given.found.open("a") as file:
+        with given.found.open("a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
 
 

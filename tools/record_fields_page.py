@@ -58,8 +58,8 @@ def _row(field: Field, place: str, part: Mapping[str, Any]) -> Iterator[str]:
 def main(run: str | None) -> None:
     for name, schema in FILES.items():
         text = json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
-        (PACKAGE / f"{name}.schema.json").write_text(text)
-        (ROOT / "docs" / "predicates" / f"{name}.schema.json").write_text(text)
+        (PACKAGE / f"{name}.schema.json").write_text(text, "utf-8")
+        (ROOT / "docs" / "predicates" / f"{name}.schema.json").write_text(text, "utf-8")
     with tempfile.TemporaryDirectory() as place:
         if run is None:
             from cohort.recipe import Recipe
@@ -69,7 +69,7 @@ def main(run: str | None) -> None:
             run = str(train(recipe).directory)
         record = read_record(Path(run))
         assert record is not None
-        PAGE.write_text(HEAD.format(short=" ".join(SHORT), line=in_a_line(record)) + fields_table(record))
+        PAGE.write_text(HEAD.format(short=" ".join(SHORT), line=in_a_line(record)) + fields_table(record), "utf-8")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_a_difference_is_all_that_is_shown_and_names_a_missing_part_once(desk, c
     _, out, _ = cohort("explain", "recipe.toml", 'reward=["exact_number"]', "--diff", "other.toml")
     assert "J(θ)" not in out
     rows = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
-    assert rows == ["policy.lora", "reward.vowels", "reward.exact_number.weight"]
+    assert rows == ["policy.lora", "reward.vowels", "reward.exact_number.weight", "optimizer.learning_rate"]
     assert "none here, rank 4 in other.toml" in out
     assert "none here, 1 x vowels in other.toml" in out
 

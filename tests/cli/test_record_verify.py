@@ -33,6 +33,7 @@ def test_a_run_is_checked_erased_and_added_to(cohort, run, tmp_path):
     assert code == 0
     code, out, err = cohort("record", "verify", run, "--json")
     found = json.loads(out)
+    assert [check for check in found["checks"] if check["status"] == "failed"] == []
     assert code == 0
     assert found["holds"]
     assert {check["status"] for check in found["checks"]} <= {"holds", "skipped"}

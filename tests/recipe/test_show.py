@@ -48,7 +48,8 @@ def values(annotation: Any, metadata: tuple[Any, ...]) -> st.SearchStrategy[Any]
         least = max((m.min_length for m in metadata if hasattr(m, "min_length")), default=0)
         return st.lists(item, min_size=least, max_size=3) if args[-1] is ... else st.tuples(item, item)
     if origin is dict:
-        return st.dictionaries(st.integers(1, 9).map(str), values(args[1], ()), max_size=2)
+        keys = values(args[0], ()) if get_origin(args[0]) is Literal else st.integers(1, 9).map(str)
+        return st.dictionaries(keys, values(args[1], ()), max_size=2)
     if annotation is type(None):
         return st.none()
     if annotation is bool:
@@ -262,6 +263,8 @@ def valid(node: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
             good = node in rule if word == "enum" else node == rule
         elif word == "properties" and isinstance(node, dict):
             good = all(valid(node[key], inner, root) for key, inner in rule.items() if key in node)
+        elif word == "propertyNames" and isinstance(node, dict):
+            good = all(valid(key, rule, root) for key in node)
         elif word == "additionalProperties" and isinstance(node, dict):
             extra = [value for key, value in node.items() if key not in schema.get("properties", {})]
             good = rule is True or (not extra if rule is False else all(valid(value, rule, root) for value in extra))
@@ -280,7 +283,17 @@ def valid(node: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
             good = sized[word](node, rule)
         else:
             known = {"description", "default", "title", "$schema", "$defs", "properties", "additionalProperties"}
-            known |= {"pattern", "required", "items", "prefixItems", "minItems", "maxItems", "minLength", *sized}
+            known |= {
+                "pattern",
+                "required",
+                "items",
+                "prefixItems",
+                "minItems",
+                "maxItems",
+                "minLength",
+                "propertyNames",
+                *sized,
+            }
             assert word in known, word
             good = True
         if not good:

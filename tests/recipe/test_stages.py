@@ -175,7 +175,7 @@ def test_a_later_layer_that_replaces_a_value_leaves_nothing_of_the_earlier(load)
         (
             "qqqq=1",
             "unknown key 'qqqq'; a recipe has critic, environment, evaluate, kind, name, objective, optimizer, policy, "
-            "preferences, reference, reward, rollout, run, seed, stage, supervised, task, cold, rl",
+            "preferences, record, reference, reward, rollout, run, seed, stage, supervised, task, cold, rl",
         ),
         ("run.steps=", "run.steps must be a whole number of at least 0, not ''"),
         ("run.steps.x=1", "run.steps must be a whole number of at least 0, not { x = 1 }"),

@@ -19,9 +19,6 @@ from cohort.views.console import Console
 
 SOURCE = str(Path(cohort.__file__).parent)
 CARRIERS = ("recipe", "views")  # rooms that carry keys and show them: nothing is done with a key there
-NOT_READ = {
-    ("Scratch", "architecture"): "it has one value so far, and a recipe that says it stays right when there are more",
-}
 KEYS = {
     (table.__name__, key)
     for table in vars(settings).values()
@@ -125,9 +122,8 @@ def test_every_key_of_a_recipe_is_read(tmp_path, rows, checkpoint_dir, monkeypat
         reads.watch(patch)
         for recipe in made.values():
             train(recipe, console=Console(quiet=True))
-    unread = sorted(".".join(key) for key in KEYS - reads.found - NOT_READ.keys())
+    unread = sorted(".".join(key) for key in KEYS - reads.found)
     assert not unread, f"nothing reads {', '.join(unread)}"
-    assert not reads.found & NOT_READ.keys(), "NOT_READ excuses a key that is read"
 
 
 def test_what_carries_and_shows_keys_does_not_count(tmp_path, rows, checkpoint_dir, monkeypatch):

@@ -30,9 +30,10 @@ from cohort.views.console import Console
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """Held-out accuracy by `verifier`: the `eval/` metrics of each model, and the first one minus the other, greedy and
-    sampled, where there are two.
+    sampled, where there are two. `data` says what was taken from a file whose columns nobody named.
     """
 
+    data: str
     verifier: str
     models: dict[str, dict[str, float]]
     difference: dict[str, Paired]
@@ -48,28 +49,32 @@ def run_evaluation(
     names = {name: full_path(name) for name in (model, against) if name is not None}
     overrides = absolute(overrides)  # before the process goes elsewhere
     with where_trained(names[model]) if task is None else contextlib.nullcontext():
-        verifier, found = _found(names, task, overrides, samples, problems, seed)
+        data, verifier, found = _found(names, task, overrides, samples, problems, seed)
     models = {name: {k: v for one in of for k, v in one.metrics().items()} for name, of in found.items()}
     difference = {}
     if against is not None:
         for ours, theirs in zip(found[model], found[against], strict=True):
             difference[ours.name] = paired(ours.per_problem, theirs.per_problem)
-    return Evaluation(verifier, models, difference)
+    return Evaluation(data, verifier, models, difference)
 
 
 def show(console: Console, found: Evaluation) -> None:
     """The accuracy table, and the difference of two models."""
+    if found.data:
+        console.say(f"[dim]data[/]  {escape(found.data)}")
     console.evaluations(list(found.models.items()), found.verifier)
     for name, one in found.difference.items():
         interval = f"{one.mean:+.1%} [{one.low:+.1%}, {one.high:+.1%}]"
         console.say(escape(f"  {name}: {' minus '.join(found.models)} is {interval} on {one.problems} problems"))
 
 
-def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: int) -> Recipe:
-    """The run's own recipe, when a run was given and no other task; else a recipe made of what was said."""
+def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: int) -> tuple[str, Recipe]:
+    """The run's own recipe, when a run was given and no other task; else a recipe made of what was said, and what was
+    taken for it.
+    """
     saved = Path(model, "recipe.toml")
     if saved.is_file() and task is None:
-        return as_it_lies(Recipe.load(saved, [f"evaluate.problems={problems}", *overrides]))
+        return "", as_it_lies(Recipe.load(saved, [f"evaluate.problems={problems}", *overrides]))
     if task is None and not Path(model).exists():
         raise UnreadableError(f"there is no run '{model}' here; of a hub id say --task, what to evaluate on")
     if task is None:
@@ -81,8 +86,6 @@ def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: in
     with argument():
         found = guess_source(task, named.get("split", "train"), named.get("config"), named, "grpo")
     reward = found.reward or {"use": "exact_number"}
-    said = "; ".join([*found.took, f"the reward {reward['use']}"])
-    Console().say(f"[dim]data[/]  {escape(said)}")
     tables = {
         "name": "evaluation",
         "policy": {"model": model},
@@ -91,15 +94,15 @@ def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: in
         "reward": reward,
         "evaluate": {"problems": problems},
     }
-    return Recipe.from_tables(tables, overrides)
+    return "; ".join([*found.took, f"the reward {reward['use']}"]), Recipe.from_tables(tables, overrides)
 
 
 def _found(
     names: dict[str, str], task: str | None, overrides: Sequence[str], samples: int, problems: int, seed: int
-) -> tuple[str, dict[str, tuple[Accuracy, ...]]]:
-    """The verifier, and what it makes of each model."""
+) -> tuple[str, str, dict[str, tuple[Accuracy, ...]]]:
+    """What was taken of the data, the verifier, and what it makes of each model."""
     name, path = next(iter(names.items()))
-    recipe = _recipe(path, task, overrides, problems)
+    data, recipe = _recipe(path, task, overrides, problems)
     stage = recipe.stages[-1]
     if not stage.reward and stage.evaluate.reward is None:
         raise UserError(
@@ -111,7 +114,8 @@ def _found(
         raise UserError(
             "this task has no held-out problems: add task.held_out=FILE (or a share such as task.held_out=0.1)"
         )
-    return parts.verifier_name, {name: _measure(path, recipe, parts, samples, seed) for name, path in names.items()}
+    models = {name: _measure(path, recipe, parts, samples, seed) for name, path in names.items()}
+    return data, parts.verifier_name, models
 
 
 def _measure(model: str, recipe: Recipe, parts: SamplingParts, samples: int, seed: int) -> tuple[Accuracy, ...]:

@@ -114,9 +114,9 @@ def _export(model: str, form: str | None, place: Path, kind: str | None, named: 
         if write == "gguf":
             gguf_writer.write(policy, directory, kind)
         else:
-            policy.module.to(getattr(torch, kind))
+            _round_weights(policy, getattr(torch, kind))
             save_policy(policy, directory)
-            policy.module.float()
+            _round_weights(policy, torch.float32)
         wanted = trained if kind == "float32" else _logprobs(policy, rows)
         tensors, difference = _read_back(policy, directory, write, rows, wanted)
     rounding = (wanted - trained).abs().max().item()
@@ -214,6 +214,12 @@ def _read_back(policy: Policy, directory: Path, form: str, rows: Sequence[Row], 
             f"the model as it was written differs by {difference:.2g} in a log-prob, over {most:.2g}: nothing is kept"
         )
     return len(ours), difference
+
+
+def _round_weights(policy: Policy, dtype: torch.dtype) -> None:
+    """Give the weights a type. Buffers, such as rotary frequencies, keep theirs: readers make them anew."""
+    for parameter in policy.module.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def _in_new_process(words: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from cohort.machine import quiet_libraries
-from cohort.record.report import Check
+from cohort.record.report import Check, Status
 from cohort.train.place import where_trained
 from cohort.train.replay.advantages import Advantages
 from cohort.train.replay.opened import Recorded, open_run
 from cohort.train.replay.policy import policy_checks
 from cohort.train.replay.rewards import Scores, code_checks
-from cohort.train.replay.stored import StoredStep
+from cohort.train.replay.stored import ErasedError, StoredStep
 from cohort.train.replay.tally import SHOWN
 from cohort.train.replay.text import Texts
 from cohort.types import UserError
@@ -48,7 +48,8 @@ def checks_of(recorded: Recorded, level: int, ticket: int | None = None, shown: 
             try:
                 step: StoredStep = recorded.read(number)
             except UserError as error:
-                damaged.append(Check(2, f"{title}rollouts of step {number}", "failed", str(error)))
+                status: Status = "skipped" if isinstance(error, ErasedError) else "failed"
+                damaged.append(Check(2, f"{title}rollouts of step {number}", status, str(error)))
                 continue
             whole.append(number)
             texts.look(step, ticket)

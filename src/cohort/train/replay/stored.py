@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cohort.record.leaves import COMMITMENTS
 from cohort.record.rollouts import SCHEMA, group_of
 from cohort.types import Group, Prompt, UserError
 from cohort.wording import one_line, shorten
@@ -19,6 +20,10 @@ from cohort.wording import one_line, shorten
 _NEEDED = [name for name in SCHEMA.names if name not in ("labels", "extra", "turns", "steps")]  # those came later
 
 _OF_GROUP = ("prompt_id", "prompt", "prompt_json", "prompt_tokens", "answer", "disposition", "error")
+
+
+class ErasedError(UserError):
+    """Texts of a step were erased, as the record of the run says, so nothing of the step can be computed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class StoredStep:
 
 def read_step(file: Path, step: int, max_staleness: int = 0) -> StoredStep:
     """The step that a file of rollouts holds. Raises `UserError`, with the file and the row, for one that is damaged,
-    or that no run can have written.
+    or that no run can have written, and `ErasedError` where texts were erased.
     """
     name = f"log/{file.name}"
     try:
@@ -55,6 +60,8 @@ def read_step(file: Path, step: int, max_staleness: int = 0) -> StoredStep:
             raise UserError(f"{name} has no column {missing[0]!r}: it was not written by this version of Cohort")
         known = [name for name in SCHEMA.names if name in table.column_names]
         rows = table.select(known).cast(pa.schema([SCHEMA.field(name) for name in known])).to_pylist()
+        if erased := sorted({row["ticket"] for row in rows if row.get(COMMITMENTS) is not None}):
+            raise ErasedError(f"{name}: texts of ticket {', '.join(map(str, erased))} were erased")
         groups, by_ticket = [], dict[int, list[dict[str, Any]]]()
         for ticket, found in groupby(rows, lambda row: row["ticket"]):
             if ticket in by_ticket:
