@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +19,21 @@ from cohort.record.verify import HIGHEST, verify
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
 
-REPLAY = "cohort.train.replay"  # levels above 1: checks(run, level)
 MARKS = {"holds": "holds  ", "skipped": "skipped", "failed": "FAILED "}
 
 
 def checked(run: Path, level: int | None, key: Path | None, anchor: str) -> dict[str, Any]:
     """The report on a run up to a level, the highest that there is if None, and its head."""
     report = verify(run, HIGHEST if level is None else level, key=key, anchor=anchor)
-    recompute = _recompute()
     checks, reached = list(report.checks), report.level
-    if (level is None or level > HIGHEST) and recompute is not None:
-        if report.holds:
-            checks += (more := recompute(run, level or 4))
-            reached = max([reached, *(check.level for check in more)])
-        else:
-            checks.append(
-                Check(2, "replay", "skipped", "nothing is recomputed of a run that is not as it was recorded")
-            )
-    elif level is not None and level > HIGHEST:
-        raise UnreadableError(f"--level {level}: this version recomputes nothing; the highest level is {HIGHEST}")
+    if (level is None or level > HIGHEST) and report.holds:
+        from cohort.train.replay import checks as recomputed  # with torch
+
+        checks += (more := recomputed(run, level or 4))
+        reached = max([reached, *(check.level for check in more)])
+    elif level is None or level > HIGHEST:
+        checks.append(Check(2, "replay", "skipped", "nothing is recomputed of a run that is not as it was recorded"))
     return {**Report(str(run), reached, tuple(checks)).as_json(), "head": head_of(run)}
-
-
-def _recompute() -> Callable[[Path, int], list[Check]] | None:
-    try:
-        found: Callable[[Path, int], list[Check]] = importlib.import_module(REPLAY).checks
-    except ModuleNotFoundError as error:
-        if error.name != REPLAY:
-            raise
-        return None
-    return found
 
 
 def show_report(console: Console, found: dict[str, Any]) -> None:
