@@ -88,9 +88,10 @@ def _words(annotation: Any, metadata: list[Any]) -> list[str]:
         return [f"a list of {item}" if args[-1] is ... or origin is list else f"a list of {len(args)} {item}"]
     if origin is dict:
         items = _words(args[1], []) if args[1] is not Any else []
+        if not items:
+            return ["a table"]
         keys = f" by {either(_words(args[0], []))}" if get_origin(args[0]) is Literal else ""
-        of = either(items).removeprefix("a ").replace("number", "numbers")
-        return [f"a table of {of}{keys}" if items else "a table"]
+        return [f"a table of {either(items).removeprefix('a ').replace('number', 'numbers')}{keys}"]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return ["a table"]
     return ["a function"]
