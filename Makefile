@@ -45,7 +45,7 @@ test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the lib
 	$(VENV)-verifiers/bin/$(PYTEST) tests/integrations
 
 test-exports: $(VENV)-exports/.installed  ## run the tests of the record's exports, in an environment with the libraries that check them
-	$(VENV)-exports/bin/$(PYTEST) tests/record tests/views/test_exports.py
+	$(VENV)-exports/bin/$(PYTEST) tests/views/test_exports.py
 
 test-real: $(REAL)/.installed  ## run the tests that need a pretrained model, in an environment with it
 	$(REAL)/bin/$(PYTEST) tests/test_real.py
