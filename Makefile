@@ -51,7 +51,7 @@ test-real: $(REAL)/.installed  ## run the tests that need a pretrained model, in
 	$(REAL)/bin/$(PYTEST) tests/test_real.py
 
 test-sinks: $(VENV)-sinks/.installed  ## run the tests of the trackers, in an environment with their libraries
-	$(VENV)-sinks/bin/$(PYTEST) tests/views
+	$(VENV)-sinks/bin/$(PYTEST) tests/views/test_tensorboard.py
 
 # Every benchmark, the others each in an environment of its own. The tables go to runs/bench/tables.md.
 MEASURED := runs/bench
