@@ -36,6 +36,17 @@ def test_a_group_with_signal_is_shown_rather_than_one_without(run):
         assert group.has_signal or "signal   0%" in line
 
 
+def all_alike(completion):
+    return 0.5
+
+
+def test_a_run_in_which_no_reward_differed_says_so(run, pipe):
+    file, console = pipe
+    run(reward=[all_alike], console=console, run={"gate": "off"})
+    said = " ".join(file.getvalue().split())
+    assert "in none of 4 steps did the rewards of a group differ" in said
+
+
 def test_every_evaluation_is_shown_when_it_is_made(run, pipe):
     file, console = pipe
     run(console=console, run={"evaluate_every": 2})
@@ -43,6 +54,7 @@ def test_every_evaluation_is_shown_when_it_is_made(run, pipe):
     starts = ("  before: held-out", "  2/4", "  step 2: held-out", "  3/4", "  step 4: held-out")
     places = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in starts]
     assert places == sorted(places)
+    assert "in none of" not in file.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["grpo", "sft"])
@@ -58,3 +70,4 @@ def test_the_plan_has_no_evaluation_where_nothing_is_held_out(tables, pipe, kind
     assert "held-out problems" not in file.getvalue()
     assert not re.search(r"^  evaluation", file.getvalue(), re.MULTILINE)
     assert ("nothing is held out (task.held_out)" in " ".join(file.getvalue().split())) == (kind == "grpo")
+    assert bool(re.search(r"^  rollouts", file.getvalue(), re.MULTILINE)) == (kind == "grpo")

@@ -211,9 +211,12 @@ def _show_result(
     parts = last.prepared.parts
     rows = [(labels.get(line["step"], f"step {line['step']}"), line) for line in lines]
     console.evaluations(rows, parts.verifier_name if parts else "")
+    signal = [line["groups/signal"] for line in lines if line.get("groups/signal") is not None]
+    if signal and not any(signal):
+        console.warn(f"in none of {len(signal)} steps did the rewards of a group differ: nothing was learnt from them")
     console.saved("model", directory / "final")
     console.saved("metrics", metrics)
-    if (directory / "log").exists():
+    if any((directory / "log").glob("*.parquet")):
         console.saved("rollouts", directory / "log")
     console.saved("record", directory / "record.json")
     console.lines({f"{'':<11}": in_a_line(record)})
