@@ -30,6 +30,7 @@ from cohort.record.rollouts import read_groups
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "docs" / "figures" / "real_model.json"
+STEPS = 8  # of a row of the table of parts
 ARMS: dict[str, tuple[str, ...]] = {
     "seed 0": ("seed=0",),
     "seed 1": ("seed=1",),
@@ -59,7 +60,24 @@ def measured(directory: Path, arm: str, model: Path, recipe: Path, train: bool) 
             for line in lines
             if "eval/greedy" in line
         ],
+        "parts": [_part(run, lines[at : at + STEPS]) for at in range(1, len(lines), STEPS)],
         "groups": {step: _groups(run / "log" / f"step-{step:06d}.parquet") for step in (1, lines[-1]["step"])},
+    }
+
+
+def _part(run: Path, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Some steps together. `behind_a_digit`: right ones that were cut off there, maybe in the middle of a number."""
+    groups = [g for line in lines for g in read_groups(run / "log" / f"step-{line['step']:06d}.parquet")]
+    rollouts = [pair for g in groups for pair in zip(g.rollouts, g.rewards, strict=True)]
+    right = [one for one, reward in rollouts if reward == 1]
+    return {
+        "steps": (lines[0]["step"], lines[-1]["step"]),
+        "completions": len(rollouts),
+        "right": len(right),
+        "behind_a_digit": sum(one.finish == "length" and one.text[-1:].isdigit() for one in right),
+        "signal": sum(line["groups/signal"] for line in lines) / len(lines),
+        "cut_off": sum(one.finish == "length" for one, _ in rollouts) / len(rollouts),
+        "entropy": sum(line["policy/entropy_sampled"] for line in lines) / len(lines),
     }
 
 
@@ -88,6 +106,20 @@ def table(arms: dict[str, dict[str, Any]]) -> str:
         after = f"{_accuracy(later[-1])} (step {later[-1][0]})" if later else "not measured"
         steps, minutes = arm["reward"][-1][0], arm["steps_s"] / 60
         lines.append(f"| {name} | {_accuracy(before)} | {after} | {steps} | {minutes:.0f} min |")
+    return "\n".join(lines)
+
+
+def parts_table(arm: dict[str, Any]) -> str:
+    """How samples of training changed, some steps at a time."""
+    lines = ["| steps | completions | right | groups with signal | cut off | entropy | right, cut off behind a digit |"]
+    lines.append("|---" * 7 + "|")
+    for part in arm["parts"]:
+        first, last = part["steps"]
+        share = part["right"] / part["completions"]
+        lines.append(
+            f"| {first}-{last} | {part['completions']} | {share:.1%} | {part['signal']:.0%} | {part['cut_off']:.0%} | "
+            f"{part['entropy']:.2f} | {part['behind_a_digit']} of {part['right']} |"
+        )
     return "\n".join(lines)
 
 
@@ -138,6 +170,8 @@ def main() -> None:
         ordered = {name: known[name] for name in ARMS if name in known}
         DATA.write_text(json.dumps(ordered, indent=1), "utf-8")
     print(table(ordered))
+    for name, arm in ordered.items():
+        print(f"\n{name}\n{parts_table(arm)}")
     draw(ordered, DATA.with_suffix(".png"))
 
 

@@ -132,8 +132,8 @@ def train(
     loaded = _load(recipe, overrides)
     if resume or not Path(loaded.stages[-1].run.directory, loaded.name, "metrics.jsonl").expanduser().exists():
         _say_stages(loaded)  # else it is refused, with that sentence alone
-    from cohort.commands.place import where_trained
     from cohort.commands.train import outcome
+    from cohort.train.place import where_trained
     from cohort.train.run import train as run
 
     with where_trained(loaded.file.parent) if resume and loaded.file else contextlib.nullcontext():

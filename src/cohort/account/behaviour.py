@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from cohort.account.sources import StageFiles
 from cohort.evaluate.intervals import paired
-from cohort.record.claims import Claim, gap, sha256
+from cohort.record.claims import Claim, gap
+from cohort.record.manifest import sha256_of
 from cohort.types import RIGHT, UserError
 from cohort.wording import one_line
 
@@ -24,14 +25,13 @@ def performance(files: StageFiles) -> Claim:
     """Held-out accuracy before the first step and after the last one that was measured, and the paired difference."""
     if "performance" in _named(files):
         return imported("performance")(files)
-    measured = [line for line in files.metrics if any(key.startswith("eval/") for key in line)]
-    if not measured:
+    if not files.evaluations:
         return gap("measured", "nothing is held out: task.held_out names what to evaluate on")
-    before, after = measured[0], measured[-1]
+    before, after = files.evaluations[0], files.evaluations[-1]
     if before is after:
         why = "it was measured once: there is nothing to compare with"
-        return files.claim("measured", {"after": _numbers(after)}, "metrics.jsonl", reason=why)
-    found: dict[str, Any] = {"before": _numbers(before), "after": _numbers(after), "difference": {}}
+        return files.claim("measured", {"after": after}, "metrics.jsonl", reason=why)
+    found: dict[str, Any] = {"before": before, "after": after, "difference": {}}
     shards = []
     for kind in ("greedy", "sampled"):
         names = [f"log/eval-{line['step']:06d}-{kind}.parquet" for line in (before, after)]
@@ -44,10 +44,6 @@ def performance(files: StageFiles) -> Claim:
                 continue
             found["difference"][kind] = {"mean": one.mean, "low": one.low, "high": one.high, "problems": one.problems}
     return files.claim("measured", found, "metrics.jsonl", *shards)
-
-
-def _numbers(line: dict[str, Any]) -> dict[str, Any]:
-    return {"step": line["step"], **{key[5:]: value for key, value in line.items() if key.startswith("eval/")}}
 
 
 def _pass_rates(file: Path) -> dict[str, float]:
@@ -89,7 +85,7 @@ def imported(name: str) -> Callable[[StageFiles], Claim]:
             return gap("imported", why)
         file = Path(files.run.environment.get("directory", "."), given).expanduser()
         try:
-            found, digest = orjson.loads(file.read_bytes()), sha256(file)
+            found, digest = orjson.loads(file.read_bytes()), sha256_of(file)
         except (OSError, orjson.JSONDecodeError) as error:
             return gap("imported", f"{given} cannot be read: {one_line(error)}", "failed")
         evidence = ({"path": given, "sha256": digest},)

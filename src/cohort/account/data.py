@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from cohort.account.policies import commit_of
 from cohort.account.sources import StageFiles
 from cohort.record.claims import Claim, gap
+from cohort.record.inputs import hub_commit
+from cohort.tasks.sources.rows import is_hub_id
 
 
 def prompts(files: StageFiles) -> Claim:
@@ -21,8 +21,8 @@ def prompts(files: StageFiles) -> Claim:
             "split": one.split,
             "config": one.config,
         }
-        on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", str(one.source)) and str(one.source) not in inputs
-        row |= {"revision": commit_of(str(one.source), None, "dataset") if on_hub else None}
+        on_hub = str(one.source) not in inputs and is_hub_id(str(one.source))
+        row |= {"revision": hub_commit(str(one.source), None, "dataset") if on_hub else None}
         row |= {"blake2b": inputs.get(str(one.source)), "levels": one.levels, "limit": one.limit}
         row |= {"held_out": None if one.held_out is None else str(one.held_out), "weight": getattr(one, "weight", None)}
         rows.append({key: value for key, value in row.items() if value is not None})

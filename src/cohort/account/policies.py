@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -10,6 +9,7 @@ import orjson
 from cohort.account.sources import StageFiles
 from cohort.preflight.objective import reference_of
 from cohort.record.claims import Claim, gap
+from cohort.record.inputs import hub_commit
 
 
 def base(files: StageFiles) -> Claim:
@@ -32,22 +32,10 @@ def base(files: StageFiles) -> Claim:
         return run.claim(
             "declared", named, "recipe.toml", reason="a model object that a program gave: it has no digest"
         )
-    commit = commit_of(policy.model, policy.revision)
+    commit = hub_commit(policy.model, policy.revision)
     found = {"kind": "hub", "name": policy.model, "revision": commit or policy.revision}
     why = None if commit else "the commit is not known: the hub's cache of this machine does not hold the model"
     return run.claim("measured" if commit else "declared", found, "recipe.toml", reason=why)
-
-
-def commit_of(name: str, revision: str | None, kind: str = "model") -> str | None:
-    """The commit of a model or data set of the hub that this machine's cache holds; None where it holds none."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    place = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type=kind))
-    if revision and (place / "snapshots" / revision).is_dir():
-        return revision
-    file = place / "refs" / (revision or "main")
-    return file.read_text("utf-8").strip() if file.is_file() else None
 
 
 def trained(files: StageFiles) -> Claim:

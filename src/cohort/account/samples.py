@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from cohort.account.sources import StageFiles
-from cohort.account.traces import CLOSE, OPEN, as_shown
+from cohort.account.traces import as_shown, is_begun
 from cohort.record.claims import Claim, gap
 from cohort.record.rollouts import read_rows
 from cohort.types import UserError
@@ -26,12 +26,7 @@ def series(files: StageFiles) -> dict[str, Any]:
     width = max(1, math.ceil(len(steps) / POINTS))
     parts = [steps[i : i + width] for i in range(0, len(steps), width)]
     curves = {name: [_mean(part, name) for part in parts] for name in CURVES if any(name in line for line in steps)}
-    evaluations = [
-        {"step": line["step"], **{key[5:]: value for key, value in line.items() if key.startswith("eval/")}}
-        for line in files.metrics
-        if any(key.startswith("eval/") for key in line)
-    ]
-    return {"steps": [part[-1]["step"] for part in parts], **curves, "evaluations": evaluations}
+    return {"steps": [part[-1]["step"] for part in parts], **curves, "evaluations": files.evaluations}
 
 
 def _mean(lines: list[dict[str, Any]], name: str) -> float | None:
@@ -68,7 +63,7 @@ def _group(shard: Path, traces: str | None) -> dict[str, Any] | None:
     order = sorted(best, key=lambda row: -row["reward"])
     half = MEMBERS // 2
     shown = order if len(order) <= MEMBERS else [*order[:half], *order[-half:]]
-    begun = any(_opened_by_prompt(row["text"] or "") for row in rows)
+    begun = any(is_begun(row["text"] or "") for row in rows)
     first = best[0]
     return {
         "step": first["step"],
@@ -83,10 +78,6 @@ def _group(shard: Path, traces: str | None) -> dict[str, Any] | None:
 def _spread(rewards: list[float]) -> float:
     known = [r for r in rewards if not math.isnan(r)]
     return max(known) - min(known) if known else -1.0
-
-
-def _opened_by_prompt(text: str) -> bool:
-    return 0 <= text.find(CLOSE) < (text.find(OPEN) if OPEN in text else len(text))
 
 
 def _member(row: Mapping[str, Any], traces: str | None, begun: bool) -> dict[str, Any]:

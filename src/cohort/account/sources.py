@@ -15,7 +15,9 @@ from cohort.account.tally import Tally, tally
 from cohort.algorithms.objectives import Objective
 from cohort.preflight.objective import settled_objective
 from cohort.recipe import Recipe
-from cohort.record.claims import Basis, Claim, sha256
+from cohort.record.chain import CHAIN, read_lines
+from cohort.record.claims import Basis, Claim
+from cohort.record.manifest import sha256_of
 from cohort.record.metrics import read_metrics
 from cohort.settings import Record, Stage
 
@@ -41,7 +43,7 @@ class RunFiles:
     def chain(self) -> list[dict[str, Any]]:
         """The entries of the log, oldest first; those that cannot be read are left out: `record verify` names them."""
         found = []
-        for line in self._bytes("log/chain.jsonl").splitlines():
+        for line in read_lines(self.directory / CHAIN):
             with contextlib.suppress(orjson.JSONDecodeError):
                 entry = orjson.loads(line)
                 found += [entry] if isinstance(entry, dict) else []
@@ -71,7 +73,7 @@ class RunFiles:
 
     def _digest(self, name: str) -> dict[str, Any]:
         if name not in self._digests:
-            self._digests[name] = {"path": name, "sha256": sha256(self.directory / name)}
+            self._digests[name] = {"path": name, "sha256": sha256_of(self.directory / name)}
         return self._digests[name]
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -104,6 +106,14 @@ class StageFiles:
     def steps(self) -> list[dict[str, Any]]:
         """Its training steps."""
         return [line for line in self.metrics if line["step"] > 0]
+
+    @cached_property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """What was measured on held-out problems, and after which step; names without `eval/`."""
+        measured = [
+            (line["step"], {k[5:]: v for k, v in line.items() if k.startswith("eval/")}) for line in self.metrics
+        ]
+        return [{"step": step, **numbers} for step, numbers in measured if numbers]
 
     @cached_property
     def tally(self) -> Tally | None:

@@ -14,11 +14,15 @@ def as_shown(text: str, traces: str | None, begun: bool = False) -> str:
     """
     if traces in (None, "exposed"):
         return text
-    first_close = text.find(CLOSE)
-    if begun or (0 <= first_close < (text.find(OPEN) if OPEN in text else len(text))):
+    if begun or is_begun(text):
         text = OPEN + text
     put = {"summarised": _summary, "hidden": lambda _: "", "filtered": lambda _: f"{OPEN}[filtered]{CLOSE}"}[traces]
     return re.sub(rf"{OPEN}(.*?)(?:{CLOSE}|\Z)", lambda found: put(found[1]), text, flags=re.DOTALL).strip()
+
+
+def is_begun(text: str) -> bool:
+    """Whether the first tag of a text closes: the prompt has opened it."""
+    return 0 <= text.find(CLOSE) < (text.find(OPEN) if OPEN in text else len(text))
 
 
 def _summary(trace: str) -> str:

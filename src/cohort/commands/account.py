@@ -14,8 +14,9 @@ from cohort.account.fields import title_of
 from cohort.account.making import make_record
 from cohort.commands.explain import stage_differences
 from cohort.recipe import Recipe, differences
-from cohort.record.claims import Claim, claims, read_record, sha256
+from cohort.record.claims import Claim, claims, read_record
 from cohort.record.files import new_directory
+from cohort.record.manifest import sha256_of
 from cohort.settings.words import callable_path
 from cohort.types import UnreadableError, UserError
 from cohort.views.cards.terminal import show_difference, show_record
@@ -170,7 +171,7 @@ def _copied(shard: Path, new: Path, with_text: bool) -> File:
         table = table.drop_columns([name for name in TEXT if name in table.column_names])
         pq.write_table(table, target, compression="zstd")
     columns = {field.name: str(field.type) for field in table.schema}
-    return File(f"rollouts/{shard.name}", sha256(target), target.stat().st_size, columns)
+    return File(f"rollouts/{shard.name}", sha256_of(target), target.stat().st_size, columns)
 
 
 def _json(made: Any) -> bytes:

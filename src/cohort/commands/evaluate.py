@@ -13,7 +13,7 @@ from rich.markup import escape
 from cohort.backends.base import open_sampler
 from cohort.commands.door import argument
 from cohort.commands.model import load_model
-from cohort.commands.place import absolute, full_path, where_trained
+from cohort.commands.place import absolute, full_path
 from cohort.evaluate import Accuracy, evaluate
 from cohort.evaluate.intervals import Paired, paired
 from cohort.machine import quiet_libraries
@@ -23,6 +23,7 @@ from cohort.rewards import RewardPool
 from cohort.tasks.guess import guess_source
 from cohort.train.directory import as_it_lies
 from cohort.train.evaluation import held_out
+from cohort.train.place import where_trained
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
 

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cohort.commands.model import load_model
-from cohort.commands.place import full_path, where_trained
-from cohort.learn.forward import forward, head
+from cohort.commands.place import full_path
+from cohort.learn.forward import batch_logprobs
 from cohort.machine import quiet_libraries
 from cohort.policy import gguf_writer
 from cohort.policy.adapters import changed_modules, merge_adapter
@@ -28,6 +28,7 @@ from cohort.policy.load import save_policy
 from cohort.policy.policy import Policy
 from cohort.record.files import new_directory
 from cohort.record.rollouts import read_rows
+from cohort.train.place import where_trained
 from cohort.train.sft import supervised_batch
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -163,14 +164,10 @@ def _probe(policy: Policy) -> Row:
     return [first], rest
 
 
-@torch.no_grad()
 def _logprobs(policy: Policy, rows: Sequence[Row]) -> Tensor:
     """The log-probs of all completions, end to end, as the learner computes them."""
     batch = supervised_batch([(prompt, list(tokens), [True] * len(tokens)) for prompt, tokens in rows])
-    out = torch.zeros(batch.tokens.shape)
-    for micro, states in forward(policy, batch, batch.mask, LONGEST):
-        out[micro.picked] = head(policy, states, micro.tokens, 1.0, False)[0]
-    return out
+    return batch_logprobs(policy, batch, batch.mask, LONGEST, 1.0)
 
 
 def _read_back(policy: Policy, directory: Path, form: str, rows: Sequence[Row], wanted: Tensor) -> tuple[int, float]:

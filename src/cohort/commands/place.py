@@ -1,11 +1,9 @@
-"""Paths of the command line, also where a run was trained."""
+"""Paths of the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from cohort.train.place import where_trained as where_trained
 
 
 def full_path(model: str) -> str:

@@ -14,12 +14,13 @@ from rich.markup import escape
 from cohort import environments
 from cohort.account.traces import OPEN, as_shown
 from cohort.commands.model import load_model, play_group
-from cohort.commands.place import full_path, where_trained
+from cohort.commands.place import full_path
 from cohort.machine import quiet_libraries
 from cohort.recipe import Recipe
 from cohort.rewards import Reward, RewardTable, ScoredGroup, ScoringItem, resolve, score_group
 from cohort.settings import Stage
 from cohort.tasks import Renderer
+from cohort.train.place import where_trained
 from cohort.types import Finish, InfrastructureError, Message, Prompt, Sampling, UserError
 from cohort.views.console import Console
 

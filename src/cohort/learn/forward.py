@@ -108,6 +108,19 @@ def _split_whole(batch: Batch, wanted: Tensor, tokens: int) -> Iterator[list[int
         yield taken
 
 
+@torch.no_grad()
+def batch_logprobs(
+    policy: Policy, batch: Batch, wanted: Tensor, tokens: int, temperature: float, entropy_gradient: bool = False
+) -> Tensor:
+    """`[N]` float32 log-probs of the `wanted` tokens `[N]` of a batch at a temperature, 0 at the others, in passes of
+    about `tokens` tokens. With `entropy_gradient` the head is the one that has one, whose last bits are others.
+    """
+    out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
+    for micro, states in forward(policy, batch, wanted, tokens):
+        out[micro.picked] = head(policy, states, micro.tokens, temperature, entropy_gradient)[0].cpu()
+    return out
+
+
 def head(
     policy: Policy, states: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool
 ) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics, per_token_loss
-from cohort.learn.forward import forward, head
+from cohort.learn.forward import batch_logprobs, forward, head
 from cohort.learn.optimizer import open_optimizer
 from cohort.learn.reference import Reference
 from cohort.learn.routing import Routers, balance, counts, load
@@ -57,16 +57,12 @@ class Learner:
         if router_aux_coef:
             self._routers.refuse_none()
 
-    @torch.no_grad()
     def logprobs(self, batch: Batch, policy: Policy | None = None) -> Tensor:
         """`[N]` float32 log-probs of the batch under the current weights, or under another policy's; without gradient,
         and 0 outside the mask.
         """
-        out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
-        policy, wanted = policy or self.policy, self._wanted(batch)
-        for micro, states in forward(policy, batch, wanted, self.settings.tokens_per_micro_batch):
-            out[micro.picked] = head(policy, states, micro.tokens, *self.form)[0].cpu()
-        return out
+        most = self.settings.tokens_per_micro_batch
+        return batch_logprobs(policy or self.policy, batch, self._wanted(batch), most, *self.form)
 
     def reference_logprobs(self, batch: Batch) -> Tensor:
         """The same, `[N]`, under the reference policy. Raises `ValueError` for an objective that needs none."""

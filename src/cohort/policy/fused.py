@@ -22,6 +22,12 @@ from cohort.policy.weights import PackedWeights
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
+def changes_with_length(config: Any) -> bool:
+    """Whether the rotary embedding is another one for all tokens of a row that grows beyond some length."""
+    found = repr(getattr(config, "rope_parameters", None))
+    return any(f"'{kind}'" in found for kind in ("longrope", "dynamic"))
+
+
 def unfit(model: Any) -> str | None:
     """Why the fused body cannot run this model; None when it can."""
     config = model.config.get_text_config()
@@ -35,7 +41,7 @@ def unfit(model: Any) -> str | None:
         return reason
     if config.hidden_act not in ("silu", "swish"):
         return f"its activation is {config.hidden_act}"
-    if any(f"'{kind}'" in repr(config.rope_parameters) for kind in ("longrope", "dynamic")):
+    if changes_with_length(config):
         return "its rotary embedding is another one for long rows"
     if not torch.backends.mkldnn.is_available():
         return "this build of PyTorch has no oneDNN"

@@ -20,13 +20,11 @@ from cohort.chat import ChatTemplate, has_template
 from cohort.kernels.functions import product
 from cohort.policy.attention import ATTENTION, Layout, PackedGroups
 from cohort.policy.fit import DIVERGED, is_classifier
-from cohort.policy.fused import FusedBody, unfit
+from cohort.policy.fused import FusedBody, changes_with_length, unfit
 from cohort.policy.generic import GenericBody, Mode
 from cohort.policy.proof import find_mode, packed_differs
 from cohort.policy.verify import probe, verify
 from cohort.types import UserError
-
-CHANGES_WITH_LENGTH = ("longrope", "dynamic")  # rotary embeddings that are another one beyond some length
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Policy:
         """
         most = getattr(self.config, "max_position_embeddings", None)
         rope = getattr(self.config, "rope_parameters", None) or {}
-        if any(f"'{kind}'" in repr(rope) for kind in CHANGES_WITH_LENGTH):
+        if changes_with_length(self.config):
             first = rope.get("original_max_position_embeddings")
             first = first or getattr(self.config, "original_max_position_embeddings", None)
             return most if first is None else min(first, most or first)

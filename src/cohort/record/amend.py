@@ -52,10 +52,13 @@ def redact(
     _refuse_empty(chain)
     rewritten: dict[Path, tuple[bytes, list[int], int]] = {}
     for file in files:
-        rows = pq.read_table(file)
-        numbers = [at for at, row in enumerate(rows.to_pylist()) if row[SALT] is not None and matches(row)]
+        table = pq.read_table(file)
+        rows = table.to_pylist()
+        numbers = [at for at, row in enumerate(rows) if row[SALT] is not None and matches(row)]
+        for number in numbers:
+            rows[number] |= {COMMITMENTS: commitments(rows[number])} | dict.fromkeys((SALT, *SENSITIVE))
         if numbers:
-            rewritten[file] = (to_bytes(_erased(rows, set(numbers))), numbers, rows.num_rows)
+            rewritten[file] = (to_bytes(pa.Table.from_pylist(rows, table.schema)), numbers, len(rows))
     if not rewritten:
         raise UserError("no row matches that still has its text, so nothing is erased")
     shards = [
@@ -67,14 +70,6 @@ def redact(
     for file, (content, _, _) in rewritten.items():
         write_bytes(file, content)
     return {"entry": chain.size - 1, "head": head, "erased": erased, "signed": chain.key is not None}
-
-
-def _erased(table: pa.Table, numbers: set[int]) -> pa.Table:
-    rows = table.to_pylist()
-    for number in numbers:
-        row = rows[number]
-        rows[number] = row | {COMMITMENTS: commitments(row)} | dict.fromkeys((SALT, *SENSITIVE))
-    return pa.Table.from_pylist(rows, table.schema)
 
 
 def _refuse_empty(chain: Chain) -> None:

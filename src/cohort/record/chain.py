@@ -55,9 +55,8 @@ class Chain:
             chain.size += 1
         if line:
             chain.head, last = digest_of(line), _readable(line, run)
-        heads = list(read_lines(run / HEADS))
-        if heads:
-            line = _readable_head(heads[-1], run)
+        if (head := _last_line(run / HEADS)) is not None:
+            line = _readable_head(head, run)
             signed = _readable(line, run)
             if signed.get("seq") == chain.size and signed.get("prev") == chain.head:
                 chain._write(line, signed)
@@ -125,8 +124,8 @@ class Chain:
 
 def head_of(run: Path) -> str:
     """The digest of the last entry: whoever keeps it elsewhere can tell later that nothing before it was changed."""
-    last = deque(read_lines(run / CHAIN), maxlen=1)
-    return digest_of(last[0]) if last else FIRST
+    last = _last_line(run / CHAIN)
+    return FIRST if last is None else digest_of(last)
 
 
 def read_lines(file: Path) -> Iterator[bytes]:
@@ -141,6 +140,10 @@ def read_lines(file: Path) -> Iterator[bytes]:
                 yield line[:-1]
             elif len(line) == LONGEST:
                 raise UserError(f"{file} has a line of more than {LONGEST >> 20} MiB, so it is none that Cohort wrote")
+
+
+def _last_line(file: Path) -> bytes | None:
+    return next(iter(deque(read_lines(file), maxlen=1)), None)
 
 
 def _append(file: Path, line: bytes, sync: bool) -> None:

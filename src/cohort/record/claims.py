@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,9 +91,3 @@ def read_record(directory: Path) -> dict[str, Any] | None:
 
 
 _AGAIN = "delete it: it is then made again from the other files of the run"
-
-
-def sha256(file: Path) -> str:
-    """The SHA-256 of a file, as 64 hex digits."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

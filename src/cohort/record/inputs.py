@@ -1,4 +1,4 @@
-"""Fingerprints of what a run reads, so that a continued run notices when it has changed."""
+"""Fingerprints of what a run reads, so that a continued run notices when it has changed; of the hub, commits."""
 
 from __future__ import annotations
 
@@ -17,6 +17,23 @@ def fingerprints(sources: Iterable[str | None]) -> dict[str, str]:
         if path is not None and path.exists():
             found[str(source)] = _fingerprint(path)
     return found
+
+
+def hub_commit(name: str, revision: str | None, kind: str = "model") -> str | None:
+    """The commit of a model or data set of the hub that this machine's cache holds; None where it does not tell."""
+    folder = hub_folder(name, kind)
+    if revision and (folder / "snapshots" / revision).is_dir():
+        return revision
+    file = folder / "refs" / (revision or "main")
+    return file.read_text("utf-8").strip() if file.is_file() else None
+
+
+def hub_folder(name: str, kind: str = "model") -> Path:
+    """Where the hub's cache of this machine keeps a model or data set."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type=kind))
 
 
 def _fingerprint(path: Path) -> str:

@@ -23,7 +23,6 @@ def sealed_directory(path: Path, announce: Callable[[dict[str, str]], None] = la
     """A `new_directory` that gets a manifest of what the block has written. Before it takes its place `announce` gets
     the digests of its files.
     """
-
     with new_directory(path, lambda new: announce({**digests, NAME: sha256_of(new / NAME)})) as new:
         yield new
         digests = {name: sha256_of(file) for name, file in _files(new).items()}

@@ -7,7 +7,6 @@ of its entry; a directory whose entry is there and which still waits beside its 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from cohort.record.chain import CHAIN, HEADS, read_lines
 from cohort.record.entries import UNSIGNED, digest_of, parsed, problem
 from cohort.record.files import beside
 from cohort.record.leaves import LEAF, leaves
-from cohort.record.manifest import EVALUATIONS, digests_in
+from cohort.record.manifest import EVALUATIONS, digests_in, sha256_of
 from cohort.record.merkle import Tree
 from cohort.record.report import Check, Report, Status
 from cohort.record.trail import Files, StageTrail, Trail, check_signatures, read_trail
@@ -328,10 +327,7 @@ def _tables(path: Path) -> Iterator[pa.Table]:
 def _sha256(path: Path) -> str | None:
     """The digest of a file; None where there is none that can be read."""
     try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+        return sha256_of(path) if path.is_file() else None
     except (OSError, ValueError):
         return None
 

@@ -16,8 +16,10 @@ from cohort.policy.load import locate
 from cohort.record.chain import CHAIN, read_lines
 from cohort.record.code import files_of
 from cohort.record.entries import FORMAT, digest_of
+from cohort.record.inputs import hub_commit, hub_folder
 from cohort.record.manifest import NAME, digests_in, sha256_of
 from cohort.settings import Stage
+from cohort.tasks.sources.rows import is_hub_id
 from cohort.train.inputs import code_of_stages, functions_of
 from cohort.train.stage import Context, Prepared
 
@@ -37,9 +39,9 @@ def facts_of(context: Context, prepared: Prepared) -> dict[str, dict[str, Any]]:
         "objective": None if objective is None else objective.hash,
         "budget": budget_of(stage, context.tables),
         "hub": {
-            source: hub_revision("dataset", source, getattr(table, "revision", None))
+            source: hub_commit(source, revision := getattr(table, "revision", None), "dataset") or revision
             for table in (stage.task, *stage.task.mixture.values())
-            if is_hub(source := table.source)
+            if isinstance(source := table.source, str) and is_hub_id(source)
         },
         "inputs": _digests((source for source in sources if isinstance(source, str)), run),
     }
@@ -62,7 +64,7 @@ def policy_of(context: Context) -> dict[str, Any]:
     if table.model is None:
         return found | {"parent": {"stage": context.follows, "head": chain.stages.get(context.follows)}}
     if not Path(table.model).expanduser().exists():
-        revision = hub_revision("model", table.model, table.revision)
+        revision = hub_commit(table.model, table.revision) or table.revision
         return found | {"revision": revision, "hub": _of_hub(table.model, revision)}
     where = Path(table.model).expanduser()
     where = Path(locate(table.model)) if where.is_dir() else where
@@ -105,30 +107,9 @@ def code_name(use: Any) -> str:
     )
 
 
-def is_hub(source: Any) -> bool:
-    """Whether a source is an id of the hub: `owner/name`, and nothing of that name is here."""
-    return isinstance(source, str) and source.count("/") == 1 and not Path(source).expanduser().exists()
-
-
-def hub_revision(kind: str, name: str, revision: str | None) -> str | None:
-    """The commit in the local cache that a revision stands for; None where the cache does not tell."""
-    place = _cache(kind, name)
-    reference = place / "refs" / (revision or "main")
-    if reference.is_file():
-        return reference.read_text("utf-8").strip()
-    snapshots = sorted(place.glob("snapshots/*"), key=lambda path: path.stat().st_mtime)
-    return revision or (snapshots[-1].name if snapshots else None)
-
-
 def _of_hub(name: str, revision: str | None) -> dict[str, str]:
-    snapshot = _cache("model", name) / "snapshots" / str(revision)
+    snapshot = hub_folder(name) / "snapshots" / str(revision)
     return digests_in(snapshot) if snapshot.is_dir() else {}
-
-
-def _cache(kind: str, name: str) -> Path:
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
 
 
 def _digests(sources: Iterable[str], run: Path) -> dict[str, str]:

@@ -66,7 +66,7 @@ def open_rows(source: Any, split: str = "train", config: str | None = None, revi
             rows = _reader(path)(path)
         elif os.path.lexists(path):
             raise _not_a_file(path)
-        elif isinstance(source, str) and _looks_like_hub_id(source):
+        elif isinstance(source, str) and is_hub_id(source):
             rows = _open_hub(source, split, config, revision)
         else:
             raise _missing_file(path)
@@ -116,7 +116,7 @@ def _belongs(file: Path, split: str) -> bool:
     return stem == split or stem.startswith((f"{split}-", f"{split}_"))
 
 
-def _looks_like_hub_id(source: str) -> bool:
+def is_hub_id(source: str) -> bool:
     """`owner/name`, where no directory `owner` is here and `name` does not end as a file does."""
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) or nearest(Path(source).suffix, EXTENSIONS):
         return False

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cohort.backends.base import Backend, open_backend
 from cohort.learn.batch import collate
-from cohort.learn.forward import forward, head
+from cohort.learn.forward import batch_logprobs
 from cohort.policy.policy import Policy
 from cohort.record.inputs import fingerprints
 from cohort.record.manifest import refuse_damaged
@@ -26,7 +26,7 @@ from cohort.train.replay.opened import Recorded
 from cohort.train.replay.stored import StoredStep
 from cohort.train.replay.tally import Tally, equal
 from cohort.train.replay.weights import unlike
-from cohort.types import Batch, Group, UserError
+from cohort.types import Group, UserError
 
 # How far the numbers of a step may be apart on another machine, relative to the larger one: the order of sums differs.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
@@ -210,21 +210,12 @@ def _recomputed(
     rollout, tokens = recorded.stage.rollout, recorded.stage.optimizer.tokens_per_micro_batch
     fused, policy.fused = policy.fused, None
     try:
-        found = plain_logprobs(policy, batch, rollout.temperature, tokens)
+        found = batch_logprobs(policy, batch, batch.mask, tokens, rollout.temperature)
     finally:
         policy.fused = fused
     rows = iter(found.split(batch.lengths.tolist()))
     for group in groups:
         yield group, [next(rows) for _ in group.rollouts]
-
-
-@torch.no_grad()
-def plain_logprobs(policy: Policy, batch: Batch, temperature: float, tokens: int) -> Tensor:
-    """`[N]` float32 log-probs of the batch's tokens at a temperature; 0 where the policy did not choose."""
-    out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
-    for micro, states in forward(policy, batch, batch.mask, tokens):
-        out[micro.picked] = head(policy, states, micro.tokens, temperature, entropy_gradient=False)[0].cpu()
-    return out
 
 
 def _beyond(step: StoredStep, vocabulary: int) -> bool:
