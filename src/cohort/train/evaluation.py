@@ -52,8 +52,6 @@ class Evaluator:
             warn(f"{too_long} held-out prompts are longer than the model's context leaves room for")
         if too_long and not self._prompts:
             raise UserError("all held-out prompts are too long: lower rollout.max_tokens, or set task.too_long")
-        if self._prompts and (both := parts.task.overlap()):
-            warn(f"{both} held-out questions are also trained on, so their accuracy proves little")
 
     def __call__(self, step: int) -> dict[str, float]:
         """Accuracy of the current weights, greedy and sampled, as metrics; every completion goes to disk."""

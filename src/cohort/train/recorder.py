@@ -17,7 +17,8 @@ from cohort.record.metrics import lines_after
 from cohort.record.rollouts import Shard, shards_after, write_groups
 from cohort.types import Group
 
-OF_RUN = ("recipe.toml", "environment.json", "gate.json")  # files of the run that the genesis of a stage names
+# Files of the run that the genesis of a stage names.
+OF_RUN = ("recipe.toml", "environment.json", "gate.json", "contamination.json")
 
 
 @dataclass

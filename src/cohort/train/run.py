@@ -24,6 +24,7 @@ from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
 from cohort.train.checkpoint import latest_step
+from cohort.train.contamination import say_contamination
 from cohort.train.directory import (
     as_it_lies,
     disk_errors,
@@ -103,6 +104,7 @@ def train(
     with locked(directory) as still_here, disk_errors(directory, still_here):
         if not has_begun(directory):
             pass_gate(directory, stages, console, start)
+            say_contamination(directory, stages, console)
         chain = open_chain(directory, console)
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(chain, recipe, console, isolation_of(sampled), parent)

@@ -49,7 +49,6 @@ class OpenSource:
     columns: tuple[str, ...]
     question: str
     weights: tuple[tuple[int, float], ...] = ((0, 1.0),)
-    split_by_hash: bool = False  # one question is then never on both sides
     environment: str | None = None  # the one that must play its prompts, see `Found`
 
     @property
@@ -82,9 +81,7 @@ def open_source(table: settings.Prompts, seed: int, held_out_seed: int, name: st
         train = Distinct(train, table.limit, str(table.source))
     else:
         train = limited(train, table.limit)
-    by_hash = _is_share(table.held_out)
-    columns, question, environment = found.columns, found.question, found.environment
-    return OpenSource(name, table, train, held_out, columns, question, split_by_hash=by_hash, environment=environment)
+    return OpenSource(name, table, train, held_out, found.columns, found.question, environment=found.environment)
 
 
 def with_held_out(

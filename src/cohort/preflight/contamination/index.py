@@ -1,0 +1,123 @@
+"""The small side, by key: which of its questions have a hash, in sorted arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cohort.preflight.contamination.layers import COMMON, Keys, Layer, question
+from cohort.preflight.contamination.texts import Texts, wholes
+
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # (training prompt, question, share of it), all of one length
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """K keys of B questions. `owners[first[k] : first[k + 1]]` are the questions that have `keys[k]`; `sizes` [B]: how
+    many keys each has, so that one with 0 cannot be found.
+    """
+
+    keys: np.ndarray
+    first: np.ndarray
+    owners: np.ndarray
+    sizes: np.ndarray
+
+    @staticmethod
+    def of(found: Keys, questions: int) -> Index:
+        """The index of the keys of so many questions."""
+        rows, keys = distinct(found)
+        known, first = np.unique(keys, return_index=True)
+        return Index(known, np.append(first, len(keys)), rows, np.bincount(rows, minlength=questions))
+
+    def matches(self, found: Keys) -> tuple[np.ndarray, np.ndarray]:
+        """`(training prompt, number of a key)` of the keys that are known, each pair once."""
+        rows, keys = found
+        if not len(self.keys) or not len(keys):
+            return rows[:0], rows[:0]
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        known = self.keys[at] == keys
+        return distinct((rows[known], at[known]))
+
+    def spread(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For numbers of keys, all questions that have each: which of the numbers, and the question."""
+        many = self.first[at + 1] - self.first[at]
+        within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+        return np.repeat(np.arange(len(at)), many), self.owners[np.repeat(self.first[at], many) + within]
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """A layer with the index of a benchmark."""
+
+    layer: Layer
+    index: Index
+    copies: Index | None = None  # of a weak layer: what a copy is known by, for copies are no weak finding
+
+    @staticmethod
+    def of(layer: Layer, benchmark: Texts) -> Indexed:
+        """The index of what the layer compares."""
+        rows, keys = layer.keys(benchmark)
+        if layer.common:
+            said = _said_once(benchmark, rows, keys)
+            rows, keys = rows[said], keys[said]
+        questions = len(benchmark.lengths)
+        copies = Index.of(question(benchmark), questions) if layer.weak else None
+        return Indexed(layer, Index.of((rows, keys), questions), copies)
+
+    @property
+    def looked_at(self) -> int:
+        """The questions that have what the layer compares."""
+        return int(np.count_nonzero(self.index.sizes))
+
+    def pairs(self, training: Texts) -> Pairs:
+        """What is found in some training prompts. Where any key will do, every prompt that has one, and every question
+        that has one, is in some pair, but not every pair of them is named.
+        """
+        index = self.index
+        rows, at = index.matches(self.layer.keys(training))
+        if self.copies is not None:
+            others = ~np.isin(rows, self.copies.matches(question(training))[0])
+            rows, at = rows[others], at[others]
+        if self.layer.at_least is None:
+            _, by_key = np.unique(at, return_index=True)
+            _, by_row = np.unique(rows, return_index=True)
+            which, owners = index.spread(at[by_key])
+            rows = np.concatenate([rows[by_key][which], rows[by_row]])
+            owners = np.concatenate([owners, index.owners[index.first[at[by_row]]]])
+            return rows, owners, np.ones(len(rows))
+        which, owners = index.spread(at)
+        pairs, shared = np.unique(rows[which] * len(index.sizes) + owners, return_counts=True)
+        rows, owners = np.divmod(pairs, len(index.sizes))
+        share = shared / index.sizes[owners]
+        enough = share >= self.layer.at_least
+        return rows[enough], owners[enough], share[enough]
+
+
+def distinct(found: Keys) -> Keys:
+    """Each pair once, ordered by key and then by row."""
+    rows, keys = found
+    order = np.lexsort((rows, keys))
+    rows, keys = rows[order], keys[order]
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows[1:] != rows[:-1]) | (keys[1:] != keys[:-1])
+    return rows[new], keys[new]
+
+
+def by_row(found: Keys) -> Iterator[tuple[int, np.ndarray]]:
+    """Each row that has keys, with them, each once."""
+    rows, keys = distinct(found)
+    known, first = np.unique(rows := rows[order := np.argsort(rows, kind="stable")], return_index=True)
+    return zip(known.tolist(), np.split(keys[order], first[1:]))
+
+
+def _said_once(benchmark: Texts, rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Which keys are not those of too many questions, [N] bool. A question that occurs twice counts once; of a few
+    questions, what more than half of them share is too common.
+    """
+    whole, texts = wholes(benchmark.words, benchmark.starts)
+    _, first = np.unique(texts, return_index=True)
+    once = np.isin(rows, whole[first])
+    known, many = np.unique(distinct((rows[once], keys[once]))[1], return_counts=True)
+    return many[np.searchsorted(known, keys)] <= max(2, min(COMMON, len(first) // 2))
