@@ -18,7 +18,7 @@ from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog
 from cohort.settings.training import LEAST_OF_LORA, LORA_REASON
 from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, newest, prune, readable, save_checkpoint
-from cohort.train.directory import keep_template, run_directory
+from cohort.train.directory import flat_recipe, keep_template, run_directory
 from cohort.train.inputs import probe_of
 from cohort.train.keeping import keep_account
 from cohort.train.origins import facts_of
@@ -124,7 +124,12 @@ class _Loop:
                 "was lost or damaged, and stays so. The weights do not depend on it."
             )
         context.forget_after(recorded)
-        self.sinks = Sinks.open(self.run.trackers, context.directory, recorded, context.console.warn)
+        self.sinks = self._open_sinks(recorded)
+
+    def _open_sinks(self, recorded: int) -> Sinks:
+        kept = run_directory(self.context.recipe) / "recipe.toml"
+        config = flat_recipe(kept.read_text("utf-8")) if self.run.trackers else {}
+        return Sinks.open(self.run.trackers, self.context.directory, recorded, config, self.context.console.warn)
 
     @contextmanager
     def saving_on_failure(self) -> Iterator[None]:
@@ -154,7 +159,9 @@ class _Loop:
         self.context.check()
         line = self._log.write(step, {**metrics, **measured})
         self.context.recorder.line(step, line, measured)
-        self.sinks.write(step, {**metrics, **measured})
+        shard = self.context.directory / "log" / f"step-{step:06d}.parquet"
+        shown = self.run.show_group_every and step % self.run.show_group_every == 0 and shard.is_file()
+        self.sinks.write(step, {**metrics, **measured}, shard if shown else None)
         self.whole = step
 
     def save(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cohort.recipe.show import toml_value
+from cohort.settings import SINKS
 from cohort.settings.table import as_list
 from cohort.types import UserError
 
@@ -142,11 +143,14 @@ class Draft:
 
     def put_trackers(self, key: str, nowhere: str) -> None:
         """Where the numbers go; `nowhere` is the name of what needs no tracker."""
+        trackers: list[str] = []
         for tracker in as_list(self.given.get(key, [])):
-            if tracker == "tensorboard":
-                self.put("run", "trackers", ["tensorboard"], key)
+            if tracker in SINKS:
+                trackers.append(tracker)
             elif tracker != nowhere:
                 self.notes.append(f"no counterpart: {key} = {tracker!r}")
+        if trackers:
+            self.put("run", "trackers", trackers, key)
 
     def put_template_args(self, key: str) -> None:
         """What the configuration gives the chat template under `key`."""
