@@ -93,7 +93,7 @@ def _check(one: PreparedStage, policy: Policy, console: Console) -> CheckedStage
     untested = waits_for(stage) if parts is not None else {}
     for reward, maker in untested.items():
         console.warn(f"{reward} is not tested: its model is made by the stage '{maker}'")
-    report = _gate(one, parts.without(untested), facts) if parts is not None else None
+    report = _gate(one, parts.without(untested), facts, console) if parts is not None else None
     examples = {}
     if report is not None and parts is not None and first is not None:
         examples = _examples(one, parts.without(untested), first, policy, console)
@@ -104,11 +104,11 @@ def _check(one: PreparedStage, policy: Policy, console: Console) -> CheckedStage
     )
 
 
-def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts) -> GateReport | None:
+def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts, console: Console) -> GateReport | None:
     """What the rewards that can be tested now pay for."""
     if not (parts.rewards and parts.verifiers):
         return None
-    return gate_of_stage(one.stage, parts, one.seed, PROMPTS, facts.tokenizer)
+    return gate_of_stage(one.stage, parts, one.seed, PROMPTS, facts.tokenizer, console.warn)
 
 
 def _examples(
@@ -117,8 +117,8 @@ def _examples(
     """By reward the best and the worst of some completions of a prompt, by the policy as it is. Shows them."""
     stage, seed = one.stage, derive_seed(one.seed, "check")
     shorter = replace(stage.rollout.sampling(), max_tokens=min(stage.rollout.max_tokens, LONGEST))
-    run = stage.run
-    with closing(parts.world), RewardPool(parts.rewards, 1, 1, pass_environment=run.pass_environment) as pool:
+    given = stage.run.pass_environment
+    with closing(parts.world), RewardPool(parts.rewards, 1, 1, pass_environment=given, say=console.warn) as pool:
         try:
             sampling, played = play_group(policy, stage, parts.world, prompt, SAMPLED, seed, shorter)
             scores = pool.submit(ScoringItem.of(prompt, played, seed)).result().scores

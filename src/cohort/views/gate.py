@@ -26,6 +26,8 @@ def show_gate(console: Console, report: GateReport, verdict: bool = True) -> Non
         f"{'' if found is not None and found.verifier else '[not bold]'}{escape(name)}" for name, found in columns
     ]
     console.table(["", *headings], [*_scores(report, columns), [], *_measures(columns)], left=len(headings) + 1)
+    for line in report.paid_beside():
+        console.marked("[dim]paid[/]", line)
     for note in report.notes:
         console.marked("[yellow]note[/]", note)
     for problem in report.problems if verdict else ():

@@ -78,7 +78,8 @@ class GrpoTraining:
             else:
                 log, run = context.directory / "rewards.log", stage.run
                 given = run.pass_environment
-                pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=given)
+                say = context.console.warn
+                pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=given, say=say)
                 stack.enter_context(pool)
                 play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
                 limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
