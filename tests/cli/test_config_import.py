@@ -61,11 +61,11 @@ def test_the_columns_of_data_that_are_here_are_looked_at(imported, tmp_path):
     data = tmp_path / "sums.jsonl"
     data.write_text('{"problem": "1 + 1", "solution": "2"}\n{"problem": "1 + 2", "solution": "3"}\n')
     trl = {key: value for key, value in TRL.items() if not key.startswith("reward")}
-    recipe, stage, said = imported({**trl, "dataset_name": str(data)})
+    _, stage, said = imported({**trl, "dataset_name": str(data)})
     assert (stage.task.prompt, stage.task.answer) == ("problem", "solution")
     assert "of the data, a first reward would be exact_number, as the answers are numbers" in said
     verl = VERL | {"data": VERL["data"] | {"train_files": str(data)}}
-    recipe, stage, said = imported(verl)
+    _, stage, said = imported(verl)
     assert (stage.task.prompt, stage.task.answer) == ("problem", "solution")
     assert f"{data} has no column 'prompt'; it has problem, solution" in said
     assert f"{data} has no column 'reward_model.ground_truth'; it has problem, solution" in said

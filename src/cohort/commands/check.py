@@ -28,6 +28,7 @@ from cohort.train.run import PreparedStage, prepare
 from cohort.types import InfrastructureError, Prompt
 from cohort.views.console import Console, excerpt
 from cohort.views.gate import show_gate
+from cohort.wording import counted
 
 PROMPTS = 20  # scored for each verifier
 SAMPLED, LONGEST = 8, 256  # completions of the first prompt that are shown, and their tokens
@@ -125,7 +126,8 @@ def _examples(
         except InfrastructureError as error:
             console.warn(f"no completion could be scored: {error}")
             return {}
-    console.say(f"\n  {SAMPLED} completions of it, of at most {sampling.max_tokens} tokens, by the policy as it is")
+    longest = counted(sampling.max_tokens, "token")
+    console.say(f"\n  {SAMPLED} completions of it, of at most {longest}, by the policy as it is")
     found: dict[str, dict[str, Example]] = {}
     for name, values in scores.items():
         order = sorted((i for i, value in enumerate(values) if not math.isnan(value)), key=lambda i: -values[i])
@@ -160,8 +162,6 @@ def _lengths(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> str:
     count = min(RENDERED, source.size or RENDERED)
     everything = RenderedPrompts(source, parts.task.renderer(facts.tokenizer), 2**31, "error")
     lengths = sorted(len(prompt.tokens) for i in range(count) if (prompt := everything[i]) is not None)
-    longer = sum(n > limit for n in lengths)
-    return (
-        f"{lengths[0]} to {lengths[-1]} tokens in the first {count}, median {lengths[len(lengths) // 2]}; {longer} "
-        f'longer than {limit} (task.too_long = "{stage.task.too_long}")'
-    )
+    longer = f'{sum(n > limit for n in lengths)} longer than {limit} (task.too_long = "{stage.task.too_long}")'
+    middle = lengths[len(lengths) // 2]
+    return f"{lengths[0]} to {counted(lengths[-1], 'token')} in the first {count}, median {middle}; {longer}"

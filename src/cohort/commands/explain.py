@@ -20,6 +20,7 @@ from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.views.plan import batch_arithmetic, reward_line, rewards_line
+from cohort.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
     lines = {
         "rewards": rewards_line(stage),
         "sampling": f"temperature {r.temperature:g}, which also divides the logits of every log-prob; at most "
-        f"{r.max_tokens} tokens; rollouts at most {r.max_staleness} training steps old",
+        f"{counted(r.max_tokens, 'token')}; rollouts at most {counted(r.max_staleness, 'training step')} old",
         "batch": batch_arithmetic(stage),
     }
     if stage.objective.bypasses:
@@ -144,7 +145,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         lines["reference"] = reference_of(stage)
     because = f"; {LORA_REASON}" if stage.policy.lora is not None else ""
     lines["updates"] = (
-        f"AdamW, rate {o.learning_rate:g} ({o.schedule}, {o.warmup_steps} warm-up steps{because}), betas "
+        f"AdamW, rate {o.learning_rate:g} ({o.schedule}, {counted(o.warmup_steps, 'warm-up step')}{because}), betas "
         f"{o.betas[0]:g} and {o.betas[1]:g}, weight decay {o.weight_decay:g}, gradient norm at most {o.gradient_clip:g}"
     )
     lines["hash"] = hash_of(stage, objective)

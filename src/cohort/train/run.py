@@ -48,7 +48,7 @@ from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_ta
 from cohort.types import UserError
 from cohort.views.cards.reading import in_a_line
 from cohort.views.console import Console
-from cohort.wording import resuming
+from cohort.wording import counted, resuming
 
 __all__ = ["PreparedStage", "Run", "prepare", "train"]
 
@@ -213,7 +213,9 @@ def _show_result(
     console.evaluations(rows, parts.verifier_name if parts else "")
     signal = [line["groups/signal"] for line in lines if line.get("groups/signal") is not None]
     if signal and not any(signal):
-        console.warn(f"in none of {len(signal)} steps did the rewards of a group differ: nothing was learnt from them")
+        console.warn(
+            f"in none of {counted(len(signal), 'step')} did the rewards of a group differ: nothing was learnt from them"
+        )
     console.saved("model", directory / "final")
     console.saved("metrics", metrics)
     if any((directory / "log").glob("*.parquet")):
@@ -222,4 +224,4 @@ def _show_result(
     console.lines({f"{'':<11}": in_a_line(record)})
     if chain.size:
         by = "not signed" if chain.key is None else f"signed by {key_id(chain.key.public)[:16]}"
-        console.lines({f"{'log':<11}": f"{chain.size} entries, {by}"})
+        console.lines({f"{'log':<11}": f"{counted(chain.size, 'entry', 'entries')}, {by}"})

@@ -25,6 +25,7 @@ from cohort.rewards.items import ScoredGroup, ScoringItem
 from cohort.rewards.workers.pool import RewardPool
 from cohort.seeds import derive_seed
 from cohort.types import Finish, Prompt
+from cohort.wording import counted
 
 AS_IT_IS = next(iter(FORMS))
 REPEATED = 2  # prompts that are scored twice
@@ -110,7 +111,7 @@ def taste(
     said, problems = [], []
     for name, scores in scored.scores.items():
         paid = ", ".join(f"{score:.2f} for {kind}" for kind, score in zip(texts, scores, strict=True))
-        said.append(f"{name}, asked about {len(texts)} texts, pays {paid}")
+        said.append(f"{name}, asked about {counted(len(texts), 'text')}, pays {paid}")
         if len(set(scores)) == 1 and scores[0] > 0 and (GOLD in texts or scores[0] > 0.5):
             problems.append(f"{said[-1]}, so it says nothing.")
     return "; ".join(said) + "; cohort check asks more", tuple(problems)

@@ -30,6 +30,7 @@ from cohort.train.grpo.step_rewards import token_steps
 from cohort.train.grpo.stream import Groups, GroupStream, StepGroups, StreamSettings
 from cohort.train.stage import Context, first_texts
 from cohort.types import Group
+from cohort.wording import counted
 
 PENDING = "pending.parquet"  # of a checkpoint: groups that were sampled and not yet trained on
 
@@ -58,7 +59,7 @@ class GrpoTraining:
         staleness = stage.rollout.max_staleness
         if staleness and objective.correction == "off" and not stage.objective.bypasses:
             context.console.warn(
-                f"rollouts may be {staleness} training steps old (rollout.max_staleness) and nothing corrects for it: "
+                f"rollouts may be {counted(staleness, 'training step')} old (rollout.max_staleness), uncorrected: "
                 'set objective.bypass = true, or objective.correction = "token_truncate"'
             )
         self._backend = open_backend(stage, objective, context.origin(prepared, checkpoint))
@@ -175,6 +176,6 @@ class GrpoTraining:
         if (short or not trained) and not self._said_short:
             self._said_short = True
             console.warn(
-                f"step {step} trains on {len(trained)} groups: {len(groups.left_out)} were left out as without signal. "
-                "The task is too hard, too easy, or the reward says nothing (said once; see groups/left_out)"
+                f"step {step} trains on {counted(len(trained), 'group')}: {len(groups.left_out)} left out as without "
+                "signal. The task is too hard, too easy, or the reward says nothing (said once; see groups/left_out)"
             )
