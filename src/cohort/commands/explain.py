@@ -107,6 +107,7 @@ def _show_difference(console: Console, one: Explained) -> None:
         values = escape(f"{d['here']} here, {d['there']} in {one.against}")
         values += escape(f": {d['consequence']}") if d["consequence"] else ""
         console.say(f"  [dim]{d['field']}[/]  {values}", fold=False)
+    console.say("\n  [dim]This is what decides the gradient; every other value: cohort config diff A B[/]")
 
 
 def show_latex(console: Console, found: dict[str, list[Explained]]) -> None:
@@ -167,6 +168,18 @@ def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Differen
     return _differences(
         objective, other, _beside(stage), {"bypass": preset.bypass, "pass_at_k": None}, once=_once(stage)
     )
+
+
+def objective_differences(stage: Stage, other: Stage | str | None) -> list[Difference]:
+    """Where the objective of a GRPO stage differs from that of another one, or from a preset (None: there is none)."""
+    if other is None:
+        return []
+    if isinstance(other, str):
+        rows = _from_preset(stage, settled_objective(stage), other)
+    else:
+        both = _once(stage) and _once(other)
+        rows = _differences(settled_objective(stage), settled_objective(other), _beside(stage), _beside(other), both)
+    return [(f"objective.{field}", here, there, why) for field, here, there, why in rows]
 
 
 def stage_differences(stage: Stage, other: Stage) -> list[Difference]:

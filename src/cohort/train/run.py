@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.markup import escape
 
 from cohort.clock import stopped_at
 from cohort.machine import quiet_libraries
@@ -90,8 +91,15 @@ def train(
     quiet_libraries()
     console, start = console or Console(), start or Start()
     recipe = as_it_lies(recipe) if resume else recipe
-    stages = prepare(recipe)
     directory = run_directory(recipe)
+    try:
+        stages = prepare(recipe)
+    except UserError:  # a reward of the notebook that began the run, data that are gone: a run that is over needs none
+        if not (resume and has_begun(directory) and _is_over(directory, recipe)):
+            raise
+        console.say(_over(directory))
+        console.saved("model", directory / "final")
+        return Run(directory)
     if has_begun(directory):
         refuse_existing(directory, recipe, resume)
     elif recipe.file is not None and not resume and is_of_run(recipe.file):
@@ -137,6 +145,8 @@ def train(
                     trained = True
                 if one.kind.makes_policy:
                     start, before = Start(str(context.final), start.live), name
+        if resume and not trained:
+            console.say(_over(directory))
         still_here()
         record = None if trained else read_record(directory)
         record = record or keep_account(directory, recipe)  # cards of a run that is only shown may have been edited
@@ -158,6 +168,18 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
         ready = with_stage_models(recipe, index) if waits_for(stage) else stage
         found.append(PreparedStage(stage, kind, seed, kind.prepare(ready, seed)))
     return found
+
+
+def _is_over(directory: Path, recipe: Recipe) -> bool:
+    """Whether the run has its final model, whole, and all the steps that its recipe asks for."""
+    refuse_existing(directory, recipe, resume=True)
+    metrics, final = directory / "metrics.jsonl", directory / "final"
+    steps = [line["step"] for line in read_metrics(metrics)] if metrics.exists() else []
+    return final.exists() and damage_of_model(final) is None and max(steps, default=-1) >= recipe.stages[-1].run.steps
+
+
+def _over(directory: Path) -> str:
+    return f"{escape(str(directory))} is finished already: there is nothing to go on with"
 
 
 def _is_finished(context: Context) -> bool:
