@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,13 +107,17 @@ def explain(
     json: Json = False,
 ) -> Answer:
     """Say which objective a recipe trains: the equation, what each choice does, the batch plan, the hash."""
-    loaded = _load(recipe, overrides)
     from cohort.algorithms.presets import PRESETS
-    from cohort.commands.explain import explain_recipe, show, show_latex
     from cohort.recipe.loader import shipped
 
-    is_recipe = diff is not None and diff not in PRESETS and (Path(diff).exists() or shipped(diff) is not None)
-    other = _load(Path(diff), None) if diff is not None and is_recipe else None
+    for word in overrides or []:
+        if "=" not in word and (word in PRESETS or Path(word).exists() or word.endswith(".toml")):
+            raise typer.BadParameter(f"one recipe is explained; to compare it: cohort explain {recipe} --diff {word}")
+    loaded = _load(recipe, overrides)
+    from cohort.commands.explain import explain_recipe, show, show_latex
+
+    is_path = diff is not None and (Path(diff).exists() or shipped(diff) is not None or bool(re.search(r"[./]", diff)))
+    other = _load(Path(diff), None) if diff is not None and diff not in PRESETS and is_path else None
     return Answer({"stages": explain_recipe(loaded, diff, other)}, show_latex if latex else show)
 
 
@@ -262,14 +267,16 @@ def config_show(
 @config.command("diff")
 def config_diff(
     recipe: RecipePath,
-    other: Annotated[Path | None, typer.Argument(help="Another recipe; the defaults when not given.")] = None,
+    other: Annotated[Path | None, typer.Argument(help="A recipe, a run or a preset; else the defaults.")] = None,
     json: Json = False,
 ) -> Answer:
-    """Print what differs from the defaults, or from another recipe."""
+    """Print every value that differs from the defaults, or from another recipe, a run or a preset."""
+    from cohort.algorithms.presets import PRESETS
     from cohort.commands.config import compared, show_difference
 
     loaded = _load(recipe, None)
-    return Answer(compared(loaded, None if other is None else _load(other, None), other), show_difference)
+    against = None if other is None or str(other) in PRESETS else _load(other, None)
+    return Answer(compared(loaded, against, None if other is None else str(other)), show_difference)
 
 
 @config.command("schema")

@@ -200,8 +200,8 @@ def _tokenizer(model: str, table: PolicyTable) -> Any:
 
 
 def _unloadable(model: str, error: Exception) -> UserError:
-    elsewhere = "" if Path(model).expanduser().exists() else "; nor is there a directory of this name"
-    return UserError(f"cannot load the model '{model}': {_first_sentence(error)}{elsewhere}")
+    missing = "" if Path(model).expanduser().exists() else "no file or directory here has this name, and as a hub id: "
+    return UserError(f"cannot load the model '{model}': {missing}{_first_sentence(error)}")
 
 
 def locate(model: str) -> str:

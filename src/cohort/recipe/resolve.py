@@ -162,7 +162,7 @@ def merge(base: Flat, layer: Flat) -> Flat:
     if _given(layer, "scratch") and not _given(layer, "model"):
         dropped.update(path for path in base if path[:2] in (("policy", "model"), ("policy", "revision")))
     for path, written in layer.items():
-        if path == ("reward",) or written.value is None:
+        if path[0] == "reward" or written.value is None:
             dropped.update(longer for longer in base if longer[: len(path)] == path)
     return {path: written for path, written in base.items() if path not in dropped} | layer
 
@@ -270,8 +270,10 @@ def _nested(flat: Flat) -> dict[str, Any]:
         if path == ("reward",):
             value = [dict(item) for item in value]
         if path[0] == "reward" and len(path) > 1:
-            for item, name in zip(nested["reward"], _reward_names(flat)):
-                item.update({path[2]: value} if name == path[1] else {})
+            for item in (one for one, name in zip(nested["reward"], _reward_names(flat)) if name == path[1]):
+                for key in path[2:-1]:  # a table of the reward's own, which stays as it was written
+                    item[key] = item = dict(item.get(key) or {})
+                item[path[-1]] = value
             continue
         place = nested
         for key in path[:-1]:
@@ -285,8 +287,9 @@ def _origin(path: str, value: Any, flat: Flat, index: int) -> str:
     parts = tuple(path.split("."))
     if parts[0] == "reward":
         parts = ("reward", ".".join(parts[1:-1]), parts[-1])
-        if parts in flat:
-            return flat[parts].origin
+        written = [path for path in flat if path[:3] == parts]  # or a key in a table of it
+        if written:
+            return flat[written[-1]].origin
         items = dict(zip(_reward_names(flat), flat[("reward",)].value)) if ("reward",) in flat else {}
         return flat[("reward",)].origin if parts[2] in items.get(parts[1], {}) else "default"
     if parts[0] == "objective" and value is None:

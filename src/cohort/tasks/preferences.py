@@ -131,7 +131,7 @@ def _shared(better: str, worse: str, place: str, table: settings.Task) -> tuple[
     if not turns or turns[-1][1] != "Assistant" or not better.startswith("\n\nHuman:"):
         raise UserError(
             f"{place} has no {table.prompt!r}, and {table.chosen!r} and {table.rejected!r} do not begin with a "
-            'conversation ("\\n\\nHuman: ... \\n\\nAssistant:") that they share. Name the column with prompt = "...".'
+            'conversation ("\\n\\nHuman: ... \\n\\nAssistant:") they share. Name the column in [task]: prompt = "...".'
         )
     _, *parts = _TURN.split(better[: turns[-1].start()])
     roles = {"Human": "user", "Assistant": "assistant"}

@@ -62,6 +62,7 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class RewardFindings:
     """What one reward pays. A `verifier` is measured on the prompts that it decides about, any other reward on all.
+    `paid`: it has a weight, so that the policy learns what it pays.
 
     `gold_right` of `gold_asked` gold answers were right in some form. `first_s` is what the first group took, loading
     included, `mean_s` and `p95_s` what a completion takes after that.
@@ -69,6 +70,7 @@ class RewardFindings:
 
     name: str
     verifier: bool
+    paid: bool
     rows: Mapping[str, Finding]
     gold_right: int
     gold_asked: int
@@ -87,10 +89,21 @@ class RewardFindings:
         """The kind and the label of the text without knowledge that gets most (NaN: none gets a score)."""
         return _best_of({kind: row for kind, row in self.rows.items() if kind not in (GOLD, LISTED)})
 
+    def sentence(self) -> str:
+        """What it pays, in a line."""
+        kind, best = self.best_ignorant
+        gold = "" if math.isnan(self.gold) else f"gold answers score {self.gold:.2f}, "
+        if math.isnan(best.mean):
+            return f"{self.name}: {gold}ignorant texts get no score"
+        which = f" ({_named(kind, best.label)})" if best.mean > 0 else ""
+        return f"{self.name}: {gold}the best ignorant text {best.mean:.2f}{which}"
+
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """`problems` stop a run, `notes` do not. `total` is what a completion would be paid by all rewards together."""
+    """`problems` stop a run, `notes` do not. `total` is what a completion would be paid by all rewards together;
+    `beside` a line for each reward that was not examined like the others.
+    """
 
     prompts: int
     seconds: float
@@ -98,6 +111,7 @@ class GateReport:
     total: Mapping[str, Finding]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    beside: tuple[str, ...] = ()
 
     @property
     def tested(self) -> tuple[RewardFindings, ...]:
@@ -111,16 +125,12 @@ class GateReport:
         if not self.tested:
             how = "only tasted" if self.prompts and not self.rewards else "nothing was tested"
             return how + (f": {self.notes[0]}" if self.notes else "")
-        parts = []
-        for found in self.tested:
-            kind, best = found.best_ignorant
-            text = f"{found.name}: gold answers score {found.gold:.2f}, "
-            if math.isnan(best.mean):
-                parts.append(text + "ignorant texts get no score")
-            else:
-                which = f" ({_named(kind, best.label)})" if best.mean > 0 else ""
-                parts.append(text + f"the best ignorant text {best.mean:.2f}{which}")
-        return "; ".join(parts)
+        return "; ".join(found.sentence() for found in self.tested)
+
+    def paid_beside(self) -> list[str]:
+        """A line for each reward that is paid and not put to the test."""
+        examined = [found for found in self.rewards if found.paid and not found.verifier]
+        return [f"{found.sentence()} (paid, not put to the test)" for found in examined] + [*self.beside]
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain values for JSON; NaN becomes None."""
@@ -150,22 +160,23 @@ def mean(values: Iterable[float], otherwise: float = math.nan) -> float:
 
 
 def _findings_of(
-    name: str,
+    reward: Reward,
     decided: Sequence[Seen],
     seen: Sequence[Seen],
     twice: Sequence[tuple[ScoredGroup, ScoredGroup]],
     tested: bool,
 ) -> RewardFindings:
-    """What the reward `name` gave, on the prompts about which it decided; on all prompts where it decided about none.
+    """What a reward gave, on the prompts about which it decided; on all prompts where it decided about none.
     `twice` are pairs of scorings of the same texts; `tested` says whether it can be expected to know gold answers.
     """
-    own = decided or seen
+    own, name = decided or seen, reward.name
     each = [one.after.seconds[name] / len(one.probes) for one in seen]
     first = next((one.before or one.after for one in seen), None)
     asked = [one for one in decided if one.gold is not None and tested]
     return RewardFindings(
         name=name,
         verifier=bool(decided),
+        paid=reward.weight != 0,
         rows=_rows_of(one.scored(name) for one in own),
         gold_right=sum(_is_right(one, name) for one in asked),
         gold_asked=len(asked),
@@ -222,7 +233,7 @@ def summarise(
     """The report of what was seen. `twice` are pairs of scorings of the same texts."""
     decided = {name: [one for one in seen if one.verifier == name] for name in verifiers}
     found = tuple(
-        _findings_of(reward.name, decided.get(reward.name, []), seen, twice, reward.name not in untested)
+        _findings_of(reward, decided.get(reward.name, []), seen, twice, reward.name not in untested)
         for reward in rewards
     )
     problems, notes = [], []

@@ -30,6 +30,7 @@ from cohort.train.grpo.step_rewards import token_steps
 from cohort.train.grpo.stream import Groups, GroupStream, StepGroups, StreamSettings
 from cohort.train.stage import Context, first_texts
 from cohort.types import Group
+from cohort.wording import counted
 
 PENDING = "pending.parquet"  # of a checkpoint: groups that were sampled and not yet trained on
 
@@ -58,7 +59,7 @@ class GrpoTraining:
         staleness = stage.rollout.max_staleness
         if staleness and objective.correction == "off" and not stage.objective.bypasses:
             context.console.warn(
-                f"rollouts may be {staleness} training steps old (rollout.max_staleness) and nothing corrects for it: "
+                f"rollouts may be {counted(staleness, 'training step')} old (rollout.max_staleness), uncorrected: "
                 'set objective.bypass = true, or objective.correction = "token_truncate"'
             )
         self._backend = open_backend(stage, objective, context.origin(prepared, checkpoint))
@@ -78,7 +79,8 @@ class GrpoTraining:
             else:
                 log, run = context.directory / "rewards.log", stage.run
                 given = run.pass_environment
-                pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=given)
+                say = context.console.warn
+                pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=given, say=say)
                 stack.enter_context(pool)
                 play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
                 limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
@@ -174,6 +176,6 @@ class GrpoTraining:
         if (short or not trained) and not self._said_short:
             self._said_short = True
             console.warn(
-                f"step {step} trains on {len(trained)} groups: {len(groups.left_out)} were left out as without signal. "
-                "The task is too hard, too easy, or the reward says nothing (said once; see groups/left_out)"
+                f"step {step} trains on {counted(len(trained), 'group')}: {len(groups.left_out)} left out as without "
+                "signal. The task is too hard, too easy, or the reward says nothing (said once; see groups/left_out)"
             )
