@@ -23,8 +23,6 @@ from cohort.kernels.functions import append_tokens
 from cohort.policy.policy import Policy
 from cohort.types import Completion, Finish, SampleRequest, UserError
 
-PREFILL_TOKENS = 16384  # of prompts that run through the model together, where more than one does
-
 
 class Engine:
     """Continuous batching over at most `max_rows` rows at once. Implements `types.Sampler`."""
@@ -60,20 +58,16 @@ class Engine:
                 )
         # Gradients are switched off inside each part, never across a yield: the caller may train in between.
         waiting = deque(wanted)
-        prefilled: deque[StartedGroup] = deque()
         most = min(self.max_rows, sum(request.count for request in waiting))
         running = Running(most, self.policy.device)
         decoder = _decoder(self.policy, most)
         decoder.refresh()
-        while waiting or prefilled or running.n:
-            # A prefill for every row that retires would run the whole model for one prompt: wait for an eighth.
-            if waiting and not prefilled and most - running.n >= max(1, most // 8):
-                prefilled.extend(self._prefill(waiting, most - running.n, decoder))
+        while waiting or running.prefilled or running.n:
             ended: list[int] = []
             with torch.no_grad():
-                if prefilled and running.n < most:
-                    first = running.n
-                    ended = self._append(running, first, running.start(prefilled))
+                first = running.n
+                if (logits := running.start(waiting, decoder)) is not None:
+                    ended = self._append(running, first, logits)
                 if not ended and running.n:
                     ended = self._append(running, 0, decoder.decode(*running.last()))
             for group in self._retire(running, ended, decoder):
@@ -87,20 +81,8 @@ class Engine:
                         return
                 yield group.request, completions
                 decoder.refresh()
-            if not waiting and not prefilled and (slots := decoder.compact()) is not None:
+            if not waiting and not running.prefilled and (slots := decoder.compact()) is not None:
                 running.renumber(slots)
-
-    @torch.no_grad()
-    def _prefill(self, waiting: deque[SampleRequest], room: int, decoder: Decoder) -> list[StartedGroup]:
-        """Run as many waiting prompts as `room` rows can use through the model, each once."""
-        batch: list[SampleRequest] = []
-        rows = tokens = 0
-        while waiting and (not batch or (rows < room and tokens + len(waiting[0].tokens) <= PREFILL_TOKENS)):
-            batch.append(waiting.popleft())
-            rows += batch[-1].count
-            tokens += len(batch[-1].tokens)
-        slots, logits = decoder.prefill([r.tokens for r in batch])
-        return [StartedGroup(r, s, row) for r, s, row in zip(batch, slots, logits, strict=True)]
 
     def _append(self, running: Running, first: int, logits: Tensor) -> list[int]:
         """Sample a token for rows `first`.. from `logits` `[n - first, V]`, store it, return the rows that ended."""
