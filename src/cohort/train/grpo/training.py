@@ -116,8 +116,8 @@ class GrpoTraining:
         ended = time.perf_counter()
         everything = [*trained, *groups.left_out]
         if self._stage.run.save_rollouts:
-            self._context.check()
-            self._context.recorder.rollouts(everything, step)
+            path = self._context.log / f"step-{step:06d}.parquet"
+            self._context.recorder.waiting.append(write_groups(path, everything, step))
         self._show(step, trained, groups)
         metrics = group_metrics(trained, groups.left_out) | scoring_metrics(self._combination, groups.outcomes)
         metrics |= report | task_metrics(everything) | self._stream.ledger.metrics()
