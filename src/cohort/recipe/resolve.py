@@ -90,7 +90,11 @@ def resolve(
     for index, (flat, name, prefix) in enumerate(zip(flats, names, prefixes)):
         if "stage" not in tables:
             name = _name_of(flat[("kind",)].value) if ("kind",) in flat else "grpo"
-        stages.append(_build(flat, name, prefix, index == 0, problems))
+        nested = _nested(flat, prefix, problems)
+        stages.append(Stage.model_validate({**nested, "name": name}))
+        for sentence, paths in stage_problems(stages[-1], first=index == 0, at=prefix):
+            if not problems.touch(*paths):
+                problems.add(sentence)
     if problems.sentences:
         raise UserError(report(list(problems.sentences)))
     written = tuple(map(frozenset, own_tables))
@@ -240,30 +244,10 @@ def _top(
 # --- from layers to a stage
 
 
-def _build(flat: Flat, name: str, prefix: str, first: bool, problems: Problems) -> Stage:
-    """The stage that a flat map describes, and what its values have against each other."""
-    nested = _nested(flat)
-    nested["name"] = name
-    task = nested.setdefault("task", {})
-    if task.get("source") is None and not task.get("mixture"):
-        if not problems.touch(("task", "source"), ("task", "mixture")):
-            problems.add(missing(f"{prefix}task.source", Source.model_fields["source"]), ("task", "source"))
-        task["source"] = "missing"  # so that the rest can be checked
-    for name, source in task.get("mixture", {}).items():
-        path = ("task", "mixture", name, "source")
-        if source.get("source") is None:
-            if not problems.touch(path):
-                problems.add(missing(f"{prefix}{'.'.join(path)}", Source.model_fields["source"]), path)
-            source["source"] = "missing"
-    stage = Stage.model_validate(nested)
-    for sentence, paths in stage_problems(stage, first=first, at=prefix):
-        if not problems.touch(*paths):
-            problems.add(sentence)
-    return stage
-
-
-def _nested(flat: Flat) -> dict[str, Any]:
-    """Tables inside tables; shorter paths first, because a table comes before what is in it."""
+def _nested(flat: Flat, prefix: str, problems: Problems) -> dict[str, Any]:
+    """Tables inside tables; shorter paths first, because a table comes before what is in it. A source of prompts that
+    nobody named is a problem.
+    """
     nested: dict[str, Any] = {}
     for path in sorted(flat, key=len):
         value = flat[path].value
@@ -279,6 +263,13 @@ def _nested(flat: Flat) -> dict[str, Any]:
         for key in path[:-1]:
             place = place[key]
         place[path[-1]] = dict(value) if isinstance(value, dict) else value
+    task = nested.setdefault("task", {})
+    named: dict[Path, Any] = {("task", "mixture", name, "source"): of for name, of in task.get("mixture", {}).items()}
+    for path, table in (named or {("task", "source"): task}).items():
+        if table.get("source") is None:
+            if not problems.touch(path, path if named else ("task", "mixture")):
+                problems.add(missing(f"{prefix}{'.'.join(path)}", Source.model_fields["source"]), path)
+            table["source"] = "missing"  # so that the rest can be checked
     return nested
 
 

@@ -20,7 +20,7 @@ from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
 from cohort.record.chain import Chain
 from cohort.record.claims import read_record
-from cohort.record.keys import key_id
+from cohort.record.keys import key_id, own_key
 from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
@@ -32,7 +32,6 @@ from cohort.train.directory import (
     is_of_run,
     locked,
     noting_failure,
-    open_chain,
     refuse_existing,
     refuse_unrecorded,
     run_directory,
@@ -111,7 +110,7 @@ def train(
     with locked(directory) as still_here, disk_errors(directory, still_here):
         if not has_begun(directory):
             pass_gate(directory, stages, console, start)
-        chain = open_chain(directory, console)
+        chain = Chain.open(directory, own_key(directory), console.warn, anew=not has_begun(directory))
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(chain, recipe, console, isolation_of(sampled), parent)
         begins = kept_fork(directory)
@@ -131,7 +130,7 @@ def train(
                     directory=own,
                     console=console,
                     start=start,
-                    recorder=Recorder(chain, own, name),
+                    recorder=Recorder(chain, own),
                     tables=one.kind.tables,
                     follows=before,
                     check=still_here,

@@ -159,34 +159,6 @@ def mean(values: Iterable[float], otherwise: float = math.nan) -> float:
     return math.fsum(known) / len(known) if known else otherwise
 
 
-def _findings_of(
-    reward: Reward,
-    decided: Sequence[Seen],
-    seen: Sequence[Seen],
-    twice: Sequence[tuple[ScoredGroup, ScoredGroup]],
-    tested: bool,
-) -> RewardFindings:
-    """What a reward gave, on the prompts about which it decided; on all prompts where it decided about none.
-    `twice` are pairs of scorings of the same texts; `tested` says whether it can be expected to know gold answers.
-    """
-    own, name = decided or seen, reward.name
-    each = [one.after.seconds[name] / len(one.probes) for one in seen]
-    first = next((one.before or one.after for one in seen), None)
-    asked = [one for one in decided if one.gold is not None and tested]
-    return RewardFindings(
-        name=name,
-        verifier=bool(decided),
-        paid=reward.weight != 0,
-        rows=_rows_of(one.scored(name) for one in own),
-        gold_right=sum(_is_right(one, name) for one in asked),
-        gold_asked=len(asked),
-        same_twice=all(repr(a.scores[name]) == repr(b.scores[name]) for a, b in twice),  # repr: NaN equals itself
-        first_s=first.seconds[name] if first else math.nan,
-        mean_s=mean(each),
-        p95_s=sorted(each)[math.ceil(0.95 * len(each)) - 1] if each else math.nan,
-    )
-
-
 def _is_right(one: Seen, name: str) -> bool:
     """Whether the gold answer is right in some form."""
     return one.before is not None and any(score >= RIGHT for score in one.before.scores[name])
@@ -230,12 +202,59 @@ def summarise(
     asked: int,
     seconds: float,
 ) -> GateReport:
-    """The report of what was seen. `twice` are pairs of scorings of the same texts."""
-    decided = {name: [one for one in seen if one.verifier == name] for name in verifiers}
-    found = tuple(
-        _findings_of(reward, decided.get(reward.name, []), seen, twice, reward.name not in untested)
-        for reward in rewards
-    )
+    """The report of what was seen. `twice` are pairs of scorings of the same texts. A reward is measured on the prompts
+    about which it decides; on all prompts where it decides about none.
+    """
+    problems, notes = _of_all(verifiers, untested, seen, lost, asked, seconds)
+    first = next((one.before or one.after for one in seen), None)
+    found = []
+    for reward in rewards:
+        name, asks = reward.name, is_costly(reward.function)  # asks: a model that judges
+        own = [one for one in seen if one.verifier == name]
+        with_gold = [one for one in own if one.gold is not None and name not in untested]
+        each = sorted(one.after.seconds[name] / len(one.probes) for one in seen)
+        one = RewardFindings(
+            name=name,
+            verifier=bool(own),
+            paid=reward.weight != 0,
+            rows=_rows_of(one.scored(name) for one in own or seen),
+            gold_right=sum(_is_right(one, name) for one in with_gold),
+            gold_asked=len(with_gold),
+            same_twice=all(repr(a.scores[name]) == repr(b.scores[name]) for a, b in twice),  # repr: NaN equals itself
+            first_s=first.seconds[name] if first else math.nan,
+            mean_s=mean(each),
+            p95_s=each[math.ceil(0.95 * len(each)) - 1] if each else math.nan,
+        )
+        found.append(one)
+        if own and name in untested:
+            notes.append(f"{name} does not look at the gold answer")
+        elif own and (problem := _problem(one, own)):
+            hint = " Where a right completion is more than its answer, evaluate.gold names a column of them." * asks
+            problems.append(problem + hint)
+        elif own:
+            notes += _remarks(one, own)
+        alike = _always(name, seen)
+        if alike is not None and not (own and name not in untested):
+            bad = alike > 0 and (asks or "answer" in (*reward.parameters.required, *reward.parameters.optional))
+            (problems if bad else notes).append(f"{name} pays {alike:.2f} for every text, so it says nothing")
+        if not one.same_twice:
+            notes.append(f"{name} gives other scores when it sees the same texts again")
+    if seen and not problems and not any(one.rows for one in found):
+        names = " and ".join(reward.name for reward in rewards)
+        problems.append(f"{names} gave no score for any text, only None, so nothing would be learnt")
+    totals = _rows_of(list(zip(one.probes, one.after.rewards, strict=True)) for one in seen)
+    return GateReport(len(seen), seconds, tuple(found), totals, tuple(problems), tuple(notes))
+
+
+def _of_all(
+    verifiers: Sequence[str],
+    untested: Collection[str],
+    seen: Sequence[Seen],
+    lost: Sequence[GroupLost],
+    asked: int,
+    seconds: float,
+) -> tuple[list[str], list[str]]:
+    """Problems and notes that are about no single reward."""
     problems, notes = [], []
     if lost and not seen:
         problems.append(f"nothing could be scored: {lost[0]}")
@@ -245,29 +264,9 @@ def summarise(
     with_gold = sum(one.gold is not None for one in seen)
     if seen and not with_gold:
         notes.append(NO_GOLD)
-    if with_gold and not any(decided.values()) and not set(verifiers) <= set(untested):
+    if with_gold and all(one.verifier is None for one in seen) and not set(verifiers) <= set(untested):
         problems.append(f"{' or '.join(verifiers)} applies to none of the {with_gold} gold answers that were scored")
-    for one, reward in zip(found, rewards, strict=True):
-        own = decided.get(one.name, [])
-        asks = is_costly(reward.function)  # a model that judges
-        if one.verifier and one.name in untested:
-            notes.append(f"{one.name} does not look at the gold answer")
-        elif one.verifier and (problem := _problem(one, own)):
-            hint = " Where a right completion is more than its answer, evaluate.gold names a column of them." * asks
-            problems.append(problem + hint)
-        elif one.verifier:
-            notes += _remarks(one, own)
-        alike = _always(one.name, seen)
-        if alike is not None and not (one.verifier and one.name not in untested):
-            bad = alike > 0 and (asks or "answer" in (*reward.parameters.required, *reward.parameters.optional))
-            (problems if bad else notes).append(f"{one.name} pays {alike:.2f} for every text, so it says nothing")
-        if not one.same_twice:
-            notes.append(f"{one.name} gives other scores when it sees the same texts again")
-    if seen and not problems and not any(one.rows for one in found):
-        names = " and ".join(reward.name for reward in rewards)
-        problems.append(f"{names} gave no score for any text, only None, so nothing would be learnt")
-    totals = _rows_of(list(zip(one.probes, one.after.rewards, strict=True)) for one in seen)
-    return GateReport(len(seen), seconds, found, totals, tuple(problems), tuple(notes))
+    return problems, notes
 
 
 def _problem(found: RewardFindings, own: Sequence[Seen]) -> str | None:

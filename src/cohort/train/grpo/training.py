@@ -72,6 +72,7 @@ class GrpoTraining:
         self._learning = Learning(stage, objective, self._combination, self._backend)
         self._stream: Groups
         self._evaluate: Evaluator | None = None
+        self._nothing: dict[str, float] | None = None if prepared.stored is not None else {}
         with ExitStack() as stack:
             stack.callback(parts.world.close)
             if prepared.stored is not None:
@@ -97,7 +98,8 @@ class GrpoTraining:
                 if checkpoint is not None and pending and (checkpoint.path / PENDING).exists():
                     stream.restore(read_groups(checkpoint.path / PENDING))
                 self._stream = stream
-                self._evaluate = Evaluator(context, parts, self.facts, play, stack, self._one_group_sampled)
+                if parts.task.held_out is not None and stage.evaluate.problems:
+                    self._evaluate = Evaluator(context, parts, self.facts, play, stack, self._one_group_sampled)
             self._opened = stack.pop_all()
         self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
 
@@ -118,8 +120,8 @@ class GrpoTraining:
         ended = time.perf_counter()
         everything = [*trained, *groups.left_out]
         if self._stage.run.save_rollouts:
-            self._context.check()
-            self._context.recorder.rollouts(everything, step)
+            path = self._context.log / f"step-{step:06d}.parquet"
+            self._context.recorder.waiting.append(write_groups(path, everything, step))
         self._show(step, trained, groups)
         metrics = group_metrics(trained, groups.left_out) | scoring_metrics(self._combination, groups.outcomes)
         metrics |= report | task_metrics(everything) | self._stream.ledger.metrics()
@@ -136,9 +138,9 @@ class GrpoTraining:
         }
 
     def evaluate(self, step: int) -> dict[str, float] | None:
-        """Held-out accuracy of the current weights; None where nothing is sampled."""
+        """Held-out accuracy of the current weights, where there are held-out prompts; None where nothing is sampled."""
         self._doing, self._sampled = "evaluating", 0
-        return None if self._evaluate is None else self._evaluate(step)
+        return self._nothing if self._evaluate is None else self._evaluate(step)
 
     def save(self, directory: Path) -> Mapping[str, Any]:
         """The model and what trains it, the groups in flight, and the ledger."""
