@@ -163,7 +163,7 @@ def main() -> None:
     words = (given.recipe, directory, given.steps, given.threads)
     curves = {"Cohort": run_cohort(*words)}
     if given.trl:
-        curves = {"TRL": run_trl(given.trl, directory, *words), **curves}
+        curves = {"TRL": run_trl(given.trl, *words), **curves}
     text = measures(curves, given.goal)
     print(text)
     known = {"curves": curves, "machine": machine(), "versions": _versions(given.trl), "table": text}

@@ -159,6 +159,13 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / (theirs.abs().max() / 16).clamp(min=1)).item()
 
 
+def probed(policy: Policy) -> Tensor:
+    """The logits `[n, V]` of a short random row by the model's own forward pass, in float32."""
+    _, (text, *_) = probe(policy.vocabulary, policy.max_context, policy.device)
+    with policy.in_float32():
+        return _plain(policy, text)
+
+
 def _plain(policy: Policy, tokens: list[int]) -> Tensor:
     """The logits `[n, V]` of the model's own forward pass over one row."""
     ids = torch.tensor([tokens], device=policy.device)
