@@ -53,6 +53,7 @@ def test_the_recipe_trains_it_stops_and_goes_on(tmp_path):
     assert load_policy(str(run.final)).tokenizer.chat_template
 
 
+@pytest.mark.timeout(900)  # two minutes, on a machine that may be busy
 def test_the_length_exercise_runs_and_is_only_read_when_it_is_finished(tmp_path):
     """Cohort's side; beside TRL, which has an environment of its own, bench/length.py is run by hand."""
     recipe = (ROOT / "recipes" / "length.toml").read_text("utf-8")
