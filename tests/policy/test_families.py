@@ -208,22 +208,6 @@ def test_a_rollout_does_not_depend_on_its_neighbours(name, families, tokenizer):
         assert tokens == [one.tokens for one in crowded[request.key]]
 
 
-@pytest.mark.filterwarnings("ignore:.*takes the generic path")
-def test_a_model_that_counts_positions_from_behind_its_padding_keeps_its_cache(families, tokenizer):
-    """`generate` counts them from 0, so it draws from another model than the forward pass computes."""
-    policy = checked(families.make("roberta", len(tokenizer)), tokenizer)
-    assert policy.mode is not None
-    assert (policy.mode.cache, policy.mode.first) == ("padded", policy.config.pad_token_id + 1)
-    assert policy.max_context == policy.config.max_position_embeddings - policy.mode.first
-    ((request, (one, *_)),) = Engine(policy).sample([SampleRequest(0, (5, 6, 7, 8, 9), 2, 0, Sampling(12))])
-    policy.model(torch.full((1, policy.max_context), 5))  # the last position that there is
-    with torch.no_grad():
-        logits = policy.model(torch.tensor([[*request.tokens, *one.tokens]]), use_cache=False).logits[0, 4:-1]
-    exact = logits.log_softmax(-1).gather(-1, torch.tensor(one.tokens)[:, None])[:, 0]
-    padded = torch.tensor(one.tokens).eq(policy.config.pad_token_id).cumsum(0) > 0  # which the model takes for padding
-    torch.testing.assert_close(torch.tensor(one.logprobs)[~padded], exact[~padded], atol=1e-5, rtol=0)
-
-
 def test_a_model_that_sees_what_follows_is_refused(families, tokenizer):
     model = families.make("bert", len(tokenizer))
     model.config.is_decoder = False

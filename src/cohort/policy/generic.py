@@ -33,7 +33,6 @@ class Mode:
     rows: Together = "padded"
     cache: Shared = "padded"
     own_head: bool = False  # whether only the model itself makes its logits from hidden states
-    first: int = 0  # the position of a row's first token: RoBERTa and its kin count from behind their padding's
 
     def __str__(self) -> str:
         learnt = {"padded": "", "equal": ", only rows of one length together", "single": ", one row at a time"}
@@ -183,7 +182,7 @@ class CachedRows:
     def extend(self, ids: Tensor, real: Tensor) -> Tensor:
         """Tokens `[b, t]` behind those that are there, `real` where they are no padding. The last hidden states."""
         self._mask = torch.cat([self._mask, real], 1)
-        positions = (self._position[:, None] + real.cumsum(1) - 1).clamp(min=0) + self._body.mode.first
+        positions = (self._position[:, None] + real.cumsum(1) - 1).clamp(min=0)
         self._position = self._position + real.sum(1)
         name = self._body.cache_name or "past_key_values"
         if self._cache is None and self._body.model._supports_default_dynamic_cache():

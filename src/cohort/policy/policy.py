@@ -95,8 +95,6 @@ class Policy:
         dynamic), it is the number up to which they do not: a rollout would have other log-probs than when it was drawn.
         """
         most = getattr(self.config, "max_position_embeddings", None)
-        if most is not None and self.generic is not None:
-            most -= self.generic.mode.first  # positions that no token has
         rope = getattr(self.config, "rope_parameters", None) or {}
         if changes_with_length(self.config):
             first = rope.get("original_max_position_embeddings")

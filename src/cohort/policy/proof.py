@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cohort.policy.attention import ATTENTION, PackedGroups, Scores
 from cohort.policy.decode import PlainDecoder
-from cohort.policy.generic import Mode, Together
+from cohort.policy.generic import Mode, Shared, Together
 from cohort.policy.verify import probe
 from cohort.types import UserError
 
@@ -124,14 +124,8 @@ def find_mode(policy: Policy, because: str) -> Mode:
         mode = _first(policy, [replace(mode, own_head=own) for own in (False, True)], by_row)
         rows: tuple[Together, ...] = ("padded", "equal", "single")
         mode = _first(policy, [replace(mode, rows=way) for way in rows], by_row)
-        cached = [replace(mode, cache=way, first=n) for n in _first_positions(policy) for way in ("padded", "equal")]
-        return _first(policy, [*cached, replace(mode, cache="none")], decoded)
-
-
-def _first_positions(policy: Policy) -> list[int]:
-    """Where a model may count the positions of a row from: 0, or where a position is the padding's, behind that."""
-    padding = getattr(policy.config, "pad_token_id", None)
-    return [0] if padding is None else [0, padding + 1]
+        caches: tuple[Shared, ...] = ("padded", "equal", "none")
+        return _first(policy, [replace(mode, cache=way) for way in caches], decoded)
 
 
 def _first(policy: Policy, modes: Sequence[Mode], difference: Callable[[], float]) -> Mode:
