@@ -23,7 +23,8 @@ def linear_layers(model: Any, run: Callable[[], Tensor]) -> tuple[list[str], dic
     """
     layers = _layers(model)
     called, unlike, read = _seen(layers, run)
-    fit, unfit = [], {}
+    fit: list[str] = []
+    unfit: dict[str, str] = {}
     for name, layer in layers.items():
         kind = type(layer)
         if kind not in LINEAR and unlike.get(kind, True):
@@ -42,7 +43,8 @@ def _layers(model: Any) -> dict[str, Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
-    head, found, inside = model.get_output_embeddings(), {}, "\n"
+    head, inside = model.get_output_embeddings(), "\n"
+    found: dict[str, Any] = {}
     for name, module in model.named_modules():
         if name.startswith(inside):
             continue
@@ -65,9 +67,10 @@ def _seen(layers: dict[str, Any], run: Callable[[], Tensor]) -> tuple[set[str], 
         def hook(layer: Any, given: tuple[Any, ...], out: Any) -> None:
             called.add(name)
             if type(layer) not in LINEAR:
-                product = F.linear(given[0], layer.weight, layer.bias) if given else None
-                same = isinstance(out, Tensor) and product is not None and out.shape == product.shape
-                same = same and torch.allclose(out, product, atol=1e-4)
+                product = F.linear(given[0], layer.weight, layer.bias) if given else torch.empty(0)
+                same = (
+                    isinstance(out, Tensor) and out.shape == product.shape and torch.allclose(out, product, atol=1e-4)
+                )
                 unlike[type(layer)] = unlike.get(type(layer), False) or not same
 
         return hook
