@@ -15,11 +15,11 @@ from torch import Tensor
 from cohort.engine.decoder import Decoder
 from cohort.engine.fused import FusedDecoder, disagreement
 from cohort.engine.generic import GenericDecoder
-from cohort.engine.plain import PlainDecoder
 from cohort.engine.running import Running, StartedGroup
 from cohort.engine.sampling import choose
 from cohort.frozen_array import FrozenArray
 from cohort.kernels.functions import append_tokens
+from cohort.policy.decode import PlainDecoder
 from cohort.policy.policy import Policy
 from cohort.types import Completion, SampleRequest, UserError
 

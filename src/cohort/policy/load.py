@@ -124,6 +124,10 @@ def save_policy(policy: Policy, directory: Path) -> None:
         policy.tokenizer.save_pretrained(directory)
     except (ValueError, RuntimeError) as error:  # a generation config that contradicts itself, weights tied by hand
         raise UserError(f"the model cannot be saved: {_first_sentence(error)}") from None
+    except Exception as error:  # the library tokenizers has no other for what the system says of a file
+        if (said := re.fullmatch(r"(.*) \(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(said[2]), said[1]) from None
     refuse_unlike(policy.module, directory)
 
 

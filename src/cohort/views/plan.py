@@ -159,10 +159,13 @@ def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
     kv_heads = getattr(c, "num_key_value_heads", None) or heads
     kv_token = 2 * c.num_hidden_layers * kv_heads * head * 4
     longest = 1 << (r.max_tokens - 1).bit_length()
-    cache = kv_token * longest * min(r.max_rows, r.prompts_per_step * r.group_size)
     # A micro-batch is never more than what a step has.
     rows, prompt = r.prompts_per_step * r.group_size, stage.task.max_prompt_tokens or PROMPT_TOKENS
     tokens = min(stage.optimizer.tokens_per_micro_batch, rows * r.max_tokens + r.prompts_per_step * prompt)
+    cache = kv_token * longest * min(r.max_rows, rows)
+    if policy.path.startswith("generic"):  # every row has a prompt of its own, in the cache and in a micro-batch
+        cache = 2 * kv_token * (prompt + r.max_tokens) * min(r.max_rows, rows)  # which is copied as it grows
+        tokens = min(rows, max(1, tokens // r.max_tokens)) * (prompt + r.max_tokens)
     inner = getattr(c, "intermediate_size", None) or 4 * c.hidden_size
     activations = tokens * c.num_hidden_layers * (12 * c.hidden_size + 4 * inner) * 4
     logits = 3 * min(tokens * policy.vocabulary * 4, 1 << 26)
