@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from rich.markup import escape
 
+from cohort.commands.contamination import Benchmarks
 from cohort.commands.model import play_group
 from cohort.machine import quiet_libraries, threads_of
 from cohort.policy.load import Start, open_policy
@@ -28,6 +30,7 @@ from cohort.train.run import PreparedStage, prepare
 from cohort.types import InfrastructureError, Prompt
 from cohort.views.console import Console, excerpt
 from cohort.views.gate import show_gate
+from cohort.wording import counted
 
 PROMPTS = 20  # scored for each verifier
 SAMPLED, LONGEST = 8, 256  # completions of the first prompt that are shown, and their tokens
@@ -46,7 +49,8 @@ class Example:
 class CheckedStage:
     """What was found about a stage. `untested` are rewards whose model has yet to be trained, by the stage that does
     it; `gate` is None where no reward could be put to the test. `prompt` is the first one, decoded from its tokens;
-    `examples` has by reward the best and the worst of some completions of it, with their scores.
+    `contamination` has by benchmark what of it is in the training prompts (see `cohort.commands.contamination`), and
+    `examples` by reward the best and the worst of some completions of it, with their scores.
     """
 
     stage: str
@@ -55,15 +59,18 @@ class CheckedStage:
     untested: dict[str, str]
     gate: dict[str, Any] | None
     holds: bool
+    contamination: dict[str, Any]
     prompt: str = ""
     examples: dict[str, dict[str, Example]] = field(default_factory=dict)
 
 
-def check_recipe(recipe: Recipe, console: Console) -> list[CheckedStage]:
+def check_recipe(recipe: Recipe, console: Console, against: Sequence[str] = (), finish: int = 0) -> list[CheckedStage]:
     """Check every stage, and say what was found as soon as it is. A stage does not hold when one of its verifiers
-    cannot tell gold answers from ignorant ones.
+    cannot tell gold answers from ignorant ones, or when a question of a benchmark that it is checked `against` is among
+    its training prompts. The base model is asked to `finish` so many questions of each benchmark.
     """
     quiet_libraries()
+    benchmarks = Benchmarks.of(against, finish)
     found: list[CheckedStage] = []
     policy: Policy | None = None
     before = torch.get_num_threads()
@@ -71,13 +78,13 @@ def check_recipe(recipe: Recipe, console: Console) -> list[CheckedStage]:
     try:
         for one in prepare(recipe):
             policy = _policy(one, policy)
-            found.append(_check(one, policy, console))
+            found.append(_check(one, policy, console, benchmarks))
     finally:
         torch.set_num_threads(before)
     return found
 
 
-def _check(one: PreparedStage, policy: Policy, console: Console) -> CheckedStage:
+def _check(one: PreparedStage, policy: Policy, console: Console, benchmarks: Benchmarks) -> CheckedStage:
     stage, parts, facts = one.stage, one.prepared.parts, policy.facts()
     console.say(f"\n[bold]stage {escape(stage.name)}[/] ({stage.kind})")
     plan = dict(one.kind.plan(stage, one.prepared, facts))
@@ -93,22 +100,22 @@ def _check(one: PreparedStage, policy: Policy, console: Console) -> CheckedStage
     untested = waits_for(stage) if parts is not None else {}
     for reward, maker in untested.items():
         console.warn(f"{reward} is not tested: its model is made by the stage '{maker}'")
-    report = _gate(one, parts.without(untested), facts) if parts is not None else None
+    report = _gate(one, parts.without(untested), facts, console) if parts is not None else None
     examples = {}
     if report is not None and parts is not None and first is not None:
         examples = _examples(one, parts.without(untested), first, policy, console)
         show_gate(console, report)
+    contamination, clean = benchmarks.look(one, policy, console)
     gate = None if report is None else report.to_dict()
-    return CheckedStage(
-        stage.name, stage.kind, plan, untested, gate, report is None or not report.problems, prompt, examples
-    )
+    holds = clean and (report is None or not report.problems)
+    return CheckedStage(stage.name, stage.kind, plan, untested, gate, holds, contamination, prompt, examples)
 
 
-def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts) -> GateReport | None:
+def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts, console: Console) -> GateReport | None:
     """What the rewards that can be tested now pay for."""
     if not (parts.rewards and parts.verifiers):
         return None
-    return gate_of_stage(one.stage, parts, one.seed, PROMPTS, facts.tokenizer)
+    return gate_of_stage(one.stage, parts, one.seed, PROMPTS, facts.tokenizer, console.warn)
 
 
 def _examples(
@@ -117,15 +124,16 @@ def _examples(
     """By reward the best and the worst of some completions of a prompt, by the policy as it is. Shows them."""
     stage, seed = one.stage, derive_seed(one.seed, "check")
     shorter = replace(stage.rollout.sampling(), max_tokens=min(stage.rollout.max_tokens, LONGEST))
-    run = stage.run
-    with closing(parts.world), RewardPool(parts.rewards, 1, 1, pass_environment=run.pass_environment) as pool:
+    given = stage.run.pass_environment
+    with closing(parts.world), RewardPool(parts.rewards, 1, 1, pass_environment=given, say=console.warn) as pool:
         try:
             sampling, played = play_group(policy, stage, parts.world, prompt, SAMPLED, seed, shorter)
             scores = pool.submit(ScoringItem.of(prompt, played, seed)).result().scores
         except InfrastructureError as error:
             console.warn(f"no completion could be scored: {error}")
             return {}
-    console.say(f"\n  {SAMPLED} completions of it, of at most {sampling.max_tokens} tokens, by the policy as it is")
+    longest = counted(sampling.max_tokens, "token")
+    console.say(f"\n  {SAMPLED} completions of it, of at most {longest}, by the policy as it is")
     found: dict[str, dict[str, Example]] = {}
     for name, values in scores.items():
         order = sorted((i for i, value in enumerate(values) if not math.isnan(value)), key=lambda i: -values[i])
@@ -160,8 +168,6 @@ def _lengths(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> str:
     count = min(RENDERED, source.size or RENDERED)
     everything = RenderedPrompts(source, parts.task.renderer(facts.tokenizer), 2**31, "error")
     lengths = sorted(len(prompt.tokens) for i in range(count) if (prompt := everything[i]) is not None)
-    longer = sum(n > limit for n in lengths)
-    return (
-        f"{lengths[0]} to {lengths[-1]} tokens in the first {count}, median {lengths[len(lengths) // 2]}; {longer} "
-        f'longer than {limit} (task.too_long = "{stage.task.too_long}")'
-    )
+    longer = f'{sum(n > limit for n in lengths)} longer than {limit} (task.too_long = "{stage.task.too_long}")'
+    middle = lengths[len(lengths) // 2]
+    return f"{lengths[0]} to {counted(lengths[-1], 'token')} in the first {count}, median {middle}; {longer}"
