@@ -9,7 +9,7 @@ from cohort.preflight.contamination.report import Report
 from cohort.views.console import Console
 from cohort.wording import visible
 
-SHOWN = 2  # examples of a layer
+SHOWN = 5  # examples
 
 
 def show_contamination(console: Console, report: Report) -> None:
@@ -19,16 +19,19 @@ def show_contamination(console: Console, report: Report) -> None:
     rows = [
         [
             f"[dim]{name}[/]" if not one.ids else f"{'[yellow]' if one.weak else '[red]'}{name}[/]",
+            f"[dim]{one.what}{' (weak)' if one.weak else ''}[/]",
             f"{len(one.ids):,} of {one.looked_at:,}",
             f"{one.prompts:,}",
-            f"[dim]{one.what}{' (weak)' if one.weak else ''}[/]",
         ]
         for name, one in report.layers.items()
     ]
-    console.table(["", "questions", "in prompts", "[not bold]found when[/]"], rows)
-    for name, one in report.layers.items():
-        for example in one.examples[:SHOWN] if not one.weak else ():
-            console.lines({name: f"{example.question} is in {example.prompt}: {example.shared}"}, indent=4)
+    console.table(["", "found when", "questions", "in prompts"], rows, left=2)
+    shown = {
+        f"{example.question} in {example.prompt}": example.shared
+        for one in report.layers.values()
+        for example in (() if one.weak else one.examples)
+    }
+    console.lines(dict(list(shown.items())[:SHOWN]), indent=4)
     for name, why in report.not_looked.items():
         console.marked("[yellow]note[/]", f"{name} not looked at: {why}")
     if report.flagged:

@@ -3,7 +3,7 @@ and compares it with an index of the small side, in several `layers`, each of wh
 """
 
 from cohort.preflight.contamination.layers import LAYERS, SHORT
-from cohort.preflight.contamination.look import EVERY, look
+from cohort.preflight.contamination.looking import EVERY, look
 from cohort.preflight.contamination.report import Example, Finding, Report
 from cohort.preflight.contamination.texts import Question
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cohort.preflight.contamination.layers import COMMON, Keys, Layer, question
-from cohort.preflight.contamination.texts import Texts, wholes
+from cohort.preflight.contamination.layers import COMMON, COVERED, Keys, Layer, question
+from cohort.preflight.contamination.texts import Texts, grams
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # (training prompt, question, share of it), all of one length
 
@@ -60,8 +60,8 @@ class Indexed:
         """The index of what the layer compares."""
         rows, keys = layer.keys(benchmark)
         if layer.common:
-            said = _said_once(benchmark, rows, keys)
-            rows, keys = rows[said], keys[said]
+            own = _own(layer, benchmark)
+            rows, keys = rows[own], keys[own]
         questions = len(benchmark.lengths)
         copies = Index.of(question(benchmark), questions) if layer.weak else None
         return Indexed(layer, Index.of((rows, keys), questions), copies)
@@ -112,12 +112,23 @@ def by_row(found: Keys) -> Iterator[tuple[int, np.ndarray]]:
     return zip(known.tolist(), np.split(keys[order], first[1:]))
 
 
-def _said_once(benchmark: Texts, rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Which keys are not those of too many questions, [N] bool. A question that occurs twice counts once; of a few
-    questions, what more than half of them share is too common.
+def _own(layer: Layer, benchmark: Texts) -> np.ndarray:
+    """Which keys of a layer are the questions' own, [N] bool: not those that too many of them have, nor those with a
+    word of a form that too many of them are written in.
     """
-    whole, texts = wholes(benchmark.words, benchmark.starts)
-    _, first = np.unique(texts, return_index=True)
-    once = np.isin(rows, whole[first])
-    known, many = np.unique(distinct((rows[once], keys[once]))[1], return_counts=True)
-    return many[np.searchsorted(known, keys)] <= max(2, min(COMMON, len(first) // 2))
+    once = np.zeros(len(benchmark.lengths), bool)  # a question that occurs twice counts once
+    whole, texts = question(benchmark)
+    once[whole[np.unique(texts, return_index=True)[1]]] = True
+    at, words = grams(benchmark, COVERED)
+    form = np.zeros(len(benchmark.words), bool)
+    for start in at[_common(benchmark.rows[at], words, once)]:
+        form[start : start + COVERED] = True
+    keys = layer.keys(benchmark)[1]
+    others = layer.keys(replace(benchmark, words=np.where(form, ~benchmark.words, benchmark.words)))[1]
+    return (keys == others) & ~_common(layer.keys(benchmark)[0], keys, once)
+
+
+def _common(rows: np.ndarray, keys: np.ndarray, once: np.ndarray) -> np.ndarray:
+    """Which keys too many questions have, [N] bool: of a few questions, more than half of them."""
+    known, many = np.unique(distinct((rows[once[rows]], keys[once[rows]]))[1], return_counts=True)
+    return many[np.searchsorted(known, keys)] > max(2, min(COMMON, int(once.sum()) // 2))

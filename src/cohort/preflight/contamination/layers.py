@@ -23,7 +23,7 @@ COMMON = 10  # questions beyond which a word sequence is one of form: GPT-3, arX
 @dataclass(frozen=True, slots=True)
 class Layer:
     """`what` says in words when a question is found. `weak`: it is then no copy, and may well be what was wanted.
-    `common`: word sequences that many questions of the benchmark share say nothing, and are left out.
+    `common`: what many questions of the benchmark share says nothing, and is left out.
     """
 
     what: str
@@ -45,30 +45,34 @@ def question_and_answer(texts: Texts) -> Keys:
 
 def gram(texts: Texts) -> Keys:
     """Every 13 words."""
-    return grams(texts.words, texts.starts, GRAM)
+    return _grams(texts, GRAM)
 
 
 def covered(texts: Texts) -> Keys:
     """Every 8 words."""
-    return grams(texts.words, texts.starts, COVERED)
+    return _grams(texts, COVERED)
 
 
 def template(texts: Texts) -> Keys:
     """The whole question with its numbers masked, of those that have a number."""
     rows, keys = wholes(texts.masked, texts.starts)
-    rows_of_words = np.repeat(np.arange(len(texts.starts) - 1), texts.lengths)
-    numbers = np.bincount(rows_of_words[texts.masked != texts.words], minlength=len(texts.starts) - 1)
+    numbers = np.bincount(texts.rows[texts.masked != texts.words], minlength=len(texts.lengths))
     return rows[numbers[rows] > 0], keys[numbers[rows] > 0]
 
 
 def shingles(texts: Texts) -> Keys:
     """Every 3 words."""
-    return grams(texts.words, texts.starts, SHINGLE)
+    return _grams(texts, SHINGLE)
 
 
 def answered_shingles(texts: Texts) -> Keys:
     """Every 3 words together with the answer, of those that have one."""
     return _with_answer(texts, shingles(texts))
+
+
+def _grams(texts: Texts, n: int) -> Keys:
+    at, keys = grams(texts, n)
+    return texts.rows[at], keys
 
 
 def _with_answer(texts: Texts, found: Keys) -> Keys:
@@ -86,8 +90,8 @@ LAYERS: Mapping[str, Layer] = {
         f"the same answer, and {SAME_ANSWER:.0%} of its {SHINGLE}-grams in one prompt",
         answered_shingles,
         SAME_ANSWER,
-        True,
+        common=True,
     ),
-    "template": Layer("the same question but for its numbers", template, weak=True),
+    "template": Layer("the same question with other numbers", template, weak=True),
 }
 SHORT = ("exact", "13_gram")  # what a run is looked at for before its first step

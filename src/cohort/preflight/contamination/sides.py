@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cohort.preflight.contamination.layers import SHORT
-from cohort.preflight.contamination.look import EVERY, look
+from cohort.preflight.contamination.looking import EVERY, look
 from cohort.preflight.contamination.report import Report
 from cohort.preflight.contamination.texts import Question
 from cohort.tasks.guess import guess_source

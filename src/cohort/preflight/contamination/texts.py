@@ -47,6 +47,11 @@ class Texts:
         """The words of every question, [Q]."""
         return np.diff(self.starts)
 
+    @property
+    def rows(self) -> np.ndarray:
+        """Which question each word is of, [N]."""
+        return np.repeat(np.arange(len(self.starts) - 1), self.lengths)
+
 
 class Hasher:
     """Makes `Texts`. It remembers words that it has seen."""
@@ -74,17 +79,15 @@ class Hasher:
         return found
 
 
-def grams(words: np.ndarray, starts: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """`(question, hash)` of every n words in a row that lie in one question, in their order."""
-    rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    count = len(words) - n + 1
-    if count <= 0:
-        return rows[:0], words[:0]
+def grams(texts: Texts, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """`(place of the first word, hash)` of every n words in a row that lie in one question, in their order."""
+    count = max(len(texts.words) - n + 1, 0)
     keys = np.zeros(count, np.uint64)
-    for offset in range(n):
-        keys = keys * np.uint64(_P) + words[offset : offset + count]
-    inside = rows[:count] == rows[n - 1 :]
-    return rows[:count][inside], keys[inside]
+    for offset in range(n if count else 0):
+        keys = keys * np.uint64(_P) + texts.words[offset : offset + count]
+    rows = texts.rows
+    at = np.flatnonzero(rows[:count] == rows[len(rows) - count :])
+    return at, keys[at]
 
 
 def wholes(words: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
