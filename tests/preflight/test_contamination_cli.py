@@ -158,5 +158,5 @@ def test_check_fails_where_a_benchmark_is_trained_on(tables, tmp_path):
     assert stage.contamination[clean]["finished"] is None
     assert "3 of 4 questions are among the training prompts, in 3 of these" in text.getvalue()
     assert f"{clean}: no question has 12 words" in text.getvalue()
-    with pytest.raises(UnreadableError, match="name one with --against"):
+    with pytest.raises(UnreadableError, match="name it with --against FILE"):
         check_recipe(recipe, Console(quiet=True), [], finish=2)
