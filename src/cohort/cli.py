@@ -171,15 +171,23 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=0, help="Sampled completions a problem.")] = 8,
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems.")] = 500,
     against: Annotated[str | None, typer.Option(help="A second model, on the same problems, paired.")] = None,
+    best: Annotated[
+        bool, typer.Option("--best/--no-best", help="Also score with all rewards: how right is the best of k?")
+    ] = True,
+    language: Annotated[
+        str | None, typer.Option(help="Code of the language that completions should be in, such as en.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="A new directory for the completions and the numbers.")] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> Answer:
-    """Measure held-out accuracy: greedy, and sampled with pass@k, with 95% intervals."""
+    """Measure held-out accuracy with 95% intervals: greedy, pass@k, the vote and the best of k; and behaviour."""
     if Path(model).expanduser().exists():
         _say_at_once(f"{model}: loading")
-    from cohort.commands.evaluate import run_evaluation, show
+    from cohort.commands.evaluate import Wanted, run_evaluation, show
 
-    return Answer(run_evaluation(model, task or None, overrides or [], samples, problems, against, seed), show)
+    wanted = Wanted(task or None, overrides or [], samples, problems, seed, best, language, to)
+    return Answer(run_evaluation(model, against, wanted), show)
 
 
 @app.command()

@@ -1,25 +1,33 @@
-"""`cohort eval`: held-out accuracy of a model, alone or paired with another on the same problems."""
+"""`cohort eval`: what a model does on held-out problems, alone or paired with another on the same ones."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import orjson
 from rich.markup import escape
 
 from cohort.backends.base import open_sampler
+from cohort.chat import template_for
 from cohort.commands.door import argument
 from cohort.commands.model import load_model
 from cohort.commands.place import absolute, full_path
-from cohort.evaluate import Accuracy, evaluate
-from cohort.evaluate.intervals import Paired, paired
+from cohort.evaluate import Accuracy, Measure, evaluate
+from cohort.evaluate.behaviour import behaviour
+from cohort.evaluate.compare import Paired, paired
 from cohort.machine import quiet_libraries
+from cohort.monitor.names import BEHAVIOUR
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.recipe import Recipe
+from cohort.record.files import write_bytes
+from cohort.record.rollouts import write_groups
 from cohort.rewards import RewardPool
+from cohort.settings import Stage
 from cohort.tasks.guess import guess_source
 from cohort.train.directory import as_it_lies
 from cohort.train.evaluation import held_out
@@ -30,49 +38,100 @@ from cohort.views.console import Console
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Held-out accuracy by `verifier`: the `eval/` metrics of each model, and the first one minus the other, greedy and
-    sampled, where there are two. `data` says what was taken from a file whose columns nobody named.
+    """What each model does on held-out problems, judged by `verifier`: its `eval/` metrics, its `measures` with
+    intervals and its `behaviour`; and the first one minus the other, greedy and sampled, where there are two. `data`
+    says what was taken from a file whose columns nobody named, `files` where the completions are.
     """
 
     data: str
     verifier: str
+    problems: int
     models: dict[str, dict[str, float]]
+    measures: dict[str, dict[str, Measure]]
+    behaviour: dict[str, dict[str, float]]
     difference: dict[str, Paired]
+    files: list[Path]
 
 
-def run_evaluation(
-    model: str, task: str | None, overrides: Sequence[str], samples: int, problems: int, against: str | None, seed: int
-) -> Evaluation:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What `cohort eval` was asked for."""
+
+    task: str | None = None
+    overrides: Sequence[str] = ()
+    samples: int = 8
+    problems: int = 500
+    seed: int = 0
+    best: bool = True  # also score with the run's rewards, and measure the best of k
+    language: str | None = None
+    to: Path | None = None
+
+
+def run_evaluation(model: str, against: str | None, wanted: Wanted) -> Evaluation:
     """Measure a model, and with `against` another one on the same problems."""
     if model == against:
         raise UserError("--against names the model itself; name another one")
+    if wanted.to is not None and wanted.to.exists():
+        raise UserError(f"{wanted.to} exists already: name a directory that does not, for what this evaluation writes")
     quiet_libraries()
     names = {name: full_path(name) for name in (model, against) if name is not None}
-    overrides = absolute(overrides)  # before the process goes elsewhere
-    with where_trained(names[model]) if task is None else contextlib.nullcontext():
-        data, verifier, found = _found(names, task, overrides, samples, problems, seed)
-    models = {name: {k: v for one in of for k, v in one.metrics().items()} for name, of in found.items()}
+    to = None if wanted.to is None else wanted.to.absolute()
+    wanted = replace(wanted, overrides=absolute(wanted.overrides), to=to)  # before the process goes elsewhere
+    with where_trained(names[model]) if wanted.task is None else contextlib.nullcontext():
+        data, recipe = _recipe(names[model], wanted)
+        found, verifier = _found(names, recipe, wanted)
     difference = {}
     if against is not None:
+        margin = recipe.stages[-1].evaluate.margin
         for ours, theirs in zip(found[model], found[against], strict=True):
-            difference[ours.name] = paired(ours.per_problem, theirs.per_problem)
-    return Evaluation(data, verifier, models, difference)
+            difference[ours.name] = paired(ours.per_problem, theirs.per_problem, margin, ours.clusters)
+    result = Evaluation(
+        data,
+        verifier,
+        max(len(of[0].scored) for of in found.values()),
+        {name: {k: v for one in of for k, v in one.metrics().items()} for name, of in found.items()},
+        {name: {k: v for one in of for k, v in one.measures().items()} for name, of in found.items()},
+        # Of the sampled completions, where there are any: they vary.
+        {name: behaviour(of[-1].groups, wanted.language) for name, of in found.items()},
+        difference,
+        [],
+    )
+    return result if to is None else replace(result, files=_kept(to, found, result))
 
 
 def show(console: Console, found: Evaluation) -> None:
-    """The accuracy table, and the difference of two models."""
+    """A column for each model: accuracies with intervals, then how it behaves; and the difference of two."""
     if found.data:
         console.say(f"[dim]data[/]  {escape(found.data)}")
-    console.evaluations(list(found.models.items()), found.verifier)
+    console.say(f"\n  {found.problems} held-out problems by {escape(found.verifier)}, with 95% intervals")
+    models = list(found.models)
+    rows = [[name, *(_with_interval(found.measures[one].get(name)) for one in models)] for name in _all(found.measures)]
+    for name in _all(found.behaviour):
+        known = BEHAVIOUR[name]
+        values = [found.behaviour[one].get(name, math.nan) for one in models]
+        if not all(map(math.isnan, values)):
+            rows.append([known.heading, *("" if math.isnan(value) else known.form.format(value) for value in values)])
+    console.table(["", *(escape(one if len(one) <= 40 else f"...{one[-37:]}") for one in models)], rows)
     for name, one in found.difference.items():
-        interval = f"{one.mean:+.1%} [{one.low:+.1%}, {one.high:+.1%}]"
-        console.say(escape(f"  {name}: {' minus '.join(found.models)} is {interval} on {one.problems} problems"))
+        console.say(escape(f"  {name}: {' minus '.join(models)} is {in_words(one)}"))
+    for file in found.files:
+        console.saved("kept", file)
 
 
-def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: int) -> tuple[str, Recipe]:
+def in_words(one: Paired) -> str:
+    """`+4.0% [+1.1%, +7.2%] on 500 problems: improved (better on 31, worse on 11; p = 0.003)`."""
+    interval = f"{one.mean:+.1%} [{one.low:+.1%}, {one.high:+.1%}] on {one.problems} problems"
+    p = f"p = {one.p:.2g}" + (f", {one.p_holm:.2g} among all tasks" if one.p_holm != one.p else "")
+    least = "too few problems to find any" if one.detectable is None else f"{one.detectable:.1%} could have been found"
+    words = {"non_inferior": f"non-inferior by a margin of {one.margin:.1%}"}.get(one.verdict, one.verdict)
+    return f"{interval}: {words} (better on {one.better}, worse on {one.worse}; {p}; {least})"
+
+
+def _recipe(model: str, wanted: Wanted) -> tuple[str, Recipe]:
     """The run's own recipe, when a run was given and no other task; else a recipe made of what was said, and what was
     taken for it.
     """
+    task, overrides, problems = wanted.task, wanted.overrides, wanted.problems
     saved = Path(model, "recipe.toml")
     if saved.is_file() and task is None:
         return "", as_it_lies(Recipe.load(saved, [f"evaluate.problems={problems}", *overrides]))
@@ -98,44 +157,81 @@ def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: in
     return "; ".join([*found.took, f"the reward {reward['use']}"]), Recipe.from_tables(tables, overrides)
 
 
-def _found(
-    names: dict[str, str], task: str | None, overrides: Sequence[str], samples: int, problems: int, seed: int
-) -> tuple[str, str, dict[str, tuple[Accuracy, ...]]]:
-    """What was taken of the data, the verifier, and what it makes of each model."""
-    name, path = next(iter(names.items()))
-    data, recipe = _recipe(path, task, overrides, problems)
+def _found(names: dict[str, str], recipe: Recipe, wanted: Wanted) -> tuple[dict[str, tuple[Accuracy, ...]], str]:
+    """What the verifier makes of each model, and what it is called."""
     stage = recipe.stages[-1]
     if not stage.reward and stage.evaluate.reward is None:
         raise UserError(
-            f"the last stage of {name} ({stage.kind}) has no reward that says what is right; say --task, or "
-            "evaluate.reward=NAME"
+            f"the last stage of {next(iter(names))} ({stage.kind}) has no reward that says what is right; say --task, "
+            "or evaluate.reward=NAME"
         )
-    parts = open_parts(stage, seed)
+    parts = open_parts(stage, wanted.seed)
     if parts.task.held_out is None:
         raise UserError(
             "this task has no held-out problems: add task.held_out=FILE (or a share such as task.held_out=0.1)"
         )
-    models = {name: _measure(path, recipe, parts, samples, seed) for name, path in names.items()}
-    return data, parts.verifier_name, models
+    if stage.evaluate.cluster is not None and stage.evaluate.cluster not in parts.task.columns:
+        raise UserError(
+            f"evaluate.cluster names the column '{stage.evaluate.cluster}', which the task does not have; it has "
+            f"{', '.join(parts.task.columns)}"
+        )
+    templates: dict[str, str] = {}
+    found = {name: _measure(path, stage, parts, wanted, templates) for name, path in names.items()}
+    return found, parts.verifier_name
 
 
-def _measure(model: str, recipe: Recipe, parts: SamplingParts, samples: int, seed: int) -> tuple[Accuracy, ...]:
-    stage = recipe.stages[-1]
+def _measure(
+    model: str, stage: Stage, parts: SamplingParts, wanted: Wanted, templates: dict[str, str]
+) -> tuple[Accuracy, ...]:
     policy = load_model(model, compute=stage.policy.compute, device=stage.policy.device)
     facts = policy.facts()
+    templates[model] = template_for(stage.task.template, facts.tokenizer)
+    if len(set(templates.values())) > 1:
+        shown = ", ".join(f"{name} by {template}" for name, template in templates.items())
+        raise UserError(
+            f"the models are not shown the same: {shown}; say task.template=none (or another that both have)"
+        )
     prompts, _ = held_out(stage, parts, facts)
     if not prompts:
         raise UserError(f"no held-out prompt fits {model}: lower rollout.max_tokens")
-
+    judges = [one.name for one in parts.verifiers]
+    others = [one for one in parts.rewards if one.name not in judges] if wanted.best and wanted.samples > 1 else []
+    # A verifier that pays nothing in the run says what is right, and has no say in which sample is the best.
+    pays = {one.name for one in parts.rewards}
+    rewards = [one if one.name in pays else replace(one, weight=0.0) for one in parts.verifiers]
+    pool = RewardPool(
+        [*rewards, *others], stage.run.workers, stage.run.retries, pass_environment=stage.run.pass_environment
+    )
     play = parts.world.player(facts.tokenizer, facts.eos_ids, open_sampler(policy, stage.rollout))
-    with (
-        closing(parts.world),
-        RewardPool(
-            parts.verifiers, stage.run.workers, stage.run.retries, pass_environment=stage.run.pass_environment
-        ) as pool,
-    ):
+    with closing(parts.world), pool:
         return tuple(
-            evaluate(play, prompts, pool, stage.evaluate.sampling(stage.rollout, greedy), count, seed)
-            for greedy, count in ((True, 1), (False, samples))
+            evaluate(
+                *(play, prompts, pool, stage.evaluate.sampling(stage.rollout, greedy), count, wanted.seed),
+                judges=judges if others else (),
+                cluster=stage.evaluate.cluster,
+            )
+            for greedy, count in ((True, 1), (False, wanted.samples))
             if count
         )
+
+
+def _kept(to: Path, found: dict[str, tuple[Accuracy, ...]], result: Evaluation) -> list[Path]:
+    """Write every completion, a file for each model and kind, and the numbers."""
+    to.mkdir(parents=True)
+    files = []
+    for number, of in enumerate(found.values()):
+        for one in of:
+            files.append(to / f"eval-{'ab'[number]}-{one.name}.parquet")
+            write_groups(files[-1], one.groups, 0)
+    files.append(to / "eval.json")
+    write_bytes(files[-1], orjson.dumps(replace(result, files=files), default=str, option=orjson.OPT_INDENT_2))
+    return files
+
+
+def _all(columns: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """The names that any of several models has, in order."""
+    return list(dict.fromkeys(name for one in columns.values() for name in one))
+
+
+def _with_interval(one: Measure | None) -> str:
+    return "" if one is None else f"{one.mean:.1%} [{one.low:.1%}, {one.high:.1%}]"

@@ -12,6 +12,7 @@ from cohort.settings.rows import PythonRows
 from cohort.settings.run import SINKS, Run
 from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout
 from cohort.settings.stage import KINDS, Stage
+from cohort.settings.suite import Suite
 from cohort.settings.table import Table
 from cohort.settings.task import Adaptive, Curriculum, Prompts, Source, Task
 from cohort.settings.training import Critic, Optimizer, Preferences, Reference, Supervised
@@ -40,6 +41,7 @@ __all__ = [
     "Scratch",
     "Source",
     "Stage",
+    "Suite",
     "Supervised",
     "Table",
     "Task",

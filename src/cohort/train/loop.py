@@ -25,6 +25,7 @@ from cohort.train.origins import facts_of
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
 from cohort.types import UserError
+from cohort.views.plan import suites_line
 from cohort.views.trackers import Sinks
 from cohort.wording import going_on, resuming
 
@@ -46,7 +47,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         template = template_for(stage.task.template, tokenizer)
         probe = probe_of(stage.task, tokenizer)
         environment = keep_template(context.recipe, stage.name, template, probe, training.facts)
-        console.plan(context.title, kind.plan(stage, prepared, training.facts))
+        console.plan(context.title, {**kind.plan(stage, prepared, training.facts), **suites_line(stage)})
         rate = stage.optimizer.learning_rate
         if training.policy is not None and training.policy.has_adapter and rate < LEAST_OF_LORA:
             console.warn(
@@ -62,7 +63,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         if own is None and context.parent is not None:
             loop.save()  # what it begins from is another run's, which may delete it
         verifier = prepared.parts.verifier_name if prepared.parts else ""
-        console.evaluated("before", context.evaluation_at(context.first), verifier)
+        console.all_evaluated("before", context.evaluation_at(context.first), verifier)
         heard = partial(console.doing, "finishing the step; once more stops at once")
         with (
             stopping(context.stop, heard),
@@ -80,7 +81,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
                     measured = {**(training.evaluate(step) or {})}
                 loop.record(step, metrics, measured)
                 view.step(step, metrics)
-                console.evaluated(f"step {step}", measured, verifier)
+                console.all_evaluated(f"step {step}", measured, verifier)
                 if context.is_due(step, stage.run.save_every):
                     loop.save()
                 context.stop.check()

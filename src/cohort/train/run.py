@@ -16,6 +16,7 @@ from cohort.clock import stopped_at
 from cohort.machine import quiet_libraries
 from cohort.policy.load import Start
 from cohort.preflight.isolation import isolation_of
+from cohort.preflight.suites import open_suites
 from cohort.recipe import Recipe
 from cohort.record.chain import Chain
 from cohort.record.claims import read_record
@@ -126,6 +127,7 @@ def train(
                     recorder=Recorder(chain, own, name),
                     tables=one.kind.tables,
                     follows=before,
+                    suites=one.suites,
                     check=still_here,
                 )
                 if begins is not None and index == begins.index:
@@ -156,7 +158,8 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
     for index, stage in enumerate(recipe.stages):
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
         ready = with_stage_models(recipe, index) if waits_for(stage) else stage
-        found.append(PreparedStage(stage, kind, seed, kind.prepare(ready, seed)))
+        suites = open_suites(ready, seed) if kind.makes_policy else ()
+        found.append(PreparedStage(stage, kind, seed, kind.prepare(ready, seed), suites))
     return found
 
 

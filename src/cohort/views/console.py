@@ -214,6 +214,14 @@ class Console:
         width = self._rich.width - 2 if self._rich.is_terminal else sys.maxsize
         self.say("  " + escape(_folded([f"{label}: held-out{by}", *parts], width, 4)), fold=False)
 
+    def all_evaluated(self, label: str, metrics: Mapping[str, Any], verifier: str) -> None:
+        """A line for the held-out problems, and one for each suite."""
+        self.evaluated(label, metrics, verifier)
+        names = dict.fromkeys(key.split("/")[1] for key in metrics if key.startswith("eval/") and key.count("/") == 2)
+        for name in names:
+            own = {key.replace(f"/{name}/", "/"): value for key, value in metrics.items() if f"eval/{name}/" in key}
+            self.evaluated(f"{label}, {name}", own)
+
     def evaluations(self, rows: Sequence[tuple[str, Mapping[str, Any]]], verifier: str) -> None:
         """Held-out accuracy by `verifier`, a row (label, metrics) for each of those that have an accuracy."""
         rows = [row for row in rows if "eval/greedy" in row[1] or "eval/pass@1" in row[1]]

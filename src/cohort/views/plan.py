@@ -11,6 +11,7 @@ from cohort.algorithms.objectives import Objective
 from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
 from cohort.settings import Prompts, Reward, Stage
+from cohort.settings.suite import SUITE_KINDS
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path, shown
 from cohort.tasks.prompts import Items
@@ -74,6 +75,15 @@ def _evaluation(stage: Stage, held_out: Items[Any] | None) -> dict[str, str]:
         return {}
     most = e.problems if held_out.size is None else min(e.problems, held_out.size)
     return {"evaluation": f"up to {most:,} held-out problems, {measured}"}
+
+
+def suites_line(stage: Stage) -> dict[str, str]:
+    """`gsm8k (performance), refusals (refusal); not evaluated: hallucination, ...`; no line without suites."""
+    if not stage.suite:
+        return {}
+    named = ", ".join(f"{one.name} ({one.kind})" for one in stage.suite)
+    left = [kind.replace("_", " ") for kind in SUITE_KINDS if kind not in {one.kind for one in stage.suite}]
+    return {"suites": named + (f"; not evaluated: {', '.join(left)}" if left else "")}
 
 
 def environment_line(stage: Stage) -> dict[str, str]:

@@ -95,7 +95,9 @@ class GrpoTraining:
                 if checkpoint is not None and pending and (checkpoint.path / PENDING).exists():
                     stream.restore(read_groups(checkpoint.path / PENDING))
                 self._stream = stream
-                self._evaluate = Evaluator(context, parts, self.facts, play, stack, self._one_group_sampled)
+                self._evaluate = Evaluator(
+                    context, parts, self.facts, self._backend.sampler, stack, self._one_group_sampled
+                )
             self._opened = stack.pop_all()
         self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
 
