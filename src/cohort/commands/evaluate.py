@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 from rich.markup import escape
@@ -19,10 +20,11 @@ from cohort.commands.model import load_model
 from cohort.commands.place import absolute, full_path
 from cohort.evaluate import Accuracy, Measure, evaluate
 from cohort.evaluate.behaviour import behaviour
-from cohort.evaluate.compare import Paired, paired
+from cohort.evaluate.compare import Paired, among, paired
 from cohort.machine import quiet_libraries
 from cohort.monitor.names import BEHAVIOUR
 from cohort.preflight.parts import SamplingParts, open_parts
+from cohort.preflight.suites import open_suites
 from cohort.recipe import Recipe
 from cohort.record.files import write_bytes
 from cohort.record.rollouts import write_groups
@@ -34,6 +36,8 @@ from cohort.train.evaluation import held_out
 from cohort.train.place import where_trained
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +84,51 @@ def run_evaluation(model: str, against: str | None, wanted: Wanted) -> Evaluatio
     with where_trained(names[model]) if wanted.task is None else contextlib.nullcontext():
         data, recipe = _recipe(names[model], wanted)
         found, verifier = _found(names, recipe, wanted)
-    difference = {}
+    difference: dict[str, Paired] = {}
     if against is not None:
         margin = recipe.stages[-1].evaluate.margin
-        for ours, theirs in zip(found[model], found[against], strict=True):
-            difference[ours.name] = paired(ours.per_problem, theirs.per_problem, margin, ours.clusters)
+        pairs = {
+            name: paired(ours.per_problem, found[against][name].per_problem, margin, ours.clusters)
+            for name, ours in found[model].items()
+        }
+        for kind in ("greedy", "sampled"):  # of one kind the held-out problems and the suites are several tasks
+            difference |= among({name: one for name, one in pairs.items() if name.endswith(kind)})
     result = Evaluation(
         data,
         verifier,
-        max(len(of[0].scored) for of in found.values()),
-        {name: {k: v for one in of for k, v in one.metrics().items()} for name, of in found.items()},
-        {name: {k: v for one in of for k, v in one.measures().items()} for name, of in found.items()},
-        # Of the sampled completions, where there are any: they vary.
-        {name: behaviour(of[-1].groups, wanted.language) for name, of in found.items()},
+        max(len(one.scored) for of in found.values() for one in of.values()),
+        {
+            model: {f"eval/{k}": v for k, v in _gathered(of, lambda one: _short(one.metrics())).items()}
+            for model, of in found.items()
+        },
+        {name: _gathered(of, Accuracy.measures) for name, of in found.items()},
+        {name: _behaviour(of, wanted.language) for name, of in found.items()},
         difference,
         [],
     )
     return result if to is None else replace(result, files=_kept(to, found, result))
+
+
+def _gathered(of: Mapping[str, Accuracy], what: Callable[[Accuracy], Mapping[str, T]]) -> dict[str, T]:
+    """What all measurements say, those of a suite below its name."""
+    found: dict[str, T] = {}
+    for name, one in of.items():
+        place = name.rpartition("/")[0]
+        found |= {f"{place}/{key}" if place else key: value for key, value in what(one).items()}
+    return found
+
+
+def _short(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {key.removeprefix("eval/"): value for key, value in metrics.items()}
+
+
+def _behaviour(of: Mapping[str, Accuracy], language: str | None) -> dict[str, float]:
+    """Of the sampled completions, where there are any: they vary."""
+    last = {name.rpartition("/")[0]: one for name, one in of.items()}
+    found: dict[str, float] = {}
+    for place, one in last.items():
+        found |= {f"{place}/{k}" if place else k: v for k, v in behaviour(one.groups, language).items()}
+    return found
 
 
 def show(console: Console, found: Evaluation) -> None:
@@ -106,7 +138,7 @@ def show(console: Console, found: Evaluation) -> None:
     console.say(f"\n  {found.problems} held-out problems by {escape(found.verifier)}, with 95% intervals")
     models = list(found.models)
     rows = [[name, *(_with_interval(found.measures[one].get(name)) for one in models)] for name in _all(found.measures)]
-    for name in _all(found.behaviour):
+    for name in (name for name in _all(found.behaviour) if name in BEHAVIOUR):  # those of suites are in the JSON
         known = BEHAVIOUR[name]
         values = [found.behaviour[one].get(name, math.nan) for one in models]
         if not all(map(math.isnan, values)):
@@ -157,71 +189,83 @@ def _recipe(model: str, wanted: Wanted) -> tuple[str, Recipe]:
     return "; ".join([*found.took, f"the reward {reward['use']}"]), Recipe.from_tables(tables, overrides)
 
 
-def _found(names: dict[str, str], recipe: Recipe, wanted: Wanted) -> tuple[dict[str, tuple[Accuracy, ...]], str]:
-    """What the verifier makes of each model, and what it is called."""
+def _found(names: dict[str, str], recipe: Recipe, wanted: Wanted) -> tuple[dict[str, dict[str, Accuracy]], str]:
+    """What the verifier makes of each model on the held-out problems and the suites, and what it is called."""
     stage = recipe.stages[-1]
-    if not stage.reward and stage.evaluate.reward is None:
+    asked: dict[str, tuple[Stage, SamplingParts]] = {}
+    if stage.reward or stage.evaluate.reward is not None:
+        parts = open_parts(stage, wanted.seed)
+        if parts.task.held_out is not None:
+            asked[""] = stage, parts
+        elif not stage.suite:
+            raise UserError(
+                "this task has no held-out problems: add task.held_out=FILE (or a share such as task.held_out=0.1)"
+            )
+    elif not stage.suite:
         raise UserError(
             f"the last stage of {next(iter(names))} ({stage.kind}) has no reward that says what is right; say --task, "
             "or evaluate.reward=NAME"
         )
-    parts = open_parts(stage, wanted.seed)
-    if parts.task.held_out is None:
-        raise UserError(
-            "this task has no held-out problems: add task.held_out=FILE (or a share such as task.held_out=0.1)"
-        )
-    if stage.evaluate.cluster is not None and stage.evaluate.cluster not in parts.task.columns:
-        raise UserError(
-            f"evaluate.cluster names the column '{stage.evaluate.cluster}', which the task does not have; it has "
-            f"{', '.join(parts.task.columns)}"
-        )
+    asked |= {suite.table.name: (suite.stage, suite.parts) for suite in open_suites(stage, wanted.seed)}
+    for of, parts in asked.values():
+        if (column := of.evaluate.cluster) is not None and column not in parts.task.columns:
+            has = ", ".join(parts.task.columns)
+            raise UserError(f"evaluate.cluster names the column '{column}', which the task does not have; it has {has}")
     templates: dict[str, str] = {}
-    found = {name: _measure(path, stage, parts, wanted, templates) for name, path in names.items()}
-    return found, parts.verifier_name
+    found = {name: _measure(path, asked, wanted, templates) for name, path in names.items()}
+    return found, " or ".join(dict.fromkeys(parts.verifier_name for _, parts in asked.values()))
 
 
 def _measure(
-    model: str, stage: Stage, parts: SamplingParts, wanted: Wanted, templates: dict[str, str]
-) -> tuple[Accuracy, ...]:
-    policy = load_model(model, compute=stage.policy.compute, device=stage.policy.device)
-    facts = policy.facts()
-    templates[model] = template_for(stage.task.template, facts.tokenizer)
-    if len(set(templates.values())) > 1:
-        shown = ", ".join(f"{name} by {template}" for name, template in templates.items())
+    model: str, asked: Mapping[str, tuple[Stage, SamplingParts]], wanted: Wanted, templates: dict[str, str]
+) -> dict[str, Accuracy]:
+    """One model: `greedy` and `sampled`, and below the name of each suite the same."""
+    first = next(iter(asked.values()))[0]
+    policy = load_model(model, compute=first.policy.compute, device=first.policy.device)
+    facts, found = policy.facts(), {}
+    for name, (stage, parts) in asked.items():
+        _refuse_other_template(templates, name, model, template_for(stage.task.template, facts.tokenizer))
+        prompts, _ = held_out(stage, parts, facts)
+        if not prompts:
+            raise UserError(f"no held-out prompt fits {model}: lower rollout.max_tokens")
+        judges = [one.name for one in parts.verifiers]
+        others = [one for one in parts.rewards if one.name not in judges] if wanted.best and wanted.samples > 1 else []
+        # A verifier that pays nothing in the run says what is right, and has no say in which sample is the best.
+        pays = {one.name for one in parts.rewards}
+        rewards = [one if one.name in pays else replace(one, weight=0.0) for one in parts.verifiers]
+        run = stage.run
+        pool = RewardPool([*rewards, *others], run.workers, run.retries, pass_environment=run.pass_environment)
+        play = parts.world.player(facts.tokenizer, facts.eos_ids, open_sampler(policy, stage.rollout))
+        with closing(parts.world), pool:
+            for greedy, count in ((True, 1), (False, wanted.samples)):
+                if count:
+                    sampling, kind = stage.evaluate.sampling(stage.rollout, greedy), "greedy" if greedy else "sampled"
+                    found[f"{name}/{kind}" if name else kind] = evaluate(
+                        *(play, prompts, pool, sampling, count, wanted.seed),
+                        judges=judges if others else (),
+                        cluster=stage.evaluate.cluster,
+                    )
+    return found
+
+
+def _refuse_other_template(templates: dict[str, str], name: str, model: str, template: str) -> None:
+    """Refuse to pair models that are not asked the same."""
+    first = templates.setdefault(name, template)
+    if first != template:
+        of = f"of suite '{name}' " if name else ""
         raise UserError(
-            f"the models are not shown the same: {shown}; say task.template=none (or another that both have)"
-        )
-    prompts, _ = held_out(stage, parts, facts)
-    if not prompts:
-        raise UserError(f"no held-out prompt fits {model}: lower rollout.max_tokens")
-    judges = [one.name for one in parts.verifiers]
-    others = [one for one in parts.rewards if one.name not in judges] if wanted.best and wanted.samples > 1 else []
-    # A verifier that pays nothing in the run says what is right, and has no say in which sample is the best.
-    pays = {one.name for one in parts.rewards}
-    rewards = [one if one.name in pays else replace(one, weight=0.0) for one in parts.verifiers]
-    pool = RewardPool(
-        [*rewards, *others], stage.run.workers, stage.run.retries, pass_environment=stage.run.pass_environment
-    )
-    play = parts.world.player(facts.tokenizer, facts.eos_ids, open_sampler(policy, stage.rollout))
-    with closing(parts.world), pool:
-        return tuple(
-            evaluate(
-                *(play, prompts, pool, stage.evaluate.sampling(stage.rollout, greedy), count, wanted.seed),
-                judges=judges if others else (),
-                cluster=stage.evaluate.cluster,
-            )
-            for greedy, count in ((True, 1), (False, wanted.samples))
-            if count
+            f"the questions {of}would be shown to {model} by the template {template}, and to the other model by "
+            f"{first}: they cannot be paired; say task.template=none, or another that both have"
         )
 
 
-def _kept(to: Path, found: dict[str, tuple[Accuracy, ...]], result: Evaluation) -> list[Path]:
+def _kept(to: Path, found: Mapping[str, Mapping[str, Accuracy]], result: Evaluation) -> list[Path]:
     """Write every completion, a file for each model and kind, and the numbers."""
     to.mkdir(parents=True)
     files = []
     for number, of in enumerate(found.values()):
-        for one in of:
-            files.append(to / f"eval-{'ab'[number]}-{one.name}.parquet")
+        for name, one in of.items():
+            files.append(to / f"eval-{'ab'[number]}-{name.replace('/', '-')}.parquet")
             write_groups(files[-1], one.groups, 0)
     files.append(to / "eval.json")
     write_bytes(files[-1], orjson.dumps(replace(result, files=files), default=str, option=orjson.OPT_INDENT_2))

@@ -9,7 +9,7 @@ from cohort.settings.policy import Lora, Policy, Scratch
 from cohort.settings.record import Record
 from cohort.settings.reward import Reward
 from cohort.settings.rows import PythonRows
-from cohort.settings.run import SINKS, Run
+from cohort.settings.run import SINKS, Run, Stop
 from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout
 from cohort.settings.stage import KINDS, Stage
 from cohort.settings.suite import Suite
@@ -41,6 +41,7 @@ __all__ = [
     "Scratch",
     "Source",
     "Stage",
+    "Stop",
     "Suite",
     "Supervised",
     "Table",

@@ -14,6 +14,7 @@ from cohort.rewards import RewardPool
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks.render import held_out_prompts, prompt_limit
+from cohort.train.choosing import halves
 from cohort.train.stage import Context
 from cohort.types import Prompt, Sampler, UserError
 
@@ -81,11 +82,12 @@ class Evaluator:
         completion goes to disk.
         """
         metrics: dict[str, float] = {}
+        self._halves: dict[str, float] = {}
         for asked in self._asked:
             found = self._measure(asked, step)
             prefix = f"eval/{asked.name}/" if asked.name else "eval/"
             metrics |= {prefix + key.removeprefix("eval/"): value for key, value in found.items()}
-        return metrics
+        return metrics | self._halves
 
     def _measure(self, asked: _Asked, step: int) -> dict[str, float]:
         context, metrics = self._context, {}
@@ -99,6 +101,7 @@ class Evaluator:
                 cluster=table.cluster,
             )
             metrics.update(result.metrics())
+            self._halves |= halves(result, context.stage.run, asked.name)
             of = f"{asked.name}-" if asked.name else ""
             if result.failed:
                 metrics["eval/failed"] = metrics.get("eval/failed", 0.0) + result.failed

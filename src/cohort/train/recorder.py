@@ -95,18 +95,24 @@ class Recorder:
         self._enter("step" if step > self._entered else "evaluation", self._waiting, metrics)
         self._waiting, self._entered = [], step
 
-    def checkpoint(self, step: int, path: Path, files: Mapping[str, str], kept: Sequence[Path]) -> None:
-        """Enter a checkpoint that is about to take its place; `kept` are those that stay beside it."""
+    def checkpoint(
+        self, step: int, path: Path, files: Mapping[str, str], kept: Sequence[Path], chosen: Mapping[str, Any] | None
+    ) -> None:
+        """Enter a checkpoint that is about to take its place; `kept` are those that stay beside it, and `chosen` is the
+        best one so far, where one is chosen.
+        """
         policy = {"step": step, "path": self.chain.relative(path), "files": files}
+        policy |= {} if chosen is None else {"chosen": chosen}
         self.chain.append(
             "checkpoint", policy=policy | {"kept": [self.chain.relative(one) for one in kept]}, **self._same
         )
 
-    def close(self, step: int, path: Path, files: Mapping[str, str]) -> None:
-        """Enter the final model, which is about to take its place: the stage is done."""
-        self.chain.append(
-            "close", policy={"step": step, "path": self.chain.relative(path), "files": files}, **self._same
-        )
+    def close(self, step: int, path: Path, files: Mapping[str, str], chosen: Mapping[str, Any] | None) -> None:
+        """Enter the final model, which is about to take its place: the stage is done. `chosen` says why it is that of
+        another step than the last, where it was chosen.
+        """
+        policy = {"step": step, "path": self.chain.relative(path), "files": files}
+        self.chain.append("close", policy=policy | ({} if chosen is None else {"chosen": chosen}), **self._same)
 
     def _enter(
         self, kind: str, shards: Sequence[Shard], metrics: Mapping[str, Any], files: Mapping[str, str] | None = None

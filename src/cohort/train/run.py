@@ -25,6 +25,7 @@ from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
 from cohort.train.checkpoint import latest_step
+from cohort.train.choosing import check_choosing, reason_to_stop
 from cohort.train.directory import (
     as_it_lies,
     disk_errors,
@@ -159,14 +160,16 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
         ready = with_stage_models(recipe, index) if waits_for(stage) else stage
         suites = open_suites(ready, seed) if kind.makes_policy else ()
-        found.append(PreparedStage(stage, kind, seed, kind.prepare(ready, seed), suites))
+        prepared = kind.prepare(ready, seed)
+        check_choosing(ready, prepared.parts)
+        found.append(PreparedStage(stage, kind, seed, prepared, suites))
     return found
 
 
 def _is_finished(context: Context) -> bool:
     """Whether the stage has its final model, whole, and no more steps were asked for since."""
     last, final = latest_step(context.checkpoints), context.final
-    if not final.exists() or (last is not None and last < context.stage.run.steps):
+    if not final.exists() or (last is not None and last < context.stage.run.steps and not _has_stopped(context)):
         return False
     if last is None:  # nothing is left to write it again from
         refuse_damaged(final)
@@ -174,6 +177,11 @@ def _is_finished(context: Context) -> bool:
         context.console.warn(f"{final} is damaged ({problem}); it is written again from the checkpoint of step {last}")
         return False
     return True
+
+
+def _has_stopped(context: Context) -> bool:
+    """Whether the stage ended early, as `run.stop` says."""
+    return context.metrics.exists() and bool(reason_to_stop(read_metrics(context.metrics), context.stage.run))
 
 
 @contextlib.contextmanager

@@ -86,6 +86,22 @@ def suites_line(stage: Stage) -> dict[str, str]:
     return {"suites": named + (f"; not evaluated: {', '.join(left)}" if left else "")}
 
 
+def keeping_line(stage: Stage) -> dict[str, str]:
+    """`the step that is best by eval/greedy ...; stops early ...`; no line where the last step is kept."""
+    keep, stop = stage.run.keep_best, stage.run.stop
+    parts = []
+    if keep is not None and keep.startswith("eval/"):
+        half = "" if stage.kind == "reward_model" else " on half of the problems, confirmed on the others"
+        parts.append(f"the step that is best by {keep}{half}")
+    elif keep is not None:
+        parts.append(f"the step of the highest {keep}, a training reward that proves nothing about held-out problems")
+    if stop is not None and stop.patience is not None:
+        parts.append(f"stops when {stop.metric} has not been better {stop.patience} times in a row")
+    elif stop is not None:
+        parts.append(f"stops when {stop.metric} reaches {stop.threshold:g}")
+    return {"keeps": "; ".join(parts)} if parts else {}
+
+
 def environment_line(stage: Stage) -> dict[str, str]:
     """`calculator, my_tools:search; up to 8 turns`; nothing where a completion is the whole rollout."""
     e = stage.environment
