@@ -184,10 +184,10 @@ def evaluate(
     """Measure held-out accuracy with 95% intervals: greedy, pass@k, the vote and the best of k; and behaviour."""
     if Path(model).expanduser().exists():
         _say_at_once(f"{model}: loading")
-    from cohort.commands.evaluate import Wanted, run_evaluation, show
+    from cohort.commands.evaluate import run_evaluation, show
 
-    wanted = Wanted(task or None, overrides or [], samples, problems, seed, best, language, to)
-    return Answer(run_evaluation(model, against, wanted), show)
+    given = (model, task or None, overrides or [], samples, problems, against, seed, best, language, to)
+    return Answer(run_evaluation(*given), show)
 
 
 @app.command()

@@ -42,8 +42,12 @@ def made(tmp_path):
             common |= {"supervised": {"examples_per_step": 2}, "rollout": {"max_tokens": 6}}
         return Recipe(**{**common, "kind": kind, "name": kind, "suite": suites, **tables})
 
-    recipe.at = lambda name: str(tmp_path / name)
     return recipe
+
+
+@pytest.fixture
+def at(tmp_path):
+    return lambda name: str(tmp_path / name)
 
 
 def suites(at):
@@ -52,8 +56,8 @@ def suites(at):
 
 
 @pytest.mark.parametrize("kind", ["grpo", "sft"])
-def test_suites_are_evaluated_before_during_and_after(made, kind):
-    run = train(made(kind, suites(made.at)), console=Console(quiet=True))
+def test_suites_are_evaluated_before_during_and_after(made, at, kind):
+    run = train(made(kind, suites(at)), console=Console(quiet=True))
     assert [line["step"] for line in run.metrics if "eval/minus/pass@1" in line] == [0, 1, 2]
     assert all(0 <= line["eval/refusal/greedy"] <= 1 for line in run.metrics)
     rows = pq.read_table(run.directory / "log" / "eval-000001-minus-sampled.parquet").to_pylist()
@@ -74,13 +78,13 @@ def test_suites_are_evaluated_before_during_and_after(made, kind):
         assert behaviour["safety_evaluations"]["value"] == {"refusal": ["refusal"]}
 
 
-def test_a_recipe_with_suites_is_written_and_read_again(made, tmp_path):
-    recipe = made("grpo", suites(made.at))
+def test_a_recipe_with_suites_is_written_and_read_again(made, at, tmp_path):
+    recipe = made("grpo", suites(at))
     (tmp_path / "again.toml").write_text(to_toml(recipe))
     again = Recipe.load(tmp_path / "again.toml")
     assert again.stages == recipe.stages
     assert again.origins["suite.minus.use"] == "again.toml"
-    table = f'[[suite]]\nsource = "{made.at("other.jsonl")}"\n'
+    table = f'[[suite]]\nsource = "{at("other.jsonl")}"\n'
     (tmp_path / "short.toml").write_text(to_toml(made("grpo", [])) + table)
     assert Recipe.load(tmp_path / "short.toml").stages[0].suite[0].name == "performance"
 
@@ -94,9 +98,9 @@ def test_a_recipe_with_suites_is_written_and_read_again(made, tmp_path):
         ({"source": "rows.jsonl", "kind": "refusal"}, 'suite \'refusal\': .*"harmful" or "harmless"'),
     ],
 )
-def test_a_suite_that_cannot_be_used_is_refused_with_a_sentence(made, table, said):
+def test_a_suite_that_cannot_be_used_is_refused_with_a_sentence(made, at, table, said):
     with pytest.raises(UserError, match=said):
-        train(made("grpo", [{**table, "source": made.at(table["source"])}]), console=Console(quiet=True))
+        train(made("grpo", [{**table, "source": at(table["source"])}]), console=Console(quiet=True))
 
 
 def test_two_suites_of_one_name_are_refused(made):
@@ -104,8 +108,8 @@ def test_two_suites_of_one_name_are_refused(made):
         made("grpo", [{"source": "a.jsonl"}, {"source": "b.jsonl"}])
 
 
-def test_a_suite_needs_a_verifier(made):
-    table = [{"source": made.at("rows.jsonl")}]
+def test_a_suite_needs_a_verifier(made, at):
+    table = [{"source": at("rows.jsonl")}]
     with pytest.raises(UserError, match="nothing says which answers are right: add use"):
         train(made("sft", table, evaluate={"samples": 1}), console=Console(quiet=True))
 

@@ -57,33 +57,34 @@ class Evaluation:
     files: list[Path]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What `cohort eval` was asked for."""
-
-    task: str | None = None
-    overrides: Sequence[str] = ()
-    samples: int = 8
-    problems: int = 500
-    seed: int = 0
-    best: bool = True  # also score with the run's rewards, and measure the best of k
-    language: str | None = None
-    to: Path | None = None
-
-
-def run_evaluation(model: str, against: str | None, wanted: Wanted) -> Evaluation:
-    """Measure a model, and with `against` another one on the same problems."""
+def run_evaluation(
+    model: str,
+    task: str | None,
+    overrides: Sequence[str],
+    samples: int,
+    problems: int,
+    against: str | None,
+    seed: int,
+    best: bool = True,
+    language: str | None = None,
+    to: Path | None = None,
+) -> Evaluation:
+    """Measure a model, and with `against` another one on the same problems. With `best` the run's rewards score as well,
+    and say which sample is the best. What was sampled is kept in `to`, a new directory.
+    """
     if model == against:
         raise UserError("--against names the model itself; name another one")
-    if wanted.to is not None and wanted.to.exists():
-        raise UserError(f"{wanted.to} exists already: name a directory that does not, for what this evaluation writes")
+    if to is not None and to.exists():
+        raise UserError(f"{to} exists already: name a directory that does not, for what this evaluation writes")
     quiet_libraries()
     names = {name: full_path(name) for name in (model, against) if name is not None}
-    to = None if wanted.to is None else wanted.to.absolute()
-    wanted = replace(wanted, overrides=absolute(wanted.overrides), to=to)  # before the process goes elsewhere
-    with where_trained(names[model]) if wanted.task is None else contextlib.nullcontext():
-        data, recipe = _recipe(names[model], wanted)
-        found, verifier = _found(names, recipe, wanted)
+    to, overrides = None if to is None else to.absolute(), absolute(overrides)  # before the process goes elsewhere
+    with where_trained(names[model]) if task is None else contextlib.nullcontext():
+        data, recipe = _recipe(names[model], task, overrides, problems)
+        asked = _asked(recipe, model, seed)
+        templates: dict[str, str] = {}
+        found = {name: _measure(path, asked, samples, seed, best, templates) for name, path in names.items()}
+    verifier = " or ".join(dict.fromkeys(parts.verifier_name for _, parts in asked.values()))
     difference: dict[str, Paired] = {}
     if against is not None:
         margin = recipe.stages[-1].evaluate.margin
@@ -102,7 +103,7 @@ def run_evaluation(model: str, against: str | None, wanted: Wanted) -> Evaluatio
             for model, of in found.items()
         },
         {name: _gathered(of, Accuracy.measures) for name, of in found.items()},
-        {name: _behaviour(of, wanted.language) for name, of in found.items()},
+        {name: _behaviour(of, language) for name, of in found.items()},
         difference,
         [],
     )
@@ -159,11 +160,10 @@ def in_words(one: Paired) -> str:
     return f"{interval}: {words} (better on {one.better}, worse on {one.worse}; {p}; {least})"
 
 
-def _recipe(model: str, wanted: Wanted) -> tuple[str, Recipe]:
+def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: int) -> tuple[str, Recipe]:
     """The run's own recipe, when a run was given and no other task; else a recipe made of what was said, and what was
     taken for it.
     """
-    task, overrides, problems = wanted.task, wanted.overrides, wanted.problems
     saved = Path(model, "recipe.toml")
     if saved.is_file() and task is None:
         return "", as_it_lies(Recipe.load(saved, [f"evaluate.problems={problems}", *overrides]))
@@ -189,12 +189,12 @@ def _recipe(model: str, wanted: Wanted) -> tuple[str, Recipe]:
     return "; ".join([*found.took, f"the reward {reward['use']}"]), Recipe.from_tables(tables, overrides)
 
 
-def _found(names: dict[str, str], recipe: Recipe, wanted: Wanted) -> tuple[dict[str, dict[str, Accuracy]], str]:
-    """What the verifier makes of each model on the held-out problems and the suites, and what it is called."""
+def _asked(recipe: Recipe, model: str, seed: int) -> dict[str, tuple[Stage, SamplingParts]]:
+    """What the last stage of a recipe evaluates on: its held-out problems as "", its suites by their names."""
     stage = recipe.stages[-1]
     asked: dict[str, tuple[Stage, SamplingParts]] = {}
     if stage.reward or stage.evaluate.reward is not None:
-        parts = open_parts(stage, wanted.seed)
+        parts = open_parts(stage, seed)
         if parts.task.held_out is not None:
             asked[""] = stage, parts
         elif not stage.suite:
@@ -203,21 +203,24 @@ def _found(names: dict[str, str], recipe: Recipe, wanted: Wanted) -> tuple[dict[
             )
     elif not stage.suite:
         raise UserError(
-            f"the last stage of {next(iter(names))} ({stage.kind}) has no reward that says what is right; say --task, "
+            f"the last stage of {model} ({stage.kind}) has no reward that says what is right; say --task, "
             "or evaluate.reward=NAME"
         )
-    asked |= {suite.table.name: (suite.stage, suite.parts) for suite in open_suites(stage, wanted.seed)}
+    asked |= {suite.table.name: (suite.stage, suite.parts) for suite in open_suites(stage, seed)}
     for of, parts in asked.values():
         if (column := of.evaluate.cluster) is not None and column not in parts.task.columns:
             has = ", ".join(parts.task.columns)
             raise UserError(f"evaluate.cluster names the column '{column}', which the task does not have; it has {has}")
-    templates: dict[str, str] = {}
-    found = {name: _measure(path, asked, wanted, templates) for name, path in names.items()}
-    return found, " or ".join(dict.fromkeys(parts.verifier_name for _, parts in asked.values()))
+    return asked
 
 
 def _measure(
-    model: str, asked: Mapping[str, tuple[Stage, SamplingParts]], wanted: Wanted, templates: dict[str, str]
+    model: str,
+    asked: Mapping[str, tuple[Stage, SamplingParts]],
+    samples: int,
+    seed: int,
+    best: bool,
+    templates: dict[str, str],
 ) -> dict[str, Accuracy]:
     """One model: `greedy` and `sampled`, and below the name of each suite the same."""
     first = next(iter(asked.values()))[0]
@@ -229,7 +232,7 @@ def _measure(
         if not prompts:
             raise UserError(f"no held-out prompt fits {model}: lower rollout.max_tokens")
         judges = [one.name for one in parts.verifiers]
-        others = [one for one in parts.rewards if one.name not in judges] if wanted.best and wanted.samples > 1 else []
+        others = [one for one in parts.rewards if one.name not in judges] if best and samples > 1 else []
         # A verifier that pays nothing in the run says what is right, and has no say in which sample is the best.
         pays = {one.name for one in parts.rewards}
         rewards = [one if one.name in pays else replace(one, weight=0.0) for one in parts.verifiers]
@@ -237,11 +240,11 @@ def _measure(
         pool = RewardPool([*rewards, *others], run.workers, run.retries, pass_environment=run.pass_environment)
         play = parts.world.player(facts.tokenizer, facts.eos_ids, open_sampler(policy, stage.rollout))
         with closing(parts.world), pool:
-            for greedy, count in ((True, 1), (False, wanted.samples)):
+            for greedy, count in ((True, 1), (False, samples)):
                 if count:
                     sampling, kind = stage.evaluate.sampling(stage.rollout, greedy), "greedy" if greedy else "sampled"
                     found[f"{name}/{kind}" if name else kind] = evaluate(
-                        *(play, prompts, pool, sampling, count, wanted.seed),
+                        *(play, prompts, pool, sampling, count, seed),
                         judges=judges if others else (),
                         cluster=stage.evaluate.cluster,
                     )

@@ -16,11 +16,13 @@ of the bootstrap. That it covers for every distribution is a conjecture that nob
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = Sequence[float] | NDArray[np.floating[Any]]
 ALPHA = 0.05  # intervals are 95%
 STEP = 0.1
 NODES = np.exp(np.arange(-24.0, 34.0, STEP)).reshape(-1, 116)  # of the integral: u, even in log u
@@ -28,8 +30,8 @@ FAR = 10.0  # standard deviations from 0, beyond which a sum of exponentials is 
 
 
 def mean_interval(
-    values: Sequence[float],
-    clusters: Sequence[Hashable] | None = None,
+    values: Floats,
+    clusters: Iterable[Hashable] | None = None,
     low: float = 0.0,
     high: float = 1.0,
 ) -> tuple[float, float]:
@@ -44,7 +46,7 @@ def mean_interval(
     return max(low, low + high - _upper((low + high) * sizes - sums, sizes, high)), min(high, upper)
 
 
-def standard_error(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> float:
+def standard_error(values: Floats, clusters: Iterable[Hashable] | None = None) -> float:
     """Of the mean over problems, or over clusters of them (Miller 2024, "Adding Error Bars to Evals", equations 2 and
     4, with the factor c / (c - 1) for c clusters); NaN for a single one.
     """
@@ -57,14 +59,14 @@ def standard_error(values: Sequence[float], clusters: Sequence[Hashable] | None 
 
 
 def clustered(
-    values: NDArray[np.float64], clusters: Sequence[Hashable] | None
+    values: NDArray[np.float64], clusters: Iterable[Hashable] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The sum of the values of every cluster, and how many it has; each value is its own where none is named."""
     if clusters is None:
         return values, np.ones(len(values))
     names: dict[Hashable, int] = {}
     index = [names.setdefault(name, len(names)) for name in clusters]
-    return np.bincount(index, values), np.bincount(index).astype(float)
+    return np.bincount(index, values).astype(np.float64), np.bincount(index).astype(np.float64)
 
 
 def _upper(sums: NDArray[np.float64], sizes: NDArray[np.float64], high: float) -> float:
