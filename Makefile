@@ -44,8 +44,8 @@ models: $(STAMP)  ## try every family of causal language models, tiny, and renew
 test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the library verifiers, in an environment with it
 	$(VENV)-verifiers/bin/$(PYTEST) tests/integrations
 
-test-exports: $(VENV)-exports/.installed  ## run the tests of the record's exports, in an environment with the libraries that check them
-	$(VENV)-exports/bin/$(PYTEST) tests/views/test_exports.py
+test-exports: $(VENV)-exports/.installed  ## run the tests of the record's exports and of energy, in an environment with their libraries
+	$(VENV)-exports/bin/$(PYTEST) tests/views/test_exports.py tests/account/test_energy.py
 
 test-real: $(REAL)/.installed  ## run the tests that need a pretrained model, in an environment with it
 	$(REAL)/bin/$(PYTEST) tests/test_real.py
@@ -105,10 +105,10 @@ $(VENV)-sinks/.installed: pyproject.toml $(LOCKS) requirements/tensorboard.txt
 	$(VENV)-sinks/bin/pip install --quiet --no-deps --require-hashes -r requirements/tensorboard.txt
 	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/tensorboard.txt > $@
 
-$(VENV)-exports/.installed: pyproject.toml $(LOCKS) requirements/exports.txt
+$(VENV)-exports/.installed: pyproject.toml $(LOCKS) requirements/exports.txt requirements/energy.txt
 	$(call environment,$(VENV)-exports)
-	$(VENV)-exports/bin/pip install --quiet --no-deps --require-hashes -r requirements/exports.txt
-	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/exports.txt > $@
+	$(VENV)-exports/bin/pip install --quiet --no-deps --require-hashes -r requirements/exports.txt -r requirements/energy.txt
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/exports.txt requirements/energy.txt > $@
 
 # The locked versions without their hashes, for environments that hold packages beside the locked ones.
 PINS = sed -nE 's/^([A-Za-z0-9._-]+==[^ ;]+).*/\1/p' requirements/cohort.txt requirements/torch.txt
@@ -142,6 +142,7 @@ lock: $(VENV)-lock/.installed  ## renew requirements/*.txt, the versions and has
 	$(COMPILE) --extra dev -o requirements/cohort.txt pyproject.toml
 	for extra in exports reasoning-gym tensorboard verifiers; do \
 		$(EXTRA) $$extra | $(COMPILE) -c requirements/cohort.txt -o requirements/$$extra.txt - || exit 1; done
+	$(EXTRA) energy | $(COMPILE) -c requirements/cohort.txt -c requirements/exports.txt -o requirements/energy.txt -
 	echo pip-tools==7.6.2 | $(COMPILE) -o requirements/pip-tools.txt -
 
 $(VENV)-lock/.installed: requirements/pip-tools.txt

@@ -1,6 +1,14 @@
 from __future__ import annotations
 
-from cohort.monitor.energy import EnergyMeter
+import json
+from importlib.util import find_spec
+
+import pytest
+from made_run import make_run
+
+from cohort.account.making import make_record
+from cohort.monitor.energy import EnergyEstimate, EnergyMeter, open_meter
+from cohort.recipe import Recipe
 
 
 def package(place, number, energy):
@@ -29,3 +37,27 @@ def test_a_counter_that_cannot_be_read_is_no_energy_rather_than_none_used(tmp_pa
     meter = EnergyMeter(tmp_path)
     (file / "energy_uj").unlink()
     assert meter.joules() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "basis", "how"), [("step_j", "measured", "RAPL"), ("estimated_j", "derived", "estimated by codecarbon")]
+)
+def test_the_record_says_whether_energy_was_measured(tmp_path, name, basis, how):
+    run = make_run(tmp_path)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    written = [line | ({f"energy/{name}": 1.8e6} if line["step"] == 2 else {}) for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in written))
+    found = make_record(run, Recipe.load(run / "recipe.toml"))["stages"][0]["compute"]["energy"]
+    assert (found["value"], found["basis"]) == ({"joules": 1.8e6, "kwh": 0.5}, basis)
+    assert found["reason"].startswith(how)
+    assert "1 of 2 steps are not in it" in found["reason"]
+
+
+@pytest.mark.skipif(find_spec("codecarbon") is None, reason="codecarbon is not installed (the extra energy)")
+def test_codecarbon_estimates_where_nothing_counts(capfd):
+    meter = EnergyEstimate()
+    sum(range(3_000_000))
+    first, second = meter.joules(), meter.joules()
+    assert first > second > 0
+    assert open_meter().name == ("energy/step_j" if EnergyMeter().can_be_read else "energy/estimated_j")
+    assert capfd.readouterr() == ("", "")

@@ -4,9 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from made_run import RECIPE, make_run
+from safetensors.numpy import save_file
 
 from cohort.account.fields import RUN, STAGE
 from cohort.account.making import make_record
@@ -75,6 +77,21 @@ def test_operations_follow_from_tokens_and_parameters(run):
     assert found["sampling"] == 2 * parameters * (prompts + sampled)
     assert found["scoring"] == 0
     assert found["learning"] == 6 * parameters * learnt
+    asked = 2 * (2 * 2 + 2 * 3)  # twice two problems, of two tokens each and three answered
+    assert found["evaluations"] == 2 * parameters * asked
+    assert found["total"] == sum(found.values()) - found["total"]
+
+
+def test_a_reward_model_reads_every_rollout_behind_its_prompt(tmp_path):
+    models = "".join(
+        f'\n[[reward]]\nuse = "reward_model"\nname = "{n}"\nargs = {{ model = "{tmp_path}/{n}" }}' for n in "ab"
+    )
+    run = make_run(tmp_path, RECIPE.replace("[objective]", models + "\n[objective]"))
+    (tmp_path / "a" / "final").mkdir(parents=True)
+    save_file({"x": np.zeros((30, 10)), "y": np.zeros(5)}, tmp_path / "a" / "final" / "model.safetensors")
+    found = record_of(run)["stages"][0]["compute"]["operations"]
+    assert found["value"]["scoring"] == 2 * 305 * (8 * 2 + 24)
+    assert "the size of reward model b is not known here" in found["reason"]
 
 
 def test_a_kl_costs_a_reference_pass_and_an_adapter_half_a_backward_pass(tmp_path):

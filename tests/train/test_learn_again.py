@@ -9,6 +9,7 @@ import orjson
 import pytest
 from recorded import found, holds, rewrite
 
+import cohort
 from cohort.recipe import Recipe
 from cohort.record.metrics import is_timing, read_metrics
 from cohort.record.rollouts import read_groups
@@ -114,7 +115,9 @@ def test_what_cannot_be_learnt_again_is_said(run, tmp_path):
 def test_a_fork_with_the_same_recipe_is_its_parent(run, tables):
     where = run(rollout={"max_staleness": 1}).directory
     changed = {**tables, "name": "fork", "rollout": {**tables["rollout"], "max_staleness": 1}}
-    forked = train(Recipe(**changed), fork=f"{where}@2", console=QUIET).directory
+    forked = cohort.train(Recipe(**changed), fork=f"{where}@2", console=QUIET).directory
+    with pytest.raises(UserError, match="fork begins a run and resume goes on with one"):
+        cohort.train(Recipe(**changed), fork=f"{where}@2", resume=True)
     assert unlike(forked / "final", where / "final") is None
     parent = {line["step"]: line for line in numbers(where)}
     assert [line["step"] for line in numbers(forked)] == [2, 3, 4]

@@ -9,8 +9,10 @@ import pytest
 from recorded import found, holds, rewrite
 from scorers import longer
 
+from cohort.commands.replay import replay_from, replay_step
+from cohort.commands.verify import redacted
 from cohort.train.replay import checks
-from cohort.types import UnreadableError
+from cohort.types import UnreadableError, UserError
 
 EVERY = {"save_every": 1, "keep_checkpoints": 10}
 
@@ -129,3 +131,42 @@ def test_prompts_of_before_hold_without_what_they_had_begun(run):
     for file in (where / "log").glob("step-*"):
         rewrite(file, old)
     holds(where)
+
+
+def test_answers_of_evaluations_are_scored_again(run):
+    where = run(evaluate={"reward": "exact_number"}).directory
+    held = holds(where, 3)
+    assert (
+        held["2 held-out reward exact_number"] == "scores, recomputed from the text: 24, all equal"
+    )  # 2 x 4 x (1 + 2)
+    assert held["2 held-out rewards"].endswith(": 48, all equal")
+
+    def better(rows):
+        rows[1] |= {"reward": 1.0, "accuracy": 1.0}
+        rows[2]["scores"] = '{"exact_number":1.0}'
+        rows[3]["text"] = rows[3]["answer"]
+
+    rewrite(where / "log/eval-000004-sampled.parquet", better)
+    named = found(where, 2)
+    assert "log/eval-000004-sampled.parquet, ticket 0, member 1: reward is 1.0" in named["2 held-out rewards"]
+    assert "ticket 1, member 0: scores.exact_number is 1.0" in named["2 held-out reward exact_number"]
+    assert "ticket 1, member 1: text is" in named["2 text"]
+    rewrite(where / "log/eval-000004-greedy.parquet", lambda rows: [row | {"version": 3} for row in rows])
+    said = found(where, 2)["2 greedy answers after step 4"]
+    assert "version is 3, and what step 4 has is of version 4" in said
+
+
+def test_of_a_step_with_erased_texts_the_other_groups_are_scored_again(run):
+    where = run(run=EVERY).directory
+    redacted(where, "step == 2 and ticket == 3 and member == 1", None, "", "the person asked for it")
+    held = holds(where)
+    assert held["2 reward vowels"] == "scores, recomputed from the text: 44, all equal"
+    assert "4 step 2" not in held
+    assert "4 step 3" in held
+    said = found(where, 4, "skipped")["2 rollouts of step 2"]
+    assert said == "log/step-000002.parquet: texts of ticket 3 were erased; the others are looked at alone"
+    with pytest.raises(UserError, match="step 2 cannot be learnt again: texts of ticket 3 were erased"):
+        replay_from(where, 1, "", "", where.with_name("again"))
+    assert not where.with_name("again").exists()
+    with pytest.raises(UserError, match="texts of group 3 were erased"):
+        replay_step(where, 2, 3, "")

@@ -96,7 +96,7 @@ STRUCTURE = [
     (set_to(5, "finish", "never"), "member 1: there is no text, or nothing that says"),
     (set_to(5, "disposition", "zero_std"), "member 1: disposition is not that of"),
     (lambda rows: rows[:5] + rows[6:], "has the members"),
-    (lambda rows: rows[:7], "has 3 rollouts; rollout.group_size is 4"),
+    (lambda rows: rows[:7], "has 3 rollouts, and the recipe asks for 4"),
     (lambda rows: [*rows, *rows[4:8]], "in two places"),
     (lambda rows: [*rows[:6], rows[5], *rows[6:]], "has the members"),
     (lambda rows: [row | {"scores": '{"other": 1.0}'} for row in rows], "has scores of other, not of vowels"),

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import safe_open
+
 from cohort.account.sources import RunFiles, StageFiles
 from cohort.account.tally import OUTCOMES
-from cohort.record.claims import Claim, gap
+from cohort.record.claims import Basis, Claim, gap
 
 # Kaplan et al. 2020 (2001.08361), section 2.1: a forward pass takes about 2 N operations a token, a backward pass twice
 # that. Without attention over long contexts, which adds 2 x layers x context x width a token.
 METHOD = (
     "2 N a token of a forward pass, 4 N of a backward one (2001.08361, section 2.1), N all parameters; where only "
-    "some are trained, the backward pass takes 2 N + 2 N of these; attention over the context, evaluations, and "
-    "reward models are not counted"
+    "some are trained, the backward pass takes 2 N + 2 N of these; attention over the context is not counted"
+)
+MODELS = ("reward_model", "process_model")  # rewards that are models of which the weights are here
+
+
+_ENERGY: tuple[tuple[str, Basis, str], ...] = (
+    ("energy/step_j", "measured", "RAPL: processor packages, without memory, GPUs and losses"),
+    (
+        "energy/estimated_j",
+        "derived",
+        "estimated by codecarbon: GPUs as they say themselves, processor and memory by what their kind draws",
+    ),
 )
 
 
 def flops(files: StageFiles) -> Claim:
-    """Operations of sampling, of scoring by the policies (old and reference log-probs), and of learning."""
+    """Operations of sampling, of scoring by the policies (old and reference log-probs) and by reward models, of
+    learning, and of what evaluations sample.
+    """
     parameters, trained = files.size.get("parameters"), files.size.get("trained")
     learnt = files.total("tokens/trained")
     if not parameters or trained is None:
@@ -38,11 +56,38 @@ def flops(files: StageFiles) -> Claim:
         old = stage.optimizer.updates_per_batch * passes > 1 and not stage.objective.bypasses
         found["scoring"] = 2.0 * parameters * once * (old + bool(o.needs_reference))
         learnt += learnt_prompts * passes
+        read = 0 if tally is None else tally.read_tokens
+        for name, model in reward_models(files):
+            size = weights_in(model)
+            why += "" if size else f"; the size of reward model {name} is not known here, so it is not counted"
+            found["scoring"] += 2.0 * (size or 0) * read
+        asked = [one.name for one in stage.reward if one.use == "judge"]
+        why += f"; the judge of {' and '.join(asked)} runs elsewhere and is not counted" if asked else ""
     else:
         why += "; prompts are not counted"
+    if answers := files.answers:
+        found["evaluations"] = 2.0 * parameters * (answers.prompt_tokens + sum(answers.tokens.values()))
     found["learning"] = (4.0 * parameters + 2.0 * trained) * learnt
     found["total"] = sum(found.values())
     return files.run.claim("derived", found, files.path("metrics.jsonl"), "environment.json", reason=why)
+
+
+def reward_models(files: StageFiles) -> Iterator[tuple[str, Path]]:
+    """Names of the stage's rewards that are models, and where their weights are, or would be if they were here."""
+    stages = {one.stage.name: one.place for one in files.run.stages}
+    for table in files.stage.reward:
+        if table.use in MODELS and isinstance(model := table.args.get("model"), str):
+            place = stages.get(model.removeprefix("stage:"), Path(model).expanduser())
+            yield table.name, place / "final" if (place / "final").is_dir() else place
+
+
+def weights_in(directory: Path) -> int | None:
+    """How many numbers the safetensors files of a checkpoint hold, by their headers; None where there are none."""
+    total = 0
+    for file in directory.glob("model*.safetensors"):
+        with safe_open(file, framework="numpy") as tensors:
+            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total or None
 
 
 def total_flops(run: RunFiles) -> Claim:
@@ -70,14 +115,21 @@ def share_of_base(run: RunFiles) -> Claim:
 
 
 def energy(files: StageFiles) -> Claim:
-    """Energy of the steps, where the machine says it."""
-    joules = files.total("energy/step_j")
-    if joules is None:
-        return gap("measured", "the processor's energy counter (RAPL) cannot be read on this machine")
-    lines = sum("energy/step_j" in line for line in files.steps)
-    why = "RAPL: processor packages, without memory, GPUs and losses"
-    why += f"; {len(files.steps) - lines} steps were not measured" if lines < len(files.steps) else ""
-    return files.claim("measured", {"joules": joules, "kwh": joules / 3.6e6}, "metrics.jsonl", reason=why)
+    """Energy of the steps: measured where the machine says it, else estimated, which is derived."""
+    for name, basis, why in _ENERGY:
+        if (joules := files.total(name)) is not None:
+            lines = sum(name in line for line in files.steps)
+            why += (
+                f"; {len(files.steps) - lines} of {len(files.steps)} steps are not in it"
+                if lines < len(files.steps)
+                else ""
+            )
+            return files.claim(basis, {"joules": joules, "kwh": joules / 3.6e6}, "metrics.jsonl", reason=why)
+    return gap(
+        "measured",
+        "the processor's energy counter (RAPL) cannot be read on this machine; with pip install 'cohort[energy]' it is "
+        "estimated",
+    )
 
 
 def spent(files: StageFiles) -> Claim:

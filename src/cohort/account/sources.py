@@ -121,6 +121,11 @@ class StageFiles:
         return tally(sorted((self.place / "log").glob("step-*.parquet")))
 
     @cached_property
+    def answers(self) -> Tally | None:
+        """What evaluations had answered; None where nothing was kept."""
+        return tally(sorted((self.place / "log").glob("eval-*.parquet")))
+
+    @cached_property
     def objective(self) -> Objective:
         """What it optimises."""
         return settled_objective(self.stage)

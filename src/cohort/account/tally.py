@@ -28,6 +28,7 @@ class Tally:
     finishes: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
     learnt_prompt_tokens: int = 0  # of groups that were trained on
+    read_tokens: int = 0  # that whoever reads each rollout behind its prompt goes through
     unread: list[str] = field(default_factory=list)  # files that are damaged
 
 
@@ -61,6 +62,7 @@ def _add(found: Tally, table: pa.Table) -> None:
             outcome = "truncated" if cut or became == "truncated" else "trained" if signal[row] else "signal_free"
         found.rollouts[outcome] += 1
         found.tokens[outcome] += written[row]
+        found.read_tokens += prompts[row] + written[row]
         found.finishes[finish[row] or "unknown"] += 1
 
 

@@ -38,6 +38,8 @@ def replay_step(run: Path, step: int, group: int | None, stage: str) -> dict[str
             listed = f"it has {there[0]} to {there[-1]}, {len(there)} in all" if there else "it has none"
             raise UserError(f"{recorded.directory / 'log'} has no rollouts of step {step}; {listed}")
         stored = recorded.read(step)
+        if group in stored.erased:
+            raise UserError(f"the texts of group {group} were erased, as the record of the run says")
         if group is not None and group not in stored.rows:
             tickets = ", ".join(map(str, sorted(stored.rows)))
             raise UserError(f"step {step} has no group {group}; groups go by their tickets: {tickets}")

@@ -168,6 +168,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "energy/step_j", "J", "Energy of the processor in the step, where its counter (RAPL) may be read.", "down"
         ),
+        Metric("energy/estimated_j", "J", "Else, with codecarbon: an estimate of the machine's energy.", "down"),
         Metric(
             "memory/peak_gb", "GB", "Most memory so far: of the process, or on a GPU what was allocated there.", "down"
         ),

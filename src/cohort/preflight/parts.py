@@ -73,6 +73,14 @@ def accuracy_name(stage: Stage) -> str:
     return " or ".join(table.name for table in _deciding([t for t in stage.reward if t.weight]))
 
 
+def verifier_tables(stage: Stage) -> tuple[RewardTable, ...]:
+    """The tables of the rewards that say what is right in evaluations."""
+    name = stage.evaluate.reward
+    if name is None:
+        return _deciding(stage.reward)
+    return (next((table for table in stage.reward if table.name == name), None) or RewardTable(use=name),)
+
+
 def _deciding(rewards: Sequence[HasWhen]) -> tuple[HasWhen, ...]:
     """The rewards that can be the first to apply: those up to the first one that applies to every prompt."""
     last = next((index for index, reward in enumerate(rewards) if not reward.when), len(rewards))

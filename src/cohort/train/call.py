@@ -37,6 +37,7 @@ def train(
     reward: RewardLike | Sequence[RewardLike] | None = None,
     tokenizer: Any = None,
     resume: bool = False,
+    fork: str | None = None,
     console: Console | None = None,
     **tables: Any,
 ) -> Run:
@@ -63,8 +64,12 @@ def train(
     With `resume` a run that was interrupted goes on, exactly: of those with the model's name the newest, if no name is
     given. One that is finished is only shown; one that was never begun is begun.
 
+    With `fork`, `RUN@STEP`, a new run begins from that checkpoint of another one.
+
     Raises `UserError` for everything that a person can mend, most of it before any model loads.
     """
+    if resume and fork is not None:
+        raise UserError("fork begins a run and resume goes on with one: give one of them")
     live = model if model is not None and not isinstance(model, str | os.PathLike) else None
     if recipe is None:
         console = console or Console()
@@ -86,7 +91,7 @@ def train(
     if live is not None:
         recipe = _with_type_of(live, recipe)
     start = Start(live=None if live is None else (live, tokenizer))
-    return train_recipe(with_rows_kept(recipe, resume), resume=resume, console=console, start=start)
+    return train_recipe(with_rows_kept(recipe, resume), resume=resume, fork=fork, console=console, start=start)
 
 
 def _with_type_of(model: Any, recipe: Recipe) -> Recipe:

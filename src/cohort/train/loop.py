@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from cohort.chat import template_for
 from cohort.clock import moment, told
-from cohort.monitor.energy import EnergyMeter
+from cohort.monitor.energy import open_meter
 from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog, read_metrics
@@ -85,13 +85,13 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
             console.steps(kind.columns, context.last, loop.whole) as view,
             loop.saving_on_failure(),
         ):
-            meter = EnergyMeter()
+            meter = open_meter()
             for step in range(loop.whole + 1, context.last + 1):
                 if loop.over:
                     break
                 meter.joules()  # what evaluating and saving took is not the step's
                 metrics = {**training.step(step)}
-                metrics |= {} if (joules := meter.joules()) is None else {"energy/step_j": joules}
+                metrics |= {} if (joules := meter.joules()) is None else {meter.name: joules}
                 measured: dict[str, float] = {}
                 if context.is_due(step, stage.run.evaluate_every) or loop.would_stop({"step": step, **metrics}):
                     context.recorder.before_evaluation(step)

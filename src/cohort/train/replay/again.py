@@ -26,7 +26,7 @@ from cohort.train.loop import train_stage
 from cohort.train.recorder import Recorder
 from cohort.train.replay.advantages import bare
 from cohort.train.replay.opened import Recorded
-from cohort.train.replay.stored import StoredStep
+from cohort.train.replay.stored import StoredStep, erased_in
 from cohort.train.replay.tally import equal
 from cohort.train.replay.weights import unlike
 from cohort.train.stage import Context, kind_of
@@ -156,6 +156,11 @@ def _refuse_missing(recorded: Recorded, start: int, first: int, last: int) -> No
             f"{recorded.directory / 'log'} has no rollouts of step {missing[0]}, so steps {first} to {last} cannot be "
             "learnt again (run.save_rollouts keeps them)"
         )
+    for step in range(first, last + 1):
+        if erased := erased_in(recorded.steps[step]):
+            raise UserError(
+                f"step {step} cannot be learnt again: texts of ticket {', '.join(map(str, erased))} were erased"
+            )
 
 
 def _free(recorded: Recorded, start: int, steps: tuple[int, int] | None) -> Path:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from cohort.machine import quiet_libraries
-from cohort.record.report import Check, Status
+from cohort.record.report import Check
 from cohort.train.place import where_trained
 from cohort.train.replay.advantages import Advantages
 from cohort.train.replay.opened import Recorded, open_run
 from cohort.train.replay.policy import policy_checks
-from cohort.train.replay.rewards import Scores, code_checks
-from cohort.train.replay.stored import ErasedError, StoredStep
+from cohort.train.replay.rewards import Scores, code_checks, of_evaluations, of_training
+from cohort.train.replay.stored import StoredStep
 from cohort.train.replay.tally import SHOWN
 from cohort.train.replay.text import Texts
 from cohort.types import UserError
@@ -38,25 +40,49 @@ def checks_of(recorded: Recorded, level: int, ticket: int | None = None, shown: 
     named, and the others counted.
     """
     title, steps = recorded.title, list(recorded.steps)
+    apart: list[Check] = []
     if not steps:
         why = f"{recorded.directory / 'log'} holds no rollouts (run.save_rollouts writes them)"
-        return [Check(2, f"{title}rollouts", "skipped", why)]
-    damaged: list[Check] = []
-    with recorded.as_it_ran(), Texts(recorded) as texts, Scores(recorded) as scores:
+        apart.append(Check(2, f"{title}rollouts", "skipped", why))
+        if not recorded.evaluations:
+            return apart
+
+    def opened(name: str, read: Callable[[], StoredStep]) -> StoredStep | None:
+        try:
+            step = read()
+        except UserError as error:
+            apart.append(Check(2, f"{title}{name}", "failed", str(error)))
+            return None
+        if step.erased:
+            which = f"texts of ticket {', '.join(map(str, step.erased))} were erased; the others are looked at alone"
+            apart.append(Check(2, f"{title}{name}", "skipped", f"log/{step.file.name}: {which}"))
+        return step
+
+    with (
+        recorded.as_it_ran(),
+        Texts(recorded) as texts,
+        Scores(recorded, of_training(recorded)) as scores,
+        Scores(recorded, held_out := of_evaluations(recorded)) as answers,
+    ):
         advantages, whole = Advantages(recorded), []
         for number in steps:
-            try:
-                step: StoredStep = recorded.read(number)
-            except UserError as error:
-                status: Status = "skipped" if isinstance(error, ErasedError) else "failed"
-                damaged.append(Check(2, f"{title}rollouts of step {number}", status, str(error)))
+            if (step := opened(f"rollouts of step {number}", partial(recorded.read, number))) is None:
                 continue
-            whole.append(number)
             texts.look(step, ticket)
             scores.look(step, ticket)
+            if step.erased:
+                continue
+            whole.append(number)
             if level >= 3:
                 advantages.look(step, ticket)
-        found = [*damaged, *code_checks(recorded), *texts.checks(shown), *scores.checks(shown)]
+        names = [table.name for table in held_out.tables]
+        for number, kind, file in recorded.evaluations:
+            read = partial(recorded.read_evaluation, number, kind, file, names)
+            if (step := opened(f"{kind} answers after step {number}", read)) is not None:
+                texts.look(step)
+                answers.look(step)
+        found = [*apart, *code_checks(recorded), *texts.checks(shown), *scores.checks(shown)]
+        found += answers.checks(shown) if recorded.evaluations else []
         if level >= 3:
             found += advantages.checks(shown)
     if level >= 4:

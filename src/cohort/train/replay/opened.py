@@ -69,12 +69,26 @@ class Recorded:
         file = self.directory / "log" / f"step-{step:06d}.parquet"
         if not file.is_file():
             raise UserError(f"the rollouts of step {step} are not there: {file} is missing")
-        found = read_step(file, step, self.stage.rollout.max_staleness)
-        names, size = list(self.combination.weights), self.stage.rollout.group_size
+        found = read_step(file, step, range(step - 1 - self.stage.rollout.max_staleness, step))
+        return self._fitting(found, list(self.combination.weights), self.stage.rollout.group_size)
+
+    @property
+    def evaluations(self) -> list[tuple[int, str, Path]]:
+        """After which step held-out problems were asked, greedy or sampled, and the file of what was answered."""
+        files = sorted((self.directory / "log").glob("eval-*.parquet")) if self.only is None else []
+        named = ((re.fullmatch(r"eval-(\d+)-(greedy|sampled)\.parquet", file.name), file) for file in files)
+        return [(int(m[1]), m[2], file) for m, file in named if m]
+
+    def read_evaluation(self, step: int, kind: str, file: Path, names: list[str]) -> StoredStep:
+        """The completions of an evaluation, each scored by the rewards `names`. Raises `UserError` as `read` does."""
+        samples = 1 if kind == "greedy" else self.stage.evaluate.samples
+        return self._fitting(read_step(file, step, range(step, step + 1)), names, samples)
+
+    def _fitting(self, found: StoredStep, names: list[str], size: int) -> StoredStep:
         for group in found.groups:
             place = found.place(group.ticket)
             if group.rollouts and len(group.rollouts) != size:
-                raise UserError(f"{place} has {len(group.rollouts)} rollouts; rollout.group_size is {size}")
+                raise UserError(f"{place} has {len(group.rollouts)} rollouts, and the recipe asks for {size}")
             if list(group.scores) != names and not (group.error is not None and not group.scores):
                 raise UserError(
                     f"{place} has scores of {', '.join(group.scores) or 'nothing'}, not of {', '.join(names)}"

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from platform import python_version
 from typing import Any
 
+from cohort.preflight.parts import verifier_tables
 from cohort.record.inputs import fingerprints
 from cohort.record.report import Check
-from cohort.rewards import Combination, Reward, RewardFailure, RewardPool, ScoredGroup, ScoringItem, resolve
+from cohort.rewards import Reward, RewardFailure, RewardPool, ScoredGroup, ScoringItem, resolve
+from cohort.rewards.combination import first_that_applies
 from cohort.rewards.marks import is_costly
 from cohort.seeds import derive_seed
+from cohort.settings import Reward as RewardTable
 from cohort.train.inputs import code_of_stages
 from cohort.train.replay.opened import Recorded
 from cohort.train.replay.stored import StoredStep
@@ -45,15 +49,57 @@ def code_checks(recorded: Recorded) -> list[Check]:
     return found
 
 
+Totals = Callable[[Mapping[str, Sequence[float]]], tuple[Sequence[float], Sequence[float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How groups of a stage were scored: by which rewards, with which seeds, and what rewards and accuracies the scores
+    come to. `title` names the checks.
+    """
+
+    title: str
+    tables: Sequence[RewardTable]
+    seed: Callable[[Group], int]
+    totals: Totals
+
+
+def of_training(recorded: Recorded) -> Scoring:
+    """What training paid."""
+    sums = recorded.combination
+
+    def totals(scores: Mapping[str, Sequence[float]]) -> tuple[Sequence[float], Sequence[float]]:
+        return sums.total(scores), sums.accuracy(scores)
+
+    seed = partial(derive_seed, recorded.seed, "score")
+    return Scoring(recorded.title, recorded.stage.reward, lambda group: seed(group.ticket), totals)
+
+
+def of_evaluations(recorded: Recorded) -> Scoring:
+    """What evaluations found right."""
+    seed = derive_seed(recorded.seed, "evaluate")
+
+    def totals(scores: Mapping[str, Sequence[float]]) -> tuple[Sequence[float], Sequence[float]]:
+        right = first_that_applies(list(scores.values()))
+        return right, right
+
+    return Scoring(
+        f"{recorded.title}held-out ",
+        verifier_tables(recorded.stage),
+        lambda group: derive_seed(derive_seed(seed, "evaluate", group.prompt.id), "score"),
+        totals,
+    )
+
+
 class Scores:
     """The rewards of a stage, asked again about stored groups. A context manager: its workers end with it."""
 
-    def __init__(self, recorded: Recorded):
-        self._recorded, self._seed = recorded, recorded.seed
+    def __init__(self, recorded: Recorded, scoring: Scoring):
+        self._recorded, self._scoring = recorded, scoring
         self.skipped: list[Check] = []
         self.tallies: dict[str, Tally] = {}
         self._agreement: dict[str, list[int]] = {}  # by reward: scores that agree, of how many
-        rewards = [reward for table in recorded.stage.reward if (reward := self._resolved(table)) is not None]
+        rewards = [reward for table in scoring.tables if (reward := self._resolved(table)) is not None]
         self._pool = self._open(rewards) if rewards else None
         mended = recorded.environment.get("mended", ())
         self._exact = {
@@ -102,7 +148,7 @@ class Scores:
         return [*found, *self.skipped, self.paid.check(shown)]
 
     def _name(self, name: str) -> str:
-        return self._recorded.title + name
+        return self._scoring.title + name
 
     def _tally(self, name: str, what: str) -> Tally:
         return Tally(2, self._name(name), what)
@@ -127,8 +173,7 @@ class Scores:
     def _submit(self, group: Group) -> Any:
         if self._pool is None:
             return None
-        seed = derive_seed(self._seed, "score", group.ticket)
-        return self._pool.submit(ScoringItem.of(group.prompt, group.rollouts, seed))
+        return self._pool.submit(ScoringItem.of(group.prompt, group.rollouts, self._scoring.seed(group)))
 
     def _compare(self, step: StoredStep, group: Group, scored: ScoredGroup) -> None:
         again: ScoredGroup | None = None
@@ -173,14 +218,14 @@ class Scores:
 
     def _sum(self, step: StoredStep, group: Group) -> None:
         """The rewards and accuracies that the stored scores come to; and that a group without any was lost."""
-        for problem in _sums(step, group, self._recorded.combination):
+        for problem in _sums(step, group, self._scoring.totals):
             if isinstance(problem, str):
                 self.paid.differ(problem)
             else:
                 self.paid.compare(*problem)
 
 
-def _sums(step: StoredStep, group: Group, combination: Combination) -> Iterator[str | tuple[str, float, float]]:
+def _sums(step: StoredStep, group: Group, totals: Totals) -> Iterator[str | tuple[str, float, float]]:
     place = step.place(group.ticket)
     lost = group.disposition == "error"
     if lost != (group.error is not None):
@@ -192,7 +237,7 @@ def _sums(step: StoredStep, group: Group, combination: Combination) -> Iterator[
             yield f"{place}: the group was lost, and has scores, a reward or an advantage all the same"
         return
     try:
-        rewards, accuracy = combination.total(group.scores), combination.accuracy(group.scores)
+        rewards, accuracy = totals(group.scores)
     except UserError as error:
         yield f"{place}: {error}"
         return

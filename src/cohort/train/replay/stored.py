@@ -22,14 +22,11 @@ _NEEDED = [name for name in SCHEMA.names if name not in ("labels", "extra", "tur
 _OF_GROUP = ("prompt_id", "prompt", "prompt_json", "prompt_tokens", "answer", "disposition", "error")
 
 
-class ErasedError(UserError):
-    """Texts of a step were erased, as the record of the run says, so nothing of the step can be computed again."""
-
-
 @dataclass(frozen=True, slots=True)
 class StoredStep:
     """The groups of one step: those that were learnt from, in the order of the batch, and those that were left out.
-    `rows[ticket]` are the rows of a group as the file has them.
+    `rows[ticket]` are the rows of a group as the file has them. Groups whose texts were `erased`, as the record of the
+    run says, are in neither: of an evaluation and of such a step nothing can be computed that all groups decide.
     """
 
     step: int
@@ -37,6 +34,7 @@ class StoredStep:
     kept: tuple[Group, ...]
     left_out: tuple[Group, ...]
     rows: Mapping[int, list[dict[str, Any]]]
+    erased: tuple[int, ...] = ()  # tickets
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -49,9 +47,9 @@ class StoredStep:
         return f"log/{self.file.name}, ticket {ticket}{row}"
 
 
-def read_step(file: Path, step: int, max_staleness: int = 0) -> StoredStep:
-    """The step that a file of rollouts holds. Raises `UserError`, with the file and the row, for one that is damaged,
-    or that no run can have written, and `ErasedError` where texts were erased.
+def read_step(file: Path, step: int, versions: range) -> StoredStep:
+    """The step that a file of rollouts holds, sampled by one of the policies `versions`. Raises `UserError`, with the
+    file and the row, for one that is damaged, or that no run can have written.
     """
     name = f"log/{file.name}"
     try:
@@ -60,23 +58,31 @@ def read_step(file: Path, step: int, max_staleness: int = 0) -> StoredStep:
             raise UserError(f"{name} has no column {missing[0]!r}: it was not written by this version of Cohort")
         known = [name for name in SCHEMA.names if name in table.column_names]
         rows = table.select(known).cast(pa.schema([SCHEMA.field(name) for name in known])).to_pylist()
-        if erased := sorted({row["ticket"] for row in rows if row.get(COMMITMENTS) is not None}):
-            raise ErasedError(f"{name}: texts of ticket {', '.join(map(str, erased))} were erased")
+        erased = erased_in(file)
         groups, by_ticket = [], dict[int, list[dict[str, Any]]]()
-        for ticket, found in groupby(rows, lambda row: row["ticket"]):
+        for ticket, found in groupby((row for row in rows if row["ticket"] not in erased), lambda row: row["ticket"]):
             if ticket in by_ticket:
                 raise UserError(f"{name} has rows of ticket {ticket} in two places")
             by_ticket[ticket] = list(found)
-            groups.append(_group(by_ticket[ticket], f"{name}, ticket {ticket}", step, max_staleness))
+            groups.append(_group(by_ticket[ticket], f"{name}, ticket {ticket}", step, versions))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{name} cannot be read as recorded rollouts: {one_line(error)}") from None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{name} holds a row that is no rollout: {type(error).__name__}: {one_line(error)}") from None
     kept = [group for group in groups if group.advantages]  # what is left out has none
-    return StoredStep(step, file, tuple(kept), tuple(group for group in groups if not group.advantages), by_ticket)
+    left_out = tuple(group for group in groups if not group.advantages)
+    return StoredStep(step, file, tuple(kept), left_out, by_ticket, erased)
 
 
-def _group(rows: list[dict[str, Any]], place: str, step: int, max_staleness: int) -> Group:
+def erased_in(file: Path) -> tuple[int, ...]:
+    """The tickets of the groups some of whose texts were erased."""
+    if COMMITMENTS not in pq.read_schema(file).names:
+        return ()
+    table = pq.read_table(file, columns=["ticket", COMMITMENTS])
+    return tuple(sorted(set(table.filter(table[COMMITMENTS].is_valid())["ticket"].to_pylist())))
+
+
+def _group(rows: list[dict[str, Any]], place: str, step: int, versions: range) -> Group:
     members = [row["member"] for row in rows]
     if members not in ([-1], list(range(len(rows)))):
         raise UserError(f"{place} has the members {shorten(members)}: rows were lost, added or moved")
@@ -89,12 +95,12 @@ def _group(rows: list[dict[str, Any]], place: str, step: int, max_staleness: int
     if not all(isinstance(one, int | float) for one in numbers) or not all(isinstance(one, str) for one in labels):
         raise UserError(f"{place} has a score that is no number, or a label that is no text")
     for row in rows:
-        if problem := next(_problems(row, rows[0], step, max_staleness), None):
+        if problem := next(_problems(row, rows[0], step, versions), None):
             raise UserError(f"{place}, member {row['member']}: {problem}")
     return group
 
 
-def _problems(row: Mapping[str, Any], first: Mapping[str, Any], step: int, max_staleness: int) -> Iterator[str]:
+def _problems(row: Mapping[str, Any], first: Mapping[str, Any], step: int, versions: range) -> Iterator[str]:
     """What no run can have written in a row."""
     if row["step"] != step:
         yield f"step is {row['step']}, in a file of step {step}"
@@ -114,10 +120,9 @@ def _problems(row: Mapping[str, Any], first: Mapping[str, Any], step: int, max_s
         yield "a log-prob is no number of at most 0"
     if not isinstance(row["text"], str) or row["finish"] not in ("stop", "length", "tool", "error"):
         yield "there is no text, or nothing that says how it ended"
-    if not isinstance(row["version"], int) or not step - 1 - max_staleness <= row["version"] < step:
-        yield f"version is {row['version']}, and step {step} learns from rollouts of version {step - 1}" + (
-            f" or up to {max_staleness} older" if max_staleness else ""
-        )
+    if row["version"] not in versions:
+        older = f" or up to {len(versions) - 1} older" if len(versions) > 1 else ""
+        yield f"version is {row['version']}, and what step {step} has is of version {versions[-1]}{older}"
 
 
 def _is_prompt(prompt: Prompt) -> bool:

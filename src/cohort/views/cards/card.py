@@ -179,8 +179,9 @@ def _cost(stage: Record) -> Iterator[str]:
     )
     if flops:
         yield f"About {amount(flops['total'])} floating-point operations (derived from tokens and parameters)."
-    joules = inside(stage, "compute.energy", "joules")
-    yield f"Energy: {amount(joules)} J (measured)." if joules else f"Energy: {_claim(stage, 'compute.energy')}."
+    joules, how = inside(stage, "compute.energy", "joules"), claim(stage, "compute.energy")["basis"]
+    said = "measured" if how == "measured" else "estimated"
+    yield f"Energy: {amount(joules)} J ({said})." if joules else f"Energy: {_claim(stage, 'compute.energy')}."
     spent = inside(stage, "compute.spent", "tokens")
     if spent:
         total = max(sum(spent.values()), 1)
