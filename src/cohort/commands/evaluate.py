@@ -69,8 +69,8 @@ def run_evaluation(
     language: str | None = None,
     to: Path | None = None,
 ) -> Evaluation:
-    """Measure a model, and with `against` another one on the same problems. With `best` the run's rewards score as well,
-    and say which sample is the best. What was sampled is kept in `to`, a new directory.
+    """Measure a model, and with `against` another one on the same problems. With `best` the run's rewards score as
+    well, and say which sample is the best. What was sampled is kept in `to`, a new directory.
     """
     if model == against:
         raise UserError("--against names the model itself; name another one")
