@@ -191,6 +191,31 @@ def evaluate(
 
 
 @app.command()
+def probe(
+    what: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="A model, or a recipe that names one.")],
+    rest: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK] [key=value ...]", help="Of a model: what to ask it.")
+    ] = None,
+    temperatures: Annotated[str, typer.Option(help="Temperatures to try, with commas.")] = "0.7,1.0,1.3",
+    samples: Annotated[int, typer.Option(min=4, help="Completions of each prompt at each temperature.")] = 16,
+    problems: Annotated[int, typer.Option(min=1, help="Training prompts to try.")] = 64,
+    seed: Seed = 0,
+    json: Json = False,
+) -> Answer:
+    """Before anything is trained: how often is the model right, which groups would carry signal, and what to set."""
+    try:
+        tried = [float(one) for one in temperatures.split(",")]
+    except ValueError:
+        tried = []
+    if not tried or min(tried) <= 0:
+        raise typer.BadParameter("--temperatures takes numbers above 0 with commas, such as 0.7,1.0")
+    _say_at_once(f"{what}: loading")
+    from cohort.commands.probe import run_probe, show
+
+    return Answer(run_probe(what, rest or [], tried, samples, problems, seed), show)
+
+
+@app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
     step: Annotated[int | None, typer.Option(min=1, help="Show this step, recompute it, say where it differs.")] = None,

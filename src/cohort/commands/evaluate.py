@@ -80,7 +80,7 @@ def run_evaluation(
     names = {name: full_path(name) for name in (model, against) if name is not None}
     to, overrides = None if to is None else to.absolute(), absolute(overrides)  # before the process goes elsewhere
     with where_trained(names[model]) if task is None else contextlib.nullcontext():
-        data, recipe = _recipe(names[model], task, overrides, problems)
+        data, recipe = recipe_of(names[model], task, overrides, problems)
         asked = _asked(recipe, model, seed)
         templates: dict[str, str] = {}
         found = {name: _measure(path, asked, samples, seed, best, templates) for name, path in names.items()}
@@ -160,7 +160,7 @@ def in_words(one: Paired) -> str:
     return f"{interval}: {words} (better on {one.better}, worse on {one.worse}; {p}; {least})"
 
 
-def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: int) -> tuple[str, Recipe]:
+def recipe_of(model: str, task: str | None, overrides: Sequence[str], problems: int) -> tuple[str, Recipe]:
     """The run's own recipe, when a run was given and no other task; else a recipe made of what was said, and what was
     taken for it.
     """

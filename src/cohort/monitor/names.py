@@ -28,6 +28,8 @@ class Metric:
     merge: Merge = "mean"
 
 
+# Of held-out problems where `run.keep_best` chooses: eval/choosing/greedy, eval/confirming/greedy.
+HALVES = ("choosing", "confirming")
 # What the numbers of the update are taken over: rows that cannot change the gradient are not computed.
 _COMPUTED = (
     " over the tokens computed (all, with a KL in the loss or an entropy bonus; else those of rollouts with an "
@@ -181,7 +183,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("eval/pass@1_high", "share", "Upper end of the 95% interval of eval/pass@1.", "up"),
         Metric("eval/maj@{}", "share", "Problems that the vote of so many sampled completions answers right.", "up"),
         Metric("eval/pass@{}", "share", "Problems of which one of so many sampled completions is right.", "up"),
-        Metric("eval/{}/{}", "", "The number of this name of a suite, such as eval/refusals/greedy."),
+        Metric("eval/{}/{}", "", "This number of a suite, or of the half of the problems that chooses or confirms."),
         Metric("eval/mean_tokens", "tokens", "Mean length of a sampled completion."),
         Metric("eval/truncated", "share", "Sampled completions cut off at the limit.", "down"),
         Metric("eval/failed", "problems", "Problems left out as they could not be scored.", "down"),

@@ -159,7 +159,7 @@ def _suites(stage: Stage, at: str) -> Found:
     for suite in stage.suite:
         if problem := name_problem(suite.name) or _use_problem(suite.use):
             yield f"{at}suite {suite.name!r}: {problem}", (("suite",),)
-        if "/" in suite.name or suite.name in ("greedy", "sampled"):
+        if "/" in suite.name or suite.name in ("greedy", "sampled", "choosing", "confirming"):
             yield f"{at}a suite cannot be called {suite.name!r}: give it another 'name'", (("suite",),)
 
 

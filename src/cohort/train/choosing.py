@@ -15,14 +15,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cohort.evaluate import Accuracy
-from cohort.monitor.names import METRICS, metric
+from cohort.monitor.names import HALVES, METRICS, metric
 from cohort.preflight.parts import SamplingParts
 from cohort.seeds import derive_seed
 from cohort.settings import Run, Stage
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
-HALVES = ("choosing", "confirming")
 Line = Mapping[str, Any]
 
 
@@ -91,7 +90,7 @@ def reason_to_stop(lines: Sequence[Line], run: Run) -> str:
 def columns(run: Run) -> Callable[[str], bool]:
     """Which numbers of a line decide."""
     names = {_plain(name) for name in (run.keep_best, run.stop and run.stop.metric) if name}
-    return lambda key: key == "step" or key in names or key.split("/")[1:2] in (["choosing"], ["confirming"])
+    return lambda key: key == "step" or key in names or key.startswith(tuple(f"eval/{half}/" for half in HALVES))
 
 
 def halves(result: Accuracy, run: Run, suite: str) -> dict[str, float]:
@@ -101,7 +100,7 @@ def halves(result: Accuracy, run: Run, suite: str) -> dict[str, float]:
     *of, name = run.keep_best.split("/")[1:]
     if of != ([suite] if suite else []) or not result.scored or name not in result.values():
         return {}
-    found = {}
+    found: dict[str, float] = {}
     for number, half in enumerate(HALVES):
         groups = tuple(group for group in result.groups if derive_seed(0, "half", group.prompt.id) % 2 == number)
         part = Accuracy(result.name, result.samples, groups, result.cluster)

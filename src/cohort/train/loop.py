@@ -29,7 +29,7 @@ from cohort.train.checkpoint import (
     readable,
     save_checkpoint,
 )
-from cohort.train.choosing import choose, columns, reason_to_stop
+from cohort.train.choosing import Choice, choose, columns, reason_to_stop
 from cohort.train.directory import keep_template, run_directory
 from cohort.train.inputs import probe_of
 from cohort.train.keeping import keep_account
@@ -147,10 +147,13 @@ class _Loop:
                 "was lost or damaged, and stays so. The weights do not depend on it."
             )
         context.forget_after(recorded)
-        self._decides = columns(self.run)
-        lines = read_metrics(context.metrics) if context.metrics.exists() else []
-        self._lines = [self._short(line) for line in lines]
-        self._decide()
+        self._decides = None if self.run.keep_best is None and self.run.stop is None else columns(self.run)
+        self.choice: Choice | None = None
+        self.over, self._lines = "", list[dict[str, Any]]()
+        if self._decides:
+            lines = read_metrics(context.metrics) if context.metrics.exists() else []
+            self._lines = [self._short(line) for line in lines]
+            self._decide()
         self.sinks = Sinks.open(self.run.trackers, context.directory, recorded, context.console.warn)
 
     @contextmanager
@@ -183,8 +186,9 @@ class _Loop:
         self.context.recorder.line(step, line, measured)
         self.sinks.write(step, {**metrics, **measured})
         self.whole = step
-        self._lines.append(self._short({"step": step, **metrics, **measured}))
-        self._decide()
+        if self._decides:
+            self._lines.append(self._short({"step": step, **metrics, **measured}))
+            self._decide()
 
     def would_stop(self, line: Mapping[str, Any]) -> bool:
         """Whether the stage ends with this step, by what is known before its evaluation."""
@@ -207,6 +211,7 @@ class _Loop:
         self.over = reason_to_stop(self._lines, self.run)
 
     def _short(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._decides is not None
         return {key: value for key, value in line.items() if self._decides(key)}
 
     @property

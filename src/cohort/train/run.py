@@ -159,9 +159,10 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
     for index, stage in enumerate(recipe.stages):
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
         ready = with_stage_models(recipe, index) if waits_for(stage) else stage
-        suites = open_suites(ready, seed) if kind.makes_policy else ()
+        suites = open_suites(ready, seed) if stage.suite and kind.makes_policy else ()
         prepared = kind.prepare(ready, seed)
-        check_choosing(ready, prepared.parts)
+        if stage.run.keep_best is not None or stage.run.stop is not None:
+            check_choosing(ready, prepared.parts)
         found.append(PreparedStage(stage, kind, seed, prepared, suites))
     return found
 

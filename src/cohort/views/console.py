@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from cohort.monitor.names import Metric, metric
+from cohort.monitor.names import HALVES, Metric, metric
 from cohort.types import Group as CompletionGroup
 from cohort.types import Rollout
 from cohort.views.output import Output
@@ -218,7 +218,7 @@ class Console:
         """A line for the held-out problems, and one for each suite."""
         self.evaluated(label, metrics, verifier)
         names = dict.fromkeys(key.split("/")[1] for key in metrics if key.startswith("eval/") and key.count("/") == 2)
-        for name in names:
+        for name in (name for name in names if name not in HALVES):
             own = {key.replace(f"/{name}/", "/"): value for key, value in metrics.items() if f"eval/{name}/" in key}
             self.evaluated(f"{label}, {name}", own)
 
