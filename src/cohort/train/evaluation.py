@@ -65,10 +65,11 @@ class Evaluator:
         self, name: str, stage: Stage, parts: SamplingParts, facts: PolicyFacts, sampler: Sampler, stack: ExitStack
     ) -> _Asked:
         log, run = self._context.directory / "rewards.log", stage.run
-        pool = RewardPool(parts.verifiers, 1, run.retries, log=log, pass_environment=run.pass_environment)
+        warn, of = self._context.console.warn, f"suite '{name}': " if name else ""
+        given = run.pass_environment
+        pool = RewardPool(parts.verifiers, 1, run.retries, log=log, pass_environment=given, say=warn)
         stack.enter_context(pool)
         prompts, too_long = held_out(stage, parts, facts)
-        warn, of = self._context.console.warn, f"suite '{name}': " if name else ""
         if too_long:
             warn(f"{of}{too_long} held-out prompts are longer than the model's context leaves room for")
         if too_long and not prompts:
