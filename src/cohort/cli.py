@@ -221,7 +221,7 @@ def probe(
         tried = []
     if not tried or min(tried) <= 0:
         raise typer.BadParameter("--temperatures takes numbers above 0 with commas, such as 0.7,1.0")
-    _say_at_once(f"{what}: loading")
+    typer.echo(f"{what}: loading", err=True)  # a part of a recipe goes to standard output
     from cohort.commands.probe import run_probe, show
 
     return Answer(run_probe(what, rest or [], tried, samples, problems, seed), show)
