@@ -9,8 +9,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 
+class Server(ThreadingHTTPServer):
+    """Repositories by name, and in each its files by path; which are private; what came by the LFS protocol."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Hub)
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.repositories, self.private, self.objects = {}, {}, {}
+
+
 class Hub(BaseHTTPRequestHandler):
-    """Repositories by name, and in each its files by path. Large ones come by the LFS protocol."""
+    """One request."""
+
+    server: Server
 
     def do_GET(self):
         self._say(404, {"error": f"there is no {self.path}"})
@@ -73,9 +84,7 @@ class Hub(BaseHTTPRequestHandler):
 @contextmanager
 def running_hub():
     """The server, while it runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    server.repositories, server.objects, server.private = {}, {}, {}
+    server = Server()
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
