@@ -78,8 +78,8 @@ class _Training:
             stack.callback(world.close)
             if (parts := prepared.parts) is not None:
                 stack.callback(parts.world.close)
-                play = parts.world.player(tokenizer, self.facts.eos_ids, self._backend.sampler)
-                self._evaluator = Evaluator(context, parts, self.facts, play, stack)
+            if parts is not None or context.suites:
+                self._evaluator = Evaluator(context, parts, self.facts, self._backend.sampler, stack)
             self._opened = stack.pop_all()
 
     def step(self, step: int) -> dict[str, float]:
