@@ -48,6 +48,12 @@ def run_comparison(recipe: Recipe, controls: Sequence[str], seeds: int) -> Compa
     console.say(f"[dim]runs[/]  {escape(str(planned.directory))}; stopped, the same command goes on with them")
     train_arms(planned, console)
     measured, found = results(planned)
+    for one in found:
+        if not one.same_start:
+            console.warn(
+                f"{one.arm} did not begin as the recipe did: its model, data or machine were others; delete "
+                f"{escape(str(planned.directory))} to begin anew"
+            )
     bars = [Bar(one.arm, one.before.mean, one.after.mean, one.after.low, one.after.high) for one in found]
     drawn, picture = figure(bars, f"{recipe.name}, {measured}"), planned.directory / "compare.png"
     if drawn is not None:

@@ -23,7 +23,7 @@ Values = Mapping[str, float]  # of every problem with every seed, its share of r
 class Result:
     """One arm: held-out accuracy `before` and `after`, their paired `difference`, that of each seed alone, and
     `behind`: the recipe as it is minus this arm, both after training; None for the recipe itself. Tokens are means of
-    the held-out completions.
+    the held-out completions. `same_start`: it did to every problem before training what the recipe did.
     """
 
     arm: str
@@ -37,6 +37,7 @@ class Result:
     tokens_after: float
     seconds: float
     runs: list[Path]
+    same_start: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def results(compared: Comparison) -> tuple[str, list[Result]]:
                 tokens_after=one.tokens[1],
                 seconds=math.fsum(line.get("time/step_s") or 0.0 for run in runs for line in _steps(run)),
                 runs=runs,
+                same_start=one.before == own.before,
             )
         )
     return kind, found
