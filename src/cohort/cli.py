@@ -241,6 +241,29 @@ def probe(
 
 
 @app.command()
+def compare(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    controls: Annotated[
+        str, typer.Option(help="Other rewards for its GRPO stage, with commas: random,format_only,constant,length.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm: the recipe's own and the next ones.")] = 1,
+    json: Json = False,
+) -> Answer:
+    """Train a recipe beside its controls, from the same weights: what of its gain needs right answers?"""
+    names = list(dict.fromkeys(name.strip() for name in controls.split(",") if name.strip()))
+    if not names:
+        raise typer.BadParameter("say what to compare with: --controls random,format_only,constant,length")
+    from cohort.recipe import Recipe
+
+    loaded = Recipe.load(recipe, overrides or (), SAY)
+    _say_stages(loaded)
+    from cohort.commands.compare import run_comparison, show
+
+    return Answer(run_comparison(loaded, names, seeds), show)
+
+
+@app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
     step: Annotated[int | None, typer.Option(min=1, help="Show this step, recompute it, say where it differs.")] = None,
