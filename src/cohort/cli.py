@@ -86,7 +86,20 @@ def init(
 
 
 @app.command()
-def check(recipe: RecipePath, overrides: Overrides = None, json: Json = False) -> Answer:
+def check(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A benchmark to look for in the training prompts: FILE or FILE:question=COLUMN,answer=COLUMN."
+        ),
+    ] = None,
+    probe: Annotated[
+        int, typer.Option(min=0, help="Questions of each benchmark whose second half the base model has to write.")
+    ] = 0,
+    json: Json = False,
+) -> Answer:
     """Load everything, score gold answers and junk with every reward, and train nothing."""
     from cohort.recipe import Recipe
 
@@ -95,7 +108,7 @@ def check(recipe: RecipePath, overrides: Overrides = None, json: Json = False) -
     from cohort.commands.check import check_recipe
     from cohort.views.console import Console
 
-    stages = check_recipe(loaded, Console())
+    stages = check_recipe(loaded, Console(), against or [], probe)
     holds = all(stage.holds for stage in stages)
     return Answer({"holds": holds, "stages": stages}, holds=holds)
 
@@ -221,7 +234,7 @@ def probe(
         tried = []
     if not tried or min(tried) <= 0:
         raise typer.BadParameter("--temperatures takes numbers above 0 with commas, such as 0.7,1.0")
-    _say_at_once(f"{what}: loading")
+    typer.echo(f"{what}: loading", err=True)  # a part of a recipe goes to standard output
     from cohort.commands.probe import run_probe, show
 
     return Answer(run_probe(what, rest or [], tried, samples, problems, seed), show)

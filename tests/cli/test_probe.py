@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 
 import pytest
 
@@ -37,9 +38,12 @@ def test_its_advice_is_a_part_of_a_recipe_and_a_line_of_overrides(desk, cohort):
     assert whole.stages[0].rollout.temperature == found["advice"]["settings"]["rollout.temperature"]
     code, out, err = cohort("probe", "recipe.toml", *SHORT, "--temperatures", "1.0")
     assert "groups that would carry signal" in err
-    tables = "[policy]\nmodel = 'base'\n[task]\nsource = 'train.jsonl'\n[[reward]]\nuse = 'exact_number'\n"
-    (desk / "part.toml").write_text(out.replace("[task]", "[task.more]") + tables if "[task]" in out else out + tables)
-    assert Recipe.load(desk / "part.toml").stages
+    tables, part = tomllib.loads((desk / "recipe.toml").read_text()), tomllib.loads(out)
+    merged = {
+        key: {**value, **part.get(key, {})} if isinstance(value, dict) else value for key, value in tables.items()
+    }
+    assert set(part) <= set(tables)
+    assert Recipe.from_tables(merged).stages[0].rollout.group_size == part["rollout"]["group_size"]
 
 
 def test_a_model_and_a_task(desk, cohort):

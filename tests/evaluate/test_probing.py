@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cohort.evaluate.probing import advise, differing, probe
-from cohort.types import Group, Prompt, Rollout
+from cohort.types import Finish, Group, Prompt, Rollout
 
 
 def test_the_share_of_groups_that_differ_is_that_of_all_groups():
@@ -37,7 +37,7 @@ def groups(rates, samples=16, tokens=20, levels=None, cut=0.0):
     made = []
     for number, rate in enumerate(rates):
         right = tuple(float(x) for x in (draw.random(samples) < rate))
-        ends = ["length" if draw.random() < cut else "stop" for _ in right]
+        ends: list[Finish] = ["length" if draw.random() < cut else "stop" for _ in right]
         rollouts = tuple(
             Rollout([0] * tokens, [True] * tokens, [0.0] * tokens, 0, end, f"#### {number}") for end in ends
         )

@@ -27,7 +27,8 @@ class Probe:
     """One temperature: how right the prompts are, what groups of each size would show, what completions are like.
 
     `histogram` counts the prompts none of whose samples is right, those in each fifth between, and those all right.
-    `signal[G]` is the expected share of groups of G whose scores differ. `long` is the length that one completion in
+    `constant` is the share of prompts all of whose samples score alike, and
+    `signal[G]` the expected share of groups of G whose scores differ. `long` is the length that one completion in
     fifty that ended by itself exceeds.
     """
 
@@ -36,6 +37,7 @@ class Probe:
     samples: int
     pass_rate: Measure
     histogram: tuple[int, ...]
+    constant: float
     signal: Mapping[int, Measure]
     by_level: Mapping[str, float]
     behaviour: Mapping[str, float]
@@ -78,6 +80,7 @@ def probe(groups: Sequence[Group], temperature: float, samples: int) -> Probe:
         samples=samples,
         pass_rate=Measure.of(rates),
         histogram=_histogram(rates),
+        constant=sum(not group.has_signal for group in scored) / len(scored),
         signal={size: Measure.of([differing(group.accuracy, size) for group in scored]) for size in sizes},
         by_level={name: math.fsum(of) / len(of) for name, of in sorted(levels.items())},
         behaviour=behaviour(scored),
@@ -127,13 +130,12 @@ def advise(probes: Sequence[Probe], limit: int, finite: bool) -> Advice:
     if not finite and band and len(band) < len(best.by_level):
         rates = ", ".join(f"{name}: {rate:.0%}" for name, rate in best.by_level.items())
         say("task.levels", [int(name) for name in band], f"pass rates by level: {rates}")
-    constant = (best.histogram[0] + best.histogram[-1]) / best.prompts
-    if finite and constant > REST:
-        say("task.adaptive", {}, f"{constant:.0%} of prompts are all right or all wrong in {best.samples} samples")
+    if finite and best.constant > REST:
+        say("task.adaptive", {}, f"{best.constant:.0%} of prompts score alike in all of {best.samples} samples")
     warning = ""
-    if signal.high < FEW:
+    if signal.mean < FEW:
         hard = best.pass_rate.mean < 0.5
-        warning = f"at most {signal.high:.0%} of groups would carry signal: " + (
+        warning = f"{why}: " + (
             "too hard; begin with easier problems or a supervised stage" if hard else "too easy; take harder problems"
         )
     return Advice(settings, because, warning)

@@ -74,8 +74,6 @@ class Evaluator:
             warn(f"{of}{too_long} held-out prompts are longer than the model's context leaves room for")
         if too_long and not prompts:
             raise UserError(f"{of}all held-out prompts are too long: lower rollout.max_tokens, or set task.too_long")
-        if prompts and not name and (both := parts.task.overlap()):
-            warn(f"{both} held-out questions are also trained on, so their accuracy proves little")
         return _Asked(name, stage, prompts, parts.world.player(facts.tokenizer, facts.eos_ids, sampler), pool)
 
     def __call__(self, step: int) -> dict[str, float]:

@@ -27,6 +27,7 @@ from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
 from cohort.train.checkpoint import latest_step
 from cohort.train.choosing import check_choosing, reason_to_stop
+from cohort.train.contamination import say_contamination
 from cohort.train.directory import (
     as_it_lies,
     disk_errors,
@@ -112,6 +113,7 @@ def train(
     with locked(directory) as still_here, disk_errors(directory, still_here):
         if not has_begun(directory):
             pass_gate(directory, stages, console, start)
+            say_contamination(directory, stages, console)
         chain = Chain.open(directory, own_key(directory), console.warn, anew=not has_begun(directory))
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(chain, recipe, console, isolation_of(sampled), parent)
