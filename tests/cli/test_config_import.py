@@ -234,7 +234,7 @@ def test_verls_batch_is_counted_in_prompts(imported):
         (TRL | {"loss_type": "vespo"}, "THE LOSS DIFFERS"),
         (TRL | {"top_entropy_quantile": 0.2}, "top_entropy_quantile = 0.2"),
         (TRL | {"lr_scheduler_type": "polynomial"}, "lr_scheduler_type = 'polynomial'"),
-        (TRL | {"report_to": ["wandb"]}, "report_to = 'wandb'"),
+        (TRL | {"report_to": ["mlflow"]}, "report_to = 'mlflow'"),
         (TRL | {"top_p": 0.95}, "top_p = 0.95 is left out"),
         (TRL | {"top_k": 20, "min_p": 0.1}, "top_k = 20 is left out"),
         (TRL | {"loss_type": "sapo", "delta": 4.0}, "delta = 4 does nothing in TRL"),
@@ -249,6 +249,12 @@ def test_verls_batch_is_counted_in_prompts(imported):
 )
 def test_what_has_no_counterpart_is_said(imported, given, said):
     assert any(said in line for line in imported(given)[2])
+
+
+def test_trackers_that_are_known_here_come_along(imported):
+    _, stage, said = imported(TRL | {"report_to": ["wandb", "trackio"]})
+    assert stage.run.trackers == ("wandb", "trackio")
+    assert not any("report_to" in line for line in said)
 
 
 def test_a_command_line_is_a_configuration_too(imported):

@@ -54,7 +54,7 @@ def test_a_difference_is_all_that_is_shown_and_names_a_missing_part_once(desk, c
     (desk / "other.toml").write_text(text.replace('model = "base"', 'model = "base"\nlora = { rank = 4 }'))
     _, out, _ = cohort("explain", "recipe.toml", 'reward=["exact_number"]', "--diff", "other.toml")
     assert "J(θ)" not in out
-    rows = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    rows = [line.split()[0] for line in out.splitlines() if line.startswith("  ") and "cohort config diff" not in line]
     assert rows == ["policy.lora", "reward.vowels", "reward.exact_number.weight", "optimizer.learning_rate"]
     assert "none here, rank 4 in other.toml" in out
     assert "none here, 1 x vowels in other.toml" in out

@@ -108,7 +108,7 @@ def test_configurations(desk, asked):
     assert found["recipe"]["rollout"]["group_size"] == 3
     assert found["origins"]["seed"] == "command line"
     _, found, _ = asked("config", "diff", "recipe.toml")
-    assert {"key": "rollout.group_size", "here": 3, "there": 8} in found["differences"]
+    assert {"key": "rollout.group_size", "here": 3, "there": 8, "consequence": ""} in found["differences"]
     assert asked("config", "schema")[1]["type"] == "object"
 
 

@@ -9,13 +9,16 @@ import orjson
 import pytest
 
 from cohort import Recipe
+from cohort.commands.check import check_recipe
 from cohort.preflight.contamination.sides import benchmark_of, without_held_out
-from cohort.tasks import open_task
+from cohort.tasks import open_mixture, open_task
 from cohort.train import train
-from cohort.types import UserError
+from cohort.train.contamination import found_before
+from cohort.train.run import prepare
+from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
 
-LONG = "A farmer has a red barn with twelve cows in it and sells {} of them on Monday. How many of them are left on Tuesday?"
+LONG = "A farmer has a red barn with twelve cows in it and sells {} of them on Monday. How many are left on Tuesday?"
 
 
 def write(path, rows):
@@ -53,7 +56,7 @@ def test_a_run_says_what_it_also_trains_on_and_the_record_has_both_accuracies(ta
     assert found["prompts_flagged"] == 3
     assert not found["dropped"]
     assert len(found["layers"]["exact"]["ids"]) == 2
-    claim = orjson.loads((done.directory / "record.json").read_bytes())["stages"]["grpo"]["data"]["contamination"]
+    claim = orjson.loads((done.directory / "record.json").read_bytes())["stages"][0]["data"]["contamination"]
     assert claim["basis"] == "measured"
     assert claim["value"]["flagged"] == found["flagged"]
     greedy = claim["value"]["accuracy"]["greedy"]
@@ -78,8 +81,6 @@ def test_what_holds_a_held_out_question_is_left_out_where_the_recipe_says_so(tab
 
 def test_drop_in_a_mixture_leaves_every_source_its_own():
     rows = [{"prompt": f"Question number {i}, please?", "answer": str(i)} for i in range(8)]
-    from cohort.tasks import open_mixture
-
     mixed = open_mixture({"a": {"source": rows[:4], "held_out": [rows[6]]}, "b": {"source": rows[4:]}})
     left, report = without_held_out(mixed, made=4)
     assert [source.train.size for source in left.sources] == [4, 3]
@@ -95,7 +96,7 @@ def test_a_benchmark_is_read_by_the_names_of_its_columns_or_by_those_that_are_gi
     gsm8k = write(tmp_path / "c.jsonl", [{"question": "Why?", "answer": "Well. #### 1,042"}])
     assert [q.answer for q in benchmark_of(gsm8k)] == ["1042"]
     (tmp_path / "d.csv").write_text("question,answer\nWhy?,42\n")
-    assert [(q.place, q.answer) for q in benchmark_of(str(tmp_path / "d.csv"))][0][1] == "42"
+    assert [q.answer for q in benchmark_of(str(tmp_path / "d.csv"))] == ["42"]
 
 
 HOSTILE = {
@@ -117,10 +118,45 @@ def test_a_benchmark_that_cannot_be_read_is_one_sentence(tmp_path, name):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "given",
-    ["x.jsonl:question=", "x.jsonl:frage=a", "x.jsonl:question=a,answer=b,answer=c", "no.jsonl", "word_problems"],
-)
+WRONG = ("x.jsonl:question=", "x.jsonl:frage=a", "x.jsonl:question=a,answer=b,answer=c", "no.jsonl", "word_problems")
+
+
+@pytest.mark.parametrize("given", WRONG)
 def test_a_wrong_word_for_a_benchmark_is_one_sentence(given):
     with pytest.raises(UserError, match=f"^--against {given}: "):
         benchmark_of(given)
+
+
+def test_demonstrations_and_pairs_lose_what_is_held_out(tables, tmp_path):
+    demos = [{"question": f"What is {i} plus {i + 1}?", "solution": "1", "completion": "One."} for i in range(8)]
+    task = {**tables["task"], "source": write(tmp_path / "demos.jsonl", demos), "decontaminate": "drop"}
+    supervised = {"name": "sft", "kind": "sft", "policy": tables["policy"], "task": task, "reward": tables["reward"]}
+    (one,) = prepare(Recipe(**supervised, supervised={"examples_per_step": 2}))
+    assert (one.prepared.examples.size, one.prepared.dropped.found_in.tolist()) == (6, [0, 1])
+    assert found_before(one) is one.prepared.dropped
+    pairs = [{"prompt": f"What is {i} plus {i + 1}?", "chosen": "a", "rejected": "b"} for i in range(8)]
+    task = {"source": write(tmp_path / "p.jsonl", pairs), "held_out": write(tmp_path / "q.jsonl", pairs[:3])}
+    learnt = {"name": "rm", "kind": "reward_model", "policy": tables["policy"], "preferences": {"pairs_per_step": 2}}
+    (one,) = prepare(Recipe(**learnt, task=task | {"decontaminate": "drop"}))
+    assert (one.prepared.pairs.train.size, len(one.prepared.dropped.flagged)) == (5, 3)
+    (warned,) = prepare(Recipe(**learnt, task=task))
+    assert (warned.prepared.pairs.train.size, len(found_before(warned).flagged)) == (8, 3)
+    (off,) = prepare(Recipe(**learnt, task=task | {"decontaminate": "off"}))
+    assert found_before(off) == 'task.decontaminate = "off"'
+
+
+def test_check_fails_where_a_benchmark_is_trained_on(tables, tmp_path):
+    recipe = Recipe(**tables)
+    bench = str(tmp_path / "test.jsonl")
+    clean = write(tmp_path / "clean.jsonl", [{"question": "Name the river of Paris.", "answer": "Seine"}])
+    text = io.StringIO()
+    (stage,) = check_recipe(recipe, Console(file=text, width=300), [bench, clean], finish=2)
+    assert not stage.holds
+    assert len(stage.contamination[bench]["flagged"]) == len(stage.contamination["held-out"]["flagged"]) == 3
+    assert (stage.contamination[clean]["flagged"], stage.contamination[clean]["prompts"]) == ((), 13)
+    assert stage.contamination[bench]["finished"]["questions"] == 1  # the others are too short
+    assert stage.contamination[clean]["finished"] is None
+    assert "3 of 4 questions are among the training prompts, in 3 of these" in text.getvalue()
+    assert f"{clean}: no question has 12 words" in text.getvalue()
+    with pytest.raises(UnreadableError, match="name it with --against FILE"):
+        check_recipe(recipe, Console(quiet=True), [], finish=2)

@@ -189,7 +189,7 @@ def test_steps_without_any_signal_and_contaminated_held_out_sets_are_said(run, r
         objective={"preset": "dapo"},
         task={"held_out": str(rows)},
     )
-    assert "trains on 0 groups: 12 were left out" in text.getvalue()
+    assert "trains on 0 groups: 12 left out" in text.getvalue()
     assert "24 held-out questions are also trained on" in text.getvalue()
 
 

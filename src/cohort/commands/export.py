@@ -271,6 +271,8 @@ def _copy_cards(source: Path, directory: Path, form: str) -> None:
     from huggingface_hub import ModelCard
 
     text = ModelCard(card.read_text("utf-8"), ignore_metadata_errors=True)
+    if "cohort" not in (text.data.get("tags") or ()):  # somebody else's, or a form that peft has left
+        return
     if form in ("merged", "gguf"):
         text.data["library_name"] = {"merged": "transformers", "gguf": "gguf"}[form]
         if "base_model" in text.data:

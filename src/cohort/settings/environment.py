@@ -23,8 +23,8 @@ class Environment(Table):
     )
     format: Literal["auto", "tags", "hermes", "llama3"] = Field(
         default="auto",
-        description="How calls are written; auto: as the chat template does, tags without one. The chat template of a "
-        "policy from scratch knows no tools: set tags.",
+        description="How calls are written; auto: as the chat template does, tags without one (a policy from scratch "
+        "needs tags).",
     )
     max_turns: int = Field(default=8, ge=1, le=10_000, description="Most turns of a rollout.")
     max_turn_tokens: Tokens | None = Field(

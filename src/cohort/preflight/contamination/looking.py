@@ -46,7 +46,7 @@ class _Found:
         rows, owners, shares = self.looks.pairs(texts)
         new = np.flatnonzero(~self.questions[owners])
         for at in new[np.unique(owners[new], return_index=True)[1]][: SHOWN - len(self.examples)].tolist():
-            self.examples.append(Example.of(benchmark[owners[at]], some[rows[at]], shares[at]))
+            self.examples.append(Example.of(benchmark[int(owners[at])], some[int(rows[at])], shares[at]))
         self.questions[owners] = True
         of_prompts = np.unique(rows)
         self.prompts += len(of_prompts)
