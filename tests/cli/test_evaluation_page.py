@@ -12,7 +12,7 @@ PAGE = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
 
 
 def test_the_commands_of_the_page_run(desk, cohort):
-    suites = re.search(r"```toml\n(\[\[suite\]\].*?)```", PAGE, re.DOTALL)[1]
+    suites = re.search(r"```toml\nreward[^\n]*\n\n(\[\[suite\]\].*?)```", PAGE, re.DOTALL)[1]
     keeping = re.search(r"```toml\n\[run\]\n(.*?)```", PAGE, re.DOTALL)[1].replace(
         "evaluate_every = 20", "evaluate_every = 1"
     )
@@ -44,6 +44,8 @@ def test_the_commands_of_the_page_run(desk, cohort):
     against = shown["cohort eval runs/mine --against base evaluate.margin=0.05"]
     assert re.search(r"greedy: runs/mine minus base is \+0\.0% .* on \d problems: inconclusive", against)
     assert "minus/sampled: runs/mine minus base" in against
+    controls = shown["cohort compare recipe.toml --controls random,format_only"]
+    assert re.search(r"recipe minus format_only: [+-].* on 5 problems", controls)
     assert pq.read_table(desk / "kept/eval-a-minus-sampled.parquet").num_rows == 16
     assert json.loads((desk / "kept/eval.json").read_text())["problems"] == 5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,11 @@ def test_a_verifier_that_is_no_reward_stays_the_verifier(recipe):
 
 
 def test_verifiers_for_some_prompts_each_stay_so(recipe):
-    two = [{"use": "choice", "when": {"kind": "letters"}}, {"use": "exact_number"}, {"use": "one_answer"}]
+    two: list[dict[str, Any]] = [
+        {"use": "choice", "when": {"kind": "letters"}},
+        {"use": "exact_number"},
+        {"use": "one_answer"},
+    ]
     other, _ = controlled(recipe(reward=two).stages[0], "length")
     assert [(one.name, one.weight) for one in other.reward] == [
         ("choice", 0.0),
@@ -104,7 +109,7 @@ def test_the_recipes_of_the_arms_differ_in_their_rewards_alone(recipe):
 
 
 def test_the_stages_before_are_one_run_and_all_arms_begin_from_it(recipe):
-    stages = [
+    stages: list[dict[str, Any]] = [
         {"kind": "sft", "name": "cold", "task": {"completion": "solution"}},
         {"kind": "reward_model", "name": "taste", "task": {"source": "pairs.jsonl"}},
         {
