@@ -13,7 +13,7 @@ from rich.markup import escape
 from cohort.backends.base import open_sampler
 from cohort.commands.door import argument
 from cohort.commands.model import load_model
-from cohort.commands.place import absolute, full_path
+from cohort.commands.place import absolute, full_path, told_apart
 from cohort.evaluate import Accuracy, evaluate
 from cohort.evaluate.intervals import Paired, paired
 from cohort.machine import quiet_libraries
@@ -63,10 +63,11 @@ def show(console: Console, found: Evaluation) -> None:
     """The accuracy table, and the difference of two models."""
     if found.data:
         console.say(f"[dim]data[/]  {escape(found.data)}")
-    console.evaluations(list(found.models.items()), found.verifier)
+    names = told_apart(list(found.models))
+    console.evaluations(list(zip(names, found.models.values(), strict=True)), found.verifier)
     for name, one in found.difference.items():
         interval = f"{one.mean:+.1%} [{one.low:+.1%}, {one.high:+.1%}]"
-        console.say(escape(f"  {name}: {' minus '.join(found.models)} is {interval} on {one.problems} problems"))
+        console.say(escape(f"  {name}: {' minus '.join(names)} is {interval} on {one.problems} problems"))
 
 
 def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: int) -> tuple[str, Recipe]:
