@@ -127,8 +127,9 @@ class Console:
         line = text.lstrip("\n")
         bare = line.lstrip(" ")
         if not fold or bare == line or "\n" in bare:
-            return self._show(text, fold)
-        self._show(Padding(bare, (len(text) - len(line), 0, 0, len(line) - len(bare)), expand=False))
+            self._show(text, fold)
+        else:
+            self._show(Padding(bare, (len(text) - len(line), 0, 0, len(line) - len(bare)), expand=False))
 
     def _show(self, what: RenderableType, fold: bool = True) -> None:
         """Print it; in a file or a pipe without the blanks that a terminal does not show."""
@@ -175,7 +176,8 @@ class Console:
                 self.say(f"{' ' * indent}{aligned}{' ' if ends else '  '}{escape(text)}", fold=False)
             else:
                 table.add_row(aligned, escape(visible(text)))
-        self._show(Padding(table, (0, 0, 0, indent), expand=False))
+        if table.row_count:
+            self._show(Padding(table, (0, 0, 0, indent), expand=False))
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
         """A table in rich's markup: the first `left` columns begin at the left, the others end at the right."""
@@ -232,9 +234,7 @@ class Console:
         where there is room for one, and a blank line.
         """
         rows = [row for row in rows if "eval/greedy" in row[1] or "eval/pass@1" in row[1]]
-        if not rows:
-            return self.say()
-        k = max(_most(m) for _, m in rows)
+        k = max((_most(m) for _, m in rows), default=1)
         most = f"eval/pass@{k}" if k > 1 else ""
         columns = {
             "": [escape(label) for label, _ in rows],
@@ -246,9 +246,10 @@ class Console:
         }
         columns = {heading: cells for heading, cells in columns.items() if any(cells)}
         headings, cells = [*columns], [*zip(*columns.values(), strict=True)]
-        if self._has_room(headings, cells):
+        if rows and self._has_room(headings, cells):
             self.say(f"\n  held-out accuracy by {escape(verifier)}, with 95% intervals")
-            return self.table(headings, cells)
+            self.table(headings, cells)
+            return
         for label, m in rows:
             self.evaluated(label, m, verifier)
         self.say()
