@@ -111,7 +111,8 @@ def _call(app: typer.Typer, json: IO[bytes] | None) -> tuple[Any, int]:
 def _noted(otherwise: Callable[..., None], said: Warning | str, kind: type[Warning], file: str, *more: Any) -> None:
     """A warning of Cohort's own is a note, without the line of source that Python shows; others are shown as ever."""
     if kind is not UserWarning or not Path(file).is_relative_to(OWN):
-        return otherwise(said, kind, file, *more)
+        otherwise(said, kind, file, *more)
+        return
     from cohort.views.console import Console
 
     Console(file=sys.stderr).warn(str(said))

@@ -13,14 +13,14 @@ from typing import IO, Any, cast
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.measure import Measurement
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from cohort.monitor.names import Metric, metric
+from cohort.monitor.names import HALVES, Metric, metric
 from cohort.types import Group as CompletionGroup
 from cohort.types import Rollout
 from cohort.views.output import Output
@@ -122,7 +122,7 @@ class Console:
         self._view: StepView | None = None
 
     def say(self, text: str = "", fold: bool = True) -> None:
-        """A line, in rich's markup; with `fold` it is broken where the terminal ends, and goes on below its beginning."""
+        """A line, in rich's markup; with `fold` it is folded at the terminal's end, below its beginning."""
         text = visible(text)
         line = text.lstrip("\n")
         bare = line.lstrip(" ")
@@ -228,6 +228,14 @@ class Console:
         by = f" by {verifier}" if verifier else ""
         width = self._rich.width - 2 if self._rich.is_terminal else sys.maxsize
         self.say("  " + escape(_folded([f"{label}: held-out{by}", *parts], width, 4)), fold=False)
+
+    def all_evaluated(self, label: str, metrics: Mapping[str, Any], verifier: str) -> None:
+        """A line for the held-out problems, and one for each suite."""
+        self.evaluated(label, metrics, verifier)
+        names = dict.fromkeys(key.split("/")[1] for key in metrics if key.startswith("eval/") and key.count("/") == 2)
+        for name in (name for name in names if name not in HALVES):
+            own = {key.replace(f"/{name}/", "/"): value for key, value in metrics.items() if f"eval/{name}/" in key}
+            self.evaluated(f"{label}, {name}", own)
 
     def evaluations(self, rows: Sequence[tuple[str, Mapping[str, Any]]], verifier: str) -> None:
         """Held-out accuracy by `verifier`, a row (label, metrics) for each of those that have an accuracy; a table
