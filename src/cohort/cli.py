@@ -242,7 +242,10 @@ def probe(
     seed: Seed = 0,
     json: Json = False,
 ) -> Answer:
-    """Before anything is trained: how often is the model right, which groups would carry signal, and what to set."""
+    """Before training: how often the model is right.
+
+    Which groups would carry signal, and what to set.
+    """
     try:
         tried = [float(one) for one in temperatures.split(",")]
     except ValueError:
@@ -265,7 +268,10 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm: the recipe's own and the next ones.")] = 1,
     json: Json = False,
 ) -> Answer:
-    """Train a recipe beside its controls, from the same weights: what of its gain needs right answers?"""
+    """Train a recipe beside its controls, from the same weights.
+
+    What of its gain needs right answers?
+    """
     names = list(dict.fromkeys(name.strip() for name in controls.split(",") if name.strip()))
     if not names:
         raise typer.BadParameter("say what to compare with: --controls random,format_only,constant,length")
