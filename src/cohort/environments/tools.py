@@ -133,7 +133,7 @@ def tool_of(function: Callable[..., Any], name: str | None = None, timeout_s: fl
 def _call_of(called: Any) -> Callable[..., Any]:
     """What calls an object, with the docstring of its class where it has none of its own."""
     if type(called).__call__.__doc__ is not None:
-        return called.__call__  # type: ignore[no-any-return]
+        return called.__call__
 
     @wraps(called.__call__)
     def call(*given: Any, **named: Any) -> Any:
