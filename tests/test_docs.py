@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from cohort import cli
 from cohort.environments import build_environment, build_tools
 from cohort.recipe import Recipe
+from cohort.rewards.built_in import BUILT_IN
 from cohort.types import Prompt
 
 ROOT = Path(__file__).parent.parent
@@ -92,3 +95,45 @@ def test_the_tool_and_the_environment_that_the_documents_show():
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.name)
 def test_recipes_in_the_repository_load(recipe):
     assert Recipe.load(recipe).name == recipe.stem
+
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def rows_of(page: str, heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading, without its own heading."""
+    text = (ROOT / page).read_text("utf-8").split(f"## {heading}\n", 1)[1]
+    table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)[0]
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_the_numbers_of_the_readme_are_those_that_were_measured():
+    parts = {f"a {word}": number for word, number in (("seventh", 7), ("tenth", 10), ("twelfth", 12), ("fifth", 5))}
+    said = re.search(r"of 0\.8M parameters takes (a \w+) to (a \w+) of TRL's, one of 29M (a \w+), in (\d+)% to (\d+)%",
+                     " ".join(README.split()))  # fmt: skip
+    slow, fast, large, least, most = said.groups()
+    steps = {
+        row[0]: (float(row[3].rstrip("x")), int(row[6].rstrip("%")))
+        for row in rows_of("bench/RESULTS.md", "A step against TRL")
+    }
+    small = [faster for case, (faster, _) in steps.items() if case.startswith("small")]
+    assert [parts[slow], parts[fast]] == [round(min(small)), round(max(small))]
+    assert {round(faster) for case, (faster, _) in steps.items() if case.startswith("29M")} == {parts[large]}
+    assert [int(least), int(most)] == [pick(memory for _, memory in steps.values()) for pick in (min, max)]
+
+    sooner = [float(row[3].rstrip("x")) for row in rows_of("bench/RESULTS.md", "Time to a result")]
+    low, high = re.search(r"reaches 80% accuracy (\d) to (\d) times sooner", " ".join(README.split())).groups()
+    assert [int(low), int(high)] == [round(min(sooner)), round(max(sooner))]
+
+    before, after = re.search(r"greedy ([\d.]+)% to ([\d.]+)% in \d+ minutes", README).groups()
+    measured = {name: cell.split("%")[0] for name, cell, *_ in rows_of("docs/real_model.md", "Measured")}
+    assert (before, after) == (measured["before"], measured["after step 40"])
+
+
+def test_what_the_readme_counts_and_names_is_there():
+    assert int(re.search(r"(\d+) built-in rewards", README)[1]) == len(BUILT_IN)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert set(re.findall(r"cohort\[(\w+)\]", README)) <= set(extras)
+    table = README.split("## Commands\n")[1].split("\n## ")[0]
+    commands = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    assert commands | {"config", "record"} == set(re.findall(r"`cohort (\w+)", table.split("All take")[0]))

@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Cohort trains language models with GRPO and its family.",
 )
-config = typer.Typer(no_args_is_help=True, help="The resolved recipe, its differences from the defaults, its schema.")
+config = typer.Typer(no_args_is_help=True, help="The resolved recipe, its differences, its schema.")
 app.add_typer(config, name="config")
 record = typer.Typer(no_args_is_help=True, help="What a run has written down.")
 app.add_typer(record, name="record")
@@ -79,7 +79,10 @@ def init(
     configuration: Annotated[str | None, typer.Option("--config", help="Configuration of a hub dataset.")] = None,
     json: Json = False,
 ) -> Answer:
-    """Write a commented starter recipe to standard output, from the columns that the data have."""
+    """Write a commented starter recipe from the columns of the data.
+
+    It goes to standard output; what was taken for what is said on standard error.
+    """
     from cohort.commands.init import show, starter
 
     return Answer(starter(model, data, split, configuration), show)
@@ -100,7 +103,10 @@ def check(
     ] = 0,
     json: Json = False,
 ) -> Answer:
-    """Load everything, score gold answers and junk with every reward, and train nothing."""
+    """Try the rewards on gold answers and junk; train nothing.
+
+    Loads everything, shows a prompt as the policy sees it, and completions that each reward pays most and least.
+    """
     from cohort.recipe import Recipe
 
     loaded = Recipe.load(recipe, overrides or (), SAY)
@@ -123,7 +129,10 @@ def explain(
     ] = None,
     json: Json = False,
 ) -> Answer:
-    """Say which objective a recipe trains: the equation, what each choice does, the batch plan, the hash."""
+    """Say which objective a recipe trains, as an equation.
+
+    Below it what each choice does, the batch plan and the hash.
+    """
     from cohort.algorithms.presets import PRESETS
     from cohort.recipe import Recipe
     from cohort.recipe.loader import shipped
@@ -181,7 +190,10 @@ def sample(
     seed: Seed = 0,
     json: Json = False,
 ) -> Answer:
-    """Print a group of completions, with scores when the gold answer is given. A run samples as it did in training."""
+    """Print a group of completions, of a run as it sampled them.
+
+    With scores, where the gold answer is given.
+    """
     from cohort.commands.sample import sample_group, show
 
     given = {"max_tokens": max_tokens, "temperature": temperature, "template": template, "system": system}
@@ -206,7 +218,10 @@ def evaluate(
     seed: Seed = 0,
     json: Json = False,
 ) -> Answer:
-    """Measure held-out accuracy with 95% intervals: greedy, pass@k, the vote and the best of k; and behaviour."""
+    """Measure held-out accuracy, with 95% intervals.
+
+    Greedy, pass@k, the vote and the best of k; and behaviour.
+    """
     if Path(model).expanduser().exists():
         _say_at_once(f"{model}: loading")
     from cohort.commands.evaluate import run_evaluation, show
@@ -227,7 +242,10 @@ def probe(
     seed: Seed = 0,
     json: Json = False,
 ) -> Answer:
-    """Before anything is trained: how often is the model right, which groups would carry signal, and what to set."""
+    """Before training: how often the model is right.
+
+    Which groups would carry signal, and what to set.
+    """
     try:
         tried = [float(one) for one in temperatures.split(",")]
     except ValueError:
@@ -250,7 +268,10 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm: the recipe's own and the next ones.")] = 1,
     json: Json = False,
 ) -> Answer:
-    """Train a recipe beside its controls, from the same weights: what of its gain needs right answers?"""
+    """Train a recipe beside its controls, from the same weights.
+
+    What of its gain needs right answers?
+    """
     names = list(dict.fromkeys(name.strip() for name in controls.split(",") if name.strip()))
     if not names:
         raise typer.BadParameter("say what to compare with: --controls random,format_only,constant,length")
@@ -281,7 +302,10 @@ def replay(
     ] = None,
     json: Json = False,
 ) -> Answer:
-    """Recompute a recorded step, or train again from stored rollouts, and compare."""
+    """Recompute a recorded step, or train again, and compare.
+
+    Trains again from stored rollouts, with --from N --learn-only.
+    """
     again = start is not None
     if (step is not None) == again or learn_only != again:
         raise typer.BadParameter("give --step N; or --from N with --learn-only")
@@ -312,7 +336,10 @@ def export(
     ] = None,
     json: Json = False,
 ) -> Answer:
-    """Write the model of a run for others: read back in a new process and compared before it is kept."""
+    """Write the model of a run for others.
+
+    It is read back in a new process and compared before it is kept.
+    """
     from cohort.commands.export import export as write
     from cohort.commands.export import show
 
@@ -321,7 +348,10 @@ def export(
 
 @app.command()
 def doctor(json: Json = False) -> Answer:
-    """Say what this machine has, which thread count is fastest, and what would not work here and why."""
+    """Say what this machine has, and what would not work.
+
+    And which thread count is fastest.
+    """
     from cohort.commands.doctor import examine, show
 
     return Answer(examine(), show)
@@ -347,7 +377,10 @@ def config_diff(
     other: Annotated[Path | None, typer.Argument(help="A recipe, a run or a preset; else the defaults.")] = None,
     json: Json = False,
 ) -> Answer:
-    """Print every value that differs from the defaults, or from another recipe, a run or a preset."""
+    """Print what differs from another recipe, or the defaults.
+
+    The other may be a run or a preset, too.
+    """
     from cohort.algorithms.presets import PRESETS
     from cohort.commands.config import compared, show_difference
     from cohort.recipe import Recipe
@@ -371,7 +404,10 @@ def config_import(
     file: Annotated[Path, typer.Argument(help="TRL: a GRPOConfig or a command line. verl: YAML or overrides.")],
     json: Json = False,
 ) -> Answer:
-    """Write a configuration of TRL or verl as a recipe to standard output; what has no counterpart is said."""
+    """Write a configuration of TRL or verl as a recipe.
+
+    It goes to standard output; what has no counterpart is said on standard error.
+    """
     from cohort.commands.config_import import import_recipe, show
 
     return Answer(import_recipe(file), show)
@@ -387,7 +423,10 @@ def record_rollouts(
     limit: Annotated[int, typer.Option(min=1, help="The most that are shown.")] = 20,
     json: Json = False,
 ) -> Answer:
-    """Print sampled completions to read: the question, the text or the conversation, the scores and why."""
+    """Print sampled completions to read, with scores and why.
+
+    Conversations as such.
+    """
     from cohort.commands.record import rollouts, show
 
     return Answer(rollouts(run, step, where, stage, evaluation, limit), show)
@@ -403,7 +442,10 @@ def record_verify(
     anchor: Annotated[str, typer.Option(help="A head that was kept elsewhere, which must be in the chain.")] = "",
     json: Json = False,
 ) -> Answer:
-    """Check that a run is as its record says. Exit code 0: it is; 1: something is not; 2: it has no record."""
+    """Check that a run is as its record says.
+
+    Exit code 0: it is; 1: something is not; 2: it has no record.
+    """
     from cohort.commands.verify import checked, show_report
 
     found = checked(run, level, key, anchor)
@@ -419,7 +461,10 @@ def record_redact(
     reason: Annotated[str, typer.Option(help="Why; it goes into the record.")] = "",
     json: Json = False,
 ) -> Answer:
-    """Erase prompts, completions and their tokens. The record says so, and the run still verifies."""
+    """Erase prompts, completions and their tokens.
+
+    The record says so, and the run still verifies.
+    """
     from cohort.commands.verify import redacted, show_entry
 
     return Answer(redacted(run, rows, step, stage, reason), show_entry)
@@ -433,7 +478,10 @@ def record_amend(
     file: Annotated[Path | None, typer.Option(help="A file about it, which is copied into the run.")] = None,
     json: Json = False,
 ) -> Answer:
-    """Append what happened after the run: an incident, a change, an observation, an evaluation from elsewhere."""
+    """Append what happened after the run.
+
+    An incident, a change, an observation, an evaluation from elsewhere.
+    """
     from cohort.commands.verify import amended, show_entry
 
     return Answer(amended(run, kind, text, file), show_entry)
@@ -441,7 +489,10 @@ def record_amend(
 
 @record.command("show")
 def record_show(run: Run, json: Json = False) -> Answer:
-    """Print the record of a run: every fact with what it rests on, the gaps, and how complete it is."""
+    """Print the record of a run.
+
+    Every fact with what it rests on, the gaps, and how complete it is.
+    """
     from cohort.commands.account import record_of, show_record
 
     return Answer(record_of(run), show_record)
@@ -449,7 +500,10 @@ def record_show(run: Run, json: Json = False) -> Answer:
 
 @record.command("diff")
 def record_diff(run: Run, other: Run, json: Json = False) -> Answer:
-    """Compare two runs choice by choice, with the consequence of each difference, and what they found."""
+    """Compare two runs, choice by choice.
+
+    With the consequence of each difference, and what they found.
+    """
     from cohort.commands.account import compared, show_difference
 
     return Answer(compared(run, other), show_difference)
@@ -462,7 +516,10 @@ def record_export(
     text: Annotated[bool, typer.Option("--with-text/--without-text", help="Whether texts and tokens go along.")] = True,
     json: Json = False,
 ) -> Answer:
-    """Write the record for other tools: CycloneDX, in-toto and SLSA, Croissant, cards, crosswalks; each checked."""
+    """Write the record for other tools, each file checked.
+
+    CycloneDX, in-toto and SLSA, Croissant, cards, crosswalks.
+    """
     from cohort.commands.account import export, show_export
 
     return Answer(export(run, to, text), show_export)

@@ -571,3 +571,20 @@ def test_an_environment_that_cannot_be_made_says_why():
 
     with pytest.raises(UserError, match=r"FileNotFoundError: .*no_such_file.* at .*test_tools\.py:\d+"):
         build_environment(opens, {"path": "no_such_file"})
+
+
+def test_an_object_may_have_the_docstring_of_its_class():
+    class Look:
+        """Look something up.
+
+        Args:
+            word: What to look up.
+        """
+
+        def __call__(self, word: str) -> str:
+            return word[::-1]
+
+    tool = tool_of(Look())
+    assert tool.schema["function"]["description"] == "Look something up."
+    assert list(tool.parameters["properties"]) == ["word"]
+    assert tool.call({"word": "abc"}).result == "cba"

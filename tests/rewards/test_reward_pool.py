@@ -200,7 +200,7 @@ def test_who_waits_is_told_what_for_at_growing_intervals(monkeypatch):
     with RewardPool(rewards_of(sleepy, timeout_s=2), say=said.append) as asked:
         asked.submit(item("0")).result()  # its start is over
         said.clear()
-        asked._usual_s = 0.1
+        asked._usual_s = asked._say_at_s = 0.1
         assert asked.submit(item("1")).result().rewards == (1.0,)
         assert said
         assert all("waiting for reward 'sleepy', asked " in text and "given up after 2 s" in text for text in said)
@@ -208,6 +208,25 @@ def test_who_waits_is_told_what_for_at_growing_intervals(monkeypatch):
         said.clear()
         assert asked.submit(item("0.9")).result().rewards == (1.0,)  # it is known by now to take that long
         assert said == []
+
+
+def test_who_waits_for_one_lost_group_after_the_other_is_told_how_long_in_all():
+    def sleepy(completion):
+        time.sleep(float(completion))
+        return 1.0
+
+    said = []
+    with RewardPool(rewards_of(sleepy, timeout_s=0.5), say=said.append) as asked:
+        asked.submit(item("0")).result()  # its start is over
+        said.clear()
+        asked._usual_s = asked._say_at_s = 0.1
+        for _ in range(4):
+            with pytest.raises(InfrastructureError, match="took more than"):
+                asked.submit(item("60")).result()
+    seconds = [int(text.split()[3]) for text in said]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] >= 1
+    assert len(said) <= 6  # not once for every group
 
 
 def test_a_hang_in_the_middle_of_c_code_is_killed_too():

@@ -126,3 +126,32 @@ def test_something_is_on_the_screen_before_torch_is_imported(tmp_path):
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
         assert "loading\n" in done.stdout, done.stderr
         assert "torch" in done.stderr
+
+
+def test_a_line_that_is_set_in_goes_on_below_its_beginning(terminal):
+    width, file, console = terminal
+    words = " ".join(["word"] * 40)
+    console.say(f"\n  [bold]head[/] {words}")
+    console.warn(words)
+    console.lines({"a name": words, "b": words}, whole=True)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in file.getvalue().splitlines()]
+    assert all(len(line) <= width for line in lines)
+    assert lines[0] == ""
+    after = [i for i, line in enumerate(lines) if line.startswith(("  head", "note", "  a name", "  b "))]
+    assert [lines[i + 1][:10].rstrip() for i in after] == ["  word wor", "      word", "", ""]
+
+
+def test_whole_lines_stay_whole_in_a_pipe(pipe):
+    file, console = pipe
+    words = " ".join(["word"] * 60)
+    console.lines({"a": words, "bcd": "[x]"}, whole=True, ends=True)
+    assert file.getvalue().splitlines() == [f"    a: {words}", "  bcd: [x]"]
+
+
+def test_a_table_that_has_no_room_is_lines(terminal):
+    width, file, console = terminal
+    console.evaluations([("before", EVALUATION), ("a model with a name that is long", EVALUATION)], "math")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert ("with 95% intervals" in file.getvalue()) == (width == 140)
+    assert file.getvalue().count("[0.7%, 20.2%]") == 2  # no cell is broken

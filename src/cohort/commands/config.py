@@ -61,11 +61,12 @@ def compared(recipe: Recipe, other: Recipe | None, name: str | None) -> dict[str
 def show_difference(console: Console, found: dict[str, Any]) -> None:
     """A line for each value, the keys aligned."""
     where = "by default" if found["against"] == "the defaults" else f"in {found['against']}"
-    width = max((len(row["key"]) for row in found["differences"]), default=0)
+    lines = {}
     for row in found["differences"]:
         why = f": {row['consequence']}" if row["consequence"] else ""
-        console.plain(f"{row['key']:>{width}}: {shown(row['here'])} here, {shown(row['there'])} {where}{why}\n")
-    if not found["differences"]:
+        lines[row["key"]] = f"{shown(row['here'])} here, {shown(row['there'])} {where}{why}"
+    console.lines(lines, indent=0, whole=True, ends=True)
+    if not lines:
         console.say("no differences")
 
 

@@ -17,8 +17,11 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import typer
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 TERMINATED = 143
+OWN = Path(__file__).parents[1]
 STOPPED = "stopped; `cohort train` continues with --resume"
 
 
@@ -59,6 +63,7 @@ def argument() -> Iterator[None]:
 def run(app: typer.Typer) -> None:
     """Run the command line and leave the process. What a person can mend is one message, never a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    warnings.showwarning = partial(_noted, warnings.showwarning)
     if "--json" not in sys.argv[1:]:
         code = _call(app, None)[1]
     else:
@@ -101,6 +106,16 @@ def _call(app: typer.Typer, json: IO[bytes] | None) -> tuple[Any, int]:
             raise
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}", "exit": 1}, 1
+
+
+def _noted(otherwise: Callable[..., None], said: Warning | str, kind: type[Warning], file: str, *more: Any) -> None:
+    """A warning of Cohort's own is a note, without the line of source that Python shows; others are shown as ever."""
+    if kind is not UserWarning or not Path(file).is_relative_to(OWN):
+        otherwise(said, kind, file, *more)
+        return
+    from cohort.views.console import Console
+
+    Console(file=sys.stderr).warn(str(said))
 
 
 def _failed(message: str, code: int) -> tuple[dict[str, Any], int]:

@@ -17,7 +17,7 @@ from cohort.backends.base import open_sampler
 from cohort.chat import template_for
 from cohort.commands.door import argument
 from cohort.commands.model import load_model
-from cohort.commands.place import absolute, full_path
+from cohort.commands.place import absolute, full_path, told_apart
 from cohort.evaluate import Accuracy, Measure, evaluate
 from cohort.evaluate.behaviour import behaviour
 from cohort.evaluate.compare import Paired, among, paired
@@ -138,15 +138,16 @@ def show(console: Console, found: Evaluation) -> None:
         console.say(f"[dim]data[/]  {escape(found.data)}")
     console.say(f"\n  {found.problems} held-out problems by {escape(found.verifier)}, with 95% intervals")
     models = list(found.models)
+    names = told_apart(models)
     rows = [[name, *(_with_interval(found.measures[one].get(name)) for one in models)] for name in _all(found.measures)]
     for name in (name for name in _all(found.behaviour) if name in BEHAVIOUR):  # those of suites are in the JSON
         known = BEHAVIOUR[name]
         values = [found.behaviour[one].get(name, math.nan) for one in models]
         if not all(map(math.isnan, values)):
             rows.append([known.heading, *("" if math.isnan(value) else known.form.format(value) for value in values)])
-    console.table(["", *(escape(one if len(one) <= 40 else f"...{one[-37:]}") for one in models)], rows)
+    console.table(["", *map(escape, names)], rows)
     for name, one in found.difference.items():
-        console.say(escape(f"  {name}: {' minus '.join(models)} is {in_words(one)}"))
+        console.say(escape(f"  {name}: {' minus '.join(names)} is {in_words(one)}"))
     for file in found.files:
         console.saved("kept", file)
 

@@ -94,20 +94,23 @@ def show(console: Console, found: dict[str, list[Explained]]) -> None:
             _show_difference(console, one)
             continue
         console.say(escape(one.equation) + "\n", fold=False)
-        for choice, sentence in one.choices.items():
-            console.say(f"  [dim]{escape(choice)}[/]  {escape(sentence)}", fold=False)
+        console.lines(one.choices, whole=True)
         console.say()
-        for name, text in one.around.items():
-            console.say(f"  [dim]{name:<9}[/]  {escape(text)}", fold=False)
+        console.lines(one.around, whole=True)
 
 
 def _show_difference(console: Console, one: Explained) -> None:
     console.say(escape(f"against {one.against}{'' if one.differences else ' - the same objective'}"))
+    lines = {}
     for d in one.differences:
-        values = escape(f"{d['here']} here, {d['there']} in {one.against}")
-        values += escape(f": {d['consequence']}") if d["consequence"] else ""
-        console.say(f"  [dim]{d['field']}[/]  {values}", fold=False)
+        why = f": {d['consequence']}" if d["consequence"] else ""
+        lines[str(d["field"])] = f"{_of(d['here'])} here, {_of(d['there'])} in {one.against}{why}"
+    console.lines(lines, whole=True)
     console.say("\n  [dim]This is what decides the gradient; every other value: cohort config diff A B[/]")
+
+
+def _of(value: Any) -> Any:
+    return "nothing" if value is None else value
 
 
 def show_latex(console: Console, found: dict[str, list[Explained]]) -> None:

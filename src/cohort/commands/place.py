@@ -12,6 +12,16 @@ def full_path(model: str) -> str:
     return str(path.absolute()) if path.is_dir() else model
 
 
+def told_apart(names: Sequence[str], longest: int = 24) -> list[str]:
+    """Paths as they are shown: of long ones the end, as far as it tells them apart."""
+    parts = [Path(name).parts for name in names]
+    count = next((n for n in range(1, max(map(len, parts))) if len({own[-n:] for own in parts}) == len(names)), None)
+    return [
+        name if count is None or len(name) <= longest or len(own) <= count else f"…/{'/'.join(own[-count:])}"
+        for name, own in zip(names, parts, strict=True)
+    ]
+
+
 def absolute(overrides: Sequence[str]) -> list[str]:
     """Overrides `key=value` whose values are files here, with their full paths."""
     pairs = [override.partition("=") for override in overrides]

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from cohort.chat import text_of
@@ -103,7 +103,7 @@ def tool_of(function: Callable[..., Any], name: str | None = None, timeout_s: fl
     called = name or str(getattr(whole, "__name__", type(whole).__name__))
     routine = inspect.isroutine(whole) or inspect.isclass(whole) or hasattr(whole, "__wrapped__")
     try:
-        schema = get_json_schema(whole if routine else whole.__call__)  # type: ignore[operator]
+        schema = get_json_schema(whole if routine else _call_of(whole))
     except Exception as error:  # transformers has a class for each mistake, and plain ones for others
         raise UserError(
             f"the tool '{called}' does not say what it takes: {' '.join(str(error).split())}. Give every parameter a "
@@ -128,6 +128,19 @@ def tool_of(function: Callable[..., Any], name: str | None = None, timeout_s: fl
         return awaited(result) if inspect.isawaitable(result) else result
 
     return Tool(called, {"type": "function", "function": described}, run, timeout_s)
+
+
+def _call_of(called: Any) -> Callable[..., Any]:
+    """What calls an object, with the docstring of its class where it has none of its own."""
+    if type(called).__call__.__doc__ is not None:
+        return called.__call__
+
+    @wraps(called.__call__)
+    def call(*given: Any, **named: Any) -> Any:
+        return called(*given, **named)
+
+    call.__doc__ = inspect.getdoc(type(called))
+    return call
 
 
 def _inside(function: Callable[..., Any]) -> tuple[Callable[..., Any], set[str]]:

@@ -78,6 +78,14 @@ def _ordinary(override: Override, problems: Problems) -> Flat:
         as_text, still_wrong = _read(override, override.text)
         if not still_wrong.sentences:
             return as_text
+    table = override.text.startswith(("[", "{")) and override.value == override.text
+    if table and (wrong.sentences or override.path == ("reward",)):
+        problems.add(
+            f"{'.'.join(override.path)} is no TOML: {shown(override.text)}; a shell takes quotes away, so write the "
+            f"whole word between ' and ' ({ORIGIN})",
+            override.path,
+        )
+        return {}
     for sentence in wrong.sentences:
         problems.add(sentence, *wrong.paths)
     return flat

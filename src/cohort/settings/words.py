@@ -36,7 +36,8 @@ def shown(value: Any) -> str:
     if isinstance(value, BaseModel):
         return "a table"
     if isinstance(value, dict):
-        text = f"{{ {', '.join(f'{key} = {shown(item)}' for key, item in list(value.items())[:_SHOWN])} }}"
+        pairs = ", ".join(f"{key} = {shown(item)}" for key, item in list(value.items())[:_SHOWN])
+        text = f"{{ {pairs} }}" if pairs else "{}"
     elif callable(value):
         text = callable_path(value)
     else:

@@ -141,8 +141,8 @@ class Renderer:
             self._told_begun = True
             begun = shorten(chat[-1]["content"])
             warnings.warn(
-                f"the prompt {prompt.id} ends with a turn of the assistant, {begun}: completions go on from "
-                "there, in this and other prompts. Remove such turns if they are answers",
+                f"a prompt ends with a turn of the assistant, {begun}: completions go on from there, in this and other "
+                "prompts. Remove such turns if they are answers",
                 stacklevel=2,
             )
         return chat

@@ -14,6 +14,7 @@ from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
@@ -28,7 +29,7 @@ from cohort.wording import visible
 LINES = 20  # of a stage that stay
 WHERE_ANY = ("policy/kl",)  # numbers that are shown only in runs that have them
 LONGEST = 16  # lines of a text of a group
-TABLE = 76  # columns from which a terminal has room for the table of evaluations
+ENDLESS = 10_000  # columns of a line that is not to be broken
 WIDE = 100  # columns from which a terminal has room
 
 
@@ -121,8 +122,14 @@ class Console:
         self._view: StepView | None = None
 
     def say(self, text: str = "", fold: bool = True) -> None:
-        """A line, in rich's markup; with `fold` it is broken where the terminal ends."""
-        self._show(visible(text), fold)
+        """A line, in rich's markup; with `fold` it is folded at the terminal's end, below its beginning."""
+        text = visible(text)
+        line = text.lstrip("\n")
+        bare = line.lstrip(" ")
+        if not fold or bare == line or "\n" in bare:
+            self._show(text, fold)
+        else:
+            self._show(Padding(bare, (len(text) - len(line), 0, 0, len(line) - len(bare)), expand=False))
 
     def _show(self, what: RenderableType, fold: bool = True) -> None:
         """Print it; in a file or a pipe without the blanks that a terminal does not show."""
@@ -139,15 +146,15 @@ class Console:
 
     def warn(self, text: str) -> None:
         """A line that should not be missed."""
-        self.say(f"[yellow]note[/]  {escape(text)}")
+        self.marked("[yellow]note[/]", text, indent=0)
 
-    def marked(self, word: str, text: str) -> None:
+    def marked(self, word: str, text: str, indent: int = 2) -> None:
         """A word of at most four letters, in markup, and a text that is folded beside it."""
         grid = Table.grid(padding=(0, 2))
         grid.add_column(no_wrap=True, width=4)
         grid.add_column(overflow="fold")
         grid.add_row(word, escape(visible(text)))
-        self._show(Padding(grid, (0, 0, 0, 2), expand=False))
+        self._show(Padding(grid, (0, 0, 0, indent), expand=False))
 
     def plan(self, title: str, lines: Mapping[str, str]) -> None:
         """What the stage is about to do."""
@@ -155,23 +162,31 @@ class Console:
         self.lines(lines)
         self.say()
 
-    def lines(self, lines: Mapping[str, str], indent: int = 2) -> None:
-        """Names and texts, the texts folded beside their names."""
-        table = Table.grid(padding=(0, 2))
+    def lines(self, lines: Mapping[str, str], indent: int = 2, whole: bool = False, ends: bool = False) -> None:
+        """Names and texts, the texts folded beside their names; `whole` ones not in a file or a pipe. With `ends` the
+        names have a colon each, and end together.
+        """
+        width = max((len(name) + ends for name in lines), default=0)
+        table = Table.grid(padding=(0, 1 if ends else 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for name, text in lines.items():
-            table.add_row(escape(visible(name)), escape(visible(text)))
-        self._show(Padding(table, (0, 0, 0, indent), expand=False))
+            aligned = escape(visible(f"{name}:".rjust(width) if ends else name.ljust(width)))
+            if whole and not self._rich.is_terminal:
+                self.say(f"{' ' * indent}{aligned}{' ' if ends else '  '}{escape(text)}", fold=False)
+            else:
+                table.add_row(aligned, escape(visible(text)))
+        if table.row_count:
+            self._show(Padding(table, (0, 0, 0, indent), expand=False))
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
         """A table in rich's markup: the first `left` columns begin at the left, the others end at the right."""
-        table = Table(box=None)
-        for number, heading in enumerate(headings):
-            table.add_column(visible(heading), justify="left" if number < left else "right")
-        for row in rows:
-            table.add_row(*map(visible, row))
-        self._show(Padding(table, (0, 0, 1, 2), expand=False))
+        self._show(Padding(_table(headings, rows, left), (0, 0, 1, 2), expand=False))
+
+    def _has_room(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+        """Whether a table fits without a broken cell."""
+        wanted = Measurement.get(self._rich, self._rich.options.update(width=ENDLESS), _table(headings, rows)).maximum
+        return wanted + 2 <= self._rich.width
 
     @contextlib.contextmanager
     def steps(self, columns: Sequence[str], total: int, done: int) -> Iterator[StepView]:
@@ -223,32 +238,29 @@ class Console:
             self.evaluated(f"{label}, {name}", own)
 
     def evaluations(self, rows: Sequence[tuple[str, Mapping[str, Any]]], verifier: str) -> None:
-        """Held-out accuracy by `verifier`, a row (label, metrics) for each of those that have an accuracy."""
+        """Held-out accuracy by `verifier`, a row (label, metrics) for each of those that have an accuracy; a table
+        where there is room for one, and a blank line.
+        """
         rows = [row for row in rows if "eval/greedy" in row[1] or "eval/pass@1" in row[1]]
-        if not rows:
-            return
-        if self._rich.width < TABLE:
-            for label, m in rows:
-                self.evaluated(label, m, verifier)
-            self.say()
-            return
-        k = max(_most(m) for _, m in rows)
+        k = max((_most(m) for _, m in rows), default=1)
         most = f"eval/pass@{k}" if k > 1 else ""
-        self.say(f"\n  held-out accuracy by {escape(verifier)}, with 95% intervals")
-        self.table(
-            ["", "greedy", "sampled", *([f"pass@{k}"] if most else []), "tokens", "cut off"],
-            [
-                [
-                    label,
-                    with_interval(m, "eval/greedy"),
-                    with_interval(m, "eval/pass@1"),
-                    *([f"{m[most]:.1%}" if most in m else ""] if most else []),
-                    f"{m['eval/mean_tokens']:.1f}" if "eval/mean_tokens" in m else "",
-                    f"{m['eval/truncated']:.1%}" if "eval/truncated" in m else "",
-                ]
-                for label, m in rows
-            ],
-        )
+        columns = {
+            "": [escape(label) for label, _ in rows],
+            "greedy": [with_interval(m, "eval/greedy") for _, m in rows],
+            "sampled": [with_interval(m, "eval/pass@1") for _, m in rows],
+            f"pass@{k}": [f"{m[most]:.1%}" if most in m else "" for _, m in rows],
+            "tokens": [f"{m['eval/mean_tokens']:.1f}" if "eval/mean_tokens" in m else "" for _, m in rows],
+            "cut off": [f"{m['eval/truncated']:.1%}" if "eval/truncated" in m else "" for _, m in rows],
+        }
+        columns = {heading: cells for heading, cells in columns.items() if any(cells)}
+        headings, cells = [*columns], [*zip(*columns.values(), strict=True)]
+        if rows and self._has_room(headings, cells):
+            self.say(f"\n  held-out accuracy by {escape(verifier)}, with 95% intervals")
+            self.table(headings, cells)
+            return
+        for label, m in rows:
+            self.evaluated(label, m, verifier)
+        self.say()
 
     def saved(self, what: str, path: Path) -> None:
         """Where something is."""
@@ -262,6 +274,15 @@ def show_recipe(console: Console, recipe: str, said: Mapping[str, Sequence[str]]
     for word, texts in said.items():
         for text in texts:
             words.marked(word, text)
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
+    table = Table(box=None)
+    for number, heading in enumerate(headings):
+        table.add_column(visible(heading), justify="left" if number < left else "right")
+    for row in rows:
+        table.add_row(*map(visible, row))
+    return table
 
 
 def with_interval(metrics: Mapping[str, Any], key: str) -> str:

@@ -27,7 +27,7 @@ from cohort.rewards.workers.lane import Job, Lane, Patience
 from cohort.rewards.workers.process import WorkerProcess
 from cohort.rewards.workers.surroundings import BoundedLog, kept_back
 from cohort.rewards.workers.worker import recached, recached_property
-from cohort.types import UserError
+from cohort.types import InfrastructureError, UserError
 from cohort.wording import one_line
 
 SAID_AFTER_S, SAID_EVERY_S = 5.0, 60.0  # seconds until a wait is spoken of, and the longest pause until it is again
@@ -77,6 +77,7 @@ class RewardPool:
 
         self._reads_tokens = any(reward.reads_tokens for reward in rewards)
         self._say, self._usual_s = say, SAID_AFTER_S
+        self._in_vain_s, self._say_at_s = 0.0, SAID_AFTER_S  # waited for groups that were lost, since the last scores
         self._owner = os.getpid()
         self._closed = False
         self._lock = threading.Lock()  # no job may enter the queue behind the Nones that end the lanes
@@ -103,19 +104,26 @@ class RewardPool:
         return future
 
     def _wait(self, wait: Callable[[float], ScoredGroup]) -> ScoredGroup:
-        """What `wait`, which takes seconds, gives in the end. Twice what a group has taken is no reason to speak."""
-        began, pause = time.monotonic(), self._usual_s
+        """What `wait`, which takes seconds, gives in the end. Twice what a group has taken is no reason to speak; what
+        was waited for groups that were lost counts as well.
+        """
+        began = time.monotonic() - self._in_vain_s
         while True:
             try:
-                found = wait(pause)
+                found = wait(max(self._say_at_s - (time.monotonic() - began), 0))
             except TimeoutError:
                 asking = min((a for lane in self._lanes if (a := lane.asking)), key=lambda a: a.since, default=None)
                 what = asking or "the reward workers"
+                waited = time.monotonic() - began
                 if self._say is not None:
-                    self._say(f"no scores for {time.monotonic() - began:.0f} s: waiting for {what}")
-                pause = min(2 * pause, max(self._usual_s, SAID_EVERY_S))
+                    self._say(f"no scores for {waited:.0f} s: waiting for {what}")
+                self._say_at_s = waited + min(waited + self._usual_s, max(self._usual_s, SAID_EVERY_S))
+            except InfrastructureError:
+                self._in_vain_s = time.monotonic() - began
+                raise
             else:
-                self._usual_s = max(self._usual_s, 2 * (time.monotonic() - began))
+                self._usual_s = max(self._usual_s, 2 * (time.monotonic() - began - self._in_vain_s))
+                self._in_vain_s, self._say_at_s = 0.0, self._usual_s
                 return found
 
     def close(self) -> None:

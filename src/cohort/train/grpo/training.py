@@ -179,7 +179,11 @@ class GrpoTraining:
         short = self._objective.zero_std == "resample" and len(trained) < self._stage.rollout.prompts_per_step
         if (short or not trained) and not self._said_short:
             self._said_short = True
+            failed = sum(group.error is not None for group in groups.left_out)
+            silent = len(groups.left_out) - failed
+            why = [f"{silent} left out as without signal"] * bool(silent) + [f"{failed} not scored"] * bool(failed)
+            advice = " The task is too hard, too easy, or the reward says nothing" if silent else ""
             console.warn(
-                f"step {step} trains on {counted(len(trained), 'group')}: {len(groups.left_out)} left out as without "
-                "signal. The task is too hard, too easy, or the reward says nothing (said once; see groups/left_out)"
+                f"step {step} trains on {counted(len(trained), 'group')}: {', '.join(why)}.{advice} (said once; see "
+                "groups/left_out)"
             )
