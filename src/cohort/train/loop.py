@@ -24,6 +24,7 @@ from cohort.train.keeping import keep_account
 from cohort.train.origins import facts_of
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
+from cohort.train.watching import Watch
 from cohort.types import UserError
 from cohort.views.trackers import Sinks
 from cohort.wording import going_on, resuming
@@ -81,6 +82,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
                 loop.record(step, metrics, measured)
                 view.step(step, metrics)
                 console.evaluated(f"step {step}", measured, verifier)
+                loop.watch.act(step)
                 if context.is_due(step, stage.run.save_every):
                     loop.save()
                 context.stop.check()
@@ -124,6 +126,7 @@ class _Loop:
                 "was lost or damaged, and stays so. The weights do not depend on it."
             )
         context.forget_after(recorded)
+        self.watch = Watch(context, recorded)
         self.sinks = Sinks.open(self.run.trackers, context.directory, recorded, context.console.warn)
 
     @contextmanager
@@ -156,6 +159,7 @@ class _Loop:
         self.context.recorder.line(step, line, measured)
         self.sinks.write(step, {**metrics, **measured})
         self.whole = step
+        self.watch.see({"step": step, **metrics, **measured}, getattr(self.training, "groups", ()))
 
     def save(self) -> None:
         """A checkpoint; old ones go."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cohort.monitor.detectors.finding import Finding
+from cohort.monitor.watcher import INCIDENTS, lines_of, read_incidents
 from cohort.record.chain import Chain
 from cohort.record.entries import digest_of, written
 from cohort.record.files import write_bytes
@@ -62,7 +64,13 @@ class Recorder:
             lines = lines_after(self.directory / "metrics.jsonl", recorded)
             abandoned = {"abandoned": [digest_of(line) for line in lines]}
             policy = {"after": recorded}
+            incidents = self.directory / "log" / INCIDENTS
+            if incidents.exists():  # what is found again is written again
+                remain = lines_of(read_incidents(self.directory, recorded))
+                files[chain.relative(incidents)] = hashlib.sha256(remain).hexdigest()
             chain.append("resume", shards=shards, policy=policy, verifiers=verifiers, recipe=recipe, metrics=abandoned)
+            if incidents.exists():
+                write_bytes(incidents, remain)
         if environment is not None:
             write_bytes(run / "environment.json", environment)
 
@@ -94,6 +102,17 @@ class Recorder:
         metrics = {"step": step, "sha256": digest_of(line)} | ({"measured": dict(measured)} if measured else {})
         self._enter("step" if step > self._entered else "evaluation", self._waiting, metrics)
         self._waiting, self._entered = [], step
+
+    def incidents(self, found: Sequence[Finding], step: int) -> None:
+        """Enter all that the detectors have found up to a step, and write it."""
+        path, content = self.directory / "log" / INCIDENTS, lines_of(found)
+        if not path.exists():
+            write_bytes(path, b"")
+        files = {self.chain.relative(path): hashlib.sha256(content).hexdigest()}
+        detectors = [one.detector for one in found if one.step == step]
+        recipe = {**self._same["recipe"], "files": files}
+        self.chain.append("incident", recipe=recipe, metrics={"step": step, "detectors": detectors})
+        write_bytes(path, content)
 
     def checkpoint(self, step: int, path: Path, files: Mapping[str, str], kept: Sequence[Path]) -> None:
         """Enter a checkpoint that is about to take its place; `kept` are those that stay beside it."""
