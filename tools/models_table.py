@@ -235,18 +235,15 @@ def updated(what: str, steps: int = 1) -> Any:
         from cohort.policy.load import add_lora
         from cohort.policy.policy import Policy
         from cohort.settings import Lora, Optimizer
-        from cohort.types import Group, Prompt, SampleRequest, Sampling, UserError
+        from cohort.types import Group, Prompt, SampleRequest, Sampling
 
         model, named = make(name, len(policy.tokenizer)), ""
         model.config._name_or_path = model.name_or_path = "base"
         policy = Policy(model, policy.tokenizer, "bfloat16" if what == "bf16" else "float32", policy.mode)
         if what == "lora":
-            try:
-                policy = add_lora(policy, Lora(rank=2), 0)
-            except UserError as error:
-                if "incompatible" not in str(error):
-                    raise
-                policy, named = add_lora(policy, Lora(rank=2, targets=("in_proj",)), 0), ", of targets by name"
+            policy = add_lora(policy, Lora(rank=2), 0)
+            without = sorted({words.strip().partition(" ")[0] for words in policy.model.without_adapter.split("),")})
+            named = f", none on {', '.join(without)}" if any(without) else ""
         objective = preset("grpo", kl_coef=0.01)
         learner = Learner(policy, objective, Optimizer(), reference=Reference(policy))
         norms, mismatch = [], 0.0

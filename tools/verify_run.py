@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 FIELDS = {"seq", "kind", "prev", "merkle_root", "n", "shards", "policy", "verifiers", "recipe", "metrics", "time"}
 KINDS = {"genesis", "step", "checkpoint", "evaluation", "incident", "resume", "amend", "close"}
 SENSITIVE = ["answer", "prompt", "prompt_json", "prompt_tokens", "text", "tokens", "turns"]
-FREE = {".lock", "rewards.log", "record.json", "card.md", "card.html", "README.md", ".eval_results"}
+FREE = {".lock", "rewards.log", "trackers.json", "record.json", "card.md", "card.html", "README.md", ".eval_results"}
 TYPE, FORMAT, ZERO = b"application/vnd.cohort.record-entry+json", 1, "0" * 64
 DIGEST, PART = r"[0-9a-f]{64}", r"(?!\.{1,2}(?:/|$))[^/\\\0]+"
 PATH = f"{PART}(?:/{PART})*"

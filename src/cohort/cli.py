@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +44,7 @@ Overrides = Annotated[
 Model = Annotated[str, typer.Argument(help="A checkpoint directory, a hub id, or a run directory.")]
 Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
+SAY = partial(typer.echo, err=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, words on standard error.")]
 
 
@@ -85,7 +88,9 @@ def init(
 @app.command()
 def check(recipe: RecipePath, overrides: Overrides = None, json: Json = False) -> Answer:
     """Load everything, score gold answers and junk with every reward, and train nothing."""
-    loaded = _load(recipe, overrides)
+    from cohort.recipe import Recipe
+
+    loaded = Recipe.load(recipe, overrides or (), SAY)
     _say_stages(loaded)
     from cohort.commands.check import check_recipe
     from cohort.views.console import Console
@@ -106,13 +111,18 @@ def explain(
     json: Json = False,
 ) -> Answer:
     """Say which objective a recipe trains: the equation, what each choice does, the batch plan, the hash."""
-    loaded = _load(recipe, overrides)
     from cohort.algorithms.presets import PRESETS
-    from cohort.commands.explain import explain_recipe, show, show_latex
+    from cohort.recipe import Recipe
     from cohort.recipe.loader import shipped
 
-    is_recipe = diff is not None and diff not in PRESETS and (Path(diff).exists() or shipped(diff) is not None)
-    other = _load(Path(diff), None) if diff is not None and is_recipe else None
+    for word in overrides or []:
+        if "=" not in word and (word in PRESETS or Path(word).exists() or word.endswith(".toml")):
+            raise typer.BadParameter(f"one recipe is explained; to compare it: cohort explain {recipe} --diff {word}")
+    loaded = Recipe.load(recipe, overrides or (), SAY)
+    from cohort.commands.explain import explain_recipe, show, show_latex
+
+    is_path = diff is not None and (Path(diff).exists() or shipped(diff) is not None or bool(re.search(r"[./]", diff)))
+    other = Recipe.load(diff, (), SAY) if diff is not None and diff not in PRESETS and is_path else None
     return Answer({"stages": explain_recipe(loaded, diff, other)}, show_latex if latex else show)
 
 
@@ -129,7 +139,9 @@ def train(
     """Run the stages of a recipe."""
     if resume and fork is not None:
         raise typer.BadParameter("--from begins a run and --resume goes on with one: give one of them")
-    loaded = _load(recipe, overrides)
+    from cohort.recipe import Recipe
+
+    loaded = Recipe.load(recipe, overrides or (), SAY)
     if resume or not Path(loaded.stages[-1].run.directory, loaded.name, "metrics.jsonl").expanduser().exists():
         _say_stages(loaded)  # else it is refused, with that sentence alone
     from cohort.commands.train import outcome
@@ -255,21 +267,25 @@ def config_show(
 ) -> Answer:
     """Print the resolved recipe."""
     from cohort.commands.config import resolved, show_origins, show_recipe
+    from cohort.recipe import Recipe
 
-    return Answer(resolved(_load(recipe, overrides)), show_origins if origins else show_recipe)
+    return Answer(resolved(Recipe.load(recipe, overrides or (), SAY)), show_origins if origins else show_recipe)
 
 
 @config.command("diff")
 def config_diff(
     recipe: RecipePath,
-    other: Annotated[Path | None, typer.Argument(help="Another recipe; the defaults when not given.")] = None,
+    other: Annotated[Path | None, typer.Argument(help="A recipe, a run or a preset; else the defaults.")] = None,
     json: Json = False,
 ) -> Answer:
-    """Print what differs from the defaults, or from another recipe."""
+    """Print every value that differs from the defaults, or from another recipe, a run or a preset."""
+    from cohort.algorithms.presets import PRESETS
     from cohort.commands.config import compared, show_difference
+    from cohort.recipe import Recipe
 
-    loaded = _load(recipe, None)
-    return Answer(compared(loaded, None if other is None else _load(other, None), other), show_difference)
+    loaded = Recipe.load(recipe, (), SAY)
+    against = None if other is None or str(other) in PRESETS else Recipe.load(other, (), SAY)
+    return Answer(compared(loaded, against, None if other is None else str(other)), show_difference)
 
 
 @config.command("schema")
@@ -381,22 +397,6 @@ def record_export(
     from cohort.commands.account import export, show_export
 
     return Answer(export(run, to, text), show_export)
-
-
-def _load(path: Path, overrides: list[str] | None) -> Recipe:
-    """The recipe of that path or name, and on standard error which one it is where that is not plain."""
-    from cohort.recipe import Recipe
-    from cohort.recipe.loader import shipped
-
-    ours = shipped(str(path))
-    if ours is not None and path.exists():
-        typer.echo(f"recipe {path}: the path here, not the recipe of that name that Cohort ships", err=True)
-    elif ours is not None:
-        typer.echo(f"recipe {path}: the one that Cohort ships, {ours}", err=True)
-        path = ours
-    if (path / "recipe.toml").is_file():
-        path = path / "recipe.toml"  # a run says what it ran
-    return Recipe.load(path, overrides or [])
 
 
 def _say_stages(recipe: Recipe) -> None:

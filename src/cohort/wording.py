@@ -60,6 +60,11 @@ def another() -> str:
     return giving("name", "OTHER")
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 prompt`, `1,234 prompts`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The one of `words` that is most like `word`; case and hyphens do not matter. None where none is close."""
     plain = {known.lower().replace("-", "_"): known for known in words}

@@ -249,8 +249,23 @@ def test_config(desk, cohort):
     assert cohort("config", "show", "shown.toml")[1] == out
     assert "group_size: 3 here, 8 by default" in cohort("config", "diff", "recipe.toml")[1]
     assert "group_size: 3 here, 5 in shown.toml" in cohort("config", "diff", "recipe.toml", "shown.toml")[1]
+    (desk / "other.toml").write_text(out.replace("group_size = 5", "group_size = 3") + '[[reward]]\nuse = "random"\n')
+    lines = cohort("config", "diff", "other.toml", "shown.toml")[1].splitlines()
+    assert [line.strip().split(":")[0] for line in lines] == ["rollout.group_size", "reward.random"]
+    assert len({line.index(":") for line in lines}) == 1  # the keys end together
+    preset = cohort("config", "diff", "recipe.toml", "trl")[1]
+    assert " in trl: " in preset
+    assert all(line.strip().startswith("objective.") for line in preset.splitlines())
     assert orjson.loads(cohort("config", "schema")[1])["type"] == "object"
     assert "command line" in cohort("config", "show", "recipe.toml", "seed=3", "--origins")[1]
+
+
+def test_explain_knows_two_recipes_and_one_that_is_missing(desk, cohort):
+    code, _, err = cohort("explain", "recipe.toml", "dapo")
+    assert (code, "cohort explain recipe.toml --diff dapo" in err) == (2, True)
+    code, _, err = cohort("explain", "recipe.toml", "--diff", "missing.toml")
+    assert (code, "there is no recipe 'missing.toml'" in err) == (2, True)
+    assert "cohort config diff" in cohort("explain", "recipe.toml", "--diff", "dapo")[1]
 
 
 def test_doctor(cohort):

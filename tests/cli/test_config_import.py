@@ -57,6 +57,26 @@ def imported(tmp_path):
     return read
 
 
+def test_the_columns_of_data_that_are_here_are_looked_at(imported, tmp_path):
+    data = tmp_path / "sums.jsonl"
+    data.write_text('{"problem": "1 + 1", "solution": "2"}\n{"problem": "1 + 2", "solution": "3"}\n')
+    trl = {key: value for key, value in TRL.items() if not key.startswith("reward")}
+    _, stage, said = imported({**trl, "dataset_name": str(data)})
+    assert (stage.task.prompt, stage.task.answer) == ("problem", "solution")
+    assert "of the data, a first reward would be exact_number, as the answers are numbers" in said
+    verl = VERL | {"data": VERL["data"] | {"train_files": str(data)}}
+    _, stage, said = imported(verl)
+    assert (stage.task.prompt, stage.task.answer) == ("problem", "solution")
+    assert f"{data} has no column 'prompt'; it has problem, solution" in said
+    assert f"{data} has no column 'reward_model.ground_truth'; it has problem, solution" in said
+    data.write_text('{"prompt": "1 + 1", "reward_model": {"ground_truth": "2"}}\n')
+    assert imported(verl)[1].task.answer == "reward_model.ground_truth"
+    data.write_text("{")
+    assert any("cannot be read" in sentence for sentence in imported(verl)[2])
+    data.write_text('{"a": 1}\n')
+    assert any("Name the column of the questions" in sentence for sentence in imported(verl)[2])
+
+
 def with_actor(**keys):
     actor = VERL["actor_rollout_ref"]["actor"] | keys
     return VERL | {"actor_rollout_ref": VERL["actor_rollout_ref"] | {"actor": actor}}

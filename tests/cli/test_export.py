@@ -199,6 +199,35 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(desk, cohort, monkeypatc
 
 
 @pytest.mark.usefixtures("adapter", "here")
+@pytest.mark.parametrize("form", ["merged", "adapter", "gguf"])
+def test_a_disk_that_ends_in_the_middle_of_a_file_is_one_sentence_too(desk, cohort, form):
+    """Really: no file of this process may grow beyond a few kilobytes."""
+    resource = pytest.importorskip("resource", reason="limits of files are of POSIX")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))
+    try:
+        code, out, err = cohort("export", "adapted", "--as", form, "--to", "whole")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (code, "cannot write to 'whole'" in err) == (1, True), err
+    assert "Traceback" not in out + err
+    assert not list(desk.glob("*whole*"))
+
+
+@pytest.mark.usefixtures("adapter", "here")
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+def test_an_adapter_of_another_base_is_one_sentence(desk, cohort, tokenizer, form):
+    make_tiny("llama", tokenizer).save_pretrained(desk / "other")
+    named = json.loads((desk / "adapted/adapter_config.json").read_text())
+    named["base_model_name_or_path"] = str(desk / "other")
+    (desk / "adapted/adapter_config.json").write_text(json.dumps(named))
+    code, out, err = cohort("export", "adapted", "--as", form, "--to", "whole")
+    assert (code, "was trained on another model than" in err) == (2, True), err
+    assert "Traceback" not in out + err
+    assert not list(desk.glob("*whole*"))
+
+
+@pytest.mark.usefixtures("adapter", "here")
 def test_a_merge_that_merges_nothing_is_found_out(desk, cohort, monkeypatch):
     monkeypatch.setattr(export, "merge_adapter", lambda policy: load_policy(str(desk / "base")))
     code, _, err = cohort("export", "adapted", "--to", "whole")

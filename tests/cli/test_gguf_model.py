@@ -64,6 +64,24 @@ def test_init_and_check_say_what_is_no_model(desk, cohort):
     code, _, err = cohort("check", "recipe.toml", "policy.model=broken.gguf")
     assert code in (1, 2)
     assert "is damaged, or was not copied whole" in err
+    assert len(err.strip().splitlines()) < 6, err
     code, _, err = cohort("init", "nowhere.gguf", "train.jsonl")
     assert code in (1, 2)
     assert "there is no file 'nowhere.gguf'" in err
+
+
+def test_an_architecture_that_nobody_reads_from_a_gguf_is_one_sentence(desk, file, cohort):
+    whole = (desk / file).read_bytes()
+    (desk / "other.gguf").write_bytes(whole.replace(b"llama", b"lamma"))  # its name, and that of all its settings
+    for words in (
+        ("check", "recipe.toml", "policy.model=other.gguf"),
+        ("train", "recipe.toml", "policy.model=other.gguf"),
+        ("sample", "other.gguf", "What is 1 plus 2?"),
+        ("export", "other.gguf", "--to", "plain"),
+    ):
+        code, out, err = cohort(*words)
+        assert code in (1, 2), (words, out)
+        assert "lamma" in err, (words, err)
+        assert "Traceback" not in out + err
+    assert not (desk / "plain").exists()
+    assert not (desk / "runs/mine/final").exists()

@@ -18,6 +18,7 @@ from torch import Tensor
 from cohort.engine.engine import Engine
 from cohort.policy import proof
 from cohort.policy.attention import PackedGroups
+from cohort.policy.decode import PlainDecoder
 from cohort.policy.generic import Mode
 from cohort.policy.policy import Policy
 from cohort.types import SampleRequest, Sampling, UserError
@@ -150,6 +151,49 @@ def test_what_a_model_cannot_do_is_found_out_and_said(harm, cache, says, tokeniz
                 logits = plain(torch.tensor([[*request.tokens, *one.tokens]])).logits[0, len(request.tokens) - 1 : -1]
             exact = logits.log_softmax(-1).gather(-1, torch.tensor(one.tokens)[:, None])[:, 0]
             torch.testing.assert_close(torch.tensor(one.logprobs), exact, atol=1e-5, rtol=0)
+
+
+def late(decoder: PlainDecoder, slot: Tensor, own: Tensor) -> None:
+    """Positions one behind where they are."""
+    decoder.prefix_length = decoder.prefix_length + 1
+
+
+def forgetful(decoder: PlainDecoder, slot: Tensor, own: Tensor) -> None:
+    """A row's own tokens are lost from the fourth on."""
+    if int(own.max()) >= 3:
+        decoder.own = [(torch.zeros_like(keys), values) for keys, values in decoder.own]
+
+
+def mistaken(decoder: PlainDecoder, slot: Tensor, own: Tensor) -> None:
+    """A row continues another prompt."""
+    slot[-1] = slot[0]
+
+
+def breaking(decoder: PlainDecoder, slot: Tensor, own: Tensor) -> None:
+    """It raises."""
+    raise IndexError("no such key")
+
+
+@pytest.mark.parametrize("fault", [late, forgetful, mistaken, breaking])
+@pytest.mark.parametrize("kind", ["qwen3", "gemma3"])
+def test_decoding_that_disagrees_is_found_at_load_and_the_generic_path_taken(kind, fault, tokenizer, monkeypatch):
+    """The forward pass over packed rows is right in all of these: only decoding is not."""
+    right = PlainDecoder.decode
+
+    def wrong(decoder, tokens, slot, place, own):
+        fault(decoder, slot := slot.clone(), own)
+        return right(decoder, tokens, slot, place, own)
+
+    checked(make_tiny(kind, tokenizer), tokenizer)  # no warning without a fault
+    monkeypatch.setattr(PlainDecoder, "decode", wrong)
+    policy = Policy(make_tiny(kind, tokenizer), tokenizer)
+    with pytest.warns(
+        UserWarning, match=r"generic path \((decoding from|it does not decode from) stored keys and values"
+    ):
+        policy.check()
+    assert policy.generic is not None
+    ((_, completions),) = Engine(policy).sample([SampleRequest(0, (5, 6, 7), 2, 0, Sampling(6))])
+    assert len(completions) == 2
 
 
 @pytest.mark.filterwarnings("ignore:.*takes the generic path")

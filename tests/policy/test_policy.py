@@ -128,7 +128,9 @@ def test_what_is_no_model_is_refused(model, says):
 
 
 def test_a_hub_id_that_cannot_be_reached_is_one_sentence():
-    with pytest.raises(UserError, match="cannot load the model 'nobody/nothing'"):
+    with pytest.raises(
+        UserError, match="cannot load the model 'nobody/nothing': no file or directory here has this name, and as a hub"
+    ):
         load_policy("nobody/nothing")
 
 

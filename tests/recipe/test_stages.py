@@ -143,6 +143,17 @@ def test_reward_overrides(load):
     assert reward.weight == 2
 
 
+def test_one_argument_of_a_reward_is_overridden(load, base):
+    judge = "{ use = 'judge', args = { url = 'http://a/v1', extra = { top_p = 0.5 } } }"
+    text = base().replace('"exact_number"', f"[{judge}]")
+    recipe = load(text, "reward.judge.args.model=m", "reward.judge.args.extra.top_k=4")
+    (reward,) = recipe.stages[0].reward
+    assert reward.args == {"url": "http://a/v1", "model": "m", "extra": {"top_p": 0.5, "top_k": 4}}
+    assert recipe.origins["reward.judge.args"] == "command line"
+    assert load(text, "reward.judge.args={}").stages[0].reward[0].args == {}
+    assert load(text).stages[0].reward[0].args["extra"] == {"top_p": 0.5}
+
+
 def test_a_later_layer_that_replaces_a_value_leaves_nothing_of_the_earlier(load):
     cold, rl = load(TWO, "reward.exact_number.weight=2", "rl.reward=exact_number").stages
     assert (cold.reward[0].weight, rl.reward[0].weight) == (2.0, 1.0)
@@ -184,7 +195,20 @@ def test_a_later_layer_that_replaces_a_value_leaves_nothing_of_the_earlier(load)
             "no reward is called 'rnd' in 'reward.rnd.weight'; the rewards are exact_number, think_format",
         ),
         ("reward.exact_number.weight=big", "reward.exact_number.weight must be a number, not 'big'"),
-        ("reward.exact_number.wieght=1", "unknown key 'reward.wieght'; did you mean 'reward.weight'?"),
+        (
+            "reward.exact_number.wieght=1",
+            "unknown key 'reward.exact_number.wieght'; did you mean 'reward.exact_number.weight'?",
+        ),
+        (
+            "reward.exact_number.url=x",
+            "unknown key 'reward.exact_number.url'; [reward] has use, weight, name, style, args, timeout_s, split, "
+            "fold, when, domain, gate, gate_at, gate_else; what its function takes is reward.exact_number.args.url",
+        ),
+        ("reward.weight=2", "'reward.weight' must be reward.NAME.weight; the rewards are exact_number, think_format"),
+        (
+            "reward.exact_number.weight.x=1",
+            "reward.exact_number.weight is one value and no table: 'reward.exact_number.weight.x'",
+        ),
     ],
 )
 def test_overrides_that_are_wrong(complaint, override, says):

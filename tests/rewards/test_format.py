@@ -86,6 +86,24 @@ def test_no_answer_and_several_do_not_pay(text):
     assert one_answer(text) == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("72", "no_answer"),
+        ("72 </answer>", "unpaired"),
+        ("<answer> 72", "unpaired"),
+        ("</answer> 72 <answer>", "unpaired"),
+        ("<answer>71</answer><answer>72</answer>", "several"),
+        ("<answer>72</answer></answer>", "several"),
+        ("<answer> </answer>", "blank"),
+        ("\\boxed{72}", "other_form"),
+        ("<answer>72</answer>", "kept"),
+    ],
+)
+def test_the_label_says_what_is_wrong_with_the_marks(text, label):
+    assert one_answer(text, "tags").label == label
+
+
 def test_no_such_form():
     with pytest.raises(ValueError, match="form is one of any, tags, boxed, hashes, not 'box'"):
         one_answer("72", form="box")

@@ -25,6 +25,7 @@ from cohort.rewards import (
     score_group,
     trl,
 )
+from cohort.rewards.workers import pool
 from cohort.rewards.workers.lane import Patience
 from cohort.rewards.workers.surroundings import BoundedLog
 from cohort.types import InfrastructureError, UserError
@@ -187,6 +188,26 @@ def test_a_hang_is_killed_once_and_reported_but_never_scored():
     assert "1 try" in message  # it would hang again
     assert "timeout_s" in message
     assert (caught.value.reward, caught.value.timeout, caught.value.retries) == ("hangs", True, {"hangs": 0})
+
+
+def test_who_waits_is_told_what_for_at_growing_intervals(monkeypatch):
+    def sleepy(completion):
+        time.sleep(float(completion))
+        return 1.0
+
+    monkeypatch.setattr(pool, "SAID_AFTER_S", 0.1)
+    said = []
+    with RewardPool(rewards_of(sleepy, timeout_s=2), say=said.append) as asked:
+        asked.submit(item("0")).result()  # its start is over
+        said.clear()
+        asked._usual_s = 0.1
+        assert asked.submit(item("1")).result().rewards == (1.0,)
+        assert said
+        assert all("waiting for reward 'sleepy', asked " in text and "given up after 2 s" in text for text in said)
+        assert len(said) <= 3  # after 0.1, 0.3 and 0.7 s
+        said.clear()
+        assert asked.submit(item("0.9")).result().rewards == (1.0,)  # it is known by now to take that long
+        assert said == []
 
 
 def test_a_hang_in_the_middle_of_c_code_is_killed_too():

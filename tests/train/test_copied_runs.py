@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from scorers import exact
 
 import cohort
-from cohort.cli import _load
 from cohort.commands.evaluate import _recipe
 from cohort.recipe import Recipe
 from cohort.train import train
@@ -53,7 +52,7 @@ def test_a_copied_run_goes_on_where_it_lies(cut, printed, original):
     text, console = printed
     before = whole.rename(whole.with_name("away")) if original == "gone" else whole
     kept = sorted((path, path.stat().st_mtime_ns) for path in before.rglob("*"))
-    done = train(_load(there, None), resume=True, console=console)
+    done = train(Recipe.load(there), resume=True, console=console)
     assert done.directory == there
     assert "other/jj goes on after step 2 of 4" in text.getvalue().replace("\n", " ")
     assert [line["step"] for line in done.metrics] == [0, 1, 2, 3, 4]
@@ -62,7 +61,7 @@ def test_a_copied_run_goes_on_where_it_lies(cut, printed, original):
     assert whole.exists() == (original == "there")
     back_to_step_2(there)
     third = there.rename(there.parent.parent / "third copy")  # a name that no recipe may have
-    assert train(_load(third, None), resume=True, console=console).directory == third
+    assert train(Recipe.load(third), resume=True, console=console).directory == third
     assert same_weights(before, third)
 
 
@@ -74,9 +73,9 @@ def test_every_way_to_name_a_copied_run_means_it(cut, tables, monkeypatch, how):
         os.symlink(there, there.parent / "link")
     ways = {
         "as a file": lambda: Recipe.load(there / "recipe.toml"),
-        "from inside": lambda: _load(Path("."), None),
-        "relative": lambda: _load(Path("jj"), None),
-        "through a link": lambda: _load(Path("link"), None),
+        "from inside": lambda: Recipe.load(Path(".")),
+        "relative": lambda: Recipe.load(Path("jj")),
+        "through a link": lambda: Recipe.load(Path("link")),
         "under its new name": lambda: Recipe.from_tables(
             tables
             | {"name": "jj", "reward": [exact]}
@@ -92,7 +91,7 @@ def test_every_way_to_name_a_copied_run_means_it(cut, tables, monkeypatch, how):
 def test_a_copied_run_is_not_continued_under_another_name(cut):
     _, there = cut
     with pytest.raises(UserError, match=r"jj is a run that would be continued, but name or run\.directory says .*/new"):
-        train(_load(there, ["name=new"]), resume=True)
+        train(Recipe.load(there, ["name=new"]), resume=True)
     assert not (there.parent / "new").exists()
 
 
@@ -100,7 +99,7 @@ def test_a_copied_run_that_is_not_resumed_says_where_it_begins(cut, printed):
     whole, there = cut
     text, console = printed
     whole.rename(whole.with_name("away"))
-    assert train(_load(there, None), console=console).directory == whole
+    assert train(Recipe.load(there), console=console).directory == whole
     said = " ".join(text.getvalue().split())
     assert f"{there} is a run, and its recipe begins another one in {whole}; resume=True continues it" in said
 
@@ -109,7 +108,7 @@ def test_a_copied_run_without_its_environment_is_refused(cut):
     _, there = cut
     (there / "environment.json").unlink()
     with pytest.raises(UserError, match=r"jj/environment\.json is missing"):
-        train(_load(there, None), resume=True)
+        train(Recipe.load(there), resume=True)
 
 
 def test_a_recipe_of_ones_own_called_recipe_is_none_of_a_run(cut, tmp_path, monkeypatch):
@@ -136,7 +135,7 @@ def test_a_copied_run_reads_its_own_rows(tmp_path, checkpoint_dir, monkeypatch):
     shutil.copytree(whole, there)
     away = whole.rename(tmp_path / "away")
     back_to_step_2(there)
-    done = train(_load(there, None), resume=True, console=Console(quiet=True))
+    done = train(Recipe.load(there), resume=True, console=Console(quiet=True))
     assert done.directory == there
     assert same_weights(away, there)
     assert _recipe(str(there), None, [], 4)[1].stages[-1].task.source == str(there / "data.jsonl")  # of `cohort eval`
@@ -144,7 +143,7 @@ def test_a_copied_run_reads_its_own_rows(tmp_path, checkpoint_dir, monkeypatch):
     with (there / "data.jsonl").open("a") as rows:
         rows.write('{"question": "1?", "answer": "1"}\n')
     with pytest.raises(UserError, match=r"data\.jsonl has changed since this run began"):
-        train(_load(there, None), resume=True, console=Console(quiet=True))
+        train(Recipe.load(there), resume=True, console=Console(quiet=True))
 
 
 def test_what_there_is_to_resume_is_said(run, printed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 
 import orjson
 import pytest
@@ -14,7 +15,8 @@ import cohort
 from cohort.preflight.gate import stage as gate
 from cohort.rewards import RewardTable, resolve_all
 from cohort.rewards.marks import costly
-from cohort.types import UserError
+from cohort.rewards.workers import pool
+from cohort.types import InfrastructureError, UserError
 from cohort.views.console import Console
 
 
@@ -91,6 +93,41 @@ def test_a_judge_is_asked_about_a_few_texts_before_a_run(run, printed):
     done = run(name="judged", reward=[by_length], console=console)
     assert recorded(done.directory)["grpo"]["verdict"] == "untested"
     assert "only tasted: by_length, asked about 4 texts, pays" in text.getvalue()
+
+
+@costly
+def dead(completion):
+    raise InfrastructureError("http://judge does not answer")
+
+
+@costly
+def hangs(completion):
+    return time.sleep(60) or 1.0
+
+
+@pytest.mark.parametrize(("judge", "why"), [(dead, "does not answer"), (hangs, "took more than 1 s")])
+@pytest.mark.parametrize("evaluate", [{}, {"reward": exact}])
+def test_a_judge_that_does_not_answer_is_found_by_the_gate(run, printed, monkeypatch, judge, why, evaluate):
+    text, console = printed
+    monkeypatch.setattr(pool, "SAID_AFTER_S", 0.2)
+    monkeypatch.setattr(pool, "SAID_EVERY_S", 0.2)
+    rewards = [{"use": judge, "timeout_s": 1}] if evaluate else [exact, {"use": judge, "timeout_s": 1}]
+    with pytest.raises(UserError, match=rf"{judge.__name__} could not be asked: .*{why}"):
+        run(reward=rewards, evaluate=evaluate, console=console)
+    said = " ".join(text.getvalue().split())
+    assert f"waiting for reward '{judge.__name__}', asked" in said
+    assert "given up after 1 s" in said
+    assert ("the try before: it could not judge" in said) == (judge is dead)
+
+
+def test_every_reward_that_is_paid_has_a_line(run, printed):
+    text, console = printed
+    run(reward=[vowels, {"use": by_length, "weight": 0.1}], evaluate={"reward": exact}, console=console)
+    lines = [line.split("gate  ")[1] for line in text.getvalue().splitlines() if line.startswith("gate")]
+    assert lines[0].startswith("exact: gold answers score 1.00")
+    assert lines[1].startswith("share_of_vowels: gold answers score 0.")
+    assert lines[2].startswith("by_length, asked about 4 texts, pays 0.")
+    assert len(lines) == 3
 
 
 def test_who_names_a_verifier_has_it_tested(run):

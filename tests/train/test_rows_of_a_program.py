@@ -119,3 +119,14 @@ def test_an_imported_verl_configuration_trains_on_verls_parquet_files(tmp_path, 
     tables["task"]["template"] = "none"
     run = cohort.train(Recipe.from_tables({**tables, "reward": ["exact_number"]}), console=Console(quiet=True))
     assert run.metrics[-1]["step"] == 1
+
+
+def test_a_finished_run_of_a_notebook_is_shown_and_needs_no_reward(start, capsys):
+    run = start({"source": ROWS}, reward=lambda completion: float(len(completion)))
+    kept = Recipe.load(run.directory / "recipe.toml")
+    again = cohort.train(kept, resume=True, console=Console())
+    assert again.final == run.final
+    assert "is finished already" in capsys.readouterr().out
+    longer = Recipe.load(run.directory / "recipe.toml", ["run.steps=3"])
+    with pytest.raises(cohort.UserError, match="of the program or notebook that began the run"):
+        cohort.train(longer, resume=True, console=Console(quiet=True))

@@ -28,6 +28,7 @@ from cohort.train.run import PreparedStage, prepare
 from cohort.types import InfrastructureError, Prompt
 from cohort.views.console import Console, excerpt
 from cohort.views.gate import show_gate
+from cohort.wording import counted
 
 PROMPTS = 20  # scored for each verifier
 SAMPLED, LONGEST = 8, 256  # completions of the first prompt that are shown, and their tokens
@@ -93,7 +94,7 @@ def _check(one: PreparedStage, policy: Policy, console: Console) -> CheckedStage
     untested = waits_for(stage) if parts is not None else {}
     for reward, maker in untested.items():
         console.warn(f"{reward} is not tested: its model is made by the stage '{maker}'")
-    report = _gate(one, parts.without(untested), facts) if parts is not None else None
+    report = _gate(one, parts.without(untested), facts, console) if parts is not None else None
     examples = {}
     if report is not None and parts is not None and first is not None:
         examples = _examples(one, parts.without(untested), first, policy, console)
@@ -104,11 +105,11 @@ def _check(one: PreparedStage, policy: Policy, console: Console) -> CheckedStage
     )
 
 
-def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts) -> GateReport | None:
+def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts, console: Console) -> GateReport | None:
     """What the rewards that can be tested now pay for."""
     if not (parts.rewards and parts.verifiers):
         return None
-    return gate_of_stage(one.stage, parts, one.seed, PROMPTS, facts.tokenizer)
+    return gate_of_stage(one.stage, parts, one.seed, PROMPTS, facts.tokenizer, console.warn)
 
 
 def _examples(
@@ -117,15 +118,16 @@ def _examples(
     """By reward the best and the worst of some completions of a prompt, by the policy as it is. Shows them."""
     stage, seed = one.stage, derive_seed(one.seed, "check")
     shorter = replace(stage.rollout.sampling(), max_tokens=min(stage.rollout.max_tokens, LONGEST))
-    run = stage.run
-    with closing(parts.world), RewardPool(parts.rewards, 1, 1, pass_environment=run.pass_environment) as pool:
+    given = stage.run.pass_environment
+    with closing(parts.world), RewardPool(parts.rewards, 1, 1, pass_environment=given, say=console.warn) as pool:
         try:
             sampling, played = play_group(policy, stage, parts.world, prompt, SAMPLED, seed, shorter)
             scores = pool.submit(ScoringItem.of(prompt, played, seed)).result().scores
         except InfrastructureError as error:
             console.warn(f"no completion could be scored: {error}")
             return {}
-    console.say(f"\n  {SAMPLED} completions of it, of at most {sampling.max_tokens} tokens, by the policy as it is")
+    longest = counted(sampling.max_tokens, "token")
+    console.say(f"\n  {SAMPLED} completions of it, of at most {longest}, by the policy as it is")
     found: dict[str, dict[str, Example]] = {}
     for name, values in scores.items():
         order = sorted((i for i, value in enumerate(values) if not math.isnan(value)), key=lambda i: -values[i])
@@ -160,8 +162,6 @@ def _lengths(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> str:
     count = min(RENDERED, source.size or RENDERED)
     everything = RenderedPrompts(source, parts.task.renderer(facts.tokenizer), 2**31, "error")
     lengths = sorted(len(prompt.tokens) for i in range(count) if (prompt := everything[i]) is not None)
-    longer = sum(n > limit for n in lengths)
-    return (
-        f"{lengths[0]} to {lengths[-1]} tokens in the first {count}, median {lengths[len(lengths) // 2]}; {longer} "
-        f'longer than {limit} (task.too_long = "{stage.task.too_long}")'
-    )
+    longer = f'{sum(n > limit for n in lengths)} longer than {limit} (task.too_long = "{stage.task.too_long}")'
+    middle = lengths[len(lengths) // 2]
+    return f"{lengths[0]} to {counted(lengths[-1], 'token')} in the first {count}, median {middle}; {longer}"

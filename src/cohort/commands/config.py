@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import orjson
 
+from cohort.commands.explain import Difference, objective_differences
 from cohort.recipe import Recipe, against_defaults, differences
-from cohort.settings.words import callable_path
+from cohort.settings import Stage
+from cohort.settings.words import callable_path, shown
 from cohort.train.directory import as_kept
 from cohort.train.stage import refuse_unread_tables
 from cohort.views.console import Console
@@ -34,20 +35,52 @@ def show_origins(console: Console, found: dict[str, Any]) -> None:
         console.plain(f"{path:<{width}}  {origin}\n")
 
 
-def compared(recipe: Recipe, other: Recipe | None, name: Path | None) -> dict[str, Any]:
-    """Every value that differs, from those of another recipe called `name`, or from the defaults."""
-    found = differences(other, recipe) if other is not None else against_defaults(recipe)
-    rows = [{"key": path, "here": _plain(here), "there": _plain(there)} for path, there, here in found]
-    return {"against": "the defaults" if name is None else str(name), "differences": rows}
+def compared(recipe: Recipe, other: Recipe | None, name: str | None) -> dict[str, Any]:
+    """Every value that differs, from those of another recipe called `name`, of the preset of that name, or from the
+    defaults; of an objective with the consequence. What only one of two recipes has is one row.
+    """
+    rows = []
+    if other is None and name is None:
+        rows = [(path, here, there, "") for path, there, here in against_defaults(recipe)]
+    elif other is not None:
+        rows = _alone([(path, here, there, "") for path, there, here in differences(other, recipe)])
+    pairs = [(stage, _of_other(other, stage)) for stage in recipe.stages if stage.kind == "grpo"]
+    several = len(recipe.stages) > 1 or (other is not None and len(other.stages) > 1)
+    objectives = [
+        (f"{stage.name}." * several + field, *rest)
+        for stage, their in pairs
+        for field, *rest in objective_differences(stage, their if other is not None else name)
+    ]
+    if name is not None:  # an objective is what its preset and its fields come to
+        rows = [row for row in rows if ".objective." not in f".{row[0]}" or row[0].endswith(".preset")] + objectives
+    keys = ("key", "here", "there", "consequence")
+    found = [dict(zip(keys, (path, _plain(here), _plain(there), why))) for path, here, there, why in rows]
+    return {"against": name or "the defaults", "differences": found}
 
 
 def show_difference(console: Console, found: dict[str, Any]) -> None:
-    """A line for each value."""
+    """A line for each value, the keys aligned."""
     where = "by default" if found["against"] == "the defaults" else f"in {found['against']}"
+    width = max((len(row["key"]) for row in found["differences"]), default=0)
     for row in found["differences"]:
-        console.plain(f"{row['key']}: {row['here']!r} here, {row['there']!r} {where}\n")
+        why = f": {row['consequence']}" if row["consequence"] else ""
+        console.plain(f"{row['key']:>{width}}: {shown(row['here'])} here, {shown(row['there'])} {where}{why}\n")
     if not found["differences"]:
         console.say("no differences")
+
+
+def _alone(rows: list[Difference]) -> list[Difference]:
+    """The rows, with one for a reward, or another table by name, that only one of the recipes has."""
+    lone = {path.removesuffix("use"): (here, there) for path, here, there, _ in rows if path.endswith(".use")}
+    lone = {prefix: both for prefix, both in lone.items() if None in both}
+    kept = [row for row in rows if not row[0].startswith(tuple(lone))]
+    return kept + [(prefix[:-1], here or "none", there or "none", "") for prefix, (here, there) in lone.items()]
+
+
+def _of_other(other: Recipe | None, stage: Stage) -> Stage | None:
+    """The stage of another recipe to compare with: that of the same name, or its only one of this kind."""
+    same = [] if other is None else [one for one in other.stages if one.kind == stage.kind]
+    return next((one for one in same if one.name == stage.name or len(same) == 1), None)
 
 
 def show_schema(console: Console, found: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.views.plan import batch_arithmetic, reward_line, rewards_line
+from cohort.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ def _show_difference(console: Console, one: Explained) -> None:
         values = escape(f"{d['here']} here, {d['there']} in {one.against}")
         values += escape(f": {d['consequence']}") if d["consequence"] else ""
         console.say(f"  [dim]{d['field']}[/]  {values}", fold=False)
+    console.say("\n  [dim]This is what decides the gradient; every other value: cohort config diff A B[/]")
 
 
 def show_latex(console: Console, found: dict[str, list[Explained]]) -> None:
@@ -120,7 +122,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
     lines = {
         "rewards": rewards_line(stage),
         "sampling": f"temperature {r.temperature:g}, which also divides the logits of every log-prob; at most "
-        f"{r.max_tokens} tokens; rollouts at most {r.max_staleness} training steps old",
+        f"{counted(r.max_tokens, 'token')}; rollouts at most {counted(r.max_staleness, 'training step')} old",
         "batch": batch_arithmetic(stage),
     }
     if stage.objective.bypasses:
@@ -144,7 +146,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         lines["reference"] = reference_of(stage)
     because = f"; {LORA_REASON}" if stage.policy.lora is not None else ""
     lines["updates"] = (
-        f"AdamW, rate {o.learning_rate:g} ({o.schedule}, {o.warmup_steps} warm-up steps{because}), betas "
+        f"AdamW, rate {o.learning_rate:g} ({o.schedule}, {counted(o.warmup_steps, 'warm-up step')}{because}), betas "
         f"{o.betas[0]:g} and {o.betas[1]:g}, weight decay {o.weight_decay:g}, gradient norm at most {o.gradient_clip:g}"
     )
     lines["hash"] = hash_of(stage, objective)
@@ -166,6 +168,18 @@ def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Differen
     return _differences(
         objective, other, _beside(stage), {"bypass": preset.bypass, "pass_at_k": None}, once=_once(stage)
     )
+
+
+def objective_differences(stage: Stage, other: Stage | str | None) -> list[Difference]:
+    """Where the objective of a GRPO stage differs from that of another one, or from a preset (None: there is none)."""
+    if other is None:
+        return []
+    if isinstance(other, str):
+        rows = _from_preset(stage, settled_objective(stage), other)
+    else:
+        both = _once(stage) and _once(other)
+        rows = _differences(settled_objective(stage), settled_objective(other), _beside(stage), _beside(other), both)
+    return [(f"objective.{field}", here, there, why) for field, here, there, why in rows]
 
 
 def stage_differences(stage: Stage, other: Stage) -> list[Difference]:

@@ -13,6 +13,7 @@ from cohort.record.where import condition
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
 from cohort.views.rollouts import show_rollout
+from cohort.wording import counted
 
 NAMED = ("step", "ticket", "member", "reward", "accuracy", "advantage", "finish", "version", "disposition", "error")
 
@@ -41,7 +42,9 @@ def show(console: Console, found: dict[str, Any]) -> None:
         before = row["ticket"]
     shown, matching = len(found["rollouts"]), found["matching"]
     more = f"; --limit {matching} shows all" if shown < matching else ""
-    console.say(f"\n[dim]{shown} of {matching} rollouts that match, of {found['of']} in {found['file']}{more}[/]")
+    console.say(
+        f"\n[dim]{shown} of {counted(matching, 'rollout')} that match, of {found['of']} in {found['file']}{more}[/]"
+    )
 
 
 def _file(run: Path, stage: str, step: int | None, evaluation: str) -> Path:

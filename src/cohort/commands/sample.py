@@ -23,6 +23,7 @@ from cohort.tasks import Renderer
 from cohort.train.place import where_trained
 from cohort.types import Finish, InfrastructureError, Message, Prompt, Sampling, UserError
 from cohort.views.console import Console
+from cohort.wording import counted
 
 PLAIN = {"name": "sample", "reward": "exact_number", "task": {"source": "none"}, "rollout": {"max_tokens": 256}}
 
@@ -108,7 +109,7 @@ def show(console: Console, found: Sampled) -> None:
         several = ", ".join(f"{name} {value:g}" for name, value in one.scores.items()) if len(one.scores) > 1 else ""
         score = "" if one.score is None else f"score {one.score:g}{f' ({several})' if several else ''}  "
         ended = {"stop": "ended", "length": "cut off", "tool": "wanted another turn"}[one.finish]
-        console.say(f"[dim]{number}  {escape(score)}{one.tokens} tokens, {ended}[/]")
+        console.say(f"[dim]{number}  {escape(score)}{counted(one.tokens, 'token')}, {ended}[/]")
         for message in one.transcript:
             console.say(f"[dim]{escape(str(message['role']))}[/] {escape(str(message['content']))}", fold=False)
         console.say(escape(one.text) + "\n" if not one.transcript else "", fold=False)
@@ -151,7 +152,7 @@ def _said(stage: Stage, template: str, sampling: Sampling) -> str:
     parts = [
         f"template {template}",
         f"temperature {sampling.temperature:g}",
-        f"at most {sampling.max_tokens} tokens",
+        f"at most {counted(sampling.max_tokens, 'token')}",
     ]
     parts += [f"system {task.system!r:.60}"] if task.system else []
     tools = [use if isinstance(use, str) else use.__name__ for use in stage.environment.tools]

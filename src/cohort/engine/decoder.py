@@ -1,4 +1,5 @@
-"""One token for every running row: what the engine asks of the model. See `plain` and `fused` for the two answers."""
+"""One token for every running row: what the engine asks of the model. See `policy.decode`, `fused` and
+`generic` for the answers."""
 
 from __future__ import annotations
 

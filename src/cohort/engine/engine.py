@@ -15,15 +15,13 @@ from torch import Tensor
 from cohort.engine.decoder import Decoder
 from cohort.engine.fused import FusedDecoder, disagreement
 from cohort.engine.generic import GenericDecoder
-from cohort.engine.plain import PlainDecoder
 from cohort.engine.running import Running, StartedGroup
 from cohort.engine.sampling import choose
 from cohort.frozen_array import FrozenArray
 from cohort.kernels.functions import append_tokens
+from cohort.policy.decode import PlainDecoder
 from cohort.policy.policy import Policy
-from cohort.types import Completion, Finish, SampleRequest, UserError
-
-PREFILL_TOKENS = 16384  # of prompts that run through the model together, where more than one does
+from cohort.types import Completion, SampleRequest, UserError
 
 
 class Engine:
@@ -49,34 +47,38 @@ class Engine:
         Raises `UserError` for an empty prompt, or one that leaves no room for its completion.
         """
         wanted = tuple(requests)
-        for request in wanted:
-            if not request.tokens:
-                raise UserError("an empty prompt cannot be sampled from: it has no token to predict from")
-            limit, need = self.policy.max_context, len(request.tokens) + request.sampling.max_tokens
-            if limit is not None and need > limit:
-                raise UserError(
-                    f"a prompt of {len(request.tokens)} tokens and rollout.max_tokens = {request.sampling.max_tokens} "
-                    f"need {need} positions, but the model has {limit}; lower max_tokens or set task.too_long"
-                )
+        self._refuse_unfit(wanted)
         # Gradients are switched off inside each part, never across a yield: the caller may train in between.
         waiting = deque(wanted)
-        prefilled: deque[StartedGroup] = deque()
         most = min(self.max_rows, sum(request.count for request in waiting))
         running = Running(most, self.policy.device)
         decoder = _decoder(self.policy, most)
         decoder.refresh()
-        while waiting or prefilled or running.n:
-            # A prefill for every row that retires would run the whole model for one prompt: wait for an eighth.
-            if waiting and not prefilled and most - running.n >= max(1, most // 8):
-                prefilled.extend(self._prefill(waiting, most - running.n, decoder))
+        while waiting or running.prefilled or running.n:
             ended: list[int] = []
             with torch.no_grad():
-                if prefilled and running.n < most:
-                    first = running.n
-                    ended = self._append(running, first, running.start(prefilled))
+                first = running.n
+                if (logits := running.start(waiting, decoder)) is not None:
+                    ended = self._append(running, first, logits)
                 if not ended and running.n:
                     ended = self._append(running, 0, decoder.decode(*running.last()))
-            for group in self._retire(running, ended, decoder):
+            whole: list[StartedGroup] = []
+            for row in ended:
+                group, member = running.owner[row]
+                length = int(running.length[row])
+                tokens, logprobs = running.tokens[row, :length], running.logprobs[row, :length]
+                if not bool(logprobs.isfinite().all()):
+                    raise UserError(
+                        "the model's log-probs are not finite, so its weights are broken. Resume from an older "
+                        "checkpoint with a lower optimizer.learning_rate."
+                    )
+                stopped = int(tokens[-1]) in self.policy.eos_ids or self._stop_string(running, row) is not None
+                drawn, given = (FrozenArray(column.numpy(force=True)) for column in (tokens, logprobs))
+                group.done[member] = Completion(drawn, given, "stop" if stopped else "length", self.version)
+                if len(group.done) == group.request.count:
+                    whole.append(group)
+            running.remove(ended, decoder)
+            for group in whole:
                 decoder.release(group.slot)
                 completions = tuple(group.done[i] for i in range(group.request.count))
                 if self.policy.fused and not self._verified:
@@ -87,20 +89,19 @@ class Engine:
                         return
                 yield group.request, completions
                 decoder.refresh()
-            if not waiting and not prefilled and (slots := decoder.compact()) is not None:
+            if not waiting and not running.prefilled and (slots := decoder.compact()) is not None:
                 running.renumber(slots)
 
-    @torch.no_grad()
-    def _prefill(self, waiting: deque[SampleRequest], room: int, decoder: Decoder) -> list[StartedGroup]:
-        """Run as many waiting prompts as `room` rows can use through the model, each once."""
-        batch: list[SampleRequest] = []
-        rows = tokens = 0
-        while waiting and (not batch or (rows < room and tokens + len(waiting[0].tokens) <= PREFILL_TOKENS)):
-            batch.append(waiting.popleft())
-            rows += batch[-1].count
-            tokens += len(batch[-1].tokens)
-        slots, logits = decoder.prefill([r.tokens for r in batch])
-        return [StartedGroup(r, s, row) for r, s, row in zip(batch, slots, logits, strict=True)]
+    def _refuse_unfit(self, requests: Iterable[SampleRequest]) -> None:
+        for request in requests:
+            if not request.tokens:
+                raise UserError("an empty prompt cannot be sampled from: it has no token to predict from")
+            limit, need = self.policy.max_context, len(request.tokens) + request.sampling.max_tokens
+            if limit is not None and need > limit:
+                raise UserError(
+                    f"a prompt of {len(request.tokens)} tokens and rollout.max_tokens = {request.sampling.max_tokens} "
+                    f"need {need} positions, but the model has {limit}; lower max_tokens or set task.too_long"
+                )
 
     def _append(self, running: Running, first: int, logits: Tensor) -> list[int]:
         """Sample a token for rows `first`.. from `logits` `[n - first, V]`, store it, return the rows that ended."""
@@ -143,27 +144,6 @@ class Engine:
         length = int(running.length[row])
         text = self.policy.tokenizer.decode(running.tokens[row, max(0, length - tail) : length].tolist())
         return next((stop for stop in stops if stop in text), None)
-
-    def _retire(self, running: Running, ended: list[int], decoder: Decoder) -> list[StartedGroup]:
-        """Turn ended rows into completions and free them. Returns the groups that are whole."""
-        whole = []
-        for row in ended:
-            group, member = running.owner[row]
-            length = int(running.length[row])
-            tokens = FrozenArray(running.tokens[row, :length].numpy(force=True))
-            stopped = tokens[-1] in self.policy.eos_ids or self._stop_string(running, row) is not None
-            finish: Finish = "stop" if stopped else "length"
-            logprobs = running.logprobs[row, :length]
-            if not bool(logprobs.isfinite().all()):
-                raise UserError(
-                    "the model's log-probs are not finite, so its weights are broken. Resume from an older checkpoint "
-                    "with a lower optimizer.learning_rate."
-                )
-            group.done[member] = Completion(tokens, FrozenArray(logprobs.numpy(force=True)), finish, self.version)
-            if len(group.done) == group.request.count:
-                whole.append(group)
-        running.remove(ended, decoder)
-        return whole
 
 
 def _decoder(policy: Policy, rows: int) -> Decoder:

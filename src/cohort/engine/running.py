@@ -13,6 +13,8 @@ from cohort.engine.sampling import RowSampling
 from cohort.seeds import derive_seed, unit_uniforms
 from cohort.types import Completion, SampleRequest
 
+PREFILL_TOKENS = 16384  # of prompts that run through the model together, where more than one does
+
 
 @dataclass(slots=True)
 class StartedGroup:
@@ -33,6 +35,7 @@ class Running:
             return torch.zeros(rows, *shape, dtype=dtype, device=device)
 
         self.n = 0
+        self.prefilled: deque[StartedGroup] = deque()  # prompts are computed, and not all members run yet
         self.owner: list[tuple[StartedGroup, int]] = []  # (group, member) of each running row
         self.place = torch.arange(rows, device=device)  # where the decoder keeps what each row knows: a permutation
         self.slot = column(torch.long)
@@ -49,11 +52,25 @@ class Running:
         )
         self.truncates = self.stops = False  # whether any row ever had a truncated distribution, or stop strings
 
-    def start(self, groups: deque[StartedGroup]) -> Tensor:
-        """Give the free rows to members of `groups`, in order, and take a group away when all of its members run.
-        Returns the logits `[m, V]` from which the first tokens of the m new rows are drawn.
+    def start(self, waiting: deque[SampleRequest], decoder: Decoder) -> Tensor | None:
+        """Give the free rows to members of prefilled groups, in order. Where there are none, as many waiting prompts as
+        the free rows can use first run through the model, each once.
+
+        Returns the logits `[m, V]` from which the first tokens of the m new rows are drawn; None: there are none.
         """
-        first = self.n
+        groups, first, room = self.prefilled, self.n, len(self.slot) - self.n
+        # A prefill for every row that retires would run the whole model for one prompt: wait for an eighth.
+        if waiting and not groups and room >= max(1, len(self.slot) // 8):
+            batch: list[SampleRequest] = []
+            rows = tokens = 0
+            while waiting and (not batch or (rows < room and tokens + len(waiting[0].tokens) <= PREFILL_TOKENS)):
+                batch.append(waiting.popleft())
+                rows += batch[-1].count
+                tokens += len(batch[-1].tokens)
+            slots, logits = decoder.prefill([request.tokens for request in batch])
+            groups.extend(StartedGroup(*of) for of in zip(batch, slots, logits, strict=True))
+        if not groups or not room:
+            return None
         while groups and self.n < len(self.slot):
             i, group, member = self.n, groups[0], groups[0].started
             wanted = group.request.sampling

@@ -47,6 +47,11 @@ class World:
         by_template = self.stage.task.template in ("auto", "chat") and self.stage.environment.format != "tags"
         return tuple(tool.schema for tool in self.tools) if by_template else ()
 
+    def untold(self, tokenizer: Any, eos_ids: Collection[int]) -> bool:
+        """Whether the policy may call tools and no prompt says so: neither a chat template nor task.system."""
+        chosen = self._format(tokenizer, eos_ids)
+        return chosen is not None and chosen.name == "tags" and self.stage.task.system is None
+
     def dialogue(self, tokenizer: Any, eos_ids: Collection[int]) -> Dialogue:
         """How turns are written. Raises UserError where the tokenizer has no form for them."""
         longest, args = self.stage.environment.max_result_tokens, self.stage.task.template_args

@@ -102,6 +102,19 @@ class Learner:
             sums = merge_metrics(sums, loss_metrics(self.objective, **arguments))
             if micro.routed:
                 sums["routed"] = counts(micro.routed) + sums.get("routed", 0)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip or math.inf).item()
+        if not norm < math.inf:
+            self.optimizer.zero_grad(set_to_none=True)
+            raise UserError(
+                f"the gradient is not finite (norm {norm}), so no step was taken. "
+                "Lower optimizer.learning_rate, or look at the last rollouts for a reward or log-prob out of range."
+            )
+        for p in parameters:  # a batch without signal is a step on a zero gradient
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         tokens = float(sums.get("tokens", 0.0))
         # NaN, null on disk: nothing was computed (no group carried signal), or there is no such thing to measure.
         means = {
@@ -110,7 +123,7 @@ class Learner:
         }
         means |= {"policy/ratio_max": float(sums.get("ratio_max", math.nan)), "tokens/trained": tokens}
         means |= load(sums["routed"]) if "routed" in sums else {}
-        return StepReport(means | {"loss": loss, "grad_norm": self._step(), "lr": rate})
+        return StepReport(means | {"loss": loss, "grad_norm": norm, "lr": rate})
 
     def _wanted(self, batch: Batch) -> Tensor:
         """`[N]` bool: the tokens that can change the gradient."""
@@ -129,21 +142,3 @@ class Learner:
         passes = forward(self.policy, batch, self._wanted(batch), most, self._routers)
         found = [counts(micro.routed) for micro, _ in passes]
         return torch.stack(found).sum(0) if found else torch.zeros(1, 1)
-
-    def _step(self) -> float:
-        """The step itself. Returns the norm of the gradient."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        clip = self.settings.gradient_clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(parameters, clip).item()
-        if not norm < float("inf"):
-            self.optimizer.zero_grad(set_to_none=True)
-            raise UserError(
-                f"the gradient is not finite (norm {norm}), so no step was taken. "
-                "Lower optimizer.learning_rate, or look at the last rollouts for a reward or log-prob out of range."
-            )
-        for p in parameters:  # a batch without signal is a step on a zero gradient
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm

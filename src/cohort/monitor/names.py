@@ -28,6 +28,12 @@ class Metric:
     merge: Merge = "mean"
 
 
+# The dozen to look at first, of those that a run has.
+FIRST = (
+    *("reward/mean", "eval/greedy", "eval/pass@1", "groups/signal", "completions/mean_tokens", "completions/truncated"),
+    *("policy/entropy_sampled", "policy/kl", "policy/mismatch", "policy/clip_high", "grad_norm", "loss"),
+    "tokens_per_s",
+)
 # What the numbers of the update are taken over: rows that cannot change the gradient are not computed.
 _COMPUTED = (
     " over the tokens computed (all, with a KL in the loss or an entropy bonus; else those of rollouts with an "

@@ -10,7 +10,10 @@ import orjson
 import torch
 from torch import nn
 
+from cohort.policy.attention import ATTENTION
 from cohort.policy.policy import Policy
+from cohort.policy.proof import MOST_APART, apart, probed
+from cohort.policy.targets import in_words, linear_layers
 from cohort.settings import Lora
 from cohort.types import UserError
 from cohort.wording import misfit, one_line
@@ -28,7 +31,8 @@ def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None)
     """
     from peft import get_peft_model
 
-    config = _config(policy.model, lora, revision)
+    targets, unfit = _targets(policy, lora)
+    config = _config(policy.model, lora, targets, revision)
     if policy.has_adapter:
         if differs := _unlike(policy.module, config):
             raise UserError(
@@ -43,6 +47,8 @@ def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None)
             "in policy.model, or remove policy.lora"
         )
     policy.release()  # so that the new one knows which attention is the model's own
+    with torch.no_grad():
+        before = probed(policy)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -52,14 +58,48 @@ def add_lora(policy: Policy, lora: Lora, seed: int, revision: str | None = None)
                 f"LoRA cannot be added: {one_line(error)} (policy.lora.targets = {lora.targets!r})"
             ) from None
     _refuse_unmatched(module, lora)
+    _refuse_moved(policy, before, lora)
+    policy.model.without_adapter = in_words(unfit)
     return Policy(module, policy.tokenizer, policy.compute_name, policy.mode)
 
 
-def _config(model: Any, lora: Lora, revision: str | None) -> Any:
+def _targets(policy: Policy, lora: Lora) -> tuple[str | list[str], dict[str, str]]:
+    """What peft is told to put adapters on, and the linear layers that `all-linear` leaves out, with the reason."""
+    if not isinstance(lora.targets, str):
+        return list(lora.targets), {}
+    policy.release()
+    try:
+        fit, unfit = linear_layers(policy.model, lambda: probed(policy))
+    finally:
+        if policy.mode is None:
+            policy.set_attention(ATTENTION)
+    if lora.layers is not None:  # peft takes no pattern for all of them beside chosen layers
+        beneath = tuple(f"{_layers(policy.model)[0]}.{layer}." for layer in lora.layers)
+        return [name for name in fit if any(f".{part}" in f".{name}" for part in beneath)], unfit
+    return (fit if unfit else lora.targets), unfit  # peft's own all-linear would take those that are unfit, too
+
+
+def _refuse_moved(policy: Policy, before: torch.Tensor, lora: Lora) -> None:
+    """Raise `UserError` where a new adapter, which adds 0, changes what the model says, or breaks it: a module is named
+    that does something else than a linear layer.
+    """
+    try:
+        with torch.no_grad():
+            worst = apart(probed(policy), before)
+        why = f"log-probs move by {worst:.2g} although a new adapter adds nothing" if not worst <= MOST_APART else ""
+    except Exception as error:  # a model may raise anything at what an adapter returns
+        why = one_line(error)
+    if why:
+        raise UserError(
+            f"the model does not run with adapters on policy.lora.targets = {lora.targets!r}: {why}. Leave out modules "
+            'that are no plain linear layers, such as routers, or set policy.lora.targets = "all-linear"'
+        )
+
+
+def _config(model: Any, lora: Lora, targets: str | list[str], revision: str | None) -> Any:
     """The table as peft has it."""
     from peft import LoraConfig
 
-    targets: Any = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     if both := {*targets} & {*lora.modules_to_save} if isinstance(targets, list) else ():
         raise UserError(f"policy.lora has {min(both)!r} in targets and in modules_to_save: keep it in one of them")
     which: dict[str, Any] = {}
@@ -67,11 +107,8 @@ def _config(model: Any, lora: Lora, revision: str | None) -> Any:
         name, count = _layers(model)
         if max(lora.layers) >= count:
             raise UserError(f"policy.lora.layers names layer {max(lora.layers)}, and the model has {count}, from 0 on")
-        if isinstance(targets, str):  # peft takes no pattern for all of them beside chosen layers
-            head = model.get_output_embeddings()
-            linear = (n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head)
-            targets = sorted({n.rpartition(".")[2] for n in linear})
-        which = {"layers_to_transform": sorted({*lora.layers}), "layers_pattern": [name]}
+        if not isinstance(lora.targets, str):
+            which = {"layers_to_transform": sorted({*lora.layers}), "layers_pattern": [name]}
     return LoraConfig(
         revision=revision,
         r=lora.rank,

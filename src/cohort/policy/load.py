@@ -124,6 +124,10 @@ def save_policy(policy: Policy, directory: Path) -> None:
         policy.tokenizer.save_pretrained(directory)
     except (ValueError, RuntimeError) as error:  # a generation config that contradicts itself, weights tied by hand
         raise UserError(f"the model cannot be saved: {_first_sentence(error)}") from None
+    except Exception as error:  # the library tokenizers has no other for what the system says of a file
+        if (said := re.fullmatch(r"(.*) \(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(said[2]), said[1]) from None
     refuse_unlike(policy.module, directory)
 
 
@@ -200,8 +204,8 @@ def _tokenizer(model: str, table: PolicyTable) -> Any:
 
 
 def _unloadable(model: str, error: Exception) -> UserError:
-    elsewhere = "" if Path(model).expanduser().exists() else "; nor is there a directory of this name"
-    return UserError(f"cannot load the model '{model}': {_first_sentence(error)}{elsewhere}")
+    missing = "" if Path(model).expanduser().exists() else "no file or directory here has this name, and as a hub id: "
+    return UserError(f"cannot load the model '{model}': {missing}{_first_sentence(error)}")
 
 
 def locate(model: str) -> str:

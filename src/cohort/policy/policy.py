@@ -149,7 +149,10 @@ class Policy:
         seconds = [p for name, p in self.module.named_parameters() if ".lora_B." in name]
         rank = self.module.peft_config[self.module.active_adapter].r
         new = not any(map(torch.any, seconds))
-        return f"LoRA of rank {rank}, {'new' if new else 'going on with the adapter'}"
+        without = getattr(self.model, "without_adapter", "")  # what all-linear leaves out
+        return (
+            f"LoRA of rank {rank}, {'new' if new else 'going on with the adapter'}{without and f'; none on {without}'}"
+        )
 
     @property
     def path(self) -> str:

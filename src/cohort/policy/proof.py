@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cohort.policy.attention import ATTENTION, PackedGroups, Scores
+from cohort.policy.decode import PlainDecoder
 from cohort.policy.generic import Mode, Shared, Together
 from cohort.policy.verify import probe
 from cohort.types import UserError
@@ -36,9 +37,9 @@ STEPS = 8  # tokens decoded behind the prompts
 def packed_differs(policy: Policy) -> str | None:
     """Why packed groups under Cohort's attention are not what the model computes; None where they are.
 
-    Two prompts and four rollouts share one flat row, longer than a small sliding window. A model that mixes
-    neighbouring tokens outside attention (convolutions, state spaces), or whose attention does more than a layout knows
-    of, is found out here.
+    Two prompts and four rollouts share one flat row, longer than a small sliding window; then the rollouts are decoded.
+    A model that mixes neighbouring tokens outside attention (convolutions, state spaces), or whose attention does more
+    than a layout knows of, is found out here.
     """
     config = policy.config
     if others := sorted(set(getattr(config, "layer_types", None) or ()) - KINDS):
@@ -47,11 +48,13 @@ def packed_differs(policy: Policy) -> str | None:
     counter = _Counted(layout)
     try:
         with torch.no_grad(), policy.in_float32():
-            hidden = policy.plain_hidden(layout.tokens, layout.positions, counter)
             policy.set_attention("eager")
+            exact = [_plain(policy, text) for text in texts]
+            policy.set_attention(ATTENTION)
+            hidden = policy.plain_hidden(layout.tokens, layout.positions, counter)
             worst = max(
-                apart(policy.logits(_of_row(layout, hidden, row, n)), _plain(policy, text)[-n - 1 : -1])
-                for row, (text, n) in enumerate(zip(texts, layout.rollout_lengths, strict=True))
+                apart(policy.logits(_of_row(layout, hidden, row, n)), exact[row][-n - 1 : -1])
+                for row, n in enumerate(layout.rollout_lengths)
             )
     except Exception as error:  # a model may raise anything at what it was not made for
         return f"it does not run on packed rows: {_short(error)}"
@@ -64,7 +67,39 @@ def packed_differs(policy: Policy) -> str | None:
         return f"its window of {window} positions is not told to its attention"
     if not worst <= MOST_APART:
         return f"packed rows change its log-probs by {worst:.2g}"
-    return None
+    try:
+        with torch.no_grad(), policy.in_float32():
+            worst = _decoded_packed(policy, layout.rollout_lengths, texts, exact)
+    except Exception as error:  # as above
+        return f"it does not decode from stored keys and values: {_short(error)}"
+    return None if worst <= MOST_APART else f"decoding from stored keys and values changes its log-probs by {worst:.2g}"
+
+
+def _decoded_packed(policy: Policy, lengths: list[int], texts: list[list[int]], exact: list[Tensor]) -> float:
+    """What log-probs change by when the rollouts that end the texts are decoded token by token from stored keys and
+    values, behind prompts that they share: a check of what samples where there are no compiled kernels.
+    """
+    order = sorted(range(len(texts)), key=lambda row: -lengths[row])  # those that still run are the first rows
+    cut = [len(texts[row]) - lengths[row] for row in order]
+    begun = [tuple(texts[row][:n]) for row, n in zip(order, cut, strict=True)]
+    prompts = list(dict.fromkeys(begun))
+    fused, policy.fused = policy.fused, None  # the compiled kernels prove themselves, on the first group that is drawn
+    try:
+        decoder = PlainDecoder(policy, len(order))
+        slots, logits = decoder.prefill(prompts)
+        slot = torch.tensor([slots[prompts.index(prompt)] for prompt in begun], device=policy.device)
+        place = torch.arange(len(order), device=policy.device)
+        of_prompt = [exact[order[begun.index(prompt)]][len(prompt) - 1] for prompt in prompts]
+        worst = max(map(apart, logits, of_prompt))
+        for step in range(min(STEPS, lengths[order[0]] - 1)):
+            n = sum(lengths[row] > step + 1 for row in order)
+            at = [(order[i], cut[i] + step) for i in range(n)]  # (text, place of the token that comes next)
+            tokens = torch.tensor([texts[row][token] for row, token in at], device=policy.device)
+            logits = decoder.decode(tokens, slot[:n], place[:n], torch.full_like(slot[:n], step))
+            worst = max(worst, *map(apart, logits, (exact[row][token] for row, token in at)))
+    finally:
+        policy.fused = fused
+    return worst
 
 
 @torch.no_grad()
@@ -157,6 +192,13 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
     """
     ours, theirs = ours.float().log_softmax(-1), theirs.float().log_softmax(-1)
     return ((ours - theirs).abs().max() / (theirs.abs().max() / 16).clamp(min=1)).item()
+
+
+def probed(policy: Policy) -> Tensor:
+    """The logits `[n, V]` of a short random row by the model's own forward pass, in float32."""
+    _, (text, *_) = probe(policy.vocabulary, policy.max_context, policy.device)
+    with policy.in_float32():
+        return _plain(policy, text)
 
 
 def _plain(policy: Policy, tokens: list[int]) -> Tensor:

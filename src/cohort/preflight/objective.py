@@ -11,6 +11,7 @@ from cohort.algorithms.objectives import Objective
 from cohort.settings import Reward, Stage
 from cohort.settings.training import STAYS
 from cohort.types import UserError
+from cohort.wording import counted
 
 
 def settled_objective(stage: Stage) -> Objective:
@@ -71,7 +72,7 @@ def reference_of(stage: Stage) -> str:
         return "the policy that the stage starts from: the base with a fresh adapter off, or an adapter as it was"
     if settings.update_every:
         how = "copied from" if settings.ema is None else f"{settings.ema:g} x itself + {1 - settings.ema:g} x"
-        return f"the starting policy; every {settings.update_every} steps {how} the policy"
+        return f"the starting policy; every {counted(settings.update_every, 'step')} {how} the policy"
     return "the starting policy, never moved" if settings.ema is None else f"an average with {settings.ema:g} of itself"
 
 

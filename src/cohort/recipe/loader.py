@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ def _all_shipped() -> dict[str, Path]:
         if directory.is_dir():
             return {file.stem: file for file in sorted(directory.glob("*.toml"))}
     return {}
+
+
+def found(path: Path, say: Callable[[str], object]) -> Path:
+    """The file of the recipe that a path or a shipped recipe's name means; of a run, the recipe that it keeps. `say` is
+    told which one it is where that is not plain.
+    """
+    ours = shipped(str(path))
+    if ours is not None and path.exists():
+        say(f"recipe {path}: the path here, not the recipe of that name that Cohort ships")
+    elif ours is not None:
+        say(f"recipe {path}: the one that Cohort ships, {ours}")
+        path = ours
+    return path / "recipe.toml" if (path / "recipe.toml").is_file() else path
 
 
 def read_file(path: Path) -> dict[str, Any]:

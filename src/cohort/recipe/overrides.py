@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from cohort.recipe.loader import too_deep
@@ -91,14 +92,24 @@ def _read(override: Override, value: Any) -> tuple[Flat, Problems]:
 
 
 def _reward(override: Override, rewards: Sequence[str], problems: Problems) -> Flat:
-    """`reward.NAME.key=value`: one key of one reward."""
-    *names, key = override.path[1:]
-    name, dotted = ".".join(names), ".".join(override.path)
-    if key not in Reward.model_fields:
-        problems.add(f"{unknown_key(('reward', key))} ({ORIGIN})", ("reward", key))
-    elif name not in rewards:
+    """`reward.NAME.key=value`: one key of one reward; `reward.NAME.args.key=value`: one in a table of it."""
+    path, dotted = override.path[1:], ".".join(override.path)
+    ends = [end for end in range(1, len(path) + 1) if ".".join(path[:end]) in rewards]  # a name may have dots
+    name = ".".join(path[: ends[-1]] if ends else takewhile(lambda part: part not in Reward.model_fields, path))
+    key, *inner = (path[ends[-1] :] if ends else path[-1:]) or ("",)
+    if not ends:
         has = f"the rewards are {', '.join(rewards)}" if rewards else "there are none"
-        problems.add(f"no reward is called {name!r} in {dotted!r}; {has} ({ORIGIN})", ("reward",))
+        wrong = f"no reward is called {name!r} in {dotted!r}" if name else f"{dotted!r} must be reward.NAME.{key}"
+        problems.add(f"{wrong}; {has} ({ORIGIN})", ("reward",))
+    elif key not in Reward.model_fields:
+        sentence = unknown_key(("reward", key)).replace("'reward.", f"'reward.{name}.")
+        if "did you mean" not in sentence:
+            sentence += f"; what its function takes is reward.{name}.args.{key}"
+        problems.add(f"{sentence} ({ORIGIN})", ("reward", key))
+    elif inner and not isinstance(Reward.model_fields[key].default, dict):
+        problems.add(f"reward.{name}.{key} is one value and no table: {dotted!r} ({ORIGIN})", ("reward",))
+    elif inner:
+        return {("reward", name, key, *inner): Written(override.value, ORIGIN)}
     else:
         good = [value for value in (override.value, override.text) if not value_problem(Reward, key, value)]
         if good:

@@ -90,7 +90,11 @@ def resolve(
     for index, (flat, name, prefix) in enumerate(zip(flats, names, prefixes)):
         if "stage" not in tables:
             name = _name_of(flat[("kind",)].value) if ("kind",) in flat else "grpo"
-        stages.append(_build(flat, name, prefix, index == 0, problems))
+        nested = _nested(flat, prefix, problems)
+        stages.append(Stage.model_validate({**nested, "name": name}))
+        for sentence, paths in stage_problems(stages[-1], first=index == 0, at=prefix):
+            if not problems.touch(*paths):
+                problems.add(sentence)
     if problems.sentences:
         raise UserError(report(list(problems.sentences)))
     written = tuple(map(frozenset, own_tables))
@@ -162,7 +166,7 @@ def merge(base: Flat, layer: Flat) -> Flat:
     if _given(layer, "scratch") and not _given(layer, "model"):
         dropped.update(path for path in base if path[:2] in (("policy", "model"), ("policy", "revision")))
     for path, written in layer.items():
-        if path == ("reward",) or written.value is None:
+        if path[0] == "reward" or written.value is None:
             dropped.update(longer for longer in base if longer[: len(path)] == path)
     return {path: written for path, written in base.items() if path not in dropped} | layer
 
@@ -240,43 +244,32 @@ def _top(
 # --- from layers to a stage
 
 
-def _build(flat: Flat, name: str, prefix: str, first: bool, problems: Problems) -> Stage:
-    """The stage that a flat map describes, and what its values have against each other."""
-    nested = _nested(flat)
-    nested["name"] = name
-    task = nested.setdefault("task", {})
-    if task.get("source") is None and not task.get("mixture"):
-        if not problems.touch(("task", "source"), ("task", "mixture")):
-            problems.add(missing(f"{prefix}task.source", Source.model_fields["source"]), ("task", "source"))
-        task["source"] = "missing"  # so that the rest can be checked
-    for name, source in task.get("mixture", {}).items():
-        path = ("task", "mixture", name, "source")
-        if source.get("source") is None:
-            if not problems.touch(path):
-                problems.add(missing(f"{prefix}{'.'.join(path)}", Source.model_fields["source"]), path)
-            source["source"] = "missing"
-    stage = Stage.model_validate(nested)
-    for sentence, paths in stage_problems(stage, first=first, at=prefix):
-        if not problems.touch(*paths):
-            problems.add(sentence)
-    return stage
-
-
-def _nested(flat: Flat) -> dict[str, Any]:
-    """Tables inside tables; shorter paths first, because a table comes before what is in it."""
+def _nested(flat: Flat, prefix: str, problems: Problems) -> dict[str, Any]:
+    """Tables inside tables; shorter paths first, because a table comes before what is in it. A source of prompts that
+    nobody named is a problem.
+    """
     nested: dict[str, Any] = {}
     for path in sorted(flat, key=len):
         value = flat[path].value
         if path == ("reward",):
             value = [dict(item) for item in value]
         if path[0] == "reward" and len(path) > 1:
-            for item, name in zip(nested["reward"], _reward_names(flat)):
-                item.update({path[2]: value} if name == path[1] else {})
+            for item in (one for one, name in zip(nested["reward"], _reward_names(flat)) if name == path[1]):
+                for key in path[2:-1]:  # a table of the reward's own, which stays as it was written
+                    item[key] = item = dict(item.get(key) or {})
+                item[path[-1]] = value
             continue
         place = nested
         for key in path[:-1]:
             place = place[key]
         place[path[-1]] = dict(value) if isinstance(value, dict) else value
+    task = nested.setdefault("task", {})
+    named: dict[Path, Any] = {("task", "mixture", name, "source"): of for name, of in task.get("mixture", {}).items()}
+    for path, table in (named or {("task", "source"): task}).items():
+        if table.get("source") is None:
+            if not problems.touch(path, path if named else ("task", "mixture")):
+                problems.add(missing(f"{prefix}{'.'.join(path)}", Source.model_fields["source"]), path)
+            table["source"] = "missing"  # so that the rest can be checked
     return nested
 
 
@@ -285,8 +278,9 @@ def _origin(path: str, value: Any, flat: Flat, index: int) -> str:
     parts = tuple(path.split("."))
     if parts[0] == "reward":
         parts = ("reward", ".".join(parts[1:-1]), parts[-1])
-        if parts in flat:
-            return flat[parts].origin
+        written = [path for path in flat if path[:3] == parts]  # or a key in a table of it
+        if written:
+            return flat[written[-1]].origin
         items = dict(zip(_reward_names(flat), flat[("reward",)].value)) if ("reward",) in flat else {}
         return flat[("reward",)].origin if parts[2] in items.get(parts[1], {}) else "default"
     if parts[0] == "objective" and value is None:

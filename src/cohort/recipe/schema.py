@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-from cohort.recipe.loader import default_name, read_file
+from cohort.recipe.loader import default_name, found, read_file
 from cohort.recipe.resolve import Resolved, resolve
 from cohort.settings import Stage
 
@@ -40,9 +40,16 @@ class Recipe(BaseModel):
         self._resolved = resolved
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-        """Read a TOML file and apply overrides such as `rollout.group_size=4` or `STAGE.run.steps=10`."""
-        file = Path(path)
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        overrides: Sequence[str] = (),
+        say: Callable[[str], object] = lambda _: None,
+    ) -> Recipe:
+        """Read a TOML file, that of a run, or a recipe that Cohort ships, by its name, and apply overrides such as
+        `rollout.group_size=4` or `STAGE.run.steps=10`. `say` is told which file it is where that is not plain.
+        """
+        file = found(Path(path), say)
         recipe = cls._of(resolve(read_file(file), file.name, overrides, default_name(file)))
         recipe._file = file.absolute()
         return recipe

@@ -40,11 +40,19 @@ class Chain:
     stages: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, run: Path, key: Key | None, warn: Callable[[str], None]) -> Chain:
-        """The chain of a run, or a new one; what a crash left half done is finished. Raises `UserError` for a chain
-        that lacks what was signed.
+    def open(cls, run: Path, key: Key | str | None, warn: Callable[[str], None], anew: bool = False) -> Chain:
+        """The chain of a run, or a new one; what a crash left half done is finished. It is signed with a key; for a
+        text, which says why there is none, that is said. With `anew` the chain of a start that left nothing else goes.
+        Raises `UserError` for a chain that lacks what was signed.
         """
-        chain = cls(run, key)
+        if isinstance(key, str):
+            warn(
+                f"the record of this run is not signed: there is no key, and none can be made ({key}); $COHORT_KEY "
+                "names a file for it"
+            )
+        for name in (CHAIN, HEADS) if anew else ():
+            (run / name).unlink(missing_ok=True)
+        chain = cls(run, None if isinstance(key, str) else key)
         for name in (CHAIN, HEADS):
             if (cut := _cut_torn(run / name)) > 0:
                 warn(f"{run / name} ended in {cut} bytes of a line that was never whole; they are removed")

@@ -29,7 +29,8 @@ from cohort.types import UnreadableError
 from cohort.wording import one_line
 
 HIGHEST = 1  # what is looked at here; the levels above recompute
-FREE = {".lock", "rewards.log", "record.json", "card.md", "card.html", "README.md", EVALUATIONS}  # or made from it
+# Not of the record, or made from it.
+FREE = {".lock", "rewards.log", "trackers.json", "record.json", "card.md", "card.html", "README.md", EVALUATIONS}
 GONE = {"failed.txt"}  # goes when the run goes on
 BATCH = 4096  # rows
 MOST = 50  # failures of one check that are listed

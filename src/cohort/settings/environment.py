@@ -22,7 +22,9 @@ class Environment(Table):
         default={}, description="Settings of built-in tools by their name, or keyword arguments for the function."
     )
     format: Literal["auto", "tags", "hermes", "llama3"] = Field(
-        default="auto", description="How calls are written; auto: as the chat template does, tags where there is none."
+        default="auto",
+        description="How calls are written; auto: as the chat template does, tags without one. The chat template of a "
+        "policy from scratch knows no tools: set tags.",
     )
     max_turns: int = Field(default=8, ge=1, le=10_000, description="Most turns of a rollout.")
     max_turn_tokens: Tokens | None = Field(

@@ -9,7 +9,11 @@ from pydantic import Field
 from cohort.settings.table import Count, NoEffect, OneOf, Positive, Resumable, Share, Table, Text
 
 # Where numbers may go, and what takes them there: "module:name" of a `views.trackers.Sink`.
-SINKS = {"tensorboard": "cohort.views.trackers.tensorboard:TensorBoard"}
+SINKS = {
+    "tensorboard": "cohort.views.trackers.tensorboard:TensorBoard",
+    "trackio": "cohort.views.trackers.trackio:Trackio",
+    "wandb": "cohort.views.trackers.wandb:WandB",
+}
 
 
 class Run(Table):

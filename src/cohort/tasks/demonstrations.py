@@ -15,8 +15,9 @@ from typing import Any
 from cohort import settings
 from cohort.tasks.prompts import Items, RowItems, Rows, limited, listed
 from cohort.tasks.sources.base import DEMONSTRATIONS, built_in_name
-from cohort.tasks.sources.columns import ColumnMap, conversation, missing_column
-from cohort.tasks.sources.opening import ask
+from cohort.tasks.sources.columns import ColumnMap, conversation, missing_column, with_inner
+from cohort.tasks.sources.opening import made_by, names_in, side_of
+from cohort.tasks.sources.rows import open_rows
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Prompt, UserError
 
@@ -54,9 +55,11 @@ def open_examples(table: settings.Task, seed: int) -> Demonstrations:
             f"{table.source} has questions and answers but no completions to learn from; a supervised stage needs rows "
             "with both."
         )
-    given = ask(table, False, seed, SupervisedExample)
-    rows = isinstance(given, Rows)
-    return limited(RowItems(given, _reader(table, given), table.limit) if rows else listed(given), table.limit)
+    made = made_by(table, False, seed)
+    if isinstance(made, (list, tuple)) and made and isinstance(made[0], SupervisedExample):
+        return limited(listed(made), table.limit)
+    rows = with_inner(open_rows(made, *side_of(table, False)), names_in(table))
+    return limited(RowItems(rows, _reader(table, rows), table.limit), table.limit)
 
 
 def _reader(table: settings.Task, rows: Rows) -> Callable[[Mapping[str, Any], str], SupervisedExample]:

@@ -19,11 +19,12 @@ from itertools import takewhile
 from typing import Any, cast
 
 from cohort import settings
-from cohort.tasks.prompts import Items, Part, RowItems, limited
+from cohort.tasks.prompts import Items, Part, RowItems, limited, split_by_hash
 from cohort.tasks.sources.base import built_in_name
-from cohort.tasks.sources.columns import conversation, missing_column, read_question
+from cohort.tasks.sources.columns import conversation, missing_column, read_question, with_inner
 from cohort.tasks.sources.files import kind
-from cohort.tasks.sources.opening import ask, with_held_out
+from cohort.tasks.sources.opening import held_out_table, made_by, names_in, share_of, side_of
+from cohort.tasks.sources.rows import open_rows
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Message, Prompt, UserError
 
@@ -69,7 +70,7 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
     def read(one: settings.Prompts, held_out: bool) -> Items[PreferencePair]:
         if built_in_name(one.source):
             raise UserError(f"{one.source} has questions and answers but no pairs of a better and a worse answer.")
-        rows = ask(one, held_out, seed)
+        rows = with_inner(open_rows(made_by(one, held_out, seed), *side_of(one, held_out)), names_in(one))
         needed = {"chosen": table.chosen, "rejected": table.rejected, "margin": table.margin}
         if table.prompt != "prompt":  # the default may be missing: then the answers are whole conversations
             needed["prompt"] = table.prompt
@@ -78,8 +79,12 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
                 raise missing_column(rows.place(0), what, name, rows.columns)
         return RowItems(rows, partial(_pair, table))
 
-    whole = read(table, False)
-    train, held_out = with_held_out(table, whole, "pair", lambda pair: pair.prompt, lambda other: read(other, True))
+    train = read(table, False)
+    held_out: Items[PreferencePair] | None = None
+    if (share := share_of(table, train.size)) is not None:
+        train, held_out = split_by_hash(train, share, "pair", lambda pair: pair.prompt)
+    elif (other := held_out_table(table, train.size)) is not None:
+        held_out = read(other, True)
     return Preferences(cast(Pairs, limited(train, table.limit)), cast(Pairs | None, held_out))
 
 
@@ -131,7 +136,7 @@ def _shared(better: str, worse: str, place: str, table: settings.Task) -> tuple[
     if not turns or turns[-1][1] != "Assistant" or not better.startswith("\n\nHuman:"):
         raise UserError(
             f"{place} has no {table.prompt!r}, and {table.chosen!r} and {table.rejected!r} do not begin with a "
-            'conversation ("\\n\\nHuman: ... \\n\\nAssistant:") that they share. Name the column with prompt = "...".'
+            'conversation ("\\n\\nHuman: ... \\n\\nAssistant:") they share. Name the column in [task]: prompt = "...".'
         )
     _, *parts = _TURN.split(better[: turns[-1].start()])
     roles = {"Human": "user", "Assistant": "assistant"}

@@ -19,10 +19,9 @@ from cohort.backends.base import PolicyFacts
 from cohort.machine import describe_machine, lock_file, threads_of
 from cohort.policy.load import locate
 from cohort.recipe import Recipe, digest, to_toml
-from cohort.record.chain import CHAIN, HEADS, Chain
+from cohort.record.chain import CHAIN, Chain
 from cohort.record.files import write_bytes
 from cohort.record.inputs import fingerprints
-from cohort.record.keys import own_key
 from cohort.record.manifest import refuse_damaged
 from cohort.settings import Stage
 from cohort.settings.table import effect_of
@@ -95,22 +94,6 @@ def stage_directory(recipe: Recipe, index: int) -> Path:
 def as_kept(recipe: Recipe) -> str:
     """The resolved recipe as a run keeps it: of every stage the tables that its kind reads."""
     return to_toml(recipe, reads=tables_of)
-
-
-def open_chain(directory: Path, console: Console) -> Chain:
-    """The chain of the run, signed with the own key where there is one. That of a start that left nothing else is begun
-    anew.
-    """
-    key = own_key(directory)
-    if isinstance(key, str):
-        console.warn(
-            f"the record of this run is not signed: there is no key, and none can be made ({key}); $COHORT_KEY "
-            "names a file for it"
-        )
-    if not has_begun(directory):
-        for name in (CHAIN, HEADS):
-            (directory / name).unlink(missing_ok=True)
-    return Chain.open(directory, None if isinstance(key, str) else key, console.warn)
 
 
 def refuse_unrecorded(chain: Chain) -> None:

@@ -44,7 +44,8 @@ class Evaluator:
     ):
         self._context, self._play, self._on_group = context, play, on_group
         log, run = context.directory / "rewards.log", context.stage.run
-        pool = RewardPool(parts.verifiers, 1, run.retries, log=log, pass_environment=run.pass_environment)
+        say, given = context.console.warn, run.pass_environment
+        pool = RewardPool(parts.verifiers, 1, run.retries, log=log, pass_environment=given, say=say)
         self._pool = stack.enter_context(pool)
         self._prompts, too_long = held_out(context.stage, parts, facts)
         warn = context.console.warn

@@ -44,7 +44,7 @@ def pass_gate(directory: Path, stages: Sequence[PreparedStage], console: Console
         before = f"{stage.name}: " if len(with_rewards) > 1 else ""
         try:
             tokenizer = load_tokenizer(tables[stage.name], start)
-            report = gate_of_stage(stage, parts.without(waits_for(stage)), one.seed, tokenizer=tokenizer)
+            report = gate_of_stage(stage, parts.without(waits_for(stage)), one.seed, None, tokenizer, console.warn)
         except RewardFailure as failure:
             record[stage.name] = {"verdict": "refused", "problems": [str(failure)]}
             problem: str | None = str(failure)
@@ -53,10 +53,11 @@ def pass_gate(directory: Path, stages: Sequence[PreparedStage], console: Console
             advice = HOW_TO_GO_ON
             record[stage.name] = report.to_dict()
             problem = report.problems[0] if report.problems else None
-            if report.problems:
+            if report.problems and report.rewards:
                 show_gate(console, report, verdict=False)
-            else:
-                console.say(f"[dim]gate[/]  {escape(before + report.sentence())}")
+            elif not report.problems:
+                for line in (report.sentence(), *report.paid_beside()):
+                    console.say(f"[dim]gate[/]  {escape(before + line)}")
                 for note in report.notes if report.tested else ():
                     console.warn(before + note)
         write_bytes(directory / FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))

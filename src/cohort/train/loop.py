@@ -13,15 +13,16 @@ from rich.markup import escape
 from cohort.chat import template_for
 from cohort.clock import moment, told
 from cohort.monitor.energy import open_meter
+from cohort.record.entries import digest_of
 from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
 from cohort.record.metrics import MetricsLog
 from cohort.settings.training import LEAST_OF_LORA, LORA_REASON
 from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, newest, prune, readable, save_checkpoint
-from cohort.train.directory import keep_template, run_directory
+from cohort.train.directory import flat_recipe, keep_template, run_directory
 from cohort.train.inputs import probe_of
 from cohort.train.keeping import keep_account
-from cohort.train.origins import facts_of
+from cohort.train.origins import begin
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
 from cohort.train.watching import Watch
@@ -77,7 +78,8 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
                 metrics |= {} if (joules := meter.joules()) is None else {meter.name: joules}
                 measured: dict[str, float] = {}
                 if context.is_due(step, stage.run.evaluate_every):
-                    context.recorder.before_evaluation(step)
+                    if context.recorder.waiting:
+                        context.recorder.enter(step)
                     measured = {**(training.evaluate(step) or {})}
                 loop.record(step, metrics, measured)
                 view.step(step, metrics)
@@ -117,7 +119,7 @@ class _Loop:
         first = context.first  # what has this number was measured before the first step
         self.whole = checkpoint.step if checkpoint else first
         recorded = checkpoint.step if checkpoint else first - 1
-        context.recorder.begin(facts_of(context, prepared), recorded, environment)
+        begin(context, prepared, recorded, environment)
         self._log = MetricsLog(context.metrics)
         kept = self._log.keep_until(recorded)
         if lost := [number for number in range(first + 1, recorded + 1) if number not in kept]:
@@ -127,7 +129,12 @@ class _Loop:
             )
         context.forget_after(recorded)
         self.watch = Watch(context, recorded)
-        self.sinks = Sinks.open(self.run.trackers, context.directory, recorded, context.console.warn)
+        self.sinks = self._open_sinks(recorded)
+
+    def _open_sinks(self, recorded: int) -> Sinks:
+        kept = run_directory(self.context.recipe) / "recipe.toml"
+        config = flat_recipe(kept.read_text("utf-8")) if self.run.trackers else {}
+        return Sinks.open(self.run.trackers, self.context.directory, recorded, config, self.context.console.warn)
 
     @contextmanager
     def saving_on_failure(self) -> Iterator[None]:
@@ -156,8 +163,11 @@ class _Loop:
     def record(self, step: int, metrics: Mapping[str, float], measured: Mapping[str, float]) -> None:
         self.context.check()
         line = self._log.write(step, {**metrics, **measured})
-        self.context.recorder.line(step, line, measured)
-        self.sinks.write(step, {**metrics, **measured})
+        said = {"measured": dict(measured)} if measured else {}
+        self.context.recorder.enter(step, sha256=digest_of(line), **said)
+        shard = self.context.directory / "log" / f"step-{step:06d}.parquet"
+        shown = self.run.show_group_every and step % self.run.show_group_every == 0 and shard.is_file()
+        self.sinks.write(step, {**metrics, **measured}, shard if shown else None)
         self.whole = step
         self.watch.see({"step": step, **metrics, **measured}, getattr(self.training, "groups", ()))
 

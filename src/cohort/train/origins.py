@@ -15,23 +15,37 @@ from cohort.machine import describe_machine
 from cohort.policy.load import locate
 from cohort.record.chain import CHAIN, read_lines
 from cohort.record.code import files_of
-from cohort.record.entries import FORMAT, digest_of
+from cohort.record.entries import FORMAT, digest_of, written
+from cohort.record.files import write_bytes
 from cohort.record.inputs import hub_commit, hub_folder
 from cohort.record.manifest import NAME, digests_in, sha256_of
+from cohort.record.metrics import lines_after
+from cohort.record.rollouts import shards_after
 from cohort.settings import Stage
 from cohort.tasks.sources.rows import is_hub_id
 from cohort.train.inputs import code_of_stages, functions_of
 from cohort.train.stage import Context, Prepared
 
+OF_RUN = ("recipe.toml", "environment.json", "gate.json")  # files of the run that the genesis of a stage names
 LIBRARIES = ("jsonschema", "mpmath", "py3langid", "rapidfuzz", "reasoning-gym", "regex", "verifiers")  # of verifiers
 
 
-def facts_of(context: Context, prepared: Prepared) -> dict[str, dict[str, Any]]:
-    """The tables `policy`, `verifiers` and `recipe` of the entry with which a stage begins or goes on."""
-    stage, run = context.stage, context.recorder.chain.run
+def begin(context: Context, prepared: Prepared, recorded: int, environment: bytes | None) -> None:
+    """Enter the genesis of a stage; where it has begun already, what it goes on with and what it abandons: all after
+    the step `recorded`. `environment` is the new environment.json, if it is another, which is written here.
+    """
+    stage, recorder, chain = context.stage, context.recorder, context.recorder.chain
+    run, directory = chain.run, context.recorder.directory
+    kept = {name: run / name for name in OF_RUN} | {path.name: path for path in run.glob("data*.jsonl")}
+    files = {name: sha256_of(path) for name, path in kept.items() if path.is_file()}
+    if environment is not None:
+        files["environment.json"] = hashlib.sha256(environment).hexdigest()
     sources = [table for one in (stage.task, *stage.task.mixture.values()) for table in (one.source, one.held_out)]
     objective = getattr(prepared, "objective", None)
     recipe = {
+        "stage": stage.name,
+        "place": directory.relative_to(run).as_posix() if directory != run else "",
+        "files": files,
         "format": FORMAT,
         "cohort": cohort.__version__,
         "name": context.recipe.name,
@@ -45,7 +59,26 @@ def facts_of(context: Context, prepared: Prepared) -> dict[str, dict[str, Any]]:
         },
         "inputs": _digests((source for source in sources if isinstance(source, str)), run),
     }
-    return {"policy": policy_of(context), "verifiers": verifiers_of(context), "recipe": recipe}
+    verifiers = verifiers_of(context)
+    recorder.same = {
+        "recipe": {"stage": stage.name, "sha256": files["recipe.toml"]},
+        "verifiers": {"sha256": digest_of(written(verifiers))},
+    }
+    if environment is not None and not chain.size:  # nothing says yet what it was before
+        write_bytes(run / "environment.json", environment)
+    if stage.name not in chain.stages:
+        chain.append("genesis", policy=policy_of(context), verifiers=verifiers, recipe=recipe)
+    else:
+        shards = [
+            {"path": chain.relative(path), "sha256": sha256_of(path), "rows": None}
+            for path in shards_after(directory / "log", recorded)
+        ]
+        lines = lines_after(directory / "metrics.jsonl", recorded)
+        abandoned = {"abandoned": [digest_of(line) for line in lines]}
+        policy = {"after": recorded}
+        chain.append("resume", shards=shards, policy=policy, verifiers=verifiers, recipe=recipe, metrics=abandoned)
+    if environment is not None:
+        write_bytes(run / "environment.json", environment)
 
 
 def policy_of(context: Context) -> dict[str, Any]:

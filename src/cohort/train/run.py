@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.markup import escape
 
 from cohort.clock import stopped_at
 from cohort.machine import quiet_libraries
@@ -19,7 +20,7 @@ from cohort.preflight.isolation import isolation_of
 from cohort.recipe import Recipe
 from cohort.record.chain import Chain
 from cohort.record.claims import read_record
-from cohort.record.keys import key_id
+from cohort.record.keys import key_id, own_key
 from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
@@ -31,7 +32,6 @@ from cohort.train.directory import (
     is_of_run,
     locked,
     noting_failure,
-    open_chain,
     refuse_existing,
     refuse_unrecorded,
     run_directory,
@@ -48,7 +48,7 @@ from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_ta
 from cohort.types import UserError
 from cohort.views.cards.reading import in_a_line
 from cohort.views.console import Console
-from cohort.wording import resuming
+from cohort.wording import counted, resuming
 
 __all__ = ["PreparedStage", "Run", "prepare", "train"]
 
@@ -90,8 +90,15 @@ def train(
     quiet_libraries()
     console, start = console or Console(), start or Start()
     recipe = as_it_lies(recipe) if resume else recipe
-    stages = prepare(recipe)
     directory = run_directory(recipe)
+    try:
+        stages = prepare(recipe)
+    except UserError:  # a reward of the notebook that began the run, data that are gone: a run that is over needs none
+        if not (resume and has_begun(directory) and _is_over(directory, recipe)):
+            raise
+        console.say(_over(directory))
+        console.saved("model", directory / "final")
+        return Run(directory)
     if has_begun(directory):
         refuse_existing(directory, recipe, resume)
     elif recipe.file is not None and not resume and is_of_run(recipe.file):
@@ -103,7 +110,7 @@ def train(
     with locked(directory) as still_here, disk_errors(directory, still_here):
         if not has_begun(directory):
             pass_gate(directory, stages, console, start)
-        chain = open_chain(directory, console)
+        chain = Chain.open(directory, own_key(directory), console.warn, anew=not has_begun(directory))
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(chain, recipe, console, isolation_of(sampled), parent)
         begins = kept_fork(directory)
@@ -123,7 +130,7 @@ def train(
                     directory=own,
                     console=console,
                     start=start,
-                    recorder=Recorder(chain, own, name),
+                    recorder=Recorder(chain, own),
                     tables=one.kind.tables,
                     follows=before,
                     check=still_here,
@@ -137,6 +144,8 @@ def train(
                     trained = True
                 if one.kind.makes_policy:
                     start, before = Start(str(context.final), start.live), name
+        if resume and not trained:
+            console.say(_over(directory))
         still_here()
         record = None if trained else read_record(directory)
         record = record or keep_account(directory, recipe)  # cards of a run that is only shown may have been edited
@@ -158,6 +167,18 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
         ready = with_stage_models(recipe, index) if waits_for(stage) else stage
         found.append(PreparedStage(stage, kind, seed, kind.prepare(ready, seed)))
     return found
+
+
+def _is_over(directory: Path, recipe: Recipe) -> bool:
+    """Whether the run has its final model, whole, and all the steps that its recipe asks for."""
+    refuse_existing(directory, recipe, resume=True)
+    metrics, final = directory / "metrics.jsonl", directory / "final"
+    steps = [line["step"] for line in read_metrics(metrics)] if metrics.exists() else []
+    return final.exists() and damage_of_model(final) is None and max(steps, default=-1) >= recipe.stages[-1].run.steps
+
+
+def _over(directory: Path) -> str:
+    return f"{escape(str(directory))} is finished already: there is nothing to go on with"
 
 
 def _is_finished(context: Context) -> bool:
@@ -213,7 +234,9 @@ def _show_result(
     console.evaluations(rows, parts.verifier_name if parts else "")
     signal = [line["groups/signal"] for line in lines if line.get("groups/signal") is not None]
     if signal and not any(signal):
-        console.warn(f"in none of {len(signal)} steps did the rewards of a group differ: nothing was learnt from them")
+        console.warn(
+            f"in none of {counted(len(signal), 'step')} did the rewards of a group differ: nothing was learnt from them"
+        )
     console.saved("model", directory / "final")
     console.saved("metrics", metrics)
     if any((directory / "log").glob("*.parquet")):
@@ -222,4 +245,4 @@ def _show_result(
     console.lines({f"{'':<11}": in_a_line(record)})
     if chain.size:
         by = "not signed" if chain.key is None else f"signed by {key_id(chain.key.public)[:16]}"
-        console.lines({f"{'log':<11}": f"{chain.size} entries, {by}"})
+        console.lines({f"{'log':<11}": f"{counted(chain.size, 'entry', 'entries')}, {by}"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cohort.monitor.detectors.finding import Finding
-from cohort.monitor.watcher import Watcher, read_incidents
+from cohort.monitor.watcher import INCIDENTS, Watcher, lines_of, read_incidents
 from cohort.record.metrics import read_metrics
 from cohort.train.stage import Context
 from cohort.types import Group, PausedError
@@ -19,13 +19,16 @@ class Watch:
         self._found = read_incidents(context.directory, recorded)
         lines = read_metrics(context.metrics) if context.metrics.exists() else []
         self._watcher = Watcher(self._table, lines, self._found)
+        self._file = context.log / INCIDENTS
+        if self._file.exists():  # what a run that goes on has abandoned is found again
+            context.recorder.file(self._file, lines_of(self._found), recorded, kind="resume")
 
     def see(self, line: Mapping[str, float], groups: Iterable[Group]) -> None:
         """Look at the numbers and groups of a step, and enter what is found in the record."""
         found = self._watcher.see(line, groups)
         if found:
             self._found += found
-            self._context.recorder.incidents(self._found, found[0].step)
+            self._context.recorder.file(self._file, lines_of(self._found), found[0].step, kind="incident")
 
     def act(self, step: int) -> None:
         """Do about the findings of the step what the recipe says. Raises `PausedError` where it says pause."""

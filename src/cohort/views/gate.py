@@ -9,16 +9,15 @@ from rich.markup import escape
 
 from cohort.preflight.gate.findings import GOLD, Finding, GateReport, RewardFindings
 from cohort.views.console import Console
-from cohort.wording import visible
+from cohort.wording import counted, visible
 
 LONGEST_LABEL = 18
 
 
 def show_gate(console: Console, report: GateReport, verdict: bool = True) -> None:
     """Print the table, the notes and, unless somebody else says it, the verdict."""
-    console.say(
-        f"\n  [dim]mean scores on {report.prompts} prompts, scored in {report.seconds:.1f} s; a bold reward decides[/]"
-    )
+    on = counted(report.prompts, "prompt")
+    console.say(f"\n  [dim]mean scores on {on}, scored in {report.seconds:.1f} s; a bold reward decides[/]")
     columns: list[tuple[str, RewardFindings | None]] = [(found.name, found) for found in report.rewards]
     if len(columns) > 1:
         columns.append(("together", None))
@@ -26,6 +25,8 @@ def show_gate(console: Console, report: GateReport, verdict: bool = True) -> Non
         f"{'' if found is not None and found.verifier else '[not bold]'}{escape(name)}" for name, found in columns
     ]
     console.table(["", *headings], [*_scores(report, columns), [], *_measures(columns)], left=len(headings) + 1)
+    for line in report.paid_beside():
+        console.marked("[dim]paid[/]", line)
     for note in report.notes:
         console.marked("[yellow]note[/]", note)
     for problem in report.problems if verdict else ():

@@ -14,14 +14,22 @@ from cohort.settings import Prompts, Reward, Stage
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path, shown
 from cohort.tasks.prompts import Items
+from cohort.wording import counted
 
 PROMPT_TOKENS = 256  # of a prompt, where nothing says how long it may be
 
 
 def grpo_plan(
-    stage: Stage, objective: Objective, policy: PolicyFacts, prompts: int | None, held_out: Items[Any] | None
+    stage: Stage,
+    objective: Objective,
+    policy: PolicyFacts,
+    prompts: int | None,
+    held_out: Items[Any] | None,
+    untold: bool = False,
 ) -> dict[str, str]:
-    """The lines of the console's plan; `held_out` are the problems to evaluate on, if there are any."""
+    """The lines of the console's plan; `held_out` are the problems to evaluate on, if there are any. `untold`: no
+    prompt says that there are tools.
+    """
     return {
         "objective": one_line(objective),
         "policy": _policy_line(policy),
@@ -29,7 +37,7 @@ def grpo_plan(
         "ends": ends_line(policy),
         "task": task_line(stage, prompts) + ("; nothing is held out (task.held_out)" if held_out is None else ""),
         "template": template_line(stage, policy),
-        **environment_line(stage),
+        **environment_line(stage, untold),
         "rewards": rewards_line(stage),
         "batch": batch_arithmetic(stage),
         **_evaluation(stage, held_out),
@@ -39,15 +47,15 @@ def grpo_plan(
 
 def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, held_out: Items[Any] | None) -> dict[str, str]:
     """The lines of the console's plan for supervised training; `held_out` are the problems to evaluate on, if any."""
-    per_step = stage.supervised.examples_per_step
+    per_step, steps = stage.supervised.examples_per_step, stage.run.steps
     return {
         "objective": "supervised: minus the mean log-prob of all completion tokens of the batch",
         "policy": _policy_line(policy),
         **adapter_line(stage),
         "ends": ends_line(policy),
-        "task": f"{stage.task.source}, {'unlimited' if examples is None else f'{examples:,}'} demonstrations",
+        "task": f"{stage.task.source}, {_supply(examples, 'demonstration')}",
         "template": template_line(stage, policy),
-        "batch": f"{per_step} examples a step, {stage.run.steps:,} steps = {per_step * stage.run.steps:,} examples",
+        "batch": f"{counted(per_step, 'example')} a step, {counted(steps, 'step')} = {per_step * steps:,} in all",
         **_evaluation(stage, held_out),
     }
 
@@ -55,14 +63,15 @@ def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, held_out: 
 def reward_model_plan(stage: Stage, policy: PolicyFacts, pairs: int, held_out: int) -> dict[str, str]:
     """The lines of the console's plan for a reward model."""
     p, steps = stage.preferences, stage.run.steps
+    passes = p.pairs_per_step * steps / pairs
     margin = "" if stage.task.margin is None else f" - {stage.task.margin}"
     centring = f" + {p.centring:g} (chosen + rejected)^2" if p.centring else ""
     return {
         "objective": f"Bradley-Terry: mean of -log sigmoid(chosen - rejected{margin}){centring}",
         "model": _policy_line(policy),
-        "task": f"{stage.task.source}, {pairs:,} preference pairs, {held_out:,} held out",
+        "task": f"{stage.task.source}, {counted(pairs, 'preference pair')}, {held_out:,} held out",
         "template": template_line(stage, policy),
-        "batch": f"{p.pairs_per_step} pairs a step, {steps:,} steps = {p.pairs_per_step * steps / pairs:.2g} passes",
+        "batch": f"{counted(p.pairs_per_step, 'pair')} a step, {counted(steps, 'step')} = {passes:.2g} passes",
     }
 
 
@@ -73,15 +82,16 @@ def _evaluation(stage: Stage, held_out: Items[Any] | None) -> dict[str, str]:
     if held_out is None or not (e.problems and measured):
         return {}
     most = e.problems if held_out.size is None else min(e.problems, held_out.size)
-    return {"evaluation": f"up to {most:,} held-out problems, {measured}"}
+    return {"evaluation": f"up to {counted(most, 'held-out problem')}, {measured}"}
 
 
-def environment_line(stage: Stage) -> dict[str, str]:
+def environment_line(stage: Stage, untold: bool) -> dict[str, str]:
     """`calculator, my_tools:search; up to 8 turns`; nothing where a completion is the whole rollout."""
     e = stage.environment
     uses = [callable_path(use) if callable(use) else use for use in (*e.tools, *([] if e.use is None else [e.use]))]
-    limit = "" if e.max_turn_tokens is None else f" of up to {e.max_turn_tokens} tokens"
-    return {"environment": f"{', '.join(uses)}; up to {e.max_turns} turns{limit}"} if uses else {}
+    limit = "" if e.max_turn_tokens is None else f" of up to {counted(e.max_turn_tokens, 'token')}"
+    note = "; calls are written <tool>NAME: ARGUMENT</tool>, which no prompt says: task.system can" if untold else ""
+    return {"environment": f"{', '.join(uses)}; up to {counted(e.max_turns, 'turn')}{limit}{note}"} if uses else {}
 
 
 def task_line(stage: Stage, prompts: int | None) -> str:
@@ -89,7 +99,7 @@ def task_line(stage: Stage, prompts: int | None) -> str:
     task = stage.task
     if not task.mixture:
         extra = "".join(f", {what}" for what in _order(task))
-        return f"{task.source}, {'unlimited' if prompts is None else f'{prompts:,}'} training prompts{extra}"
+        return f"{task.source}, {_supply(prompts, 'training prompt')}{extra}"
     parts = []
     for name, source in task.mixture.items():
         by_step = source.weight.items() if isinstance(source.weight, dict) else ()
@@ -135,8 +145,8 @@ def batch_arithmetic(stage: Stage) -> str:
     r, o, steps = stage.rollout, stage.optimizer, stage.run.steps
     rows, updates = r.prompts_per_step * r.group_size, o.updates_per_batch * o.epochs
     return (
-        f"{r.prompts_per_step} prompts x {r.group_size} completions = {rows:,} a step, "
-        f"{updates} update{'s' if updates > 1 else ''}; {steps:,} steps = {rows * steps:,} completions"
+        f"{counted(r.prompts_per_step, 'prompt')} x {counted(r.group_size, 'completion')} = {rows:,} a step, "
+        f"{counted(updates, 'update')}; {counted(steps, 'step')} = {counted(rows * steps, 'completion')}"
     )
 
 
@@ -149,10 +159,13 @@ def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
     kv_heads = getattr(c, "num_key_value_heads", None) or heads
     kv_token = 2 * c.num_hidden_layers * kv_heads * head * 4
     longest = 1 << (r.max_tokens - 1).bit_length()
-    cache = kv_token * longest * min(r.max_rows, r.prompts_per_step * r.group_size)
     # A micro-batch is never more than what a step has.
     rows, prompt = r.prompts_per_step * r.group_size, stage.task.max_prompt_tokens or PROMPT_TOKENS
     tokens = min(stage.optimizer.tokens_per_micro_batch, rows * r.max_tokens + r.prompts_per_step * prompt)
+    cache = kv_token * longest * min(r.max_rows, rows)
+    if policy.path.startswith("generic"):  # every row has a prompt of its own, in the cache and in a micro-batch
+        cache = 2 * kv_token * (prompt + r.max_tokens) * min(r.max_rows, rows)  # which is copied as it grows
+        tokens = min(rows, max(1, tokens // r.max_tokens)) * (prompt + r.max_tokens)
     inner = getattr(c, "intermediate_size", None) or 4 * c.hidden_size
     activations = tokens * c.num_hidden_layers * (12 * c.hidden_size + 4 * inner) * 4
     logits = 3 * min(tokens * policy.vocabulary * 4, 1 << 26)
@@ -167,7 +180,7 @@ def _policy_line(policy: PolicyFacts) -> str:
     where = policy.device
     if where == "cpu":
         threads = torch.get_num_threads()
-        where = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+        where = f"cpu, {counted(threads, 'thread')}"
     parameters = f"{_count(policy.parameters)} parameters{share}"
     blocks = f", dequantised from {policy.dequantised}" if policy.dequantised else ""
     return f"{policy.name}, {parameters}{blocks}, {policy.compute} on {where}, {policy.path}"
@@ -196,6 +209,10 @@ def ends_line(policy: PolicyFacts) -> str:
     said = [f"{name} (the chat template's)" if token == policy.turn_end else f"{name}" for token, name in names.items()]
     unheard = f"; the chat template ends a turn with {policy.unheard_end!r}, which is no token: see rollout.stop"
     return " or ".join(said) + (unheard if policy.unheard_end else "")
+
+
+def _supply(number: int | None, noun: str) -> str:
+    return f"unlimited {noun}s" if number is None else counted(number, noun)
 
 
 def _count(n: int) -> str:

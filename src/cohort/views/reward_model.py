@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from cohort.views.console import Console
+from cohort.wording import counted
 
 REPORT = "reward_model.json"  # of a stage's directory: the last measures of held-out pairs
 _HEADINGS = ("sure by", "pairs", "confidence", "right")
@@ -28,7 +29,7 @@ def show_report(console: Console, directory: Path) -> None:
 def _sentences(report: dict[str, Any]) -> list[str]:
     accuracy = f"{report['accuracy']:.1%} [{report['accuracy_low']:.1%}, {report['accuracy_high']:.1%}]"
     return [
-        f"held-out accuracy {accuracy} on {report['pairs']} pairs, loss {report['loss']:.3f}",
+        f"held-out accuracy {accuracy} on {counted(report['pairs'], 'pair')}, loss {report['loss']:.3f}",
         f"expected calibration error {report['calibration_error']:.3f}",
         f"length: the longer answer is the better one in {_share(report['longer_chosen'])} of the pairs, and scores "
         f"higher in {_share(report['longer_preferred'])}; correlation of score and token differences "

@@ -8,12 +8,13 @@ from typing import Any
 from rich.markup import escape
 
 from cohort.views.console import Console
+from cohort.wording import counted
 
 
 def show_rollout(console: Console, row: Mapping[str, Any], with_prompt: bool) -> None:
     """The question (where it is not that of the rollout before), the numbers, and the text or the conversation."""
     if with_prompt:
-        console.say(f"\n[bold]step {row['step']}, ticket {row['ticket']}[/]  {row['prompt_tokens']} tokens")
+        console.say(f"\n[bold]step {row['step']}, ticket {row['ticket']}[/]  {counted(row['prompt_tokens'], 'token')}")
         for message in row["messages"] or [{"role": "", "content": _or_erased(row["prompt"])}]:
             _say(console, message.get("role", ""), str(message.get("content") or ""))
         if row["answer"] is not None:
@@ -29,7 +30,7 @@ def show_rollout(console: Console, row: Mapping[str, Any], with_prompt: bool) ->
     )
     numbers = [f"reward {row['reward']:.4g}" if row["reward"] is not None else "no reward"]
     numbers += [f"advantage {row['advantage']:+.3f}"] if row["advantage"] is not None else []
-    numbers += [f"{row['tokens']} tokens", f"finish {row['finish']}", row["disposition"] or ""]
+    numbers += [f"{counted(row['tokens'], 'token')}", f"finish {row['finish']}", row["disposition"] or ""]
     console.say(f"  [bold]member {row['member']}[/]  {escape(', '.join(filter(None, numbers)))}")
     console.say(f"  [dim]{escape(scores)}[/]")
     if not row["turns"]:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cohort.recipe.show import toml_value
+from cohort.settings import SINKS
 from cohort.settings.table import as_list
+from cohort.tasks.guess import guess
+from cohort.tasks.sources.columns import with_inner
+from cohort.tasks.sources.opening import NAMES_OF_COLUMNS
+from cohort.tasks.sources.rows import open_rows
 from cohort.types import UserError
 
 TRUNCATES = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}  # and the value at which each is off
@@ -131,6 +137,30 @@ class Draft:
         else:
             self.put("task", "source", str(data), key)
 
+    def put_columns(self) -> None:
+        """The columns of the data, where these are a file or a directory that is here: those that the configuration
+        names are looked for, and what else is needed is guessed from their names.
+        """
+        task = self.tables["task"]
+        source, split = task["source"][0], task.get("split", ("train", ""))[0]
+        if not Path(source).expanduser().exists():
+            return
+        try:
+            named = {key: task[key][0] for key in NAMES_OF_COLUMNS if key in task}
+            rows = with_inner(open_rows(source, split), named.values())
+            for key in [key for key, column in named.items() if column not in rows.columns]:
+                self.notes.append(f"{source} has no column {named.pop(key)!r}; it has {', '.join(rows.columns)}")
+                del task[key]
+            found = guess(rows, named, "grpo")
+        except UserError as error:
+            self.open.append(f"task.source = {source!r} as it is cannot be read: {error}")
+            return
+        for key, column in found.task.items():
+            self.put("task", key, column, f"a column of {Path(source).name}" if key in NAMES_OF_COLUMNS else "")
+        self.open += found.unsure
+        if found.because and not self.rewards:
+            self.open.append(f"of the data, a first reward would be {found.because}")
+
     def want_steps(self, passes: float, key: str) -> None:
         """The steps of so many passes over the data, whose size only a person knows."""
         prompts = self.tables["rollout"]["prompts_per_step"][0]
@@ -142,11 +172,14 @@ class Draft:
 
     def put_trackers(self, key: str, nowhere: str) -> None:
         """Where the numbers go; `nowhere` is the name of what needs no tracker."""
+        trackers: list[str] = []
         for tracker in as_list(self.given.get(key, [])):
-            if tracker == "tensorboard":
-                self.put("run", "trackers", ["tensorboard"], key)
+            if tracker in SINKS:
+                trackers.append(tracker)
             elif tracker != nowhere:
                 self.notes.append(f"no counterpart: {key} = {tracker!r}")
+        if trackers:
+            self.put("run", "trackers", trackers, key)
 
     def put_template_args(self, key: str) -> None:
         """What the configuration gives the chat template under `key`."""

@@ -67,6 +67,7 @@ def read(given: Given, source: str) -> Imported:
     _rewards(draft)
     _objective(draft, updates)
     _optimizer(draft, updates)
+    draft.put_columns()
     _say_unknown(draft)
     return draft.done(source, ORDER)
 

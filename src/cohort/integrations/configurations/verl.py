@@ -45,6 +45,7 @@ def read(given: Given, source: str) -> Imported:
     _kl(draft)
     _optimizer(draft)
     _run(draft)
+    draft.put_columns()
     return draft.done(source, ORDER)
 
 

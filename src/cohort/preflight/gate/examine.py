@@ -25,6 +25,7 @@ from cohort.rewards.items import ScoredGroup, ScoringItem
 from cohort.rewards.workers.pool import RewardPool
 from cohort.seeds import derive_seed
 from cohort.types import Finish, Prompt
+from cohort.wording import counted
 
 AS_IT_IS = next(iter(FORMS))
 REPEATED = 2  # prompts that are scored twice
@@ -59,6 +60,7 @@ def examine(
     workers: int = 1,
     limit_s: float = math.inf,
     pass_environment: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
 ) -> GateReport:
     """Score gold and ignorant answers with `rewards`. `verifiers` are the names of the rewards that say what is right:
     for each prompt the first of them that applies. `untested` names the verifiers that do not look at the gold answer.
@@ -67,7 +69,7 @@ def examine(
     Raises RewardFailure, as training would, when a reward breaks on one of the texts.
     """
     began = time.monotonic()
-    with RewardPool(rewards, workers, retries=1, pass_environment=pass_environment) as pool:
+    with RewardPool(rewards, workers, retries=1, pass_environment=pass_environment, say=say) as pool:
         scorer = _Scorer(pool, began + limit_s)
         first = scorer.score([_gold_in_all_forms(one) for one in asked])
         deciding = [_decides(group, verifiers) for group in first]
@@ -90,20 +92,26 @@ def examine(
     return summarise(rewards, verifiers, untested, seen, pairs, scorer.lost, len(asked), time.monotonic() - began)
 
 
-def taste(rewards: Sequence[Reward], one: Asked, pass_environment: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
-    """What costly rewards pay for one text of each of a few kinds, in words; and what is wrong where one pays all of
-    them alike: the gold answer too, or so much that no text could get much more.
+def taste(
+    rewards: Sequence[Reward],
+    one: Asked,
+    pass_environment: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
+) -> tuple[str, tuple[str, ...]]:
+    """What costly rewards pay for one text of each of a few kinds, in words; and what is wrong where one cannot be
+    asked, or pays all of them alike: the gold answer too, or so much that no text could get much more.
     """
     texts = {probe.kind: probe for probe in _probes(one, AS_IT_IS, None, None, ()) if probe.kind in TASTED}
-    with RewardPool(rewards, 1, retries=1, pass_environment=pass_environment) as pool:
+    with RewardPool(rewards, 1, retries=1, pass_environment=pass_environment, say=say) as pool:
         scorer = _Scorer(pool, math.inf)
         scored = scorer.score([_item(one, [*texts.values()], "taste")])[0]
     if scored is None:
-        return f"{rewards[0].name} could not be asked: {scorer.lost[0]}", ()
+        lost = scorer.lost[0]
+        return "", (f"{lost.reward or rewards[0].name} could not be asked: {lost}.",)
     said, problems = [], []
     for name, scores in scored.scores.items():
         paid = ", ".join(f"{score:.2f} for {kind}" for kind, score in zip(texts, scores, strict=True))
-        said.append(f"{name}, asked about {len(texts)} texts, pays {paid}")
+        said.append(f"{name}, asked about {counted(len(texts), 'text')}, pays {paid}")
         if len(set(scores)) == 1 and scores[0] > 0 and (GOLD in texts or scores[0] > 0.5):
             problems.append(f"{said[-1]}, so it says nothing.")
     return "; ".join(said) + "; cohort check asks more", tuple(problems)

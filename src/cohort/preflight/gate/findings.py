@@ -62,6 +62,7 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class RewardFindings:
     """What one reward pays. A `verifier` is measured on the prompts that it decides about, any other reward on all.
+    `paid`: it has a weight, so that the policy learns what it pays.
 
     `gold_right` of `gold_asked` gold answers were right in some form. `first_s` is what the first group took, loading
     included, `mean_s` and `p95_s` what a completion takes after that.
@@ -69,6 +70,7 @@ class RewardFindings:
 
     name: str
     verifier: bool
+    paid: bool
     rows: Mapping[str, Finding]
     gold_right: int
     gold_asked: int
@@ -87,10 +89,21 @@ class RewardFindings:
         """The kind and the label of the text without knowledge that gets most (NaN: none gets a score)."""
         return _best_of({kind: row for kind, row in self.rows.items() if kind not in (GOLD, LISTED)})
 
+    def sentence(self) -> str:
+        """What it pays, in a line."""
+        kind, best = self.best_ignorant
+        gold = "" if math.isnan(self.gold) else f"gold answers score {self.gold:.2f}, "
+        if math.isnan(best.mean):
+            return f"{self.name}: {gold}ignorant texts get no score"
+        which = f" ({_named(kind, best.label)})" if best.mean > 0 else ""
+        return f"{self.name}: {gold}the best ignorant text {best.mean:.2f}{which}"
+
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """`problems` stop a run, `notes` do not. `total` is what a completion would be paid by all rewards together."""
+    """`problems` stop a run, `notes` do not. `total` is what a completion would be paid by all rewards together;
+    `beside` a line for each reward that was not examined like the others.
+    """
 
     prompts: int
     seconds: float
@@ -98,6 +111,7 @@ class GateReport:
     total: Mapping[str, Finding]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    beside: tuple[str, ...] = ()
 
     @property
     def tested(self) -> tuple[RewardFindings, ...]:
@@ -111,16 +125,12 @@ class GateReport:
         if not self.tested:
             how = "only tasted" if self.prompts and not self.rewards else "nothing was tested"
             return how + (f": {self.notes[0]}" if self.notes else "")
-        parts = []
-        for found in self.tested:
-            kind, best = found.best_ignorant
-            text = f"{found.name}: gold answers score {found.gold:.2f}, "
-            if math.isnan(best.mean):
-                parts.append(text + "ignorant texts get no score")
-            else:
-                which = f" ({_named(kind, best.label)})" if best.mean > 0 else ""
-                parts.append(text + f"the best ignorant text {best.mean:.2f}{which}")
-        return "; ".join(parts)
+        return "; ".join(found.sentence() for found in self.tested)
+
+    def paid_beside(self) -> list[str]:
+        """A line for each reward that is paid and not put to the test."""
+        examined = [found for found in self.rewards if found.paid and not found.verifier]
+        return [f"{found.sentence()} (paid, not put to the test)" for found in examined] + [*self.beside]
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain values for JSON; NaN becomes None."""
@@ -147,33 +157,6 @@ def mean(values: Iterable[float], otherwise: float = math.nan) -> float:
     """The mean of the values that apply (are not NaN); `otherwise` where none does."""
     known = [value for value in values if not math.isnan(value)]
     return math.fsum(known) / len(known) if known else otherwise
-
-
-def _findings_of(
-    name: str,
-    decided: Sequence[Seen],
-    seen: Sequence[Seen],
-    twice: Sequence[tuple[ScoredGroup, ScoredGroup]],
-    tested: bool,
-) -> RewardFindings:
-    """What the reward `name` gave, on the prompts about which it decided; on all prompts where it decided about none.
-    `twice` are pairs of scorings of the same texts; `tested` says whether it can be expected to know gold answers.
-    """
-    own = decided or seen
-    each = [one.after.seconds[name] / len(one.probes) for one in seen]
-    first = next((one.before or one.after for one in seen), None)
-    asked = [one for one in decided if one.gold is not None and tested]
-    return RewardFindings(
-        name=name,
-        verifier=bool(decided),
-        rows=_rows_of(one.scored(name) for one in own),
-        gold_right=sum(_is_right(one, name) for one in asked),
-        gold_asked=len(asked),
-        same_twice=all(repr(a.scores[name]) == repr(b.scores[name]) for a, b in twice),  # repr: NaN equals itself
-        first_s=first.seconds[name] if first else math.nan,
-        mean_s=mean(each),
-        p95_s=sorted(each)[math.ceil(0.95 * len(each)) - 1] if each else math.nan,
-    )
 
 
 def _is_right(one: Seen, name: str) -> bool:
@@ -219,12 +202,59 @@ def summarise(
     asked: int,
     seconds: float,
 ) -> GateReport:
-    """The report of what was seen. `twice` are pairs of scorings of the same texts."""
-    decided = {name: [one for one in seen if one.verifier == name] for name in verifiers}
-    found = tuple(
-        _findings_of(reward.name, decided.get(reward.name, []), seen, twice, reward.name not in untested)
-        for reward in rewards
-    )
+    """The report of what was seen. `twice` are pairs of scorings of the same texts. A reward is measured on the prompts
+    about which it decides; on all prompts where it decides about none.
+    """
+    problems, notes = _of_all(verifiers, untested, seen, lost, asked, seconds)
+    first = next((one.before or one.after for one in seen), None)
+    found = []
+    for reward in rewards:
+        name, asks = reward.name, is_costly(reward.function)  # asks: a model that judges
+        own = [one for one in seen if one.verifier == name]
+        with_gold = [one for one in own if one.gold is not None and name not in untested]
+        each = sorted(one.after.seconds[name] / len(one.probes) for one in seen)
+        one = RewardFindings(
+            name=name,
+            verifier=bool(own),
+            paid=reward.weight != 0,
+            rows=_rows_of(one.scored(name) for one in own or seen),
+            gold_right=sum(_is_right(one, name) for one in with_gold),
+            gold_asked=len(with_gold),
+            same_twice=all(repr(a.scores[name]) == repr(b.scores[name]) for a, b in twice),  # repr: NaN equals itself
+            first_s=first.seconds[name] if first else math.nan,
+            mean_s=mean(each),
+            p95_s=each[math.ceil(0.95 * len(each)) - 1] if each else math.nan,
+        )
+        found.append(one)
+        if own and name in untested:
+            notes.append(f"{name} does not look at the gold answer")
+        elif own and (problem := _problem(one, own)):
+            hint = " Where a right completion is more than its answer, evaluate.gold names a column of them." * asks
+            problems.append(problem + hint)
+        elif own:
+            notes += _remarks(one, own)
+        alike = _always(name, seen)
+        if alike is not None and not (own and name not in untested):
+            bad = alike > 0 and (asks or "answer" in (*reward.parameters.required, *reward.parameters.optional))
+            (problems if bad else notes).append(f"{name} pays {alike:.2f} for every text, so it says nothing")
+        if not one.same_twice:
+            notes.append(f"{name} gives other scores when it sees the same texts again")
+    if seen and not problems and not any(one.rows for one in found):
+        names = " and ".join(reward.name for reward in rewards)
+        problems.append(f"{names} gave no score for any text, only None, so nothing would be learnt")
+    totals = _rows_of(list(zip(one.probes, one.after.rewards, strict=True)) for one in seen)
+    return GateReport(len(seen), seconds, tuple(found), totals, tuple(problems), tuple(notes))
+
+
+def _of_all(
+    verifiers: Sequence[str],
+    untested: Collection[str],
+    seen: Sequence[Seen],
+    lost: Sequence[GroupLost],
+    asked: int,
+    seconds: float,
+) -> tuple[list[str], list[str]]:
+    """Problems and notes that are about no single reward."""
     problems, notes = [], []
     if lost and not seen:
         problems.append(f"nothing could be scored: {lost[0]}")
@@ -234,29 +264,9 @@ def summarise(
     with_gold = sum(one.gold is not None for one in seen)
     if seen and not with_gold:
         notes.append(NO_GOLD)
-    if with_gold and not any(decided.values()) and not set(verifiers) <= set(untested):
+    if with_gold and all(one.verifier is None for one in seen) and not set(verifiers) <= set(untested):
         problems.append(f"{' or '.join(verifiers)} applies to none of the {with_gold} gold answers that were scored")
-    for one, reward in zip(found, rewards, strict=True):
-        own = decided.get(one.name, [])
-        asks = is_costly(reward.function)  # a model that judges
-        if one.verifier and one.name in untested:
-            notes.append(f"{one.name} does not look at the gold answer")
-        elif one.verifier and (problem := _problem(one, own)):
-            hint = " Where a right completion is more than its answer, evaluate.gold names a column of them." * asks
-            problems.append(problem + hint)
-        elif one.verifier:
-            notes += _remarks(one, own)
-        alike = _always(one.name, seen)
-        if alike is not None and not (one.verifier and one.name not in untested):
-            bad = alike > 0 and (asks or "answer" in (*reward.parameters.required, *reward.parameters.optional))
-            (problems if bad else notes).append(f"{one.name} pays {alike:.2f} for every text, so it says nothing")
-        if not one.same_twice:
-            notes.append(f"{one.name} gives other scores when it sees the same texts again")
-    if seen and not problems and not any(one.rows for one in found):
-        names = " and ".join(reward.name for reward in rewards)
-        problems.append(f"{names} gave no score for any text, only None, so nothing would be learnt")
-    totals = _rows_of(list(zip(one.probes, one.after.rewards, strict=True)) for one in seen)
-    return GateReport(len(seen), seconds, found, totals, tuple(problems), tuple(notes))
+    return problems, notes
 
 
 def _problem(found: RewardFindings, own: Sequence[Seen]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,10 +29,16 @@ LIMIT_S = 20.0  # what the gate before a run may take, as far as it can be cut s
 
 
 def gate_of_stage(
-    stage: Stage, parts: SamplingParts, seed: int, prompts: int | None = None, tokenizer: Any = None
+    stage: Stage,
+    parts: SamplingParts,
+    seed: int,
+    prompts: int | None = None,
+    tokenizer: Any = None,
+    say: Callable[[str], None] | None = None,
 ) -> GateReport:
     """Examine the rewards of a stage on `prompts` prompts for each verifier, fewer where a reward is costly. They see
-    texts as the policy would write them, through `tokenizer`; None: any text is written as it is.
+    texts as the policy would write them, through `tokenizer`; None: any text is written as it is. `say` is told when a
+    reward takes its time.
 
     Without `prompts` it is the short gate before a run: few prompts, and costly rewards only `taste` a few texts,
     unless the recipe names one as its verifier; where there is no gold answer, no other is asked. Raises RewardFailure
@@ -46,17 +52,20 @@ def gate_of_stage(
             "nothing; does it lack a return? With weight 0 it is called all the same"
         )
         return GateReport(prompts=0, seconds=0.0, rewards=(), total={}, problems=(why,), notes=())
+    beside: tuple[str, ...] = ()
     if short:
         known = [verifier for verifier in parts.verifiers if _looks_at_gold(stage, verifier)]
         tested = {verifier.name for verifier in known if _is_named(stage) or not is_costly(verifier.function)}
         everybody, _ = _rewards(parts)
         dear = {one.name for one in everybody if is_costly(one.function)} - tested
         alone = parts.without({one.name for one in everybody} - dear)
-        said, problems = _tasted(stage, alone, seed) if dear else ("", ())
+        said, problems = _tasted(stage, alone, seed, say) if dear else ("", ())
         if problems or not tested:
-            said = said or f"{parts.verifier_name or 'no verifier'} does not look at the gold answer"
-            return replace(_untested(said), prompts=min(len(dear), 1), problems=problems)
-        parts = parts.without(dear)
+            if not (said or problems):
+                said = f"{parts.verifier_name or 'no verifier'} does not look at the gold answer"
+            report = _untested(said, _unasked(parts, {*dear, *(one.name for one in parts.verifiers)}))
+            return replace(report, prompts=min(len(dear), 1), problems=problems)
+        parts, beside = parts.without(dear), (said,) * bool(said)
     rewards, verifiers = _rewards(parts)
     costly = any(is_costly(reward.function) for reward in rewards)
     count = COSTLY if costly else IN_A_RUN if prompts is None else prompts
@@ -65,7 +74,7 @@ def gate_of_stage(
         for index, prompt in enumerate(_prompts(parts.task.train, parts.verifiers, count))
     ]
     if short and not any(one.gold for one in asked):
-        return _untested(NO_GOLD)
+        return _untested(NO_GOLD, (*beside, *_unasked(parts, {one.name for one in parts.verifiers})))
     if tokenizer is not None:  # behind the rendered prompt, which may have begun the completion, and by way of tokens
         renderer, read = parts.task.renderer(tokenizer), reader(tokenizer)
         asked = [replace(one, prompt=renderer.render(one.prompt)) for one in asked]
@@ -73,18 +82,29 @@ def gate_of_stage(
     untested = [reward.name for reward in verifiers if not _looks_at_gold(stage, reward)]
     names = [reward.name for reward in verifiers]
     limit_s, run = LIMIT_S if short else math.inf, stage.run
-    return examine(rewards, names, asked, untested, run.workers, limit_s, run.pass_environment)
+    report = examine(rewards, names, asked, untested, run.workers, limit_s, run.pass_environment, say)
+    return replace(report, beside=beside)
 
 
-def _tasted(stage: Stage, parts: SamplingParts, seed: int) -> tuple[str, tuple[str, ...]]:
+def _tasted(
+    stage: Stage, parts: SamplingParts, seed: int, say: Callable[[str], None] | None
+) -> tuple[str, tuple[str, ...]]:
     """What costly rewards, which are all that `parts` have, make of a few texts for one prompt; what is wrong there."""
     rewards, _ = _rewards(parts)
     one = _asked(stage, parts.verifiers or rewards, parts.task.train[0], derive_seed(seed, "gate", 0))
-    return taste(rewards, one, stage.run.pass_environment)
+    return taste(rewards, one, stage.run.pass_environment, say)
 
 
-def _untested(why: str) -> GateReport:
-    return GateReport(prompts=0, seconds=0.0, rewards=(), total={}, problems=(), notes=(why,))
+def _untested(why: str, beside: tuple[str, ...]) -> GateReport:
+    return GateReport(
+        prompts=0, seconds=0.0, rewards=(), total={}, problems=(), notes=(why,) * bool(why), beside=beside
+    )
+
+
+def _unasked(parts: SamplingParts, said: Collection[str]) -> tuple[str, ...]:
+    """A line for each reward that is paid and of which nothing else was `said`."""
+    names = [reward.name for reward in parts.rewards if reward.weight and reward.name not in said]
+    return tuple(f"{name} is paid, and was not asked" for name in names)
 
 
 def _rewards(parts: SamplingParts) -> tuple[list[Reward], list[Reward]]:

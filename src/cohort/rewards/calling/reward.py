@@ -59,31 +59,22 @@ class Reward:
 
         Raises RewardFailure, or the InfrastructureError of the function; has no time limit.
         """
-        texts = item.completions
-        if not applies(self.when, item.row):
+        texts, split = item.completions, self.split
+        if not applies(self.when, item.row) or (split is not None and not texts):
             return (Scored(None),) * len(texts)
         notes = Notes()
-
-        def call(pieces_of: Sequence[Sequence[str]] = ()) -> list[Any]:
-            return (
-                call_each(self, item, pieces_of) if self.style == "cohort" else call_group(self, item, pieces_of, notes)
-            )
-
         with _pinned_random(f"{item.seed}/{self.name}"):
-            if self.split is None:
-                results = call()
-                return notes.onto(
-                    tuple(as_score(found, self.name, item.prompt, text) for found, text in zip(results, texts))
-                )
-            ends = [cut(text, self.split) for text in texts]
+            ends = [] if split is None else [cut(text, split) for text in texts]
             steps = [pieces(text, of) for text, of in zip(texts, ends)]
-            results = call(steps) if steps else []
-            return notes.onto(
-                tuple(
-                    scored_steps(found, of, self.fold, self.name, item.prompt, text)
-                    for found, of, text in zip(results, ends, texts)
+            results = call_each(self, item, steps) if self.style == "cohort" else call_group(self, item, steps, notes)
+            if split is None:
+                found = (as_score(one, self.name, item.prompt, text) for one, text in zip(results, texts))
+            else:
+                found = (
+                    scored_steps(one, of, self.fold, self.name, item.prompt, text)
+                    for one, of, text in zip(results, ends, texts)
                 )
-            )
+            return notes.onto(tuple(found))
 
     def score(self, item: ScoringItem) -> tuple[float, ...]:
         """`judge` without the labels: one float a completion, NaN where the reward does not apply."""

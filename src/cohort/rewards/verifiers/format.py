@@ -75,7 +75,7 @@ def check_form(form: str) -> None:
 def one_answer(completion: str, form: str = "any") -> Labelled:
     """1 if the text marks exactly one answer and that is not blank, else 0.
 
-    Labels: kept, no_answer, several, other_form, blank.
+    Labels: kept; no_answer; unpaired (of the tags one is missing, or the end comes first); several; other_form; blank.
 
     `form`: "tags" (`<answer> ... </answer>`), "boxed" (`\\boxed{ ... }`), "hashes" (`#### ...`), or "any" of them. A
     box inside the tags is part of that answer; any other second mark is a second answer.
@@ -83,16 +83,18 @@ def one_answer(completion: str, form: str = "any") -> Labelled:
     check_form(form)
     completion = visible(completion)
     tags, boxes, hashes = _TAGS.findall(completion), completion.count("\\boxed{"), len(_HASHES.findall(completion))
+    both = ["<answer>", "</answer>"]
     if tags:
         found = "tags"
         inside = completion.partition("<answer>")[2].partition("</answer>")[0]
-        one = tags == ["<answer>", "</answer>"] and not hashes and boxes <= 1 and boxes == inside.count("\\boxed{")
+        one = tags == both and not hashes and boxes <= 1 and boxes == inside.count("\\boxed{")
     elif boxes:
         found, one = "boxed", boxes == 1 and not hashes
     else:
         found, one = "hashes", hashes == 1
     answer = final_answer(completion, longest=len(completion))
     for problem, label in (
+        (tags != both and len(set(tags)) == len(tags) > 0, "unpaired"),
         (answer is None, "no_answer"),
         (not one, "several"),
         (form not in ("any", found), "other_form"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any
 
@@ -23,6 +25,25 @@ from cohort.wording import one_line, shorten
 
 Job = tuple["Future[ScoredGroup]", ScoringItem]
 LONGEST_WAIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What a lane waits for: a reward (None: the start of its worker), since `since` (time.monotonic), at most
+    `limit_s`; and what became of the try before.
+    """
+
+    reward: str | None
+    since: float
+    limit_s: float
+    before: str = ""
+
+    def __str__(self) -> str:
+        if self.reward is None:
+            return "the start of the reward worker, which imports the rewards and loads their models"
+        asked = f"reward '{self.reward}', asked {time.monotonic() - self.since:.0f} s ago"
+        again = f"; the try before: it {self.before}" if self.before else ""
+        return f"{asked} and given up after {self.limit_s:g} s (its timeout_s){again}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +80,7 @@ class Lane(threading.Thread):
         self._lock = threading.Lock()  # guards the two below, which `stop` uses from another thread
         self._worker: WorkerProcess | None = None
         self._stopped = threading.Event()
+        self.asking: Asking | None = None  # written by the thread alone
 
     def stop(self) -> None:
         """Kill the worker and start no other. The thread then ends at the next None."""
@@ -71,9 +93,11 @@ class Lane(threading.Thread):
     def run(self) -> None:
         """The thread: warm the worker up while the trainer loads its model, then serve."""
         try:
+            self.asking = Asking(None, time.monotonic(), math.inf)
             self._start()
         except Exception:
             self._discard()  # the first job starts another one and gets to see what is wrong
+        self.asking = None
         while (job := self._jobs.get()) is not None:
             future, item = job
             if self._stopped.is_set():
@@ -83,6 +107,7 @@ class Lane(threading.Thread):
                     future.set_result(self._score(item))
                 except BaseException as error:
                     future.set_exception(error)
+            self.asking = None
             del job, future, item  # while it waits for the next job, the thread must not keep this one alive
         self._discard()
 
@@ -91,17 +116,23 @@ class Lane(threading.Thread):
         pickled = _pickle(item)
         replies: list[dict[str, Any]] = []
         troubles: Counter[str | None] = Counter()
+        before = ""
         while len(replies) < len(self._rewards):
             try:
+                self.asking = Asking(None, time.monotonic(), math.inf)
                 worker = self._start()
                 message: bytes | None = pickle.dumps((len(replies), pickled))  # then a reply a reward
                 for reward in self._rewards[len(replies) :]:
-                    replies.append(worker.ask(message, limit_s(reward, len(item.completions)), reward.name))
-                    message = None
+                    limit = limit_s(reward, len(item.completions))
+                    self.asking = Asking(reward.name, time.monotonic(), limit, before)
+                    replies.append(worker.ask(message, limit, reward.name))
+                    message, before = None, ""
             except WorkerTrouble as trouble:
                 if trouble.kind != "unavailable":
                     self._discard()
                 troubles[trouble.reward] += 1
+                before = trouble.what
+                self.asking = replace(self.asking, before=before) if self.asking else None
                 self._wait_or_give_up(trouble, troubles, item)
         by_name = {reward.name: reply for reward, reply in zip(self._rewards, replies, strict=True)}
         scored = {

@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from cohort.rewards.workers.worker import recached, recached_property
 from cohort.types import UserError
 from cohort.wording import one_line
 
+SAID_AFTER_S, SAID_EVERY_S = 5.0, 60.0  # seconds until a wait is spoken of, and the longest pause until it is again
+
 
 class RewardPool:
     """Worker processes that score groups. A context manager; `close` may be called twice.
@@ -37,7 +40,8 @@ class RewardPool:
     because what it asked did not answer, the group is scored again up to `retries` times, after waiting `backoff_s` and
     then twice as long each time. A reward that exceeds its `timeout_s` is killed and the group lost: it would hang
     again. What reward functions print goes to the end of the file `log`, whose beginning is dropped when it becomes too
-    large, or nowhere. Of the environment they do not see what looks like a secret, but for `pass_environment`.
+    large, or nowhere. Of the environment they do not see what looks like a secret, but for `pass_environment`. Who
+    waits for scores longer than usual is told what for, by `say`, and again at growing intervals.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class RewardPool:
         start_timeout_s: float = 120.0,
         backoff_s: float = 0.5,
         pass_environment: Sequence[str] = (),
+        say: Callable[[str], None] | None = None,
     ) -> None:
         check_names(rewards)
         if os.name == "nt":
@@ -71,6 +76,7 @@ class RewardPool:
         start = functools.partial(WorkerProcess, pickled, path, os.getcwd(), output, start_s, withheld)
 
         self._reads_tokens = any(reward.reads_tokens for reward in rewards)
+        self._say, self._usual_s = say, SAID_AFTER_S
         self._owner = os.getpid()
         self._closed = False
         self._lock = threading.Lock()  # no job may enter the queue behind the Nones that end the lanes
@@ -87,7 +93,7 @@ class RewardPool:
         """Score a group. The Future raises RewardFailure or UserError (a person must mend something: stop the run) or
         GroupLost, an InfrastructureError (the group could not be scored: drop it). It is never a score of 0.
         """
-        future: Future[ScoredGroup] = Future()
+        future: Future[ScoredGroup] = Future() if self._say is None else _Told(self._wait)
         if not self._reads_tokens and item.completion_ids:
             item = replace(item, completion_ids=())  # nothing that a worker would not look at
         with self._lock:
@@ -95,6 +101,22 @@ class RewardPool:
                 raise RuntimeError("the reward pool is closed")
             self._jobs.put((future, item))
         return future
+
+    def _wait(self, wait: Callable[[float], ScoredGroup]) -> ScoredGroup:
+        """What `wait`, which takes seconds, gives in the end. Twice what a group has taken is no reason to speak."""
+        began, pause = time.monotonic(), self._usual_s
+        while True:
+            try:
+                found = wait(pause)
+            except TimeoutError:
+                asking = min((a for lane in self._lanes if (a := lane.asking)), key=lambda a: a.since, default=None)
+                what = asking or "the reward workers"
+                if self._say is not None:
+                    self._say(f"no scores for {time.monotonic() - began:.0f} s: waiting for {what}")
+                pause = min(2 * pause, max(self._usual_s, SAID_EVERY_S))
+            else:
+                self._usual_s = max(self._usual_s, 2 * (time.monotonic() - began))
+                return found
 
     def close(self) -> None:
         """Kill the workers and end the threads. Groups that wait are cancelled; those being scored fail."""
@@ -120,6 +142,17 @@ class RewardPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Told(Future[ScoredGroup]):
+    """A future whose result, where it is waited for without a limit, is waited for by `wait`."""
+
+    def __init__(self, wait: Callable[[Callable[[float], ScoredGroup]], ScoredGroup]) -> None:
+        super().__init__()
+        self._wait = wait
+
+    def result(self, timeout: float | None = None) -> ScoredGroup:
+        return super().result(timeout) if timeout is not None or self.done() else self._wait(super().result)
 
 
 def _pickle(reward: Reward) -> bytes:

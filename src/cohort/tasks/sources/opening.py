@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pkgutil
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -14,10 +13,8 @@ from cohort import settings
 from cohort.tasks.prompts import (
     CHECKED,
     Distinct,
-    Items,
     Prompts,
     RowItems,
-    Rows,
     check_text,
     limited,
     listed,
@@ -73,101 +70,96 @@ class OpenSource:
 def open_source(table: settings.Prompts, seed: int, held_out_seed: int, name: str = "") -> OpenSource:
     """Open both sides of a source. `held_out_seed` is the seed of held-out problems that are made."""
     found = _open_found(table, False, seed)
-
-    def open_held_out(other: settings.Prompts) -> Prompts:
-        return _open_found(other, True, held_out_seed).prompts
-
-    train, held_out = with_held_out(table, found.prompts, "prompt", lambda prompt: prompt, open_held_out)
+    train: Prompts = found.prompts
+    held_out: Prompts | None = None
+    if (share := share_of(table, train.size)) is not None:
+        train, held_out = split_by_hash(train, share, "prompt", lambda prompt: prompt)
+    elif (other := held_out_table(table, train.size)) is not None:
+        held_out = _open_found(other, True, held_out_seed).prompts
     if found.distinct and table.limit is not None:
         train = Distinct(train, table.limit, str(table.source))
     else:
         train = limited(train, table.limit)
-    by_hash = _is_share(table.held_out)
-    columns, question, environment = found.columns, found.question, found.environment
-    return OpenSource(name, table, train, held_out, columns, question, split_by_hash=by_hash, environment=environment)
+    by_hash, columns, question = share is not None, found.columns, found.question
+    return OpenSource(
+        name, table, train, held_out, columns, question, split_by_hash=by_hash, environment=found.environment
+    )
 
 
-def with_held_out(
-    table: settings.Prompts,
-    train: Items[T],
-    thing: str,
-    prompt_of: Callable[[T], Prompt],
-    open_held_out: Callable[[settings.Prompts], Items[T]],
-) -> tuple[Items[T], Items[T] | None]:
-    """What is trained on, and what a table says is held out: a share, another source, another split, or nothing.
+def held_out_table(table: settings.Prompts, size: int | None) -> settings.Prompts | None:
+    """The table of what is held out where that is no share of the source: another source, another split, or None.
 
-    A source without an end makes its own held-out problems where the table says nothing.
+    A source without an end (`size` None) makes its own held-out problems where the table says nothing.
     """
-    share, itself = _is_share(table.held_out), isinstance(table.held_out, str) and table.held_out == table.source
-    named = table.held_out is not None
-    if train.size is None and (share or (table.held_out_split is not None and not named)):
-        key = f"held_out = {table.held_out}" if share else f"held_out_split = {table.held_out_split!r}"
-        raise UserError(f"{table.source} holds out its own problems; remove {key}.")
-    if share:
-        return split_by_hash(train, float(cast(float, table.held_out)), thing, prompt_of)
-    if named and not itself:  # the columns of this source hold for the other one, but not what is this one's own
+    itself = isinstance(table.held_out, str) and table.held_out == table.source
+    if table.held_out is not None and not itself:
+        # the columns of this source hold for the other one, but not what is this one's own
         own = ("config", "revision", "levels", "args", "limit", "curriculum", "adaptive")
         fields = type(table).model_fields
         plain = {key: fields[key].get_default(call_default_factory=True) for key in own if key in fields}
-        return train, open_held_out(table.model_copy(update={**plain, "source": table.held_out, "held_out": None}))
-    if itself or table.held_out_split is not None or train.size is None:
-        return train, open_held_out(table)
-    return train, None
+        return table.model_copy(update={**plain, "source": table.held_out, "held_out": None})
+    return table if itself or table.held_out_split is not None or size is None else None
 
 
-def _is_share(value: Any) -> bool:
-    """True for a number between 0 and 1. Another number is a mistake that is named here."""
-    if not isinstance(value, (int, float)):
-        return False
-    if isinstance(value, bool) or not 0 < value < 1:
+def share_of(table: settings.Prompts, size: int | None) -> float | None:
+    """The share of a source that is held out; None where nothing is, or something else."""
+    value = table.held_out
+    share = value if isinstance(value, (int, float)) else None
+    if share is not None and (isinstance(share, bool) or not 0 < share < 1):
         raise UserError(f"held_out is a share between 0 and 1, a file or another source, not {value}.")
-    return True
+    if size is None and (share is not None or (table.held_out_split is not None and value is None)):
+        key = f"held_out_split = {table.held_out_split!r}" if share is None else f"held_out = {value}"
+        raise UserError(f"{table.source} holds out its own problems; remove {key}.")
+    return share
 
 
 def _open_found(table: settings.Prompts, held_out: bool, seed: int) -> Found:
     """One side of a source as prompts."""
-    given = ask(table, held_out, seed, Prompt)
-    if isinstance(given, Found):
-        return given
-    if isinstance(given, Rows):
-        columns = ColumnMap.of(table, given)
-        return Found(RowItems(given, columns.read), given.columns, columns.question)
-    for number, prompt in enumerate(given[:CHECKED], start=1):
-        check_text({"text": prompt.text, "messages": prompt.messages}, f"prompt {number}")
-    prompts = [of_text(prompt, f"prompt {number}") for number, prompt in enumerate(given, start=1)]
-    return Found(
-        listed(prompts), ("prompt", "answer", *dict.fromkeys(tag for prompt in prompts for tag in prompt.tags))
-    )
+    made = made_by(table, held_out, seed)
+    if isinstance(made, Found):
+        return made
+    if isinstance(made, (list, tuple)) and made and isinstance(made[0], Prompt):
+        for number, prompt in enumerate(made[:CHECKED], start=1):
+            check_text({"text": prompt.text, "messages": prompt.messages}, f"prompt {number}")
+        prompts = [of_text(prompt, f"prompt {number}") for number, prompt in enumerate(made, start=1)]
+        tags = dict.fromkeys(tag for prompt in prompts for tag in prompt.tags)
+        return Found(listed(prompts), ("prompt", "answer", *tags))
+    if made is table.source:
+        has_no(table, "levels", "args")
+    rows = with_inner(open_rows(made, *side_of(table, held_out)), names_in(table))
+    columns = ColumnMap.of(table, rows)
+    return Found(RowItems(rows, columns.read), rows.columns, columns.question)
 
 
-def ask(table: settings.Prompts, held_out: bool, seed: int, made: type | None = None) -> Any:
-    """The `Rows` of a source: those that the function behind it returns, or, where there is none, those of the source
-    itself, a path, a hub id or an object. What a table names inside of a column is a column of theirs. But a list of
-    what is `made` in Python is returned as it is, and of prompts `Found` as well.
+def made_by(table: settings.Prompts, held_out: bool, seed: int) -> Any:
+    """What the function behind a source returns; where there is none, the source itself: a path, a hub id, an object.
 
     The function is one in `SOURCES`, or one of your own, named as "module:function". A file or a directory also wins
     over such a name. Raises UserError for a name that is nearly one in `SOURCES`, for a function that cannot be found,
     and for whatever one of your own raises.
     """
-    source = given = table.source
+    source = table.source
     if name := built_in_name(source):
-        given = pkgutil.resolve_name(SOURCES[name])(table, held_out, seed)
-    elif (function := _own_function(source)) is not None:
-        try:
-            given = function(table, held_out, seed)
-        except UserError:
-            raise
-        except Exception as error:  # the function is the user's, and may do anything
-            raise UserError(f"source {source!r} raised {type(error).__name__}: {one_line(error)}") from error
-    elif made is Prompt:
-        has_no(table, "levels", "args")
-    if made is Prompt and isinstance(given, Found):
-        return given
-    if made is not None and isinstance(given, (list, tuple)) and given and isinstance(given[0], made):
-        return given
+        return pkgutil.resolve_name(SOURCES[name])(table, held_out, seed)
+    if (function := _own_function(source)) is None:
+        return source
+    try:
+        return function(table, held_out, seed)
+    except UserError:
+        raise
+    except Exception as error:  # the function is the user's, and may do anything
+        raise UserError(f"source {source!r} raised {type(error).__name__}: {one_line(error)}") from error
+
+
+def side_of(table: settings.Prompts, held_out: bool) -> tuple[str, str | None, str | None]:
+    """Split, configuration and revision of one side of a source of rows."""
     split = (table.held_out_split or "test") if held_out else table.split
-    rows = open_rows(given, split, table.config, table.revision if isinstance(table, FromPython) else None)
-    return with_inner(rows, [getattr(table, key, None) for key in NAMES_OF_COLUMNS])
+    return split, table.config, table.revision if isinstance(table, FromPython) else None
+
+
+def names_in(table: settings.Prompts) -> list[str | None]:
+    """The columns that a table names."""
+    return [getattr(table, key, None) for key in NAMES_OF_COLUMNS]
 
 
 def _own_function(source: Any) -> SourceOfPrompts | None:

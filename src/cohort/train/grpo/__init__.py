@@ -36,4 +36,5 @@ class Grpo:
     def plan(self, stage: Stage, prepared: PreparedGrpo, facts: PolicyFacts) -> Plan:
         """The objective, the batch, the rewards, the memory."""
         task = prepared.parts.task
-        return grpo_plan(stage, prepared.objective, facts, task.train.size, task.held_out)
+        untold = prepared.parts.world.untold(facts.tokenizer, facts.eos_ids)
+        return grpo_plan(stage, prepared.objective, facts, task.train.size, task.held_out, untold)

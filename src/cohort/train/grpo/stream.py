@@ -113,21 +113,46 @@ class GroupStream:
         for saved in groups:
             self.ledger.claim(saved.ticket)
             # The prompt anew from the task: what a file holds of it are not the very objects that rewards were given.
-            prompt = self._prompts[self.ledger.ticket(saved.ticket).index]
-            group = saved.with_(prompt=prompt)
-            self.pending[group.ticket] = (group, self._score(group))
+            group = saved.with_(prompt=self._prompts[self.ledger.ticket(saved.ticket).index])
+            seed = derive_seed(self._settings.seed, "score", group.ticket)
+            self.pending[group.ticket] = group, self._pool.submit(ScoringItem.of(group.prompt, group.rollouts, seed))
 
     def next(self, step: int) -> StepGroups:
         """The groups of the next step, which is number `step`. Raises `UserError` when more groups were lost than the
         failure budget allows.
         """
-        rollout, found = self._settings.rollout, StepGroups()
+        rollout, base, found = self._settings.rollout, self._settings.seed, StepGroups()
         # A group that could not be scored is replaced always, one without signal only where the recipe says so.
         replaced = ("error", "zero_std") if self._settings.zero_std == "resample" else ("error",)
         wanted, left = rollout.prompts_per_step, rollout.resample_cap * rollout.prompts_per_step
         while wanted:
-            began = time.perf_counter()
-            found.prompts_too_long += self._fill(wanted + rollout.max_staleness * rollout.prompts_per_step, step)
+            began, in_a_row = time.perf_counter(), 0
+            requests: list[SampleRequest] = []
+            prompts: dict[int, Prompt] = {}
+            while len(self.pending) + len(requests) < wanted + rollout.max_staleness * rollout.prompts_per_step:
+                ticket = self.ledger.issue(step)
+                prompt = self._prompts[ticket.index]
+                if prompt is None:
+                    self._too_long.append(ticket.number)
+                    found.prompts_too_long, in_a_row = found.prompts_too_long + 1, in_a_row + 1
+                    if in_a_row > 10_000:
+                        raise UserError("10,000 prompts in a row were too long; raise task.max_prompt_tokens")
+                    continue
+                in_a_row, prompts[ticket.number] = 0, prompt
+                size, seed = rollout.group_size, derive_seed(base, "rollout", ticket.number)
+                requests.append(SampleRequest(ticket.number, prompt.tokens, size, seed, rollout.sampling()))
+            finished: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
+            for request, played in self._play(requests, prompts):
+                prompt, scores = prompts[request.key], Future[ScoredGroup]()
+                if isinstance(played, InfrastructureError):  # there is nothing to score, only the failure
+                    group = Group(request.key, prompt, (), error=str(played))
+                    scores.set_exception(InfrastructureError(str(played)))
+                else:
+                    group = Group(request.key, prompt, played)
+                    scores = self._pool.submit(ScoringItem.of(prompt, played, derive_seed(base, "score", request.key)))
+                finished[request.key] = (group, scores)
+                self._on_group()
+            self.pending = dict(sorted({**self.pending, **finished}.items()))
             sampled = time.perf_counter()
             judged = [self._take(found.outcomes) for _ in range(wanted)]
             found.sample_s += sampled - began
@@ -155,36 +180,6 @@ class GroupStream:
         """
         everything = [*self._taken.values(), *(group for group, _ in self.pending.values())]
         return [group for group in everything if group.rollouts]
-
-    def _fill(self, count: int, step: int) -> int:
-        """Sample until `count` groups are pending. Returns how many prompts were dropped as too long."""
-        rollout, sampling = self._settings.rollout, self._settings.rollout.sampling()
-        requests: list[SampleRequest] = []
-        prompts: dict[int, Prompt] = {}
-        dropped = in_a_row = 0
-        while len(self.pending) + len(requests) < count:
-            ticket = self.ledger.issue(step)
-            prompt = self._prompts[ticket.index]
-            if prompt is None:
-                self._too_long.append(ticket.number)
-                dropped, in_a_row = dropped + 1, in_a_row + 1
-                if in_a_row > 10_000:
-                    raise UserError("10,000 prompts in a row were too long; raise task.max_prompt_tokens")
-                continue
-            in_a_row = 0
-            prompts[ticket.number] = prompt
-            seed = derive_seed(self._settings.seed, "rollout", ticket.number)
-            requests.append(SampleRequest(ticket.number, prompt.tokens, rollout.group_size, seed, sampling))
-        finished: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
-        for request, played in self._play(requests, prompts):
-            if isinstance(played, InfrastructureError):
-                group = Group(request.key, prompts[request.key], (), error=str(played))
-            else:
-                group = Group(request.key, prompts[request.key], played)
-            finished[request.key] = (group, self._score(group))
-            self._on_group()
-        self.pending = dict(sorted({**self.pending, **finished}.items()))
-        return dropped
 
     def _take(self, outcomes: list[Outcome]) -> Group:
         """The next group in ticket order, scored, with the reason to leave it out if there is one; what became of the
@@ -221,15 +216,6 @@ class GroupStream:
                 f"{sum(self._lost)} of the last {len(self._lost)} groups could not be scored, and run.failure_budget = "
                 f"{budget:g} allows {int(budget * window)} in {window}; the last: {error}"
             )
-
-    def _score(self, group: Group) -> Future[ScoredGroup]:
-        """The scores to come; of a group that was lost while it was played there is only the failure."""
-        if group.rollouts:
-            seed = derive_seed(self._settings.seed, "score", group.ticket)
-            return self._pool.submit(ScoringItem.of(group.prompt, group.rollouts, seed))
-        failure: Future[ScoredGroup] = Future()
-        failure.set_exception(InfrastructureError(group.error))
-        return failure
 
 
 def has_signal(group: Group, combination: Combination) -> bool:

@@ -31,6 +31,7 @@ from cohort.train.grpo.step_rewards import token_steps
 from cohort.train.grpo.stream import Groups, GroupStream, StepGroups, StreamSettings
 from cohort.train.stage import Context, first_texts
 from cohort.types import Group
+from cohort.wording import counted
 
 PENDING = "pending.parquet"  # of a checkpoint: groups that were sampled and not yet trained on
 
@@ -60,7 +61,7 @@ class GrpoTraining:
         staleness = stage.rollout.max_staleness
         if staleness and objective.correction == "off" and not stage.objective.bypasses:
             context.console.warn(
-                f"rollouts may be {staleness} training steps old (rollout.max_staleness) and nothing corrects for it: "
+                f"rollouts may be {counted(staleness, 'training step')} old (rollout.max_staleness), uncorrected: "
                 'set objective.bypass = true, or objective.correction = "token_truncate"'
             )
         self._backend = open_backend(stage, objective, context.origin(prepared, checkpoint))
@@ -73,6 +74,7 @@ class GrpoTraining:
         self._learning = Learning(stage, objective, self._combination, self._backend)
         self._stream: Groups
         self._evaluate: Evaluator | None = None
+        self._nothing: dict[str, float] | None = None if prepared.stored is not None else {}
         with ExitStack() as stack:
             stack.callback(parts.world.close)
             if prepared.stored is not None:
@@ -80,7 +82,8 @@ class GrpoTraining:
             else:
                 log, run = context.directory / "rewards.log", stage.run
                 given = run.pass_environment
-                pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=given)
+                say = context.console.warn
+                pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=given, say=say)
                 stack.enter_context(pool)
                 play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
                 limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
@@ -97,7 +100,8 @@ class GrpoTraining:
                 if checkpoint is not None and pending and (checkpoint.path / PENDING).exists():
                     stream.restore(read_groups(checkpoint.path / PENDING))
                 self._stream = stream
-                self._evaluate = Evaluator(context, parts, self.facts, play, stack, self._one_group_sampled)
+                if parts.task.held_out is not None and stage.evaluate.problems:
+                    self._evaluate = Evaluator(context, parts, self.facts, play, stack, self._one_group_sampled)
             self._opened = stack.pop_all()
         self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
 
@@ -118,8 +122,8 @@ class GrpoTraining:
         ended = time.perf_counter()
         self.groups = everything = [*trained, *groups.left_out]
         if self._stage.run.save_rollouts:
-            self._context.check()
-            self._context.recorder.rollouts(everything, step)
+            path = self._context.log / f"step-{step:06d}.parquet"
+            self._context.recorder.waiting.append(write_groups(path, everything, step))
         self._show(step, trained, groups)
         metrics = group_metrics(trained, groups.left_out) | scoring_metrics(self._combination, groups.outcomes)
         metrics |= behaviour(everything) | report | task_metrics(everything) | self._stream.ledger.metrics()
@@ -136,9 +140,9 @@ class GrpoTraining:
         }
 
     def evaluate(self, step: int) -> dict[str, float] | None:
-        """Held-out accuracy of the current weights; None where nothing is sampled."""
+        """Held-out accuracy of the current weights, where there are held-out prompts; None where nothing is sampled."""
         self._doing, self._sampled = "evaluating", 0
-        return None if self._evaluate is None else self._evaluate(step)
+        return self._nothing if self._evaluate is None else self._evaluate(step)
 
     def save(self, directory: Path) -> Mapping[str, Any]:
         """The model and what trains it, the groups in flight, and the ledger."""
@@ -176,6 +180,6 @@ class GrpoTraining:
         if (short or not trained) and not self._said_short:
             self._said_short = True
             console.warn(
-                f"step {step} trains on {len(trained)} groups: {len(groups.left_out)} were left out as without signal. "
-                "The task is too hard, too easy, or the reward says nothing (said once; see groups/left_out)"
+                f"step {step} trains on {counted(len(trained), 'group')}: {len(groups.left_out)} left out as without "
+                "signal. The task is too hard, too easy, or the reward says nothing (said once; see groups/left_out)"
             )

@@ -16,12 +16,14 @@ from typing import Any
 import orjson
 
 from cohort.machine import describe_machine
+from cohort.record.chain import Chain
 from cohort.record.files import write_bytes
+from cohort.record.keys import own_key
 from cohort.record.metrics import is_timing, read_metrics
 from cohort.rewards import ScoredGroup
 from cohort.settings import Monitor
 from cohort.train.checkpoint import Checkpoint
-from cohort.train.directory import ENVIRONMENT, as_kept, disk_errors, has_begun, locked, open_chain
+from cohort.train.directory import ENVIRONMENT, as_kept, disk_errors, has_begun, locked
 from cohort.train.grpo.stream import Outcome, StepGroups
 from cohort.train.loop import train_stage
 from cohort.train.recorder import Recorder
@@ -114,7 +116,7 @@ def learn_again(
     with locked(directory) as still_here, disk_errors(directory, still_here), recorded.as_it_ran():
         if has_begun(directory):
             raise UserError(f"{directory} already holds a run: name another directory with --to")
-        chain = open_chain(directory, console)
+        chain = Chain.open(directory, own_key(directory), console.warn, anew=True)
         _write_down(recorded, directory, as_kept(recipe), start, (first, last))
         context = Context(
             recipe=recipe,
@@ -124,7 +126,7 @@ def learn_again(
             directory=directory,
             console=console,
             start=recorded.start,
-            recorder=Recorder(chain, directory, stage.name),
+            recorder=Recorder(chain, directory),
             tables=kind.tables,
             check=still_here,
             parent=None if checkpoint is None else replace(checkpoint, step=first - 1),

@@ -27,6 +27,7 @@ from cohort.views.cards.reading import (
     seconds,
     value,
 )
+from cohort.wording import counted
 
 _KINDS = {
     "grpo": "reinforcement learning (GRPO)",
@@ -76,11 +77,11 @@ def _heading(record: Record, stage: Record, index: int) -> Iterator[str]:
     how = _KINDS.get(stage["kind"], f"a stage of kind `{stage['kind']}`")
     yield (
         f"Trained with Cohort {record['written']['cohort']} from {_md(base_in_words(record, index))} by {how}, stage "
-        f"`{stage['name']}`, seed {inside(record['run'], 'identity.run', 'seed')}, {stage['steps']} steps."
+        f"`{stage['name']}`, seed {inside(record['run'], 'identity.run', 'seed')}, {counted(stage['steps'], 'step')}."
     )
     if several:
         chain = " -> ".join(f"{one['name']} ({one['kind']})" for one in record["stages"])
-        yield f"The run has {len(record['stages'])} stages: {_md(chain)}."
+        yield f"The run has {counted(len(record['stages']), 'stage')}: {_md(chain)}."
     if inside(record["run"], "identity.outcome", "finished") is False:
         yield "**The run is not finished**: this is how far it has come."
     yield ""
@@ -145,7 +146,7 @@ def _rewards(stage: Record) -> Iterator[str]:
     found = gate.get("rewards", [])
     kinds = list(dict.fromkeys(kind for reward in found for kind in reward["rows"]))
     if kinds:
-        how = f"on average over {gate['prompts']} prompts (verdict: {gate['verdict']})"
+        how = f"on average over {counted(gate['prompts'], 'prompt')} (verdict: {gate['verdict']})"
         yield f"What rewards paid before training, {how}:"
         yield ""
         means = [[reward["rows"].get(kind, {}).get("mean") for reward in found] for kind in kinds]

@@ -8,12 +8,15 @@ retiring row's slot is filled by the last running one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cohort.policy.attention import EVERYTHING, PackedGroups, Reach, Scores, bent
-from cohort.policy.policy import Policy
+
+if TYPE_CHECKING:
+    from cohort.policy.policy import Policy
 
 HIDDEN = -1e30  # a masked score: finite, so that a row whose prefix lies wholly outside the window stays a number
 
