@@ -34,6 +34,12 @@ def test_what_people_see_counts_things_through_one_function(file):
     """`f"{n} prompts"` would say "1 prompts"."""
     for node in ast.walk(ast.parse(file.read_text())):
         for value, text in zip(node.values, node.values[1:]) if isinstance(node, ast.JoinedStr) else ():
-            if isinstance(value, ast.FormattedValue) and isinstance(text, ast.Constant) and COUNTED.match(str(text.value)):
+            if (
+                isinstance(value, ast.FormattedValue)
+                and isinstance(text, ast.Constant)
+                and COUNTED.match(str(text.value))
+            ):
                 shown = ast.unparse(value.value)
-                assert shown in MANY or shown.startswith("counted("), f"{file}:{value.lineno}: {{{shown}}}{text.value!s}"
+                assert shown in MANY or shown.startswith("counted("), (
+                    f"{file}:{value.lineno}: {{{shown}}}{text.value!s}"
+                )

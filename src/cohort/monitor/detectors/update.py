@@ -8,6 +8,7 @@ from cohort.monitor.detectors.finding import Found, Seen, detector
 from cohort.settings.monitor import Monitor
 
 LEAST = 5  # gradient norms before one of them can stand out
+SMALL = 1.0  # a norm that no usual clip touches
 NEVER_NULL = ("loss", "grad_norm")
 
 
@@ -34,7 +35,7 @@ def gradient_spike(seen: Seen, table: Monitor) -> Found | None:
     if len(norms) <= LEAST or not seen.values("grad_norm", 1) or norms[-1] != seen.now["grad_norm"]:
         return None
     usual = statistics.median(norms[:-1])
-    if norms[-1] < table.gradient * usual:
+    if norms[-1] < max(table.gradient * usual, SMALL):
         return None
     return (
         f"grad_norm is {norms[-1]:.3g}, {norms[-1] / usual:.0f} times the usual {usual:.3g}",
