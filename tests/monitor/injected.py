@@ -1,4 +1,4 @@
-"""Numbers of a run that is well, and what each failure does to them. tools/detectors_table.py measures with these, too."""
+"""Numbers of a run that is well, and what each failure does to them; tools/detectors_table.py uses them, too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ WELL = {
     "groups/all_wrong": 0.1, "groups/partial": 0.0, "groups/pass_rate": 0.5, "groups/similar": 0.1,
     "groups/failed": 0.0, "groups/contradictions": 0.0, "completions/mean_tokens": 100.0, "completions/truncated": 0.02,
     "completions/right_tokens": 95.0, "completions/wrong_tokens": 105.0, "completions/length_correlation": 0.1,
-    "completions/repeated": 0.1, "completions/same_answer": 0.1, "completions/bare": 0.02, "completions/test_aware": 0.0,
+    "completions/repeated": 0.1, "completions/same_answer": 0.1, "completions/bare": 0.02,
+    "completions/test_aware": 0.0,
     "prompts/mean_tokens": 60.0, "policy/entropy_sampled": 0.5, "policy/kl": 0.02, "policy/clip_low": 0.01,
     "policy/clip_high": 0.02, "policy/clip_dual": 0.0, "policy/mismatch": 1e-6, "grad_norm": 0.3, "loss": 0.01,
     "advantage/below_right": 0.05, "task/level/1/share": 0.5, "task/level/2/share": 0.5,

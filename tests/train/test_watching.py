@@ -53,10 +53,9 @@ def test_a_reward_that_is_0_everywhere_is_said_within_five_steps_and_at_the_end(
     assert sum(json.loads(line)["kind"] == "incident" for line in chain) == len({one.step for one in found})
 
 
-def test_groups_of_two_on_an_impossible_task_are_said(run, pipe):
-    file, console = pipe
+def test_groups_of_two_on_an_impossible_task_are_said(run):
     changes = {"objective": {"preset": "dapo"}, "rollout": {"group_size": 2, "max_tokens": 4, "resample_cap": 1}}
-    done = run(reward=[nothing], console=console, run=LONG, evaluate=FEW, **changes)
+    done = run(reward=[nothing], run=LONG, evaluate=FEW, **changes)
     found = {one.detector: one for one in read_incidents(done.directory)}
     assert found["constant_reward"].step <= 5
     assert "are cut off" in found["constant_reward"].line

@@ -182,7 +182,9 @@ def _components(
     """Of every reward, how it goes inside groups with what they come to, and with the accuracy."""
     found = {}
     for name in groups[0].scores:
-        scores = np.array([score for group in groups for score in group.scores[name]])
+        absent = {len(group.rollouts): (math.nan,) * len(group.rollouts) for group in groups}
+        given = [group.scores.get(name, absent[len(group.rollouts)]) for group in groups]
+        scores = np.array([score for of in given for score in of])
         for what, other in (("with_reward", rewards), ("with_accuracy", accuracy)):
             known = ~(np.isnan(scores) | np.isnan(other))
             pairs = [(scores[part][known[part]], other[part][known[part]]) for part in parts]

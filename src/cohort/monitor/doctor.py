@@ -154,8 +154,8 @@ def answers(lines: Sequence[Line]) -> list[tuple[str, str]]:
             found.append(
                 (
                     "The reward does not rise?",
-                    f"Not by more than its noise: {mean(early):.3f} at first, {mean(late):.3f} at the end. {signal:.0%} "
-                    "of the groups carry signal; with little, see the causes; with much, more steps or a higher "
+                    f"Not by more than its noise: {mean(early):.3f} first, {mean(late):.3f} last. {signal:.0%} of "
+                    "the groups carry signal; with little, see the causes; with much, more steps or a higher "
                     "optimizer.learning_rate.",
                 )
             )

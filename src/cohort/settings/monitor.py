@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from cohort.settings.table import Positive, Resumable, Share, Table
 
-Action = Literal["log", "warn", "quarantine", "pause"]
+Action = Literal["log", "warn", "pause"]
 # What looks at every step, and where it is: "module:name" of a `monitor.detectors.finding.Detector`. In this order they
 # are asked, and of several that see the same, the first speaks.
 DETECTORS = {
@@ -41,8 +41,6 @@ DETECTORS = {
     "verifier_contradiction": "cohort.monitor.detectors.verifier:verifier_contradiction",
     "verifier_errors": "cohort.monitor.detectors.verifier:verifier_errors",
 }
-# Those that know from a step's groups alone which of them are bad, before anything is learnt from these.
-OF_GROUPS = ("repetition", "test_aware", "verifier_contradiction")
 
 
 def _known(name: str) -> str:
@@ -65,8 +63,7 @@ class Monitor(Table):
     )
     actions: Resumable[dict[Annotated[str, AfterValidator(_known)], Action]] = Field(
         default={},
-        description='The same for one detector: `entropy_collapse = "pause"`. quarantine: groups that repetition, '
-        "test_aware or verifier_contradiction name are not learnt from.",
+        description='The same for one detector: `{ entropy_collapse = "pause" }`.',
     )
     signal: Resumable[Share] = Field(default=0.05, description="no_signal: the least share of groups with signal.")
     sparse: Resumable[Share] = Field(default=0.05, description="sparse_reward: the least share of right completions.")
