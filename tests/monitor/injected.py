@@ -57,7 +57,7 @@ Change = Callable[[int], Mapping[str, float | None]]
 # What a failure makes of the numbers, by how many steps ago it began.
 INJECTED: dict[str, Change] = {
     "not_finite": lambda age: {"loss": None, "grad_norm": None},
-    "gradient_spike": lambda age: {"grad_norm": 30.0 if age == 0 else 0.3},
+    "gradient_spike": lambda age: {"grad_norm": 30.0 if age in (0, 3) else 0.3},
     "kl_blow_up": lambda age: {"policy/kl": 6.0},
     "reward_collapse": lambda age: {"reward/mean": 0.01, "groups/pass_rate": 0.01},
     "entropy_collapse": lambda age: {

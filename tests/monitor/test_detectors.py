@@ -70,6 +70,13 @@ def test_a_learning_rate_that_is_too_high_is_said_within_five_steps():
     assert "the updates are too large" in paragraph(likely)
 
 
+def test_a_reward_that_was_0_from_the_start_has_not_collapsed():
+    nothing = {"reward/mean": 0.0, "reward/std": 0.0, "groups/pass_rate": 0.0, "groups/signal": 0.0}
+    found = found_in((line | nothing | {"groups/all_right": 0.0}, groups) for line, groups in injected.steps(None))
+    assert {one.detector for one in found} == {"constant_reward"}
+    assert causes(found, STAGE)[0].name == "blind_reward"
+
+
 def test_low_entropy_alone_is_no_alarm():
     def steps():
         for line, groups in injected.steps(None):

@@ -22,7 +22,7 @@ def kl_blow_up(seen: Seen, table: Monitor) -> Found | None:
     )
 
 
-@detector(2, "critical")
+@detector(1, "critical")
 def reward_collapse(seen: Seen, table: Monitor) -> Found | None:
     """What was paid is lost: the mean reward of the last steps is a small part of the best that the window had, by more
     than the choice of prompts explains: three standard errors over groups. Where rewards are negative, the pass rate.
@@ -35,7 +35,7 @@ def reward_collapse(seen: Seen, table: Monitor) -> Found | None:
     before = rewards[: -len(tail)]
     best, now = max(before), mean(tail)
     spread, groups = max(seen.values("reward/std"), default=0.0), max(min(seen.values("groups/sampled")), 1)
-    if rewards[-1] > table.collapse * best or now > table.collapse * best or best - now < 3 * spread / groups**0.5:
+    if rewards[-1] > table.collapse * best or now > table.collapse * best or best - now <= 3 * spread / groups**0.5:
         return None
     return (
         f"the mean reward fell from {best:.2f} to {rewards[-1]:.2f} within {len(rewards)} steps",

@@ -28,17 +28,18 @@ def not_finite(seen: Seen, table: Monitor) -> Found | None:
 
 @detector(1)
 def gradient_spike(seen: Seen, table: Monitor) -> Found | None:
-    """The gradient norm is many times the median of those before. ZClip (2504.02507) judges by their spread; here it is
-    a ratio, as steps without signal have no gradient and make any spread.
+    """The gradient norm is many times the usual one, twice in a window: one alone is what clipping is for. ZClip
+    (2504.02507) judges by the spread; here it is a ratio to the median, as steps without signal make any spread.
     """
     norms = [norm for norm in seen.values("grad_norm") if norm > 0]
     if len(norms) <= LEAST or not seen.values("grad_norm", 1) or norms[-1] != seen.now["grad_norm"]:
         return None
-    usual = statistics.median(norms[:-1])
-    if norms[-1] < max(table.gradient * usual, SMALL):
+    usual = statistics.median(norms)
+    bound = max(table.gradient * usual, SMALL)
+    if norms[-1] < bound or sum(norm >= bound for norm in norms) < 2:
         return None
     return (
-        f"grad_norm is {norms[-1]:.3g}, {norms[-1] / usual:.0f} times the usual {usual:.3g}",
+        f"grad_norm is {norms[-1]:.3g}, {norms[-1] / usual:.0f} times the usual {usual:.3g}, not for the first time",
         "Look at the step's groups for a reward out of scale; optimizer.gradient_clip bounds what one step may do",
         (),
         {"grad_norm": norms[-1], "usual": usual},
