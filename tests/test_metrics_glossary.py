@@ -91,7 +91,7 @@ RUNS: dict[str, dict[str, Any]] = {
             {"use": share_of_vowels, "name": "vowels"},
             {"use": labelled, "gate": "vowels", "gate_at": 0.1},
         ],
-        "evaluate": {"problems": 4, "samples": 2, "reward": "exact_number"},
+        "evaluate": {"problems": 4, "samples": 4, "reward": "exact_number"},
         "objective": {"preset": "grpo", "kl_coef": 0.01},
         "optimizer": {"updates_per_batch": 2, "learning_rate": 1e-3},
     },

@@ -31,11 +31,12 @@ from cohort.record.rollouts import read_groups
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "docs" / "figures" / "real_model.json"
 STEPS = 8  # of a row of the table of parts
+JUDGED = "{use='exact_number', weight=0.0, args={last_number=true}}"  # says what is right, and pays nothing
 ARMS: dict[str, tuple[str, ...]] = {
     "seed 0": ("seed=0",),
     "seed 1": ("seed=1",),
     "seed 2": ("seed=2",),
-    "random reward, seed 0": ("seed=0", "reward=random", "evaluate.reward=exact_number"),
+    "random reward, seed 0": ("seed=0", f"reward=[{JUDGED}, {{use='random'}}]", "evaluate.reward=exact_number"),
     "LoRA, seed 0": ("seed=0", "policy.lora.rank=16", "optimizer.learning_rate=1e-4"),
     "bfloat16, seed 0": ("seed=0", "policy.compute=bfloat16"),
 }

@@ -86,7 +86,20 @@ def init(
 
 
 @app.command()
-def check(recipe: RecipePath, overrides: Overrides = None, json: Json = False) -> Answer:
+def check(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A benchmark to look for in the training prompts: FILE or FILE:question=COLUMN,answer=COLUMN."
+        ),
+    ] = None,
+    probe: Annotated[
+        int, typer.Option(min=0, help="Questions of each benchmark whose second half the base model has to write.")
+    ] = 0,
+    json: Json = False,
+) -> Answer:
     """Load everything, score gold answers and junk with every reward, and train nothing."""
     from cohort.recipe import Recipe
 
@@ -95,7 +108,7 @@ def check(recipe: RecipePath, overrides: Overrides = None, json: Json = False) -
     from cohort.commands.check import check_recipe
     from cohort.views.console import Console
 
-    stages = check_recipe(loaded, Console())
+    stages = check_recipe(loaded, Console(), against or [], probe)
     holds = all(stage.holds for stage in stages)
     return Answer({"holds": holds, "stages": stages}, holds=holds)
 
@@ -183,15 +196,71 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=0, help="Sampled completions a problem.")] = 8,
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems.")] = 500,
     against: Annotated[str | None, typer.Option(help="A second model, on the same problems, paired.")] = None,
+    best: Annotated[
+        bool, typer.Option("--best/--no-best", help="Also score with all rewards: how right is the best of k?")
+    ] = True,
+    language: Annotated[
+        str | None, typer.Option(help="Code of the language that completions should be in, such as en.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="A new directory for the completions and the numbers.")] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> Answer:
-    """Measure held-out accuracy: greedy, and sampled with pass@k, with 95% intervals."""
+    """Measure held-out accuracy with 95% intervals: greedy, pass@k, the vote and the best of k; and behaviour."""
     if Path(model).expanduser().exists():
         _say_at_once(f"{model}: loading")
     from cohort.commands.evaluate import run_evaluation, show
 
-    return Answer(run_evaluation(model, task or None, overrides or [], samples, problems, against, seed), show)
+    given = (model, task or None, overrides or [], samples, problems, against, seed, best, language, to)
+    return Answer(run_evaluation(*given), show)
+
+
+@app.command()
+def probe(
+    what: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="A model, or a recipe that names one.")],
+    rest: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK] [key=value ...]", help="Of a model: what to ask it.")
+    ] = None,
+    temperatures: Annotated[str, typer.Option(help="Temperatures to try, with commas.")] = "0.7,1.0,1.3",
+    samples: Annotated[int, typer.Option(min=4, help="Completions of each prompt at each temperature.")] = 16,
+    problems: Annotated[int, typer.Option(min=1, help="Training prompts to try.")] = 64,
+    seed: Seed = 0,
+    json: Json = False,
+) -> Answer:
+    """Before anything is trained: how often is the model right, which groups would carry signal, and what to set."""
+    try:
+        tried = [float(one) for one in temperatures.split(",")]
+    except ValueError:
+        tried = []
+    if not tried or min(tried) <= 0:
+        raise typer.BadParameter("--temperatures takes numbers above 0 with commas, such as 0.7,1.0")
+    typer.echo(f"{what}: loading", err=True)  # a part of a recipe goes to standard output
+    from cohort.commands.probe import run_probe, show
+
+    return Answer(run_probe(what, rest or [], tried, samples, problems, seed), show)
+
+
+@app.command()
+def compare(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    controls: Annotated[
+        str, typer.Option(help="Other rewards for its GRPO stage, with commas: random,format_only,constant,length.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm: the recipe's own and the next ones.")] = 1,
+    json: Json = False,
+) -> Answer:
+    """Train a recipe beside its controls, from the same weights: what of its gain needs right answers?"""
+    names = list(dict.fromkeys(name.strip() for name in controls.split(",") if name.strip()))
+    if not names:
+        raise typer.BadParameter("say what to compare with: --controls random,format_only,constant,length")
+    from cohort.recipe import Recipe
+
+    loaded = Recipe.load(recipe, overrides or (), SAY)
+    _say_stages(loaded)
+    from cohort.commands.compare import run_comparison, show
+
+    return Answer(run_comparison(loaded, names, seeds), show)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import shutil
 import subprocess
@@ -10,13 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import HfApi, ModelCard
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cohort.commands import export, read_back
 from cohort.policy.adapters import add_lora
 from cohort.policy.load import load_policy, save_policy
+from cohort.recipe import Recipe
 from cohort.settings import Lora
+from cohort.train import train
+from cohort.views.console import Console
+from hub_server import running_hub
 from tiny import make_tiny
 
 
@@ -269,3 +276,38 @@ def test_the_hub_gets_what_was_checked(cohort, monkeypatch):
     assert "model.safetensors" in calls[1][1]
     code, _, err = cohort("export", "adapted", "--to", "hub:me/there")
     assert (code, "cannot upload to hub:me/there: 409" in err) == (1, True), err
+
+
+@pytest.mark.usefixtures("here")
+def test_the_hub_gets_model_card_and_evaluations_of_a_run(desk, cohort, monkeypatch):
+    recipe = Recipe(
+        name="mine",
+        policy={"model": "base", "lora": {"rank": 2}},
+        task={"source": "word_problems"},
+        rollout={"prompts_per_step": 2, "group_size": 2, "max_tokens": 6},
+        reward="exact_number",
+        evaluate={"problems": 4},
+        run={"steps": 1, "threads": 1},
+    )
+    final = train(recipe, console=Console(quiet=True)).directory / "final"
+    with running_hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # its protocol is not spoken here
+        api = functools.partial(HfApi, endpoint=hub.address, token="hf_x")
+        monkeypatch.setattr("huggingface_hub.HfApi", api)
+        code, _, err = cohort("export", "runs/mine", "--to", "hub:me/new")
+        assert code == 0, err
+        files = hub.repositories["me/new"]
+        assert hub.private["me/new"]
+        assert cohort("export", "runs/mine", "--to", "hub:me/new")[0] == 1  # nothing is written over
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", ".eval_results/held_out.yaml"} <= set(
+        files
+    )
+    assert files[".eval_results/held_out.yaml"] == (final / ".eval_results/held_out.yaml").read_bytes()
+    (desk / "got").mkdir()
+    (desk / "got/model.safetensors").write_bytes(files["model.safetensors"])
+    assert load_file(desk / "got/model.safetensors").keys() > {"model.norm.weight"}
+    card, before = ModelCard(files["README.md"].decode()), ModelCard((final / "README.md").read_text())
+    assert (before.data.get("library_name"), card.data.get("library_name")) == ("peft", "transformers")
+    assert card.text == before.text

@@ -81,7 +81,6 @@ def test_a_task_of_cohort():
     task = open_task("verifiers:reverse_words", held_out=0.3)
     assert task.columns == ("prompt", "answer", COLUMN)
     assert task.train.size + task.held_out.size == 12
-    assert task.overlap() == 0
     assert open_task("verifiers:guess_number", limit=2, held_out="verifiers:reverse_words").held_out.size == 12
     assert "a curriculum goes through" in refused(open_task, "verifiers:reverse_words", curriculum=Curriculum())
 

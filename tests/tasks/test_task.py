@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -147,22 +146,14 @@ def test_held_out_share_splits_by_question():
     assert task.train.size == 2 * len(train)
     assert task.held_out.size == 2 * len(held_out)
     assert 0.15 < len(held_out) / 200 < 0.35
-    assert task.overlap() == 0
-    counted = replace(task.sources[0], split_by_hash=False)
-    assert replace(task, sources=(counted,)).overlap() == 0  # counted, and not only known
     reordered = open_task(doubled[::-1], prompt="question", answer="gold", held_out=0.25, seed=9)
     assert questions(reordered.held_out) == held_out  # a property of the question, not of order or seed
 
 
-def test_held_out_source_and_overlap(tmp_path):
+def test_held_out_source(tmp_path):
     held_out = write(tmp_path / "test.jsonl", [ROWS[0], {"question": "New?", "gold": "1"}])
     task = open_task(ROWS, prompt="question", answer="gold", held_out=held_out)
     assert [prompt.text for prompt in items(task.held_out)] == ["What is 0 + 1?", "New?"]
-    assert task.overlap() == 1
-    same = open_task(ROWS, prompt="question", held_out=[{"question": row["question"].upper()} for row in ROWS])
-    assert same.overlap() == 200
-    assert same.overlap(at_most=50) == 50
-    assert open_task(ROWS, prompt="question", held_out="word_problems").overlap() == 0
     assert "has no column 'question'" in refused(
         ROWS, prompt="question", held_out=write(tmp_path / "x.jsonl", [{"a": 1}])
     )

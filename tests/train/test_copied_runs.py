@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from scorers import exact
 
 import cohort
-from cohort.commands.evaluate import _recipe
+from cohort.commands.evaluate import recipe_of
 from cohort.recipe import Recipe
 from cohort.train import train
 from cohort.types import UserError
@@ -138,7 +138,7 @@ def test_a_copied_run_reads_its_own_rows(tmp_path, checkpoint_dir, monkeypatch):
     done = train(Recipe.load(there), resume=True, console=Console(quiet=True))
     assert done.directory == there
     assert same_weights(away, there)
-    assert _recipe(str(there), None, [], 4)[1].stages[-1].task.source == str(there / "data.jsonl")  # of `cohort eval`
+    assert recipe_of(str(there), None, [], 4)[1].stages[-1].task.source == str(there / "data.jsonl")  # of `cohort eval`
     back_to_step_2(there)
     with (there / "data.jsonl").open("a") as rows:
         rows.write('{"question": "1?", "answer": "1"}\n')

@@ -12,13 +12,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohort.account.sources import StageFiles
-from cohort.evaluate.intervals import paired
+from cohort.evaluate.compare import paired
 from cohort.record.claims import Claim, gap
 from cohort.record.manifest import sha256_of
+from cohort.settings.suite import JUDGES
 from cohort.types import RIGHT, UserError
 from cohort.wording import one_line
 
-SAFETY = ("hallucination", "refusal_calibration", "jailbreak_robustness", "harmful_capability", "safety_regressions")
+SUITES = {  # behaviours of the record, and the kinds of suites that measure them
+    "multilingual": "multilingual",
+    "tool_use": "tool_use",
+    "performance": "performance",
+    "hallucination": "hallucination",
+    "refusal_calibration": "refusal",
+    "jailbreak_robustness": "jailbreak",
+    "harmful_capability": "harmful_capability",
+    "safety_regressions": "safety",
+}
+SAFETY = tuple(SUITES)[3:]
 
 
 def performance(files: StageFiles) -> Claim:
@@ -27,23 +38,78 @@ def performance(files: StageFiles) -> Claim:
         return imported("performance")(files)
     if not files.evaluations:
         return gap("measured", "nothing is held out: task.held_out names what to evaluate on")
-    before, after = files.evaluations[0], files.evaluations[-1]
-    if before is after:
+    if _suites(files, "performance") and len(_of_suite(files.evaluations[0], "")) == 1:
+        return of_suites("performance")(files)
+    before, after = (_of_suite(line, "") for line in (files.evaluations[0], files.evaluations[-1]))
+    if len(files.evaluations) == 1:
         why = "it was measured once: there is nothing to compare with"
         return files.claim("measured", {"after": after}, "metrics.jsonl", reason=why)
+    found, shards = _compared(files, before, after, "")
+    if suites := _suites(files, "performance"):
+        found["suites"], more = suites
+        shards += more
+    return files.claim("measured", found, "metrics.jsonl", *shards)
+
+
+def _compared(
+    files: StageFiles, before: dict[str, Any], after: dict[str, Any], of: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Two evaluations and their paired differences, and the files of these; `of` is the suite, "" for held-out
+    problems.
+    """
     found: dict[str, Any] = {"before": before, "after": after, "difference": {}}
     shards = []
     for kind in ("greedy", "sampled"):
-        names = [f"log/eval-{line['step']:06d}-{kind}.parquet" for line in (before, after)]
+        name = f"{of}-{kind}" if of else kind
+        names = [f"log/eval-{line['step']:06d}-{name}.parquet" for line in (before, after)]
         rates = [_pass_rates(files.place / name) for name in names]
         if all(rates):
             shards += names
             try:
-                one = paired(rates[1], rates[0])
+                one = paired(rates[1], rates[0], files.stage.evaluate.margin)
             except UserError:
                 continue
-            found["difference"][kind] = {"mean": one.mean, "low": one.low, "high": one.high, "problems": one.problems}
-    return files.claim("measured", found, "metrics.jsonl", *shards)
+            found["difference"][kind] = {
+                key: getattr(one, key) for key in ("mean", "low", "high", "problems", "p", "margin", "verdict")
+            }
+    return found, shards
+
+
+def _of_suite(line: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a line of evaluations says of one suite; of the held-out problems where it has no name."""
+    if not name:
+        return {key: value for key, value in line.items() if "/" not in key}
+    start = f"{name}/"
+    found = {key.removeprefix(start): value for key, value in line.items() if key.startswith(start)}
+    return {"step": line["step"], **found} if found else {}
+
+
+def _suites(files: StageFiles, kind: str) -> tuple[dict[str, Any], list[str]] | None:
+    """What the suites of a kind found before and after, by name; None where there are none."""
+    found: dict[str, Any] = {}
+    shards: list[str] = []
+    for suite in (one for one in files.stage.suite if one.kind == kind):
+        measured = [line for line in (_of_suite(line, suite.name) for line in files.evaluations) if line]
+        if len(measured) > 1:
+            found[suite.name], more = _compared(files, measured[0], measured[-1], suite.name)
+            shards += more
+    return (found, shards) if found else None
+
+
+def of_suites(name: str) -> Callable[[StageFiles], Claim]:
+    """What suites measured of a behaviour before and after; else what another tool found about it."""
+
+    def read(files: StageFiles) -> Claim:
+        if name not in _named(files) and (suites := _suites(files, SUITES[name])):
+            found, shards = suites
+            phrases = any(
+                one.use is None for one in files.stage.suite if one.kind == SUITES[name] and one.kind in JUDGES
+            )
+            by = "refusals by a list of English phrases" if phrases else None
+            return files.claim("measured", found, "metrics.jsonl", *shards, reason=by)
+        return imported(name)(files)
+
+    return read
 
 
 def _pass_rates(file: Path) -> dict[str, float]:
@@ -61,8 +127,8 @@ def _pass_rates(file: Path) -> dict[str, float]:
 
 def tool_use(files: StageFiles) -> Claim:
     """Calls of tools and their errors, in the first and the last step."""
-    if "tool_use" in _named(files):
-        return imported("tool_use")(files)
+    if "tool_use" in _named(files) or _suites(files, "tool_use"):
+        return of_suites("tool_use")(files)
     lines = [line for line in files.steps if "tools/calls" in line]
     if not lines:
         return gap("measured", "the policy has no tools", "not_applicable")
@@ -81,7 +147,7 @@ def imported(name: str) -> Callable[[StageFiles], Claim]:
     def read(files: StageFiles) -> Claim:
         given = _named(files).get(name)
         if given is None:
-            why = f"Cohort does not measure it; [record.evaluations] {name} may name a file of results of another tool"
+            why = f"no [[suite]] of the kind measures it, and [record.evaluations] {name} names no file of another tool"
             return gap("imported", why)
         file = Path(files.run.environment.get("directory", "."), given).expanduser()
         try:
@@ -100,10 +166,11 @@ def imported(name: str) -> Callable[[StageFiles], Claim]:
 
 def safety_evaluations(files: StageFiles) -> Claim:
     """Which safety evaluations were run on the trained model."""
-    run = [name for name in SAFETY if name in _named(files)]
-    if not run:
-        return gap("imported", "no safety evaluation was named under [record.evaluations]")
-    return Claim({name: _named(files)[name] for name in run}, "imported")
+    run = {name: _named(files)[name] for name in SAFETY if name in _named(files)}
+    suites = {kind: list(found[0]) for name in SAFETY if (found := _suites(files, kind := SUITES[name]))}
+    if not run and not suites:
+        return gap("imported", "no [[suite]] is about safety, and none was named under [record.evaluations]")
+    return Claim(run | suites, "measured" if suites else "imported")
 
 
 def _named(files: StageFiles) -> dict[str, str]:

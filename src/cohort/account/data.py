@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cohort.account.sources import StageFiles
 from cohort.record.claims import Claim, gap
 from cohort.record.inputs import hub_commit
 from cohort.tasks.sources.rows import is_hub_id
+from cohort.types import RIGHT
 
 
 def prompts(files: StageFiles) -> Claim:
@@ -50,11 +57,43 @@ def _resamples(files: StageFiles) -> bool:
 
 
 def contamination(files: StageFiles) -> Claim:
-    """Whether what is evaluated was trained on."""
-    found = files.gate.get("contamination")
-    if found:
-        return files.run.claim("measured", found, "gate.json")
-    return gap("measured", "no comparison of prompts with benchmarks was made")
+    """Whether what is evaluated was trained on: the ids of the held-out prompts that were found before the first step,
+    by which layers, whether what held them was left out, and the last accuracy on them and on the others.
+    """
+    found = files.run.contamination.get(files.stage.name)
+    if not isinstance(found, dict) or "flagged" not in found:
+        looked = found.get("not_looked") if isinstance(found, dict) else None
+        why = "; ".join(map(str, looked.values())) if isinstance(looked, dict) else ""
+        return gap("measured", f"no comparison of prompts with benchmarks was made{f': {why}' if why else ''}")
+    layers = {name: {"questions": one["questions"], "prompts": one["prompts"]} for name, one in found["layers"].items()}
+    names, accuracy = _last_evaluations(files), {}
+    for name, path in names.items():
+        with contextlib.suppress(pa.ArrowException, OSError, KeyError):
+            accuracy[name] = _accuracy(path, set(found["flagged"]))
+    logs = [files.path(f"log/{path.name}") for path in names.values()]
+    return files.run.claim("measured", {**found, "layers": layers, "accuracy": accuracy}, "contamination.json", *logs)
+
+
+def _last_evaluations(files: StageFiles) -> dict[str, Path]:
+    """The completions of the last evaluation of held-out problems, by how they were sampled."""
+    every = sorted((files.place / "log").glob("eval-*.parquet"))
+    return {name: path for path in every if (name := path.stem.split("-", 2)[-1]) in ("greedy", "sampled")}
+
+
+def _accuracy(path: Path, flagged: set[str]) -> dict[str, Any]:
+    """The mean pass rate of the problems that were found and of the others, and how many they are."""
+    table = pq.read_table(path, columns=["prompt_id", "accuracy"])
+    scores: dict[str, list[bool]] = {}
+    for key, score in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        if score is not None and not math.isnan(score):
+            scores.setdefault(key, []).append(score >= RIGHT)
+    sides: dict[str, list[float]] = {"clean": [], "flagged": []}
+    for key, right in scores.items():
+        sides["flagged" if key in flagged else "clean"].append(sum(right) / len(right))
+    return {
+        name: {"problems": len(rates), "pass@1": sum(rates) / len(rates) if rates else None}
+        for name, rates in sides.items()
+    }
 
 
 def rejected(files: StageFiles) -> Claim:

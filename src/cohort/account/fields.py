@@ -33,7 +33,7 @@ class Field:
     kinds: tuple[str, ...] = MODEL
 
 
-_G, _B, _I = governance.declared, behaviour, behaviour.imported
+_G, _B, _I, _S = governance.declared, behaviour, behaviour.imported, behaviour.of_suites
 RUN = (
     Field("identity.run", "The run", governance.identity, "measured", ("MDF General information", "RMF MAP 2.1")),
     Field("identity.recipe", "The recipe", governance.recipe, "measured", ("XI.1.2(b)", "MDF Training process")),
@@ -105,21 +105,21 @@ STAGE = (
         ("XI.1.2(e)", "MDF Energy consumption", "RMF MEASURE 2.12", "600-1 2.5")),
     Field("behaviour.performance", "Performance, before and after", _B.performance, "measured",
         ("XI.2.1", "RMF MEASURE 2.3")),
-    Field("behaviour.hallucination", "Hallucination, before and after", _I("hallucination"), "imported",
+    Field("behaviour.hallucination", "Hallucination, before and after", _S("hallucination"), "imported",
         ("XI.2.1", "RMF MEASURE 2.5", "600-1 2.2"), GRPO),
-    Field("behaviour.refusal_calibration", "Refusal calibration, before and after", _I("refusal_calibration"),
+    Field("behaviour.refusal_calibration", "Refusal calibration, before and after", _S("refusal_calibration"),
         "imported", ("XI.2.1", "RMF MEASURE 2.6", "600-1 2.3"), GRPO),
-    Field("behaviour.jailbreak_robustness", "Jailbreak robustness, before and after", _I("jailbreak_robustness"),
+    Field("behaviour.jailbreak_robustness", "Jailbreak robustness, before and after", _S("jailbreak_robustness"),
         "imported", ("XI.2.2", "RMF MEASURE 2.7", "600-1 2.9"), GRPO),
-    Field("behaviour.harmful_capability", "Harmful capability, before and after", _I("harmful_capability"), "imported",
+    Field("behaviour.harmful_capability", "Harmful capability, before and after", _S("harmful_capability"), "imported",
         ("XI.2.2", "RMF MEASURE 2.6", "600-1 2.1"), GRPO),
     Field("behaviour.benchmark_contamination", "Benchmark contamination, before and after",
         _I("benchmark_contamination"), "imported", ("XI.2.1", "RMF MEASURE 2.13"), GRPO),
-    Field("behaviour.multilingual", "Multilingual behaviour, before and after", _I("multilingual"), "imported",
+    Field("behaviour.multilingual", "Multilingual behaviour, before and after", _S("multilingual"), "imported",
         ("XI.2.1", "RMF MEASURE 2.11", "600-1 2.6"), GRPO),
     Field("behaviour.tool_use", "Tool use, before and after", _B.tool_use, "measured",
         ("XI.2.1", "RMF MEASURE 2.3"), GRPO),
-    Field("behaviour.safety_regressions", "Safety regressions, before and after", _I("safety_regressions"), "imported",
+    Field("behaviour.safety_regressions", "Safety regressions, before and after", _S("safety_regressions"), "imported",
         ("XI.2.2", "RMF MEASURE 2.6"), GRPO),
     Field("behaviour.safety_evaluations", "Safety evaluations after the training", _B.safety_evaluations, "imported",
         ("XI.2.2", "RMF MEASURE 2.6"), GRPO),

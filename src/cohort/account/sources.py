@@ -40,6 +40,11 @@ class RunFiles:
         return self._json("gate.json")
 
     @cached_property
+    def contamination(self) -> dict[str, Any]:
+        """contamination.json: which held-out questions are also trained on, by stage."""
+        return self._json("contamination.json")
+
+    @cached_property
     def chain(self) -> list[dict[str, Any]]:
         """The entries of the log, oldest first; those that cannot be read are left out: `record verify` names them."""
         found = []

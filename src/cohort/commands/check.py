@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from rich.markup import escape
 
+from cohort.commands.contamination import Benchmarks
 from cohort.commands.model import play_group
 from cohort.machine import quiet_libraries, threads_of
 from cohort.policy.load import Start, open_policy
@@ -47,7 +49,8 @@ class Example:
 class CheckedStage:
     """What was found about a stage. `untested` are rewards whose model has yet to be trained, by the stage that does
     it; `gate` is None where no reward could be put to the test. `prompt` is the first one, decoded from its tokens;
-    `examples` has by reward the best and the worst of some completions of it, with their scores.
+    `contamination` has by benchmark what of it is in the training prompts (see `cohort.commands.contamination`), and
+    `examples` by reward the best and the worst of some completions of it, with their scores.
     """
 
     stage: str
@@ -56,15 +59,18 @@ class CheckedStage:
     untested: dict[str, str]
     gate: dict[str, Any] | None
     holds: bool
+    contamination: dict[str, Any]
     prompt: str = ""
     examples: dict[str, dict[str, Example]] = field(default_factory=dict)
 
 
-def check_recipe(recipe: Recipe, console: Console) -> list[CheckedStage]:
+def check_recipe(recipe: Recipe, console: Console, against: Sequence[str] = (), finish: int = 0) -> list[CheckedStage]:
     """Check every stage, and say what was found as soon as it is. A stage does not hold when one of its verifiers
-    cannot tell gold answers from ignorant ones.
+    cannot tell gold answers from ignorant ones, or when a question of a benchmark that it is checked `against` is among
+    its training prompts. The base model is asked to `finish` so many questions of each benchmark.
     """
     quiet_libraries()
+    benchmarks = Benchmarks.of(against, finish)
     found: list[CheckedStage] = []
     policy: Policy | None = None
     before = torch.get_num_threads()
@@ -72,13 +78,13 @@ def check_recipe(recipe: Recipe, console: Console) -> list[CheckedStage]:
     try:
         for one in prepare(recipe):
             policy = _policy(one, policy)
-            found.append(_check(one, policy, console))
+            found.append(_check(one, policy, console, benchmarks))
     finally:
         torch.set_num_threads(before)
     return found
 
 
-def _check(one: PreparedStage, policy: Policy, console: Console) -> CheckedStage:
+def _check(one: PreparedStage, policy: Policy, console: Console, benchmarks: Benchmarks) -> CheckedStage:
     stage, parts, facts = one.stage, one.prepared.parts, policy.facts()
     console.say(f"\n[bold]stage {escape(stage.name)}[/] ({stage.kind})")
     plan = dict(one.kind.plan(stage, one.prepared, facts))
@@ -99,10 +105,10 @@ def _check(one: PreparedStage, policy: Policy, console: Console) -> CheckedStage
     if report is not None and parts is not None and first is not None:
         examples = _examples(one, parts.without(untested), first, policy, console)
         show_gate(console, report)
+    contamination, clean = benchmarks.look(one, policy, console)
     gate = None if report is None else report.to_dict()
-    return CheckedStage(
-        stage.name, stage.kind, plan, untested, gate, report is None or not report.problems, prompt, examples
-    )
+    holds = clean and (report is None or not report.problems)
+    return CheckedStage(stage.name, stage.kind, plan, untested, gate, holds, contamination, prompt, examples)
 
 
 def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts, console: Console) -> GateReport | None:

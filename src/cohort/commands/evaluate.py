@@ -1,25 +1,35 @@
-"""`cohort eval`: held-out accuracy of a model, alone or paired with another on the same problems."""
+"""`cohort eval`: what a model does on held-out problems, alone or paired with another on the same ones."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
+import orjson
 from rich.markup import escape
 
 from cohort.backends.base import open_sampler
+from cohort.chat import template_for
 from cohort.commands.door import argument
 from cohort.commands.model import load_model
 from cohort.commands.place import absolute, full_path
-from cohort.evaluate import Accuracy, evaluate
-from cohort.evaluate.intervals import Paired, paired
+from cohort.evaluate import Accuracy, Measure, evaluate
+from cohort.evaluate.behaviour import behaviour
+from cohort.evaluate.compare import Paired, among, paired
 from cohort.machine import quiet_libraries
+from cohort.monitor.names import BEHAVIOUR
 from cohort.preflight.parts import SamplingParts, open_parts
+from cohort.preflight.suites import open_suites
 from cohort.recipe import Recipe
+from cohort.record.files import write_bytes
+from cohort.record.rollouts import write_groups
 from cohort.rewards import RewardPool
+from cohort.settings import Stage
 from cohort.tasks.guess import guess_source
 from cohort.train.directory import as_it_lies
 from cohort.train.evaluation import held_out
@@ -27,49 +37,130 @@ from cohort.train.place import where_trained
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Held-out accuracy by `verifier`: the `eval/` metrics of each model, and the first one minus the other, greedy and
-    sampled, where there are two. `data` says what was taken from a file whose columns nobody named.
+    """What each model does on held-out problems, judged by `verifier`: its `eval/` metrics, its `measures` with
+    intervals and its `behaviour`; and the first one minus the other, greedy and sampled, where there are two. `data`
+    says what was taken from a file whose columns nobody named, `files` where the completions are.
     """
 
     data: str
     verifier: str
+    problems: int
     models: dict[str, dict[str, float]]
+    measures: dict[str, dict[str, Measure]]
+    behaviour: dict[str, dict[str, float]]
     difference: dict[str, Paired]
+    files: list[Path]
 
 
 def run_evaluation(
-    model: str, task: str | None, overrides: Sequence[str], samples: int, problems: int, against: str | None, seed: int
+    model: str,
+    task: str | None,
+    overrides: Sequence[str],
+    samples: int,
+    problems: int,
+    against: str | None,
+    seed: int,
+    best: bool = True,
+    language: str | None = None,
+    to: Path | None = None,
 ) -> Evaluation:
-    """Measure a model, and with `against` another one on the same problems."""
+    """Measure a model, and with `against` another one on the same problems. With `best` the run's rewards score as
+    well, and say which sample is the best. What was sampled is kept in `to`, a new directory.
+    """
     if model == against:
         raise UserError("--against names the model itself; name another one")
+    if to is not None and to.exists():
+        raise UserError(f"{to} exists already: name a directory that does not, for what this evaluation writes")
     quiet_libraries()
     names = {name: full_path(name) for name in (model, against) if name is not None}
-    overrides = absolute(overrides)  # before the process goes elsewhere
+    to, overrides = None if to is None else to.absolute(), absolute(overrides)  # before the process goes elsewhere
     with where_trained(names[model]) if task is None else contextlib.nullcontext():
-        data, verifier, found = _found(names, task, overrides, samples, problems, seed)
-    models = {name: {k: v for one in of for k, v in one.metrics().items()} for name, of in found.items()}
-    difference = {}
+        data, recipe = recipe_of(names[model], task, overrides, problems)
+        asked = _asked(recipe, model, seed)
+        templates: dict[str, str] = {}
+        found = {name: _measure(path, asked, samples, seed, best, templates) for name, path in names.items()}
+    verifier = " or ".join(dict.fromkeys(parts.verifier_name for _, parts in asked.values()))
+    difference: dict[str, Paired] = {}
     if against is not None:
-        for ours, theirs in zip(found[model], found[against], strict=True):
-            difference[ours.name] = paired(ours.per_problem, theirs.per_problem)
-    return Evaluation(data, verifier, models, difference)
+        margin = recipe.stages[-1].evaluate.margin
+        pairs = {
+            name: paired(ours.per_problem, found[against][name].per_problem, margin, ours.clusters)
+            for name, ours in found[model].items()
+        }
+        for kind in ("greedy", "sampled"):  # of one kind the held-out problems and the suites are several tasks
+            difference |= among({name: one for name, one in pairs.items() if name.endswith(kind)})
+    result = Evaluation(
+        data,
+        verifier,
+        max(len(one.scored) for of in found.values() for one in of.values()),
+        {
+            model: {f"eval/{k}": v for k, v in _gathered(of, lambda one: _short(one.metrics())).items()}
+            for model, of in found.items()
+        },
+        {name: _gathered(of, Accuracy.measures) for name, of in found.items()},
+        {name: _behaviour(of, language) for name, of in found.items()},
+        difference,
+        [],
+    )
+    return result if to is None else replace(result, files=_kept(to, found, result))
+
+
+def _gathered(of: Mapping[str, Accuracy], what: Callable[[Accuracy], Mapping[str, T]]) -> dict[str, T]:
+    """What all measurements say, those of a suite below its name."""
+    found: dict[str, T] = {}
+    for name, one in of.items():
+        place = name.rpartition("/")[0]
+        found |= {f"{place}/{key}" if place else key: value for key, value in what(one).items()}
+    return found
+
+
+def _short(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {key.removeprefix("eval/"): value for key, value in metrics.items()}
+
+
+def _behaviour(of: Mapping[str, Accuracy], language: str | None) -> dict[str, float]:
+    """Of the sampled completions, where there are any: they vary."""
+    last = {name.rpartition("/")[0]: one for name, one in of.items()}
+    found: dict[str, float] = {}
+    for place, one in last.items():
+        found |= {f"{place}/{k}" if place else k: v for k, v in behaviour(one.groups, language).items()}
+    return found
 
 
 def show(console: Console, found: Evaluation) -> None:
-    """The accuracy table, and the difference of two models."""
+    """A column for each model: accuracies with intervals, then how it behaves; and the difference of two."""
     if found.data:
         console.say(f"[dim]data[/]  {escape(found.data)}")
-    console.evaluations(list(found.models.items()), found.verifier)
+    console.say(f"\n  {found.problems} held-out problems by {escape(found.verifier)}, with 95% intervals")
+    models = list(found.models)
+    rows = [[name, *(_with_interval(found.measures[one].get(name)) for one in models)] for name in _all(found.measures)]
+    for name in (name for name in _all(found.behaviour) if name in BEHAVIOUR):  # those of suites are in the JSON
+        known = BEHAVIOUR[name]
+        values = [found.behaviour[one].get(name, math.nan) for one in models]
+        if not all(map(math.isnan, values)):
+            rows.append([known.heading, *("" if math.isnan(value) else known.form.format(value) for value in values)])
+    console.table(["", *(escape(one if len(one) <= 40 else f"...{one[-37:]}") for one in models)], rows)
     for name, one in found.difference.items():
-        interval = f"{one.mean:+.1%} [{one.low:+.1%}, {one.high:+.1%}]"
-        console.say(escape(f"  {name}: {' minus '.join(found.models)} is {interval} on {one.problems} problems"))
+        console.say(escape(f"  {name}: {' minus '.join(models)} is {in_words(one)}"))
+    for file in found.files:
+        console.saved("kept", file)
 
 
-def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: int) -> tuple[str, Recipe]:
+def in_words(one: Paired) -> str:
+    """`+4.0% [+1.1%, +7.2%] on 500 problems: improved (better on 31, worse on 11; p = 0.003)`."""
+    interval = f"{one.mean:+.1%} [{one.low:+.1%}, {one.high:+.1%}] on {one.problems} problems"
+    p = f"p = {one.p:.2g}" + (f", {one.p_holm:.2g} among all tasks" if one.p_holm != one.p else "")
+    least = "too few problems to find any" if one.detectable is None else f"{one.detectable:.1%} could have been found"
+    words = {"non_inferior": f"non-inferior by a margin of {one.margin:.1%}"}.get(one.verdict, one.verdict)
+    return f"{interval}: {words} (better on {one.better}, worse on {one.worse}; {p}; {least})"
+
+
+def recipe_of(model: str, task: str | None, overrides: Sequence[str], problems: int) -> tuple[str, Recipe]:
     """The run's own recipe, when a run was given and no other task; else a recipe made of what was said, and what was
     taken for it.
     """
@@ -98,44 +189,96 @@ def _recipe(model: str, task: str | None, overrides: Sequence[str], problems: in
     return "; ".join([*found.took, f"the reward {reward['use']}"]), Recipe.from_tables(tables, overrides)
 
 
-def _found(
-    names: dict[str, str], task: str | None, overrides: Sequence[str], samples: int, problems: int, seed: int
-) -> tuple[str, str, dict[str, tuple[Accuracy, ...]]]:
-    """What was taken of the data, the verifier, and what it makes of each model."""
-    name, path = next(iter(names.items()))
-    data, recipe = _recipe(path, task, overrides, problems)
+def _asked(recipe: Recipe, model: str, seed: int) -> dict[str, tuple[Stage, SamplingParts]]:
+    """What the last stage of a recipe evaluates on: its held-out problems as "", its suites by their names."""
     stage = recipe.stages[-1]
-    if not stage.reward and stage.evaluate.reward is None:
+    asked: dict[str, tuple[Stage, SamplingParts]] = {}
+    if stage.reward or stage.evaluate.reward is not None:
+        parts = open_parts(stage, seed)
+        if parts.task.held_out is not None:
+            asked[""] = stage, parts
+        elif not stage.suite:
+            raise UserError(
+                "this task has no held-out problems: add task.held_out=FILE (or a share such as task.held_out=0.1)"
+            )
+    elif not stage.suite:
         raise UserError(
-            f"the last stage of {name} ({stage.kind}) has no reward that says what is right; say --task, or "
-            "evaluate.reward=NAME"
+            f"the last stage of {model} ({stage.kind}) has no reward that says what is right; say --task, "
+            "or evaluate.reward=NAME"
         )
-    parts = open_parts(stage, seed)
-    if parts.task.held_out is None:
+    asked |= {suite.table.name: (suite.stage, suite.parts) for suite in open_suites(stage, seed)}
+    for of, parts in asked.values():
+        if (column := of.evaluate.cluster) is not None and column not in parts.task.columns:
+            has = ", ".join(parts.task.columns)
+            raise UserError(f"evaluate.cluster names the column '{column}', which the task does not have; it has {has}")
+    return asked
+
+
+def _measure(
+    model: str,
+    asked: Mapping[str, tuple[Stage, SamplingParts]],
+    samples: int,
+    seed: int,
+    best: bool,
+    templates: dict[str, str],
+) -> dict[str, Accuracy]:
+    """One model: `greedy` and `sampled`, and below the name of each suite the same."""
+    first = next(iter(asked.values()))[0]
+    policy = load_model(model, compute=first.policy.compute, device=first.policy.device)
+    facts, found = policy.facts(), {}
+    for name, (stage, parts) in asked.items():
+        _refuse_other_template(templates, name, model, template_for(stage.task.template, facts.tokenizer))
+        prompts, _ = held_out(stage, parts, facts)
+        if not prompts:
+            raise UserError(f"no held-out prompt fits {model}: lower rollout.max_tokens")
+        judges = [one.name for one in parts.verifiers]
+        others = [one for one in parts.rewards if one.name not in judges] if best and samples > 1 else []
+        # A verifier that pays nothing in the run says what is right, and has no say in which sample is the best.
+        pays = {one.name for one in parts.rewards}
+        rewards = [one if one.name in pays else replace(one, weight=0.0) for one in parts.verifiers]
+        run = stage.run
+        pool = RewardPool([*rewards, *others], run.workers, run.retries, pass_environment=run.pass_environment)
+        play = parts.world.player(facts.tokenizer, facts.eos_ids, open_sampler(policy, stage.rollout))
+        with closing(parts.world), pool:
+            for greedy, count in ((True, 1), (False, samples)):
+                if count:
+                    sampling, kind = stage.evaluate.sampling(stage.rollout, greedy), "greedy" if greedy else "sampled"
+                    found[f"{name}/{kind}" if name else kind] = evaluate(
+                        *(play, prompts, pool, sampling, count, seed),
+                        judges=judges if others else (),
+                        cluster=stage.evaluate.cluster,
+                    )
+    return found
+
+
+def _refuse_other_template(templates: dict[str, str], name: str, model: str, template: str) -> None:
+    """Refuse to pair models that are not asked the same."""
+    first = templates.setdefault(name, template)
+    if first != template:
+        of = f"of suite '{name}' " if name else ""
         raise UserError(
-            "this task has no held-out problems: add task.held_out=FILE (or a share such as task.held_out=0.1)"
+            f"the questions {of}would be shown to {model} by the template {template}, and to the other model by "
+            f"{first}: they cannot be paired; say task.template=none, or another that both have"
         )
-    models = {name: _measure(path, recipe, parts, samples, seed) for name, path in names.items()}
-    return data, parts.verifier_name, models
 
 
-def _measure(model: str, recipe: Recipe, parts: SamplingParts, samples: int, seed: int) -> tuple[Accuracy, ...]:
-    stage = recipe.stages[-1]
-    policy = load_model(model, compute=stage.policy.compute, device=stage.policy.device)
-    facts = policy.facts()
-    prompts, _ = held_out(stage, parts, facts)
-    if not prompts:
-        raise UserError(f"no held-out prompt fits {model}: lower rollout.max_tokens")
+def _kept(to: Path, found: Mapping[str, Mapping[str, Accuracy]], result: Evaluation) -> list[Path]:
+    """Write every completion, a file for each model and kind, and the numbers."""
+    to.mkdir(parents=True)
+    files = []
+    for number, of in enumerate(found.values()):
+        for name, one in of.items():
+            files.append(to / f"eval-{'ab'[number]}-{name.replace('/', '-')}.parquet")
+            write_groups(files[-1], one.groups, 0)
+    files.append(to / "eval.json")
+    write_bytes(files[-1], orjson.dumps(replace(result, files=files), default=str, option=orjson.OPT_INDENT_2))
+    return files
 
-    play = parts.world.player(facts.tokenizer, facts.eos_ids, open_sampler(policy, stage.rollout))
-    with (
-        closing(parts.world),
-        RewardPool(
-            parts.verifiers, stage.run.workers, stage.run.retries, pass_environment=stage.run.pass_environment
-        ) as pool,
-    ):
-        return tuple(
-            evaluate(play, prompts, pool, stage.evaluate.sampling(stage.rollout, greedy), count, seed)
-            for greedy, count in ((True, 1), (False, samples))
-            if count
-        )
+
+def _all(columns: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """The names that any of several models has, in order."""
+    return list(dict.fromkeys(name for one in columns.values() for name in one))
+
+
+def _with_interval(one: Measure | None) -> str:
+    return "" if one is None else f"{one.mean:.1%} [{one.low:.1%}, {one.high:.1%}]"

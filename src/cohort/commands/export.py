@@ -24,9 +24,10 @@ from cohort.learn.forward import batch_logprobs
 from cohort.machine import quiet_libraries
 from cohort.policy import gguf_writer
 from cohort.policy.adapters import changed_modules, merge_adapter
-from cohort.policy.load import save_policy
+from cohort.policy.load import locate, save_policy
 from cohort.policy.policy import Policy
-from cohort.record.files import new_directory
+from cohort.record.files import new_directory, write_bytes
+from cohort.record.manifest import EVALUATIONS
 from cohort.record.rollouts import read_rows
 from cohort.train.place import where_trained
 from cohort.train.sft import supervised_batch
@@ -120,6 +121,7 @@ def _export(model: str, form: str | None, place: Path, kind: str | None, named: 
             _round_weights(policy, torch.float32)
         wanted = trained if kind == "float32" else _logprobs(policy, rows)
         tensors, difference = _read_back(policy, directory, write, rows, wanted)
+        _copy_cards(Path(locate(model)), directory, write)
     rounding = (wanted - trained).abs().max().item()
     return Exported(write, kind, named, base, tensors, touched, len(recorded), len(trained), difference, rounding)
 
@@ -257,6 +259,25 @@ def _refuse_unchanged(policy: Policy, before: dict[str, str], kind: str) -> None
 
 
 # --- where it goes
+
+
+def _copy_cards(source: Path, directory: Path, form: str) -> None:
+    """The card and the evaluations of the run beside the model, as the hub reads them. Of what was merged or quantised
+    the card no longer says that it is an adapter.
+    """
+    card = source / "README.md"
+    if not card.is_file():
+        return
+    from huggingface_hub import ModelCard
+
+    text = ModelCard(card.read_text("utf-8"), ignore_metadata_errors=True)
+    if form in ("merged", "gguf"):
+        text.data["library_name"] = {"merged": "transformers", "gguf": "gguf"}[form]
+        if "base_model" in text.data:
+            text.data["base_model_relation"] = "finetune"
+    write_bytes(directory / "README.md", str(text).encode())
+    for file in (source / EVALUATIONS).glob("*"):
+        write_bytes(directory / EVALUATIONS / file.name, file.read_bytes())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from cohort.evaluate.intervals import wilson
+from cohort.evaluate.intervals import mean_interval
 
 BINS = 10
 
@@ -31,7 +31,7 @@ class Bin:
 class PairReport:
     """Measures over N held-out pairs.
 
-    accuracy            share of pairs whose chosen answer scores higher (a tie is not right), with Wilson's interval
+    accuracy            share of pairs whose chosen answer scores higher (a tie is not right), with its 95% interval
     loss                mean of -log sigmoid(chosen - rejected), without margins
     calibration_error   expected calibration error: over `bins` of confidence sigmoid(|difference|), the mean of
                         |confidence - accuracy| weighted by pairs (Guo et al. 2017, "On Calibration of Modern Neural
@@ -81,7 +81,7 @@ def report_pairs(
     return PairReport(
         count,
         _ratio(right, count),
-        *wilson(right, count),
+        *mean_interval([1.0] * right + [0.0] * (count - right)),
         _mean([_softplus(-gap) for gap in gaps]),
         _ratio(math.fsum(b.pairs * abs(b.confidence - b.accuracy) for b in bins), count),
         _through_origin(gaps, longer),

@@ -28,6 +28,8 @@ class Metric:
     merge: Merge = "mean"
 
 
+# Of held-out problems where `run.keep_best` chooses: eval/choosing/greedy, eval/confirming/greedy.
+HALVES = ("choosing", "confirming")
 # The dozen to look at first, of those that a run has.
 FIRST = (
     *("reward/mean", "eval/greedy", "eval/pass@1", "groups/signal", "completions/mean_tokens", "completions/truncated"),
@@ -207,7 +209,9 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("eval/greedy_high", "share", "Upper end of its 95% interval.", "up"),
         Metric("eval/pass@1_low", "share", "Lower end of the 95% interval of eval/pass@1.", "up"),
         Metric("eval/pass@1_high", "share", "Upper end of the 95% interval of eval/pass@1.", "up"),
+        Metric("eval/maj@{}", "share", "Problems that the vote of so many sampled completions answers right.", "up"),
         Metric("eval/pass@{}", "share", "Problems of which one of so many sampled completions is right.", "up"),
+        Metric("eval/{}/{}", "", "This number of a suite, or of the half of the problems that chooses or confirms."),
         Metric("eval/mean_tokens", "tokens", "Mean length of a sampled completion."),
         Metric("eval/truncated", "share", "Sampled completions cut off at the limit.", "down"),
         Metric("eval/failed", "problems", "Problems left out as they could not be scored.", "down"),
@@ -239,3 +243,31 @@ def metric(name: str) -> Metric | None:
         return METRICS[name]
     patterns = (known for known in METRICS if "{}" in known)
     return next((METRICS[p] for p in patterns if re.fullmatch(re.escape(p).replace(r"\{\}", ".+"), name)), None)
+
+
+# How a model behaves, as `cohort eval` shows it; `evaluate.behaviour` computes it, and no run writes it.
+_BEHAVIOUR = (
+    Metric("mean_tokens", "tokens", "Mean length of a completion.", "", "tokens", "{:.1f}"),
+    Metric("mean_tokens_right", "tokens", "Mean length of right ones.", "", "tokens, right", "{:.1f}"),
+    Metric("mean_tokens_wrong", "tokens", "Mean length of wrong ones.", "", "tokens, wrong", "{:.1f}"),
+    Metric("truncated", "share", "Completions cut off at the limit.", "down", "cut off", "{:.1%}"),
+    Metric("answered", "share", "Completions that mark a final answer.", "up", "answer marked", "{:.1%}"),
+    Metric("repetition", "share", "4-grams that a completion had before.", "down", "repetition", "{:.1%}"),
+    Metric("distinct_1", "share", "Different words of a problem's completions.", "", "distinct-1"),
+    Metric("distinct_2", "share", "Different pairs of words of them.", "", "distinct-2"),
+    Metric("self_bleu", "", "BLEU of a completion with the problem's others; 1: copies.", "", "self-BLEU"),
+    Metric("unique_answers", "share", "Different answers over samples.", "", "unique answers", "{:.1%}"),
+    Metric(
+        "vote_calibration_error",
+        "share",
+        "How far the share of a majority is from how often it is right.",
+        "down",
+        "vote's calibration error",
+    ),
+    Metric("language", "share", "Words in the language asked for.", "up", "in the language", "{:.1%}"),
+    Metric("tools/calls", "calls", "Mean number of calls of a completion.", "", "calls", "{:.2f}"),
+    Metric("tools/valid", "share", "Calls answered without an error.", "up", "valid calls", "{:.1%}"),
+    Metric("tools/needed", "share", "Calls whose result was then written.", "up", "needed calls", "{:.1%}"),
+    Metric("tools/wasted", "share", "Calls that failed or asked again.", "down", "wasted calls", "{:.1%}"),
+)
+BEHAVIOUR: dict[str, Metric] = {m.name: m for m in _BEHAVIOUR}

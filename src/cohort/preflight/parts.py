@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from cohort import environments
 from cohort.environments import World
+from cohort.preflight.contamination.report import Report
+from cohort.preflight.contamination.sides import without_held_out
 from cohort.preflight.gate.gold import check_gold
 from cohort.rewards import Reward, resolve
 from cohort.seeds import derive_seed
@@ -31,6 +33,7 @@ class SamplingParts:
     rewards: tuple[Reward, ...]
     verifiers: tuple[Reward, ...]
     world: World
+    dropped: Report | None = None  # what was found in the training prompts that were left out of the task
 
     @property
     def verifier_name(self) -> str:
@@ -52,6 +55,9 @@ def open_parts(stage: Stage, seed: int) -> SamplingParts:
     world = environments.open(stage)
     task = replace(open_prompts(stage.task, derive_seed(seed, "task")), tools=world.schemas)
     _refuse_missing_turns(stage, task)
+    dropped = None
+    if stage.task.decontaminate == "drop":
+        task, dropped = without_held_out(task, stage.evaluate.problems)
     columns = [name for name in task.columns if name not in (stage.task.prompt, "answer")]
     has_answer = stage.task.answer in task.columns
     last = stage.run.steps
@@ -65,7 +71,8 @@ def open_parts(stage: Stage, seed: int) -> SamplingParts:
     _check_gold_column(stage, task)
     check_gold({reward.name: reward for reward in (*rewards, *verifiers)}.values(), task.rows())
     # Whether an answer is right does not depend on other rewards, so the gate of a reward is not one of its verifier.
-    return SamplingParts(task, rewards, tuple(replace(verifier, gate=None) for verifier in verifiers), world)
+    verifiers = tuple(replace(verifier, gate=None) for verifier in verifiers)
+    return SamplingParts(task, rewards, verifiers, world, dropped)
 
 
 def accuracy_name(stage: Stage) -> str:

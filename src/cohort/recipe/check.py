@@ -35,6 +35,7 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
         yield f"{at}rollout.stop has an empty text, which would end every completion: remove it", (("rollout", "stop"),)
     yield from _environment(stage, at)
     yield from _rewards(stage, at)
+    yield from _suites(stage, at)
     cores, threads = os.cpu_count() or 1, stage.run.threads
     if threads != "auto" and threads > 4 * cores:
         sentence = f"{at}run.threads is {threads}, but this machine has {cores} cores: use at most {4 * cores}, or"
@@ -149,6 +150,17 @@ def _rewards(stage: Stage, at: str) -> Found:
             yield f"{at}reward {reward.name!r}: {problem}", (("reward",),)
     if problem := _use_problem(stage.evaluate.reward):
         yield f"{at}evaluate.reward {problem}", (("evaluate", "reward"),)
+
+
+def _suites(stage: Stage, at: str) -> Found:
+    names = [suite.name for suite in stage.suite]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield f"{at}two suites are called {name!r}: give one of them another 'name'", (("suite",),)
+    for suite in stage.suite:
+        if problem := name_problem(suite.name) or _use_problem(suite.use):
+            yield f"{at}suite {suite.name!r}: {problem}", (("suite",),)
+        if "/" in suite.name or suite.name in ("greedy", "sampled", "choosing", "confirming"):
+            yield f"{at}a suite cannot be called {suite.name!r}: give it another 'name'", (("suite",),)
 
 
 def _when(reward: Reward) -> Iterator[str]:

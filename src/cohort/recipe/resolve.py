@@ -276,6 +276,9 @@ def _nested(flat: Flat, prefix: str, problems: Problems) -> dict[str, Any]:
 def _origin(path: str, value: Any, flat: Flat, index: int) -> str:
     """Where the value at a dotted path of a stage comes from."""
     parts = tuple(path.split("."))
+    if parts[0] == "suite":
+        items = {item.get("name") or item.get("kind", "performance"): item for item in flat[("suite",)].value}
+        return flat[("suite",)].origin if parts[-1] in items[".".join(parts[1:-1])] else "default"
     if parts[0] == "reward":
         parts = ("reward", ".".join(parts[1:-1]), parts[-1])
         written = [path for path in flat if path[:3] == parts]  # or a key in a table of it
@@ -291,7 +294,7 @@ def _origin(path: str, value: Any, flat: Flat, index: int) -> str:
 
 
 def flatten(table: Table, at: str = "") -> dict[str, Any]:
-    """Every value of a stage by its dotted path; rewards by their name, a table that is not there as None."""
+    """Every value of a stage by its dotted path; rewards and suites by their name, a table that is missing as None."""
     flat: dict[str, Any] = {}
     for name in type(table).model_fields:
         value, path = getattr(table, name), f"{at}{name}"
@@ -300,9 +303,9 @@ def flatten(table: Table, at: str = "") -> dict[str, Any]:
         elif isinstance(value, dict) and value and all(isinstance(item, Table) for item in value.values()):
             for key, item in value.items():
                 flat.update(flatten(item, f"{path}.{key}."))
-        elif name == "reward" and isinstance(value, tuple):
-            for reward in value:
-                flat.update(flatten(reward, f"{path}.{reward.name}."))
+        elif name in ("reward", "suite") and isinstance(value, tuple):
+            for item in value:
+                flat.update(flatten(item, f"{path}.{item.name}."))
         elif path != "name":
             flat[path] = value
     return flat

@@ -63,6 +63,8 @@ def _tables(stage: Stage, header: str, notes: Mapping[str, str], prefix: str, re
             lines += _table(value, header + name, notes, f"{prefix}{name}.")
     for reward in stage.reward if "reward" in wanted else ():
         lines += _table(reward, f"{header}reward", notes, f"{prefix}reward.{reward.name}.", "[[{}]]")
+    for suite in stage.suite if "suite" in wanted else ():
+        lines += _table(suite, f"{header}suite", notes, f"{prefix}suite.{suite.name}.", "[[{}]]")
     return lines
 
 

@@ -50,6 +50,8 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "a penalty from 0 to -1: the share of n-grams that occurred before"),
     "random": BuiltIn(f"{_V}.chance:coin",
         "a fair coin, 0 or 1, that ignores the text: the control that must not improve anything"),
+    "constant": BuiltIn(f"{_V}.chance:constant",
+        "1 for every completion: no group carries signal, and nothing is learnt"),
     "soft_overlong": BuiltIn(f"{_V}.length:soft_overlong_tokens",
         "DAPO's length penalty from 0 to -1; args max_tokens and buffer"),
     "target_length": BuiltIn(f"{_V}.length:target_length",

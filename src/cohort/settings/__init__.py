@@ -10,9 +10,10 @@ from cohort.settings.policy import Lora, Policy, Scratch
 from cohort.settings.record import Record
 from cohort.settings.reward import Reward
 from cohort.settings.rows import PythonRows
-from cohort.settings.run import SINKS, Run
+from cohort.settings.run import SINKS, Run, Stop
 from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout
 from cohort.settings.stage import KINDS, Stage
+from cohort.settings.suite import Suite
 from cohort.settings.table import Table
 from cohort.settings.task import Adaptive, Curriculum, Prompts, Source, Task
 from cohort.settings.training import Critic, Optimizer, Preferences, Reference, Supervised
@@ -43,6 +44,8 @@ __all__ = [
     "Scratch",
     "Source",
     "Stage",
+    "Stop",
+    "Suite",
     "Supervised",
     "Table",
     "Task",

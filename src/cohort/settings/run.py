@@ -16,6 +16,18 @@ SINKS = {
 }
 
 
+class Stop(Table):
+    """When a stage stops before its last step."""
+
+    place = ("run", "stop")
+
+    metric: Text = Field(description="A number of metrics.jsonl, such as eval/greedy; of a reward: reward:mean.")
+    patience: Positive | None = Field(
+        default=None, description="Stop when it has not been better for so many evaluations (of eval/...) or steps."
+    )
+    threshold: float | None = Field(default=None, description="Stop when it is this good.")
+
+
 class Run(Table):
     """How long, how often, and where."""
 
@@ -23,6 +35,12 @@ class Run(Table):
     evaluate_every: Resumable[Count] = Field(
         default=0, description="Steps between evaluations; 0: before and after only."
     )
+    keep_best: Text | None = Field(
+        default=None,
+        description="Keep the step that is best by this held-out metric, such as eval/greedy, confirmed on problems "
+        "that did not choose; the last step when not given.",
+    )
+    stop: Stop | None = Field(default=None, description="Stop early: { metric, patience } or { metric, threshold }.")
     save_every: NoEffect[Count] = Field(default=50, description="Steps between checkpoints; 0: at the end only.")
     keep_checkpoints: NoEffect[Positive] = Field(default=2, description="Latest checkpoints to keep.")
     directory: NoEffect[Text] = Field(

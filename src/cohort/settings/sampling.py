@@ -6,7 +6,20 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cohort.settings.table import TOKENS, Count, Function, Many, OneOf, Table, Text, Texts, Tokens
+from cohort.settings.table import (
+    TOKENS,
+    Count,
+    Function,
+    Many,
+    NoEffect,
+    OneOf,
+    Resumable,
+    Share,
+    Table,
+    Text,
+    Texts,
+    Tokens,
+)
 from cohort.types import Sampling
 
 # Who may sample, and where it is: "module:name" of a function that opens a sampler (see `backends.base`).
@@ -65,6 +78,13 @@ class Evaluate(Table):
     )
     max_tokens: Tokens | None = Field(
         default=None, description="Longest completion; rollout.max_tokens when not given."
+    )
+    cluster: Resumable[Text | None] = Field(
+        default=None, description="Column that problems which belong together share: they count as one for intervals."
+    )
+    margin: NoEffect[Share] = Field(
+        default=0.02,
+        description="A loss of accuracy of at most this still counts as no worse, where models are paired.",
     )
 
     def sampling(self, rollout: Rollout, greedy: bool) -> Sampling:

@@ -14,11 +14,12 @@ from cohort.settings.record import Record
 from cohort.settings.reward import Reward
 from cohort.settings.run import Run
 from cohort.settings.sampling import Evaluate, Rollout
+from cohort.settings.suite import Suite
 from cohort.settings.table import NoEffect, OneOf, Table, Text, as_list
 from cohort.settings.task import Task
 from cohort.settings.training import Critic, Optimizer, Preferences, Reference, Supervised
 
-EVERY_KIND = ("record", "monitor")  # tables that a stage of any kind may have: they are about the run
+EVERY_KIND = ("record", "suite", "monitor")  # tables that a stage of any kind may have
 # What a stage may be, and where it is: "module:name" of a `train.stage.StageKind`.
 KINDS = {
     "grpo": "cohort.train.grpo:Grpo",
@@ -46,6 +47,9 @@ class Stage(Table):
     optimizer: Optimizer = Field(default=Optimizer(), description="How the weights move.")
     critic: Critic = Field(default_factory=Critic, description="The value model of PPO.")
     evaluate: Evaluate = Field(default=Evaluate(), description="How held-out accuracy is measured.")
+    suite: Annotated[tuple[Suite, ...], Field(strict=False)] = Field(
+        default=(), description="Further problems to evaluate on, each for what it stands for."
+    )
     reference: Reference = Field(default=Reference(), description="What the KL term compares with.")
     run: Run = Field(default=Run(), description="How long, how often, and where.")
     monitor: Monitor = Field(default=Monitor(), description="What is watched while it trains.")
@@ -53,7 +57,7 @@ class Stage(Table):
     preferences: Preferences = Field(default=Preferences(), description="Settings of reward_model stages.")
     record: NoEffect[Record] = Field(default=Record(), description="What a person declares for the record of the run.")
 
-    @field_validator("reward", mode="before")
+    @field_validator("reward", "suite", mode="before")
     @classmethod
     def _as_list(cls, given: Any) -> list[Any]:
         return as_list(given)

@@ -128,6 +128,10 @@ class Task(Prompts):
     sloppy_right: Share = Field(
         default=0.2, description="word_problems, arithmetic: share of the guesses without working that are right."
     )
+    decontaminate: Literal["off", "warn", "drop"] = Field(
+        default="warn",
+        description="Training prompts that hold a held-out question: not looked for, said and written down, left out.",
+    )
     mixture: dict[str, Source] = Field(
         default={}, description="Several sources by name, which becomes the prompts' column domain, instead of one."
     )

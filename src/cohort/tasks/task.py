@@ -17,7 +17,7 @@ from cohort import settings
 from cohort.seeds import derive_seed
 from cohort.tasks.order.ledger import Ledger
 from cohort.tasks.order.mixture import HeldOut, Mixture, Selection, Tickets, check_order, read_weights, weight_at
-from cohort.tasks.prompts import CHECKED, Prompts, first, place_of, question_share
+from cohort.tasks.prompts import CHECKED, Prompts, place_of
 from cohort.tasks.render import Renderer
 from cohort.tasks.sources.base import FromPython
 from cohort.tasks.sources.opening import DOMAIN, OpenSource, open_source
@@ -58,18 +58,6 @@ class Task:
                 for index in range(LOOKED_AT_OF_MADE if prompts.size is None else min(prompts.size, CHECKED)):
                     place = place_of(prompts, index) or f"{name} prompt {index + 1}"
                     yield place, source.tagged(prompts[index])
-
-    def overlap(self, at_most: int = 100_000) -> int:
-        """How many held-out questions are also trained on (looking at no more than `at_most` of each)."""
-        return sum(_shared(source, at_most) for source in self.sources if not source.split_by_hash)
-
-
-def _shared(source: OpenSource, at_most: int) -> int:
-    """How many of the first held-out questions are among the first training ones. What is made without end has none."""
-    if source.held_out is None or source.train.size is None or source.held_out.size is None:
-        return 0
-    trained = {question_share(prompt) for prompt in first(source.train, at_most)}
-    return sum(question_share(prompt) in trained for prompt in first(source.held_out, at_most))
 
 
 class TaskFromPython(FromPython, settings.Task):

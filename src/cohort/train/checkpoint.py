@@ -45,10 +45,15 @@ def save_checkpoint(
     """Write `directory/step-000050`, whole or not at all: what `save` writes, and the state that it returns. Before it
     is there `announce` gets its path and the digests of its files.
     """
-    path = directory / f"step-{step:06d}"
+    path = path_of(directory, step)
     with sealed_directory(path, lambda files: announce(path, files)) as new:
         state = {"step": step, **save(new)}
         (new / "state.json").write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
+
+
+def path_of(directory: Path, step: int | None) -> Path:
+    """Where the checkpoint of a step is."""
+    return directory / f"step-{step or 0:06d}"
 
 
 def latest_step(directory: Path) -> int | None:
@@ -116,9 +121,9 @@ def readable(path: Path) -> Iterator[None]:
         raise
 
 
-def prune(directory: Path, keep: int) -> None:
-    """Delete all but the `keep` newest checkpoints."""
-    kept = newest(directory, keep)
+def prune(directory: Path, keep: int, best: int | None = None) -> None:
+    """Delete all but the `keep` newest checkpoints, and that of step `best`."""
+    kept = [*newest(directory, keep), path_of(directory, best)]
     for path in checkpoints_in(directory).values():
         if path not in kept:
             discard(path)

@@ -143,6 +143,16 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
             f"{directory} was learnt again from stored rollouts, and is not continued: call cohort replay again, or "
             "begin another run from one of its checkpoints, with --from"
         )
+    if listed := changes(saved, recipe):
+        raise UserError(
+            f"{directory} was begun with another recipe, so it cannot be continued with this one: "
+            f"{'; '.join(listed[:5])}. Restore the recipe, go on with the one that the run keeps ({saved}), or start "
+            f"another run with {another()}."
+        )
+
+
+def changes(saved: Path, recipe: Recipe) -> list[str]:
+    """What is otherwise in a recipe than in the one that was kept in `saved`, and makes it another run, in words."""
     try:
         before, now = (flat_recipe(text) for text in (saved.read_text("utf-8"), as_kept(recipe)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -150,13 +160,7 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
     with contextlib.suppress(UserError):  # a key that is new since the run began has its default there
         before = flat_recipe(as_kept(Recipe.load(saved))) | before
     changed = [key for key, was, value in different(before, now) if not _may_change(key, was, value, recipe)]
-    if changed:
-        listed = "; ".join(in_words(key, before.get(key), now.get(key)) for key in changed[:5])
-        raise UserError(
-            f"{directory} was begun with another recipe, so it cannot be continued with this one: {listed}. "
-            f"Restore the recipe, go on with the one that the run keeps ({saved}), or start another run with "
-            f"{another()}."
-        )
+    return [in_words(key, before.get(key), now.get(key)) for key in changed]
 
 
 def _may_change(key: str, before: Any, now: Any, recipe: Recipe) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from cohort.environments import Player
 from cohort.evaluate import evaluate
@@ -13,8 +14,9 @@ from cohort.rewards import RewardPool
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks.render import held_out_prompts, prompt_limit
+from cohort.train.choosing import halves
 from cohort.train.stage import Context
-from cohort.types import Prompt, UserError
+from cohort.types import Prompt, Sampler, UserError
 
 
 def held_out(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> tuple[list[Prompt], int]:
@@ -28,52 +30,86 @@ def held_out(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> tuple[li
     return held_out_prompts(parts.task.held_out, renderer, limit, stage.task.too_long, table.problems)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Problems that are asked in every evaluation; `name` is that of the suite, "" of the held-out problems."""
+
+    name: str
+    stage: Stage
+    prompts: list[Prompt]
+    play: Player
+    pool: RewardPool
+
+
 class Evaluator:
-    """Measures held-out accuracy. What is odd about the held-out prompts is said once, when this is made; the worker
-    that scores them belongs to `stack`.
+    """Measures held-out accuracy, and the suites of the stage. What is odd about the problems is said once, when this
+    is made; the workers that score them belong to `stack`. `parts` is None where nothing but suites is asked.
     """
 
     def __init__(
         self,
         context: Context,
-        parts: SamplingParts,
+        parts: SamplingParts | None,
         facts: PolicyFacts,
-        play: Player,
+        sampler: Sampler,
         stack: ExitStack,
         on_group: Callable[[], None] = lambda: None,
     ):
-        self._context, self._play, self._on_group = context, play, on_group
-        log, run = context.directory / "rewards.log", context.stage.run
-        say, given = context.console.warn, run.pass_environment
-        pool = RewardPool(parts.verifiers, 1, run.retries, log=log, pass_environment=given, say=say)
-        self._pool = stack.enter_context(pool)
-        self._prompts, too_long = held_out(context.stage, parts, facts)
-        warn = context.console.warn
+        self._context, self._on_group = context, on_group
+        self._asked = [] if parts is None else [self._ask("", context.stage, parts, facts, sampler, stack)]
+        for suite in context.suites:
+            stack.callback(suite.parts.world.close)
+            self._asked.append(self._ask(suite.table.name, suite.stage, suite.parts, facts, sampler, stack))
+
+    def _ask(
+        self, name: str, stage: Stage, parts: SamplingParts, facts: PolicyFacts, sampler: Sampler, stack: ExitStack
+    ) -> _Asked:
+        log, run = self._context.directory / "rewards.log", stage.run
+        warn, of = self._context.console.warn, f"suite '{name}': " if name else ""
+        given = run.pass_environment
+        pool = RewardPool(parts.verifiers, 1, run.retries, log=log, pass_environment=given, say=warn)
+        stack.enter_context(pool)
+        prompts, too_long = held_out(stage, parts, facts)
         if too_long:
-            warn(f"{too_long} held-out prompts are longer than the model's context leaves room for")
-        if too_long and not self._prompts:
-            raise UserError("all held-out prompts are too long: lower rollout.max_tokens, or set task.too_long")
-        if self._prompts and (both := parts.task.overlap()):
-            warn(f"{both} held-out questions are also trained on, so their accuracy proves little")
+            warn(f"{of}{too_long} held-out prompts are longer than the model's context leaves room for")
+        if too_long and not prompts:
+            raise UserError(f"{of}all held-out prompts are too long: lower rollout.max_tokens, or set task.too_long")
+        return _Asked(name, stage, prompts, parts.world.player(facts.tokenizer, facts.eos_ids, sampler), pool)
 
     def __call__(self, step: int) -> dict[str, float]:
-        """Accuracy of the current weights, greedy and sampled, as metrics; every completion goes to disk."""
+        """Accuracy of the current weights, greedy and sampled, as metrics, those of a suite below its name; every
+        completion goes to disk.
+        """
+        metrics: dict[str, float] = {}
+        self._halves: dict[str, float] = {}
+        for asked in self._asked:
+            found = self._measure(asked, step)
+            prefix = f"eval/{asked.name}/" if asked.name else "eval/"
+            metrics |= {prefix + key.removeprefix("eval/"): value for key, value in found.items()}
+        return metrics | self._halves
+
+    def _measure(self, asked: _Asked, step: int) -> dict[str, float]:
         context, metrics = self._context, {}
-        table = context.stage.evaluate
+        table = asked.stage.evaluate
         for greedy, samples in ((True, int(table.greedy)), (False, table.samples)):
-            if not samples or not self._prompts:
+            if not samples or not asked.prompts:
                 continue
-            sampling, seed = table.sampling(context.stage.rollout, greedy), derive_seed(context.seed, "evaluate")
-            result = evaluate(self._play, self._prompts, self._pool, sampling, samples, seed, self._on_group)
+            sampling, seed = table.sampling(asked.stage.rollout, greedy), derive_seed(context.seed, "evaluate")
+            result = evaluate(
+                *(asked.play, asked.prompts, asked.pool, sampling, samples, seed, self._on_group),
+                cluster=table.cluster,
+            )
             metrics.update(result.metrics())
+            self._halves |= halves(result, context.stage.run, asked.name)
+            of = f"{asked.name}-" if asked.name else ""
             if result.failed:
                 metrics["eval/failed"] = metrics.get("eval/failed", 0.0) + result.failed
                 why = next(group.error for group in result.groups if group.error is not None)
                 context.console.warn(
-                    f"{result.failed} of {len(self._prompts)} held-out problems could not be scored and are left out "
-                    f"of the {result.name} accuracy: {why}"
+                    f"{result.failed} of {len(asked.prompts)} held-out problems could not be scored and are left out "
+                    f"of the {of}{result.name} accuracy: {why}"
                 )
             if context.stage.run.save_rollouts:
                 context.check()
-                context.recorder.evaluation(result.groups, step, result.name)
+                context.recorder.evaluation(result.groups, step, of + result.name)
         return metrics

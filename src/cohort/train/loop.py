@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,20 @@ from cohort.monitor.energy import open_meter
 from cohort.record.entries import digest_of
 from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
-from cohort.record.metrics import MetricsLog
+from cohort.record.metrics import MetricsLog, read_metrics
 from cohort.settings.training import LEAST_OF_LORA, LORA_REASON
-from cohort.train.checkpoint import Checkpoint, latest_step, load_checkpoint, newest, prune, readable, save_checkpoint
+from cohort.train.checkpoint import (
+    Checkpoint,
+    latest_step,
+    load_checkpoint,
+    newest,
+    path_of,
+    prune,
+    read_checkpoint,
+    readable,
+    save_checkpoint,
+)
+from cohort.train.choosing import Choice, choose, columns, reason_to_stop
 from cohort.train.directory import flat_recipe, keep_template, run_directory
 from cohort.train.inputs import probe_of
 from cohort.train.keeping import keep_account
@@ -27,6 +39,8 @@ from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
 from cohort.train.watching import Watch
 from cohort.types import UserError
+from cohort.views.console import Console
+from cohort.views.plan import keeping_line, suites_line
 from cohort.views.trackers import Sinks
 from cohort.wording import going_on, resuming
 
@@ -48,7 +62,9 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         template = template_for(stage.task.template, tokenizer)
         probe = probe_of(stage.task, tokenizer)
         environment = keep_template(context.recipe, stage.name, template, probe, training.facts)
-        console.plan(context.title, kind.plan(stage, prepared, training.facts))
+        console.plan(
+            context.title, {**kind.plan(stage, prepared, training.facts), **suites_line(stage), **keeping_line(stage)}
+        )
         rate = stage.optimizer.learning_rate
         if training.policy is not None and training.policy.has_adapter and rate < LEAST_OF_LORA:
             console.warn(
@@ -64,7 +80,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         if own is None and context.parent is not None:
             loop.save()  # what it begins from is another run's, which may delete it
         verifier = prepared.parts.verifier_name if prepared.parts else ""
-        console.evaluated("before", context.evaluation_at(context.first), verifier)
+        console.all_evaluated("before", context.evaluation_at(context.first), verifier)
         heard = partial(console.doing, "finishing the step; once more stops at once")
         with (
             stopping(context.stop, heard),
@@ -73,23 +89,30 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         ):
             meter = open_meter()
             for step in range(loop.whole + 1, context.last + 1):
+                if loop.over:
+                    break
                 meter.joules()  # what evaluating and saving took is not the step's
                 metrics = {**training.step(step)}
                 metrics |= {} if (joules := meter.joules()) is None else {meter.name: joules}
                 measured: dict[str, float] = {}
-                if context.is_due(step, stage.run.evaluate_every):
+                if context.is_due(step, stage.run.evaluate_every) or loop.would_stop({"step": step, **metrics}):
                     if context.recorder.waiting:
                         context.recorder.enter(step)
                     measured = {**(training.evaluate(step) or {})}
                 loop.record(step, metrics, measured)
                 view.step(step, metrics)
-                console.evaluated(f"step {step}", measured, verifier)
+                console.all_evaluated(f"step {step}", measured, verifier)
                 loop.watch.act(step)
-                if context.is_due(step, stage.run.save_every):
+                chosen = loop.choice is not None and loop.choice.step == step
+                if context.is_due(step, stage.run.save_every) or chosen or loop.over:
                     loop.save()
                 context.stop.check()
-        with sealed_directory(context.final, loop.close) as final:
-            training.finish(final)
+        if loop.over:
+            console.say(f"  stopped after step {loop.whole}: {escape(loop.over)}")
+        if loop.choice is not None:
+            console.say(f"  kept {escape(loop.choice.words())}")
+        with loop.trained(kind, prepared) as best, sealed_directory(context.final, loop.close) as final:
+            best.finish(final)
         if training.policy is not None:
             training.policy.release()
 
@@ -129,6 +152,13 @@ class _Loop:
             )
         context.forget_after(recorded)
         self.watch = Watch(context, recorded)
+        self._decides = None if self.run.keep_best is None and self.run.stop is None else columns(self.run)
+        self.choice: Choice | None = None
+        self.over, self._lines = "", list[dict[str, Any]]()
+        if self._decides:
+            lines = read_metrics(context.metrics) if context.metrics.exists() else []
+            self._lines = [self._short(line) for line in lines]
+            self._decide()
         self.sinks = self._open_sinks(recorded)
 
     def _open_sinks(self, recorded: int) -> Sinks:
@@ -170,16 +200,51 @@ class _Loop:
         self.sinks.write(step, {**metrics, **measured}, shard if shown else None)
         self.whole = step
         self.watch.see({"step": step, **metrics, **measured}, getattr(self.training, "groups", ()))
+        if self._decides:
+            self._lines.append(self._short({"step": step, **metrics, **measured}))
+            self._decide()
+
+    def would_stop(self, line: Mapping[str, Any]) -> bool:
+        """Whether the stage ends with this step, by what is known before its evaluation."""
+        return bool(reason_to_stop([*self._lines, line], self.run)) and not self.over
+
+    @contextmanager
+    def trained(self, kind: StageKind[Any], prepared: Prepared) -> Iterator[Training]:
+        """What has the weights that are kept: the last ones, or those of the checkpoint that was chosen."""
+        if self.choice is None or self.choice.step == self.whole:
+            yield self.training
+            return
+        context = replace(self.context, console=Console(quiet=True), suites=())
+        chosen = read_checkpoint(path_of(context.checkpoints, self.choice.step))
+        with readable(chosen.path), closing(kind.open(context, prepared, chosen)) as best:
+            yield best
+
+    def _decide(self) -> None:
+        """What the lines so far say: the step to keep, and why to stop."""
+        self.choice = choose(self._lines, self.run, self.context.first)
+        self.over = reason_to_stop(self._lines, self.run)
+
+    def _short(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._decides is not None
+        return {key: value for key, value in line.items() if self._decides(key)}
+
+    @property
+    def _chosen(self) -> dict[str, Any] | None:
+        return None if self.choice is None else self.choice.as_dict()
 
     def save(self) -> None:
         """A checkpoint; old ones go."""
         save_checkpoint(self.context.checkpoints, self.whole, self.training.save, self._enter_checkpoint)
-        prune(self.context.checkpoints, self.run.keep_checkpoints)
+        prune(self.context.checkpoints, self.run.keep_checkpoints, self.choice.step if self.choice else None)
 
     def close(self, files: Mapping[str, str]) -> None:
         """Enter the final model, before it is in its place."""
-        self.context.recorder.close(self.whole, self.context.final, files)
+        step = self.choice.step if self.choice else self.whole
+        self.context.recorder.close(step, self.context.final, files, self._chosen)
 
     def _enter_checkpoint(self, path: Path, files: Mapping[str, str]) -> None:
         older = [one for one in newest(path.parent, self.run.keep_checkpoints) if one != path]
-        self.context.recorder.checkpoint(self.whole, path, files, older[len(older) - self.run.keep_checkpoints + 1 :])
+        kept = older[len(older) - self.run.keep_checkpoints + 1 :]
+        best = None if self.choice is None else path_of(path.parent, self.choice.step)
+        kept += [best] if best is not None and best not in (*kept, path) and best.exists() else []
+        self.context.recorder.checkpoint(self.whole, path, files, kept, self._chosen)

@@ -26,7 +26,8 @@ from cohort.tasks.sources.rows import is_hub_id
 from cohort.train.inputs import code_of_stages, functions_of
 from cohort.train.stage import Context, Prepared
 
-OF_RUN = ("recipe.toml", "environment.json", "gate.json")  # files of the run that the genesis of a stage names
+# Files of the run that the genesis of a stage names.
+OF_RUN = ("recipe.toml", "environment.json", "gate.json", "contamination.json")
 LIBRARIES = ("jsonschema", "mpmath", "py3langid", "rapidfuzz", "reasoning-gym", "regex", "verifiers")  # of verifiers
 
 

@@ -47,18 +47,24 @@ class Recorder:
         self.chain.append(kind, metrics={"step": step, **metrics}, **self._of(self.waiting))
         self.waiting, self._entered = [], step
 
-    def checkpoint(self, step: int, path: Path, files: Mapping[str, str], kept: Sequence[Path]) -> None:
-        """Enter a checkpoint that is about to take its place; `kept` are those that stay beside it."""
+    def checkpoint(
+        self, step: int, path: Path, files: Mapping[str, str], kept: Sequence[Path], chosen: Mapping[str, Any] | None
+    ) -> None:
+        """Enter a checkpoint that is about to take its place; `kept` are those that stay beside it, and `chosen` is the
+        best one so far, where one is chosen.
+        """
         policy = {"step": step, "path": self.chain.relative(path), "files": files}
+        policy |= {} if chosen is None else {"chosen": chosen}
         self.chain.append(
             "checkpoint", policy=policy | {"kept": [self.chain.relative(one) for one in kept]}, **self.same
         )
 
-    def close(self, step: int, path: Path, files: Mapping[str, str]) -> None:
-        """Enter the final model, which is about to take its place: the stage is done."""
-        self.chain.append(
-            "close", policy={"step": step, "path": self.chain.relative(path), "files": files}, **self.same
-        )
+    def close(self, step: int, path: Path, files: Mapping[str, str], chosen: Mapping[str, Any] | None) -> None:
+        """Enter the final model, which is about to take its place: the stage is done. `chosen` says why it is that of
+        another step than the last, where it was chosen.
+        """
+        policy = {"step": step, "path": self.chain.relative(path), "files": files}
+        self.chain.append("close", policy=policy | ({} if chosen is None else {"chosen": chosen}), **self.same)
 
     def _of(self, shards: Sequence[Shard], files: Mapping[str, str] | None = None) -> dict[str, Any]:
         """What an entry says of these shards, or of other files, and what every entry says."""

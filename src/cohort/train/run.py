@@ -18,6 +18,7 @@ from cohort.machine import quiet_libraries
 from cohort.monitor.watcher import read_incidents
 from cohort.policy.load import Start
 from cohort.preflight.isolation import isolation_of
+from cohort.preflight.suites import open_suites
 from cohort.recipe import Recipe
 from cohort.record.chain import Chain
 from cohort.record.claims import read_record
@@ -26,6 +27,8 @@ from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
 from cohort.train.checkpoint import latest_step
+from cohort.train.choosing import check_choosing, reason_to_stop
+from cohort.train.contamination import say_contamination
 from cohort.train.directory import (
     as_it_lies,
     disk_errors,
@@ -112,6 +115,7 @@ def train(
     with locked(directory) as still_here, disk_errors(directory, still_here):
         if not has_begun(directory):
             pass_gate(directory, stages, console, start)
+            say_contamination(directory, stages, console)
         chain = Chain.open(directory, own_key(directory), console.warn, anew=not has_begun(directory))
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(chain, recipe, console, isolation_of(sampled), parent)
@@ -135,6 +139,7 @@ def train(
                     recorder=Recorder(chain, own),
                     tables=one.kind.tables,
                     follows=before,
+                    suites=one.suites,
                     check=still_here,
                 )
                 if begins is not None and index == begins.index:
@@ -169,7 +174,11 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
     for index, stage in enumerate(recipe.stages):
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
         ready = with_stage_models(recipe, index) if waits_for(stage) else stage
-        found.append(PreparedStage(stage, kind, seed, kind.prepare(ready, seed)))
+        suites = open_suites(ready, seed) if stage.suite and kind.makes_policy else ()
+        prepared = kind.prepare(ready, seed)
+        if stage.run.keep_best is not None or stage.run.stop is not None:
+            check_choosing(ready, prepared.parts)
+        found.append(PreparedStage(stage, kind, seed, prepared, suites))
     return found
 
 
@@ -188,7 +197,7 @@ def _over(directory: Path) -> str:
 def _is_finished(context: Context) -> bool:
     """Whether the stage has its final model, whole, and no more steps were asked for since."""
     last, final = latest_step(context.checkpoints), context.final
-    if not final.exists() or (last is not None and last < context.stage.run.steps):
+    if not final.exists() or (last is not None and last < context.stage.run.steps and not _has_stopped(context)):
         return False
     if last is None:  # nothing is left to write it again from
         refuse_damaged(final)
@@ -196,6 +205,11 @@ def _is_finished(context: Context) -> bool:
         context.console.warn(f"{final} is damaged ({problem}); it is written again from the checkpoint of step {last}")
         return False
     return True
+
+
+def _has_stopped(context: Context) -> bool:
+    """Whether the stage ended early, as `run.stop` says."""
+    return context.metrics.exists() and bool(reason_to_stop(read_metrics(context.metrics), context.stage.run))
 
 
 @contextlib.contextmanager

@@ -21,11 +21,13 @@ from cohort.learn.batch import collate
 from cohort.learn.optimizer import rate_at
 from cohort.machine import peak_memory_gb
 from cohort.policy.policy import PolicyFacts
+from cohort.preflight.contamination import Report
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks import Demonstrations, Ledger, Renderer, open_examples
 from cohort.train.checkpoint import Checkpoint
+from cohort.train.contamination import cleaned
 from cohort.train.evaluation import Evaluator
 from cohort.train.stage import Context, Plan, first_texts, refuse_few
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
@@ -43,6 +45,7 @@ class PreparedSft:
     examples: Demonstrations
     world: World
     parts: SamplingParts | None
+    dropped: Report | None = None  # what was found in the demonstrations that were left out
 
     def texts(self) -> Iterable[str]:
         """The first demonstrations."""
@@ -75,8 +78,8 @@ class _Training:
             stack.callback(world.close)
             if (parts := prepared.parts) is not None:
                 stack.callback(parts.world.close)
-                play = parts.world.player(tokenizer, self.facts.eos_ids, self._backend.sampler)
-                self._evaluator = Evaluator(context, parts, self.facts, play, stack)
+            if parts is not None or context.suites:
+                self._evaluator = Evaluator(context, parts, self.facts, self._backend.sampler, stack)
             self._opened = stack.pop_all()
 
     def step(self, step: int) -> dict[str, float]:
@@ -132,8 +135,10 @@ class Supervised:
             )
         parts = open_parts(stage, seed) if judged else None
         examples = open_examples(stage.task, derive_seed(seed, "task"))
-        refuse_few(examples, "demonstrations", "supervised.examples_per_step", stage.supervised.examples_per_step)
-        return PreparedSft(examples, environments.open(stage), parts)
+        prepared: PreparedSft = cleaned(stage, PreparedSft(examples, environments.open(stage), parts))
+        wanted = stage.supervised.examples_per_step
+        refuse_few(prepared.examples, "demonstrations", "supervised.examples_per_step", wanted)
+        return prepared
 
     def plan(self, stage: Stage, prepared: PreparedSft, facts: PolicyFacts) -> Plan:
         """How many demonstrations, how often."""

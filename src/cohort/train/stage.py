@@ -11,6 +11,7 @@ from cohort.backends.base import Origin
 from cohort.policy.load import Start
 from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.parts import SamplingParts
+from cohort.preflight.suites import OpenSuite
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import shards_after
@@ -45,6 +46,7 @@ class Context:
     follows: str = ""  # the stage before, where its model is what this one starts from
     check: Callable[[], None] = lambda: None  # raises UserError when the run's directory is another than it was
     stop: StopRequest = field(default_factory=StopRequest)  # a kind may check it where a step is left without a trace
+    suites: tuple[OpenSuite, ...] = ()  # evaluated beside the held-out problems
     parent: Checkpoint | None = None  # of another run, from which this one begins
     first: int = 0  # the step after which the stage begins
     until: int | None = None  # its last step, where that is another than the recipe's
@@ -197,6 +199,7 @@ class PreparedStage:
     kind: StageKind[Any]
     seed: int
     prepared: Prepared
+    suites: tuple[OpenSuite, ...] = ()
 
 
 def kind_of(stage: Stage) -> StageKind[Any]:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from cohort.monitor.names import Metric, metric
+from cohort.monitor.names import HALVES, Metric, metric
 from cohort.types import Group as CompletionGroup
 from cohort.types import Rollout
 from cohort.views.output import Output
@@ -213,6 +213,14 @@ class Console:
         by = f" by {verifier}" if verifier else ""
         width = self._rich.width - 2 if self._rich.is_terminal else sys.maxsize
         self.say("  " + escape(_folded([f"{label}: held-out{by}", *parts], width, 4)), fold=False)
+
+    def all_evaluated(self, label: str, metrics: Mapping[str, Any], verifier: str) -> None:
+        """A line for the held-out problems, and one for each suite."""
+        self.evaluated(label, metrics, verifier)
+        names = dict.fromkeys(key.split("/")[1] for key in metrics if key.startswith("eval/") and key.count("/") == 2)
+        for name in (name for name in names if name not in HALVES):
+            own = {key.replace(f"/{name}/", "/"): value for key, value in metrics.items() if f"eval/{name}/" in key}
+            self.evaluated(f"{label}, {name}", own)
 
     def evaluations(self, rows: Sequence[tuple[str, Mapping[str, Any]]], verifier: str) -> None:
         """Held-out accuracy by `verifier`, a row (label, metrics) for each of those that have an accuracy."""

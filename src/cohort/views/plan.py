@@ -11,6 +11,7 @@ from cohort.algorithms.objectives import Objective
 from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
 from cohort.settings import Prompts, Reward, Stage
+from cohort.settings.suite import SUITE_KINDS
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path, shown
 from cohort.tasks.prompts import Items
@@ -83,6 +84,31 @@ def _evaluation(stage: Stage, held_out: Items[Any] | None) -> dict[str, str]:
         return {}
     most = e.problems if held_out.size is None else min(e.problems, held_out.size)
     return {"evaluation": f"up to {counted(most, 'held-out problem')}, {measured}"}
+
+
+def suites_line(stage: Stage) -> dict[str, str]:
+    """`gsm8k (performance), refusals (refusal); not evaluated: hallucination, ...`; no line without suites."""
+    if not stage.suite:
+        return {}
+    named = ", ".join(f"{one.name} ({one.kind})" for one in stage.suite)
+    left = [kind.replace("_", " ") for kind in SUITE_KINDS if kind not in {one.kind for one in stage.suite}]
+    return {"suites": named + (f"; not evaluated: {', '.join(left)}" if left else "")}
+
+
+def keeping_line(stage: Stage) -> dict[str, str]:
+    """`the step that is best by eval/greedy ...; stops early ...`; no line where the last step is kept."""
+    keep, stop = stage.run.keep_best, stage.run.stop
+    parts = []
+    if keep is not None and keep.startswith("eval/"):
+        half = "" if stage.kind == "reward_model" else " on half of the problems, confirmed on the others"
+        parts.append(f"the step that is best by {keep}{half}")
+    elif keep is not None:
+        parts.append(f"the step of the highest {keep}, a training reward that proves nothing about held-out problems")
+    if stop is not None and stop.patience is not None:
+        parts.append(f"stops when {stop.metric} has not been better {stop.patience} times in a row")
+    elif stop is not None:
+        parts.append(f"stops when {stop.metric} reaches {stop.threshold:g}")
+    return {"keeps": "; ".join(parts)} if parts else {}
 
 
 def environment_line(stage: Stage, untold: bool) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Literal
 from cohort.rewards.marks import checked_by
 from cohort.rewards.verifiers.characters import plain
 
-__all__ = ["Measure", "repeated_share", "repetition"]
+__all__ = ["Measure", "repeated_share", "repetition", "words_of"]
 
 Measure = Literal["ngrams", "words"]
 # Words, signs, and single characters of scripts that write no spaces; a run without a break counts in pieces.
@@ -35,7 +35,12 @@ def repetition(completion: str, n: int = 4, penalty: float = -1.0, measure: Meas
     token gets the penalty: this is their mean over all tokens). Case does not matter.
     """
     check_repetition(n, penalty, measure)
-    return penalty * repeated_share(_WORD.findall(plain(completion).lower()), n, measure) + 0.0  # not -0.0
+    return penalty * repeated_share(words_of(completion), n, measure) + 0.0  # not -0.0
+
+
+def words_of(text: str) -> list[str]:
+    """The words and signs of a text, without regard to case."""
+    return _WORD.findall(plain(text).lower())
 
 
 def repeated_share(words: Sequence[str], n: int, measure: Measure = "ngrams") -> float:

@@ -90,8 +90,18 @@ def normal_text(text: str, articles: bool = False) -> str:
     text = _MINUS.sub("\u2212", text)  # a sign of mathematics, which is no punctuation; so are those below
     text = _GROUPS.sub(lambda found: found[0].replace(",", ""), _POINT.sub("\u22c5", text))
     text = re.sub(r"(?<=[a-z])#", "\u266f", text)
-    text = "".join(" " if unicodedata.category(character)[0] in "PZC" else character for character in text)
-    return " ".join(word for word in text.split() if not (articles and word in _ARTICLES))
+    return " ".join(word for word in text.translate(_SPACED).split() if not (articles and word in _ARTICLES))
+
+
+class _Spaced(dict[int, int]):
+    """A table for `str.translate` that learns each character when it first sees it."""
+
+    def __missing__(self, code: int) -> int:
+        self[code] = ord(" ") if unicodedata.category(chr(code))[0] in "PZC" else code
+        return self[code]
+
+
+_SPACED = _Spaced()
 
 
 def _answer(completion: str) -> str:

@@ -46,7 +46,6 @@ class OpenSource:
     columns: tuple[str, ...]
     question: str
     weights: tuple[tuple[int, float], ...] = ((0, 1.0),)
-    split_by_hash: bool = False  # one question is then never on both sides
     environment: str | None = None  # the one that must play its prompts, see `Found`
 
     @property
@@ -80,10 +79,7 @@ def open_source(table: settings.Prompts, seed: int, held_out_seed: int, name: st
         train = Distinct(train, table.limit, str(table.source))
     else:
         train = limited(train, table.limit)
-    by_hash, columns, question = share is not None, found.columns, found.question
-    return OpenSource(
-        name, table, train, held_out, columns, question, split_by_hash=by_hash, environment=found.environment
-    )
+    return OpenSource(name, table, train, held_out, found.columns, found.question, environment=found.environment)
 
 
 def held_out_table(table: settings.Prompts, size: int | None) -> settings.Prompts | None:

@@ -100,8 +100,10 @@ class GrpoTraining:
                 if checkpoint is not None and pending and (checkpoint.path / PENDING).exists():
                     stream.restore(read_groups(checkpoint.path / PENDING))
                 self._stream = stream
-                if parts.task.held_out is not None and stage.evaluate.problems:
-                    self._evaluate = Evaluator(context, parts, self.facts, play, stack, self._one_group_sampled)
+                asked = parts if parts.task.held_out is not None and stage.evaluate.problems else None
+                if asked is not None or context.suites:
+                    sampler = self._backend.sampler
+                    self._evaluate = Evaluator(context, asked, self.facts, sampler, stack, self._one_group_sampled)
             self._opened = stack.pop_all()
         self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cohort.policy.policy import PolicyFacts
 from cohort.settings import Stage
 from cohort.tasks.preferences import open_pairs
+from cohort.train.contamination import cleaned
 from cohort.train.reward_model.training import PreparedRewardModel, RewardModelTraining, form_of
 from cohort.train.stage import Plan, refuse_few
 from cohort.views.plan import reward_model_plan
@@ -22,10 +23,11 @@ class RewardModel:
 
     def prepare(self, stage: Stage, seed: int) -> PreparedRewardModel:
         """The pairs. A template that cannot be is refused."""
-        pairs = open_pairs(stage.task)
-        refuse_few(pairs.train, "preference pairs", "preferences.pairs_per_step", stage.preferences.pairs_per_step)
+        prepared: PreparedRewardModel = cleaned(stage, PreparedRewardModel(open_pairs(stage.task)))
+        wanted = stage.preferences.pairs_per_step
+        refuse_few(prepared.pairs.train, "preference pairs", "preferences.pairs_per_step", wanted)
         form_of(stage.task)
-        return PreparedRewardModel(pairs)
+        return prepared
 
     def plan(self, stage: Stage, prepared: PreparedRewardModel, facts: PolicyFacts) -> Plan:
         """How many pairs, how often."""

@@ -20,6 +20,7 @@ from cohort.learn.optimizer import load_optimizer, open_optimizer, rate_at, save
 from cohort.machine import peak_memory_gb
 from cohort.policy.load import open_policy, resumed_policy
 from cohort.policy.policy import Policy, PolicyFacts
+from cohort.preflight.contamination import Report
 from cohort.preflight.parts import SamplingParts
 from cohort.rewards.models.text import Form, Reader
 from cohort.seeds import derive_seed
@@ -41,6 +42,7 @@ class PreparedRewardModel:
 
     pairs: Preferences
     parts: SamplingParts | None = None  # no completion is sampled
+    dropped: Report | None = None  # what was found in the pairs that were left out
 
     def texts(self) -> Iterable[str]:
         """The first pairs."""

@@ -160,7 +160,7 @@ class Sinks:
         """The trackers of these names, each with what it lacks of the steps up to `recorded`. Raises `UserError` for
         one that there is not, or that does not start.
         """
-        behind, feeds = _behind(directory), []
+        behind, feeds = _behind(directory), list[_Feed]()
         for name in names:
             opens = find_function(SINKS.get(name, name), "tracker")
             last = min(recorded, behind.get(name, recorded))

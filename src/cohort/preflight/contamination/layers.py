@@ -1,0 +1,97 @@
+"""The layers: what of a question is compared, and how much of it must be in one training prompt.
+
+A layer gives every question keys, 64-bit hashes. A question of the benchmark is found where one training prompt has at
+least the share `at_least` of its keys; `None` is one of them, whatever their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cohort.preflight.contamination.texts import Texts, grams, wholes
+
+Keys = tuple[np.ndarray, np.ndarray]  # (question, hash), both of one length
+GRAM, COVERED, SHINGLE = 13, 8, 3  # words
+COVERAGE = 0.7  # of a question's 8-grams: PaLM, arXiv 2204.02311, section 8
+SAME_ANSWER = 0.5  # of a question's shingles, where the answer is the same
+COMMON = 10  # questions beyond which a word sequence is one of form: GPT-3, arXiv 2005.14165, appendix C
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """`what` says in words when a question is found. `weak`: it is then no copy, and may well be what was wanted.
+    `common`: what many questions of the benchmark share says nothing, and is left out.
+    """
+
+    what: str
+    keys: Callable[[Texts], Keys]
+    at_least: float | None = None
+    common: bool = False
+    weak: bool = False
+
+
+def question(texts: Texts) -> Keys:
+    """The whole question."""
+    return wholes(texts.words, texts.starts)
+
+
+def question_and_answer(texts: Texts) -> Keys:
+    """The whole question with its answer, of those that have one."""
+    return _with_answer(texts, question(texts))
+
+
+def gram(texts: Texts) -> Keys:
+    """Every 13 words."""
+    return _grams(texts, GRAM)
+
+
+def covered(texts: Texts) -> Keys:
+    """Every 8 words."""
+    return _grams(texts, COVERED)
+
+
+def template(texts: Texts) -> Keys:
+    """The whole question with its numbers masked, of those that have a number."""
+    rows, keys = wholes(texts.masked, texts.starts)
+    numbers = np.bincount(texts.rows[texts.masked != texts.words], minlength=len(texts.lengths))
+    return rows[numbers[rows] > 0], keys[numbers[rows] > 0]
+
+
+def shingles(texts: Texts) -> Keys:
+    """Every 3 words."""
+    return _grams(texts, SHINGLE)
+
+
+def answered_shingles(texts: Texts) -> Keys:
+    """Every 3 words together with the answer, of those that have one."""
+    return _with_answer(texts, shingles(texts))
+
+
+def _grams(texts: Texts, n: int) -> Keys:
+    at, keys = grams(texts, n)
+    return texts.rows[at], keys
+
+
+def _with_answer(texts: Texts, found: Keys) -> Keys:
+    rows, keys = found
+    has = texts.answers[rows] != 0
+    return rows[has], keys[has] ^ texts.answers[rows[has]]
+
+
+LAYERS: Mapping[str, Layer] = {
+    "exact": Layer("the same question", question),
+    "exact_with_answer": Layer("the same question with the same answer", question_and_answer),
+    "13_gram": Layer(f"{GRAM} words of it in a row", gram, common=True),
+    "8_gram_coverage": Layer(f"{COVERAGE:.0%} of its {COVERED}-grams in one prompt", covered, COVERAGE, common=True),
+    "same_answer": Layer(
+        f"the same answer, and {SAME_ANSWER:.0%} of its {SHINGLE}-grams in one prompt",
+        answered_shingles,
+        SAME_ANSWER,
+        common=True,
+    ),
+    "template": Layer("the same question with other numbers", template, weak=True),
+}
+SHORT = ("exact", "13_gram")  # what a run is looked at for before its first step

@@ -1,0 +1,182 @@
+"""Which step of a stage is kept (`run.keep_best`), and when it stops early (`run.stop`).
+
+Both are functions of the lines of metrics.jsonl, so a run that was killed chooses as if it had never stopped.
+
+Who looks ten times and takes the best has taken some luck with it. So the held-out problems are split by a hash of
+each: one half chooses, and the accuracy that is told of the winner is that of the other half, which had no part in it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cohort.evaluate import Accuracy
+from cohort.monitor.names import HALVES, METRICS, metric
+from cohort.preflight.parts import SamplingParts
+from cohort.seeds import derive_seed
+from cohort.settings import Run, Stage
+from cohort.types import UserError
+from cohort.wording import did_you_mean
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The step that is kept: its value by `by` among `looks` evaluations, and on problems that had no part in it."""
+
+    step: int
+    by: str
+    value: float
+    looks: int
+    confirmed: float | None = None
+    low: float | None = None
+    high: float | None = None
+    before: float | None = None  # of the same problems, before the first step
+
+    def words(self) -> str:
+        """`step 80, the best of 4 by eval/greedy (94.0%); 92.8% [...] on the problems that had no part in it`."""
+        found = f"step {self.step}, the best of {self.looks} by {self.by} ({self.value:.4g})"
+        if self.confirmed is None:
+            return f"{found}; no problems were set aside to confirm it"
+        assert self.low is not None
+        assert self.high is not None
+        sure = f"{self.confirmed:.1%} [{self.low:.1%}, {self.high:.1%}] on problems that had no part in the choice"
+        return f"{found}; {sure}" + (f", {self.before:.1%} before" if self.before is not None else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the log of the run."""
+        return asdict(self)
+
+
+def choose(lines: Sequence[Line], run: Run, first: int) -> Choice | None:
+    """The step to keep of the lines after step `first`: the best, and of equals the earliest; None where nothing is to
+    be chosen, or nothing has been measured.
+    """
+    if run.keep_best is None:
+        return None
+    name, up = _plain(run.keep_best), _sign(run.keep_best)
+    looked = [(line, value) for line in lines if line["step"] > first and (value := _value(line, name)) is not None]
+    if not looked:
+        return None
+    line, value = max(looked, key=lambda one: (up * one[1], -one[0]["step"]))
+    half = f"eval/confirming/{name.rpartition('/')[2]}"
+    ends = {"confirmed": line.get(half), "low": line.get(f"{half}_low"), "high": line.get(f"{half}_high")}
+    before = next((one.get(half) for one in lines if one["step"] <= first), None)
+    return Choice(line["step"], run.keep_best, value, len(looked), **ends, before=before)
+
+
+def reason_to_stop(lines: Sequence[Line], run: Run) -> str:
+    """Why the stage stops after the last of these lines; "" where it goes on."""
+    stop = run.stop
+    if stop is None:
+        return ""
+    up, name = _sign(stop.metric), _plain(stop.metric)
+    seen = [value for line in lines if (value := _value(line, name, stop.metric == run.keep_best)) is not None]
+    if not seen:
+        return ""
+    if stop.threshold is not None and up * seen[-1] >= up * stop.threshold:
+        return f"{stop.metric} is {seen[-1]:.4g}, and run.stop asks for {stop.threshold:g}"
+    since = len(seen) - 1 - max(range(len(seen)), key=lambda i: (up * seen[i], -i))
+    if stop.patience is not None and since >= stop.patience:
+        return f"{stop.metric} has not been better for {since} {'evaluations' if _held_out(name) else 'steps'}"
+    return ""
+
+
+def columns(run: Run) -> Callable[[str], bool]:
+    """Which numbers of a line decide."""
+    names = {_plain(name) for name in (run.keep_best, run.stop and run.stop.metric) if name}
+    return lambda key: key == "step" or key in names or key.startswith(tuple(f"eval/{half}/" for half in HALVES))
+
+
+def halves(result: Accuracy, run: Run, suite: str) -> dict[str, float]:
+    """What each half of the problems says of the metric that chooses, where `result` measures it."""
+    if run.keep_best is None or not _held_out(run.keep_best):
+        return {}
+    *of, name = run.keep_best.split("/")[1:]
+    if of != ([suite] if suite else []) or not result.scored or name not in result.values():
+        return {}
+    found: dict[str, float] = {}
+    for number, half in enumerate(HALVES):
+        groups = tuple(group for group in result.groups if derive_seed(0, "half", group.prompt.id) % 2 == number)
+        part = Accuracy(result.name, result.samples, groups, result.cluster)
+        if not part.scored:
+            raise UserError(
+                f"run.keep_best splits the held-out problems in two, and of {len(result.groups)} none is left for "
+                f"{half}: hold out more problems"
+            )
+        one = part.measures()[name]
+        found |= {f"eval/{half}/{name}": one.mean}
+        found |= {f"eval/{half}/{name}_low": one.low, f"eval/{half}/{name}_high": one.high} if number else {}
+    return found
+
+
+def check_choosing(stage: Stage, parts: SamplingParts | None) -> None:
+    """Raise `UserError` where the metric that chooses, or stops, is none that the stage will have."""
+    run = stage.run
+    if (keep := run.keep_best) is not None:
+        if not _held_out(keep) and not keep.startswith("reward:"):
+            raise UserError(
+                f"run.keep_best = '{keep}' is no held-out metric: name one, such as eval/greedy or eval/pass@1; to "
+                "keep the step of the highest training reward, which proves nothing, say reward:mean or reward:NAME"
+            )
+        _refuse_unknown("run.keep_best", keep, stage, parts)
+    if (stop := run.stop) is not None:
+        if (stop.patience is None) == (stop.threshold is None):
+            raise UserError("run.stop takes patience or threshold, one of the two")
+        _refuse_unknown("run.stop.metric", stop.metric, stage, parts)
+
+
+def _refuse_unknown(key: str, name: str, stage: Stage, parts: SamplingParts | None) -> None:
+    known = metric(_plain(name))
+    if known is None:
+        raise UserError(f"{key} = '{name}' is no metric{did_you_mean(name, METRICS)}")
+    if not _sign(name):
+        raise UserError(f"{key} = '{name}': of this metric neither more nor less is better")
+    if not _held_out(name):
+        return
+    if not stage.run.evaluate_every:
+        raise UserError(f"{key} = '{name}' is measured when the stage is over: set run.evaluate_every")
+    *of, last = name.split("/")[1:]
+    names = [suite.name for suite in stage.suite]
+    if of and of[0] not in names:
+        raise UserError(f"{key} = '{name}': no suite is called '{of[0]}'; there is {', '.join(names) or 'none'}")
+    if stage.kind == "reward_model":
+        return
+    e, votes = stage.evaluate, re.fullmatch(r"(pass|maj)@(\d+)", last)
+    if last == "greedy" and not e.greedy:
+        raise UserError(f"{key} = '{name}' needs evaluate.greedy = true")
+    if votes and (int(votes[2]) > e.samples or int(votes[2]).bit_count() != 1):
+        raise UserError(f"{key} = '{name}' needs a power of two up to evaluate.samples, which is {e.samples}")
+    if not of and (parts is None or parts.task.held_out is None or not e.problems):
+        raise UserError(f"{key} = '{name}', and nothing is held out: set task.held_out")
+
+
+def _held_out(name: str) -> bool:
+    return name.startswith("eval/")
+
+
+def _plain(name: str) -> str:
+    """The name in metrics.jsonl: that of `reward:mean` is reward/mean, that of `reward:NAME` reward/NAME/mean."""
+    kind, colon, reward = name.partition(":")
+    if not colon or kind != "reward":
+        return name
+    return "reward/mean" if reward == "mean" else f"reward/{reward}/mean"
+
+
+def _sign(name: str) -> int:
+    """1 where more is better, -1 where less is, 0 where neither is."""
+    name = _plain(name)
+    known = metric(f"eval/{name.rpartition('/')[2]}") if _held_out(name) else metric(name)
+    return {"up": 1, "down": -1}.get(known.better if known else "", 0)
+
+
+def _value(line: Line, name: str, chooses: bool = True) -> float | None:
+    """What a line says of a metric: where halves were measured, the half that chooses."""
+    half = line.get(f"eval/choosing/{name.rpartition('/')[2]}") if chooses and _held_out(name) else None
+    value = line.get(name) if half is None else half
+    return value if isinstance(value, int | float) and not math.isnan(value) else None

@@ -1,0 +1,70 @@
+"""`cohort compare`, as a person uses it: runs from the same weights, which a second call only reads."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+
+import pyarrow.parquet as pq
+
+STAGES = """
+[[stage]]
+kind = "sft"
+name = "cold"
+[stage.task]
+completion = "solution"
+[stage.supervised]
+examples_per_step = 8
+[stage.run]
+steps = 1
+[[stage]]
+kind = "grpo"
+"""
+
+
+def test_a_comparison_begins_once_and_ends_in_a_table(desk, cohort, monkeypatch):
+    recipe = (desk / "recipe.toml").read_text().replace("steps = 2", "steps = 1")
+    rewards = recipe[recipe.index("[[reward]]") : recipe.index("[objective]")]
+    (desk / "recipe.toml").write_text(
+        recipe.replace(rewards, "") + STAGES + rewards.replace("[[reward]]", "[[stage.reward]]")
+    )
+    words = ("compare", "recipe.toml", "--controls", "constant,random", "optimizer.learning_rate=1e-2")
+    code, out, err = cohort(*words)
+    assert code == 0, err
+    assert "run 1 of 4, before: the stages before it, once for all" in out
+    assert "recipe minus random: " in out
+    assert "the recipe changes by" in out
+    place = desk / "runs/mine-compare"
+    kept = json.loads((place / "compare.json").read_text())
+    assert [one["arm"] for one in kept["arms"]] == ["as it is", "constant", "random"]
+    assert (place / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+    def weights(run):
+        return sha256((place / run / "final/model.safetensors").read_bytes()).hexdigest()
+
+    arms = ("as_it_is", "constant", "random")
+    begun = [pq.read_table(place / arm / "log/eval-000000-sampled.parquet")["logprobs"].to_pylist() for arm in arms]
+    assert begun[0] == begun[1] == begun[2]  # the same weights, bit by bit
+    assert weights("constant") == weights("before")  # nothing was learnt
+    assert len({weights(arm) for arm in arms}) == 3
+    assert all((place / arm / "record.json").exists() for arm in arms)
+
+    monkeypatch.setattr("cohort.train.run.train_stage", None)  # nothing is trained again
+    code, out, err = cohort(*words, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found == kept == json.loads((place / "compare.json").read_text())
+
+    code, _, err = cohort(*words, "rollout.group_size=2")
+    assert code == 1
+    assert "runs/mine-compare compares another recipe: stage.0.rollout.group_size was 3 and is 2" in err
+
+
+def test_wrong_words_are_said(desk, cohort):
+    code, _, err = cohort("compare", "recipe.toml", "--controls", "randm")
+    assert (code, "did you mean 'random'" in err) == (2, True), err
+    code, _, err = cohort("compare", "recipe.toml")
+    assert (code, "say what to compare with: --controls" in err) == (2, True), err
+    code, _, err = cohort("compare", "recipe.toml", "--controls", "random", "evaluate.problems=0")
+    assert (code, "evaluates nothing to compare by" in err) == (1, True), err
+    assert not (desk / "runs").exists()
