@@ -14,7 +14,7 @@ import cohort
 from cohort.backends.base import BACKENDS
 from cohort.environments.world import ENVIRONMENTS, TOOLS
 from cohort.rewards.built_in import BUILT_IN
-from cohort.settings import KINDS, SAMPLERS, SINKS, Stage, Task
+from cohort.settings import DETECTORS, KINDS, SAMPLERS, SINKS, Stage, Task
 from cohort.settings.stage import EVERY_KIND
 from cohort.train.stage import kind_of
 from cohort.wording import find
@@ -23,6 +23,7 @@ SOURCE = Path(cohort.__file__).parent
 TABLES: dict[str, Mapping[str, str]] = {
     "BACKENDS": BACKENDS,
     "BUILT_IN": {name: built_in.function for name, built_in in BUILT_IN.items()},
+    "DETECTORS": DETECTORS,
     "ENVIRONMENTS": ENVIRONMENTS,
     "KINDS": KINDS,
     "SAMPLERS": SAMPLERS,
@@ -78,3 +79,11 @@ def test_every_table_of_a_stage_is_read_by_a_kind():
         "kind",
         "name",
     }
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_detector_has_the_name_of_its_line_and_a_version(name):
+    detector = found(DETECTORS[name])
+    assert detector.name == name
+    assert detector.version >= 1
+    assert detector.look.__doc__

@@ -285,6 +285,15 @@ def compare(
 
 
 @app.command()
+def diagnose(run: Run, json: Json = False) -> Answer:
+    """Say what went wrong in a run, the likeliest cause first, with the groups that show it and what to try."""
+    from cohort.commands.diagnose import diagnose as found_in
+    from cohort.commands.diagnose import show
+
+    return Answer(found_in(run), show)
+
+
+@app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
     step: Annotated[int | None, typer.Option(min=1, help="Show this step, recompute it, say where it differs.")] = None,

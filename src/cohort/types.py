@@ -26,6 +26,10 @@ class UserError(Exception):
     """Something the person can mend. The message says what happened and what to do; it is shown without a traceback."""
 
 
+class PausedError(UserError):
+    """A detector has paused the run, as its recipe asks: it is saved, and may go on. Exit code 3."""
+
+
 class UnreadableError(UserError):
     """What a command was told to read is not there or cannot be read: exit code 2, as for a wrong option."""
 

@@ -42,9 +42,9 @@ def all_alike(completion):
 
 def test_a_run_in_which_no_reward_differed_says_so(run, pipe):
     file, console = pipe
-    run(reward=[all_alike], console=console, run={"gate": "off"})
+    run(reward=[all_alike], console=console, run={"gate": "off", "steps": 2})
     said = " ".join(file.getvalue().split())
-    assert "in none of 4 steps did the rewards of a group differ" in said
+    assert "in none of 2 steps did the rewards of a group differ" in said  # too few steps for a detector
 
 
 def test_every_evaluation_is_shown_when_it_is_made(run, pipe):

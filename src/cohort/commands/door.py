@@ -3,6 +3,7 @@
     0    done, or the check holds
     1    something that a person can mend, or a check that fails
     2    a wrong option or argument, or one that cannot be read: no such recipe, no such file, no TOML
+    3    a run that one of its detectors has paused; it is saved
     130  stopped by Ctrl-C (SIGINT)
     143  stopped by SIGTERM
 
@@ -27,13 +28,14 @@ from typing import IO, TYPE_CHECKING, Any
 import typer
 from typer.exceptions import TyperException
 
-from cohort.types import UnreadableError, UserError
+from cohort.types import PausedError, UnreadableError, UserError
 from cohort.views.output import Output, silence
 from cohort.wording import for_the_shell, visible
 
 if TYPE_CHECKING:
     from cohort.views.console import Console
 
+PAUSED = 3
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 TERMINATED = 143
 OWN = Path(__file__).parents[1]
@@ -91,7 +93,9 @@ def _call(app: typer.Typer, json: IO[bytes] | None) -> tuple[Any, int]:
             found.words(Console(), found.value)
         return found.value, 0 if found.holds else 1
     except UserError as error:
-        return _failed(str(error), 2 if isinstance(error, UnreadableError) else 1)
+        return _failed(
+            str(error), 2 if isinstance(error, UnreadableError) else PAUSED if isinstance(error, PausedError) else 1
+        )
     except TyperException as error:  # a wrong option or argument
         return _failed(error.format_message(), 2)
     except BrokenPipeError:  # `cohort explain ... | head`

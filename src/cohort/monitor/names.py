@@ -47,6 +47,11 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
     "Rewards": (
         Metric("reward/mean", "", "Mean reward of all completions that were scored.", "up", "reward"),
         Metric("reward/{}/mean", "", "Mean score of this reward, where it applies.", "up"),
+        Metric("reward/std", "", "Standard deviation of the rewards of all completions; 0: they are all the same."),
+        Metric(
+            "reward/{}/with_reward", "", "Correlation inside groups of this score and the reward, of several rewards."
+        ),
+        Metric("reward/{}/with_accuracy", "", "Correlation inside groups of this score and the accuracy."),
         Metric("reward/{}/scored", "completions", "Completions to which this reward gave a score."),
         Metric("reward/{}/not_applicable", "completions", "Completions to which this reward does not apply."),
         Metric(
@@ -65,10 +70,20 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("groups/signal", "share", "Scored groups whose accuracies differ.", "up", "signal", "{:4.0%}"),
         Metric("groups/all_right", "share", "Scored groups in which every completion is right."),
         Metric("groups/all_wrong", "share", "Scored groups in which every completion is wrong.", "down"),
+        Metric("groups/partial", "share", "Scored groups whose accuracies are equal, and neither 0 nor 1.", "down"),
+        Metric("groups/pass_rate", "share", "Completions that are right.", "up"),
+        Metric(
+            "groups/similar", "share", "Copies of another of their group, in groups that are not all right.", "down"
+        ),
+        Metric("groups/contradictions", "share", "Groups with equal completions that got different scores.", "down"),
+        Metric(
+            "advantage/below_right", "share", "Positive advantage that went to completions that are not right.", "down"
+        ),
         Metric("groups/left_out", "groups", "Groups that were not trained on: without signal, or failed.", "down"),
         Metric("groups/failed", "groups", "Groups that could not be scored; they are among those left out.", "down"),
     ),
     "Prompts": (
+        Metric("prompts/mean_tokens", "tokens", "Mean length of a prompt."),
         Metric("prompts/too_long", "prompts", "Prompts that task.too_long dropped on the way to this step.", "down"),
         Metric("task/pass_rate_{}", "share", "Prompts with a pass rate in this fifth: 0 is [0, 0.2), 4 is [0.8, 1]."),
         Metric("task/level", "", "Level that the curriculum has reached."),
@@ -83,6 +98,13 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
     "Completions": (
         Metric("completions/mean_tokens", "tokens", "Mean length of a completion.", "", "length", "{:6.1f}"),
         Metric("completions/truncated", "share", "Completions cut off at the limit.", "down", "cut off", "{:5.1%}"),
+        Metric("completions/right_tokens", "tokens", "Mean length of the right ones."),
+        Metric("completions/wrong_tokens", "tokens", "Mean length of the wrong ones."),
+        Metric("completions/length_correlation", "", "Rank correlation of length and reward inside groups; 0: none."),
+        Metric("completions/repeated", "share", "Sequences of four tokens that a completion has had before.", "down"),
+        Metric("completions/same_answer", "share", "Completions that end in the commonest last word of the step."),
+        Metric("completions/bare", "share", "Completions that are an answer alone, of two words at most."),
+        Metric("completions/test_aware", "share", "Completions with code that acts on its tests.", "down"),
         Metric("turns/mean", "turns", "Mean number of turns of a rollout."),
         Metric("turns/limit", "share", "Rollouts that wanted more turns than there are.", "down"),
         Metric("tools/calls", "calls", "Mean number of calls of a rollout."),

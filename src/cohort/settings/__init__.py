@@ -4,6 +4,7 @@ A room takes the table that it is set by, so that no setting is typed out again 
 """
 
 from cohort.settings.environment import Environment
+from cohort.settings.monitor import DETECTORS, Monitor
 from cohort.settings.objective import Objective
 from cohort.settings.policy import Lora, Policy, Scratch
 from cohort.settings.record import Record
@@ -18,6 +19,7 @@ from cohort.settings.task import Adaptive, Curriculum, Prompts, Source, Task
 from cohort.settings.training import Critic, Optimizer, Preferences, Reference, Supervised
 
 __all__ = [
+    "DETECTORS",
     "KINDS",
     "SAMPLERS",
     "SINKS",
@@ -27,6 +29,7 @@ __all__ = [
     "Environment",
     "Evaluate",
     "Lora",
+    "Monitor",
     "Objective",
     "Optimizer",
     "Policy",

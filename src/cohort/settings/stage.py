@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from cohort.settings.environment import Environment
+from cohort.settings.monitor import Monitor
 from cohort.settings.objective import Objective
 from cohort.settings.policy import Policy
 from cohort.settings.record import Record
@@ -18,7 +19,7 @@ from cohort.settings.table import NoEffect, OneOf, Table, Text, as_list
 from cohort.settings.task import Task
 from cohort.settings.training import Critic, Optimizer, Preferences, Reference, Supervised
 
-EVERY_KIND = ("record", "suite")  # tables that a stage of any kind may have
+EVERY_KIND = ("record", "suite", "monitor")  # tables that a stage of any kind may have
 # What a stage may be, and where it is: "module:name" of a `train.stage.StageKind`.
 KINDS = {
     "grpo": "cohort.train.grpo:Grpo",
@@ -51,6 +52,7 @@ class Stage(Table):
     )
     reference: Reference = Field(default=Reference(), description="What the KL term compares with.")
     run: Run = Field(default=Run(), description="How long, how often, and where.")
+    monitor: Monitor = Field(default=Monitor(), description="What is watched while it trains.")
     supervised: Supervised = Field(default=Supervised(), description="Settings of supervised stages.")
     preferences: Preferences = Field(default=Preferences(), description="Settings of reward_model stages.")
     record: NoEffect[Record] = Field(default=Record(), description="What a person declares for the record of the run.")

@@ -37,6 +37,7 @@ from cohort.train.keeping import keep_account
 from cohort.train.origins import begin
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
+from cohort.train.watching import Watch
 from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.views.plan import keeping_line, suites_line
@@ -101,6 +102,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
                 loop.record(step, metrics, measured)
                 view.step(step, metrics)
                 console.all_evaluated(f"step {step}", measured, verifier)
+                loop.watch.act(step)
                 chosen = loop.choice is not None and loop.choice.step == step
                 if context.is_due(step, stage.run.save_every) or chosen or loop.over:
                     loop.save()
@@ -149,6 +151,7 @@ class _Loop:
                 "was lost or damaged, and stays so. The weights do not depend on it."
             )
         context.forget_after(recorded)
+        self.watch = Watch(context, recorded)
         self._decides = None if self.run.keep_best is None and self.run.stop is None else columns(self.run)
         self.choice: Choice | None = None
         self.over, self._lines = "", list[dict[str, Any]]()
@@ -196,6 +199,7 @@ class _Loop:
         shown = self.run.show_group_every and step % self.run.show_group_every == 0 and shard.is_file()
         self.sinks.write(step, {**metrics, **measured}, shard if shown else None)
         self.whole = step
+        self.watch.see({"step": step, **metrics, **measured}, getattr(self.training, "groups", ()))
         if self._decides:
             self._lines.append(self._short({"step": step, **metrics, **measured}))
             self._decide()

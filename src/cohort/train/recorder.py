@@ -33,12 +33,12 @@ class Recorder:
         shard = write_groups(path, groups, step)
         self.chain.append("evaluation", metrics={"step": step, "name": name}, **self._of([shard]))
 
-    def file(self, path: Path, content: bytes, step: int) -> None:
-        """Write another file that an evaluation leaves."""
+    def file(self, path: Path, content: bytes, step: int, kind: str = "evaluation") -> None:
+        """Write another file: what an evaluation leaves, or what detectors have found."""
         if not path.exists():
             write_bytes(path, content)
         files = {self.chain.relative(path): hashlib.sha256(content).hexdigest()}
-        self.chain.append("evaluation", metrics={"step": step, "name": path.stem}, **self._of([], files))
+        self.chain.append(kind, metrics={"step": step, "name": path.stem}, **self._of([], files))
         write_bytes(path, content)
 
     def enter(self, step: int, **metrics: Any) -> None:

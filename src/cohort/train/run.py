@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from cohort.clock import stopped_at
 from cohort.machine import quiet_libraries
+from cohort.monitor.watcher import read_incidents
 from cohort.policy.load import Start
 from cohort.preflight.isolation import isolation_of
 from cohort.preflight.suites import open_suites
@@ -51,6 +52,7 @@ from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_ta
 from cohort.types import UserError
 from cohort.views.cards.reading import in_a_line
 from cohort.views.console import Console
+from cohort.views.diagnosis import show_findings
 from cohort.wording import counted, resuming
 
 __all__ = ["PreparedStage", "Run", "prepare", "train"]
@@ -155,6 +157,8 @@ def train(
         record = None if trained else read_record(directory)
         record = record or keep_account(directory, recipe)  # cards of a run that is only shown may have been edited
     _show_result(directory, stages[-1], record, chain, console)
+    for index, one in enumerate(stages):
+        show_findings(console, read_incidents(stage_directory(recipe, index)), one.stage)
     return Run(directory)
 
 
@@ -247,7 +251,7 @@ def _show_result(
     rows = [(labels.get(line["step"], f"step {line['step']}"), line) for line in lines]
     console.evaluations(rows, parts.verifier_name if parts else "")
     signal = [line["groups/signal"] for line in lines if line.get("groups/signal") is not None]
-    if signal and not any(signal):
+    if signal and not any(signal) and not read_incidents(directory):  # a run too short for detectors
         console.warn(
             f"in none of {counted(len(signal), 'step')} did the rewards of a group differ: nothing was learnt from them"
         )

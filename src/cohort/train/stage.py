@@ -158,6 +158,7 @@ class Training(Protocol):
     """A stage under way, driven by `train.loop`, which decides when to evaluate, to save and to stop."""
 
     weights_of: int  # the step whose weights the policy has; one ahead of the loop's while a step updates them
+    # A kind that samples also has `groups`, those of its last step, for the detectors.
 
     @property
     def facts(self) -> PolicyFacts:

@@ -13,6 +13,7 @@ from typing import Any
 from cohort.algorithms.objectives import Objective
 from cohort.backends.base import open_backend
 from cohort.machine import peak_memory_gb
+from cohort.monitor.behaviour import behaviour
 from cohort.monitor.metrics import group_metrics
 from cohort.monitor.scoring import scoring_metrics
 from cohort.monitor.tasks import task_metrics
@@ -56,6 +57,7 @@ class GrpoTraining:
         self._context, self._stage, self._objective = context, stage, objective
         self.weights_of = checkpoint.step if checkpoint else context.first
         self._said_short = self._said_lost = False
+        self.groups: list[Group] = []
         staleness = stage.rollout.max_staleness
         if staleness and objective.correction == "off" and not stage.objective.bypasses:
             context.console.warn(
@@ -120,13 +122,13 @@ class GrpoTraining:
             self._backend.move_reference(reference.ema)
         self._stream.finish(groups)
         ended = time.perf_counter()
-        everything = [*trained, *groups.left_out]
+        self.groups = everything = [*trained, *groups.left_out]
         if self._stage.run.save_rollouts:
             path = self._context.log / f"step-{step:06d}.parquet"
             self._context.recorder.waiting.append(write_groups(path, everything, step))
         self._show(step, trained, groups)
         metrics = group_metrics(trained, groups.left_out) | scoring_metrics(self._combination, groups.outcomes)
-        metrics |= report | task_metrics(everything) | self._stream.ledger.metrics()
+        metrics |= behaviour(everything) | report | task_metrics(everything) | self._stream.ledger.metrics()
         used = report.get("tokens/trained", 0.0) / self._stage.optimizer.epochs  # once, however often they were passed
         return metrics | {
             "tokens/wasted": metrics["tokens/sampled"] - used,

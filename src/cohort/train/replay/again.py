@@ -21,6 +21,7 @@ from cohort.record.files import write_bytes
 from cohort.record.keys import own_key
 from cohort.record.metrics import is_timing, read_metrics
 from cohort.rewards import ScoredGroup
+from cohort.settings import Monitor
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.directory import ENVIRONMENT, as_kept, disk_errors, has_begun, locked
 from cohort.train.grpo.stream import Outcome, StepGroups
@@ -104,7 +105,10 @@ def learn_again(
     whole = first == start + 1
     directory = _free(recorded, start, steps) if to is None else to.expanduser().absolute()
     stage = recorded.stage.model_copy(
-        update={"rollout": recorded.stage.rollout.model_copy(update={"sampler": "local"})}  # which nobody asks
+        update={
+            "rollout": recorded.stage.rollout.model_copy(update={"sampler": "local"}),  # which nobody asks
+            "monitor": Monitor(action="log"),  # what was found then was said then
+        }
     )
     kind = kind_of(stage)
     prepared = replace(kind.prepare(stage, recorded.seed), stored=StoredGroups(recorded.read))

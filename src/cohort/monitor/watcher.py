@@ -1,0 +1,97 @@
+"""What the detectors find in a stage, step by step, and which of it is worth saying."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import orjson
+
+from cohort.monitor.behaviour import behaviour
+from cohort.monitor.detectors.finding import Detector, Finding, Line, Seen
+from cohort.record.metrics import read_metrics
+from cohort.record.rollouts import read_groups
+from cohort.settings.monitor import DETECTORS, Monitor
+from cohort.types import Group, UserError
+from cohort.wording import find
+
+INCIDENTS = "incidents.jsonl"  # in log/
+BEGIN = 5  # steps that say how it was at first
+
+
+def detectors() -> list[Detector]:
+    """All detectors, in the order in which they are asked."""
+    return [find(where, "detector") for where in DETECTORS.values()]
+
+
+class Watcher:
+    """Sees the steps of a stage in their order. All that it knows is on disk: a run that goes on gives it the `lines`
+    of metrics.jsonl and what was `said` already, and it finds what it would have found.
+    """
+
+    def __init__(self, table: Monitor, lines: Iterable[Line] = (), said: Iterable[Finding] = ()):
+        self._table, self._detectors = table, detectors()
+        self._lines: deque[Line] = deque(maxlen=table.window)
+        self._begun: list[Line] = []
+        self._evaluations: list[Line] = []
+        self._said: dict[str, int] = {one.detector: one.step for one in said}
+        for line in lines:
+            self._take(line)
+
+    def see(self, line: Line, groups: Iterable[Group] = ()) -> list[Finding]:
+        """What is to be said of the next step, with the groups that it sampled; of each detector once in a window."""
+        if not self._take(line):
+            return []
+        scored = sorted((group for group in groups if group.error is None), key=lambda group: group.ticket)
+        seen = Seen(tuple(self._lines), tuple(self._begun), tuple(self._evaluations), scored)
+        found = []
+        for one in self._detectors:
+            last = self._said.get(one.name)
+            if (last is None or seen.step - last >= self._table.window) and (finding := one(seen, self._table)):
+                self._said[one.name] = seen.step
+                found.append(finding)
+        return found
+
+    def _take(self, line: Line) -> bool:
+        """Note a line; whether it is of a step, and not of an evaluation before the first one alone."""
+        if any(name.startswith("eval/") for name in line):
+            self._evaluations = [*self._evaluations[:1], *self._evaluations[1:][-1:], line]
+        if all(name == "step" or name.startswith("eval/") for name in line):
+            return False
+        self._lines.append(line)
+        if len(self._begun) < BEGIN:
+            self._begun.append(line)
+        return True
+
+
+def detect(stage: Path, table: Monitor) -> Iterator[Finding]:
+    """What the detectors find in a stage that was recorded, from its directory: metrics.jsonl and log/*.parquet. It is
+    what they have said while it ran, or would have with this table. Groups whose texts were erased are not seen.
+    """
+    watcher = Watcher(table)
+    for line in read_metrics(stage / "metrics.jsonl"):
+        groups: Sequence[Group] = ()
+        shard = stage / "log" / f"step-{line['step']:06d}.parquet"
+        if shard.exists():
+            try:
+                groups = read_groups(shard)
+            except UserError:
+                groups = ()
+        if groups and "groups/pass_rate" not in line:  # written before there was such a number
+            line = behaviour(groups) | line
+        yield from watcher.see(line, groups)
+
+
+def lines_of(findings: Iterable[Finding]) -> bytes:
+    """Findings as lines of log/incidents.jsonl."""
+    return b"".join(orjson.dumps(asdict(one), option=orjson.OPT_APPEND_NEWLINE) for one in findings)
+
+
+def read_incidents(stage: Path, until: int | None = None) -> list[Finding]:
+    """The findings of a stage up to a step, as its log/incidents.jsonl has them; without one there are none."""
+    path = stage / "log" / INCIDENTS
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    found = [Finding(**{**one, "tickets": tuple(one["tickets"])}) for one in map(orjson.loads, lines)]
+    return [one for one in found if until is None or one.step <= until]
