@@ -95,8 +95,9 @@ def audit_trail(run: RunFiles) -> Claim:
 
 
 def after_the_run(run: RunFiles) -> Claim:
-    """Incidents, changes and monitoring that were appended since."""
-    amended = [one for one in run.chain if one.get("kind") in ("amend", "incident")]
+    """Incidents, changes and monitoring that were appended since; not what the run's own detectors noted in it."""
+    entries = [one for one in run.chain if one.get("kind") in ("amend", "incident")]
+    amended = [one for one in entries if (one.get("metrics") or {}).get("name") != "incidents"]
     if not amended:
         return gap("declared", "nothing was appended: `cohort record amend` does", "not_applicable")
     keys = ("seq", "kind", "time", "metrics", "text", "amendment")
