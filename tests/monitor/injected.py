@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cohort.types import Group, Prompt, Rollout
+from cohort.types import Finish, Group, Prompt, Rollout
 
 START, STEPS = 15, 30  # the failure begins with this step; so many are looked at
 WELL = {
@@ -27,7 +27,7 @@ WELL = {
 SHARES = {name for name, value in WELL.items() if 0 < value < 1 and not name.startswith(("policy", "grad", "loss"))}
 
 
-def rollout(text: str, finish: str = "stop") -> Rollout:
+def rollout(text: str, finish: Finish = "stop") -> Rollout:
     """A completion of one token a word."""
     tokens = tuple(sum(map(ord, word)) + len(word) for word in text.split()) or (1,)
     return Rollout(tokens, (True,) * len(tokens), (-0.5,) * len(tokens), 0, finish, text)

@@ -10,11 +10,14 @@ import pytest
 
 from cohort import Recipe
 from cohort.commands.check import check_recipe
+from cohort.preflight.contamination.report import Report
 from cohort.preflight.contamination.sides import benchmark_of, without_held_out
 from cohort.tasks import open_mixture, open_task
 from cohort.train import train
 from cohort.train.contamination import found_before
+from cohort.train.reward_model.training import PreparedRewardModel
 from cohort.train.run import prepare
+from cohort.train.sft import PreparedSft
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
 
@@ -132,15 +135,22 @@ def test_demonstrations_and_pairs_lose_what_is_held_out(tables, tmp_path):
     task = {**tables["task"], "source": write(tmp_path / "demos.jsonl", demos), "decontaminate": "drop"}
     supervised = {"name": "sft", "kind": "sft", "policy": tables["policy"], "task": task, "reward": tables["reward"]}
     (one,) = prepare(Recipe(**supervised, supervised={"examples_per_step": 2}))
+    assert isinstance(one.prepared, PreparedSft)
+    assert one.prepared.dropped is not None
     assert (one.prepared.examples.size, one.prepared.dropped.found_in.tolist()) == (6, [0, 1])
     assert found_before(one) is one.prepared.dropped
     pairs = [{"prompt": f"What is {i} plus {i + 1}?", "chosen": "a", "rejected": "b"} for i in range(8)]
     task = {"source": write(tmp_path / "p.jsonl", pairs), "held_out": write(tmp_path / "q.jsonl", pairs[:3])}
     learnt = {"name": "rm", "kind": "reward_model", "policy": tables["policy"], "preferences": {"pairs_per_step": 2}}
     (one,) = prepare(Recipe(**learnt, task=task | {"decontaminate": "drop"}))
+    assert isinstance(one.prepared, PreparedRewardModel)
+    assert one.prepared.dropped is not None
     assert (one.prepared.pairs.train.size, len(one.prepared.dropped.flagged)) == (5, 3)
     (warned,) = prepare(Recipe(**learnt, task=task))
-    assert (warned.prepared.pairs.train.size, len(found_before(warned).flagged)) == (8, 3)
+    assert isinstance(warned.prepared, PreparedRewardModel)
+    found = found_before(warned)
+    assert isinstance(found, Report)
+    assert (warned.prepared.pairs.train.size, len(found.flagged)) == (8, 3)
     (off,) = prepare(Recipe(**learnt, task=task | {"decontaminate": "off"}))
     assert found_before(off) == 'task.decontaminate = "off"'
 

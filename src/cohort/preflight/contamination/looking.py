@@ -55,7 +55,7 @@ class _Found:
             self.numbers.extend((of_prompts + before).tolist())
 
     def finding(self, benchmark: Sequence[Question]) -> Finding:
-        ids = tuple(dict.fromkeys(benchmark[at].id for at in np.flatnonzero(self.questions)))
+        ids = tuple(dict.fromkeys(benchmark[at].id for at in np.flatnonzero(self.questions).tolist()))
         layer, looked_at = self.looks.layer, self.looks.looked_at
         return Finding(
             layer.what, layer.weak, looked_at, ids, self.prompts, tuple(self.prompt_ids), tuple(self.examples)
