@@ -42,6 +42,8 @@ def show(console: Console, found: dict[str, Any]) -> None:
     for stage in found["stages"]:
         console.say(f"\n[bold]{stage['stage']}[/], {stage['steps']} steps")
         if stage["causes"]:
+            if all(one["severity"] != "critical" for one in stage["findings"]):
+                console.say("  nothing is broken for certain; worth a look:")
             show_causes(console, [Cause(**one) for one in stage["causes"]])
         elif stage["findings"]:
             console.say("  nothing went wrong; what was found on the way:")
