@@ -137,7 +137,7 @@ def test_the_glossary_is_what_runs_write(written, monkeypatch, tmp_path):
     counter = tmp_path / "powercap" / "intel-rapl:0" / "energy_uj"  # a processor that counts its energy
     counter.parent.mkdir(parents=True)
     counter.write_text("1000")
-    monkeypatch.setattr("cohort.train.loop.EnergyMeter", partial(EnergyMeter, tmp_path / "powercap"))
+    monkeypatch.setattr("cohort.train.loop.open_meter", partial(EnergyMeter, tmp_path / "powercap"))
     known = set()
     for name, tables in RUNS.items():
         for key in written(name.replace(" ", "-").replace(",", ""), **tables):

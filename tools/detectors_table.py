@@ -61,4 +61,5 @@ def table(runs: list[Path]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(MARKS.sub(lambda m: m[1] + table([Path(run) for run in sys.argv[1:]]) + m[2], PAGE.read_text()))
+    new = table([Path(run) for run in sys.argv[1:]])
+    PAGE.write_text(MARKS.sub(lambda m: m[1] + new + m[2], PAGE.read_text("utf-8")), "utf-8")

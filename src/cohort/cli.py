@@ -286,7 +286,10 @@ def compare(
 
 @app.command()
 def diagnose(run: Run, json: Json = False) -> Answer:
-    """Say what went wrong in a run, the likeliest cause first, with the groups that show it and what to try."""
+    """Say what went wrong in a run, the likeliest cause first.
+
+    Each with the groups that show it, and with what to try.
+    """
     from cohort.commands.diagnose import diagnose as found_in
     from cohort.commands.diagnose import show
 

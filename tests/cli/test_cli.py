@@ -166,7 +166,7 @@ def test_check_shows_what_each_reward_pays_most_and_least(desk, cohort):
     code, out, err = cohort("check", "recipe.toml")
     assert code == 0, err
     assert "8 completions of it, of at most 8 tokens" in out
-    for shown in ("best of vowels", "worst of vowels", "best of exact_number", "worst of exact_number"):
+    for shown in ("best of vowels", "worst of vowels", "all of exact_number"):
         assert shown in out
     code, out, _ = cohort("check", "recipe.toml", "--json")
     ends = json.loads(out)["stages"][0]["examples"]["vowels"]
@@ -390,7 +390,7 @@ def test_explain_compares_with_a_recipe_and_with_a_run(desk, cohort):
     (desk / "other.toml").write_text((desk / "recipe.toml").read_text() + "[optimizer]\nlearning_rate = 3e-6\n")
     code, out, err = cohort("explain", "recipe.toml", "rollout.temperature=0.7", "--diff", "other.toml")
     assert code == 0, err
-    assert "rollout.temperature  0.7 here, 1.0 in other.toml" in out
+    assert "rollout.temperature 0.7 here, 1.0 in other.toml" in " ".join(out.split())
     assert "optimizer.learning_rate  1e-06 here, 3e-06 in other.toml" in out
     run = desk / "runs" / "earlier"
     run.mkdir(parents=True)
@@ -402,7 +402,7 @@ def test_explain_compares_with_a_recipe_and_with_a_run(desk, cohort):
 
 def test_a_clip_that_cannot_act_is_not_called_wider(desk, cohort):
     _, out, _ = cohort("explain", "recipe.toml", "objective.preset=grpo", "--diff", "dapo")
-    assert "clip_high  0.2 here, 0.28 in dapo: Nothing in this recipe: one update a batch" in out
+    assert "clip_high 0.2 here, 0.28 in dapo: Nothing in this recipe: one update a batch" in " ".join(out.split())
     assert "clip_high=0.2  Nothing in this recipe" in cohort("explain", "recipe.toml", "objective.preset=grpo")[1]
     changes = ("objective.preset=grpo", "optimizer.updates_per_batch=2")
     _, out, _ = cohort("explain", "recipe.toml", *changes, "--diff", "dapo")

@@ -116,6 +116,8 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
         policy["scratch"].update(heads=4, kv_heads=2, head_dim=8)
     elif first and policy.get("model") is None:
         policy["model"] = "m"
+    if stage.get("monitor"):
+        stage["monitor"].pop("actions", None)  # their keys are names of detectors
     if stage.get("run"):
         stage["run"].pop("threads", None)  # how many are allowed depends on the machine
     for key in ("held_out_split", "mixture", "curriculum", "adaptive", "args"):  # each needs or forbids others

@@ -185,8 +185,8 @@ def test_a_later_layer_that_replaces_a_value_leaves_nothing_of_the_earlier(load)
         ("rl.task.held_out=-1", "rl.task.held_out must be a number between 0 and 1 or text that is not empty, not -1"),
         (
             "qqqq=1",
-            "unknown key 'qqqq'; a recipe has critic, environment, evaluate, kind, name, objective, optimizer, policy, "
-            "preferences, record, reference, reward, rollout, run, seed, stage, supervised, task, cold, rl",
+            "unknown key 'qqqq'; a recipe has critic, environment, evaluate, kind, monitor, name, objective, optimizer, "
+            "policy, preferences, record, reference, reward, rollout, run, seed, stage, suite, supervised, task, cold, rl",
         ),
         ("run.steps=", "run.steps must be a whole number of at least 0, not ''"),
         ("run.steps.x=1", "run.steps must be a whole number of at least 0, not { x = 1 }"),
@@ -225,7 +225,8 @@ def test_hostile_overrides_are_only_wrong(complaint):
     for key in ("run." * 5000 + "x", "task.careful." + "a." * 5000 + "b"):
         assert "an override is written key=value" in complaint(TWO, f"{key}=1")
     for value in ("[" * 5000, "{" + "a." * 5000 + "b = 1}", "9" * 5000, "\x00", "'''"):
-        assert complaint(TWO, f"run.steps={value}").startswith("run.steps must be a whole number of at least 0, not ")
+        said = complaint(TWO, f"run.steps={value}")
+        assert said.startswith(("run.steps must be a whole number of at least 0, not ", "run.steps is no TOML: "))
 
 
 def test_stage_names(load, complaint, base):

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import injected
 import pytest
 
 import cohort
 from cohort import settings
+from cohort.monitor.watcher import Watcher
 from cohort.recipe import Recipe
-from cohort.settings import Prompts, Table
+from cohort.settings import DETECTORS, Monitor, Prompts, Table
 from cohort.train import train
 from cohort.views.console import Console
 
@@ -122,6 +124,12 @@ def test_every_key_of_a_recipe_is_read(tmp_path, rows, checkpoint_dir, monkeypat
         reads.watch(patch)
         for recipe in made.values():
             train(recipe, console=Console(quiet=True))
+        for name in DETECTORS:  # the thresholds of a detector, where what it looks at is there
+            table = Monitor()
+            watcher = Watcher(table)
+            for line, groups in injected.steps(name):
+                for found in watcher.see(line, groups):
+                    table.action_of(found.detector)
     unread = sorted(".".join(key) for key in KEYS - reads.found)
     assert not unread, f"nothing reads {', '.join(unread)}"
 

@@ -118,7 +118,7 @@ def _ranks(values: Array) -> Array:
 
 def _correlation(xs: Sequence[Array], ys: Sequence[Array]) -> float:
     """Pearson's correlation inside groups: each is centred at its own mean, and all are taken together."""
-    x, y = (np.concatenate([one - one.mean() for one in of if one.size]) if of else np.zeros(0) for of in (xs, ys))
+    x, y = (np.concatenate([np.zeros(0), *(one - one.mean() for one in of if one.size)]) for of in (xs, ys))
     scale = math.sqrt(float(x @ x) * float(y @ y))
     return float(x @ y) / scale if scale > 1e-12 else math.nan
 

@@ -37,8 +37,7 @@ class Run(Table):
     )
     keep_best: Text | None = Field(
         default=None,
-        description="Keep the step that is best by this held-out metric, such as eval/greedy, confirmed on problems "
-        "that did not choose; the last step when not given.",
+        description="Held-out metric, such as eval/greedy, whose best step is kept; the last step when not given.",
     )
     stop: Stop | None = Field(default=None, description="Stop early: { metric, patience } or { metric, threshold }.")
     save_every: NoEffect[Count] = Field(default=50, description="Steps between checkpoints; 0: at the end only.")

@@ -7,14 +7,14 @@ from rich.markup import escape
 from cohort.preflight.contamination.completion import Completed
 from cohort.preflight.contamination.report import Report
 from cohort.views.console import Console
-from cohort.wording import visible
+from cohort.wording import counted, visible
 
 SHOWN = 5  # examples
 
 
 def show_contamination(console: Console, report: Report) -> None:
     """By layer how many questions were found, in how many prompts; examples; and what was not looked at."""
-    sides = f"{report.questions:,} questions, against {report.prompts:,} training prompts"
+    sides = f"{counted(report.questions, 'question')}, against {counted(report.prompts, 'training prompt')}"
     console.say(f"\n  contamination: {escape(visible(report.benchmark))}, {sides}", fold=False)
     rows = [
         [
