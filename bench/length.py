@@ -178,7 +178,7 @@ def _versions(trl: str | None) -> dict[str, str]:
     if not trl:
         return versions()
     code = "import json, turns; print(json.dumps(turns.versions()))"
-    said = subprocess.run([trl, "-c", code], cwd=HERE, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([trl, "-c", code], cwd=HERE, capture_output=True, encoding="utf-8", check=True).stdout
     return {**json.loads(said), **versions()}
 
 

@@ -49,7 +49,7 @@ def batch_of(objective):
 
 
 def gradients(learner, batch, monkeypatch):
-    learner.optimizer.zero_grad()
+    learner.policy.module.zero_grad()
     monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *_, **__: torch.zeros(()))
     monkeypatch.setattr(learner.optimizer, "step", lambda: None)
     monkeypatch.setattr(learner.optimizer, "zero_grad", lambda **_: None)

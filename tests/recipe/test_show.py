@@ -350,6 +350,7 @@ def test_every_key_of_the_json_schema_has_a_description_and_a_default():
             assert len(value["description"]) <= 120, (where, key)
             if "default" not in value:
                 without_default.add((where, key))
-    assert without_default == {("Task", "source"), ("Source", "source"), ("Reward", "use")}
+    needed = {("Task", "source"), ("Source", "source"), ("Suite", "source"), ("Reward", "use"), ("Stop", "metric")}
+    assert without_default == needed
     assert "null" not in json.dumps(schema["$defs"]["Policy"]["properties"]["model"].get("type"))
     assert {"name", "seed", "stage", "kind", "rollout", "reward"} <= set(schema["properties"])

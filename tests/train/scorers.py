@@ -15,3 +15,7 @@ def right(completion):
 
 def longer(completion):
     return float(len(completion) > 12)
+
+
+def never(completion):
+    return 0.0
