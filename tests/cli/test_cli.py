@@ -407,4 +407,4 @@ def test_a_clip_that_cannot_act_is_not_called_wider(desk, cohort):
     assert "clip_high=0.2 Nothing in this recipe" in " ".join(out.split())
     changes = ("objective.preset=grpo", "optimizer.updates_per_batch=2")
     _, out, _ = cohort("explain", "recipe.toml", *changes, "--diff", "dapo")
-    assert "clip_high  0.2 here, 0.28 in dapo: Wider." in out
+    assert "clip_high 0.2 here, 0.28 in dapo: Wider." in " ".join(out.split())
