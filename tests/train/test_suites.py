@@ -11,6 +11,7 @@ from cohort.evaluate.refusal import calibrated, refused
 from cohort.recipe import Recipe
 from cohort.recipe.show import to_toml
 from cohort.train import train
+from cohort.train.replay import checks
 from cohort.types import UserError
 from cohort.views.console import Console
 
@@ -58,6 +59,9 @@ def suites(at):
 @pytest.mark.parametrize("kind", ["grpo", "sft"])
 def test_suites_are_evaluated_before_during_and_after(made, at, kind):
     run = train(made(kind, suites(at)), console=Console(quiet=True))
+    if kind == "grpo":
+        (said,) = [one for one in checks(run.directory, 2) if one.name == "suites"]
+        assert (said.status, "answers to suites are not scored again" in said.detail) == ("skipped", True)
     assert [line["step"] for line in run.metrics if "eval/minus/pass@1" in line] == [0, 1, 2]
     assert all(0 <= line["eval/refusal/greedy"] <= 1 for line in run.metrics)
     rows = pq.read_table(run.directory / "log" / "eval-000001-minus-sampled.parquet").to_pylist()

@@ -83,6 +83,9 @@ def checks_of(recorded: Recorded, level: int, ticket: int | None = None, shown: 
                 answers.look(step)
         found = [*apart, *code_checks(recorded), *texts.checks(shown), *scores.checks(shown)]
         found += answers.checks(shown) if recorded.evaluations else []
+        if suites := recorded.suites:
+            why = f"{', '.join(suites[:3])}{' ...' * (len(suites) > 3)}: answers to suites are not scored again"
+            found.append(Check(2, f"{title}suites", "skipped", why))
         if level >= 3:
             found += advantages.checks(shown)
     if level >= 4:

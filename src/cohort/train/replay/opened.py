@@ -79,6 +79,12 @@ class Recorded:
         named = ((re.fullmatch(r"eval-(\d+)-(greedy|sampled)\.parquet", file.name), file) for file in files)
         return [(int(m[1]), m[2], file) for m, file in named if m]
 
+    @property
+    def suites(self) -> list[str]:
+        """The files of what suites were answered, which have tasks and judges of their own."""
+        files = sorted((self.directory / "log").glob("eval-*.parquet")) if self.only is None else []
+        return [file.name for file in files if file not in {one for *_, one in self.evaluations}]
+
     def read_evaluation(self, step: int, kind: str, file: Path, names: list[str]) -> StoredStep:
         """The completions of an evaluation, each scored by the rewards `names`. Raises `UserError` as `read` does."""
         samples = 1 if kind == "greedy" else self.stage.evaluate.samples
