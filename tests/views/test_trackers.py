@@ -70,7 +70,9 @@ def test_what_is_no_number_is_left_out(tmp_path, read):
     resumed = TensorBoard(tmp_path, 0)
     resumed.write(1, {"count": 4})
     resumed.close()
-    assert read(tmp_path / "tensorboard") == {"eval/greedy": {0: 0.5}, "count": {0: 3.0, 1: 4.0}}
+    greedy = {0: 0.5}
+    found = read(tmp_path / "tensorboard")
+    assert found == {"0 overview/eval greedy": greedy, "eval/greedy": greedy, "count": {0: 3.0, 1: 4.0}}
 
 
 def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
