@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from cohort import environments
 from cohort.environments import World
@@ -21,8 +20,6 @@ from cohort.settings import Stage
 from cohort.tasks import Task, open_prompts
 from cohort.types import UserError
 from cohort.wording import did_you_mean
-
-HasWhen = TypeVar("HasWhen", Reward, RewardTable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +59,12 @@ def open_parts(stage: Stage, seed: int) -> SamplingParts:
     has_answer = stage.task.answer in task.columns
     last = stage.run.steps
     rewards = tuple(replace(resolve(one, columns, has_answer), last_step=last) for one in stage.reward)
-    verifiers = _deciding(rewards)
-    if stage.evaluate.reward is not None:
-        known = {table.name: reward for table, reward in zip(stage.reward, rewards, strict=True)}
-        name = stage.evaluate.reward
-        by_name = known.get(name) if isinstance(name, str) else None
-        verifiers = (by_name or replace(resolve(RewardTable(use=name), columns, has_answer), last_step=last),)
+    paid = list(zip(stage.reward, rewards, strict=True))
+    verifiers = tuple(
+        next((reward for own, reward in paid if own is table), None)
+        or replace(resolve(table, columns, has_answer), last_step=last)
+        for table in verifier_tables(stage)
+    )
     _check_gold_column(stage, task)
     check_gold({reward.name: reward for reward in (*rewards, *verifiers)}.values(), task.rows())
     # Whether an answer is right does not depend on other rewards, so the gate of a reward is not one of its verifier.
@@ -88,7 +85,7 @@ def verifier_tables(stage: Stage) -> tuple[RewardTable, ...]:
     return (next((table for table in stage.reward if table.name == name), None) or RewardTable(use=name),)
 
 
-def _deciding(rewards: Sequence[HasWhen]) -> tuple[HasWhen, ...]:
+def _deciding(rewards: Sequence[RewardTable]) -> tuple[RewardTable, ...]:
     """The rewards that can be the first to apply: those up to the first one that applies to every prompt."""
     last = next((index for index, reward in enumerate(rewards) if not reward.when), len(rewards))
     return tuple(rewards[: last + 1])

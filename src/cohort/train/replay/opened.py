@@ -75,15 +75,18 @@ class Recorded:
     @property
     def evaluations(self) -> list[tuple[int, str, Path]]:
         """After which step held-out problems were asked, greedy or sampled, and the file of what was answered."""
-        files = sorted((self.directory / "log").glob("eval-*.parquet")) if self.only is None else []
-        named = ((re.fullmatch(r"eval-(\d+)-(greedy|sampled)\.parquet", file.name), file) for file in files)
+        named = ((re.fullmatch(r"eval-(\d+)-(greedy|sampled)\.parquet", file.name), file) for file in self._answers)
         return [(int(m[1]), m[2], file) for m, file in named if m]
 
     @property
     def suites(self) -> list[str]:
         """The files of what suites were answered, which have tasks and judges of their own."""
-        files = sorted((self.directory / "log").glob("eval-*.parquet")) if self.only is None else []
-        return [file.name for file in files if file not in {one for *_, one in self.evaluations}]
+        scored = {file for *_, file in self.evaluations}
+        return [file.name for file in self._answers if file not in scored]
+
+    @property
+    def _answers(self) -> list[Path]:
+        return sorted((self.directory / "log").glob("eval-*.parquet")) if self.only is None else []
 
     def read_evaluation(self, step: int, kind: str, file: Path, names: list[str]) -> StoredStep:
         """The completions of an evaluation, each scored by the rewards `names`. Raises `UserError` as `read` does."""

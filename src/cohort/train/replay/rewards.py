@@ -85,7 +85,7 @@ def of_evaluations(recorded: Recorded) -> Scoring:
 
     return Scoring(
         f"{recorded.title}held-out ",
-        verifier_tables(recorded.stage),
+        verifier_tables(recorded.stage) if recorded.evaluations else (),  # a worker is started for those alone
         lambda group: derive_seed(derive_seed(seed, "evaluate", group.prompt.id), "score"),
         totals,
     )

@@ -58,7 +58,7 @@ def read_step(file: Path, step: int, versions: range) -> StoredStep:
             raise UserError(f"{name} has no column {missing[0]!r}: it was not written by this version of Cohort")
         known = [name for name in SCHEMA.names if name in table.column_names]
         rows = table.select(known).cast(pa.schema([SCHEMA.field(name) for name in known])).to_pylist()
-        erased = erased_in(file)
+        erased = _erased(table)
         groups, by_ticket = [], dict[int, list[dict[str, Any]]]()
         for ticket, found in groupby((row for row in rows if row["ticket"] not in erased), lambda row: row["ticket"]):
             if ticket in by_ticket:
@@ -78,7 +78,10 @@ def erased_in(file: Path) -> tuple[int, ...]:
     """The tickets of the groups some of whose texts were erased."""
     if COMMITMENTS not in pq.read_schema(file).names:
         return ()
-    table = pq.read_table(file, columns=["ticket", COMMITMENTS])
+    return _erased(pq.read_table(file, columns=["ticket", COMMITMENTS]))
+
+
+def _erased(table: pa.Table) -> tuple[int, ...]:
     return tuple(sorted(set(table.filter(table[COMMITMENTS].is_valid())["ticket"].to_pylist())))
 
 
