@@ -103,6 +103,10 @@ class _Feed:
         since = self._since
         return f"it has not answered for {PATIENCE:g} s" if since and time.monotonic() - since > PATIENCE else ""
 
+    def anew(self) -> _Feed:
+        """The tracker opened once more, to go on behind the last step that it took."""
+        return _Feed(self.name, self._opens, self._config, self.last)
+
     def write(self, step: int, metrics: Mapping[str, Any], shard: Path | None = None) -> None:
         """Hand on the numbers of a step, and some of the rollouts in a file, if one is named."""
         self._jobs.put(lambda: self._write(step, metrics, shard))
@@ -194,7 +198,7 @@ class Sinks:
             if not feed.close(LAST_WORDS):
                 self._leave_out(feed, feed.trouble or f"it has not finished in {LAST_WORDS:g} s")
         for feed in [one for one in self._left_out if one.error is not None]:
-            again = _Feed(feed.name, feed._opens, feed._config, feed.last)
+            again = feed.anew()
             _catch_up(again, self._directory)
             if again.close(LAST_WORDS):
                 self._left_out.remove(feed)
