@@ -14,9 +14,10 @@ from typing import Any
 
 from cohort.account import behaviour, compute, data, governance, learning, policies, rewards
 from cohort.record.claims import Basis, Claim
+from cohort.settings import GROUPS
 
-MODEL = ("grpo", "sft", "reward_model")  # kinds of stages; a kind of one's own has the fields that they share
-GRPO = ("grpo",)
+MODEL = (*GROUPS, "sft", "reward_model")  # kinds of stages; a kind of one's own has the fields that they share
+GRPO = GROUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ STAGE = (
     Field("policies.trained", "What is trained", policies.trained, "measured", ("XI.1.1(d)", "MDF Model properties")),
     Field("policies.tokenizer", "Tokenizer and template", policies.tokenizer, "measured", ("XI.1.1(e)",)),
     Field("policies.reference", "Reference policy", policies.reference, "derived", ("XI.1.2(b)",), GRPO),
+    Field("policies.teachers", "Teachers", policies.teachers, "derived", ("XI.1.2(b)",), ("distill", "self_distill")),
     Field("policies.old", "Old-policy snapshot", policies.old_policy, "measured", ("XI.1.2(b)",), GRPO),
     Field("policies.result", "Trained model", policies.result, "measured", ("MDF General information",)),
     Field("rewards.sources", "Reward source", rewards.sources, "derived", ("XI.1.2(b)", "RMF MAP 2.3"), GRPO),

@@ -9,17 +9,24 @@ from rich.markup import escape
 
 from cohort.algorithms import explain, objectives
 from cohort.algorithms.objectives import Objective
-from cohort.preflight.objective import equation_of, hash_of, reference_of, settled_objective, supervised_steps
+from cohort.preflight.objective import (
+    asks_reference,
+    equation_of,
+    hash_of,
+    reference_of,
+    settled_objective,
+    supervised_steps,
+)
 from cohort.preflight.parts import accuracy_name
 from cohort.recipe import Recipe
 from cohort.recipe.resolve import flatten
-from cohort.settings import Stage
+from cohort.settings import GROUPS, Stage
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path
 from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import batch_arithmetic, keeping_line, reward_line, rewards_line
+from cohort.views.plan import batch_arithmetic, keeping_line, reward_line, rewards_line, teacher_line
 from cohort.wording import counted
 
 
@@ -41,7 +48,7 @@ class Explained:
 
 
 def explain_recipe(recipe: Recipe, against: str | None, other: Recipe | None = None) -> list[Explained]:
-    """The objective of every GRPO stage, compared with a preset where one is named, or with `other`, the recipe that is
+    """The objective of every stage that samples groups, compared with a preset where one is named, or with `other`, the recipe that is
     called `against`.
     """
     refuse_unread_tables(recipe)
@@ -55,7 +62,7 @@ def explain_recipe(recipe: Recipe, against: str | None, other: Recipe | None = N
 
 
 def _grpo_stages(recipe: Recipe) -> list[Stage]:
-    return [stage for stage in recipe.stages if stage.kind == "grpo"]
+    return [stage for stage in recipe.stages if stage.kind in GROUPS]
 
 
 def _explained(stage: Stage, objective: Objective, against: str | None, other: Recipe | None) -> Explained:
@@ -145,7 +152,8 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
             f"groups whose {accuracy_name(stage)} is constant are replaced, until "
             f"{r.resample_cap * r.prompts_per_step} prompts are sampled for the step; then what there is is trained"
         )
-    if objective.needs_reference:
+    lines |= teacher_line(stage)
+    if asks_reference(stage, objective):
         lines["reference"] = reference_of(stage)
     because = f"; {LORA_REASON}" if stage.policy.lora is not None else ""
     lines["updates"] = (
@@ -202,6 +210,8 @@ def stage_differences(stage: Stage, other: Stage) -> list[Difference]:
         "critic.",
         "reward.",
         "policy.lora",
+        "distill.",
+        "self_distill.",
         "task.template",
         "task.system",
     )

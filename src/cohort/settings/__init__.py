@@ -3,6 +3,7 @@
 A room takes the table that it is set by, so that no setting is typed out again on its way.
 """
 
+from cohort.settings.distill import Distill, Divergence, SelfDistill, Teacher
 from cohort.settings.environment import Environment
 from cohort.settings.monitor import DETECTORS, Monitor
 from cohort.settings.objective import Objective
@@ -12,7 +13,7 @@ from cohort.settings.reward import Reward
 from cohort.settings.rows import PythonRows
 from cohort.settings.run import SINKS, Run, Stop
 from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout
-from cohort.settings.stage import KINDS, Stage
+from cohort.settings.stage import GROUPS, KINDS, Stage
 from cohort.settings.suite import Suite
 from cohort.settings.table import Table
 from cohort.settings.task import Adaptive, Curriculum, Prompts, Source, Task
@@ -20,12 +21,15 @@ from cohort.settings.training import Critic, Optimizer, Preferences, Reference, 
 
 __all__ = [
     "DETECTORS",
+    "GROUPS",
     "KINDS",
     "SAMPLERS",
     "SINKS",
     "Adaptive",
     "Critic",
     "Curriculum",
+    "Distill",
+    "Divergence",
     "Environment",
     "Evaluate",
     "Lora",
@@ -42,6 +46,7 @@ __all__ = [
     "Rollout",
     "Run",
     "Scratch",
+    "SelfDistill",
     "Source",
     "Stage",
     "Stop",
@@ -49,4 +54,5 @@ __all__ = [
     "Supervised",
     "Table",
     "Task",
+    "Teacher",
 ]

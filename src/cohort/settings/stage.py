@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from cohort.settings.distill import Distill, SelfDistill
 from cohort.settings.environment import Environment
 from cohort.settings.monitor import Monitor
 from cohort.settings.objective import Objective
@@ -23,9 +24,13 @@ EVERY_KIND = ("record", "suite", "monitor")  # tables that a stage of any kind m
 # What a stage may be, and where it is: "module:name" of a `train.stage.StageKind`.
 KINDS = {
     "grpo": "cohort.train.grpo:Grpo",
+    "distill": "cohort.train.distill.kinds:Distill",
+    "self_distill": "cohort.train.distill.kinds:SelfDistill",
     "sft": "cohort.train.sft:Supervised",
     "reward_model": "cohort.train.reward_model:RewardModel",
 }
+
+GROUPS = ("grpo", "distill", "self_distill")  # those that sample groups, score them and learn from them
 
 
 class Stage(Table):
@@ -33,7 +38,8 @@ class Stage(Table):
 
     kind: Annotated[str, OneOf(KINDS)] = Field(
         default="grpo",
-        description="What the stage does: GRPO, supervised training, training a reward model, or a kind of your own.",
+        description="What the stage does: GRPO, learning from a teacher, supervised training, training a reward model, "
+        "or a kind of your own.",
     )
     name: Text = Field(default="grpo", description="Name of the stage in overrides, metrics and directories.")
     policy: Policy = Field(default=Policy(), description="The model to train.")
@@ -55,7 +61,24 @@ class Stage(Table):
     monitor: Monitor = Field(default=Monitor(), description="What is watched while it trains.")
     supervised: Supervised = Field(default=Supervised(), description="Settings of supervised stages.")
     preferences: Preferences = Field(default=Preferences(), description="Settings of reward_model stages.")
+    distill: Distill = Field(default=Distill(), description="The teachers of distill stages.")
+    self_distill: SelfDistill = Field(default=SelfDistill(), description="Settings of self_distill stages.")
     record: NoEffect[Record] = Field(default=Record(), description="What a person declares for the record of the run.")
+
+    @property
+    def taught(self) -> Distill | SelfDistill | None:
+        """What a stage that learns from a teacher is set by."""
+        return {"distill": self.distill, "self_distill": self.self_distill}.get(self.kind)
+
+    @property
+    def asks_reference(self) -> bool:
+        """Whether the reference policy is the teacher."""
+        return self.kind == "self_distill" and self.self_distill.teacher == "reference"
+
+    @property
+    def rewarded(self) -> bool:
+        """Whether any reward is paid."""
+        return any(reward.weight for reward in self.reward)
 
     @field_validator("reward", "suite", mode="before")
     @classmethod

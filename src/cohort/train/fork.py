@@ -24,7 +24,7 @@ from cohort.recipe import Recipe
 from cohort.record.inputs import fingerprints
 from cohort.record.manifest import NAME as MANIFEST
 from cohort.seeds import derive_seed
-from cohort.settings import Stage
+from cohort.settings import GROUPS, Stage
 from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
 from cohort.train.directory import (
     ENVIRONMENT,
@@ -37,7 +37,7 @@ from cohort.train.directory import (
     stage_directory,
 )
 from cohort.train.inputs import inputs_of_stages
-from cohort.train.models import waits_for
+from cohort.train.models import takes_from, waits_for
 from cohort.train.stage import Context, kind_of
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
@@ -166,7 +166,10 @@ def _refuse_unfit(parent: Stage, stage: Stage, checkpoint: Checkpoint) -> None:
         raise UserError(
             f"reward '{name}' scores with the model of stage '{model}', which is not trained again: name its directory"
         )
-    by_critic = stage.kind == "grpo" and settled_objective(stage).baseline == "critic"
+    if waiting := takes_from(stage):
+        what, name = next(iter(waiting.items()))
+        raise UserError(f"{what} comes from stage '{name}', which is not trained again: name its directory")
+    by_critic = stage.kind in GROUPS and settled_objective(stage).baseline == "critic"
     if by_critic and not (checkpoint.path / "critic").is_dir():
         raise UserError(
             "objective.baseline = 'critic' needs a critic, and the checkpoint has none: use another baseline"

@@ -1,4 +1,6 @@
-"""Rewards that score with a model of their own recipe: `model = "stage:NAME"` is what the stage of that name trains."""
+"""What a stage takes from stages before it: `"stage:NAME"` is what the stage of that name trains, as the model of a
+reward, as a teacher, or for its tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,14 @@ from cohort.recipe import Recipe
 from cohort.settings import Reward as RewardTable
 from cohort.settings import Stage
 from cohort.train.directory import stage_directory
+from cohort.train.stage import kind_of
 from cohort.types import UserError
 
 _PREFIX = "stage:"
 
 
 def with_stage_models(recipe: Recipe, index: int) -> Stage:
-    """The stage with directories in place of "stage:NAME". Raises UserError where no such stage comes before it."""
+    """The stage with directories in place of "stage:NAME" of rewards. Raises UserError where no such stage comes before it."""
     stage = recipe.stages[index]
     waiting = waits_for(stage)
     rewards = (_resolved(recipe, index, one, waiting[one.name]) if one.name in waiting else one for one in stage.reward)
@@ -38,3 +41,41 @@ def _resolved(recipe: Recipe, index: int, reward: RewardTable, name: str) -> Rew
         )
     where = stage_directory(recipe, before[name]) / "final"
     return reward.model_copy(update={"args": {**reward.args, "model": str(where.absolute())}})
+
+
+def takes_from(stage: Stage) -> dict[str, str]:
+    """By what it is here, the stage whose policy is a teacher, or gives its tokenizer."""
+    named = {f"teacher '{name}'": one.model for name, one in stage.distill.teacher.items()}
+    if stage.policy.scratch is not None and stage.policy.scratch.tokenizer is not None:
+        named["policy.scratch.tokenizer"] = stage.policy.scratch.tokenizer
+    return {what: of.removeprefix(_PREFIX) for what, of in named.items() if of.startswith(_PREFIX)}
+
+
+def with_stage_policies(recipe: Recipe, index: int) -> Stage:
+    """The stage with directories in place of "stage:NAME" of teachers and tokenizers. Raises UserError where no such
+    stage comes before it.
+    """
+    stage = recipe.stages[index]
+    found = {what: _place(recipe, index, what, name) for what, name in takes_from(stage).items()}
+    if not found:
+        return stage
+    teachers = {
+        name: one.model_copy(update={"model": found.get(f"teacher '{name}'", one.model)})
+        for name, one in stage.distill.teacher.items()
+    }
+    policy = stage.policy
+    if policy.scratch is not None:
+        tokenizer = found.get("policy.scratch.tokenizer", policy.scratch.tokenizer)
+        policy = policy.model_copy(update={"scratch": policy.scratch.model_copy(update={"tokenizer": tokenizer})})
+    distill = stage.distill.model_copy(update={"teacher": teachers})
+    return stage.model_copy(update={"policy": policy, "distill": distill})
+
+
+def _place(recipe: Recipe, index: int, what: str, name: str) -> str:
+    before = {one.name: number for number, one in enumerate(recipe.stages[:index]) if kind_of(one).makes_policy}
+    if name not in before:
+        raise UserError(
+            f"{what} is what the stage '{name}' trains, but no stage of that name that trains a policy comes before it; "
+            f"there is {', '.join(before) or 'none'}"
+        )
+    return str((stage_directory(recipe, before[name]) / "final").absolute())

@@ -46,7 +46,7 @@ from cohort.train.fork import kept_fork, open_fork
 from cohort.train.gate import pass_gate, refuse_damaged_gate
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
-from cohort.train.models import waits_for, with_stage_models
+from cohort.train.models import with_stage_models, with_stage_policies
 from cohort.train.recorder import Recorder
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
 from cohort.types import UserError
@@ -130,7 +130,7 @@ def train(
                 place = f": stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else ""
                 context = Context(
                     recipe=recipe,
-                    stage=one.stage,
+                    stage=with_stage_policies(recipe, index),
                     title=recipe.name + place,
                     seed=one.seed,
                     directory=own,
@@ -173,7 +173,7 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
     refuse_unread_tables(recipe)
     for index, stage in enumerate(recipe.stages):
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
-        ready = with_stage_models(recipe, index) if waits_for(stage) else stage
+        ready, _ = with_stage_models(recipe, index), with_stage_policies(recipe, index)  # which may refuse a name
         suites = open_suites(ready, seed) if stage.suite and kind.makes_policy else ()
         prepared = kind.prepare(ready, seed)
         if stage.run.keep_best is not None or stage.run.stop is not None:
@@ -250,7 +250,8 @@ def _show_result(
     parts = last.prepared.parts
     rows = [(labels.get(line["step"], f"step {line['step']}"), line) for line in lines]
     console.evaluations(rows, parts.verifier_name if parts else "")
-    signal = [line["groups/signal"] for line in lines if line.get("groups/signal") is not None]
+    unaided = (line for line in lines if "teacher/kl" not in line)
+    signal = [line["groups/signal"] for line in unaided if line.get("groups/signal") is not None]
     if signal and not any(signal) and not read_incidents(directory):  # a run too short for detectors
         console.warn(
             f"in none of {counted(len(signal), 'step')} did the rewards of a group differ: nothing was learnt from them"

@@ -7,6 +7,7 @@ overlaps with it. Groups leave in ticket order whatever order they finish in, so
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cohort.environments import Player
-from cohort.rewards import Combination, RewardPool, ScoredGroup, ScoringItem
+from cohort.rewards import Combination, ScoredGroup, ScoringItem
 from cohort.seeds import derive_seed
 from cohort.settings import Rollout as RolloutTable
 from cohort.settings import Run as RunTable
@@ -29,6 +30,23 @@ class Prompts(Protocol):
     """Rendered prompts by index; None for one that the task's `too_long` rule drops."""
 
     def __getitem__(self, index: int) -> Prompt | None: ...
+
+
+class Scoring(Protocol):
+    """Who scores groups, as a `RewardPool` does."""
+
+    def submit(self, item: ScoringItem) -> Future[ScoredGroup]:
+        """Score a group."""
+
+
+class Unscored:
+    """A `Scoring` of a stage without rewards."""
+
+    def submit(self, item: ScoringItem) -> Future[ScoredGroup]:
+        """No scores, and no reward for any completion."""
+        done: Future[ScoredGroup] = Future()
+        done.set_result(ScoredGroup({}, {}, (math.nan,) * len(item.completions)))
+        return done
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +109,7 @@ class GroupStream:
         prompts: Prompts,
         ledger: Tickets,
         play: Player,
-        pool: RewardPool,
+        pool: Scoring,
         settings: StreamSettings,
         to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]],
         on_group: Callable[[], None] = lambda: None,

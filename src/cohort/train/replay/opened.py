@@ -1,4 +1,4 @@
-"""A GRPO stage of a run that was recorded: its recipe, its files, and what it was trained with."""
+"""A stage of a run that was recorded, one that samples groups: its recipe, its files, and what it was trained with."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.rewards import Combination, Gate
 from cohort.seeds import derive_seed
-from cohort.settings import Stage
+from cohort.settings import GROUPS, Stage
 from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
 from cohort.train.directory import as_it_lies, read_environment, stage_directory
-from cohort.train.models import waits_for, with_stage_models
+from cohort.train.models import with_stage_models, with_stage_policies
 from cohort.train.replay.stored import StoredStep, read_step
 from cohort.train.run import deterministic
 from cohort.train.stage import kind_of
@@ -32,7 +32,7 @@ from cohort.types import UnreadableError, UserError
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One GRPO stage of a run. `title` is its name with a colon where the run has several such stages."""
+    """One stage of a run that samples groups. `title` is its name with a colon where the run has several such stages."""
 
     run: Path
     recipe: Recipe
@@ -150,7 +150,7 @@ def _texts(recorded: Recorded) -> Any:
 
 
 def open_run(run: Path, stage: str = "") -> list[Recorded]:
-    """The GRPO stages of a run, or the one of that name. Raises `UnreadableError` for what is no run, or was written by
+    """The stages of a run that sample groups, or the one of that name. Raises `UnreadableError` for what is no run, or was written by
     another version of Cohort, and where there is no such stage.
     """
     if not (run / "recipe.toml").is_file():
@@ -161,7 +161,7 @@ def open_run(run: Path, stage: str = "") -> list[Recorded]:
         found = [
             _recorded(run, recipe, index, environment)
             for index, one in enumerate(recipe.stages)
-            if one.kind == "grpo" and stage in ("", one.name)
+            if one.kind in GROUPS and stage in ("", one.name)
         ]
     except OSError as error:
         raise UnreadableError(f"{error.filename} cannot be read: {error.strerror}") from None
@@ -169,15 +169,14 @@ def open_run(run: Path, stage: str = "") -> list[Recorded]:
         raise UnreadableError(str(error)) from None
     if not found:
         there = ", ".join(f"{one.name} ({one.kind})" for one in recipe.stages)
-        raise UnreadableError(f"{run} has no stage{f' {stage!r}' if stage else ''} that samples (grpo); it has {there}")
+        raise UnreadableError(f"{run} has no stage{f' {stage!r}' if stage else ''} that samples groups; it has {there}")
     return found
 
 
 def _recorded(run: Path, recipe: Recipe, index: int, environment: Mapping[str, Any]) -> Recorded:
-    stage = recipe.stages[index]
-    if waits_for(stage):
-        stage = with_stage_models(recipe, index)
-    several = sum(one.kind == "grpo" for one in recipe.stages) > 1
+    rewards = with_stage_models(recipe, index).reward
+    stage = with_stage_policies(recipe, index).model_copy(update={"reward": rewards})
+    several = sum(one.kind in GROUPS for one in recipe.stages) > 1
     gates = {one.name: Gate(one.gate, one.gate_at, one.gate_else) for one in stage.reward if one.gate is not None}
     combination = Combination({one.name: float(one.weight) for one in stage.reward}, gates)
     title = f"{stage.name}: " if several else ""
@@ -185,7 +184,7 @@ def _recorded(run: Path, recipe: Recipe, index: int, environment: Mapping[str, A
 
 
 def open_stage(run: Path, stage: str = "") -> Recorded:
-    """The one GRPO stage of a run, or the one of that name. Raises `UnreadableError` as `open_run` does, and where
+    """The one stage of a run that samples groups, or the one of that name. Raises `UnreadableError` as `open_run` does, and where
     there are several.
     """
     found = open_run(run, stage)
