@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from cohort.algorithms import distill
 from cohort.algorithms.objectives import Objective, policy_loss
 
 STUDENT, TEACHER = [1.0, 0.2, -0.5, -1.0], [0.4, 0.9, -0.2, -1.5]
-PLAIN = {"kl_coef": 0.0, "aggregation": "token_mean", "teacher_coef": 1.0}
-UNCLIPPED = {**PLAIN, "clip_low": None, "clip_high": None}
+PLAIN: dict[str, Any] = {"kl_coef": 0.0, "aggregation": "token_mean", "teacher_coef": 1.0}
+UNCLIPPED: dict[str, Any] = {**PLAIN, "clip_low": None, "clip_high": None}
 
 
 def found(logits=STUDENT, teacher=TEACHER, **how):
@@ -36,7 +37,7 @@ def close(value, expected, within=1e-9):
         ({"kind": "jsd", "beta": 0.9}, 0.015611588, None),
         ({"kind": "jsd", "beta": 0.001}, 0.000176216, None),
         # verl's: the sum over the k alone
-        ({"kind": "forward", "k": 2, "rest": "none"}, 0.152896235, (0.138976158, -0.295891581, 0.097673469, 0.059241954)),
+        ({"kind": "forward", "k": 2, "rest": "none"}, 0.152896235, (.138976158, -.295891581, .097673469, .059241954)),
         ({"kind": "reverse", "k": 2, "rest": "none"}, 0.170727630, None),
         # ms-swift's and SDPO's
         ({"kind": "forward", "k": 2, "rest": False}, 0.206220812, None),
@@ -76,8 +77,8 @@ def softmax(logits):
 @pytest.mark.parametrize("rest", [None, "bucket", "renormalise"])
 def test_value_and_gradient_are_those_of_sums_written_out(kind, beta, rest):
     generator = torch.Generator().manual_seed(3)
-    for row in range(4):
-        z, t = (3 * torch.randn(7, dtype=torch.float64, generator=generator) for _ in range(2))
+    for _ in range(4):
+        z, t = (3 * torch.randn(7, dtype=torch.float64, generator=generator) for _side in range(2))
         now, slope = found(z.tolist(), t.tolist(), kind=kind, beta=beta, **({"k": 3, "rest": rest} if rest else {}))
         q, p = softmax(z.tolist()), softmax(t.tolist())
         words = sorted(range(7), key=lambda v: -p[v])[:3] if rest else list(range(7))

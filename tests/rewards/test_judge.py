@@ -14,8 +14,8 @@ import pytest
 
 from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, resolve
 from cohort.rewards.judge.client import Endpoint, JudgeClient
-from cohort.rewards.judge.post import _retry_after
 from cohort.rewards.judge.judge import _client, _pairs, judge
+from cohort.rewards.judge.post import _retry_after
 from cohort.rewards.judge.prompt import read_score, scoring
 from cohort.rewards.judge.store import JudgeStore, default_path
 from cohort.types import InfrastructureError, UserError

@@ -1,9 +1,8 @@
 """What a teacher says of the student's own samples: divergences over the vocabulary, and advantages by sampled token.
 
-P is the teacher, Q the student. `kl` is differentiated as it stands (GKD 2306.13649); its worked numbers are in
-docs/distillation.md. `advantages` needs the teacher's log-probs of the sampled tokens alone: -(log Q - log P) of a token
-is an unbiased reverse KL, and as an advantage it has the gradient of the reverse KL (Thinking Machines, On-Policy
-Distillation, 2025).
+P is the teacher, Q the student. `kl` is differentiated as it stands (GKD 2306.13649). `advantages` needs the teacher's
+log-probs of the sampled tokens alone: log Q - log P of a token is an unbiased estimate of the reverse KL, and its
+negative, as an advantage, has the gradient of it (Thinking Machines, On-Policy Distillation, 2025).
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ def kl(
 
     `reverse_kl` and `forward_kl` are the same as `reverse` and `forward`. With `k` only the teacher's k likeliest words
     are looked at, and `rest` says what becomes of the others: they are one "bucket" (or True; never more than the whole
-    KL), they are left out and both sides "renormalise" (or False), or they are left out of the sum ("none", which pushes
-    words outside the k down even where the student is the teacher).
+    KL), or left out, and both sides "renormalise" (or False), or left out of the sum ("none", which pushes words
+    outside the k down even where the student is the teacher).
 
     Half precision is raised to float32. Raises ValueError for logits of other shapes and for values that mean nothing.
     """
@@ -67,7 +66,7 @@ def advantages(o: Objective, own: Tensor, old: Tensor, teacher: Tensor, mask: Te
     reweight  A_t * (1 - coef + coef * clip(exp(sign(A_t) a_t), 0.8, 1.2)): RLSD (2604.03128), which never turns a sign
     position  A_t + coef * w_t * a_t, w_t = 1 + discount * (1 - sum_{j < t} |a_j| / sum_j |a_j|): IW-OPD (2606.22600)
 
-    All tensors are [B, T]. Where `teacher` is NaN no teacher speaks of the token, and a is 0. Nothing here has a gradient.
+    All tensors are [B, T]. Where `teacher` is NaN no teacher speaks of the token, and a is 0. There is no gradient.
     """
     a = (teacher - old).detach().nan_to_num(0.0).masked_fill(~mask, 0)
     return FORMS[o.teacher_form](o, own, a, mask)

@@ -273,8 +273,9 @@ def _teacher_rows(o: Objective, shape: Shape, n: Notation) -> Rows:
         return [(_advantage(o, n), f"{A}{n.dot}({number(1 - coef)} + {c}{n.dot}{bounded})"), *rows]
     if o.teacher_form == "position":
         w = n.pick("w_t", "w^T_{i,t}")
+        sums = "\\sum_{j<t}|a_{i,j}|}{\\sum_j|a_{i,j}|"
         weight = n.pick(f"1 + {discount}·(1 − Σ_(j<t) |a_j| / Σ_j |a_j|)",
-                        f"1+{discount}\\left(1-\\frac{{\\sum_{{j<t}}|a_{{i,j}}|}}{{\\sum_j|a_{{i,j}}|}}\\right)")  # fmt: skip
+                        f"1+{discount}\\left(1-\\frac{{{sums}}}\\right)")  # fmt: skip
         return [(_advantage(o, n), f"{A} + {times}{w}{n.dot}{a}"), (w, weight), *rows]
     if o.teacher_discount:
         a = n.pick(f"Σ_(k≥t) {discount}^(k−t)·a_k", f"\\sum_{{k\\ge t}} {discount}^{{k-t}} a_{{i,k}}")

@@ -245,10 +245,10 @@ FIELDS: dict[str, Choice | Number] = {
         later=True,
     ),
     "teacher_form": Choice(
-        "How the teacher's signal of a token, log-prob of the teacher minus that of the old policy, becomes an advantage.",
+        "How the teacher's signal of a token, its log-prob minus that of the old policy, becomes an advantage.",
         {
             "add": "The teacher's signal of a token is added to its advantage: the reverse KL by sampled token.",
-            "reweight": "The teacher's signal, held inside 0.8..1.2, only scales advantages that the reward gives (RLSD).",
+            "reweight": "The teacher's signal, held inside 0.8..1.2, only scales what the reward gives (RLSD).",
             "position": "The teacher's signal is added, and counts more while little of a completion's signal is past "
             "(IW-OPD).",
         },

@@ -65,7 +65,8 @@ def per_token_loss(
     """The loss of each token before aggregation, [B, T], 0 outside the mask. Rows do not see each other.
 
     -correction * surrogate + kl_coef * KL - entropy_coef * entropy. The correction multiplies the clipped surrogate
-    and not the KL. What a teacher says of a token enters its advantage (`distill.advantages`). Half-precision log-probs are raised to float32.
+    and not the KL. What a teacher says of a token enters its advantage (`distill.advantages`). Half-precision log-probs
+    are raised to float32.
     """
     _check_shapes(logprobs, mask, advantages, old_logprobs=old_logprobs, ref_logprobs=ref_logprobs,
                   sampler_logprobs=sampler_logprobs, entropy=entropy, teacher_logprobs=teacher_logprobs)  # fmt: skip

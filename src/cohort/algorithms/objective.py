@@ -217,15 +217,15 @@ def _check_teacher(o: Objective) -> None:
         return
     if o.teacher_form == "position" and not o.teacher_discount:
         raise ValueError(
-            "teacher_form='position' needs teacher_discount, by which the first tokens count more: use 0.5 (IW-OPD), or "
-            "teacher_form='add'"
+            "teacher_form='position' needs teacher_discount, by which the first tokens count more: use 0.5 (IW-OPD), "
+            "or teacher_form='add'"
         )
     if o.teacher_discount > 1:
         raise ValueError(f"teacher_discount={o.teacher_discount:g} must be at most 1")
     if o.zero_std != "zero":
         raise ValueError(
-            f"zero_std={o.zero_std!r} cannot go with a teacher: its signal is there in groups of equal rewards, too, so "
-            "they must not be left out; use zero_std='zero'"
+            f"zero_std={o.zero_std!r} cannot go with a teacher: its signal is there in groups of equal rewards, too, "
+            "so they must not be left out; use zero_std='zero'"
         )
 
 

@@ -97,8 +97,8 @@ class ServedTeacher:
             listed = None
         if not isinstance(listed, list) or len(listed) != length:
             raise UserError(
-                f"the teacher '{self._name}' at {self._post.address} gave no prompt_logprobs, one for each token of the "
-                "prompt: use a server that does, such as vLLM's, or load the teacher here (distill.teacher without url)"
+                f"the teacher '{self._name}' at {self._post.address} gave no prompt_logprobs, one for each token of "
+                "the prompt: use a server that does, such as vLLM's, or load the teacher here, without url"
             )
         return [(at, listed[at]) for at in places]
 
@@ -110,7 +110,7 @@ class ServedTeacher:
             value, of_all = math.nan, []
         if not -math.inf < value <= 1e-3:
             raise UserError(
-                f"the teacher '{self._name}' at {self._post.address} gave no log-prob of token {token}: is it the model "
-                "whose tokenizer the student has?"
+                f"the teacher '{self._name}' at {self._post.address} gave no log-prob of token {token}: is it the "
+                "model whose tokenizer the student has?"
             )
         return min(value, 0.0), value >= max(of_all)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cohort.backends.teacher_server import ServedTeacher
 from cohort.learn.reference import Reference
@@ -60,8 +59,8 @@ def open_teachers(stage: Stage, policy: Policy, reference: Reference | None) -> 
             head = policy.model.get_output_embeddings()
             if any(p.requires_grad for p in head.parameters()) or hasattr(head, "base_layer"):
                 raise UserError(
-                    "policy.lora trains the head of the model, so the reference's logits cannot be had beside it: leave "
-                    'lm_head out of it, or set self_distill.divergence = "sampled"'
+                    "policy.lora trains the head of the model, so the reference's logits cannot be had beside it: "
+                    'leave lm_head out of it, or set self_distill.divergence = "sampled"'
                 )
         return [Itself(policy, reference if stage.asks_reference else None)]
     found: list[Teacher | ServedTeacher] = []
@@ -123,7 +122,7 @@ def refuse_other_tokenizer(name: str, model: str, teacher: Any, student: Any) ->
     if other is not None:
         there = shorten(theirs[other]) if other in theirs else "not there"
         raise UserError(
-            f"the teacher '{name}' ({model}) has another tokenizer than the student: token {other} is {there} to it and "
-            f"{shorten(own[other])} to the student; take a teacher of the same family, or train on what it writes "
+            f"the teacher '{name}' ({model}) has another tokenizer than the student: token {other} is {there} to it "
+            f"and {shorten(own[other])} to the student; take a teacher of the same family, or train on what it writes "
             '(kind = "sft")'
         )

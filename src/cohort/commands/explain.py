@@ -48,8 +48,8 @@ class Explained:
 
 
 def explain_recipe(recipe: Recipe, against: str | None, other: Recipe | None = None) -> list[Explained]:
-    """The objective of every stage that samples groups, compared with a preset where one is named, or with `other`, the recipe that is
-    called `against`.
+    """The objective of every stage that samples groups, compared with a preset where one is named, or with `other`, the
+    recipe that is called `against`.
     """
     refuse_unread_tables(recipe)
     stages = _grpo_stages(recipe)

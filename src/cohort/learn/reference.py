@@ -39,7 +39,7 @@ class Reference:
 
     @property
     def head(self) -> Policy:
-        """The policy whose head the reference has: its own, or with LoRA, which leaves the head as it is, the policy's."""
+        """The policy whose head the reference has: its own; with LoRA, which leaves the head as it is, the policy's."""
         return self._policy if self._copy is None else self._copy
 
     @contextlib.contextmanager

@@ -73,7 +73,7 @@ class Teaching:
     temperature: float
 
     def divergence(self, policy: Policy, batch: Batch, micro: MicroBatch, states: Tensor) -> Tensor:
-        """Of the tokens of a micro-batch whose final `states` `[M, hidden]` these are: `[M]`, 0 where no teacher speaks.
+        """Of the tokens of a micro-batch that have these final `states` `[M, hidden]`: `[M]`, 0 where none speaks.
 
         The logits of both are made in chunks of tokens, which are computed again in the backward pass.
         """

@@ -118,8 +118,8 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "teacher/kl",
             "nats",
-            "Mean of the sampler's log-prob minus the teacher's, over the tokens of which one speaks: an estimate of the "
-            "reverse KL.",
+            "Mean of the sampler's log-prob minus the teacher's, over the tokens of which one speaks: an estimate of "
+            "the reverse KL.",
             "down",
             "teacher kl",
             "{:6.4f}",

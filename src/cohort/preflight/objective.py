@@ -58,8 +58,8 @@ def _refuse_teaching(stage: Stage, o: Objective) -> None:
         return
     if not o.teacher_coef:
         raise UserError(
-            f"[objective] teacher_coef = 0, so stage '{stage.name}' would learn nothing from its teacher: set it to 1, or "
-            'kind = "grpo"'
+            f"[objective] teacher_coef = 0, so stage '{stage.name}' would learn nothing from its teacher: set it to 1, "
+            'or kind = "grpo"'
         )
     if table.divergence != "sampled" and (o.teacher_form, o.teacher_discount) != ("add", 0.0):
         raise UserError(

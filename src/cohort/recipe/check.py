@@ -231,8 +231,8 @@ def _grpo(stage: Stage, at: str) -> Found:
     for key, off in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
         if getattr(rollout, key) != off:
             sentence = (
-                f"{at}rollout.{key} must stay {off:g} in a {stage.kind} stage: a truncated distribution is not the policy that"
-                f" is trained; use evaluate.{key} for evaluation"
+                f"{at}rollout.{key} must stay {off:g} in a {stage.kind} stage: a truncated distribution is not the "
+                f"policy that is trained; use evaluate.{key} for evaluation"
             )
             yield sentence, (("rollout", key),)
     if optimizer.updates_per_batch > rollout.prompts_per_step:

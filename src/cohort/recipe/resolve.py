@@ -198,11 +198,11 @@ def _with_teaching(flat: Flat) -> Flat:
     """The stage with the objective of its kind, where that learns from a teacher: all of it where no preset is named,
     and the weight of the teacher where none is.
     """
-    kind = flat["kind",].value if ("kind",) in flat else None
+    kind = str(flat["kind",].value) if ("kind",) in flat else ""
     if kind not in OBJECTIVES:
         return flat
     fields = {**({} if ("objective", "preset") in flat else OBJECTIVES[kind]), "teacher_coef": TEACHER_COEF}
-    own = {("objective", name): Written(value, f"default of {kind} stages") for name, value in fields.items()}
+    own: Flat = {("objective", name): Written(value, f"default of {kind} stages") for name, value in fields.items()}
     return {("objective",): Written({}, "default"), **own, **flat}
 
 

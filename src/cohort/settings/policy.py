@@ -26,8 +26,8 @@ class Scratch(Table):
     )
     tokenizer: Text | None = Field(
         default=None,
-        description='Directory, hub id or "stage:NAME" whose tokenizer is taken; learnt from the task\'s own texts when '
-        "not given.",
+        description='Directory, hub id or "stage:NAME" whose tokenizer is taken; when not given one is learnt '
+        "from the task's own texts.",
     )
     max_positions: int = Field(
         default=1024, ge=16, le=TOKENS, description="Longest sequence, prompt and completion together, in tokens."

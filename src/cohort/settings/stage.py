@@ -68,7 +68,9 @@ class Stage(Table):
     @property
     def taught(self) -> Distill | SelfDistill | None:
         """What a stage that learns from a teacher is set by."""
-        return {"distill": self.distill, "self_distill": self.self_distill}.get(self.kind)
+        if self.kind == "distill":
+            return self.distill
+        return self.self_distill if self.kind == "self_distill" else None
 
     @property
     def asks_reference(self) -> bool:

@@ -15,7 +15,9 @@ _PREFIX = "stage:"
 
 
 def with_stage_models(recipe: Recipe, index: int) -> Stage:
-    """The stage with directories in place of "stage:NAME" of rewards. Raises UserError where no such stage comes before it."""
+    """The stage with directories in place of "stage:NAME" of rewards. Raises UserError where no such stage comes
+    before it.
+    """
     stage = recipe.stages[index]
     waiting = waits_for(stage)
     rewards = (_resolved(recipe, index, one, waiting[one.name]) if one.name in waiting else one for one in stage.reward)
@@ -75,7 +77,7 @@ def _place(recipe: Recipe, index: int, what: str, name: str) -> str:
     before = {one.name: number for number, one in enumerate(recipe.stages[:index]) if kind_of(one).makes_policy}
     if name not in before:
         raise UserError(
-            f"{what} is what the stage '{name}' trains, but no stage of that name that trains a policy comes before it; "
+            f"{what} is what the stage '{name}' trains, but no stage of that name that trains a policy comes before: "
             f"there is {', '.join(before) or 'none'}"
         )
     return str((stage_directory(recipe, before[name]) / "final").absolute())

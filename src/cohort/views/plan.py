@@ -203,7 +203,7 @@ def batch_arithmetic(stage: Stage) -> str:
 
 
 def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
-    """An estimate of the peak, in GB: weights, gradients, optimizer, reference, teachers, cache, activations, logits."""
+    """An estimate of the peak in GB: weights, gradients, optimizer, reference, teachers, cache, activations, logits."""
     asked = asks_reference(stage, objective) and stage.policy.lora is None
     beside = policy.teacher_bytes + (policy.weight_bytes if asked else 0)
     c, r = policy.config, stage.rollout

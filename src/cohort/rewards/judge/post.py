@@ -1,7 +1,7 @@
 """Posts JSON to a server, politely and stubbornly: with a deadline for the whole reply, and with backoff.
 
-What passes (a lost connection, 429, 5xx, a reply without end) is `Passing`, to be tried again; what a person must mend (a
-wrong key, a wrong address) a UserError, and a request that is refused for itself an InfrastructureError.
+What passes (a lost connection, 429, 5xx, a reply without end) is `Passing`, to be tried again; what a person must mend
+(a wrong key, a wrong address) a UserError, and a request that is refused for itself an InfrastructureError.
 """
 
 from __future__ import annotations

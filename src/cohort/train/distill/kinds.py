@@ -59,8 +59,8 @@ class SelfDistill:
         columns = prepared.parts.task.columns
         if table.context == "column" and table.column not in (*columns, stage.task.answer, "answer"):
             raise UserError(
-                f"self_distill.column names the column '{table.column}'{did_you_mean(table.column, columns)}, which the "
-                f"task does not have; it has {', '.join(columns)}"
+                f"self_distill.column names the column '{table.column}'{did_you_mean(table.column, columns)}, which "
+                f"the task does not have; it has {', '.join(columns)}"
             )
         return prepared
 

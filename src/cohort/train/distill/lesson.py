@@ -54,8 +54,8 @@ def route(table: Distill, prompt: Prompt) -> int:
     name = prompt.tags.get(table.column)
     if name not in names:
         raise UserError(
-            f"the prompt {prompt.id} has {shorten(name)} in the column '{table.column}' (distill.column), and no teacher "
-            f"of that name is there; there is {', '.join(names)}"
+            f"the prompt {prompt.id} has {shorten(name)} in the column '{table.column}' (distill.column), and no "
+            f"teacher of that name is there; there is {', '.join(names)}"
         )
     return names.index(str(name))
 
@@ -82,7 +82,7 @@ def context_of(table: SelfDistill, answer: str, group: Group, member: int) -> st
         value = group.prompt.answer if table.column in ("answer", answer) else group.prompt.tags.get(table.column)
         if value is None:
             raise UserError(
-                f"the prompt {group.prompt.id} has nothing in the column '{table.column}', which self_distill.column shows"
+                f"the prompt {group.prompt.id} has nothing in the column '{table.column}' (self_distill.column)"
             )
         return table.show_solution.replace("{}", str(value))
     right = (

@@ -32,7 +32,7 @@ from cohort.types import UnreadableError, UserError
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One stage of a run that samples groups. `title` is its name with a colon where the run has several such stages."""
+    """One stage of a run that samples groups. `title` is its name with a colon where the run has several of them."""
 
     run: Path
     recipe: Recipe
@@ -150,8 +150,8 @@ def _texts(recorded: Recorded) -> Any:
 
 
 def open_run(run: Path, stage: str = "") -> list[Recorded]:
-    """The stages of a run that sample groups, or the one of that name. Raises `UnreadableError` for what is no run, or was written by
-    another version of Cohort, and where there is no such stage.
+    """The stages of a run that sample groups, or the one of that name. Raises `UnreadableError` for what is no run, or
+    was written by another version of Cohort, and where there is no such stage.
     """
     if not (run / "recipe.toml").is_file():
         raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
@@ -184,8 +184,8 @@ def _recorded(run: Path, recipe: Recipe, index: int, environment: Mapping[str, A
 
 
 def open_stage(run: Path, stage: str = "") -> Recorded:
-    """The one stage of a run that samples groups, or the one of that name. Raises `UnreadableError` as `open_run` does, and where
-    there are several.
+    """The one stage of a run that samples groups, or the one of that name. Raises `UnreadableError` as `open_run` does,
+    and where there are several.
     """
     found = open_run(run, stage)
     if len(found) > 1:
