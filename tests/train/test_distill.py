@@ -1,4 +1,4 @@
-"""Stages that learn from a teacher: a second model, a model at a server, the policy itself with a solution before it."""
+"""Stages that learn from a teacher: a second model, one at a server, the policy itself with a solution before it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from prompt_logprobs_server import PromptLogprobsServer
 from safetensors.torch import load_file
 from vowels import share_of_vowels
 
@@ -23,6 +22,7 @@ from cohort.tasks import open_demonstrations
 from cohort.train.distill.lesson import context_of
 from cohort.train.replay import checks
 from cohort.types import Group, Prompt, Rollout, UserError
+from prompt_logprobs_server import PromptLogprobsServer
 
 SIZES = {"hidden_size": 32, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 16, "intermediate_size": 64}
 
@@ -59,9 +59,13 @@ def distil(run, tables, teacher_dir):
     tables["task"].pop("held_out")
 
     def start(teacher=teacher_dir, resume=False, console=None, **changes):
-        own = {"kind": "distill", "distill": {"teacher": {"big": {"model": str(teacher)}}}, "evaluate": {"problems": 0}}
-        distill = {**own["distill"], **changes.pop("distill", {})}
-        return run(resume=resume, console=console, **{**own, "distill": distill, **changes})
+        own = {
+            "kind": "distill",
+            "distillation": {"teacher": {"big": {"model": str(teacher)}}},
+            "evaluate": {"problems": 0},
+        }
+        distill = {**own["distillation"], **changes.pop("distillation", {})}
+        return run(resume=resume, console=console, **{**own, "distillation": distill, **changes})
 
     return start
 
@@ -89,7 +93,7 @@ def test_the_reverse_kl_falls_where_a_student_learns_from_its_teacher(distil):
 
 @pytest.mark.parametrize("divergence", ["sampled", "reverse", "jsd"])
 def test_from_a_teacher_that_is_the_student_there_is_nothing_to_learn(distil, checkpoint_dir, divergence):
-    same = distil(teacher=checkpoint_dir, distill={"divergence": divergence}, run={"steps": 1})
+    same = distil(teacher=checkpoint_dir, distillation={"divergence": divergence}, run={"steps": 1})
     line = numbers(same, 1)
     assert abs(line["teacher/kl"]) < 1e-5
     assert line["grad_norm"] < 1e-4
@@ -99,9 +103,9 @@ def test_from_a_teacher_that_is_the_student_there_is_nothing_to_learn(distil, ch
 
 @pytest.mark.parametrize("distill", [{}, {"divergence": "forward"}, {"divergence": "jsd", "top_k": 5, "beta": 0.2}])
 def test_the_step_does_not_depend_on_how_it_is_split(distil, distill, monkeypatch):
-    whole = numbers(distil(name="whole", distill=distill, run={"steps": 1}), 1)
+    whole = numbers(distil(name="whole", distillation=distill, run={"steps": 1}), 1)
     monkeypatch.setattr(forward, "LOGITS_AT_ONCE", 1200)  # three tokens at once
-    parts = distil(name="parts", distill=distill, run={"steps": 1}, optimizer={"tokens_per_micro_batch": 40})
+    parts = distil(name="parts", distillation=distill, run={"steps": 1}, optimizer={"tokens_per_micro_batch": 40})
     for name, value in numbers(parts, 1).items():
         if isinstance(value, float) and name.startswith(("teacher", "loss", "grad", "policy")):
             assert value == pytest.approx(whole[name], rel=2e-5, abs=1e-6), name
@@ -110,10 +114,10 @@ def test_the_step_does_not_depend_on_how_it_is_split(distil, distill, monkeypatc
 @pytest.mark.parametrize("distill", [{}, {"divergence": "reverse"}])
 def test_a_stage_goes_on_exactly_and_its_steps_recompute(distil, distill, teacher_dir):
     parts = {"optimizer": {"learning_rate": 1e-2, "updates_per_batch": 3}, "reward": [share_of_vowels]}
-    whole = distil(name="whole", distill=distill, **parts)
-    cut = distil(name="cut", distill=distill, **parts, run={"steps": 2})
+    whole = distil(name="whole", distillation=distill, **parts)
+    cut = distil(name="cut", distillation=distill, **parts, run={"steps": 2})
     shutil.rmtree(cut.directory / "final")
-    cut = distil(name="cut", distill=distill, resume=True, **parts)
+    cut = distil(name="cut", distillation=distill, resume=True, **parts)
     ours, theirs = (load_file(one.directory / "final/model.safetensors") for one in (whole, cut))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert numbers(whole) == numbers(cut)
@@ -145,11 +149,13 @@ def test_teachers_by_column(distil, rows, teacher_dir, checkpoint_dir):
     two = {"big": {"model": str(teacher_dir)}, "own": {"model": str(checkpoint_dir)}}
     for divergence in ("sampled", "reverse"):
         settings = {"teacher": two, "column": "subject", "divergence": divergence}
-        line = numbers(distil(name=divergence, distill=settings, run={"steps": 1}, rollout={"prompts_per_step": 8}), 1)
+        line = numbers(
+            distil(name=divergence, distillation=settings, run={"steps": 1}, rollout={"prompts_per_step": 8}), 1
+        )
         assert abs(line["teacher/own/kl"]) < 1e-5 < line["teacher/big/kl"]
         assert 0 < line["teacher/kl"] < line["teacher/big/kl"]
-    with pytest.raises(UserError, match="has 'own' in the column 'subject'.*there is big, other"):
-        distil(name="none", distill={"teacher": {"big": two["big"], "other": two["big"]}, "column": "subject"})
+    with pytest.raises(UserError, match=r"has 'own' in the column 'subject'.*there is big, other"):
+        distil(name="none", distillation={"teacher": {"big": two["big"], "other": two["big"]}, "column": "subject"})
 
 
 # ---- a teacher at a server
@@ -170,7 +176,7 @@ def served(server, teacher_dir, **more):
 
 def test_a_teacher_at_a_server_says_what_it_says_here(distil, server, teacher_dir):
     server.script = [{"status": 503}, {"raw": b"x", "slow": 0.0, "status": 429, "headers": {"Retry-After": "1"}}]
-    there = distil(name="there", distill=served(server, teacher_dir), run={"steps": 1})
+    there = distil(name="there", distillation=served(server, teacher_dir), run={"steps": 1})
     here = distil(name="here", run={"steps": 1})
     for name in ("teacher/kl", "teacher/agreement", "loss"):
         assert numbers(there, 1)[name] == pytest.approx(numbers(here, 1)[name], abs=1e-4)
@@ -190,7 +196,7 @@ def test_a_teacher_at_a_server_says_what_it_says_here(distil, server, teacher_di
 def test_a_server_that_does_not_teach(distil, server, teacher_dir, answer, words):
     server.reply = lambda texts, body: answer
     with pytest.raises(UserError, match=words):
-        distil(distill=served(server, teacher_dir, retries=1, concurrency=1))
+        distil(distillation=served(server, teacher_dir, retries=1, concurrency=1))
 
 
 def test_a_server_that_knows_other_tokens(distil, server, teacher_dir):
@@ -198,7 +204,7 @@ def test_a_server_that_knows_other_tokens(distil, server, teacher_dir):
         "choices": [{"prompt_logprobs": [None, *({"0": {"logprob": -1.0}} for _ in tokens[1:])]}]
     }
     with pytest.raises(UserError, match="gave no log-prob of token"):
-        distil(distill=served(server, teacher_dir))
+        distil(distillation=served(server, teacher_dir))
 
 
 # ---- what is refused before anything loads
@@ -209,51 +215,54 @@ def test_another_tokenizer(distil, tmp_path, monkeypatch):
     make_model(other, 1, Scratch(**SIZES)).save_pretrained(tmp_path / "other")
     other.save_pretrained(tmp_path / "other")
     monkeypatch.setattr("cohort.backends.local.open_policy", lambda *_: pytest.fail("the student was loaded"))
-    with pytest.raises(UserError, match="the teacher 'big' .* has another tokenizer than the student: token"):
+    with pytest.raises(UserError, match=r"the teacher 'big' .* has another tokenizer than the student: token"):
         distil(teacher=tmp_path / "other")
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"distill": {"teacher": {}}}, "distill.teacher is missing"),
-        ({"distill": {"teacher": {"a": {"model": "x"}, "b": {"model": "y"}}}}, "several teachers: say with column"),
-        ({"distill": {"teacher": {"a": {"model": "stage:no"}}}}, "what the stage 'no' trains, but no stage"),
-        ({"distill": {"teacher": {"a": {"model": "/not/there"}}}}, "there is no directory '/not/there'"),
-        ({"distill": {"teacher": {"a": {"model": "x", "tokenizer": "y"}}}}, "tokenizer is for a server"),
+        ({"distillation": {"teacher": {}}}, "distillation.teacher is missing"),
         (
-            {"distill": {"divergence": "jsd", "teacher": {"a": {"model": "x", "url": "http://h/v1"}}}},
+            {"distillation": {"teacher": {"a": {"model": "x"}, "b": {"model": "y"}}}},
+            "several teachers: say with column",
+        ),
+        ({"distillation": {"teacher": {"a": {"model": "stage:no"}}}}, "what the stage 'no' trains, but no stage"),
+        ({"distillation": {"teacher": {"a": {"model": "/not/there"}}}}, "there is no directory '/not/there'"),
+        ({"distillation": {"teacher": {"a": {"model": "x", "tokenizer": "y"}}}}, "tokenizer is for a server"),
+        (
+            {"distillation": {"divergence": "jsd", "teacher": {"a": {"model": "x", "url": "http://h/v1"}}}},
             "is at a server and gives no logits",
         ),
         (
-            {"rollout": {"temperature": 0.7}, "distill": {"teacher": {"a": {"model": "x", "url": "http://h/v1"}}}},
+            {"rollout": {"temperature": 0.7}, "distillation": {"teacher": {"a": {"model": "x", "url": "http://h/v1"}}}},
             "gives log-probs at temperature 1",
         ),
-        ({"distill": {"teacher": {"a": {"model": "x", "url": "h"}}}}, "url is an address such as"),
+        ({"distillation": {"teacher": {"a": {"model": "x", "url": "h"}}}}, "url is an address such as"),
         ({"objective": {"teacher_coef": 0.0}}, "would learn nothing from its teacher"),
         ({"objective": {"preset": "dapo"}}, "zero_std='resample' cannot go with a teacher"),
         ({"objective": {"teacher_form": "reweight"}}, "needs a reward"),
-        ({"objective": {"teacher_discount": 0.5}, "distill": {"divergence": "jsd"}}, "are for the sampled tokens"),
+        ({"objective": {"teacher_discount": 0.5}, "distillation": {"divergence": "jsd"}}, "are for the sampled tokens"),
         ({"task": {"held_out": 0.25}}, "has no reward that says which answers"),
-        ({"distill": {"divergence": "k1"}}, "divergence must be one of"),
+        ({"distillation": {"divergence": "k1"}}, "divergence must be one of"),
         (
             {"kind": "grpo", "reward": [share_of_vowels], "objective": {"teacher_coef": 1.0}},
             "asks a teacher, which stage",
         ),
         ({"kind": "self_distill"}, "reward is missing: a completion is shown if it is right"),
         (
-            {"kind": "self_distill", "reward": [share_of_vowels], "self_distill": {"show_solution": "x"}},
+            {"kind": "self_distill", "reward": [share_of_vowels], "self_distillation": {"show_solution": "x"}},
             "show_solution has no {}",
         ),
         (
-            {"kind": "self_distill", "self_distill": {"context": "column", "column": "solutions"}},
+            {"kind": "self_distill", "self_distillation": {"context": "column", "column": "solutions"}},
             "names the column 'solutions'",
         ),
     ],
 )
 def test_bad_input_is_one_sentence(distil, changes, words):
     if changes.get("kind", "distill") != "distill":
-        changes = {"distill": {"teacher": {}}, **changes}
+        changes = {"distillation": {"teacher": {}}, **changes}
     with pytest.raises(UserError, match=words):
         distil(**changes)
 
@@ -285,9 +294,9 @@ def test_who_is_shown_what():
 def test_the_policy_teaches_itself_and_goes_on_exactly(distil):
     own = {
         "kind": "self_distill",
-        "distill": {"teacher": {}},
+        "distillation": {"teacher": {}},
         "reward": [{"use": share_of_vowels, "weight": 0.0}],
-        "self_distill": {"threshold": 0.2, "show_solution": "{}"},
+        "self_distillation": {"threshold": 0.2, "show_solution": "{}"},
         "reference": {"ema": 0.9},
         "rollout": {"max_tokens": 12},
     }
@@ -310,9 +319,9 @@ def test_the_policy_teaches_itself_and_goes_on_exactly(distil):
 def test_shown_a_column_in_full_vocabulary_with_an_adapter(distil, teacher):
     learnt = distil(
         kind="self_distill",
-        distill={"teacher": {}},
+        distillation={"teacher": {}},
         policy={"lora": {"rank": 2}},
-        self_distill={"context": "column", "teacher": teacher, "divergence": "forward", "show_solution": "{}"},
+        self_distillation={"context": "column", "teacher": teacher, "divergence": "forward", "show_solution": "{}"},
         run={"steps": 2},
     )
     assert numbers(learnt, 1)["teacher/rollouts"] == 1

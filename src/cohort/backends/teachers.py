@@ -55,16 +55,16 @@ class Itself:
 def open_teachers(stage: Stage, policy: Policy, reference: Reference | None) -> list[Teacher | ServedTeacher]:
     """The teachers of a stage, in the order of its table. Raises `UserError`."""
     if stage.kind == "self_distill":
-        if policy.has_adapter and stage.asks_reference and stage.self_distill.divergence != "sampled":
+        if policy.has_adapter and stage.asks_reference and stage.self_distillation.divergence != "sampled":
             head = policy.model.get_output_embeddings()
             if any(p.requires_grad for p in head.parameters()) or hasattr(head, "base_layer"):
                 raise UserError(
                     "policy.lora trains the head of the model, so the reference's logits cannot be had beside it: "
-                    'leave lm_head out of it, or set self_distill.divergence = "sampled"'
+                    'leave lm_head out of it, or set self_distillation.divergence = "sampled"'
                 )
         return [Itself(policy, reference if stage.asks_reference else None)]
     found: list[Teacher | ServedTeacher] = []
-    for name, table in stage.distill.teacher.items():
+    for name, table in stage.distillation.teacher.items():
         if table.url is not None:
             found.append(ServedTeacher(name, table))
             continue
@@ -99,7 +99,7 @@ def check_teachers(stage: Stage, student: Any) -> None:
     """Refuse, before anything heavy loads, teachers whose tokenizer is not the `student`'s; None: it is not known yet,
     and what can be said of each teacher alone is.
     """
-    for name, table in stage.distill.teacher.items():
+    for name, table in stage.distillation.teacher.items():
         if table.model.startswith("stage:"):  # it is not trained yet
             continue
         own = load_tokenizer(PolicyTable(model=_tokenizer_of(name, table)), Start())

@@ -210,8 +210,8 @@ def stage_differences(stage: Stage, other: Stage) -> list[Difference]:
         "critic.",
         "reward.",
         "policy.lora",
-        "distill.",
-        "self_distill.",
+        "distillation.",
+        "self_distillation.",
         "task.template",
         "task.system",
     )

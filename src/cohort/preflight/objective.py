@@ -63,7 +63,7 @@ def _refuse_teaching(stage: Stage, o: Objective) -> None:
         )
     if table.divergence != "sampled" and (o.teacher_form, o.teacher_discount) != ("add", 0.0):
         raise UserError(
-            f"[objective] teacher_form and teacher_discount are for the sampled tokens, and {stage.kind}.divergence = "
+            f"[objective] teacher_form and teacher_discount are for the sampled tokens, and divergence = "
             f"'{table.divergence}' looks at the whole vocabulary: leave them out"
         )
     if not stage.rewarded and (o.baseline == "critic" or o.teacher_form == "reweight"):

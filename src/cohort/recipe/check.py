@@ -246,41 +246,47 @@ def _grpo(stage: Stage, at: str) -> Found:
 
 
 def _distill(stage: Stage, at: str) -> Found:
-    table, path = stage.distill, ("distill", "teacher")
+    table, path = stage.distillation, ("distillation", "teacher")
     if not table.teacher:
-        yield f'{at}distill.teacher is missing: name one, such as [distill.teacher.big] with model = "..."', (path,)
+        yield (
+            f'{at}distillation.teacher is missing: name one, such as [distillation.teacher.big] with model = "..."',
+            (path,),
+        )
     if len(table.teacher) > 1 and table.column is None:
-        yield f"{at}distill has several teachers: say with column which prompt is whose", (path, ("distill", "column"))
+        yield (
+            f"{at}distillation has several teachers: say with column which prompt is whose",
+            (path, ("distillation", "column")),
+        )
     for name, teacher in table.teacher.items():
         if teacher.url is None:
             for key in ("tokenizer", "api_key_env"):
                 if getattr(teacher, key) is not None:
                     yield (
-                        f"{at}distill.teacher.{name}.{key} is for a server: give its url, or remove it",
+                        f"{at}distillation.teacher.{name}.{key} is for a server: give its url, or remove it",
                         ((*path, name),),
                     )
             continue
         if not re.fullmatch(r"https?://[^\s@]+", teacher.url):
             sentence = "is an address such as http://localhost:8000/v1, without a user or password in it"
-            yield f"{at}distill.teacher.{name}.url {sentence}", ((*path, name),)
+            yield f"{at}distillation.teacher.{name}.url {sentence}", ((*path, name),)
         if table.divergence != "sampled":
             sentence = (
                 f"gives no logits, which divergence = '{table.divergence}' needs: load it here, or use \"sampled\""
             )
             yield (
-                f"{at}distill.teacher.{name} is at a server and {sentence}",
-                ((*path, name), ("distill", "divergence")),
+                f"{at}distillation.teacher.{name} is at a server and {sentence}",
+                ((*path, name), ("distillation", "divergence")),
             )
         if stage.rollout.temperature != 1:
             sentence = f"gives log-probs at temperature 1, but rollout.temperature is {stage.rollout.temperature:g}"
             yield (
-                f"{at}distill.teacher.{name} is at a server and {sentence}",
+                f"{at}distillation.teacher.{name} is at a server and {sentence}",
                 ((*path, name), ("rollout", "temperature")),
             )
 
 
 def _self_distill(stage: Stage, at: str) -> Found:
-    table, size = stage.self_distill, (("rollout", "group_size"), ("self_distill", "context"))
+    table, size = stage.self_distillation, (("rollout", "group_size"), ("self_distillation", "context"))
     if table.context == "sibling" and not stage.reward:
         sentence = "a completion is shown if it is right, which a reward must say"
         yield f'{at}reward is missing: {sentence}, such as {{ use = "exact_number", weight = 0 }}', (("reward",),)
@@ -288,7 +294,7 @@ def _self_distill(stage: Stage, at: str) -> Found:
         yield f"{at}rollout.group_size is 1, and self_distill shows another completion of the group: use more", size
     for key in ("show_solution", "show_feedback"):
         if "{}" not in getattr(table, key):
-            yield f"{at}self_distill.{key} has no {{}}, where what is shown belongs", (("self_distill", key),)
+            yield f"{at}self_distillation.{key} has no {{}}, where what is shown belongs", (("self_distillation", key),)
     if stage.environment.tools or stage.environment.use is not None:
         yield f"{at}self_distill is for answers in one turn: remove [environment]", (("environment",), ("kind",))
 

@@ -39,7 +39,7 @@ class Divergence(Table):
 class Teacher(Table):
     """One teacher: a model that is loaded here, or one at a server."""
 
-    place = ("distill", "teacher", "NAME")
+    place = ("distillation", "teacher", "NAME")
 
     model: Text = Field(
         description='Directory, hub id, .gguf file or "stage:NAME"; at a server, the name under which it is served.'
@@ -63,6 +63,8 @@ class Teacher(Table):
 class Distill(Divergence):
     """Settings of distill stages: a student samples, and teachers say how likely they find it."""
 
+    place = ("distillation",)
+
     teacher: dict[str, Teacher] = Field(default={}, description="Teachers by name.")
     column: Text | None = Field(
         default=None, description="Column of a prompt that names its teacher; for several teachers."
@@ -72,7 +74,7 @@ class Distill(Divergence):
 class SelfDistill(Divergence):
     """Settings of self_distill stages: the policy is its own teacher, as it is shown more than the student."""
 
-    place = ("self_distill",)
+    place = ("self_distillation",)
 
     teacher: Literal["policy", "reference"] = Field(
         default="reference",

@@ -61,21 +61,21 @@ class Stage(Table):
     monitor: Monitor = Field(default=Monitor(), description="What is watched while it trains.")
     supervised: Supervised = Field(default=Supervised(), description="Settings of supervised stages.")
     preferences: Preferences = Field(default=Preferences(), description="Settings of reward_model stages.")
-    distill: Distill = Field(default=Distill(), description="The teachers of distill stages.")
-    self_distill: SelfDistill = Field(default=SelfDistill(), description="Settings of self_distill stages.")
+    distillation: Distill = Field(default=Distill(), description="The teachers of distill stages.")
+    self_distillation: SelfDistill = Field(default=SelfDistill(), description="Settings of self_distill stages.")
     record: NoEffect[Record] = Field(default=Record(), description="What a person declares for the record of the run.")
 
     @property
     def taught(self) -> Distill | SelfDistill | None:
         """What a stage that learns from a teacher is set by."""
         if self.kind == "distill":
-            return self.distill
-        return self.self_distill if self.kind == "self_distill" else None
+            return self.distillation
+        return self.self_distillation if self.kind == "self_distill" else None
 
     @property
     def asks_reference(self) -> bool:
         """Whether the reference policy is the teacher."""
-        return self.kind == "self_distill" and self.self_distill.teacher == "reference"
+        return self.kind == "self_distill" and self.self_distillation.teacher == "reference"
 
     @property
     def rewarded(self) -> bool:

@@ -47,7 +47,7 @@ def _resolved(recipe: Recipe, index: int, reward: RewardTable, name: str) -> Rew
 
 def takes_from(stage: Stage) -> dict[str, str]:
     """By what it is here, the stage whose policy is a teacher, or gives its tokenizer."""
-    named = {f"teacher '{name}'": one.model for name, one in stage.distill.teacher.items()}
+    named = {f"teacher '{name}'": one.model for name, one in stage.distillation.teacher.items()}
     if stage.policy.scratch is not None and stage.policy.scratch.tokenizer is not None:
         named["policy.scratch.tokenizer"] = stage.policy.scratch.tokenizer
     return {what: of.removeprefix(_PREFIX) for what, of in named.items() if of.startswith(_PREFIX)}
@@ -63,14 +63,14 @@ def with_stage_policies(recipe: Recipe, index: int) -> Stage:
         return stage
     teachers = {
         name: one.model_copy(update={"model": found.get(f"teacher '{name}'", one.model)})
-        for name, one in stage.distill.teacher.items()
+        for name, one in stage.distillation.teacher.items()
     }
     policy = stage.policy
     if policy.scratch is not None:
         tokenizer = found.get("policy.scratch.tokenizer", policy.scratch.tokenizer)
         policy = policy.model_copy(update={"scratch": policy.scratch.model_copy(update={"tokenizer": tokenizer})})
-    distill = stage.distill.model_copy(update={"teacher": teachers})
-    return stage.model_copy(update={"policy": policy, "distill": distill})
+    distillation = stage.distillation.model_copy(update={"teacher": teachers})
+    return stage.model_copy(update={"policy": policy, "distillation": distillation})
 
 
 def _place(recipe: Recipe, index: int, what: str, name: str) -> str:

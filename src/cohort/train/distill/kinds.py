@@ -20,7 +20,7 @@ from cohort.wording import did_you_mean
 class Distill:
     """`kind = "distill"`, a `StageKind`: the student samples, and teachers say how likely they find it."""
 
-    tables = (*Grpo.tables, "distill")
+    tables = (*Grpo.tables, "distillation")
     columns = ("teacher/kl", "teacher/agreement", *(name for name in Grpo.columns if name != "groups/signal"))
     makes_policy = True
 
@@ -30,8 +30,8 @@ class Distill:
         begins = stage.policy.model not in (None, "live") or stage.policy.scratch is not None
         check_teachers(stage, load_tokenizer(stage.policy, Start()) if begins else None)
         prompts = prepared.parts.task.train
-        for index in range(min(prompts.size or CHECKED, CHECKED) if stage.distill.column is not None else 0):
-            route(stage.distill, prompts[index])
+        for index in range(min(prompts.size or CHECKED, CHECKED) if stage.distillation.column is not None else 0):
+            route(stage.distillation, prompts[index])
         return prepared
 
     def plan(self, stage: Stage, prepared: PreparedGrpo, facts: PolicyFacts) -> Plan:
@@ -48,19 +48,19 @@ class Distill:
 class SelfDistill:
     """`kind = "self_distill"`, a `StageKind`: the policy, shown a solution or feedback, teaches itself."""
 
-    tables = (*Grpo.tables, "self_distill")
+    tables = (*Grpo.tables, "self_distillation")
     columns = Distill.columns
     makes_policy = True
     open = GrpoTraining
 
     def prepare(self, stage: Stage, seed: int) -> PreparedGrpo:
         """GRPO's; the column that is shown must be there."""
-        prepared, table = Grpo().prepare(stage, seed), stage.self_distill
+        prepared, table = Grpo().prepare(stage, seed), stage.self_distillation
         columns = prepared.parts.task.columns
         if table.context == "column" and table.column not in (*columns, stage.task.answer, "answer"):
             raise UserError(
-                f"self_distill.column names the column '{table.column}'{did_you_mean(table.column, columns)}, which "
-                f"the task does not have; it has {', '.join(columns)}"
+                f"self_distillation.column names the column '{table.column}'{did_you_mean(table.column, columns)}, "
+                f"which the task does not have; it has {', '.join(columns)}"
             )
         return prepared
 

@@ -36,7 +36,7 @@ def teach(
 def lesson(stage: Stage, facts: PolicyFacts, groups: Sequence[Group]) -> Lesson:
     """Who speaks of each rollout, and which prompt it follows there."""
     if stage.kind == "distill":
-        own = [(group.prompt.tokens, route(stage.distill, group.prompt)) for group in groups]
+        own = [(group.prompt.tokens, route(stage.distillation, group.prompt)) for group in groups]
         seen = [one for one, group in zip(own, groups, strict=True) for _ in group.rollouts]
     else:
         renderer = Renderer.of(stage.task, facts.tokenizer)
@@ -54,7 +54,7 @@ def route(table: Distill, prompt: Prompt) -> int:
     name = prompt.tags.get(table.column)
     if name not in names:
         raise UserError(
-            f"the prompt {prompt.id} has {shorten(name)} in the column '{table.column}' (distill.column), and no "
+            f"the prompt {prompt.id} has {shorten(name)} in the column '{table.column}' (distillation.column), and no "
             f"teacher of that name is there; there is {', '.join(names)}"
         )
     return names.index(str(name))
@@ -66,7 +66,7 @@ def _shown_more(
     """The prompt of a rollout with a solution or feedback before its question, and the teacher 0; the prompt itself and
     no teacher (-1) where there is nothing to show, or no room.
     """
-    shown = context_of(stage.self_distill, stage.task.answer, group, member)
+    shown = context_of(stage.self_distillation, stage.task.answer, group, member)
     if shown is not None:
         tokens = renderer.render(_before_question(shown, group.prompt)).tokens
         if facts.context is None or len(tokens) + len(group.rollouts[member].tokens) <= facts.context:
@@ -82,7 +82,7 @@ def context_of(table: SelfDistill, answer: str, group: Group, member: int) -> st
         value = group.prompt.answer if table.column in ("answer", answer) else group.prompt.tags.get(table.column)
         if value is None:
             raise UserError(
-                f"the prompt {group.prompt.id} has nothing in the column '{table.column}' (self_distill.column)"
+                f"the prompt {group.prompt.id} has nothing in the column '{table.column}' (self_distillation.column)"
             )
         return table.show_solution.replace("{}", str(value))
     right = (
@@ -140,7 +140,7 @@ def heard(groups: Sequence[Group]) -> list[Group]:
 def teacher_metrics(stage: Stage, batches: Sequence[Batch]) -> dict[str, float]:
     """How far the student that sampled is from its teachers: a mean over the tokens of which one speaks."""
     found: dict[str, Any] = {}
-    names = list(stage.distill.teacher) if stage.kind == "distill" else []
+    names = list(stage.distillation.teacher) if stage.kind == "distill" else []
     apart, first, who = (torch.cat(of) for of in zip(*map(_said, batches), strict=True))
     found |= _means("teacher", apart, first)
     for number, name in enumerate(names if len(names) > 1 else ()):
