@@ -46,7 +46,7 @@ from cohort.train.fork import kept_fork, open_fork
 from cohort.train.gate import pass_gate, refuse_damaged_gate
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
-from cohort.train.models import with_stage_models, with_stage_policies
+from cohort.train.models import takes_from, waits_for, with_stage_models, with_stage_policies
 from cohort.train.recorder import Recorder
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
 from cohort.types import UserError
@@ -173,7 +173,9 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
     refuse_unread_tables(recipe)
     for index, stage in enumerate(recipe.stages):
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
-        ready, _ = with_stage_models(recipe, index), with_stage_policies(recipe, index)  # which may refuse a name
+        ready = with_stage_models(recipe, index) if waits_for(stage) else stage
+        if takes_from(stage):
+            with_stage_policies(recipe, index)  # which refuses a name that is not there
         suites = open_suites(ready, seed) if stage.suite and kind.makes_policy else ()
         prepared = kind.prepare(ready, seed)
         if stage.run.keep_best is not None or stage.run.stop is not None:
