@@ -43,7 +43,7 @@ from cohort.train.directory import (
     write_recipe,
 )
 from cohort.train.fork import kept_fork, open_fork
-from cohort.train.gate import pass_gate, refuse_damaged_gate
+from cohort.train.gate import pass_gate, refuse_damaged_findings
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
 from cohort.train.models import waits_for, with_stage_models
@@ -121,7 +121,7 @@ def train(
         threads, began = write_recipe(chain, recipe, console, isolation_of(sampled), parent)
         begins = kept_fork(directory)
         with deterministic(threads), stopped_at(began[:10]):
-            refuse_damaged_gate(directory)
+            refuse_damaged_findings(directory)
             before, trained = "", False
             for index, one in enumerate(stages):
                 if begins is not None and index < begins.index:  # its parent has done it

@@ -95,7 +95,7 @@ class Scores:
     """The rewards of a stage, asked again about stored groups. A context manager: its workers end with it."""
 
     def __init__(self, recorded: Recorded, scoring: Scoring):
-        self._recorded, self._scoring = recorded, scoring
+        self._recorded, self.scoring = recorded, scoring
         self.skipped: list[Check] = []
         self.tallies: dict[str, Tally] = {}
         self._agreement: dict[str, list[int]] = {}  # by reward: scores that agree, of how many
@@ -148,7 +148,7 @@ class Scores:
         return [*found, *self.skipped, self.paid.check(shown)]
 
     def _name(self, name: str) -> str:
-        return self._scoring.title + name
+        return self.scoring.title + name
 
     def _tally(self, name: str, what: str) -> Tally:
         return Tally(2, self._name(name), what)
@@ -173,7 +173,7 @@ class Scores:
     def _submit(self, group: Group) -> Any:
         if self._pool is None:
             return None
-        return self._pool.submit(ScoringItem.of(group.prompt, group.rollouts, self._scoring.seed(group)))
+        return self._pool.submit(ScoringItem.of(group.prompt, group.rollouts, self.scoring.seed(group)))
 
     def _compare(self, step: StoredStep, group: Group, scored: ScoredGroup) -> None:
         again: ScoredGroup | None = None
@@ -218,7 +218,7 @@ class Scores:
 
     def _sum(self, step: StoredStep, group: Group) -> None:
         """The rewards and accuracies that the stored scores come to; and that a group without any was lost."""
-        for problem in _sums(step, group, self._scoring.totals):
+        for problem in _sums(step, group, self.scoring.totals):
             if isinstance(problem, str):
                 self.paid.differ(problem)
             else:
