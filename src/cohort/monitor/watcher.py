@@ -28,15 +28,15 @@ def detectors() -> list[Detector]:
 
 class Watcher:
     """Sees the steps of a stage in their order. All that it knows is on disk: a run that goes on gives it the `lines`
-    of metrics.jsonl and what was `said` already, and it finds what it would have found.
+    of metrics.jsonl and what was `found` already, and it finds what it would have found.
     """
 
-    def __init__(self, table: Monitor, lines: Iterable[Line] = (), said: Iterable[Finding] = ()):
+    def __init__(self, table: Monitor, lines: Iterable[Line] = (), found: Iterable[Finding] = ()):
+        self.found = list(found)
         self._table, self._detectors = table, detectors()
         self._lines: deque[Line] = deque(maxlen=table.window)
         self._begun: list[Line] = []
         self._evaluations: list[Line] = []
-        self._said: dict[str, int] = {one.detector: one.step for one in said}
         for line in lines:
             self._take(line)
 
@@ -46,12 +46,10 @@ class Watcher:
             return []
         scored = sorted((group for group in groups if group.error is None), key=lambda group: group.ticket)
         seen = Seen(tuple(self._lines), tuple(self._begun), tuple(self._evaluations), scored)
-        found = []
-        for one in self._detectors:
-            last = self._said.get(one.name)
-            if (last is None or seen.step - last >= self._table.window) and (finding := one(seen, self._table)):
-                self._said[one.name] = seen.step
-                found.append(finding)
+        silent = {one.detector for one in self.found if seen.step - one.step < self._table.window}
+        asked = (one(seen, self._table) for one in self._detectors if one.name not in silent)
+        found = [finding for finding in asked if finding]
+        self.found += found
         return found
 
     def _take(self, line: Line) -> bool:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from cohort.chat import template_for
 from cohort.clock import moment, told
 from cohort.monitor.energy import open_meter
+from cohort.monitor.watcher import INCIDENTS, Watcher, lines_of, read_incidents
 from cohort.record.entries import digest_of
 from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
@@ -37,7 +38,7 @@ from cohort.train.keeping import keep_account
 from cohort.train.origins import begin
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
-from cohort.train.watching import Watch
+from cohort.train.watching import act
 from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.views.plan import keeping_line, suites_line
@@ -102,7 +103,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
                 loop.record(step, metrics, measured)
                 view.step(step, metrics)
                 console.all_evaluated(f"step {step}", measured, verifier)
-                loop.watch.act(step)
+                act(context, loop.watcher.found, step)
                 chosen = loop.choice is not None and loop.choice.step == step
                 if context.is_due(step, stage.run.save_every) or chosen or loop.over:
                     loop.save()
@@ -151,12 +152,15 @@ class _Loop:
                 "was lost or damaged, and stays so. The weights do not depend on it."
             )
         context.forget_after(recorded)
-        self.watch = Watch(context, recorded)
+        lines = read_metrics(context.metrics) if context.metrics.exists() else []
+        self.watcher = Watcher(context.stage.monitor, lines, read_incidents(context.directory, recorded))
+        self._incidents = context.log / INCIDENTS
+        if self._incidents.exists():  # what a run that goes on has abandoned is found again
+            context.recorder.file(self._incidents, lines_of(self.watcher.found), recorded, kind="resume")
         self._decides = None if self.run.keep_best is None and self.run.stop is None else columns(self.run)
         self.choice: Choice | None = None
         self.over, self._lines = "", list[dict[str, Any]]()
         if self._decides:
-            lines = read_metrics(context.metrics) if context.metrics.exists() else []
             self._lines = [self._short(line) for line in lines]
             self._decide()
         self.sinks = self._open_sinks(recorded)
@@ -199,7 +203,8 @@ class _Loop:
         shown = self.run.show_group_every and step % self.run.show_group_every == 0 and shard.is_file()
         self.sinks.write(step, {**metrics, **measured}, shard if shown else None)
         self.whole = step
-        self.watch.see({"step": step, **metrics, **measured}, getattr(self.training, "groups", ()))
+        if self.watcher.see({"step": step, **metrics, **measured}, getattr(self.training, "groups", ())):
+            self.context.recorder.file(self._incidents, lines_of(self.watcher.found), step, kind="incident")
         if self._decides:
             self._lines.append(self._short({"step": step, **metrics, **measured}))
             self._decide()
