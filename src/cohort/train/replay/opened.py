@@ -14,6 +14,8 @@ from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Origin
 from cohort.clock import stopped_at
 from cohort.machine import describe_machine
+from cohort.monitor.detectors.finding import Finding
+from cohort.monitor.watcher import read_incidents
 from cohort.policy.load import Start
 from cohort.preflight.objective import settled_objective
 from cohort.preflight.suites import as_stage
@@ -28,13 +30,14 @@ from cohort.train.models import waits_for, with_stage_models
 from cohort.train.replay.stored import StoredStep, read_step
 from cohort.train.run import deterministic
 from cohort.train.stage import kind_of
+from cohort.train.watching import adapted
 from cohort.types import UnreadableError, UserError
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One GRPO stage of a run, or a suite of it, which has answers alone. `title` is its name with a colon where the run
-    has several such stages.
+    """One GRPO stage of a run, or a suite of it, of which there are answers alone. `title` is its name with a colon
+    where the run has several such stages.
     """
 
     run: Path
@@ -107,6 +110,16 @@ class Recorded:
                     f"{place} has scores of {', '.join(group.scores) or 'nothing'}, not of {', '.join(names)}"
                 )
         return found
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What detectors have found, and done."""
+        return read_incidents(self.directory)
+
+    def at(self, step: int) -> Recorded:
+        """The stage with the settings that held in a step, where detectors had changed some."""
+        stage = adapted(self.stage, self.findings, step)
+        return self if stage == self.stage else replace(self, stage=stage, objective=settled_objective(stage))
 
     def metrics(self) -> dict[int, dict[str, Any]]:
         """The numbers of every step."""

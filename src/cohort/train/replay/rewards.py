@@ -15,6 +15,7 @@ from cohort.record.inputs import fingerprints
 from cohort.record.report import Check
 from cohort.rewards import Reward, RewardFailure, RewardPool, ScoredGroup, ScoringItem, resolve
 from cohort.rewards.combination import first_that_applies
+from cohort.rewards.items import LIMITS
 from cohort.rewards.marks import is_costly
 from cohort.seeds import derive_seed
 from cohort.settings import Reward as RewardTable
@@ -24,7 +25,6 @@ from cohort.train.replay.stored import StoredStep
 from cohort.train.replay.tally import Tally, equal
 from cohort.types import Group, InfrastructureError, UserError
 
-LIMITS = ("timeout", "memory", "crash")  # labels of scores that depend on how fast a machine is
 AGREES = ("code", "verifiers")  # built-in rewards whose scores depend on what other programs do
 
 
