@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import random
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from scorers import flaky_where_even, never
 from vowels import share_of_vowels
 
 from cohort.monitor.watcher import read_incidents
@@ -23,16 +23,6 @@ from cohort.views.console import Console
 
 PLAN = {"steps": 6, "save_every": 2, "keep_checkpoints": 9, "gate": "off", "show_group_every": 0}
 FEW = {"problems": 0}
-
-
-def flaky_where_even(completion, prompt):
-    """Of half of the prompts a coin says what is right."""
-    number = int(prompt.split()[2])
-    return float(random.SystemRandom().random() < 0.5) if number % 2 == 0 else share_of_vowels(completion)
-
-
-def nothing(completion):
-    return 0.0
 
 
 def weights(path):
@@ -233,7 +223,7 @@ def test_findings_are_said_again_where_a_run_is_paused(run):
     file = io.StringIO()
     table = {"actions": {"constant_reward": "pause"}}
     with pytest.raises(PausedError):
-        run(reward=[nothing], run=PLAN, evaluate=FEW, monitor=table, console=Console(file=file, width=400))
+        run(reward=[never], run=PLAN, evaluate=FEW, monitor=table, console=Console(file=file, width=400))
     assert file.getvalue().count("constant_reward: every completion") == 2
     assert "Most likely the reward does not tell answers apart" in file.getvalue()
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from cohort.evaluate import Accuracy
 from cohort.evaluate.pairs import report_pairs
-from cohort.monitor.names import HALVES, METRICS, SECTIONS, metric
+from cohort.monitor.names import HALVES, METRICS, SECTIONS, Metric, metric
 from cohort.seeds import derive_seed
 from cohort.settings import Run, Stage
 from cohort.train.stage import Prepared
@@ -156,6 +156,9 @@ def check_choosing(stage: Stage, prepared: Prepared) -> None:
         if (stop.patience is None) == (stop.threshold is None):
             raise UserError("run.stop takes patience or threshold, one of the two")
         _refuse_unknown("run.stop.metric", stop.metric, stage, prepared)
+        known = _measure(stop.metric)
+        if stop.threshold is not None and known and known.unit == "share" and not 0 <= stop.threshold <= 1:
+            raise UserError(f"run.stop.threshold = {stop.threshold:g}, and {stop.metric} is a share, from 0 to 1")
 
 
 def _refuse_unknown(key: str, name: str, stage: Stage, prepared: Prepared) -> None:
@@ -212,10 +215,15 @@ def _plain(name: str) -> str:
     return "reward/mean" if reward == "mean" else f"reward/{reward}/mean"
 
 
+def _measure(name: str) -> Metric | None:
+    """What a metric is; of a suite's, what its last part is."""
+    name = _plain(name)
+    return metric(f"eval/{name.rpartition('/')[2]}") if _held_out(name) else metric(name)
+
+
 def _sign(name: str) -> int:
     """1 where more is better, -1 where less is, 0 where neither is."""
-    name = _plain(name)
-    known = metric(f"eval/{name.rpartition('/')[2]}") if _held_out(name) else metric(name)
+    known = _measure(name)
     return {"up": 1, "down": -1}.get(known.better if known else "", 0)
 
 

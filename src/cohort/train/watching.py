@@ -30,7 +30,10 @@ def check_actions(stage: Stage, kind: StageKind[Any]) -> None:
     for name, one in known.items():
         action, key = table.action_of(name), f"monitor.actions: {name} = "
         if action in ALONE and action not in getattr(kind, "acts", ()):
-            raise UserError(f"{key}'{action}' is nothing that a stage of kind {stage.kind} can do")
+            raise UserError(
+                f"{key}'{action}' is nothing that stage '{stage.name}', of kind {stage.kind}, can do: put it into the "
+                "[stage.monitor] of one that can"
+            )
         if action == "quarantine" and not one.of_groups:
             able = ", ".join(other.name for other in known.values() if other.of_groups)
             raise UserError(
@@ -126,10 +129,12 @@ def act(
             context.console.warn(one.said)
         if "roll_back" in one.did:
             go_back(one.did["roll_back"])
-        elif one.detector == "not_finite" and table.action_of(one.detector) == "roll_back":
+        elif table.action_of(one.detector) == "roll_back":
             once = any("roll_back" in other.did for other in found)
             why = "the run went back once already" if once else "no checkpoint is there to go back to"
-            raise UserError(f"step {step}: {one.line}, and {why}. {one.look_at}")
+            if one.detector == "not_finite":
+                raise UserError(f"step {step}: {one.line}, and {why}. {one.look_at}")
+            context.console.warn(f"step {step}, {one.detector}: {why}, so training goes on")
         pausing += [one.detector] if "pause" in one.did else []
     if pausing:
         names = ", ".join(pausing)
