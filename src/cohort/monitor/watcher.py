@@ -69,7 +69,8 @@ class Watcher:
         if not self._take(line):
             return []
         seen = Seen(tuple(self._lines), tuple(self._begun), tuple(self._evaluations), _scored(groups))
-        silent = {one.detector for one in self.found if seen.step - one.step < self._table.window}
+        said = {one.detector for one in self.found if seen.step - one.step < self._table.window}
+        silent = {name for name in said if self._table.action_of(name) != "roll_back"}  # lost numbers never wait
         found: list[Finding] = []
         for one in self._detectors:
             if one.name in self._screened:

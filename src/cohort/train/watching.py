@@ -134,7 +134,8 @@ def act(
             why = "the run went back once already" if once else "no checkpoint is there to go back to"
             if one.detector == "not_finite":
                 raise UserError(f"step {step}: {one.line}, and {why}. {one.look_at}")
-            context.console.warn(f"step {step}, {one.detector}: {why}, so training goes on")
+            if _speaks(found, one, table):
+                context.console.warn(f"step {step}, {one.detector}: {why}, so training goes on")
         pausing += [one.detector] if "pause" in one.did else []
     if pausing:
         names = ", ".join(pausing)
