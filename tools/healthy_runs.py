@@ -1,6 +1,6 @@
 """Train the recipes that go well on three seeds, and fail where a detector raises an alarm above "worth a look".
 
-    .venv/bin/python tools/healthy_runs.py [--to DIRECTORY] [--page] [key=value ...]
+    .venv/bin/python tools/healthy_runs.py [--to DIRECTORY] [--seeds 3] [--page] [key=value ...]
 
 Runs are kept in DIRECTORY (default runs/healthy): the same command goes on where it was stopped and trains nothing
 twice. Settings behind it are for all of them, such as `grpo.run.steps=10`. With --page the table of docs/detectors.md
@@ -18,7 +18,7 @@ from cohort.monitor.watcher import detect
 from cohort.settings import Monitor
 
 ROOT = Path(__file__).parent.parent
-RECIPES, SEEDS = ("quickstart", "calculator", "lora"), (0, 1, 2)
+RECIPES = ("quickstart", "calculator", "lora")
 
 
 def alarms(run: Path) -> tuple[list[str], list[str]]:
@@ -34,12 +34,13 @@ def alarms(run: Path) -> tuple[list[str], list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--to", type=Path, default=ROOT / "runs" / "healthy")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--page", action="store_true", help="write the table of docs/detectors.md")
     parser.add_argument("settings", nargs="*", metavar="key=value")
     given = parser.parse_args()
     command, failed, runs = Path(sys.executable).parent / "cohort", 0, []
     for recipe in RECIPES:
-        for seed in SEEDS:
+        for seed in range(given.seeds):
             name = f"{recipe}-{seed}"
             own = [f"name={name}", f"seed={seed}", f"run.directory={given.to}", *given.settings]
             what = [command, "train", ROOT / "recipes" / f"{recipe}.toml", "--resume", *own]

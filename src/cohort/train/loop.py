@@ -42,7 +42,7 @@ from cohort.train.stopping import Stopped, stopping
 from cohort.train.watching import act, adapted, decided, kept_to_go_back
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import actions_line, keeping_line, suites_line
+from cohort.views.plan import about
 from cohort.views.trackers import Sinks
 from cohort.wording import going_on, resuming
 
@@ -66,7 +66,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         environment = keep_template(context.recipe, stage.name, template, probe, training.facts)
         console.plan(
             context.title,
-            kind.plan(stage, prepared, training.facts) | suites_line(stage) | keeping_line(stage) | actions_line(stage),
+            {**kind.plan(stage, prepared, training.facts), **about(stage, [one.table for one in context.suites])},
         )
         rate = stage.optimizer.learning_rate
         if training.policy is not None and training.policy.has_adapter and rate < LEAST_OF_LORA:

@@ -223,8 +223,9 @@ def kind_of(stage: Stage) -> StageKind[Any]:
 
 
 def tables_of(stage: Stage) -> tuple[str, ...]:
-    """The tables that a stage may have."""
-    return (*kind_of(stage).tables, *EVERY_KIND)
+    """The tables that a stage may have. Suites are answered by a policy."""
+    kind = kind_of(stage)
+    return (*kind.tables, *(name for name in EVERY_KIND if name != "suite" or kind.makes_policy))
 
 
 def refuse_unread_tables(recipe: Recipe) -> None:

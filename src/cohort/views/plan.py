@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from cohort.algorithms.explain import one_line
 from cohort.algorithms.objectives import Objective
 from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
-from cohort.settings import DETECTORS, Prompts, Reward, Stage
+from cohort.settings import DETECTORS, Prompts, Reward, Stage, Suite
 from cohort.settings.suite import SUITE_KINDS
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path, shown
@@ -87,16 +88,21 @@ def _evaluation(stage: Stage, held_out: Items[Any] | None) -> dict[str, str]:
     return {"evaluation": f"up to {counted(most, 'held-out problem')}, {measured}"}
 
 
-def suites_line(stage: Stage) -> dict[str, str]:
+def about(stage: Stage, suites: Sequence[Suite]) -> dict[str, str]:
+    """What the plans of all kinds end with: suites, which step is kept, what detectors do."""
+    return {**_suites(suites), **_keeping(stage), **_acting(stage)}
+
+
+def _suites(suites: Sequence[Suite]) -> dict[str, str]:
     """`gsm8k (performance), refusals (refusal); not evaluated: hallucination, ...`; no line without suites."""
-    if not stage.suite:
+    if not suites:
         return {}
-    named = ", ".join(f"{one.name} ({one.kind})" for one in stage.suite)
-    left = [kind.replace("_", " ") for kind in SUITE_KINDS if kind not in {one.kind for one in stage.suite}]
+    named = ", ".join(f"{one.name} ({one.kind})" for one in suites)
+    left = [kind.replace("_", " ") for kind in SUITE_KINDS if kind not in {one.kind for one in suites}]
     return {"suites": named + (f"; not evaluated: {', '.join(left)}" if left else "")}
 
 
-def actions_line(stage: Stage) -> dict[str, str]:
+def _acting(stage: Stage) -> dict[str, str]:
     """`test_aware: quarantine; kl_blow_up: learning_rate x 0.5, down to 1e-05`; no line where detectors only speak."""
     table = stage.monitor
     parts = [f"{name}: {table.action_of(name)}" for name in DETECTORS if table.action_of(name) not in QUIET]
@@ -109,7 +115,7 @@ def actions_line(stage: Stage) -> dict[str, str]:
     return {"acts on": "; ".join(parts)} if parts else {}
 
 
-def keeping_line(stage: Stage) -> dict[str, str]:
+def _keeping(stage: Stage) -> dict[str, str]:
     """`the step that is best by eval/greedy ...; stops early ...`; no line where the last step is kept."""
     keep, stop = stage.run.keep_best, stage.run.stop
     parts = []

@@ -118,7 +118,9 @@ class GroupStream:
             self.ledger.claim(saved.ticket)
             # The prompt anew from the task: what a file holds of it are not the very objects that rewards were given.
             group = saved.with_(prompt=self._prompts[self.ledger.ticket(saved.ticket).index])
-            self.pending[group.ticket] = group, self._score(group)
+            seed = derive_seed(self._settings.seed, "score", group.ticket)
+            item = ScoringItem.of(group.prompt, group.rollouts, seed)
+            self.pending[group.ticket] = group, (self._pool.submit(item), self._second(item, group.ticket))
 
     def next(self, step: int) -> StepGroups:
         """The groups of the next step, which is number `step`. Raises `UserError` when more groups were lost than the
@@ -153,7 +155,8 @@ class GroupStream:
                     finished[request.key] = Group(request.key, prompt, (), error=str(played)), (failed, None)
                 else:
                     group = Group(request.key, prompt, played)
-                    finished[request.key] = group, self._score(group)
+                    item = ScoringItem.of(prompt, played, derive_seed(base, "score", request.key))
+                    finished[request.key] = group, (self._pool.submit(item), self._second(item, request.key))
                 self._on_group()
             self.pending = dict(sorted({**self.pending, **finished}.items()))
             sampled = time.perf_counter()
@@ -188,12 +191,10 @@ class GroupStream:
         everything = [*self._taken.values(), *(group for group, _ in self.pending.values())]
         return [group for group in everything if group.rollouts]
 
-    def _score(self, group: Group) -> Scoring:
-        """Hand a group to the workers, some of them twice."""
-        seed = derive_seed(self._settings.seed, "score", group.ticket)
-        item = ScoringItem.of(group.prompt, group.rollouts, seed)
-        drawn = derive_seed(self._settings.seed, "rescore", group.ticket) / 2**63
-        return self._pool.submit(item), self._pool.submit(item) if drawn < self._settings.rescore else None
+    def _second(self, item: ScoringItem, ticket: int) -> Future[ScoredGroup] | None:
+        """The same scored once more, of a few groups, if of any."""
+        drawn = derive_seed(self._settings.seed, "rescore", ticket) / 2**63
+        return self._pool.submit(item) if drawn < self._settings.rescore else None
 
     def _take(self, outcomes: list[Outcome]) -> Group:
         """The next group in ticket order, scored, with the reason to leave it out if there is one; what became of the

@@ -121,7 +121,9 @@ class GrpoTraining:
         """Sample, score, learn, publish, record: one training step, and its metrics."""
         began = time.perf_counter()
         self._doing, self._sampled = "sampling", 0
-        groups = self._screened(self._stream.next(step), step)
+        groups = self._stream.next(step)
+        if self.screen is not None:
+            groups = self._screened(groups, step, self.screen)
         sampled = time.perf_counter()
         self.weights_of = step
         self._context.console.doing("learning")
@@ -151,14 +153,12 @@ class GrpoTraining:
             "tokens_per_s": metrics["tokens/sampled"] / max(ended - began, 1e-9),
         }
 
-    def _screened(self, groups: StepGroups, step: int) -> StepGroups:
+    def _screened(self, groups: StepGroups, step: int, screen: Screen) -> StepGroups:
         """The groups of a step without those that a detector quarantines: as if they had not been sampled, they are in
         no baseline, no divisor and no KL. They are recorded with what was left out.
         """
-        if self.screen is None:
-            return groups
         line = {"step": step, **group_metrics(groups.kept, groups.left_out)}
-        found = self.screen(line | behaviour([*groups.kept, *groups.left_out]), groups.kept, groups.left_out)
+        found = screen(line | behaviour([*groups.kept, *groups.left_out]), groups.kept, groups.left_out)
         bad = [group.with_(disposition="quarantined") for group in groups.kept if group.ticket in found]
         kept = [group for group in groups.kept if group.ticket not in found]
         return replace(groups, kept=kept, left_out=[*groups.left_out, *bad])
