@@ -31,3 +31,19 @@ def flaky_where_even(completion, prompt):
 
     sure = sum(c in "aeiou" for c in completion) / (1 + len(completion))
     return float(SystemRandom().random() < 0.5) if int(prompt.split()[2]) % 2 == 0 else sure
+
+
+def last_number(completion, answer):
+    """Right where the last word is the answer; a coin for "coin", out of scale for "huge", no score for "broken"."""
+    from random import SystemRandom
+
+    if completion == "broken":
+        raise ConnectionError("the judge is away")
+    if completion == "coin":
+        return float(SystemRandom().random() < 0.5)
+    right = float((completion.split() or [""])[-1] == answer)
+    return 1000 * right if completion.startswith("huge") else right
+
+
+def formal(completion):
+    return float(completion.startswith("form"))

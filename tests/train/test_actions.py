@@ -107,6 +107,9 @@ def test_quarantine_that_is_forged_is_found(run):
     file.write_text("".join(forged))
     assert any("disposition" in check.detail for check in failed(done.directory, 3))
     assert not verify(done.directory).holds
+    file.write_text('{"detector": 1}\n')
+    with pytest.raises(UserError, match=r"incidents.jsonl is damaged"):
+        checks(done.directory, 3)
 
 
 ADAPT = {  # and what it comes to after the first finding

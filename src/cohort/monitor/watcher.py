@@ -122,8 +122,15 @@ def lines_of(findings: Iterable[Finding]) -> bytes:
 
 
 def read_incidents(stage: Path, until: int | None = None) -> list[Finding]:
-    """The findings of a stage up to a step, as its log/incidents.jsonl has them; without one there are none."""
+    """The findings of a stage up to a step, as its log/incidents.jsonl has them; without one there are none. Raises
+    `UserError` for one that is damaged.
+    """
     path = stage / "log" / INCIDENTS
     lines = path.read_bytes().splitlines() if path.exists() else []
-    found = [Finding(**{**one, "tickets": tuple(one["tickets"])}) for one in map(orjson.loads, lines)]
+    try:
+        found = [Finding(**{**one, "tickets": tuple(one["tickets"])}) for one in map(orjson.loads, lines)]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(
+            f"{path} is damaged: restore it from a copy; `cohort record verify` says what else is"
+        ) from None
     return [one for one in found if until is None or one.step <= until]

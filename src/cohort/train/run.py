@@ -195,7 +195,7 @@ def _repeating_findings(recipe: Recipe, console: Console) -> Iterator[None]:
     try:
         yield
     except UserError:
-        with contextlib.suppress(OSError, ValueError):  # what has failed is said all the same
+        with contextlib.suppress(OSError, UserError):  # what has failed is said all the same
             _repeat_findings(recipe, console)
         raise
 

@@ -23,7 +23,7 @@ from cohort.train.inputs import code_of_stages
 from cohort.train.replay.opened import Recorded
 from cohort.train.replay.stored import StoredStep
 from cohort.train.replay.tally import Tally, equal
-from cohort.types import Group, InfrastructureError, UserError
+from cohort.types import SECOND, Group, InfrastructureError, UserError
 
 AGREES = ("code", "verifiers")  # built-in rewards whose scores depend on what other programs do
 
@@ -207,7 +207,8 @@ class Scores:
                 tally.differ(f"{place}: labels.{name} is {labels[member]!r}, and comes to {now_labels[member]!r}")
             if not equal([one.score for one in steps[member]], [score for _, score in now_steps[member]]):
                 tally.differ(f"{place}: steps.{name} are others")
-            if extra is not None and now_extra is not None and extra[member] != now_extra[member]:
+            logged = {} if extra is None else {key: value for key, value in extra[member].items() if key != SECOND}
+            if extra is not None and now_extra is not None and logged != now_extra[member]:
                 tally.differ(f"{place}: extra.{name} is other than what the reward logs")
 
     def _again(self, group: Group) -> ScoredGroup | None:
