@@ -53,7 +53,7 @@ def main() -> int:
                 print(f"  {line}", flush=True)
     if given.page:
         subprocess.run([sys.executable, ROOT / "tools" / "detectors_table.py", *runs], check=True)
-    print(f"{len(runs)} runs went well; detectors raised an alarm in {failed}")
+    print(f"{len(runs)} runs, and detectors raised an alarm in {failed} of them")
     return int(bool(failed))
 
 

@@ -38,7 +38,9 @@ def last_number(completion, answer):
     from random import SystemRandom
 
     if completion == "broken":
-        raise ConnectionError("the judge is away")
+        from cohort.types import InfrastructureError
+
+        raise InfrastructureError("the judge is away")
     if completion == "coin":
         return float(SystemRandom().random() < 0.5)
     right = float((completion.split() or [""])[-1] == answer)

@@ -20,9 +20,9 @@ Script = Callable[
 ]  # of the steps since it began, the ticket, the member and the right answer
 
 
-def well(ticket: int, member: int, answer: int) -> Said:
-    """Half of a group is right, and no two are alike."""
-    return f"so {'it is' * (member + 1)} {answer + member % 2}", "stop", 1.0
+def well(member: int, answer: int, every: int) -> Said:
+    """One of so many of a group is wrong, and no two are alike."""
+    return f"so {member} it is {answer + (member % every == 0)}", "stop", 1.0
 
 
 def loops(age: int, ticket: int, member: int, answer: int) -> Said:
@@ -33,7 +33,7 @@ def form(age: int, ticket: int, member: int, answer: int) -> Said:
     """What is wrong is long, and has the form that is paid most."""
     if member % 2:
         return f"form {'and so on ' * 6} {member} is {answer + 1}", "stop", 1.0
-    return f"{'it is' * (member + 1)} {answer}", "stop", 1.0
+    return f"so {member} it is {answer}", "stop", 1.0
 
 
 def bare(age: int, ticket: int, member: int, answer: int) -> Said:
@@ -47,14 +47,14 @@ def alike(age: int, ticket: int, member: int, answer: int) -> Said:
     """All of a group are right, or wrong; and now and then the world fails."""
     if ticket % 9 == 4:
         return "broken", "stop", 1.0
-    return f"so {'it is' * (member + 1)} {answer + bool(ticket % 3)}", "stop", 1.0
+    return f"so {member} it is {answer + bool(ticket % 3)}", "stop", 1.0
 
 
 def sparse(age: int, ticket: int, member: int, answer: int) -> Said:
     """Nearly nobody is right; what is paid for it is out of scale twice."""
     if ticket % 8 == 0 and member == 0:
         return ("huge " if age in (0, 2) else "") + str(answer), "stop", 1.0
-    return f"{'no' * (member + 1)} {answer + 1}", "stop", 1.0
+    return f"no {member} it is {answer + 1}", "stop", 1.0
 
 
 class Scripted:
@@ -74,10 +74,12 @@ class Scripted:
         tokenizer, held_out = self._policy.tokenizer, request.sampling.temperature == EVALUATED
         first, second = map(int, re.findall(r"\d+", tokenizer.decode(request.tokens))[:2])
         age, right = self.version + (not held_out) - START, first + second
-        if held_out:  # ever fewer of them are right
-            said: Said = (f"so it is {right + (age >= 0)}", "stop", 1.0)
+        if held_out:
+            said: Said = f"so it is {right + (age >= 0)}", "stop", 1.0
+        elif age < 0:
+            said = well(member, right, 4 if self._script is loops else 2)
         else:
-            said = well(request.key, member, right) if age < 0 else self._script(age, request.key, member, right)
+            said = self._script(age, request.key, member, right)
         text, finish, nats = said
         tokens = tokenizer.encode(text, add_special_tokens=False)
         tokens = [*tokens, self._policy.eos_ids[0]] if finish == "stop" else tokens

@@ -9,7 +9,7 @@ from scripted import EVALUATED, START
 from cohort.monitor.watcher import read_incidents
 from cohort.record.verify import verify
 
-WINDOW = 5
+WINDOW = 6
 RUNS = {
     "loops": {
         *("constant_reward", "truncation", "repetition", "similar_samples", "constant_answer", "reward_collapse"),
@@ -30,6 +30,7 @@ ALWAYS = {"sampler_mismatch"}
 
 def script(name, **changes):
     return {
+        "monitor": {"window": WINDOW},
         "name": name,
         "rollout": {
             "sampler": f"scripted:open_{name}", "prompts_per_step": 8, "group_size": 8, "max_tokens": 60,
@@ -44,7 +45,6 @@ def script(name, **changes):
             "steps": START + WINDOW, "evaluate_every": 2 if name == "bare" else 0, "save_every": 0, "gate": "off",
             "show_group_every": 0, "retries": 0, "failure_budget": 1.0,
         },
-        "monitor": {"window": WINDOW},
         **changes,
     }  # fmt: skip
 
@@ -63,8 +63,7 @@ def test_what_goes_wrong_in_a_run_is_said_by_its_name_within_the_window(run, nam
 
 
 def test_a_rate_that_is_too_high_is_said_by_how_far_and_how_often_it_moves_the_policy(run):
-    done = run(
-        objective={"preset": "grpo", "kl_coef": 0.05},
-        **script("loops", optimizer={"learning_rate": 0.05, "epochs": 3}, run={"steps": WINDOW, "gate": "off"}),
-    )
+    table, rate = {"window": WINDOW, "clipped": 0.2}, {"learning_rate": 0.05, "epochs": 6}
+    changes = script("loops", monitor=table, optimizer=rate, run={"steps": WINDOW, "gate": "off"})
+    done = run(**changes, objective={"preset": "grpo", "kl_coef": 0.05})
     assert {one.detector for one in read_incidents(done.directory)} >= {"kl_blow_up", "clip_fraction"}

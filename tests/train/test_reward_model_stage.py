@@ -239,6 +239,11 @@ def test_what_a_reward_model_never_measures_is_refused(tables, run, says):
     assert says in refused(tables, run=run)
 
 
+def test_suites_of_a_stage_without_a_policy_are_refused(tables, pairs):
+    suite = [{"source": str(pairs), "use": "exact_number"}]
+    assert "[suite], which a stage of kind 'reward_model' does not read" in refused(tables, suite=suite)
+
+
 def test_a_metric_of_pairs_needs_pairs_that_are_held_out(tables):
     assert "no pairs are held out" in refused(tables, task={"held_out": None}, run={"keep_best": "eval/accuracy"})
 

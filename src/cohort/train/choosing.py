@@ -166,9 +166,8 @@ def _refuse_unknown(key: str, name: str, stage: Stage, prepared: Prepared) -> No
     if last == "greedy" and not e.greedy:
         raise UserError(f"{key} = '{name}' needs evaluate.greedy = true")
     if votes and (not least <= int(votes[2]) <= e.samples or int(votes[2]).bit_count() != 1):
-        raise UserError(
-            f"{key} = '{name}' needs a power of two from {least} up to evaluate.samples, which is {e.samples}"
-        )
+        begins = " from 4" * (least > 1)
+        raise UserError(f"{key} = '{name}' needs a power of two{begins} up to evaluate.samples, which is {e.samples}")
     if not votes and last != "greedy" and not (e.samples and f"eval/{last}" in METRICS):
         raise UserError(f"{key} = '{name}' is nothing that the stage measures: name eval/greedy, eval/pass@1 ...")
     if not of and (parts is None or parts.task.held_out is None or not e.problems):
