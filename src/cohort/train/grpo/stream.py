@@ -21,17 +21,11 @@ from cohort.rewards.items import LIMITS
 from cohort.seeds import derive_seed
 from cohort.settings import Rollout as RolloutTable
 from cohort.settings import Run as RunTable
-from cohort.tasks import Tickets
+from cohort.tasks import Prompts, Renderer, Tickets, fit
 from cohort.types import SECOND, Group, InfrastructureError, Prompt, Rollout, SampleRequest, Step, UserError
 
 Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group
 Scoring = tuple[Future[ScoredGroup], Future[ScoredGroup] | None]  # of a group, and a second one of the same
-
-
-class Prompts(Protocol):
-    """Rendered prompts by index; None for one that the task's `too_long` rule drops."""
-
-    def __getitem__(self, index: int) -> Prompt | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +34,8 @@ class StreamSettings:
 
     rollout: RolloutTable
     run: RunTable  # its failure budget
+    longest: int  # tokens of a prompt
+    too_long: str  # what becomes of a longer one
     zero_std: str  # zero: keep groups without signal; drop: leave them out; resample: and sample others instead
     combination: Combination  # what the scores of a group come to, and which of them decide about signal
     seed: int
@@ -93,6 +89,7 @@ class GroupStream:
     def __init__(
         self,
         prompts: Prompts,
+        renderer: Renderer,
         ledger: Tickets,
         play: Player,
         pool: RewardPool,
@@ -100,7 +97,7 @@ class GroupStream:
         to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]],
         on_group: Callable[[], None] = lambda: None,
     ):
-        self._prompts = prompts
+        self._prompts, self._renderer = prompts, renderer
         self.ledger = ledger
         self._play = play
         self._pool = pool
@@ -117,7 +114,8 @@ class GroupStream:
         for saved in groups:
             self.ledger.claim(saved.ticket)
             # The prompt anew from the task: what a file holds of it are not the very objects that rewards were given.
-            group = saved.with_(prompt=self._prompts[self.ledger.ticket(saved.ticket).index])
+            prompt = self._renderer.render(self._prompts[self.ledger.ticket(saved.ticket).index])
+            group = saved.with_(prompt=fit(prompt, self._settings.longest, self._settings.too_long))
             seed = derive_seed(self._settings.seed, "score", group.ticket)
             item = ScoringItem.of(group.prompt, group.rollouts, seed)
             self.pending[group.ticket] = group, (self._pool.submit(item), self._second(item, group.ticket))
@@ -136,7 +134,8 @@ class GroupStream:
             prompts: dict[int, Prompt] = {}
             while len(self.pending) + len(requests) < wanted + rollout.max_staleness * rollout.prompts_per_step:
                 ticket = self.ledger.issue(step)
-                prompt = self._prompts[ticket.index]
+                whole = self._renderer.render(self._prompts[ticket.index])
+                prompt = fit(whole, self._settings.longest, self._settings.too_long)
                 if prompt is None:
                     self._too_long.append(ticket.number)
                     found.prompts_too_long, in_a_row = found.prompts_too_long + 1, in_a_row + 1

@@ -25,7 +25,7 @@ from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination, RewardPool
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
-from cohort.tasks.render import RenderedPrompts, prompt_limit
+from cohort.tasks.render import prompt_limit, refuse_long
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.evaluation import Evaluator
 from cohort.train.grpo.learning import Learning
@@ -95,17 +95,18 @@ class GrpoTraining:
                 play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
                 limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
                 renderer = parts.task.renderer(self.facts.tokenizer)
-                prompts = RenderedPrompts(parts.task.train, renderer, limit, stage.task.too_long)
                 if stage.task.too_long == "error":
-                    prompts.refuse_long()
+                    refuse_long(parts.task.train, renderer, limit)
                 state = checkpoint.ledger if checkpoint else None
                 ledger = parts.task.tickets(derive_seed(context.seed, "ledger"), state)
-                rescore = stage.monitor.rescore
+                seed, rescore, too_long = context.seed, stage.monitor.rescore, stage.task.too_long
                 settings = StreamSettings(
-                    stage.rollout, run, objective.zero_std, self._combination, context.seed, rescore
+                    stage.rollout, run, limit, too_long, objective.zero_std, self._combination, seed, rescore
                 )
                 to_steps = functools.partial(token_steps, decode=reader(self.facts.tokenizer, self.facts.eos_ids))
-                stream = GroupStream(prompts, ledger, play, pool, settings, to_steps, self._one_group_sampled)
+                stream = GroupStream(
+                    parts.task.train, renderer, ledger, play, pool, settings, to_steps, self._one_group_sampled
+                )
                 pending = checkpoint is not None and checkpoint.state.get("pending", True)
                 if checkpoint is not None and pending and (checkpoint.path / PENDING).exists():
                     stream.restore(read_groups(checkpoint.path / PENDING))
