@@ -141,6 +141,10 @@ def test_what_is_adapted_holds_from_the_next_step_on_also_when_resumed_and_recom
     assert ours[first:] != theirs[first:]
     values = [one.did["adapt"].get(setting) for one in found]
     assert values[:2] == pytest.approx([after, how["bound"]])
+    assert (
+        f"{setting}, as [monitor.adapt] says: {after:g} after step {first}"
+        in (done.directory / "record.json").read_text()
+    )
     assert verify(done.directory).holds
     assert not failed(done.directory)
     killed_after(monkeypatch, 5)
