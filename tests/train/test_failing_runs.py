@@ -67,3 +67,12 @@ def test_a_rate_that_is_too_high_is_said_by_how_far_and_how_often_it_moves_the_p
     changes = script("loops", monitor=table, optimizer=rate, run={"steps": WINDOW, "gate": "off"})
     done = run(**changes, objective={"preset": "grpo", "kl_coef": 0.05})
     assert {one.detector for one in read_incidents(done.directory)} >= {"kl_blow_up", "clip_fraction"}
+
+
+def test_a_spike_goes_back_behind_the_first_one(run):
+    changes = script("sparse", monitor={"window": WINDOW, "actions": {"gradient_spike": "roll_back"}})
+    changes["run"] |= {"save_every": 2, "keep_checkpoints": 1}
+    done = run(**changes)
+    found = next(one for one in read_incidents(done.directory) if one.detector == "gradient_spike")
+    assert (found.step, dict(found.did)) == (START + 2, {"roll_back": START - 2})
+    assert verify(done.directory).holds
