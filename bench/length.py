@@ -178,7 +178,8 @@ def _versions(trl: str | None) -> dict[str, str]:
     if not trl:
         return versions()
     code = "import json, turns; print(json.dumps(turns.versions()))"
-    said = subprocess.run([Path(trl).absolute(), "-c", code], cwd=HERE, capture_output=True, encoding="utf-8", check=True).stdout
+    words = [Path(trl).absolute(), "-c", code]
+    said = subprocess.run(words, cwd=HERE, capture_output=True, encoding="utf-8", check=True).stdout
     return {**json.loads(said), **versions()}
 
 
