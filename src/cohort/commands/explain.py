@@ -19,7 +19,7 @@ from cohort.settings.words import callable_path
 from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import batch_arithmetic, keeping_line, reward_line, rewards_line
+from cohort.views.plan import about, batch_arithmetic, reward_line, rewards_line
 from cohort.wording import counted
 
 
@@ -152,7 +152,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         f"AdamW, rate {o.learning_rate:g} ({o.schedule}, {counted(o.warmup_steps, 'warm-up step')}{because}), betas "
         f"{o.betas[0]:g} and {o.betas[1]:g}, weight decay {o.weight_decay:g}, gradient norm at most {o.gradient_clip:g}"
     )
-    lines |= keeping_line(stage)
+    lines |= about(stage, stage.suite)
     lines["hash"] = hash_of(stage, objective)
     return lines
 

@@ -94,7 +94,8 @@ class _Training:
             self._ledger.finish(ticket.number, "trained")
         spent = time.perf_counter() - began
         seen = sum(map(len, batch.prompts)) + int(batch.lengths.sum())
-        return {key: report.metrics[key] for key in ("loss", "grad_norm", "lr", "tokens/trained")} | {
+        wanted = ("loss", "grad_norm", "lr", "tokens/trained", "policy/not_finite")
+        return {key: report.metrics[key] for key in wanted if key in report.metrics} | {
             "time/step_s": spent,
             "memory/peak_gb": peak_memory_gb(),
             "tokens_per_s": seen / spent,
@@ -105,6 +106,12 @@ class _Training:
             return None
         self._backend.publish(self.weights_of)
         return self._evaluator(step)
+
+    def adapt(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def go_back(self, path: Path) -> None:
+        self._backend.restore(path)
 
     def save(self, directory: Path) -> Mapping[str, Any]:
         self._backend.save(directory)
@@ -123,6 +130,7 @@ class Supervised:
     tables = ("policy", "task", "environment", "supervised", "optimizer", "rollout", "reward", "evaluate", "run")
     columns = ("loss", "grad_norm", "tokens_per_s")
     makes_policy = True
+    acts = ("adapt", "roll_back")
     open = _Training
 
     def prepare(self, stage: Stage, seed: int) -> PreparedSft:
