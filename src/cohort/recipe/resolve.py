@@ -80,7 +80,7 @@ def resolve(
         flats.append(merge(base, own) if own else base)
     if typed:
         flats = _overridden(flats, names, typed, problems)
-    flats = [_with_rate(flat) for flat in flats]
+    flats = [_without_steps(_with_rate(flat)) for flat in flats]
     for name, own_of in zip(names, own_tables):  # an override for all of several stages is, like theirs, their default
         mine = (o.path[0] for o in typed if o.stage == name or len(names) == 1)
         own_of.update(key for key in mine if key not in TOP_KEYS)
@@ -191,6 +191,13 @@ def _with_rate(flat: Flat) -> Flat:
         return flat
     rate = Written(default_rate(lora=True), f"default with policy.lora: {LORA_FACTOR} times that of full training")
     return {("optimizer",): Written({}, "default"), **flat, ("optimizer", "learning_rate"): rate}
+
+
+def _without_steps(flat: Flat) -> Flat:
+    """An evaluate stage takes none, whatever stages that train are told outside of it."""
+    if ("kind",) not in flat or flat["kind",].value != "evaluate":
+        return flat
+    return {("run",): Written({}, "default"), **flat, ("run", "steps"): Written(0, "kind evaluate takes no steps")}
 
 
 def _overridden(flats: list[Flat], names: list[str], typed: list[Override], problems: Problems) -> list[Flat]:
