@@ -27,7 +27,7 @@ FIRST = {
     "run": {"steps": 3},
 }
 SFT = {"kind": "sft", "name": "learn", "task": {"source": "stage:own"}, "supervised": {"examples_per_step": 2}}
-RFT = {**FIRST, "kind": "rft", "name": "rft", "supervised": {"examples_per_step": 3}}
+RFT = {**FIRST, "kind": "rft", "name": "own_samples", "supervised": {"examples_per_step": 3}}
 ROADS = {
     "reject": (FIRST,),
     "sft": (FIRST, {**SFT, "run": {"steps": 3}}),
@@ -146,7 +146,9 @@ def test_a_model_may_be_that_of_any_stage_before(road, checkpoint_dir):
     again = {**SFT, "name": "again", "policy": {"model": "stage:learn"}, "run": {"steps": 0}}
     other = {**SFT, "name": "other", "policy": {"model": str(checkpoint_dir)}, "run": {"steps": 2}}
     run = road(FIRST, {**SFT, "run": {"steps": 2}}, other, again)
-    learnt, again = (load_file(run.directory / where / "model.safetensors") for where in ("stages/learn/final", "final"))
+    learnt, again = (
+        load_file(run.directory / where / "model.safetensors") for where in ("stages/learn/final", "final")
+    )
     assert all(torch.equal(learnt[key], again[key]) for key in learnt)
 
 
@@ -166,9 +168,15 @@ def test_every_stage_is_measured_on_the_same_held_out_problems(road):
     ("stages", "problem"),
     [
         ((SFT,), "stage 'learn' learns from the data of the stage 'own', but no stage of that name that makes data"),
-        (({**SFT, "task": {}}, {**SFT, "name": "x", "policy": {"model": "stage:lern"}, "task": {}}), "there is learn"),
+        (
+            (FIRST, {**SFT, "policy": {"model": "stage:wn"}}),
+            "no stage of that name that leaves a policy .* there is own",
+        ),
         (({**FIRST, "reward": []},), "no reward with a weight, which says which samples are right"),
-        (({**FIRST, "reject": {"least": {"vowel": 1}}},), "reject.least names 'vowel', which is no reward; there is vow"),
+        (
+            ({**FIRST, "reject": {"least": {"vowel": 1}}},),
+            "reject.least names 'vowel', which is no reward; there is vow",
+        ),
         (({**FIRST, "reject": {"shares": {"a": 1}}},), "reject.shares has no effect without reject.balance"),
         (({**FIRST, "reject": {"hardest": 0.5, "easiest": 0.1}},), "leaves out every prompt"),
         (({**FIRST, "run": {"save_rollouts": False}},), "keeps no samples to choose from"),

@@ -118,11 +118,14 @@ def _raw_stages(tables: Mapping[str, Any], origin: str, problems: Problems) -> l
 
 
 def _stage_names(raw: Sequence[Any], outside_kind: Any, problems: Problems) -> list[str]:
-    """A stage is called by its name, else after its kind, with its number where several would be called the same."""
+    """A stage is called by its name, else after its kind, with its number where several would be called the same, or
+    where a key is called so.
+    """
     given = [name if isinstance(name, str) and name else None for name in (_get(stage, "name") for stage in raw)]
     kinds = [_name_of(_get(stage, "kind") or outside_kind or "grpo") for stage in raw]
     unnamed = [kind for name, kind in zip(given, kinds) if name is None]
-    numbered = [kind if unnamed.count(kind) == 1 else f"{kind}-{n}" for n, kind in enumerate(kinds, start=1)]
+    alone = {kind for kind in unnamed if unnamed.count(kind) == 1 and kind not in Stage.model_fields}
+    numbered = [kind if kind in alone else f"{kind}-{n}" for n, kind in enumerate(kinds, start=1)]
     names = [name or other for name, other in zip(given, numbered)]
     for name in dict.fromkeys(name for name in given if name is not None):
         if names.count(name) > 1:

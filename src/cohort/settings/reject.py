@@ -16,7 +16,7 @@ class Reject(Table):
         default={},
         description="Lowest score to keep a sample, by reward; of the one that says what is right, 0.5 if not named.",
     )
-    truncated: bool = Field(default=False, description="Keep samples that were cut off at rollout.max_tokens, too.")
+    truncated: bool = Field(default=False, description="Take samples that were cut off at rollout.max_tokens, too.")
     per_prompt: Positive = Field(default=4, description="Samples to keep of one prompt, those of the highest reward.")
     hardest: Share = Field(default=0.0, description="Leave out prompts of which a smaller share of samples is right.")
     easiest: Share = Field(default=1.0, description="Leave out prompts of which a larger share of samples is right.")

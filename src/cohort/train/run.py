@@ -53,6 +53,7 @@ from cohort.types import UserError
 from cohort.views.cards.reading import in_a_line
 from cohort.views.console import Console
 from cohort.views.diagnosis import show_findings
+from cohort.views.gains import show_gains
 from cohort.wording import counted, resuming
 
 __all__ = ["PreparedStage", "Run", "prepare", "train"]
@@ -273,6 +274,7 @@ def _show_result(
     parts = last.prepared.parts
     rows = [(labels.get(line["step"], f"step {line['step']}"), line) for line in lines]
     console.evaluations(rows, parts.verifier_name if parts else "")
+    show_gains(console, record)
     signal = [line["groups/signal"] for line in lines if line.get("groups/signal") is not None]
     if signal and not any(signal) and not read_incidents(directory):  # a run too short for detectors
         console.warn(

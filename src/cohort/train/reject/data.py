@@ -19,6 +19,7 @@ from cohort.train.models import DATA, PAIRS
 from cohort.train.reject.selection import Sample, Selection, judge, select
 from cohort.train.stage import Context
 from cohort.types import UserError
+from cohort.wording import counted
 
 COUNTS = "selection.json"  # how many samples were kept, and how many refused for which reason
 _TAKEN = ("prompt", "answer", "completion", "chosen", "rejected", "messages", "provenance")  # columns of the rows
@@ -55,16 +56,12 @@ def write_data(context: Context, backend: Backend, directory: Path, combination:
     pairs = [_pair(better, worse, by) for better, worse in found.pairs]
     if context.stage.reject.pairs:
         (directory / PAIRS).write_bytes(b"".join(orjson.dumps(row, default=str) + b"\n" for row in pairs))
-    counts: dict[str, Any] = {
-        "kept": len(rows),
-        "pairs": len(pairs),
-        "sampled": found.sampled,
-        "prompts": found.prompts,
-    }
-    counts |= {"prompts_kept": len({one.prompt.id for one in found.kept}), "refused": dict(found.refused), **by}
+    counts: dict[str, Any] = {"kept": len(rows), "sampled": found.sampled, "refused": dict(found.refused)}
+    counts |= {"prompts": found.prompts, "prompts_kept": found.prompts_kept, "pairs": len(pairs), **by}
     (directory / COUNTS).write_bytes(orjson.dumps(counts, option=orjson.OPT_INDENT_2))
     leave_model(context, backend, directory)
-    context.console.say(f"  {escape(found.words())}, {len(pairs):,} pairs")
+    made = f"; {counted(len(pairs), 'pair')} of a kept and a wrong one" if pairs else ""
+    context.console.say(f"  {escape(found.words() + made)}")
 
 
 def leave_model(context: Context, backend: Backend, directory: Path) -> None:

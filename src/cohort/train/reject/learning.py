@@ -44,12 +44,12 @@ class Keeping:
         refused: Counter[str] = Counter(dict(found.refused))
         metrics = {
             "reject/kept": len(found.kept) / max(found.sampled, 1),
-            "reject/prompts": len({one.prompt.id for one in found.kept}) / max(found.prompts, 1),
+            "reject/prompts": found.prompts_kept / max(found.prompts, 1),
             "reject/low_score": float(sum(count for why, count in refused.items() if why.startswith("low "))),
             **{f"reject/{why.replace(' ', '_')}": float(refused[why]) for why in REASONS},
         }
         if not self.learns:
-            return list(groups), metrics
+            return list(groups), metrics | {"tokens/trained": 0.0}
         marked = []
         for group in groups:
             own = tuple(float((group.ticket, member) in kept) for member in range(len(group.rollouts)))

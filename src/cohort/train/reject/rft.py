@@ -56,7 +56,8 @@ class RftTraining:
         tickets = [ledger.issue() for _ in range(self._stage.supervised.examples_per_step)]
         taken = [self._kept[ticket.index] for ticket in tickets]
         batch = learnt_batch(taken)
-        report = backend.update(batch, rate_at(self._stage.optimizer, self._stage.run.steps, step)).metrics
+        rate = rate_at(self._stage.optimizer, self._stage.run.steps - self._samples_until, step - self._samples_until)
+        report = backend.update(batch, rate).metrics
         self._sampling.weights_of = step
         for ticket in tickets:
             ledger.finish(ticket.number, "trained")

@@ -57,10 +57,15 @@ class Selection:
     prompts: int
     refused: Mapping[str, int]
 
+    @property
+    def prompts_kept(self) -> int:
+        """Of how many prompts any sample is kept."""
+        return len({one.prompt.id for one in self.kept})
+
     def words(self) -> str:
         """`12 of 64 samples kept, of 8 of 16 prompts; refused: 40 wrong, 12 duplicate`."""
         why = ", ".join(f"{count:,} {reason}" for reason, count in self.refused.items())
-        of = f"of {len({one.prompt.id for one in self.kept}):,} of {self.prompts:,} prompts"
+        of = f"of {self.prompts_kept:,} of {self.prompts:,} prompts"
         return f"{len(self.kept):,} of {self.sampled:,} samples kept, {of}; refused: {why or 'none'}"
 
 
@@ -120,7 +125,9 @@ def select(samples: Iterable[Sample], table: Reject) -> Selection:
     left.sort(key=lambda one: (one.ticket, one.member))
     prompts = len({one.prompt.id for one in everything})
     counts = {reason: count for reason, count in refused.most_common() if count}
-    return Selection(tuple(left), tuple(_pairs(left, everything, table.pairs)), len(everything), prompts, counts)
+    return Selection(
+        tuple(left), tuple(_pairs(left, everything, table.pairs, table.truncated)), len(everything), prompts, counts
+    )
 
 
 def _plain(one: Sample) -> str:
@@ -186,11 +193,14 @@ def _value(one: Sample, column: str) -> str:
     return str(one.prompt.tags[column])
 
 
-def _pairs(kept: Sequence[Sample], everything: Sequence[Sample], most: int) -> Iterable[tuple[Sample, Sample]]:
+def _pairs(
+    kept: Sequence[Sample], everything: Sequence[Sample], most: int, cut_too: bool
+) -> Iterable[tuple[Sample, Sample]]:
     """For every prompt up to `most` pairs of a kept sample and a wrong one, each of them in one pair only, so that no
     answer is learnt from twice; kept and wrong texts differ.
     """
-    wrong = _of_prompts(one for one in everything if one.why == "wrong" and one.rollout.finish != "length")
+    whole = (one for one in everything if one.rollout.finish != "length" or cut_too)
+    wrong = _of_prompts(one for one in whole if one.why == "wrong")
     for prompt, good in _of_prompts(kept).items():
         texts = {_plain(one) for one in good}
         bad = [one for one in _distinct(wrong[prompt]) if _plain(one) not in texts]
