@@ -89,6 +89,14 @@ def test_the_best_step_becomes_the_final_model_also_when_the_run_was_killed(run,
     assert len(list(kept.parent.glob("step-*"))) <= 2  # the best one and the last one
     record = json.loads((whole.directory / "record.json").read_text())
     assert record["stages"][0]["policies"]["result"]["value"]["step"] == best
+    performance = record["stages"][0]["behaviour"]["performance"]["value"]
+    assert (performance["after"]["step"], performance["chosen"]["confirmed"]) == (
+        best,
+        whole.metrics[best]["eval/confirming/pass@4"],
+    )
+    assert f"the model is that of step {best}, the best of 6 by eval/pass@4" in (
+        whole.directory / "card.md"
+    ).read_text().replace("\\", "")
     assert verify(whole.directory).holds
 
     record_line = _Loop.record

@@ -66,13 +66,8 @@ def result(files: StageFiles) -> Claim:
     manifest = files.place / "final" / "manifest.json"
     listed = orjson.loads(manifest.read_bytes())["sha256"] if manifest.is_file() else {}
     found = {"path": files.path("final"), "step": files.steps[-1]["step"] if files.steps else None, "files": listed}
-    closed = [
-        entry["policy"]
-        for entry in files.run.chain
-        if entry.get("kind") == "close" and entry["policy"].get("path") == found["path"]
-    ]
-    if closed and (chosen := closed[-1].get("chosen")):
-        found |= {"step": chosen["step"], "chosen": chosen}
+    if files.chosen:
+        found |= {"step": files.chosen["step"], "chosen": files.chosen}
     return files.claim("measured", found, "final/manifest.json")
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from cohort.evaluate import Accuracy
+from cohort.evaluate.choice import Choice
 from cohort.monitor.names import HALVES, METRICS, metric
 from cohort.preflight.parts import SamplingParts
 from cohort.seeds import derive_seed
@@ -23,34 +23,6 @@ from cohort.types import UserError
 from cohort.wording import did_you_mean
 
 Line = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The step that is kept: its value by `by` among `looks` evaluations, and on problems that had no part in it."""
-
-    step: int
-    by: str
-    value: float
-    looks: int
-    confirmed: float | None = None
-    low: float | None = None
-    high: float | None = None
-    before: float | None = None  # of the same problems, before the first step
-
-    def words(self) -> str:
-        """`step 80, the best of 4 by eval/greedy (94.0%); 92.8% [...] on the problems that had no part in it`."""
-        found = f"step {self.step}, the best of {self.looks} by {self.by} ({self.value:.4g})"
-        if self.confirmed is None:
-            return f"{found}; no problems were set aside to confirm it"
-        assert self.low is not None
-        assert self.high is not None
-        sure = f"{self.confirmed:.1%} [{self.low:.1%}, {self.high:.1%}] on problems that had no part in the choice"
-        return f"{found}; {sure}" + (f", {self.before:.1%} before" if self.before is not None else "")
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the log of the run."""
-        return asdict(self)
 
 
 def choose(lines: Sequence[Line], run: Run, first: int) -> Choice | None:

@@ -50,7 +50,7 @@ from cohort.train.models import begins_with, data_file, with_stage_models
 from cohort.train.recorder import Recorder
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
 from cohort.types import UserError
-from cohort.views.cards.reading import in_a_line
+from cohort.views.cards.reading import in_a_line, value
 from cohort.views.console import Console
 from cohort.views.diagnosis import show_findings
 from cohort.views.gains import show_gains
@@ -270,7 +270,9 @@ def _show_result(
     """Before and after, and where everything is."""
     metrics = directory / "metrics.jsonl"
     lines = read_metrics(metrics) if metrics.exists() else []
-    labels = {0: "before", last.stage.run.steps: "after"}
+    labels = {line["step"]: "after" for line in lines[-1:]} | {0: "before"}
+    if chosen := (value(record["stages"][-1], "behaviour.performance") or {}).get("chosen"):
+        labels[chosen["step"]] = f"step {chosen['step']}, kept"
     parts = last.prepared.parts
     rows = [(labels.get(line["step"], f"step {line['step']}"), line) for line in lines]
     console.evaluations(rows, parts.verifier_name if parts else "")

@@ -21,6 +21,7 @@ from cohort.views.cards.reading import (
     difference,
     in_a_line,
     inside,
+    kept,
     measures,
     percent,
     said,
@@ -107,6 +108,8 @@ def _results(stage: Record) -> Iterator[str]:
         row = [accuracy(performance.get(when), name) for when in ("before", "after")]
         rows.append([MEASURES[name], *row, difference(performance, name)])
     yield from _table(["", "before", "after", "difference, problem by problem"], rows)
+    if chosen := kept(performance):
+        yield f"* {_md(chosen)}"
     for key, text in _MORE.items():
         if performance["after"].get(key) is not None:
             number = performance["after"][key]

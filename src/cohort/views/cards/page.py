@@ -23,6 +23,7 @@ from cohort.views.cards.reading import (
     facts,
     in_a_line,
     inside,
+    kept,
     measures,
     percent,
     said,
@@ -237,6 +238,7 @@ def _behaviour(stage: Record) -> Iterator[str]:
                 + " &rarr; ".join(_t(accuracy(performance.get(w), m)) for w in ("before", "after"))
                 for m in measures(performance)
             )
+            known += f"<br>{_t(chosen)}" if (chosen := kept(performance)) else ""
         rows.append((_t(title), _chip(one["status"]), known))
     yield _table(("", "status", "what is known"), rows)
 

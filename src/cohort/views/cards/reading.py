@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cohort.evaluate.choice import Choice
 from cohort.record.claims import BASES
 from cohort.wording import visible
 
@@ -94,6 +95,12 @@ def measures(performance: Any) -> list[str]:
 
 MEASURES = {"greedy": "greedy", "pass@1": "sampled", "accuracy": "pairs ranked right"}
 DIFFERENCES = {"greedy": "greedy", "pass@1": "sampled"}  # what the paired difference of a measure is called
+
+
+def kept(performance: Any) -> str:
+    """Which step the model is of, and how it did on problems that had no part in the choice; "" for the last one."""
+    chosen = performance.get("chosen") if isinstance(performance, Mapping) else None
+    return f"the model is that of {Choice(**chosen).words()}" if chosen else ""
 
 
 def difference(performance: Mapping[str, Any], name: str) -> str:
