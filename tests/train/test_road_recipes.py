@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cohort.recipe import Recipe
-from cohort.record.claims import read_record
+from cohort.record.claims import claims, read_record
+from cohort.record.rollouts import read_groups
 from cohort.record.verify import verify
 from cohort.train import train
 from cohort.views.console import Console
@@ -46,8 +47,7 @@ def test_a_road_is_walked_to_its_end(tmp_path, name):
             assert row["gain"]["problems"] == 3
         elif row["kind"] == "reject":
             assert (row["gain"], row["why"]) == (None, "measured once")
-    failed = [at for at, one in _claims(record) if one["status"] == "failed"]
-    assert failed == []
+    assert [(at, one["reason"]) for at, one in claims(record) if one["status"] == "failed"] == []
     if name == "r1":
         rows = (run.directory / "stages/samples/final/data.jsonl").read_text().splitlines()
         assert {json.loads(row)["level"] for row in rows} == {1, 2}
@@ -55,13 +55,4 @@ def test_a_road_is_walked_to_its_end(tmp_path, name):
 
 
 def rows_of(run, stage):
-    from cohort.record.rollouts import read_groups
-
     return [group.prompt.id for group in read_groups(run.directory / f"stages/{stage}/log/eval-000000-greedy.parquet")]
-
-
-def _claims(record):
-    for stage in record["stages"]:
-        for section, fields in stage.items():
-            if isinstance(fields, dict):
-                yield from ((f"{section}.{name}", one) for name, one in fields.items() if "status" in one)

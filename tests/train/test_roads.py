@@ -149,9 +149,7 @@ def test_a_model_may_be_that_of_any_stage_before(road, checkpoint_dir):
     again = {**SFT, "name": "again", "policy": {"model": "stage:learn"}, "run": {"steps": 0}}
     other = {**SFT, "name": "other", "policy": {"model": str(checkpoint_dir)}, "run": {"steps": 2}}
     run = road(FIRST, {**SFT, "run": {"steps": 2}}, other, again)
-    learnt, last = (
-        load_file(run.directory / where / "model.safetensors") for where in ("stages/learn/final", "final")
-    )
+    learnt, last = (load_file(run.directory / where / "model.safetensors") for where in ("stages/learn/final", "final"))
     assert all(torch.equal(learnt[key], last[key]) for key in learnt)
 
 
