@@ -150,8 +150,8 @@ def _texts(recorded: Recorded) -> Any:
 
 
 def open_run(run: Path, stage: str = "", kinds: Collection[str] = ("grpo",)) -> list[Recorded]:
-    """The stages of these kinds of a run, or the one of that name. Raises `UnreadableError` for what is no run, or was written by
-    another version of Cohort, and where there is no such stage.
+    """The stages of these kinds of a run, or the one of that name. Raises `UnreadableError` for what is no run, or was
+    written by another version of Cohort, and where there is no such stage.
     """
     if not (run / "recipe.toml").is_file():
         raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
