@@ -89,6 +89,14 @@ def test_the_best_step_becomes_the_final_model_also_when_the_run_was_killed(run,
     assert len(list(kept.parent.glob("step-*"))) <= 2  # the best one and the last one
     record = json.loads((whole.directory / "record.json").read_text())
     assert record["stages"][0]["policies"]["result"]["value"]["step"] == best
+    performance = record["stages"][0]["behaviour"]["performance"]["value"]
+    assert (performance["after"]["step"], performance["chosen"]["confirmed"]) == (
+        best,
+        whole.metrics[best]["eval/confirming/pass@4"],
+    )
+    assert f"the model is that of step {best}, the best of 6 by eval/pass@4" in (
+        whole.directory / "card.md"
+    ).read_text().replace("\\", "")
     assert verify(whole.directory).holds
 
     record_line = _Loop.record
@@ -131,6 +139,11 @@ def test_a_stage_that_stops_early_is_finished(run):
         ({"keep_best": "eval/pass@3"}, "a power of two"),
         ({"keep_best": "eval/pass@1", "evaluate_every": 0}, "set run.evaluate_every"),
         ({"keep_best": "eval/minus/pass@1"}, "no suite is called 'minus'; there is none"),
+        ({"keep_best": "eval/accuracy"}, "nothing that a stage of kind grpo measures"),
+        ({"keep_best": "eval/maj@2"}, "a power of two from 4 up to"),
+        ({"keep_best": "reward:vowls"}, "no reward is called 'vowls'; there is vowels"),
+        ({"stop": {"metric": "pairs/accuracy", "patience": 1}}, "nothing that a stage of kind grpo measures"),
+        ({"stop": {"metric": "eval/pass@1", "threshold": 95.0}}, "is a share, from 0 to 1"),
         ({"stop": {"metric": "eval/pass@1"}}, "patience or threshold"),
         ({"stop": {"metric": "eval/pass@1", "patience": 1, "threshold": 1.0}}, "patience or threshold"),
     ],

@@ -33,18 +33,21 @@ SAFETY = tuple(SUITES)[3:]
 
 
 def performance(files: StageFiles) -> Claim:
-    """Held-out accuracy before the first step and after the last one that was measured, and the paired difference."""
+    """Held-out accuracy before the first step and of the weights that are kept, and the paired difference; where a step
+    was chosen, which one, and how it did on problems that had no part in the choice.
+    """
     if "performance" in _named(files):
         return imported("performance")(files)
     if not files.evaluations:
         return gap("measured", "nothing is held out: task.held_out names what to evaluate on")
     if _suites(files, "performance") and len(_of_suite(files.evaluations[0], "")) == 1:
         return of_suites("performance")(files)
-    before, after = (_of_suite(line, "") for line in (files.evaluations[0], files.evaluations[-1]))
-    if len(files.evaluations) == 1:
+    before, after = (_of_suite(line, "") for line in (files.until_kept[0], files.until_kept[-1]))
+    if len(files.until_kept) == 1:
         why = "it was measured once: there is nothing to compare with"
         return files.claim("measured", {"after": after}, "metrics.jsonl", reason=why)
     found, shards = _compared(files, before, after, "")
+    found |= {"chosen": files.chosen} if files.chosen else {}
     if suites := _suites(files, "performance"):
         found["suites"], more = suites
         shards += more
@@ -62,7 +65,7 @@ def _compared(
     for kind in ("greedy", "sampled"):
         name = f"{of}-{kind}" if of else kind
         names = [f"log/eval-{line['step']:06d}-{name}.parquet" for line in (before, after)]
-        rates = [_pass_rates(files.place / name) for name in names]
+        rates = [pass_rates(files.place / name) for name in names]
         if all(rates):
             shards += names
             try:
@@ -89,7 +92,7 @@ def _suites(files: StageFiles, kind: str) -> tuple[dict[str, Any], list[str]] | 
     found: dict[str, Any] = {}
     shards: list[str] = []
     for suite in (one for one in files.stage.suite if one.kind == kind):
-        measured = [line for line in (_of_suite(line, suite.name) for line in files.evaluations) if line]
+        measured = [line for line in (_of_suite(line, suite.name) for line in files.until_kept) if line]
         if len(measured) > 1:
             found[suite.name], more = _compared(files, measured[0], measured[-1], suite.name)
             shards += more
@@ -112,7 +115,7 @@ def of_suites(name: str) -> Callable[[StageFiles], Claim]:
     return read
 
 
-def _pass_rates(file: Path) -> dict[str, float]:
+def pass_rates(file: Path) -> dict[str, float]:
     """The share of right completions by prompt; empty where the file is not there or cannot be read."""
     try:
         table = pq.read_table(file, columns=["prompt_id", "accuracy"])

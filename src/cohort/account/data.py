@@ -76,9 +76,14 @@ def contamination(files: StageFiles) -> Claim:
 
 
 def _last_evaluations(files: StageFiles) -> dict[str, Path]:
-    """The completions of the last evaluation of held-out problems, by how they were sampled."""
-    every = sorted((files.place / "log").glob("eval-*.parquet"))
-    return {name: path for path in every if (name := path.stem.split("-", 2)[-1]) in ("greedy", "sampled")}
+    """The completions of the evaluation of held-out problems that is of the kept weights, by how they were sampled."""
+    steps = [line["step"] for line in files.until_kept]
+    every = [
+        (name, files.place / "log" / f"eval-{step:06d}-{name}.parquet")
+        for step in steps
+        for name in ("greedy", "sampled")
+    ]
+    return {name: path for name, path in every if path.is_file()}
 
 
 def _accuracy(path: Path, flagged: set[str]) -> dict[str, Any]:

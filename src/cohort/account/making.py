@@ -37,7 +37,8 @@ def make_record(directory: Path, recipe: Recipe) -> dict[str, Any]:
         "stages": [],
     }
     for files in run.stages:
-        stage = {"name": files.stage.name, "kind": files.stage.kind, "steps": files.stage.run.steps}
+        done = files.steps[-1]["step"] if files.steps else 0
+        stage = {"name": files.stage.name, "kind": files.stage.kind, "steps": done}
         stage |= _sections(fields_of(files.stage.kind), files)
         found["stages"].append(stage | {"series": series(files), "samples": sampled_groups(files).as_json()})
     return found | {"completeness": completeness(found)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,6 +120,19 @@ class StageFiles:
             (line["step"], {k[5:]: v for k, v in line.items() if k.startswith("eval/")}) for line in self.metrics
         ]
         return [{"step": step, **numbers} for step, numbers in measured if numbers]
+
+    @cached_property
+    def chosen(self) -> dict[str, Any] | None:
+        """The step whose weights are kept, where `run.keep_best` chose one, and what was found of it."""
+        entries = (e for e in reversed(self.run.chain) if e.get("recipe", {}).get("stage") == self.stage.name)
+        saved: dict[str, Any] = next((e["policy"] for e in entries if e.get("kind") in ("checkpoint", "close")), {})
+        return saved.get("chosen")
+
+    @cached_property
+    def until_kept(self) -> list[dict[str, Any]]:
+        """`evaluations` up to the step whose weights are kept: the last one is of the model that the stage leaves."""
+        end = self.chosen["step"] if self.chosen else math.inf
+        return [line for line in self.evaluations if line["step"] <= end]
 
     @cached_property
     def tally(self) -> Tally | None:

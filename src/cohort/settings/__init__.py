@@ -5,31 +5,35 @@ A room takes the table that it is set by, so that no setting is typed out again 
 
 from cohort.settings.distill import Distill, Divergence, SelfDistill, Teacher
 from cohort.settings.environment import Environment
-from cohort.settings.monitor import DETECTORS, Monitor
+from cohort.settings.monitor import ADAPTED, DETECTORS, Adapt, Monitor
 from cohort.settings.objective import Objective
 from cohort.settings.policy import Lora, Policy, Scratch
 from cohort.settings.record import Record
+from cohort.settings.reject import Dpo, Reject, Rft
 from cohort.settings.reward import Reward
 from cohort.settings.rows import PythonRows
 from cohort.settings.run import SINKS, Run, Stop
 from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout
-from cohort.settings.stage import GROUPS, KINDS, Stage
+from cohort.settings.stage import GROUPS, KINDS, Stage, named_stage
 from cohort.settings.suite import Suite
 from cohort.settings.table import Table
 from cohort.settings.task import Adaptive, Curriculum, Prompts, Source, Task
 from cohort.settings.training import Critic, Optimizer, Preferences, Reference, Supervised
 
 __all__ = [
+    "ADAPTED",
     "DETECTORS",
     "GROUPS",
     "KINDS",
     "SAMPLERS",
     "SINKS",
+    "Adapt",
     "Adaptive",
     "Critic",
     "Curriculum",
     "Distill",
     "Divergence",
+    "Dpo",
     "Environment",
     "Evaluate",
     "Lora",
@@ -42,7 +46,9 @@ __all__ = [
     "PythonRows",
     "Record",
     "Reference",
+    "Reject",
     "Reward",
+    "Rft",
     "Rollout",
     "Run",
     "Scratch",
@@ -55,4 +61,5 @@ __all__ = [
     "Table",
     "Task",
     "Teacher",
+    "named_stage",
 ]

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,18 @@ from cohort.train.directory import (
     write_recipe,
 )
 from cohort.train.fork import kept_fork, open_fork
-from cohort.train.gate import pass_gate, refuse_damaged_gate
+from cohort.train.gate import pass_gate, refuse_damaged_findings
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
-from cohort.train.models import takes_from, waits_for, with_stage_models, with_stage_policies
+from cohort.train.models import begins_with, data_file, takes_from, with_stage_models, with_stage_policies
 from cohort.train.recorder import Recorder
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
+from cohort.train.watching import check_actions
 from cohort.types import UserError
-from cohort.views.cards.reading import in_a_line
+from cohort.views.cards.reading import in_a_line, value
 from cohort.views.console import Console
 from cohort.views.diagnosis import show_findings
+from cohort.views.gains import show_gains
 from cohort.wording import counted, resuming
 
 __all__ = ["PreparedStage", "Run", "prepare", "train"]
@@ -114,31 +116,32 @@ def train(
     parent = open_fork(fork, recipe, console).facts if fork is not None else None
     with locked(directory) as still_here, disk_errors(directory, still_here):
         if not has_begun(directory):
-            pass_gate(directory, stages, console, start)
+            pass_gate(directory, recipe, stages, console, start)
             say_contamination(directory, stages, console)
         chain = Chain.open(directory, own_key(directory), console.warn, anew=not has_begun(directory))
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(chain, recipe, console, isolation_of(sampled), parent)
         begins = kept_fork(directory)
-        with deterministic(threads), stopped_at(began[:10]):
-            refuse_damaged_gate(directory)
-            before, trained = "", False
+        with deterministic(threads), stopped_at(began[:10]), _repeating_findings(recipe, console):
+            refuse_damaged_findings(directory)
+            trained = False
             for index, one in enumerate(stages):
                 if begins is not None and index < begins.index:  # its parent has done it
                     continue
+                before = begins_with(recipe, index)
                 name, own = one.stage.name, stage_directory(recipe, index)
                 place = f": stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else ""
                 context = Context(
                     recipe=recipe,
-                    stage=with_stage_policies(recipe, index),
+                    stage=with_stage_policies(recipe, index, one.stage),
                     title=recipe.name + place,
                     seed=one.seed,
                     directory=own,
                     console=console,
-                    start=start,
+                    start=_start(recipe, before, start),
                     recorder=Recorder(chain, own),
                     tables=one.kind.tables,
-                    follows=before,
+                    follows="" if before is None else stages[before].stage.name,
                     suites=one.suites,
                     check=still_here,
                 )
@@ -146,19 +149,17 @@ def train(
                     context = begins.taken_up(context)
                 if not _is_finished(context):
                     refuse_unrecorded(chain)
+                    one = _with_its_data(recipe, index, one)
                     with noting_failure(chain, name, still_here):
                         train_stage(one.kind, one.prepared, context)
                     trained = True
-                if one.kind.makes_policy:
-                    start, before = Start(str(context.final), start.live), name
         if resume and not trained:
             console.say(_over(directory))
         still_here()
         record = None if trained else read_record(directory)
         record = record or keep_account(directory, recipe)  # cards of a run that is only shown may have been edited
     _show_result(directory, stages[-1], record, chain, console)
-    for index, one in enumerate(stages):
-        show_findings(console, read_incidents(stage_directory(recipe, index)), one.stage)
+    _repeat_findings(recipe, console)
     return Run(directory)
 
 
@@ -173,15 +174,56 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
     refuse_unread_tables(recipe)
     for index, stage in enumerate(recipe.stages):
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
-        ready = with_stage_models(recipe, index) if waits_for(stage) else stage
+        ready = with_stage_models(recipe, index)
+        check_actions(ready, kind)
         if takes_from(stage):
-            with_stage_policies(recipe, index)  # which refuses a name that is not there
+            with_stage_policies(recipe, index, stage)  # which refuses a name that is not there
         suites = open_suites(ready, seed) if stage.suite and kind.makes_policy else ()
+        if begins_with(recipe, index) is None and stage.policy.model is None and stage.policy.scratch is None:
+            raise UserError(
+                f"stage '{stage.name}' names no model, and no stage before it leaves one: set policy.model to a "
+                "checkpoint directory or a hub id, or give policy.scratch"
+            )
         prepared = kind.prepare(ready, seed)
         if stage.run.keep_best is not None or stage.run.stop is not None:
-            check_choosing(ready, prepared.parts)
-        found.append(PreparedStage(stage, kind, seed, prepared, suites))
+            check_choosing(ready, prepared)
+        found.append(PreparedStage(stage.model_copy(update={"policy": ready.policy}), kind, seed, prepared, suites))
     return found
+
+
+def _start(recipe: Recipe, before: int | None, given: Start) -> Start:
+    """Where the weights of a stage come from that names no model: the stage before it of that number."""
+    return given if before is None else Start(str(stage_directory(recipe, before) / "final"), given.live)
+
+
+def _with_its_data(recipe: Recipe, index: int, one: PreparedStage) -> PreparedStage:
+    """The stage with the data that a stage before it has made, where it learns from such: until then it was checked
+    with rows in their place.
+    """
+    if (file := data_file(recipe, index)) is None:
+        return one
+    if not file.is_file():
+        raise UserError(f"the data of stage '{one.stage.name}' are gone: {file} is missing")
+    if one.prepared.parts is not None:
+        one.prepared.parts.world.close()
+    return replace(one, prepared=one.kind.prepare(with_stage_models(recipe, index), one.seed))
+
+
+def _repeat_findings(recipe: Recipe, console: Console) -> None:
+    """What detectors have found in every stage, again: it may have scrolled away."""
+    for index, stage in enumerate(recipe.stages):
+        show_findings(console, read_incidents(stage_directory(recipe, index)), stage)
+
+
+@contextlib.contextmanager
+def _repeating_findings(recipe: Recipe, console: Console) -> Iterator[None]:
+    """Around what trains: they are said again where the run is paused, or fails."""
+    try:
+        yield
+    except UserError:
+        with contextlib.suppress(OSError, UserError):  # what has failed is said all the same
+            _repeat_findings(recipe, console)
+        raise
 
 
 def _is_over(directory: Path, recipe: Recipe) -> bool:
@@ -248,10 +290,13 @@ def _show_result(
     """Before and after, and where everything is."""
     metrics = directory / "metrics.jsonl"
     lines = read_metrics(metrics) if metrics.exists() else []
-    labels = {0: "before", last.stage.run.steps: "after"}
+    labels = {line["step"]: "after" for line in lines[-1:]} | {0: "before"}
+    if chosen := (value(record["stages"][-1], "behaviour.performance") or {}).get("chosen"):
+        labels[chosen["step"]] = f"step {chosen['step']}, kept"
     parts = last.prepared.parts
     rows = [(labels.get(line["step"], f"step {line['step']}"), line) for line in lines]
     console.evaluations(rows, parts.verifier_name if parts else "")
+    show_gains(console, record)
     unaided = (line for line in lines if "teacher/kl" not in line)
     signal = [line["groups/signal"] for line in unaided if line.get("groups/signal") is not None]
     if signal and not any(signal) and not read_incidents(directory):  # a run too short for detectors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,13 +12,14 @@ from cohort.algorithms.objectives import Objective
 from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
 from cohort.preflight.objective import asks_reference
-from cohort.settings import Distill, Prompts, Reward, Stage
+from cohort.settings import DETECTORS, Distill, Prompts, Reward, Stage, Suite
 from cohort.settings.suite import SUITE_KINDS
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path, shown
 from cohort.tasks.prompts import Items
 from cohort.wording import counted
 
+QUIET = ("log", "warn")  # actions that change nothing
 PROMPT_TOKENS = 256  # of a prompt, where nothing says how long it may be
 
 
@@ -87,6 +89,85 @@ def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, held_out: 
     }
 
 
+def reject_plan(stage: Stage, policy: PolicyFacts, prompts: int | None, held_out: Items[Any] | None) -> dict[str, str]:
+    """The lines of the console's plan for a stage that samples and keeps what is right."""
+    return {
+        "objective": "none: samples are kept, and no weight moves",
+        **_sampled(stage, policy, prompts),
+        **_evaluation(stage, held_out),
+    }
+
+
+def rft_plan(stage: Stage, policy: PolicyFacts, prompts: int | None, held_out: Items[Any] | None) -> dict[str, str]:
+    """The lines of the console's plan for a stage that learns its own right samples."""
+    steps, table = stage.run.steps, stage.rft
+    how = "what is kept of a step's samples is learnt in that step"
+    if table.mode == "offline":
+        first, each = counted(table.sampling_steps, "step"), counted(stage.supervised.examples_per_step, "kept sample")
+        how = f"the first {first} sample, each of the other {steps - table.sampling_steps} learns {each}"
+    return {
+        "objective": f"supervised, on its own right samples ({table.mode}): minus their mean log-prob by token",
+        **_sampled(stage, policy, prompts),
+        "learning": how,
+        **_evaluation(stage, held_out),
+    }
+
+
+def keeps_line(stage: Stage) -> str:
+    """`what is right, language at least 0.8, at most 4 of a prompt, balanced by level`."""
+    table = stage.reject
+    least = "".join(f", {name} at least {value:g}" for name, value in table.least.items())
+    between = f", pass rate {table.hardest:g} to {table.easiest:g}" if (table.hardest, table.easiest) != (0, 1) else ""
+    even = f", balanced by {table.balance}" if table.balance else ""
+    return f"what is right{least}{between}, at most {table.per_prompt} of a prompt{even}"
+
+
+def _sampled(stage: Stage, policy: PolicyFacts, prompts: int | None) -> dict[str, str]:
+    return {
+        "policy": _policy_line(policy),
+        "ends": ends_line(policy),
+        "task": task_line(stage, prompts),
+        "template": template_line(stage, policy),
+        "rewards": rewards_line(stage),
+        "batch": batch_arithmetic(stage),
+        "keeps": keeps_line(stage),
+    }
+
+
+def dpo_plan(
+    stage: Stage, policy: PolicyFacts, pairs: int, held_out_pairs: int, held_out: Items[Any] | None
+) -> dict[str, str]:
+    """The lines of the console's plan for learning from pairs."""
+    p, steps, table = stage.preferences, stage.run.steps, stage.dpo
+    loss = {
+        "sigmoid": f"DPO: mean of -log sigmoid({table.beta:g} h), h the difference of the answers' log-ratios",
+        "ipo": f"IPO: mean of (h - {1 / (2 * table.beta):g})^2, h the difference of the answers' log-ratios",
+    }
+    smooth = f", {table.label_smoothing:.0%} of the labels taken for wrong" if table.label_smoothing else ""
+    out = f", {held_out_pairs:,} held out" if held_out_pairs else ""
+    return {
+        "objective": loss[table.loss] + smooth,
+        "policy": _policy_line(policy),
+        **adapter_line(stage),
+        "ends": ends_line(policy),
+        "task": f"{stage.task.source}, {counted(pairs, 'preference pair')}{out}",
+        "template": template_line(stage, policy),
+        "batch": f"{counted(p.pairs_per_step, 'pair')} a step, {counted(steps, 'step')} = "
+        f"{p.pairs_per_step * steps / pairs:.2g} passes",
+        **_evaluation(stage, held_out),
+    }
+
+
+def measure_plan(stage: Stage, policy: PolicyFacts, held_out: Items[Any] | None) -> dict[str, str]:
+    """The lines of the console's plan for a stage that only measures."""
+    return {
+        "objective": "none: the model that comes in is measured",
+        "policy": _policy_line(policy),
+        "template": template_line(stage, policy),
+        **_evaluation(stage, held_out),
+    }
+
+
 def reward_model_plan(stage: Stage, policy: PolicyFacts, pairs: int, held_out: int) -> dict[str, str]:
     """The lines of the console's plan for a reward model."""
     p, steps = stage.preferences, stage.run.steps
@@ -112,22 +193,39 @@ def _evaluation(stage: Stage, held_out: Items[Any] | None) -> dict[str, str]:
     return {"evaluation": f"up to {counted(most, 'held-out problem')}, {measured}"}
 
 
-def suites_line(stage: Stage) -> dict[str, str]:
+def about(stage: Stage, suites: Sequence[Suite]) -> dict[str, str]:
+    """What the plans of all kinds end with: suites, which step is kept, what detectors do."""
+    return {**_suites(suites), **_keeping(stage), **_acting(stage)}
+
+
+def _suites(suites: Sequence[Suite]) -> dict[str, str]:
     """`gsm8k (performance), refusals (refusal); not evaluated: hallucination, ...`; no line without suites."""
-    if not stage.suite:
+    if not suites:
         return {}
-    named = ", ".join(f"{one.name} ({one.kind})" for one in stage.suite)
-    left = [kind.replace("_", " ") for kind in SUITE_KINDS if kind not in {one.kind for one in stage.suite}]
+    named = ", ".join(f"{one.name} ({one.kind})" for one in suites)
+    left = [kind.replace("_", " ") for kind in SUITE_KINDS if kind not in {one.kind for one in suites}]
     return {"suites": named + (f"; not evaluated: {', '.join(left)}" if left else "")}
 
 
-def keeping_line(stage: Stage) -> dict[str, str]:
+def _acting(stage: Stage) -> dict[str, str]:
+    """`test_aware: quarantine; kl_blow_up: learning_rate x 0.5, down to 1e-05`; no line where detectors only speak."""
+    table = stage.monitor
+    parts = [f"{name}: {table.action_of(name)}" for name in DETECTORS if table.action_of(name) not in QUIET]
+    for name, how in table.adapt.items():
+        limit = f"{'down' if how.factor < 1 else 'up'} to {how.bound:g}"
+        parts = [one for one in parts if one != f"{name}: adapt"]
+        parts.append(f"{name}: {how.setting} x {how.factor:g}, {limit}")
+    if table.action not in QUIET:
+        parts = [f"every detector: {table.action}"]
+    return {"acts on": "; ".join(parts)} if parts else {}
+
+
+def _keeping(stage: Stage) -> dict[str, str]:
     """`the step that is best by eval/greedy ...; stops early ...`; no line where the last step is kept."""
     keep, stop = stage.run.keep_best, stage.run.stop
     parts = []
     if keep is not None and keep.startswith("eval/"):
-        half = "" if stage.kind == "reward_model" else " on half of the problems, confirmed on the others"
-        parts.append(f"the step that is best by {keep}{half}")
+        parts.append(f"the step that is best by {keep} on half of the problems, confirmed on the others")
     elif keep is not None:
         parts.append(f"the step of the highest {keep}, a training reward that proves nothing about held-out problems")
     if stop is not None and stop.patience is not None:

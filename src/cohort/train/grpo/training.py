@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cohort.algorithms.objectives import Objective
-from cohort.backends.base import open_backend
+from cohort.backends.base import Backend, open_backend
 from cohort.machine import peak_memory_gb
 from cohort.monitor.behaviour import behaviour
 from cohort.monitor.metrics import group_metrics
@@ -19,23 +19,40 @@ from cohort.monitor.scoring import scoring_metrics
 from cohort.monitor.tasks import task_metrics
 from cohort.policy.policy import PolicyFacts
 from cohort.policy.text import reader
-from cohort.preflight.objective import asks_reference
+from cohort.preflight.objective import asks_reference, settled_objective
 from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination, RewardPool
 from cohort.seeds import derive_seed
-from cohort.tasks.render import RenderedPrompts, prompt_limit
+from cohort.settings import Stage
+from cohort.tasks.render import prompt_limit, refuse_long
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.distill.lesson import teach
 from cohort.train.evaluation import Evaluator
 from cohort.train.grpo.learning import Learning
 from cohort.train.grpo.step_rewards import token_steps
-from cohort.train.grpo.stream import Groups, GroupStream, Scoring, StepGroups, StreamSettings, Unscored
+from cohort.train.grpo.stream import Groups, GroupStream, Scorer, StepGroups, StreamSettings, Unscored
 from cohort.train.stage import Context, first_texts
 from cohort.types import Group
 from cohort.wording import counted
 
 PENDING = "pending.parquet"  # of a checkpoint: groups that were sampled and not yet trained on
+
+
+# Of the numbers of a step's groups, those that are kept and those that are left out: the tickets not to be learnt from.
+Screen = Callable[[Mapping[str, float], Sequence[Group], Sequence[Group]], Collection[int]]
+
+
+class Learns(Protocol):
+    """What a stage makes of the scored groups of a step."""
+
+    def learn(self, groups: Sequence[Group], step: int) -> tuple[list[Group], dict[str, float]]:
+        """The groups with what was made of them, and the metrics."""
+
+
+def _save_model(context: Context, backend: Backend, directory: Path) -> None:
+    """The trained model."""
+    backend.save_model(directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +62,9 @@ class PreparedGrpo:
     parts: SamplingParts
     objective: Objective
     stored: Groups | None = None  # groups that were sampled before, in place of a stream of new ones
+    learning: Callable[[Stage, Objective, Combination, Backend], Learns] = Learning
+    trains: bool = True  # whether weights move; else checkpoints hold none
+    finish: Callable[[Context, Backend, Path], None] = _save_model  # writes what the stage leaves
 
     def texts(self) -> Iterable[str]:
         """The first questions of the task."""
@@ -60,15 +80,17 @@ class GrpoTraining:
         self.weights_of = checkpoint.step if checkpoint else context.first
         self._said_short = self._said_lost = False
         self.groups: list[Group] = []
+        self.screen: Screen | None = None
         staleness = stage.rollout.max_staleness
         if staleness and objective.correction == "off" and not stage.objective.bypasses:
             context.console.warn(
                 f"rollouts may be {counted(staleness, 'training step')} old (rollout.max_staleness), uncorrected: "
                 'set objective.bypass = true, or objective.correction = "token_truncate"'
             )
-        self._backend = open_backend(stage, objective, context.origin(prepared, checkpoint))
-        if checkpoint is not None:
-            self._backend.load(checkpoint.path)
+        moved = checkpoint if prepared.trains else None
+        self.backend = self._backend = open_backend(stage, objective, context.origin(prepared, moved))
+        if moved is not None:
+            self._backend.load(moved.path)
         self._backend.publish(self.weights_of)
         taught = stage.taught if prepared.stored is None else None
         self._teaches = taught is not None and taught.divergence == "sampled"  # else it is part of the update
@@ -77,7 +99,8 @@ class GrpoTraining:
             self.facts = replace(self.facts, teacher_bytes=self._backend.open_teachers())
         self.policy = self._backend.policy
         self._combination = Combination.of(parts.rewards)
-        self._learning = Learning(stage, objective, self._combination, self._backend)
+        self._prepared = prepared
+        self._learning = prepared.learning(stage, objective, self._combination, self._backend)
         self._stream: Groups
         self._evaluate: Evaluator | None = None
         self._nothing: dict[str, float] | None = None if prepared.stored is not None else {}
@@ -89,21 +112,25 @@ class GrpoTraining:
                 log, run = context.directory / "rewards.log", stage.run
                 given = run.pass_environment
                 say = context.console.warn
-                pool: Scoring = Unscored()
+                pool: Scorer = Unscored()
                 if parts.rewards:
                     pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=given, say=say)
                     stack.enter_context(pool)
                 play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
                 limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
                 renderer = parts.task.renderer(self.facts.tokenizer)
-                prompts = RenderedPrompts(parts.task.train, renderer, limit, stage.task.too_long)
                 if stage.task.too_long == "error":
-                    prompts.refuse_long()
+                    refuse_long(parts.task.train, renderer, limit)
                 state = checkpoint.ledger if checkpoint else None
                 ledger = parts.task.tickets(derive_seed(context.seed, "ledger"), state)
-                settings = StreamSettings(stage.rollout, run, objective.zero_std, self._combination, context.seed)
+                seed, rescore, too_long = context.seed, stage.monitor.rescore, stage.task.too_long
+                settings = StreamSettings(
+                    stage.rollout, run, limit, too_long, objective.zero_std, self._combination, seed, rescore
+                )
                 to_steps = functools.partial(token_steps, decode=reader(self.facts.tokenizer, self.facts.eos_ids))
-                stream = GroupStream(prompts, ledger, play, pool, settings, to_steps, self._one_group_sampled)
+                stream = GroupStream(
+                    parts.task.train, renderer, ledger, play, pool, settings, to_steps, self._one_group_sampled
+                )
                 pending = checkpoint is not None and checkpoint.state.get("pending", True)
                 if checkpoint is not None and pending and (checkpoint.path / PENDING).exists():
                     stream.restore(read_groups(checkpoint.path / PENDING))
@@ -121,6 +148,8 @@ class GrpoTraining:
         began = time.perf_counter()
         self._doing, self._sampled = "sampling", 0
         groups, said = self._stream.next(step), dict[str, float]()
+        if self.screen is not None:
+            groups = self._screened(groups, step, self.screen)
         sampled = time.perf_counter()
         if self._teaches:
             self._context.console.doing("asking the teacher")
@@ -154,21 +183,47 @@ class GrpoTraining:
             "tokens_per_s": metrics["tokens/sampled"] / max(ended - began, 1e-9),
         }
 
+    def _screened(self, groups: StepGroups, step: int, screen: Screen) -> StepGroups:
+        """The groups of a step without those that a detector quarantines: as if they had not been sampled, they are in
+        no baseline, no divisor and no KL. They are recorded with what was left out.
+        """
+        line = {"step": step, **group_metrics(groups.kept, groups.left_out)}
+        found = screen(line | behaviour([*groups.kept, *groups.left_out]), groups.kept, groups.left_out)
+        bad = [group.with_(disposition="quarantined") for group in groups.kept if group.ticket in found]
+        kept = [group for group in groups.kept if group.ticket not in found]
+        return replace(groups, kept=kept, left_out=[*groups.left_out, *bad])
+
+    def adapt(self, stage: Stage) -> None:
+        """Another learning rate, KL coefficient or temperature, from the next step on."""
+        self._stage, self._objective = stage, settled_objective(stage)
+        self._learning = self._prepared.learning(stage, self._objective, self._combination, self._backend)
+        self._backend.adapt(self._objective, stage.rollout.temperature)
+        if isinstance(self._stream, GroupStream):
+            self._stream.sample_by(stage.rollout)
+
+    def go_back(self, path: Path) -> None:
+        """The weights of a checkpoint, its optimizer, reference and critic; prompts go on."""
+        self._backend.restore(path)
+        self._backend.publish(self.weights_of)
+
     def evaluate(self, step: int) -> dict[str, float] | None:
         """Held-out accuracy of the current weights, where there are held-out prompts; None where nothing is sampled."""
+        if not self._prepared.trains and step > self._context.first:  # the weights are what was measured before
+            return {}
         self._doing, self._sampled = "evaluating", 0
         return self._nothing if self._evaluate is None else self._evaluate(step)
 
     def save(self, directory: Path) -> Mapping[str, Any]:
         """The model and what trains it, the groups in flight, and the ledger."""
-        self._backend.save(directory)
+        if self._prepared.trains:
+            self._backend.save(directory)
         if pending := self._stream.in_flight():
             write_groups(directory / PENDING, pending, self.weights_of)
         return {"ledger": self._stream.ledger.state()}
 
     def finish(self, directory: Path) -> None:
-        """The trained model."""
-        self._backend.save_model(directory)
+        """The trained model, or what else the stage leaves."""
+        self._prepared.finish(self._context, self._backend, directory)
 
     def close(self) -> None:
         """End the reward workers and the tools."""
@@ -195,8 +250,10 @@ class GrpoTraining:
         if (short or not trained) and not self._said_short:
             self._said_short = True
             failed = sum(group.error is not None for group in groups.left_out)
-            silent = len(groups.left_out) - failed
+            bad = sum(group.disposition == "quarantined" for group in groups.left_out)
+            silent = len(groups.left_out) - failed - bad
             why = [f"{silent} left out as without signal"] * bool(silent) + [f"{failed} not scored"] * bool(failed)
+            why += [f"{bad} quarantined"] * bool(bad)
             advice = " The task is too hard, too easy, or the reward says nothing" if silent else ""
             console.warn(
                 f"step {step} trains on {counted(len(trained), 'group')}: {', '.join(why)}.{advice} (said once; see "

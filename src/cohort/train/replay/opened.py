@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Origin
 from cohort.clock import stopped_at
 from cohort.machine import describe_machine
+from cohort.monitor.detectors.finding import Finding
+from cohort.monitor.watcher import read_incidents
 from cohort.policy.load import Start
 from cohort.preflight.objective import settled_objective
+from cohort.preflight.suites import as_stage
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.rewards import Combination, Gate
@@ -23,16 +26,19 @@ from cohort.seeds import derive_seed
 from cohort.settings import GROUPS, Stage
 from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
 from cohort.train.directory import as_it_lies, read_environment, stage_directory
-from cohort.train.models import with_stage_models, with_stage_policies
+from cohort.train.models import begins_with, with_stage_models, with_stage_policies
 from cohort.train.replay.stored import StoredStep, read_step
 from cohort.train.run import deterministic
 from cohort.train.stage import kind_of
+from cohort.train.watching import adapted
 from cohort.types import UnreadableError, UserError
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One stage of a run that samples groups. `title` is its name with a colon where the run has several of them."""
+    """One stage of a run that samples groups, or a suite of it, of which there are answers alone. `title` is its name
+    with a colon where the run has several such stages.
+    """
 
     run: Path
     recipe: Recipe
@@ -43,6 +49,7 @@ class Recorded:
     objective: Objective
     combination: Combination
     only: frozenset[int] | None = field(default=None)  # the steps to look at; None: all that are stored
+    suite: str = ""
 
     @property
     def directory(self) -> Path:
@@ -74,19 +81,19 @@ class Recorded:
 
     @property
     def evaluations(self) -> list[tuple[int, str, Path]]:
-        """After which step held-out problems were asked, greedy or sampled, and the file of what was answered."""
-        named = ((re.fullmatch(r"eval-(\d+)-(greedy|sampled)\.parquet", file.name), file) for file in self._answers)
+        """After which step problems were asked, greedy or sampled, and the file of what was answered."""
+        of = re.escape(f"{self.suite}-") if self.suite else ""
+        files = sorted((self.directory / "log").glob("eval-*.parquet")) if self.only is None else []
+        named = ((re.fullmatch(rf"eval-(\d+)-{of}(greedy|sampled)\.parquet", file.name), file) for file in files)
         return [(int(m[1]), m[2], file) for m, file in named if m]
 
     @property
-    def suites(self) -> list[str]:
-        """The files of what suites were answered, which have tasks and judges of their own."""
-        scored = {file for *_, file in self.evaluations}
-        return [file.name for file in self._answers if file not in scored]
-
-    @property
-    def _answers(self) -> list[Path]:
-        return sorted((self.directory / "log").glob("eval-*.parquet")) if self.only is None else []
+    def suites(self) -> list[Recorded]:
+        """Its suites, each as a stage that has it as its held-out problems."""
+        return [
+            replace(self, stage=as_stage(table, self.stage), suite=table.name, title=f"{self.title}{table.name}: ")
+            for table in self.stage.suite
+        ]
 
     def read_evaluation(self, step: int, kind: str, file: Path, names: list[str]) -> StoredStep:
         """The completions of an evaluation, each scored by the rewards `names`. Raises `UserError` as `read` does."""
@@ -103,6 +110,16 @@ class Recorded:
                     f"{place} has scores of {', '.join(group.scores) or 'nothing'}, not of {', '.join(names)}"
                 )
         return found
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What detectors have found, and done."""
+        return read_incidents(self.directory)
+
+    def at(self, step: int) -> Recorded:
+        """The stage with the settings that held in a step, where detectors had changed some."""
+        stage = adapted(self.stage, self.findings, step)
+        return self if stage == self.stage else replace(self, stage=stage, objective=settled_objective(stage))
 
     def metrics(self) -> dict[int, dict[str, Any]]:
         """The numbers of every step."""
@@ -129,8 +146,8 @@ class Recorded:
         parent = self.environment.get("parent") or {}
         if parent.get("index") == self.index:
             return Start(parent.get("start"))
-        before = [at for at, one in enumerate(self.recipe.stages[: self.index]) if kind_of(one).makes_policy]
-        return Start(str(stage_directory(self.recipe, before[-1]) / "final") if before else None)
+        before = begins_with(self.recipe, self.index)
+        return Start(None if before is None else str(stage_directory(self.recipe, before) / "final"))
 
     @property
     def is_same_machine(self) -> bool:
@@ -149,9 +166,9 @@ def _texts(recorded: Recorded) -> Any:
     return kind_of(recorded.stage).prepare(recorded.stage, recorded.seed).texts()
 
 
-def open_run(run: Path, stage: str = "") -> list[Recorded]:
-    """The stages of a run that sample groups, or the one of that name. Raises `UnreadableError` for what is no run, or
-    was written by another version of Cohort, and where there is no such stage.
+def open_run(run: Path, stage: str = "", kinds: Collection[str] = GROUPS) -> list[Recorded]:
+    """The stages of these kinds of a run, or the one of that name. Raises `UnreadableError` for what is no run, or was
+    written by another version of Cohort, and where there is no such stage.
     """
     if not (run / "recipe.toml").is_file():
         raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
@@ -161,7 +178,7 @@ def open_run(run: Path, stage: str = "") -> list[Recorded]:
         found = [
             _recorded(run, recipe, index, environment)
             for index, one in enumerate(recipe.stages)
-            if one.kind in GROUPS and stage in ("", one.name)
+            if one.kind in kinds and stage in ("", one.name)
         ]
     except OSError as error:
         raise UnreadableError(f"{error.filename} cannot be read: {error.strerror}") from None
@@ -174,9 +191,8 @@ def open_run(run: Path, stage: str = "") -> list[Recorded]:
 
 
 def _recorded(run: Path, recipe: Recipe, index: int, environment: Mapping[str, Any]) -> Recorded:
-    rewards = with_stage_models(recipe, index).reward
-    stage = with_stage_policies(recipe, index).model_copy(update={"reward": rewards})
-    several = sum(one.kind in GROUPS for one in recipe.stages) > 1
+    stage = with_stage_policies(recipe, index, with_stage_models(recipe, index))
+    several = sum(one.kind in (*GROUPS, "reject", "rft") for one in recipe.stages) > 1
     gates = {one.name: Gate(one.gate, one.gate_at, one.gate_else) for one in stage.reward if one.gate is not None}
     combination = Combination({one.name: float(one.weight) for one in stage.reward}, gates)
     title = f"{stage.name}: " if several else ""

@@ -21,7 +21,9 @@ from cohort.views.cards.reading import (
     difference,
     in_a_line,
     inside,
+    kept,
     measures,
+    paid_before,
     percent,
     said,
     seconds,
@@ -35,6 +37,10 @@ _KINDS = {
     "self_distill": "on-policy distillation from itself, shown a solution",
     "sft": "supervised training",
     "reward_model": "training a reward model on preference pairs",
+    "reject": "rejection sampling, which trains nothing",
+    "rft": "supervised training on its own right samples (RFT)",
+    "dpo": "learning from preference pairs (DPO)",
+    "evaluate": "an evaluation, which trains nothing",
 }
 _MORE = {  # numbers of an evaluation beside its accuracy
     "mean_tokens": "mean length {} tokens",
@@ -105,6 +111,8 @@ def _results(stage: Record) -> Iterator[str]:
         row = [accuracy(performance.get(when), name) for when in ("before", "after")]
         rows.append([MEASURES[name], *row, difference(performance, name)])
     yield from _table(["", "before", "after", "difference, problem by problem"], rows)
+    if chosen := kept(performance):
+        yield f"* {_md(chosen)}"
     for key, text in _MORE.items():
         if performance["after"].get(key) is not None:
             number = performance["after"][key]
@@ -144,18 +152,12 @@ def _rewards(stage: Record) -> Iterator[str]:
             for row in rows
         ]
         yield from _table(["reward", "weight", "kind", "domain"], cells)
-    gate = value(stage, "rewards.tested") or {}
-    found = gate.get("rewards", [])
-    kinds = list(dict.fromkeys(kind for reward in found for kind in reward["rows"]))
-    if kinds:
+    gate, names, paid = paid_before(stage)
+    if paid:
         how = f"on average over {counted(gate['prompts'], 'prompt')} (verdict: {gate['verdict']})"
         yield f"What rewards paid before training, {how}:"
         yield ""
-        means = [[reward["rows"].get(kind, {}).get("mean") for reward in found] for kind in kinds]
-        cells = [
-            [kind, *("-" if m is None else f"{m:.2f}" for m in row)] for kind, row in zip(kinds, means, strict=True)
-        ]
-        yield from _table(["", *(reward["name"] for reward in found)], cells)
+        yield from _table(["", *names], paid)
 
 
 def _use(run: Record, stage: Record) -> Iterator[str]:

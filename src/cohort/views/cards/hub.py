@@ -29,7 +29,7 @@ def front_matter(record: Record, index: int) -> str:
             dataset_name=_source(stage),
             metric_type="accuracy" if name == "accuracy" else name,
             metric_name=f"held-out accuracy, {MEASURES[name]}",
-            metric_value=after[name],
+            metric_value=after,
         )
         for name, after in _after(stage).items()
     ]
@@ -58,7 +58,7 @@ def evaluation_files(record: Record, index: int) -> dict[str, str]:
         EvalResultEntry(
             dataset_id=_source(stage),
             task_id=MEASURES[name],
-            value=after[name],
+            value=after,
             date=record["written"]["at"],
             notes=_notes(stage, name),
         )
@@ -69,15 +69,25 @@ def evaluation_files(record: Record, index: int) -> dict[str, str]:
     return {"held_out.yaml": yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)}
 
 
-def _after(stage: Record) -> dict[str, Mapping[str, Any]]:
+def _after(stage: Record) -> dict[str, float]:
+    """What the model was measured to be; by the metric that chose its step, on problems that had no part in that."""
     performance = value(stage, "behaviour.performance")
-    return {name: performance["after"] for name in measures(performance) if performance["after"][name] is not None}
+    found = {name: number for name in measures(performance) if (number := performance["after"][name]) is not None}
+    name, confirmed = _confirmed(stage)
+    return found | ({name: confirmed} if confirmed is not None and name in found else {})
+
+
+def _confirmed(stage: Record) -> tuple[str, float | None]:
+    chosen = (value(stage, "behaviour.performance") or {}).get("chosen") or {}
+    return str(chosen.get("by", "")).removeprefix("eval/"), chosen.get("confirmed")
 
 
 def _notes(stage: Record, name: str) -> str:
     sampling, template = value(stage, "sampling.distribution") or {}, value(stage, "policies.tokenizer") or {}
     how = "greedy" if name == "greedy" else "sampled" if name in DIFFERENCES else "pairs"
     parts = [how, *(f"{key}={sampling[key]}" for key in ("max_tokens",) if key in sampling)]
+    if _confirmed(stage) == (name, _after(stage)[name]):
+        parts.append("on problems that had no part in choosing the step")
     return ", ".join([*parts, *(f"template={found}" for found in [template.get("template")] if found)])
 
 

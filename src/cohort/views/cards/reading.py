@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cohort.evaluate.choice import Choice
 from cohort.record.claims import BASES
 from cohort.wording import visible
 
@@ -96,6 +97,12 @@ MEASURES = {"greedy": "greedy", "pass@1": "sampled", "accuracy": "pairs ranked r
 DIFFERENCES = {"greedy": "greedy", "pass@1": "sampled"}  # what the paired difference of a measure is called
 
 
+def kept(performance: Any) -> str:
+    """Which step the model is of, and how it did on problems that had no part in the choice; "" for the last one."""
+    chosen = performance.get("chosen") if isinstance(performance, Mapping) else None
+    return f"the model is that of {Choice(**chosen).words()}" if chosen else ""
+
+
 def difference(performance: Mapping[str, Any], name: str) -> str:
     """`+5.2 points [+1.0, +9.4]`; a dash where it was not paired."""
     found = performance.get("difference", {}).get(DIFFERENCES.get(name, ""))
@@ -149,6 +156,16 @@ def _said(found: Any) -> str:
 
 def _name(key: Any) -> str:
     return str(key).replace("_", " ")
+
+
+def paid_before(stage: Record) -> tuple[Mapping[str, Any], list[str], list[list[str]]]:
+    """What the gate found, the names of the rewards, and what each paid before training: a row a kind of text."""
+    gate = value(stage, "rewards.tested") or {}
+    found = gate.get("rewards", [])
+    kinds = dict.fromkeys(kind for reward in found for kind in reward["rows"])
+    means = {kind: [reward["rows"].get(kind, {}).get("mean") for reward in found] for kind in kinds}
+    rows = [[kind, *("-" if m is None else f"{m:.2f}" for m in row)] for kind, row in means.items()]
+    return gate, [reward["name"] for reward in found], rows
 
 
 def facts(part: Record, sections: Sequence[str] | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:

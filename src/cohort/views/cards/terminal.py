@@ -17,6 +17,7 @@ from cohort.views.cards.reading import (
     facts,
     in_a_line,
     inside,
+    kept,
     measures,
     percent,
     said,
@@ -42,6 +43,8 @@ def show_record(console: Console, record: Record) -> None:
         ]
         console.say()
         console.table(["held out", "before", "after", "difference"], rows)
+        if chosen := kept(performance):
+            console.say(escape(chosen))
     for what, part in (("the run", record["run"]), *((f"stage {one['name']}", one) for one in record["stages"])):
         console.say(f"[bold]{escape(what)}[/]")
         lines = {
