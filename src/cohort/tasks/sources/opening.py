@@ -68,12 +68,12 @@ class OpenSource:
 
 
 def open_source(
-    table: settings.Prompts, seed: int, held_out_seed: int, name: str = "", held_out: bool = False
+    table: settings.Prompts, seed: int, held_out_seed: int, name: str = "", held_out_side: bool = False
 ) -> OpenSource:
-    """Open both sides of a source, or with `held_out` that side alone, as what is trained on. `held_out_seed` is the
-    seed of held-out problems that are made.
+    """Open both sides of a source, or with `held_out_side` that one alone, as what is trained on. `held_out_seed` is
+    the seed of held-out problems that are made.
     """
-    made = made_by(table, held_out, seed)
+    made = made_by(table, held_out_side, seed)
     if isinstance(made, Found):
         found = made
     elif isinstance(made, (list, tuple)) and made and isinstance(made[0], Prompt):
@@ -81,17 +81,17 @@ def open_source(
     else:
         if made is table.source:
             has_no(table, "levels", "args")
-        rows = with_inner(open_rows(made, *side_of(table, held_out)), names_in(table))
+        rows = with_inner(open_rows(made, *side_of(table, held_out_side)), names_in(table))
         columns = ColumnMap.of(table, rows)
         found = Found(RowItems(rows, columns.read), rows.columns, columns.question)
     train: Prompts = found.prompts
     asked: Prompts | None = None
-    if held_out:
+    if held_out_side:
         return OpenSource(name, table, train, None, found.columns, found.question)
     if (share := share_of(table, train.size)) is not None:
         train, asked = split_by_hash(train, share, "prompt", lambda prompt: prompt)
     elif (other := held_out_table(table, train.size)) is not None:
-        asked = open_source(other, held_out_seed, held_out_seed, held_out=True).train
+        asked = open_source(other, held_out_seed, held_out_seed, held_out_side=True).train
     if found.distinct and table.limit is not None:
         train = Distinct(train, table.limit, str(table.source))
     else:
