@@ -136,6 +136,13 @@ RUNS: dict[str, dict[str, Any]] = {
         },
     },
     "supervised": {"kind": "sft", "supervised": {"examples_per_step": 4}},
+    "pairs without a reward model": {"kind": "dpo", "task": {"held_out": 0.3}, "preferences": {"pairs_per_step": 4}},
+    "samples that are kept": {
+        "kind": "rft",
+        "rollout": {"prompts_per_step": 4, "group_size": 3, "max_tokens": 8},
+        "reward": [{"use": share_of_vowels, "name": "vowels"}],
+        "reject": {"least": {"vowels": 0.0}, "truncated": True},
+    },
     "a reward model": {
         "kind": "reward_model",
         "task": {"held_out": 0.3},

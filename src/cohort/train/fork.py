@@ -24,7 +24,7 @@ from cohort.recipe import Recipe
 from cohort.record.inputs import fingerprints
 from cohort.record.manifest import NAME as MANIFEST
 from cohort.seeds import derive_seed
-from cohort.settings import Stage
+from cohort.settings import Stage, named_stage
 from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
 from cohort.train.directory import (
     ENVIRONMENT,
@@ -37,8 +37,8 @@ from cohort.train.directory import (
     stage_directory,
 )
 from cohort.train.inputs import inputs_of_stages
-from cohort.train.models import waits_for
-from cohort.train.stage import Context, kind_of
+from cohort.train.models import DATA, begins_with, waits_for
+from cohort.train.stage import Context
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
 
@@ -82,8 +82,8 @@ def open_fork(source: str, recipe: Recipe, console: Console) -> Fork:
     path = there[step].absolute()
     checkpoint = read_checkpoint(path)
     _refuse_unfit(parent.stages[at], recipe.stages[index], checkpoint)
-    before = [number for number in range(at) if kind_of(parent.stages[number]).makes_policy]
-    start = str((stage_directory(parent, before[-1]) / "final").absolute()) if before else None
+    before = begins_with(parent, at)
+    start = None if before is None else str((stage_directory(parent, before) / "final").absolute())
     keeps = _say_differences(run, parent, recipe, console)
     keeps["ledger"] &= derive_seed(parent.seed, "stage", at) == derive_seed(recipe.seed, "stage", index)
     keeps["pending"] &= keeps["ledger"]
@@ -165,6 +165,11 @@ def _refuse_unfit(parent: Stage, stage: Stage, checkpoint: Checkpoint) -> None:
         name, model = next(iter(waiting.items()))
         raise UserError(
             f"reward '{name}' scores with the model of stage '{model}', which is not trained again: name its directory"
+        )
+    if (maker := named_stage(stage.task.source)) is not None:
+        raise UserError(
+            f"the data of the stage come from stage '{maker}', which is not run again: name its file, "
+            f"task.source = .../{maker}/final/{DATA}"
         )
     by_critic = stage.kind == "grpo" and settled_objective(stage).baseline == "critic"
     if by_critic and not (checkpoint.path / "critic").is_dir():

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cohort.algorithms.objectives import Objective
-from cohort.backends.base import open_backend
+from cohort.backends.base import Backend, open_backend
 from cohort.machine import peak_memory_gb
 from cohort.monitor.behaviour import behaviour
 from cohort.monitor.metrics import group_metrics
@@ -42,6 +42,18 @@ PENDING = "pending.parquet"  # of a checkpoint: groups that were sampled and not
 Screen = Callable[[Mapping[str, float], Sequence[Group], Sequence[Group]], Collection[int]]
 
 
+class Learns(Protocol):
+    """What a stage makes of the scored groups of a step."""
+
+    def learn(self, groups: Sequence[Group], step: int) -> tuple[list[Group], dict[str, float]]:
+        """The groups with what was made of them, and the metrics."""
+
+
+def _save_model(context: Context, backend: Backend, directory: Path) -> None:
+    """The trained model."""
+    backend.save_model(directory)
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedGrpo:
     """All of a GRPO stage that needs no model."""
@@ -49,6 +61,9 @@ class PreparedGrpo:
     parts: SamplingParts
     objective: Objective
     stored: Groups | None = None  # groups that were sampled before, in place of a stream of new ones
+    learning: Callable[[Stage, Objective, Combination, Backend], Learns] = Learning
+    trains: bool = True  # whether weights move; else checkpoints hold none
+    finish: Callable[[Context, Backend, Path], None] = _save_model  # writes what the stage leaves
 
     def texts(self) -> Iterable[str]:
         """The first questions of the task."""
@@ -71,14 +86,16 @@ class GrpoTraining:
                 f"rollouts may be {counted(staleness, 'training step')} old (rollout.max_staleness), uncorrected: "
                 'set objective.bypass = true, or objective.correction = "token_truncate"'
             )
-        self._backend = open_backend(stage, objective, context.origin(prepared, checkpoint))
-        if checkpoint is not None:
-            self._backend.load(checkpoint.path)
+        moved = checkpoint if prepared.trains else None
+        self.backend = self._backend = open_backend(stage, objective, context.origin(prepared, moved))
+        if moved is not None:
+            self._backend.load(moved.path)
         self._backend.publish(self.weights_of)
         self.facts: PolicyFacts = self._backend.facts
         self.policy = self._backend.policy
         self._combination = Combination.of(parts.rewards)
-        self._learning = Learning(stage, objective, self._combination, self._backend)
+        self._prepared = prepared
+        self._learning = prepared.learning(stage, objective, self._combination, self._backend)
         self._stream: Groups
         self._evaluate: Evaluator | None = None
         self._nothing: dict[str, float] | None = None if prepared.stored is not None else {}
@@ -167,7 +184,7 @@ class GrpoTraining:
     def adapt(self, stage: Stage) -> None:
         """Another learning rate, KL coefficient or temperature, from the next step on."""
         self._stage, self._objective = stage, settled_objective(stage)
-        self._learning = replace(self._learning, stage=stage, objective=self._objective)
+        self._learning = self._prepared.learning(stage, self._objective, self._combination, self._backend)
         self._backend.adapt(self._objective, stage.rollout.temperature)
         if isinstance(self._stream, GroupStream):
             self._stream.sample_by(stage.rollout)
@@ -179,19 +196,22 @@ class GrpoTraining:
 
     def evaluate(self, step: int) -> dict[str, float] | None:
         """Held-out accuracy of the current weights, where there are held-out prompts; None where nothing is sampled."""
+        if not self._prepared.trains and step > self._context.first:  # the weights are what was measured before
+            return {}
         self._doing, self._sampled = "evaluating", 0
         return self._nothing if self._evaluate is None else self._evaluate(step)
 
     def save(self, directory: Path) -> Mapping[str, Any]:
         """The model and what trains it, the groups in flight, and the ledger."""
-        self._backend.save(directory)
+        if self._prepared.trains:
+            self._backend.save(directory)
         if pending := self._stream.in_flight():
             write_groups(directory / PENDING, pending, self.weights_of)
         return {"ledger": self._stream.ledger.state()}
 
     def finish(self, directory: Path) -> None:
-        """The trained model."""
-        self._backend.save_model(directory)
+        """The trained model, or what else the stage leaves."""
+        self._prepared.finish(self._context, self._backend, directory)
 
     def close(self) -> None:
         """End the reward workers and the tools."""

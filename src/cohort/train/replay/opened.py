@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
 from cohort.train.directory import as_it_lies, read_environment, stage_directory
-from cohort.train.models import waits_for, with_stage_models
+from cohort.train.models import begins_with, with_stage_models
 from cohort.train.replay.stored import StoredStep, read_step
 from cohort.train.run import deterministic
 from cohort.train.stage import kind_of
@@ -146,8 +146,8 @@ class Recorded:
         parent = self.environment.get("parent") or {}
         if parent.get("index") == self.index:
             return Start(parent.get("start"))
-        before = [at for at, one in enumerate(self.recipe.stages[: self.index]) if kind_of(one).makes_policy]
-        return Start(str(stage_directory(self.recipe, before[-1]) / "final") if before else None)
+        before = begins_with(self.recipe, self.index)
+        return Start(None if before is None else str(stage_directory(self.recipe, before) / "final"))
 
     @property
     def is_same_machine(self) -> bool:
@@ -166,9 +166,9 @@ def _texts(recorded: Recorded) -> Any:
     return kind_of(recorded.stage).prepare(recorded.stage, recorded.seed).texts()
 
 
-def open_run(run: Path, stage: str = "") -> list[Recorded]:
-    """The GRPO stages of a run, or the one of that name. Raises `UnreadableError` for what is no run, or was written by
-    another version of Cohort, and where there is no such stage.
+def open_run(run: Path, stage: str = "", kinds: Collection[str] = ("grpo",)) -> list[Recorded]:
+    """The stages of these kinds of a run, or the one of that name. Raises `UnreadableError` for what is no run, or was
+    written by another version of Cohort, and where there is no such stage.
     """
     if not (run / "recipe.toml").is_file():
         raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
@@ -178,7 +178,7 @@ def open_run(run: Path, stage: str = "") -> list[Recorded]:
         found = [
             _recorded(run, recipe, index, environment)
             for index, one in enumerate(recipe.stages)
-            if one.kind == "grpo" and stage in ("", one.name)
+            if one.kind in kinds and stage in ("", one.name)
         ]
     except OSError as error:
         raise UnreadableError(f"{error.filename} cannot be read: {error.strerror}") from None
@@ -191,10 +191,8 @@ def open_run(run: Path, stage: str = "") -> list[Recorded]:
 
 
 def _recorded(run: Path, recipe: Recipe, index: int, environment: Mapping[str, Any]) -> Recorded:
-    stage = recipe.stages[index]
-    if waits_for(stage):
-        stage = with_stage_models(recipe, index)
-    several = sum(one.kind == "grpo" for one in recipe.stages) > 1
+    stage = with_stage_models(recipe, index)
+    several = sum(one.kind in ("grpo", "reject", "rft") for one in recipe.stages) > 1
     gates = {one.name: Gate(one.gate, one.gate_at, one.gate_else) for one in stage.reward if one.gate is not None}
     combination = Combination({one.name: float(one.weight) for one in stage.reward}, gates)
     title = f"{stage.name}: " if several else ""
