@@ -42,6 +42,7 @@ def grpo_plan(
         "rewards": rewards_line(stage),
         "batch": batch_arithmetic(stage),
         **_evaluation(stage, held_out),
+        "models": models_line(stage, objective),
         "memory": f"about {memory_gb(stage, objective, policy):.1f} GB at the peak",
     }
 
@@ -176,8 +177,26 @@ def batch_arithmetic(stage: Stage) -> str:
     )
 
 
+def models_line(stage: Stage, objective: Objective) -> str:
+    """`3 in memory: policy, reference, critic`, and what shares its weights with another one."""
+    adapter = stage.policy.lora is not None
+    beside = {"reference": objective.needs_reference, "critic": objective.baseline == "critic"}
+    own = ["policy", *(name for name, there in beside.items() if there and not adapter)]
+    own += [one.name for one in stage.reward if one.use in ("reward_model", "process_model")]
+    notes = []
+    if adapter and beside["reference"]:
+        notes.append("the reference is the base without the adapter that learns")
+    if adapter and beside["critic"]:
+        notes.append("the critic is an adapter of its own on the same base")
+    if beside["critic"] and (alone := stage.critic.warmup_steps):
+        notes.append(f"in the first {counted(alone, 'step')} only the critic learns")
+    return "; ".join([f"{len(own)} in memory: {', '.join(own)}", *notes])
+
+
 def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
-    """An estimate of the peak, in GB: weights, gradients, optimizer, reference, cache, activations, logits."""
+    """An estimate of the peak, in GB: weights, gradients, optimizer, reference, critic, cache, activations,
+    logits.
+    """
     reference = policy.weight_bytes if objective.needs_reference and stage.policy.lora is None else 0
     c, r = policy.config, stage.rollout
     heads = getattr(c, "num_attention_heads", None) or 1  # a model of states alone has none, and no more to keep
@@ -196,7 +215,8 @@ def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
     activations = tokens * c.num_hidden_layers * (12 * c.hidden_size + 4 * inner) * 4
     logits = 3 * min(tokens * policy.vocabulary * 4, 1 << 26)
     interpreter = 0.6e9  # Python, torch and transformers themselves
-    weights = policy.weight_bytes + 3 * policy.trained_bytes + reference
+    critic = 4 * policy.trained_bytes if objective.baseline == "critic" else 0  # weights, gradients, two averages
+    weights = policy.weight_bytes + 3 * policy.trained_bytes + reference + critic
     return (weights + max(cache, activations + logits) + interpreter) / 1e9
 
 
