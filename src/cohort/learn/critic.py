@@ -77,10 +77,10 @@ class Critic:
     def load(self, directory: Path) -> None:
         """Read what `save` wrote."""
         saved = load_file(directory / "model.safetensors")
-        if (missing := {name for name, _ in self._trained()} ^ saved.keys()):
+        if missing := {name for name, _ in self._trained()} ^ saved.keys():
             raise UserError(
-                f"{directory} holds the critic of another policy: {min(missing)} is in one of the two only. Use another "
-                "baseline, or begin without this checkpoint"
+                f"{directory} holds the critic of another policy: {min(missing)} is in one of the two only. Begin "
+                "without this checkpoint, or with another baseline"
             )
         self.module.load_state_dict(saved, strict=False)  # what is not trained is the policy's
         load_optimizer(self.optimizer, directory)

@@ -107,6 +107,8 @@ def keeping_line(stage: Stage) -> dict[str, str]:
         parts.append(f"the step of the highest {keep}, a training reward that proves nothing about held-out problems")
     if stop is not None and stop.patience is not None:
         parts.append(f"stops when {stop.metric} has not been better {stop.patience} times in a row")
+    elif stop is not None and stop.total is not None:
+        parts.append(f"stops when {stop.metric} has come to {stop.total:,.6g} in all")
     elif stop is not None:
         parts.append(f"stops when {stop.metric} reaches {stop.threshold:g}")
     return {"keeps": "; ".join(parts)} if parts else {}
