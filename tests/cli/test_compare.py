@@ -119,12 +119,17 @@ def test_arms_of_methods_are_processes_that_stop_at_the_budget(desk, cohort):
 
 
 def test_a_run_that_fails_stops_the_others_and_one_that_diverges_does_not(desk, cohort, here):
-    (desk / "my_rewards.py").write_text("def vowels(completion):\n    raise RuntimeError('my slip')\n")
+    broken = desk / "broken"
+    broken.touch()
+    (desk / "my_rewards.py").write_text(
+        "from pathlib import Path\ndef vowels(completion, seed):\n"
+        f"    assert not Path({str(broken)!r}).exists(), 'my slip'\n    return float(seed % 7)\n"
+    )
     words = ("compare", "recipe.toml", "--vary", "optimizer.learning_rate=1e-3,1e30", "run.gate=off")
     words += ("evaluate.problems=2", "objective.zero_std=zero", "run.steps=3")
     code, _, err = cohort(*words)
     assert (code, "the run optimizer.learning_rate-1e-3 failed:" in err, "my slip" in err) == (1, True, True), err
-    (desk / "my_rewards.py").write_text("def vowels(completion, seed):\n    return float(seed % 7)\n")
+    broken.unlink()
     code, out, err = cohort(*words)
     assert code == 0, err
     assert "optimizer.learning_rate=1e30, seed 0, has collapsed: " in out

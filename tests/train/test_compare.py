@@ -341,7 +341,7 @@ def test_what_is_asked_for_wrongly_is_said_before_anything_is_trained(recipe, tm
 
 def test_a_key_of_another_stage_and_a_reward_of_the_compared_one(recipe):
     stages: list[dict[str, Any]] = [
-        {"kind": "sft", "name": "cold", "task": {"completion": "solution"}},
+        {"kind": "sft", "name": "cold", "task": {"completion": "solution"}, "supervised": {"examples_per_step": 8}},
         {"kind": "grpo", "name": "rl", "reward": "exact_number"},
     ]
     mine = recipe(stage=stages)
