@@ -65,7 +65,7 @@ def _compared(
     for kind in ("greedy", "sampled"):
         name = f"{of}-{kind}" if of else kind
         names = [f"log/eval-{line['step']:06d}-{name}.parquet" for line in (before, after)]
-        rates = [_pass_rates(files.place / name) for name in names]
+        rates = [pass_rates(files.place / name) for name in names]
         if all(rates):
             shards += names
             try:
@@ -115,7 +115,7 @@ def of_suites(name: str) -> Callable[[StageFiles], Claim]:
     return read
 
 
-def _pass_rates(file: Path) -> dict[str, float]:
+def pass_rates(file: Path) -> dict[str, float]:
     """The share of right completions by prompt; empty where the file is not there or cannot be read."""
     try:
         table = pq.read_table(file, columns=["prompt_id", "accuracy"])

@@ -45,16 +45,16 @@ def flops(files: StageFiles) -> Claim:
     found = {"sampling": 0.0, "scoring": 0.0}
     why = METHOD
     passes = stage.optimizer.epochs
-    if stage.kind == "grpo":
+    if stage.kind in ("grpo", "reject", "rft"):
         prompts = tally.prompt_tokens if tally else 0
         learnt_prompts = tally.learnt_prompt_tokens if tally else 0
         if tally is None:
             why += "; prompts are not counted, as no rollouts were kept"
         found["sampling"] = 2.0 * parameters * (prompts + (files.total("tokens/sampled") or 0))
-        o = files.objective
+        reference = stage.kind == "grpo" and files.objective.needs_reference
         once = learnt / passes + learnt_prompts
         old = stage.optimizer.updates_per_batch * passes > 1 and not stage.objective.bypasses
-        found["scoring"] = 2.0 * parameters * once * (old + bool(o.needs_reference))
+        found["scoring"] = 2.0 * parameters * once * ((old and stage.kind == "grpo") + reference)
         learnt += learnt_prompts * passes
         read = 0 if tally is None else tally.read_tokens
         for name, model in reward_models(files):
@@ -65,6 +65,8 @@ def flops(files: StageFiles) -> Claim:
         why += f"; the judge of {' and '.join(asked)} runs elsewhere and is not counted" if asked else ""
     else:
         why += "; prompts are not counted"
+        if stage.kind == "dpo":  # log-probs of policy and reference, for the loss of whole answers
+            found["scoring"] = 4.0 * parameters * learnt
     if answers := files.answers:
         found["evaluations"] = 2.0 * parameters * (answers.prompt_tokens + sum(answers.tokens.values()))
     found["learning"] = (4.0 * parameters + 2.0 * trained) * learnt

@@ -12,10 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cohort.account import behaviour, compute, data, governance, learning, policies, rewards
+from cohort.account import behaviour, compute, data, gains, governance, learning, policies, rewards
 from cohort.record.claims import Basis, Claim
 
-MODEL = ("grpo", "sft", "reward_model")  # kinds of stages; a kind of one's own has the fields that they share
+SAMPLED = ("grpo", "reject", "rft")
+MODEL = (
+    *SAMPLED,
+    "sft",
+    "reward_model",
+    "dpo",
+    "evaluate",
+)  # kinds of stages; a kind of one's own has the fields that they share
 GRPO = ("grpo",)
 
 
@@ -38,6 +45,7 @@ RUN = (
     Field("identity.run", "The run", governance.identity, "measured", ("MDF General information", "RMF MAP 2.1")),
     Field("identity.recipe", "The recipe", governance.recipe, "measured", ("XI.1.2(b)", "MDF Training process")),
     Field("identity.outcome", "How far it came", governance.outcome, "measured", ("XI.1.2(d)",)),
+    Field("identity.gained", "What each stage gained", gains.gained, "measured", ("XI.2.1", "RMF MEASURE 2.3")),
     Field("identity.software", "Software and machine", governance.software, "measured",
         ("XI.1.2(d)", "RMF MEASURE 2.1")),
     Field("identity.parent", "The run that it was forked from", governance.parent, "measured", ("600-1 2.12",)),
@@ -74,24 +82,24 @@ STAGE = (
     Field("policies.reference", "Reference policy", policies.reference, "derived", ("XI.1.2(b)",), GRPO),
     Field("policies.old", "Old-policy snapshot", policies.old_policy, "measured", ("XI.1.2(b)",), GRPO),
     Field("policies.result", "Trained model", policies.result, "measured", ("MDF General information",)),
-    Field("rewards.sources", "Reward source", rewards.sources, "derived", ("XI.1.2(b)", "RMF MAP 2.3"), GRPO),
+    Field("rewards.sources", "Reward source", rewards.sources, "derived", ("XI.1.2(b)", "RMF MAP 2.3"), SAMPLED),
     Field("rewards.verifier", "Verifier code or specification", rewards.verifier, "measured",
-        ("XI.1.2(b)", "RMF MEASURE 2.13"), GRPO),
-    Field("rewards.domains", "Domains that supplied rewards", rewards.domains, "declared", ("RMF MAP 2.1",), GRPO),
-    Field("rewards.based_on", "Rule-based or model-based", rewards.based_on, "derived", ("XI.1.2(b)",), GRPO),
+        ("XI.1.2(b)", "RMF MEASURE 2.13"), SAMPLED),
+    Field("rewards.domains", "Domains that supplied rewards", rewards.domains, "declared", ("RMF MAP 2.1",), SAMPLED),
+    Field("rewards.based_on", "Rule-based or model-based", rewards.based_on, "derived", ("XI.1.2(b)",), SAMPLED),
     Field("rewards.normalisation", "Reward normalisation", rewards.normalisation, "derived", ("XI.1.2(b)",), GRPO),
     Field("rewards.tested", "What rewards paid before training", rewards.tested, "measured",
-        ("RMF MEASURE 2.13",), GRPO),
+        ("RMF MEASURE 2.13",), SAMPLED),
     Field("rewards.brittle", "Where the reward design is brittle", rewards.brittle, "declared",
-        ("RMF MAP 2.2", "RMF MEASURE 2.5"), GRPO),
+        ("RMF MAP 2.2", "RMF MEASURE 2.5"), SAMPLED),
     Field("data.prompts", "Prompt distribution", data.prompts, "measured",
         ("XI.1.2(c)", "MDF Information on the data used for training, testing, and validation")),
     Field("data.selection", "How prompts were selected", data.selection, "derived", ("XI.1.2(c)", "RMF MAP 2.3")),
     Field("data.contamination", "Data decontamination checks", data.contamination, "measured",
-        ("XI.1.2(c)", "RMF MEASURE 2.13"), GRPO),
-    Field("data.rejected", "Rejected samples", data.rejected, "measured", ("XI.1.2(c)",), GRPO),
-    Field("sampling.distribution", "Sampling temperature", learning.sampling, "derived", ("XI.1.2(b)",), GRPO),
-    Field("sampling.group_size", "Group size", learning.group_size, "derived", ("XI.1.2(b)",), GRPO),
+        ("XI.1.2(c)", "RMF MEASURE 2.13"), SAMPLED),
+    Field("data.rejected", "Rejected samples", data.rejected, "measured", ("XI.1.2(c)",), SAMPLED),
+    Field("sampling.distribution", "Sampling temperature", learning.sampling, "derived", ("XI.1.2(b)",), SAMPLED),
+    Field("sampling.group_size", "Group size", learning.group_size, "derived", ("XI.1.2(b)",), SAMPLED),
     Field("objective.loss", "Loss variant", learning.loss, "derived", ("XI.1.2(b)", "MDF Training process"), GRPO),
     Field("objective.clipping", "Clipping settings", learning.clipping, "derived", ("XI.1.2(b)",), GRPO),
     Field("objective.kl", "KL settings", learning.kl, "derived", ("XI.1.2(b)",), GRPO),

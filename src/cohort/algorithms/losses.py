@@ -1,4 +1,4 @@
-"""Per-token surrogates, unreduced, and the Bradley-Terry loss of a reward model.
+"""Per-token surrogates, unreduced, and the losses of pairs: Bradley-Terry of a reward model, DPO and IPO of a policy.
 
 A surrogate is what the paper *maximises*, token by token; the policy loss is its negative. `SURROGATES` names them and
 says where each of them clips. Shapes are [B, T]
@@ -163,6 +163,45 @@ def bradley_terry(
     if centring:
         loss = loss + centring * (chosen + rejected).square().mean()
     return loss
+
+
+def dpo(
+    chosen: Tensor,
+    rejected: Tensor,
+    ref_chosen: Tensor,
+    ref_rejected: Tensor,
+    beta: float = 0.1,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """DPO (2305.18290 eq. 7) of each pair, [N], to minimise: -log sigmoid(h), h = beta * ((chosen - ref_chosen) -
+    (rejected - ref_rejected)), of log-probs [N] of whole answers, sums over their tokens.
+
+    With `label_smoothing` e, that share of the pairs is taken to be labelled the wrong way round (conservative DPO):
+    -(1 - e) * log sigmoid(h) - e * log sigmoid(-h), which is smallest at a finite h = log((1 - e) / e). In the terms of
+    DeepSeekMath's unified view the gradient coefficient of the chosen answer is beta * sigmoid(-h), of the rejected
+    one its negative. Raises ValueError if the shapes differ or there is no pair.
+    """
+    margin = beta * log_ratios(chosen, rejected, ref_chosen, ref_rejected)
+    return -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
+
+
+def ipo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float = 0.1) -> Tensor:
+    """IPO (2310.12036 eq. 17) of each pair, [N], to minimise: (h - 1 / (2 * beta))^2, h the difference of log-ratios.
+
+    `beta` is the paper's tau. Where DPO drives h without end on pairs that are always labelled alike, IPO holds it at
+    1 / (2 * beta). Log-probs are sums over tokens, as in the paper; some libraries take means, which is another loss.
+    """
+    return (log_ratios(chosen, rejected, ref_chosen, ref_rejected) - 1 / (2 * beta)).square()
+
+
+def log_ratios(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor) -> Tensor:
+    """By how much more than the reference the policy prefers the chosen answer of each pair, in nats, [N]."""
+    if len({one.shape for one in (chosen, rejected, ref_chosen, ref_rejected)}) > 1 or chosen.numel() == 0:
+        raise ValueError(
+            f"chosen has shape {tuple(chosen.shape)} and rejected {tuple(rejected.shape)}; give one log-prob per "
+            "answer of at least one pair, of policy and reference, in tensors of the same shape"
+        )
+    return (chosen - rejected) - (ref_chosen - ref_rejected).detach()
 
 
 def _clip(ratio: Tensor, clip_low: float | None, clip_high: float | None) -> Tensor:

@@ -25,7 +25,7 @@ from cohort.rewards import RewardPool, ScoringItem
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks.render import RenderedPrompts, prompt_limit
-from cohort.train.models import waits_for
+from cohort.train.models import begins_with, waits_for
 from cohort.train.run import PreparedStage, prepare
 from cohort.types import InfrastructureError, Prompt
 from cohort.views.console import Console, excerpt
@@ -72,13 +72,14 @@ def check_recipe(recipe: Recipe, console: Console, against: Sequence[str] = (), 
     quiet_libraries()
     benchmarks = Benchmarks.of(against, finish)
     found: list[CheckedStage] = []
-    policy: Policy | None = None
+    policies: list[Policy] = []
     before = torch.get_num_threads()
     torch.set_num_threads(threads_of(recipe.stages[-1].run.threads))  # as the run will, so that the plan is true
     try:
-        for one in prepare(recipe):
-            policy = _policy(one, policy)
-            found.append(_check(one, policy, console, benchmarks))
+        for index, one in enumerate(prepare(recipe)):
+            start = begins_with(recipe, index)
+            policies.append(_policy(one, None if start is None else policies[start]))
+            found.append(_check(one, policies[-1], console, benchmarks))
     finally:
         torch.set_num_threads(before)
     return found
@@ -147,9 +148,9 @@ def _examples(
 
 
 def _policy(one: PreparedStage, before: Policy | None) -> Policy:
-    """A later stage without a model of its own continues from the one before; untrained, that is the same policy."""
+    """A later stage without a model of its own continues from one before it; untrained, that is the same policy."""
     table = one.stage.policy
-    if before is not None and table.model is None and table.scratch is None and table.lora is None:
+    if before is not None and table.lora is None:
         return before
     return open_policy(table, one.seed, Start(), one.prepared.texts)
 

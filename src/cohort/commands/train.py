@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cohort.record.claims import read_record
 from cohort.train.run import Run
+from cohort.views.gains import gains_of
 
 
 def outcome(run: Run) -> dict[str, Any]:
@@ -17,4 +19,5 @@ def outcome(run: Run) -> dict[str, Any]:
         "steps": lines[-1]["step"] if lines else 0,
         "last": lines[-1] if lines else {},
         "evaluations": [found for found in evaluations if len(found) > 1],
+        "stages": gains_of(read_record(run.directory) or {"run": {}}),
     }

@@ -4,6 +4,7 @@ back as a normal Hugging Face checkpoint.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -24,6 +26,8 @@ from cohort.seeds import derive_seed
 from cohort.settings import Policy as PolicyTable
 from cohort.types import UserError
 from cohort.wording import one_line, shorten
+
+LEADS_ON = "model.json"  # in the place of a model, where a stage has trained none: which model it leads on to
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +223,8 @@ def locate(model: str) -> str:
         for place in (path, path / "final", *sorted(path.glob("checkpoints/step-*"), reverse=True)):
             if (place / "config.json").is_file() or (place / "adapter_config.json").is_file():
                 return str(place.resolve())
+            if (place / LEADS_ON).is_file():
+                return locate(_led_to(place))
         if (file := gguf_in(path)) is not None:
             return str(file.resolve())
         raise UserError(f"'{model}' holds no model: no config.json, no adapter_config.json and no .gguf is in it")
@@ -229,6 +235,26 @@ def locate(model: str) -> str:
             "directory, a GGUF file or a hub id"
         )
     return model
+
+
+def lead_on(directory: Path, model: str) -> None:
+    """Write into a directory of a run, in the place of a model, that `model` is meant: a directory, a file or a hub id.
+    A path goes from here, so that it holds where the whole run is moved.
+    """
+    there = Path(model).expanduser()
+    named = os.path.relpath(there.absolute(), directory.absolute()) if there.exists() else model
+    (directory / LEADS_ON).write_bytes(orjson.dumps({"model": named}))
+
+
+def _led_to(directory: Path) -> str:
+    """The model that a directory leads on to."""
+    file = directory / LEADS_ON
+    try:
+        named = str(orjson.loads(file.read_bytes())["model"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise UserError(f"{file} is damaged: restore it, or name the model itself") from None
+    there = directory.resolve() / named
+    return str(there) if there.exists() else named
 
 
 def _load_adapter(directory: str, dtype: torch.dtype, trainable: bool, trust_remote_code: bool) -> torch.nn.Module:

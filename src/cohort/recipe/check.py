@@ -74,7 +74,7 @@ def _task(stage: Stage, at: str) -> Found:
             if not re.fullmatch(r"[1-9][0-9]*", steps):
                 sentence = f"{at}task.careful gives a share for each number of steps, such as {{ 2 = 0.5 }}; "
                 yield sentence + f"{steps!r} is no number of steps", (("task", "careful"),)
-    for key in ("mixture", "curriculum", "adaptive") if stage.kind in ("sft", "reward_model") else ():
+    for key in ("mixture", "curriculum", "adaptive") if stage.kind in ("sft", "reward_model", "dpo") else ():
         if getattr(task, key):
             sentence = f"{at}task.{key} is for grpo stages, and this one is {stage.kind}: remove it"
             yield sentence, (("task", key), ("kind",))

@@ -80,7 +80,7 @@ def resolve(
         flats.append(merge(base, own) if own else base)
     if typed:
         flats = _overridden(flats, names, typed, problems)
-    flats = [_with_rate(flat) for flat in flats]
+    flats = [_without_steps(_with_rate(flat)) for flat in flats]
     for name, own_of in zip(names, own_tables):  # an override for all of several stages is, like theirs, their default
         mine = (o.path[0] for o in typed if o.stage == name or len(names) == 1)
         own_of.update(key for key in mine if key not in TOP_KEYS)
@@ -118,11 +118,14 @@ def _raw_stages(tables: Mapping[str, Any], origin: str, problems: Problems) -> l
 
 
 def _stage_names(raw: Sequence[Any], outside_kind: Any, problems: Problems) -> list[str]:
-    """A stage is called by its name, else after its kind, with its number where several would be called the same."""
+    """A stage is called by its name, else after its kind, with its number where several would be called the same, or
+    where a key is called so.
+    """
     given = [name if isinstance(name, str) and name else None for name in (_get(stage, "name") for stage in raw)]
     kinds = [_name_of(_get(stage, "kind") or outside_kind or "grpo") for stage in raw]
     unnamed = [kind for name, kind in zip(given, kinds) if name is None]
-    numbered = [kind if unnamed.count(kind) == 1 else f"{kind}-{n}" for n, kind in enumerate(kinds, start=1)]
+    alone = {kind for kind in unnamed if unnamed.count(kind) == 1 and kind not in Stage.model_fields}
+    numbered = [kind if kind in alone else f"{kind}-{n}" for n, kind in enumerate(kinds, start=1)]
     names = [name or other for name, other in zip(given, numbered)]
     for name in dict.fromkeys(name for name in given if name is not None):
         if names.count(name) > 1:
@@ -191,6 +194,13 @@ def _with_rate(flat: Flat) -> Flat:
         return flat
     rate = Written(default_rate(lora=True), f"default with policy.lora: {LORA_FACTOR} times that of full training")
     return {("optimizer",): Written({}, "default"), **flat, ("optimizer", "learning_rate"): rate}
+
+
+def _without_steps(flat: Flat) -> Flat:
+    """An evaluate stage takes none, whatever stages that train are told outside of it."""
+    if ("kind",) not in flat or flat["kind",].value != "evaluate":
+        return flat
+    return {("run",): Written({}, "default"), **flat, ("run", "steps"): Written(0, "kind evaluate takes no steps")}
 
 
 def _overridden(flats: list[Flat], names: list[str], typed: list[Override], problems: Problems) -> list[Flat]:

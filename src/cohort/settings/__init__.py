@@ -8,11 +8,12 @@ from cohort.settings.monitor import DETECTORS, Monitor
 from cohort.settings.objective import Objective
 from cohort.settings.policy import Lora, Policy, Scratch
 from cohort.settings.record import Record
+from cohort.settings.reject import Dpo, Reject, Rft
 from cohort.settings.reward import Reward
 from cohort.settings.rows import PythonRows
 from cohort.settings.run import SINKS, Run, Stop
 from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout
-from cohort.settings.stage import KINDS, Stage
+from cohort.settings.stage import KINDS, Stage, named_stage
 from cohort.settings.suite import Suite
 from cohort.settings.table import Table
 from cohort.settings.task import Adaptive, Curriculum, Prompts, Source, Task
@@ -26,6 +27,7 @@ __all__ = [
     "Adaptive",
     "Critic",
     "Curriculum",
+    "Dpo",
     "Environment",
     "Evaluate",
     "Lora",
@@ -38,7 +40,9 @@ __all__ = [
     "PythonRows",
     "Record",
     "Reference",
+    "Reject",
     "Reward",
+    "Rft",
     "Rollout",
     "Run",
     "Scratch",
@@ -49,4 +53,5 @@ __all__ = [
     "Supervised",
     "Table",
     "Task",
+    "named_stage",
 ]

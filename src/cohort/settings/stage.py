@@ -11,6 +11,7 @@ from cohort.settings.monitor import Monitor
 from cohort.settings.objective import Objective
 from cohort.settings.policy import Policy
 from cohort.settings.record import Record
+from cohort.settings.reject import Dpo, Reject, Rft
 from cohort.settings.reward import Reward
 from cohort.settings.run import Run
 from cohort.settings.sampling import Evaluate, Rollout
@@ -25,7 +26,16 @@ KINDS = {
     "grpo": "cohort.train.grpo:Grpo",
     "sft": "cohort.train.sft:Supervised",
     "reward_model": "cohort.train.reward_model:RewardModel",
+    "reject": "cohort.train.reject:Reject",
+    "rft": "cohort.train.reject:Rft",
+    "dpo": "cohort.train.dpo:Dpo",
+    "evaluate": "cohort.train.measure:Measure",
 }
+
+
+def named_stage(value: Any) -> str | None:
+    """The NAME of "stage:NAME", as which a recipe names what a stage before it leaves; None for anything else."""
+    return value.removeprefix("stage:") if isinstance(value, str) and value.startswith("stage:") else None
 
 
 class Stage(Table):
@@ -33,7 +43,7 @@ class Stage(Table):
 
     kind: Annotated[str, OneOf(KINDS)] = Field(
         default="grpo",
-        description="What the stage does: GRPO, supervised training, training a reward model, or a kind of your own.",
+        description="What the stage does: grpo, sft, reward_model, reject, rft, dpo, evaluate, or a kind of your own.",
     )
     name: Text = Field(default="grpo", description="Name of the stage in overrides, metrics and directories.")
     policy: Policy = Field(default=Policy(), description="The model to train.")
@@ -54,7 +64,10 @@ class Stage(Table):
     run: Run = Field(default=Run(), description="How long, how often, and where.")
     monitor: Monitor = Field(default=Monitor(), description="What is watched while it trains.")
     supervised: Supervised = Field(default=Supervised(), description="Settings of supervised stages.")
-    preferences: Preferences = Field(default=Preferences(), description="Settings of reward_model stages.")
+    preferences: Preferences = Field(default=Preferences(), description="Settings of reward_model and dpo stages.")
+    reject: Reject = Field(default=Reject(), description="Which samples reject and rft stages keep.")
+    rft: Rft = Field(default=Rft(), description="Settings of rft stages.")
+    dpo: Dpo = Field(default=Dpo(), description="Settings of dpo stages.")
     record: NoEffect[Record] = Field(default=Record(), description="What a person declares for the record of the run.")
 
     @field_validator("reward", "suite", mode="before")

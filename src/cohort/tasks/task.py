@@ -106,6 +106,9 @@ def open_prompts(table: settings.Task, seed: int, held_out_seed: int = 0) -> Tas
     `seed` is for sources that make their problems. Theirs are held out by `held_out_seed`, which is the same in every
     run, so that runs can be compared. Raises UserError for whatever is wrong with the sources and their first rows.
     """
+    if isinstance(table.held_out, settings.Task):  # the problems that another task holds out
+        other, own = table.held_out, table.model_copy(update={"held_out": None})
+        return replace(open_prompts(own, seed), held_out=open_prompts(other, seed, held_out_seed).held_out)
     if not table.mixture:
         source = open_source(table, seed, held_out_seed)
         check_order(source)

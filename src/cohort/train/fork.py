@@ -37,8 +37,8 @@ from cohort.train.directory import (
     stage_directory,
 )
 from cohort.train.inputs import inputs_of_stages
-from cohort.train.models import waits_for
-from cohort.train.stage import Context, kind_of
+from cohort.train.models import begins_with, waits_for
+from cohort.train.stage import Context
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
 
@@ -82,8 +82,8 @@ def open_fork(source: str, recipe: Recipe, console: Console) -> Fork:
     path = there[step].absolute()
     checkpoint = read_checkpoint(path)
     _refuse_unfit(parent.stages[at], recipe.stages[index], checkpoint)
-    before = [number for number in range(at) if kind_of(parent.stages[number]).makes_policy]
-    start = str((stage_directory(parent, before[-1]) / "final").absolute()) if before else None
+    before = begins_with(parent, at)
+    start = None if before is None else str((stage_directory(parent, before) / "final").absolute())
     keeps = _say_differences(run, parent, recipe, console)
     keeps["ledger"] &= derive_seed(parent.seed, "stage", at) == derive_seed(recipe.seed, "stage", index)
     keeps["pending"] &= keeps["ledger"]

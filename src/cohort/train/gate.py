@@ -11,10 +11,11 @@ from rich.markup import escape
 
 from cohort.policy.load import Start, load_tokenizer
 from cohort.preflight.gate.stage import gate_of_stage
+from cohort.recipe import Recipe
 from cohort.record.files import write_bytes
 from cohort.rewards import RewardFailure
 from cohort.settings import Policy
-from cohort.train.models import waits_for
+from cohort.train.models import begins_with, waits_for
 from cohort.train.stage import PreparedStage
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -28,13 +29,13 @@ HOW_TO_GO_ON = (
 )
 
 
-def pass_gate(directory: Path, stages: Sequence[PreparedStage], console: Console, start: Start) -> None:
+def pass_gate(directory: Path, recipe: Recipe, stages: Sequence[PreparedStage], console: Console, start: Start) -> None:
     """Put the rewards of every stage to the test before the first step of a run, but those whose models have yet to be
     trained, and write what was found to `gate.json`. Raises UserError when gold answers do not pay, unless `run.gate`
     says otherwise.
     """
     record: dict[str, Any] = {}
-    tables = _tables(stages)
+    tables = _tables(recipe, stages)
     with_rewards = [(one, parts) for one in stages if (parts := one.prepared.parts) is not None and parts.rewards]
     for one, parts in with_rewards:
         stage = one.stage
@@ -68,14 +69,12 @@ def pass_gate(directory: Path, stages: Sequence[PreparedStage], console: Console
     write_bytes(directory / FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))
 
 
-def _tables(stages: Sequence[PreparedStage]) -> dict[str, Policy]:
+def _tables(recipe: Recipe, stages: Sequence[PreparedStage]) -> dict[str, Policy]:
     """By stage the table that its policy comes from: its own, or where that names no model that of a stage before."""
     found: dict[str, Policy] = {}
-    before = stages[0].stage.policy
-    for one in stages:
-        own = one.stage.policy
-        found[one.stage.name] = own if own.model is not None or own.scratch is not None else before
-        before = found[one.stage.name] if one.kind.makes_policy else before
+    for index, one in enumerate(stages):
+        before = begins_with(recipe, index)
+        found[one.stage.name] = one.stage.policy if before is None else found[stages[before].stage.name]
     return found
 
 

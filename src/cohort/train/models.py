@@ -1,40 +1,132 @@
-"""Rewards that score with a model of their own recipe: `model = "stage:NAME"` is what the stage of that name trains."""
+"""What a stage takes of stages before it, which a recipe names as "stage:NAME": the model that it starts from or that
+scores for it, and the data that it learns from.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from cohort import settings
 from cohort.recipe import Recipe
 from cohort.settings import Reward as RewardTable
-from cohort.settings import Stage
+from cohort.settings import Stage, named_stage
 from cohort.train.directory import stage_directory
+from cohort.train.stage import kind_of
 from cohort.types import UserError
 
-_PREFIX = "stage:"
+DATA, PAIRS = "data.jsonl", "pairs.jsonl"  # what a stage that makes data writes into its `final`
+# What a data set says of its source is settled by who made it. These keys of [task] stay the stage's own.
+_OWN = ("template", "template_args", "system", "special_tokens", "max_prompt_tokens", "too_long", "decontaminate")
 
 
 def with_stage_models(recipe: Recipe, index: int) -> Stage:
-    """The stage with directories in place of "stage:NAME". Raises UserError where no such stage comes before it."""
+    """The stage with directories and files in place of "stage:NAME". Raises UserError where no stage of that name comes
+    before it that has what is wanted. Data that are yet to be made are stood in for by rows of the same form.
+    """
     stage = recipe.stages[index]
     waiting = waits_for(stage)
     rewards = (_resolved(recipe, index, one, waiting[one.name]) if one.name in waiting else one for one in stage.reward)
-    return stage.model_copy(update={"reward": tuple(rewards)})
+    changes: dict[str, Any] = {"reward": tuple(rewards), "task": _task(recipe, index)}
+    if begins_with(recipe, index) is not None:  # of the stage before: the run says where that lies
+        changes["policy"] = stage.policy.model_copy(update={"model": None})
+    return stage.model_copy(update=changes)
 
 
 def waits_for(stage: Stage) -> dict[str, str]:
     """By reward, the stage whose model it needs; `stage` is as the recipe has it."""
-    models = {reward.name: reward.args.get("model") for reward in stage.reward}
-    return {
-        name: model.removeprefix(_PREFIX)
-        for name, model in models.items()
-        if isinstance(model, str) and model.startswith(_PREFIX)
-    }
+    named = {reward.name: named_stage(reward.args.get("model")) for reward in stage.reward}
+    return {reward: name for reward, name in named.items() if name is not None}
+
+
+def begins_with(recipe: Recipe, index: int) -> int | None:
+    """The number of the stage whose model a stage starts from; None where its own table says where from, or where it is
+    the first that has a model. Raises UserError where "stage:NAME" is none that makes one.
+    """
+    table = recipe.stages[index].policy
+    made = _before(recipe, index, lambda kind: kind.makes_policy)
+    if (name := named_stage(table.model)) is not None:
+        where = f"stage '{recipe.stages[index].name}' starts from the model of the stage '{name}'"
+        return _found(made, name, f"{where}, but no stage of that name that leaves a policy comes before it")
+    return None if table.model or table.scratch else max(made.values(), default=None)
+
+
+def data_of(recipe: Recipe, index: int) -> int | None:
+    """The number of the stage whose data a stage learns from, which its task.source names; None where it is no stage.
+    Raises UserError where no such stage makes data.
+    """
+    stage = recipe.stages[index]
+    if (name := named_stage(stage.task.source)) is None:
+        return None
+    made = _before(recipe, index, lambda kind: getattr(kind, "makes_data", False))
+    where = f"stage '{stage.name}' learns from the data of the stage '{name}'"
+    return _found(made, name, f"{where}, but no stage of that name that makes data (kind reject) comes before it")
+
+
+def data_file(recipe: Recipe, index: int) -> Path | None:
+    """The file of the data that a stage learns from, whether it is there or not; None where no stage makes them."""
+    if (origin := data_of(recipe, index)) is None:
+        return None
+    paired = "chosen" in getattr(kind_of(recipe.stages[index]), "reads", ())
+    return stage_directory(recipe, origin).absolute() / "final" / (PAIRS if paired else DATA)
+
+
+def yet_to_come(table: settings.Prompts, held_out: bool, seed: int) -> list[dict[str, Any]]:
+    """Rows in the place of data that a stage before will make: a source of prompts, for the checks before a run."""
+    row = {"prompt": "?", "answer": "0", "completion": "0", "chosen": "0", "rejected": "1"}
+    return [row] * int(table.args["rows"])
+
+
+def _task(recipe: Recipe, index: int) -> settings.Task:
+    """The [task] table of a stage with what it learns from; with data of another stage the held-out problems are those
+    of the prompts that these data were made of, or of the other source that the stage names.
+    """
+    stage = recipe.stages[index]
+    table, file = stage.task, data_file(recipe, index)
+    if file is None:
+        return table
+    asked, learns = asked_of(recipe, index), getattr(kind_of(stage), "reads", ())
+    own: dict[str, Any] = {key: getattr(table, key) for key in _OWN}
+    own["held_out"] = table.held_out if stage.kind == "reward_model" else asked
+    if file.is_file():
+        return settings.Task(source=str(file)).model_copy(update=own)
+    if not learns:  # prompts alone: those that the data will be made of are of the same form
+        return asked
+    rows = max(stage.supervised.examples_per_step, stage.preferences.pairs_per_step)
+    made = settings.Task(source="cohort.train.models:yet_to_come", args={"rows": rows})
+    return made.model_copy(update=own)
+
+
+def asked_of(recipe: Recipe, index: int) -> settings.Task:
+    """The [task] table of the prompts that the data of a stage were made of, shown as this stage shows them; of a stage
+    that takes no data of another one its own.
+    """
+    table, origin = recipe.stages[index].task, data_of(recipe, index)
+    if origin is None:
+        return table
+    own: dict[str, Any] = {key: getattr(table, key) for key in _OWN}
+    if table.held_out is not None or table.held_out_split is not None:
+        own |= {key: getattr(table, key) for key in ("held_out", "held_out_split")}
+    return asked_of(recipe, origin).model_copy(update=own)
+
+
+def _before(recipe: Recipe, index: int, wanted: Callable[[Any], bool]) -> dict[str, int]:
+    return {stage.name: number for number, stage in enumerate(recipe.stages[:index]) if wanted(kind_of(stage))}
+
+
+def _found(before: dict[str, int], name: str, problem: str) -> int:
+    if name not in before:
+        raise UserError(f"{problem}; there is {_listed(before)}")
+    return before[name]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _resolved(recipe: Recipe, index: int, reward: RewardTable, name: str) -> RewardTable:
     before = {stage.name: number for number, stage in enumerate(recipe.stages[:index]) if stage.kind == "reward_model"}
-    if name not in before:
-        raise UserError(
-            f"reward '{reward.name}' scores with the model of the stage '{name}', but no stage of that name that "
-            f"trains a reward model comes before it; there is {', '.join(before) or 'none'}"
-        )
-    where = stage_directory(recipe, before[name]) / "final"
+    problem = f"reward '{reward.name}' scores with the model of the stage '{name}', but no stage of that name that"
+    where = stage_directory(recipe, _found(before, name, f"{problem} trains a reward model comes before it")) / "final"
     return reward.model_copy(update={"args": {**reward.args, "model": str(where.absolute())}})

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,14 @@ from cohort.train.fork import kept_fork, open_fork
 from cohort.train.gate import pass_gate, refuse_damaged_gate
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
-from cohort.train.models import waits_for, with_stage_models
+from cohort.train.models import begins_with, data_file, with_stage_models
 from cohort.train.recorder import Recorder
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.cards.reading import in_a_line, value
 from cohort.views.console import Console
 from cohort.views.diagnosis import show_findings
+from cohort.views.gains import show_gains
 from cohort.wording import counted, resuming
 
 __all__ = ["PreparedStage", "Run", "prepare", "train"]
@@ -114,7 +115,7 @@ def train(
     parent = open_fork(fork, recipe, console).facts if fork is not None else None
     with locked(directory) as still_here, disk_errors(directory, still_here):
         if not has_begun(directory):
-            pass_gate(directory, stages, console, start)
+            pass_gate(directory, recipe, stages, console, start)
             say_contamination(directory, stages, console)
         chain = Chain.open(directory, own_key(directory), console.warn, anew=not has_begun(directory))
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
@@ -122,10 +123,11 @@ def train(
         begins = kept_fork(directory)
         with deterministic(threads), stopped_at(began[:10]):
             refuse_damaged_gate(directory)
-            before, trained = "", False
+            trained = False
             for index, one in enumerate(stages):
                 if begins is not None and index < begins.index:  # its parent has done it
                     continue
+                before = begins_with(recipe, index)
                 name, own = one.stage.name, stage_directory(recipe, index)
                 place = f": stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else ""
                 context = Context(
@@ -135,10 +137,10 @@ def train(
                     seed=one.seed,
                     directory=own,
                     console=console,
-                    start=start,
+                    start=_start(recipe, before, start),
                     recorder=Recorder(chain, own),
                     tables=one.kind.tables,
-                    follows=before,
+                    follows="" if before is None else stages[before].stage.name,
                     suites=one.suites,
                     check=still_here,
                 )
@@ -146,11 +148,10 @@ def train(
                     context = begins.taken_up(context)
                 if not _is_finished(context):
                     refuse_unrecorded(chain)
+                    one = _with_its_data(recipe, index, one)
                     with noting_failure(chain, name, still_here):
                         train_stage(one.kind, one.prepared, context)
                     trained = True
-                if one.kind.makes_policy:
-                    start, before = Start(str(context.final), start.live), name
         if resume and not trained:
             console.say(_over(directory))
         still_here()
@@ -173,13 +174,36 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
     refuse_unread_tables(recipe)
     for index, stage in enumerate(recipe.stages):
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
-        ready = with_stage_models(recipe, index) if waits_for(stage) else stage
+        ready = with_stage_models(recipe, index)
         suites = open_suites(ready, seed) if stage.suite and kind.makes_policy else ()
+        if begins_with(recipe, index) is None and stage.policy.model is None and stage.policy.scratch is None:
+            raise UserError(
+                f"stage '{stage.name}' names no model, and no stage before it leaves one: set policy.model to a "
+                "checkpoint directory or a hub id, or give policy.scratch"
+            )
         prepared = kind.prepare(ready, seed)
         if stage.run.keep_best is not None or stage.run.stop is not None:
             check_choosing(ready, prepared.parts)
-        found.append(PreparedStage(stage, kind, seed, prepared, suites))
+        found.append(PreparedStage(stage.model_copy(update={"policy": ready.policy}), kind, seed, prepared, suites))
     return found
+
+
+def _start(recipe: Recipe, before: int | None, given: Start) -> Start:
+    """Where the weights of a stage come from that names no model: the stage before it of that number."""
+    return given if before is None else Start(str(stage_directory(recipe, before) / "final"), given.live)
+
+
+def _with_its_data(recipe: Recipe, index: int, one: PreparedStage) -> PreparedStage:
+    """The stage with the data that a stage before it has made, where it learns from such: until then it was checked
+    with rows in their place.
+    """
+    if (file := data_file(recipe, index)) is None:
+        return one
+    if not file.is_file():
+        raise UserError(f"the data of stage '{one.stage.name}' are gone: {file} is missing")
+    if one.prepared.parts is not None:
+        one.prepared.parts.world.close()
+    return replace(one, prepared=one.kind.prepare(with_stage_models(recipe, index), one.seed))
 
 
 def _is_over(directory: Path, recipe: Recipe) -> bool:
@@ -252,6 +276,7 @@ def _show_result(
     parts = last.prepared.parts
     rows = [(labels.get(line["step"], f"step {line['step']}"), line) for line in lines]
     console.evaluations(rows, parts.verifier_name if parts else "")
+    show_gains(console, record)
     signal = [line["groups/signal"] for line in lines if line.get("groups/signal") is not None]
     if signal and not any(signal) and not read_incidents(directory):  # a run too short for detectors
         console.warn(

@@ -140,6 +140,8 @@ class StageKind(Protocol[P]):
     tables: tuple[str, ...]  # the tables of the recipe that it reads; another one in a stage of this kind is a mistake
     columns: tuple[str, ...]  # the metrics on the live line, in this order
     makes_policy: bool  # whether the stage after it may continue from its model
+    # A kind that leaves data in its `final` also has `makes_data = True`; one that learns from rows and not from
+    # prompts has `reads`, their columns beside the prompt.
 
     def prepare(self, stage: Stage, seed: int) -> P:
         """All that needs no model. Raises `UserError` for whatever is wrong with the stage."""

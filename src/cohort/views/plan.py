@@ -62,6 +62,80 @@ def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, held_out: 
     }
 
 
+def reject_plan(stage: Stage, policy: PolicyFacts, prompts: int | None, held_out: Items[Any] | None) -> dict[str, str]:
+    """The lines of the console's plan for a stage that samples and keeps what is right."""
+    return {
+        "objective": "none: samples are kept, and no weight moves",
+        **_sampled(stage, policy, prompts),
+        **_evaluation(stage, held_out),
+    }
+
+
+def rft_plan(stage: Stage, policy: PolicyFacts, prompts: int | None, held_out: Items[Any] | None) -> dict[str, str]:
+    """The lines of the console's plan for a stage that learns its own right samples."""
+    steps, table = stage.run.steps, stage.rft
+    how = "what is kept of a step's samples is learnt in that step"
+    if table.mode == "offline":
+        first, each = counted(table.sampling_steps, "step"), counted(stage.supervised.examples_per_step, "kept sample")
+        how = f"the first {first} sample, each of the other {steps - table.sampling_steps} learns {each}"
+    return {
+        "objective": f"supervised, on its own right samples ({table.mode}): minus their mean log-prob by token",
+        **_sampled(stage, policy, prompts),
+        "learning": how,
+        **_evaluation(stage, held_out),
+    }
+
+
+def _sampled(stage: Stage, policy: PolicyFacts, prompts: int | None) -> dict[str, str]:
+    table = stage.reject
+    least = "".join(f", {name} at least {value:g}" for name, value in table.least.items())
+    between = f", pass rate {table.hardest:g} to {table.easiest:g}" if (table.hardest, table.easiest) != (0, 1) else ""
+    even = f", balanced by {table.balance}" if table.balance else ""
+    return {
+        "policy": _policy_line(policy),
+        "ends": ends_line(policy),
+        "task": task_line(stage, prompts),
+        "template": template_line(stage, policy),
+        "rewards": rewards_line(stage),
+        "batch": batch_arithmetic(stage),
+        "keeps": f"what is right{least}{between}, at most {table.per_prompt} of a prompt{even}",
+    }
+
+
+def dpo_plan(
+    stage: Stage, policy: PolicyFacts, pairs: int, held_out_pairs: int, held_out: Items[Any] | None
+) -> dict[str, str]:
+    """The lines of the console's plan for learning from pairs."""
+    p, steps, table = stage.preferences, stage.run.steps, stage.dpo
+    loss = {
+        "sigmoid": f"DPO: mean of -log sigmoid({table.beta:g} h), h the difference of the answers' log-ratios",
+        "ipo": f"IPO: mean of (h - {1 / (2 * table.beta):g})^2, h the difference of the answers' log-ratios",
+    }
+    smooth = f", {table.label_smoothing:.0%} of the labels taken for wrong" if table.label_smoothing else ""
+    out = f", {held_out_pairs:,} held out" if held_out_pairs else ""
+    return {
+        "objective": loss[table.loss] + smooth,
+        "policy": _policy_line(policy),
+        **adapter_line(stage),
+        "ends": ends_line(policy),
+        "task": f"{stage.task.source}, {counted(pairs, 'preference pair')}{out}",
+        "template": template_line(stage, policy),
+        "batch": f"{counted(p.pairs_per_step, 'pair')} a step, {counted(steps, 'step')} = "
+        f"{p.pairs_per_step * steps / pairs:.2g} passes",
+        **_evaluation(stage, held_out),
+    }
+
+
+def measure_plan(stage: Stage, policy: PolicyFacts, held_out: Items[Any] | None) -> dict[str, str]:
+    """The lines of the console's plan for a stage that only measures."""
+    return {
+        "objective": "none: the model that comes in is measured",
+        "policy": _policy_line(policy),
+        "template": template_line(stage, policy),
+        **_evaluation(stage, held_out),
+    }
+
+
 def reward_model_plan(stage: Stage, policy: PolicyFacts, pairs: int, held_out: int) -> dict[str, str]:
     """The lines of the console's plan for a reward model."""
     p, steps = stage.preferences, stage.run.steps

@@ -15,9 +15,8 @@ from cohort.settings import Reward, Stage
 from cohort.train.compare.controls import CONTROLS, controlled
 from cohort.train.compare.ways import read_vary, ways
 from cohort.train.directory import as_kept, stage_directory
-from cohort.train.models import waits_for
+from cohort.train.models import begins_with, waits_for
 from cohort.train.run import prepare
-from cohort.train.stage import kind_of
 from cohort.types import UnreadableError, UserError
 from cohort.wording import did_you_mean
 
@@ -143,7 +142,7 @@ def _close(prepared: Sequence[Any]) -> None:
 def _before(recipe: Recipe, index: int, directory: Path) -> Recipe | None:
     """The stages before the one at `index`, if it begins with the model of one of them, or is scored by one."""
     stage, first = recipe.stages[index], recipe.stages[:index]
-    begins = stage.policy.model is None and stage.policy.scratch is None
+    begins = begins_with(recipe, index) is not None
     return _recipe(recipe, BEFORE, recipe.seed, first, directory) if first and (begins or waits_for(stage)) else None
 
 
@@ -169,10 +168,10 @@ def _alone(recipe: Recipe, index: int, before: Recipe | None, directory: Path, b
         )
 
     stage = stage.model_copy(update={"reward": tuple(map(ready, stage.reward))})
-    if stage.policy.model is not None or stage.policy.scratch is not None:
+    if (start := begins_with(recipe, index)) is None:
         return stage
-    start = next(finals[one.name] for one in reversed(before.stages) if kind_of(one).makes_policy)
-    return stage.model_copy(update={"policy": stage.policy.model_copy(update={"model": str(start)})})
+    model = str(finals[recipe.stages[start].name])
+    return stage.model_copy(update={"policy": stage.policy.model_copy(update={"model": model})})
 
 
 def _names(labels: Sequence[str]) -> Mapping[str, str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cohort.algorithms.objectives import Objective
-from cohort.backends.base import open_backend
+from cohort.backends.base import Backend, open_backend
 from cohort.machine import peak_memory_gb
 from cohort.monitor.behaviour import behaviour
 from cohort.monitor.metrics import group_metrics
@@ -23,6 +23,7 @@ from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination, RewardPool
 from cohort.seeds import derive_seed
+from cohort.settings import Stage
 from cohort.tasks.render import RenderedPrompts, prompt_limit
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.evaluation import Evaluator
@@ -36,6 +37,18 @@ from cohort.wording import counted
 PENDING = "pending.parquet"  # of a checkpoint: groups that were sampled and not yet trained on
 
 
+class Learns(Protocol):
+    """What a stage makes of the scored groups of a step."""
+
+    def learn(self, groups: Sequence[Group], step: int) -> tuple[list[Group], dict[str, float]]:
+        """The groups with what was made of them, and the metrics."""
+
+
+def _save_model(context: Context, backend: Backend, directory: Path) -> None:
+    """The trained model."""
+    backend.save_model(directory)
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedGrpo:
     """All of a GRPO stage that needs no model."""
@@ -43,6 +56,9 @@ class PreparedGrpo:
     parts: SamplingParts
     objective: Objective
     stored: Groups | None = None  # groups that were sampled before, in place of a stream of new ones
+    learning: Callable[[Stage, Objective, Combination, Backend], Learns] = Learning
+    trains: bool = True  # whether weights move; else checkpoints hold none
+    finish: Callable[[Context, Backend, Path], None] = _save_model  # writes what the stage leaves
 
     def texts(self) -> Iterable[str]:
         """The first questions of the task."""
@@ -64,14 +80,16 @@ class GrpoTraining:
                 f"rollouts may be {counted(staleness, 'training step')} old (rollout.max_staleness), uncorrected: "
                 'set objective.bypass = true, or objective.correction = "token_truncate"'
             )
-        self._backend = open_backend(stage, objective, context.origin(prepared, checkpoint))
-        if checkpoint is not None:
-            self._backend.load(checkpoint.path)
+        moved = checkpoint if prepared.trains else None
+        self.backend = self._backend = open_backend(stage, objective, context.origin(prepared, moved))
+        if moved is not None:
+            self._backend.load(moved.path)
         self._backend.publish(self.weights_of)
         self.facts: PolicyFacts = self._backend.facts
         self.policy = self._backend.policy
         self._combination = Combination.of(parts.rewards)
-        self._learning = Learning(stage, objective, self._combination, self._backend)
+        self._prepared = prepared
+        self._learning = prepared.learning(stage, objective, self._combination, self._backend)
         self._stream: Groups
         self._evaluate: Evaluator | None = None
         self._nothing: dict[str, float] | None = None if prepared.stored is not None else {}
@@ -143,19 +161,22 @@ class GrpoTraining:
 
     def evaluate(self, step: int) -> dict[str, float] | None:
         """Held-out accuracy of the current weights, where there are held-out prompts; None where nothing is sampled."""
+        if not self._prepared.trains and step > self._context.first:  # the weights are what was measured before
+            return {}
         self._doing, self._sampled = "evaluating", 0
         return self._nothing if self._evaluate is None else self._evaluate(step)
 
     def save(self, directory: Path) -> Mapping[str, Any]:
         """The model and what trains it, the groups in flight, and the ledger."""
-        self._backend.save(directory)
+        if self._prepared.trains:
+            self._backend.save(directory)
         if pending := self._stream.in_flight():
             write_groups(directory / PENDING, pending, self.weights_of)
         return {"ledger": self._stream.ledger.state()}
 
     def finish(self, directory: Path) -> None:
-        """The trained model."""
-        self._backend.save_model(directory)
+        """The trained model, or what else the stage leaves."""
+        self._prepared.finish(self._context, self._backend, directory)
 
     def close(self) -> None:
         """End the reward workers and the tools."""

@@ -23,7 +23,7 @@ from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
 from cohort.train.directory import as_it_lies, read_environment, stage_directory
-from cohort.train.models import waits_for, with_stage_models
+from cohort.train.models import begins_with, with_stage_models
 from cohort.train.replay.stored import StoredStep, read_step
 from cohort.train.run import deterministic
 from cohort.train.stage import kind_of
@@ -129,8 +129,8 @@ class Recorded:
         parent = self.environment.get("parent") or {}
         if parent.get("index") == self.index:
             return Start(parent.get("start"))
-        before = [at for at, one in enumerate(self.recipe.stages[: self.index]) if kind_of(one).makes_policy]
-        return Start(str(stage_directory(self.recipe, before[-1]) / "final") if before else None)
+        before = begins_with(self.recipe, self.index)
+        return Start(None if before is None else str(stage_directory(self.recipe, before) / "final"))
 
     @property
     def is_same_machine(self) -> bool:
@@ -174,9 +174,7 @@ def open_run(run: Path, stage: str = "") -> list[Recorded]:
 
 
 def _recorded(run: Path, recipe: Recipe, index: int, environment: Mapping[str, Any]) -> Recorded:
-    stage = recipe.stages[index]
-    if waits_for(stage):
-        stage = with_stage_models(recipe, index)
+    stage = with_stage_models(recipe, index)
     several = sum(one.kind == "grpo" for one in recipe.stages) > 1
     gates = {one.name: Gate(one.gate, one.gate_at, one.gate_else) for one in stage.reward if one.gate is not None}
     combination = Combination({one.name: float(one.weight) for one in stage.reward}, gates)

@@ -18,6 +18,7 @@ class RewardModel:
 
     tables = ("policy", "task", "preferences", "optimizer", "evaluate", "run")
     columns = ("loss", "pairs/accuracy", "grad_norm", "tokens_per_s")
+    reads = ("chosen", "rejected")
     makes_policy = False  # it scores what a policy writes, and is none itself
     open = RewardModelTraining
 

@@ -34,6 +34,10 @@ _KINDS = {
     "grpo": "reinforcement learning (GRPO)",
     "sft": "supervised training",
     "reward_model": "training a reward model on preference pairs",
+    "reject": "rejection sampling, which trains nothing",
+    "rft": "supervised training on its own right samples (RFT)",
+    "dpo": "learning from preference pairs (DPO)",
+    "evaluate": "an evaluation, which trains nothing",
 }
 _MORE = {  # numbers of an evaluation beside its accuracy
     "mean_tokens": "mean length {} tokens",

@@ -1,0 +1,206 @@
+"""Learning from preference pairs without a reward model: DPO and IPO (`kind = "dpo"`).
+
+The gradient of a pair's loss is that of its two log-probs, each times a number: the gradient coefficient of
+DeepSeekMath's unified view (2402.03300, section 5.2). So a step computes the log-probs of whole answers, of the policy
+and of the reference, takes the loss's derivative at them, and gives it to the one learner as the advantage of every
+token of the answer. The gradient is that of the paper's loss, for any size of micro-batches, at the price of one more
+forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from cohort import environments, settings
+from cohort.algorithms import losses, objectives
+from cohort.algorithms.objectives import Objective
+from cohort.backends.base import Backend
+from cohort.environments import World
+from cohort.evaluate import mean_interval
+from cohort.learn.batch import collate
+from cohort.policy.policy import PolicyFacts
+from cohort.preflight.contamination import Report
+from cohort.preflight.parts import SamplingParts, open_parts
+from cohort.settings import Stage
+from cohort.tasks import Renderer
+from cohort.tasks.preferences import Pairs, PreferencePair, Preferences, open_pairs
+from cohort.train.checkpoint import Checkpoint
+from cohort.train.contamination import cleaned
+from cohort.train.examples import ExamplesTraining
+from cohort.train.sft import UPDATED, asked, encoded, seen_in
+from cohort.train.stage import Context, Plan, first_texts, refuse_few
+from cohort.types import Batch, Group, Prompt, Rollout, UserError
+from cohort.views.plan import dpo_plan
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedDpo:
+    """All of a dpo stage that needs no model. `parts` are there where a reward says what is right."""
+
+    pairs: Preferences
+    world: World
+    parts: SamplingParts | None
+    dropped: Report | None = None  # what was found in the pairs that were left out
+
+    def texts(self) -> Iterable[str]:
+        """The first pairs."""
+        return first_texts(self.pairs.train, lambda pair: f"{pair.prompt.question} {pair.chosen} {pair.rejected}")
+
+
+class Dpo:
+    """`kind = "dpo"`, a `StageKind`."""
+
+    tables = (
+        *("policy", "task", "preferences", "dpo", "optimizer", "reference", "rollout", "reward", "evaluate", "run"),
+    )
+    columns = ("loss", "pairs/accuracy", "pairs/gap", "grad_norm", "tokens_per_s")
+    makes_policy = True
+    reads = ("chosen", "rejected")
+
+    def prepare(self, stage: Stage, seed: int) -> PreparedDpo:
+        """The pairs, no two answers of which may be equal; and what accuracy is measured with, where the stage has a
+        reward: then task.held_out names problems, else pairs.
+        """
+        if stage.reference.moves:
+            raise UserError("the reference of a dpo stage is what the stage starts from: remove the [reference] table")
+        if stage.dpo.loss == "ipo" and stage.dpo.label_smoothing:
+            raise UserError('dpo.label_smoothing is for loss = "sigmoid", and ipo has none: set it to 0')
+        judged = bool(stage.reward) or stage.evaluate.reward is not None
+        of_pairs = stage.task.model_copy(update={"held_out": None, "held_out_split": None})
+        other = isinstance(stage.task.held_out, settings.Task)
+        pairs = open_pairs(of_pairs if judged or other else stage.task)
+        for side in (pairs.train, pairs.held_out):
+            _refuse_equal(side)
+        parts = open_parts(asked(stage), seed) if judged else None
+        found: PreparedDpo = cleaned(stage, PreparedDpo(pairs, environments.open(stage), parts))
+        wanted = stage.preferences.pairs_per_step
+        refuse_few(found.pairs.train, "preference pairs", "preferences.pairs_per_step", wanted)
+        return found
+
+    def plan(self, stage: Stage, prepared: PreparedDpo, facts: PolicyFacts) -> Plan:
+        """The loss, how many pairs, how often."""
+        pairs, held_out = prepared.pairs, None if prepared.parts is None else prepared.parts.task.held_out
+        return dpo_plan(stage, facts, pairs.train.size, 0 if pairs.held_out is None else pairs.held_out.size, held_out)
+
+    def open(self, context: Context, prepared: PreparedDpo, checkpoint: Checkpoint | None) -> ExamplesTraining:
+        """See `StageKind`."""
+        lesson, per_step = partial(_Pairs, context.stage, prepared), context.stage.preferences.pairs_per_step
+        objective = _objective(context.stage.dpo)
+        return ExamplesTraining(context, prepared, checkpoint, objective, prepared.world, per_step, lesson)
+
+
+def _objective(table: settings.Dpo) -> Objective:
+    """What the learner minimises: minus the log-probs, each times its advantage, summed. With a reference, whose
+    log-ratio times beta is the reward that DPO stands for.
+    """
+    plain = {"baseline": "none", "scale": "none", "zero_std": "zero", "kl_place": "reward"}
+    return objectives.preset("reinforce", **plain, aggregation="sequence_sum", kl_coef=table.beta)
+
+
+def _refuse_equal(pairs: Pairs | None) -> None:
+    for index in range(0 if pairs is None else pairs.size):
+        assert pairs is not None
+        if pairs[index].chosen.strip() == pairs[index].rejected.strip():
+            raise UserError(
+                f"preference pair {index} ({pairs[index].prompt.question[:40]!r}...) has equal answers, from which "
+                "nothing can be learnt: mend or remove it"
+            )
+
+
+class _Pairs:
+    """A `Lesson` of preference pairs."""
+
+    def __init__(self, stage: Stage, prepared: PreparedDpo, facts: PolicyFacts):
+        self._stage, self._table, self._facts = stage, stage.dpo, facts
+        self._pairs, self._objective = prepared.pairs, _objective(stage.dpo)
+        self._renderer = Renderer.of(stage.task, facts.tokenizer)
+        self.size = prepared.pairs.train.size
+
+    def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> tuple[dict[str, float], int]:
+        """One step on these pairs."""
+        batch = self._batch([(index, self._pairs.train[index]) for index in indices])
+        sums = self._sums(backend, batch).requires_grad_(True)  # [2, n, 2]
+        loss = self._losses(sums).mean()
+        (slope,) = torch.autograd.grad(loss, sums)  # 0 for the reference
+        advantages = -slope[0].flatten().float().repeat_interleave(batch.lengths)
+        weight = torch.ones_like(batch.token_weight)
+        report = backend.update(replace(batch, advantages=advantages, token_weight=weight), rate).metrics
+        update = {key: report[key] for key in UPDATED}
+        return update | {"loss": loss.item()} | self._measures(sums.detach()), seen_in(batch)
+
+    def measure(self, backend: Backend) -> dict[str, float]:
+        """Of the held-out pairs: the loss, and how many the policy tells apart better than the reference does."""
+        held_out = self._pairs.held_out
+        if held_out is None or not held_out.size:
+            return {}
+        indices = range(min(held_out.size, self._stage.evaluate.problems))
+        parts = [
+            self._sums(backend, self._batch([(index, held_out[index]) for index in part]))
+            for part in _parts(indices, self._stage.preferences.pairs_per_step)
+        ]
+        if not parts:
+            return {}
+        sums = torch.cat(parts, 1)
+        right = (self._margins(sums) > 0).double().tolist()
+        low, high = mean_interval(right)
+        found = {"eval/loss": self._losses(sums).mean().item(), "eval/accuracy": sum(right) / len(right)}
+        return found | {"eval/accuracy_low": low, "eval/accuracy_high": high}
+
+    def _batch(self, pairs: Sequence[tuple[int, PreferencePair]]) -> Batch:
+        """2n answers to n prompts, of each pair the chosen one first."""
+        groups = []
+        for index, pair in pairs:
+            what = f"preference pair {index}"
+            answers = [
+                encoded(self._renderer, pair.prompt, text, self._facts, None, what)
+                for text in (pair.chosen, pair.rejected)
+            ]
+            (prompt, chosen, _), (_, rejected, _) = answers
+            if chosen == rejected:
+                raise UserError(f"{what} has answers of equal tokens, from which nothing can be learnt: remove it")
+            rollouts = tuple(Rollout(one, own, [0.0] * len(own), 0, "stop", "") for _, one, own in answers)
+            groups.append(Group(index, Prompt("", tokens=prompt), rollouts, advantages=(1.0, 1.0)))
+        return collate(groups, self._objective, max_tokens=0)
+
+    def _sums(self, backend: Backend, batch: Batch) -> Tensor:
+        """`[2, n, 2]` float64: of policy and reference, the log-probs of each pair's answers, chosen and rejected."""
+        scored = backend.score(backend.score(batch, "old"), "reference")
+        rows = torch.repeat_interleave(batch.lengths)  # [N]
+        sums = torch.zeros(2, len(batch.lengths), dtype=torch.float64)
+        for side, logprobs in enumerate((scored.old_logprobs, scored.ref_logprobs)):
+            assert logprobs is not None
+            sums[side].index_add_(0, rows, logprobs.double())
+        return sums.view(2, -1, 2)
+
+    def _losses(self, sums: Tensor) -> Tensor:
+        """`[n]`: the loss of each pair."""
+        (chosen, rejected), (ref_chosen, ref_rejected) = ((side[:, 0], side[:, 1]) for side in sums)
+        beta, answers = self._table.beta, (chosen, rejected, ref_chosen.detach(), ref_rejected.detach())
+        if self._table.loss == "ipo":
+            return losses.ipo(*answers, beta=beta)
+        return losses.dpo(*answers, beta=beta, label_smoothing=self._table.label_smoothing)
+
+    def _margins(self, sums: Tensor) -> Tensor:
+        """`[n]`: by how much the implicit reward of the chosen answer is the higher one."""
+        (chosen, rejected), (ref_chosen, ref_rejected) = ((side[:, 0], side[:, 1]) for side in sums)
+        return self._table.beta * losses.log_ratios(chosen, rejected, ref_chosen, ref_rejected)
+
+    def _measures(self, sums: Tensor) -> dict[str, float]:
+        margins, rewards = self._margins(sums), self._table.beta * (sums[0] - sums[1])  # [n, 2]
+        return {
+            "pairs/accuracy": (margins > 0).double().mean().item(),
+            "pairs/gap": margins.mean().item(),
+            "pairs/chosen_reward": rewards[:, 0].mean().item(),
+            "pairs/rejected_reward": rewards[:, 1].mean().item(),
+            "pairs/chosen_logprob": sums[0, :, 0].mean().item(),
+            "pairs/rejected_logprob": sums[0, :, 1].mean().item(),
+        }
+
+
+def _parts(indices: range, size: int) -> Iterator[range]:
+    return (indices[start : start + size] for start in range(0, len(indices), size))
