@@ -137,7 +137,7 @@ def test_the_stages_before_are_one_run_and_all_arms_begin_from_it(recipe):
     stage = _alone(mine, 2, before, directory)
     assert stage.policy.model == str(directory / "before/stages/cold/final")  # not the reward model's
     assert stage.reward[1].args["model"] == str(directory / "before/final")
-    arm = _of(mine, "as_it_is", stage, 0)
+    arm = _of(mine, "as_it_is", (stage,), 0)
     assert [one.name for one in arm.stages] == ["rl"]
     own = [*stages[:2], {**stages[2], "reward": "exact_number", "policy": {"model": "elsewhere"}}]
     assert _before(recipe(stage=own), 2, directory) is None  # it needs no stage before it

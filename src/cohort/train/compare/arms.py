@@ -8,12 +8,12 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from cohort.recipe import Recipe
 from cohort.settings import Reward, Stage
 from cohort.train.compare.controls import CONTROLS, controlled
-from cohort.train.compare.ways import read_vary, ways
+from cohort.train.compare.ways import BUDGETS, read_vary, ways
 from cohort.train.directory import as_kept, stage_directory
 from cohort.train.models import begins_with, waits_for
 from cohort.train.run import prepare
@@ -22,8 +22,6 @@ from cohort.wording import did_you_mean
 
 AS_IT_IS = "as it is"
 BEFORE = "before"  # the run of the stages that come before the one that is compared
-Budget = Literal["steps", "tokens", "seconds"]
-BUDGETS: tuple[Budget, ...] = get_args(Budget)
 Reader = Callable[[Sequence[str]], Recipe]  # the recipe, with overrides beside those that were typed
 
 
@@ -60,7 +58,7 @@ class Comparison:
     before: Recipe | None
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
-    budget: Budget = "steps"
+    budget: str = "steps"
     controls: bool = True
 
     @property
@@ -73,7 +71,10 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
     """The arms for the last GRPO stage of a recipe. Raises `UserError` for what cannot be compared, before anything is
     trained.
     """
-    recipe, budget = read(()), _budget(asked.budget)
+    recipe, budget = read(()), asked.budget
+    if budget not in BUDGETS:
+        known = ", ".join(BUDGETS)
+        raise UnreadableError(f"there is no budget '{budget}'{did_you_mean(budget, BUDGETS)}; there are {known}")
     for name in asked.controls:
         if name not in CONTROLS:
             known = ", ".join(CONTROLS)
@@ -95,11 +96,15 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
 
     stage = alone(recipe)
     if asked.controls:
-        found = [(AS_IT_IS, stage, "the recipe's own rewards"), *((n, *controlled(stage, n)) for n in asked.controls)]
+        found: list[tuple[str, tuple[Stage, ...], str]] = [(AS_IT_IS, (stage,), "the recipe's own rewards")]
+        for name in asked.controls:
+            other, says = controlled(stage, name)
+            found.append((name, (other,), says))
     else:
-        listed = ways(recipe, index, asked.typed, asked.methods, read_vary(asked.vary, recipe, index))
-        found = [(way.label, alone(read(way.overrides)), way.says) for way in listed]
-        stage = found[0][1]
+        varied = read_vary(asked.vary, recipe, index)
+        listed = ways(recipe, index, asked.typed, asked.methods, varied, budget)
+        found = [(way.label, way.stages(alone(read(way.overrides))), way.says) for way in listed]
+        stage = found[0][1][-1]
     numbers, names = tuple(recipe.seed + number for number in range(asked.seeds)), _names([one[0] for one in found])
     arms = tuple(
         Arm(label, says, tuple(_of(recipe, names[label], one, seed) for seed in numbers)) for label, one, says in found
@@ -107,13 +112,6 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
     for arm in arms if not (asked.controls or waits_for(recipe.stages[index])) else ():
         _close(prepare(arm.recipes[0]))
     return Comparison(directory, recipe, stage, before, arms, numbers, budget, bool(asked.controls))
-
-
-def _budget(name: str) -> Budget:
-    for known in BUDGETS:
-        if name == known:
-            return known
-    raise UnreadableError(f"there is no budget '{name}'{did_you_mean(name, BUDGETS)}; there are {', '.join(BUDGETS)}")
 
 
 def _refuse_without_evaluation(recipe: Recipe, index: int) -> None:
@@ -146,7 +144,7 @@ def _before(recipe: Recipe, index: int, directory: Path) -> Recipe | None:
     return _recipe(recipe, BEFORE, recipe.seed, first, directory) if first and (begins or waits_for(stage)) else None
 
 
-def _alone(recipe: Recipe, index: int, before: Recipe | None, directory: Path, budget: Budget = "steps") -> Stage:
+def _alone(recipe: Recipe, index: int, before: Recipe | None, directory: Path, budget: str = "steps") -> Stage:
     """The stage as one that needs no other, trained to its last step: all arms have the same budget, and none is
     chosen by the held-out problems that compare them. Who stops at a budget has no last step to anneal towards.
     """
@@ -188,9 +186,9 @@ def _names(labels: Sequence[str]) -> Mapping[str, str]:
     }
 
 
-def _of(recipe: Recipe, name: str, stage: Stage, seed: int) -> Recipe:
+def _of(recipe: Recipe, name: str, stages: Sequence[Stage], seed: int) -> Recipe:
     name += f"-seed{seed}" if seed != recipe.seed else ""
-    return _recipe(recipe, name, seed, (stage,), Path(stage.run.directory))
+    return _recipe(recipe, name, seed, stages, Path(stages[-1].run.directory))
 
 
 def with_run(recipe: Recipe, **changes: Any) -> Recipe:

@@ -15,17 +15,20 @@ from cohort.evaluate.accuracy import Accuracy, Measure
 from cohort.evaluate.compare import Paired, among, paired
 from cohort.preflight.objective import settled_objective
 from cohort.recipe import Recipe
+from cohort.recipe.resolve import flatten
 from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_groups
 from cohort.settings import Stage
 from cohort.train.compare.arms import Arm, Comparison
 from cohort.train.compare.running import diverged
-from cohort.train.directory import as_kept, different, flat_recipe, run_directory
+from cohort.train.directory import run_directory
+from cohort.train.stage import tables_of
 from cohort.types import UserError
 
 Values = Mapping[str, float]  # of every problem with every seed, its share of right answers
 # What differs between arms because they are arms.
-OF_AN_ARM = ("name", "seed", "run.directory", "run.stop", "run.steps", "run.gate")
+OF_AN_ARM = ("run.directory", "run.stop", "run.steps", "run.gate")
+OF_ALL_KINDS = ("kind", "optimizer", "policy", "rollout")  # tables that mean the same in every kind of stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ def results(compared: Comparison) -> tuple[str, list[Result]]:
     found = []
     for arm in compared.arms:
         one, runs = measured[arm.label], [run_directory(recipe) for recipe in arm.recipes]
-        steps = [[line for line in read_metrics(run / "metrics.jsonl") if line["step"]] for run in runs]
+        steps = [_lines(run) for run in runs]
         every = [line for lines in steps for line in lines]
         ends = one.runs[0][0], [evaluations[-1] for evaluations in one.runs]
         seconds = [line.get("time/step_s") or 0.0 for line in every]
@@ -122,13 +125,13 @@ def results(compared: Comparison) -> tuple[str, list[Result]]:
                 behind=behind.get(arm.label),
                 tokens_before=ends[0].tokens / ends[0].completions,
                 tokens_after=sum(e.tokens for e in ends[1]) / sum(e.completions for e in ends[1]),
-                steps=statistics.fmean(len(lines) for lines in steps),
+                steps=statistics.fmean(sum(line["step"] > 0 for line in lines) for lines in steps),
                 tokens_sampled=math.fsum(line.get("tokens/sampled") or 0.0 for line in every) / len(runs),
                 seconds=math.fsum(seconds),
                 step_seconds=statistics.median(seconds) if seconds else math.nan,
                 memory_gb=max((gb for line in every if (gb := line.get("memory/peak_gb"))), default=None),
                 collapsed=_collapsed(compared, arm, one, margin),
-                differs={} if arm is base else _differs(base.recipes[0], arm.recipes[0]),
+                differs={} if arm is base else _differs(base.recipes[0].stages[-1], arm.recipes[0].stages[-1]),
                 curve=_curve(one.runs, steps),
                 runs=runs,
                 same_start=one.before == own.before,
@@ -166,7 +169,7 @@ def _of_arms(found: Sequence[Result]) -> str:
     for one in found[1:]:
         assert one.behind is not None
         words = verdicts.get(one.behind.verdict, verdicts[""])
-        listed[words].append(f"{one.arm} ({-100 * one.behind.mean:+.1f})")
+        listed[words].append(f"{one.arm} ({0 - 100 * one.behind.mean:+.1f})")
     said = "; ".join(f"{words}: {', '.join(arms)}" for words, arms in listed.items() if arms)
     return f"{base.arm} ends at {base.after.mean:.1%}; {said}"
 
@@ -194,19 +197,25 @@ def _collapsed(compared: Comparison, arm: Arm, measured: _Measured, margin: floa
     return found
 
 
-def _differs(base: Recipe, other: Recipe) -> dict[str, Any]:
-    """The hyper-parameters of a recipe that another one has otherwise, those of the objective as they come out."""
+def _differs(base: Stage, other: Stage) -> dict[str, Any]:
+    """The hyper-parameters of a stage that another one has otherwise, those of an objective as they come out; of a
+    stage of another kind those that both have, and those of the tables that only this kind has.
+    """
+    own, now = _hyper_parameters(base), _hyper_parameters(other)
+    alike, read = base.kind == other.kind, tables_of(base)
+    differs = [key for key, value in now.items() if (value != own[key] if key in own else alike)]
+    if not alike:
+        differs = [key for key in differs if key.split(".")[0] in OF_ALL_KINDS]
+        differs += [key for key in now if key.split(".")[0] not in (*read, "kind")]
+    return {key: now[key] for key in differs}
 
-    def values(recipe: Recipe) -> dict[str, Any]:
-        stage = recipe.stages[-1]
-        flat = {key.removeprefix("stage.0."): value for key, value in flat_recipe(as_kept(recipe)).items()}
-        kept = {key: value for key, value in flat.items() if not key.startswith(("objective.", *OF_AN_ARM))}
-        if stage.kind == "grpo":
-            objective = settled_objective(stage)
-            kept |= {f"objective.{field}": getattr(objective, field) for field in FIELDS}
-        return kept
 
-    return {key: now for key, _, now in different(values(base), values(other))}
+def _hyper_parameters(stage: Stage) -> dict[str, Any]:
+    read = {*tables_of(stage), "kind"} - {"evaluate", "record", "monitor", "suite", "objective"}
+    found = {key: value for key, value in flatten(stage).items() if key.split(".")[0] in read and key not in OF_AN_ARM}
+    if stage.kind == "grpo":
+        found |= {f"objective.{field}": getattr(settled_objective(stage), field) for field in FIELDS}
+    return found
 
 
 def _measured(arm: Arm, stage: Stage, kind: str) -> _Measured:
@@ -275,6 +284,13 @@ def _curve(runs: Sequence[Sequence[_Evaluation]], lines: Sequence[Sequence[Mappi
             )
         )
     return found
+
+
+def _lines(run: Path) -> list[dict[str, Any]]:
+    """The numbers of a run's steps; those of stages before its last one as of step 0."""
+    before = [line for file in sorted(run.glob("stages/*/metrics.jsonl")) for line in read_metrics(file)]
+    own = [line for line in read_metrics(run / "metrics.jsonl") if line["step"]]
+    return [*({**line, "step": 0} for line in before if line["step"]), *own]
 
 
 def _mean_sum(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> float:
