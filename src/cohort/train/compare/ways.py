@@ -131,7 +131,8 @@ def ways(
     axes = [[(key, value) for value in values] for key, values in vary.items()]
     found = []
     for (name, says, overrides), point in product(of_method, list(product(*axes))):
-        settings = [f"{key}={value}" for key, value in point]
+        pairs = [pair for key, value in point for pair in zip(key.split("&"), value.split("&"), strict=True)]
+        settings = [f"{key.strip()}={value.strip()}" for key, value in pairs]
         words = ", ".join([*([name] if name else []), *settings])
         prefixed = [one if _names_stage(one, recipe) else f"{at}{one}" for one in settings]
         stages = METHODS[name].stages if name else _itself
@@ -140,8 +141,8 @@ def ways(
 
 
 def read_vary(texts: Iterable[str], recipe: Recipe, index: int) -> dict[str, list[str]]:
-    """`KEY=a,b,c` as values by key. Raises `UserError` for a key of another stage or one that all arms share, and
-    `UnreadableError` for fewer than two values.
+    """`KEY=a,b,c` as values by key; `KEY&KEY=a&b,c&d` changes several together. Raises `UserError` for a key of another
+    stage or one that all arms share, and `UnreadableError` for fewer than two values.
     """
     found: dict[str, list[str]] = {}
     for text in texts:
@@ -154,7 +155,10 @@ def read_vary(texts: Iterable[str], recipe: Recipe, index: int) -> dict[str, lis
             )
         if len(set(values)) < len(values) or key in found:
             raise UnreadableError(f"--vary names the same thing twice: '{text}'")
-        _refuse_shared(key, recipe, index)
+        for one in key.split("&"):
+            _refuse_shared(one.strip(), recipe, index)
+        if any(value.count("&") != key.count("&") for value in values):
+            raise UnreadableError(f"--vary KEY&KEY takes as many values together, such as 2&64,8&16, not '{text}'")
         found[key] = values
     return found
 
