@@ -3,8 +3,8 @@
     cohort train recipes/claims_base.toml          # the common start, once: about a minute on two quiet cores
     python tools/claims.py [NAME ...] [--seeds 3] [--jobs 1] [key=value ...]
 
-Without a name all of them. A claim is `cohort compare recipes/claims.toml` with something varied; its runs, compare.json,
-compare.png and verdict.json lie in runs/claim_NAME-compare. Stopped, the same command goes on.
+Without a name all of them. A claim is `cohort compare recipes/claims.toml` with something varied; its runs,
+compare.json, compare.png and verdict.json lie in runs/claim_NAME-compare. Stopped, the same command goes on.
 
 A contrast is a weighted sum of what arms reach on the same held-out problems, with a 95% interval over problems. It
 `holds` where the interval is above 0 and every seed agrees in sign, is `refuted` where it is below 0 and every seed

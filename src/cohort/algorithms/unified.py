@@ -77,6 +77,6 @@ def _pull(o: Objective) -> str:
     if not o.kl_coef or o.kl_place == "reward":
         return ""
     u = "log(π_θ/π_ref)"
-    plain = {"k1": "", "k2": f"·{u}", "k3": "·(1 − π_ref/π_θ)"}
+    plain = {"k2": f"·{u}", "k3": "·(1 − π_ref/π_θ)"}
     weighted = {"k1": f"·ρ·(1 + {u})", "k2": f"·ρ·({u} + {u}²/2)", "k3": f"·ρ·{u}"}
     return f" − {number(o.kl_coef)}{(weighted if o.kl_gradient == 'weighted' else plain)[o.kl_estimator]}"
