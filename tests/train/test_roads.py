@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -19,16 +20,21 @@ from cohort.train.run import prepare
 from cohort.types import UserError
 from cohort.views.console import Console
 
-FIRST = {
+FIRST: dict[str, Any] = {
     "kind": "reject",
     "name": "own",
     "rollout": {"prompts_per_step": 4, "group_size": 8, "max_tokens": 8},
     "reject": {"least": {"vowels": 0.25}, "per_prompt": 2, "truncated": True},
     "run": {"steps": 3},
 }
-SFT = {"kind": "sft", "name": "learn", "task": {"source": "stage:own"}, "supervised": {"examples_per_step": 2}}
-RFT = {**FIRST, "kind": "rft", "name": "own_samples", "supervised": {"examples_per_step": 3}}
-ROADS = {
+SFT: dict[str, Any] = {
+    "kind": "sft",
+    "name": "learn",
+    "task": {"source": "stage:own"},
+    "supervised": {"examples_per_step": 2},
+}
+RFT: dict[str, Any] = {**FIRST, "kind": "rft", "name": "own_samples", "supervised": {"examples_per_step": 3}}
+ROADS: dict[str, tuple[dict[str, Any], ...]] = {
     "reject": (FIRST,),
     "sft": (FIRST, {**SFT, "run": {"steps": 3}}),
     "online": ({**RFT, "run": {"steps": 4}},),
@@ -75,40 +81,37 @@ def same(a, b, places):
             assert one.exists() == other.exists()
             assert not one.exists() or file.endswith("tensors") or one.read_bytes() == other.read_bytes()
             if one.exists() and file.endswith("tensors"):
-                ours, theirs = load_file(one), load_file(other)
-                assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+                weights, others = load_file(one), load_file(other)
+                assert all(torch.equal(weights[key], others[key]) for key in weights)
 
 
 class Crash(BaseException):
     """Not an Exception, so that nothing handles it."""
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ROADS])
+@pytest.mark.parametrize("kind", list(ROADS))
 def test_a_crash_at_any_write_is_resumed_with_equal_bits(road, tmp_path, monkeypatch, kind):
     stages = ROADS[kind]
     expected = road(*stages, name="expected")
     assert verify(expected.directory).holds
-    fsync, calls = os.fsync, 0
-    at = 0
+    fsync, left = os.fsync, [0]  # writes until the crash
 
     def failing(handle):
-        nonlocal calls
-        calls += 1
-        if calls == at:
+        left[0] -= 1
+        if left[0] == 0:
             raise Crash
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", failing)
     crashed = 0
-    for at in (5, 12, 17, 23):
-        calls = 0
+    for left[0] in (5, 12, 17, 23):
         try:
             done = road(*stages, name="crashed", resume=True)
         except Crash:
             crashed += 1
             if (tmp_path / "runs/crashed/log/chain.jsonl").exists():
                 assert verify(tmp_path / "runs/crashed").holds
-    at = -1
+    left[0] = -1
     done = road(*stages, name="crashed", resume=True)
     assert crashed >= 2
     assert verify(done.directory).holds
@@ -146,10 +149,8 @@ def test_a_model_may_be_that_of_any_stage_before(road, checkpoint_dir):
     again = {**SFT, "name": "again", "policy": {"model": "stage:learn"}, "run": {"steps": 0}}
     other = {**SFT, "name": "other", "policy": {"model": str(checkpoint_dir)}, "run": {"steps": 2}}
     run = road(FIRST, {**SFT, "run": {"steps": 2}}, other, again)
-    learnt, again = (
-        load_file(run.directory / where / "model.safetensors") for where in ("stages/learn/final", "final")
-    )
-    assert all(torch.equal(learnt[key], again[key]) for key in learnt)
+    learnt, last = (load_file(run.directory / where / "model.safetensors") for where in ("stages/learn/final", "final"))
+    assert all(torch.equal(learnt[key], last[key]) for key in learnt)
 
 
 def test_every_stage_is_measured_on_the_same_held_out_problems(road):

@@ -15,14 +15,9 @@ from typing import Any
 from cohort.account import behaviour, compute, data, gains, governance, learning, policies, rewards
 from cohort.record.claims import Basis, Claim
 
+# Kinds of stages; a kind of one's own has the fields that they share.
 SAMPLED = ("grpo", "reject", "rft")
-MODEL = (
-    *SAMPLED,
-    "sft",
-    "reward_model",
-    "dpo",
-    "evaluate",
-)  # kinds of stages; a kind of one's own has the fields that they share
+MODEL = (*SAMPLED, "sft", "reward_model", "dpo", "evaluate")
 GRPO = ("grpo",)
 
 

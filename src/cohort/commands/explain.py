@@ -11,6 +11,7 @@ from cohort.algorithms import explain, objectives
 from cohort.algorithms.equation import Shape
 from cohort.algorithms.objectives import Objective
 from cohort.algorithms.unified import Row, rows
+from cohort.commands.unified import VIEWS
 from cohort.preflight.objective import equation_of, hash_of, reference_of, settled_objective, supervised_steps
 from cohort.preflight.parts import accuracy_name
 from cohort.recipe import Recipe
@@ -46,16 +47,29 @@ class Explained:
 
 def explain_recipe(recipe: Recipe, against: str | None, other: Recipe | None = None) -> list[Explained]:
     """The objective of every GRPO stage, compared with a preset where one is named, or with `other`, the recipe that is
-    called `against`.
+    called `against`; else also of stages that keep samples or learn from pairs.
     """
     refuse_unread_tables(recipe)
-    stages = _grpo_stages(recipe)
+    stages = [stage for stage in recipe.stages if stage.kind == "grpo" or (stage.kind in VIEWS and against is None)]
     if not stages:
         raise UserError(
             "this recipe has no grpo stage: supervised stages minimise minus the mean log-prob of the completion "
             "tokens, reward_model stages -log sigmoid(chosen - rejected)"
         )
-    return [_explained(stage, settled_objective(stage), against, other) for stage in stages]
+    return [
+        _viewed(stage) if stage.kind in VIEWS else _explained(stage, settled_objective(stage), against, other)
+        for stage in stages
+    ]
+
+
+def _viewed(stage: Stage) -> Explained:
+    """What a stage of another kind than GRPO does, in the terms of the unified view."""
+    view = VIEWS[stage.kind](stage)
+    around = {"data": view.data, "reward": view.reward, "coefficient": view.coefficient}
+    if stage.kind == "dpo":
+        around["reference"] = reference_of(stage)
+    around |= {} if stage.kind == "reject" else {"updates": _updates(stage)}
+    return Explained(stage.name, view.line, view.equation, view.latex, {}, around, "", None, [], [])
 
 
 def _grpo_stages(recipe: Recipe) -> list[Stage]:
@@ -102,6 +116,8 @@ def show(console: Console, found: dict[str, list[Explained]]) -> None:
         console.lines(one.choices, whole=True)
         console.say()
         console.lines(one.around, whole=True)
+        if not one.unified:  # a stage of another kind says its row itself
+            continue
         console.say("\n[bold]in one view[/]  how methods move the log-prob of a token (2402.03300, section 5.2)")
         cells = [[escape(row[key]) for key in ("name", "data", "reward", "coefficient")] for row in one.unified]
         console.table(["", "data", "reward", "gradient coefficient"], cells, left=4)
@@ -140,7 +156,7 @@ def show_latex(console: Console, found: dict[str, list[Explained]]) -> None:
 
 def _around(stage: Stage, objective: Objective) -> dict[str, str]:
     """The settings beside the objective that decide the gradient, by name, and the hash of objective and settings."""
-    r, o = stage.rollout, stage.optimizer
+    r = stage.rollout
     lines = {
         "rewards": rewards_line(stage),
         "sampling": f"temperature {r.temperature:g}, which also divides the logits of every log-prob; at most "
@@ -166,14 +182,18 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         )
     if objective.needs_reference:
         lines["reference"] = reference_of(stage)
-    because = f"; {LORA_REASON}" if stage.policy.lora is not None else ""
-    lines["updates"] = (
-        f"AdamW, rate {o.learning_rate:g} ({o.schedule}, {counted(o.warmup_steps, 'warm-up step')}{because}), betas "
-        f"{o.betas[0]:g} and {o.betas[1]:g}, weight decay {o.weight_decay:g}, gradient norm at most {o.gradient_clip:g}"
-    )
+    lines["updates"] = _updates(stage)
     lines |= keeping_line(stage)
     lines["hash"] = hash_of(stage, objective)
     return lines
+
+
+def _updates(stage: Stage) -> str:
+    o, because = stage.optimizer, f"; {LORA_REASON}" if stage.policy.lora is not None else ""
+    return (
+        f"AdamW, rate {o.learning_rate:g} ({o.schedule}, {counted(o.warmup_steps, 'warm-up step')}{because}), betas "
+        f"{o.betas[0]:g} and {o.betas[1]:g}, weight decay {o.weight_decay:g}, gradient norm at most {o.gradient_clip:g}"
+    )
 
 
 Difference = tuple[str, Any, Any, str]  # a field, its value here and there, and what going there changes

@@ -183,8 +183,20 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         ),
         Metric("pairs/gap", "", "Mean score of the better answers minus that of the worse ones.", "up"),
         Metric("pairs/too_long", "pairs", "Pairs that were dropped as too long on the way to this step.", "down"),
+        Metric(
+            "pairs/chosen_reward", "", "dpo: mean of beta times the log-ratio to the reference, of the better ones."
+        ),
+        Metric("pairs/rejected_reward", "", "dpo: the same of the worse answers."),
+        Metric("pairs/chosen_logprob", "nats", "dpo: mean log-prob of whole better answers, before the update."),
+        Metric("pairs/rejected_logprob", "nats", "dpo: the same of the worse answers."),
         Metric("scores/mean", "", "Mean score of all answers of the step."),
         Metric("scores/std", "", "Standard deviation of the scores of the step."),
+    ),
+    "Samples that are kept": (
+        Metric("reject/kept", "share", "Samples of the step that are kept to learn from.", "up", "kept", "{:4.0%}"),
+        Metric("reject/prompts", "share", "Prompts of the step of which a sample is kept.", "up"),
+        Metric("reject/low_score", "samples", "Refused because a reward in reject.least scored too little.", "down"),
+        Metric("reject/{}", "samples", "Refused for this reason, such as wrong, cut_off or duplicate.", "down"),
     ),
     "Tokens, time, memory": (
         Metric("tokens/sampled", "tokens", "Tokens that the policy wrote for the step."),

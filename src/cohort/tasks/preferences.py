@@ -11,6 +11,7 @@ the "\\n\\nHuman: ... \\n\\nAssistant: ..." form of Anthropic's HH-RLHF, and wha
 from __future__ import annotations
 
 import math
+import pkgutil
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any, cast
 
 from cohort import settings
 from cohort.tasks.prompts import Items, Part, RowItems, limited, split_by_hash
-from cohort.tasks.sources.base import built_in_name
+from cohort.tasks.sources.base import PAIRS, built_in_name
 from cohort.tasks.sources.columns import conversation, missing_column, read_question, with_inner
 from cohort.tasks.sources.files import kind
 from cohort.tasks.sources.opening import held_out_table, made_by, names_in, share_of, side_of
@@ -68,9 +69,11 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
     """
 
     def read(one: settings.Prompts, held_out: bool) -> Items[PreferencePair]:
-        if built_in_name(one.source):
+        name = built_in_name(one.source)
+        if name and name not in PAIRS:
             raise UserError(f"{one.source} has questions and answers but no pairs of a better and a worse answer.")
-        rows = with_inner(open_rows(made_by(one, held_out, seed), *side_of(one, held_out)), names_in(one))
+        made = pkgutil.resolve_name(PAIRS[name])(one, held_out, seed) if name else made_by(one, held_out, seed)
+        rows = with_inner(open_rows(made, *side_of(one, held_out)), names_in(one))
         needed = {"chosen": table.chosen, "rejected": table.rejected, "margin": table.margin}
         if table.prompt != "prompt":  # the default may be missing: then the answers are whole conversations
             needed["prompt"] = table.prompt

@@ -15,7 +15,7 @@ from cohort.preflight.contamination.report import Report
 from cohort.preflight.contamination.sides import HELD_OUT, Side, held_out, look_in, trained_on, without
 from cohort.preflight.contamination.texts import Question
 from cohort.record.files import write_bytes
-from cohort.settings import Stage
+from cohort.settings import Stage, named_stage
 from cohort.train.stage import PreparedStage
 from cohort.views.console import Console
 
@@ -59,6 +59,8 @@ def found_before(one: PreparedStage) -> Report | str:
     stage, prepared = one.stage, one.prepared
     if stage.task.decontaminate == "off":
         return 'task.decontaminate = "off"'
+    if (name := named_stage(stage.task.source)) is not None:
+        return f"the data are made by the stage '{name}', of its own prompts"
     learns = any(getattr(prepared, name, None) is not None for name in ("pairs", "examples"))
     of_task = None if learns or prepared.parts is None else prepared.parts.dropped
     if (dropped := getattr(prepared, "dropped", None) or of_task) is not None:

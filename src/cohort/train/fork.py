@@ -24,7 +24,7 @@ from cohort.recipe import Recipe
 from cohort.record.inputs import fingerprints
 from cohort.record.manifest import NAME as MANIFEST
 from cohort.seeds import derive_seed
-from cohort.settings import Stage
+from cohort.settings import Stage, named_stage
 from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
 from cohort.train.directory import (
     ENVIRONMENT,
@@ -37,7 +37,7 @@ from cohort.train.directory import (
     stage_directory,
 )
 from cohort.train.inputs import inputs_of_stages
-from cohort.train.models import begins_with, waits_for
+from cohort.train.models import DATA, begins_with, waits_for
 from cohort.train.stage import Context
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
@@ -165,6 +165,11 @@ def _refuse_unfit(parent: Stage, stage: Stage, checkpoint: Checkpoint) -> None:
         name, model = next(iter(waiting.items()))
         raise UserError(
             f"reward '{name}' scores with the model of stage '{model}', which is not trained again: name its directory"
+        )
+    if (name := named_stage(stage.task.source)) is not None:
+        raise UserError(
+            f"the data of the stage come from stage '{name}', which is not run again: name its file, "
+            f"task.source = .../{name}/final/{DATA}"
         )
     by_critic = stage.kind == "grpo" and settled_objective(stage).baseline == "critic"
     if by_critic and not (checkpoint.path / "critic").is_dir():

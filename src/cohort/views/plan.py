@@ -86,11 +86,16 @@ def rft_plan(stage: Stage, policy: PolicyFacts, prompts: int | None, held_out: I
     }
 
 
-def _sampled(stage: Stage, policy: PolicyFacts, prompts: int | None) -> dict[str, str]:
+def keeps_line(stage: Stage) -> str:
+    """`what is right, language at least 0.8, at most 4 of a prompt, balanced by level`."""
     table = stage.reject
     least = "".join(f", {name} at least {value:g}" for name, value in table.least.items())
     between = f", pass rate {table.hardest:g} to {table.easiest:g}" if (table.hardest, table.easiest) != (0, 1) else ""
     even = f", balanced by {table.balance}" if table.balance else ""
+    return f"what is right{least}{between}, at most {table.per_prompt} of a prompt{even}"
+
+
+def _sampled(stage: Stage, policy: PolicyFacts, prompts: int | None) -> dict[str, str]:
     return {
         "policy": _policy_line(policy),
         "ends": ends_line(policy),
@@ -98,7 +103,7 @@ def _sampled(stage: Stage, policy: PolicyFacts, prompts: int | None) -> dict[str
         "template": template_line(stage, policy),
         "rewards": rewards_line(stage),
         "batch": batch_arithmetic(stage),
-        "keeps": f"what is right{least}{between}, at most {table.per_prompt} of a prompt{even}",
+        "keeps": keeps_line(stage),
     }
 
 

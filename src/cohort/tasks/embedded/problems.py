@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from cohort import settings
 from cohort.seeds import derive_seed
@@ -22,6 +22,7 @@ from cohort.types import Prompt, UserError
 Split = Literal["train", "held_out"]
 
 HELD_OUT_SHARE = 0.1
+PAIRS_MADE = 2000
 COLUMNS = ("prompt", "answer", "level", "steps", "reasoning", "split")
 # What a guess says in place of its working. All begin with the same word, so the choice between working and guessing
 # is one choice of one token.
@@ -79,6 +80,17 @@ class Generator:
     def demonstrations(self, table: settings.Task, seed: int) -> ProblemDemonstrations:
         """The problems with completions to learn from."""
         return ProblemDemonstrations(Problems(self, table.levels or (1, 2), seed), table)
+
+    def pairs(self, table: settings.Prompts, held_out: bool, seed: int) -> list[dict[str, Any]]:
+        """As many pairs as `limit` says (else 2,000): the better answer shows its working, the worse one guesses."""
+        split, salt = "held_out" if held_out else "train", (*self.salt, "pair")
+        problems = Problems(self, table.levels or (1, 2), seed, split)
+        found = []
+        for index in range(table.limit or PAIRS_MADE):
+            made, own = problems.problem(index), derive_seed(seed, *salt, split, index)
+            better, worse = (self.demonstrate(made, own, careful, 0.2) for careful in (1.0, 0.0))
+            found.append({"prompt": made.question, "chosen": better, "rejected": worse, "level": made.level})
+        return found
 
 
 class Problems:

@@ -32,6 +32,11 @@ DEMONSTRATIONS = {
     "word_problems": "cohort.tasks.embedded.word_problems:WORD_PROBLEMS.demonstrations",
     "arithmetic": "cohort.tasks.embedded.arithmetic:ARITHMETIC.demonstrations",
 }
+# Those that also make pairs of a better and a worse completion -> a function of (table, held_out, seed): rows.
+PAIRS = {
+    "word_problems": "cohort.tasks.embedded.word_problems:WORD_PROBLEMS.pairs",
+    "arithmetic": "cohort.tasks.embedded.arithmetic:ARITHMETIC.pairs",
+}
 
 
 class SourceOfPrompts(Protocol):

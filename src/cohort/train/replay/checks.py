@@ -18,6 +18,8 @@ from cohort.train.replay.tally import SHOWN
 from cohort.train.replay.text import Texts
 from cohort.types import UserError
 
+KEEPS = ("reject", "rft")  # kinds of stages that sample and score, and learn nothing or what is right
+
 
 def checks(run: Path, level: int) -> list[Check]:
     """The checks of levels 2 to `level` (at most 4) of a run, in that order: rewards, advantages, policy.
@@ -30,7 +32,7 @@ def checks(run: Path, level: int) -> list[Check]:
     found: list[Check] = []
     run = run.expanduser().absolute()
     with where_trained(str(run)):
-        for recorded in open_run(run):
+        for recorded in open_run(run, kinds=("grpo", *KEEPS)):
             found += checks_of(recorded, level)
     return sorted(found, key=lambda check: check.level)
 
@@ -41,6 +43,11 @@ def checks_of(recorded: Recorded, level: int, ticket: int | None = None, shown: 
     """
     title, steps = recorded.title, list(recorded.steps)
     apart: list[Check] = []
+    if recorded.stage.kind in KEEPS and level > 2:
+        why = (
+            f"a stage of kind {recorded.stage.kind} has no advantages of an objective: it keeps samples by their scores"
+        )
+        level, apart = 2, [Check(3, f"{title}advantages", "skipped", why)]
     if not steps:
         why = f"{recorded.directory / 'log'} holds no rollouts (run.save_rollouts writes them)"
         apart.append(Check(2, f"{title}rollouts", "skipped", why))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -149,9 +149,9 @@ def _texts(recorded: Recorded) -> Any:
     return kind_of(recorded.stage).prepare(recorded.stage, recorded.seed).texts()
 
 
-def open_run(run: Path, stage: str = "") -> list[Recorded]:
-    """The GRPO stages of a run, or the one of that name. Raises `UnreadableError` for what is no run, or was written by
-    another version of Cohort, and where there is no such stage.
+def open_run(run: Path, stage: str = "", kinds: Collection[str] = ("grpo",)) -> list[Recorded]:
+    """The stages of these kinds of a run, or the one of that name. Raises `UnreadableError` for what is no run, or was
+    written by another version of Cohort, and where there is no such stage.
     """
     if not (run / "recipe.toml").is_file():
         raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
@@ -161,7 +161,7 @@ def open_run(run: Path, stage: str = "") -> list[Recorded]:
         found = [
             _recorded(run, recipe, index, environment)
             for index, one in enumerate(recipe.stages)
-            if one.kind == "grpo" and stage in ("", one.name)
+            if one.kind in kinds and stage in ("", one.name)
         ]
     except OSError as error:
         raise UnreadableError(f"{error.filename} cannot be read: {error.strerror}") from None
@@ -175,7 +175,7 @@ def open_run(run: Path, stage: str = "") -> list[Recorded]:
 
 def _recorded(run: Path, recipe: Recipe, index: int, environment: Mapping[str, Any]) -> Recorded:
     stage = with_stage_models(recipe, index)
-    several = sum(one.kind == "grpo" for one in recipe.stages) > 1
+    several = sum(one.kind in ("grpo", "reject", "rft") for one in recipe.stages) > 1
     gates = {one.name: Gate(one.gate, one.gate_at, one.gate_else) for one in stage.reward if one.gate is not None}
     combination = Combination({one.name: float(one.weight) for one in stage.reward}, gates)
     title = f"{stage.name}: " if several else ""

@@ -1,0 +1,108 @@
+"""A DPO step: its gradient is that of the paper's loss, whatever the micro-batches; and it learns."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from cohort.algorithms.losses import dpo
+from cohort.backends.base import Origin, open_backend
+from cohort.policy.load import Start
+from cohort.recipe import Recipe
+from cohort.record.metrics import read_metrics
+from cohort.train import train
+from cohort.train.dpo import _objective, _Pairs
+from cohort.train.run import prepare
+from cohort.views.console import Console
+
+BETA = 0.3
+
+
+@pytest.fixture
+def recipe(tmp_path, checkpoint_dir):
+    def make(**changes):
+        file = tmp_path / "pairs.jsonl"
+        rows = [
+            {"prompt": f"What is {i} plus 1?", "chosen": f"It is {i + 1}.", "rejected": "I do not know that."}
+            for i in range(12)
+        ]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        tables = {
+            "name": "pairs",
+            "kind": "dpo",
+            "policy": {"model": str(checkpoint_dir)},
+            "task": {"source": str(file), "held_out": 0.3},
+            "preferences": {"pairs_per_step": 4},
+            "dpo": {"beta": BETA},
+            "optimizer": {"learning_rate": 1e-3},
+            "run": {"steps": 6, "directory": str(tmp_path / "runs"), "threads": 1},
+        }
+        return Recipe(**{**tables, **changes})
+
+    return make
+
+
+def test_the_gradient_of_a_step_is_that_of_the_loss_itself(recipe):
+    one = prepare(recipe(optimizer={"learning_rate": 1e-3, "tokens_per_micro_batch": 20, "gradient_clip": 0.0}))[0]
+    backend = open_backend(one.stage, _objective(one.stage.dpo), Origin(1, Start(), one.prepared.texts))
+    lesson = _Pairs(one.stage, one.prepared, backend.facts)
+    found = {}
+
+    def caught(batch, rate):
+        learner = backend._learner
+        step, learner.optimizer.step = (
+            learner.optimizer.step,
+            lambda: found.update(
+                {name: p.grad.clone() for name, p in backend.policy.module.named_parameters() if p.grad is not None}
+            ),
+        )
+        try:
+            return learner.update(batch, rate)
+        finally:
+            learner.optimizer.step = step
+
+    with torch.no_grad():  # so that policy and reference differ
+        for parameter in backend.policy.module.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
+    backend.update = caught
+    metrics, _ = lesson.learn(backend, range(4), 0.0)
+    batch = lesson._batch([(index, one.prepared.pairs.train[index]) for index in range(4)])
+    reference = lesson._sums(backend, batch)[1]
+
+    model, starts = backend.policy.module, (batch.lengths.cumsum(0) - batch.lengths).tolist()
+    sums = []
+    for row, (start, length) in enumerate(zip(starts, batch.lengths.tolist(), strict=True)):
+        prompt = list(batch.prompts[int(batch.group[row])])
+        answer = batch.tokens[start : start + length].tolist()
+        backend.policy.release()
+        logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        sums.append(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum())
+    pairs = torch.stack(sums).view(-1, 2)
+    loss = dpo(pairs[:, 0], pairs[:, 1], reference[:, 0].float(), reference[:, 1].float(), beta=BETA).mean()
+    model.zero_grad()
+    loss.backward()
+    assert metrics["loss"] == pytest.approx(loss.item(), abs=1e-5)
+    assert found
+    for name, parameter in model.named_parameters():
+        if name in found:
+            torch.testing.assert_close(found[name], parameter.grad, rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"dpo": {"loss": "ipo", "beta": 0.1}}])
+def test_it_learns_to_tell_answers_apart_and_held_out_ones_too(recipe, changes):
+    run = train(recipe(**changes), console=Console(quiet=True))
+    lines = read_metrics(run.directory / "metrics.jsonl")
+    assert lines[0]["eval/accuracy"] == 0.0  # policy and reference are the same
+    assert lines[-1]["eval/accuracy"] == 1.0
+    assert lines[-1]["pairs/gap"] > lines[1]["pairs/gap"] == pytest.approx(0, abs=1e-5)
+    assert lines[-1]["eval/loss"] < lines[0]["eval/loss"]
+
+
+def test_with_lora_the_reference_is_the_base(recipe, checkpoint_dir):
+    policy = {"model": str(checkpoint_dir), "lora": {"rank": 4}}
+    run = train(recipe(policy=policy, optimizer={"learning_rate": 1e-2}), console=Console(quiet=True))
+    lines = read_metrics(run.directory / "metrics.jsonl")
+    assert lines[1]["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert lines[-1]["loss"] < lines[1]["loss"]
