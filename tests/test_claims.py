@@ -12,7 +12,7 @@ import pytest
 
 from cohort.recipe import Recipe
 from cohort.record.rollouts import write_groups
-from cohort.rewards.verifiers.chance import noisy_number
+from cohort.rewards.verifiers.chance import _checked, noisy_number
 from cohort.train.compare import arms
 from cohort.types import Group, Prompt, Rollout
 
@@ -83,7 +83,7 @@ def test_a_verifier_that_errs_does_so_as_often_as_it_is_told():
     assert noisy_number("#### 5", "4", 1, noise=0.0) == 0.0
     assert noisy_number("#### 5", "4", 1, noise=1.0) == 1.0
     with pytest.raises(ValueError, match="from 0 to 1, not 2"):
-        noisy_number.check_answer("4", noise=2)
+        _checked("4", noise=2)
 
 
 def test_the_variance_of_gradients_is_that_of_their_vectors():

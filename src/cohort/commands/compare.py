@@ -111,20 +111,22 @@ def show(console: Console, found: Compared) -> None:
     """A row for each arm; then the first arm minus each other, what differs, and the conclusion."""
     seeds = f" x {len(found.seeds)} seeds" if len(found.seeds) > 1 else ""
     console.say(f"\n  {found.problems} held-out problems{seeds}, {found.measured}, with 95% intervals")
-    headings = ["", "before", "after", "change", ""]
+    headings = ["", "before", "after", "change", "", "tokens"]
+    if not found.controls:
+        console.say(f"  all begin at {found.arms[0].before.mean:.1%}")
+        headings = ["", "after", "change", "", "steps", "sampled", "s/step", "GB", "lost"]
     rows = [
         [
             escape(one.arm),
-            f"{one.before.mean:.1%}",
-            f"{one.after.mean:.1%} [{one.after.low:.1%}, {one.after.high:.1%}]",
+            *([f"{one.before.mean:.1%}"] if found.controls else []),
+            f"{one.after.mean:.1%}",
             f"{one.difference.mean:+.1%} [{one.difference.low:+.1%}, {one.difference.high:+.1%}]",
             one.difference.verdict,
-            *(_lengths(one) if found.controls else _costs(one, len(found.seeds))),
+            *([f"{one.tokens_before:.0f} to {one.tokens_after:.0f}"] if found.controls else _costs(one)),
         ]
         for one in found.arms
     ]
-    costs = ["tokens", "seconds"] if found.controls else ["steps", "sampled", "s/step", "GB", "lost"]
-    console.table([*headings, *costs], rows)
+    console.table(headings, rows)
     base = "recipe" if found.controls else found.arms[0].arm
     for one in found.arms:
         if one.behind is not None:
@@ -144,11 +146,7 @@ def show(console: Console, found: Compared) -> None:
         console.say("  no figure: pip install 'cohort\\[plot]'")
 
 
-def _lengths(one: Result) -> list[str]:
-    return [f"{one.tokens_before:.0f} to {one.tokens_after:.0f}", f"{one.seconds:.0f}"]
-
-
-def _costs(one: Result, seeds: int) -> list[str]:
+def _costs(one: Result) -> list[str]:
     memory = "" if one.memory_gb is None else f"{one.memory_gb:.2f}"
     tokens = f"{one.tokens_sampled / 1e6:.2f}M" if one.tokens_sampled >= 1e5 else f"{one.tokens_sampled:.0f}"
-    return [f"{one.steps:.0f}", tokens, f"{one.step_seconds:.2f}", memory, f"{len(one.collapsed)} of {seeds}"]
+    return [f"{one.steps:.0f}", tokens, f"{one.step_seconds:.2f}", memory, f"{len(one.collapsed)} of {len(one.runs)}"]

@@ -36,7 +36,7 @@ class Measure:
     """`kind = "evaluate"`, a `StageKind`. It takes no steps: what is measured stands at step 0."""
 
     tables = ("policy", "task", "rollout", "environment", "reward", "evaluate", "run")
-    columns = ()
+    columns = ("eval/greedy",)
     makes_policy = True  # it leads on to the model that came in
 
     def prepare(self, stage: Stage, seed: int) -> PreparedMeasure:

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from cohort.views.cards.reading import percent, value
 from cohort.views.console import Console
+from cohort.wording import counted
 
 _VERDICTS = {"improved": "better", "regressed": "worse", "non_inferior": "no worse", "inconclusive": "not certain"}
 
@@ -32,6 +33,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     points, verdict = "-", "not evaluated" if why == "not_evaluated" else why
     if gain is not None:
         points = f"{100 * gain['mean']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
-        verdict = f"{_VERDICTS[gain['verdict']]}, {gain['problems']:,} problems"
+        verdict = f"{_VERDICTS[gain['verdict']]}, {counted(gain['problems'], 'problem')}"
     cells = (row["stage"], row["kind"] or "", row["measure"] or "", percent(row["before"]), percent(row["after"]))
     return [*map(escape, cells), escape(points), verdict]
