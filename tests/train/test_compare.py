@@ -239,6 +239,25 @@ def test_methods_and_values_are_arms_with_the_same_start(recipe):
     assert own.base.recipes[0].stages[0].critic.warmup_steps == 1  # what the recipe says stays
 
 
+def test_methods_of_other_kinds_are_stages_of_their_own(recipe):
+    compared = comparison(recipe(reward="exact_number", run={"steps": 9}), methods=["grpo", "rft", "online_rft", "dpo"])
+    stages = [arm.recipes[0].stages for arm in compared.arms]
+    assert [[one.kind for one in of] for of in stages] == [["grpo"], ["rft"], ["rft"], ["reject", "dpo"]]
+    assert [(of[0].rft.mode, of[0].rft.sampling_steps) for of in stages[1:3]] == [("offline", 4), ("online", 1)]
+    sampling, learning = stages[3]
+    assert (sampling.run.steps, sampling.evaluate.problems, sampling.policy) == (9, 0, stages[0][0].policy)
+    assert (learning.task.source, learning.policy.model) == (f"stage:{sampling.name}", None)  # where that one began
+    assert learning.evaluate == stages[0][0].evaluate
+
+
+def test_keys_can_change_together(recipe):
+    vary = ["rollout.group_size&rollout.prompts_per_step=2&6,4&3"]
+    compared = comparison(recipe(reward="exact_number"), vary=vary)
+    rollouts = [arm.recipes[0].stages[0].rollout for arm in compared.arms]
+    assert [(one.group_size, one.prompts_per_step) for one in rollouts] == [(2, 6), (4, 3)]
+    assert compared.base.label == "rollout.group_size=2, rollout.prompts_per_step=6"
+
+
 def test_values_with_commas_and_names_that_a_directory_cannot_have(recipe):
     vary = ["optimizer.betas=[0.9, 0.95],[0.9, 0.999]", "task.template=none,chat"]
     compared = comparison(recipe(reward="exact_number"), vary=vary)
@@ -320,6 +339,12 @@ def test_what_cannot_be_compared_is_said_before_anything_is_trained(recipe, tmp_
         ({"vary": ["rollout.group_sise=2,4"]}, "unknown key 'rollout.group_sise'; did you mean 'rollout.group_size'"),
         ({"vary": ["rollout.group_size=2,many"]}, r"rollout\.group_size must be .*'many'"),
         ({"vary": ["rollout.group_size=4"]}, "two values or more"),
+        ({"vary": ["rollout.group_size&rollout.prompts_per_step=2&8,4"]}, "as many values together"),
+        ({"methods": ["grpo", "dpo"], "budget": "tokens"}, "samples first and learns then"),
+        (
+            {"methods": ["grpo", "online_rft"], "vary": ["objective.kl_coef=0.0,0.1"]},
+            r"online_rft, objective\.kl_coef=0\.0 would change nothing, .* do not read \[objective\]",
+        ),
         ({"vary": ["rollout.group_size"]}, "two values or more"),
         ({"vary": ["rollout.group_size=4,4"]}, "the same thing twice"),
         ({"vary": ["seed=1,2"]}, "seed is the same for all arms of a comparison: use --seeds"),

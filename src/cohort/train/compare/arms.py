@@ -13,10 +13,11 @@ from typing import Any
 from cohort.recipe import Recipe
 from cohort.settings import Reward, Stage
 from cohort.train.compare.controls import CONTROLS, controlled
-from cohort.train.compare.ways import BUDGETS, read_vary, ways
+from cohort.train.compare.ways import BUDGETS, Way, read_vary, ways
 from cohort.train.directory import as_kept, stage_directory
 from cohort.train.models import begins_with, waits_for
 from cohort.train.run import prepare
+from cohort.train.stage import kind_of
 from cohort.types import UnreadableError, UserError
 from cohort.wording import did_you_mean
 
@@ -103,7 +104,7 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
     else:
         varied = read_vary(asked.vary, recipe, index)
         listed = ways(recipe, index, asked.typed, asked.methods, varied, budget)
-        found = [(way.label, way.stages(alone(read(way.overrides))), way.says) for way in listed]
+        found = [(way.label, _read_by(way, way.stages(alone(read(way.overrides)))), way.says) for way in listed]
         stage = found[0][1][-1]
     numbers, names = tuple(recipe.seed + number for number in range(asked.seeds)), _names([one[0] for one in found])
     arms = tuple(
@@ -112,6 +113,15 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
     for arm in arms if not (asked.controls or waits_for(recipe.stages[index])) else ():
         _close(prepare(arm.recipes[0]))
     return Comparison(directory, recipe, stage, before, arms, numbers, budget, bool(asked.controls))
+
+
+def _read_by(way: Way, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The stages of a way, if they read what it varies: else two of its arms would be the same."""
+    read = {table for stage in stages for table in kind_of(stage).tables}
+    for table in way.varied:
+        if table not in read:
+            raise UserError(f"--vary: {way.label} would change nothing, as stages of its kind do not read [{table}]")
+    return stages
 
 
 def _refuse_without_evaluation(recipe: Recipe, index: int) -> None:

@@ -184,6 +184,8 @@ class _Runs:
             self._console.warn(f"{label}, seed {recipe.seed}, has collapsed: {said}")
             return
         note = run_directory(recipe) / FAILED
-        why = f"it ended with exit code {code}" + "; a detector has paused it (cohort diagnose)" * (code == PAUSED) + "."
+        why = (
+            f"it ended with exit code {code}" + "; a detector has paused it (cohort diagnose)" * (code == PAUSED) + "."
+        )
         why = note.read_text("utf-8").strip() if note.exists() else why
         raise UserError(f"the run {recipe.name} failed: {why} Mend that; the same command goes on with the others.")
