@@ -151,6 +151,8 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             merge="max",
         ),
         Metric("critic/loss", "", "Loss of the value model.", "down"),
+        Metric("critic/explained", "share", "Share of the variance of returns that the critic foresaw; 0: none.", "up"),
+        Metric("critic/warmup", "", "1 in a step in which only the critic learnt, and the policy stayed."),
         Metric("policy/entropy", "nats", f"Mean entropy{_COMPUTED}.", "", "entropy", "{:5.3f}", "by tokens"),
         Metric(
             "policy/entropy_sampled",
