@@ -88,7 +88,8 @@ def unknown_key(path: Path, prefix: str = "", siblings: tuple[str, ...] = ()) ->
     close = nearest(word, here, cutoff=0.9 if homes else 0.6)
     if close:
         return f"unknown key {shown}; did you mean {prefix + '.'.join((*table, close))!r}?"
-    if homes:
+    # Another name of a key of this very table is meant so, though another table has a key of that name.
+    if homes and not (table and _ELSEWHERE.get(word, "").startswith(f"{'.'.join(table)}.")):
         return f"unknown key {shown}; {word!r} belongs in {either(homes)}"
     meant = _ELSEWHERE.get(word) or _close_anywhere(word, known)
     if meant:
