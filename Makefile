@@ -9,7 +9,7 @@ REAL   := $(VENV)-real
 SMOLLM2 = $(REAL)/bin/python tools/smollm2.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart real test check test-latest test-verifiers test-real test-exports test-sinks models bench bench-gpu lock clean
+.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-sinks test-vllm models bench bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -47,11 +47,17 @@ test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the lib
 test-exports: $(VENV)-exports/.installed  ## run the tests of the record's exports and of energy, in an environment with their libraries
 	$(VENV)-exports/bin/$(PYTEST) tests/views/test_exports.py tests/account/test_energy.py
 
+test-detectors: $(STAMP)  ## train three recipes on three seeds; no detector may raise an alarm; about 40 minutes on 2 cores
+	$(BIN)/python tools/healthy_runs.py
+
 test-real: $(REAL)/.installed  ## run the tests that need a pretrained model, in an environment with it
 	$(REAL)/bin/$(PYTEST) tests/test_real.py
 
 test-sinks: $(VENV)-sinks/.installed  ## run the tests of the trackers, in an environment with their libraries
 	$(VENV)-sinks/bin/$(PYTEST) tests/views/test_trackers.py
+
+test-vllm: $(STAMP) $(VENV)-vllm/.installed  ## run the tests that need vLLM, in an environment with it
+	COHORT_VLLM=$(VENV)-vllm/bin/python $(BIN)/pytest tests/test_vllm.py
 
 # Every benchmark, the others each in an environment of its own. The tables go to runs/bench/tables.md.
 MEASURED := runs/bench

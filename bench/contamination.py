@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -47,6 +47,19 @@ def planted(rows: int, benchmark: list[Question]) -> Iterator[Question]:
         yield Question(row.id, row.place, " ".join(words).title(), copied.answer)
 
 
+def told(rows: Iterable[Question], count: int) -> Iterator[Question]:
+    """The rows; after each tenth of them a line says how far it has come, by how much work, in how much memory."""
+    worked = time.process_time()
+    for number, row in enumerate(rows, start=1):
+        yield row
+        if number % max(count // 10, 1) == 0:
+            spent = time.process_time() - worked
+            each = f"{1e3 * spent / number:.2f} ms a row"
+            print(
+                f"  {number:>9,} rows, {spent:.0f} s of one core ({each}), peak {peak_memory_gb():.2f} GB", flush=True
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -56,7 +69,8 @@ def main() -> None:
     benchmark = list(questions(given.questions, 1, "benchmark"))
     layers = [name for name in EVERY if given.near or name != "near_duplicate"]
     began, worked = time.perf_counter(), time.process_time()
-    report = look("benchmark", benchmark, planted(given.rows, benchmark), given.rows, layers)
+    rows = told(planted(given.rows, benchmark), given.rows)
+    report = look("benchmark", benchmark, rows, given.rows, layers)
     spent = f"{time.perf_counter() - began:.0f} s ({time.process_time() - worked:.0f} s of one core)"
     print(f"{given.rows:,} rows against {given.questions:,} questions: {spent}, peak {peak_memory_gb():.2f} GB")
     for name, found in report.layers.items():

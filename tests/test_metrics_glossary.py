@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import random
 import re
 import zlib
 from functools import partial
@@ -40,6 +41,10 @@ def lost_at_times(completion, prompt):
     if zlib.crc32(prompt.encode()) % 3 == 0:
         raise InfrastructureError("the server is down")
     return float(len(completion) % 2)
+
+
+def by_coin(completion):
+    return float(random.SystemRandom().random() < 0.5)
 
 
 @pytest.fixture
@@ -122,6 +127,13 @@ RUNS: dict[str, dict[str, Any]] = {
         "task": {"held_out": 0.4},
         "reward": [{"use": lost_at_times, "name": "lost"}],
         "evaluate": {"problems": 24, "samples": 1, "reward": lost_at_times},
+    },
+    "what detectors do": {
+        "reward": [{"use": by_coin}],
+        "monitor": {
+            "rescore": 1.0,
+            "actions": {"not_finite": "roll_back", "verifier_contradiction": "quarantine"},
+        },
     },
     "supervised": {"kind": "sft", "supervised": {"examples_per_step": 4}},
     "pairs without a reward model": {"kind": "dpo", "task": {"held_out": 0.3}, "preferences": {"pairs_per_step": 4}},

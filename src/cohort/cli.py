@@ -214,7 +214,10 @@ def evaluate(
     language: Annotated[
         str | None, typer.Option(help="Code of the language that completions should be in, such as en.")
     ] = None,
-    to: Annotated[Path | None, typer.Option(help="A new directory for the completions and the numbers.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="A new directory for all completions; of a run RUN/evals/001 ..."),
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> Answer:

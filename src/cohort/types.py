@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]  # {"role": ..., "content": ...}, as chat templates take it
 Finish = Literal["stop", "length", "tool", "error"]
 Disposition = Literal["trained", "zero_std", "truncated", "quarantined", "stale", "error"]
+SECOND = "second_score"  # in `extra` of a completion that was scored twice: what differed from the first
 RIGHT = 0.5  # a score of at least this counts as a right answer
 
 

@@ -48,6 +48,10 @@ def test_the_commands_of_the_page_run(desk, cohort):
     assert re.search(r"recipe minus format_only: [+-].* on 5 problems", controls)
     assert pq.read_table(desk / "kept/eval-a-minus-sampled.parquet").num_rows == 16
     assert json.loads((desk / "kept/eval.json").read_text())["problems"] == 5
+    assert json.loads((desk / "runs/mine/evals/001/eval.json").read_text())["problems"] == 5  # without --to
+    code, out, err = cohort("record", "verify", "runs/mine")
+    assert code == 0, err
+    assert "evals" not in out
 
 
 def test_what_cannot_be_evaluated_is_said_in_a_sentence(desk, cohort):

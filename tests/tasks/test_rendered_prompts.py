@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cohort.tasks import Renderer, open_mixture, open_task
-from cohort.tasks.render import RenderedPrompts, held_out_prompts, prompt_limit
+from cohort.tasks import Renderer, fit, open_mixture, open_task
+from cohort.tasks.render import held_out_prompts, prompt_limit, refuse_long
 from cohort.types import UserError
 
 
@@ -36,15 +36,13 @@ def test_the_limit_leaves_room_for_the_completion():
 
 def test_the_rule_for_long_prompts():
     whole = prompts("abc", "abcdef")
-    dropping, cutting, refusing = (RenderedPrompts(whole, RENDERER, 4, r) for r in ("drop", "truncate_left", "error"))
-    assert (dropping[0].tokens, dropping[1]) == ((97, 98, 99), None)
-    assert cutting[1].tokens == tuple(b"cdef")
+    short, long = (RENDERER.render(whole[index]) for index in (0, 1))
+    assert (fit(short, 4, "drop").tokens, fit(long, 4, "drop")) == ((97, 98, 99), None)
+    assert fit(long, 4, "truncate_left").tokens == tuple(b"cdef")
     with pytest.raises(UserError, match=r"'abcdef'.* has 6 tokens and the limit is 4"):
-        refusing.refuse_long()
-    RenderedPrompts(prompts("abc"), RENDERER, 4, "error").refuse_long()
-    RenderedPrompts(
-        open_task("word_problems").train, RENDERER, 4, "error"
-    ).refuse_long()  # without an end: none is read
+        refuse_long(whole, RENDERER, 4)
+    refuse_long(prompts("abc"), RENDERER, 4)
+    refuse_long(open_task("word_problems").train, RENDERER, 4)  # without an end: none is read
 
 
 def test_the_long_prompts_of_a_mixture_are_refused_too():
@@ -52,7 +50,7 @@ def test_the_long_prompts_of_a_mixture_are_refused_too():
         {"rows": {"source": [{"prompt": "abc"}, {"prompt": "abcdef"}]}, "made": {"source": "arithmetic"}}
     )
     with pytest.raises(UserError, match="'abcdef'"):
-        RenderedPrompts(mixture.train, RENDERER, 4, "error").refuse_long()
+        refuse_long(mixture.train, RENDERER, 4)
 
 
 def test_held_out_prompts_are_different_and_short_enough():

@@ -103,7 +103,7 @@ def test_the_recipes_of_the_arms_differ_in_their_rewards_alone(recipe):
         for number, one in enumerate(arm.recipes):
             other = flat_recipe(as_kept(one))
             changed = {key.split(".")[0] for key in first | other if first.get(key) != other.get(key)} - {"reward"}
-            assert changed == {"name", "run", "evaluate"} | ({"seed"} if number else set())
+            assert changed == {"name", "run", "evaluate", "monitor"} | ({"seed"} if number else set())
             assert (other["run.gate"], other["evaluate.reward"]) == ("off", "exact_number")
             assert str(run_directory(one)) == f"here/mine-compare/{one.name}"
 

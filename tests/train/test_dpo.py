@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from cohort.policy.load import Start
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.train import train
-from cohort.train.dpo import _objective, _Pairs
+from cohort.train.dpo import PreparedDpo, _objective, _Pairs
 from cohort.train.run import prepare
 from cohort.views.console import Console
 
@@ -46,7 +47,8 @@ def recipe(tmp_path, checkpoint_dir):
 
 def test_the_gradient_of_a_step_is_that_of_the_loss_itself(recipe):
     one = prepare(recipe(optimizer={"learning_rate": 1e-3, "tokens_per_micro_batch": 20, "gradient_clip": 0.0}))[0]
-    backend = open_backend(one.stage, _objective(one.stage.dpo), Origin(1, Start(), one.prepared.texts))
+    backend: Any = open_backend(one.stage, _objective(one.stage.dpo), Origin(1, Start(), one.prepared.texts))
+    assert isinstance(one.prepared, PreparedDpo)
     lesson = _Pairs(one.stage, one.prepared, backend.facts)
     found = {}
 

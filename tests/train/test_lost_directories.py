@@ -15,6 +15,7 @@ import shutil
 import pytest
 
 from cohort.record.metrics import read_metrics
+from cohort.record.verify import verify
 from cohort.train.grpo.training import GrpoTraining
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -100,12 +101,15 @@ def test_a_part_that_is_missing_or_damaged_is_named(run, begun, name, content):
     assert {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("left", [b"", b"[]", b'{"grpo": 3}', b'{"grpo"'])
-def test_a_damaged_gate_report_is_named_and_may_be_deleted(run, begun, left):
-    (begun / "gate.json").write_bytes(left)
-    with pytest.raises(UserError, match=r"gate.json is damaged.*delete it"):
+@pytest.mark.parametrize("name", ["gate.json", "contamination.json"])
+@pytest.mark.parametrize("left", [b"", b'{"grpo": {}}', b'{"grpo"'])
+def test_damaged_findings_of_before_the_run_are_named_and_may_be_deleted(run, begun, name, left):
+    (begun / name).write_bytes(left)
+    failed = [check.detail for check in verify(begun).checks if check.status == "failed"]
+    assert any(f"{name} is not as it was written" in detail for detail in failed)
+    with pytest.raises(UserError, match=rf"{name} is damaged.*delete it"):
         run(resume=True, **SETTINGS)
-    (begun / "gate.json").unlink()
+    (begun / name).unlink()
     run(resume=True, **SETTINGS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 
@@ -208,3 +209,51 @@ def test_a_stage_that_is_not_there_cannot_score(tables, tmp_path):
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"no stage of that name that trains a reward model comes before it"):
         train(Recipe(name="x", run={"directory": str(tmp_path)}, stage=stages), console=Console(quiet=True))
+
+
+def test_the_best_step_is_confirmed_on_pairs_that_did_not_choose(tables):
+    text = io.StringIO()
+    changed = {**tables["run"], "keep_best": "eval/loss", "stop": {"metric": "eval/accuracy", "threshold": 0.5}}
+    run = train(Recipe(**{**tables, "run": changed}), console=Console(file=text, width=300))
+    column = {line["step"]: line["eval/choosing/loss"] for line in run.metrics if line["step"] and "eval/loss" in line}
+    best = min(column, key=column.get)
+    line = next(line for line in run.metrics if line["step"] == best)
+    halves = {line["eval/choosing/loss"], line["eval/confirming/loss"]}
+    assert min(halves) < line["eval/loss"] < max(halves)
+    said = " ".join(text.getvalue().split())
+    assert f"kept step {best}, the best of {len(column)} by eval/loss" in said
+    assert f"{line['eval/confirming/loss']:.4g} on problems that had no part in the choice" in said
+    assert "confirmed on the others" in said
+    assert run.metrics[-1]["step"] < 30  # good enough
+
+
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        ({"keep_best": "eval/greedy"}, "is nothing that a stage of kind reward_model measures"),
+        ({"stop": {"metric": "reward:mean", "patience": 2}}, "is nothing that a stage of kind reward_model measures"),
+        ({"keep_best": "eval/accuracy", "evaluate_every": 0}, "set run.evaluate_every"),
+    ],
+)
+def test_what_a_reward_model_never_measures_is_refused(tables, run, says):
+    assert says in refused(tables, run=run)
+
+
+def test_suites_of_a_stage_without_a_policy_are_refused(tables, pairs):
+    suite = [{"source": str(pairs), "use": "exact_number"}]
+    assert "[suite], which a stage of kind 'reward_model' does not read" in refused(tables, suite=suite)
+
+
+def test_a_metric_of_pairs_needs_pairs_that_are_held_out(tables):
+    assert "no pairs are held out" in refused(tables, task={"held_out": None}, run={"keep_best": "eval/accuracy"})
+
+
+def test_a_lost_gradient_of_a_reward_model_goes_back_to_its_checkpoint(tables, monkeypatch):
+    clip, calls = torch.nn.utils.clip_grad_norm_, iter(range(1, 100))
+    lost = lambda weights, bound: torch.tensor(torch.nan) if next(calls) == 13 else clip([*weights], bound)  # noqa: E731
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lost)
+    changed = {**tables["run"], "steps": 15}
+    run = start(tables, run=changed, monitor={"actions": {"not_finite": "roll_back"}})
+    assert [line["step"] for line in run.metrics if line["step"] and line["loss"] is None] == [13]
+    saved = [load_file(run.directory / f"checkpoints/step-{step:06d}/model.safetensors") for step in (10, 13)]
+    assert all(torch.equal(saved[0][key], saved[1][key]) for key in saved[0])

@@ -17,7 +17,7 @@ from cohort.record.rollouts import read_groups
 from cohort.rewards import Combination, GroupLost, RewardPool, RewardTable, ScoredGroup, resolve_all
 from cohort.settings import Rollout as RolloutTable
 from cohort.settings import Run as RunTable
-from cohort.tasks import Ledger
+from cohort.tasks import Ledger, Renderer
 from cohort.train.grpo.stream import GroupStream, StreamSettings
 from cohort.types import InfrastructureError, Prompt, Rollout, UserError
 from cohort.views.console import Console
@@ -38,7 +38,18 @@ def rollout(ticket, member):
     return Rollout((ticket, member), (True, True), (0.0, 0.0), 0, "stop", f"{ticket}.{member}")
 
 
+class Letters:
+    """A tokenizer: a letter is a token."""
+
+    eos_token_id = None
+
+    def encode(self, text, add_special_tokens=True):
+        return [ord(letter) for letter in text]
+
+
 class Endless:
+    size = None
+
     def __getitem__(self, index):
         return Prompt.make(text=f"prompt {index}", tags={"index": index})
 
@@ -52,8 +63,9 @@ def stream_of(pool, rewards, play, **changes):
         rollout[key] = changes.pop(key)
     zero_std, combination = changes.pop("zero_std", "zero"), Combination.of(rewards)
     assert not changes
-    settings = StreamSettings(RolloutTable(**rollout), RunTable(**run), zero_std, combination, seed=0)
-    return GroupStream(Endless(), Ledger(None, 0), play, pool, settings, to_steps=lambda *_: ())
+    settings = StreamSettings(RolloutTable(**rollout), RunTable(**run), 100, "error", zero_std, combination, seed=0)
+    renderer = Renderer(Letters(), "none")
+    return GroupStream(Endless(), renderer, Ledger(None, 0), play, pool, settings, to_steps=lambda *_: ())
 
 
 @pytest.mark.parametrize("staleness", [0, 2])

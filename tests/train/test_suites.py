@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -60,8 +61,15 @@ def suites(at):
 def test_suites_are_evaluated_before_during_and_after(made, at, kind):
     run = train(made(kind, suites(at)), console=Console(quiet=True))
     if kind == "grpo":
-        (said,) = [one for one in checks(run.directory, 2) if one.name == "suites"]
-        assert (said.status, "answers to suites are not scored again" in said.detail) == ("skipped", True)
+        found = {one.name: one.status for one in checks(run.directory, 2)}
+        assert {"minus: held-out reward exact_number", "refusal: held-out rewards", "minus: prompts"} <= found.keys()
+        assert set(found.values()) == {"holds"}
+        file = run.directory / "log" / "eval-000001-minus-sampled.parquet"
+        rows = pq.read_table(file).to_pylist()
+        rows[3]["scores"] = json.dumps({"exact_number": 1 - json.loads(rows[3]["scores"])["exact_number"]})
+        pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(file)), file)
+        failed = [one for one in checks(run.directory, 2) if one.status == "failed"]
+        assert "log/eval-000001-minus-sampled.parquet, ticket 1, member 1" in failed[0].detail
     assert [line["step"] for line in run.metrics if "eval/minus/pass@1" in line] == [0, 1, 2]
     assert all(0 <= line["eval/refusal/greedy"] <= 1 for line in run.metrics)
     rows = pq.read_table(run.directory / "log" / "eval-000001-minus-sampled.parquet").to_pylist()

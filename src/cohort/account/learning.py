@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from cohort.account.sources import StageFiles
 from cohort.algorithms.explain import meaning, one_line, sentences
+from cohort.monitor.watcher import read_incidents
 from cohort.preflight.objective import equation_of, hash_of
 from cohort.record.claims import Claim, gap
+
+NO_KL = "there is no KL term"
 
 
 def sampling(files: StageFiles) -> Claim:
     """The distribution that completions are drawn from."""
     names = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "sampler")
-    return files.set_by({name: getattr(files.stage.rollout, name) for name in names})
+    return files.set_by({name: getattr(files.stage.rollout, name) for name in names}, _changed(files, "temperature"))
 
 
 def group_size(files: StageFiles) -> Claim:
@@ -51,12 +54,21 @@ def kl(files: StageFiles) -> Claim:
     """How the policy is held to the reference."""
     o = files.objective
     found = {name: getattr(o, name) for name in ("kl_coef", "kl_estimator", "kl_place", "kl_gradient")}
-    return files.set_by(found if o.kl_coef else {"kl_coef": 0.0}, None if o.kl_coef else "there is no KL term")
+    return files.set_by(found, _changed(files, "kl_coef")) if o.kl_coef else files.set_by({"kl_coef": 0.0}, NO_KL)
 
 
 def optimizer(files: StageFiles) -> Claim:
     """How the weights move."""
-    return files.set_by(files.stage.optimizer.model_dump())
+    return files.set_by(files.stage.optimizer.model_dump(), _changed(files, "learning_rate"))
+
+
+def _changed(files: StageFiles, setting: str) -> str | None:
+    """What detectors have made of a setting while the stage trained."""
+    values = [
+        (one.step, value) for one in read_incidents(files.place) if (value := one.did.get("adapt", {}).get(setting))
+    ]
+    found = ", ".join(f"{value:g} after step {step}" for step, value in values)
+    return f"detectors have changed {setting}, as [monitor.adapt] says: {found}" if found else None
 
 
 def budget(files: StageFiles) -> Claim:

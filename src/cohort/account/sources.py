@@ -125,7 +125,7 @@ class StageFiles:
     def chosen(self) -> dict[str, Any] | None:
         """The step whose weights are kept, where `run.keep_best` chose one, and what was found of it."""
         entries = (e for e in reversed(self.run.chain) if e.get("recipe", {}).get("stage") == self.stage.name)
-        saved = next((e["policy"] for e in entries if e.get("kind") in ("checkpoint", "close")), {})
+        saved: dict[str, Any] = next((e["policy"] for e in entries if e.get("kind") in ("checkpoint", "close")), {})
         return saved.get("chosen")
 
     @cached_property

@@ -83,6 +83,12 @@ class Backend(Protocol):
     def load(self, directory: Path) -> None:
         """Take the optimizer, the reference and the critic of a checkpoint whose weights the policy has already."""
 
+    def restore(self, directory: Path) -> None:
+        """Take the weights of a checkpoint as well, in the place of those at hand."""
+
+    def adapt(self, objective: Objective, temperature: float) -> None:
+        """Learn by this objective from now on, from samples of this temperature."""
+
     def save_model(self, directory: Path) -> None:
         """Write the model alone."""
 

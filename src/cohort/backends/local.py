@@ -46,6 +46,7 @@ class Local:
             stage.rollout.temperature,
             self._reference,
             stage.policy.router_aux_coef,
+            stage.monitor.rolls_back,
         )
         self.update = self._learner.update
         critic = objective.baseline == "critic"
@@ -103,6 +104,17 @@ class Local:
             self._reference.load(directory / "reference")
         if self._critic is not None:
             self._critic.load(directory / "critic")
+
+    def restore(self, directory: Path) -> None:
+        """See `Backend`."""
+        saved = resumed_policy(self._stage.policy, directory)
+        self.policy.module.load_state_dict(saved.module.state_dict())
+        self.load(directory)
+
+    def adapt(self, objective: Objective, temperature: float) -> None:
+        """See `Backend`."""
+        self._learner.objective = objective
+        self._learner.form = temperature, self._learner.form[1]
 
     def save_model(self, directory: Path) -> None:
         """See `Backend`."""

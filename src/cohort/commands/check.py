@@ -24,7 +24,7 @@ from cohort.recipe import Recipe
 from cohort.rewards import RewardPool, ScoringItem
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
-from cohort.tasks.render import RenderedPrompts, prompt_limit
+from cohort.tasks.render import prompt_limit
 from cohort.train.models import begins_with, waits_for
 from cohort.train.run import PreparedStage, prepare
 from cohort.types import InfrastructureError, Prompt
@@ -169,8 +169,8 @@ def _lengths(stage: Stage, parts: SamplingParts, facts: PolicyFacts) -> str:
     limit = prompt_limit(facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
     source = parts.task.train
     count = min(RENDERED, source.size or RENDERED)
-    everything = RenderedPrompts(source, parts.task.renderer(facts.tokenizer), 2**31, "error")
-    lengths = sorted(len(prompt.tokens) for i in range(count) if (prompt := everything[i]) is not None)
+    renderer = parts.task.renderer(facts.tokenizer)
+    lengths = sorted(len(renderer.render(source[index]).tokens) for index in range(count))
     longer = f'{sum(n > limit for n in lengths)} longer than {limit} (task.too_long = "{stage.task.too_long}")'
     middle = lengths[len(lengths) // 2]
     return f"{lengths[0]} to {counted(lengths[-1], 'token')} in the first {count}, median {middle}; {longer}"

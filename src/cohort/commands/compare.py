@@ -83,15 +83,14 @@ def show(console: Console, found: Compared) -> None:
         [
             one.arm,
             f"{one.before.mean:.1%}",
-            f"{one.after.mean:.1%} [{one.after.low:.1%}, {one.after.high:.1%}]",
+            f"{one.after.mean:.1%}",
             f"{one.difference.mean:+.1%} [{one.difference.low:+.1%}, {one.difference.high:+.1%}]",
             one.difference.verdict,
             f"{one.tokens_before:.0f} to {one.tokens_after:.0f}",
-            f"{one.seconds:.0f}",
         ]
         for one in found.arms
     ]
-    console.table(["", "before", "after", "change", "", "tokens", "seconds"], rows)
+    console.table(["", "before", "after", "change", "", "tokens"], rows)  # what 80 columns hold
     for one in found.arms:
         if one.behind is not None:
             console.say(escape(f"  recipe minus {one.arm}: {in_words(one.behind)}"))

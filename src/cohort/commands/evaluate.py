@@ -27,6 +27,7 @@ from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.preflight.suites import open_suites
 from cohort.recipe import Recipe
 from cohort.record.files import write_bytes
+from cohort.record.manifest import EVALS
 from cohort.record.rollouts import write_groups
 from cohort.rewards import RewardPool
 from cohort.settings import Stage
@@ -70,7 +71,8 @@ def run_evaluation(
     to: Path | None = None,
 ) -> Evaluation:
     """Measure a model, and with `against` another one on the same problems. With `best` the run's rewards score as
-    well, and say which sample is the best. What was sampled is kept in `to`, a new directory.
+    well, and say which sample is the best. What was sampled is kept in `to`, a new directory; of a run that is
+    evaluated on its own problems, by default, in one of the run's own.
     """
     if model == against:
         raise UserError("--against names the model itself; name another one")
@@ -107,7 +109,20 @@ def run_evaluation(
         difference,
         [],
     )
-    return result if to is None else replace(result, files=_kept(to, found, result))
+    try:
+        place = to or (_place_of(Path(names[model])) if task is None else None)
+        return result if place is None else replace(result, files=_kept(place, found, result))
+    except OSError as error:  # what was measured is said all the same
+        Console().warn(f"what was sampled is not kept: {error}")
+        return result
+
+
+def _place_of(run: Path) -> Path:
+    """The next free directory for evaluations of a run."""
+    number = 1
+    while (place := run / EVALS / f"{number:03d}").exists():
+        number += 1
+    return place
 
 
 def _gathered(of: Mapping[str, Accuracy], what: Callable[[Accuracy], Mapping[str, T]]) -> dict[str, T]:

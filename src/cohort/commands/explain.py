@@ -20,7 +20,7 @@ from cohort.settings.words import callable_path
 from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import batch_arithmetic, keeping_line, reward_line, rewards_line
+from cohort.views.plan import about, batch_arithmetic, reward_line, rewards_line
 from cohort.wording import counted
 
 
@@ -162,7 +162,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
     if objective.needs_reference:
         lines["reference"] = reference_of(stage)
     lines["updates"] = _updates(stage)
-    lines |= keeping_line(stage)
+    lines |= about(stage, stage.suite)
     lines["hash"] = hash_of(stage, objective)
     return lines
 

@@ -12,7 +12,7 @@ from cohort.record.rollouts import read_rows
 from cohort.record.where import condition
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
-from cohort.views.rollouts import show_rollout
+from cohort.views.rollouts import show_rollouts
 from cohort.wording import counted
 
 NAMED = ("step", "ticket", "member", "reward", "accuracy", "advantage", "finish", "version", "disposition", "error")
@@ -36,10 +36,7 @@ def rollouts(run: Path, step: int | None, where: str, stage: str, evaluation: st
 
 def show(console: Console, found: dict[str, Any]) -> None:
     """Every rollout to read; rollouts of one prompt under one question."""
-    before = None
-    for row in found["rollouts"]:
-        show_rollout(console, row, with_prompt=row["ticket"] != before)
-        before = row["ticket"]
+    show_rollouts(console, found["rollouts"])
     shown, matching = len(found["rollouts"]), found["matching"]
     more = f"; --limit {matching} shows all" if shown < matching else ""
     console.say(

@@ -18,7 +18,7 @@ from cohort.train.replay.checks import checks_of
 from cohort.train.replay.opened import open_stage
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
-from cohort.views.rollouts import show_rollout
+from cohort.views.rollouts import show_rollouts
 
 LEVEL = 4  # everything: rewards, advantages, and where the policy is stored loss and log-probs
 MOST = 20  # differences that are named
@@ -57,10 +57,7 @@ def replay_step(run: Path, step: int, group: int | None, stage: str) -> dict[str
 
 def show(console: Console, found: dict[str, Any]) -> None:
     """The groups to read, then what was recomputed."""
-    before = None
-    for row in found["rollouts"]:
-        show_rollout(console, row, with_prompt=row["ticket"] != before)
-        before = row["ticket"]
+    show_rollouts(console, found["rollouts"])
     console.say("\n[bold]recomputed[/]")
     for check in found["checks"]:
         show_check(console, Check(**check))

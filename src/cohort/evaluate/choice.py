@@ -24,10 +24,10 @@ class Choice:
         found = f"step {self.step}, the best of {self.looks} by {self.by} ({self.value:.4g})"
         if self.confirmed is None:
             return f"{found}; no problems were set aside to confirm it"
-        assert self.low is not None
-        assert self.high is not None
-        sure = f"{self.confirmed:.1%} [{self.low:.1%}, {self.high:.1%}] on problems that had no part in the choice"
-        return f"{found}; {sure}" + (f", {self.before:.1%} before" if self.before is not None else "")
+        form = ".4g" if self.low is None or self.high is None else ".1%"  # what has no interval is no share
+        ends = "" if self.low is None or self.high is None else f" [{self.low:{form}}, {self.high:{form}}]"
+        sure = f"{self.confirmed:{form}}{ends} on problems that had no part in the choice"
+        return f"{found}; {sure}" + (f", {self.before:{form}} before" if self.before is not None else "")
 
     def as_dict(self) -> dict[str, Any]:
         """For the log of the run."""

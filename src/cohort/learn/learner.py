@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics, per_token_loss
 from cohort.learn.forward import batch_logprobs, forward, head
-from cohort.learn.optimizer import open_optimizer
+from cohort.learn.optimizer import lost_weights, open_optimizer
 from cohort.learn.reference import Reference
 from cohort.learn.routing import Routers, balance, counts, load
 from cohort.policy.policy import Policy
@@ -44,6 +44,7 @@ class Learner:
         temperature: float = 1.0,
         reference: Reference | None = None,
         router_aux_coef: float = 0.0,
+        tolerant: bool = False,
     ):
         policy.refuse_classifier()
         self.policy = policy
@@ -53,7 +54,7 @@ class Learner:
         self.form = temperature, bool(objective.entropy_coef)  # of log-probs, as `head` takes it
         self.reference = reference
         self._routers = Routers(policy)
-        self._router_aux_coef = router_aux_coef
+        self._router_aux_coef, self._tolerant = router_aux_coef, tolerant
         if router_aux_coef:
             self._routers.refuse_none()
 
@@ -72,7 +73,9 @@ class Learner:
             return self.logprobs(batch, policy)
 
     def update(self, batch: Batch, rate: float) -> StepReport:
-        """One optimizer step. Raises `UserError` when the gradient is not finite; the weights are then untouched."""
+        """One optimizer step. When the gradient is not finite, the weights are untouched, and `UserError` is raised, or
+        where that is tolerated `loss` and `grad_norm` say so, and `policy/not_finite` counts what weights were lost.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         sums: dict[str, Tensor] = {}
@@ -104,16 +107,18 @@ class Learner:
                 sums["routed"] = counts(micro.routed) + sums.get("routed", 0)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip or math.inf).item()
-        if not norm < math.inf:
+        finite = norm < math.inf
+        if not finite and not self._tolerant:
             self.optimizer.zero_grad(set_to_none=True)
             raise UserError(
                 f"the gradient is not finite (norm {norm}), so no step was taken. "
                 "Lower optimizer.learning_rate, or look at the last rollouts for a reward or log-prob out of range."
             )
-        for p in parameters:  # a batch without signal is a step on a zero gradient
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        self.optimizer.step()
+        if finite:
+            for p in parameters:  # a batch without signal is a step on a zero gradient
+                if p.grad is None:
+                    p.grad = torch.zeros_like(p)
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         tokens = float(sums.get("tokens", 0.0))
         # NaN, null on disk: nothing was computed (no group carried signal), or there is no such thing to measure.
@@ -123,7 +128,8 @@ class Learner:
         }
         means |= {"policy/ratio_max": float(sums.get("ratio_max", math.nan)), "tokens/trained": tokens}
         means |= load(sums["routed"]) if "routed" in sums else {}
-        return StepReport(means | {"loss": loss, "grad_norm": norm, "lr": rate})
+        means |= {"policy/not_finite": float(lost_weights(parameters))} if self._tolerant else {}
+        return StepReport(means | {"loss": loss if finite else math.nan, "grad_norm": norm, "lr": rate})
 
     def _wanted(self, batch: Batch) -> Tensor:
         """`[N]` bool: the tokens that can change the gradient."""

@@ -53,6 +53,12 @@ def too_small(weights: Sequence[Tensor], rate: float) -> float:
     return stuck / sum(p.numel() for p in weights)
 
 
+@torch.no_grad()
+def lost_weights(weights: Sequence[Tensor]) -> int:
+    """How many weights are no numbers, or infinite."""
+    return sum(int((~weight.isfinite()).sum()) for weight in weights)
+
+
 def rate_at(table: Optimizer, steps: int, step: int) -> float:
     """The learning rate of `step`, counted from 1, of a stage of `steps`.
 

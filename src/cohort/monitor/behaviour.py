@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from cohort.types import RIGHT, Group, Rollout
+from cohort.types import RIGHT, SECOND, Group, Rollout
 
 GRAM = 4  # tokens in a row that count as said before
 ALIKE = 0.95  # of their tokens two completions share, from which they are copies
@@ -86,14 +86,17 @@ def acts_on_tests(text: str) -> bool:
 
 
 def contradicts(group: Group) -> set[str]:
-    """The rewards that gave different scores to equal completions of a group: the same tokens, ended the same way."""
+    """The rewards that gave different scores to equal completions of a group: the same tokens, ended the same way; or
+    to one that was scored twice.
+    """
+    twice = {name for name, of in group.extra.items() if any(SECOND in one for one in of)}
     texts, scores = {rollout.text for rollout in group.rollouts}, [*group.scores.values()]
     if len(texts) == len(group.rollouts) or all(len({*of}) == 1 for of in scores):
-        return set()
+        return twice
     equal: dict[tuple[bytes, str], list[int]] = defaultdict(list)
     for member, rollout in enumerate(group.rollouts):
         equal[np.asarray(rollout.tokens).tobytes(), rollout.finish].append(member)
-    return {
+    return twice | {
         name
         for name, scores in group.scores.items()
         for members in equal.values()

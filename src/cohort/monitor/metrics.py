@@ -29,6 +29,8 @@ def group_metrics(trained: Sequence[Group], left_out: Sequence[Group]) -> dict[s
         "completions/truncated": _mean([float(r.finish == "length") for r in rollouts]),
         "tokens/sampled": float(sum(r.mask.count(True) for g in (*trained, *left_out) for r in g.rollouts)),
     }
+    if quarantined := sum(group.disposition == "quarantined" for group in left_out):
+        metrics["groups/quarantined"] = float(quarantined)
     metrics["policy/entropy_sampled"] = _entropy(rollouts)
     if any(rollout.turns for rollout in rollouts):
         metrics |= turn_metrics(rollouts)

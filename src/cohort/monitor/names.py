@@ -80,6 +80,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "advantage/below_right", "share", "Positive advantage that went to completions that are not right.", "down"
         ),
         Metric("groups/left_out", "groups", "Groups that were not trained on: without signal, or failed.", "down"),
+        Metric("groups/quarantined", "groups", "Groups left out as a detector found something in them.", "down"),
         Metric("groups/failed", "groups", "Groups that could not be scored; they are among those left out.", "down"),
     ),
     "Prompts": (
@@ -115,6 +116,13 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("loss", "", "The loss that was minimised.", "", "loss", "{:6.4f}"),
         Metric("lr", "", "Learning rate."),
         Metric("grad_norm", "", "Norm of the gradient before it was clipped.", "", "grad norm"),
+        Metric(
+            "policy/not_finite",
+            "weights",
+            "Weights that are no numbers, where [monitor] may roll back.",
+            "down",
+            merge="max",
+        ),
         Metric("critic/loss", "", "Loss of the value model.", "down"),
         Metric("policy/entropy", "nats", f"Mean entropy{_COMPUTED}.", "", "entropy", "{:5.3f}", "by tokens"),
         Metric(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import orjson
@@ -28,30 +28,58 @@ def detectors() -> list[Detector]:
 
 class Watcher:
     """Sees the steps of a stage in their order. All that it knows is on disk: a run that goes on gives it the `lines`
-    of metrics.jsonl and what was `said` already, and it finds what it would have found.
+    of metrics.jsonl and what was `found` already, and it finds what it would have found. What is done about a finding,
+    `decide` says, which gets those before it.
     """
 
-    def __init__(self, table: Monitor, lines: Iterable[Line] = (), said: Iterable[Finding] = ()):
+    def __init__(
+        self,
+        table: Monitor,
+        lines: Iterable[Line] = (),
+        found: Iterable[Finding] = (),
+        decide: Callable[[Sequence[Finding], Finding], Finding] = lambda _, one: one,
+    ):
+        self.found, self._decide = list(found), decide
         self._table, self._detectors = table, detectors()
+        self._screened: dict[str, Finding | None] = {}  # what `screen` has found in the next step, by detector
+        self.screens = [one for one in self._detectors if table.action_of(one.name) == "quarantine"]
         self._lines: deque[Line] = deque(maxlen=table.window)
         self._begun: list[Line] = []
         self._evaluations: list[Line] = []
-        self._said: dict[str, int] = {one.detector: one.step for one in said}
         for line in lines:
             self._take(line)
 
+    def screen(self, line: Line, kept: Sequence[Group], left_out: Sequence[Group]) -> set[int]:
+        """The tickets of the groups of the next step, of those that are `kept`, that must not be learnt from. `line`
+        has the numbers of the groups alone. Every step is asked, whether or not the last one had such groups.
+        """
+        lines = (*self._lines, line)[-self._table.window :]
+        seen = Seen(lines, (*self._begun, line)[:BEGIN], tuple(self._evaluations), _scored((*kept, *left_out)))
+        there = {group.ticket for group in kept}
+        for one in self.screens:
+            found = one(seen, self._table)
+            did = {"quarantine": [ticket for ticket in found.tickets if ticket in there]} if found else {}
+            self._screened[one.name] = found and replace(found, did=did)
+        return {ticket for one in self._screened.values() if one for ticket in one.did["quarantine"]}
+
     def see(self, line: Line, groups: Iterable[Group] = ()) -> list[Finding]:
-        """What is to be said of the next step, with the groups that it sampled; of each detector once in a window."""
+        """What is to be said of the next step, with the groups that it sampled; of each detector once in a window, but
+        for what was done about groups: that is said of every step.
+        """
         if not self._take(line):
             return []
-        scored = sorted((group for group in groups if group.error is None), key=lambda group: group.ticket)
-        seen = Seen(tuple(self._lines), tuple(self._begun), tuple(self._evaluations), scored)
-        found = []
+        seen = Seen(tuple(self._lines), tuple(self._begun), tuple(self._evaluations), _scored(groups))
+        said = {one.detector for one in self.found if seen.step - one.step < self._table.window}
+        silent = {name for name in said if self._table.action_of(name) != "roll_back"}  # lost numbers never wait
+        found: list[Finding] = []
         for one in self._detectors:
-            last = self._said.get(one.name)
-            if (last is None or seen.step - last >= self._table.window) and (finding := one(seen, self._table)):
-                self._said[one.name] = seen.step
-                found.append(finding)
+            if one.name in self._screened:
+                finding = self._screened.pop(one.name)
+            else:
+                finding = None if one.name in silent else one(seen, self._table)
+            if finding:
+                found.append(self._decide([*self.found, *found], finding))
+        self.found += found
         return found
 
     def _take(self, line: Line) -> bool:
@@ -64,6 +92,10 @@ class Watcher:
         if len(self._begun) < BEGIN:
             self._begun.append(line)
         return True
+
+
+def _scored(groups: Iterable[Group]) -> list[Group]:
+    return sorted((group for group in groups if group.error is None), key=lambda group: group.ticket)
 
 
 def detect(stage: Path, table: Monitor) -> Iterator[Finding]:
@@ -90,8 +122,15 @@ def lines_of(findings: Iterable[Finding]) -> bytes:
 
 
 def read_incidents(stage: Path, until: int | None = None) -> list[Finding]:
-    """The findings of a stage up to a step, as its log/incidents.jsonl has them; without one there are none."""
+    """The findings of a stage up to a step, as its log/incidents.jsonl has them; without one there are none. Raises
+    `UserError` for one that is damaged.
+    """
     path = stage / "log" / INCIDENTS
     lines = path.read_bytes().splitlines() if path.exists() else []
-    found = [Finding(**{**one, "tickets": tuple(one["tickets"])}) for one in map(orjson.loads, lines)]
+    try:
+        found = [Finding(**{**one, "tickets": tuple(one["tickets"])}) for one in map(orjson.loads, lines)]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(
+            f"{path} is damaged: restore it from a copy; `cohort record verify` says what else is"
+        ) from None
     return [one for one in found if until is None or one.step <= until]

@@ -24,7 +24,7 @@ def open_suites(stage: Stage, seed: int) -> tuple[OpenSuite, ...]:
     found = []
     for table in stage.suite:
         try:
-            of = _as_stage(table, stage)
+            of = as_stage(table, stage)
             parts = open_parts(of, seed)
             if not (parts.task.held_out is not None and parts.task.held_out.size != 0):
                 raise UserError("it has no problems")
@@ -34,7 +34,7 @@ def open_suites(stage: Stage, seed: int) -> tuple[OpenSuite, ...]:
     return tuple(found)
 
 
-def _as_stage(table: Suite, stage: Stage) -> Stage:
+def as_stage(table: Suite, stage: Stage) -> Stage:
     """The stage with the suite in place of its task, and only what judges it of its rewards."""
     task, evaluate = stage.task, stage.evaluate
     own = ("config", "levels", "args", "limit", "curriculum", "adaptive", "held_out", "held_out_split", "messages")

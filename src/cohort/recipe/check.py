@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES
-from cohort.settings import Prompts, Reward, Stage, Task
+from cohort.settings import DETECTORS, Prompts, Reward, Stage, Task
 from cohort.settings.table import Path, as_list
 from cohort.settings.words import shown
-from cohort.wording import nearest
+from cohort.wording import did_you_mean, nearest
 
 Found = Iterator[tuple[str, tuple[Path, ...]]]  # a sentence, and the paths that it depends on
 
@@ -36,6 +36,10 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     yield from _environment(stage, at)
     yield from _rewards(stage, at)
     yield from _suites(stage, at)
+    for key in ("actions", "adapt"):
+        for name in (one for one in getattr(stage.monitor, key) if one not in DETECTORS):
+            sentence = f"{at}monitor.{key}: there is no detector {name!r}{did_you_mean(name, DETECTORS)}"
+            yield sentence, (("monitor", key),)
     cores, threads = os.cpu_count() or 1, stage.run.threads
     if threads != "auto" and threads > 4 * cores:
         sentence = f"{at}run.threads is {threads}, but this machine has {cores} cores: use at most {4 * cores}, or"

@@ -28,7 +28,7 @@ from typing import Any
 from cohort.recipe.check import name_problem, stage_problems
 from cohort.recipe.names import TOP_KEYS, reader
 from cohort.recipe.overrides import ORIGIN, Override, override_layer, parse_overrides
-from cohort.settings import Source, Stage, Table
+from cohort.settings import Adapt, Source, Stage, Table
 from cohort.settings.reward import reward_name
 from cohort.settings.table import Flat, Path, Problems, Written
 from cohort.settings.training import LORA_FACTOR, default_rate
@@ -280,6 +280,13 @@ def _nested(flat: Flat, prefix: str, problems: Problems) -> dict[str, Any]:
             if not problems.touch(path, path if named else ("task", "mixture")):
                 problems.add(missing(f"{prefix}{'.'.join(path)}", Source.model_fields["source"]), path)
             table["source"] = "missing"  # so that the rest can be checked
+    for name, table in (nested.get("monitor", {}).get("adapt") or {}).items():
+        for key, known in Adapt.model_fields.items():
+            if key not in table:
+                path = ("monitor", "adapt", name, key)
+                if not problems.touch(path):
+                    problems.add(missing(f"{prefix}{'.'.join(path)}", known), path)
+                table[key] = "temperature" if key == "setting" else 1.0
     return nested
 
 

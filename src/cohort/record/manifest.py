@@ -15,6 +15,7 @@ from cohort.wording import resuming
 
 NAME = "manifest.json"
 FREE = {NAME, "README.md"}  # a card may be edited
+EVALS = "evals"  # of a run: what `cohort eval` has measured since, which is none of its record
 EVALUATIONS = ".eval_results"  # a directory of what the card says, for the hub
 
 

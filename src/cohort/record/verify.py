@@ -21,7 +21,7 @@ from cohort.record.chain import CHAIN, HEADS, read_lines
 from cohort.record.entries import UNSIGNED, digest_of, parsed, problem
 from cohort.record.files import beside
 from cohort.record.leaves import LEAF, leaves
-from cohort.record.manifest import EVALUATIONS, digests_in, sha256_of
+from cohort.record.manifest import EVALS, EVALUATIONS, digests_in, sha256_of
 from cohort.record.merkle import Tree
 from cohort.record.report import Check, Report, Status
 from cohort.record.trail import Files, StageTrail, Trail, check_signatures, read_trail
@@ -312,7 +312,8 @@ class _Comparison:
         for folder, inside, names in os.walk(self.run):
             place = Path(folder).relative_to(self.run).as_posix()
             place = "" if place == "." else place
-            inside[:] = [name for name in inside if _join(place, name) not in whole and not _is_leftover(name)]
+            left = {*whole, EVALS}
+            inside[:] = [name for name in inside if _join(place, name) not in left and not _is_leftover(name)]
             for name in names:
                 if name not in FREE and not _is_leftover(name) and _join(place, name) not in known:
                     yield _join(place, name)

@@ -12,6 +12,7 @@ from cohort.rewards.combination import Combination
 from cohort.types import Finish, Message, Prompt, Rollout
 
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
+LIMITS = frozenset({"timeout", "memory", "crash"})  # labels of scores that depend on how fast a machine is
 OTHER_METRICS = frozenset({"mean", "scored", "not_applicable", "gated", "retries", "failures", "timeouts"})
 
 

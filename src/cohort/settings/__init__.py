@@ -4,7 +4,7 @@ A room takes the table that it is set by, so that no setting is typed out again 
 """
 
 from cohort.settings.environment import Environment
-from cohort.settings.monitor import DETECTORS, Monitor
+from cohort.settings.monitor import ADAPTED, DETECTORS, Adapt, Monitor
 from cohort.settings.objective import Objective
 from cohort.settings.policy import Lora, Policy, Scratch
 from cohort.settings.record import Record
@@ -20,10 +20,12 @@ from cohort.settings.task import Adaptive, Curriculum, Prompts, Source, Task
 from cohort.settings.training import Critic, Optimizer, Preferences, Reference, Supervised
 
 __all__ = [
+    "ADAPTED",
     "DETECTORS",
     "KINDS",
     "SAMPLERS",
     "SINKS",
+    "Adapt",
     "Adaptive",
     "Critic",
     "Curriculum",

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from cohort.settings.table import Positive, Resumable, Share, Table
 
-Action = Literal["log", "warn", "pause"]
+Action = Literal["log", "warn", "quarantine", "adapt", "pause", "roll_back"]
+# What `adapt` may change, and where it stands in a stage.
+ADAPTED = {
+    "learning_rate": ("optimizer", "learning_rate"),
+    "kl_coef": ("objective", "kl_coef"),
+    "temperature": ("rollout", "temperature"),
+}
 # What looks at every step, and where it is: "module:name" of a `monitor.detectors.finding.Detector`. In this order they
 # are asked, and of several that see the same, the first speaks.
 DETECTORS = {
@@ -43,13 +49,19 @@ DETECTORS = {
 }
 
 
-def _known(name: str) -> str:
-    if name not in DETECTORS:
-        raise ValueError
-    return name
-
-
 Ratio = Annotated[float, Field(gt=0)]
+
+
+class Adapt(Table):
+    """What a finding of one detector changes, from the next step on."""
+
+    place = ("monitor", "adapt", "DETECTOR")
+
+    setting: Literal["learning_rate", "kl_coef", "temperature"] = Field(
+        description="The setting that is changed: optimizer.learning_rate, objective.kl_coef, rollout.temperature."
+    )
+    factor: Ratio = Field(description="What every finding multiplies it by.")
+    bound: Ratio = Field(description="The least that it becomes; with a factor above 1, the most.")
 
 
 class Monitor(Table):
@@ -59,11 +71,17 @@ class Monitor(Table):
         default=10, description="Steps that a detector looks back on, and in which it speaks once."
     )
     action: Resumable[Action] = Field(
-        default="warn", description="What a finding does: log (into the record only), warn, pause (save, exit code 3)."
+        default="warn", description="What a finding does: log (into the record only), warn, or pause (exit code 3)."
     )
-    actions: Resumable[dict[Annotated[str, AfterValidator(_known)], Action]] = Field(
+    actions: Resumable[dict[str, Action]] = Field(
         default={},
-        description='The same for one detector: `{ entropy_collapse = "pause" }`.',
+        description='The same for one detector, also quarantine and roll_back: `{ test_aware = "quarantine" }`.',
+    )
+    adapt: Resumable[dict[str, Adapt]] = Field(
+        default={}, description="By detector what its findings change: that is what it does, then."
+    )
+    rescore: Resumable[Share] = Field(
+        default=0.0, description="verifier_contradiction: share of each step's groups that are scored a second time."
     )
     signal: Resumable[Share] = Field(default=0.05, description="no_signal: the least share of groups with signal.")
     sparse: Resumable[Share] = Field(default=0.05, description="sparse_reward: the least share of right completions.")
@@ -132,4 +150,9 @@ class Monitor(Table):
 
     def action_of(self, detector: str) -> Action:
         """What a finding of this detector does."""
-        return self.actions.get(detector, self.action)
+        return self.actions.get(detector, "adapt" if detector in self.adapt else self.action)
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether a numerical failure may send the run back to a checkpoint."""
+        return "roll_back" in self.actions.values()

@@ -225,25 +225,11 @@ def prompt_limit(context: int | None, max_tokens: int, longest: int | None, key:
     return min(room, longest or room)
 
 
-class RenderedPrompts:
-    """A task's prompts as one model sees them; None where the rule `too_long` drops one of more than `limit` tokens."""
-
-    def __init__(self, prompts: Prompts, renderer: Renderer, limit: int, too_long: str):
-        self._prompts, self._renderer = prompts, renderer
-        self._limit, self._too_long = limit, too_long
-
-    def __getitem__(self, index: int) -> Prompt | None:
-        """The prompt with its tokens."""
-        prompt = self._renderer.render(self._prompts[index])
-        return prompt if len(prompt.tokens) <= self._limit else fit(prompt, self._limit, self._too_long)
-
-    def refuse_long(self) -> None:
-        """Look at the lengths of the first prompts before the first step, rather than meet a long one hours later. With
-        `too_long = "error"`, reading a prompt that is too long raises.
-        """
-        known = self._prompts.ends() if isinstance(self._prompts, Mixture) else range(self._prompts.size or 0)
-        for index in islice(known, CHECKED):
-            self[index]
+def refuse_long(prompts: Prompts, renderer: Renderer, limit: int) -> None:
+    """Look at the lengths of the first prompts before the first step, rather than meet a long one hours later."""
+    known = prompts.ends() if isinstance(prompts, Mixture) else range(prompts.size or 0)
+    for index in islice(known, CHECKED):
+        fit(renderer.render(prompts[index]), limit)
 
 
 def held_out_prompts(
@@ -254,11 +240,11 @@ def held_out_prompts(
     """
     if prompts is None or not wanted:
         return [], 0
-    rendered = RenderedPrompts(prompts, renderer, limit, "drop" if too_long == "error" else too_long)
+    rule = "drop" if too_long == "error" else too_long
     found: dict[str, Prompt] = {}
     dropped = 0
     for index in range(prompts.size if prompts.size is not None else 20 * wanted):
-        prompt = rendered[index]
+        prompt = fit(renderer.render(prompts[index]), limit, rule)
         if prompt is None:
             dropped += 1
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,9 +121,9 @@ def readable(path: Path) -> Iterator[None]:
         raise
 
 
-def prune(directory: Path, keep: int, best: int | None = None) -> None:
-    """Delete all but the `keep` newest checkpoints, and that of step `best`."""
-    kept = [*newest(directory, keep), path_of(directory, best)]
+def prune(directory: Path, keep: int, needed: Iterable[int] = ()) -> None:
+    """Delete all but the `keep` newest checkpoints, and those of the steps that are `needed`."""
+    kept = [*newest(directory, keep), *(path_of(directory, step) for step in needed)]
     for path in checkpoints_in(directory).values():
         if path not in kept:
             discard(path)

@@ -15,14 +15,17 @@ from typing import Any
 
 from cohort.evaluate import Accuracy
 from cohort.evaluate.choice import Choice
-from cohort.monitor.names import HALVES, METRICS, metric
-from cohort.preflight.parts import SamplingParts
+from cohort.evaluate.pairs import report_pairs
+from cohort.monitor.names import HALVES, METRICS, SECTIONS, Metric, metric
 from cohort.seeds import derive_seed
 from cohort.settings import Run, Stage
+from cohort.train.stage import Prepared
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
 Line = Mapping[str, Any]
+OF_PAIRS = {one.name for one in SECTIONS["Held-out pairs of a reward model"]}
+ANY_KIND = ("time/", "memory/", "energy/", "tokens/")  # numbers that every stage has
 
 
 def choose(lines: Sequence[Line], run: Run, first: int) -> Choice | None:
@@ -74,20 +77,44 @@ def halves(result: Accuracy, run: Run, suite: str) -> dict[str, float]:
         return {}
     found: dict[str, float] = {}
     for number, half in enumerate(HALVES):
-        groups = tuple(group for group in result.groups if derive_seed(0, "half", group.prompt.id) % 2 == number)
+        groups = tuple(group for group in result.groups if _half(group.prompt.id) == number)
         part = Accuracy(result.name, result.samples, groups, result.cluster)
         if not part.scored:
-            raise UserError(
-                f"run.keep_best splits the held-out problems in two, and of {len(result.groups)} none is left for "
-                f"{half}: hold out more problems"
-            )
+            raise _too_few(len(result.groups), half)
         one = part.measures()[name]
         found |= {f"eval/{half}/{name}": one.mean}
         found |= {f"eval/{half}/{name}_low": one.low, f"eval/{half}/{name}_high": one.high} if number else {}
     return found
 
 
-def check_choosing(stage: Stage, parts: SamplingParts | None) -> None:
+def halves_of_pairs(rows: Sequence[tuple[float, float, int, int]], asked: Sequence[str], run: Run) -> dict[str, float]:
+    """The same of preference pairs: `rows` are what `report_pairs` takes of each, `asked` the ids of their prompts."""
+    name = (run.keep_best or "").removeprefix("eval/")
+    if run.keep_best != f"eval/{name}":
+        return {}
+    found: dict[str, float] = {}
+    for number, half in enumerate(HALVES):
+        part = [row for row, key in zip(rows, asked, strict=True) if _half(key) == number]
+        if not part:
+            raise _too_few(len(rows), half)
+        measured = report_pairs(*zip(*part, strict=True)).metrics()
+        ends = ("", "_low", "_high") if number else ("",)
+        found |= {f"eval/{half}/{name}{end}": measured[key] for end in ends if (key := f"eval/{name}{end}") in measured}
+    return found
+
+
+def _half(key: str) -> int:
+    return derive_seed(0, "half", key) % 2
+
+
+def _too_few(problems: int, half: str) -> UserError:
+    return UserError(
+        f"run.keep_best splits the held-out problems in two, and of {problems} none is left for {half}: hold out more "
+        "problems"
+    )
+
+
+def check_choosing(stage: Stage, prepared: Prepared) -> None:
     """Raise `UserError` where the metric that chooses, or stops, is none that the stage will have."""
     run = stage.run
     if (keep := run.keep_best) is not None:
@@ -96,19 +123,31 @@ def check_choosing(stage: Stage, parts: SamplingParts | None) -> None:
                 f"run.keep_best = '{keep}' is no held-out metric: name one, such as eval/greedy or eval/pass@1; to "
                 "keep the step of the highest training reward, which proves nothing, say reward:mean or reward:NAME"
             )
-        _refuse_unknown("run.keep_best", keep, stage, parts)
+        _refuse_unknown("run.keep_best", keep, stage, prepared)
     if (stop := run.stop) is not None:
         if (stop.patience is None) == (stop.threshold is None):
             raise UserError("run.stop takes patience or threshold, one of the two")
-        _refuse_unknown("run.stop.metric", stop.metric, stage, parts)
+        _refuse_unknown("run.stop.metric", stop.metric, stage, prepared)
+        known = _measure(stop.metric)
+        if stop.threshold is not None and known and known.unit == "share" and not 0 <= stop.threshold <= 1:
+            raise UserError(f"run.stop.threshold = {stop.threshold:g}, and {stop.metric} is a share, from 0 to 1")
 
 
-def _refuse_unknown(key: str, name: str, stage: Stage, parts: SamplingParts | None) -> None:
-    known = metric(_plain(name))
+def _refuse_unknown(key: str, name: str, stage: Stage, prepared: Prepared) -> None:
+    plain, parts, pairs = _plain(name), prepared.parts, getattr(prepared, "pairs", None)
+    known = metric(plain)
     if known is None:
         raise UserError(f"{key} = '{name}' is no metric{did_you_mean(name, METRICS)}")
     if not _sign(name):
         raise UserError(f"{key} = '{name}': of this metric neither more nor less is better")
+    measures = "pairs" if plain in OF_PAIRS or plain.startswith(("pairs/", "scores/")) else "groups"
+    has = {"grpo": "groups", "sft": "groups" if _held_out(name) else "", "reward_model": "pairs"}.get(stage.kind)
+    if has is not None and has != measures and (_held_out(name) or "/" in plain) and not plain.startswith(ANY_KIND):
+        raise UserError(f"{key} = '{name}' is nothing that a stage of kind {stage.kind} measures")
+    if plain.startswith("reward/") and plain != "reward/mean":
+        rewards = [reward.name for reward in stage.reward]
+        if (reward := plain.split("/")[1]) not in (*rewards, "std"):
+            raise UserError(f"{key} = '{name}': no reward is called '{reward}'; there is {', '.join(rewards)}")
     if not _held_out(name):
         return
     if not stage.run.evaluate_every:
@@ -117,13 +156,20 @@ def _refuse_unknown(key: str, name: str, stage: Stage, parts: SamplingParts | No
     names = [suite.name for suite in stage.suite]
     if of and of[0] not in names:
         raise UserError(f"{key} = '{name}': no suite is called '{of[0]}'; there is {', '.join(names) or 'none'}")
+    e = stage.evaluate
     if stage.kind == "reward_model":
+        if pairs is None or pairs.held_out is None or not e.problems:
+            raise UserError(f"{key} = '{name}', and no pairs are held out: set task.held_out")
         return
-    e, votes = stage.evaluate, re.fullmatch(r"(pass|maj)@(\d+)", last)
+    last = last.removesuffix("_low").removesuffix("_high")
+    votes, least = re.fullmatch(r"(pass|maj)@(\d+)", last), 4 if last.startswith("maj") else 1
     if last == "greedy" and not e.greedy:
         raise UserError(f"{key} = '{name}' needs evaluate.greedy = true")
-    if votes and (int(votes[2]) > e.samples or int(votes[2]).bit_count() != 1):
-        raise UserError(f"{key} = '{name}' needs a power of two up to evaluate.samples, which is {e.samples}")
+    if votes and (not least <= int(votes[2]) <= e.samples or int(votes[2]).bit_count() != 1):
+        begins = " from 4" * (least > 1)
+        raise UserError(f"{key} = '{name}' needs a power of two{begins} up to evaluate.samples, which is {e.samples}")
+    if not votes and last != "greedy" and not (e.samples and f"eval/{last}" in METRICS):
+        raise UserError(f"{key} = '{name}' is nothing that the stage measures: name eval/greedy, eval/pass@1 ...")
     if not of and (parts is None or parts.task.held_out is None or not e.problems):
         raise UserError(f"{key} = '{name}', and nothing is held out: set task.held_out")
 
@@ -140,10 +186,15 @@ def _plain(name: str) -> str:
     return "reward/mean" if reward == "mean" else f"reward/{reward}/mean"
 
 
+def _measure(name: str) -> Metric | None:
+    """What a metric is; of a suite's, what its last part is."""
+    name = _plain(name)
+    return metric(f"eval/{name.rpartition('/')[2]}") if _held_out(name) else metric(name)
+
+
 def _sign(name: str) -> int:
     """1 where more is better, -1 where less is, 0 where neither is."""
-    name = _plain(name)
-    known = metric(f"eval/{name.rpartition('/')[2]}") if _held_out(name) else metric(name)
+    known = _measure(name)
     return {"up": 1, "down": -1}.get(known.better if known else "", 0)
 
 

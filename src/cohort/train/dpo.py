@@ -32,7 +32,7 @@ from cohort.tasks.preferences import Pairs, PreferencePair, Preferences, open_pa
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.contamination import cleaned
 from cohort.train.examples import ExamplesTraining
-from cohort.train.sft import UPDATED, asked, encoded, seen_in
+from cohort.train.sft import asked, encoded, seen_in, updated
 from cohort.train.stage import Context, Plan, first_texts, refuse_few
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
 from cohort.views.plan import dpo_plan
@@ -61,6 +61,7 @@ class Dpo:
     columns = ("loss", "pairs/accuracy", "pairs/gap", "grad_norm", "tokens_per_s")
     makes_policy = True
     reads = ("chosen", "rejected")
+    acts = ("adapt", "roll_back")
 
     def prepare(self, stage: Stage, seed: int) -> PreparedDpo:
         """The pairs, no two answers of which may be equal; and what accuracy is measured with, where the stage has a
@@ -130,7 +131,7 @@ class _Pairs:
         advantages = -slope[0].flatten().float().repeat_interleave(batch.lengths)
         weight = torch.ones_like(batch.token_weight)
         report = backend.update(replace(batch, advantages=advantages, token_weight=weight), rate).metrics
-        update = {key: report[key] for key in UPDATED}
+        update = updated(report)
         return update | {"loss": loss.item()} | self._measures(sums.detach()), seen_in(batch)
 
     def measure(self, backend: Backend) -> dict[str, float]:

@@ -15,6 +15,7 @@ from cohort.learn.optimizer import rate_at
 from cohort.machine import peak_memory_gb
 from cohort.policy.policy import PolicyFacts
 from cohort.seeds import derive_seed
+from cohort.settings import Stage
 from cohort.tasks import Ledger
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.evaluation import Evaluator
@@ -95,6 +96,14 @@ class ExamplesTraining:
             return found or None
         self._backend.publish(self.weights_of)
         return found | self._evaluator(step)
+
+    def adapt(self, stage: Stage) -> None:
+        """Another learning rate, from the next step on."""
+        self._stage = stage
+
+    def go_back(self, path: Path) -> None:
+        """The weights of a checkpoint and its optimizer; examples go on."""
+        self._backend.restore(path)
 
     def save(self, directory: Path) -> Mapping[str, Any]:
         """The model, what trains it, and the ledger."""

@@ -166,10 +166,10 @@ def _refuse_unfit(parent: Stage, stage: Stage, checkpoint: Checkpoint) -> None:
         raise UserError(
             f"reward '{name}' scores with the model of stage '{model}', which is not trained again: name its directory"
         )
-    if (name := named_stage(stage.task.source)) is not None:
+    if (maker := named_stage(stage.task.source)) is not None:
         raise UserError(
-            f"the data of the stage come from stage '{name}', which is not run again: name its file, "
-            f"task.source = .../{name}/final/{DATA}"
+            f"the data of the stage come from stage '{maker}', which is not run again: name its file, "
+            f"task.source = .../{maker}/final/{DATA}"
         )
     by_critic = stage.kind == "grpo" and settled_objective(stage).baseline == "critic"
     if by_critic and not (checkpoint.path / "critic").is_dir():

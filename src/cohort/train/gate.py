@@ -12,9 +12,13 @@ from rich.markup import escape
 from cohort.policy.load import Start, load_tokenizer
 from cohort.preflight.gate.stage import gate_of_stage
 from cohort.recipe import Recipe
+from cohort.record.chain import CHAIN, read_lines
+from cohort.record.entries import parsed
 from cohort.record.files import write_bytes
+from cohort.record.manifest import sha256_of
 from cohort.rewards import RewardFailure
 from cohort.settings import Policy
+from cohort.train.contamination import FILE as CONTAMINATION
 from cohort.train.models import begins_with, waits_for
 from cohort.train.stage import PreparedStage
 from cohort.types import UserError
@@ -78,14 +82,14 @@ def _tables(recipe: Recipe, stages: Sequence[PreparedStage]) -> dict[str, Policy
     return found
 
 
-def refuse_damaged_gate(directory: Path) -> None:
-    """Raise `UserError` where what the gate found when the run began is there, and cannot be read any more."""
-    file = directory / FILE
-    try:
-        found = orjson.loads(file.read_bytes()) if file.exists() else {}
-    except orjson.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(of, dict) for of in found.values()):
-        raise UserError(
-            f"{file} is damaged; restore it, or delete it: the record will then not say what the gate found"
-        )
+def refuse_damaged_findings(directory: Path) -> None:
+    """Raise `UserError` where what was found before the run began is there, and is not what the first entry of the
+    chain says of it.
+    """
+    first = next(read_lines(directory / CHAIN), None)
+    said = {} if first is None else parsed(first)["recipe"].get("files", {})
+    for name, what in {FILE: "what the gate found", CONTAMINATION: "which held-out questions are trained on"}.items():
+        if name in said and (directory / name).exists() and sha256_of(directory / name) != said[name]:
+            raise UserError(
+                f"{directory / name} is damaged; restore it, or delete it: the record will then not say {what}"
+            )

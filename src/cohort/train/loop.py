@@ -14,6 +14,7 @@ from rich.markup import escape
 from cohort.chat import template_for
 from cohort.clock import moment, told
 from cohort.monitor.energy import open_meter
+from cohort.monitor.watcher import INCIDENTS, Watcher, lines_of, read_incidents
 from cohort.record.entries import digest_of
 from cohort.record.files import sweep
 from cohort.record.manifest import sealed_directory
@@ -21,6 +22,7 @@ from cohort.record.metrics import MetricsLog, read_metrics
 from cohort.settings.training import LEAST_OF_LORA, LORA_REASON
 from cohort.train.checkpoint import (
     Checkpoint,
+    checkpoints_in,
     latest_step,
     load_checkpoint,
     newest,
@@ -37,10 +39,10 @@ from cohort.train.keeping import keep_account
 from cohort.train.origins import begin
 from cohort.train.stage import Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
-from cohort.train.watching import Watch
+from cohort.train.watching import act, adapted, decided, kept_to_go_back
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import keeping_line, suites_line
+from cohort.views.plan import about
 from cohort.views.trackers import Sinks
 from cohort.wording import going_on, resuming
 
@@ -63,7 +65,8 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         probe = probe_of(stage.task, tokenizer)
         environment = keep_template(context.recipe, stage.name, template, probe, training.facts)
         console.plan(
-            context.title, {**kind.plan(stage, prepared, training.facts), **suites_line(stage), **keeping_line(stage)}
+            context.title,
+            {**kind.plan(stage, prepared, training.facts), **about(stage, [one.table for one in context.suites])},
         )
         rate = stage.optimizer.learning_rate
         if training.policy is not None and training.policy.has_adapter and rate < LEAST_OF_LORA:
@@ -92,25 +95,30 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
                 if loop.over:
                     break
                 meter.joules()  # what evaluating and saving took is not the step's
+                loop.adapt(step)
                 metrics = {**training.step(step)}
                 metrics |= {} if (joules := meter.joules()) is None else {meter.name: joules}
                 measured: dict[str, float] = {}
-                if context.is_due(step, stage.run.evaluate_every) or loop.would_stop({"step": step, **metrics}):
+                due = context.is_due(step, stage.run.evaluate_every) or loop.would_stop({"step": step, **metrics})
+                if due and not metrics.get("policy/not_finite"):  # a policy of such weights writes nothing
                     if context.recorder.waiting:
                         context.recorder.enter(step)
                     measured = {**(training.evaluate(step) or {})}
                 loop.record(step, metrics, measured)
                 view.step(step, metrics)
                 console.all_evaluated(f"step {step}", measured, verifier)
-                loop.watch.act(step)
+                act(context, loop.watcher.found, step, loop.go_back)
                 chosen = loop.choice is not None and loop.choice.step == step
-                if context.is_due(step, stage.run.save_every) or chosen or loop.over:
+                saved = latest_step(context.checkpoints) == step  # as it went back
+                if not saved and (context.is_due(step, stage.run.save_every) or chosen or loop.over):
                     loop.save()
                 context.stop.check()
         if loop.over:
             console.say(f"  stopped after step {loop.whole}: {escape(loop.over)}")
         if loop.choice is not None:
             console.say(f"  kept {escape(loop.choice.words())}")
+        elif stage.run.keep_best is not None:
+            console.warn(f"run.keep_best: {stage.run.keep_best} was measured after no step, so the last one is kept")
         with loop.trained(kind, prepared) as best, sealed_directory(context.final, loop.close) as final:
             best.finish(final)
         if training.policy is not None:
@@ -151,12 +159,20 @@ class _Loop:
                 "was lost or damaged, and stays so. The weights do not depend on it."
             )
         context.forget_after(recorded)
-        self.watch = Watch(context, recorded)
+        lines = read_metrics(context.metrics) if context.metrics.exists() else []
+        self.watcher = Watcher(
+            context.stage.monitor, lines, read_incidents(context.directory, recorded), partial(decided, context)
+        )
+        if self.watcher.screens:  # which a kind that can do it has an attribute for
+            training.screen = self.watcher.screen  # type: ignore[attr-defined]
+        self._adapted = context.stage
+        self._incidents = context.log / INCIDENTS
+        if self._incidents.exists():  # what a run that goes on has abandoned is found again
+            context.recorder.file(self._incidents, lines_of(self.watcher.found), recorded, kind="resume")
         self._decides = None if self.run.keep_best is None and self.run.stop is None else columns(self.run)
         self.choice: Choice | None = None
         self.over, self._lines = "", list[dict[str, Any]]()
         if self._decides:
-            lines = read_metrics(context.metrics) if context.metrics.exists() else []
             self._lines = [self._short(line) for line in lines]
             self._decide()
         self.sinks = self._open_sinks(recorded)
@@ -199,10 +215,29 @@ class _Loop:
         shown = self.run.show_group_every and step % self.run.show_group_every == 0 and shard.is_file()
         self.sinks.write(step, {**metrics, **measured}, shard if shown else None)
         self.whole = step
-        self.watch.see({"step": step, **metrics, **measured}, getattr(self.training, "groups", ()))
+        if self.watcher.see({"step": step, **metrics, **measured}, getattr(self.training, "groups", ())):
+            self.context.recorder.file(self._incidents, lines_of(self.watcher.found), step, kind="incident")
         if self._decides:
             self._lines.append(self._short({"step": step, **metrics, **measured}))
             self._decide()
+
+    def adapt(self, step: int) -> None:
+        """Train the step with the settings that detectors have changed before it."""
+        now = adapted(self.context.stage, self.context.did or self.watcher.found, step)
+        if now != self._adapted:
+            self._adapted = now
+            self.training.adapt(now)  # type: ignore[attr-defined]  # of kinds that can do it
+
+    def go_back(self, step: int) -> None:
+        """Take the weights of an earlier checkpoint, and keep them as those of the step that is done: its prompts are
+        not asked again. That step cannot be the best one any more.
+        """
+        path = path_of(self.context.checkpoints, step)
+        with readable(path):
+            self.training.go_back(read_checkpoint(path).path)  # type: ignore[attr-defined]  # of kinds that can do it
+        if self._decides:
+            self._decide()
+        self.save()
 
     def would_stop(self, line: Mapping[str, Any]) -> bool:
         """Whether the stage ends with this step, by what is known before its evaluation."""
@@ -221,7 +256,8 @@ class _Loop:
 
     def _decide(self) -> None:
         """What the lines so far say: the step to keep, and why to stop."""
-        self.choice = choose(self._lines, self.run, self.context.first)
+        lost = {one.step for one in self.watcher.found if one.went_back(one.step)}
+        self.choice = choose([one for one in self._lines if one["step"] not in lost], self.run, self.context.first)
         self.over = reason_to_stop(self._lines, self.run)
 
     def _short(self, line: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,7 +271,14 @@ class _Loop:
     def save(self) -> None:
         """A checkpoint; old ones go."""
         save_checkpoint(self.context.checkpoints, self.whole, self.training.save, self._enter_checkpoint)
-        prune(self.context.checkpoints, self.run.keep_checkpoints, self.choice.step if self.choice else None)
+        prune(self.context.checkpoints, self.run.keep_checkpoints, self._needed())
+
+    def _needed(self) -> set[int]:
+        """Checkpoints that stay beside the newest ones: the best, and those that the run may go back to."""
+        needed = {self.choice.step} if self.choice else set()
+        if self.context.stage.monitor.rolls_back:
+            needed |= {*kept_to_go_back(self.run, {*checkpoints_in(self.context.checkpoints), self.whole})}
+        return needed
 
     def close(self, files: Mapping[str, str]) -> None:
         """Enter the final model, before it is in its place."""
@@ -245,6 +288,6 @@ class _Loop:
     def _enter_checkpoint(self, path: Path, files: Mapping[str, str]) -> None:
         older = [one for one in newest(path.parent, self.run.keep_checkpoints) if one != path]
         kept = older[len(older) - self.run.keep_checkpoints + 1 :]
-        best = None if self.choice is None else path_of(path.parent, self.choice.step)
-        kept += [best] if best is not None and best not in (*kept, path) and best.exists() else []
+        needed = [path_of(path.parent, step) for step in sorted(self._needed())]
+        kept += [one for one in needed if one not in (*kept, path) and one.exists()]
         self.context.recorder.checkpoint(self.whole, path, files, kept, self._chosen)

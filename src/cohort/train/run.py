@@ -43,12 +43,13 @@ from cohort.train.directory import (
     write_recipe,
 )
 from cohort.train.fork import kept_fork, open_fork
-from cohort.train.gate import pass_gate, refuse_damaged_gate
+from cohort.train.gate import pass_gate, refuse_damaged_findings
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
 from cohort.train.models import begins_with, data_file, with_stage_models
 from cohort.train.recorder import Recorder
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
+from cohort.train.watching import check_actions
 from cohort.types import UserError
 from cohort.views.cards.reading import in_a_line, value
 from cohort.views.console import Console
@@ -121,8 +122,8 @@ def train(
         sampled = [(one.stage, one.prepared.parts) for one in stages if one.prepared.parts is not None]
         threads, began = write_recipe(chain, recipe, console, isolation_of(sampled), parent)
         begins = kept_fork(directory)
-        with deterministic(threads), stopped_at(began[:10]):
-            refuse_damaged_gate(directory)
+        with deterministic(threads), stopped_at(began[:10]), _repeating_findings(recipe, console):
+            refuse_damaged_findings(directory)
             trained = False
             for index, one in enumerate(stages):
                 if begins is not None and index < begins.index:  # its parent has done it
@@ -158,8 +159,7 @@ def train(
         record = None if trained else read_record(directory)
         record = record or keep_account(directory, recipe)  # cards of a run that is only shown may have been edited
     _show_result(directory, stages[-1], record, chain, console)
-    for index, one in enumerate(stages):
-        show_findings(console, read_incidents(stage_directory(recipe, index)), one.stage)
+    _repeat_findings(recipe, console)
     return Run(directory)
 
 
@@ -175,6 +175,7 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
     for index, stage in enumerate(recipe.stages):
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
         ready = with_stage_models(recipe, index)
+        check_actions(ready, kind)
         suites = open_suites(ready, seed) if stage.suite and kind.makes_policy else ()
         if begins_with(recipe, index) is None and stage.policy.model is None and stage.policy.scratch is None:
             raise UserError(
@@ -183,7 +184,7 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
             )
         prepared = kind.prepare(ready, seed)
         if stage.run.keep_best is not None or stage.run.stop is not None:
-            check_choosing(ready, prepared.parts)
+            check_choosing(ready, prepared)
         found.append(PreparedStage(stage.model_copy(update={"policy": ready.policy}), kind, seed, prepared, suites))
     return found
 
@@ -204,6 +205,23 @@ def _with_its_data(recipe: Recipe, index: int, one: PreparedStage) -> PreparedSt
     if one.prepared.parts is not None:
         one.prepared.parts.world.close()
     return replace(one, prepared=one.kind.prepare(with_stage_models(recipe, index), one.seed))
+
+
+def _repeat_findings(recipe: Recipe, console: Console) -> None:
+    """What detectors have found in every stage, again: it may have scrolled away."""
+    for index, stage in enumerate(recipe.stages):
+        show_findings(console, read_incidents(stage_directory(recipe, index)), stage)
+
+
+@contextlib.contextmanager
+def _repeating_findings(recipe: Recipe, console: Console) -> Iterator[None]:
+    """Around what trains: they are said again where the run is paused, or fails."""
+    try:
+        yield
+    except UserError:
+        with contextlib.suppress(OSError, UserError):  # what has failed is said all the same
+            _repeat_findings(recipe, console)
+        raise
 
 
 def _is_over(directory: Path, recipe: Recipe) -> bool:

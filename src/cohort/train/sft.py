@@ -5,7 +5,7 @@ So the same learner, packing and checkpoints serve both kinds of stage.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,7 +32,7 @@ from cohort.views.plan import sft_plan
 SUPERVISED = objectives.preset(
     "reinforce", baseline="none", scale="none", aggregation="token_mean", zero_std="zero", kl_coef=0.0
 )
-UPDATED = ("loss", "grad_norm", "lr", "tokens/trained")  # of an update, what a stage without rollouts tells
+UPDATED = ("loss", "grad_norm", "lr", "tokens/trained", "policy/not_finite")  # of an update, what such a stage tells
 Encoded = tuple[Sequence[int], list[int], list[bool]]  # prompt, completion, what of the completion is to be learnt
 
 
@@ -62,7 +62,7 @@ class _Demonstrations:
     def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> tuple[dict[str, float], int]:
         batch = supervised_batch([self._encoded(index) for index in indices])
         report = backend.update(batch, rate).metrics
-        return {key: report[key] for key in UPDATED}, seen_in(batch)
+        return updated(report), seen_in(batch)
 
     def _encoded(self, index: int) -> Encoded:
         return encode(self._renderer, self._examples, index, self._facts, self._dialogue)
@@ -78,6 +78,7 @@ class Supervised:
     columns = ("loss", "grad_norm", "tokens_per_s")
     makes_policy = True
     reads = ("completion",)
+    acts = ("adapt", "roll_back")
 
     def open(self, context: Context, prepared: PreparedSft, checkpoint: Checkpoint | None) -> ExamplesTraining:
         """See `StageKind`."""
@@ -122,6 +123,11 @@ def supervised_batch(examples: Sequence[Encoded]) -> Batch:
         rollout = Rollout(completion, own, [0.0] * len(own), version=0, finish="stop", text="")
         groups.append(Group(number, Prompt("", tokens=prompt), (rollout,), advantages=(1.0,)))
     return collate(groups, SUPERVISED, max_tokens=0)
+
+
+def updated(report: Mapping[str, float]) -> dict[str, float]:
+    """Of the numbers of an update those that a stage without groups tells."""
+    return {key: report[key] for key in UPDATED if key in report}
 
 
 def seen_in(batch: Batch) -> int:

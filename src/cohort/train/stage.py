@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from cohort.backends.base import Origin
+from cohort.monitor.detectors.finding import Finding
 from cohort.policy.load import Start
 from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.parts import SamplingParts
@@ -50,6 +51,7 @@ class Context:
     parent: Checkpoint | None = None  # of another run, from which this one begins
     first: int = 0  # the step after which the stage begins
     until: int | None = None  # its last step, where that is another than the recipe's
+    did: tuple[Finding, ...] = ()  # what detectors did in the run that is learnt again: that, and no more, is done
 
     @property
     def place(self) -> Path:
@@ -140,6 +142,7 @@ class StageKind(Protocol[P]):
     tables: tuple[str, ...]  # the tables of the recipe that it reads; another one in a stage of this kind is a mistake
     columns: tuple[str, ...]  # the metrics on the live line, in this order
     makes_policy: bool  # whether the stage after it may continue from its model
+    # It may have `acts`: which of "quarantine", "adapt" and "roll_back" its trainings can do when [monitor] asks.
     # A kind that leaves data in its `final` also has `makes_data = True`; one that learns from rows and not from
     # prompts has `reads`, their columns beside the prompt.
 
@@ -160,7 +163,10 @@ class Training(Protocol):
     """A stage under way, driven by `train.loop`, which decides when to evaluate, to save and to stop."""
 
     weights_of: int  # the step whose weights the policy has; one ahead of the loop's while a step updates them
-    # A kind that samples also has `groups`, those of its last step, for the detectors.
+    # A kind that samples also has `groups`, those of its last step, for the detectors. For actions of [monitor]:
+    # `screen`, which says the tickets that are not to be learnt from, of the numbers of a step's groups, those that are
+    # kept, and those that are left out; `adapt(stage)`: these settings hold from now on; `go_back(path)`: take the
+    # weights of that checkpoint, and all that moves them, while the prompts go on.
 
     @property
     def facts(self) -> PolicyFacts:
@@ -219,8 +225,9 @@ def kind_of(stage: Stage) -> StageKind[Any]:
 
 
 def tables_of(stage: Stage) -> tuple[str, ...]:
-    """The tables that a stage may have."""
-    return (*kind_of(stage).tables, *EVERY_KIND)
+    """The tables that a stage may have. Suites are answered by a policy."""
+    kind = kind_of(stage)
+    return (*kind.tables, *(name for name in EVERY_KIND if name != "suite" or kind.makes_policy))
 
 
 def refuse_unread_tables(recipe: Recipe) -> None:

@@ -17,7 +17,7 @@ def summary(findings: Sequence[Finding]) -> list[str]:
         by_name.setdefault(one.detector, []).append(one)
     return [
         (f"step {of[0].step}" if len(of) == 1 else f"steps {of[0].step} to {of[-1].step}")
-        + f", {name}: {of[-1].line}. {of[-1].look_at}"
+        + f", {name}: {of[-1].line}.{of[-1].done} {of[-1].look_at}"
         for name, of in by_name.items()
     ]
 

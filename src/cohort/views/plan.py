@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,13 +11,14 @@ from cohort.algorithms.explain import one_line
 from cohort.algorithms.objectives import Objective
 from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
-from cohort.settings import Prompts, Reward, Stage
+from cohort.settings import DETECTORS, Prompts, Reward, Stage, Suite
 from cohort.settings.suite import SUITE_KINDS
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path, shown
 from cohort.tasks.prompts import Items
 from cohort.wording import counted
 
+QUIET = ("log", "warn")  # actions that change nothing
 PROMPT_TOKENS = 256  # of a prompt, where nothing says how long it may be
 
 
@@ -165,22 +167,39 @@ def _evaluation(stage: Stage, held_out: Items[Any] | None) -> dict[str, str]:
     return {"evaluation": f"up to {counted(most, 'held-out problem')}, {measured}"}
 
 
-def suites_line(stage: Stage) -> dict[str, str]:
+def about(stage: Stage, suites: Sequence[Suite]) -> dict[str, str]:
+    """What the plans of all kinds end with: suites, which step is kept, what detectors do."""
+    return {**_suites(suites), **_keeping(stage), **_acting(stage)}
+
+
+def _suites(suites: Sequence[Suite]) -> dict[str, str]:
     """`gsm8k (performance), refusals (refusal); not evaluated: hallucination, ...`; no line without suites."""
-    if not stage.suite:
+    if not suites:
         return {}
-    named = ", ".join(f"{one.name} ({one.kind})" for one in stage.suite)
-    left = [kind.replace("_", " ") for kind in SUITE_KINDS if kind not in {one.kind for one in stage.suite}]
+    named = ", ".join(f"{one.name} ({one.kind})" for one in suites)
+    left = [kind.replace("_", " ") for kind in SUITE_KINDS if kind not in {one.kind for one in suites}]
     return {"suites": named + (f"; not evaluated: {', '.join(left)}" if left else "")}
 
 
-def keeping_line(stage: Stage) -> dict[str, str]:
+def _acting(stage: Stage) -> dict[str, str]:
+    """`test_aware: quarantine; kl_blow_up: learning_rate x 0.5, down to 1e-05`; no line where detectors only speak."""
+    table = stage.monitor
+    parts = [f"{name}: {table.action_of(name)}" for name in DETECTORS if table.action_of(name) not in QUIET]
+    for name, how in table.adapt.items():
+        limit = f"{'down' if how.factor < 1 else 'up'} to {how.bound:g}"
+        parts = [one for one in parts if one != f"{name}: adapt"]
+        parts.append(f"{name}: {how.setting} x {how.factor:g}, {limit}")
+    if table.action not in QUIET:
+        parts = [f"every detector: {table.action}"]
+    return {"acts on": "; ".join(parts)} if parts else {}
+
+
+def _keeping(stage: Stage) -> dict[str, str]:
     """`the step that is best by eval/greedy ...; stops early ...`; no line where the last step is kept."""
     keep, stop = stage.run.keep_best, stage.run.stop
     parts = []
     if keep is not None and keep.startswith("eval/"):
-        half = "" if stage.kind == "reward_model" else " on half of the problems, confirmed on the others"
-        parts.append(f"the step that is best by {keep}{half}")
+        parts.append(f"the step that is best by {keep} on half of the problems, confirmed on the others")
     elif keep is not None:
         parts.append(f"the step of the highest {keep}, a training reward that proves nothing about held-out problems")
     if stop is not None and stop.patience is not None:

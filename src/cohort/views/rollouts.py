@@ -1,14 +1,22 @@
-"""One recorded rollout, to read: what was asked, what was answered, and what it was paid for it."""
+"""Recorded rollouts, to read: what was asked, what was answered, and what it was paid for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.markup import escape
 
 from cohort.views.console import Console
 from cohort.wording import counted
+
+
+def show_rollouts(console: Console, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Every rollout; those of one prompt under one question."""
+    before = None
+    for row in rows:
+        show_rollout(console, row, with_prompt=row["ticket"] != before)
+        before = row["ticket"]
 
 
 def show_rollout(console: Console, row: Mapping[str, Any], with_prompt: bool) -> None:

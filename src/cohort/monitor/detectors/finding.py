@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from cohort.settings.monitor import Monitor
+from cohort.settings.monitor import ADAPTED, Monitor
 from cohort.types import Group
+from cohort.wording import counted
 
 Line = Mapping[str, float | None]  # the numbers of one step, as metrics.jsonl has them
 Severity = Literal["warning", "critical"]  # critical: steps like this teach nothing, or the wrong thing
-MOST = 8  # tickets of groups that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,31 @@ class Finding:
     look_at: str
     tickets: tuple[int, ...] = ()  # of groups of this step
     numbers: Mapping[str, float] = field(default_factory=dict)
+    did: Mapping[str, Any] = field(default_factory=dict)  # by action what was done: tickets, settings, a step
 
     @property
     def said(self) -> str:
         """As a person reads it, in one line."""
-        return f"step {self.step}, {self.detector}: {self.line}. {self.look_at}"
+        return f"step {self.step}, {self.detector}: {self.line}.{self.done} {self.look_at}"
+
+    def went_back(self, step: int) -> bool:
+        """Whether the run took earlier weights after this step."""
+        return self.step == step and "roll_back" in self.did
+
+    @property
+    def done(self) -> str:
+        """What was done about it, as a sentence; "" where nothing was."""
+        said = ""
+        if "quarantine" in self.did:
+            said += (
+                f" {counted(len(self.did['quarantine']), 'group')} of the step quarantined: nothing is learnt of it."
+            )
+        if "adapt" in self.did:
+            changed = [f"{'.'.join(ADAPTED[name])} is now {value:g}" for name, value in self.did["adapt"].items()]
+            said += f" {' and '.join(changed) or 'What it changes is at its bound already'}."
+        if "roll_back" in self.did:
+            said += f" The weights are those of step {self.did['roll_back']} again."
+        return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +87,8 @@ class Seen:
         return mean(known(self.begun, name)) if last > first else math.nan
 
     def tickets(self, holds: Callable[[Group], bool]) -> tuple[int, ...]:
-        """The first groups of the step for which something holds."""
-        return tuple([group.ticket for group in self.groups if holds(group)][:MOST])
+        """The groups of the step for which something holds."""
+        return tuple(group.ticket for group in self.groups if holds(group))
 
 
 Found = tuple[str, str, tuple[int, ...], Mapping[str, float]]  # the line, what to look at, tickets, numbers
@@ -78,13 +98,15 @@ Look = Callable[[Seen, Monitor], Found | None]
 @dataclass(frozen=True, slots=True)
 class Detector:
     """A detector: its name and version, which goes up when the same numbers would be judged otherwise, how bad it is
-    what it sees, and the function that looks.
+    what it sees, and the function that looks. `of_groups`: it goes by the groups alone, before anything is learnt of
+    them, and each group that it names shows by itself what is wrong.
     """
 
     name: str
     version: int
     severity: Severity
     look: Look
+    of_groups: bool = False
 
     def __call__(self, seen: Seen, table: Monitor) -> Finding | None:
         """What it finds in this step."""
@@ -92,9 +114,9 @@ class Detector:
         return None if found is None else Finding(self.name, self.version, seen.step, self.severity, *found)
 
 
-def detector(version: int, severity: Severity = "warning") -> Callable[[Look], Detector]:
+def detector(version: int, severity: Severity = "warning", of_groups: bool = False) -> Callable[[Look], Detector]:
     """A function that looks, as the detector of its name."""
-    return lambda look: Detector(look.__name__, version, severity, look)
+    return lambda look: Detector(look.__name__, version, severity, look, of_groups)
 
 
 def known(lines: Sequence[Line], name: str) -> list[float]:

@@ -9,7 +9,7 @@ CALM = 3
 FEW_WRONG = 0.8  # right completions, from which on the wrong ones are the hard rest
 
 
-@detector(1)
+@detector(1, of_groups=True)
 def truncation(seen: Seen, table: Monitor) -> Found | None:
     """Completions are cut off at the limit, so what is scored is not what the policy would have said."""
     found = seen.values("completions/truncated", CALM)

@@ -90,7 +90,7 @@ def sparse_reward(seen: Seen, table: Monitor) -> Found | None:
     )
 
 
-@detector(1)
+@detector(1, of_groups=True)
 def similar_samples(seen: Seen, table: Monitor) -> Found | None:
     """In groups that are not solved, the members are copies of each other: sampling does not explore."""
     found = seen.values("groups/similar", CALM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 from cohort.monitor.detectors.finding import Found, Seen, detector
@@ -12,17 +13,19 @@ SMALL = 1.0  # a norm that no usual clip touches
 NEVER_NULL = ("loss", "grad_norm")
 
 
-@detector(1, "critical")
+@detector(2, "critical")
 def not_finite(seen: Seen, table: Monitor) -> Found | None:
-    """The loss or the gradient of a step is NaN or infinite: metrics.jsonl has null."""
+    """The loss or the gradient of a step is NaN or infinite (metrics.jsonl has null), or weights are."""
     lost = [name for name in NEVER_NULL if name in seen.now and not seen.values(name, 1)]
-    if not lost:
+    weights = sum(seen.values("policy/not_finite", 1))
+    if not lost and not weights:
         return None
+    what = [f"{weights:,.0f} weights"] * bool(weights) + lost
     return (
-        f"{' and '.join(lost)} {'is' if len(lost) == 1 else 'are'} no number",
+        f"{' and '.join(what)} {'is' if what == lost[:1] else 'are'} no number",
         "The weights may be lost: go back to the last checkpoint, and lower optimizer.learning_rate",
-        (),
-        {},
+        seen.tickets(lambda group: group.disposition == "trained"),
+        {"weights": weights},
     )
 
 
@@ -36,13 +39,22 @@ def gradient_spike(seen: Seen, table: Monitor) -> Found | None:
         return None
     usual = statistics.median(norms)
     bound = max(table.gradient * usual, SMALL)
-    if norms[-1] < bound or sum(norm >= bound for norm in norms) < 2:
+    spikes = [line["step"] for line in seen.lines if (line.get("grad_norm") or 0) >= bound]
+    if norms[-1] < bound or len(spikes) < 2:
         return None
+    losses = [] if "groups/signal" in seen.now else seen.values("loss")
+    before = statistics.median(losses) if losses else math.nan
+    # Where nothing is sampled, a loss that jumps has seen other data, and its gradient follows.
+    shifted = bool(losses) and losses[-1] > table.gradient * abs(before)
     return (
-        f"grad_norm is {norms[-1]:.3g}, {norms[-1] / usual:.0f} times the usual {usual:.3g}, not for the first time",
-        "Look at the step's groups for a reward out of scale; optimizer.gradient_clip bounds what one step may do",
+        f"grad_norm is {norms[-1]:.3g}, {norms[-1] / usual:.0f} times the usual {usual:.3g}, not for the first time"
+        + (f", as the loss went from {before:.2g} to {losses[-1]:.2g}" if shifted else ""),
+        "Are the data others from here on (a sorted file, task.careful_first that ends)? If not, lower "
+        "optimizer.learning_rate"
+        if shifted
+        else "Look at the step's groups for a reward out of scale; optimizer.gradient_clip bounds what one step may do",
         (),
-        {"grad_norm": norms[-1], "usual": usual},
+        {"grad_norm": norms[-1], "usual": usual, "since": float(spikes[0] or 0)},
     )
 
 

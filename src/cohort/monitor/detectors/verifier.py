@@ -7,17 +7,17 @@ from cohort.monitor.detectors.finding import Found, Seen, detector
 from cohort.settings.monitor import Monitor
 
 
-@detector(1, "critical")
+@detector(2, "critical", of_groups=True)
 def verifier_contradiction(seen: Seen, table: Monitor) -> Found | None:
-    """Equal completions of one prompt got different scores: the verifier is not deterministic, and noise is learnt.
-    Nothing is scored twice for this.
+    """Equal completions of one prompt got different scores, or one that was scored twice (monitor.rescore) did: the
+    verifier is not deterministic, and noise is learnt.
     """
     now = seen.values("groups/contradictions", 1)
     if not now or not now[0]:
         return None
     names = sorted({name for group in seen.groups for name in contradicts(group)})
     return (
-        f"{now[0]:.0%} of the step's groups have equal completions with different scores"
+        f"{now[0]:.0%} of the step's groups have a completion with different scores"
         f"{' from ' + ' and '.join(names) if names else ''}",
         "Is it a judge that samples (temperature 0 and a cache mend it), or a reward that looks at the whole group?",
         seen.tickets(lambda group: bool(contradicts(group))),

@@ -12,7 +12,7 @@ import numpy as np
 from cohort.preflight.contamination.index import Indexed, Pairs
 from cohort.preflight.contamination.layers import LAYERS, Layer
 from cohort.preflight.contamination.near import ALL_PAIRS, NearDuplicates
-from cohort.preflight.contamination.report import LISTED, Example, Finding, Report
+from cohort.preflight.contamination.report import Example, Finding, Report
 from cohort.preflight.contamination.texts import Hasher, Question, Texts
 
 NEAR = "near_duplicate"
@@ -50,7 +50,7 @@ class _Found:
         self.questions[owners] = True
         of_prompts = np.unique(rows)
         self.prompts += len(of_prompts)
-        self.prompt_ids += [some[row].id for row in of_prompts[: LISTED - len(self.prompt_ids)]]
+        self.prompt_ids += [some[row].id for row in of_prompts]
         if not self.looks.layer.weak:
             self.numbers.extend((of_prompts + before).tolist())
 

@@ -13,8 +13,6 @@ from cohort.preflight.contamination.texts import Question
 from cohort.rewards.verifiers.text import normal_text
 from cohort.wording import shorten
 
-LISTED = 1_000  # ids of training prompts that are listed; of questions all are
-
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -38,7 +36,7 @@ class Example:
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one layer found. `looked_at`: questions that are long enough for it. `ids` are those of the questions that
-    were found, `prompt_ids` of the first training prompts in which they were; `prompts` is how many these are.
+    were found, `prompt_ids` those of the training prompts in which they were; `prompts` is how many these are.
     """
 
     what: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pkgutil
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -66,20 +67,36 @@ class OpenSource:
         return replace(prompt, tags={**prompt.tags, DOMAIN: self.name}) if self.name else prompt
 
 
-def open_source(table: settings.Prompts, seed: int, held_out_seed: int, name: str = "") -> OpenSource:
-    """Open both sides of a source. `held_out_seed` is the seed of held-out problems that are made."""
-    found = _open_found(table, False, seed)
+def open_source(
+    table: settings.Prompts, seed: int, held_out_seed: int, name: str = "", held_out_side: bool = False
+) -> OpenSource:
+    """Open both sides of a source, or with `held_out_side` that one alone, as what is trained on. `held_out_seed` is
+    the seed of held-out problems that are made.
+    """
+    made = made_by(table, held_out_side, seed)
+    if isinstance(made, Found):
+        found = made
+    elif isinstance(made, (list, tuple)) and made and isinstance(made[0], Prompt):
+        found = _of_python(made)
+    else:
+        if made is table.source:
+            has_no(table, "levels", "args")
+        rows = with_inner(open_rows(made, *side_of(table, held_out_side)), names_in(table))
+        columns = ColumnMap.of(table, rows)
+        found = Found(RowItems(rows, columns.read), rows.columns, columns.question)
     train: Prompts = found.prompts
-    held_out: Prompts | None = None
+    asked: Prompts | None = None
+    if held_out_side:
+        return OpenSource(name, table, train, None, found.columns, found.question)
     if (share := share_of(table, train.size)) is not None:
-        train, held_out = split_by_hash(train, share, "prompt", lambda prompt: prompt)
+        train, asked = split_by_hash(train, share, "prompt", lambda prompt: prompt)
     elif (other := held_out_table(table, train.size)) is not None:
-        held_out = _open_found(other, True, held_out_seed).prompts
+        asked = open_source(other, held_out_seed, held_out_seed, held_out_side=True).train
     if found.distinct and table.limit is not None:
         train = Distinct(train, table.limit, str(table.source))
     else:
         train = limited(train, table.limit)
-    return OpenSource(name, table, train, held_out, found.columns, found.question, environment=found.environment)
+    return OpenSource(name, table, train, asked, found.columns, found.question, environment=found.environment)
 
 
 def held_out_table(table: settings.Prompts, size: int | None) -> settings.Prompts | None:
@@ -109,22 +126,13 @@ def share_of(table: settings.Prompts, size: int | None) -> float | None:
     return share
 
 
-def _open_found(table: settings.Prompts, held_out: bool, seed: int) -> Found:
-    """One side of a source as prompts."""
-    made = made_by(table, held_out, seed)
-    if isinstance(made, Found):
-        return made
-    if isinstance(made, (list, tuple)) and made and isinstance(made[0], Prompt):
-        for number, prompt in enumerate(made[:CHECKED], start=1):
-            check_text({"text": prompt.text, "messages": prompt.messages}, f"prompt {number}")
-        prompts = [of_text(prompt, f"prompt {number}") for number, prompt in enumerate(made, start=1)]
-        tags = dict.fromkeys(tag for prompt in prompts for tag in prompt.tags)
-        return Found(listed(prompts), ("prompt", "answer", *tags))
-    if made is table.source:
-        has_no(table, "levels", "args")
-    rows = with_inner(open_rows(made, *side_of(table, held_out)), names_in(table))
-    columns = ColumnMap.of(table, rows)
-    return Found(RowItems(rows, columns.read), rows.columns, columns.question)
+def _of_python(made: Sequence[Prompt]) -> Found:
+    """Prompts that a program made."""
+    for number, prompt in enumerate(made[:CHECKED], start=1):
+        check_text({"text": prompt.text, "messages": prompt.messages}, f"prompt {number}")
+    prompts = [of_text(prompt, f"prompt {number}") for number, prompt in enumerate(made, start=1)]
+    tags = dict.fromkeys(tag for prompt in prompts for tag in prompt.tags)
+    return Found(listed(prompts), ("prompt", "answer", *tags))
 
 
 def made_by(table: settings.Prompts, held_out: bool, seed: int) -> Any:

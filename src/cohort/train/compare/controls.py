@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort.preflight.parts import verifier_tables
-from cohort.settings import Reward, Stage
+from cohort.settings import Monitor, Reward, Stage
 from cohort.types import UserError
 
 FORMATS = ("think_format", "one_answer", "regex_format", "json_schema")
@@ -74,6 +74,7 @@ def controlled(stage: Stage, name: str) -> tuple[Stage, str]:
     changes: dict[str, Any] = {
         "reward": (*kept, *new.values()),
         "run": stage.run.model_copy(update={"gate": "off"}),  # gold answers need not pay here
+        "monitor": Monitor(action="log"),  # what detectors find in a control was meant, and changes nothing in it
     }
     if len(kept) == 1:
         changes["evaluate"] = stage.evaluate.model_copy(update={"reward": kept[0].name})

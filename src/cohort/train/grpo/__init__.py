@@ -25,6 +25,7 @@ class Grpo:
         *("tokens_per_s", "policy/kl", "policy/entropy"),
     )
     makes_policy = True
+    acts = ("quarantine", "adapt", "roll_back")
     open = GrpoTraining
 
     def prepare(self, stage: Stage, seed: int) -> PreparedGrpo:

@@ -7,28 +7,25 @@ overlaps with it. Groups leave in ticket order whatever order they finish in, so
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from cohort.environments import Player
 from cohort.rewards import Combination, RewardPool, ScoredGroup, ScoringItem
+from cohort.rewards.items import LIMITS
 from cohort.seeds import derive_seed
 from cohort.settings import Rollout as RolloutTable
 from cohort.settings import Run as RunTable
-from cohort.tasks import Tickets
-from cohort.types import Group, InfrastructureError, Prompt, Rollout, SampleRequest, Step, UserError
+from cohort.tasks import Prompts, Renderer, Tickets, fit
+from cohort.types import SECOND, Group, InfrastructureError, Prompt, Rollout, SampleRequest, Step, UserError
 
 Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group
-
-
-class Prompts(Protocol):
-    """Rendered prompts by index; None for one that the task's `too_long` rule drops."""
-
-    def __getitem__(self, index: int) -> Prompt | None: ...
+Scoring = tuple[Future[ScoredGroup], Future[ScoredGroup] | None]  # of a group, and a second one of the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +34,12 @@ class StreamSettings:
 
     rollout: RolloutTable
     run: RunTable  # its failure budget
+    longest: int  # tokens of a prompt
+    too_long: str  # what becomes of a longer one
     zero_std: str  # zero: keep groups without signal; drop: leave them out; resample: and sample others instead
     combination: Combination  # what the scores of a group come to, and which of them decide about signal
     seed: int
+    rescore: float = 0.0  # the share of groups that are scored twice, to see whether the verifier is deterministic
 
 
 @dataclass(slots=True)
@@ -89,6 +89,7 @@ class GroupStream:
     def __init__(
         self,
         prompts: Prompts,
+        renderer: Renderer,
         ledger: Tickets,
         play: Player,
         pool: RewardPool,
@@ -96,14 +97,14 @@ class GroupStream:
         to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]],
         on_group: Callable[[], None] = lambda: None,
     ):
-        self._prompts = prompts
+        self._prompts, self._renderer = prompts, renderer
         self.ledger = ledger
         self._play = play
         self._pool = pool
         self._settings = settings
         self._on_group = on_group
         self._to_steps = to_steps
-        self.pending: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
+        self.pending: dict[int, tuple[Group, Scoring]] = {}
         self._taken: dict[int, Group] = {}  # of the step under way: in flight until it is finished
         self._too_long: list[int] = []  # tickets of prompts that were dropped: in flight until then, too
         self._lost: deque[bool] = deque(maxlen=settings.run.failure_window)  # whether each of the last groups was lost
@@ -113,9 +114,11 @@ class GroupStream:
         for saved in groups:
             self.ledger.claim(saved.ticket)
             # The prompt anew from the task: what a file holds of it are not the very objects that rewards were given.
-            group = saved.with_(prompt=self._prompts[self.ledger.ticket(saved.ticket).index])
+            prompt = self._renderer.render(self._prompts[self.ledger.ticket(saved.ticket).index])
+            group = saved.with_(prompt=fit(prompt, self._settings.longest, self._settings.too_long))
             seed = derive_seed(self._settings.seed, "score", group.ticket)
-            self.pending[group.ticket] = group, self._pool.submit(ScoringItem.of(group.prompt, group.rollouts, seed))
+            item = ScoringItem.of(group.prompt, group.rollouts, seed)
+            self.pending[group.ticket] = group, (self._pool.submit(item), self._second(item, group.ticket))
 
     def next(self, step: int) -> StepGroups:
         """The groups of the next step, which is number `step`. Raises `UserError` when more groups were lost than the
@@ -131,7 +134,8 @@ class GroupStream:
             prompts: dict[int, Prompt] = {}
             while len(self.pending) + len(requests) < wanted + rollout.max_staleness * rollout.prompts_per_step:
                 ticket = self.ledger.issue(step)
-                prompt = self._prompts[ticket.index]
+                whole = self._renderer.render(self._prompts[ticket.index])
+                prompt = fit(whole, self._settings.longest, self._settings.too_long)
                 if prompt is None:
                     self._too_long.append(ticket.number)
                     found.prompts_too_long, in_a_row = found.prompts_too_long + 1, in_a_row + 1
@@ -141,16 +145,17 @@ class GroupStream:
                 in_a_row, prompts[ticket.number] = 0, prompt
                 size, seed = rollout.group_size, derive_seed(base, "rollout", ticket.number)
                 requests.append(SampleRequest(ticket.number, prompt.tokens, size, seed, rollout.sampling()))
-            finished: dict[int, tuple[Group, Future[ScoredGroup]]] = {}
+            finished: dict[int, tuple[Group, Scoring]] = {}
             for request, played in self._play(requests, prompts):
-                prompt, scores = prompts[request.key], Future[ScoredGroup]()
+                prompt = prompts[request.key]
                 if isinstance(played, InfrastructureError):  # there is nothing to score, only the failure
-                    group = Group(request.key, prompt, (), error=str(played))
-                    scores.set_exception(InfrastructureError(str(played)))
+                    failed = Future[ScoredGroup]()
+                    failed.set_exception(InfrastructureError(str(played)))
+                    finished[request.key] = Group(request.key, prompt, (), error=str(played)), (failed, None)
                 else:
                     group = Group(request.key, prompt, played)
-                    scores = self._pool.submit(ScoringItem.of(prompt, played, derive_seed(base, "score", request.key)))
-                finished[request.key] = (group, scores)
+                    item = ScoringItem.of(prompt, played, derive_seed(base, "score", request.key))
+                    finished[request.key] = group, (self._pool.submit(item), self._second(item, request.key))
                 self._on_group()
             self.pending = dict(sorted({**self.pending, **finished}.items()))
             sampled = time.perf_counter()
@@ -162,6 +167,10 @@ class GroupStream:
             left -= wanted
             wanted = min(sum(group.disposition in replaced for group in judged), left)
         return found
+
+    def sample_by(self, rollout: RolloutTable) -> None:
+        """Sample from now on as this table says."""
+        self._settings = replace(self._settings, rollout=rollout)
 
     def finish(self, groups: StepGroups) -> None:
         """The step is over: its tickets are done, and how they went may decide what is asked next. Until now a failure
@@ -181,12 +190,17 @@ class GroupStream:
         everything = [*self._taken.values(), *(group for group, _ in self.pending.values())]
         return [group for group in everything if group.rollouts]
 
+    def _second(self, item: ScoringItem, ticket: int) -> Future[ScoredGroup] | None:
+        """The same scored once more, of a few groups, if of any."""
+        drawn = derive_seed(self._settings.seed, "rescore", ticket) / 2**63
+        return self._pool.submit(item) if drawn < self._settings.rescore else None
+
     def _take(self, outcomes: list[Outcome]) -> Group:
         """The next group in ticket order, scored, with the reason to leave it out if there is one; what became of the
         scoring goes to `outcomes`.
         """
         ticket = next(iter(self.pending))
-        group, future = self.pending[ticket]
+        group, (future, again) = self.pending[ticket]
         try:
             scored = future.result()
         except InfrastructureError as error:
@@ -198,7 +212,8 @@ class GroupStream:
             steps = {
                 name: tuple(map(self._to_steps, group.rollouts, members)) for name, members in scored.steps.items()
             }
-            said = {"scores": scored.scores, "labels": scored.labels, "extra": scored.extra, "rewards": scored.rewards}
+            extra = scored.extra if again is None else _with_second(scored, again)
+            said = {"scores": scored.scores, "labels": scored.labels, "extra": extra, "rewards": scored.rewards}
             group = group.with_(**said, accuracy=accuracy, steps=steps)
             if self._settings.zero_std != "zero" and not has_signal(group, self._settings.combination):
                 group = group.with_(disposition="zero_std")
@@ -216,6 +231,28 @@ class GroupStream:
                 f"{sum(self._lost)} of the last {len(self._lost)} groups could not be scored, and run.failure_budget = "
                 f"{budget:g} allows {int(budget * window)} in {window}; the last: {error}"
             )
+
+
+def _with_second(scored: ScoredGroup, again: Future[ScoredGroup]) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    """What was logged beside the scores, and of every completion that got another score the second time, that one. What
+    a limit of time or memory decides is no contradiction.
+    """
+    extra = dict(scored.extra)
+    try:
+        second = again.result()
+    except InfrastructureError:
+        return extra
+    for name, first in scored.scores.items():
+        labels = zip(*(of.labels.get(name) or (None,) * len(first) for of in (scored, second)), strict=True)
+        differ = [
+            not (a == b or (math.isnan(a) and math.isnan(b)) or LIMITS & {*both})
+            for a, b, both in zip(first, second.scores[name], labels, strict=True)
+        ]
+        if any(differ):
+            own = extra.get(name) or ({},) * len(first)
+            values = zip(own, differ, second.scores[name], strict=True)
+            extra[name] = tuple({**one, SECOND: value} if other else one for one, other, value in values)
+    return extra
 
 
 def has_signal(group: Group, combination: Combination) -> bool:

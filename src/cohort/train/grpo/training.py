@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +19,13 @@ from cohort.monitor.scoring import scoring_metrics
 from cohort.monitor.tasks import task_metrics
 from cohort.policy.policy import PolicyFacts
 from cohort.policy.text import reader
+from cohort.preflight.objective import settled_objective
 from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination, RewardPool
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
-from cohort.tasks.render import RenderedPrompts, prompt_limit
+from cohort.tasks.render import prompt_limit, refuse_long
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.evaluation import Evaluator
 from cohort.train.grpo.learning import Learning
@@ -35,6 +36,10 @@ from cohort.types import Group
 from cohort.wording import counted
 
 PENDING = "pending.parquet"  # of a checkpoint: groups that were sampled and not yet trained on
+
+
+# Of the numbers of a step's groups, those that are kept and those that are left out: the tickets not to be learnt from.
+Screen = Callable[[Mapping[str, float], Sequence[Group], Sequence[Group]], Collection[int]]
 
 
 class Learns(Protocol):
@@ -74,6 +79,7 @@ class GrpoTraining:
         self.weights_of = checkpoint.step if checkpoint else context.first
         self._said_short = self._said_lost = False
         self.groups: list[Group] = []
+        self.screen: Screen | None = None
         staleness = stage.rollout.max_staleness
         if staleness and objective.correction == "off" and not stage.objective.bypasses:
             context.console.warn(
@@ -106,14 +112,18 @@ class GrpoTraining:
                 play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
                 limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
                 renderer = parts.task.renderer(self.facts.tokenizer)
-                prompts = RenderedPrompts(parts.task.train, renderer, limit, stage.task.too_long)
                 if stage.task.too_long == "error":
-                    prompts.refuse_long()
+                    refuse_long(parts.task.train, renderer, limit)
                 state = checkpoint.ledger if checkpoint else None
                 ledger = parts.task.tickets(derive_seed(context.seed, "ledger"), state)
-                settings = StreamSettings(stage.rollout, run, objective.zero_std, self._combination, context.seed)
+                seed, rescore, too_long = context.seed, stage.monitor.rescore, stage.task.too_long
+                settings = StreamSettings(
+                    stage.rollout, run, limit, too_long, objective.zero_std, self._combination, seed, rescore
+                )
                 to_steps = functools.partial(token_steps, decode=reader(self.facts.tokenizer, self.facts.eos_ids))
-                stream = GroupStream(prompts, ledger, play, pool, settings, to_steps, self._one_group_sampled)
+                stream = GroupStream(
+                    parts.task.train, renderer, ledger, play, pool, settings, to_steps, self._one_group_sampled
+                )
                 pending = checkpoint is not None and checkpoint.state.get("pending", True)
                 if checkpoint is not None and pending and (checkpoint.path / PENDING).exists():
                     stream.restore(read_groups(checkpoint.path / PENDING))
@@ -130,6 +140,8 @@ class GrpoTraining:
         began = time.perf_counter()
         self._doing, self._sampled = "sampling", 0
         groups = self._stream.next(step)
+        if self.screen is not None:
+            groups = self._screened(groups, step, self.screen)
         sampled = time.perf_counter()
         self.weights_of = step
         self._context.console.doing("learning")
@@ -158,6 +170,29 @@ class GrpoTraining:
             "memory/peak_gb": peak_memory_gb(),
             "tokens_per_s": metrics["tokens/sampled"] / max(ended - began, 1e-9),
         }
+
+    def _screened(self, groups: StepGroups, step: int, screen: Screen) -> StepGroups:
+        """The groups of a step without those that a detector quarantines: as if they had not been sampled, they are in
+        no baseline, no divisor and no KL. They are recorded with what was left out.
+        """
+        line = {"step": step, **group_metrics(groups.kept, groups.left_out)}
+        found = screen(line | behaviour([*groups.kept, *groups.left_out]), groups.kept, groups.left_out)
+        bad = [group.with_(disposition="quarantined") for group in groups.kept if group.ticket in found]
+        kept = [group for group in groups.kept if group.ticket not in found]
+        return replace(groups, kept=kept, left_out=[*groups.left_out, *bad])
+
+    def adapt(self, stage: Stage) -> None:
+        """Another learning rate, KL coefficient or temperature, from the next step on."""
+        self._stage, self._objective = stage, settled_objective(stage)
+        self._learning = self._prepared.learning(stage, self._objective, self._combination, self._backend)
+        self._backend.adapt(self._objective, stage.rollout.temperature)
+        if isinstance(self._stream, GroupStream):
+            self._stream.sample_by(stage.rollout)
+
+    def go_back(self, path: Path) -> None:
+        """The weights of a checkpoint, its optimizer, reference and critic; prompts go on."""
+        self._backend.restore(path)
+        self._backend.publish(self.weights_of)
 
     def evaluate(self, step: int) -> dict[str, float] | None:
         """Held-out accuracy of the current weights, where there are held-out prompts; None where nothing is sampled."""
@@ -203,8 +238,10 @@ class GrpoTraining:
         if (short or not trained) and not self._said_short:
             self._said_short = True
             failed = sum(group.error is not None for group in groups.left_out)
-            silent = len(groups.left_out) - failed
+            bad = sum(group.disposition == "quarantined" for group in groups.left_out)
+            silent = len(groups.left_out) - failed - bad
             why = [f"{silent} left out as without signal"] * bool(silent) + [f"{failed} not scored"] * bool(failed)
+            why += [f"{bad} quarantined"] * bool(bad)
             advice = " The task is too hard, too easy, or the reward says nothing" if silent else ""
             console.warn(
                 f"step {step} trains on {counted(len(trained), 'group')}: {', '.join(why)}.{advice} (said once; see "

@@ -17,7 +17,7 @@ from cohort.learn.optimizer import rate_at
 from cohort.rewards import Combination
 from cohort.settings import Stage
 from cohort.train.reject.selection import Sample, judge, select
-from cohort.train.sft import UPDATED, supervised_batch
+from cohort.train.sft import supervised_batch, updated
 from cohort.types import Batch, Group
 
 REASONS = (  # why a sample is refused, of those that one step can know
@@ -58,7 +58,7 @@ class Keeping:
             return marked, metrics
         rate = rate_at(self.stage.optimizer, self.stage.run.steps, step)
         report = self.backend.update(learnt_batch(found.kept), rate).metrics
-        return marked, metrics | {key: report[key] for key in UPDATED}
+        return marked, metrics | updated(report)
 
 
 def learnt_batch(samples: Sequence[Sample]) -> Batch:

@@ -19,7 +19,7 @@ from cohort.train.grpo.training import GrpoTraining, PreparedGrpo
 from cohort.train.reject.data import selected
 from cohort.train.reject.learning import learnt_batch
 from cohort.train.reject.selection import Sample
-from cohort.train.sft import UPDATED, seen_in
+from cohort.train.sft import seen_in, updated
 from cohort.train.stage import Context
 from cohort.types import Group
 
@@ -62,7 +62,7 @@ class RftTraining:
         for ticket in tickets:
             ledger.finish(ticket.number, "trained")
         spent = time.perf_counter() - began
-        return {key: report[key] for key in UPDATED} | {
+        return updated(report) | {
             "time/step_s": spent,
             "memory/peak_gb": peak_memory_gb(),
             "tokens_per_s": seen_in(batch) / spent,

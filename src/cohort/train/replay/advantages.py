@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,11 @@ class Advantages:
 
     def __init__(self, recorded: Recorded):
         self._recorded, self._lines = recorded, recorded.metrics()
+        self._quarantined: dict[int, set[int]] = defaultdict(
+            set
+        )  # by step the tickets, as log/incidents.jsonl has them
+        for one in recorded.findings:
+            self._quarantined[one.step] |= {*one.did.get("quarantine", ())}
         self._advantages = Tally(3, f"{recorded.title}advantages", "advantages, recomputed from the rewards")
         self._became = Tally(3, f"{recorded.title}dispositions", "what became of groups, by their scores")
         self._numbers = Tally(3, f"{recorded.title}metrics", "numbers of steps, recomputed from their groups")
@@ -45,6 +51,9 @@ class Advantages:
             else:
                 for stored, group in zip(step.kept, now, strict=True):
                     if only in (None, stored.ticket):
+                        if stored.ticket in self._quarantined[step.step]:
+                            now_is = f"{step.place(stored.ticket)}: it was quarantined, and has advantages all the same"
+                            self._became.differ(now_is)
                         compare_advantages(self._advantages, self._became, step, stored, group)
         if only is None:
             self._metrics(step)
@@ -60,6 +69,8 @@ class Advantages:
         drops = recorded.objective.zero_std != "zero"
         signal = group.error is None and has_signal(group, recorded.combination)
         became = "error" if group.error is not None else "zero_std" if drops and not signal else "trained"
+        if became == "trained" and group.ticket in self._quarantined.get(step.step, ()):
+            became = "quarantined"
         self._became.compare(f"{place}: disposition", group.disposition, became)
 
     def _metrics(self, step: StoredStep) -> None:

@@ -132,6 +132,7 @@ def learn_again(
             parent=None if checkpoint is None else replace(checkpoint, step=first - 1),
             first=first - 1,
             until=last,
+            did=tuple(recorded.findings),
         )
         train_stage(kind, prepared, context)
     if not whole:
@@ -161,6 +162,12 @@ def _refuse_missing(recorded: Recorded, start: int, first: int, last: int) -> No
         raise UserError(
             f"{recorded.directory / 'log'} has no rollouts of step {missing[0]}, so steps {first} to {last} cannot be "
             "learnt again (run.save_rollouts keeps them)"
+        )
+    back = [one.step for one in recorded.findings if any(map(one.went_back, range(first, last + 1)))]
+    if back:
+        raise UserError(
+            f"after step {back[0]} the run went back to earlier weights, so steps {first} to {last} are no one way to "
+            f"learn: end with --steps {first}..{back[0] - 1}, or begin with --from {back[0]}"
         )
     for step in range(first, last + 1):
         if erased := erased_in(recorded.steps[step]):

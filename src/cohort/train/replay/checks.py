@@ -58,22 +58,30 @@ def checks_of(recorded: Recorded, level: int, ticket: int | None = None, shown: 
         try:
             step = read()
         except UserError as error:
-            apart.append(Check(2, f"{title}{name}", "failed", str(error)))
+            apart.append(Check(2, name, "failed", str(error)))
             return None
         if step.erased:
             which = f"texts of ticket {', '.join(map(str, step.erased))} were erased; the others are looked at alone"
-            apart.append(Check(2, f"{title}{name}", "skipped", f"log/{step.file.name}: {which}"))
+            apart.append(Check(2, name, "skipped", f"log/{step.file.name}: {which}"))
         return step
+
+    def look_at_answers(of: Recorded, texts: Texts, answers: Scores) -> None:
+        names = [table.name for table in answers.scoring.tables]
+        for number, kind, file in of.evaluations:
+            read = partial(of.read_evaluation, number, kind, file, names)
+            if (step := opened(f"{of.title}{kind} answers after step {number}", read)) is not None:
+                texts.look(step)
+                answers.look(step)
 
     with (
         recorded.as_it_ran(),
         Texts(recorded) as texts,
         Scores(recorded, of_training(recorded)) as scores,
-        Scores(recorded, held_out := of_evaluations(recorded)) as answers,
+        Scores(recorded, of_evaluations(recorded)) as answers,
     ):
         advantages, whole = Advantages(recorded), []
         for number in steps:
-            if (step := opened(f"rollouts of step {number}", partial(recorded.read, number))) is None:
+            if (step := opened(f"{title}rollouts of step {number}", partial(recorded.read, number))) is None:
                 continue
             texts.look(step, ticket)
             scores.look(step, ticket)
@@ -82,17 +90,14 @@ def checks_of(recorded: Recorded, level: int, ticket: int | None = None, shown: 
             whole.append(number)
             if level >= 3:
                 advantages.look(step, ticket)
-        names = [table.name for table in held_out.tables]
-        for number, kind, file in recorded.evaluations:
-            read = partial(recorded.read_evaluation, number, kind, file, names)
-            if (step := opened(f"{kind} answers after step {number}", read)) is not None:
-                texts.look(step)
-                answers.look(step)
+        look_at_answers(recorded, texts, answers)
+        of_suites: list[Check] = []
+        for suite in (one for one in recorded.suites if one.evaluations):
+            with Texts(suite) as own_texts, Scores(suite, of_evaluations(suite)) as own_answers:
+                look_at_answers(suite, own_texts, own_answers)
+                of_suites += [*own_texts.checks(shown), *own_answers.checks(shown)]
         found = [*apart, *code_checks(recorded), *texts.checks(shown), *scores.checks(shown)]
-        found += answers.checks(shown) if recorded.evaluations else []
-        if suites := recorded.suites:
-            why = f"{', '.join(suites[:3])}{' ...' * (len(suites) > 3)}: answers to suites are not scored again"
-            found.append(Check(2, f"{title}suites", "skipped", why))
+        found += [*(answers.checks(shown) if recorded.evaluations else ()), *of_suites]
         if level >= 3:
             found += advantages.checks(shown)
     if level >= 4:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Origin
 from cohort.clock import stopped_at
 from cohort.machine import describe_machine
+from cohort.monitor.detectors.finding import Finding
+from cohort.monitor.watcher import read_incidents
 from cohort.policy.load import Start
 from cohort.preflight.objective import settled_objective
+from cohort.preflight.suites import as_stage
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.rewards import Combination, Gate
@@ -27,12 +30,15 @@ from cohort.train.models import begins_with, with_stage_models
 from cohort.train.replay.stored import StoredStep, read_step
 from cohort.train.run import deterministic
 from cohort.train.stage import kind_of
+from cohort.train.watching import adapted
 from cohort.types import UnreadableError, UserError
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One GRPO stage of a run. `title` is its name with a colon where the run has several such stages."""
+    """One GRPO stage of a run, or a suite of it, of which there are answers alone. `title` is its name with a colon
+    where the run has several such stages.
+    """
 
     run: Path
     recipe: Recipe
@@ -43,6 +49,7 @@ class Recorded:
     objective: Objective
     combination: Combination
     only: frozenset[int] | None = field(default=None)  # the steps to look at; None: all that are stored
+    suite: str = ""
 
     @property
     def directory(self) -> Path:
@@ -74,19 +81,19 @@ class Recorded:
 
     @property
     def evaluations(self) -> list[tuple[int, str, Path]]:
-        """After which step held-out problems were asked, greedy or sampled, and the file of what was answered."""
-        named = ((re.fullmatch(r"eval-(\d+)-(greedy|sampled)\.parquet", file.name), file) for file in self._answers)
+        """After which step problems were asked, greedy or sampled, and the file of what was answered."""
+        of = re.escape(f"{self.suite}-") if self.suite else ""
+        files = sorted((self.directory / "log").glob("eval-*.parquet")) if self.only is None else []
+        named = ((re.fullmatch(rf"eval-(\d+)-{of}(greedy|sampled)\.parquet", file.name), file) for file in files)
         return [(int(m[1]), m[2], file) for m, file in named if m]
 
     @property
-    def suites(self) -> list[str]:
-        """The files of what suites were answered, which have tasks and judges of their own."""
-        scored = {file for *_, file in self.evaluations}
-        return [file.name for file in self._answers if file not in scored]
-
-    @property
-    def _answers(self) -> list[Path]:
-        return sorted((self.directory / "log").glob("eval-*.parquet")) if self.only is None else []
+    def suites(self) -> list[Recorded]:
+        """Its suites, each as a stage that has it as its held-out problems."""
+        return [
+            replace(self, stage=as_stage(table, self.stage), suite=table.name, title=f"{self.title}{table.name}: ")
+            for table in self.stage.suite
+        ]
 
     def read_evaluation(self, step: int, kind: str, file: Path, names: list[str]) -> StoredStep:
         """The completions of an evaluation, each scored by the rewards `names`. Raises `UserError` as `read` does."""
@@ -103,6 +110,16 @@ class Recorded:
                     f"{place} has scores of {', '.join(group.scores) or 'nothing'}, not of {', '.join(names)}"
                 )
         return found
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What detectors have found, and done."""
+        return read_incidents(self.directory)
+
+    def at(self, step: int) -> Recorded:
+        """The stage with the settings that held in a step, where detectors had changed some."""
+        stage = adapted(self.stage, self.findings, step)
+        return self if stage == self.stage else replace(self, stage=stage, objective=settled_objective(stage))
 
     def metrics(self) -> dict[int, dict[str, Any]]:
         """The numbers of every step."""

@@ -64,6 +64,7 @@ def _stale(recorded: Recorded) -> int:
 
 def _of_version(recorded: Recorded, version: int, steps: Sequence[int], shown: int) -> list[Check]:
     """The checks of one policy: its log-probs, then the step that it learnt next."""
+    recorded = recorded.at(version + 1)
     backend = open_at(recorded, version)
     exact = recorded.is_same_machine and backend.facts.device == "cpu"
     found = []
@@ -133,7 +134,10 @@ def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, exact: bool,
         reference = recorded.stage.reference
         if recorded.objective.needs_reference and reference.is_due(step.step):
             backend.move_reference(reference.ema)
-        checks.append(_weights(recorded, backend, after, step.step))
+        back = [one.did["roll_back"] for one in recorded.findings if one.step == step.step and "roll_back" in one.did]
+        checks.append(
+            _gone_back(recorded, after, step.step, *back) if back else _weights(recorded, backend, after, step.step)
+        )
     return checks
 
 
@@ -157,6 +161,21 @@ def _about(tally: Tally, step: int, line: Any, now: Any, tolerance: float) -> No
             isinstance(stored, (int, float)) and abs(stored - value) <= tolerance * max(abs(stored), abs(value), 1e-3)
         )
         tally.compare(f"metrics.jsonl, step {step}: {name}", stored, stored if close else value)
+
+
+def _gone_back(recorded: Recorded, after: Path, step: int, to: int) -> Check:
+    """A step after which the run took the weights of an earlier checkpoint."""
+    name, earlier = f"{recorded.title}weights after step {step}", recorded.checkpoints.get(to)
+    if earlier is None:
+        return Check(
+            4, name, "skipped", f"the run went back to the weights of step {to}, which are not stored any more"
+        )
+    other = unlike(earlier, after)
+    if other is not None:
+        return Check(
+            4, name, "failed", f"checkpoints/{after.name} is not what the run went back to, step {to}: {other}"
+        )
+    return Check(4, name, "holds", f"checkpoints/{after.name} has the weights of step {to}, to which the run went back")
 
 
 def _weights(recorded: Recorded, backend: Backend, after: Path, step: int) -> Check:

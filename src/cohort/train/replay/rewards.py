@@ -15,6 +15,7 @@ from cohort.record.inputs import fingerprints
 from cohort.record.report import Check
 from cohort.rewards import Reward, RewardFailure, RewardPool, ScoredGroup, ScoringItem, resolve
 from cohort.rewards.combination import first_that_applies
+from cohort.rewards.items import LIMITS
 from cohort.rewards.marks import is_costly
 from cohort.seeds import derive_seed
 from cohort.settings import Reward as RewardTable
@@ -22,9 +23,8 @@ from cohort.train.inputs import code_of_stages
 from cohort.train.replay.opened import Recorded
 from cohort.train.replay.stored import StoredStep
 from cohort.train.replay.tally import Tally, equal
-from cohort.types import Group, InfrastructureError, UserError
+from cohort.types import SECOND, Group, InfrastructureError, UserError
 
-LIMITS = ("timeout", "memory", "crash")  # labels of scores that depend on how fast a machine is
 AGREES = ("code", "verifiers")  # built-in rewards whose scores depend on what other programs do
 
 
@@ -95,7 +95,7 @@ class Scores:
     """The rewards of a stage, asked again about stored groups. A context manager: its workers end with it."""
 
     def __init__(self, recorded: Recorded, scoring: Scoring):
-        self._recorded, self._scoring = recorded, scoring
+        self._recorded, self.scoring = recorded, scoring
         self.skipped: list[Check] = []
         self.tallies: dict[str, Tally] = {}
         self._agreement: dict[str, list[int]] = {}  # by reward: scores that agree, of how many
@@ -148,7 +148,7 @@ class Scores:
         return [*found, *self.skipped, self.paid.check(shown)]
 
     def _name(self, name: str) -> str:
-        return self._scoring.title + name
+        return self.scoring.title + name
 
     def _tally(self, name: str, what: str) -> Tally:
         return Tally(2, self._name(name), what)
@@ -173,7 +173,7 @@ class Scores:
     def _submit(self, group: Group) -> Any:
         if self._pool is None:
             return None
-        return self._pool.submit(ScoringItem.of(group.prompt, group.rollouts, self._scoring.seed(group)))
+        return self._pool.submit(ScoringItem.of(group.prompt, group.rollouts, self.scoring.seed(group)))
 
     def _compare(self, step: StoredStep, group: Group, scored: ScoredGroup) -> None:
         again: ScoredGroup | None = None
@@ -207,7 +207,8 @@ class Scores:
                 tally.differ(f"{place}: labels.{name} is {labels[member]!r}, and comes to {now_labels[member]!r}")
             if not equal([one.score for one in steps[member]], [score for _, score in now_steps[member]]):
                 tally.differ(f"{place}: steps.{name} are others")
-            if extra is not None and now_extra is not None and extra[member] != now_extra[member]:
+            logged = {} if extra is None else {key: value for key, value in extra[member].items() if key != SECOND}
+            if extra is not None and now_extra is not None and logged != now_extra[member]:
                 tally.differ(f"{place}: extra.{name} is other than what the reward logs")
 
     def _again(self, group: Group) -> ScoredGroup | None:
@@ -218,7 +219,7 @@ class Scores:
 
     def _sum(self, step: StoredStep, group: Group) -> None:
         """The rewards and accuracies that the stored scores come to; and that a group without any was lost."""
-        for problem in _sums(step, group, self._scoring.totals):
+        for problem in _sums(step, group, self.scoring.totals):
             if isinstance(problem, str):
                 self.paid.differ(problem)
             else:

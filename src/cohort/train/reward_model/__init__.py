@@ -20,6 +20,7 @@ class RewardModel:
     columns = ("loss", "pairs/accuracy", "grad_norm", "tokens_per_s")
     reads = ("chosen", "rejected")
     makes_policy = False  # it scores what a policy writes, and is none itself
+    acts = ("adapt", "roll_back")
     open = RewardModelTraining
 
     def prepare(self, stage: Stage, seed: int) -> PreparedRewardModel:

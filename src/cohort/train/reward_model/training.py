@@ -16,7 +16,7 @@ from torch import Tensor
 from cohort.algorithms.losses import bradley_terry
 from cohort.chat import template_for
 from cohort.evaluate.pairs import report_pairs
-from cohort.learn.optimizer import load_optimizer, open_optimizer, rate_at, save_optimizer
+from cohort.learn.optimizer import load_optimizer, lost_weights, open_optimizer, rate_at, save_optimizer
 from cohort.machine import peak_memory_gb
 from cohort.policy.load import open_policy, resumed_policy
 from cohort.policy.policy import Policy, PolicyFacts
@@ -24,10 +24,11 @@ from cohort.preflight.contamination import Report
 from cohort.preflight.parts import SamplingParts
 from cohort.rewards.models.text import Form, Reader
 from cohort.seeds import derive_seed
-from cohort.settings import Task
+from cohort.settings import Stage, Task
 from cohort.tasks import R1_ZERO, Ledger
 from cohort.tasks.preferences import Pairs, Preferences
 from cohort.train.checkpoint import Checkpoint
+from cohort.train.choosing import halves_of_pairs
 from cohort.train.reward_model.scorer import EncodedPair, Scorer
 from cohort.train.stage import Context, first_texts
 from cohort.types import UserError
@@ -138,18 +139,30 @@ class RewardModelTraining:
         if source is None:
             return None
         rule = "drop" if self._stage.task.too_long == "error" else self._stage.task.too_long
-        read = (self._reader.read(source, index, rule) for index in range(min(source.size, wanted)))
-        pairs = [pair for pair in read if pair is not None and pair.chosen != pair.rejected]
-        if not pairs:
+        read = [(i, self._reader.read(source, i, rule)) for i in range(min(source.size, wanted))]
+        known = [(i, pair) for i, pair in read if pair is not None and pair.chosen != pair.rejected]
+        if not known:
             return None
+        pairs = [pair for _, pair in known]
         with torch.no_grad():
             scores = torch.cat([self._scorer.scores(part).cpu() for part in self._parts(pairs)]).tolist()
-        lengths = [(len(pair.chosen), len(pair.rejected)) for pair in pairs]
-        (better, worse), (long, short) = zip(*scores, strict=True), zip(*lengths, strict=True)
-        report = report_pairs(better, worse, long, short)
+        rows = [(*score, len(p.chosen), len(p.rejected)) for score, p in zip(scores, pairs, strict=True)]
+        report = report_pairs(*zip(*rows, strict=True))
         content = orjson.dumps({"step": step, **report.as_dict()})
         self._context.recorder.file(self._context.place / REPORT, content, step)
-        return report.metrics()
+        asked = [source[i].prompt.id for i, _ in known]  # pairs of one prompt stay together
+        return report.metrics() | halves_of_pairs(rows, asked, self._stage.run)
+
+    def adapt(self, stage: Stage) -> None:
+        """Another learning rate, from the next step on."""
+        self._stage = stage
+
+    def go_back(self, path: Path) -> None:
+        """The weights, the score and the optimizer of a checkpoint."""
+        saved = resumed_policy(self._stage.policy, path)
+        self._scorer.policy.module.load_state_dict(saved.module.state_dict())
+        self._scorer.load_state(path)
+        load_optimizer(self._optimizer, path)
 
     def save(self, directory: Path) -> Mapping[str, Any]:
         """The causal model, its score, the optimizer and the ledger."""
@@ -212,14 +225,17 @@ class RewardModelTraining:
             found.append(scores.detach().cpu())
         clip = self._stage.optimizer.gradient_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self._scorer.module.parameters(), clip).item()
-        if not norm < math.inf:
+        finite, tolerant = norm < math.inf, self._stage.monitor.rolls_back
+        if not finite and not tolerant:
             raise UserError(f"the gradient is not finite (norm {norm}): lower optimizer.learning_rate")
-        self._optimizer.step()
+        if finite:
+            self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        lost = {"policy/not_finite": float(lost_weights([*self._scorer.module.parameters()]))} if tolerant else {}
         scores = torch.cat(found)
         gaps = scores[:, 0] - scores[:, 1]
-        return {
-            "loss": total,
+        return lost | {
+            "loss": total if finite else math.nan,
             "pairs/accuracy": (gaps > 0).float().mean().item(),
             "pairs/gap": gaps.mean().item(),
             "scores/mean": scores.mean().item(),

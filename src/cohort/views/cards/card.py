@@ -23,6 +23,7 @@ from cohort.views.cards.reading import (
     inside,
     kept,
     measures,
+    paid_before,
     percent,
     said,
     seconds,
@@ -149,18 +150,12 @@ def _rewards(stage: Record) -> Iterator[str]:
             for row in rows
         ]
         yield from _table(["reward", "weight", "kind", "domain"], cells)
-    gate = value(stage, "rewards.tested") or {}
-    found = gate.get("rewards", [])
-    kinds = list(dict.fromkeys(kind for reward in found for kind in reward["rows"]))
-    if kinds:
+    gate, names, paid = paid_before(stage)
+    if paid:
         how = f"on average over {counted(gate['prompts'], 'prompt')} (verdict: {gate['verdict']})"
         yield f"What rewards paid before training, {how}:"
         yield ""
-        means = [[reward["rows"].get(kind, {}).get("mean") for reward in found] for kind in kinds]
-        cells = [
-            [kind, *("-" if m is None else f"{m:.2f}" for m in row)] for kind, row in zip(kinds, means, strict=True)
-        ]
-        yield from _table(["", *(reward["name"] for reward in found)], cells)
+        yield from _table(["", *names], paid)
 
 
 def _use(run: Record, stage: Record) -> Iterator[str]:

@@ -25,6 +25,7 @@ from cohort.views.cards.reading import (
     inside,
     kept,
     measures,
+    paid_before,
     percent,
     said,
     seconds,
@@ -158,19 +159,13 @@ def _rewards(stage: Record) -> Iterator[str]:
         for row in rows
     ]
     yield _table(("reward", "weight", "kind", "domain"), cells, narrow=True)
-    gate = value(stage, "rewards.tested") or {}
-    found = gate.get("rewards", [])
-    kinds = list(dict.fromkeys(kind for reward in found for kind in reward["rows"]))
-    if kinds:
+    gate, names, paid = paid_before(stage)
+    if paid:
         yield (
             f'<p class="note" style="margin-top:14px">What each paid before training, on average over '
             f"{_t(gate['prompts'])} prompts; a text that knows nothing of the question should be paid nothing:</p>"
         )
-        means = [[reward["rows"].get(kind, {}).get("mean") for reward in found] for kind in kinds]
-        paid = [
-            (_t(kind), *("-" if m is None else f"{m:.2f}" for m in row)) for kind, row in zip(kinds, means, strict=True)
-        ]
-        yield _table(("text", *(_t(reward["name"]) for reward in found)), paid, narrow=True)
+        yield _table(("text", *map(_t, names)), [(_t(kind), *means) for kind, *means in paid], narrow=True)
     brittle = claim(stage, "rewards.brittle")
     yield f'<p class="note" style="margin-top:14px">{_t(title_of("rewards.brittle"))}: {_known(brittle)}</p>'
 

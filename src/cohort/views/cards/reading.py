@@ -158,6 +158,16 @@ def _name(key: Any) -> str:
     return str(key).replace("_", " ")
 
 
+def paid_before(stage: Record) -> tuple[Mapping[str, Any], list[str], list[list[str]]]:
+    """What the gate found, the names of the rewards, and what each paid before training: a row a kind of text."""
+    gate = value(stage, "rewards.tested") or {}
+    found = gate.get("rewards", [])
+    kinds = dict.fromkeys(kind for reward in found for kind in reward["rows"])
+    means = {kind: [reward["rows"].get(kind, {}).get("mean") for reward in found] for kind in kinds}
+    rows = [[kind, *("-" if m is None else f"{m:.2f}" for m in row)] for kind, row in means.items()]
+    return gate, [reward["name"] for reward in found], rows
+
+
 def facts(part: Record, sections: Sequence[str] | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Every claim of a stage or of the run, as (section, name, envelope)."""
     for section, names in part.items():

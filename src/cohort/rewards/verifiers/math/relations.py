@@ -229,6 +229,3 @@ def _at(node: Any, point: dict[str, Fraction]) -> Any:
             return Node("num", (point[str(node.args[0])], ""))
         return Node(node.op, tuple(_at(part, point) for part in node.args))
     return tuple(_at(part, point) for part in node)
-
-
-__all__ = ["same_relation", "spread", "without_names"]

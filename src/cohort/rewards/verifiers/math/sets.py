@@ -211,6 +211,3 @@ def linear_root(node: Node) -> tuple[int, Any] | None:
     ):
         return None
     return (1 if slope > 0 else -1), -values[0] / slope
-
-
-__all__ = ["RealSet", "describes_numbers", "linear_root", "real_set", "same_set"]

@@ -1,0 +1,81 @@
+"""vLLM serves the adapters that Cohort exports, on their base (`make test-vllm`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from peft import PeftModel
+
+from cohort.commands.export import export
+from cohort.policy.adapters import add_lora
+from cohort.policy.load import load_policy, save_policy
+from cohort.settings import Lora
+
+PYTHON = Path(os.environ.get("COHORT_VLLM", Path(__file__).parent.parent / ".venv-vllm/bin/python"))
+TOKENS = [5, 9, 17, 33, 12, 40, 7, 21, 50, 44, 3, 28]
+
+# What a user of vLLM writes: the log-probs of a text's tokens under the base, and under the base with the adapter.
+ASK = """
+import json, sys
+from vllm import LLM, SamplingParams
+from vllm.lora.request import LoRARequest
+base, adapter, tokens = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+adapters = {"enable_lora": True, "max_lora_rank": 8}
+engine = LLM(base, dtype="float32", max_model_len=64, max_num_seqs=1, enforce_eager=True, **adapters)
+how, text = SamplingParams(max_tokens=1, prompt_logprobs=0), [{"prompt_token_ids": tokens}]
+said = {}
+for name, asked in {"base": None, "adapter": LoRARequest("trained", 1, adapter)}.items():
+    answer = engine.generate(text, how, lora_request=asked, use_tqdm=False)[0].prompt_logprobs
+    said[name] = [one[token].logprob for one, token in zip(answer[1:], tokens[1:])]
+print("said", json.dumps(said))
+"""
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(not PYTHON.exists(), reason="no environment with vLLM: make test-vllm makes one")
+@pytest.mark.timeout(600)
+def test_an_exported_adapter_says_in_vllm_what_it_says_here(tokenizer, tmp_path):
+    torch.manual_seed(5)
+    config = transformers.Qwen3Config(
+        hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=32, vocab_size=len(tokenizer), max_position_embeddings=128, eos_token_id=1, pad_token_id=0,
+        bos_token_id=None,
+    )  # fmt: skip
+    transformers.Qwen3ForCausalLM(config).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    policy = add_lora(load_policy(str(tmp_path / "base")), Lora(rank=8, targets=("q_proj", "down_proj")), seed=3)
+    with torch.no_grad():
+        for name, weight in policy.module.named_parameters():
+            if "lora_B" in name:
+                weight.add_(torch.randn_like(weight) * 0.1)
+    save_policy(policy, tmp_path / "trained")
+    export(str(tmp_path / "trained"), "adapter", str(tmp_path / "adapter"))
+
+    words = [str(PYTHON), "-c", ASK, str(tmp_path / "base"), str(tmp_path / "adapter"), json.dumps(TOKENS)]
+    settings = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CACHE_ROOT": str(tmp_path / "cache"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run(words, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("said "))[5:])
+
+    def here(model):
+        with torch.no_grad():
+            logprobs = model(torch.tensor([TOKENS])).logits[0, :-1].log_softmax(-1)
+        return logprobs.gather(-1, torch.tensor(TOKENS[1:])[:, None])[:, 0]
+
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    ours = {"base": here(plain), "adapter": here(PeftModel.from_pretrained(plain, str(tmp_path / "adapter")))}
+    for name, logprobs in ours.items():
+        assert torch.allclose(torch.tensor(said[name]), logprobs, atol=1e-3), name
+    assert (ours["adapter"] - ours["base"]).abs().max() > 0.1
