@@ -12,7 +12,7 @@ from cohort.record.files import write_bytes
 from cohort.settings import Reward, Stage
 from cohort.train.compare.controls import CONTROLS, controlled
 from cohort.train.directory import as_kept, changes, has_begun, run_directory, stage_directory
-from cohort.train.models import begins_with, waits_for
+from cohort.train.models import begins_with, data_of, waits_for
 from cohort.train.run import prepare, train
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
@@ -54,6 +54,10 @@ def comparison(recipe: Recipe, controls: Sequence[str], seeds: int) -> Compariso
     index = max((i for i, stage in enumerate(recipe.stages) if stage.kind == "grpo"), default=-1)
     if index < 0:
         raise UserError("the recipe has no grpo stage, so there are no rewards to compare with others")
+    if data_of(recipe, index) is not None:
+        raise UserError(
+            f"the prompts of stage '{recipe.stages[index].name}' are made by another stage: name their file"
+        )
     directory = Path(recipe.stages[-1].run.directory).expanduser() / f"{recipe.name}-compare"
     _refuse_without_evaluation(recipe, index)
     before = _before(recipe, index, directory)
