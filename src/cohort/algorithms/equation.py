@@ -93,7 +93,7 @@ def equation(
         (n.J, f"{_sum(o, shape, n)} [ {body} ]"),
         *_ratio_rows(o, shape, n, defined),
         *_teacher_rows(objective, shape, n),
-        *_advantage_rows(o, n),
+        *advantage_rows(o, n),
         *_correction_rows(o, n),
         *_kl_rows(o, n),
         *_divisor_rows(o, shape, n),
@@ -193,6 +193,19 @@ def _own_advantage(o: Objective, n: Notation) -> str:
 # ---- the other terms
 
 
+def token_weight(o: Objective, shape: Shape) -> str:
+    """What every token's term is divided by, `1/(256·48)`."""
+    B, P, L = shape.batch, shape.update_prompts, shape.max_tokens or "L_max"
+    return {
+        "token_mean": "1/N",
+        "prompt_token_mean": f"1/({P}·N_p)",
+        "sequence_mean": f"1/({B}·L_i)",
+        "sequence_sum": f"1/{B}",
+        "sequence_token_sum": f"1/{B}",
+        "constant_length": f"1/({B}·{L})",
+    }[o.aggregation]
+
+
 def _sum(o: Objective, shape: Shape, n: Notation) -> str:
     B, P = shape.batch, shape.update_prompts
     L = str(shape.max_tokens or n.pick("L_max", "L_{\\max}"))
@@ -282,7 +295,8 @@ def _teacher_rows(o: Objective, shape: Shape, n: Notation) -> Rows:
     return [(_advantage(o, n), f"{A} + {times}{a}"), *rows]
 
 
-def _advantage_rows(o: Objective, n: Notation) -> Rows:
+def advantage_rows(o: Objective, n: Notation) -> Rows:
+    """What an advantage is made of, and the reward in it where that is more than the score."""
     A, coef = _own_advantage(o, n), number(o.kl_coef)
     kl_in_reward = o.kl_coef != 0 and o.kl_place == "reward"
     if o.baseline == "critic":

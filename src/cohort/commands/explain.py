@@ -8,7 +8,9 @@ from typing import Any
 from rich.markup import escape
 
 from cohort.algorithms import explain, objectives
+from cohort.algorithms.equation import Shape
 from cohort.algorithms.objectives import Objective
+from cohort.algorithms.unified import Row, rows
 from cohort.commands.unified import VIEWS
 from cohort.preflight.objective import (
     asks_reference,
@@ -34,6 +36,7 @@ from cohort.wording import counted
 @dataclass(frozen=True, slots=True)
 class Explained:
     """The objective of one stage. `choices` and `around` are sentences, by choice and by what they are about;
+    `unified` are its row and those of other methods in DeepSeekMath's view: data, reward, gradient coefficient.
     `differences` from the preset `against` have a field, its value here and there, and the consequence.
     """
 
@@ -46,6 +49,7 @@ class Explained:
     hash: str
     against: str | None
     differences: list[dict[str, Any]]
+    unified: list[dict[str, str]]
 
 
 def explain_recipe(recipe: Recipe, against: str | None, other: Recipe | None = None) -> list[Explained]:
@@ -72,7 +76,7 @@ def _viewed(stage: Stage) -> Explained:
     if stage.kind == "dpo":
         around["reference"] = reference_of(stage)
     around |= {} if stage.kind == "reject" else {"updates": _updates(stage)}
-    return Explained(stage.name, view.line, view.equation, view.latex, {}, around, "", None, [])
+    return Explained(stage.name, view.line, view.equation, view.latex, {}, around, "", None, [], [])
 
 
 def _grpo_stages(recipe: Recipe) -> list[Stage]:
@@ -99,6 +103,7 @@ def _explained(stage: Stage, objective: Objective, against: str | None, other: R
         around=around,
         hash=around["hash"],
         against=against,
+        unified=[row._asdict() for row in _unified(stage, objective)],
         differences=[dict(zip(("field", "here", "there", "consequence"), row)) for row in rows],
     )
 
@@ -118,6 +123,22 @@ def show(console: Console, found: dict[str, list[Explained]]) -> None:
         console.lines(one.choices, whole=True)
         console.say()
         console.lines(one.around, whole=True)
+        if not one.unified:  # a stage of another kind says its row itself
+            continue
+        console.say("\n[bold]in one view[/]  how methods move the log-prob of a token (2402.03300, section 5.2)")
+        cells = [[escape(row[key]) for key in ("name", "data", "reward", "coefficient")] for row in one.unified]
+        console.table(["", "data", "reward", "gradient coefficient"], cells, left=4)
+        console.say("  [dim]cohort compare RECIPE --methods grpo,ppo,... trains them from the same start[/]")
+
+
+def _unified(stage: Stage, objective: Objective) -> list[Row]:
+    r, o = stage.rollout, stage.optimizer
+    updates = o.updates_per_batch * o.epochs
+    bypass, drops = stage.objective.bypasses, objective.zero_std != "zero"
+    shape = Shape(r.prompts_per_step, r.group_size, r.max_tokens, updates, bypass, o.updates_per_batch, drops)
+    models = ("reward_model", "process_model", "judge")
+    paid = [f"{reward_line(one)} ({'model' if one.use in models else 'rule'})" for one in stage.reward if one.weight]
+    return rows(objective, shape, " + ".join(paid))
 
 
 def _show_difference(console: Console, one: Explained) -> None:

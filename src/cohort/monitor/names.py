@@ -105,6 +105,12 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("completions/repeated", "share", "Sequences of four tokens that a completion has had before.", "down"),
         Metric("completions/same_answer", "share", "Completions that end in the commonest last word of the step."),
         Metric("completions/bare", "share", "Completions that are an answer alone, of two words at most."),
+        Metric(
+            "completions/reflective",
+            "share",
+            "Completions with a word of reflection, such as wait or check: an observation, which says of no completion "
+            "that it reflects.",
+        ),
         Metric("completions/test_aware", "share", "Completions with code that acts on its tests.", "down"),
         Metric("turns/mean", "turns", "Mean number of turns of a rollout."),
         Metric("turns/limit", "share", "Rollouts that wanted more turns than there are.", "down"),
@@ -151,6 +157,8 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             merge="max",
         ),
         Metric("critic/loss", "", "Loss of the value model.", "down"),
+        Metric("critic/explained", "share", "Share of the variance of returns that the critic foresaw; 0: none.", "up"),
+        Metric("critic/warmup", "", "1 in a step in which only the critic learnt, and the policy stayed."),
         Metric("policy/entropy", "nats", f"Mean entropy{_COMPUTED}.", "", "entropy", "{:5.3f}", "by tokens"),
         Metric(
             "policy/entropy_sampled",

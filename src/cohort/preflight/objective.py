@@ -26,8 +26,6 @@ def settled_objective(stage: Stage) -> Objective:
             "[objective] rewards that are normalised one by one (GDPO) leave no place for a KL among them: "
             'set kl_place = "loss", or kl_coef = 0'
         )
-    if objective.baseline == "critic" and stage.policy.lora is not None:
-        raise UserError("a critic cannot be made for a policy with LoRA: remove policy.lora, or use a group baseline")
     if stage.objective.bypasses and objective.correction != "off":
         raise UserError(
             f"[objective] with bypass the ratio is taken against the sampler itself, so correction = "

@@ -245,6 +245,11 @@ def _grpo(stage: Stage, at: str) -> Found:
             f" ({rollout.prompts_per_step}): each update needs at least one prompt"
         )
         yield sentence, (("optimizer", "updates_per_batch"), ("rollout", "prompts_per_step"))
+    if (alone := stage.critic.warmup_steps) >= stage.run.steps > 0 and stage.objective.value("baseline") == "critic":
+        sentence = (
+            f"{at}critic.warmup_steps ({alone}) leaves the policy none of run.steps ({stage.run.steps}) to learn in"
+        )
+        yield f"{sentence}: take fewer, or train longer", (("critic", "warmup_steps"), ("run", "steps"))
     if rollout.group_size == 1 and (stage.kind == "grpo" or stage.rewarded):
         yield from _group_of_one(stage, at)
 

@@ -45,6 +45,7 @@ def grpo_plan(
         "rewards": rewards_line(stage),
         "batch": batch_arithmetic(stage),
         **_evaluation(stage, held_out),
+        "models": models_line(stage, objective),
         "memory": f"about {memory_gb(stage, objective, policy):.1f} GB at the peak",
     }
 
@@ -230,6 +231,8 @@ def _keeping(stage: Stage) -> dict[str, str]:
         parts.append(f"the step of the highest {keep}, a training reward that proves nothing about held-out problems")
     if stop is not None and stop.patience is not None:
         parts.append(f"stops when {stop.metric} has not been better {stop.patience} times in a row")
+    elif stop is not None and stop.total is not None:
+        parts.append(f"stops when {stop.metric} has come to {stop.total:,.6g} in all")
     elif stop is not None:
         parts.append(f"stops when {stop.metric} reaches {stop.threshold:g}")
     return {"keeps": "; ".join(parts)} if parts else {}
@@ -300,8 +303,26 @@ def batch_arithmetic(stage: Stage) -> str:
     )
 
 
+def models_line(stage: Stage, objective: Objective) -> str:
+    """`3 in memory: policy, reference, critic`, and what shares its weights with another one."""
+    adapter = stage.policy.lora is not None
+    beside = {"reference": objective.needs_reference, "critic": objective.baseline == "critic"}
+    own = ["policy", *(name for name, there in beside.items() if there and not adapter)]
+    own += [one.name for one in stage.reward if one.use in ("reward_model", "process_model")]
+    notes = []
+    if adapter and beside["reference"]:
+        notes.append("the reference is the base without the adapter that learns")
+    if adapter and beside["critic"]:
+        notes.append("the critic is an adapter of its own on the same base")
+    if beside["critic"] and (alone := stage.critic.warmup_steps):
+        notes.append(f"in the first {counted(alone, 'step')} only the critic learns")
+    return "; ".join([f"{len(own)} in memory: {', '.join(own)}", *notes])
+
+
 def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
-    """An estimate of the peak in GB: weights, gradients, optimizer, reference, teachers, cache, activations, logits."""
+    """An estimate of the peak in GB: weights, gradients, optimizer, reference, critic, teachers, cache, activations,
+    logits.
+    """
     asked = asks_reference(stage, objective) and stage.policy.lora is None
     beside = policy.teacher_bytes + (policy.weight_bytes if asked else 0)
     c, r = policy.config, stage.rollout
@@ -321,7 +342,8 @@ def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
     activations = tokens * c.num_hidden_layers * (12 * c.hidden_size + 4 * inner) * 4
     logits = 3 * min(tokens * policy.vocabulary * 4, 1 << 26)
     interpreter = 0.6e9  # Python, torch and transformers themselves
-    weights = policy.weight_bytes + 3 * policy.trained_bytes + beside
+    critic = 4 * policy.trained_bytes if objective.baseline == "critic" else 0  # weights, gradients, two averages
+    weights = policy.weight_bytes + 3 * policy.trained_bytes + beside + critic
     return (weights + max(cache, activations + logits) + interpreter) / 1e9
 
 

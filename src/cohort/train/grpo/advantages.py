@@ -63,6 +63,15 @@ class Valued:
     batch: Batch  # with the values
     returns: Tensor  # [N]
 
+    def explained(self) -> float:
+        """1 - var(returns - values) / var(returns) over the tokens: 1 for a critic that knows, 0 and less for one that
+        knows no more than a constant. NaN where all returns are equal.
+        """
+        assert self.batch.values is not None
+        returns, values = (x[self.batch.mask].double() for x in (self.returns, self.batch.values))
+        spread = returns.var(correction=0).item()
+        return 1 - (returns - values).var(correction=0).item() / spread if spread else math.nan
+
     def part(self, index: int, parts: int) -> Valued:
         """The rollouts of the prompts that belong to part `index` of `parts`, the others masked out."""
         prompts = len(self.batch.prompts)

@@ -59,7 +59,14 @@ class Learning:
         except ValueError as error:
             raise UserError(f"the rewards of step {step} give no advantages: {error}") from error
         table, bypass = self.stage.optimizer, self.stage.objective.bypasses
-        rate = rate_at(table, self.stage.run.steps, step)
+        alone = 0 if valued is None else self.stage.critic.warmup_steps  # the policy's steps begin after these
+        if valued is not None:
+            metrics |= {"critic/explained": valued.explained()} | (
+                {"critic/warmup": float(step <= alone)} if alone else {}
+            )
+            if step <= alone:
+                return trained, metrics | self._warm_up(valued, table.learning_rate)
+        rate = rate_at(table, self.stage.run.steps - alone, step - alone)
         parts = split(trained, table.updates_per_batch) if table.updates_per_batch > 1 else [trained]
         # Old and reference log-probs are computed before the first update. With one update of a batch, the update's own
         # forward pass gives the old ones.
@@ -87,8 +94,7 @@ class Learning:
             for index, batch in enumerate(batches):
                 report = self.backend.update(batch, rate)
                 if valued is not None:
-                    own_part, own = valued.part(index, len(batches)), self.stage.critic.learning_rate
-                    loss = self.backend.update_values(own_part.batch, own_part.returns, rate if own is None else own)
+                    loss = self._update_values(valued.part(index, len(batches)), rate)
                     report = StepReport({**report.metrics, "critic/loss": loss})
                 reports.append(report)
         merged = merge_reports(reports)
@@ -101,6 +107,18 @@ class Learning:
         batch, critic = collate(groups, self.objective, self.stage.rollout.max_tokens), self.stage.critic
         values = functools.partial(self.backend.score, which="values")
         return with_token_advantages(groups, self.objective, batch, values, penalty, critic.gamma, critic.lam)
+
+    def _update_values(self, part: Valued, rate: float) -> float:
+        """One update of the critic, at its own rate where it has one. Returns the loss."""
+        own = self.stage.critic.learning_rate
+        return self.backend.update_values(part.batch, part.returns, rate if own is None else own)
+
+    def _warm_up(self, valued: Valued, rate: float) -> dict[str, float]:
+        """The updates of a step in which only the critic learns: as many as the policy would have."""
+        parts, epochs = self.stage.optimizer.updates_per_batch, self.stage.optimizer.epochs
+        losses = [self._update_values(valued.part(i, parts), rate) for _ in range(epochs) for i in range(parts)]
+        tokens = float(valued.batch.mask.sum()) * epochs
+        return {"critic/loss": math.fsum(losses) / len(losses), "tokens/trained": tokens}
 
     def _penalty(self, groups: Sequence[Group]) -> tuple[Tensor, dict[str, float]]:
         """`[B, T]`: what a KL in the reward takes from each token, of the weights before the update; and its mean."""
