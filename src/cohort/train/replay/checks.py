@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cohort.machine import quiet_libraries
 from cohort.record.report import Check
+from cohort.settings import GROUPS
 from cohort.train.place import where_trained
 from cohort.train.replay.advantages import Advantages
 from cohort.train.replay.opened import Recorded, open_run
@@ -32,7 +33,7 @@ def checks(run: Path, level: int) -> list[Check]:
     found: list[Check] = []
     run = run.expanduser().absolute()
     with where_trained(str(run)):
-        for recorded in open_run(run, kinds=("grpo", *KEEPS)):
+        for recorded in open_run(run, kinds=(*GROUPS, *KEEPS)):
             found += checks_of(recorded, level)
     return sorted(found, key=lambda check: check.level)
 
