@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -242,6 +243,7 @@ def _sums(step: StoredStep, group: Group, totals: Totals) -> Iterator[str | tupl
     except UserError as error:
         yield f"{place}: {error}"
         return
+    rewards = rewards or (math.nan,) * len(group.rollouts)  # of a stage that scores nothing
     for field, stored, now in (("reward", group.rewards, rewards), ("accuracy", group.accuracy, accuracy)):
         if len(stored) != len(now):
             yield f"{place}: {field} is missing"
