@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from typing import Any
@@ -14,8 +15,10 @@ from vowels import share_of_vowels
 from cohort.policy.load import load_policy, locate
 from cohort.recipe import Recipe
 from cohort.record.metrics import is_timing, read_metrics
+from cohort.record.rollouts import read_groups
 from cohort.record.verify import verify
 from cohort.train import train
+from cohort.train.replay import checks
 from cohort.train.run import prepare
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -138,6 +141,10 @@ def test_what_is_rejected_is_counted_and_what_is_kept_says_where_it_comes_from(r
         assert share_of_vowels(pair["chosen"]) >= 0.25 > share_of_vowels(pair["rejected"])
     assert locate(str(run.directory)) == str(checkpoint_dir)  # no weight has moved: it leads on to what came in
     assert load_policy(str(final)).facts().parameters
+    found = {check.name: check.status for check in checks(run.directory, 3)}
+    assert found["reward vowels"] == found["text"] == "holds"
+    assert found["advantages"] == "skipped"
+    assert "failed" not in found.values()
 
 
 def test_a_stage_that_keeps_nothing_says_what_was_refused_for_what(road):
@@ -153,10 +160,16 @@ def test_a_model_may_be_that_of_any_stage_before(road, checkpoint_dir):
     assert all(torch.equal(learnt[key], last[key]) for key in learnt)
 
 
-def test_every_stage_is_measured_on_the_same_held_out_problems(road):
-    run = road(FIRST, {**SFT, "run": {"steps": 1}}, {"kind": "evaluate", "name": "look"})
-    from cohort.record.rollouts import read_groups
-
+def test_every_stage_is_measured_on_the_same_held_out_problems_and_what_it_gained_is_said(road):
+    said = io.StringIO()
+    stages = FIRST, {**SFT, "run": {"steps": 1}}, {"kind": "evaluate", "name": "look"}
+    run = road(*stages, console=Console(file=said))
+    table = said.getvalue().split("what each stage gained")[1].splitlines()
+    rows = {line.split()[0]: line for line in table[2:7] if line.split()}
+    assert "measured once" in rows["own"]
+    assert "4 problems" in rows["learn"]
+    assert "measured once" in rows["look"]
+    assert "4 problems" in rows["in"]
     asked = [
         [group.prompt.id for group in read_groups(run.directory / place / "log/eval-000000-greedy.parquet")]
         for place in ("stages/own", "stages/learn", ".")

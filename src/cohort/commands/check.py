@@ -23,9 +23,9 @@ from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
 from cohort.rewards import RewardPool, ScoringItem
 from cohort.seeds import derive_seed
-from cohort.settings import Stage
+from cohort.settings import Stage, named_stage
 from cohort.tasks.render import prompt_limit
-from cohort.train.models import begins_with, waits_for
+from cohort.train.models import begins_with, data_file, waits_for
 from cohort.train.run import PreparedStage, prepare
 from cohort.types import InfrastructureError, Prompt
 from cohort.views.console import Console, excerpt
@@ -79,16 +79,23 @@ def check_recipe(recipe: Recipe, console: Console, against: Sequence[str] = (), 
         for index, one in enumerate(prepare(recipe)):
             start = begins_with(recipe, index)
             policies.append(_policy(one, None if start is None else policies[start]))
-            found.append(_check(one, policies[-1], console, benchmarks))
+            file = data_file(recipe, index)
+            waits = named_stage(recipe.stages[index].task.source) if file is not None and not file.is_file() else None
+            found.append(_check(one, policies[-1], console, benchmarks, waits))
     finally:
         torch.set_num_threads(before)
     return found
 
 
-def _check(one: PreparedStage, policy: Policy, console: Console, benchmarks: Benchmarks) -> CheckedStage:
+def _check(
+    one: PreparedStage, policy: Policy, console: Console, benchmarks: Benchmarks, waits: str | None
+) -> CheckedStage:
+    """`waits` is the stage that has yet to make the data of this one, if any: how many there will be is not known."""
     stage, parts, facts = one.stage, one.prepared.parts, policy.facts()
     console.say(f"\n[bold]stage {escape(stage.name)}[/] ({stage.kind})")
     plan = dict(one.kind.plan(stage, one.prepared, facts))
+    if waits is not None:
+        plan |= {"task": f"what stage '{waits}' will keep", "batch": plan.get("batch", "").partition(" = ")[0]}
     if parts is not None:
         parts.world.dialogue(facts.tokenizer, facts.eos_ids)
         plan["prompts"] = _lengths(stage, parts, facts)

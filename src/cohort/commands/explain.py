@@ -12,17 +12,24 @@ from cohort.algorithms.equation import Shape
 from cohort.algorithms.objectives import Objective
 from cohort.algorithms.unified import Row, rows
 from cohort.commands.unified import VIEWS
-from cohort.preflight.objective import equation_of, hash_of, reference_of, settled_objective, supervised_steps
+from cohort.preflight.objective import (
+    asks_reference,
+    equation_of,
+    hash_of,
+    reference_of,
+    settled_objective,
+    supervised_steps,
+)
 from cohort.preflight.parts import accuracy_name
 from cohort.recipe import Recipe
 from cohort.recipe.resolve import flatten
-from cohort.settings import Stage
+from cohort.settings import GROUPS, Stage
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path
 from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import about, batch_arithmetic, reward_line, rewards_line
+from cohort.views.plan import about, batch_arithmetic, reward_line, rewards_line, teacher_line
 from cohort.wording import counted
 
 
@@ -46,11 +53,11 @@ class Explained:
 
 
 def explain_recipe(recipe: Recipe, against: str | None, other: Recipe | None = None) -> list[Explained]:
-    """The objective of every GRPO stage, compared with a preset where one is named, or with `other`, the recipe that is
-    called `against`; else also of stages that keep samples or learn from pairs.
+    """The objective of every stage that learns from groups, compared with a preset where one is named, or with `other`,
+    the recipe that is called `against`; else also of stages that keep samples or learn from pairs.
     """
     refuse_unread_tables(recipe)
-    stages = [stage for stage in recipe.stages if stage.kind == "grpo" or (stage.kind in VIEWS and against is None)]
+    stages = [stage for stage in recipe.stages if stage.kind in GROUPS or (stage.kind in VIEWS and against is None)]
     if not stages:
         raise UserError(
             "this recipe has no grpo stage: supervised stages minimise minus the mean log-prob of the completion "
@@ -73,7 +80,7 @@ def _viewed(stage: Stage) -> Explained:
 
 
 def _grpo_stages(recipe: Recipe) -> list[Stage]:
-    return [stage for stage in recipe.stages if stage.kind == "grpo"]
+    return [stage for stage in recipe.stages if stage.kind in GROUPS]
 
 
 def _explained(stage: Stage, objective: Objective, against: str | None, other: Recipe | None) -> Explained:
@@ -180,7 +187,8 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
             f"groups whose {accuracy_name(stage)} is constant are replaced, until "
             f"{r.resample_cap * r.prompts_per_step} prompts are sampled for the step; then what there is is trained"
         )
-    if objective.needs_reference:
+    lines |= teacher_line(stage)
+    if asks_reference(stage, objective):
         lines["reference"] = reference_of(stage)
     lines["updates"] = _updates(stage)
     lines |= about(stage, stage.suite)
@@ -241,6 +249,8 @@ def stage_differences(stage: Stage, other: Stage) -> list[Difference]:
         "critic.",
         "reward.",
         "policy.lora",
+        "distillation.",
+        "self_distillation.",
         "task.template",
         "task.system",
     )

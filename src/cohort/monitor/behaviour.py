@@ -21,6 +21,8 @@ _ACTS_ON_TESTS = re.compile(
     r"\b(?:sys\.exit|os\._exit|quit|exit)\s*\(|__eq__|\bunittest\b|\bpytest\b|\binspect\.(?:stack|currentframe)|"
     r"sys\._getframe|sys\.modules|__globals__|\batexit\b|\bbuiltins\."
 )
+# The words that R1's authors count as reflection (2501.12948v2). A model that writes them need not do what they say.
+_REFLECTS = re.compile(r"(?i)\b(?:wait|mistake|however|but|retry|error|verify|wrong|evaluate|check)\b")
 
 Array = np.ndarray
 
@@ -62,6 +64,7 @@ def behaviour(groups: Iterable[Group]) -> dict[str, float]:
         "completions/same_answer": max(words.values()) / len(rollouts),
         "completions/bare": sum(n for text, n in texts.items() if is_bare(text)) / len(rollouts),
         "completions/test_aware": sum(n for text, n in texts.items() if acts_on_tests(text)) / len(rollouts),
+        "completions/reflective": sum(n for text, n in texts.items() if _REFLECTS.search(text)) / len(rollouts),
         "advantage/below_right": _below_right(scored),
     }
     if len(scored[0].scores) > 1:

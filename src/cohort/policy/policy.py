@@ -48,6 +48,7 @@ class PolicyFacts:
     dequantised: str  # the type that its weights were stored as in a GGUF file, such as Q4_1; "" for a checkpoint
     path: str  # what runs the forward pass: "compiled kernels", or "plain path (why)"
     config: Any  # of its text model, as transformers has it
+    teacher_bytes: int = 0  # of the weights of teachers that are loaded beside it
 
 
 class Policy:

@@ -77,7 +77,7 @@ class Dpo:
         pairs = open_pairs(of_pairs if judged or other else stage.task)
         for side in (pairs.train, pairs.held_out):
             _refuse_equal(side)
-        parts = open_parts(asked(stage), seed) if judged else None
+        parts = open_parts(_asked(stage), seed) if judged else None
         found: PreparedDpo = cleaned(stage, PreparedDpo(pairs, environments.open(stage), parts))
         wanted = stage.preferences.pairs_per_step
         refuse_few(found.pairs.train, "preference pairs", "preferences.pairs_per_step", wanted)
@@ -93,6 +93,14 @@ class Dpo:
         lesson, per_step = partial(_Pairs, context.stage, prepared), context.stage.preferences.pairs_per_step
         objective = _objective(context.stage.dpo)
         return ExamplesTraining(context, prepared, checkpoint, objective, prepared.world, per_step, lesson)
+
+
+def _asked(stage: Stage) -> Stage:
+    """The stage with the task of its held-out problems: rows of pairs need no gold answers."""
+    other = stage.task.held_out
+    if not isinstance(other, str):
+        return asked(stage)
+    return stage.model_copy(update={"task": stage.task.model_copy(update={"source": other})})
 
 
 def _objective(table: settings.Dpo) -> Objective:

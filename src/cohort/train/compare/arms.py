@@ -15,7 +15,7 @@ from cohort.settings import Reward, Stage
 from cohort.train.compare.controls import CONTROLS, controlled
 from cohort.train.compare.ways import BUDGETS, Way, read_vary, ways
 from cohort.train.directory import as_kept, stage_directory
-from cohort.train.models import begins_with, waits_for
+from cohort.train.models import begins_with, data_of, waits_for
 from cohort.train.run import prepare
 from cohort.train.stage import kind_of
 from cohort.types import UnreadableError, UserError
@@ -87,6 +87,10 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
     index = max((i for i, stage in enumerate(recipe.stages) if stage.kind == "grpo"), default=-1)
     if index < 0:
         raise UserError("the recipe has no grpo stage, so there is nothing to compare")
+    if data_of(recipe, index) is not None:
+        raise UserError(
+            f"the prompts of stage '{recipe.stages[index].name}' are made by another stage: name their file"
+        )
     ending = "" if budget == "steps" else f"-{budget}"
     directory = Path(recipe.stages[-1].run.directory).expanduser() / f"{recipe.name}-compare{ending}"
     _refuse_without_evaluation(recipe, index)

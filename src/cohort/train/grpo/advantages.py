@@ -30,6 +30,8 @@ def with_advantages(
     KL in the reward, `[B, T]`, taken off before the baseline. With `k` the advantages are those of pass@k, defined for
     rewards of 0 and 1 only: another reward is refused with a `UserError`.
     """
+    if not combination.pays:  # all that is learnt from is a teacher
+        return [group.with_(advantages=(0.0,) * len(group.rollouts), disposition="trained") for group in groups]
     if objective.rewards == "normalise_then_sum":
         names, weights = list(combination.weights), list(combination.weights.values())
         paid = [combination.paid(group.scores) for group in groups]

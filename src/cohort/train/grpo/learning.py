@@ -18,6 +18,7 @@ from cohort.monitor.metrics import merge_reports
 from cohort.preflight.objective import supervised_steps
 from cohort.rewards import Combination
 from cohort.settings import Stage
+from cohort.train.distill.lesson import heard, lesson, teacher_metrics, with_teachers
 from cohort.train.grpo.advantages import Valued, with_advantages, with_token_advantages
 from cohort.train.grpo.step_rewards import step_metrics, with_process_advantages
 from cohort.types import Group, StepReport, UserError
@@ -36,7 +37,7 @@ class Learning:
         """All optimizer updates of a step. Returns the groups with their advantages, and the metrics."""
         if not groups:
             return [], {}
-        if all(math.isnan(reward) for group in groups for reward in group.rewards):
+        if self.combination.pays and all(math.isnan(reward) for group in groups for reward in group.rewards):
             raise UserError(
                 f"no completion of step {step} has a reward: {' and '.join(self.combination.weights)} returned None, "
                 "which says that a reward does not apply, for all of them. Is a return missing, or a prompt without "
@@ -69,7 +70,14 @@ class Learning:
         parts = split(trained, table.updates_per_batch) if table.updates_per_batch > 1 else [trained]
         # Old and reference log-probs are computed before the first update. With one update of a batch, the update's own
         # forward pass gives the old ones.
-        batches = [collate(part, objective, longest) for part in parts]
+        taught = self.stage.taught
+        counted = parts if taught is None or self.combination.pays else [heard(part) for part in parts]
+        batches = [collate(part, objective, longest) for part in counted]
+        if taught is not None and taught.divergence != "sampled":
+            lessons = [lesson(self.stage, self.backend.facts, part) for part in parts]
+            batches = [replace(batch, lesson=one) for batch, one in zip(batches, lessons, strict=True)]
+            batches = [self.backend.score(batch, "teacher") for batch in batches]
+            trained, metrics = with_teachers(trained, batches), metrics | teacher_metrics(self.stage, batches)
         if not all(bool(batch.advantages.isfinite().all()) for batch in batches):
             raise UserError(
                 f"an advantage of step {step} is too large for the loss, which is computed in float32 (up to 3e38); "
