@@ -70,7 +70,7 @@ class JudgeServer:
 
 def texts_of(body: dict[str, Any]) -> list[str]:
     """What stands between BEGIN and END lines of one mark: the question, then the answers."""
-    content = body["messages"][-1]["content"]
+    content = body["messages"][-1]["content"] if "messages" in body else ""
     marked = r"^BEGIN [A-Z ]+? ([0-9a-f]{16})\n(.*?)\nEND [A-Z ]+? \1$"
     return [text for _, text in re.findall(marked, content, re.DOTALL | re.MULTILINE)]
 

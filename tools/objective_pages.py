@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cohort.algorithms import explain
+from cohort.algorithms import explain, unified
+from cohort.algorithms.equation import Shape
 from cohort.algorithms.notation import number
 from cohort.algorithms.objectives import PRESETS, preset
 
@@ -31,7 +32,12 @@ def index_page(text: str) -> str:
     rows = ["| preset | method | what differs from `grpo` | hash |", "|---|---|---|---|"]
     for name, named in PRESETS.items():
         rows.append(f"| [`{name}`]({name}.md) | {named.title} | {_changes(name)} | `{preset(name).hash[:12]}` |")
-    return _replace(text, "table", "\n".join(rows))
+    view = ["| method | data | reward | gradient coefficient |", "|---|---|---|---|"]
+    for row in unified.rows(preset("grpo"), Shape()):
+        name = "`grpo`" if row.name == "this recipe" else f"`{row.name}`"
+        view.append(f"| {name} | {row.data} | {row.reward} | {row.coefficient} |")
+    del view[3]  # grpo once
+    return _replace(_replace(text, "table", "\n".join(rows)), "view", "\n".join(view))
 
 
 def _changes(name: str) -> str:

@@ -16,6 +16,8 @@ from cohort.commands.door import Answer
 from cohort.commands.door import run as run_app
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cohort.recipe import Recipe
 
 app = typer.Typer(
@@ -268,23 +270,47 @@ def compare(
     controls: Annotated[
         str, typer.Option(help="Other rewards for its GRPO stage, with commas: random,format_only,constant,length.")
     ] = "",
+    methods: Annotated[
+        str,
+        typer.Option(help="Methods, with commas: grpo,ppo,rloo,reinforce,rft or any preset. The first is the base."),
+    ] = "",
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=a,b,c", help="Values of a key; again for another key, for all of their combinations."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm: the recipe's own and the next ones.")] = 1,
+    budget: Annotated[
+        str, typer.Option(help="What all arms have the same of: steps, or the tokens or seconds of the first.")
+    ] = "steps",
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, where memory allows.")] = 1,
     json: Json = False,
 ) -> Answer:
-    """Train a recipe beside its controls, from the same weights.
+    """Train a recipe in several ways, from the same weights.
 
-    What of its gain needs right answers?
+    Beside its controls (what of its gain needs right answers?), by other methods, with other values of a key.
     """
-    names = list(dict.fromkeys(name.strip() for name in controls.split(",") if name.strip()))
-    if not names:
-        raise typer.BadParameter("say what to compare with: --controls random,format_only,constant,length")
+    names, other = (
+        list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip())) for text in (controls, methods)
+    )
+    if not (names or other or vary):
+        raise typer.BadParameter(
+            "say what to compare with: --controls random,format_only,constant,length; --methods grpo,ppo,rloo; or "
+            "--vary rollout.group_size=4,8,16"
+        )
     from cohort.recipe import Recipe
 
-    loaded = Recipe.load(recipe, overrides or (), SAY)
-    _say_stages(loaded)
+    typed = list(overrides or ())
+    _say_stages(Recipe.load(recipe, typed, SAY))
     from cohort.commands.compare import run_comparison, show
+    from cohort.train.compare.arms import Asked
 
-    return Answer(run_comparison(loaded, names, seeds), show)
+    def read(more: Sequence[str]) -> Recipe:
+        return Recipe.load(recipe, [*typed, *more])
+
+    asked = Asked(names, other, vary or (), seeds, budget, typed)
+    return Answer(run_comparison(read, asked, jobs), show)
 
 
 @app.command()

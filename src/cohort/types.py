@@ -208,6 +208,7 @@ class Group:
     come to after gates and weights. `accuracy[g]` is the score that decides whether the group carries signal.
     `labels[name][g]` is why that score is what it is (None: no label), of rewards that say so, and `extra[name][g]`
     what a reward in TRL's style has logged beside it, by column.
+    `teacher_logprobs[g][t]` is what a teacher gives token t of rollout g (NaN: nothing), in stages that have teachers.
     `token_advantages[g][t]` is there only where tokens of a rollout differ (a critic, process supervision);
     `advantages[g]` is then their mean. `steps[name][g]` are the steps of rollout g as reward `name` scored them.
     """
@@ -225,6 +226,7 @@ class Group:
     error: str | None = None
     labels: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
     extra: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    teacher_logprobs: tuple[Sequence[float], ...] = ()
 
     @property
     def pass_rate(self) -> float | None:
@@ -262,6 +264,22 @@ class Batch:
     old_logprobs: torch.Tensor | None = None  # [N] float32; None: the first pass stands in (one update a batch)
     ref_logprobs: torch.Tensor | None = None  # [N] float32
     values: torch.Tensor | None = None  # [N] float32, of a critic: what was expected before each token
+    teacher_logprobs: torch.Tensor | None = None  # [N] float32; NaN where no teacher speaks
+    lesson: Lesson | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """How teachers see the B rollouts of a batch: what each of them follows there, and who speaks of it.
+
+    `states`, of a divergence over the vocabulary, are each teacher's final states of its tokens, in their order.
+    """
+
+    prompts: tuple[Sequence[int], ...]  # ragged rows of prompt tokens
+    group: torch.Tensor  # [B] long: which of them each rollout follows
+    teacher: torch.Tensor  # [B] long: which teacher speaks of it; -1: none
+    first: torch.Tensor | None = None  # [N] bool: tokens that are their teacher's likeliest
+    states: tuple[torch.Tensor, ...] = ()  # [tokens of the teacher, width] each
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,16 @@ from cohort.settings.table import Table
 
 CHOICES = {name: field for name, field in FIELDS.items() if isinstance(field, Choice)}
 NUMBERS = {name: field for name, field in FIELDS.items() if isinstance(field, Number)}
-# Everything acts: a KL in the loss, a correction, a moved policy.
-ACTING: dict[str, Any] = {"kl_coef": 0.04, "correction": "token_mask", "correction_min": 0.9, "correction_max": 1.2}
+# Everything acts: a KL in the loss, a correction, a moved policy, a teacher.
+ACTING: dict[str, Any] = {"kl_coef": 0.04, "correction": "token_mask", "correction_min": 0.9, "correction_max": 1.2,
+                          "teacher_coef": 0.5, "teacher_discount": 0.5}  # fmt: skip
 # What some choices need beside them to make sense.
 NEEDS: dict[tuple[str, Any], dict[str, Any]] = {
     ("baseline", "critic"): {"scale": "none"},
     ("surrogate", "truncated"): {"ratio_max": 1.05},
     ("kl_estimator", "k1"): {"kl_gradient": "weighted"},
+    ("zero_std", "drop"): {"teacher_coef": 0.0},
+    ("zero_std", "resample"): {"teacher_coef": 0.0},
 }
 ELSEWHERE = {"zero_std"}  # acts where groups are chosen, not in the advantages and not in the loss
 
@@ -46,7 +49,7 @@ def changed(o: Objective, field: str, value: Any) -> Objective:
 def outcome(o: Objective) -> list[float]:
     """What an objective makes of one batch, as numbers: advantages, loss, gradient, the KL in the reward, metrics."""
     generator = torch.Generator().manual_seed(0)
-    old, moved, beside, apart = torch.randn(4, 8, 5, dtype=torch.float64, generator=generator)
+    old, moved, beside, apart, taught = torch.randn(5, 8, 5, dtype=torch.float64, generator=generator)
     old = -old.abs() - 0.2
     logprobs = (old + 0.3 * moved).requires_grad_()
     mask = torch.arange(5) < torch.tensor([3, 5, 1, 4, 2, 5, 4, 3])[:, None]
@@ -58,7 +61,8 @@ def outcome(o: Objective) -> list[float]:
     else:
         advantages = o.advantages(rewards, weights=[1.0, 0.5]).flatten()
     loss_mask = objectives.mask_truncated(o, mask, torch.arange(8) == 1)
-    given = {"ref_logprobs": old + 0.2 * beside, "sampler_logprobs": old + 0.1 * apart, "entropy": old.square()}
+    given = {"ref_logprobs": old + 0.2 * beside, "sampler_logprobs": old + 0.1 * apart, "entropy": old.square(),
+             "teacher_logprobs": old + taught}  # fmt: skip
     loss = objectives.policy_loss(
         o,
         logprobs=logprobs,
@@ -71,7 +75,8 @@ def outcome(o: Objective) -> list[float]:
     )
     (gradient,) = torch.autograd.grad(loss, logprobs)
     penalty = objectives.kl_in_reward(o, old, given["ref_logprobs"], mask)
-    metrics = objectives.loss_metrics(o, logprobs, old, loss_mask, advantages, given["ref_logprobs"])
+    metrics = objectives.loss_metrics(o, logprobs, old, loss_mask, advantages, given["ref_logprobs"],
+                                      teacher_logprobs=given["teacher_logprobs"])  # fmt: skip
     numbers = torch.cat([advantages, loss.detach()[None], gradient.flatten(), penalty.flatten()])
     return [round(x, 12) for x in [*numbers.tolist(), *(float(value) for value in metrics.values())]]
 

@@ -97,6 +97,8 @@ def test_every_choice_has_a_sentence_in_both_directions():
                 fields["scale"] = "none"
             if value == "k1":
                 fields["kl_place"] = "reward"
+            if field == "teacher_form":
+                fields |= {"teacher_coef": 1.0, "teacher_discount": 0.5}
             said = dict(explain.sentences(Objective(**fields)) if value != "off" else explain.sentences(Objective()))  # type: ignore[arg-type]
             if not (field == "kl_gradient" and fields.get("kl_place") == "reward"):
                 assert said[f"{field}={value}"].endswith(".")

@@ -35,6 +35,9 @@ FIELDS = [
     "correction_max",
     "truncated",
     "entropy_coef",
+    "teacher_coef",
+    "teacher_form",
+    "teacher_discount",
 ]
 
 

@@ -6,6 +6,13 @@ import json
 from hashlib import sha256
 
 import pyarrow.parquet as pq
+import pytest
+
+from cohort.recipe import Recipe
+from cohort.train import train
+from cohort.train.compare import running
+from cohort.types import UserError
+from cohort.views.console import Console
 
 STAGES = """
 [[stage]]
@@ -22,7 +29,28 @@ kind = "grpo"
 """
 
 
-def test_a_comparison_begins_once_and_ends_in_a_table(desk, cohort, monkeypatch):
+class Done:
+    """A run that has ended."""
+
+    def __init__(self, code):
+        self.poll = self.wait = lambda: code
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Runs are trained in this process, which is quicker."""
+
+    def trained(file, resume, output, environment):
+        try:
+            train(Recipe.load(file), resume=resume, console=Console(quiet=True))
+        except UserError:
+            return Done(1)
+        return Done(0)
+
+    monkeypatch.setattr(running, "launch", trained)
+
+
+def test_a_comparison_begins_once_and_ends_in_a_table(desk, cohort, monkeypatch, here):
     recipe = (desk / "recipe.toml").read_text().replace("steps = 2", "steps = 1")
     rewards = recipe[recipe.index("[[reward]]") : recipe.index("[objective]")]
     (desk / "recipe.toml").write_text(
@@ -65,6 +93,44 @@ def test_wrong_words_are_said(desk, cohort):
     assert (code, "did you mean 'random'" in err) == (2, True), err
     code, _, err = cohort("compare", "recipe.toml")
     assert (code, "say what to compare with: --controls" in err) == (2, True), err
+    code, _, err = cohort("compare", "recipe.toml", "--vary", "rollout.group_size=2,4", "--budget", "time")
+    assert (code, "there is no budget 'time'" in err) == (2, True), err
     code, _, err = cohort("compare", "recipe.toml", "--controls", "random", "evaluate.problems=0")
     assert (code, "evaluates nothing to compare by" in err) == (1, True), err
     assert not (desk / "runs").exists()
+
+
+def test_arms_of_methods_are_processes_that_stop_at_the_budget(desk, cohort):
+    """With real processes: their memory is their own, and with several at a time their words are kept in files."""
+    words = ("compare", "recipe.toml", "--methods", "dr_grpo,ppo", "--budget", "tokens", "--jobs", "2")
+    words += ("rollout.prompts_per_step=2", "evaluate.problems=2")
+    code, out, err = cohort(*words)
+    assert code == 0, err
+    assert "every arm stops when it has used the sampled tokens of dr_grpo" in " ".join(out.split())
+    assert "ppo differs in critic.warmup_steps = 1" in out
+    place = desk / "runs/mine-compare-tokens"
+    own, other = json.loads((place / "compare.json").read_text())["arms"]
+    lines = [json.loads(line) for line in (place / "ppo/metrics.jsonl").read_text().splitlines()]
+    spent = [line["tokens/sampled"] for line in lines[1:]]
+    assert sum(spent[:-1]) < own["tokens_sampled"] <= sum(spent) == other["tokens_sampled"]
+    assert lines[1]["critic/warmup"] == 1
+    assert 0 < other["memory_gb"] < 4
+    assert "ppo" in (place / "recipes/ppo.txt").read_text()
+
+
+def test_a_run_that_fails_stops_the_others_and_one_that_diverges_does_not(desk, cohort, here):
+    broken = desk / "broken"
+    broken.touch()
+    (desk / "my_rewards.py").write_text(
+        "from pathlib import Path\ndef vowels(completion, seed):\n"
+        f"    assert not Path({str(broken)!r}).exists(), 'my slip'\n    return float(seed % 7)\n"
+    )
+    words = ("compare", "recipe.toml", "--vary", "optimizer.learning_rate=1e-3,1e30", "run.gate=off")
+    words += ("evaluate.problems=2", "objective.zero_std=zero", "run.steps=3")
+    code, _, err = cohort(*words)
+    assert (code, "the run optimizer.learning_rate-1e-3 failed:" in err, "my slip" in err) == (1, True, True), err
+    broken.unlink()
+    code, out, err = cohort(*words)
+    assert code == 0, err
+    assert "optimizer.learning_rate=1e30, seed 0, has collapsed: " in out
+    assert "1 of 1" in out

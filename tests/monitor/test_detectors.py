@@ -111,6 +111,13 @@ def test_a_watcher_that_is_made_from_what_is_on_disk_goes_on_as_it_was():
         assert before + after == whole
 
 
+@pytest.mark.parametrize("name", ["truncation", "gradient_spike", "sparse_reward", "reward_conflict"])
+def test_a_short_window_silences_nobody(name):
+    watcher = Watcher(Monitor(window=1))
+    found = {one.detector for line, groups in injected.steps(name) for one in watcher.see(line, groups)}
+    assert name in found
+
+
 def test_behaviour_of_crafted_groups():
     long_wrong = group(["a b c d 7", "x y z u v w s t 9", "a b c d 7", "k 8"], [1.0, 0.0, 1.0, 0.0])
     found = behaviour([long_wrong])

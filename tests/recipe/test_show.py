@@ -118,6 +118,10 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
         policy["model"] = "m"
     if stage.get("monitor"):
         stage["monitor"].pop("actions", None)  # their keys are names of detectors
+        stage["monitor"].pop("adapt", None)
+        if first:
+            how = {"setting": "kl_coef", "factor": 0.5, "bound": 0.1}
+            stage["monitor"]["adapt"] = {"kl_blow_up": how, "truncation": {**how, "setting": "temperature"}}
     if stage.get("run"):
         stage["run"].pop("threads", None)  # how many are allowed depends on the machine
     for key in ("held_out_split", "mixture", "curriculum", "adaptive", "args"):  # each needs or forbids others
@@ -351,6 +355,6 @@ def test_every_key_of_the_json_schema_has_a_description_and_a_default():
             if "default" not in value:
                 without_default.add((where, key))
     needed = {("Task", "source"), ("Source", "source"), ("Suite", "source"), ("Reward", "use"), ("Stop", "metric")}
-    assert without_default == needed
+    assert without_default == needed | {("Adapt", key) for key in ("setting", "factor", "bound")}
     assert "null" not in json.dumps(schema["$defs"]["Policy"]["properties"]["model"].get("type"))
     assert {"name", "seed", "stage", "kind", "rollout", "reward"} <= set(schema["properties"])

@@ -13,8 +13,9 @@ from email.utils import formatdate
 import pytest
 
 from cohort.rewards import RewardFailure, RewardPool, RewardTable, ScoringItem, resolve
-from cohort.rewards.judge.client import Endpoint, JudgeClient, _retry_after
+from cohort.rewards.judge.client import Endpoint, JudgeClient
 from cohort.rewards.judge.judge import _client, _pairs, judge
+from cohort.rewards.judge.post import _retry_after
 from cohort.rewards.judge.prompt import read_score, scoring
 from cohort.rewards.judge.store import JudgeStore, default_path
 from cohort.types import InfrastructureError, UserError
@@ -57,7 +58,8 @@ def sleeps(monkeypatch):
     """How long the client would have slept, without sleeping."""
     found = []
     clock = types.SimpleNamespace(**{**vars(time), "sleep": found.append})  # the client's alone: other threads do sleep
-    monkeypatch.setattr("cohort.rewards.judge.client.time", clock)
+    for module in ("client", "post"):
+        monkeypatch.setattr(f"cohort.rewards.judge.{module}.time", clock)
     return found
 
 

@@ -51,6 +51,8 @@ def test_the_half_that_chooses_is_not_the_half_that_confirms():
         ((0.1, 0.95), Stop(metric="eval/greedy", threshold=0.95), True),
         ((0.96, 0.5), Stop(metric="eval/greedy", threshold=0.95), False),
         ((), Stop(metric="eval/greedy", threshold=0.95), False),
+        ((0.25, 0.5, 0.25), Stop(metric="eval/greedy", total=1.0), True),  # a sum over the lines: no step counts twice
+        ((0.25, 0.5), Stop(metric="eval/greedy", total=1.0), False),
     ],
 )
 def test_when_a_stage_stops(values, stop, over):
@@ -128,6 +130,25 @@ def test_a_stage_that_stops_early_is_finished(run):
     assert again.metrics == done.metrics
 
 
+def test_a_budget_is_used_up_at_the_same_step_when_the_run_was_killed(run, monkeypatch):
+    budget = tables(stop={"metric": "tokens/sampled", "total": 200.0}, evaluate_every=0)
+    whole = run(name="whole", **budget)
+    spent = [line["tokens/sampled"] for line in whole.metrics[1:]]
+    assert sum(spent[:-1]) < 200 <= sum(spent)
+    record_line = _Loop.record
+
+    def killed(self, step, metrics, measured):
+        record_line(self, step, metrics, measured)
+        if step == len(spent) - 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Loop, "record", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(name="killed", **budget)
+    monkeypatch.setattr(_Loop, "record", record_line)
+    assert numbers(run(resume=True, name="killed", **budget)) == numbers(whole)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -144,8 +165,9 @@ def test_a_stage_that_stops_early_is_finished(run):
         ({"keep_best": "reward:vowls"}, "no reward is called 'vowls'; there is vowels"),
         ({"stop": {"metric": "pairs/accuracy", "patience": 1}}, "nothing that a stage of kind grpo measures"),
         ({"stop": {"metric": "eval/pass@1", "threshold": 95.0}}, "is a share, from 0 to 1"),
-        ({"stop": {"metric": "eval/pass@1"}}, "patience or threshold"),
-        ({"stop": {"metric": "eval/pass@1", "patience": 1, "threshold": 1.0}}, "patience or threshold"),
+        ({"stop": {"metric": "tokens/sample", "total": 9.0}}, "adds up tokens/sampled, time/step_s.*did you mean"),
+        ({"stop": {"metric": "eval/pass@1"}}, "patience, threshold or total"),
+        ({"stop": {"metric": "eval/pass@1", "patience": 1, "threshold": 1.0}}, "patience, threshold or total"),
     ],
 )
 def test_what_cannot_be_chosen_by_is_refused_with_a_sentence(run, given, said):

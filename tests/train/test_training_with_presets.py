@@ -68,8 +68,37 @@ def test_ppo_learns_values_and_gives_every_token_its_advantage(run):
     assert (done.directory / "checkpoints/step-000030/critic/model.safetensors").exists()
 
 
-def test_ppo_resumes_exactly(run, tmp_path, monkeypatch):
-    settings = {"objective": {"preset": "ppo"}, "evaluate": {"problems": 0}}
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4}], ids=["all weights", "an adapter each"])
+def test_first_the_critic_learns_alone(run, lora):
+    settings = {"objective": {"preset": "ppo", "kl_coef": 0.0}, "evaluate": {"problems": 0}, "policy": {"lora": lora}}
+    saved = {"save_every": 1, "keep_checkpoints": 9}
+    done = run(critic={"warmup_steps": 2, "learning_rate": 1e-2}, run={"steps": 4, **saved}, **settings)
+    lines = done.metrics[1:]
+    assert [line["critic/warmup"] for line in lines] == [1, 1, 0, 0]
+    assert [line.get("lr") for line in lines] == [None, None, 1e-2, 1e-2]
+    assert all(line["critic/loss"] > 0 and line["tokens/trained"] > 0 for line in lines)
+    where = done.directory / "checkpoints"
+    name = "adapter_model.safetensors" if lora else "model.safetensors"
+    first, second, third = (load_file(where / f"step-{step:06d}" / name) for step in (1, 2, 3))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not all(torch.equal(second[key], third[key]) for key in first)
+    one, two = (load_file(where / f"step-{step:06d}" / "critic/model.safetensors") for step in (1, 2))
+    assert not any(torch.equal(one[key], two[key]) for key in ("head.weight", "head.bias"))
+    assert all("lora_" in key or key.startswith("head.") for key in one) == bool(lora)  # the base is the policy's
+
+
+def test_a_warm_up_that_never_ends_is_refused(run):
+    with pytest.raises(UserError, match=r"critic\.warmup_steps \(4\) leaves the policy none of run\.steps \(4\)"):
+        run(objective={"preset": "ppo"}, critic={"warmup_steps": 4})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"critic": {"warmup_steps": 3}, "policy": {"lora": {"rank": 2}}}],
+    ids=["all weights", "with LoRA, in the warm-up"],
+)
+def test_ppo_resumes_exactly(run, tmp_path, monkeypatch, changes):
+    settings = {"objective": {"preset": "ppo"}, "evaluate": {"problems": 0}, **changes}
     broken = tmp_path / "broken"
 
     def breaks(completion):
@@ -93,7 +122,10 @@ def test_ppo_resumes_exactly(run, tmp_path, monkeypatch):
     broken.unlink()
     monkeypatch.setattr(original, save_checkpoint)
     resumed = run(name="b", resume=True, reward=[{"use": breaks, "name": "r"}], **settings)
-    a, b = (load_file(d.final / "model.safetensors") for d in (whole, resumed))
+    name = "adapter_model.safetensors" if "policy" in changes else "model.safetensors"
+    a, b = (load_file(d.final / name) for d in (whole, resumed))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    a, b = (load_file(d.directory / "checkpoints/step-000004/critic/model.safetensors") for d in (whole, resumed))
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 

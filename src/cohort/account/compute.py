@@ -11,6 +11,7 @@ from safetensors import safe_open
 from cohort.account.sources import RunFiles, StageFiles
 from cohort.account.tally import OUTCOMES
 from cohort.record.claims import Basis, Claim, gap
+from cohort.settings import GROUPS
 
 # Kaplan et al. 2020 (2001.08361), section 2.1: a forward pass takes about 2 N operations a token, a backward pass twice
 # that. Without attention over long contexts, which adds 2 x layers x context x width a token.
@@ -45,16 +46,18 @@ def flops(files: StageFiles) -> Claim:
     found = {"sampling": 0.0, "scoring": 0.0}
     why = METHOD
     passes = stage.optimizer.epochs
-    if stage.kind in ("grpo", "reject", "rft"):
+    if stage.kind in (*GROUPS, "reject", "rft"):
         prompts = tally.prompt_tokens if tally else 0
         learnt_prompts = tally.learnt_prompt_tokens if tally else 0
         if tally is None:
             why += "; prompts are not counted, as no rollouts were kept"
         found["sampling"] = 2.0 * parameters * (prompts + (files.total("tokens/sampled") or 0))
-        reference = stage.kind == "grpo" and files.objective.needs_reference
+        learns = stage.kind in GROUPS
+        reference = learns and files.objective.needs_reference
+        why += "" if stage.taught is None else "; what teachers compute is not counted"
         once = learnt / passes + learnt_prompts
         old = stage.optimizer.updates_per_batch * passes > 1 and not stage.objective.bypasses
-        found["scoring"] = 2.0 * parameters * once * ((old and stage.kind == "grpo") + reference)
+        found["scoring"] = 2.0 * parameters * once * ((old and learns) + reference)
         learnt += learnt_prompts * passes
         read = 0 if tally is None else tally.read_tokens
         for name, model in reward_models(files):

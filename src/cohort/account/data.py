@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from cohort.account.sources import StageFiles
 from cohort.record.claims import Claim, gap
 from cohort.record.inputs import hub_commit
+from cohort.settings import GROUPS
 from cohort.tasks.sources.rows import is_hub_id
 from cohort.types import RIGHT
 
@@ -53,7 +54,7 @@ def selection(files: StageFiles) -> Claim:
 
 
 def _resamples(files: StageFiles) -> bool:
-    return files.stage.kind == "grpo" and files.objective.zero_std == "resample"
+    return files.stage.kind in GROUPS and files.objective.zero_std == "resample"
 
 
 def contamination(files: StageFiles) -> Claim:

@@ -14,11 +14,12 @@ from typing import Any
 
 from cohort.account import behaviour, compute, data, gains, governance, learning, policies, rewards
 from cohort.record.claims import Basis, Claim
+from cohort.settings import GROUPS
 
 # Kinds of stages; a kind of one's own has the fields that they share.
-SAMPLED = ("grpo", "reject", "rft")
+GRPO = GROUPS
+SAMPLED = (*GRPO, "reject", "rft")
 MODEL = (*SAMPLED, "sft", "reward_model", "dpo", "evaluate")
-GRPO = ("grpo",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ STAGE = (
     Field("policies.trained", "What is trained", policies.trained, "measured", ("XI.1.1(d)", "MDF Model properties")),
     Field("policies.tokenizer", "Tokenizer and template", policies.tokenizer, "measured", ("XI.1.1(e)",)),
     Field("policies.reference", "Reference policy", policies.reference, "derived", ("XI.1.2(b)",), GRPO),
+    Field("policies.teachers", "Teachers", policies.teachers, "derived", ("XI.1.2(b)",), ("distill", "self_distill")),
     Field("policies.old", "Old-policy snapshot", policies.old_policy, "measured", ("XI.1.2(b)",), GRPO),
     Field("policies.result", "Trained model", policies.result, "measured", ("MDF General information",)),
     Field("rewards.sources", "Reward source", rewards.sources, "derived", ("XI.1.2(b)", "RMF MAP 2.3"), SAMPLED),

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from cohort.account.sources import StageFiles
-from cohort.preflight.objective import reference_of
+from cohort.preflight.objective import asks_reference, reference_of
 from cohort.record.claims import Claim, gap
 from cohort.record.inputs import hub_commit
 from cohort.settings import named_stage
@@ -79,10 +79,16 @@ def result(files: StageFiles) -> Claim:
 
 
 def reference(files: StageFiles) -> Claim:
-    """What the KL term compares with."""
-    if not files.objective.needs_reference:
+    """What the KL term compares with, or who teaches."""
+    if not asks_reference(files.stage, files.objective):
         return gap("derived", "kl_coef is 0: the objective compares with no reference policy", "not_applicable")
     return files.set_by({"policy": reference_of(files.stage), **files.stage.reference.model_dump()})
+
+
+def teachers(files: StageFiles) -> Claim:
+    """Who says how likely the student's samples are, and what is learnt from that."""
+    taught = files.stage.taught
+    return gap("derived", "nobody teaches", "not_applicable") if taught is None else files.set_by(taught.model_dump())
 
 
 def old_policy(files: StageFiles) -> Claim:

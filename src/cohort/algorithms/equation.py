@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from cohort.algorithms.fields import GROUP_BASELINES, SURROGATE_READS, short
@@ -21,6 +22,17 @@ _KL_FORMS = {
 }
 
 
+_DIVERGENCES = {  # of the next word, given what the student wrote: plain, and LaTeX
+    "reverse": ("KL(π_θ ‖ π_T), over the vocabulary", "\\mathrm{KL}(\\pi_\\theta\\,\\|\\,\\pi_T)"),
+    "forward": ("KL(π_T ‖ π_θ), over the vocabulary", "\\mathrm{KL}(\\pi_T\\,\\|\\,\\pi_\\theta)"),
+    "jsd": (
+        "β·KL(π_T ‖ M) + (1 − β)·KL(π_θ ‖ M), M = β·π_T + (1 − β)·π_θ, over the vocabulary",
+        "\\beta\\,\\mathrm{KL}(\\pi_T\\|M)+(1-\\beta)\\,\\mathrm{KL}(\\pi_\\theta\\|M),\\quad "
+        "M=\\beta\\pi_T+(1-\\beta)\\pi_\\theta",
+    ),
+}
+
+
 class Shape(NamedTuple):
     """The numbers of the recipe that stand in the equation; a number that is not known stays a letter."""
 
@@ -31,6 +43,7 @@ class Shape(NamedTuple):
     bypass: bool = False  # the ratio is taken against the sampler's own log-probs
     parts: int = 1  # mini-batches of a step; each has an update of its own, and divisors of its own
     drops: bool = False  # groups without signal leave the batch, so how many are left is not known
+    divergence: str = ""  # from the teacher over the whole vocabulary, in place of its advantage
 
     @property
     def step(self) -> int | None:
@@ -59,6 +72,7 @@ def equation(
     updates: int | None = None,
     bypass: bool = False,
     parts: int = 1,
+    divergence: str = "",
     latex: bool = False,
 ) -> str:
     """What is maximised, then each symbol in it, one a line, with every divisor, bound and epsilon as a number.
@@ -66,17 +80,20 @@ def equation(
     `prompts`, `group_size`, `max_tokens` and `updates` (optimizer steps per batch) are filled in where they are given.
     A step is split into `parts` mini-batches of whole groups, and J is that of one of them: its divisors are its own.
     Where their number differs, or groups are dropped, they are letters, and a row says what they stand for.
-    With `bypass` the ratio is one against the sampler. With `latex` the result is an `aligned` environment.
+    With `bypass` the ratio is one against the sampler. With `divergence`, such as "reverse" (`distill.kl`), that is
+    differentiated in the place of the teacher's advantage. With `latex` the result is an `aligned` environment.
     """
     o, n = objective, Notation(latex)
-    shape = Shape(prompts, group_size, max_tokens, updates, bypass, parts, o.zero_std != "zero")
+    shape = Shape(prompts, group_size, max_tokens, updates, bypass, parts, o.zero_std != "zero", divergence)
+    o = replace(o, teacher_coef=0.0) if divergence else o
     surrogate, defined = SURROGATES[o.surrogate](o, n)
     correction = f"{n.w}{n.dot}" if o.correction != "off" else ""
-    body = f"{correction}{surrogate}{_kl_term(o, n)}{_entropy_term(o, n)}"
+    body = f"{correction}{surrogate}{_kl_term(o, n)}{_divergence_term(objective, shape, n)}{_entropy_term(o, n)}"
     rows = [
         (n.J, f"{_sum(o, shape, n)} [ {body} ]"),
         *_ratio_rows(o, shape, n, defined),
-        *_advantage_rows(o, n),
+        *_teacher_rows(objective, shape, n),
+        *advantage_rows(o, n),
         *_correction_rows(o, n),
         *_kl_rows(o, n),
         *_divisor_rows(o, shape, n),
@@ -165,10 +182,28 @@ def _ratio(o: Objective, n: Notation) -> str:
 
 
 def _advantage(o: Objective, n: Notation) -> str:
+    """What the surrogate is multiplied with: the advantage, or what a teacher has made of it."""
+    return n.pick("Â", "\\hat A_{i,t}") if o.teacher_coef else _own_advantage(o, n)
+
+
+def _own_advantage(o: Objective, n: Notation) -> str:
     return n.pick("A_t", "A_{i,t}") if o.baseline == "critic" else n.pick("A", "A_i")
 
 
 # ---- the other terms
+
+
+def token_weight(o: Objective, shape: Shape) -> str:
+    """What every token's term is divided by, `1/(256·48)`."""
+    B, P, L = shape.batch, shape.update_prompts, shape.max_tokens or "L_max"
+    return {
+        "token_mean": "1/N",
+        "prompt_token_mean": f"1/({P}·N_p)",
+        "sequence_mean": f"1/({B}·L_i)",
+        "sequence_sum": f"1/{B}",
+        "sequence_token_sum": f"1/{B}",
+        "constant_length": f"1/({B}·{L})",
+    }[o.aggregation]
 
 
 def _sum(o: Objective, shape: Shape, n: Notation) -> str:
@@ -203,6 +238,10 @@ def _kl_term(o: Objective, n: Notation) -> str:
     return f"{n.minus}{number(o.kl_coef)}{n.dot}{ratio}{_kl_symbol(o, n)}"
 
 
+def _divergence_term(o: Objective, shape: Shape, n: Notation) -> str:
+    return f"{n.minus}{number(o.teacher_coef)}{n.dot}{n.pick('D_t', 'D_{i,t}')}" if shape.divergence else ""
+
+
 def _entropy_term(o: Objective, n: Notation) -> str:
     if not o.entropy_coef:
         return ""
@@ -231,8 +270,34 @@ def _ratio_rows(o: Objective, shape: Shape, n: Notation, defined: Rows) -> Rows:
     return [token, *([] if o.surrogate == "geometric" else levels[o.ratio_level]), *defined]
 
 
-def _advantage_rows(o: Objective, n: Notation) -> Rows:
-    A, coef = _advantage(o, n), number(o.kl_coef)
+def _teacher_rows(o: Objective, shape: Shape, n: Notation) -> Rows:
+    """What a teacher says of a token, and how it enters."""
+    if shape.divergence:
+        return [(n.pick("D_t", "D_{i,t}"), n.pick(*_DIVERGENCES[shape.divergence]))]
+    if not o.teacher_coef:
+        return []
+    A, a, coef, discount = _own_advantage(o, n), n.pick("a_t", "a_{i,t}"), o.teacher_coef, number(o.teacher_discount)
+    c, old = number(coef), n.sampler if shape.bypass else n.old
+    times = "" if coef == 1 else f"{c}{n.dot}"
+    rows = [(a, n.pick(f"log π_T(o_t) − log {old}(o_t)", f"\\log\\pi_T(o_{{i,t}})-\\log {old}(o_{{i,t}})"))]
+    if o.teacher_form == "reweight":
+        bounded = n.pick(f"clip(exp(sign({A})·a_t), 0.8, 1.2)",
+                         f"\\operatorname{{clip}}(\\exp(\\operatorname{{sign}}({A})\\,{a}), 0.8, 1.2)")  # fmt: skip
+        return [(_advantage(o, n), f"{A}{n.dot}({number(1 - coef)} + {c}{n.dot}{bounded})"), *rows]
+    if o.teacher_form == "position":
+        w = n.pick("w_t", "w^T_{i,t}")
+        sums = "\\sum_{j<t}|a_{i,j}|}{\\sum_j|a_{i,j}|"
+        weight = n.pick(f"1 + {discount}·(1 − Σ_(j<t) |a_j| / Σ_j |a_j|)",
+                        f"1+{discount}\\left(1-\\frac{{{sums}}}\\right)")  # fmt: skip
+        return [(_advantage(o, n), f"{A} + {times}{w}{n.dot}{a}"), (w, weight), *rows]
+    if o.teacher_discount:
+        a = n.pick(f"Σ_(k≥t) {discount}^(k−t)·a_k", f"\\sum_{{k\\ge t}} {discount}^{{k-t}} a_{{i,k}}")
+    return [(_advantage(o, n), f"{A} + {times}{a}"), *rows]
+
+
+def advantage_rows(o: Objective, n: Notation) -> Rows:
+    """What an advantage is made of, and the reward in it where that is more than the score."""
+    A, coef = _own_advantage(o, n), number(o.kl_coef)
     kl_in_reward = o.kl_coef != 0 and o.kl_place == "reward"
     if o.baseline == "critic":
         whitened = "" if o.scale == "none" else f", whitened: (A − mean) / sqrt(var + {number(o.eps)})"

@@ -33,6 +33,8 @@ def one_line(objective: Objective) -> str:
         parts.append(f"{o.correction.replace('_', ' ')} of the sampler mismatch in {correction_bounds(o)}")
     if o.entropy_coef:
         parts.append(f"entropy bonus {number(o.entropy_coef)}")
+    if o.teacher_coef:
+        parts.append(f"teacher {number(o.teacher_coef)} x, {short('teacher_form', o.teacher_form)}")
     if o.truncated == "mask":
         parts.append("truncated completions masked")
     return f"{_name(o)}: {', '.join(parts)}"
@@ -65,7 +67,7 @@ def meaning(o: Objective, name: str) -> str:
     if isinstance(field, Choice):
         sentence = field.meanings[value]
         return _KL_GRADIENTS.get((value, o.kl_estimator), sentence) if name == "kl_gradient" else sentence
-    if value is None or (name == "entropy_coef" and not value):
+    if value is None or (name in ("entropy_coef", "teacher_coef", "teacher_discount") and not value):
         return ""
     sentence = field.meaning.format(number(value))
     if name == "entropy_coef":

@@ -21,6 +21,7 @@ class Choice(NamedTuple):
     about: str
     meanings: Mapping[str | int, str]
     short: Mapping[str | int, str] = {}  # the value in a few words, where its name does not say it
+    later: bool = False  # it came after hashes were published: at its default it stays out of them
 
 
 class Number(NamedTuple):
@@ -32,6 +33,7 @@ class Number(NamedTuple):
     above: float | None = None
     optional: bool = False  # it may be None, which is "off"
     at_most_in_recipes: float | None = None  # presets may go beyond it
+    later: bool = False  # as of a choice
 
 
 FIELDS: dict[str, Choice | Number] = {
@@ -236,6 +238,31 @@ FIELDS: dict[str, Choice | Number] = {
         },
     ),
     "entropy_coef": Number("Weight of the entropy bonus.", "An entropy bonus of {} a token"),
+    "teacher_coef": Number(
+        "Weight of what a teacher says of the student's samples; 0 needs no teacher.",
+        "The teacher's signal counts {} times: what the student says and the teacher would not is pushed down.",
+        at_least=0,
+        later=True,
+    ),
+    "teacher_form": Choice(
+        "How the teacher's signal of a token, its log-prob minus that of the old policy, becomes an advantage.",
+        {
+            "add": "The teacher's signal of a token is added to its advantage: the reverse KL by sampled token.",
+            "reweight": "The teacher's signal, held inside 0.8..1.2, only scales what the reward gives (RLSD).",
+            "position": "The teacher's signal is added, and counts more while little of a completion's signal is past "
+            "(IW-OPD).",
+        },
+        {"add": "added", "reweight": "as a factor", "position": "added, the first tokens first"},
+        later=True,
+    ),
+    "teacher_discount": Number(
+        "With add the discount of the signal of later tokens (0: a token has its own); with position how much more the "
+        "first tokens count.",
+        "The teacher's signal is spread over a completion's tokens with {}.",
+        at_least=0,
+        at_most_in_recipes=1,
+        later=True,
+    ),
 }
 
 # The fields that each surrogate reads; the others of those named here cannot act beside it.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cohort.algorithms import corrections, kl, losses, token_weights
+from cohort.algorithms import corrections, distill, kl, losses, token_weights
 
 if TYPE_CHECKING:
     from cohort.algorithms.objective import Objective
@@ -31,13 +31,14 @@ def policy_loss(
     group: Tensor | None = None,  # [B] prompt index, for prompt_token_mean
     max_tokens: int | None = None,  # the generation budget, for constant_length
     entropy: Tensor | None = None,  # [B, T] with its gradient, for entropy_coef
+    teacher_logprobs: Tensor | None = None,  # [B, T] of a teacher, for teacher_coef; NaN where none speaks of a token
 ) -> Tensor:
     """The scalar to minimise, in the dtype of `logprobs`; gradients flow to `logprobs` and `entropy` only.
 
     Raises ValueError if a tensor that the objective needs is missing or has another shape.
     """
     per_token = per_token_loss(
-        objective, logprobs, old_logprobs, mask, advantages, ref_logprobs, sampler_logprobs, entropy
+        objective, logprobs, old_logprobs, mask, advantages, ref_logprobs, sampler_logprobs, entropy, teacher_logprobs
     )
     weight = token_weight(objective, mask, group, max_tokens).to(per_token.dtype)
     return (per_token * weight).sum().to(logprobs.dtype)
@@ -59,15 +60,17 @@ def per_token_loss(
     ref_logprobs: Tensor | None = None,
     sampler_logprobs: Tensor | None = None,
     entropy: Tensor | None = None,
+    teacher_logprobs: Tensor | None = None,
 ) -> Tensor:
     """The loss of each token before aggregation, [B, T], 0 outside the mask. Rows do not see each other.
 
     -correction * surrogate + kl_coef * KL - entropy_coef * entropy. The correction multiplies the clipped surrogate
-    and not the KL. Half-precision log-probs are raised to float32.
+    and not the KL. What a teacher says of a token enters its advantage (`distill.advantages`). Half-precision log-probs
+    are raised to float32.
     """
     _check_shapes(logprobs, mask, advantages, old_logprobs=old_logprobs, ref_logprobs=ref_logprobs,
-                  sampler_logprobs=sampler_logprobs, entropy=entropy)  # fmt: skip
-    o, tokens = objective, _tokens(logprobs, old_logprobs, mask, advantages)
+                  sampler_logprobs=sampler_logprobs, entropy=entropy, teacher_logprobs=teacher_logprobs)  # fmt: skip
+    o, tokens = objective, _tokens(objective, logprobs, old_logprobs, mask, advantages, teacher_logprobs)
     logprobs, old, mask, _ = tokens  # [B, T]
 
     loss = -losses.SURROGATES[o.surrogate].value(o, tokens)
@@ -127,6 +130,7 @@ def loss_metrics(
     ref_logprobs: Tensor | None = None,
     sampler_logprobs: Tensor | None = None,
     entropy: Tensor | None = None,
+    teacher_logprobs: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Where the loss clipped and how far the policies are apart, as sums over tokens that `merge_metrics` adds up.
 
@@ -140,7 +144,7 @@ def loss_metrics(
     mismatch, corrected   with sampler_logprobs: sum of |old - sampler|; tokens whose weight is not the raw ratio
     entropy               with entropy: its sum
     """
-    o, tokens = objective, _tokens(logprobs.detach(), old_logprobs, mask, advantages)
+    o, tokens = objective, _tokens(objective, logprobs.detach(), old_logprobs, mask, advantages, teacher_logprobs)
     logprobs, old, mask, _ = tokens
     ratio = tokens.ratio(o)
     low, high, dual = losses.SURROGATES[o.surrogate].clips(o, tokens, ratio)
@@ -176,11 +180,16 @@ def merge_metrics(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str,
     return merged
 
 
-def _tokens(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, advantages: Tensor) -> losses.Tokens:
+def _tokens(
+    o: Objective, logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, advantages: Tensor, teacher: Tensor | None
+) -> losses.Tokens:
     mask = mask.bool()
     logprobs = _inside(logprobs, mask)
     by_token = advantages[:, None].expand(mask.shape) if advantages.ndim == 1 else advantages
     old, own = (_inside(x, mask, like=logprobs).detach() for x in (old_logprobs, by_token))
+    if o.teacher_coef:
+        teacher = _needed(teacher, "teacher_logprobs", f"teacher_coef={o.teacher_coef:g}")
+        own = distill.advantages(o, own, old, _inside(teacher, mask, like=logprobs), mask)
     return losses.Tokens(logprobs, old, mask, own)
 
 

@@ -59,11 +59,16 @@ class Objective:
     truncated: str = "keep"
     entropy_coef: float = 0.0
 
+    teacher_coef: float = 0.0
+    teacher_form: str = "add"
+    teacher_discount: float = 0.0
+
     def __post_init__(self) -> None:
         for name, field in FIELDS.items():
             object.__setattr__(self, name, _checked(name, field, getattr(self, name)))
         _check_combinations(self)
         _check_correction(self)
+        _check_teacher(self)
         for remark in self.remarks():
             warnings.warn(remark, UserWarning, stacklevel=3)
 
@@ -102,8 +107,11 @@ class Objective:
 
     @property
     def trains_without_signal(self) -> bool:
-        """Whether a completion with advantage 0 still has a gradient: from the KL in the loss, or the entropy bonus."""
-        return (self.kl_coef != 0 and self.kl_place == "loss") or self.entropy_coef != 0
+        """Whether a completion with advantage 0 still has a gradient: from the KL in the loss, the entropy bonus, or a
+        teacher.
+        """
+        taught = self.teacher_coef != 0 and self.teacher_form != "reweight"
+        return (self.kl_coef != 0 and self.kl_place == "loss") or self.entropy_coef != 0 or taught
 
     def to_dict(self) -> dict[str, Any]:
         """Every field with its value, ready for JSON; `from_dict` is the inverse."""
@@ -119,8 +127,14 @@ class Objective:
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) of the fields as JSON with sorted keys: the same for equal objectives on every machine."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """SHA-256 (hex) of the fields as JSON with sorted keys: the same for equal objectives on every machine. Fields
+        that came later are left out at their default, so that hashes that were published stay.
+        """
+        off = {
+            name for name, field in FIELDS.items() if field.later and getattr(self, name) == getattr(Objective, name)
+        }
+        fields = {name: value for name, value in self.to_dict().items() if name not in off}
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -191,6 +205,30 @@ def _check_correction(o: Objective) -> None:
         )
 
 
+def _check_teacher(o: Objective) -> None:
+    if not o.teacher_coef:
+        return
+    if o.teacher_form == "reweight":
+        if o.teacher_coef > 1:
+            raise ValueError(
+                f"teacher_coef={o.teacher_coef:g} cannot go with teacher_form='reweight', where it is the share of the "
+                "teacher in a factor: use at most 1 (RLSD: 0.5)"
+            )
+        return
+    if o.teacher_form == "position" and not o.teacher_discount:
+        raise ValueError(
+            "teacher_form='position' needs teacher_discount, by which the first tokens count more: use 0.5 (IW-OPD), "
+            "or teacher_form='add'"
+        )
+    if o.teacher_discount > 1:
+        raise ValueError(f"teacher_discount={o.teacher_discount:g} must be at most 1")
+    if o.zero_std != "zero":
+        raise ValueError(
+            f"zero_std={o.zero_std!r} cannot go with a teacher: its signal is there in groups of equal rewards, too, "
+            "so they must not be left out; use zero_std='zero'"
+        )
+
+
 _READS_NOT = {  # field: what is said of a surrogate that does not read it
     "clip_low": "does not clip",
     "clip_high": "does not clip",
@@ -214,6 +252,10 @@ def inert_fields(o: Objective) -> dict[str, str]:
             inert[field] = f"surrogate={o.surrogate!r} {why}"
     if o.kl_coef and o.kl_place == "reward":
         inert["kl_gradient"] = "a KL in the reward is a number without a gradient"
+    if not o.teacher_coef:
+        inert |= dict.fromkeys(("teacher_form", "teacher_discount"), "teacher_coef=0 asks no teacher")
+    elif o.teacher_form == "reweight":
+        inert["teacher_discount"] = "teacher_form='reweight' has no discount"
     if o.correction == "off":
         inert |= dict.fromkeys(("correction_min", "correction_max"), "correction='off' applies no bounds")
     return inert

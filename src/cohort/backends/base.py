@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Who learns, and where it is: "module:name" of a function that takes what `open_backend` takes.
 BACKENDS = {"local": "cohort.backends.local:Local"}
 
-Which = Literal["old", "reference", "values"]
+Which = Literal["old", "reference", "values", "teacher"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,11 @@ class Backend(Protocol):
 
     def score(self, batch: Batch, which: Which) -> Batch:
         """The batch with what is computed before its first update: log-probs of the weights as they are ("old"), those
-        of the reference, or the values of the critic.
+        of the reference, the values of the critic, or what the teachers of its lesson say.
         """
+
+    def open_teachers(self) -> int:
+        """Make the teachers ready that the stage has, and say how many bytes their weights take. Raises `UserError`."""
 
     def update(self, batch: Batch, rate: float) -> StepReport:
         """One optimizer step on one batch. Raises `UserError` when the gradient is not finite."""

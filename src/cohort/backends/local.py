@@ -10,13 +10,17 @@ from torch import Tensor
 
 from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Fingerprint, Origin, Which, open_sampler
+from cohort.backends.teacher_server import ServedTeacher
+from cohort.backends.teachers import Loaded, open_teachers, taught
 from cohort.engine.engine import Engine
 from cohort.learn.critic import Critic
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import load_optimizer, save_optimizer
 from cohort.learn.reference import Reference
+from cohort.learn.teaching import Teacher, Teaching
 from cohort.policy.load import open_policy, resumed_policy, save_policy, starts_from_adapter
 from cohort.policy.policy import Policy, PolicyFacts
+from cohort.preflight.objective import asks_reference
 from cohort.record.manifest import sealed_directory
 from cohort.settings import Rollout, Stage
 from cohort.settings.training import STAYS
@@ -38,7 +42,8 @@ class Local:
             else resumed_policy(stage.policy, origin.checkpoint)
         )
         self._stage, self._objective, self._origin = stage, objective, origin
-        self._reference = self._open_reference() if objective.needs_reference else None
+        asked = asks_reference(stage, objective)
+        self._reference = self._open_reference() if asked else None
         self._learner = Learner(
             self.policy,
             objective,
@@ -47,6 +52,7 @@ class Local:
             self._reference,
             stage.policy.router_aux_coef,
             stage.monitor.rolls_back,
+            self._teaching(),
         )
         self.update = self._learner.update
         critic = objective.baseline == "critic"
@@ -62,8 +68,28 @@ class Local:
         """What `rollout.sampler` names, opened on first use."""
         return open_sampler(self.policy, self._stage.rollout)
 
+    @functools.cached_property
+    def _teachers(self) -> list[Teacher | ServedTeacher]:
+        """Opened on first use: a step that is learnt again from what its teachers said needs none."""
+        return open_teachers(self._stage, self.policy, self._reference)
+
+    def open_teachers(self) -> int:
+        """See `Backend`. The policy and its reference are counted elsewhere."""
+        own = [one.head for one in self._teachers if isinstance(one, Loaded)]
+        return sum(p.numel() * p.element_size() for one in own for p in one.module.parameters())
+
+    def _teaching(self) -> Teaching | None:
+        table = self._stage.taught
+        if table is None or table.divergence == "sampled":
+            return None
+        return Teaching(table, lambda: self._teachers, self._stage.rollout.temperature)
+
     def score(self, batch: Batch, which: Which) -> Batch:
         """See `Backend`."""
+        if which == "teacher":
+            o, table = self._stage.optimizer, self._stage.taught
+            states = table is not None and table.divergence != "sampled"
+            return taught(self._teachers, batch, o.tokens_per_micro_batch, self._stage.rollout.temperature, states)
         if which == "old":
             return replace(batch, old_logprobs=self._learner.logprobs(batch))
         if which == "reference":

@@ -17,6 +17,7 @@ from cohort.recipe import Recipe, differences
 from cohort.record.claims import Claim, claims, read_record
 from cohort.record.files import new_directory
 from cohort.record.manifest import sha256_of
+from cohort.settings import GROUPS
 from cohort.settings.words import callable_path
 from cohort.types import UnreadableError, UserError
 from cohort.views.cards.terminal import show_difference, show_record
@@ -59,7 +60,7 @@ def compared(a: Path, b: Path) -> dict[str, Any]:
     stages, said = [], set[str]()
     for stage in one.stages:
         there = next((s for s in other.stages if s.name == stage.name), None)
-        if there is None or not stage.kind == there.kind == "grpo":
+        if there is None or stage.kind != there.kind or stage.kind not in GROUPS:
             continue
         rows = stage_differences(stage, there)
         said |= {

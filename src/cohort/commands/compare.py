@@ -1,4 +1,6 @@
-"""`cohort compare`: a recipe beside its controls, trained from the same weights with the same budget."""
+"""`cohort compare`: a recipe beside its controls, by several methods or with several values of a key, trained from the
+same weights with the same budget.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,14 @@ from rich.markup import escape
 
 from cohort.commands.evaluate import in_words
 from cohort.machine import quiet_libraries
-from cohort.recipe import Recipe
 from cohort.record.files import write_bytes
-from cohort.train.compare.arms import comparison, train_arms
-from cohort.train.compare.outcome import Result, conclusion, results
+from cohort.train.compare.arms import Asked, Comparison, Reader, comparison
+from cohort.train.compare.outcome import Point, Result, conclusion, results
+from cohort.train.compare.running import train_arms
 from cohort.views.comparison import Bar, figure
 from cohort.views.console import Console
+
+UNITS = {"steps": "steps", "tokens": "sampled tokens", "seconds": "seconds of training"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class Compared:
 
     recipe: str
     directory: Path
+    budget: str
     measured: str
     problems: int
     seeds: tuple[int, ...]
@@ -32,42 +37,48 @@ class Compared:
     conclusion: str
     file: Path
     figure: Path | None
+    controls: bool
 
 
-def run_comparison(recipe: Recipe, controls: Sequence[str], seeds: int) -> Compared:
+def run_comparison(read: Reader, asked: Asked, jobs: int = 1) -> Compared:
     """Train the arms, or what is left of them, and write what held-out problems say beside their runs."""
     quiet_libraries()
-    console, planned = Console(), comparison(recipe, controls, seeds)
-    if planned.stage.name != recipe.stages[-1].name:
-        console.warn(f"the stages after {planned.stage.name} are left out: no arm trains them")
-    run = next(one.run for one in recipe.stages if one.name == planned.stage.name)
-    if run.keep_best is not None or run.stop is not None:
+    console, planned = Console(), comparison(read, asked)
+    recipe = planned.recipe
+    compared_stage = next(one for one in recipe.stages if one.name == planned.stage.name)
+    if compared_stage is not recipe.stages[-1]:
+        console.warn(f"the stages after {compared_stage.name} are left out: no arm trains them")
+    if compared_stage.run.keep_best is not None or compared_stage.run.stop is not None:
         console.warn(
             "run.keep_best and run.stop are left out: every arm is trained to its last step, and compared there"
         )
+    if planned.budget != "steps":
+        console.warn(
+            f"every arm stops when it has used the {UNITS[planned.budget]} of {planned.base.label}; the learning rate "
+            "of all is constant, as none knows its last step"
+        )
     console.say(f"[dim]runs[/]  {escape(str(planned.directory))}; stopped, the same command goes on with them")
-    train_arms(planned, console)
+    train_arms(planned, console, jobs)
     measured, found = results(planned)
     for one in found:
         if not one.same_start:
             console.warn(
-                f"{one.arm} did not begin as the recipe did: its model, data or machine were others; delete "
+                f"{one.arm} did not begin as {planned.base.label} did: its model, data or machine were others; delete "
                 f"{escape(str(planned.directory))} to begin anew"
             )
-    bars = [Bar(one.arm, one.before.mean, one.after.mean, one.after.low, one.after.high) for one in found]
-    drawn, picture = figure(bars, f"{recipe.name}, {measured}"), planned.directory / "compare.png"
-    if drawn is not None:
-        write_bytes(picture, drawn)
+    picture = _drawn(planned, found, measured)
     compared = Compared(
         recipe=recipe.name,
         directory=planned.directory,
+        budget=planned.budget,
         measured=measured,
         problems=found[0].difference.problems // len(planned.seeds),
         seeds=planned.seeds,
         arms=found,
-        conclusion=conclusion(found),
+        conclusion=conclusion(planned, found),
         file=planned.directory / "compare.json",
-        figure=None if drawn is None else picture,
+        figure=picture,
+        controls=planned.controls,
     )
     write_bytes(
         compared.file, orjson.dumps(compared, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
@@ -75,31 +86,67 @@ def run_comparison(recipe: Recipe, controls: Sequence[str], seeds: int) -> Compa
     return compared
 
 
+def _drawn(planned: Comparison, found: Sequence[Result], measured: str) -> Path | None:
+    def place(point: Point) -> float:
+        return {"steps": point.step, "tokens": point.tokens, "seconds": point.seconds}[planned.budget]
+
+    bars = [
+        Bar(
+            one.arm, one.before.mean, one.after.mean, one.after.low, one.after.high,
+            [(place(point), point.mean, point.low, point.high) for point in one.curve],
+        )
+        for one in found
+    ]  # fmt: skip
+    drawn, picture = (
+        figure(bars, f"{planned.recipe.name}, {measured}", UNITS[planned.budget]),
+        planned.directory / "compare.png",
+    )
+    if drawn is None:
+        return None
+    write_bytes(picture, drawn)
+    return picture
+
+
 def show(console: Console, found: Compared) -> None:
-    """A row for each arm; then the recipe minus each control, and the conclusion."""
+    """A row for each arm; then the first arm minus each other, what differs, and the conclusion."""
     seeds = f" x {len(found.seeds)} seeds" if len(found.seeds) > 1 else ""
     console.say(f"\n  {found.problems} held-out problems{seeds}, {found.measured}, with 95% intervals")
+    headings = ["", "before", "after", "change", "", "tokens"]
+    if not found.controls:
+        console.say(f"  all begin at {found.arms[0].before.mean:.1%}")
+        headings = ["", "after", "change", "", "steps", "sampled", "s/step", "GB", "lost"]
     rows = [
         [
-            one.arm,
-            f"{one.before.mean:.1%}",
+            escape(one.arm),
+            *([f"{one.before.mean:.1%}"] if found.controls else []),
             f"{one.after.mean:.1%}",
             f"{one.difference.mean:+.1%} [{one.difference.low:+.1%}, {one.difference.high:+.1%}]",
             one.difference.verdict,
-            f"{one.tokens_before:.0f} to {one.tokens_after:.0f}",
+            *([f"{one.tokens_before:.0f} to {one.tokens_after:.0f}"] if found.controls else _costs(one)),
         ]
         for one in found.arms
     ]
-    console.table(["", "before", "after", "change", "", "tokens"], rows)  # what 80 columns hold
+    console.table(headings, rows)
+    base = "recipe" if found.controls else found.arms[0].arm
     for one in found.arms:
         if one.behind is not None:
-            console.say(escape(f"  recipe minus {one.arm}: {in_words(one.behind)}"))
+            console.say(escape(f"  {base} minus {one.arm}: {in_words(one.behind)}"))
     for one in found.arms if len(found.seeds) > 1 else ():
         each = ", ".join(f"{seed}: {change:+.1%}" for seed, change in one.by_seed.items())
-        console.say(f"  {one.arm}, change by seed: {each}")
-    console.say(f"  {found.conclusion}")
+        console.say(escape(f"  {one.arm}, change by seed: {each}"))
+    for one in found.arms if not found.controls else ():
+        if one.differs:
+            values = ", ".join(f"{key} = {value}" for key, value in one.differs.items())
+            console.say(escape(f"  {one.arm} differs in {values}"))
+    console.say(f"  {escape(found.conclusion)}")
     console.saved("kept", found.file)
     if found.figure is not None:
         console.saved("figure", found.figure)
     else:
         console.say("  no figure: pip install 'cohort\\[plot]'")
+
+
+def _costs(one: Result) -> list[str]:
+    memory = "" if one.memory_gb is None else f"{one.memory_gb:.2f}"
+    tokens = f"{one.tokens_sampled / 1e6:.2f}M" if one.tokens_sampled >= 1e5 else f"{one.tokens_sampled:.0f}"
+    return [f"{one.steps:.0f}", tokens, f"{one.step_seconds:.2f}", memory, f"{len(one.collapsed)} of {len(one.runs)}"]

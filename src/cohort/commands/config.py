@@ -9,7 +9,7 @@ import orjson
 
 from cohort.commands.explain import Difference, objective_differences
 from cohort.recipe import Recipe, against_defaults, differences
-from cohort.settings import Stage
+from cohort.settings import GROUPS, Stage
 from cohort.settings.words import callable_path, shown
 from cohort.train.directory import as_kept
 from cohort.train.stage import refuse_unread_tables
@@ -44,7 +44,7 @@ def compared(recipe: Recipe, other: Recipe | None, name: str | None) -> dict[str
         rows = [(path, here, there, "") for path, there, here in against_defaults(recipe)]
     elif other is not None:
         rows = _alone([(path, here, there, "") for path, there, here in differences(other, recipe)])
-    pairs = [(stage, _of_other(other, stage)) for stage in recipe.stages if stage.kind == "grpo"]
+    pairs = [(stage, _of_other(other, stage)) for stage in recipe.stages if stage.kind in GROUPS]
     several = len(recipe.stages) > 1 or (other is not None and len(other.stages) > 1)
     objectives = [
         (f"{stage.name}." * several + field, *rest)

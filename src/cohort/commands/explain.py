@@ -8,25 +8,35 @@ from typing import Any
 from rich.markup import escape
 
 from cohort.algorithms import explain, objectives
+from cohort.algorithms.equation import Shape
 from cohort.algorithms.objectives import Objective
+from cohort.algorithms.unified import Row, rows
 from cohort.commands.unified import VIEWS
-from cohort.preflight.objective import equation_of, hash_of, reference_of, settled_objective, supervised_steps
+from cohort.preflight.objective import (
+    asks_reference,
+    equation_of,
+    hash_of,
+    reference_of,
+    settled_objective,
+    supervised_steps,
+)
 from cohort.preflight.parts import accuracy_name
 from cohort.recipe import Recipe
 from cohort.recipe.resolve import flatten
-from cohort.settings import Stage
+from cohort.settings import GROUPS, Stage
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path
 from cohort.train.stage import refuse_unread_tables
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import about, batch_arithmetic, reward_line, rewards_line
+from cohort.views.plan import about, batch_arithmetic, reward_line, rewards_line, teacher_line
 from cohort.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
     """The objective of one stage. `choices` and `around` are sentences, by choice and by what they are about;
+    `unified` are its row and those of other methods in DeepSeekMath's view: data, reward, gradient coefficient.
     `differences` from the preset `against` have a field, its value here and there, and the consequence.
     """
 
@@ -39,14 +49,15 @@ class Explained:
     hash: str
     against: str | None
     differences: list[dict[str, Any]]
+    unified: list[dict[str, str]]
 
 
 def explain_recipe(recipe: Recipe, against: str | None, other: Recipe | None = None) -> list[Explained]:
-    """The objective of every GRPO stage, compared with a preset where one is named, or with `other`, the recipe that is
-    called `against`; else also of stages that keep samples or learn from pairs.
+    """The objective of every stage that learns from groups, compared with a preset where one is named, or with `other`,
+    the recipe that is called `against`; else also of stages that keep samples or learn from pairs.
     """
     refuse_unread_tables(recipe)
-    stages = [stage for stage in recipe.stages if stage.kind == "grpo" or (stage.kind in VIEWS and against is None)]
+    stages = [stage for stage in recipe.stages if stage.kind in GROUPS or (stage.kind in VIEWS and against is None)]
     if not stages:
         raise UserError(
             "this recipe has no grpo stage: supervised stages minimise minus the mean log-prob of the completion "
@@ -65,11 +76,11 @@ def _viewed(stage: Stage) -> Explained:
     if stage.kind == "dpo":
         around["reference"] = reference_of(stage)
     around |= {} if stage.kind == "reject" else {"updates": _updates(stage)}
-    return Explained(stage.name, view.line, view.equation, view.latex, {}, around, "", None, [])
+    return Explained(stage.name, view.line, view.equation, view.latex, {}, around, "", None, [], [])
 
 
 def _grpo_stages(recipe: Recipe) -> list[Stage]:
-    return [stage for stage in recipe.stages if stage.kind == "grpo"]
+    return [stage for stage in recipe.stages if stage.kind in GROUPS]
 
 
 def _explained(stage: Stage, objective: Objective, against: str | None, other: Recipe | None) -> Explained:
@@ -92,6 +103,7 @@ def _explained(stage: Stage, objective: Objective, against: str | None, other: R
         around=around,
         hash=around["hash"],
         against=against,
+        unified=[row._asdict() for row in _unified(stage, objective)],
         differences=[dict(zip(("field", "here", "there", "consequence"), row)) for row in rows],
     )
 
@@ -111,6 +123,22 @@ def show(console: Console, found: dict[str, list[Explained]]) -> None:
         console.lines(one.choices, whole=True)
         console.say()
         console.lines(one.around, whole=True)
+        if not one.unified:  # a stage of another kind says its row itself
+            continue
+        console.say("\n[bold]in one view[/]  how methods move the log-prob of a token (2402.03300, section 5.2)")
+        cells = [[escape(row[key]) for key in ("name", "data", "reward", "coefficient")] for row in one.unified]
+        console.table(["", "data", "reward", "gradient coefficient"], cells, left=4)
+        console.say("  [dim]cohort compare RECIPE --methods grpo,ppo,... trains them from the same start[/]")
+
+
+def _unified(stage: Stage, objective: Objective) -> list[Row]:
+    r, o = stage.rollout, stage.optimizer
+    updates = o.updates_per_batch * o.epochs
+    bypass, drops = stage.objective.bypasses, objective.zero_std != "zero"
+    shape = Shape(r.prompts_per_step, r.group_size, r.max_tokens, updates, bypass, o.updates_per_batch, drops)
+    models = ("reward_model", "process_model", "judge")
+    paid = [f"{reward_line(one)} ({'model' if one.use in models else 'rule'})" for one in stage.reward if one.weight]
+    return rows(objective, shape, " + ".join(paid))
 
 
 def _show_difference(console: Console, one: Explained) -> None:
@@ -159,7 +187,8 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
             f"groups whose {accuracy_name(stage)} is constant are replaced, until "
             f"{r.resample_cap * r.prompts_per_step} prompts are sampled for the step; then what there is is trained"
         )
-    if objective.needs_reference:
+    lines |= teacher_line(stage)
+    if asks_reference(stage, objective):
         lines["reference"] = reference_of(stage)
     lines["updates"] = _updates(stage)
     lines |= about(stage, stage.suite)
@@ -220,6 +249,8 @@ def stage_differences(stage: Stage, other: Stage) -> list[Difference]:
         "critic.",
         "reward.",
         "policy.lora",
+        "distillation.",
+        "self_distillation.",
         "task.template",
         "task.system",
     )

@@ -21,7 +21,7 @@ from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.recipe import Recipe
 from cohort.recipe.show import toml_value
 from cohort.rewards import RewardPool
-from cohort.settings import Stage
+from cohort.settings import GROUPS, Stage
 from cohort.tasks.prompts import first
 from cohort.tasks.render import prompt_limit
 from cohort.types import Prompt, UserError
@@ -53,7 +53,7 @@ def run_probe(
         recipe = Recipe.load(file, overrides)
     else:
         recipe = recipe_of(full_path(what), task, overrides, problems)[1]
-    stage = next((one for one in reversed(recipe.stages) if one.kind == "grpo"), None)
+    stage = next((one for one in reversed(recipe.stages) if one.kind in GROUPS), None)
     if stage is None:
         raise UserError("the recipe has no grpo stage, so there are no groups to probe")
     if stage.policy.model is None:

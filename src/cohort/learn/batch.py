@@ -31,6 +31,7 @@ def collate(groups: Sequence[Group], objective: Objective, max_tokens: int) -> B
     mask = rectangle(_end_to_end([rollout.mask for rollout in rollouts], np.bool_), lengths)
     if objective.truncated == "mask":
         mask = mask_truncated(objective, mask, torch.tensor([rollout.finish == "length" for rollout in rollouts]))
+    taught = [row for group in groups for row in group.teacher_logprobs]
     return Batch(
         prompts=tuple(group.prompt.tokens for group in groups),
         group=owner,
@@ -40,6 +41,7 @@ def collate(groups: Sequence[Group], objective: Objective, max_tokens: int) -> B
         sampler_logprobs=_end_to_end([rollout.logprobs for rollout in rollouts], np.float32),
         advantages=_end_to_end([row for group in groups for row in _advantages(group)], np.float32),
         token_weight=flat(token_weight(objective, mask, group=owner, max_tokens=max_tokens), lengths).float(),
+        teacher_logprobs=_end_to_end(taught, np.float32) if taught else None,
     )
 
 

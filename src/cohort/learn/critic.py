@@ -20,15 +20,12 @@ from cohort.types import Batch, UserError
 class Critic:
     """Values at the position *before* each token, from a body that starts as the policy's and a head of zeros.
 
-    Raises `UserError` with LoRA: the critic would need adapters of its own.
+    Weights that are not trained are the policy's own tensors: with LoRA the critic is an adapter and a head on the same
+    base.
     """
 
     def __init__(self, policy: Policy, optimizer: Optimizer, critic: CriticTable):
-        if policy.has_adapter:
-            raise UserError(
-                "a critic cannot be made for a policy with LoRA; remove policy.lora, or use a group baseline"
-            )
-        self._policy = policy.copy()
+        self._policy = policy.copy(share_frozen=True)
         width = policy.model.get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1, device=policy.device, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
@@ -74,11 +71,19 @@ class Critic:
         """Write weights and optimizer."""
         refuse_broken(self.module)
         directory.mkdir()
-        weights = {name: value.clone() for name, value in self.module.state_dict().items()}
-        save_file(weights, directory / "model.safetensors")
+        save_file({name: p.detach().clone() for name, p in self._trained()}, directory / "model.safetensors")
         save_optimizer(self.optimizer, directory)
 
     def load(self, directory: Path) -> None:
         """Read what `save` wrote."""
-        self.module.load_state_dict(load_file(directory / "model.safetensors"))
+        saved = load_file(directory / "model.safetensors")
+        if missing := {name for name, _ in self._trained()} ^ saved.keys():
+            raise UserError(
+                f"{directory} holds the critic of another policy: {min(missing)} is in one of the two only. Begin "
+                "without this checkpoint, or with another baseline"
+            )
+        self.module.load_state_dict(saved, strict=False)  # what is not trained is the policy's
         load_optimizer(self.optimizer, directory)
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +133,6 @@ def head(
         output = policy.model.get_output_embeddings()
         found, entropy = _Fused.apply(rounded(states), output.weight, rounded(targets), temperature)
         return found[: len(states)], entropy[: len(states)]
-    chunk = max(1, LOGITS_AT_ONCE // policy.vocabulary)
 
     def plain(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         found = (policy.logits(states) / temperature).log_softmax(-1)  # [m, V] float32
@@ -141,13 +140,21 @@ def head(
             entropy = -(found.exp() * found).sum(-1)
         return found.gather(-1, targets[:, None])[:, 0], entropy
 
-    pieces = list(zip(states.split(chunk), targets.split(chunk), strict=True))
-    if len(pieces) == 1 or not torch.is_grad_enabled():
-        parts = [plain(s, t) for s, t in pieces]
-    else:
-        parts = [checkpoint(plain, s, t, use_reentrant=False, preserve_rng_state=False) for s, t in pieces]
-    found, entropy = (torch.cat(x) for x in zip(*parts, strict=True))
+    found, entropy = in_chunks(plain, policy.vocabulary, states, targets)
     return found, entropy
+
+
+def in_chunks(function: Callable[..., tuple[Tensor, ...]], vocabulary: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """`function` of tensors `[M, ...]`, which makes logits of their rows, in chunks of so many rows as may have some at
+    once. When there are several chunks, each is recomputed in the backward pass.
+    """
+    chunk = max(1, LOGITS_AT_ONCE // vocabulary)
+    pieces = list(zip(*(one.split(chunk) for one in tensors), strict=True))
+    if len(pieces) == 1 or not torch.is_grad_enabled():
+        parts = [function(*piece) for piece in pieces]
+    else:
+        parts = [checkpoint(function, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
+    return tuple(torch.cat(x) for x in zip(*parts, strict=True))
 
 
 class _Fused(torch.autograd.Function):

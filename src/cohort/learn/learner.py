@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from cohort.learn.forward import batch_logprobs, forward, head
 from cohort.learn.optimizer import lost_weights, open_optimizer
 from cohort.learn.reference import Reference
 from cohort.learn.routing import Routers, balance, counts, load
+from cohort.learn.teaching import Teaching
 from cohort.policy.policy import Policy
 from cohort.settings import Optimizer
 from cohort.types import Batch, StepReport, UserError
@@ -45,10 +47,13 @@ class Learner:
         reference: Reference | None = None,
         router_aux_coef: float = 0.0,
         tolerant: bool = False,
+        teaching: Teaching | None = None,
     ):
         policy.refuse_classifier()
         self.policy = policy
-        self.objective = objective
+        # A divergence over the vocabulary takes the place of what a teacher says of the sampled tokens.
+        self.objective = objective if teaching is None else replace(objective, teacher_coef=0.0)
+        self._teaching, self._teacher_coef = teaching, objective.teacher_coef
         self.settings = optimizer
         self.optimizer = open_optimizer(optimizer, policy.module)
         self.form = temperature, bool(objective.entropy_coef)  # of log-probs, as `head` takes it
@@ -85,7 +90,7 @@ class Learner:
         for micro, states in forward(self.policy, batch, wanted, most, self._routers):
             found, entropy = head(self.policy, states, micro.tokens, *self.form)
             logprobs = micro.spread(found)  # [b, T], as all that the loss looks at
-            old, ref = batch.old_logprobs, batch.ref_logprobs
+            old, ref, taught = batch.old_logprobs, batch.ref_logprobs, batch.teacher_logprobs
             arguments: dict[str, Any] = {
                 "logprobs": logprobs,
                 "old_logprobs": logprobs.detach() if old is None else micro.take(old),
@@ -94,8 +99,13 @@ class Learner:
                 "ref_logprobs": None if ref is None else micro.take(ref),
                 "sampler_logprobs": micro.take(batch.sampler_logprobs),
                 "entropy": micro.spread(entropy),
+                "teacher_logprobs": None if taught is None else micro.take(taught),
             }
             per_token = per_token_loss(self.objective, **arguments)  # [b, T]
+            if self._teaching is not None:
+                apart = self._teaching.divergence(self.policy, batch, micro, states)  # [M]
+                per_token = per_token + self._teacher_coef * micro.spread(apart)
+                sums["divergence"] = apart.detach().sum(dtype=torch.float64).cpu() + sums.get("divergence", 0.0)
             weighted = (per_token * micro.take(batch.token_weight)).sum()
             if routed is not None:
                 count, shares = int(routed[0].sum()) // micro.routed[0].chosen.shape[1], routed / routed[0].sum()
@@ -128,12 +138,14 @@ class Learner:
         }
         means |= {"policy/ratio_max": float(sums.get("ratio_max", math.nan)), "tokens/trained": tokens}
         means |= load(sums["routed"]) if "routed" in sums else {}
+        if self._teaching is not None:
+            means["teacher/divergence"] = float(sums.get("divergence", 0.0)) / tokens if tokens else math.nan
         means |= {"policy/not_finite": float(lost_weights(parameters))} if self._tolerant else {}
         return StepReport(means | {"loss": loss if finite else math.nan, "grad_norm": norm, "lr": rate})
 
     def _wanted(self, batch: Batch) -> Tensor:
         """`[N]` bool: the tokens that can change the gradient."""
-        if self.objective.trains_without_signal:
+        if self.objective.trains_without_signal or self._teaching is not None:
             return batch.mask
         # Whole rollouts: a sequence ratio reads all tokens of a rollout that any token's advantage reaches.
         rollout = torch.repeat_interleave(batch.lengths)  # [N]

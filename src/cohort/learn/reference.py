@@ -37,6 +37,11 @@ class Reference:
         """Whether it can follow the policy. With LoRA it stays what it is."""
         return self._copy is not None
 
+    @property
+    def head(self) -> Policy:
+        """The policy whose head the reference has: its own; with LoRA, which leaves the head as it is, the policy's."""
+        return self._policy if self._copy is None else self._copy
+
     @contextlib.contextmanager
     def active(self) -> Iterator[Policy]:
         """The policy to ask for reference log-probs, for as long as the context lasts."""

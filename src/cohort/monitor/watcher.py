@@ -19,6 +19,7 @@ from cohort.wording import find
 
 INCIDENTS = "incidents.jsonl"  # in log/
 BEGIN = 5  # steps that say how it was at first
+LEAST = 6  # steps that are looked back on however short the window is: with fewer some detectors could never speak
 
 
 def detectors() -> list[Detector]:
@@ -43,7 +44,7 @@ class Watcher:
         self._table, self._detectors = table, detectors()
         self._screened: dict[str, Finding | None] = {}  # what `screen` has found in the next step, by detector
         self.screens = [one for one in self._detectors if table.action_of(one.name) == "quarantine"]
-        self._lines: deque[Line] = deque(maxlen=table.window)
+        self._lines: deque[Line] = deque(maxlen=max(table.window, LEAST))
         self._begun: list[Line] = []
         self._evaluations: list[Line] = []
         for line in lines:
@@ -53,7 +54,7 @@ class Watcher:
         """The tickets of the groups of the next step, of those that are `kept`, that must not be learnt from. `line`
         has the numbers of the groups alone. Every step is asked, whether or not the last one had such groups.
         """
-        lines = (*self._lines, line)[-self._table.window :]
+        lines = (*self._lines, line)[-max(self._table.window, LEAST) :]
         seen = Seen(lines, (*self._begun, line)[:BEGIN], tuple(self._evaluations), _scored((*kept, *left_out)))
         there = {group.ticket for group in kept}
         for one in self.screens:

@@ -54,7 +54,7 @@ def open_policy(
     if table.scratch is not None:
         if table.lora is not None:
             raise UserError("a policy made from scratch has nothing to adapt: remove policy.lora, or policy.scratch")
-        tokenizer = make_tokenizer(texts(), table.scratch.vocabulary)
+        tokenizer = load_tokenizer(table, start) or make_tokenizer(texts(), table.scratch.vocabulary)
         model = make_model(tokenizer, derive_seed(seed, "scratch"), table.scratch)
         return Policy(model, tokenizer, table.compute)
     if table.model == "live":
@@ -102,9 +102,12 @@ def load_policy(model: str, *, trainable: bool = True, **fields: Any) -> Policy:
 
 
 def load_tokenizer(table: PolicyTable, start: Start) -> Any:
-    """The tokenizer that the policy of a table will have; None for one that is learnt from the stage's own texts."""
+    """The tokenizer that the policy of a table will have; None for one that is learnt from the stage's own texts, or
+    that comes with a stage which is not trained yet.
+    """
     if table.scratch is not None:
-        return None
+        name = table.scratch.tokenizer
+        return None if name is None or name.startswith("stage:") else _tokenizer(name, table)
     if table.model == "live" and start.live is not None:
         return start.live[1]
     model = table.model or start.directory

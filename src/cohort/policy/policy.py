@@ -48,6 +48,7 @@ class PolicyFacts:
     dequantised: str  # the type that its weights were stored as in a GGUF file, such as Q4_1; "" for a checkpoint
     path: str  # what runs the forward pass: "compiled kernels", or "plain path (why)"
     config: Any  # of its text model, as transformers has it
+    teacher_bytes: int = 0  # of the weights of teachers that are loaded beside it
 
 
 class Policy:
@@ -181,9 +182,12 @@ class Policy:
         if not torch.isfinite(self.logits(self.plain_hidden(layout.tokens, layout.positions, layout))).all():
             raise UserError(f"the model's log-probs are not finite, so it is not saved: {DIVERGED}")
 
-    def copy(self) -> Policy:
-        """A policy with weights of its own, which are now the same, and the same tokenizer."""
-        return Policy(copy.deepcopy(self.module), self.tokenizer, self.compute_name, self.mode)
+    def copy(self, share_frozen: bool = False) -> Policy:
+        """A policy with weights of its own, which are now the same, and the same tokenizer; with `share_frozen` the
+        weights that are not trained are the same tensors.
+        """
+        shared = {id(p): p for p in self.module.parameters() if share_frozen and not p.requires_grad}
+        return Policy(copy.deepcopy(self.module, shared), self.tokenizer, self.compute_name, self.mode)
 
     def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """The final hidden states of a flat row: `[1, N], [1, N] -> [N, hidden]`."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from cohort.algorithms import objectives
 from cohort.algorithms.equation import equation
 from cohort.algorithms.objectives import Objective
-from cohort.settings import Reward, Stage
+from cohort.settings import Divergence, Reward, Stage
 from cohort.settings.training import STAYS
 from cohort.types import UserError
 from cohort.wording import counted
@@ -25,18 +26,47 @@ def settled_objective(stage: Stage) -> Objective:
             "[objective] rewards that are normalised one by one (GDPO) leave no place for a KL among them: "
             'set kl_place = "loss", or kl_coef = 0'
         )
-    if objective.baseline == "critic" and stage.policy.lora is not None:
-        raise UserError("a critic cannot be made for a policy with LoRA: remove policy.lora, or use a group baseline")
     if stage.objective.bypasses and objective.correction != "off":
         raise UserError(
             f"[objective] with bypass the ratio is taken against the sampler itself, so correction = "
             f"'{objective.correction}' has nothing to correct: set correction = \"off\", or bypass = false"
         )
     _refuse_pass_at_k(stage, objective)
-    if objective.needs_reference and stage.policy.lora is not None and stage.reference.moves:
+    _refuse_teaching(stage, objective)
+    if asks_reference(stage, objective) and stage.policy.lora is not None and stage.reference.moves:
         raise UserError(STAYS)
     _refuse_step_rewards(stage, objective)
     return objective
+
+
+def asks_reference(stage: Stage, objective: Objective) -> bool:
+    """Whether a stage has a reference policy: for a KL, or as its teacher."""
+    return objective.needs_reference or stage.asks_reference
+
+
+def _refuse_teaching(stage: Stage, o: Objective) -> None:
+    """Refuse a teacher that nobody listens to, and an objective that asks one who is not there."""
+    table = stage.taught
+    if table is None:
+        if o.teacher_coef:
+            raise UserError(
+                f"[objective] teacher_coef = {o.teacher_coef:g} asks a teacher, which stage '{stage.name}' of kind "
+                f"'{stage.kind}' does not have: set kind = \"distill\", or teacher_coef = 0"
+            )
+        return
+    if not o.teacher_coef:
+        raise UserError(
+            f"[objective] teacher_coef = 0, so stage '{stage.name}' would learn nothing from its teacher: set it to 1, "
+            'or kind = "grpo"'
+        )
+    if table.divergence != "sampled" and (o.teacher_form, o.teacher_discount) != ("add", 0.0):
+        raise UserError(
+            f"[objective] teacher_form and teacher_discount are for the sampled tokens, and divergence = "
+            f"'{table.divergence}' looks at the whole vocabulary: leave them out"
+        )
+    if not stage.rewarded and (o.baseline == "critic" or o.teacher_form == "reweight"):
+        what = "baseline = 'critic'" if o.baseline == "critic" else "teacher_form = 'reweight'"
+        raise UserError(f"[objective] {what} needs a reward, and stage '{stage.name}' pays none: give one a weight")
 
 
 def equation_of(stage: Stage, objective: Objective, latex: bool) -> str:
@@ -50,17 +80,20 @@ def equation_of(stage: Stage, objective: Objective, latex: bool) -> str:
         updates=o.updates_per_batch * o.epochs,
         bypass=stage.objective.bypasses,
         parts=o.updates_per_batch,
+        divergence="" if stage.taught is None or stage.taught.divergence == "sampled" else stage.taught.divergence,
         latex=latex,
     )
 
 
 def hash_of(stage: Stage, objective: Objective) -> str:
     """The hash of the objective; of one to which the recipe adds something, the hash of both."""
-    beside: dict[str, bool | int] = {"bypass": True} if stage.objective.bypasses else {}
+    beside: dict[str, Any] = {"bypass": True} if stage.objective.bypasses else {}
     if stage.objective.pass_at_k is not None:
         beside["pass_at_k"] = stage.objective.pass_at_k
     if supervised_steps(stage.reward):
         beside["process_supervision"] = True
+    if (table := stage.taught) is not None and table.divergence != "sampled":
+        beside |= {name: getattr(table, name) for name in Divergence.model_fields}
     whole = json.dumps({"objective": objective.hash, **beside}, sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest() if beside else objective.hash
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES
-from cohort.settings import DETECTORS, Prompts, Reward, Stage, Task
+from cohort.settings import DETECTORS, GROUPS, Prompts, Reward, Stage, Task
 from cohort.settings.table import Path, as_list
 from cohort.settings.words import shown
 from cohort.wording import did_you_mean, nearest
@@ -44,8 +44,12 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     if threads != "auto" and threads > 4 * cores:
         sentence = f"{at}run.threads is {threads}, but this machine has {cores} cores: use at most {4 * cores}, or"
         yield sentence + ' "auto"', (("run", "threads"),)
-    if stage.kind == "grpo":
+    if stage.kind in GROUPS:
         yield from _grpo(stage, at)
+    if stage.kind == "distill":
+        yield from _distill(stage, at)
+    if stage.kind == "self_distill":
+        yield from _self_distill(stage, at)
 
 
 def _policy(stage: Stage, first: bool, at: str) -> Found:
@@ -222,15 +226,17 @@ def _not_plain(value: Any, at: str = "") -> Iterator[str]:
 
 def _grpo(stage: Stage, at: str) -> Found:
     rollout, optimizer = stage.rollout, stage.optimizer
-    if not stage.reward:
+    if stage.kind != "grpo":
+        pass  # what is learnt from may be a teacher alone
+    elif not stage.reward:
         yield f'{at}reward is missing: a grpo stage needs one, such as reward = "exact_number"', (("reward",),)
     elif all(reward.weight == 0 for reward in stage.reward):
         yield f"{at}reward: every weight is 0, so nothing would be learnt; give one reward a weight", (("reward",),)
     for key, off in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
         if getattr(rollout, key) != off:
             sentence = (
-                f"{at}rollout.{key} must stay {off:g} in a grpo stage: a truncated distribution is not the policy that"
-                f" is trained; use evaluate.{key} for evaluation"
+                f"{at}rollout.{key} must stay {off:g} in a {stage.kind} stage: a truncated distribution is not the "
+                f"policy that is trained; use evaluate.{key} for evaluation"
             )
             yield sentence, (("rollout", key),)
     if optimizer.updates_per_batch > rollout.prompts_per_step:
@@ -239,8 +245,67 @@ def _grpo(stage: Stage, at: str) -> Found:
             f" ({rollout.prompts_per_step}): each update needs at least one prompt"
         )
         yield sentence, (("optimizer", "updates_per_batch"), ("rollout", "prompts_per_step"))
-    if rollout.group_size == 1:
+    if (alone := stage.critic.warmup_steps) >= stage.run.steps > 0 and stage.objective.value("baseline") == "critic":
+        sentence = (
+            f"{at}critic.warmup_steps ({alone}) leaves the policy none of run.steps ({stage.run.steps}) to learn in"
+        )
+        yield f"{sentence}: take fewer, or train longer", (("critic", "warmup_steps"), ("run", "steps"))
+    if rollout.group_size == 1 and (stage.kind == "grpo" or stage.rewarded):
         yield from _group_of_one(stage, at)
+
+
+def _distill(stage: Stage, at: str) -> Found:
+    table, path = stage.distillation, ("distillation", "teacher")
+    if not table.teacher:
+        yield (
+            f'{at}distillation.teacher is missing: name one, such as [distillation.teacher.big] with model = "..."',
+            (path,),
+        )
+    if len(table.teacher) > 1 and table.column is None:
+        yield (
+            f"{at}distillation has several teachers: say with column which prompt is whose",
+            (path, ("distillation", "column")),
+        )
+    for name, teacher in table.teacher.items():
+        if teacher.url is None:
+            for key in ("tokenizer", "api_key_env"):
+                if getattr(teacher, key) is not None:
+                    yield (
+                        f"{at}distillation.teacher.{name}.{key} is for a server: give its url, or remove it",
+                        ((*path, name),),
+                    )
+            continue
+        if not re.fullmatch(r"https?://[^\s@]+", teacher.url):
+            sentence = "is an address such as http://localhost:8000/v1, without a user or password in it"
+            yield f"{at}distillation.teacher.{name}.url {sentence}", ((*path, name),)
+        if table.divergence != "sampled":
+            sentence = (
+                f"gives no logits, which divergence = '{table.divergence}' needs: load it here, or use \"sampled\""
+            )
+            yield (
+                f"{at}distillation.teacher.{name} is at a server and {sentence}",
+                ((*path, name), ("distillation", "divergence")),
+            )
+        if stage.rollout.temperature != 1:
+            sentence = f"gives log-probs at temperature 1, but rollout.temperature is {stage.rollout.temperature:g}"
+            yield (
+                f"{at}distillation.teacher.{name} is at a server and {sentence}",
+                ((*path, name), ("rollout", "temperature")),
+            )
+
+
+def _self_distill(stage: Stage, at: str) -> Found:
+    table, size = stage.self_distillation, (("rollout", "group_size"), ("self_distillation", "context"))
+    if table.context == "sibling" and not stage.reward:
+        sentence = "a completion is shown if it is right, which a reward must say"
+        yield f'{at}reward is missing: {sentence}, such as {{ use = "exact_number", weight = 0 }}', (("reward",),)
+    if table.context == "sibling" and stage.rollout.group_size == 1 and not table.feedback:
+        yield f"{at}rollout.group_size is 1, and self_distill shows another completion of the group: use more", size
+    for key in ("show_solution", "show_feedback"):
+        if "{}" not in getattr(table, key):
+            yield f"{at}self_distillation.{key} has no {{}}, where what is shown belongs", (("self_distillation", key),)
+    if stage.environment.tools or stage.environment.use is not None:
+        yield f"{at}self_distill is for answers in one turn: remove [environment]", (("environment",), ("kind",))
 
 
 def _group_of_one(stage: Stage, at: str) -> Found:

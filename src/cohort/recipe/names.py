@@ -89,9 +89,10 @@ def unknown_key(path: Path, prefix: str = "", siblings: tuple[str, ...] = ()) ->
     if close:
         return f"unknown key {shown}; did you mean {prefix + '.'.join((*table, close))!r}?"
     # Another name of a key of this very table is meant so, though another table has a key of that name.
-    if homes and not (table and _ELSEWHERE.get(word, "").startswith(f"{'.'.join(table)}.")):
+    elsewhere = _ELSEWHERE.get(word, "")
+    if homes and not (table and elsewhere.startswith(f"{'.'.join(table)}.")):
         return f"unknown key {shown}; {word!r} belongs in {either(homes)}"
-    meant = _ELSEWHERE.get(word) or _close_anywhere(word, known)
+    meant = elsewhere or _close_anywhere(word, known)
     if meant:
         return f"unknown key {shown}; did you mean {prefix + meant!r}?"
     where = f"[{'.'.join(table)}]" if table else "a recipe"

@@ -29,6 +29,7 @@ from cohort.recipe.check import name_problem, stage_problems
 from cohort.recipe.names import TOP_KEYS, reader
 from cohort.recipe.overrides import ORIGIN, Override, override_layer, parse_overrides
 from cohort.settings import Adapt, Source, Stage, Table
+from cohort.settings.distill import OBJECTIVES, TEACHER_COEF
 from cohort.settings.reward import reward_name
 from cohort.settings.table import Flat, Path, Problems, Written
 from cohort.settings.training import LORA_FACTOR, default_rate
@@ -80,7 +81,7 @@ def resolve(
         flats.append(merge(base, own) if own else base)
     if typed:
         flats = _overridden(flats, names, typed, problems)
-    flats = [_without_steps(_with_rate(flat)) for flat in flats]
+    flats = [_with_teaching(_without_steps(_with_rate(flat))) for flat in flats]
     for name, own_of in zip(names, own_tables):  # an override for all of several stages is, like theirs, their default
         mine = (o.path[0] for o in typed if o.stage == name or len(names) == 1)
         own_of.update(key for key in mine if key not in TOP_KEYS)
@@ -194,6 +195,18 @@ def _with_rate(flat: Flat) -> Flat:
         return flat
     rate = Written(default_rate(lora=True), f"default with policy.lora: {LORA_FACTOR} times that of full training")
     return {("optimizer",): Written({}, "default"), **flat, ("optimizer", "learning_rate"): rate}
+
+
+def _with_teaching(flat: Flat) -> Flat:
+    """The stage with the objective of its kind, where that learns from a teacher: all of it where no preset is named,
+    and the weight of the teacher where none is.
+    """
+    kind = str(flat["kind",].value) if ("kind",) in flat else ""
+    if kind not in OBJECTIVES:
+        return flat
+    fields = {**({} if ("objective", "preset") in flat else OBJECTIVES[kind]), "teacher_coef": TEACHER_COEF}
+    own: Flat = {("objective", name): Written(value, f"default of {kind} stages") for name, value in fields.items()}
+    return {("objective",): Written({}, "default"), **own, **flat}
 
 
 def _without_steps(flat: Flat) -> Flat:

@@ -48,6 +48,7 @@ SCHEMA = pa.schema(
         ("accuracy", pa.float64()),
         ("advantage", pa.float64()),
         ("token_advantages", pa.list_(pa.float64())),  # null unless tokens of a rollout differ
+        ("teacher_logprobs", pa.list_(pa.float32())),  # null without a teacher, NaN where none speaks of a token
         ("steps", pa.string()),  # JSON: reward name -> [[index of the last token, score], ...]; null without steps
         ("disposition", pa.string()),
         ("error", pa.string()),
@@ -60,11 +61,13 @@ SCHEMA = pa.schema(
 _OF_PROMPT = ("text", "messages", "tags", "answer", "begun")  # what prompt_json holds of a prompt
 _LISTS = ("tokens", "mask", "logprobs")
 _OF_ROLLOUT = ("text", *_LISTS, "version", "finish")  # columns that are a rollout's own fields
+_BY_TOKEN = ("token_advantages", "teacher_logprobs")  # columns of numbers, one a token
 _OF_GROUP = {  # columns that are what fields of a group have for one of its rollouts
     "reward": "rewards",
     "accuracy": "accuracy",
     "advantage": "advantages",
     "token_advantages": "token_advantages",
+    "teacher_logprobs": "teacher_logprobs",
 }
 
 
@@ -100,7 +103,7 @@ def write_groups(path: Path, groups: Sequence[Group], step: int) -> Shard:
             row = shared | {"member": member} | {name: getattr(rollout, name) for name in _OF_ROLLOUT}
             row |= {column: values[member] for column, field in _OF_GROUP.items() if (values := getattr(group, field))}
             # As arrays, which pyarrow takes as a whole: of another sequence it asks for every item.
-            row |= {name: np.asarray(row[name]) for name in (*_LISTS, "token_advantages") if name in row}
+            row |= {name: np.asarray(row[name]) for name in (*_LISTS, *_BY_TOKEN) if name in row}
             row["scores"] = _json({name: values[member] for name, values in group.scores.items()})
             if group.labels:
                 row["labels"] = _json({name: values[member] for name, values in group.labels.items()})
@@ -177,7 +180,7 @@ def group_of(rows: list[dict[str, Any]]) -> Group:
         rewards=_column(members, "reward"),
         accuracy=_column(members, "accuracy"),
         advantages=_column(members, "advantage"),
-        token_advantages=tuple(tuple(of) for row in members if (of := row["token_advantages"]) is not None),
+        **{name: tuple(tuple(of) for row in members if (of := row.get(name)) is not None) for name in _BY_TOKEN},
         steps=_steps(members),
         disposition=first["disposition"],
         error=first["error"],

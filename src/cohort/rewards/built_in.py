@@ -52,6 +52,8 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "a fair coin, 0 or 1, that ignores the text: the control that must not improve anything"),
     "constant": BuiltIn(f"{_V}.chance:constant",
         "1 for every completion: no group carries signal, and nothing is learnt"),
+    "noisy_number": BuiltIn(f"{_V}.chance:noisy_number",
+        "exact_number with a share of wrong labels: how much noise does training stand? args noise"),
     "soft_overlong": BuiltIn(f"{_V}.length:soft_overlong_tokens",
         "DAPO's length penalty from 0 to -1; args max_tokens and buffer"),
     "target_length": BuiltIn(f"{_V}.length:target_length",

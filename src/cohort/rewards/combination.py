@@ -70,14 +70,19 @@ class Combination:
 
     def accuracy(self, scores: Scores) -> tuple[float, ...]:
         """The scores that decide whether a group carries signal: those of the first reward that has a weight and
-        applies to the group, as they are paid, after the gates.
+        applies to the group, as they are paid, after the gates; where none has a weight, of the first that applies.
         """
-        return self.paid(scores)[self.deciding(scores)]
+        return self.paid(scores)[self.deciding(scores)] if self.weights else ()
+
+    @property
+    def pays(self) -> bool:
+        """Whether any reward has a weight."""
+        return any(self.weights.values())
 
     def deciding(self, scores: Scores) -> str:
         """The name of the reward whose scores `accuracy` gives."""
         paid = self.paid(scores)
-        names = [name for name, weight in self.weights.items() if weight]
+        names = [name for name, weight in self.weights.items() if weight or not self.pays]
         return next((name for name in names if not all(map(math.isnan, paid[name]))), names[-1])
 
 

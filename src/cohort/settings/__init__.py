@@ -3,6 +3,7 @@
 A room takes the table that it is set by, so that no setting is typed out again on its way.
 """
 
+from cohort.settings.distill import Distill, Divergence, SelfDistill, Teacher
 from cohort.settings.environment import Environment
 from cohort.settings.monitor import ADAPTED, DETECTORS, Adapt, Monitor
 from cohort.settings.objective import Objective
@@ -13,7 +14,7 @@ from cohort.settings.reward import Reward
 from cohort.settings.rows import PythonRows
 from cohort.settings.run import SINKS, Run, Stop
 from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout
-from cohort.settings.stage import KINDS, Stage, named_stage
+from cohort.settings.stage import GROUPS, KINDS, Stage, named_stage
 from cohort.settings.suite import Suite
 from cohort.settings.table import Table
 from cohort.settings.task import Adaptive, Curriculum, Prompts, Source, Task
@@ -22,6 +23,7 @@ from cohort.settings.training import Critic, Optimizer, Preferences, Reference, 
 __all__ = [
     "ADAPTED",
     "DETECTORS",
+    "GROUPS",
     "KINDS",
     "SAMPLERS",
     "SINKS",
@@ -29,6 +31,8 @@ __all__ = [
     "Adaptive",
     "Critic",
     "Curriculum",
+    "Distill",
+    "Divergence",
     "Dpo",
     "Environment",
     "Evaluate",
@@ -48,6 +52,7 @@ __all__ = [
     "Rollout",
     "Run",
     "Scratch",
+    "SelfDistill",
     "Source",
     "Stage",
     "Stop",
@@ -55,5 +60,6 @@ __all__ = [
     "Supervised",
     "Table",
     "Task",
+    "Teacher",
     "named_stage",
 ]

@@ -68,7 +68,7 @@ class Monitor(Table):
     """What is watched, and what is done about it. No default does more than say it."""
 
     window: Resumable[Positive] = Field(
-        default=10, description="Steps that a detector looks back on, and in which it speaks once."
+        default=10, description="Steps that a detector looks back on (6 at least), and in which it speaks once."
     )
     action: Resumable[Action] = Field(
         default="warn", description="What a finding does: log (into the record only), warn, or pause (exit code 3)."

@@ -24,6 +24,11 @@ class Scratch(Table):
     vocabulary: int = Field(
         default=768, ge=1, le=2**24, description="Largest vocabulary of the tokenizer that is built."
     )
+    tokenizer: Text | None = Field(
+        default=None,
+        description='Directory, hub id or "stage:NAME" whose tokenizer is taken; when not given one is learnt '
+        "from the task's own texts.",
+    )
     max_positions: int = Field(
         default=1024, ge=16, le=TOKENS, description="Longest sequence, prompt and completion together, in tokens."
     )

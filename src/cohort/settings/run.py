@@ -26,6 +26,9 @@ class Stop(Table):
         default=None, description="Stop when it has not been better for so many evaluations (of eval/...) or steps."
     )
     threshold: float | None = Field(default=None, description="Stop when it is this good.")
+    total: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Stop when its sum over the steps is this much: a budget, as of tokens/sampled."
+    )
 
 
 class Run(Table):
@@ -39,7 +42,9 @@ class Run(Table):
         default=None,
         description="Held-out metric, such as eval/greedy, whose best step is kept; the last step when not given.",
     )
-    stop: Stop | None = Field(default=None, description="Stop early: { metric, patience } or { metric, threshold }.")
+    stop: Stop | None = Field(
+        default=None, description="Stop early: { metric, patience }, { metric, threshold } or { metric, total }."
+    )
     save_every: NoEffect[Count] = Field(default=50, description="Steps between checkpoints; 0: at the end only.")
     keep_checkpoints: NoEffect[Positive] = Field(default=2, description="Latest checkpoints to keep.")
     directory: NoEffect[Text] = Field(

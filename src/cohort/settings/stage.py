@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from cohort.settings.distill import Distill, SelfDistill
 from cohort.settings.environment import Environment
 from cohort.settings.monitor import Monitor
 from cohort.settings.objective import Objective
@@ -24,6 +25,8 @@ EVERY_KIND = ("record", "suite", "monitor")  # tables that a stage of any kind m
 # What a stage may be, and where it is: "module:name" of a `train.stage.StageKind`.
 KINDS = {
     "grpo": "cohort.train.grpo:Grpo",
+    "distill": "cohort.train.distill.kinds:Distill",
+    "self_distill": "cohort.train.distill.kinds:SelfDistill",
     "sft": "cohort.train.sft:Supervised",
     "reward_model": "cohort.train.reward_model:RewardModel",
     "reject": "cohort.train.reject:Reject",
@@ -31,6 +34,8 @@ KINDS = {
     "dpo": "cohort.train.dpo:Dpo",
     "evaluate": "cohort.train.measure:Measure",
 }
+
+GROUPS = ("grpo", "distill", "self_distill")  # those that sample groups, score them and learn from them
 
 
 def named_stage(value: Any) -> str | None:
@@ -43,7 +48,8 @@ class Stage(Table):
 
     kind: Annotated[str, OneOf(KINDS)] = Field(
         default="grpo",
-        description="What the stage does: grpo, sft, reward_model, reject, rft, dpo, evaluate, or a kind of your own.",
+        description="What the stage does: grpo, distill, self_distill, sft, reward_model, reject, rft, dpo, evaluate, "
+        "or a kind of your own.",
     )
     name: Text = Field(default="grpo", description="Name of the stage in overrides, metrics and directories.")
     policy: Policy = Field(default=Policy(), description="The model to train.")
@@ -68,7 +74,26 @@ class Stage(Table):
     reject: Reject = Field(default=Reject(), description="Which samples reject and rft stages keep.")
     rft: Rft = Field(default=Rft(), description="Settings of rft stages.")
     dpo: Dpo = Field(default=Dpo(), description="Settings of dpo stages.")
+    distillation: Distill = Field(default=Distill(), description="The teachers of distill stages.")
+    self_distillation: SelfDistill = Field(default=SelfDistill(), description="Settings of self_distill stages.")
     record: NoEffect[Record] = Field(default=Record(), description="What a person declares for the record of the run.")
+
+    @property
+    def taught(self) -> Distill | SelfDistill | None:
+        """What a stage that learns from a teacher is set by."""
+        if self.kind == "distill":
+            return self.distillation
+        return self.self_distillation if self.kind == "self_distill" else None
+
+    @property
+    def asks_reference(self) -> bool:
+        """Whether the reference policy is the teacher."""
+        return self.kind == "self_distill" and self.self_distillation.teacher == "reference"
+
+    @property
+    def rewarded(self) -> bool:
+        """Whether any reward is paid."""
+        return any(reward.weight for reward in self.reward)
 
     @field_validator("reward", "suite", mode="before")
     @classmethod

@@ -53,6 +53,9 @@ class Critic(Table):
     learning_rate: float | None = Field(
         default=None, ge=0, description="Learning rate; the optimizer's when not given."
     )
+    warmup_steps: Count = Field(
+        default=0, description="First steps of run.steps, in which only the critic learns and the policy stays."
+    )
     gamma: float = Field(default=1.0, ge=0, le=1, description="Discount.")
     lam: float = Field(default=0.95, ge=0, le=1, description="GAE's lambda.")
     value_clip: float = Field(

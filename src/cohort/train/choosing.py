@@ -24,6 +24,7 @@ from cohort.types import UserError
 from cohort.wording import did_you_mean
 
 Line = Mapping[str, Any]
+TOTALS = ("tokens/sampled", "time/step_s")  # what a budget may be of
 OF_PAIRS = {one.name for one in SECTIONS["Held-out pairs of a reward model"]}
 ANY_KIND = ("time/", "memory/", "energy/", "tokens/")  # numbers that every stage has
 
@@ -54,6 +55,9 @@ def reason_to_stop(lines: Sequence[Line], run: Run) -> str:
     seen = [value for line in lines if (value := _value(line, name, stop.metric == run.keep_best)) is not None]
     if not seen:
         return ""
+    if stop.total is not None:
+        used = math.fsum(seen)
+        return f"{stop.metric} is {used:.6g} in all, and run.stop gives it {stop.total:.6g}" * (used >= stop.total)
     if stop.threshold is not None and up * seen[-1] >= up * stop.threshold:
         return f"{stop.metric} is {seen[-1]:.4g}, and run.stop asks for {stop.threshold:g}"
     since = len(seen) - 1 - max(range(len(seen)), key=lambda i: (up * seen[i], -i))
@@ -125,12 +129,16 @@ def check_choosing(stage: Stage, prepared: Prepared) -> None:
             )
         _refuse_unknown("run.keep_best", keep, stage, prepared)
     if (stop := run.stop) is not None:
-        if (stop.patience is None) == (stop.threshold is None):
-            raise UserError("run.stop takes patience or threshold, one of the two")
-        _refuse_unknown("run.stop.metric", stop.metric, stage, prepared)
-        known = _measure(stop.metric)
-        if stop.threshold is not None and known and known.unit == "share" and not 0 <= stop.threshold <= 1:
-            raise UserError(f"run.stop.threshold = {stop.threshold:g}, and {stop.metric} is a share, from 0 to 1")
+        if sum(one is not None for one in (stop.patience, stop.threshold, stop.total)) != 1:
+            raise UserError("run.stop takes patience, threshold or total, one of the three")
+        if stop.total is not None and stop.metric not in TOTALS:
+            adds = ", ".join(TOTALS)
+            raise UserError(f"run.stop.total adds up {adds}, not '{stop.metric}'{did_you_mean(stop.metric, TOTALS)}")
+        if stop.total is None:
+            _refuse_unknown("run.stop.metric", stop.metric, stage, prepared)
+            known = _measure(stop.metric)
+            if stop.threshold is not None and known and known.unit == "share" and not 0 <= stop.threshold <= 1:
+                raise UserError(f"run.stop.threshold = {stop.threshold:g}, and {stop.metric} is a share, from 0 to 1")
 
 
 def _refuse_unknown(key: str, name: str, stage: Stage, prepared: Prepared) -> None:

@@ -24,7 +24,7 @@ from cohort.recipe import Recipe
 from cohort.record.inputs import fingerprints
 from cohort.record.manifest import NAME as MANIFEST
 from cohort.seeds import derive_seed
-from cohort.settings import Stage, named_stage
+from cohort.settings import GROUPS, Stage, named_stage
 from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
 from cohort.train.directory import (
     ENVIRONMENT,
@@ -37,7 +37,7 @@ from cohort.train.directory import (
     stage_directory,
 )
 from cohort.train.inputs import inputs_of_stages
-from cohort.train.models import DATA, begins_with, waits_for
+from cohort.train.models import DATA, begins_with, takes_from, waits_for
 from cohort.train.stage import Context
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
@@ -171,7 +171,10 @@ def _refuse_unfit(parent: Stage, stage: Stage, checkpoint: Checkpoint) -> None:
             f"the data of the stage come from stage '{maker}', which is not run again: name its file, "
             f"task.source = .../{maker}/final/{DATA}"
         )
-    by_critic = stage.kind == "grpo" and settled_objective(stage).baseline == "critic"
+    if waiting := takes_from(stage):
+        what, name = next(iter(waiting.items()))
+        raise UserError(f"{what} comes from stage '{name}', which is not trained again: name its directory")
+    by_critic = stage.kind in GROUPS and settled_objective(stage).baseline == "critic"
     if by_critic and not (checkpoint.path / "critic").is_dir():
         raise UserError(
             "objective.baseline = 'critic' needs a critic, and the checkpoint has none: use another baseline"

@@ -84,9 +84,12 @@ def inputs_of_stages(recipe: Recipe) -> list[str | None]:
 
 
 def models_of_stages(recipe: Recipe) -> list[str | None]:
-    """The models that stages begin with or are scored by, but those of stages before them."""
+    """The models that stages begin with, are scored by or learn from, but those of stages before them."""
     scored = [reward.args.get("model") for stage in recipe.stages for reward in stage.reward]
-    return [stage.policy.model for stage in recipe.stages] + [one for one in scored if isinstance(one, str)]
+    taught = [one.model for stage in recipe.stages for one in stage.distillation.teacher.values() if one.url is None]
+    begun = [stage.policy.scratch.tokenizer for stage in recipe.stages if stage.policy.scratch is not None]
+    named = [one for one in (*scored, *taught, *begun) if isinstance(one, str)]
+    return [stage.policy.model for stage in recipe.stages] + named
 
 
 def refuse_changed_inputs(before: dict[str, str], now: dict[str, str], directory: Path) -> None:

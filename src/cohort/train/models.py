@@ -1,5 +1,5 @@
-"""What a stage takes of stages before it, which a recipe names as "stage:NAME": the model that it starts from or that
-scores for it, and the data that it learns from.
+"""What a stage takes of stages before it, which a recipe names as "stage:NAME": the model that it starts from, that
+scores for it or that teaches it, a tokenizer, and the data that it learns from.
 """
 
 from __future__ import annotations
@@ -130,3 +130,35 @@ def _resolved(recipe: Recipe, index: int, reward: RewardTable, name: str) -> Rew
     problem = f"reward '{reward.name}' scores with the model of the stage '{name}', but no stage of that name that"
     where = stage_directory(recipe, _found(before, name, f"{problem} trains a reward model comes before it")) / "final"
     return reward.model_copy(update={"args": {**reward.args, "model": str(where.absolute())}})
+
+
+def takes_from(stage: Stage) -> dict[str, str]:
+    """By what it is here, the stage whose policy is a teacher, or gives its tokenizer."""
+    named = {f"teacher '{name}'": one.model for name, one in stage.distillation.teacher.items()}
+    scratch = stage.policy.scratch
+    named |= {} if scratch is None or scratch.tokenizer is None else {"policy.scratch.tokenizer": scratch.tokenizer}
+    return {what: name for what, of in named.items() if (name := named_stage(of)) is not None}
+
+
+def with_stage_policies(recipe: Recipe, index: int, stage: Stage) -> Stage:
+    """`stage`, the one at `index`, with directories in place of "stage:NAME" of teachers and tokenizers. Raises
+    UserError where no such stage comes before it.
+    """
+    made, found = _before(recipe, index, lambda kind: kind.makes_policy), dict[str, str]()
+    for what, name in takes_from(stage).items():
+        problem = (
+            f"{what} is what the stage '{name}' trains, but no stage of that name that leaves a policy comes before"
+        )
+        found[what] = str((stage_directory(recipe, _found(made, name, problem)) / "final").absolute())
+    if not found:
+        return stage
+    teachers = {
+        name: one.model_copy(update={"model": found.get(f"teacher '{name}'", one.model)})
+        for name, one in stage.distillation.teacher.items()
+    }
+    policy = stage.policy
+    if policy.scratch is not None:
+        tokenizer = found.get("policy.scratch.tokenizer", policy.scratch.tokenizer)
+        policy = policy.model_copy(update={"scratch": policy.scratch.model_copy(update={"tokenizer": tokenizer})})
+    distillation = stage.distillation.model_copy(update={"teacher": teachers})
+    return stage.model_copy(update={"policy": policy, "distillation": distillation})

@@ -46,7 +46,7 @@ from cohort.train.fork import kept_fork, open_fork
 from cohort.train.gate import pass_gate, refuse_damaged_findings
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
-from cohort.train.models import begins_with, data_file, with_stage_models
+from cohort.train.models import begins_with, data_file, takes_from, with_stage_models, with_stage_policies
 from cohort.train.recorder import Recorder
 from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
 from cohort.train.watching import check_actions
@@ -133,7 +133,7 @@ def train(
                 place = f": stage {index + 1} of {len(stages)}, {name}" if len(stages) > 1 else ""
                 context = Context(
                     recipe=recipe,
-                    stage=one.stage,
+                    stage=with_stage_policies(recipe, index, one.stage),
                     title=recipe.name + place,
                     seed=one.seed,
                     directory=own,
@@ -176,6 +176,8 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
         ready = with_stage_models(recipe, index)
         check_actions(ready, kind)
+        if takes_from(stage):
+            with_stage_policies(recipe, index, stage)  # which refuses a name that is not there
         suites = open_suites(ready, seed) if stage.suite and kind.makes_policy else ()
         if begins_with(recipe, index) is None and stage.policy.model is None and stage.policy.scratch is None:
             raise UserError(
@@ -295,7 +297,8 @@ def _show_result(
     rows = [(labels.get(line["step"], f"step {line['step']}"), line) for line in lines]
     console.evaluations(rows, parts.verifier_name if parts else "")
     show_gains(console, record)
-    signal = [line["groups/signal"] for line in lines if line.get("groups/signal") is not None]
+    unaided = (line for line in lines if "teacher/kl" not in line)
+    signal = [line["groups/signal"] for line in unaided if line.get("groups/signal") is not None]
     if signal and not any(signal) and not read_incidents(directory):  # a run too short for detectors
         console.warn(
             f"in none of {counted(len(signal), 'step')} did the rewards of a group differ: nothing was learnt from them"

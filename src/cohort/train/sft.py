@@ -25,7 +25,7 @@ from cohort.tasks import Demonstrations, Renderer, open_examples
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.contamination import cleaned
 from cohort.train.examples import ExamplesTraining
-from cohort.train.stage import Context, Plan, first_texts, refuse_few
+from cohort.train.stage import NOBODY_JUDGES, Context, Plan, first_texts, refuse_few
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
 from cohort.views.plan import sft_plan
 
@@ -91,10 +91,7 @@ class Supervised:
         judged = bool(stage.reward) or stage.evaluate.reward is not None
         named = not isinstance(stage.task.held_out, TaskTable) and stage.task.held_out is not None
         if not judged and (named or stage.task.held_out_split is not None):
-            raise UserError(
-                f"stage '{stage.name}' holds problems out (task.held_out), but has no reward that says which answers "
-                'to them are right: add one, such as evaluate.reward = "exact_number", or hold nothing out'
-            )
+            raise UserError(NOBODY_JUDGES.format(stage.name))
         parts = open_parts(asked(stage), seed) if judged else None
         examples = open_examples(stage.task, derive_seed(seed, "task"))
         prepared: PreparedSft = cleaned(stage, PreparedSft(examples, environments.open(stage), parts))

@@ -29,6 +29,10 @@ from cohort.wording import find
 T = TypeVar("T")
 Plan = Mapping[str, str]  # the lines that are printed before a stage starts: what it is about to do
 TEXTS_FOR_TOKENIZER = 4000
+NOBODY_JUDGES = (
+    "stage '{}' holds problems out (task.held_out), but has no reward that says which answers to them are right: add "
+    'one, such as evaluate.reward = "exact_number", or hold nothing out'
+)
 
 
 @dataclass(frozen=True, slots=True)

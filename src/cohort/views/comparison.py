@@ -1,4 +1,4 @@
-"""The figure of a comparison: where every arm ends on held-out problems, and where all began."""
+"""The figure of a comparison: how arms learn, and where every arm ends on held-out problems."""
 
 from __future__ import annotations
 
@@ -8,31 +8,38 @@ from typing import NamedTuple
 
 
 class Bar(NamedTuple):
-    """An arm's mean after training with its interval, and its mean before."""
+    """An arm's mean after training with its interval, its mean before, and its learning curve: (x, mean, low, high)."""
 
     label: str
     before: float
     mean: float
     low: float
     high: float
+    curve: Sequence[tuple[float, float, float, float]] = ()
 
 
-def figure(bars: Sequence[Bar], title: str) -> bytes | None:
-    """A PNG; None where matplotlib is not installed."""
+def figure(bars: Sequence[Bar], title: str, unit: str = "steps") -> bytes | None:
+    """A PNG, curves over a `unit` on the left; None where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    drawn = Figure(figsize=(6.5, 0.9 + 0.45 * len(bars)), layout="constrained")
-    axis = drawn.add_subplot()
+    drawn = Figure(figsize=(11, max(3.2, 0.9 + 0.45 * len(bars))), layout="constrained")
+    curves, ends = drawn.subplots(1, 2, width_ratios=(1.2, 1))
     for row, bar in enumerate(bars):
-        ends = [[max(0.0, bar.mean - bar.low)], [max(0.0, bar.high - bar.mean)]]
-        axis.errorbar([bar.mean], [row], xerr=ends, fmt="o", capsize=3, color="0.45" if row else "C0")
-        axis.plot([bar.before], [row], "|", color="black", markersize=14)
-    axis.set_yticks(range(len(bars)), [bar.label for bar in bars])
-    axis.set(xlim=(-0.02, 1.02), ylim=(len(bars) - 0.5, -0.5), title=title)
-    axis.set_xlabel("held-out accuracy with 95% interval; a bar: before training")
-    axis.grid(alpha=0.3, axis="x")
+        colour = f"C{row % 10}"
+        x, mean, low, high = zip(*bar.curve, strict=True) if bar.curve else ((), (), (), ())
+        curves.plot(x, mean, marker="." if row < 10 else "x", color=colour, label=bar.label)
+        curves.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+        spread = [[max(0.0, bar.mean - bar.low)], [max(0.0, bar.high - bar.mean)]]
+        ends.errorbar([bar.mean], [row], xerr=spread, fmt="o", capsize=3, color=colour)
+        ends.plot([bar.before], [row], "|", color="black", markersize=14)
+    curves.set(xlabel=unit, ylabel="held-out accuracy, 95% interval", title=title)
+    curves.grid(alpha=0.3)
+    ends.set_yticks(range(len(bars)), [bar.label for bar in bars])
+    ends.set(xlim=(-0.02, 1.02), ylim=(len(bars) - 0.5, -0.5))
+    ends.set_xlabel("after training; a bar: before")
+    ends.grid(alpha=0.3, axis="x")
     with io.BytesIO() as buffer:
         drawn.savefig(buffer, format="png", dpi=130)
         return buffer.getvalue()

@@ -11,7 +11,8 @@ from cohort.algorithms.explain import one_line
 from cohort.algorithms.objectives import Objective
 from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
-from cohort.settings import DETECTORS, Prompts, Reward, Stage, Suite
+from cohort.preflight.objective import asks_reference
+from cohort.settings import DETECTORS, Distill, Prompts, Reward, Stage, Suite
 from cohort.settings.suite import SUITE_KINDS
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path, shown
@@ -44,8 +45,34 @@ def grpo_plan(
         "rewards": rewards_line(stage),
         "batch": batch_arithmetic(stage),
         **_evaluation(stage, held_out),
+        "models": models_line(stage, objective),
         "memory": f"about {memory_gb(stage, objective, policy):.1f} GB at the peak",
     }
+
+
+def teacher_line(stage: Stage) -> dict[str, str]:
+    """`big (runs/big/final): the reverse KL of the sampled tokens`; no line where nobody teaches."""
+    table = stage.taught
+    if table is None:
+        return {}
+    if isinstance(table, Distill):
+        who = ", ".join(
+            f"{name} ({one.model}{f' at {one.url}' if one.url else ''})" for name, one in table.teacher.items()
+        )
+        who += "" if table.column is None else f", by the column {table.column}"
+    else:
+        shown = "a right completion of its group" if table.context == "sibling" else f"the column {table.column}"
+        shown += ", else the verifier's label" if table.feedback and table.context == "sibling" else ""
+        who = f"the {table.teacher}, shown {shown}"
+    what = {"sampled": "log-probs of the sampled tokens", "jsd": f"JSD of beta {table.beta:g}"}.get(
+        table.divergence, f"{table.divergence} KL"
+    )
+    if table.divergence != "sampled":
+        rest = {"bucket": "the rest in one bucket", "renormalise": "renormalised", "none": "without the rest"}[
+            table.rest
+        ]
+        what += f" over {'the vocabulary' if table.top_k is None else f'its {table.top_k} likeliest words, {rest}'}"
+    return {"teacher": f"{who}: {what}"}
 
 
 def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, held_out: Items[Any] | None) -> dict[str, str]:
@@ -204,6 +231,8 @@ def _keeping(stage: Stage) -> dict[str, str]:
         parts.append(f"the step of the highest {keep}, a training reward that proves nothing about held-out problems")
     if stop is not None and stop.patience is not None:
         parts.append(f"stops when {stop.metric} has not been better {stop.patience} times in a row")
+    elif stop is not None and stop.total is not None:
+        parts.append(f"stops when {stop.metric} has come to {stop.total:,.6g} in all")
     elif stop is not None:
         parts.append(f"stops when {stop.metric} reaches {stop.threshold:g}")
     return {"keeps": "; ".join(parts)} if parts else {}
@@ -248,7 +277,7 @@ def _order(table: Prompts) -> list[str]:
 
 def rewards_line(stage: Stage) -> str:
     """`1 x math (where domain is 'math'; 0 unless think_format >= 0.5) + 0.1 x think_format`."""
-    return " + ".join(map(reward_line, stage.reward))
+    return " + ".join(map(reward_line, stage.reward)) or "none: all that is learnt from is the teacher"
 
 
 def reward_line(reward: Reward) -> str:
@@ -274,9 +303,28 @@ def batch_arithmetic(stage: Stage) -> str:
     )
 
 
+def models_line(stage: Stage, objective: Objective) -> str:
+    """`3 in memory: policy, reference, critic`, and what shares its weights with another one."""
+    adapter = stage.policy.lora is not None
+    beside = {"reference": objective.needs_reference, "critic": objective.baseline == "critic"}
+    own = ["policy", *(name for name, there in beside.items() if there and not adapter)]
+    own += [one.name for one in stage.reward if one.use in ("reward_model", "process_model")]
+    notes = []
+    if adapter and beside["reference"]:
+        notes.append("the reference is the base without the adapter that learns")
+    if adapter and beside["critic"]:
+        notes.append("the critic is an adapter of its own on the same base")
+    if beside["critic"] and (alone := stage.critic.warmup_steps):
+        notes.append(f"in the first {counted(alone, 'step')} only the critic learns")
+    return "; ".join([f"{len(own)} in memory: {', '.join(own)}", *notes])
+
+
 def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
-    """An estimate of the peak, in GB: weights, gradients, optimizer, reference, cache, activations, logits."""
-    reference = policy.weight_bytes if objective.needs_reference and stage.policy.lora is None else 0
+    """An estimate of the peak in GB: weights, gradients, optimizer, reference, critic, teachers, cache, activations,
+    logits.
+    """
+    asked = asks_reference(stage, objective) and stage.policy.lora is None
+    beside = policy.teacher_bytes + (policy.weight_bytes if asked else 0)
     c, r = policy.config, stage.rollout
     heads = getattr(c, "num_attention_heads", None) or 1  # a model of states alone has none, and no more to keep
     head = getattr(c, "head_dim", None) or c.hidden_size // heads
@@ -294,7 +342,8 @@ def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
     activations = tokens * c.num_hidden_layers * (12 * c.hidden_size + 4 * inner) * 4
     logits = 3 * min(tokens * policy.vocabulary * 4, 1 << 26)
     interpreter = 0.6e9  # Python, torch and transformers themselves
-    weights = policy.weight_bytes + 3 * policy.trained_bytes + reference
+    critic = 4 * policy.trained_bytes if objective.baseline == "critic" else 0  # weights, gradients, two averages
+    weights = policy.weight_bytes + 3 * policy.trained_bytes + beside + critic
     return (weights + max(cache, activations + logits) + interpreter) / 1e9
 
 

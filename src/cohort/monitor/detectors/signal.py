@@ -8,10 +8,15 @@ from cohort.types import Group
 
 GROUPS, STEPS = 12, 5  # without signal: so many in three steps, or so many steps, are no chance any more
 CALM = 3
+_TAUGHT = "teacher/kl"
 
 
 def _enough(seen: Seen, quiet: list[bool]) -> int:
-    """How many last steps in a row are quiet, where they are enough to say so; else 0."""
+    """How many last steps in a row are quiet, where they are enough to say so; else 0. Where a teacher speaks as well,
+    equal rewards do not mean that nothing is learnt.
+    """
+    if _TAUGHT in seen.now:
+        return 0
     steps = next((i for i, one in enumerate(reversed(quiet)) if not one), len(quiet))
     groups = sum(seen.values("groups/sampled", steps)) if steps else 0
     return steps if steps >= STEPS or (steps >= CALM and groups >= GROUPS) else 0
@@ -47,7 +52,7 @@ def no_signal(seen: Seen, table: Monitor) -> Found | None:
     """Groups whose members all score the same, split into all right, all wrong and equal in between. Advantages of such
     a group are 0 (DAPO 2503.14476, section 3.2). All right is worth a word only where it lasts a whole window.
     """
-    if not seen.values("groups/signal", 1):
+    if _TAUGHT in seen.now or not seen.values("groups/signal", 1):
         return None
     quiet = [line.get("groups/signal") == 0 and (line.get("groups/all_right") or 0) < 0.5 for line in seen.lines]
     steps = _enough(seen, quiet)

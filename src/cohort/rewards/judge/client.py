@@ -9,26 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
+from cohort.rewards.judge.post import Passing, Post
 from cohort.rewards.judge.prompt import Messages, NoVerdict, reminded
 from cohort.rewards.judge.store import JudgeStore, default_path
 from cohort.types import InfrastructureError, UserError
 
-_PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
-_TO_MEND = {401, 402, 403, 404, 405}
 _LARGEST_REPLY = 1 << 20  # bytes
-_LONGEST_WAIT_S = 120.0  # of one backoff, whatever the server asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +89,10 @@ class JudgeClient:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._key = endpoint.key()
-        headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        self._http = httpx2.Client(headers=headers, timeout=endpoint.request_timeout_s)
+        key, timeout_s = endpoint.key(), endpoint.request_timeout_s
+        self._post = Post("judge", endpoint.address, key, timeout_s, _LARGEST_REPLY, endpoint.backoff_s)
         path = Path(endpoint.cache).expanduser() if endpoint.cache else default_path()
         self._store = JudgeStore(None if endpoint.cache == "off" else path)
-        self._resume_at = 0.0  # time.monotonic(); a server that says "too many" says it to all threads
-        self._jitter = random.Random()
-        self._lock = threading.Lock()
 
     def ask(self, messages: Messages, read: Callable[[str], float]) -> float:
         """The verdict on `messages`, as `read` understands it: from the cache, or from the judge."""
@@ -119,17 +106,18 @@ class JudgeClient:
                 raise UserError("the judge's cache holds a reply that is no verdict; delete the file") from None
         trouble = ""
         for attempt in range(self._endpoint.retries + 1):
-            self._wait(attempt)
+            self._post.wait(attempt)
+            if pace := self._endpoint.requests_per_minute:
+                time.sleep(self._store.reserve(self._endpoint.address, 60 / pace))
             try:
-                reply = self._post(body)
+                reply = _content(self._post(body))
                 verdict = read(reply)
             except NoVerdict as error:
                 trouble = f"its reply was no verdict: {error}"
                 body = self._endpoint.body(reminded(messages))
-            except _Passing as error:
+            except Passing as error:
                 trouble = str(error)
-                with self._lock:
-                    self._resume_at = max(self._resume_at, time.monotonic() + min(error.retry_after_s, _LONGEST_WAIT_S))
+                self._post.heed(error)
             else:
                 self._store.put(request, reply)
                 return verdict
@@ -139,67 +127,8 @@ class JudgeClient:
 
     def close(self) -> None:
         """Close connections and the cache."""
-        self._http.close()
+        self._post.close()
         self._store.close()
-
-    def _post(self, body: dict[str, Any]) -> str:
-        """The content of the reply. Raises _Passing, NoVerdict, UserError or InfrastructureError."""
-        deadline = time.monotonic() + self._endpoint.request_timeout_s
-        raw = json.dumps(body).encode()  # plain ASCII: half a character in a text must not break the request
-        try:
-            with self._http.stream("POST", self._endpoint.address, content=raw) as response:
-                content = _read(response, deadline)
-        except httpx2.InvalidURL as error:
-            raise UserError(f"the judge's url {self._endpoint.url} is not an address ({error})") from None
-        except httpx2.HTTPError as error:
-            raise _Passing(self._hidden(f"{type(error).__name__} {error}".strip())) from None
-        if response.status_code == 200:
-            return _content(content)
-        said = self._hidden(f"HTTP {response.status_code}: {' '.join(content.decode('utf-8', 'replace').split())}")
-        if response.status_code in _PASSING:
-            raise _Passing(said, _retry_after(response.headers.get("Retry-After")))
-        if response.status_code in _TO_MEND or response.is_redirect:
-            raise UserError(
-                f"the judge at {self._endpoint.address} refuses every request ({said}); check url, model and the key"
-            )
-        # E.g. an answer that is too long for the judge. Asking the same again would not help.
-        raise InfrastructureError(f"the judge at {self._endpoint.address} refused a request ({said})")
-
-    def _wait(self, attempt: int) -> None:
-        """Backoff before a further attempt, then the server's own wish, then the pace that the recipe allows."""
-        if attempt:
-            longest = min(self._endpoint.backoff_s * 2 ** (attempt - 1), _LONGEST_WAIT_S)
-            time.sleep(longest * self._jitter.uniform(0.75, 1.25))
-        if (pause := self._resume_at - time.monotonic()) > 0:
-            time.sleep(pause)
-        if self._endpoint.requests_per_minute:
-            time.sleep(self._store.reserve(self._endpoint.address, 60 / self._endpoint.requests_per_minute))
-
-    def _hidden(self, text: str) -> str:
-        """A text of the server's for a message, cut, and without the key, should it have repeated it."""
-        if self._key:
-            text = text.replace(self._key, "***")
-        return text if len(text) <= 300 else text[:297] + "..."
-
-
-class _Passing(Exception):  # noqa: N818 (an event, handled by the client)
-    """Something that may be over at the next attempt."""
-
-    def __init__(self, what: str, retry_after_s: float = 0.0) -> None:
-        super().__init__(what)
-        self.retry_after_s = retry_after_s
-
-
-def _read(response: httpx2.Response, deadline: float) -> bytes:
-    """The body. A server that sends byte by byte, or without end, is cut off: httpx's timeouts are for single reads."""
-    content = bytearray()
-    for part in response.iter_bytes():
-        content += part
-        if len(content) > _LARGEST_REPLY:
-            raise _Passing(f"a reply of more than {_LARGEST_REPLY} bytes")
-        if time.monotonic() > deadline:
-            raise _Passing("a reply that did not end in time")
-    return bytes(content)
 
 
 def _content(raw: bytes) -> str:
@@ -211,17 +140,3 @@ def _content(raw: bytes) -> str:
     if not isinstance(content, str):
         raise NoVerdict("it has no text")
     return content.encode(errors="replace").decode()  # half a character cannot be kept in the cache
-
-
-def _retry_after(header: str | None) -> float:
-    """Seconds that the server asks to wait, in either form of the header; 0 for none or nonsense."""
-    if header is None:
-        return 0.0
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
-            return 0.0
-    return max(seconds, 0.0) if seconds == seconds else 0.0  # not a number

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cohort.recipe import Recipe
-from cohort.record.files import write_bytes
 from cohort.settings import Reward, Stage
 from cohort.train.compare.controls import CONTROLS, controlled
-from cohort.train.directory import as_kept, changes, has_begun, run_directory, stage_directory
+from cohort.train.compare.ways import BUDGETS, Way, read_vary, ways
+from cohort.train.directory import as_kept, stage_directory
 from cohort.train.models import begins_with, data_of, waits_for
-from cohort.train.run import prepare, train
+from cohort.train.run import prepare
+from cohort.train.stage import kind_of
 from cohort.types import UnreadableError, UserError
-from cohort.views.console import Console
-from cohort.wording import another, did_you_mean
+from cohort.wording import did_you_mean
 
 AS_IT_IS = "as it is"
 BEFORE = "before"  # the run of the stages that come before the one that is compared
+Reader = Callable[[Sequence[str]], Recipe]  # the recipe, with overrides beside those that were typed
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a person asked for: controls; or methods, values of keys, or both. `typed` are the recipe's overrides."""
+
+    controls: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    vary: Sequence[str] = ()
+    seeds: int = 1
+    budget: str = "steps"
+    typed: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +49,9 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What is trained: the stages `before`, once, if the compared stage needs any; then every arm."""
+    """What is trained: the stages `before`, once, if the compared stage needs any; then every arm. The first one is
+    what the others are compared with, and has all the steps: of tokens or seconds, they get what it used.
+    """
 
     directory: Path
     recipe: Recipe
@@ -41,53 +59,73 @@ class Comparison:
     before: Recipe | None
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
+    budget: str = "steps"
+    controls: bool = True
+
+    @property
+    def base(self) -> Arm:
+        """The arm that the others are compared with."""
+        return self.arms[0]
 
 
-def comparison(recipe: Recipe, controls: Sequence[str], seeds: int) -> Comparison:
-    """The arms for the last GRPO stage of a recipe: as it is, and by every control. Raises `UserError` for what cannot
-    be compared, before anything is trained.
+def comparison(read: Reader, asked: Asked) -> Comparison:
+    """The arms for the last GRPO stage of a recipe. Raises `UserError` for what cannot be compared, before anything is
+    trained.
     """
-    for name in controls:
+    recipe, budget = read(()), asked.budget
+    if budget not in BUDGETS:
+        known = ", ".join(BUDGETS)
+        raise UnreadableError(f"there is no budget '{budget}'{did_you_mean(budget, BUDGETS)}; there are {known}")
+    for name in asked.controls:
         if name not in CONTROLS:
             known = ", ".join(CONTROLS)
             raise UnreadableError(f"there is no control '{name}'{did_you_mean(name, CONTROLS)}; there are {known}")
+    if asked.controls and (asked.methods or asked.vary):
+        raise UnreadableError("--controls change the rewards alone: compare methods or values in another comparison")
+    if len(asked.methods) == 1 and not asked.vary:
+        raise UnreadableError("--methods takes two or more, such as grpo,ppo")
     index = max((i for i, stage in enumerate(recipe.stages) if stage.kind == "grpo"), default=-1)
     if index < 0:
-        raise UserError("the recipe has no grpo stage, so there are no rewards to compare with others")
+        raise UserError("the recipe has no grpo stage, so there is nothing to compare")
     if data_of(recipe, index) is not None:
         raise UserError(
             f"the prompts of stage '{recipe.stages[index].name}' are made by another stage: name their file"
         )
-    directory = Path(recipe.stages[-1].run.directory).expanduser() / f"{recipe.name}-compare"
+    ending = "" if budget == "steps" else f"-{budget}"
+    directory = Path(recipe.stages[-1].run.directory).expanduser() / f"{recipe.name}-compare{ending}"
     _refuse_without_evaluation(recipe, index)
     before = _before(recipe, index, directory)
-    stage = _alone(recipe, index, before, directory)
-    ways = [(AS_IT_IS, stage, "the recipe's own rewards"), *((name, *controlled(stage, name)) for name in controls)]
-    numbers = tuple(recipe.seed + number for number in range(seeds))
+
+    def alone(of: Recipe) -> Stage:
+        return _alone(of, index, before, directory, budget)
+
+    stage = alone(recipe)
+    if asked.controls:
+        found: list[tuple[str, tuple[Stage, ...], str]] = [(AS_IT_IS, (stage,), "the recipe's own rewards")]
+        for name in asked.controls:
+            other, says = controlled(stage, name)
+            found.append((name, (other,), says))
+    else:
+        varied = read_vary(asked.vary, recipe, index)
+        listed = ways(recipe, index, asked.typed, asked.methods, varied, budget)
+        found = [(way.label, _read_by(way, way.stages(alone(read(way.overrides)))), way.says) for way in listed]
+        stage = found[0][1][-1]
+    numbers, names = tuple(recipe.seed + number for number in range(asked.seeds)), _names([one[0] for one in found])
     arms = tuple(
-        Arm(label, says, tuple(_of(recipe, label, one, seed) for seed in numbers)) for label, one, says in ways
+        Arm(label, says, tuple(_of(recipe, names[label], one, seed) for seed in numbers)) for label, one, says in found
     )
-    return Comparison(directory, recipe, stage, before, arms, numbers)
+    for arm in arms if not (asked.controls or waits_for(recipe.stages[index])) else ():
+        _close(prepare(arm.recipes[0]))
+    return Comparison(directory, recipe, stage, before, arms, numbers, budget, bool(asked.controls))
 
 
-def train_arms(compared: Comparison, console: Console) -> None:
-    """Train what is not trained yet: what is finished is only looked at, what was interrupted goes on. Raises
-    `UserError` where the directory has another comparison.
-    """
-    kept = compared.directory / "recipe.toml"
-    if kept.exists() and (listed := changes(kept, compared.recipe)):
-        raise UserError(
-            f"{compared.directory} compares another recipe: {'; '.join(listed[:5])}. Restore the recipe, or begin "
-            f"another comparison with {another()}."
-        )
-    compared.directory.mkdir(parents=True, exist_ok=True)
-    write_bytes(kept, as_kept(compared.recipe).encode())
-    runs = [(arm.label, arm.says, recipe) for arm in compared.arms for recipe in arm.recipes]
-    if compared.before is not None:
-        runs.insert(0, (BEFORE, "the stages before it, once for all", compared.before))
-    for number, (label, says, recipe) in enumerate(runs, start=1):
-        console.say(f"\n[bold]run {number} of {len(runs)}, {label}[/]: {says}")
-        train(recipe, resume=has_begun(run_directory(recipe)), console=console)
+def _read_by(way: Way, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The stages of a way, if they read what it varies: else two of its arms would be the same."""
+    read = {table for stage in stages for table in kind_of(stage).tables}
+    for table in way.varied:
+        if table not in read:
+            raise UserError(f"--vary: {way.label} would change nothing, as stages of its kind do not read [{table}]")
+    return stages
 
 
 def _refuse_without_evaluation(recipe: Recipe, index: int) -> None:
@@ -96,17 +134,21 @@ def _refuse_without_evaluation(recipe: Recipe, index: int) -> None:
     """
     table, prepared = recipe.stages[index].evaluate, prepare(recipe)
     parts = prepared[index].prepared.parts
-    for one in prepared:
-        if one.prepared.parts is not None:
-            one.prepared.parts.world.close()
-        for suite in one.suites:
-            suite.parts.world.close()
+    _close(prepared)
     if parts is None or parts.task.held_out is None:
         raise UserError(
             "the recipe has no held-out problems to compare by: add task.held_out=FILE (or a share, task.held_out=0.1)"
         )
     if not table.problems or not (table.greedy or table.samples):
         raise UserError("the recipe evaluates nothing to compare by: set evaluate.problems, and greedy or samples")
+
+
+def _close(prepared: Sequence[Any]) -> None:
+    for one in prepared:
+        if one.prepared.parts is not None:
+            one.prepared.parts.world.close()
+        for suite in one.suites:
+            suite.parts.world.close()
 
 
 def _before(recipe: Recipe, index: int, directory: Path) -> Recipe | None:
@@ -116,13 +158,15 @@ def _before(recipe: Recipe, index: int, directory: Path) -> Recipe | None:
     return _recipe(recipe, BEFORE, recipe.seed, first, directory) if first and (begins or waits_for(stage)) else None
 
 
-def _alone(recipe: Recipe, index: int, before: Recipe | None, directory: Path) -> Stage:
+def _alone(recipe: Recipe, index: int, before: Recipe | None, directory: Path, budget: str = "steps") -> Stage:
     """The stage as one that needs no other, trained to its last step: all arms have the same budget, and none is
-    chosen by the held-out problems that compare them.
+    chosen by the held-out problems that compare them. Who stops at a budget has no last step to anneal towards.
     """
     stage = recipe.stages[index]
-    changes = {"keep_best": None, "stop": None, "save_rollouts": True, "directory": str(directory)}
+    changes: dict[str, Any] = {"keep_best": None, "stop": None, "save_rollouts": True, "directory": str(directory)}
     stage = stage.model_copy(update={"run": stage.run.model_copy(update=changes)})
+    if budget != "steps":
+        stage = stage.model_copy(update={"optimizer": stage.optimizer.model_copy(update={"schedule": "constant"})})
     if before is None:
         return stage
     finals = {one.name: stage_directory(before, i) / "final" for i, one in enumerate(before.stages)}
@@ -142,9 +186,30 @@ def _alone(recipe: Recipe, index: int, before: Recipe | None, directory: Path) -
     return stage.model_copy(update={"policy": stage.policy.model_copy(update={"model": model})})
 
 
-def _of(recipe: Recipe, label: str, stage: Stage, seed: int) -> Recipe:
-    name = label.replace(" ", "_") + (f"-seed{seed}" if seed != recipe.seed else "")
-    return _recipe(recipe, name, seed, (stage,), Path(stage.run.directory))
+def _names(labels: Sequence[str]) -> Mapping[str, str]:
+    """What the runs of arms are called: the label as a directory may be named, with a hash where two would be one."""
+    plain = {
+        label: re.sub(r"[^\w.-]+", "-", label.replace(", ", "_").replace(" ", "_")).strip("-.")[:60] for label in labels
+    }
+    taken = [name.lower() for name in plain.values()]
+    return {
+        label: name
+        if name and taken.count(name.lower()) == 1
+        else f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+        for label, name in plain.items()
+    }
+
+
+def _of(recipe: Recipe, name: str, stages: Sequence[Stage], seed: int) -> Recipe:
+    name += f"-seed{seed}" if seed != recipe.seed else ""
+    return _recipe(recipe, name, seed, stages, Path(stages[-1].run.directory))
+
+
+def with_run(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe of an arm with other values of its last stage's [run]."""
+    *first, last = recipe.stages
+    changed = last.model_copy(update={"run": last.run.model_copy(update=changes)})
+    return _recipe(recipe, recipe.name, recipe.seed, (*first, changed), Path(last.run.directory))
 
 
 def _recipe(recipe: Recipe, name: str, seed: int, stages: Sequence[Stage], directory: Path) -> Recipe:

@@ -7,7 +7,8 @@ from cohort.preflight.objective import settled_objective
 from cohort.preflight.parts import open_parts
 from cohort.settings import Stage
 from cohort.train.grpo.training import GrpoTraining, PreparedGrpo
-from cohort.train.stage import Plan, refuse_few
+from cohort.train.stage import NOBODY_JUDGES, Plan, refuse_few
+from cohort.types import UserError
 from cohort.views.plan import grpo_plan
 
 __all__ = ["Grpo", "PreparedGrpo"]
@@ -31,6 +32,8 @@ class Grpo:
     def prepare(self, stage: Stage, seed: int) -> PreparedGrpo:
         """The objective, the prompts and the rewards, checked."""
         objective, parts = settled_objective(stage), open_parts(stage, seed)
+        if not parts.verifiers and (stage.task.held_out is not None or stage.task.held_out_split is not None):
+            raise UserError(NOBODY_JUDGES.format(stage.name))
         refuse_few(parts.task.train, "training prompts", "rollout.prompts_per_step", stage.rollout.prompts_per_step)
         return PreparedGrpo(parts, objective)
 
@@ -38,4 +41,5 @@ class Grpo:
         """The objective, the batch, the rewards, the memory."""
         task = prepared.parts.task
         untold = prepared.parts.world.untold(facts.tokenizer, facts.eos_ids)
-        return grpo_plan(stage, prepared.objective, facts, task.train.size, task.held_out, untold)
+        held_out = task.held_out if prepared.parts.verifiers else None
+        return grpo_plan(stage, prepared.objective, facts, task.train.size, held_out, untold)

@@ -30,6 +30,8 @@ def with_advantages(
     KL in the reward, `[B, T]`, taken off before the baseline. With `k` the advantages are those of pass@k, defined for
     rewards of 0 and 1 only: another reward is refused with a `UserError`.
     """
+    if not combination.pays:  # all that is learnt from is a teacher
+        return [group.with_(advantages=(0.0,) * len(group.rollouts), disposition="trained") for group in groups]
     if objective.rewards == "normalise_then_sum":
         names, weights = list(combination.weights), list(combination.weights.values())
         paid = [combination.paid(group.scores) for group in groups]
@@ -60,6 +62,15 @@ class Valued:
 
     batch: Batch  # with the values
     returns: Tensor  # [N]
+
+    def explained(self) -> float:
+        """1 - var(returns - values) / var(returns) over the tokens: 1 for a critic that knows, 0 and less for one that
+        knows no more than a constant. NaN where all returns are equal.
+        """
+        assert self.batch.values is not None
+        returns, values = (x[self.batch.mask].double() for x in (self.returns, self.batch.values))
+        spread = returns.var(correction=0).item()
+        return 1 - (returns - values).var(correction=0).item() / spread if spread else math.nan
 
     def part(self, index: int, parts: int) -> Valued:
         """The rollouts of the prompts that belong to part `index` of `parts`, the others masked out."""

@@ -18,6 +18,7 @@ from cohort.monitor.metrics import merge_reports
 from cohort.preflight.objective import supervised_steps
 from cohort.rewards import Combination
 from cohort.settings import Stage
+from cohort.train.distill.lesson import heard, lesson, teacher_metrics, with_teachers
 from cohort.train.grpo.advantages import Valued, with_advantages, with_token_advantages
 from cohort.train.grpo.step_rewards import step_metrics, with_process_advantages
 from cohort.types import Group, StepReport, UserError
@@ -36,7 +37,7 @@ class Learning:
         """All optimizer updates of a step. Returns the groups with their advantages, and the metrics."""
         if not groups:
             return [], {}
-        if all(math.isnan(reward) for group in groups for reward in group.rewards):
+        if self.combination.pays and all(math.isnan(reward) for group in groups for reward in group.rewards):
             raise UserError(
                 f"no completion of step {step} has a reward: {' and '.join(self.combination.weights)} returned None, "
                 "which says that a reward does not apply, for all of them. Is a return missing, or a prompt without "
@@ -58,11 +59,25 @@ class Learning:
         except ValueError as error:
             raise UserError(f"the rewards of step {step} give no advantages: {error}") from error
         table, bypass = self.stage.optimizer, self.stage.objective.bypasses
-        rate = rate_at(table, self.stage.run.steps, step)
+        alone = 0 if valued is None else self.stage.critic.warmup_steps  # the policy's steps begin after these
+        if valued is not None:
+            metrics |= {"critic/explained": valued.explained()} | (
+                {"critic/warmup": float(step <= alone)} if alone else {}
+            )
+            if step <= alone:
+                return trained, metrics | self._warm_up(valued, table.learning_rate)
+        rate = rate_at(table, self.stage.run.steps - alone, step - alone)
         parts = split(trained, table.updates_per_batch) if table.updates_per_batch > 1 else [trained]
         # Old and reference log-probs are computed before the first update. With one update of a batch, the update's own
         # forward pass gives the old ones.
-        batches = [collate(part, objective, longest) for part in parts]
+        taught = self.stage.taught
+        counted = parts if taught is None or self.combination.pays else [heard(part) for part in parts]
+        batches = [collate(part, objective, longest) for part in counted]
+        if taught is not None and taught.divergence != "sampled":
+            lessons = [lesson(self.stage, self.backend.facts, part) for part in parts]
+            batches = [replace(batch, lesson=one) for batch, one in zip(batches, lessons, strict=True)]
+            batches = [self.backend.score(batch, "teacher") for batch in batches]
+            trained, metrics = with_teachers(trained, batches), metrics | teacher_metrics(self.stage, batches)
         if not all(bool(batch.advantages.isfinite().all()) for batch in batches):
             raise UserError(
                 f"an advantage of step {step} is too large for the loss, which is computed in float32 (up to 3e38); "
@@ -79,8 +94,7 @@ class Learning:
             for index, batch in enumerate(batches):
                 report = self.backend.update(batch, rate)
                 if valued is not None:
-                    own_part, own = valued.part(index, len(batches)), self.stage.critic.learning_rate
-                    loss = self.backend.update_values(own_part.batch, own_part.returns, rate if own is None else own)
+                    loss = self._update_values(valued.part(index, len(batches)), rate)
                     report = StepReport({**report.metrics, "critic/loss": loss})
                 reports.append(report)
         merged = merge_reports(reports)
@@ -93,6 +107,18 @@ class Learning:
         batch, critic = collate(groups, self.objective, self.stage.rollout.max_tokens), self.stage.critic
         values = functools.partial(self.backend.score, which="values")
         return with_token_advantages(groups, self.objective, batch, values, penalty, critic.gamma, critic.lam)
+
+    def _update_values(self, part: Valued, rate: float) -> float:
+        """One update of the critic, at its own rate where it has one. Returns the loss."""
+        own = self.stage.critic.learning_rate
+        return self.backend.update_values(part.batch, part.returns, rate if own is None else own)
+
+    def _warm_up(self, valued: Valued, rate: float) -> dict[str, float]:
+        """The updates of a step in which only the critic learns: as many as the policy would have."""
+        parts, epochs = self.stage.optimizer.updates_per_batch, self.stage.optimizer.epochs
+        losses = [self._update_values(valued.part(i, parts), rate) for _ in range(epochs) for i in range(parts)]
+        tokens = float(valued.batch.mask.sum()) * epochs
+        return {"critic/loss": math.fsum(losses) / len(losses), "tokens/trained": tokens}
 
     def _penalty(self, groups: Sequence[Group]) -> tuple[Tensor, dict[str, float]]:
         """`[B, T]`: what a KL in the reward takes from each token, of the weights before the update; and its mean."""

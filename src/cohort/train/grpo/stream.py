@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from cohort.environments import Player
-from cohort.rewards import Combination, RewardPool, ScoredGroup, ScoringItem
+from cohort.rewards import Combination, ScoredGroup, ScoringItem
 from cohort.rewards.items import LIMITS
 from cohort.seeds import derive_seed
 from cohort.settings import Rollout as RolloutTable
@@ -26,6 +26,23 @@ from cohort.types import SECOND, Group, InfrastructureError, Prompt, Rollout, Sa
 
 Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group
 Scoring = tuple[Future[ScoredGroup], Future[ScoredGroup] | None]  # of a group, and a second one of the same
+
+
+class Scorer(Protocol):
+    """Who scores groups, as a `RewardPool` does."""
+
+    def submit(self, item: ScoringItem) -> Future[ScoredGroup]:
+        """Score a group."""
+
+
+class Unscored:
+    """A `Scorer` of a stage without rewards."""
+
+    def submit(self, item: ScoringItem) -> Future[ScoredGroup]:
+        """No scores, and no reward for any completion."""
+        done: Future[ScoredGroup] = Future()
+        done.set_result(ScoredGroup({}, {}, (math.nan,) * len(item.completions)))
+        return done
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +109,7 @@ class GroupStream:
         renderer: Renderer,
         ledger: Tickets,
         play: Player,
-        pool: RewardPool,
+        pool: Scorer,
         settings: StreamSettings,
         to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]],
         on_group: Callable[[], None] = lambda: None,

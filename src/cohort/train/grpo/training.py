@@ -19,7 +19,7 @@ from cohort.monitor.scoring import scoring_metrics
 from cohort.monitor.tasks import task_metrics
 from cohort.policy.policy import PolicyFacts
 from cohort.policy.text import reader
-from cohort.preflight.objective import settled_objective
+from cohort.preflight.objective import asks_reference, settled_objective
 from cohort.preflight.parts import SamplingParts
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination, RewardPool
@@ -27,10 +27,11 @@ from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks.render import prompt_limit, refuse_long
 from cohort.train.checkpoint import Checkpoint
+from cohort.train.distill.lesson import teach
 from cohort.train.evaluation import Evaluator
 from cohort.train.grpo.learning import Learning
 from cohort.train.grpo.step_rewards import token_steps
-from cohort.train.grpo.stream import Groups, GroupStream, StepGroups, StreamSettings
+from cohort.train.grpo.stream import Groups, GroupStream, Scorer, StepGroups, StreamSettings, Unscored
 from cohort.train.stage import Context, first_texts
 from cohort.types import Group
 from cohort.wording import counted
@@ -91,7 +92,11 @@ class GrpoTraining:
         if moved is not None:
             self._backend.load(moved.path)
         self._backend.publish(self.weights_of)
+        taught = stage.taught if prepared.stored is None else None
+        self._teaches = taught is not None and taught.divergence == "sampled"  # else it is part of the update
         self.facts: PolicyFacts = self._backend.facts
+        if taught is not None:
+            self.facts = replace(self.facts, teacher_bytes=self._backend.open_teachers())
         self.policy = self._backend.policy
         self._combination = Combination.of(parts.rewards)
         self._prepared = prepared
@@ -107,8 +112,10 @@ class GrpoTraining:
                 log, run = context.directory / "rewards.log", stage.run
                 given = run.pass_environment
                 say = context.console.warn
-                pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=given, say=say)
-                stack.enter_context(pool)
+                pool: Scorer = Unscored()
+                if parts.rewards:
+                    pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=given, say=say)
+                    stack.enter_context(pool)
                 play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
                 limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
                 renderer = parts.task.renderer(self.facts.tokenizer)
@@ -128,7 +135,8 @@ class GrpoTraining:
                 if checkpoint is not None and pending and (checkpoint.path / PENDING).exists():
                     stream.restore(read_groups(checkpoint.path / PENDING))
                 self._stream = stream
-                asked = parts if parts.task.held_out is not None and stage.evaluate.problems else None
+                judged = parts.task.held_out is not None and stage.evaluate.problems and parts.verifiers
+                asked = parts if judged else None
                 if asked is not None or context.suites:
                     sampler = self._backend.sampler
                     self._evaluate = Evaluator(context, asked, self.facts, sampler, stack, self._one_group_sampled)
@@ -139,16 +147,20 @@ class GrpoTraining:
         """Sample, score, learn, publish, record: one training step, and its metrics."""
         began = time.perf_counter()
         self._doing, self._sampled = "sampling", 0
-        groups = self._stream.next(step)
+        groups, said = self._stream.next(step), dict[str, float]()
         if self.screen is not None:
             groups = self._screened(groups, step, self.screen)
         sampled = time.perf_counter()
+        if self._teaches:
+            self._context.console.doing("asking the teacher")
+            groups.kept, said = teach(self._stage, self._objective, self._backend, groups.kept)
+            said["time/teacher_s"] = time.perf_counter() - sampled
         self.weights_of = step
         self._context.console.doing("learning")
         trained, report = self._learning.learn(groups.kept, step)
         self._backend.publish(step)
         reference = self._stage.reference
-        if self._objective.needs_reference and reference.is_due(step):
+        if asks_reference(self._stage, self._objective) and reference.is_due(step):
             self._backend.move_reference(reference.ema)
         self._stream.finish(groups)
         ended = time.perf_counter()
@@ -158,7 +170,7 @@ class GrpoTraining:
             self._context.recorder.waiting.append(write_groups(path, everything, step))
         self._show(step, trained, groups)
         metrics = group_metrics(trained, groups.left_out) | scoring_metrics(self._combination, groups.outcomes)
-        metrics |= behaviour(everything) | report | task_metrics(everything) | self._stream.ledger.metrics()
+        metrics |= behaviour(everything) | said | report | task_metrics(everything) | self._stream.ledger.metrics()
         used = report.get("tokens/trained", 0.0) / self._stage.optimizer.epochs  # once, however often they were passed
         return metrics | {
             "tokens/wasted": metrics["tokens/sampled"] - used,
@@ -166,7 +178,7 @@ class GrpoTraining:
             "time/step_s": ended - began,
             "time/sample_s": groups.sample_s,
             "time/score_s": groups.score_s,
-            "time/learn_s": ended - sampled,
+            "time/learn_s": ended - sampled - said.get("time/teacher_s", 0.0),
             "memory/peak_gb": peak_memory_gb(),
             "tokens_per_s": metrics["tokens/sampled"] / max(ended - began, 1e-9),
         }

@@ -1,4 +1,4 @@
-"""A GRPO stage of a run that was recorded: its recipe, its files, and what it was trained with."""
+"""A stage of a run that was recorded, one that samples groups: its recipe, its files, and what it was trained with."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.rewards import Combination, Gate
 from cohort.seeds import derive_seed
-from cohort.settings import Stage
+from cohort.settings import GROUPS, Stage
 from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
 from cohort.train.directory import as_it_lies, read_environment, stage_directory
-from cohort.train.models import begins_with, with_stage_models
+from cohort.train.models import begins_with, with_stage_models, with_stage_policies
 from cohort.train.replay.stored import StoredStep, read_step
 from cohort.train.run import deterministic
 from cohort.train.stage import kind_of
@@ -36,8 +36,8 @@ from cohort.types import UnreadableError, UserError
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One GRPO stage of a run, or a suite of it, of which there are answers alone. `title` is its name with a colon
-    where the run has several such stages.
+    """One stage of a run that samples groups, or a suite of it, of which there are answers alone. `title` is its name
+    with a colon where the run has several such stages.
     """
 
     run: Path
@@ -166,7 +166,7 @@ def _texts(recorded: Recorded) -> Any:
     return kind_of(recorded.stage).prepare(recorded.stage, recorded.seed).texts()
 
 
-def open_run(run: Path, stage: str = "", kinds: Collection[str] = ("grpo",)) -> list[Recorded]:
+def open_run(run: Path, stage: str = "", kinds: Collection[str] = GROUPS) -> list[Recorded]:
     """The stages of these kinds of a run, or the one of that name. Raises `UnreadableError` for what is no run, or was
     written by another version of Cohort, and where there is no such stage.
     """
@@ -186,13 +186,13 @@ def open_run(run: Path, stage: str = "", kinds: Collection[str] = ("grpo",)) -> 
         raise UnreadableError(str(error)) from None
     if not found:
         there = ", ".join(f"{one.name} ({one.kind})" for one in recipe.stages)
-        raise UnreadableError(f"{run} has no stage{f' {stage!r}' if stage else ''} that samples (grpo); it has {there}")
+        raise UnreadableError(f"{run} has no stage{f' {stage!r}' if stage else ''} that samples groups; it has {there}")
     return found
 
 
 def _recorded(run: Path, recipe: Recipe, index: int, environment: Mapping[str, Any]) -> Recorded:
-    stage = with_stage_models(recipe, index)
-    several = sum(one.kind in ("grpo", "reject", "rft") for one in recipe.stages) > 1
+    stage = with_stage_policies(recipe, index, with_stage_models(recipe, index))
+    several = sum(one.kind in (*GROUPS, "reject", "rft") for one in recipe.stages) > 1
     gates = {one.name: Gate(one.gate, one.gate_at, one.gate_else) for one in stage.reward if one.gate is not None}
     combination = Combination({one.name: float(one.weight) for one in stage.reward}, gates)
     title = f"{stage.name}: " if several else ""
@@ -200,8 +200,8 @@ def _recorded(run: Path, recipe: Recipe, index: int, environment: Mapping[str, A
 
 
 def open_stage(run: Path, stage: str = "") -> Recorded:
-    """The one GRPO stage of a run, or the one of that name. Raises `UnreadableError` as `open_run` does, and where
-    there are several.
+    """The one stage of a run that samples groups, or the one of that name. Raises `UnreadableError` as `open_run` does,
+    and where there are several.
     """
     found = open_run(run, stage)
     if len(found) > 1:

@@ -16,6 +16,7 @@ from cohort.backends.base import Backend, open_backend
 from cohort.learn.batch import collate
 from cohort.learn.forward import batch_logprobs
 from cohort.policy.policy import Policy
+from cohort.preflight.objective import asks_reference
 from cohort.record.inputs import fingerprints
 from cohort.record.manifest import refuse_damaged
 from cohort.record.report import Check
@@ -132,7 +133,7 @@ def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, exact: bool,
     after = recorded.checkpoints.get(step.step)
     if after is not None and exact:
         reference = recorded.stage.reference
-        if recorded.objective.needs_reference and reference.is_due(step.step):
+        if asks_reference(recorded.stage, recorded.objective) and reference.is_due(step.step):
             backend.move_reference(reference.ema)
         back = [one.did["roll_back"] for one in recorded.findings if one.step == step.step and "roll_back" in one.did]
         checks.append(

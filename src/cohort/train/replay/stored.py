@@ -17,7 +17,9 @@ from cohort.record.rollouts import SCHEMA, group_of
 from cohort.types import Group, Prompt, UserError
 from cohort.wording import one_line, shorten
 
-_NEEDED = [name for name in SCHEMA.names if name not in ("labels", "extra", "turns", "steps")]  # those came later
+_NEEDED = [
+    name for name in SCHEMA.names if name not in ("labels", "extra", "turns", "steps", "teacher_logprobs")
+]  # those came later
 
 _OF_GROUP = ("prompt_id", "prompt", "prompt_json", "prompt_tokens", "answer", "disposition", "error")
 
@@ -117,6 +119,8 @@ def _problems(row: Mapping[str, Any], first: Mapping[str, Any], step: int, versi
     lengths = {len(row[column]) for column in ("tokens", "mask", "logprobs")}
     if len(lengths) > 1 or not lengths - {0}:
         yield "tokens, mask and logprobs have other lengths" if len(lengths) > 1 else "there are no tokens"
+    if (taught := row.get("teacher_logprobs")) is not None and len(taught) != len(row["tokens"]):
+        yield "tokens and teacher_logprobs have other lengths"
     if any(token is None or token < 0 for token in (*row["tokens"], *row["prompt_tokens"])):
         yield "a token is no number of a token"
     if any(value is None or not math.isfinite(value) or value > 0 for value in row["logprobs"]):

@@ -33,6 +33,8 @@ from cohort.wording import counted
 
 _KINDS = {
     "grpo": "reinforcement learning (GRPO)",
+    "distill": "on-policy distillation from a teacher",
+    "self_distill": "on-policy distillation from itself, shown a solution",
     "sft": "supervised training",
     "reward_model": "training a reward model on preference pairs",
     "reject": "rejection sampling, which trains nothing",

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from cohort.settings import GROUPS
 from cohort.views.cards.reading import MEASURES, base_in_words, base_of, inside, measures, said, value
 from cohort.views.exports import Bundle
 
@@ -54,7 +55,7 @@ def _model(bundle: Bundle) -> dict[str, Any]:
         energy = {"activity": "fine-tuning", "energyProviders": [provider], "activityEnergyCost": cost}
         considerations["environmentalConsiderations"] = {"energyConsumptions": [energy]}
     prompts = [{"ref": one["bom-ref"]} for one in _components(record) if one["type"] == "data"]
-    kind = "reinforcement-learning" if stage["kind"] == "grpo" else "supervised"
+    kind = "reinforcement-learning" if stage["kind"] in GROUPS else "supervised"
     properties = {
         "cohort:objective:line": inside(stage, "objective.loss", "line"),
         "cohort:objective:hash": inside(stage, "objective.loss", "hash"),

@@ -1,0 +1,1 @@
+"""Stages that learn from a teacher on what the policy itself samples."""
