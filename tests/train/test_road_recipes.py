@@ -22,7 +22,7 @@ TINY = (
 )
 SIZES = "hidden_size = 16, layers = 1, heads = 2, kv_heads = 1, head_dim = 8, intermediate_size = 32"
 MADE = f"policy.scratch={{{SIZES}, vocabulary = 400}}"
-EVERYTHING = "{ right = 0.0, liked = -100.0, language = -1.0, repetition = -2.0 }"  # so that something is kept
+EVERYTHING = "{ right = 0.0, liked = -100.0, repetition = -2.0 }"  # so that something is kept
 ROADS = {
     "r1": (
         *(f"cold_start.{MADE}", f"student.{MADE}", "ranking.preferences.pairs_per_step=4", "ranking.task.limit=40"),
