@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,14 @@ from cohort.train.replay import checks
 from cohort.types import Group, Prompt, Rollout, UserError
 from prompt_logprobs_server import PromptLogprobsServer
 
-SIZES = {"hidden_size": 32, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 16, "intermediate_size": 64}
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "layers": 2,
+    "heads": 2,
+    "kv_heads": 1,
+    "head_dim": 16,
+    "intermediate_size": 64,
+}
 
 
 @pytest.fixture(scope="module")
