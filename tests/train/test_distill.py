@@ -67,7 +67,7 @@ def distil(run, tables, teacher_dir):
     tables["task"].pop("held_out")
 
     def start(teacher=teacher_dir, resume=False, console=None, **changes):
-        own = {
+        own: dict[str, Any] = {
             "kind": "distill",
             "distillation": {"teacher": {"big": {"model": str(teacher)}}},
             "evaluate": {"problems": 0},

@@ -16,9 +16,9 @@ _SAID = ("mean", "low", "high", "problems", "p", "verdict")
 
 
 def gained(run: RunFiles) -> Claim:
-    """A row for each stage in order, then, of several, one for all that the model of the last one has gone through: from
-    before the first of these that was measured to after the last. `gain` is the paired difference with its 95% interval, None where there are not two
-    measurements of the same problems; `why` says why.
+    """A row for each stage in order, then, of several, one for all that the model of the last one has gone through:
+    from before the first of these that was measured to after the last. `gain` is the paired difference with its 95%
+    interval, None where there are not two measurements of the same problems; `why` says why.
     """
     rows = [_row(files) for files in run.stages]
     measured = [(files, row) for files, row in zip(run.stages, rows, strict=True) if row["after"] is not None]
