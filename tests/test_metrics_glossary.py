@@ -100,7 +100,11 @@ RUNS: dict[str, dict[str, Any]] = {
         "objective": {"preset": "grpo", "kl_coef": 0.01},
         "optimizer": {"updates_per_batch": 2, "learning_rate": 1e-3},
     },
-    "a critic": {"reward": [{"use": share_of_vowels}], "objective": {"preset": "ppo"}},
+    "a critic": {
+        "reward": [{"use": share_of_vowels}],
+        "objective": {"preset": "ppo"},
+        "critic": {"warmup_steps": 1},
+    },
     "steps": {"reward": [{"use": steps, "split": "lines"}], "objective": {"preset": "grpo"}},
     "turns and tools": {
         "environment": {"tools": ["calculator"], "format": "tags"},

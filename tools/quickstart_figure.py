@@ -2,7 +2,8 @@
 
     .venv/bin/python tools/quickstart_figure.py [DIRECTORY]
 
-Runs are kept in DIRECTORY (default runs/quickstart-figure) and are not repeated. About 15 minutes on two cores.
+Runs are kept in DIRECTORY (default runs/healthy, where `make test-detectors` keeps the same ones) and are not repeated.
+About 15 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from cohort.train.choosing import choose
 
 ROOT = Path(__file__).parent.parent
 SEEDS = (0, 1, 2)
-EVERY = 20  # steps between evaluations, for the curve
 
 
 def run(directory: Path, name: str, *overrides: str) -> tuple[list[dict], float]:
     """The metrics of a finished run and the seconds that it took (0 if it was there already)."""
     began = time.perf_counter()
     command = [Path(sys.executable).parent / "cohort", "train", ROOT / "recipes" / "quickstart.toml", "--resume"]
-    settings = [f"name={name}", f"run.directory={directory}", f"grpo.run.evaluate_every={EVERY}", *overrides]
-    subprocess.run([*command, *settings], check=True, stdout=sys.stderr)
+    settings = [f"name={name}", f"run.directory={directory}", *overrides]
+    if not (directory / name / "final").exists():
+        subprocess.run([*command, *settings], check=True, stdout=sys.stderr)
     return read_metrics(directory / name / "metrics.jsonl"), time.perf_counter() - began
 
 
@@ -40,9 +41,9 @@ def accuracy(metrics: dict, key: str) -> str:
 
 
 def main() -> None:
-    directory = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "runs" / "quickstart-figure").resolve()
-    arms = {f"seed {seed}": (f"seed{seed}", f"seed={seed}") for seed in SEEDS}
-    arms["random reward, seed 0"] = ("random0", "seed=0", "grpo.reward=random")
+    directory = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "runs" / "healthy").resolve()
+    arms = {f"seed {seed}": (f"quickstart-{seed}", f"seed={seed}") for seed in SEEDS}
+    arms["random reward, seed 0"] = ("quickstart-random", "seed=0", "grpo.reward=random")
     curves = {}
     print("| run | before, greedy | last step, greedy | sampled | pass@8 | kept | greedy, the half that confirms |")
     print("|---" * 7 + "|")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cohort.recipe import Recipe, against_defaults, canonical, differences, digest, json_schema, load, to_toml
 from cohort.settings import Reward, Stage
-from cohort.settings.table import OneOf, table_of
+from cohort.settings.table import OneOf, named_tables, table_of
 
 
 def score(completion, prompt):
@@ -81,6 +81,8 @@ def tables(draw: Any, table: Any) -> dict[str, Any]:
             made[name] = draw(st.dictionaries(TEXT, PLAIN, max_size=2))
         elif (table.__name__, name) == ("Reward", "when"):
             made[name] = draw(st.dictionaries(NAMES, TEXT | st.lists(TEXT, min_size=1, max_size=2), max_size=2))
+        elif named := named_tables(field):
+            made[name] = draw(st.dictionaries(st.integers(1, 9).map(str), tables(named), max_size=2))
         elif inner:
             made[name] = draw(tables(inner))
         elif name in ("use", "reward"):
