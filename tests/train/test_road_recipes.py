@@ -42,6 +42,9 @@ def test_a_road_is_walked_to_its_end(tmp_path, name):
     rows = {row["stage"]: row for row in gains_of(record)}
     stages = [stage["name"] for stage in record["stages"]]
     assert list(rows) == [*stages, "in all"]
+    assert (
+        rows["in all"]["kind"] == {"r1": "student to alone", "rlhf": "shown to please", "r1_zero": "base to zero"}[name]
+    )
     for row in rows.values():
         if row["kind"] in ("sft", "grpo"):
             assert row["gain"]["problems"] == 3

@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cohort.account.behaviour import pass_rates
 from cohort.account.sources import RunFiles, StageFiles
 from cohort.evaluate.compare import paired
 from cohort.record.claims import Claim, gap
+from cohort.settings import named_stage
 
 _OF = {"greedy": "greedy", "sampled": "pass@1"}  # a way to answer, and the number that it is measured by
 _SAID = ("mean", "low", "high", "problems", "p", "verdict")
 
 
 def gained(run: RunFiles) -> Claim:
-    """A row for each stage in order, then, of several, one for all of them together: from before the first that was
-    measured to after the last. `gain` is the paired difference with its 95% interval, None where there are not two
-    measurements of the same problems; `why` says why.
+    """A row for each stage in order, then, of several, one for all that the model of the last one has gone through:
+    from before the first of these that was measured to after the last. `gain` is the paired difference with its 95%
+    interval, None where there are not two measurements of the same problems; `why` says why.
     """
     rows = [_row(files) for files in run.stages]
     measured = [(files, row) for files, row in zip(run.stages, rows, strict=True) if row["after"] is not None]
     if not measured:
         return gap("measured", "no stage holds problems out: task.held_out names what to evaluate on")
     if len(rows) > 1:
-        (first, one), (last, other) = measured[0], measured[-1]
-        whole = {"stage": "in all", "kind": None, "measure": other["measure"], "after": other["after"]}
+        line = _line(run.stages)
+        own = [(files, row) for files, row in measured if files.index in line] or measured[-1:]
+        (first, one), (last, other) = own[0], own[-1]
+        named = f"{first.stage.name} to {last.stage.name}"
+        whole = {"stage": "in all", "kind": named, "measure": other["measure"], "after": other["after"]}
         whole |= {"before": one["before"] if one["before"] is not None else one["after"]}
         rows.append(whole | _gain(first, last, other["measure"]))
     logs = [files.path("metrics.jsonl") for files, _ in measured]
     return run.claim("measured", [{**row} for row in rows], *logs)
+
+
+def _line(stages: Sequence[StageFiles]) -> set[int]:
+    """The stages that the model of the last one has gone through."""
+    found, index = set[int](), len(stages) - 1
+    while index >= 0 and index not in found:
+        found.add(index)
+        table = stages[index].stage.policy
+        if (name := named_stage(table.model)) is not None:
+            index = next(one.index for one in stages if one.stage.name == name)
+        elif table.model is not None or table.scratch is not None:
+            break
+        else:
+            before = [one.index for one in stages[:index] if one.stage.kind != "reward_model"]
+            index = before[-1] if before else -1
+    return found
 
 
 def _row(files: StageFiles) -> dict[str, Any]:
