@@ -186,8 +186,8 @@ def test_a_later_layer_that_replaces_a_value_leaves_nothing_of_the_earlier(load)
         (
             "qqqq=1",
             "unknown key 'qqqq'; a recipe has critic, dpo, environment, evaluate, kind, monitor, name, objective, "
-            "optimizer, policy, preferences, record, reference, reject, reward, rft, rollout, run, seed, stage, suite, supervised, "
-            "task, cold, rl",
+            "optimizer, policy, preferences, record, reference, reject, reward, rft, rollout, run, seed, stage, suite, "
+            "supervised, task, cold, rl",
         ),
         ("run.steps=", "run.steps must be a whole number of at least 0, not ''"),
         ("run.steps.x=1", "run.steps must be a whole number of at least 0, not { x = 1 }"),

@@ -30,6 +30,7 @@ from cohort.train.run import PreparedStage, prepare
 from cohort.types import InfrastructureError, Prompt
 from cohort.views.console import Console, excerpt
 from cohort.views.gate import show_gate
+from cohort.views.plan import about
 from cohort.wording import counted
 
 PROMPTS = 20  # scored for each verifier
@@ -88,7 +89,7 @@ def check_recipe(recipe: Recipe, console: Console, against: Sequence[str] = (), 
 def _check(one: PreparedStage, policy: Policy, console: Console, benchmarks: Benchmarks) -> CheckedStage:
     stage, parts, facts = one.stage, one.prepared.parts, policy.facts()
     console.say(f"\n[bold]stage {escape(stage.name)}[/] ({stage.kind})")
-    plan = dict(one.kind.plan(stage, one.prepared, facts))
+    plan = {**one.kind.plan(stage, one.prepared, facts), **about(stage, stage.suite)}
     if parts is not None:
         parts.world.dialogue(facts.tokenizer, facts.eos_ids)
         plan["prompts"] = _lengths(stage, parts, facts)

@@ -50,6 +50,7 @@ DETECTORS = {
 
 
 Ratio = Annotated[float, Field(gt=0)]
+Growth = Annotated[float, Field(gt=1)]  # times what it was: at 1 or below, it would be found where nothing grew
 
 
 class Adapt(Table):
@@ -68,7 +69,7 @@ class Monitor(Table):
     """What is watched, and what is done about it. No default does more than say it."""
 
     window: Resumable[Positive] = Field(
-        default=10, description="Steps that a detector looks back on (6 at least), and in which it speaks once."
+        default=10, description="Steps in which a detector speaks once, and on which it looks back (on 6 at least)."
     )
     action: Resumable[Action] = Field(
         default="warn", description="What a finding does: log (into the record only), warn, or pause (exit code 3)."
@@ -96,7 +97,7 @@ class Monitor(Table):
     entropy_fall: Resumable[Share] = Field(
         default=0.3, description="entropy_collapse: share of the first steps' entropy that is left."
     )
-    entropy_rise: Resumable[Ratio] = Field(
+    entropy_rise: Resumable[Growth] = Field(
         default=3.0, description="entropy_explosion: times the entropy of the first steps."
     )
     collapse: Resumable[Share] = Field(
@@ -108,7 +109,7 @@ class Monitor(Table):
     )
     # PPO clips a few tokens in a hundred; GSPO reports 15% and is well (2507.18071, figure 2).
     clipped: Resumable[Share] = Field(default=0.4, description="clip_fraction: share of tokens that were clipped.")
-    gradient: Resumable[Ratio] = Field(
+    gradient: Resumable[Growth] = Field(
         default=10.0, description="gradient_spike: times the median gradient norm of the window."
     )
     # Cut off completions are scored as wrong though they may have been on their way (DAPO 2503.14476, section 3.4).
@@ -117,7 +118,7 @@ class Monitor(Table):
         default=0.6, description="length_reward: rank correlation of length and reward inside groups, up or down."
     )
     # A loss that divides by the length punishes long wrong answers less (Dr. GRPO 2503.20783, section 3.1).
-    longer_wrong: Resumable[Ratio] = Field(
+    longer_wrong: Resumable[Growth] = Field(
         default=1.5, description="wrong_longer: growth of the length of wrong answers over that of right ones."
     )
     conflict: Resumable[Share] = Field(
