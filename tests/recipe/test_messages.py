@@ -51,6 +51,7 @@ from cohort.types import UserError
         ("rollout", "temperature = inf", "rollout.temperature must be a number greater than 0, not inf"),
         ("monitor", "gradient = 1.0", "monitor.gradient must be a number greater than 1, not 1.0"),
         ("monitor", "entropy_rise = 0.5", "monitor.entropy_rise must be a number greater than 1, not 0.5"),
+        ("monitor", "truncated = 0.0", "monitor.truncated must be a number greater than 0 and at most 1, not 0.0"),
         ("monitor", "longer_wrong = nan", "monitor.longer_wrong must be a number greater than 1, not nan"),
         ("rollout", "stop = 'x'", "rollout.stop must be a list of texts, not 'x'"),
         ("rollout", "stop = [1]", "rollout.stop must be a list of texts, not [1]"),

@@ -50,6 +50,7 @@ DETECTORS = {
 
 
 Ratio = Annotated[float, Field(gt=0)]
+Part = Annotated[float, Field(gt=0, le=1)]  # of what should not be there: with 0 it would be found where there is none
 Growth = Annotated[float, Field(gt=1)]  # times what it was: at 1 or below, it would be found where nothing grew
 
 
@@ -87,10 +88,10 @@ class Monitor(Table):
     signal: Resumable[Share] = Field(default=0.05, description="no_signal: the least share of groups with signal.")
     sparse: Resumable[Share] = Field(default=0.05, description="sparse_reward: the least share of right completions.")
     # Identical members of a group have advantage 0: with them a group is smaller than it is paid for.
-    similar: Resumable[Share] = Field(
+    similar: Resumable[Part] = Field(
         default=0.9, description="similar_samples: completions of unsolved groups that repeat another of their group."
     )
-    level_drift: Resumable[Share] = Field(
+    level_drift: Resumable[Part] = Field(
         default=0.4, description="difficulty_drift: share of prompts that are of other levels than at the beginning."
     )
     # The entropy of a policy is spent for reward (2505.22617): alone it says nothing.
@@ -108,13 +109,13 @@ class Monitor(Table):
         default=0.05, description="sampler_mismatch: nats between the log-probs of sampler and learner."
     )
     # PPO clips a few tokens in a hundred; GSPO reports 15% and is well (2507.18071, figure 2).
-    clipped: Resumable[Share] = Field(default=0.4, description="clip_fraction: share of tokens that were clipped.")
+    clipped: Resumable[Part] = Field(default=0.4, description="clip_fraction: share of tokens that were clipped.")
     gradient: Resumable[Growth] = Field(
         default=10.0, description="gradient_spike: times the median gradient norm of the window."
     )
     # Cut off completions are scored as wrong though they may have been on their way (DAPO 2503.14476, section 3.4).
-    truncated: Resumable[Share] = Field(default=0.5, description="truncation: share of completions cut off.")
-    length_correlation: Resumable[Share] = Field(
+    truncated: Resumable[Part] = Field(default=0.5, description="truncation: share of completions cut off.")
+    length_correlation: Resumable[Part] = Field(
         default=0.6, description="length_reward: rank correlation of length and reward inside groups, up or down."
     )
     # A loss that divides by the length punishes long wrong answers less (Dr. GRPO 2503.20783, section 3.1).
@@ -133,19 +134,19 @@ class Monitor(Table):
     gap: Resumable[Share] = Field(
         default=0.1, description="format_only, proxy_gap, held_out_drift: how far two scores may come apart."
     )
-    repeated: Resumable[Share] = Field(
+    repeated: Resumable[Part] = Field(
         default=0.5, description="repetition: share of four-token sequences that the completion had before."
     )
-    constant: Resumable[Share] = Field(
+    constant: Resumable[Part] = Field(
         default=0.7, description="constant_answer: completions with the same answer, more than golds are alike."
     )
     bare: Resumable[Share] = Field(
         default=0.7, description="no_working: growth of the share of completions that are an answer alone."
     )
-    test_aware: Resumable[Share] = Field(
+    test_aware: Resumable[Part] = Field(
         default=0.05, description="test_aware: share of completions with code that acts on its tests."
     )
-    errors: Resumable[Share] = Field(
+    errors: Resumable[Part] = Field(
         default=0.05, description="verifier_errors: share of the window's groups that could not be scored."
     )
 
