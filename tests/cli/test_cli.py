@@ -152,8 +152,10 @@ def test_explain(desk, cohort):
 
 
 def test_check_shows_a_prompt_as_the_policy_sees_it(desk, cohort):
-    code, out, err = cohort("check", "recipe.toml", 'task.system="Be brief."')
+    acting = "monitor.actions.truncation=quarantine"
+    code, out, err = cohort("check", "recipe.toml", 'task.system="Be brief."', acting)
     assert code == 0, err
+    assert "truncation: quarantine" in out  # the plan is that of the run, to its end
     assert "a prompt, as the policy sees it" in out
     shown = out[out.index("a prompt, as the policy sees it") :]
     assert "Be brief." in shown

@@ -86,6 +86,8 @@ def test_a_comparison_begins_once_and_ends_in_a_table(desk, cohort, monkeypatch,
     code, _, err = cohort(*words, "rollout.group_size=2")
     assert code == 1
     assert "runs/mine-compare compares another recipe: stage.0.rollout.group_size was 3 and is 2" in err
+    code, _, err = cohort(*words, "optimizer.warmup_steps=1", "task.limit=9")
+    assert "stage.0.task.limit was not given and is 9" in err
 
 
 def test_wrong_words_are_said(desk, cohort):

@@ -124,6 +124,12 @@ def test_a_benchmark_that_cannot_be_read_is_one_sentence(tmp_path, name):
 WRONG = ("x.jsonl:question=", "x.jsonl:frage=a", "x.jsonl:question=a,answer=b,answer=c", "no.jsonl", "word_problems")
 
 
+def test_a_column_of_a_benchmark_that_is_not_there_is_told_as_it_is_named(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"ask": "Why?", "say": "42"}\n')
+    with pytest.raises(UserError, match=r"no column 'nope'.* Name the column: --against .*x\.jsonl:question=COLUMN"):
+        benchmark_of(f"{tmp_path / 'x.jsonl'}:question=nope")
+
+
 @pytest.mark.parametrize("given", WRONG)
 def test_a_wrong_word_for_a_benchmark_is_one_sentence(given):
     with pytest.raises(UserError, match=f"^--against {given}: "):

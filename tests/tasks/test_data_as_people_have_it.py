@@ -81,6 +81,7 @@ def test_a_name_inside_of_a_column_that_is_nearly_right_is_told():
     assert "Did you mean 'reward_model.ground_truth'?" in refused(open_task, VERL, answer="ground_truth")
     assert "row 41 has no column" in refused(open_task, [*VERL, {**VERL[0], "reward_model": {}}], answer=NAME)
     assert "has an empty" in refused(open_task, [{**VERL[0], "reward_model": {"ground_truth": None}}], answer=NAME)
+    assert refused(open_task, [{"q": "a", "answer": "b"}]).endswith('Name the column: prompt = "...".')  # of any table
     assert "no column 'q.text.7'" in refused(open_task, [{"q": {"text": ["a"]}}], prompt="q.text.7")
 
 

@@ -30,6 +30,7 @@ from cohort.train.run import PreparedStage, prepare
 from cohort.types import InfrastructureError, Prompt
 from cohort.views.console import Console, excerpt
 from cohort.views.gate import show_gate
+from cohort.views.plan import about
 from cohort.wording import counted
 
 PROMPTS = 20  # scored for each verifier
@@ -93,7 +94,7 @@ def _check(
     """`waits` is the stage that has yet to make the data of this one, if any: how many there will be is not known."""
     stage, parts, facts = one.stage, one.prepared.parts, policy.facts()
     console.say(f"\n[bold]stage {escape(stage.name)}[/] ({stage.kind})")
-    plan = dict(one.kind.plan(stage, one.prepared, facts))
+    plan = {**one.kind.plan(stage, one.prepared, facts), **about(stage, stage.suite)}
     if waits is not None:
         plan |= {"task": f"what stage '{waits}' will keep", "batch": plan.get("batch", "").partition(" = ")[0]}
     if parts is not None:

@@ -50,6 +50,8 @@ DETECTORS = {
 
 
 Ratio = Annotated[float, Field(gt=0)]
+Part = Annotated[float, Field(gt=0, le=1)]  # of what should not be there: with 0 it would be found where there is none
+Growth = Annotated[float, Field(gt=1)]  # times what it was: at 1 or below, it would be found where nothing grew
 
 
 class Adapt(Table):
@@ -68,7 +70,7 @@ class Monitor(Table):
     """What is watched, and what is done about it. No default does more than say it."""
 
     window: Resumable[Positive] = Field(
-        default=10, description="Steps that a detector looks back on (6 at least), and in which it speaks once."
+        default=10, description="Steps in which a detector speaks once, and on which it looks back (on 6 at least)."
     )
     action: Resumable[Action] = Field(
         default="warn", description="What a finding does: log (into the record only), warn, or pause (exit code 3)."
@@ -86,17 +88,17 @@ class Monitor(Table):
     signal: Resumable[Share] = Field(default=0.05, description="no_signal: the least share of groups with signal.")
     sparse: Resumable[Share] = Field(default=0.05, description="sparse_reward: the least share of right completions.")
     # Identical members of a group have advantage 0: with them a group is smaller than it is paid for.
-    similar: Resumable[Share] = Field(
+    similar: Resumable[Part] = Field(
         default=0.9, description="similar_samples: completions of unsolved groups that repeat another of their group."
     )
-    level_drift: Resumable[Share] = Field(
+    level_drift: Resumable[Part] = Field(
         default=0.4, description="difficulty_drift: share of prompts that are of other levels than at the beginning."
     )
     # The entropy of a policy is spent for reward (2505.22617): alone it says nothing.
     entropy_fall: Resumable[Share] = Field(
         default=0.3, description="entropy_collapse: share of the first steps' entropy that is left."
     )
-    entropy_rise: Resumable[Ratio] = Field(
+    entropy_rise: Resumable[Growth] = Field(
         default=3.0, description="entropy_explosion: times the entropy of the first steps."
     )
     collapse: Resumable[Share] = Field(
@@ -107,17 +109,17 @@ class Monitor(Table):
         default=0.05, description="sampler_mismatch: nats between the log-probs of sampler and learner."
     )
     # PPO clips a few tokens in a hundred; GSPO reports 15% and is well (2507.18071, figure 2).
-    clipped: Resumable[Share] = Field(default=0.4, description="clip_fraction: share of tokens that were clipped.")
-    gradient: Resumable[Ratio] = Field(
+    clipped: Resumable[Part] = Field(default=0.4, description="clip_fraction: share of tokens that were clipped.")
+    gradient: Resumable[Growth] = Field(
         default=10.0, description="gradient_spike: times the median gradient norm of the window."
     )
     # Cut off completions are scored as wrong though they may have been on their way (DAPO 2503.14476, section 3.4).
-    truncated: Resumable[Share] = Field(default=0.5, description="truncation: share of completions cut off.")
-    length_correlation: Resumable[Share] = Field(
+    truncated: Resumable[Part] = Field(default=0.5, description="truncation: share of completions cut off.")
+    length_correlation: Resumable[Part] = Field(
         default=0.6, description="length_reward: rank correlation of length and reward inside groups, up or down."
     )
     # A loss that divides by the length punishes long wrong answers less (Dr. GRPO 2503.20783, section 3.1).
-    longer_wrong: Resumable[Ratio] = Field(
+    longer_wrong: Resumable[Growth] = Field(
         default=1.5, description="wrong_longer: growth of the length of wrong answers over that of right ones."
     )
     conflict: Resumable[Share] = Field(
@@ -132,19 +134,19 @@ class Monitor(Table):
     gap: Resumable[Share] = Field(
         default=0.1, description="format_only, proxy_gap, held_out_drift: how far two scores may come apart."
     )
-    repeated: Resumable[Share] = Field(
+    repeated: Resumable[Part] = Field(
         default=0.5, description="repetition: share of four-token sequences that the completion had before."
     )
-    constant: Resumable[Share] = Field(
+    constant: Resumable[Part] = Field(
         default=0.7, description="constant_answer: completions with the same answer, more than golds are alike."
     )
     bare: Resumable[Share] = Field(
         default=0.7, description="no_working: growth of the share of completions that are an answer alone."
     )
-    test_aware: Resumable[Share] = Field(
+    test_aware: Resumable[Part] = Field(
         default=0.05, description="test_aware: share of completions with code that acts on its tests."
     )
-    errors: Resumable[Share] = Field(
+    errors: Resumable[Part] = Field(
         default=0.05, description="verifier_errors: share of the window's groups that could not be scored."
     )
 

@@ -190,7 +190,8 @@ def different(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[s
 
 def in_words(key: str, before: Any, now: Any) -> str:
     """One difference."""
-    return f"{key} was {before!r} and is {now!r}"
+    was, now_is = ("not given" if value is None else repr(value) for value in (before, now))
+    return f"{key} was {was} and is {now_is}"
 
 
 def _flat(tables: Any, prefix: str = "") -> dict[str, Any]:

@@ -64,7 +64,8 @@ def no_signal(seen: Seen, table: Monitor) -> Found | None:
     partial = seen.mean("groups/partial", steps)
     wrong = max(1 - signal - right - partial, 0.0)
     look = (
-        "The task is learnt, or too easy: stop, or bring harder prompts ([task.adaptive])"
+        "The task is learnt or too easy: stop, or bring harder prompts ([task.adaptive]); or the reward pays anything "
+        "(`cohort check`)"
         if right > 0.5
         else "The score has no steps between: look at what the reward returns"
         if partial > 0.5

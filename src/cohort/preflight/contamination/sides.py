@@ -115,7 +115,7 @@ def benchmark_of(given: str) -> list[Question]:
             task.setdefault("answer", found["completion"])
         prompts = open_task(source, split=split, **{**task, **named}).train
     except UserError as error:
-        said = str(error).replace('task.prompt = "..."', f"--against {source}:question=COLUMN")
+        said = re.sub(r'(task\.)?prompt = "\.\.\."', f"--against {source}:question=COLUMN", str(error))
         raise UserError(f"--against {given}: {said}") from None
     if prompts.size is None:
         raise UserError(f"--against {given}: it makes problems without end. Give a file or a dataset.")

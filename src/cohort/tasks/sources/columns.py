@@ -169,5 +169,5 @@ def missing_column(place: str, what: str, name: str, columns: Iterable[str] | Ma
     deeper = [f"{column}.{key}" for column, value in row.items() if isinstance(value, Mapping) for key in value]
     known = [*columns, *(deeper if "." in name else ())]
     close = next((path for path in deeper if path.endswith(f".{name}")), None) or nearest(name, known)
-    hint = f" Did you mean {close!r}?" if close else f' Name the column in [task]: {what} = "...".'
+    hint = f" Did you mean {close!r}?" if close else f' Name the column: {what} = "...".'
     return UserError(f"{place} has no column {name!r}; it has {', '.join(map(repr, known)) or 'none'}.{hint}")
