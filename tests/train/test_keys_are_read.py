@@ -88,7 +88,7 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path) -> dict[str, dict[str,
             "reward": [vowels, {"use": "exact_number", "gate": "vowels"}],
             "evaluate": {"problems": 2},
             "suite": [{"source": str(rows), "prompt": "question", "answer": "solution"}],
-            "run": {**run, "evaluate_every": 1, "stop": {"metric": "eval/greedy", "threshold": 2.0}},
+            "run": {**run, "evaluate_every": 1, "stop": {"metric": "eval/greedy", "threshold": 1.0}},
         },
         "watched": {  # by detectors, one of which has something to say
             **small,
