@@ -135,7 +135,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "what detectors do": {
         "reward": [{"use": by_coin}],
         "monitor": {
-            "rescore": 1.0,
+            "rescore": 0.4,  # so that some groups are left to learn from
             "actions": {"not_finite": "roll_back", "verifier_contradiction": "quarantine"},
         },
     },

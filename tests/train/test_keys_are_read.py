@@ -96,6 +96,7 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path) -> dict[str, dict[str,
             "task": own,
             "reward": ["scorers:never"],
             "evaluate": {"problems": 0},
+            "monitor": {"adapt": {"constant_reward": {"setting": "learning_rate", "factor": 0.5, "bound": 1e-9}}},
             "run": {**run, "steps": 5},
         },
         "levels": {
@@ -115,6 +116,50 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path) -> dict[str, dict[str,
             "reward": [vowels],
             "evaluate": {"problems": 0},
         },
+        "kept": {
+            **small,
+            "kind": "reject",
+            "policy": {"model": str(checkpoint)},
+            "task": own,
+            "reward": [vowels],
+            "reject": {"least": {"vowels": 0.0}, "truncated": True, "balance": "difficulty"},
+            "evaluate": {"problems": 0},
+        },
+        "kept and learnt": {
+            **small,
+            "kind": "rft",
+            "policy": {"model": str(checkpoint)},
+            "task": own,
+            "reward": [vowels],
+            "reject": {"least": {"vowels": 0.0}, "truncated": True},
+            "supervised": {"examples_per_step": 2},
+            "rft": {"mode": "offline"},
+            "run": {**run, "steps": 2},
+            "evaluate": {"problems": 0},
+        },
+        "preferred": {
+            "kind": "dpo",
+            "policy": {"model": str(checkpoint)},
+            "task": {"source": str(pairs)},
+            "preferences": {"pairs_per_step": 2},
+            "run": run,
+        },
+        "taught": {
+            **small,
+            "kind": "distill",
+            "policy": {"model": str(checkpoint)},
+            "task": own,
+            "distillation": {"teacher": {"big": {"model": str(checkpoint)}}, "divergence": "jsd"},
+            "evaluate": {"problems": 0},
+        },
+        "taught by itself": {
+            **small,
+            "kind": "self_distill",
+            "policy": {"model": str(checkpoint)},
+            "task": own,
+            "reward": [vowels],
+            "evaluate": {"problems": 0},
+        },
         "made-examples": {**sft, "task": {"source": "word_problems"}},
         "examples": {**sft, "task": {**own, "completion": "solution"}},
         "pairs": {
@@ -129,7 +174,10 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path) -> dict[str, dict[str,
 
 def test_every_key_of_a_recipe_is_read(tmp_path, rows, checkpoint_dir, monkeypatch):
     reads = Reads()
-    made = {name: Recipe(name=name, **one) for name, one in recipes(tmp_path, rows, checkpoint_dir).items()}
+    made = {
+        name: Recipe(name=name.replace(" ", "-"), **one)
+        for name, one in recipes(tmp_path, rows, checkpoint_dir).items()
+    }
     with monkeypatch.context() as patch:
         reads.watch(patch)
         for recipe in made.values():

@@ -256,8 +256,7 @@ FIELDS: dict[str, Choice | Number] = {
         later=True,
     ),
     "teacher_discount": Number(
-        "With add the discount of the signal of later tokens (0: a token has its own); with position how much more the "
-        "first tokens count.",
+        "With add, the discount of later tokens' signal (0: its own); with position, how much more first tokens count.",
         "The teacher's signal is spread over a completion's tokens with {}.",
         at_least=0,
         at_most_in_recipes=1,

@@ -24,7 +24,7 @@ class Divergence(Table):
 
     divergence: Literal["sampled", "reverse", "forward", "jsd"] = Field(
         default="sampled",
-        description="sampled: the teacher's log-probs of sampled tokens, as an advantage; else over the whole vocabulary.",
+        description="sampled: the teacher's log-probs of sampled tokens, an advantage; else over the whole vocabulary.",
     )
     beta: float = Field(default=0.5, gt=0, lt=1, description="Share of the teacher in the mixture of jsd.")
     top_k: Annotated[int, Field(ge=1, le=TOKENS)] | None = Field(
