@@ -356,7 +356,14 @@ def test_every_key_of_the_json_schema_has_a_description_and_a_default():
             assert len(value["description"]) <= 120, (where, key)
             if "default" not in value:
                 without_default.add((where, key))
-    needed = {("Task", "source"), ("Source", "source"), ("Suite", "source"), ("Reward", "use"), ("Stop", "metric")}
+    needed = {
+        ("Task", "source"),
+        ("Source", "source"),
+        ("Suite", "source"),
+        ("Reward", "use"),
+        ("Stop", "metric"),
+        ("Teacher", "model"),
+    }
     assert without_default == needed | {("Adapt", key) for key in ("setting", "factor", "bound")}
     assert "null" not in json.dumps(schema["$defs"]["Policy"]["properties"]["model"].get("type"))
     assert {"name", "seed", "stage", "kind", "rollout", "reward"} <= set(schema["properties"])

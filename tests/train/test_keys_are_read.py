@@ -10,21 +10,25 @@ from typing import Any
 
 import injected
 import pytest
+from transformers import AutoModelForCausalLM
 
 import cohort
 from cohort import settings
 from cohort.monitor.watcher import Watcher
 from cohort.recipe import Recipe
 from cohort.settings import DETECTORS, Monitor, Prompts, Table
+from cohort.settings.distill import Divergence
 from cohort.train import train
 from cohort.views.console import Console
+from prompt_logprobs_server import PromptLogprobsServer
 
 SOURCE = str(Path(cohort.__file__).parent)
 CARRIERS = ("recipe", "views")  # rooms that carry keys and show them: nothing is done with a key there
+BASES = (Table, Prompts, Divergence)
 KEYS = {
     (table.__name__, key)
     for table in vars(settings).values()
-    if isinstance(table, type) and issubclass(table, Table) and table not in (Table, Prompts)  # Prompts: a base alone
+    if isinstance(table, type) and issubclass(table, Table) and table not in BASES
     for key in table.model_fields
 }
 SCRATCH = {"hidden_size": 32, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 16, "intermediate_size": 64}
@@ -69,7 +73,7 @@ def reader_counts() -> bool:
     return Path(frame.f_code.co_filename).relative_to(SOURCE).parts[0] not in CARRIERS
 
 
-def recipes(tmp_path: Path, rows: Path, checkpoint: Path) -> dict[str, dict[str, Any]]:
+def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> dict[str, dict[str, Any]]:
     """Small recipes that have a use for every key between them."""
     pairs = tmp_path / "pairs.jsonl"
     line = {"prompt": "What would you like?", "chosen": "a plum please", "rejected": "plum", "by": 1.0}
@@ -152,6 +156,14 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path) -> dict[str, dict[str,
             "distillation": {"teacher": {"big": {"model": str(checkpoint)}}, "divergence": "jsd"},
             "evaluate": {"problems": 0},
         },
+        "taught by a server": {
+            **small,
+            "kind": "distill",
+            "policy": {"model": str(checkpoint)},
+            "task": own,
+            "distillation": {"teacher": {"far": {"model": "x", "url": server, "tokenizer": str(checkpoint)}}},
+            "evaluate": {"problems": 0},
+        },
         "taught by itself": {
             **small,
             "kind": "self_distill",
@@ -173,11 +185,10 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path) -> dict[str, dict[str,
 
 
 def test_every_key_of_a_recipe_is_read(tmp_path, rows, checkpoint_dir, monkeypatch):
-    reads = Reads()
-    made = {
-        name: Recipe(name=name.replace(" ", "-"), **one)
-        for name, one in recipes(tmp_path, rows, checkpoint_dir).items()
-    }
+    reads, server = Reads(), PromptLogprobsServer(AutoModelForCausalLM.from_pretrained(checkpoint_dir))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    tables = recipes(tmp_path, rows, checkpoint_dir, server.url)
+    made = {name: Recipe(name=name.replace(" ", "-"), **one) for name, one in tables.items()}
     with monkeypatch.context() as patch:
         reads.watch(patch)
         for recipe in made.values():
@@ -188,6 +199,7 @@ def test_every_key_of_a_recipe_is_read(tmp_path, rows, checkpoint_dir, monkeypat
             for line, groups in injected.steps(name):
                 for found in watcher.see(line, groups):
                     table.action_of(found.detector)
+    server.close()
     unread = sorted(".".join(key) for key in KEYS - reads.found)
     assert not unread, f"nothing reads {', '.join(unread)}"
 
