@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from made_run import RECIPE, make_run
 from safetensors.numpy import save_file
 
-from cohort.account.fields import RUN, STAGE
+from cohort.account.fields import RUN, STAGE, fields_of
 from cohort.account.making import make_record
 from cohort.account.schema import FILES, shipped
 from cohort.account.tally import tally
@@ -43,7 +43,7 @@ def test_every_field_has_its_claim_and_every_gap_its_reason(run):
     found = dict(claims({"run": record["run"], "stages": record["stages"]}))
     assert found.keys() - {"stages.grpo.samples"} == {
         *(f"run.{field.path}" for field in RUN),
-        *(f"stages.grpo.{field.path}" for field in STAGE),
+        *(f"stages.grpo.{field.path}" for field in fields_of("grpo")),
     }
     assert all(one["reason"] for one in found.values() if one["value"] is None)
     assert not [at for at, one in found.items() if one["status"] == "failed"]

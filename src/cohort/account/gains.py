@@ -16,17 +16,17 @@ _SAID = ("mean", "low", "high", "problems", "p", "verdict")
 
 
 def gained(run: RunFiles) -> Claim:
-    """A row for each stage in order, then, of several, one for all that the model of the last one has gone through:
-    from before the first of these that was measured to after the last. `gain` is the paired difference with its 95%
-    interval, None where there are not two measurements of the same problems; `why` says why.
+    """A row for each stage in order, then, where several were measured, one for all that the model of the last one has
+    gone through: from before the first of these that was measured to after the last. `gain` is the paired difference
+    with its 95% interval, None where there are not two measurements of the same problems; `why` says why.
     """
     rows = [_row(files) for files in run.stages]
     measured = [(files, row) for files, row in zip(run.stages, rows, strict=True) if row["after"] is not None]
     if not measured:
         return gap("measured", "no stage holds problems out: task.held_out names what to evaluate on")
-    if len(rows) > 1:
-        line = _line(run.stages)
-        own = [(files, row) for files, row in measured if files.index in line] or measured[-1:]
+    line = _line(run.stages)
+    own = [(files, row) for files, row in measured if files.index in line]
+    if len(own) > 1:
         (first, one), (last, other) = own[0], own[-1]
         named = f"{first.stage.name} to {last.stage.name}"
         whole = {"stage": "in all", "kind": named, "measure": other["measure"], "after": other["after"]}
@@ -53,7 +53,7 @@ def _line(stages: Sequence[StageFiles]) -> set[int]:
 
 
 def _row(files: StageFiles) -> dict[str, Any]:
-    lines = files.evaluations
+    lines = files.until_kept
     way = next((way for way, name in _OF.items() if lines and name in lines[-1]), None)
     row: dict[str, Any] = {"stage": files.stage.name, "kind": files.stage.kind, "measure": way}
     if way is None:
@@ -76,4 +76,4 @@ def _gain(first: StageFiles, last: StageFiles, way: str) -> dict[str, Any]:
 
 
 def _rates(files: StageFiles, index: int, way: str) -> Mapping[str, float]:
-    return pass_rates(files.place / f"log/eval-{files.evaluations[index]['step']:06d}-{way}.parquet")
+    return pass_rates(files.place / f"log/eval-{files.until_kept[index]['step']:06d}-{way}.parquet")

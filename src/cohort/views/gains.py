@@ -9,9 +9,6 @@ from rich.markup import escape
 
 from cohort.views.cards.reading import percent, value
 from cohort.views.console import Console
-from cohort.wording import counted
-
-_VERDICTS = {"improved": "better", "regressed": "worse", "non_inferior": "no worse", "inconclusive": "not certain"}
 
 
 def gains_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -24,7 +21,9 @@ def show_gains(console: Console, record: Mapping[str, Any]) -> None:
     rows = gains_of(record)
     if len(rows) < 2:
         return
-    console.say("\n  what each stage gained on held-out problems, paired, with 95% intervals")
+    many = sorted({row["gain"]["problems"] for row in rows if row["gain"] is not None})
+    of = f"{' to '.join(f'{count:,}' for count in dict.fromkeys((many[0], many[-1])))} " if many else ""
+    console.say(f"\n  what each stage gained on {of}held-out problems, paired, in points with 95% intervals")
     console.table(("stage", "kind", "measure", "before", "after", "gain", ""), [_cells(row) for row in rows], left=3)
 
 
@@ -33,6 +32,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     points, verdict = "-", "not evaluated" if why == "not_evaluated" else why
     if gain is not None:
         points = f"{100 * gain['mean']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
-        verdict = f"{_VERDICTS[gain['verdict']]}, {counted(gain['problems'], 'problem')}"
+        verdict = gain["verdict"]
     cells = (row["stage"], row["kind"] or "", row["measure"] or "", percent(row["before"]), percent(row["after"]))
     return [*map(escape, cells), escape(points), verdict]
