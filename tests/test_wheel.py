@@ -55,7 +55,7 @@ def test_installed_elsewhere_it_runs_from_an_empty_directory(wheel, tmp_path):
     assert shown.stdout.startswith('name = "quickstart"')
     assert shown.stderr == f"recipe quickstart: the one that Cohort ships, {site}/cohort/recipes/quickstart.toml\n"
 
-    steps = ["cold_start.run.steps=1", "grpo.run.steps=1", "evaluate.problems=2", "run.threads=1"]
+    steps = ["cold_start.run.steps=1", "grpo.run.steps=1", "evaluate.problems=8", "run.threads=1"]
     trained = said(str(site / "bin" / "cohort"), "train", "quickstart", *steps)
     assert trained.returncode == 0, trained.stderr
     assert (empty / "runs" / "quickstart" / "final" / "model.safetensors").is_file()

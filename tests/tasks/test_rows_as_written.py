@@ -219,8 +219,8 @@ def test_a_source_that_makes_prompts_is_no_file_of_rows():
         UserError, match=r"word_problems does not exist in .*, and the source of that name makes prompts"
     ):
         open_rows("word_problems")
-    with pytest.raises(UserError, match="arithmetic has questions and answers but no pairs"):
-        open_preferences("arithmetic")
+    with pytest.raises(UserError, match="reasoning_gym:chain_sum has questions and answers but no pairs"):
+        open_preferences("reasoning_gym:chain_sum")
 
 
 # ---- names that are there twice

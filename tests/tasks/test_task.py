@@ -100,7 +100,7 @@ def test_missing_prompt_column_names_the_nearest(tmp_path):
     assert f"{path}:1 has no column 'qustion'; it has 'question', 'gold', 'topic'. Did you mean 'question'?" in refused(
         path, prompt="qustion"
     )
-    assert 'Name the column in [task]: prompt = "..."' in refused(path)
+    assert 'Name the column: prompt = "..."' in refused(path)
     assert f"{path}:2 has no column 'question'" in refused(write(path, [ROWS[0], {"gold": "1"}]), prompt="question")
 
 
