@@ -53,6 +53,14 @@ def killed_after(monkeypatch, step):
     monkeypatch.setattr(_Loop, "record", killed)
 
 
+def killed_and_resumed(run, monkeypatch, step, asked):
+    killed_after(monkeypatch, step)
+    with pytest.raises(KeyboardInterrupt):
+        run(**asked, name="killed")
+    monkeypatch.undo()
+    return run(**asked, name="killed", resume=True)
+
+
 def test_a_verifier_that_is_not_deterministic_is_found_by_asking_twice(run):
     asked = {"reward": [flaky_where_even], "run": {**PLAN, "steps": 2}, "evaluate": FEW}
     assert "verifier_contradiction" not in {one.detector for one in read_incidents(run(**asked, name="once").directory)}
@@ -89,11 +97,7 @@ def test_what_is_quarantined_is_recorded_and_not_learnt_from(run, monkeypatch):
     assert "quarantined: nothing is learnt of it" in text.getvalue()
     assert verify(done.directory).holds
     assert not failed(done.directory)
-    killed_after(monkeypatch, 5)
-    with pytest.raises(KeyboardInterrupt):
-        run(**asked, name="killed")
-    monkeypatch.undo()
-    again = run(**asked, name="killed", resume=True)
+    again = killed_and_resumed(run, monkeypatch, 5, asked)
     # The coin falls otherwise now, and where it said the same twice it was learnt from: what is left is sound.
     assert verify(again.directory).holds
     assert not failed(again.directory)
@@ -147,11 +151,7 @@ def test_what_is_adapted_holds_from_the_next_step_on_also_when_resumed_and_recom
     )
     assert verify(done.directory).holds
     assert not failed(done.directory)
-    killed_after(monkeypatch, 5)
-    with pytest.raises(KeyboardInterrupt):
-        run(**asked, name="killed")
-    monkeypatch.undo()
-    again = run(**asked, name="killed", resume=True)
+    again = killed_and_resumed(run, monkeypatch, 5, asked)
     assert lines(again) == ours
     assert same(again.final, done.final)
 
@@ -202,11 +202,7 @@ def test_a_numerical_failure_goes_back_to_the_last_checkpoint_once(run, broken, 
     assert [check.status for check in weights_after] == ["holds"]
     assert "to which the run went back" in weights_after[0].detail
     broken(5, lose_weights=lose_weights)
-    killed_after(monkeypatch, 6)
-    with pytest.raises(KeyboardInterrupt):
-        run(run=PLAN, evaluate=FEW, monitor=BACK, name="killed")
-    monkeypatch.undo()
-    again = run(run=PLAN, evaluate=FEW, monitor=BACK, name="killed", resume=True)
+    again = killed_and_resumed(run, monkeypatch, 6, {"run": PLAN, "evaluate": FEW, "monitor": BACK})
     assert lines(again) == lines(done)
     assert same(again.final, done.final)
 

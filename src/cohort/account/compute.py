@@ -11,7 +11,7 @@ from safetensors import safe_open
 from cohort.account.sources import RunFiles, StageFiles
 from cohort.account.tally import OUTCOMES
 from cohort.record.claims import Basis, Claim, gap
-from cohort.settings import GROUPS
+from cohort.settings import GROUPS, SAMPLED
 
 # Kaplan et al. 2020 (2001.08361), section 2.1: a forward pass takes about 2 N operations a token, a backward pass twice
 # that. Without attention over long contexts, which adds 2 x layers x context x width a token.
@@ -46,7 +46,7 @@ def flops(files: StageFiles) -> Claim:
     found = {"sampling": 0.0, "scoring": 0.0}
     why = METHOD
     passes = stage.optimizer.epochs
-    if stage.kind in (*GROUPS, "reject", "rft"):
+    if stage.kind in SAMPLED:
         prompts = tally.prompt_tokens if tally else 0
         learnt_prompts = tally.learnt_prompt_tokens if tally else 0
         if tally is None:

@@ -14,11 +14,10 @@ from typing import Any
 
 from cohort.account import behaviour, compute, data, gains, governance, learning, policies, rewards
 from cohort.record.claims import Basis, Claim
-from cohort.settings import GROUPS
+from cohort.settings import GROUPS, SAMPLED
 
 # Kinds of stages; a kind of one's own has the fields that they share.
 GRPO = GROUPS
-SAMPLED = (*GRPO, "reject", "rft")
 MODEL = (*SAMPLED, "sft", "reward_model", "dpo", "evaluate")
 
 

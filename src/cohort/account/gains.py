@@ -9,7 +9,6 @@ from cohort.account.behaviour import pass_rates
 from cohort.account.sources import RunFiles, StageFiles
 from cohort.evaluate.compare import paired
 from cohort.record.claims import Claim, gap
-from cohort.settings import named_stage
 
 _OF = {"greedy": "greedy", "sampled": "pass@1"}  # a way to answer, and the number that it is measured by
 _SAID = ("mean", "low", "high", "problems", "p", "verdict")
@@ -33,22 +32,16 @@ def gained(run: RunFiles) -> Claim:
         whole |= {"before": one["before"] if one["before"] is not None else one["after"]}
         rows.append(whole | _gain(first, last, other["measure"]))
     logs = [files.path("metrics.jsonl") for files, _ in measured]
-    return run.claim("measured", [{**row} for row in rows], *logs)
+    return run.claim("measured", rows, *logs)
 
 
 def _line(stages: Sequence[StageFiles]) -> set[int]:
     """The stages that the model of the last one has gone through."""
-    found, index = set[int](), len(stages) - 1
-    while index >= 0 and index not in found:
+    found = set[int]()
+    index: int | None = stages[-1].index
+    while index is not None:
         found.add(index)
-        table = stages[index].stage.policy
-        if (name := named_stage(table.model)) is not None:
-            index = next(one.index for one in stages if one.stage.name == name)
-        elif table.model is not None or table.scratch is not None:
-            break
-        else:
-            before = [one.index for one in stages[:index] if one.stage.kind != "reward_model"]
-            index = before[-1] if before else -1
+        index = stages[index].begins_with
     return found
 
 

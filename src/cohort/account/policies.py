@@ -10,7 +10,6 @@ from cohort.account.sources import StageFiles
 from cohort.preflight.objective import asks_reference, reference_of
 from cohort.record.claims import Claim, gap
 from cohort.record.inputs import hub_commit
-from cohort.settings import named_stage
 
 
 def base(files: StageFiles) -> Claim:
@@ -19,8 +18,9 @@ def base(files: StageFiles) -> Claim:
     if policy.scratch is not None:
         made = {"kind": "scratch", **policy.scratch.model_dump()}
         return run.claim("derived", made, "recipe.toml", reason="made from nothing by this run")
-    if policy.model is None or named_stage(policy.model) is not None:
-        before = named_stage(policy.model) or _before(files)
+    number = files.begins_with
+    if policy.model is None or number is not None:
+        before = run.recipe.stages[number or 0].name
         return run.claim(
             "derived", {"kind": "stage", "name": before}, "recipe.toml", f"stages/{before}/final/manifest.json"
         )
@@ -37,12 +37,6 @@ def base(files: StageFiles) -> Claim:
     found = {"kind": "hub", "name": policy.model, "revision": commit or policy.revision}
     why = None if commit else "the commit is not known: the hub's cache of this machine does not hold the model"
     return run.claim("measured" if commit else "declared", found, "recipe.toml", reason=why)
-
-
-def _before(files: StageFiles) -> str:
-    """The stage whose model this one goes on from."""
-    stages = files.run.recipe.stages
-    return next((one.name for one in reversed(stages[: files.index]) if one.kind != "reward_model"), stages[0].name)
 
 
 def trained(files: StageFiles) -> Claim:

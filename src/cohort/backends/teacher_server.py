@@ -80,7 +80,6 @@ class ServedTeacher:
                 reply = self._post(body)
             except Passing as error:
                 why = str(error)
-                self._post.heed(error)
                 continue
             return [self._entry(entry, tokens[at]) for at, entry in self._entries(reply, len(tokens), places)]
         tries = self._table.retries + 1

@@ -97,12 +97,10 @@ def _drawn(planned: Comparison, found: Sequence[Result], measured: str) -> Path 
         )
         for one in found
     ]  # fmt: skip
-    drawn, picture = (
-        figure(bars, f"{planned.recipe.name}, {measured}", UNITS[planned.budget]),
-        planned.directory / "compare.png",
-    )
+    drawn = figure(bars, f"{planned.recipe.name}, {measured}", UNITS[planned.budget])
     if drawn is None:
         return None
+    picture = planned.directory / "compare.png"
     write_bytes(picture, drawn)
     return picture
 

@@ -36,6 +36,8 @@ KINDS = {
 }
 
 GROUPS = ("grpo", "distill", "self_distill")  # those that sample groups, score them and learn from them
+KEEPS = ("reject", "rft")  # those that sample and score, and keep or learn what is right
+SAMPLED = (*GROUPS, *KEEPS)
 
 
 def named_stage(value: Any) -> str | None:

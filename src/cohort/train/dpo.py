@@ -56,7 +56,8 @@ class Dpo:
     """`kind = "dpo"`, a `StageKind`."""
 
     tables = (
-        *("policy", "task", "preferences", "dpo", "optimizer", "reference", "rollout", "reward", "evaluate", "run"),
+        *("policy", "task", "preferences", "dpo", "optimizer", "reference"),
+        *("rollout", "reward", "evaluate", "run"),
     )
     columns = ("loss", "pairs/accuracy", "pairs/gap", "grad_norm", "tokens_per_s")
     makes_policy = True
@@ -112,11 +113,13 @@ def _objective(table: settings.Dpo) -> Objective:
 
 
 def _refuse_equal(pairs: Pairs | None) -> None:
-    for index in range(0 if pairs is None else pairs.size):
-        assert pairs is not None
-        if pairs[index].chosen.strip() == pairs[index].rejected.strip():
+    if pairs is None:
+        return
+    for index in range(pairs.size):
+        pair = pairs[index]
+        if pair.chosen.strip() == pair.rejected.strip():
             raise UserError(
-                f"preference pair {index} ({pairs[index].prompt.question[:40]!r}...) has equal answers, from which "
+                f"preference pair {index} ({pair.prompt.question[:40]!r}...) has equal answers, from which "
                 "nothing can be learnt: mend or remove it"
             )
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.markup import escape
 
@@ -37,7 +37,7 @@ from cohort.train.directory import flat_recipe, keep_template, run_directory
 from cohort.train.inputs import probe_of
 from cohort.train.keeping import keep_account
 from cohort.train.origins import begin
-from cohort.train.stage import Context, Prepared, StageKind, Training
+from cohort.train.stage import Acting, Context, Prepared, StageKind, Training
 from cohort.train.stopping import Stopped, stopping
 from cohort.train.watching import act, adapted, decided, kept_to_go_back
 from cohort.types import UserError
@@ -109,8 +109,8 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
                 console.all_evaluated(f"step {step}", measured, verifier)
                 act(context, loop.watcher.found, step, loop.go_back)
                 chosen = loop.choice is not None and loop.choice.step == step
-                saved = latest_step(context.checkpoints) == step  # as it went back
-                if not saved and (context.is_due(step, stage.run.save_every) or chosen or loop.over):
+                wanted = context.is_due(step, stage.run.save_every) or chosen or loop.over
+                if wanted and latest_step(context.checkpoints) != step:  # it is saved already where the run went back
                     loop.save()
                 context.stop.check()
         if loop.over:
@@ -163,8 +163,9 @@ class _Loop:
         self.watcher = Watcher(
             context.stage.monitor, lines, read_incidents(context.directory, recorded), partial(decided, context)
         )
-        if self.watcher.screens:  # which a kind that can do it has an attribute for
-            training.screen = self.watcher.screen  # type: ignore[attr-defined]
+        self._acting = cast(Acting, training)  # what is asked of it, a kind that says so in `acts` can do
+        if self.watcher.screens:
+            self._acting.screen = self.watcher.screen
         self._adapted = context.stage
         self._incidents = context.log / INCIDENTS
         if self._incidents.exists():  # what a run that goes on has abandoned is found again
@@ -226,7 +227,7 @@ class _Loop:
         now = adapted(self.context.stage, self.context.did or self.watcher.found, step)
         if now != self._adapted:
             self._adapted = now
-            self.training.adapt(now)  # type: ignore[attr-defined]  # of kinds that can do it
+            self._acting.adapt(now)
 
     def go_back(self, step: int) -> None:
         """Take the weights of an earlier checkpoint, and keep them as those of the step that is done: its prompts are
@@ -234,7 +235,7 @@ class _Loop:
         """
         path = path_of(self.context.checkpoints, step)
         with readable(path):
-            self.training.go_back(read_checkpoint(path).path)  # type: ignore[attr-defined]  # of kinds that can do it
+            self._acting.go_back(read_checkpoint(path).path)
         if self._decides:
             self._decide()
         self.save()

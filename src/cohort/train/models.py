@@ -17,8 +17,9 @@ from cohort.train.stage import kind_of
 from cohort.types import UserError
 
 DATA, PAIRS = "data.jsonl", "pairs.jsonl"  # what a stage that makes data writes into its `final`
+AS_SHOWN = ("template", "template_args", "system", "special_tokens", "max_prompt_tokens", "too_long")  # to a policy
 # What a data set says of its source is settled by who made it. These keys of [task] stay the stage's own.
-_OWN = ("template", "template_args", "system", "special_tokens", "max_prompt_tokens", "too_long", "decontaminate")
+_OWN = (*AS_SHOWN, "decontaminate")
 
 
 def with_stage_models(recipe: Recipe, index: int) -> Stage:

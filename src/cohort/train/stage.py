@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -22,7 +22,7 @@ from cohort.tasks.prompts import Items
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.recorder import Recorder
 from cohort.train.stopping import StopRequest
-from cohort.types import UserError
+from cohort.types import Group, UserError
 from cohort.views.console import Console
 from cohort.wording import find
 
@@ -137,6 +137,22 @@ def refuse_few(items: Items[Any], what: str, key: str, wanted: int) -> None:
         )
 
 
+# Of the numbers of a step's groups, those that are kept and those that are left out: the tickets not to be learnt from.
+Screen = Callable[[Mapping[str, float], Sequence[Group], Sequence[Group]], Collection[int]]
+
+
+class Acting(Protocol):
+    """What a `Training` has beside, of a kind with `acts`."""
+
+    screen: Screen | None  # for "quarantine"
+
+    def adapt(self, stage: Stage) -> None:
+        """Train by this stage's settings, from the next step on."""
+
+    def go_back(self, path: Path) -> None:
+        """Take the weights of the checkpoint at `path` and what trains them; what is learnt from goes on."""
+
+
 P = TypeVar("P", bound=Prepared)
 
 
@@ -146,7 +162,7 @@ class StageKind(Protocol[P]):
     tables: tuple[str, ...]  # the tables of the recipe that it reads; another one in a stage of this kind is a mistake
     columns: tuple[str, ...]  # the metrics on the live line, in this order
     makes_policy: bool  # whether the stage after it may continue from its model
-    # It may have `acts`: which of "quarantine", "adapt" and "roll_back" its trainings can do when [monitor] asks.
+    # It may have `acts`: which of "quarantine", "adapt" and "roll_back" its trainings, each an `Acting`, can do.
     # A kind that leaves data in its `final` also has `makes_data = True`; one that learns from rows and not from
     # prompts has `reads`, their columns beside the prompt.
 

@@ -117,7 +117,6 @@ class JudgeClient:
                 body = self._endpoint.body(reminded(messages))
             except Passing as error:
                 trouble = str(error)
-                self._post.heed(error)
             else:
                 self._store.put(request, reply)
                 return verdict

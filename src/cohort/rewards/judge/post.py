@@ -26,10 +26,6 @@ _LONGEST_WAIT_S = 120.0  # of one backoff, whatever the server asks for
 class Passing(Exception):  # noqa: N818 (an event, handled by who asks)
     """Something that may be over at the next attempt."""
 
-    def __init__(self, what: str, retry_after_s: float = 0.0) -> None:
-        super().__init__(what)
-        self.retry_after_s = retry_after_s
-
 
 class Post:
     """Posts to one address. Threads may share it. `who` is what messages call the server, `key` is never shown."""
@@ -60,7 +56,8 @@ class Post:
             return content
         said = self._hidden(f"HTTP {response.status_code}: {' '.join(content.decode('utf-8', 'replace').split())}")
         if response.status_code in _PASSING:
-            raise Passing(said, _retry_after(response.headers.get("Retry-After")))
+            self._heed(_retry_after(response.headers.get("Retry-After")))
+            raise Passing(said)
         if response.status_code in _TO_MEND or response.is_redirect:
             raise UserError(
                 f"the {self._who} at {self.address} refuses every request ({said}); check url, model and the key"
@@ -76,14 +73,14 @@ class Post:
         if (pause := self._resume_at - time.monotonic()) > 0:
             time.sleep(pause)
 
-    def heed(self, passing: Passing) -> None:
-        """Let all threads wait as long as the server has asked."""
-        with self._lock:
-            self._resume_at = max(self._resume_at, time.monotonic() + min(passing.retry_after_s, _LONGEST_WAIT_S))
-
     def close(self) -> None:
         """Close connections."""
         self._http.close()
+
+    def _heed(self, seconds: float) -> None:
+        """Let all threads wait as long as the server has asked."""
+        with self._lock:
+            self._resume_at = max(self._resume_at, time.monotonic() + min(seconds, _LONGEST_WAIT_S))
 
     def _read(self, response: httpx2.Response, deadline: float) -> bytes:
         """The body. A server that sends byte by byte, or without end, is cut off: httpx's timeouts are for single

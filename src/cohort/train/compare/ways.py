@@ -14,12 +14,12 @@ from typing import NamedTuple
 from cohort.algorithms.presets import PRESETS
 from cohort.recipe import Recipe
 from cohort.settings import Preferences, Reject, Stage, Task
+from cohort.train.models import AS_SHOWN
 from cohort.types import UnreadableError, UserError
 from cohort.wording import did_you_mean
 
 BUDGETS = ("steps", "tokens", "seconds")
 PAIRS = 4  # of the samples of one prompt, for DPO
-AS_SHOWN = ("template", "template_args", "system", "special_tokens", "max_prompt_tokens", "too_long")
 WARM_UP = 0.1  # of the steps, in which PPO's critic learns alone where the recipe does not say how many
 # What decides where arms begin, what measures them or where they lie is the same for all.
 SHARED = ("name", "seed", "kind", "policy.model", "policy.scratch", "policy.revision", "evaluate", "suite", "record")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,15 +32,11 @@ from cohort.train.evaluation import Evaluator
 from cohort.train.grpo.learning import Learning
 from cohort.train.grpo.step_rewards import token_steps
 from cohort.train.grpo.stream import Groups, GroupStream, Scorer, StepGroups, StreamSettings, Unscored
-from cohort.train.stage import Context, first_texts
+from cohort.train.stage import Context, Screen, first_texts
 from cohort.types import Group
 from cohort.wording import counted
 
 PENDING = "pending.parquet"  # of a checkpoint: groups that were sampled and not yet trained on
-
-
-# Of the numbers of a step's groups, those that are kept and those that are left out: the tickets not to be learnt from.
-Screen = Callable[[Mapping[str, float], Sequence[Group], Sequence[Group]], Collection[int]]
 
 
 class Learns(Protocol):
@@ -88,19 +84,19 @@ class GrpoTraining:
                 'set objective.bypass = true, or objective.correction = "token_truncate"'
             )
         moved = checkpoint if prepared.trains else None
-        self.backend = self._backend = open_backend(stage, objective, context.origin(prepared, moved))
+        self.backend = open_backend(stage, objective, context.origin(prepared, moved))
         if moved is not None:
-            self._backend.load(moved.path)
-        self._backend.publish(self.weights_of)
+            self.backend.load(moved.path)
+        self.backend.publish(self.weights_of)
         taught = stage.taught if prepared.stored is None else None
         self._teaches = taught is not None and taught.divergence == "sampled"  # else it is part of the update
-        self.facts: PolicyFacts = self._backend.facts
+        self.facts: PolicyFacts = self.backend.facts
         if taught is not None:
-            self.facts = replace(self.facts, teacher_bytes=self._backend.open_teachers())
-        self.policy = self._backend.policy
+            self.facts = replace(self.facts, teacher_bytes=self.backend.open_teachers())
+        self.policy = self.backend.policy
         self._combination = Combination.of(parts.rewards)
         self._prepared = prepared
-        self._learning = prepared.learning(stage, objective, self._combination, self._backend)
+        self._learning = prepared.learning(stage, objective, self._combination, self.backend)
         self._stream: Groups
         self._evaluate: Evaluator | None = None
         self._nothing: dict[str, float] | None = None if prepared.stored is not None else {}
@@ -116,7 +112,7 @@ class GrpoTraining:
                 if parts.rewards:
                     pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=given, say=say)
                     stack.enter_context(pool)
-                play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self._backend.sampler)
+                play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self.backend.sampler)
                 limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
                 renderer = parts.task.renderer(self.facts.tokenizer)
                 if stage.task.too_long == "error":
@@ -138,7 +134,7 @@ class GrpoTraining:
                 judged = parts.task.held_out is not None and stage.evaluate.problems and parts.verifiers
                 asked = parts if judged else None
                 if asked is not None or context.suites:
-                    sampler = self._backend.sampler
+                    sampler = self.backend.sampler
                     self._evaluate = Evaluator(context, asked, self.facts, sampler, stack, self._one_group_sampled)
             self._opened = stack.pop_all()
         self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
@@ -153,15 +149,15 @@ class GrpoTraining:
         sampled = time.perf_counter()
         if self._teaches:
             self._context.console.doing("asking the teacher")
-            groups.kept, said = teach(self._stage, self._objective, self._backend, groups.kept)
+            groups.kept, said = teach(self._stage, self._objective, self.backend, groups.kept)
             said["time/teacher_s"] = time.perf_counter() - sampled
         self.weights_of = step
         self._context.console.doing("learning")
         trained, report = self._learning.learn(groups.kept, step)
-        self._backend.publish(step)
+        self.backend.publish(step)
         reference = self._stage.reference
         if asks_reference(self._stage, self._objective) and reference.is_due(step):
-            self._backend.move_reference(reference.ema)
+            self.backend.move_reference(reference.ema)
         self._stream.finish(groups)
         ended = time.perf_counter()
         self.groups = everything = [*trained, *groups.left_out]
@@ -196,15 +192,15 @@ class GrpoTraining:
     def adapt(self, stage: Stage) -> None:
         """Another learning rate, KL coefficient or temperature, from the next step on."""
         self._stage, self._objective = stage, settled_objective(stage)
-        self._learning = self._prepared.learning(stage, self._objective, self._combination, self._backend)
-        self._backend.adapt(self._objective, stage.rollout.temperature)
+        self._learning = self._prepared.learning(stage, self._objective, self._combination, self.backend)
+        self.backend.adapt(self._objective, stage.rollout.temperature)
         if isinstance(self._stream, GroupStream):
             self._stream.sample_by(stage.rollout)
 
     def go_back(self, path: Path) -> None:
         """The weights of a checkpoint, its optimizer, reference and critic; prompts go on."""
-        self._backend.restore(path)
-        self._backend.publish(self.weights_of)
+        self.backend.restore(path)
+        self.backend.publish(self.weights_of)
 
     def evaluate(self, step: int) -> dict[str, float] | None:
         """Held-out accuracy of the current weights, where there are held-out prompts; None where nothing is sampled."""
@@ -216,14 +212,14 @@ class GrpoTraining:
     def save(self, directory: Path) -> Mapping[str, Any]:
         """The model and what trains it, the groups in flight, and the ledger."""
         if self._prepared.trains:
-            self._backend.save(directory)
+            self.backend.save(directory)
         if pending := self._stream.in_flight():
             write_groups(directory / PENDING, pending, self.weights_of)
         return {"ledger": self._stream.ledger.state()}
 
     def finish(self, directory: Path) -> None:
         """The trained model, or what else the stage leaves."""
-        self._prepared.finish(self._context, self._backend, directory)
+        self._prepared.finish(self._context, self.backend, directory)
 
     def close(self) -> None:
         """End the reward workers and the tools."""

@@ -24,9 +24,7 @@ class Advantages:
 
     def __init__(self, recorded: Recorded):
         self._recorded, self._lines = recorded, recorded.metrics()
-        self._quarantined: dict[int, set[int]] = defaultdict(
-            set
-        )  # by step the tickets, as log/incidents.jsonl has them
+        self._quarantined = defaultdict[int, set[int]](set)  # by step the tickets, as log/incidents.jsonl has them
         for one in recorded.findings:
             self._quarantined[one.step] |= {*one.did.get("quarantine", ())}
         self._advantages = Tally(3, f"{recorded.title}advantages", "advantages, recomputed from the rewards")

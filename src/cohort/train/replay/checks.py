@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cohort.machine import quiet_libraries
 from cohort.record.report import Check
-from cohort.settings import GROUPS
+from cohort.settings import KEEPS, SAMPLED
 from cohort.train.place import where_trained
 from cohort.train.replay.advantages import Advantages
 from cohort.train.replay.opened import Recorded, open_run
@@ -18,8 +18,6 @@ from cohort.train.replay.stored import StoredStep
 from cohort.train.replay.tally import SHOWN
 from cohort.train.replay.text import Texts
 from cohort.types import UserError
-
-KEEPS = ("reject", "rft")  # kinds of stages that sample and score, and learn nothing or what is right
 
 
 def checks(run: Path, level: int) -> list[Check]:
@@ -33,7 +31,7 @@ def checks(run: Path, level: int) -> list[Check]:
     found: list[Check] = []
     run = run.expanduser().absolute()
     with where_trained(str(run)):
-        for recorded in open_run(run, kinds=(*GROUPS, *KEEPS)):
+        for recorded in open_run(run, kinds=SAMPLED):
             found += checks_of(recorded, level)
     return sorted(found, key=lambda check: check.level)
 

@@ -23,7 +23,7 @@ from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.rewards import Combination, Gate
 from cohort.seeds import derive_seed
-from cohort.settings import GROUPS, Stage
+from cohort.settings import GROUPS, SAMPLED, Stage
 from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
 from cohort.train.directory import as_it_lies, read_environment, stage_directory
 from cohort.train.models import begins_with, with_stage_models, with_stage_policies
@@ -192,7 +192,7 @@ def open_run(run: Path, stage: str = "", kinds: Collection[str] = GROUPS) -> lis
 
 def _recorded(run: Path, recipe: Recipe, index: int, environment: Mapping[str, Any]) -> Recorded:
     stage = with_stage_policies(recipe, index, with_stage_models(recipe, index))
-    several = sum(one.kind in (*GROUPS, "reject", "rft") for one in recipe.stages) > 1
+    several = sum(one.kind in SAMPLED for one in recipe.stages) > 1
     gates = {one.name: Gate(one.gate, one.gate_at, one.gate_else) for one in stage.reward if one.gate is not None}
     combination = Combination({one.name: float(one.weight) for one in stage.reward}, gates)
     title = f"{stage.name}: " if several else ""
