@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="the weights: a checkpoint directory")
     parser.add_argument("overrides", nargs="*", help="key=value of the recipe recipes/claims.toml")
-    parser.add_argument("--batches", type=int, default=48, help="gradients to take; 48 take about 5 minutes")
+    parser.add_argument("--batches", type=int, default=48, help="gradients to take")
     parser.add_argument("--critic-steps", default="0,8,32", help="batches that a critic has learnt from")
     parser.add_argument("--critic-rate", type=float, default=1e-3)
     parser.add_argument("--to", type=Path, default=Path("runs/gradient_variance.json"))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from hashlib import sha256
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from cohort.commands import compare
 from cohort.recipe import Recipe
 from cohort.train import train
 from cohort.train.compare import running
@@ -136,3 +140,24 @@ def test_a_run_that_fails_stops_the_others_and_one_that_diverges_does_not(desk, 
     assert code == 0, err
     assert "optimizer.learning_rate=1e30, seed 0, has collapsed: " in out
     assert "1 of 1" in out
+
+
+PAGES = Path(__file__).parents[2] / "docs"
+COMMANDS = [
+    line
+    for page in ("claims.md", "grpo-vs-ppo.md")
+    for line in (PAGES / page).read_text("utf-8").splitlines()
+    if line.startswith("cohort compare recipes/")
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_pages_can_begin(cohort, monkeypatch, command):
+    def begin(compared, console, jobs):
+        raise UserError(f"{len(compared.arms)} arms can begin")
+
+    monkeypatch.setattr(compare, "train_arms", begin)
+    _, name, recipe, *words = shlex.split(command)
+    code, _, err = cohort(name, str(PAGES.parent / recipe), *words)
+    assert code == 1
+    assert re.search(r"\d arms can begin", err), err

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from cohort.commands import compare
+from cohort.types import UserError
+
 PAGE = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
 
 
-def test_the_commands_of_the_page_run(desk, cohort):
+def begin(compared, console, jobs):
+    raise UserError(f"{len(compared.arms)} arms can begin")
+
+
+def test_the_commands_of_the_page_run(desk, cohort, monkeypatch):
     suites = re.search(r"```toml\nreward[^\n]*\n\n(\[\[suite\]\].*?)```", PAGE, re.DOTALL)[1]
     keeping = re.search(r"```toml\n\[run\]\n(.*?)```", PAGE, re.DOTALL)[1].replace(
         "evaluate_every = 20", "evaluate_every = 1"
@@ -32,13 +40,19 @@ def test_the_commands_of_the_page_run(desk, cohort):
     assert "before, minus: held-out  greedy" in out
 
     commands = re.findall(r"^cohort .*$", "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)), re.MULTILINE)
-    commands = [one for one in commands if not re.search("--(methods|vary)", one)]  # test_compare.py runs such
+    longer = [one for one in commands if re.search("--(methods|vary)", one)]  # test_compare.py runs one to its end
+    commands = [one for one in commands if one not in longer]
     assert len(commands) >= 5
     shown = {}
     for command in commands:
         code, out, err = cohort(*command.split()[1:])
         assert code == 0, (command, err)
         shown[command] = out
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "train_arms", begin)
+        for command in longer:
+            code, out, err = cohort(*shlex.split(command)[1:])
+            assert re.search(r"\d arms can begin", err), (command, err)
     assert re.search(r"maj@4 +\d", shown["cohort eval runs/mine --samples 4"])
     assert re.search(r"best@4 +\d", shown["cohort eval runs/mine --samples 4"])  # vowels choose, exact_number judges
     assert re.search(r"minus/pass@4 +\d", shown["cohort eval runs/mine --samples 4"])
