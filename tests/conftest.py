@@ -19,6 +19,7 @@ os.environ["COHORT_KEY"] = os.path.join(tempfile.gettempdir(), f"cohort-tests-{g
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers.utils import logging
 
 from cohort.policy.policy import Policy
@@ -26,6 +27,12 @@ from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.settings import Scratch
 from cohort.tasks import open_demonstrations
 from tiny import make_tiny, on_path
+
+# The same examples in every run, so that what is green here is green elsewhere. `pytest --hypothesis-profile=search`
+# looks for new ones.
+settings.register_profile("suite", deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile("suite")
 
 torch.set_num_threads(1)
 logging.set_verbosity_error()

@@ -35,7 +35,6 @@ def test_scripts_without_spaces_and_runs_without_breaks_have_words_too():
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 5))
-@settings(derandomize=True)
 def test_it_is_the_formula(words, n):
     ngrams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     distinct = 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0

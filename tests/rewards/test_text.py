@@ -95,7 +95,6 @@ def test_f1_is_squads():
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=8), st.lists(st.sampled_from("abcd"), min_size=1, max_size=8))
-@settings(derandomize=True)
 def test_f1_is_the_harmonic_mean(said, gold):
     shared = sum(min(said.count(word), gold.count(word)) for word in set(said))
     precision, recall = (shared / len(said) if said else 0), shared / len(gold)
@@ -104,7 +103,6 @@ def test_f1_is_the_harmonic_mean(said, gold):
 
 
 @given(st.text())
-@settings(derandomize=True)
 def test_normalising_twice_is_normalising_once(text):
     assert normal_text(normal_text(text)) == normal_text(text)
 
