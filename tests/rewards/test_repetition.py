@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 from hostile import LARGE
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cohort.rewards import RewardTable, ScoringItem, resolve

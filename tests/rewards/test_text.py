@@ -2,7 +2,7 @@
 
 import pytest
 from hostile import EMPTY, LARGE
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cohort.rewards import RewardTable, ScoringItem, resolve
