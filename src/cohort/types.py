@@ -266,6 +266,9 @@ class Batch:
     values: torch.Tensor | None = None  # [N] float32, of a critic: what was expected before each token
     teacher_logprobs: torch.Tensor | None = None  # [N] float32; NaN where no teacher speaks
     lesson: Lesson | None = None
+    versions: torch.Tensor | None = None  # [B] long: the weights that drew each rollout
+    version: int = 0  # the number that the weights will have after this update
+    keep: torch.Tensor | None = None  # [N] bool: tokens that stay in the policy term (`objectives.batchwide`)
 
 
 @dataclass(frozen=True, slots=True)

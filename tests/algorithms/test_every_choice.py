@@ -15,16 +15,19 @@ import torch
 from cohort.algorithms import equation as equations
 from cohort.algorithms import explain, fields, losses, objectives
 from cohort.algorithms.explain import meaning
-from cohort.algorithms.fields import FIELDS, SURROGATE_READS, Choice, Number
+from cohort.algorithms.fields import FIELDS, SURROGATE_READS, Choice, Number, Terms
 from cohort.algorithms.objective import Objective
 from cohort.settings.objective import with_fields
 from cohort.settings.table import Table
 
 CHOICES = {name: field for name, field in FIELDS.items() if isinstance(field, Choice)}
 NUMBERS = {name: field for name, field in FIELDS.items() if isinstance(field, Number)}
+TERMS = {name: field for name, field in FIELDS.items() if isinstance(field, Terms)}
+SOME_TERMS: dict[str, Any] = {"filters": (("token", 0.9, 1.03125), ("second_moment", None, 0.01))}
 # Everything acts: a KL in the loss, a correction, a moved policy, a teacher.
 ACTING: dict[str, Any] = {"kl_coef": 0.04, "correction": "token_mask", "correction_min": 0.9, "correction_max": 1.2,
                           "teacher_coef": 0.5, "teacher_discount": 0.5}  # fmt: skip
+NO_CLIP = {"clip_low": None, "clip_high": None}
 # What some choices need beside them to make sense.
 NEEDS: dict[tuple[str, Any], dict[str, Any]] = {
     ("baseline", "critic"): {"scale": "none"},
@@ -32,7 +35,13 @@ NEEDS: dict[tuple[str, Any], dict[str, Any]] = {
     ("kl_estimator", "k1"): {"kl_gradient": "weighted"},
     ("zero_std", "drop"): {"teacher_coef": 0.0},
     ("zero_std", "resample"): {"teacher_coef": 0.0},
-}
+    **{("mask", value): {**NO_CLIP, "mask_low": 0.06, "mask_high": 0.02}
+       for value in ("ratio", "probability", "probability_both")},
+    ("mask", "bernoulli_kl"): {**NO_CLIP, "mask_low": 0.01, "mask_high": 0.005},
+    ("old", "sampler"): {"correction": "off"},
+}  # fmt: skip
+# What a number needs beside it to act.
+BESIDE: dict[str, dict[str, Any]] = {name: {**NO_CLIP, "mask": "probability"} for name in ("mask_low", "mask_high")}
 ELSEWHERE = {"zero_std"}  # acts where groups are chosen, not in the advantages and not in the loss
 
 
@@ -43,7 +52,7 @@ def chosen(field: str, value: object) -> Objective:
 
 
 def changed(o: Objective, field: str, value: Any) -> Objective:
-    return dataclasses.replace(o, **{field: value})
+    return dataclasses.replace(o, **{**BESIDE.get(field, {}), field: value})
 
 
 def outcome(o: Objective) -> list[float]:
@@ -62,7 +71,8 @@ def outcome(o: Objective) -> list[float]:
         advantages = o.advantages(rewards, weights=[1.0, 0.5]).flatten()
     loss_mask = objectives.mask_truncated(o, mask, torch.arange(8) == 1)
     given = {"ref_logprobs": old + 0.2 * beside, "sampler_logprobs": old + 0.1 * apart, "entropy": old.square(),
-             "teacher_logprobs": old + taught}  # fmt: skip
+             "teacher_logprobs": old + taught, "versions": torch.arange(8)[:, None].expand(8, 5) % 5,
+             "current_version": 5}  # fmt: skip
     loss = objectives.policy_loss(
         o,
         logprobs=logprobs,
@@ -75,8 +85,12 @@ def outcome(o: Objective) -> list[float]:
     )
     (gradient,) = torch.autograd.grad(loss, logprobs)
     penalty = objectives.kl_in_reward(o, old, given["ref_logprobs"], mask)
-    metrics = objectives.loss_metrics(o, logprobs, old, loss_mask, advantages, given["ref_logprobs"],
-                                      teacher_logprobs=given["teacher_logprobs"])  # fmt: skip
+    given.pop("entropy")
+    ref = given.pop("ref_logprobs")
+    whole = objectives.batchwide(o, logprobs, old, loss_mask, advantages, **given)
+    if o.old == "recompute":
+        given.pop("sampler_logprobs")
+    metrics = objectives.loss_metrics(o, logprobs, old, loss_mask, advantages, ref, whole=whole, **given)
     numbers = torch.cat([advantages, loss.detach()[None], gradient.flatten(), penalty.flatten()])
     return [round(x, 12) for x in [*numbers.tolist(), *(float(value) for value in metrics.values())]]
 
@@ -120,6 +134,21 @@ def test_each_number_has_a_sentence_a_range_and_a_place_in_the_equation(field):
         assert any(number in explain.equation(o) for number in ("0.03125", "1.03125", "0.96875"))
     assert FIELDS[field].about.endswith(".")
     with pytest.raises(ValueError, match=f"{field}='much' must be a finite number"):
+        changed(Objective(), field, "much")
+
+
+@pytest.mark.parametrize("field", TERMS)
+def test_each_list_of_terms_has_a_sentence_acts_and_is_in_the_equation(field):
+    plain = chosen("correction", "off")
+    given = changed(plain, field, SOME_TERMS[field])
+    assert meaning(given, field).endswith(".")
+    assert "1.03125" in explain.equation(given)
+    assert explain.equation(given, latex=True).isascii()
+    assert FIELDS[field].about.endswith(".")
+    assert outcome(given) != outcome(plain)
+    assert changed(given, field, [list(part) for part in SOME_TERMS[field]]) == given  # as JSON has it
+    assert given.hash != plain.hash
+    with pytest.raises(ValueError, match=f"{field}='much' must be a list"):
         changed(Objective(), field, "much")
 
 

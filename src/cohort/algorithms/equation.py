@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cohort.algorithms.fields import GROUP_BASELINES, SURROGATE_READS, short
-from cohort.algorithms.notation import Notation, in_ascii, number, powers_of_ten
+from cohort.algorithms.later_equation import Rows, factors
+from cohort.algorithms.notation import Notation, bounds, in_ascii, number, powers_of_ten
 from cohort.algorithms.objective import Objective
-
-Rows = list[tuple[str, str]]  # a symbol, and what it is equal to
 
 _ZERO_STD = {"drop": "dropped", "resample": "dropped, and other prompts sampled in their place"}
 _KL_FORMS = {
@@ -88,10 +87,14 @@ def equation(
     o = replace(o, teacher_coef=0.0) if divergence else o
     surrogate, defined = SURROGATES[o.surrogate](o, n)
     correction = f"{n.w}{n.dot}" if o.correction != "off" else ""
-    body = f"{correction}{surrogate}{_kl_term(o, n)}{_divergence_term(objective, shape, n)}{_entropy_term(o, n)}"
+    factor, factor_rows = factors(o, _ratio(o, n), _old(o, shape, n), n)
+    body = (
+        f"{factor}{correction}{surrogate}{_kl_term(o, n)}{_divergence_term(objective, shape, n)}{_entropy_term(o, n)}"
+    )
     rows = [
         (n.J, f"{_sum(o, shape, n)} [ {body} ]"),
         *_ratio_rows(o, shape, n, defined),
+        *factor_rows,
         *_teacher_rows(objective, shape, n),
         *advantage_rows(o, n),
         *_correction_rows(o, n),
@@ -108,8 +111,7 @@ def equation(
 
 def correction_bounds(o: Objective) -> str:
     """`0..3`; ∞ where there is no upper bound."""
-    low = number(o.correction_min) if o.correction_min is not None else "0"
-    return f"{low}..{number(o.correction_max) if o.correction_max is not None else '∞'}"
+    return bounds(o.correction_min, o.correction_max)
 
 
 # ---- surrogates: each gives its term, and the symbols that it alone defines
@@ -186,6 +188,11 @@ def _advantage(o: Objective, n: Notation) -> str:
     return n.pick("Â", "\\hat A_{i,t}") if o.teacher_coef else _own_advantage(o, n)
 
 
+def _old(o: Objective, shape: Shape, n: Notation) -> str:
+    """Whose log-probs the policy's are compared with: the ratio's denominator."""
+    return n.sampler if shape.bypass or o.old == "sampler" else n.old
+
+
 def _own_advantage(o: Objective, n: Notation) -> str:
     return n.pick("A_t", "A_{i,t}") if o.baseline == "critic" else n.pick("A", "A_i")
 
@@ -254,7 +261,7 @@ def _entropy_term(o: Objective, n: Notation) -> str:
 
 def _ratio_rows(o: Objective, shape: Shape, n: Notation, defined: Rows) -> Rows:
     """The ratio of a token, that of its completion, and what the surrogate itself defines."""
-    old = n.sampler if shape.bypass else n.old
+    old = _old(o, shape, n)
     token = (n.rho, n.pick(f"π_θ(o_t) / {old}(o_t), per token", f"\\pi_\\theta(o_{{i,t}})/{old}(o_{{i,t}})"))
     if "ratio_level" not in SURROGATE_READS[o.surrogate]:
         weighted = o.kl_coef and o.kl_place == "loss" and o.kl_gradient == "weighted"
@@ -277,7 +284,7 @@ def _teacher_rows(o: Objective, shape: Shape, n: Notation) -> Rows:
     if not o.teacher_coef:
         return []
     A, a, coef, discount = _own_advantage(o, n), n.pick("a_t", "a_{i,t}"), o.teacher_coef, number(o.teacher_discount)
-    c, old = number(coef), n.sampler if shape.bypass else n.old
+    c, old = number(coef), _old(o, shape, n)
     times = "" if coef == 1 else f"{c}{n.dot}"
     rows = [(a, n.pick(f"log π_T(o_t) − log {old}(o_t)", f"\\log\\pi_T(o_{{i,t}})-\\log {old}(o_{{i,t}})"))]
     if o.teacher_form == "reweight":
@@ -402,7 +409,10 @@ def _notes(o: Objective, shape: Shape) -> list[str]:
         notes.append("groups whose rewards are all equal: advantage exactly 0, kept in the divisor")
     if o.truncated == "mask":
         notes.append("completions cut off at the token limit: out of the loss, their rewards stay in the baseline")
-    if shape.bypass:
+    if o.old == "interpolate":
+        notes.append("π_old is read off between sampler and policy: log π_old = log μ + a (log π_θ − log μ), detached, "
+                     "a = (age − 1) / age, age 1 for a token of the newest weights")  # fmt: skip
+    if shape.bypass or o.old == "sampler":
         notes.append("μ is the policy that sampled; there is no π_old")
     elif shape.updates:
         same = "so π_old = π_θ: the ratio is 1 and no clip acts"

@@ -6,7 +6,8 @@ Pure text: `loss` and `advantages` compute, and these words must say what they d
 from __future__ import annotations
 
 from cohort.algorithms.equation import correction_bounds, equation
-from cohort.algorithms.fields import FIELDS, SURROGATE_READS, Choice, short
+from cohort.algorithms.fields import FIELDS, LATER, SURROGATE_READS, Choice, Terms, short
+from cohort.algorithms.later_equation import TERM_WORDS, filter_words
 from cohort.algorithms.notation import number
 from cohort.algorithms.objective import Objective, inert_fields
 from cohort.algorithms.presets import PRESETS, preset
@@ -31,6 +32,14 @@ def one_line(objective: Objective) -> str:
     parts = [_short_surrogate(o), _short_advantage(o), short("aggregation", o.aggregation), _short_kl(o)]
     if o.correction != "off":
         parts.append(f"{o.correction.replace('_', ' ')} of the sampler mismatch in {correction_bounds(o)}")
+    if o.mask != "off":
+        parts.append(f"{short('mask', o.mask)} mask {number(o.mask_low)} down, {number(o.mask_high)} up")
+    if o.off_policy_delta is not None:
+        parts.append(f"negative completions left out beyond {number(o.off_policy_delta)} nats a token")
+    if o.filters:
+        parts.append(f"filters of mismatch: {', '.join(map(filter_words, o.filters))}")
+    if o.old != "recompute":
+        parts.append(short("old", o.old))
     if o.entropy_coef:
         parts.append(f"entropy bonus {number(o.entropy_coef)}")
     if o.teacher_coef:
@@ -41,8 +50,9 @@ def one_line(objective: Objective) -> str:
 
 
 def sentences(objective: Objective) -> list[tuple[str, str]]:
-    """Each choice that acts, as (`field=value`, one sentence on what it does)."""
-    said = {field: meaning(objective, field) for field in FIELDS}
+    """Each choice that acts, as (`field=value`, one sentence on what it does); of later fields those that are set."""
+    known = [name for name in FIELDS if name not in LATER or getattr(objective, name) != getattr(Objective, name)]
+    said = {field: meaning(objective, field) for field in known}
     return [(f"{field}={getattr(objective, field)}", sentence) for field, sentence in said.items() if sentence]
 
 
@@ -67,6 +77,8 @@ def meaning(o: Objective, name: str) -> str:
     if isinstance(field, Choice):
         sentence = field.meanings[value]
         return _KL_GRADIENTS.get((value, o.kl_estimator), sentence) if name == "kl_gradient" else sentence
+    if isinstance(field, Terms):
+        return field.meaning.format("; ".join(map(TERM_WORDS[name], value))) if value else ""
     if value is None or (name in ("entropy_coef", "teacher_coef", "teacher_discount") and not value):
         return ""
     sentence = field.meaning.format(number(value))
@@ -124,7 +136,9 @@ def _name(o: Objective) -> str:
 
 
 def _plain(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    return number(value) if isinstance(value, float) or value is None else str(value)
 
 
 def _short_surrogate(o: Objective) -> str:

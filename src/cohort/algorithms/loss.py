@@ -2,18 +2,20 @@
 
     policy_loss == (per_token_loss * token_weight).sum()
 
-`per_token_loss` looks at one row at a time, `token_weight` at the whole optimizer batch. Log-probs, masks and
-advantages are [B, T]: no tensor over the vocabulary is ever made. Values outside the mask do not matter and may be NaN.
+`per_token_loss` looks at one row at a time, `token_weight` and `batchwide` at the whole optimizer batch. Log-probs,
+masks and advantages are [B, T]: no tensor over the vocabulary is ever made. Values outside the mask do not matter and
+may be NaN.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from cohort.algorithms import corrections, distill, kl, losses, token_weights
+from cohort.algorithms import corrections, distill, kl, losses, token_weights, trust
+from cohort.algorithms.batchwide import Batchwide, decide
 
 if TYPE_CHECKING:
     from cohort.algorithms.objective import Objective
@@ -23,7 +25,7 @@ def policy_loss(
     objective: Objective,
     *,
     logprobs: Tensor,  # [B, T] of the policy being updated, with its gradient
-    old_logprobs: Tensor,  # [B, T] of the policy at the start of the update
+    old_logprobs: Tensor | None,  # [B, T] of the policy at the start of the update; None where `old` says another one
     mask: Tensor,  # [B, T] true where the policy chose the token
     advantages: Tensor,  # [B] or [B, T]
     ref_logprobs: Tensor | None = None,  # [B, T]
@@ -32,13 +34,21 @@ def policy_loss(
     max_tokens: int | None = None,  # the generation budget, for constant_length
     entropy: Tensor | None = None,  # [B, T] with its gradient, for entropy_coef
     teacher_logprobs: Tensor | None = None,  # [B, T] of a teacher, for teacher_coef; NaN where none speaks of a token
+    versions: Tensor | None = None,  # [B, T] the weights that drew each token, for old="interpolate"
+    current_version: int | None = None,  # the number that the weights will have after this update
 ) -> Tensor:
     """The scalar to minimise, in the dtype of `logprobs`; gradients flow to `logprobs` and `entropy` only.
 
-    Raises ValueError if a tensor that the objective needs is missing or has another shape.
+    The rows are the whole optimizer batch. Raises ValueError if a tensor that the objective needs is missing or has
+    another shape.
     """
+    given: dict[str, Any] = {
+        "sampler_logprobs": sampler_logprobs, "teacher_logprobs": teacher_logprobs, "versions": versions,
+        "current_version": current_version,
+    }  # fmt: skip
+    whole = batchwide(objective, logprobs, old_logprobs, mask, advantages, **given)
     per_token = per_token_loss(
-        objective, logprobs, old_logprobs, mask, advantages, ref_logprobs, sampler_logprobs, entropy, teacher_logprobs
+        objective, logprobs, old_logprobs, mask, advantages, ref_logprobs, entropy=entropy, whole=whole, **given
     )
     weight = token_weight(objective, mask, group, max_tokens).to(per_token.dtype)
     return (per_token * weight).sum().to(logprobs.dtype)
@@ -51,32 +61,59 @@ def token_weight(
     return token_weights.AGGREGATIONS[objective.aggregation](mask, group, max_tokens)
 
 
+@torch.no_grad()
+def batchwide(
+    objective: Objective,
+    logprobs: Tensor,
+    old_logprobs: Tensor | None,
+    mask: Tensor,
+    advantages: Tensor,
+    sampler_logprobs: Tensor | None = None,
+    teacher_logprobs: Tensor | None = None,
+    versions: Tensor | None = None,
+    current_version: int | None = None,
+) -> Batchwide:
+    """What is decided once over the whole optimizer batch. `logprobs` are those at the start of the update."""
+    if not objective.is_batchwide:
+        return Batchwide()
+    return decide(objective, _tokens(objective, logprobs, old_logprobs, mask, advantages, teacher_logprobs,
+                                     sampler_logprobs, versions, current_version))  # fmt: skip
+
+
 def per_token_loss(
     objective: Objective,
     logprobs: Tensor,
-    old_logprobs: Tensor,
+    old_logprobs: Tensor | None,
     mask: Tensor,
     advantages: Tensor,
     ref_logprobs: Tensor | None = None,
     sampler_logprobs: Tensor | None = None,
     entropy: Tensor | None = None,
     teacher_logprobs: Tensor | None = None,
+    versions: Tensor | None = None,
+    current_version: int | None = None,
+    whole: Batchwide | None = None,
 ) -> Tensor:
     """The loss of each token before aggregation, [B, T], 0 outside the mask. Rows do not see each other.
 
-    -correction * surrogate + kl_coef * KL - entropy_coef * entropy. The correction multiplies the clipped surrogate
-    and not the KL. What a teacher says of a token enters its advantage (`distill.advantages`). Half-precision log-probs
-    are raised to float32.
+    -kept * correction * surrogate + kl_coef * KL - entropy_coef * entropy. The correction multiplies the clipped
+    surrogate and not the KL, and so does what masks, filters and choices of tokens leave (`kept`, detached). What a
+    teacher says of a token enters its advantage (`distill.advantages`). `whole` are these rows of what `batchwide` says
+    of the whole optimizer batch. Half-precision log-probs are raised to float32.
     """
-    _check_shapes(logprobs, mask, advantages, old_logprobs=old_logprobs, ref_logprobs=ref_logprobs,
-                  sampler_logprobs=sampler_logprobs, entropy=entropy, teacher_logprobs=teacher_logprobs)  # fmt: skip
-    o, tokens = objective, _tokens(objective, logprobs, old_logprobs, mask, advantages, teacher_logprobs)
-    logprobs, old, mask, _ = tokens  # [B, T]
+    _check_shapes(logprobs, mask, advantages, old_logprobs=old_logprobs, ref_logprobs=ref_logprobs, entropy=entropy,
+                  sampler_logprobs=sampler_logprobs, teacher_logprobs=teacher_logprobs,
+                  versions=versions)  # fmt: skip
+    tokens = _tokens(objective, logprobs, old_logprobs, mask, advantages, teacher_logprobs, sampler_logprobs,
+                     versions, current_version)  # fmt: skip
+    o, whole = objective, _whole(objective, whole)
+    logprobs, old, mask = tokens.logprobs, tokens.old_logprobs, tokens.mask  # [B, T]
 
     loss = -losses.SURROGATES[o.surrogate].value(o, tokens)
+    for kept in (trust.kept(o, tokens), whole.keep):
+        loss = loss if kept is None else loss * kept
     if o.correction != "off":
-        sampler = old if sampler_logprobs is None else _inside(sampler_logprobs, mask, like=logprobs)
-        loss = loss * corrections.weight(o.correction, old, sampler, mask, o.correction_min, o.correction_max)
+        loss = loss * corrections.weight(o.correction, old, tokens.behaviour, mask, o.correction_min, o.correction_max)
     if o.kl_coef and o.kl_place == "loss":
         ref = _inside(_needed(ref_logprobs, "ref_logprobs", f"kl_coef={o.kl_coef:g}"), mask, like=logprobs).detach()
         if o.kl_gradient == "weighted":
@@ -124,13 +161,16 @@ def mask_truncated(objective: Objective, mask: Tensor, truncated: Tensor) -> Ten
 def loss_metrics(
     objective: Objective,
     logprobs: Tensor,
-    old_logprobs: Tensor,
+    old_logprobs: Tensor | None,
     mask: Tensor,
     advantages: Tensor,
     ref_logprobs: Tensor | None = None,
     sampler_logprobs: Tensor | None = None,
     entropy: Tensor | None = None,
     teacher_logprobs: Tensor | None = None,
+    versions: Tensor | None = None,
+    current_version: int | None = None,
+    whole: Batchwide | None = None,
 ) -> dict[str, Tensor]:
     """Where the loss clipped and how far the policies are apart, as sums over tokens that `merge_metrics` adds up.
 
@@ -143,9 +183,12 @@ def loss_metrics(
     kl                    with ref_logprobs: sum of the objective's estimator (k3 where it has no KL)
     mismatch, corrected   with sampler_logprobs: sum of |old - sampler|; tokens whose weight is not the raw ratio
     entropy               with entropy: its sum
+    masked, filtered      where the objective has such: tokens with an advantage that a mask took for having moved; that
+                          filters and choices over the whole batch left out
     """
-    o, tokens = objective, _tokens(objective, logprobs.detach(), old_logprobs, mask, advantages, teacher_logprobs)
-    logprobs, old, mask, _ = tokens
+    o, tokens = objective, _tokens(objective, logprobs.detach(), old_logprobs, mask, advantages, teacher_logprobs,
+                                   sampler_logprobs, versions, current_version)  # fmt: skip
+    logprobs, old, mask = tokens.logprobs, tokens.old_logprobs, tokens.mask
     ratio = tokens.ratio(o)
     low, high, dual = losses.SURROGATES[o.surrogate].clips(o, tokens, ratio)
 
@@ -161,7 +204,7 @@ def loss_metrics(
         estimator = o.kl_estimator if o.kl_coef else "k3"
         metrics["kl"] = _sum(kl.estimate(logprobs, _inside(ref_logprobs, mask, like=logprobs), estimator), mask)
     if sampler_logprobs is not None:
-        sampler = _inside(sampler_logprobs, mask, like=logprobs)
+        sampler = tokens.behaviour
         metrics["mismatch"] = _sum((old - sampler).abs(), mask)
         if o.correction != "off":
             args = (o.correction, old, sampler, mask)
@@ -169,6 +212,10 @@ def loss_metrics(
             metrics["corrected"] = _count((bounded != free) & mask)
     if entropy is not None:
         metrics["entropy"] = _sum(entropy, mask)
+    pushed = mask & (tokens.advantages != 0)
+    for name, kept in (("masked", trust.kept(o, tokens)), ("filtered", _whole(o, whole).keep)):
+        if kept is not None:
+            metrics[name] = _count(pushed & ~kept.bool())
     return metrics
 
 
@@ -181,16 +228,41 @@ def merge_metrics(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str,
 
 
 def _tokens(
-    o: Objective, logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, advantages: Tensor, teacher: Tensor | None
+    o: Objective,
+    logprobs: Tensor,
+    old_logprobs: Tensor | None,
+    mask: Tensor,
+    advantages: Tensor,
+    teacher: Tensor | None,
+    sampler: Tensor | None,
+    versions: Tensor | None,
+    current_version: int | None,
 ) -> losses.Tokens:
     mask = mask.bool()
     logprobs = _inside(logprobs, mask)
+    sampler = None if sampler is None else _inside(sampler, mask, like=logprobs).detach()
     by_token = advantages[:, None].expand(mask.shape) if advantages.ndim == 1 else advantages
-    old, own = (_inside(x, mask, like=logprobs).detach() for x in (old_logprobs, by_token))
+    own = _inside(by_token, mask, like=logprobs).detach()
+    if o.old == "recompute":
+        old = _inside(_needed(old_logprobs, "old_logprobs", "old='recompute'"), mask, like=logprobs).detach()
+    else:
+        old = _needed(sampler, "sampler_logprobs", f"old={o.old!r}")
+        if o.old == "interpolate":
+            versions = _needed(versions, "versions", "old='interpolate'")
+            if current_version is None:
+                raise ValueError("current_version is missing and old='interpolate' needs it; pass the number that the "
+                                 "weights will have after this update")  # fmt: skip
+            old = corrections.interpolated(logprobs, old, versions, current_version).masked_fill(~mask, 0)
     if o.teacher_coef:
         teacher = _needed(teacher, "teacher_logprobs", f"teacher_coef={o.teacher_coef:g}")
         own = distill.advantages(o, own, old, _inside(teacher, mask, like=logprobs), mask)
-    return losses.Tokens(logprobs, old, mask, own)
+    return losses.Tokens(logprobs, old, mask, own, old if sampler is None else sampler)
+
+
+def _whole(o: Objective, whole: Batchwide | None) -> Batchwide:
+    if whole is None and o.is_batchwide:
+        raise ValueError("this objective decides over the whole optimizer batch: pass whole=batchwide(...), its rows")
+    return Batchwide() if whole is None else whole
 
 
 def _inside(x: Tensor, mask: Tensor, like: Tensor | None = None) -> Tensor:

@@ -217,6 +217,7 @@ class Tokens(NamedTuple):
     old_logprobs: Tensor
     mask: Tensor
     advantages: Tensor
+    behaviour: Tensor  # log-probs of what sampled; the old policy's where nobody says
 
     def ratio(self, o: Objective) -> Tensor:
         """Policy / old policy at the objective's level. [B, T]"""

@@ -45,6 +45,11 @@ def number(value: float | None) -> str:
     return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
+def bounds(low: float | None, high: float | None) -> str:
+    """`0.5..2`, `0..3`; ∞ where there is no upper bound."""
+    return f"{'0' if low is None else number(low)}..{'∞' if high is None else number(high)}"
+
+
 def powers_of_ten(latex: str) -> str:
     """1e-6 as 10^{-6}, 3e-4 as 3\\cdot 10^{-4}; not inside \\text{...}, where ^ is no superscript."""
     if "\\text{" in latex:

@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cohort.algorithms.fields import FIELDS, SURROGATE_READS, Choice, Number, nearest
+from cohort.algorithms.fields import FIELDS, LATER, SURROGATE_READS, Choice, Number, Terms, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from cohort.algorithms.terms import Filter
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,20 @@ class Objective:
     teacher_form: str = "add"
     teacher_discount: float = 0.0
 
+    mask: str = "off"
+    mask_low: float | None = None  # offset below 1 for a ratio, else how far down
+    mask_high: float | None = None
+    off_policy_delta: float | None = None
+    filters: tuple[Filter, ...] = ()
+    old: str = "recompute"
+
     def __post_init__(self) -> None:
         for name, field in FIELDS.items():
             object.__setattr__(self, name, _checked(name, field, getattr(self, name)))
         _check_combinations(self)
         _check_correction(self)
         _check_teacher(self)
+        _check_trust(self)
         for remark in self.remarks():
             warnings.warn(remark, UserWarning, stacklevel=3)
 
@@ -113,6 +123,16 @@ class Objective:
         taught = self.teacher_coef != 0 and self.teacher_form != "reweight"
         return (self.kl_coef != 0 and self.kl_place == "loss") or self.entropy_coef != 0 or taught
 
+    @property
+    def has_mask(self) -> bool:
+        """Whether tokens leave the policy term for having moved too far."""
+        return self.mask != "off" or self.off_policy_delta is not None
+
+    @property
+    def is_batchwide(self) -> bool:
+        """Whether something is decided over the whole optimizer batch, from log-probs at the start of the update."""
+        return bool(self.filters)
+
     def to_dict(self) -> dict[str, Any]:
         """Every field with its value, ready for JSON; `from_dict` is the inverse."""
         return dataclasses.asdict(self)
@@ -130,15 +150,13 @@ class Objective:
         """SHA-256 (hex) of the fields as JSON with sorted keys: the same for equal objectives on every machine. Fields
         that came later are left out at their default, so that hashes that were published stay.
         """
-        off = {
-            name for name, field in FIELDS.items() if field.later and getattr(self, name) == getattr(Objective, name)
-        }
+        off = {name for name in LATER if getattr(self, name) == getattr(Objective, name)}
         fields = {name: value for name, value in self.to_dict().items() if name not in off}
         canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _checked(name: str, field: Choice | Number, value: Any) -> Any:
+def _checked(name: str, field: Choice | Number | Terms, value: Any) -> Any:
     """The value if its field may hold it. Numbers come back as floats, so that 1 and 1.0 are one objective."""
     if name == "ddof" and (isinstance(value, bool) or value not in (0, 1)):
         raise ValueError(f"ddof={value!r} must be 0 (population std) or 1 (sample std)")
@@ -146,6 +164,8 @@ def _checked(name: str, field: Choice | Number, value: Any) -> Any:
         if value not in tuple(field.meanings):  # a tuple, as the value may be unhashable
             raise ValueError(f"{name}={value!r} is unknown{nearest(value, field.meanings)}")
         return value
+    if isinstance(field, Terms):
+        return field.read(name, value)
     if value is None and field.optional:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -229,6 +249,25 @@ def _check_teacher(o: Objective) -> None:
         )
 
 
+def _check_trust(o: Objective) -> None:
+    """Two trust regions, and a mismatch that is counted twice."""
+    if o.mask != "off" and o.mask_low is None and o.mask_high is None:
+        raise ValueError(f"mask={o.mask!r} needs mask_low or mask_high: without a bound it takes no token")
+    clips = [name for name in ("clip_low", "clip_high") if name in SURROGATE_READS[o.surrogate]]
+    clips = [name for name in clips if getattr(o, name) is not None and o.surrogate != "truncated"]
+    if o.mask != "off" and clips:
+        raise ValueError(
+            f"mask={o.mask!r} cannot go with {clips[0]}={getattr(o, clips[0]):g}: these are two trust regions; set "
+            "clip_low and clip_high to None (off), or mask='off'"
+        )
+    if o.old == "sampler" and (o.correction != "off" or o.filters):
+        what = f"correction={o.correction!r}" if o.correction != "off" else "filters"
+        raise ValueError(
+            f"{what} cannot go with old='sampler': the ratio to the sampler has the mismatch in it already, and it "
+            "would count twice; use old='recompute', or leave the other out"
+        )
+
+
 _READS_NOT = {  # field: what is said of a surrogate that does not read it
     "clip_low": "does not clip",
     "clip_high": "does not clip",
@@ -258,4 +297,6 @@ def inert_fields(o: Objective) -> dict[str, str]:
         inert["teacher_discount"] = "teacher_form='reweight' has no discount"
     if o.correction == "off":
         inert |= dict.fromkeys(("correction_min", "correction_max"), "correction='off' applies no bounds")
+    if o.mask == "off":
+        inert |= dict.fromkeys(("mask_low", "mask_high"), "mask='off' takes no token")
     return inert

@@ -31,6 +31,8 @@ class Preset(NamedTuple):
 NO_CLIP: Mapping[str, Any] = {"clip_low": None, "clip_high": None}
 CAPPED_WEIGHT = {**NO_CLIP, "surrogate": "truncated", "ratio_max": 5.0}
 WHOLE_COMPLETIONS = {**NO_CLIP, "surrogate": "reinforce", "aggregation": "sequence_sum"}
+BY_TOKEN = {"kl_coef": 0.0, "aggregation": "token_mean"}
+DPPO = {**BY_TOKEN, **NO_CLIP, "surrogate": "truncated", "ratio_max": 10.0, "old": "sampler"}
 K1_IN_REWARD = {"kl_estimator": "k1", "kl_place": "reward"}
 
 PRESETS: Mapping[str, Preset] = {
@@ -172,6 +174,30 @@ PRESETS: Mapping[str, Preset] = {
         "actor.yaml and core_algos.py of verl b178a3c with adv_estimator=grpo: token-mean, dual clip 3 always on, no "
         "KL",
         {"dual_clip": 3.0, "kl_coef": 0.0, "aggregation": "token_mean"},
+    ),
+    "dppo_tv": Preset(
+        "DPPO (TV)",
+        "2602.04879 in its authors' form (Stable-RL c6af1d1): truncated ratio to the sampler, cap 10, tokens masked by "
+        "probability; the bounds are verl's example, 0.15",
+        {**DPPO, "mask": "probability", "mask_low": 0.15, "mask_high": 0.15},
+    ),
+    "dppo_kl": Preset(
+        "DPPO (KL)",
+        "2602.04879 in its authors' form (Stable-RL c6af1d1), masked by the KL of a token against all others; the "
+        "bounds are verl's example, 0.05",
+        {**DPPO, "mask": "bernoulli_kl", "mask_low": 0.05, "mask_high": 0.05},
+    ),
+    "opsm": Preset(
+        "OPSM",
+        "DeepSeek-V3.2 2512.02556 eq. 9 on GRPO with all tokens counted alike; delta is not disclosed, 0.5 is TRL's "
+        "advice; no KL, ours",
+        {**BY_TOKEN, "off_policy_delta": 0.5},
+    ),
+    "m2po": Preset(
+        "M2PO",
+        "2510.01161 in AReaL's form: tokens furthest from the sampler are left out until the mean square is below "
+        "0.04, then PPO's clip",
+        {**BY_TOKEN, "filters": (("second_moment", None, 0.04),)},
     ),
 }
 

@@ -206,7 +206,8 @@ def _updates(stage: Stage) -> str:
 
 Difference = tuple[str, Any, Any, str]  # a field, its value here and there, and what going there changes
 
-ACT_BETWEEN_UPDATES = ("clip_low", "clip_high", "ratio_max", "dual_clip")  # at a ratio of 1 none of these does anything
+# At a ratio of 1 none of these does anything.
+ACT_BETWEEN_UPDATES = ("clip_low", "clip_high", "ratio_max", "dual_clip", "mask", "mask_low", "mask_high")
 NOTHING = "Nothing in this recipe: one update a batch, so the ratio is 1."
 
 
@@ -215,10 +216,8 @@ def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Differen
         other = objectives.preset(name)
     except ValueError as error:
         raise UserError(f"--diff: {error}; a path of a recipe or of a run does, too") from None
-    preset = objectives.PRESETS[name]
-    return _differences(
-        objective, other, _beside(stage), {"bypass": preset.bypass, "pass_at_k": None}, once=_once(stage)
-    )
+    bypass = objectives.PRESETS[name].bypass or other.old == "sampler"
+    return _differences(objective, other, _beside(stage), {"bypass": bypass, "pass_at_k": None}, once=_once(stage))
 
 
 def objective_differences(stage: Stage, other: Stage | str | None) -> list[Difference]:
@@ -292,7 +291,8 @@ def _beside(stage: Stage) -> dict[str, Any]:
 
 def _once(stage: Stage) -> bool:
     """Whether every batch has one update, from the very weights that the ratio is taken against."""
-    return stage.optimizer.updates_per_batch * stage.optimizer.epochs == 1 and not stage.objective.bypasses
+    against_old = not stage.objective.bypasses and stage.objective.value("old") == "recompute"
+    return stage.optimizer.updates_per_batch * stage.optimizer.epochs == 1 and against_old
 
 
 def _same_stage(recipe: Recipe, name: str, called: str) -> Stage:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cohort.algorithms.objectives import Objective, mask_truncated, token_weight
+from cohort.algorithms.objectives import Objective, batchwide, mask_truncated, token_weight
 from cohort.types import Batch, Group
 
 
@@ -42,7 +43,34 @@ def collate(groups: Sequence[Group], objective: Objective, max_tokens: int) -> B
         advantages=_end_to_end([row for group in groups for row in _advantages(group)], np.float32),
         token_weight=flat(token_weight(objective, mask, group=owner, max_tokens=max_tokens), lengths).float(),
         teacher_logprobs=_end_to_end(taught, np.float32) if taught else None,
+        versions=torch.tensor([rollout.version for rollout in rollouts]),
     )
+
+
+def decided(batch: Batch, objective: Objective) -> Batch:
+    """The batch with what is decided over the whole of it, from the log-probs before its first update."""
+    if not objective.is_batchwide:
+        return batch
+    assert batch.old_logprobs is not None
+    assert batch.versions is not None
+
+    def laid_out(values: Tensor | None) -> Tensor | None:
+        return None if values is None else rectangle(values, batch.lengths)
+
+    mask = rectangle(batch.mask, batch.lengths)
+    old = rectangle(batch.old_logprobs, batch.lengths)
+    whole = batchwide(
+        objective,
+        old,
+        old,
+        mask,
+        rectangle(batch.advantages, batch.lengths),
+        sampler_logprobs=laid_out(batch.sampler_logprobs),
+        teacher_logprobs=laid_out(batch.teacher_logprobs),
+        versions=batch.versions[:, None].expand(mask.shape),
+        current_version=batch.version,
+    )
+    return replace(batch, keep=None if whole.keep is None else flat(whole.keep, batch.lengths))
 
 
 def rectangle(values: Tensor, lengths: Tensor) -> Tensor:

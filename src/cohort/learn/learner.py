@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics, per_token_loss
+from cohort.algorithms.objectives import Batchwide, Objective, loss_metrics, merge_metrics, per_token_loss
 from cohort.learn.forward import batch_logprobs, forward, head
 from cohort.learn.optimizer import lost_weights, open_optimizer
 from cohort.learn.reference import Reference
@@ -100,7 +100,12 @@ class Learner:
                 "sampler_logprobs": micro.take(batch.sampler_logprobs),
                 "entropy": micro.spread(entropy),
                 "teacher_logprobs": None if taught is None else micro.take(taught),
+                "whole": Batchwide(keep=None if batch.keep is None else micro.take(batch.keep)),
             }
+            if self.objective.old == "interpolate":
+                assert batch.versions is not None
+                drawn = micro.take(batch.versions.repeat_interleave(batch.lengths))
+                arguments |= {"versions": drawn, "current_version": batch.version}
             per_token = per_token_loss(self.objective, **arguments)  # [b, T]
             if self._teaching is not None:
                 apart = self._teaching.divergence(self.policy, batch, micro, states)  # [M]
@@ -136,6 +141,9 @@ class Learner:
             public: float(sums[name]) / tokens if name in sums and tokens else math.nan
             for public, name in MEANS.items()
         }
+        for name, there in (("masked", self.objective.has_mask), ("filtered", batch.keep is not None)):
+            if there:  # only in the metrics of objectives that have such
+                means[f"policy/{name}"] = float(sums[name]) / tokens if tokens else math.nan
         means |= {"policy/ratio_max": float(sums.get("ratio_max", math.nan)), "tokens/trained": tokens}
         means |= load(sums["routed"]) if "routed" in sums else {}
         if self._teaching is not None:
@@ -145,7 +153,8 @@ class Learner:
 
     def _wanted(self, batch: Batch) -> Tensor:
         """`[N]` bool: the tokens that can change the gradient."""
-        if self.objective.trains_without_signal or self._teaching is not None:
+        o = self.objective
+        if o.trains_without_signal or o.is_batchwide or self._teaching is not None:
             return batch.mask
         # Whole rollouts: a sequence ratio reads all tokens of a rollout that any token's advantage reaches.
         rollout = torch.repeat_interleave(batch.lengths)  # [N]

@@ -199,6 +199,18 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "policy/ratio", "", f"Mean ratio of new to old probability{_COMPUTED}; 1 is on-policy.", merge="by tokens"
         ),
+        Metric(
+            "policy/masked",
+            "share",
+            f"Tokens that a mask took out of the policy term for having moved too far{_COMPUTED}.",
+            merge="by tokens",
+        ),
+        Metric(
+            "policy/filtered",
+            "share",
+            f"Tokens with an advantage that filters of mismatch or a choice of tokens left out{_COMPUTED}.",
+            merge="by tokens",
+        ),
         Metric("policy/ratio_max", "", f"Largest ratio of new to old probability{_COMPUTED}.", "down", merge="max"),
         Metric(
             "policy/mismatch",

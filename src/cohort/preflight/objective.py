@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from cohort.algorithms import objectives
@@ -26,10 +27,17 @@ def settled_objective(stage: Stage) -> Objective:
             "[objective] rewards that are normalised one by one (GDPO) leave no place for a KL among them: "
             'set kl_place = "loss", or kl_coef = 0'
         )
-    if stage.objective.bypasses and objective.correction != "off":
+    if stage.objective.bypasses and (objective.correction != "off" or objective.filters):
+        what = f"correction = '{objective.correction}'" if objective.correction != "off" else "filters"
+        off = 'correction = "off"' if objective.correction != "off" else "filters = []"
         raise UserError(
-            f"[objective] with bypass the ratio is taken against the sampler itself, so correction = "
-            f"'{objective.correction}' has nothing to correct: set correction = \"off\", or bypass = false"
+            f"[objective] with bypass the ratio is taken against the sampler itself, so {what} has nothing to correct: "
+            f"set {off}, or bypass = false"
+        )
+    if objective.old != "recompute" and stage.objective.bypass is (objective.old == "interpolate"):
+        raise UserError(
+            f"[objective] old = '{objective.old}' says what the ratio is taken against, and bypass = "
+            f"{str(stage.objective.bypass).lower()} says another thing: leave one of them out"
         )
     _refuse_pass_at_k(stage, objective)
     _refuse_teaching(stage, objective)
@@ -88,6 +96,8 @@ def equation_of(stage: Stage, objective: Objective, latex: bool) -> str:
 def hash_of(stage: Stage, objective: Objective) -> str:
     """The hash of the objective; of one to which the recipe adds something, the hash of both."""
     beside: dict[str, Any] = {"bypass": True} if stage.objective.bypasses else {}
+    if objective.old == "sampler":  # the same thing by another key
+        objective = replace(objective, old="recompute")
     if stage.objective.pass_at_k is not None:
         beside["pass_at_k"] = stage.objective.pass_at_k
     if supervised_steps(stage.reward):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
-from cohort.algorithms.fields import FIELDS, Choice, Number
+from cohort.algorithms.fields import FIELDS, Choice, Number, Terms
 from cohort.algorithms.presets import PRESETS
 from cohort.settings.table import Table
 
@@ -23,9 +23,13 @@ def with_fields(table: type[T]) -> type[T]:
     return create_model(table.__name__, __base__=table, __module__=table.__module__, __doc__=table.__doc__, **columns)
 
 
-def _values(field: Choice | Number) -> Any:
+def _values(field: Choice | Number | Terms) -> Any:
     if isinstance(field, Choice):
         return Literal[tuple(field.meanings)]
+    if isinstance(field, Terms):
+        part: Any = str | float
+        part = Annotated[tuple[part, ...], Field(strict=False)] if field.nested else part
+        return Annotated[tuple[part, ...], Field(strict=False)]
     number = Annotated[float, Field(ge=field.at_least, gt=field.above, le=field.at_most_in_recipes)]
     return number | Literal["off"] if field.optional else number
 
@@ -62,4 +66,5 @@ class Objective(Table):
     @property
     def bypasses(self) -> bool:
         """Whether the ratio is taken against the sampler's own log-probs, as ScaleRL's is."""
-        return PRESETS[self.preset].bypass if self.bypass is None else self.bypass
+        own = PRESETS[self.preset].bypass or self.value("old") == "sampler"
+        return own if self.bypass is None else self.bypass

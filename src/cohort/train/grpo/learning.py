@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cohort.algorithms.objectives import Objective, kl_in_reward
 from cohort.backends.base import Backend
-from cohort.learn.batch import collate, rectangle, split
+from cohort.learn.batch import collate, decided, rectangle, split
 from cohort.learn.optimizer import rate_at
 from cohort.monitor.metrics import merge_reports
 from cohort.preflight.objective import supervised_steps
@@ -72,7 +72,7 @@ class Learning:
         # forward pass gives the old ones.
         taught = self.stage.taught
         counted = parts if taught is None or self.combination.pays else [heard(part) for part in parts]
-        batches = [collate(part, objective, longest) for part in counted]
+        batches = [replace(collate(part, objective, longest), version=step) for part in counted]
         if taught is not None and taught.divergence != "sampled":
             lessons = [lesson(self.stage, self.backend.facts, part) for part in parts]
             batches = [replace(batch, lesson=one) for batch, one in zip(batches, lessons, strict=True)]
@@ -83,8 +83,8 @@ class Learning:
                 f"an advantage of step {step} is too large for the loss, which is computed in float32 (up to 3e38); "
                 "scale the rewards or their weights to a range near 1"
             )
-        if len(parts) * table.epochs > 1 and not bypass:
-            batches = [self.backend.score(batch, "old") for batch in batches]
+        if (len(parts) * table.epochs > 1 and not bypass) or objective.is_batchwide:
+            batches = [decided(self.backend.score(batch, "old"), objective) for batch in batches]
         if objective.needs_reference and not in_reward:
             batches = [self.backend.score(batch, "reference") for batch in batches]
         if bypass:

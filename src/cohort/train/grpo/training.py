@@ -78,7 +78,8 @@ class GrpoTraining:
         self.groups: list[Group] = []
         self.screen: Screen | None = None
         staleness = stage.rollout.max_staleness
-        if staleness and objective.correction == "off" and not stage.objective.bypasses:
+        handled = objective.correction != "off" or objective.filters or objective.old != "recompute"
+        if staleness and not handled and not stage.objective.bypasses:
             context.console.warn(
                 f"rollouts may be {counted(staleness, 'training step')} old (rollout.max_staleness), uncorrected: "
                 'set objective.bypass = true, or objective.correction = "token_truncate"'

@@ -1,0 +1,77 @@
+"""The equation's rows of what multiplies the policy term: masks, and what is decided over the whole batch."""
+
+# ruff: noqa: RUF001 - equations are written with Greek letters and a real minus sign
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cohort.algorithms.notation import Notation, bounds, number
+from cohort.algorithms.objective import Objective
+from cohort.algorithms.terms import Filter
+
+Rows = list[tuple[str, str]]  # a symbol, and what it is equal to
+
+
+def factors(o: Objective, ratio: str, old: str, n: Notation) -> tuple[str, Rows]:
+    """What the policy term is multiplied by, as it stands before it, and what each symbol is. Each part begins with its
+    factor's own row.
+    """
+    found = [_mask_rows(o, ratio, old, n), _off_policy_rows(o, n), _filter_rows(o, n)]
+    return "".join(f"{rows[0][0]}{n.dot}" for rows in found if rows), [row for rows in found for row in rows]
+
+
+def _mask_rows(o: Objective, ratio: str, old: str, n: Notation) -> Rows:
+    if o.mask == "off":
+        return []
+    p, p_old = n.pick("π_θ", "\\pi_\\theta"), old
+    up, down = {
+        "ratio": (f"{ratio}{n.minus}1", f"1{n.minus}{ratio}"),
+        "bernoulli_kl": (n.pick("k where p rose", "k^{+}_{i,t}"), n.pick("k where p fell", "k^{-}_{i,t}")),
+    }.get(o.mask, (f"{p}{n.minus}{p_old}", f"{p_old}{n.minus}{p}"))
+    both = o.mask == "probability_both"
+    sides = [
+        f"{'' if both else sign + ' and '}{measure} > {number(bound)}"
+        for sign, measure, bound in (("A > 0", up, o.mask_high), ("A < 0", down, o.mask_low))
+        if bound is not None
+    ]
+    where = " or ".join(sides)
+    latex = where.replace(" or ", "\\ \\text{or}\\ ").replace(" and ", "\\ \\text{and}\\ ")
+    rows = [
+        (n.pick("M", "M_{i,t}"), n.pick(f"0 where {where}, else 1; detached", f"0\\ [{latex}],\\ \\text{{else 1}}"))
+    ]
+    if o.mask == "bernoulli_kl":
+        plain = f"p_old·ln(p_old/p) + (1 − p_old)·ln((1 − p_old)/(1 − p)), p = {p}(o_t), p_old = {p_old}(o_t)"
+        latex = f"\\mathrm{{KL}}(\\mathrm{{Bern}}({p_old})\\,\\|\\,\\mathrm{{Bern}}({p}))\\ " \
+                "\\text{of the sampled token, where p rose (+) or fell (-)}"  # fmt: skip
+        rows.append((n.pick("k", "k^{\\pm}_{i,t}"), n.pick(plain, latex)))
+    return rows
+
+
+def _off_policy_rows(o: Objective, n: Notation) -> Rows:
+    if o.off_policy_delta is None:
+        return []
+    delta = number(o.off_policy_delta)
+    plain = f"0 where A < 0 and {n.mean} (log μ − log π_θ) > {delta}, else 1; μ is the sampler"
+    latex = f"0\\ [A<0\\ \\text{{and}}\\ {n.mean}(\\log\\mu-\\log\\pi_\\theta) > {delta}],\\ \\text{{else 1}}"
+    return [(n.pick("O", "O_i"), n.pick(plain, latex))]
+
+
+def _filter_rows(o: Objective, n: Notation) -> Rows:
+    if not o.filters:
+        return []
+    words = f"0 where a filter leaves the token out: {', '.join(map(filter_words, o.filters))}; else 1"
+    of = "of old policy / sampler, over the whole batch"
+    return [(n.pick("F", "F_{i,t}"), n.pick(f"{words}; {of}", f"\\text{{{words}; {of}}}".replace("∞", "infinity")))]
+
+
+def filter_words(term: Filter) -> str:
+    """`geometric 0.99..1.01`."""
+    measure, low, high = term
+    if measure in ("k3_mean", "second_moment"):
+        return f"{measure.replace('_', ' ')} up to {number(high)}"
+    return f"{measure} {bounds(low, high)}"
+
+
+TERM_WORDS: dict[str, Callable[[Any], str]] = {"filters": filter_words}

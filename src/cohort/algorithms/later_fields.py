@@ -1,0 +1,70 @@
+"""Fields that came after hashes were published. At their default they stay out of what is hashed."""
+
+from __future__ import annotations
+
+from cohort.algorithms import terms
+from cohort.algorithms.kinds import Choice, Number, Terms
+
+LATER: dict[str, Choice | Number | Terms] = {
+    "teacher_coef": Number(
+        "Weight of what a teacher says of the student's samples; 0 needs no teacher.",
+        "The teacher's signal counts {} times: what the student says and the teacher would not is pushed down.",
+        at_least=0,
+    ),
+    "teacher_form": Choice(
+        "How the teacher's signal of a token, its log-prob minus that of the old policy, becomes an advantage.",
+        {
+            "add": "The teacher's signal of a token is added to its advantage: the reverse KL by sampled token.",
+            "reweight": "The teacher's signal, held inside 0.8..1.2, only scales what the reward gives (RLSD).",
+            "position": "The teacher's signal is added, and counts more while little of a completion's signal is past "
+            "(IW-OPD).",
+        },
+        {"add": "added", "reweight": "as a factor", "position": "added, the first tokens first"},
+    ),
+    "teacher_discount": Number(
+        "With add, the discount of later tokens' signal (0: its own); with position, how much more first tokens count.",
+        "The teacher's signal is spread over a completion's tokens with {}.",
+        at_least=0,
+        at_most_in_recipes=1,
+    ),
+    "mask": Choice(
+        "Which tokens leave the policy term as moved too far: those that moved further in the direction of their push.",
+        {
+            "off": "No token leaves the policy term for having moved.",
+            "ratio": "A token leaves the policy term once its ratio is past the bounds, whatever the surrogate's form.",
+            "probability": "A token leaves the policy term once its probability has moved past the bounds (DPPO, TV).",
+            "bernoulli_kl": "A token leaves the policy term once the KL of it against all others is past the bounds "
+            "(DPPO, KL).",
+            "probability_both": "A token leaves the policy term once its probability has moved past the bounds, with "
+            "or against its push.",
+        },
+        {"off": "no mask", "bernoulli_kl": "binary KL", "probability_both": "probability, both ways"},
+    ),
+    "mask_low": Number(
+        "How far a token may fall before the mask takes it.", "A token may fall by {}.", at_least=0, optional=True
+    ),
+    "mask_high": Number(
+        "How far a token may rise before the mask takes it.", "A token may rise by {}.", at_least=0, optional=True
+    ),
+    "off_policy_delta": Number(
+        "Mean fall in nats a token, from the sampler, beyond which a completion with A < 0 is left out.",
+        "A completion with negative advantage is left out once its tokens have fallen by {} nats on average (OPSM).",
+        optional=True,
+    ),
+    "filters": Terms(
+        "What leaves the policy term where sampler and old policy disagree: a list of (measure, low, high).",
+        "Left out where old policy / sampler is outside the bounds, whatever the correction: {}.",
+        terms.filters,
+        nested=True,
+    ),
+    "old": Choice(
+        "What the ratio's denominator is.",
+        {
+            "recompute": "The old policy's log-probs are computed by the learner, before the update.",
+            "sampler": "The sampler's own log-probs stand for the old policy's.",
+            "interpolate": "The old policy's log-probs are read off between the sampler's and the policy's, by how old "
+            "each token is.",
+        },
+        {"recompute": "old policy", "sampler": "ratio to the sampler", "interpolate": "interpolated old policy"},
+    ),
+}
