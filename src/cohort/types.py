@@ -268,7 +268,10 @@ class Batch:
     lesson: Lesson | None = None
     versions: torch.Tensor | None = None  # [B] long: the weights that drew each rollout
     version: int = 0  # the number that the weights will have after this update
-    keep: torch.Tensor | None = None  # [N] bool: tokens that stay in the policy term (`objectives.batchwide`)
+    rewards: torch.Tensor | None = None  # [B] float64; NaN where there is none
+    observed: torch.Tensor | None = None  # [N] bool: what the environment wrote, where the loss has a term of it
+    whole: Any = None  # `objectives.Batchwide` of tensors [N]: what is decided over the whole batch
+    expert: Batch | None = None  # demonstrations, where the loss has a term of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ A choice that is listed and forgotten somewhere would raise, or would silently d
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from typing import Any
 
@@ -23,7 +24,14 @@ from cohort.settings.table import Table
 CHOICES = {name: field for name, field in FIELDS.items() if isinstance(field, Choice)}
 NUMBERS = {name: field for name, field in FIELDS.items() if isinstance(field, Number)}
 TERMS = {name: field for name, field in FIELDS.items() if isinstance(field, Terms)}
-SOME_TERMS: dict[str, Any] = {"filters": (("token", 0.9, 1.03125), ("second_moment", None, 0.01))}
+ABOVE_ONE = ("ratio_max", "dual_clip", "correction_max", "future_kl_high", "future_kl_ratio_limit")
+SOME_TERMS: dict[str, Any] = {
+    "filters": (("token", 0.9, 1.03125), ("second_moment", None, 0.01)),
+    "extras": (("drift_square", "positive", 1.03125), ("nll", ("top_covariance", 0.1), 0.2, "uncertain")),
+    "blend": (2, 1.03125, 0.9, 0.5),
+    "gamma_positive": (1.03125, 2),
+    "gamma_negative": (2, 1.03125),
+}
 # Everything acts: a KL in the loss, a correction, a moved policy, a teacher.
 ACTING: dict[str, Any] = {"kl_coef": 0.04, "correction": "token_mask", "correction_min": 0.9, "correction_max": 1.2,
                           "teacher_coef": 0.5, "teacher_discount": 0.5}  # fmt: skip
@@ -39,9 +47,15 @@ NEEDS: dict[tuple[str, Any], dict[str, Any]] = {
        for value in ("ratio", "probability", "probability_both")},
     ("mask", "bernoulli_kl"): {**NO_CLIP, "mask_low": 0.01, "mask_high": 0.005},
     ("old", "sampler"): {"correction": "off"},
+    ("surrogate", "label_contrast"): {"correction": "off"},
+    **{("positive_weight", value): {"surrogate": "truncated", "ratio_max": 1.05} for value in ("ratio", "one")},
 }  # fmt: skip
 # What a number needs beside it to act.
-BESIDE: dict[str, dict[str, Any]] = {name: {**NO_CLIP, "mask": "probability"} for name in ("mask_low", "mask_high")}
+BESIDE: dict[str, dict[str, Any]] = {
+    **{name: {**NO_CLIP, "mask": "probability"} for name in ("mask_low", "mask_high")},
+    **{name: {"future_kl_half_life": 2.0} for name in ("future_kl_low", "future_kl_high", "future_kl_ratio_limit")},
+    "blend": {"extras": (("nll", "expert", 1.0),)},
+}
 ELSEWHERE = {"zero_std"}  # acts where groups are chosen, not in the advantages and not in the loss
 
 
@@ -73,21 +87,24 @@ def outcome(o: Objective) -> list[float]:
     given = {"ref_logprobs": old + 0.2 * beside, "sampler_logprobs": old + 0.1 * apart, "entropy": old.square(),
              "teacher_logprobs": old + taught, "versions": torch.arange(8)[:, None].expand(8, 5) % 5,
              "current_version": 5}  # fmt: skip
+    about = {"group": torch.tensor([0] * 4 + [1] * 4), "rewards": rewards.sum(-1).flatten()}
     loss = objectives.policy_loss(
         o,
         logprobs=logprobs,
         old_logprobs=old,
         mask=loss_mask,
         advantages=advantages,
-        group=torch.tensor([0] * 4 + [1] * 4),
         max_tokens=9,
+        step=1,
+        expert_logprobs=-torch.ones(3, dtype=torch.float64),
+        **about,
         **given,
     )
     (gradient,) = torch.autograd.grad(loss, logprobs)
     penalty = objectives.kl_in_reward(o, old, given["ref_logprobs"], mask)
     given.pop("entropy")
     ref = given.pop("ref_logprobs")
-    whole = objectives.batchwide(o, logprobs, old, loss_mask, advantages, **given)
+    whole = objectives.batchwide(o, logprobs, old, loss_mask, advantages, **given, **about)
     if o.old == "recompute":
         given.pop("sampler_logprobs")
     metrics = objectives.loss_metrics(o, logprobs, old, loss_mask, advantages, ref, whole=whole, **given)
@@ -127,7 +144,7 @@ def test_each_choice_has_its_sentence_and_is_accepted_and_checked(field):
 @pytest.mark.parametrize("field", NUMBERS)
 def test_each_number_has_a_sentence_a_range_and_a_place_in_the_equation(field):
     users = [name for name, reads in SURROGATE_READS.items() if field in reads] or ["clipped"]
-    value = 1.03125 if field in ("ratio_max", "dual_clip", "correction_max") else 0.03125
+    value = 1.03125 if field in ABOVE_ONE else 0.03125
     for surrogate in users:
         o = changed(chosen("surrogate", surrogate), field, value)
         assert meaning(o, field).endswith(".")
@@ -140,15 +157,17 @@ def test_each_number_has_a_sentence_a_range_and_a_place_in_the_equation(field):
 @pytest.mark.parametrize("field", TERMS)
 def test_each_list_of_terms_has_a_sentence_acts_and_is_in_the_equation(field):
     plain = chosen("correction", "off")
+    if field.startswith("gamma"):
+        plain = changed(plain, "surrogate", "gamma")
     given = changed(plain, field, SOME_TERMS[field])
     assert meaning(given, field).endswith(".")
     assert "1.03125" in explain.equation(given)
     assert explain.equation(given, latex=True).isascii()
     assert FIELDS[field].about.endswith(".")
     assert outcome(given) != outcome(plain)
-    assert changed(given, field, [list(part) for part in SOME_TERMS[field]]) == given  # as JSON has it
+    assert changed(given, field, json.loads(json.dumps(SOME_TERMS[field]))) == given
     assert given.hash != plain.hash
-    with pytest.raises(ValueError, match=f"{field}='much' must be a list"):
+    with pytest.raises(ValueError, match=f"{field}='much' must be "):
         changed(Objective(), field, "much")
 
 
@@ -162,6 +181,9 @@ def test_a_surrogate_reads_what_it_says_and_nothing_else(surrogate):
         "soft_negative": 3.0,
         "dual_clip": 1.01,
         "ratio_max": 1.02,
+        "positive_weight": "one",
+        "gamma_positive": (1.0, 1.0),
+        "gamma_negative": (1.0, 1.0),
     }
     for field in {name for reads in SURROGATE_READS.values() for name in reads}:
         with warnings.catch_warnings():

@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from cohort.algorithms.objectives import PRESETS, batchwide, per_token_loss, policy_loss, preset, token_weight
+from cohort.algorithms.objectives import (
+    PRESETS,
+    batchwide,
+    own_terms,
+    per_token_loss,
+    policy_loss,
+    preset,
+    token_weight,
+)
 
 B, T, G = 8, 6, 4
 LENGTHS = [3, 6, 1, 4, 5, 2, 6, 3]
@@ -147,6 +155,95 @@ def interpolated(s: Sums):
     return -total(s.clipped(i, t, 0.8, 1.2, old) for i, t in TOKENS) / N
 
 
+def phi(W: float, k: float, lam: float) -> float:
+    return W**k * math.exp(lam * (1 - W))
+
+
+def vespo(s: Sums):
+    result = []
+    for i in ROWS:
+        W = math.exp(sum(now - old for now, old in zip(s.now[i], s.old[i])))
+        weight = phi(W, 2, 3) if A[i] >= 0 else phi(W, 3, 2)
+        result += [weight * A[i] * s.l[i][t] for t in range(LENGTHS[i])]
+    return -total(result) / N
+
+
+def vespo_corrected(s: Sums):
+    result = []
+    for i in ROWS:
+        W = math.exp(sum(now - old for now, old in zip(s.now[i], s.old[i])))
+        W *= math.prod(max(w if 0.7 <= w <= 1.5 else 0.0, 1e-8) for w in s.w(i))
+        weight = phi(max(W, 1e-8), 1.5, 1) if A[i] >= 0 else phi(max(W, 1e-8), 2, 0.5)
+        result += [weight * A[i] * s.l[i][t] for t in range(LENGTHS[i])]
+    return -total(result) / N
+
+
+def real(s: Sums, tau: float = 0.5):
+    result = []
+    for p in range(B // G):
+        rows = range(p * G, (p + 1) * G)
+        score = {i: total(s.l[i][t] - s.old[i][t] for t in range(LENGTHS[i])) / LENGTHS[i] for i in rows}
+        up = total(torch.exp(-score[i] / tau) for i in rows if A[i] > 0)
+        down = total(torch.exp(score[i] / tau) for i in rows if A[i] <= 0)
+        result.append(torch.log(1 + up) + torch.log(1 + down))
+    return total(result) / (B // G)
+
+
+def topr(s: Sums):
+    weight = {(i, t): 1.0 if A[i] > 0 else min(math.exp(s.now[i][t] - s.old[i][t]), 1.0) for i, t in TOKENS}
+    return -total(weight[i, t] * A[i] * s.l[i][t] for i, t in TOKENS) / N
+
+
+def dro(s: Sums):
+    return -total(A[i] * s.l[i][t] - 0.05 * (s.l[i][t] - s.old[i][t]) ** 2 for i, t in TOKENS) / N
+
+
+def fipo(s: Sums, half_life: float = 32.0):
+    result = []
+    for i, t in TOKENS:
+        gamma = 2 ** (-1 / half_life)
+        F = sum(gamma ** (k - t) * (s.now[i][k] - s.old[i][k]) for k in range(t, LENGTHS[i]))
+        f = min(max(math.exp(F), 1.0), 1.2)
+        if A[i] < 0 and math.exp(s.now[i][t] - s.old[i][t]) > 4:
+            f = min(max(f, 0.8), 1.0)
+        result.append(f * s.clipped(i, t, 0.8, 1.28))
+    return -total(result) / N
+
+
+def prime_rl(s: Sums):
+    kept = [(i, t) for i, t in TOKENS if probability_mask(s, i, t, s.mu, 0.2, 0.2)]
+    drift = total((s.l[i][t] - s.mu[i][t]) ** 2 for i, t in TOKENS) / N
+    return -total(A[i] * s.rho(i, t, s.mu) for i, t in kept) / N + 0.001 * drift
+
+
+EXPERT, OBSERVED = [-0.3, -1.1, -2.2], [-0.8, -0.1]
+
+
+def echo(s: Sums):
+    return -total(s.clipped(i, t, 0.8, 1.2) for i, t in TOKENS) / N + 0.1 * (0.9 / 2)
+
+
+def chord(s: Sums):
+    share = 0.9 * 4 / 10  # step 4 of the warm-up
+    expert = -sum(math.exp(x) * (1 - math.exp(x)) * x for x in EXPERT) / len(EXPERT)
+    return -(1 - share) * total(s.clipped(i, t, 0.8, 1.2) for i, t in TOKENS) / N + share * expert
+
+
+def positive(s: Sums):
+    rows = [i for i in ROWS if REWARDS[i] > 0]
+    count = sum(LENGTHS[i] for i in rows)
+    nll = -total(s.l[i][t] for i in rows for t in range(LENGTHS[i])) / count
+    return -total(s.clipped(i, t, 0.8, 1.2) / (B * LENGTHS[i]) for i, t in TOKENS) + 0.3 * nll
+
+
+def kl_cov(s: Sums, share: float = 0.2, coef: float = 0.7):
+    mean_a, mean_l = (sum(x) / N for x in ([A[i] for i, _ in TOKENS], [s.now[i][t] for i, t in TOKENS]))
+    ranked = sorted(TOKENS, key=lambda at: -(A[at[0]] - mean_a) * (s.now[at[0]][at[1]] - mean_l))
+    chosen = ranked[: max(1, int(share * N))]
+    drift = total(abs(s.l[i][t] - s.old[i][t]) for i, t in chosen)
+    return (-total(A[i] * s.rho(i, t) for i, t in TOKENS) + coef * drift) / N
+
+
 # name: the objective, and its loss as sums. Presets stand under their own names.
 CASES: dict[str, tuple[Any, Any]] = {
     "dppo_tv": (preset("dppo_tv"), dppo_tv),
@@ -163,11 +260,38 @@ CASES: dict[str, tuple[Any, Any]] = {
         filters,
     ),
     "interpolated": (preset("lite_ppo", old="interpolate"), interpolated),
+    "vespo": (preset("vespo"), vespo),
+    "vespo, corrected": (
+        preset("vespo", correction="token_mask", correction_min=0.7, correction_max=1.5, gamma_positive=(1.5, 1),
+               gamma_negative=(2, 0.5)),
+        vespo_corrected,
+    ),
+    "real": (preset("real"), real),
+    "topr": (preset("topr"), topr),
+    "dro": (preset("dro"), dro),
+    "fipo": (preset("fipo"), fipo),
+    "prime_rl": (preset("prime_rl"), prime_rl),
+    "echo": (preset("echo"), echo),
+    "chord": (preset("chord"), chord),
+    "positive": (preset("grpo", kl_coef=0.0, extras=[("nll", "positive", 0.3)]), positive),
+    "kl_cov": (
+        preset("grpo", **PLAIN, extras=[("drift_absolute", "top_covariance(0.2)", 0.7)]),
+        kl_cov,
+    ),
+}  # fmt: skip
+BATCH: dict[str, Any] = {
+    "rewards": torch.tensor(REWARDS, dtype=torch.float64),
+    "group": torch.arange(B) // G,
+}
+BESIDE = {
+    "expert_logprobs": torch.tensor(EXPERT, dtype=torch.float64),
+    "observation_logprobs": torch.tensor(OBSERVED, dtype=torch.float64),
+    "step": 4,
 }
 
 
 def loss_of(objective, given, **changed):
-    return policy_loss(objective, **{**given, **changed})
+    return policy_loss(objective, **{**given, **BATCH, **BESIDE, **changed})
 
 
 def test_every_later_preset_is_here():
@@ -195,12 +319,14 @@ def test_any_split_into_rows_and_any_padding_give_the_same(name):
     (gradient,) = torch.autograd.grad(loss, logprobs)
 
     needed = {k: v for k, v in given.items() if k not in ("logprobs", "ref_logprobs")}
-    whole = batchwide(objective, given["logprobs"], **needed)
     weight = token_weight(objective, given["mask"])
+    whole = batchwide(objective, given["logprobs"], **needed, **BATCH, weight=weight)
     for rows in ([0, 3, 6], [1], [2, 4, 5, 7]):
         piece = {k: v[rows] if isinstance(v, torch.Tensor) else v for k, v in given.items() if k != "logprobs"}
         part = per_token_loss(objective, logprobs[rows], **piece, whole=whole.rows(rows)) * weight[rows]
-        part.sum().backward()
+        piece.pop("ref_logprobs")
+        own = own_terms(objective, logprobs[rows], **piece, whole=whole.rows(rows))
+        ((1 - objective.expert_share(4)) * part + own).sum().backward()
     torch.testing.assert_close(logprobs.grad, gradient, rtol=0, atol=1e-12)
 
     def padded(x):
@@ -244,11 +370,84 @@ def dapo(**fields):
         (dapo(filters=[("token", 0.5, 2), ("geometric", 0.8, 1.25)], correction="token_truncate", correction_max=2.0),
          -0.251893071),
         (dapo(old="interpolate"), 0.100319366),
+        (preset("vespo", correction="token_truncate", correction_max=3.0), -0.039864348),
+        (preset("topr", ratio_level="sequence_product"), 0.014361407),
+        (preset("dro", extras=[("drift_square", "policy", 0.5)]), 0.096044740),
+        (preset("real"), 2.658876904),
+        (dapo(future_kl_half_life=32, future_kl_ratio_limit=3), 0.249609094),
+        (dapo(future_kl_half_life=32, future_kl_low=0.8), 0.305241429),
+        (dapo(extras=[("nll", "positive", 0.1)]), 0.354440494),
+        (dapo(extras=[("nll", "observation", 0.1)]), 0.342107161),
+        (dapo(extras=[("nll", "expert", 1.0)], blend=(0, 0, 0.25, 0.25)), 0.415330370),
+        (dapo(extras=[("nll", "expert", 1.0, "uncertain")], blend=(0, 0, 0.25, 0.25)), 0.220556489),
+        (dapo(**NO_CLIP, extras=[("drift_absolute", ("top_covariance", 0.25), 1.0)]), 0.282289425),
     ],
 )  # fmt: skip
 def test_the_worked_example(example, pad, objective, expected):
-    more = {"sampler_logprobs": example.sampler_logprobs, "versions": pad([[3, 3, 4], [2, 2], [4] * 4, [1, 3, 5]])}
+    more = {"rewards": example.rewards[0], "group": torch.zeros(4)}
+    more |= {"observation_logprobs": pad([[-0.9, -0.3, -1.7]], 3)[0]}
+    more |= {"expert_logprobs": pad([[-0.4, -1.2, -0.1, -2.0]])[0]}
+    more |= {"sampler_logprobs": example.sampler_logprobs, "versions": pad([[3, 3, 4], [2, 2], [4] * 4, [1, 3, 5]])}
     assert example_loss(example, objective, **more, current_version=5) == pytest.approx(expected, abs=1.5e-9)
+
+
+def test_limits_in_which_one_is_another():
+    given, on_policy = inputs(7), inputs(7)
+    on_policy["logprobs"] = on_policy["old_logprobs"]
+    reinforce = preset("grpo", **PLAIN, surrogate="reinforce")
+    assert loss_of(preset("vespo"), on_policy) == loss_of(reinforce, on_policy)
+    assert loss_of(preset("dro", extras=[("drift_square", "policy", 0.0)]), given) == loss_of(reinforce, given)
+    up = {**given, "advantages": given["advantages"].abs()}
+    assert loss_of(preset("topr"), up) == loss_of(reinforce, up)
+    short = preset("fipo", future_kl_half_life=1e-9)
+    small = {**given, "logprobs": given["old_logprobs"] + (given["logprobs"] - given["old_logprobs"]).clamp(max=1.3)}
+    ratio = (small["logprobs"] - small["old_logprobs"]).exp().clamp(1, 1.2)
+    A_t = given["advantages"][:, None] * ratio
+    plain = {**small, "advantages": A_t}
+    assert loss_of(short, small).item() == pytest.approx(
+        loss_of(preset("fipo", future_kl_half_life=None), plain).item()
+    )
+    expert = [("nll", "expert", 2.0)]
+    grpo, all_experts = (preset("lite_ppo", extras=expert, blend=(0, 0, mu, mu)) for mu in (0.0, 1.0))
+    assert loss_of(grpo, given) == loss_of(preset("lite_ppo"), given)
+    assert loss_of(all_experts, given).item() == pytest.approx(2 * 3.6 / 3)
+
+
+def test_real_is_ln_of_the_counts_on_policy_and_turns_with_its_labels():
+    given = inputs(8)
+    given["logprobs"] = given["old_logprobs"]
+    counts = [(sum(A[i] > 0 for i in rows), sum(A[i] <= 0 for i in rows)) for rows in (range(4), range(4, 8))]
+    expected = sum(math.log(1 + up) + math.log(1 + down) for up, down in counts) / 2
+    assert loss_of(preset("real"), given).item() == pytest.approx(expected, abs=1e-12)
+    moved = 0.3 * torch.randn(B, T, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    signs = torch.tensor([1.0, -1, 1, -1, -1, 1, -1, 1])
+    one = {**given, "logprobs": given["old_logprobs"] + moved, "advantages": signs}
+    other = {**given, "logprobs": given["old_logprobs"] - moved, "advantages": -signs}
+    assert loss_of(preset("real"), one).item() == pytest.approx(loss_of(preset("real"), other).item(), abs=1e-12)
+    alike = {**one, "advantages": torch.tensor([1.0, 1, 1, 1, -1, -1, -1, -1])}
+    assert loss_of(preset("real"), alike) == 0
+
+
+def test_terms_without_tokens_add_nothing():
+    given, nothing = inputs(9), torch.zeros(0, dtype=torch.float64)
+    o = preset("lite_ppo", extras=[("nll", "expert", 1.0), ("nll", "observation", 1.0), ("nll", "positive", 1.0)])
+    empty = {"expert_logprobs": nothing, "observation_logprobs": nothing, "rewards": torch.zeros(B)}
+    assert loss_of(o, given, **empty) == loss_of(preset("lite_ppo"), given)
+    for name in ("expert_logprobs", "observation_logprobs", "rewards"):
+        with pytest.raises(ValueError, match=f"{name} is missing"):
+            loss_of(o, given, **{name: None})
+    with pytest.raises(ValueError, match="group is missing"):
+        loss_of(preset("real"), given, group=None)
+
+
+def test_ties_and_small_shares_still_touch_one_token():
+    given = inputs(10)
+    given["logprobs"] = torch.full_like(given["logprobs"], -1.0)  # every covariance is 0
+    o = preset("grpo", **PLAIN, extras=[("nll", "top_covariance(0.001)", 1.0)])
+    logprobs = given["logprobs"].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss_of(o, given, logprobs=logprobs), logprobs)
+    (plain,) = torch.autograd.grad(loss_of(preset("grpo", **PLAIN), given, logprobs=logprobs), logprobs)
+    assert (gradient - plain).flatten().tolist() == pytest.approx([-1 / N] + [0.0] * (B * T - 1))
 
 
 @pytest.mark.parametrize(

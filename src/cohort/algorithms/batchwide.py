@@ -7,12 +7,14 @@ the log-probs and entropies at the start of the update, and handed to `per_token
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cohort.algorithms import corrections
+from cohort.algorithms import corrections, terms
 
 if TYPE_CHECKING:
     from cohort.algorithms.losses import Tokens
@@ -23,16 +25,104 @@ class Batchwide(NamedTuple):
     """[B, T] each, detached; None where the objective has no such thing."""
 
     keep: Tensor | None = None  # bool: the tokens that stay in the policy term
+    extras: tuple[Tensor | None, ...] = ()  # of each extra term, how much each token counts; None: not a token of these
+    slopes: Tensor | None = None  # of label_contrast: how the loss changes with a token's log-prob, here and now
+    values: Tensor | None = None  # and what it is, spread over the tokens
 
     def rows(self, at: slice | Tensor | list[int]) -> Batchwide:
         """That of some rows."""
-        return Batchwide(*(None if part is None else part[at] for part in self))
+        return self.map(lambda part: part[at])
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batchwide:
+        """A function of each of the tensors."""
+
+        def of(part: Tensor | None) -> Tensor | None:
+            return None if part is None else function(part)
+
+        return Batchwide(of(self.keep), tuple(map(of, self.extras)), of(self.slopes), of(self.values))
+
+
+class About(NamedTuple):
+    """What is known of a whole optimizer batch beside its tokens."""
+
+    weight: Tensor  # [B, T] `token_weight`
+    rewards: Tensor | None = None  # [B]
+    group: Tensor | None = None  # [B]
+    observed: Tensor | None = None  # [B, T] bool: tokens that the environment wrote
 
 
 @torch.no_grad()
-def decide(o: Objective, x: Tokens) -> Batchwide:
+def decide(o: Objective, x: Tokens, about: About) -> Batchwide:
     """The decisions over a whole optimizer batch."""
-    keep = None
+    keep = slopes = values = None
     if o.filters:
         keep = corrections.filtered(o.filters, x.old_logprobs, x.behaviour, x.mask)
-    return Batchwide(keep)
+    if o.surrogate == "label_contrast":
+        slopes, values = _contrast(o, x, about.group)
+    return Batchwide(keep, tuple(_weight(o, tokens, x, about) for _, tokens, _, _ in o.extras), slopes, values)
+
+
+def _weight(o: Objective, tokens: str, x: Tokens, about: About) -> Tensor | None:
+    """How much each token counts in an extra term: 1 over their number. The top of the covariance has the policy's own
+    weights, as in its source.
+    """
+    word, share = terms.share_of("extras", tokens)
+    if share is not None:
+        return about.weight * top(covariance(x), x.mask, share)
+    if word == "expert":
+        return None
+    chosen = x.mask
+    if word == "positive":
+        if about.rewards is None:
+            raise ValueError("rewards is missing and an extra term of 'positive' tokens needs it; pass rewards [B]")
+        chosen = x.mask & (about.rewards.to(x.logprobs) > 0)[:, None]
+    elif word == "observation":
+        if about.observed is None:
+            return None
+        chosen = about.observed
+    return chosen.double() / chosen.sum().clamp(min=1)
+
+
+def covariance(x: Tokens) -> Tensor:
+    """(A - mean A)(log pi - mean log pi) of each token, [B, T] float64, means over all unmasked tokens. 2505.22617."""
+    count = x.mask.sum().clamp(min=1)
+    parts = [value.double().masked_fill(~x.mask, 0) for value in (x.advantages, x.logprobs)]
+    a, logs = (part - part.sum() / count for part in parts)
+    return a * logs
+
+
+def top(values: Tensor, among: Tensor, share: float) -> Tensor:
+    """The largest values of the tokens in `among`, [B, T] bool: max(1, floor(share * count)) of them; of equal ones
+    those that come first.
+    """
+    count = int(among.sum())
+    wanted = min(count, max(1, int(share * count + 1e-9)))
+    order = torch.where(among, values, -math.inf).flatten().argsort(descending=True, stable=True)
+    found = torch.zeros_like(among).flatten()
+    found[order[:wanted]] = True
+    return found.view_as(among) & among
+
+
+def _contrast(o: Objective, x: Tokens, group: Tensor | None) -> tuple[Tensor, Tensor]:
+    """REAL (2602.05630): 1/P sum over groups of ln(1 + sum_{A > 0} e^(-s/tau)) + ln(1 + sum_{A <= 0} e^(s/tau)), s the
+    mean log-ratio of a completion. Groups of one kind add 0 and stay in P. Its gradient by each log-prob, and its value
+    spread over all tokens, [B, T] each. A completion's advantage is the mean over its tokens.
+    """
+    if group is None:
+        raise ValueError("group is missing and surrogate='label_contrast' needs it; pass the prompt of each row, [B]")
+    lengths = x.mask.sum(-1).clamp(min=1)  # [B]
+    moved = (x.logprobs - x.old_logprobs).masked_fill(~x.mask, 0).double()
+    s = (moved.sum(-1) / lengths).clamp(-40 * o.contrast_temperature, 40 * o.contrast_temperature)
+    there, right = x.mask.any(-1), x.advantages.masked_fill(~x.mask, 0).sum(-1) > 0
+    groups, of = torch.unique(group, return_inverse=True)
+    sides = []
+    for chosen, sign in ((there & right, -1.0), (there & ~right, 1.0)):
+        powers = torch.where(chosen, torch.exp(sign * s / o.contrast_temperature), 0)  # [B]
+        sides.append((chosen, sign, powers, powers.new_zeros(len(groups)).index_add(0, of, powers)))  # [P]
+    both = (sides[0][3] > 0) & (sides[1][3] > 0)  # [P]
+    slopes, value = torch.zeros_like(s), torch.zeros((), dtype=s.dtype, device=s.device)
+    for _, sign, powers, sums in sides:
+        slopes += torch.where(both[of], sign / o.contrast_temperature * powers / (1 + sums[of]), 0)
+        value += torch.where(both, sums.log1p(), 0).sum()
+    slopes = (slopes / lengths / len(groups))[:, None] * x.mask
+    return slopes, x.mask.double() * (value / len(groups) / x.mask.sum().clamp(min=1))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cohort.algorithms.fields import GROUP_BASELINES, SURROGATE_READS, short
-from cohort.algorithms.later_equation import Rows, factors
+from cohort.algorithms.later_equation import Rows, factors, own_terms
 from cohort.algorithms.notation import Notation, bounds, in_ascii, number, powers_of_ten
 from cohort.algorithms.objective import Objective
 
@@ -86,20 +86,27 @@ def equation(
     shape = Shape(prompts, group_size, max_tokens, updates, bypass, parts, o.zero_std != "zero", divergence)
     o = replace(o, teacher_coef=0.0) if divergence else o
     surrogate, defined = SURROGATES[o.surrogate](o, n)
-    correction = f"{n.w}{n.dot}" if o.correction != "off" else ""
+    correction = f"{n.w}{n.dot}" if o.correction != "off" and o.surrogate != "gamma" else ""
     factor, factor_rows = factors(o, _ratio(o, n), _old(o, shape, n), n)
     body = (
         f"{factor}{correction}{surrogate}{_kl_term(o, n)}{_divergence_term(objective, shape, n)}{_entropy_term(o, n)}"
     )
+    J = f"{_sum(o, shape, n)} [ {body} ]" if body else ""
+    if o.surrogate == "label_contrast":
+        J = f"{_contrast_term(o, shape, n)}{J and n.minus}{J.replace(f'[ {n.minus}', '[ ')}"
+    own, own_rows = own_terms(o, n)
+    if o.blend:
+        J = f"(1{n.minus}{n.mu}){n.dot}{{ {J} }}" if not latex else f"(1-{n.mu})\\{{ {J} \\}}"
     rows = [
-        (n.J, f"{_sum(o, shape, n)} [ {body} ]"),
+        (n.J, f"{J}{own}"),
         *_ratio_rows(o, shape, n, defined),
         *factor_rows,
+        *own_rows,
         *_teacher_rows(objective, shape, n),
         *advantage_rows(o, n),
         *_correction_rows(o, n),
         *_kl_rows(o, n),
-        *_divisor_rows(o, shape, n),
+        *(_divisor_rows(o, shape, n) if body else []),
     ]
     notes = _notes(o, shape)
     if latex:
@@ -134,6 +141,10 @@ def _clipped(o: Objective, n: Notation) -> tuple[str, Rows]:
 
 def _truncated(o: Objective, n: Notation) -> tuple[str, Rows]:
     weight = _clip(_ratio(o, n), o.clip_low, o.clip_high, o.ratio_max, n)
+    if o.positive_weight == "one":
+        c = n.pick("c", "c_{i,t}")
+        cases = n.pick(f"1 where A > 0, {weight} where A ≤ 0", f"1\\ [A>0];\\ {weight}\\ [A\\le 0]")
+        return f"{n.detach}[{c}]{n.dot}{_advantage(o, n)}{n.dot}{n.log_pi}", [(c, cases)]
     return f"{n.detach}[{weight}]{n.dot}{_advantage(o, n)}{n.dot}{n.log_pi}", []
 
 
@@ -155,6 +166,38 @@ def _geometric(o: Objective, n: Notation) -> tuple[str, Rows]:
     return f"{_advantage(o, n)}{n.dot}{g}", [(g, f"{n.exp}({n.mean} {c})"), (c, cases)]
 
 
+def _gamma(o: Objective, n: Notation) -> tuple[str, Rows]:
+    phi, W = n.pick("φ", "\\varphi_i"), n.pick("W", "W_i")
+    rows = []
+    for sign, (k, lam) in (("A ≥ 0", o.gamma_positive), ("A < 0", o.gamma_negative)):
+        rows.append(f"{W}^{number(k)}·exp({number(lam)}·(1 − {W})) where {sign}")
+    latex = "\\text{ or }".join(
+        f"{W}^{{{number(k)}}}e^{{{number(lam)}(1-{W})}}\\ [{sign}]"
+        for sign, (k, lam) in (("A\\ge 0", o.gamma_positive), ("A<0", o.gamma_negative))
+    )
+    mismatch = f"{n.dot}{n.w}" if o.correction != "off" else ""
+    return f"{n.detach}[{phi}]{n.dot}{_advantage(o, n)}{n.dot}{n.log_pi}", [
+        (phi, n.pick(", ".join(rows), latex)),
+        (W, n.pick("Π_t ", "\\prod_t ") + n.rho + mismatch),
+    ]
+
+
+def _label_contrast(o: Objective, n: Notation) -> tuple[str, Rows]:
+    s = n.pick("s", "s_i")
+    return "", [
+        (n.rho, n.pick("π_θ(o_t) / π_old(o_t), per token", "\\pi_\\theta/\\pi_{\\mathrm{old}}")),
+        (s, n.pick(f"1/L_i · Σ_t {n.log_rho}", f"\\frac{{1}}{{L_i}}\\sum_t {n.log_rho}")),
+    ]
+
+
+def _contrast_term(o: Objective, shape: Shape, n: Notation) -> str:
+    """What label_contrast maximises of whole groups."""
+    P, tau = shape.update_prompts, number(o.contrast_temperature)
+    plain = f"−1/{P} · Σ_p [ ln(1 + Σ_(A>0) exp(−s/{tau})) + ln(1 + Σ_(A≤0) exp(s/{tau})) ]"
+    sums = (f"\\ln(1+\\sum_{{A_i>0}}e^{{-s_i/{tau}}})", f"\\ln(1+\\sum_{{A_i\\le 0}}e^{{s_i/{tau}}})")
+    return n.pick(plain, f"-\\frac{{1}}{{{P}}}\\sum_{{p=1}}^{{{P}}} [ {sums[0]} + {sums[1]} ]")
+
+
 def _reinforce(o: Objective, n: Notation) -> tuple[str, Rows]:
     return f"{_advantage(o, n)}{n.dot}{n.log_pi}", []
 
@@ -165,6 +208,8 @@ SURROGATES: dict[str, Callable[[Objective, Notation], tuple[str, Rows]]] = {
     "soft": _soft,
     "geometric": _geometric,
     "reinforce": _reinforce,
+    "gamma": _gamma,
+    "label_contrast": _label_contrast,
 }
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from cohort.algorithms.equation import correction_bounds, equation
 from cohort.algorithms.fields import FIELDS, LATER, SURROGATE_READS, Choice, Terms, short
-from cohort.algorithms.later_equation import TERM_WORDS, filter_words
+from cohort.algorithms.later_equation import TERM_WORDS, extra_words, filter_words
 from cohort.algorithms.notation import number
 from cohort.algorithms.objective import Objective, inert_fields
 from cohort.algorithms.presets import PRESETS, preset
+from cohort.algorithms.terms import blend_words
 
 __all__ = ["difference", "equation", "meaning", "one_line", "sentences"]
 
@@ -38,6 +39,11 @@ def one_line(objective: Objective) -> str:
         parts.append(f"negative completions left out beyond {number(o.off_policy_delta)} nats a token")
     if o.filters:
         parts.append(f"filters of mismatch: {', '.join(map(filter_words, o.filters))}")
+    if o.future_kl_half_life is not None:
+        parts.append(f"weighted by the future, {number(o.future_kl_low)}..{number(o.future_kl_high)}")
+    parts += map(extra_words, o.extras)
+    if o.blend:
+        parts.append(f"expert share {blend_words(o.blend)}")
     if o.old != "recompute":
         parts.append(short("old", o.old))
     if o.entropy_coef:
@@ -78,7 +84,7 @@ def meaning(o: Objective, name: str) -> str:
         sentence = field.meanings[value]
         return _KL_GRADIENTS.get((value, o.kl_estimator), sentence) if name == "kl_gradient" else sentence
     if isinstance(field, Terms):
-        return field.meaning.format("; ".join(map(TERM_WORDS[name], value))) if value else ""
+        return field.meaning.format(TERM_WORDS[name](value)) if value else ""
     if value is None or (name in ("entropy_coef", "teacher_coef", "teacher_discount") and not value):
         return ""
     sentence = field.meaning.format(number(value))
@@ -146,11 +152,18 @@ def _short_surrogate(o: Objective) -> str:
     level = short("ratio_level", o.ratio_level)
     if o.surrogate == "reinforce":
         return "plain policy gradient"
+    if o.surrogate == "gamma":
+        pairs = (f"({', '.join(map(number, pair))})" for pair in (o.gamma_positive, o.gamma_negative))
+        return f"full ratio weighted W^k exp(l (1 - W)), (k, l) = {' and '.join(pairs)}"
+    if o.surrogate == "label_contrast":
+        return f"groups told apart by length-normalised scores / {number(o.contrast_temperature)}"
     if o.surrogate == "soft":
         return f"softly gated {level} (temperatures {number(o.soft_positive)} and {number(o.soft_negative)})"
     if o.surrogate == "geometric":
         return f"geometric mean of token ratios clipped in log space by {number(o.clip_low)} and {number(o.clip_high)}"
     text = f"{o.surrogate} {level}"
+    if "positive_weight" in reads and o.positive_weight == "one":
+        text = f"weight 1 where A > 0, {text}"
     if "clip_low" in reads:
         low = 0 if o.clip_low is None else max(1 - o.clip_low, 0)
         caps = [] if o.clip_high is None else [1 + o.clip_high]

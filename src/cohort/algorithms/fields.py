@@ -87,6 +87,9 @@ FIELDS: dict[str, Choice | Number | Terms] = {
             "geometric": "The completion's ratio is the geometric mean of its tokens' clipped ratios: calm against "
             "outliers.",
             "reinforce": "The plain policy gradient, exact only for the first update on fresh samples.",
+            "gamma": "The completion's full ratio is a weight that fades smoothly on both sides of 1 (VESPO).",
+            "label_contrast": "A group is a classification: completions above the mean against the others, each "
+            "pushed less the better it is told apart (REAL).",
         },
     ),
     "ratio_level": Choice(
@@ -224,10 +227,12 @@ FIELDS: dict[str, Choice | Number | Terms] = {
 # The fields that each surrogate reads; the others of those named here cannot act beside it.
 SURROGATE_READS: dict[str, tuple[str, ...]] = {
     "clipped": ("ratio_level", "clip_low", "clip_high", "ratio_max", "dual_clip"),
-    "truncated": ("ratio_level", "clip_low", "clip_high", "ratio_max"),
+    "truncated": ("ratio_level", "clip_low", "clip_high", "ratio_max", "positive_weight"),
     "soft": ("ratio_level", "soft_positive", "soft_negative"),
     "geometric": ("ratio_level", "clip_low", "clip_high"),
     "reinforce": (),
+    "gamma": ("gamma_positive", "gamma_negative"),
+    "label_contrast": ("contrast_temperature",),
 }
 
 

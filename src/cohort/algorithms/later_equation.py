@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cohort.algorithms import terms
 from cohort.algorithms.notation import Notation, bounds, number
 from cohort.algorithms.objective import Objective
 from cohort.algorithms.terms import Filter
@@ -18,7 +19,7 @@ def factors(o: Objective, ratio: str, old: str, n: Notation) -> tuple[str, Rows]
     """What the policy term is multiplied by, as it stands before it, and what each symbol is. Each part begins with its
     factor's own row.
     """
-    found = [_mask_rows(o, ratio, old, n), _off_policy_rows(o, n), _filter_rows(o, n)]
+    found = [_mask_rows(o, ratio, old, n), _off_policy_rows(o, n), _filter_rows(o, n), _future_rows(o, n)]
     return "".join(f"{rows[0][0]}{n.dot}" for rows in found if rows), [row for rows in found for row in rows]
 
 
@@ -66,6 +67,56 @@ def _filter_rows(o: Objective, n: Notation) -> Rows:
     return [(n.pick("F", "F_{i,t}"), n.pick(f"{words}; {of}", f"\\text{{{words}; {of}}}".replace("∞", "infinity")))]
 
 
+def _future_rows(o: Objective, n: Notation) -> Rows:
+    if o.future_kl_half_life is None:
+        return []
+    f, low, high = n.pick("f_t", "f_{i,t}"), number(o.future_kl_low), number(o.future_kl_high)
+    gamma, safe = f"2^(−1/{number(o.future_kl_half_life)})", number(2 - o.future_kl_high)
+    limit = f"where A < 0 and {n.rho} > {number(o.future_kl_ratio_limit)}: inside {safe}..1"
+    plain = f"clip(exp(Σ_(k≥t) γ^(k−t)·{n.log_rho}_k), {low}, {high}), γ = {gamma}, detached; {limit}"
+    latex = f"{n.clip}(\\exp(\\sum_{{k\\ge t}}\\gamma^{{k-t}}\\log\\rho_{{i,k}}), {low}, {high}),\\ " \
+            f"\\gamma=2^{{-1/{number(o.future_kl_half_life)}}};\\ [{safe}, 1]\\ \\text{{where}}\\ A<0,\\ " \
+            f"{n.rho} > {number(o.future_kl_ratio_limit)}"  # fmt: skip
+    return [(f, n.pick(plain, latex))]
+
+
+_TERM_FORMS = {  # of a token: plain, and LaTeX
+    "drift_square": ("(log π_θ − log π_old)²", "(\\log\\pi_\\theta-\\log\\pi_{\\mathrm{old}})^2"),
+    "drift_absolute": ("|log π_θ − log π_old|", "|\\log\\pi_\\theta-\\log\\pi_{\\mathrm{old}}|"),
+    "nll": ("(−log π_θ)", "(-\\log\\pi_\\theta)"),
+}
+_UNCERTAIN = ("p·(1 − p)·", "p(1-p)\\,")
+
+
+def own_terms(o: Objective, n: Notation) -> tuple[str, Rows]:
+    """What the loss has beside the sum over tokens, as it stands behind it, and what each symbol is."""
+    text, rows = "", Rows()
+    for at, (kind, tokens, coef, focus) in enumerate(o.extras, 1):
+        word, share = terms.share_of("extras", tokens)
+        symbol = n.pick(f"E{at}", f"E_{{{at}}}")
+        mu = f"{n.mu}{n.dot}" if o.blend and word == "expert" else ""
+        text += f"{n.minus}{mu}{'' if coef == 1 else number(coef) + n.dot}{symbol}"
+        form = n.pick(*_UNCERTAIN) * (focus == "uncertain") + n.pick(*_TERM_FORMS[kind])
+        of = terms.TOKENS[word].replace("the share", f"the {number(share)}")
+        mean = f"sum over {of}, weighted as the policy's" if share is not None else f"mean over {of}"
+        rows.append((symbol, n.pick(f"{form}, {mean}", f"{form},\\ \\text{{{mean}}}")))
+    if o.blend:
+        rows.append((n.mu, n.pick(_blend(o), f"\\text{{{_blend(o)}}}")))
+    return text, rows
+
+
+def _blend(o: Objective) -> str:
+    return terms.blend_words(o.blend)
+
+
+def extra_words(extra: terms.Extra) -> str:
+    """`0.1 x nll over tokens of completions with a reward above 0`."""
+    kind, tokens, coef, focus = extra
+    word, share = terms.share_of("extras", tokens)
+    of = terms.TOKENS[word] + ("" if share is None else f" ({number(share)})")
+    return f"{number(coef)} x {terms.KINDS[kind]} over {of}" + (" times p (1 - p)" if focus == "uncertain" else "")
+
+
 def filter_words(term: Filter) -> str:
     """`geometric 0.99..1.01`."""
     measure, low, high = term
@@ -74,4 +125,11 @@ def filter_words(term: Filter) -> str:
     return f"{measure} {bounds(low, high)}"
 
 
-TERM_WORDS: dict[str, Callable[[Any], str]] = {"filters": filter_words}
+# What a field of terms holds, in words.
+TERM_WORDS: dict[str, Callable[[Any], str]] = {
+    "filters": lambda found: "; ".join(map(filter_words, found)),
+    "extras": lambda found: "; ".join(map(extra_words, found)),
+    "blend": terms.blend_words,
+    "gamma_positive": lambda found: ", ".join(map(number, found)),
+    "gamma_negative": lambda found: ", ".join(map(number, found)),
+}

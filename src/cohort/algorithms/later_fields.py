@@ -57,6 +57,52 @@ LATER: dict[str, Choice | Number | Terms] = {
         terms.filters,
         nested=True,
     ),
+    "positive_weight": Choice(
+        "The weight of tokens with A > 0 in the truncated surrogate.",
+        {
+            "ratio": "Tokens that are pushed up are weighted by their ratio, as those that are pushed down.",
+            "one": "Tokens that are pushed up have weight 1, whatever their ratio (TOPR).",
+        },
+    ),
+    "gamma_positive": Terms(
+        "With gamma, k and lambda of the weight W^k exp(lambda (1 - W)) where A >= 0.",
+        "Where A >= 0 the completion's ratio W weighs W^k exp(lambda (1 - W)) with k, lambda = {}.",
+        terms.pair,
+    ),
+    "gamma_negative": Terms(
+        "With gamma, k and lambda of the weight W^k exp(lambda (1 - W)) where A < 0.",
+        "Where A < 0 the completion's ratio W weighs W^k exp(lambda (1 - W)) with k, lambda = {}.",
+        terms.pair,
+    ),
+    "contrast_temperature": Number(
+        "With label_contrast, the temperature of the scores.",
+        "Scores of completions are divided by {}: no push is larger than 1 over it.",
+        above=0,
+    ),
+    "future_kl_half_life": Number(
+        "Tokens after which what follows counts half, where a token is weighted by how its future moved.",
+        "A token counts more where what follows has become likelier, with a half-life of {} tokens (FIPO).",
+        above=0,
+        optional=True,
+    ),
+    "future_kl_low": Number("Least weight of a token by its future.", "The weight is at least {}.", above=0),
+    "future_kl_high": Number("Largest weight of a token by its future.", "The weight is at most {}.", at_least=1),
+    "future_kl_ratio_limit": Number(
+        "Ratio beyond which a token with A < 0 is not weighted up.",
+        "With A < 0 and a ratio above {} the weight is at most 1.",
+        at_least=1,
+    ),
+    "extras": Terms(
+        "Further terms of the loss, each a mean over its own tokens: a list of (kind, tokens, coef, focus).",
+        "Added to the loss, each as a mean over its own tokens: {}.",
+        terms.extras,
+        nested=True,
+    ),
+    "blend": Terms(
+        "Share of expert rows against the policy's own, by step: (warm-up, decay, peak, valley).",
+        "The policy's loss counts 1 - mu and the experts' mu: {} (CHORD).",
+        terms.blend,
+    ),
     "old": Choice(
         "What the ratio's denominator is.",
         {

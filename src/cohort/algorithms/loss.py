@@ -1,6 +1,6 @@
 """From an objective and a batch to the policy loss, in pieces that a learner can split by rows.
 
-    policy_loss == (per_token_loss * token_weight).sum()
+    policy_loss == (per_token_loss * token_weight).sum() + own_terms.sum()
 
 `per_token_loss` looks at one row at a time, `token_weight` and `batchwide` at the whole optimizer batch. Log-probs,
 masks and advantages are [B, T]: no tensor over the vocabulary is ever made. Values outside the mask do not matter and
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cohort.algorithms import corrections, distill, kl, losses, token_weights, trust
-from cohort.algorithms.batchwide import Batchwide, decide
+from cohort.algorithms.batchwide import About, Batchwide, decide
 
 if TYPE_CHECKING:
     from cohort.algorithms.objective import Objective
@@ -34,10 +34,16 @@ def policy_loss(
     max_tokens: int | None = None,  # the generation budget, for constant_length
     entropy: Tensor | None = None,  # [B, T] with its gradient, for entropy_coef
     teacher_logprobs: Tensor | None = None,  # [B, T] of a teacher, for teacher_coef; NaN where none speaks of a token
+    rewards: Tensor | None = None,  # [B] for an extra term of the tokens of positive completions
+    expert_logprobs: Tensor | None = None,  # [N] of the tokens of expert rows under the policy, with their gradient
+    observation_logprobs: Tensor | None = None,  # [N] of what the environment wrote, with their gradient
     versions: Tensor | None = None,  # [B, T] the weights that drew each token, for old="interpolate"
     current_version: int | None = None,  # the number that the weights will have after this update
+    step: int = 0,  # counted from 0, for blend
+    seed: int = 0,  # of what is chosen at random among tokens
 ) -> Tensor:
-    """The scalar to minimise, in the dtype of `logprobs`; gradients flow to `logprobs` and `entropy` only.
+    """The scalar to minimise, in the dtype of `logprobs`; gradients flow to `logprobs`, those of experts and
+    observations, and `entropy` only.
 
     The rows are the whole optimizer batch. Raises ValueError if a tensor that the objective needs is missing or has
     another shape.
@@ -46,12 +52,23 @@ def policy_loss(
         "sampler_logprobs": sampler_logprobs, "teacher_logprobs": teacher_logprobs, "versions": versions,
         "current_version": current_version,
     }  # fmt: skip
-    whole = batchwide(objective, logprobs, old_logprobs, mask, advantages, **given)
+    weight = token_weight(objective, mask, group, max_tokens)
+    whole = batchwide(
+        objective, logprobs, old_logprobs, mask, advantages, **given, weight=weight, rewards=rewards, group=group
+    )
     per_token = per_token_loss(
         objective, logprobs, old_logprobs, mask, advantages, ref_logprobs, entropy=entropy, whole=whole, **given
     )
-    weight = token_weight(objective, mask, group, max_tokens).to(per_token.dtype)
-    return (per_token * weight).sum().to(logprobs.dtype)
+    share = objective.expert_share(step)
+    loss = (1 - share) * (per_token * weight.to(per_token.dtype)).sum()
+    loss = loss + own_terms(objective, logprobs, old_logprobs, mask, advantages, whole=whole, **given).sum()
+    for tokens, found in (("expert", expert_logprobs), ("observation", observation_logprobs)):
+        for kind, of, coef, focus in objective.extras:
+            if of == tokens:
+                found = _needed(found, f"{tokens}_logprobs", f"an extra term of {tokens} tokens", "[N]")
+                coef = coef * share if objective.blend and tokens == "expert" else coef
+                loss = loss + coef * term(kind, focus, found, found).sum() / max(found.numel(), 1)
+    return loss.to(logprobs.dtype)
 
 
 def token_weight(
@@ -72,12 +89,21 @@ def batchwide(
     teacher_logprobs: Tensor | None = None,
     versions: Tensor | None = None,
     current_version: int | None = None,
+    weight: Tensor | None = None,
+    rewards: Tensor | None = None,
+    group: Tensor | None = None,
+    observed: Tensor | None = None,
 ) -> Batchwide:
-    """What is decided once over the whole optimizer batch. `logprobs` are those at the start of the update."""
+    """What is decided once over the whole optimizer batch. `logprobs` are those at the start of the update (of
+    label_contrast, those at hand); `weight` [B, T] is `token_weight`, `rewards` and `group` are [B], and
+    `observed` [B, T] is true where the environment wrote.
+    """
     if not objective.is_batchwide:
         return Batchwide()
-    return decide(objective, _tokens(objective, logprobs, old_logprobs, mask, advantages, teacher_logprobs,
-                                     sampler_logprobs, versions, current_version))  # fmt: skip
+    tokens = _tokens(objective, logprobs, old_logprobs, mask, advantages, teacher_logprobs, sampler_logprobs,
+                     versions, current_version)  # fmt: skip
+    weight = torch.zeros_like(tokens.logprobs) if weight is None else weight
+    return decide(objective, tokens, About(weight, rewards, group, observed))
 
 
 def per_token_loss(
@@ -112,7 +138,9 @@ def per_token_loss(
     loss = -losses.SURROGATES[o.surrogate].value(o, tokens)
     for kept in (trust.kept(o, tokens), whole.keep):
         loss = loss if kept is None else loss * kept
-    if o.correction != "off":
+    if (future := trust.future(o, tokens)) is not None:
+        loss = loss * future
+    if o.correction != "off" and o.surrogate != "gamma":  # which takes it into its own weight
         loss = loss * corrections.weight(o.correction, old, tokens.behaviour, mask, o.correction_min, o.correction_max)
     if o.kl_coef and o.kl_place == "loss":
         ref = _inside(_needed(ref_logprobs, "ref_logprobs", f"kl_coef={o.kl_coef:g}"), mask, like=logprobs).detach()
@@ -125,6 +153,45 @@ def per_token_loss(
             _needed(entropy, "entropy", f"entropy_coef={o.entropy_coef:g}"), mask, like=logprobs
         )
     return loss.masked_fill(~mask, 0)
+
+
+def own_terms(
+    objective: Objective,
+    logprobs: Tensor,
+    old_logprobs: Tensor | None,
+    mask: Tensor,
+    advantages: Tensor,
+    sampler_logprobs: Tensor | None = None,
+    teacher_logprobs: Tensor | None = None,
+    versions: Tensor | None = None,
+    current_version: int | None = None,
+    whole: Batchwide | None = None,
+) -> Tensor:
+    """The terms that have divisors of their own, weighted already: the sum over all rows is what they add to the loss.
+    [B, T], as in `per_token_loss`; where `whole` has weights for tokens outside the mask (observations), these count.
+    """
+    o, whole = objective, _whole(objective, whole)
+    x = _tokens(o, logprobs, old_logprobs, mask, advantages, teacher_logprobs, sampler_logprobs,
+                versions, current_version)  # fmt: skip
+    found = torch.zeros_like(x.logprobs)
+    for (kind, _, coef, focus), weight in zip(o.extras, whole.extras, strict=True):
+        if weight is not None:
+            inside = weight != 0
+            value = term(kind, focus, _inside(logprobs, inside), x.old_logprobs)
+            found = found + coef * (value * weight.to(value.dtype)).masked_fill(~inside, 0)
+    if whole.slopes is not None and whole.values is not None:
+        moved = x.logprobs - x.logprobs.detach()
+        found = found + whole.slopes.to(moved.dtype) * moved + whole.values.to(moved.dtype)
+    return found
+
+
+def term(kind: str, focus: str, logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
+    """A term of each token, of any shape. `uncertain` multiplies by p (1 - p), detached (CHORD 2508.11408)."""
+    value = losses.TERMS[kind](logprobs, old_logprobs)
+    if focus == "none":
+        return value
+    p = logprobs.detach().exp()
+    return p * (1 - p) * value
 
 
 @torch.no_grad()
@@ -274,9 +341,9 @@ def _inside(x: Tensor, mask: Tensor, like: Tensor | None = None) -> Tensor:
     return x.masked_fill(~mask, 0)
 
 
-def _needed(x: Tensor | None, name: str, because: str) -> Tensor:
+def _needed(x: Tensor | None, name: str, because: str, shape: str = "[B, T]") -> Tensor:
     if x is None:
-        raise ValueError(f"{name} is missing and {because} needs it; pass {name} [B, T], or switch that off")
+        raise ValueError(f"{name} is missing and {because} needs it; pass {name} {shape}, or switch that off")
     return x
 
 

@@ -19,7 +19,7 @@ from cohort.algorithms.fields import FIELDS, LATER, SURROGATE_READS, Choice, Num
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cohort.algorithms.terms import Filter
+    from cohort.algorithms.terms import Extra, Filter
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,16 @@ class Objective:
     mask_high: float | None = None
     off_policy_delta: float | None = None
     filters: tuple[Filter, ...] = ()
+    positive_weight: str = "ratio"
+    gamma_positive: tuple[float, ...] = (2.0, 3.0)
+    gamma_negative: tuple[float, ...] = (3.0, 2.0)
+    contrast_temperature: float = 0.5
+    future_kl_half_life: float | None = None
+    future_kl_low: float = 1.0
+    future_kl_high: float = 1.2
+    future_kl_ratio_limit: float = 4.0
+    extras: tuple[Extra, ...] = ()
+    blend: tuple[float, ...] = ()
     old: str = "recompute"
 
     def __post_init__(self) -> None:
@@ -117,11 +127,11 @@ class Objective:
 
     @property
     def trains_without_signal(self) -> bool:
-        """Whether a completion with advantage 0 still has a gradient: from the KL in the loss, the entropy bonus, or a
-        teacher.
+        """Whether a completion with advantage 0 still has a gradient: from the KL in the loss, the entropy bonus, an
+        extra term, or a teacher.
         """
         taught = self.teacher_coef != 0 and self.teacher_form != "reweight"
-        return (self.kl_coef != 0 and self.kl_place == "loss") or self.entropy_coef != 0 or taught
+        return (self.kl_coef != 0 and self.kl_place == "loss") or self.entropy_coef != 0 or taught or bool(self.extras)
 
     @property
     def has_mask(self) -> bool:
@@ -129,9 +139,29 @@ class Objective:
         return self.mask != "off" or self.off_policy_delta is not None
 
     @property
+    def has_own_terms(self) -> bool:
+        """Whether the loss has terms with divisors of their own."""
+        return bool(self.extras) or self.surrogate == "label_contrast"
+
+    @property
     def is_batchwide(self) -> bool:
         """Whether something is decided over the whole optimizer batch, from log-probs at the start of the update."""
-        return bool(self.filters)
+        return bool(self.filters) or self.has_own_terms
+
+    def term_of(self, tokens: str) -> bool:
+        """Whether an extra term is of these tokens."""
+        return any(of.partition("(")[0] == tokens for _, of, _, _ in self.extras)
+
+    def expert_share(self, step: int) -> float:
+        """mu of CHORD at a step, counted from 0: linear to the peak, half a cosine to the valley. 0 without a blend."""
+        if not self.blend:
+            return 0.0
+        warm_up, decay, peak, valley = self.blend
+        if step < warm_up:
+            return peak * step / warm_up
+        if step >= warm_up + decay:
+            return valley
+        return valley + (peak - valley) * (1 + math.cos(math.pi * (step - warm_up) / decay)) / 2
 
     def to_dict(self) -> dict[str, Any]:
         """Every field with its value, ready for JSON; `from_dict` is the inverse."""
@@ -260,6 +290,30 @@ def _check_trust(o: Objective) -> None:
             f"mask={o.mask!r} cannot go with {clips[0]}={getattr(o, clips[0]):g}: these are two trust regions; set "
             "clip_low and clip_high to None (off), or mask='off'"
         )
+    if o.surrogate == "gamma" and o.correction not in ("off", "token_truncate", "token_mask"):
+        raise ValueError(
+            f"correction={o.correction!r} cannot go with surrogate='gamma', which takes the mismatch of tokens into "
+            "its own weight: use token_truncate, token_mask or off"
+        )
+    acting = {
+        "mask": o.mask != "off",
+        "off_policy_delta": o.off_policy_delta is not None,
+        "filters": bool(o.filters),
+        "correction": o.correction != "off",
+        "future_kl_half_life": o.future_kl_half_life is not None,
+    }
+    if o.surrogate == "label_contrast" and any(acting.values()):
+        name = next(name for name, acts in acting.items() if acts)
+        raise ValueError(
+            f"{name} cannot go with surrogate='label_contrast': its loss is of whole groups, and there is no term of a "
+            "token that could be left out or weighted"
+        )
+    if o.future_kl_low > 1:
+        raise ValueError(f"future_kl_low={o.future_kl_low:g} must be at most 1: a token without a future has weight 1")
+    if o.blend and not o.term_of("expert"):
+        raise ValueError(
+            "blend shares the loss with expert rows, and no term is of them: add ('nll', 'expert', 1.0) to extras"
+        )
     if o.old == "sampler" and (o.correction != "off" or o.filters):
         what = f"correction={o.correction!r}" if o.correction != "off" else "filters"
         raise ValueError(
@@ -276,6 +330,10 @@ _READS_NOT = {  # field: what is said of a surrogate that does not read it
     "ratio_level": "uses no ratio",
     "soft_positive": "has no temperatures",
     "soft_negative": "has no temperatures",
+    "positive_weight": "is not truncated",
+    "gamma_positive": "has no such weight",
+    "gamma_negative": "has no such weight",
+    "contrast_temperature": "has no scores",
 }
 
 
@@ -297,6 +355,9 @@ def inert_fields(o: Objective) -> dict[str, str]:
         inert["teacher_discount"] = "teacher_form='reweight' has no discount"
     if o.correction == "off":
         inert |= dict.fromkeys(("correction_min", "correction_max"), "correction='off' applies no bounds")
+    if o.future_kl_half_life is None:
+        names = ("future_kl_low", "future_kl_high", "future_kl_ratio_limit")
+        inert |= dict.fromkeys(names, "future_kl_half_life is off")
     if o.mask == "off":
         inert |= dict.fromkeys(("mask_low", "mask_high"), "mask='off' takes no token")
     return inert

@@ -5,8 +5,8 @@
     loss = objectives.policy_loss(objective, logprobs=..., old_logprobs=..., mask=..., advantages=...)
 
 A learner that splits its batch computes `token_weight` and `batchwide` once from the whole batch and adds up
-`(per_token_loss(rows, whole=batchwide.rows(rows)) * token_weight[rows]).sum()` over any split into rows: the sum is
-`policy_loss`.
+`(per_token_loss(rows, whole=batchwide.rows(rows)) * token_weight[rows]).sum()`, and `own_terms(rows, ...).sum()` where
+the objective has terms with divisors of their own, over any split into rows: the sum is `policy_loss`.
 """
 
 from cohort.algorithms.batchwide import Batchwide
@@ -16,8 +16,10 @@ from cohort.algorithms.loss import (
     loss_metrics,
     mask_truncated,
     merge_metrics,
+    own_terms,
     per_token_loss,
     policy_loss,
+    term,
     token_weight,
 )
 from cohort.algorithms.objective import Objective
@@ -33,8 +35,10 @@ __all__ = [
     "loss_metrics",
     "mask_truncated",
     "merge_metrics",
+    "own_terms",
     "per_token_loss",
     "policy_loss",
     "preset",
+    "term",
     "token_weight",
 ]

@@ -199,6 +199,68 @@ PRESETS: Mapping[str, Preset] = {
         "0.04, then PPO's clip",
         {**BY_TOKEN, "filters": (("second_moment", None, 0.04),)},
     ),
+    "vespo": Preset(
+        "VESPO",
+        "2602.10693: the full ratio as a weight W^k exp(lambda (1 - W)), k and lambda 2 and 3 for A >= 0, 3 and 2 for "
+        "A < 0 (TRL's defaults), no clip, no KL",
+        {**BY_TOKEN, **NO_CLIP, "surrogate": "gamma"},
+    ),
+    "real": Preset(
+        "REAL",
+        "2602.05630 in ms-swift's form: length-normalised scores over a temperature of 0.5, labels by the sign of the "
+        "advantage, no KL",
+        {**NO_CLIP, "kl_coef": 0.0, "surrogate": "label_contrast"},
+    ),
+    "topr": Preset(
+        "TOPR",
+        "2503.14286 with ROLL's ratio of tokens (the paper's is of the completion: ratio_level='sequence_product'): "
+        "weight 1 for A > 0, at most 1 for the others, no KL",
+        {**BY_TOKEN, **NO_CLIP, "surrogate": "truncated", "ratio_max": 1.0, "positive_weight": "one"},
+    ),
+    "dro": Preset(
+        "DRO",
+        "named after 2405.19107, without its value model, and Kimi-k1.5 (2501.12599 eq. 3): a quadratic pull to the "
+        "old policy, tau 0.1 as in ROLL",
+        {**BY_TOKEN, **NO_CLIP, "surrogate": "reinforce", "extras": (("drift_square", "policy", 0.05, "none"),)},
+    ),
+    "fipo": Preset(
+        "FIPO",
+        "2603.19835 in ms-swift's form: tokens weighted by how their future has moved, half-life 32, weights 1..1.2, "
+        "on DAPO's clip",
+        {**BY_TOKEN, "clip_high": 0.28, "future_kl_half_life": 32.0},
+    ),
+    "echo": Preset(
+        "ECHO",
+        "prime-rl 559b447 (no paper is named there): a negative log-prob of what the environment wrote, 0.1, beside "
+        "GRPO over tokens",
+        {**BY_TOKEN, "extras": (("nll", "observation", 0.1, "none"),)},
+    ),
+    "chord": Preset(
+        "CHORD",
+        "2508.11408: expert rows beside the policy's own, weighted by p (1 - p); the blend, 10 steps "
+        "up to 0.9 and 100 down to 0.05, is ours: its sources give no numbers",
+        {
+            **BY_TOKEN,
+            "extras": (("nll", "expert", 1.0, "uncertain"),),
+            "blend": (10.0, 100.0, 0.9, 0.05),
+        },
+    ),
+    "prime_rl": Preset(
+        "prime-rl 559b447",
+        "default loss of prime-rl 559b447: ratio to the sampler, tokens masked by probability at 0.2, 0.001 of the "
+        "squared log-ratio, no std, zero-variance groups dropped",
+        {
+            **BY_TOKEN,
+            **NO_CLIP,
+            "scale": "none",
+            "zero_std": "drop",
+            "mask": "probability",
+            "mask_low": 0.2,
+            "mask_high": 0.2,
+            "old": "sampler",
+            "extras": (("drift_square", "policy", 0.001, "none"),),
+        },
+    ),
 }
 
 

@@ -46,6 +46,105 @@ def _filter(name: str, part: Any) -> Filter:
     return measure, low, high
 
 
+# The extra terms: what each is of a token, and of which tokens.
+KINDS: Mapping[str, str] = {
+    "drift_square": "squared log-ratio to the old policy",
+    "drift_absolute": "absolute log-ratio to the old policy",
+    "nll": "negative log-prob",
+}
+TOKENS: Mapping[str, str] = {
+    "policy": "the policy's own tokens",
+    "positive": "tokens of completions with a reward above 0",
+    "top_covariance": "the share of its tokens whose log-prob and advantage vary most together",
+    "expert": "tokens of expert rows",
+    "observation": "tokens that the environment wrote",
+}
+FOCUSES = ("none", "uncertain")  # uncertain: times p (1 - p), detached
+_VOCABULARY = ("forward_kl", "reverse_kl", "jsd")
+
+Extra = tuple[str, str, float, str]
+
+
+def extras(name: str, value: Any) -> tuple[Extra, ...]:
+    """(kind, tokens, coef, focus) each; the focus may be left out. Tokens are a word of `TOKENS`, of top_covariance
+    with its share: "top_covariance(0.002)".
+    """
+    form = "(kind, tokens, coef) or (kind, tokens, coef, focus)"
+    found = tuple(_extra(f"{name}[{at}]", part, form) for at, part in enumerate(_parts(name, value, form)))
+    for at, one in enumerate(found):
+        if one[:2] in [other[:2] for other in found[:at]]:
+            raise ValueError(
+                f"{name}[{at}]: {one[0]!r} of {one[1]!r} is there already, and would count twice; add coefs"
+            )
+    return found
+
+
+def _extra(name: str, part: Any, form: str) -> Extra:
+    kind, tokens, coef, *rest = _sized(name, part, (3, 4), form)
+    if str(kind).partition("(")[0] in _VOCABULARY:
+        raise ValueError(f"{name}: {kind!r} is over the vocabulary: a stage of kind distill has it as its divergence")
+    if kind not in tuple(KINDS):
+        raise ValueError(f"{name}: {kind!r} is no kind of term{nearest(kind, KINDS)}")
+    word, share = share_of(name, tokens)
+    if word not in TOKENS:
+        raise ValueError(f"{name}: {tokens!r} are no tokens{nearest(word, TOKENS)}")
+    if word in ("expert", "observation") and kind != "nll":
+        raise ValueError(f"{name}: {kind!r} needs an old policy, and nobody sampled {TOKENS[word]}; use 'nll'")
+    coef = number(name, coef)
+    if coef < 0:
+        raise ValueError(f"{name}: coef {coef:g} must be at least 0")
+    focus = rest[0] if rest else "none"
+    if focus not in FOCUSES:
+        raise ValueError(f"{name}: {focus!r} is no focus{nearest(focus, FOCUSES)}")
+    return kind, word if share is None else f"{word}({share:.10g})", coef, focus
+
+
+def share_of(name: str, tokens: Any) -> tuple[str, float | None]:
+    """("top_covariance", 0.002) of "top_covariance(0.002)"; any other word and None."""
+    if isinstance(tokens, list | tuple) and len(tokens) == 2:
+        tokens = f"{tokens[0]}({tokens[1]})"
+    word, opened, inner = str(tokens).partition("(")
+    if (word == "top_covariance") != bool(opened):
+        raise ValueError(f"{name}: {tokens!r} must be a word, or with its share 'top_covariance(0.002)'")
+    if not opened:
+        return word, None
+    try:
+        share = float(inner.removesuffix(")"))
+    except ValueError:
+        share = math.nan
+    if not (inner.endswith(")") and 0 < share <= 1):
+        raise ValueError(
+            f"{name}: {tokens!r} must have a share of tokens above 0 and at most 1, 'top_covariance(0.002)'"
+        )
+    return word, share
+
+
+def pair(name: str, value: Any) -> tuple[float, float]:
+    """Two numbers of at least 0."""
+    first, second = (number(name, one) for one in _sized(name, value, (2,), "(k, lambda)"))
+    if first < 0 or second < 0:
+        raise ValueError(f"{name}={value!r} must be two numbers of at least 0, (k, lambda)")
+    return first, second
+
+
+def blend(name: str, value: Any) -> tuple[float, ...]:
+    """(warm-up, decay, peak, valley): two numbers of steps, two shares; or () for none."""
+    if not _parts(name, value, "(warm-up, decay, peak, valley)"):
+        return ()
+    found = tuple(number(name, one) for one in _sized(name, value, (4,), "(warm-up, decay, peak, valley)"))
+    if min(found) < 0 or max(found[2:]) > 1:
+        raise ValueError(f"{name}={value!r} must be steps of at least 0, and shares from 0 to 1")
+    return found
+
+
+def blend_words(found: tuple[float, ...]) -> str:
+    """How mu goes."""
+    warm_up, decay, peak, valley = found
+    if peak == valley and not warm_up:
+        return f"{peak:g} at every step"
+    return f"0 to {peak:.10g} over {warm_up:.10g} steps, then half a cosine to {valley:.10g} over {decay:.10g}"
+
+
 def number(name: str, value: Any) -> float:
     """A finite number as a float."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

@@ -63,6 +63,35 @@ def _bernoulli_kl(o: Objective, x: Tokens) -> tuple[Tensor, Tensor]:
     return torch.where(up, size, -1.0), torch.where(up, -1.0, size)
 
 
+@torch.no_grad()
+def future(o: Objective, x: Tokens) -> Tensor | None:
+    """How much each token counts by how its own future has moved, [B, T]; None where the objective does not ask. FIPO.
+
+    clip(exp(F_t), low, high), F_t = sum_{k >= t} 2^(-(k - t) / half-life) d_k over the completion's own tokens, d = log
+    (policy / old policy). Where A < 0 and the ratio is above the limit it is held between 2 - high and 1. A token whose
+    ratio is beyond `ratio_max` adds nothing to F. (2603.19835; ms-swift.)
+    """
+    if o.future_kl_half_life is None:
+        return None
+    moved = (x.logprobs - x.old_logprobs).masked_fill(~x.mask, 0)
+    ratio = moved.exp()
+    if o.ratio_max is not None:
+        moved = moved.masked_fill(ratio > o.ratio_max, 0)
+    sums = later_sums(moved, x.mask, 2 ** (-1 / o.future_kl_half_life))
+    weight = sums.exp().clamp(o.future_kl_low, o.future_kl_high)
+    unsafe = (x.advantages < 0) & (ratio > o.future_kl_ratio_limit)
+    return torch.where(unsafe, weight.clamp(2 - o.future_kl_high, 1), weight)
+
+
+def later_sums(x: Tensor, mask: Tensor, discount: float) -> Tensor:
+    """sum_{k >= t} discount^(k - t) x_k over the unmasked tokens alone, [B, T]; 0 outside the mask."""
+    ahead, sums = x.new_zeros(len(x)), []
+    for column, chosen in zip(reversed(x.unbind(1)), reversed(mask.unbind(1)), strict=True):
+        ahead = torch.where(chosen, column + discount * ahead, ahead)
+        sums.append(ahead)
+    return torch.stack(sums[::-1], 1).masked_fill(~mask, 0) if sums else x
+
+
 # Measures of how far tokens have moved: (objective, tokens) to how far up and how far down, [B, T] each.
 MEASURES: dict[str, Callable[[Objective, Tokens], tuple[Tensor, Tensor]]] = {
     "ratio": _ratio,

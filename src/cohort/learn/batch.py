@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -29,7 +30,7 @@ def collate(groups: Sequence[Group], objective: Objective, max_tokens: int) -> B
     owner = torch.tensor([i for i, group in enumerate(groups) for _ in group.rollouts])  # [B]
     lengths = torch.tensor([len(rollout.tokens) for rollout in rollouts])  # [B]
     # [B, T], as the functions of the objective take it
-    mask = rectangle(_end_to_end([rollout.mask for rollout in rollouts], np.bool_), lengths)
+    mask = chosen = rectangle(_end_to_end([rollout.mask for rollout in rollouts], np.bool_), lengths)
     if objective.truncated == "mask":
         mask = mask_truncated(objective, mask, torch.tensor([rollout.finish == "length" for rollout in rollouts]))
     taught = [row for group in groups for row in group.teacher_logprobs]
@@ -44,11 +45,15 @@ def collate(groups: Sequence[Group], objective: Objective, max_tokens: int) -> B
         token_weight=flat(token_weight(objective, mask, group=owner, max_tokens=max_tokens), lengths).float(),
         teacher_logprobs=_end_to_end(taught, np.float32) if taught else None,
         versions=torch.tensor([rollout.version for rollout in rollouts]),
+        rewards=torch.tensor([r for group in groups for r in group.rewards or (math.nan,) * len(group.rollouts)]),
+        observed=~flat(chosen, lengths) if objective.term_of("observation") else None,
     )
 
 
-def decided(batch: Batch, objective: Objective) -> Batch:
-    """The batch with what is decided over the whole of it, from the log-probs before its first update."""
+def decided(batch: Batch, objective: Objective, now: Tensor | None = None) -> Batch:
+    """The batch with what is decided over the whole of it, from the log-probs before its first update, or those `now`,
+    `[N]`.
+    """
     if not objective.is_batchwide:
         return batch
     assert batch.old_logprobs is not None
@@ -61,7 +66,7 @@ def decided(batch: Batch, objective: Objective) -> Batch:
     old = rectangle(batch.old_logprobs, batch.lengths)
     whole = batchwide(
         objective,
-        old,
+        old if now is None else rectangle(now, batch.lengths),
         old,
         mask,
         rectangle(batch.advantages, batch.lengths),
@@ -69,8 +74,12 @@ def decided(batch: Batch, objective: Objective) -> Batch:
         teacher_logprobs=laid_out(batch.teacher_logprobs),
         versions=batch.versions[:, None].expand(mask.shape),
         current_version=batch.version,
+        weight=rectangle(batch.token_weight, batch.lengths),
+        rewards=batch.rewards,
+        group=batch.group,
+        observed=laid_out(batch.observed),
     )
-    return replace(batch, keep=None if whole.keep is None else flat(whole.keep, batch.lengths))
+    return replace(batch, whole=whole.map(lambda found: flat(found, batch.lengths)))
 
 
 def rectangle(values: Tensor, lengths: Tensor) -> Tensor:

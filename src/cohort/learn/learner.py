@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.algorithms.objectives import Batchwide, Objective, loss_metrics, merge_metrics, per_token_loss
+from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics, own_terms, per_token_loss, term
+from cohort.learn.batch import decided
 from cohort.learn.forward import batch_logprobs, forward, head
 from cohort.learn.optimizer import lost_weights, open_optimizer
 from cohort.learn.reference import Reference
@@ -86,6 +87,9 @@ class Learner:
         sums: dict[str, Tensor] = {}
         loss = 0.0
         routed = self._routed(batch) if self._router_aux_coef else None  # [layers, experts]
+        if self.objective.surrogate == "label_contrast" and batch.old_logprobs is not None:
+            batch = decided(batch, self.objective, self.logprobs(batch))  # its slopes are those of the policy as it is
+        share = self.objective.expert_share(batch.version - 1)
         wanted, most = self._wanted(batch), self.settings.tokens_per_micro_batch
         for micro, states in forward(self.policy, batch, wanted, most, self._routers):
             found, entropy = head(self.policy, states, micro.tokens, *self.form)
@@ -100,18 +104,23 @@ class Learner:
                 "sampler_logprobs": micro.take(batch.sampler_logprobs),
                 "entropy": micro.spread(entropy),
                 "teacher_logprobs": None if taught is None else micro.take(taught),
-                "whole": Batchwide(keep=None if batch.keep is None else micro.take(batch.keep)),
+                "whole": None if batch.whole is None else batch.whole.map(micro.take),
             }
             if self.objective.old == "interpolate":
                 assert batch.versions is not None
                 drawn = micro.take(batch.versions.repeat_interleave(batch.lengths))
                 arguments |= {"versions": drawn, "current_version": batch.version}
             per_token = per_token_loss(self.objective, **arguments)  # [b, T]
+            if share:
+                per_token = (1 - share) * per_token
             if self._teaching is not None:
                 apart = self._teaching.divergence(self.policy, batch, micro, states)  # [M]
                 per_token = per_token + self._teacher_coef * micro.spread(apart)
                 sums["divergence"] = apart.detach().sum(dtype=torch.float64).cpu() + sums.get("divergence", 0.0)
             weighted = (per_token * micro.take(batch.token_weight)).sum()
+            if self.objective.has_own_terms:
+                own = {name: value for name, value in arguments.items() if name not in ("ref_logprobs", "entropy")}
+                weighted = weighted + own_terms(self.objective, **own).sum()
             if routed is not None:
                 count, shares = int(routed[0].sum()) // micro.routed[0].chosen.shape[1], routed / routed[0].sum()
                 weighted = weighted + self._router_aux_coef * balance(micro.routed, shares, count)
@@ -120,6 +129,8 @@ class Learner:
             sums = merge_metrics(sums, loss_metrics(self.objective, **arguments))
             if micro.routed:
                 sums["routed"] = counts(micro.routed) + sums.get("routed", 0)
+        if batch.expert is not None:
+            loss += self._learn_from(batch.expert, share)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip or math.inf).item()
         finite = norm < math.inf
@@ -141,7 +152,10 @@ class Learner:
             public: float(sums[name]) / tokens if name in sums and tokens else math.nan
             for public, name in MEANS.items()
         }
-        for name, there in (("masked", self.objective.has_mask), ("filtered", batch.keep is not None)):
+        for name, there in (
+            ("masked", self.objective.has_mask),
+            ("filtered", batch.whole is not None and batch.whole.keep is not None),
+        ):
             if there:  # only in the metrics of objectives that have such
                 means[f"policy/{name}"] = float(sums[name]) / tokens if tokens else math.nan
         means |= {"policy/ratio_max": float(sums.get("ratio_max", math.nan)), "tokens/trained": tokens}
@@ -151,11 +165,28 @@ class Learner:
         means |= {"policy/not_finite": float(lost_weights(parameters))} if self._tolerant else {}
         return StepReport(means | {"loss": loss if finite else math.nan, "grad_norm": norm, "lr": rate})
 
+    def _learn_from(self, expert: Batch, share: float) -> float:
+        """Add the gradient of the terms of expert rows, means over their tokens; `share` is that of a blend. Returns
+        what they add to the loss.
+        """
+        count, total = max(int(expert.mask.sum()), 1), 0.0
+        for micro, states in forward(self.policy, expert, expert.mask, self.settings.tokens_per_micro_batch):
+            found, _ = head(self.policy, states, micro.tokens, *self.form)  # [M]
+            parts = [
+                (share if self.objective.blend else 1.0) * coef * term(kind, focus, found, found).sum() / count
+                for kind, tokens, coef, focus in self.objective.extras
+                if tokens == "expert"
+            ]
+            loss = torch.stack(parts).sum()
+            loss.backward()
+            total += loss.item()
+        return total
+
     def _wanted(self, batch: Batch) -> Tensor:
         """`[N]` bool: the tokens that can change the gradient."""
         o = self.objective
         if o.trains_without_signal or o.is_batchwide or self._teaching is not None:
-            return batch.mask
+            return batch.mask if batch.observed is None else batch.mask | batch.observed
         # Whole rollouts: a sequence ratio reads all tokens of a rollout that any token's advantage reaches.
         rollout = torch.repeat_interleave(batch.lengths)  # [N]
         paid = torch.zeros(len(batch.lengths), dtype=torch.bool)

@@ -39,6 +39,12 @@ def settled_objective(stage: Stage) -> Objective:
             f"[objective] old = '{objective.old}' says what the ratio is taken against, and bypass = "
             f"{str(stage.objective.bypass).lower()} says another thing: leave one of them out"
         )
+    if objective.term_of("observation") and (stage.taught or not (stage.environment.use or stage.environment.tools)):
+        raise UserError(
+            "[objective] extras has a term of what the environment writes, and "
+            + (f"stage '{stage.name}' learns from a teacher" if stage.taught else "there is no environment and no tool")
+            + ": leave it out"
+        )
     _refuse_pass_at_k(stage, objective)
     _refuse_teaching(stage, objective)
     if asks_reference(stage, objective) and stage.policy.lora is not None and stage.reference.moves:

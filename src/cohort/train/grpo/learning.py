@@ -20,6 +20,7 @@ from cohort.rewards import Combination
 from cohort.settings import Stage
 from cohort.train.distill.lesson import heard, lesson, teacher_metrics, with_teachers
 from cohort.train.grpo.advantages import Valued, with_advantages, with_token_advantages
+from cohort.train.grpo.experts import expert_batch
 from cohort.train.grpo.step_rewards import step_metrics, with_process_advantages
 from cohort.types import Group, StepReport, UserError
 
@@ -73,6 +74,10 @@ class Learning:
         taught = self.stage.taught
         counted = parts if taught is None or self.combination.pays else [heard(part) for part in parts]
         batches = [replace(collate(part, objective, longest), version=step) for part in counted]
+        if objective.term_of("expert"):
+            facts = self.backend.facts
+            experts = [expert_batch(self.stage, facts, objective, part) for part in parts]
+            batches = [replace(batch, expert=one) for batch, one in zip(batches, experts, strict=True)]
         if taught is not None and taught.divergence != "sampled":
             lessons = [lesson(self.stage, self.backend.facts, part) for part in parts]
             batches = [replace(batch, lesson=one) for batch, one in zip(batches, lessons, strict=True)]
