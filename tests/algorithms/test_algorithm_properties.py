@@ -102,7 +102,7 @@ def test_advantages_per_token_that_do_not_vary_are_advantages_per_completion(see
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_loss_of_a_token_outside_the_mask_is_zero(name):
     data = a_batch(3)
-    loss = per_token_loss(preset(name, filters=()), **data)
+    loss = per_token_loss(preset(name, filters=(), focus="all", extras=(), blend=(), surrogate="clipped"), **data)
     assert (loss[~data["mask"]] == 0).all()
     assert (loss[data["mask"]] != 0).any()
 

@@ -48,12 +48,17 @@ NEEDS: dict[tuple[str, Any], dict[str, Any]] = {
     ("mask", "bernoulli_kl"): {**NO_CLIP, "mask_low": 0.01, "mask_high": 0.005},
     ("old", "sampler"): {"correction": "off"},
     ("surrogate", "label_contrast"): {"correction": "off"},
+    **{("focus", value): {"focus_share": 0.4} for value in ("top_entropy", "low_covariance")},
     **{("positive_weight", value): {"surrogate": "truncated", "ratio_max": 1.05} for value in ("ratio", "one")},
 }  # fmt: skip
 # What a number needs beside it to act.
 BESIDE: dict[str, dict[str, Any]] = {
     **{name: {**NO_CLIP, "mask": "probability"} for name in ("mask_low", "mask_high")},
     **{name: {"future_kl_half_life": 2.0} for name in ("future_kl_low", "future_kl_high", "future_kl_ratio_limit")},
+    "focus_share": {"focus": "top_entropy"},
+    **{name: {"focus": "low_covariance", "focus_share": 0.5} for name in ("focus_low", "focus_high")},
+    **{name: {"entropy_target": 1.0} for name in ("entropy_step", "entropy_max")},
+    "entropy_min": {"entropy_target": 1.0, "entropy_coef": 0.5},
     "blend": {"extras": (("nll", "expert", 1.0),)},
 }
 ELSEWHERE = {"zero_std"}  # acts where groups are chosen, not in the advantages and not in the loss
@@ -102,9 +107,9 @@ def outcome(o: Objective) -> list[float]:
     )
     (gradient,) = torch.autograd.grad(loss, logprobs)
     penalty = objectives.kl_in_reward(o, old, given["ref_logprobs"], mask)
-    given.pop("entropy")
     ref = given.pop("ref_logprobs")
     whole = objectives.batchwide(o, logprobs, old, loss_mask, advantages, **given, **about)
+    given.pop("entropy")
     if o.old == "recompute":
         given.pop("sampler_logprobs")
     metrics = objectives.loss_metrics(o, logprobs, old, loss_mask, advantages, ref, whole=whole, **given)

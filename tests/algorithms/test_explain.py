@@ -75,7 +75,7 @@ def test_without_numbers_letters_stay(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_latex_is_balanced_and_ascii(name):
-    kind = "token_mask" if name == "vespo" else "geometric_mask" if name != "real" else "off"
+    kind = "token_mask" if name == "vespo" else "geometric_mask" if name not in ("real",) else "off"
     corrected = preset(name, old="recompute", correction=kind, correction_min=0.9, correction_max=1.1)
     for objective in (preset(name), corrected):
         text = explain.equation(objective, **NUMBERS, latex=True)
@@ -103,6 +103,8 @@ def test_every_choice_has_a_sentence_in_both_directions():
                 fields |= {"teacher_coef": 1.0, "teacher_discount": 0.5}
             if value == "label_contrast":
                 fields |= {"correction": "off", "correction_max": None}
+            if field == "focus":
+                fields |= {"focus_share": 0.5}
             if field == "positive_weight":
                 fields |= {"surrogate": "truncated", "ratio_max": 5.0}
             if field == "mask":

@@ -320,7 +320,7 @@ def test_metrics_of_rows_merge_to_those_of_the_batch(example):
 
 def test_on_policy_nothing_is_clipped(example):
     for name in objectives.PRESETS:
-        nothing_of_batches = {"filters": (), "extras": (), "blend": ()}
+        nothing_of_batches = {"filters": (), "extras": (), "blend": (), "focus": "all"}
         if name == "real":
             nothing_of_batches["surrogate"] = "clipped"
         metrics = objectives.loss_metrics(

@@ -6,6 +6,7 @@ the mask change nothing.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from cohort.algorithms.objectives import (
     PRESETS,
+    EntropyController,
     batchwide,
     own_terms,
     per_token_loss,
@@ -50,6 +52,7 @@ def inputs(seed: int = 0, moved: float = 0.5) -> dict[str, Any]:
         "advantages": torch.tensor(A, dtype=torch.float64),
         "versions": torch.randint(3, NOW + 1, (B, T), generator=generator),
         "current_version": NOW,
+        "entropy": entropies(),
     }
 
 
@@ -244,6 +247,42 @@ def kl_cov(s: Sums, share: float = 0.2, coef: float = 0.7):
     return (-total(A[i] * s.rho(i, t) for i, t in TOKENS) + coef * drift) / N
 
 
+def or1(s: Sums):
+    """A bonus of a fixed coefficient: who steers it changes the objective between updates."""
+    bonus = 0.004 * sum(entropies()[i, t].item() for i, t in TOKENS)
+    return -(total(s.clipped(i, t, 0.8, 1.2) for i, t in TOKENS) + bonus) / N
+
+
+def entropies() -> torch.Tensor:
+    found = torch.rand(B, T, dtype=torch.float64, generator=torch.Generator().manual_seed(11)) * 2
+    found[1, :4] = 1.25  # ties
+    return found
+
+
+def top_entropy(s: Sums, share: float = 0.2):
+    H = entropies()
+    ranked = sorted(H[i, t].item() for i, t in TOKENS)
+    at = (1 - share) * (N - 1)
+    bound = ranked[int(at)] + (at - int(at)) * (ranked[int(at) + 1] - ranked[int(at)])
+    return -total(s.clipped(i, t, 0.8, 1.28) for i, t in TOKENS if H[i, t] >= bound) / N
+
+
+def covariances(s: Sums) -> dict[tuple[int, int], float]:
+    mean_a, mean_l = (sum(x) / N for x in ([A[i] for i, _ in TOKENS], [s.now[i][t] for i, t in TOKENS]))
+    return {(i, t): (A[i] - mean_a) * (s.now[i][t] - mean_l) for i, t in TOKENS}
+
+
+def clip_cov(s: Sums):
+    """All that are eligible leave, so that nothing hangs on the draw."""
+    found = []
+    for (i, t), cov in covariances(s).items():
+        ratio = math.exp(s.now[i][t] - s.old[i][t])
+        stopped = (A[i] > 0 and ratio > 1.2) or (A[i] < 0 and ratio < 0.8)
+        if stopped or not 0.2 < cov < 5:
+            found.append((i, t))
+    return -total(s.clipped(i, t, 0.8, 1.2) for i, t in found) / N
+
+
 # name: the objective, and its loss as sums. Presets stand under their own names.
 CASES: dict[str, tuple[Any, Any]] = {
     "dppo_tv": (preset("dppo_tv"), dppo_tv),
@@ -273,11 +312,11 @@ CASES: dict[str, tuple[Any, Any]] = {
     "prime_rl": (preset("prime_rl"), prime_rl),
     "echo": (preset("echo"), echo),
     "chord": (preset("chord"), chord),
+    "top_entropy": (preset("top_entropy"), top_entropy),
+    "clip_cov": (preset("clip_cov", focus_share=1.0, focus_low=0.2), clip_cov),
+    "or1": (preset("or1", entropy_coef=0.004), or1),
     "positive": (preset("grpo", kl_coef=0.0, extras=[("nll", "positive", 0.3)]), positive),
-    "kl_cov": (
-        preset("grpo", **PLAIN, extras=[("drift_absolute", "top_covariance(0.2)", 0.7)]),
-        kl_cov,
-    ),
+    "kl_cov": (preset("kl_cov", extras=[("drift_absolute", "top_covariance(0.2)", 0.7)]), kl_cov),
 }  # fmt: skip
 BATCH: dict[str, Any] = {
     "rewards": torch.tensor(REWARDS, dtype=torch.float64),
@@ -324,7 +363,8 @@ def test_any_split_into_rows_and_any_padding_give_the_same(name):
     for rows in ([0, 3, 6], [1], [2, 4, 5, 7]):
         piece = {k: v[rows] if isinstance(v, torch.Tensor) else v for k, v in given.items() if k != "logprobs"}
         part = per_token_loss(objective, logprobs[rows], **piece, whole=whole.rows(rows)) * weight[rows]
-        piece.pop("ref_logprobs")
+        for name in ("ref_logprobs", "entropy"):
+            piece.pop(name)
         own = own_terms(objective, logprobs[rows], **piece, whole=whole.rows(rows))
         ((1 - objective.expert_share(4)) * part + own).sum().backward()
     torch.testing.assert_close(logprobs.grad, gradient, rtol=0, atol=1e-12)
@@ -370,6 +410,10 @@ def dapo(**fields):
         (dapo(filters=[("token", 0.5, 2), ("geometric", 0.8, 1.25)], correction="token_truncate", correction_max=2.0),
          -0.251893071),
         (dapo(old="interpolate"), 0.100319366),
+        (dapo(focus="top_entropy", focus_share=0.2), -0.031577718),
+        (dapo(clip_high=0.2, focus="low_covariance", focus_share=1.0, focus_low=0.3, focus_high=5.0), 0.188865256),
+        (dapo(clip_high=0.2, focus="low_covariance", focus_share=1.0, focus_low=1.0, focus_high=5.0), 0.254144377),
+        (dapo(entropy_coef=0.01), 0.237548827),
         (preset("vespo", correction="token_truncate", correction_max=3.0), -0.039864348),
         (preset("topr", ratio_level="sequence_product"), 0.014361407),
         (preset("dro", extras=[("drift_square", "policy", 0.5)]), 0.096044740),
@@ -385,6 +429,7 @@ def dapo(**fields):
 )  # fmt: skip
 def test_the_worked_example(example, pad, objective, expected):
     more = {"rewards": example.rewards[0], "group": torch.zeros(4)}
+    more |= {"entropy": pad([[1.9, 0.4, 0.1], [2.3, 0.05], [0.02, 0.8, 1.2, 0.6], [1.1, 0.3, 0.7]])}
     more |= {"observation_logprobs": pad([[-0.9, -0.3, -1.7]], 3)[0]}
     more |= {"expert_logprobs": pad([[-0.4, -1.2, -0.1, -2.0]])[0]}
     more |= {"sampler_logprobs": example.sampler_logprobs, "versions": pad([[3, 3, 4], [2, 2], [4] * 4, [1, 3, 5]])}
@@ -520,6 +565,63 @@ def test_what_is_missing_is_named(missing, field):
 
 
 def test_what_is_decided_over_the_batch_is_asked_for():
-    given = {k: v for k, v in inputs().items() if k != "ref_logprobs"}
+    given = {k: v for k, v in inputs().items() if k not in ("ref_logprobs", "entropy")}
     with pytest.raises(ValueError, match="pass whole=batchwide"):
         per_token_loss(preset("m2po"), **given)
+
+
+# ---- choices of tokens, and the entropy
+
+
+def test_a_draw_is_as_large_as_its_share_and_depends_on_its_seed_alone():
+    given = {k: v for k, v in inputs(12).items() if k not in ("logprobs", "ref_logprobs")}
+    o = preset("clip_cov", clip_low=None, clip_high=None, focus_share=0.21, focus_low=None, focus_high=None)
+
+    def left_out(seed):
+        return ~batchwide(o, given["old_logprobs"], **given, seed=seed).keep
+
+    assert left_out(0).sum() == int(0.21 * N)
+    assert torch.equal(left_out(0), left_out(0))
+    assert any(not torch.equal(left_out(0), left_out(seed)) for seed in range(1, 4))
+    assert not (left_out(0) & ~given["mask"]).any()
+    nobody = preset("clip_cov", focus_low=1e9, focus_high=None)
+    assert batchwide(nobody, given["old_logprobs"], **given).keep.all()
+
+
+def test_all_tokens_by_entropy_are_all_tokens_and_ties_stay():
+    given = inputs(13)
+    assert loss_of(preset("top_entropy", focus_share=1.0), given) == loss_of(preset("dapo"), given)
+    flat = {**given, "entropy": torch.ones(B, T, dtype=torch.float64)}
+    assert loss_of(preset("top_entropy"), flat) == loss_of(preset("dapo"), flat)
+    empty = {**given, "mask": torch.zeros(B, T, dtype=torch.bool)}
+    assert loss_of(preset("top_entropy"), empty) == 0
+    with pytest.raises(ValueError, match="entropy is missing"):
+        loss_of(preset("top_entropy"), given, entropy=None)
+
+
+@pytest.mark.parametrize(
+    ("step", "high", "applied", "after"),
+    [
+        (0.005, 1.0, [0, 0, 0.005, 0.010, 0], [0, 0.005, 0.010, 0.005, 0.010]),
+        (0.0001, 0.005, [0, 0, 0.0001, 0.0002, 0], [0, 0.0001, 0.0002, 0.0001, 0.0002]),
+    ],
+)
+def test_the_entropy_controller(step, high, applied, after):
+    controller = EntropyController(0.0, 0.2, step, 0.0, high)
+    seen, moved = [], []
+    for H in (0.5, 0.15, 0.10, 0.25, 0.18):
+        seen.append(controller.applied)
+        moved.append(controller.update(H))
+        controller_again = EntropyController(0.0, 0.2, step, 0.0, high)
+        controller_again.restore(json.loads(json.dumps(controller.state())))
+        assert vars(controller_again) == vars(controller)
+    assert seen == pytest.approx(applied)
+    assert moved == pytest.approx(after)
+    for _ in range(1000):
+        controller.update(0.2)  # at the target it still rises
+    assert controller.coef == high
+    with pytest.raises(ValueError, match="must be a finite number"):
+        controller.update(math.nan)
+    for wrong in ((0.5, 0.2, 0.1, 0.0, 0.4), (0.0, 0.2, 0.0)):
+        with pytest.raises(ValueError, match="must"):
+            EntropyController(*wrong)

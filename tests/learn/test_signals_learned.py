@@ -34,6 +34,8 @@ OBJECTIVES = {
     "m2po": objectives.preset("m2po", filters=[("second_moment", None, 0.03), ("geometric", 0.1, 2.0)]),
     "interpolated": objectives.preset("dapo", old="interpolate"),
     **{name: objectives.preset(name) for name in ("vespo", "real", "fipo", "echo")},
+    "top_entropy": objectives.preset("top_entropy"),
+    "clip_cov": objectives.preset("clip_cov", focus_share=0.2, focus_low=0.1),
     "extras": objectives.preset("topr", extras=[("drift_square", "policy", 2.0), ("nll", "positive", 0.5, "uncertain"),
                                                 ("drift_absolute", "top_covariance(0.1)", 3.0)]),
 }  # fmt: skip
@@ -61,6 +63,7 @@ def a_batch(learner, objective):
     # whole rows, though some have no advantage: the sampler speaks of all
     now = learner.logprobs(replace(batch, advantages=torch.ones_like(batch.advantages)))
     batch = replace(batch, sampler_logprobs=now + 0.2 * apart)
+    batch = learner.start(batch)  # with the entropies, where these are asked for
     old = replace(batch, old_logprobs=now + 0.1 * apart.flip(0))
     return decided(old, objective)
 
@@ -90,7 +93,8 @@ def test_micro_batches_do_not_matter_and_the_loss_is_that_of_the_batch(two, name
     now = logprobs.detach() if name == "real" else given["old_logprobs"]
     about = {"weight": laid_out(batch.token_weight), "rewards": batch.rewards, "group": batch.group}
     observed = None if batch.observed is None else laid_out(batch.observed)
-    whole = objectives.batchwide(objective, now, **given, **about, observed=observed)
+    whole = objectives.batchwide(objective, now, **given, **about, observed=observed,
+                                 entropy=None if batch.entropy is None else laid_out(batch.entropy))  # fmt: skip
     per_token = objectives.per_token_loss(objective, logprobs, **given, whole=whole)
     expected = (per_token * laid_out(batch.token_weight)).sum()
     expected = expected + objectives.own_terms(objective, logprobs, **given, whole=whole).sum()

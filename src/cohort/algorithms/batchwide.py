@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from cohort.algorithms import corrections, terms
+from cohort.algorithms import corrections, losses, terms
 
 if TYPE_CHECKING:
     from cohort.algorithms.losses import Tokens
@@ -49,6 +49,8 @@ class About(NamedTuple):
     rewards: Tensor | None = None  # [B]
     group: Tensor | None = None  # [B]
     observed: Tensor | None = None  # [B, T] bool: tokens that the environment wrote
+    entropy: Tensor | None = None  # [B, T] nats
+    seed: int = 0  # of what is chosen at random
 
 
 @torch.no_grad()
@@ -57,6 +59,9 @@ def decide(o: Objective, x: Tokens, about: About) -> Batchwide:
     keep = slopes = values = None
     if o.filters:
         keep = corrections.filtered(o.filters, x.old_logprobs, x.behaviour, x.mask)
+    if o.focus != "all":
+        chosen = FOCUSES[o.focus](o, x, about) | ~x.mask
+        keep = chosen if keep is None else keep & chosen
     if o.surrogate == "label_contrast":
         slopes, values = _contrast(o, x, about.group)
     return Batchwide(keep, tuple(_weight(o, tokens, x, about) for _, tokens, _, _ in o.extras), slopes, values)
@@ -101,6 +106,47 @@ def top(values: Tensor, among: Tensor, share: float) -> Tensor:
     found = torch.zeros_like(among).flatten()
     found[order[:wanted]] = True
     return found.view_as(among) & among
+
+
+def _top_entropy(o: Objective, x: Tokens, about: About) -> Tensor:
+    """Tokens whose entropy is at least the (1 - share) quantile of all tokens, linearly interpolated. 2506.01939."""
+    if about.entropy is None:
+        raise ValueError("entropy is missing and focus='top_entropy' needs it; pass entropy [B, T]")
+    assert o.focus_share is not None
+    values = about.entropy.double()
+    ranked = values[x.mask].sort().values
+    if not len(ranked):
+        return x.mask
+    at = (1 - o.focus_share) * (len(ranked) - 1)
+    low = min(int(at + 1e-9), len(ranked) - 1)
+    high = min(low + 1, len(ranked) - 1)
+    return values >= torch.lerp(ranked[low], ranked[high], max(at - low, 0.0))
+
+
+def _low_covariance(o: Objective, x: Tokens, about: About) -> Tensor:
+    """All tokens but max(1, floor(share * N)) drawn from those whose covariance is inside the bounds, and which the
+    surrogate's bounds have not stopped already. Clip-Cov of 2505.22617.
+    """
+    assert o.focus_share is not None
+    low, high = (
+        (-math.inf if o.focus_low is None else o.focus_low),
+        (math.inf if o.focus_high is None else o.focus_high),
+    )
+    cov = covariance(x)
+    stopped = torch.stack(losses.SURROGATES[o.surrogate].clips(o, x, x.ratio(o))).any(0)
+    eligible = (x.mask & ~stopped & (cov > low) & (cov < high)).flatten().nonzero()[:, 0].cpu()
+    count = max(1, int(o.focus_share * int(x.mask.sum()) + 1e-9))
+    drawn = torch.randperm(len(eligible), generator=torch.Generator().manual_seed(about.seed))[:count]
+    left = torch.ones(x.mask.numel(), dtype=torch.bool)
+    left[eligible[drawn]] = False
+    return left.view(x.mask.shape).to(x.mask.device)
+
+
+# Choices of tokens: (objective, tokens, what is known of the batch) to which stay, [B, T] bool.
+FOCUSES: dict[str, Callable[[Objective, Tokens, About], Tensor]] = {
+    "top_entropy": _top_entropy,
+    "low_covariance": _low_covariance,
+}
 
 
 def _contrast(o: Objective, x: Tokens, group: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cohort.algorithms.fields import GROUP_BASELINES, SURROGATE_READS, short
-from cohort.algorithms.later_equation import Rows, factors, own_terms
+from cohort.algorithms.later_equation import Rows, entropy_rows, factors, own_terms
 from cohort.algorithms.notation import Notation, bounds, in_ascii, number, powers_of_ten
 from cohort.algorithms.objective import Objective
 
@@ -106,6 +106,7 @@ def equation(
         *advantage_rows(o, n),
         *_correction_rows(o, n),
         *_kl_rows(o, n),
+        *entropy_rows(o, n),
         *(_divisor_rows(o, shape, n) if body else []),
     ]
     notes = _notes(o, shape)
@@ -295,6 +296,8 @@ def _divergence_term(o: Objective, shape: Shape, n: Notation) -> str:
 
 
 def _entropy_term(o: Objective, n: Notation) -> str:
+    if o.entropy_target is not None:
+        return f" + {n.alpha}{n.dot}{n.pick('H', 'H_{i,t}')}"
     if not o.entropy_coef:
         return ""
     sign = " + " if o.entropy_coef > 0 else n.minus

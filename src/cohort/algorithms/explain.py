@@ -39,6 +39,10 @@ def one_line(objective: Objective) -> str:
         parts.append(f"negative completions left out beyond {number(o.off_policy_delta)} nats a token")
     if o.filters:
         parts.append(f"filters of mismatch: {', '.join(map(filter_words, o.filters))}")
+    if o.focus != "all":
+        parts.append(f"{short('focus', o.focus)} by {number(o.focus_share)} of the tokens")
+    if o.entropy_target is not None:
+        parts.append(f"entropy held at {number(o.entropy_target)}")
     if o.future_kl_half_life is not None:
         parts.append(f"weighted by the future, {number(o.future_kl_low)}..{number(o.future_kl_high)}")
     parts += map(extra_words, o.extras)

@@ -19,7 +19,13 @@ def factors(o: Objective, ratio: str, old: str, n: Notation) -> tuple[str, Rows]
     """What the policy term is multiplied by, as it stands before it, and what each symbol is. Each part begins with its
     factor's own row.
     """
-    found = [_mask_rows(o, ratio, old, n), _off_policy_rows(o, n), _filter_rows(o, n), _future_rows(o, n)]
+    found = [
+        _mask_rows(o, ratio, old, n),
+        _off_policy_rows(o, n),
+        _filter_rows(o, n),
+        _focus_rows(o, n),
+        _future_rows(o, n),
+    ]
     return "".join(f"{rows[0][0]}{n.dot}" for rows in found if rows), [row for rows in found for row in rows]
 
 
@@ -65,6 +71,31 @@ def _filter_rows(o: Objective, n: Notation) -> Rows:
     words = f"0 where a filter leaves the token out: {', '.join(map(filter_words, o.filters))}; else 1"
     of = "of old policy / sampler, over the whole batch"
     return [(n.pick("F", "F_{i,t}"), n.pick(f"{words}; {of}", f"\\text{{{words}; {of}}}".replace("∞", "infinity")))]
+
+
+def _focus_rows(o: Objective, n: Notation) -> Rows:
+    if o.focus == "all":
+        return []
+    share = number(o.focus_share)
+    if o.focus == "top_entropy":
+        words = f"1 for the {share} of all tokens with the highest entropy, else 0"
+    else:
+        low, high = (number(o.focus_low), number(o.focus_high))
+        words = f"0 for max(1, {share} of all tokens), drawn from those with a covariance of log-prob and advantage " \
+                f"between {low} and {high}, else 1"  # fmt: skip
+    words += "; over the whole batch, before the update"
+    return [(n.pick("K", "K_{i,t}"), n.pick(words, f"\\text{{{words}}}"))]
+
+
+def entropy_rows(o: Objective, n: Notation) -> Rows:
+    """What the coefficient of the entropy bonus is where it is steered."""
+    if o.entropy_target is None:
+        return []
+    target, step = number(o.entropy_target), number(o.entropy_step)
+    words = f"the coefficient c where the last mean entropy was at most {target}, else 0; c begins at " \
+            f"{number(o.entropy_coef)} and moves by {step} an update, up where the entropy is at most {target}, else " \
+            f"down, inside {bounds(o.entropy_min, o.entropy_max)}"  # fmt: skip
+    return [(n.alpha, n.pick(words, f"\\text{{{words}}}"))]
 
 
 def _future_rows(o: Objective, n: Notation) -> Rows:

@@ -92,6 +92,37 @@ LATER: dict[str, Choice | Number | Terms] = {
         "With A < 0 and a ratio above {} the weight is at most 1.",
         at_least=1,
     ),
+    "focus": Choice(
+        "Which tokens the policy term is of, by a statistic of the whole batch.",
+        {
+            "all": "The policy term is of all tokens.",
+            "top_entropy": "The policy term is of the tokens with the highest entropy; the divisor stays that of all.",
+            "low_covariance": "Tokens drawn from those whose log-prob and advantage vary most together leave the "
+            "policy term (Clip-Cov).",
+        },
+        {"all": "all tokens", "top_entropy": "highest entropy", "low_covariance": "low covariance"},
+    ),
+    "focus_share": Number(
+        "Share of tokens that stay, with top_entropy; that leave, with low_covariance.",
+        "The share of tokens is {}.",
+        above=0,
+        optional=True,
+    ),
+    "focus_low": Number(
+        "Covariance above which a token may leave.", "Tokens with a covariance above {} may leave.", optional=True
+    ),
+    "focus_high": Number(
+        "Covariance below which a token may leave.", "Tokens with a covariance below {} may leave.", optional=True
+    ),
+    "entropy_target": Number(
+        "Mean entropy that the bonus is steered to; entropy_coef is where its coefficient begins.",
+        "The bonus acts after an update with a mean entropy of at most {} nats; its coefficient moves to hold it.",
+        at_least=0,
+        optional=True,
+    ),
+    "entropy_step": Number("How far the coefficient of the bonus moves.", "It moves by {} an update.", above=0),
+    "entropy_min": Number("Least coefficient of the bonus.", "It is at least {}.", at_least=0),
+    "entropy_max": Number("Largest coefficient of the bonus.", "It is at most {}.", above=0),
     "extras": Terms(
         "Further terms of the loss, each a mean over its own tokens: a list of (kind, tokens, coef, focus).",
         "Added to the loss, each as a mean over its own tokens: {}.",

@@ -54,7 +54,17 @@ def policy_loss(
     }  # fmt: skip
     weight = token_weight(objective, mask, group, max_tokens)
     whole = batchwide(
-        objective, logprobs, old_logprobs, mask, advantages, **given, weight=weight, rewards=rewards, group=group
+        objective,
+        logprobs,
+        old_logprobs,
+        mask,
+        advantages,
+        **given,
+        weight=weight,
+        rewards=rewards,
+        group=group,
+        entropy=entropy,
+        seed=seed,
     )
     per_token = per_token_loss(
         objective, logprobs, old_logprobs, mask, advantages, ref_logprobs, entropy=entropy, whole=whole, **given
@@ -93,17 +103,20 @@ def batchwide(
     rewards: Tensor | None = None,
     group: Tensor | None = None,
     observed: Tensor | None = None,
+    entropy: Tensor | None = None,
+    seed: int = 0,
 ) -> Batchwide:
     """What is decided once over the whole optimizer batch. `logprobs` are those at the start of the update (of
     label_contrast, those at hand); `weight` [B, T] is `token_weight`, `rewards` and `group` are [B], and
-    `observed` [B, T] is true where the environment wrote.
+    `observed` [B, T] is true where the environment wrote. `entropy` [B, T] is for top_entropy, `seed` for what is
+    drawn.
     """
     if not objective.is_batchwide:
         return Batchwide()
     tokens = _tokens(objective, logprobs, old_logprobs, mask, advantages, teacher_logprobs, sampler_logprobs,
                      versions, current_version)  # fmt: skip
     weight = torch.zeros_like(tokens.logprobs) if weight is None else weight
-    return decide(objective, tokens, About(weight, rewards, group, observed))
+    return decide(objective, tokens, About(weight, rewards, group, observed, entropy, seed))
 
 
 def per_token_loss(

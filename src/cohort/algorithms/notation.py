@@ -18,6 +18,7 @@ class Notation:
         self.log_pi = self.pick("log π_θ", "\\log\\pi_\\theta(o_{i,t})")
         self.old = self.pick("π_old", "\\pi_{\\mathrm{old}}")
         self.sampler = self.pick("μ", "\\mu")
+        self.alpha = self.pick("α", "\\alpha")
         self.mu = self.pick("μ_k", "\\mu_k")  # of a blend at step k
         self.w = self.pick("w", "w_{i,t}")
         self.dot = self.pick("·", "\\,")

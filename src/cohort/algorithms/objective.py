@@ -78,6 +78,14 @@ class Objective:
     future_kl_low: float = 1.0
     future_kl_high: float = 1.2
     future_kl_ratio_limit: float = 4.0
+    focus: str = "all"
+    focus_share: float | None = None
+    focus_low: float | None = None
+    focus_high: float | None = None
+    entropy_target: float | None = None
+    entropy_step: float = 0.005
+    entropy_min: float = 0.0
+    entropy_max: float = 1.0
     extras: tuple[Extra, ...] = ()
     blend: tuple[float, ...] = ()
     old: str = "recompute"
@@ -131,7 +139,13 @@ class Objective:
         extra term, or a teacher.
         """
         taught = self.teacher_coef != 0 and self.teacher_form != "reweight"
-        return (self.kl_coef != 0 and self.kl_place == "loss") or self.entropy_coef != 0 or taught or bool(self.extras)
+        pulled = self.kl_coef != 0 and self.kl_place == "loss"
+        return pulled or self.has_entropy_bonus or taught or bool(self.extras)
+
+    @property
+    def has_entropy_bonus(self) -> bool:
+        """Whether the entropy is, or may come to be, a term of the loss."""
+        return self.entropy_coef != 0 or self.entropy_target is not None
 
     @property
     def has_mask(self) -> bool:
@@ -146,7 +160,7 @@ class Objective:
     @property
     def is_batchwide(self) -> bool:
         """Whether something is decided over the whole optimizer batch, from log-probs at the start of the update."""
-        return bool(self.filters) or self.has_own_terms
+        return bool(self.filters) or self.focus != "all" or self.has_own_terms
 
     def term_of(self, tokens: str) -> bool:
         """Whether an extra term is of these tokens."""
@@ -301,12 +315,23 @@ def _check_trust(o: Objective) -> None:
         "filters": bool(o.filters),
         "correction": o.correction != "off",
         "future_kl_half_life": o.future_kl_half_life is not None,
+        "focus": o.focus != "all",
     }
     if o.surrogate == "label_contrast" and any(acting.values()):
         name = next(name for name, acts in acting.items() if acts)
         raise ValueError(
             f"{name} cannot go with surrogate='label_contrast': its loss is of whole groups, and there is no term of a "
             "token that could be left out or weighted"
+        )
+    if o.focus != "all" and (o.focus_share is None or o.focus_share > 1):
+        raise ValueError(
+            f"focus={o.focus!r} needs focus_share, above 0 and at most 1, not {o.focus_share}: the share that "
+            + ("stays; 0.2 in 2506.01939" if o.focus == "top_entropy" else "leaves; 0.0002 in 2505.22617")
+        )
+    if o.entropy_target is not None and not o.entropy_min <= o.entropy_coef <= o.entropy_max:
+        raise ValueError(
+            f"entropy_coef={o.entropy_coef:g} must lie between entropy_min={o.entropy_min:g} and entropy_max="
+            f"{o.entropy_max:g}, where entropy_target moves it from there"
         )
     if o.future_kl_low > 1:
         raise ValueError(f"future_kl_low={o.future_kl_low:g} must be at most 1: a token without a future has weight 1")
@@ -355,6 +380,12 @@ def inert_fields(o: Objective) -> dict[str, str]:
         inert["teacher_discount"] = "teacher_form='reweight' has no discount"
     if o.correction == "off":
         inert |= dict.fromkeys(("correction_min", "correction_max"), "correction='off' applies no bounds")
+    if o.focus != "low_covariance":
+        why = "focus='all' takes every token" if o.focus == "all" else f"focus={o.focus!r} looks at no covariance"
+        inert |= dict.fromkeys(("focus_low", "focus_high", *(("focus_share",) if o.focus == "all" else ())), why)
+    if o.entropy_target is None:
+        names = ("entropy_step", "entropy_min", "entropy_max")
+        inert |= dict.fromkeys(names, "entropy_target is off, so the coefficient never moves")
     if o.future_kl_half_life is None:
         names = ("future_kl_low", "future_kl_high", "future_kl_ratio_limit")
         inert |= dict.fromkeys(names, "future_kl_half_life is off")

@@ -10,6 +10,7 @@ the objective has terms with divisors of their own, over any split into rows: th
 """
 
 from cohort.algorithms.batchwide import Batchwide
+from cohort.algorithms.entropy import EntropyController
 from cohort.algorithms.loss import (
     batchwide,
     kl_in_reward,
@@ -28,6 +29,7 @@ from cohort.algorithms.presets import PRESETS, Preset, preset
 __all__ = [
     "PRESETS",
     "Batchwide",
+    "EntropyController",
     "Objective",
     "Preset",
     "batchwide",

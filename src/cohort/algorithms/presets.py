@@ -245,6 +245,30 @@ PRESETS: Mapping[str, Preset] = {
             "blend": (10.0, 100.0, 0.9, 0.05),
         },
     ),
+    "clip_cov": Preset(
+        "Clip-Cov",
+        "2505.22617: 0.0002 of the tokens, drawn from those with a covariance of 1 to 5, leave the policy term; clip "
+        "0.2, no KL",
+        {**BY_TOKEN, "focus": "low_covariance", "focus_share": 2e-4, "focus_low": 1.0, "focus_high": 5.0},
+    ),
+    "kl_cov": Preset(
+        "KL-Cov",
+        "2505.22617: no clip; the absolute log-ratio to the old policy, coefficient 1, on the 0.002 of the tokens with "
+        "the largest covariance (its authors' 7B setting)",
+        {**BY_TOKEN, **NO_CLIP, "extras": (("drift_absolute", "top_covariance(0.002)", 1.0, "none"),)},
+    ),
+    "top_entropy": Preset(
+        "80/20",
+        "2506.01939: DAPO on the 0.2 of the tokens with the highest entropy; the divisor stays that of all tokens, as "
+        "in TRL",
+        {**BY_TOKEN, "clip_high": 0.28, "zero_std": "resample", "focus": "top_entropy", "focus_share": 0.2},
+    ),
+    "or1": Preset(
+        "Skywork-OR1",
+        "2505.22312, constants of its scripts (64e96af): an entropy bonus steered to 0.2, steps of 0.0001 up to 0.005, "
+        "no KL; the clip of 0.2 is ours",
+        {**BY_TOKEN, "entropy_target": 0.2, "entropy_step": 1e-4, "entropy_max": 0.005},
+    ),
     "prime_rl": Preset(
         "prime-rl 559b447",
         "default loss of prime-rl 559b447: ratio to the sampler, tokens masked by probability at 0.2, 0.001 of the "

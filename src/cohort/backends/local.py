@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +22,13 @@ from cohort.learn.teaching import Teacher, Teaching
 from cohort.policy.load import open_policy, resumed_policy, save_policy, starts_from_adapter
 from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.objective import asks_reference
+from cohort.record.files import write_bytes
 from cohort.record.manifest import sealed_directory
 from cohort.settings import Rollout, Stage
 from cohort.settings.training import STAYS
 from cohort.types import Batch, Sampler, UserError
+
+ENTROPY = "entropy.json"  # of a checkpoint: where the controller of the entropy bonus stands
 
 
 def open_engine(policy: Policy, rollout: Rollout) -> Engine:
@@ -91,7 +95,7 @@ class Local:
             states = table is not None and table.divergence != "sampled"
             return taught(self._teachers, batch, o.tokens_per_micro_batch, self._stage.rollout.temperature, states)
         if which == "old":
-            return replace(batch, old_logprobs=self._learner.logprobs(batch))
+            return self._learner.start(batch)
         if which == "reference":
             return replace(batch, ref_logprobs=self._learner.reference_logprobs(batch))
         if self._critic is None:
@@ -118,6 +122,8 @@ class Local:
         """See `Backend`."""
         self.save_model(directory)
         save_optimizer(self._learner.optimizer, directory)
+        if self._learner.controller is not None:
+            write_bytes(directory / ENTROPY, json.dumps(self._learner.controller.state()).encode())
         if self._reference is not None:
             self._reference.save(directory / "reference")
         if self._critic is not None:
@@ -126,6 +132,13 @@ class Local:
     def load(self, directory: Path) -> None:
         """See `Backend`."""
         load_optimizer(self._learner.optimizer, directory)
+        if self._learner.controller is not None:
+            try:
+                self._learner.controller.restore(json.loads((directory / ENTROPY).read_bytes()))
+            except (OSError, ValueError, KeyError) as error:
+                raise UserError(
+                    f"{directory / ENTROPY}, the entropy bonus of the run, cannot be read: {error}"
+                ) from None
         if self._reference is not None:
             self._reference.load(directory / "reference")
         if self._critic is not None:

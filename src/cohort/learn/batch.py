@@ -50,9 +50,9 @@ def collate(groups: Sequence[Group], objective: Objective, max_tokens: int) -> B
     )
 
 
-def decided(batch: Batch, objective: Objective, now: Tensor | None = None) -> Batch:
+def decided(batch: Batch, objective: Objective, now: Tensor | None = None, seed: int = 0) -> Batch:
     """The batch with what is decided over the whole of it, from the log-probs before its first update, or those `now`,
-    `[N]`.
+    `[N]`. `seed` is of what is drawn.
     """
     if not objective.is_batchwide:
         return batch
@@ -78,6 +78,8 @@ def decided(batch: Batch, objective: Objective, now: Tensor | None = None) -> Ba
         rewards=batch.rewards,
         group=batch.group,
         observed=laid_out(batch.observed),
+        entropy=laid_out(batch.entropy),
+        seed=seed,
     )
     return replace(batch, whole=whole.map(lambda found: flat(found, batch.lengths)))
 

@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics, own_terms, per_token_loss, term
+from cohort.algorithms.objectives import (
+    EntropyController,
+    Objective,
+    loss_metrics,
+    merge_metrics,
+    own_terms,
+    per_token_loss,
+    term,
+)
 from cohort.learn.batch import decided
 from cohort.learn.forward import batch_logprobs, forward, head
 from cohort.learn.optimizer import lost_weights, open_optimizer
@@ -57,19 +65,28 @@ class Learner:
         self._teaching, self._teacher_coef = teaching, objective.teacher_coef
         self.settings = optimizer
         self.optimizer = open_optimizer(optimizer, policy.module)
-        self.form = temperature, bool(objective.entropy_coef)  # of log-probs, as `head` takes it
+        self.controller: EntropyController | None = None
+        if (target := objective.entropy_target) is not None:
+            o = objective
+            self.controller = EntropyController(o.entropy_coef, target, o.entropy_step, o.entropy_min, o.entropy_max)
+        self.form = temperature, objective.has_entropy_bonus  # of log-probs, as `head` takes it
         self.reference = reference
         self._routers = Routers(policy)
         self._router_aux_coef, self._tolerant = router_aux_coef, tolerant
         if router_aux_coef:
             self._routers.refuse_none()
 
-    def logprobs(self, batch: Batch, policy: Policy | None = None) -> Tensor:
+    def logprobs(self, batch: Batch, policy: Policy | None = None, entropies: Tensor | None = None) -> Tensor:
         """`[N]` float32 log-probs of the batch under the current weights, or under another policy's; without gradient,
-        and 0 outside the mask.
+        and 0 outside the mask. `entropies` `[N]` is filled with those of the same tokens.
         """
         most = self.settings.tokens_per_micro_batch
-        return batch_logprobs(policy or self.policy, batch, self._wanted(batch), most, *self.form)
+        return batch_logprobs(policy or self.policy, batch, self._wanted(batch), most, *self.form, entropies)
+
+    def start(self, batch: Batch) -> Batch:
+        """The batch with its log-probs under the current weights, and the entropies where the objective asks."""
+        entropies = torch.zeros(batch.tokens.shape) if self.objective.focus == "top_entropy" else None
+        return replace(batch, old_logprobs=self.logprobs(batch, entropies=entropies), entropy=entropies)
 
     def reference_logprobs(self, batch: Batch) -> Tensor:
         """The same, `[N]`, under the reference policy. Raises `ValueError` for an objective that needs none."""
@@ -89,7 +106,9 @@ class Learner:
         routed = self._routed(batch) if self._router_aux_coef else None  # [layers, experts]
         if self.objective.surrogate == "label_contrast" and batch.old_logprobs is not None:
             batch = decided(batch, self.objective, self.logprobs(batch))  # its slopes are those of the policy as it is
-        share = self.objective.expert_share(batch.version - 1)
+        objective, share = self.objective, self.objective.expert_share(batch.version - 1)
+        if self.controller is not None:
+            objective = replace(objective, entropy_coef=self.controller.applied)
         wanted, most = self._wanted(batch), self.settings.tokens_per_micro_batch
         for micro, states in forward(self.policy, batch, wanted, most, self._routers):
             found, entropy = head(self.policy, states, micro.tokens, *self.form)
@@ -110,7 +129,7 @@ class Learner:
                 assert batch.versions is not None
                 drawn = micro.take(batch.versions.repeat_interleave(batch.lengths))
                 arguments |= {"versions": drawn, "current_version": batch.version}
-            per_token = per_token_loss(self.objective, **arguments)  # [b, T]
+            per_token = per_token_loss(objective, **arguments)  # [b, T]
             if share:
                 per_token = (1 - share) * per_token
             if self._teaching is not None:
@@ -160,6 +179,10 @@ class Learner:
                 means[f"policy/{name}"] = float(sums[name]) / tokens if tokens else math.nan
         means |= {"policy/ratio_max": float(sums.get("ratio_max", math.nan)), "tokens/trained": tokens}
         means |= load(sums["routed"]) if "routed" in sums else {}
+        if self.controller is not None:
+            means["policy/entropy_coef"] = self.controller.applied
+            if finite and tokens:
+                self.controller.update(means["policy/entropy"])
         if self._teaching is not None:
             means["teacher/divergence"] = float(sums.get("divergence", 0.0)) / tokens if tokens else math.nan
         means |= {"policy/not_finite": float(lost_weights(parameters))} if self._tolerant else {}

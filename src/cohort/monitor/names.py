@@ -199,6 +199,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "policy/ratio", "", f"Mean ratio of new to old probability{_COMPUTED}; 1 is on-policy.", merge="by tokens"
         ),
+        Metric("policy/entropy_coef", "", "Coefficient of the entropy bonus where it is steered; 0 where it rests."),
         Metric(
             "policy/masked",
             "share",

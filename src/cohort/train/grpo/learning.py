@@ -17,6 +17,7 @@ from cohort.learn.optimizer import rate_at
 from cohort.monitor.metrics import merge_reports
 from cohort.preflight.objective import supervised_steps
 from cohort.rewards import Combination
+from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.train.distill.lesson import heard, lesson, teacher_metrics, with_teachers
 from cohort.train.grpo.advantages import Valued, with_advantages, with_token_advantages
@@ -89,7 +90,10 @@ class Learning:
                 "scale the rewards or their weights to a range near 1"
             )
         if (len(parts) * table.epochs > 1 and not bypass) or objective.is_batchwide:
-            batches = [decided(self.backend.score(batch, "old"), objective) for batch in batches]
+            batches = [
+                decided(self.backend.score(batch, "old"), objective, seed=derive_seed(step, "focus", index))
+                for index, batch in enumerate(batches)
+            ]
         if objective.needs_reference and not in_reward:
             batches = [self.backend.score(batch, "reference") for batch in batches]
         if bypass:
