@@ -271,6 +271,7 @@ class Batch:
     rewards: torch.Tensor | None = None  # [B] float64; NaN where there is none
     observed: torch.Tensor | None = None  # [N] bool: what the environment wrote, where the loss has a term of it
     whole: Any = None  # `objectives.Batchwide` of tensors [N]: what is decided over the whole batch
+    energy: torch.Tensor | None = None  # [N] float32: |grad log pi|^2 in logits, for an optimal token baseline
     entropy: torch.Tensor | None = None  # [N] float32, before the first update, where the objective asks
     expert: Batch | None = None  # demonstrations, where the loss has a term of them
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,9 +18,7 @@ names = st.sampled_from(sorted(PRESETS))
 MAX_TOKENS = 9
 
 
-def a_batch(
-    seed: int, B: int = 6, T: int = 5, moved: float = 0.4, equal_lengths: bool = False
-) -> dict[str, torch.Tensor]:
+def a_batch(seed: int, B: int = 6, T: int = 5, moved: float = 0.4, equal_lengths: bool = False) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
 
     def noise(*shape):

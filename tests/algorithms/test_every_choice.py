@@ -15,6 +15,7 @@ import torch
 
 from cohort.algorithms import equation as equations
 from cohort.algorithms import explain, fields, losses, objectives
+from cohort.algorithms.advantages import optimal_token_baseline
 from cohort.algorithms.explain import meaning
 from cohort.algorithms.fields import FIELDS, SURROGATE_READS, Choice, Number, Terms
 from cohort.algorithms.objective import Objective
@@ -39,6 +40,8 @@ NO_CLIP = {"clip_low": None, "clip_high": None}
 # What some choices need beside them to make sense.
 NEEDS: dict[tuple[str, Any], dict[str, Any]] = {
     ("baseline", "critic"): {"scale": "none"},
+    ("baseline", "token_optimal"): {"scale": "none"},
+    **{("whiten_by", value): {"scale": "centred_batch_std"} for value in ("completion", "token")},
     ("surrogate", "truncated"): {"ratio_max": 1.05},
     ("kl_estimator", "k1"): {"kl_gradient": "weighted"},
     ("zero_std", "drop"): {"teacher_coef": 0.0},
@@ -55,13 +58,18 @@ NEEDS: dict[tuple[str, Any], dict[str, Any]] = {
 BESIDE: dict[str, dict[str, Any]] = {
     **{name: {**NO_CLIP, "mask": "probability"} for name in ("mask_low", "mask_high")},
     **{name: {"future_kl_half_life": 2.0} for name in ("future_kl_low", "future_kl_high", "future_kl_ratio_limit")},
+    "state_weight": {"credit": "states"},
+    "state_discount": {"credit": "states"},
     "focus_share": {"focus": "top_entropy"},
     **{name: {"focus": "low_covariance", "focus_share": 0.5} for name in ("focus_low", "focus_high")},
     **{name: {"entropy_target": 1.0} for name in ("entropy_step", "entropy_max")},
     "entropy_min": {"entropy_target": 1.0, "entropy_coef": 0.5},
     "blend": {"extras": (("nll", "expert", 1.0),)},
 }
-ELSEWHERE = {"zero_std"}  # acts where groups are chosen, not in the advantages and not in the loss
+ELSEWHERE = {
+    "zero_std",
+    "credit",
+}  # act where groups are chosen and turns compared, not in the advantages and not in the loss
 
 
 def chosen(field: str, value: object) -> Objective:
@@ -86,13 +94,18 @@ def outcome(o: Objective) -> list[float]:
     )
     if o.baseline == "critic":
         advantages = torch.ones(8, dtype=torch.float64)
+    elif o.baseline == "token_optimal":
+        group = torch.arange(8) // 4
+        advantages = optimal_token_baseline(rewards.sum(-1).flatten(), mask, apart.square(), group)
     else:
-        advantages = o.advantages(rewards, weights=[1.0, 0.5]).flatten()
+        lengths = mask.sum(1).view(2, 4)
+        advantages = o.advantages(rewards, weights=[1.0, 0.5], lengths=lengths).flatten()
     loss_mask = objectives.mask_truncated(o, mask, torch.arange(8) == 1)
+    given: dict[str, Any]
     given = {"ref_logprobs": old + 0.2 * beside, "sampler_logprobs": old + 0.1 * apart, "entropy": old.square(),
              "teacher_logprobs": old + taught, "versions": torch.arange(8)[:, None].expand(8, 5) % 5,
              "current_version": 5}  # fmt: skip
-    about = {"group": torch.tensor([0] * 4 + [1] * 4), "rewards": rewards.sum(-1).flatten()}
+    about: dict[str, Any] = {"group": torch.tensor([0] * 4 + [1] * 4), "rewards": rewards.sum(-1).flatten()}
     loss = objectives.policy_loss(
         o,
         logprobs=logprobs,
@@ -113,7 +126,7 @@ def outcome(o: Objective) -> list[float]:
     if o.old == "recompute":
         given.pop("sampler_logprobs")
     metrics = objectives.loss_metrics(o, logprobs, old, loss_mask, advantages, ref, whole=whole, **given)
-    numbers = torch.cat([advantages, loss.detach()[None], gradient.flatten(), penalty.flatten()])
+    numbers = torch.cat([advantages.flatten(), loss.detach()[None], gradient.flatten(), penalty.flatten()])
     return [round(x, 12) for x in [*numbers.tolist(), *(float(value) for value in metrics.values())]]
 
 

@@ -95,8 +95,10 @@ def test_every_choice_has_a_sentence_in_both_directions():
             fields = {**base, field: value}
             if value == "truncated":
                 fields["ratio_max"] = 5.0
-            if value == "critic":
+            if value in ("critic", "token_optimal"):
                 fields["scale"] = "none"
+            if field == "whiten_by":
+                fields["scale"] = "centred_batch_std"
             if value == "k1":
                 fields["kl_place"] = "reward"
             if field == "teacher_form":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,8 @@ def groups_of(done, step):
     return read_groups(done.directory / "log" / f"step-{step:06d}.parquet")
 
 
-NEEDS = {
-    "echo": {"environment": {"tools": ["calculator"], "format": "tags"}},
-    "chord": {"task": {"completion": "solution"}},
-}
+TOOLS = {"environment": {"tools": ["calculator"], "format": "tags"}}
+NEEDS: dict[str, Any] = {"echo": TOOLS, "gigpo": TOOLS, "chord": {"task": {"completion": "solution"}}}
 
 
 @pytest.mark.parametrize("name", objectives.PRESETS)

@@ -240,7 +240,7 @@ def _old(o: Objective, shape: Shape, n: Notation) -> str:
 
 
 def _own_advantage(o: Objective, n: Notation) -> str:
-    return n.pick("A_t", "A_{i,t}") if o.baseline == "critic" else n.pick("A", "A_i")
+    return n.pick("A_t", "A_{i,t}") if o.baseline in ("critic", "token_optimal") else n.pick("A", "A_i")
 
 
 # ---- the other terms
@@ -359,6 +359,14 @@ def advantage_rows(o: Objective, n: Notation) -> Rows:
         penalty = f" of rewards less {coef} {o.kl_estimator} a token" if kl_in_reward else ""
         words = f"GAE from the critic{penalty}{whitened}"
         return [(A, n.pick(words, f"\\text{{{words.replace('−', '-')}}}"))]
+    if o.baseline == "token_optimal":
+        B = n.pick(
+            "Σ_i G·W / Σ_i W over the group's completions with a token t",
+            "\\frac{\\sum_i G_i W_{i,t}}{\\sum_i W_{i,t}}",
+        )
+        W = n.pick("Σ_(j≤t) (1 − 2·p_j + Σ_v p_v²), p of π_old; B is 0 where one completion is left",
+                   "\\sum_{j\\le t}(1-2p_{i,j}+\\sum_v p_v^2)")  # fmt: skip
+        return [(A, n.pick("G − B_t", "G_i-B_t")), (n.pick("B_t", "B_t"), B), (n.pick("W", "W_{i,t}"), W)]
     r = n.pick("r", "r_i")
     value = r if o.baseline == "none" else f"{r}{n.minus}{_statistic(o.baseline, n)}"
     if o.scale != "none":
@@ -451,6 +459,14 @@ def _notes(o: Objective, shape: Shape) -> list[str]:
         filled += " over the whole step" if count == "B" and (shape.parts > 1 or shape.drops) else ""
         over = "over the batch's tokens" if o.baseline == "critic" else f"divisor {divisor}{filled}"
         notes.append(f"std: {short('ddof', o.ddof)}, {over}")
+    if o.whiten_by == "token":
+        notes.append("A is whitened over tokens: its mean over all tokens is taken off, and the std is theirs")
+    if o.credit == "process":
+        notes.append("rewards that score steps: a token has the sum over the steps that end at it or later")
+    if o.credit == "states":
+        weight, discount = number(o.state_weight), number(o.state_discount)
+        notes.append(f"to A of a turn's tokens {weight} x its own is added: its return, discounted by {discount} a "
+                     "turn, normalised among the turns of the group that were taken in the same state")  # fmt: skip
     if o.zero_std != "zero":
         notes.append(f"groups whose accuracy is constant: {_ZERO_STD[o.zero_std]}")
     elif o.baseline in GROUP_BASELINES:

@@ -33,6 +33,10 @@ def one_line(objective: Objective) -> str:
     parts = [_short_surrogate(o), _short_advantage(o), short("aggregation", o.aggregation), _short_kl(o)]
     if o.correction != "off":
         parts.append(f"{o.correction.replace('_', ' ')} of the sampler mismatch in {correction_bounds(o)}")
+    if o.credit != "outcome":
+        parts.append(f"credit by {o.credit}")
+    if o.whiten_by == "token":
+        parts.append("whitened over tokens")
     if o.mask != "off":
         parts.append(f"{short('mask', o.mask)} mask {number(o.mask_low)} down, {number(o.mask_high)} up")
     if o.off_policy_delta is not None:

@@ -26,9 +26,16 @@ FIELDS: dict[str, Choice | Number | Terms] = {
             "batch_mean": "Each reward is compared with the batch's mean, so an easy prompt's answers all look good "
             "and a hard one's all bad.",
             "none": "The reward itself is the advantage: unbiased, and noisy unless rewards average near 0.",
+            "token_optimal": "Each token's reward-to-go is compared with its group's mean at that position, weighted "
+            "by how much gradient noise each completion has gathered.",
             "critic": "A value model predicts each token's return, and GAE turns the surprises into advantages.",
         },
-        {"leave_one_out": "leave-one-out mean", "none": "no baseline", "critic": "critic (GAE)"},
+        {
+            "leave_one_out": "leave-one-out mean",
+            "none": "no baseline",
+            "token_optimal": "optimal token baseline",
+            "critic": "critic (GAE)",
+        },
     ),
     "scale": Choice(
         "What the difference is divided by.",

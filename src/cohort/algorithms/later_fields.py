@@ -57,6 +57,27 @@ LATER: dict[str, Choice | Number | Terms] = {
         terms.filters,
         nested=True,
     ),
+    "whiten_by": Choice(
+        "What centred_batch_std is taken over.",
+        {
+            "completion": "The std of centred rewards is over completions, each counting once.",
+            "token": "Centred rewards are whitened over tokens, so long completions count more; so is the mean.",
+        },
+    ),
+    "credit": Choice(
+        "What a completion is paid for.",
+        {
+            "outcome": "All tokens of a completion share what its reward gives.",
+            "process": "Rewards that score steps give each token the steps that end at it or later.",
+            "states": "Steps of a group that were taken in the same state are compared, too (GiGPO).",
+        },
+    ),
+    "state_weight": Number(
+        "With credit = states, the weight of the comparison by state.", "It counts {} times.", at_least=0
+    ),
+    "state_discount": Number(
+        "With credit = states, the discount of a return by turn.", "A turn later counts {} times.", at_least=0
+    ),
     "positive_weight": Choice(
         "The weight of tokens with A > 0 in the truncated surrogate.",
         {

@@ -70,6 +70,10 @@ class Objective:
     mask_high: float | None = None
     off_policy_delta: float | None = None
     filters: tuple[Filter, ...] = ()
+    whiten_by: str = "completion"
+    credit: str = "outcome"
+    state_weight: float = 1.0
+    state_discount: float = 0.95
     positive_weight: str = "ratio"
     gamma_positive: tuple[float, ...] = (2.0, 3.0)
     gamma_negative: tuple[float, ...] = (3.0, 2.0)
@@ -108,12 +112,16 @@ class Objective:
             if getattr(self, field) is not None and getattr(self, field) != getattr(Objective, field)
         ]
 
-    def advantages(self, rewards: Tensor, weights: Sequence[float] | Tensor | None = None) -> Tensor:
+    def advantages(
+        self, rewards: Tensor, weights: Sequence[float] | Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
         """Rewards [P, G] to advantages [P, G] in float64; NaN marks a missing reward and gets advantage 0.
 
         Rewards may also be [P, G, K], K components with `weights` [K]: added first, or normalised first (GDPO), as
         the field `rewards` says. `zero_std` does not act here: a group without signal gets 0, and dropping it is left
         to the caller.
+
+        `lengths` [P, G] are the tokens of each completion, for whiten_by='token'.
 
         Raises ValueError for a group of one with a group baseline or scale, and for baseline='critic' (use `gae`).
         """
@@ -126,7 +134,16 @@ class Objective:
             parts = rewards if components else rewards[..., None]
             return advantages.gdpo(parts, weights=weights, ddof=self.ddof, eps=self.eps)
         total = advantages.weighted_sum(rewards, weights) if components else rewards
-        return advantages.normalise(total, baseline=self.baseline, scale=self.scale, ddof=self.ddof, eps=self.eps)
+        if self.whiten_by == "token" and lengths is None:
+            raise ValueError("whiten_by='token' needs lengths [P, G], the tokens of each completion")
+        return advantages.normalise(
+            total,
+            baseline=self.baseline,
+            scale=self.scale,
+            ddof=self.ddof,
+            eps=self.eps,
+            lengths=lengths if self.whiten_by == "token" else None,
+        )
 
     @property
     def needs_reference(self) -> bool:
@@ -244,6 +261,20 @@ def _check_combinations(o: Objective) -> None:
         raise ValueError(
             f"scale={o.scale!r} cannot go with baseline='critic': a critic gives advantages per token, not rewards of "
             "a group; use scale='centred_batch_std' (whitening over the batch's tokens) or 'none'"
+        )
+    if o.baseline == "token_optimal" and (o.scale != "none" or (o.kl_coef and o.kl_place == "reward")):
+        raise ValueError(
+            "baseline='token_optimal' compares rewards-to-go at each position, undivided: use scale='none', and a KL "
+            "in the loss"
+        )
+    if o.whiten_by == "token" and o.scale != "centred_batch_std":
+        raise ValueError(
+            f"whiten_by='token' whitens over tokens, so scale={o.scale!r} cannot act: use centred_batch_std"
+        )
+    if o.credit == "states" and o.baseline in ("critic", "token_optimal"):
+        raise ValueError(
+            f"credit='states' compares steps of a group, and baseline={o.baseline!r} gives each token a baseline of "
+            "its own: use group_mean"
         )
     if o.rewards == "normalise_then_sum" and (o.baseline, o.scale) != ("group_mean", "group_std"):
         raise ValueError(
@@ -380,6 +411,8 @@ def inert_fields(o: Objective) -> dict[str, str]:
         inert["teacher_discount"] = "teacher_form='reweight' has no discount"
     if o.correction == "off":
         inert |= dict.fromkeys(("correction_min", "correction_max"), "correction='off' applies no bounds")
+    if o.credit != "states":
+        inert |= dict.fromkeys(("state_weight", "state_discount"), f"credit={o.credit!r} looks at no states")
     if o.focus != "low_covariance":
         why = "focus='all' takes every token" if o.focus == "all" else f"focus={o.focus!r} looks at no covariance"
         inert |= dict.fromkeys(("focus_low", "focus_high", *(("focus_share",) if o.focus == "all" else ())), why)

@@ -269,6 +269,37 @@ PRESETS: Mapping[str, Preset] = {
         "no KL; the clip of 0.2 is ours",
         {**BY_TOKEN, "entropy_target": 0.2, "entropy_step": 1e-4, "entropy_max": 0.005},
     ),
+    "otb": Preset(
+        "OTB",
+        "2602.07078 as in verl 0.9.1: a baseline for each position, weighted by gathered gradient energy, no std, no "
+        "KL; the clip of 0.2 is ours",
+        {**BY_TOKEN, "baseline": "token_optimal", "scale": "none"},
+    ),
+    "gigpo": Preset(
+        "GiGPO",
+        "2505.10978 with ROLL's constants: groups of steps in the same state beside the group of episodes, weight 1, "
+        "discount 0.95, std + 1e-6; clip 0.2 and no KL, ours",
+        {**BY_TOKEN, "credit": "states"},
+    ),
+    "prorl_v2": Preset(
+        "ProRL v2",
+        "NeMo-RL 7ea279a, prorlv2.v2.yaml: clip 0.2 / 0.27, k2 at 0.0001, group mean whitened over tokens, IcePop "
+        "0.5..5, dynamic sampling",
+        {
+            "scale": "centred_batch_std",
+            "ddof": 0,
+            "eps": 0.0,
+            "zero_std": "resample",
+            "clip_high": 0.27,
+            "kl_coef": 1e-4,
+            "kl_estimator": "k2",
+            "aggregation": "token_mean",
+            "correction": "token_mask",
+            "correction_min": 0.5,
+            "correction_max": 5.0,
+            "whiten_by": "token",
+        },
+    ),
     "prime_rl": Preset(
         "prime-rl 559b447",
         "default loss of prime-rl 559b447: ratio to the sampler, tokens masked by probability at 0.2, 0.001 of the "

@@ -94,6 +94,8 @@ class Local:
             o, table = self._stage.optimizer, self._stage.taught
             states = table is not None and table.divergence != "sampled"
             return taught(self._teachers, batch, o.tokens_per_micro_batch, self._stage.rollout.temperature, states)
+        if which == "energy":
+            return replace(batch, energy=self._learner.energies(batch))
         if which == "old":
             return self._learner.start(batch)
         if which == "reference":

@@ -19,7 +19,7 @@ from cohort.algorithms.objectives import (
     term,
 )
 from cohort.learn.batch import decided
-from cohort.learn.forward import batch_logprobs, forward, head
+from cohort.learn.forward import batch_logprobs, forward, head, in_chunks
 from cohort.learn.optimizer import lost_weights, open_optimizer
 from cohort.learn.reference import Reference
 from cohort.learn.routing import Routers, balance, counts, load
@@ -82,6 +82,20 @@ class Learner:
         """
         most = self.settings.tokens_per_micro_batch
         return batch_logprobs(policy or self.policy, batch, self._wanted(batch), most, *self.form, entropies)
+
+    @torch.no_grad()
+    def energies(self, batch: Batch) -> Tensor:
+        """`[N]` float32: 1 - 2 p + sum_v p_v^2 of each token under the current weights, 0 outside the mask."""
+        out = torch.zeros(batch.tokens.shape)
+
+        def of(states: Tensor, targets: Tensor) -> tuple[Tensor]:
+            p = (self.policy.logits(states) / self.form[0]).softmax(-1)  # [m, V]
+            return (1 - 2 * p.gather(-1, targets[:, None])[:, 0] + p.square().sum(-1),)
+
+        for micro, states in forward(self.policy, batch, batch.mask, self.settings.tokens_per_micro_batch):
+            (found,) = in_chunks(of, self.policy.vocabulary, states, micro.tokens)
+            out[micro.picked] = found.float().cpu()
+        return out
 
     def start(self, batch: Batch) -> Batch:
         """The batch with its log-probs under the current weights, and the entropies where the objective asks."""

@@ -39,6 +39,21 @@ def settled_objective(stage: Stage) -> Objective:
             f"[objective] old = '{objective.old}' says what the ratio is taken against, and bypass = "
             f"{str(stage.objective.bypass).lower()} says another thing: leave one of them out"
         )
+    if objective.credit == "states" and not (stage.environment.use or stage.environment.tools):
+        raise UserError(
+            "[objective] credit = 'states' compares turns that were taken in the same state, and there is no "
+            "environment and no tool: leave it out"
+        )
+    if objective.credit == "process" and not supervised_steps(stage.reward):
+        raise UserError(
+            "[objective] credit = 'process' is of rewards that score steps, and there is none: leave it out"
+        )
+    by_token = objective.credit == "states" or objective.whiten_by == "token" or objective.baseline == "token_optimal"
+    if by_token and (stage.objective.pass_at_k is not None or supervised_steps(stage.reward)):
+        raise UserError(
+            "[objective] pass_at_k, and rewards that score steps, give advantages of their own: leave out credit = "
+            "'states', whiten_by = 'token' and baseline = 'token_optimal' beside them"
+        )
     if objective.term_of("observation") and (stage.taught or not (stage.environment.use or stage.environment.tools)):
         raise UserError(
             "[objective] extras has a term of what the environment writes, and "

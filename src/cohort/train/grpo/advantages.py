@@ -6,15 +6,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cohort.algorithms.advantages import gae, pass_at_k, token_rewards, whiten
+from cohort.algorithms.advantages import gae, optimal_token_baseline, pass_at_k, token_rewards, whiten
+from cohort.algorithms.credit import among, discounted
 from cohort.algorithms.objectives import Objective
 from cohort.frozen_array import FrozenArray
 from cohort.learn.batch import flat, rectangle
 from cohort.rewards import Combination
-from cohort.types import Batch, Disposition, Group, UserError
+from cohort.types import Batch, Disposition, Group, Turn, UserError, content_id
 
 
 def with_advantages(
@@ -42,11 +44,75 @@ def with_advantages(
         rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)  # [P, G]
         if penalty is not None:  # never with k, which is for rewards of 0 and 1
             rewards -= penalty.sum(1).view(rewards.shape)
-        advantages = objective.advantages(rewards) if k is None else _pass_at_k(rewards, k)
+        lengths = torch.tensor([[sum(r.mask) for r in g.rollouts] for g in groups]) if by_token(objective) else None
+        advantages = objective.advantages(rewards, lengths=lengths) if k is None else _pass_at_k(rewards, k)
     return [
         group.with_(advantages=tuple(row), disposition=disposition(group, row, objective))
         for group, row in zip(groups, advantages.tolist(), strict=True)
     ]
+
+
+def by_token(objective: Objective) -> bool:
+    """Whether advantages depend on how long completions are."""
+    return objective.whiten_by == "token"
+
+
+def with_state_advantages(groups: Sequence[Group], objective: Objective, combination: Combination) -> list[Group]:
+    """The groups with an advantage for every token: that of its rollout, and that of its turn among all turns of the
+    group that were taken in the same state: after the same words of the environment (GiGPO). The reward is paid at the
+    last turn.
+    """
+    done = []
+    for group in with_advantages(groups, objective, combination):
+        turns = [rollout.turns for rollout in group.rollouts]
+        keys = [_state(of, at) for of in turns for at in range(len(of))]
+        paid = [0.0 if math.isnan(reward) else reward for reward in group.rewards]
+        returns = [
+            value
+            for of, reward in zip(turns, paid, strict=True)
+            for value in discounted(
+                [0.0] * (len(of) - 1) + [0.0 if math.isnan(reward) else reward] * bool(of), objective.state_discount
+            )
+        ]
+        of_turn = iter(among(returns, keys, objective.ddof, objective.eps))
+        rows = []
+        for rollout, own in zip(group.rollouts, group.advantages, strict=True):
+            row = np.full(len(rollout.tokens), own)
+            for turn in rollout.turns:
+                row[turn.start : turn.end] += objective.state_weight * next(of_turn)
+            rows.append(row)
+        means = tuple(
+            math.fsum(row[np.asarray(r.mask, dtype=bool)]) / max(sum(r.mask), 1)
+            for row, r in zip(rows, group.rollouts, strict=True)
+        )
+        became = disposition(group, [a for row in rows for a in row.tolist()], objective)
+        tokens = tuple(map(FrozenArray, rows))
+        done.append(group.with_(token_advantages=tokens, advantages=means, disposition=became))
+    return done
+
+
+def _state(turns: Sequence[Turn], at: int) -> str:
+    """What a turn was an answer to: the prompt, or what the environment said last."""
+    return content_id(*turns[at - 1].observation.messages) if at else ""
+
+
+def with_optimal_baseline(
+    groups: Sequence[Group], objective: Objective, batch: Batch, with_energy: Callable[[Batch], Batch]
+) -> list[Group]:
+    """The groups with an advantage for every token by the optimal token baseline. `batch` is `collate` of them."""
+    batch = with_energy(batch)
+    assert batch.energy is not None
+    mask, lengths = rectangle(batch.mask, batch.lengths), batch.lengths
+    rewards = torch.tensor([r for g in groups for r in g.rewards], dtype=torch.float64)
+    found = optimal_token_baseline(rewards, mask, rectangle(batch.energy, lengths), batch.group)
+    rows = iter(flat(found, lengths).split(lengths.tolist()))
+    done = []
+    for group in groups:
+        own = tuple(FrozenArray(next(rows).numpy()) for _ in group.rollouts)
+        means = tuple(math.fsum(row) / max(sum(r.mask), 1) for row, r in zip(own, group.rollouts, strict=True))
+        became = disposition(group, [a for row in own for a in row], objective)
+        done.append(group.with_(token_advantages=own, advantages=means, disposition=became))
+    return done
 
 
 def _pass_at_k(rewards: Tensor, k: int) -> Tensor:

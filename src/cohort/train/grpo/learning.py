@@ -20,7 +20,13 @@ from cohort.rewards import Combination
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.train.distill.lesson import heard, lesson, teacher_metrics, with_teachers
-from cohort.train.grpo.advantages import Valued, with_advantages, with_token_advantages
+from cohort.train.grpo.advantages import (
+    Valued,
+    with_advantages,
+    with_optimal_baseline,
+    with_state_advantages,
+    with_token_advantages,
+)
 from cohort.train.grpo.experts import expert_batch
 from cohort.train.grpo.step_rewards import step_metrics, with_process_advantages
 from cohort.types import Group, StepReport, UserError
@@ -56,6 +62,12 @@ class Learning:
                 metrics |= step_metrics(groups, steps_of)
             elif objective.baseline == "critic":
                 trained, valued = self._by_critic(groups, penalty)
+            elif objective.baseline == "token_optimal":
+                energy = functools.partial(self.backend.score, which="energy")
+                whole = collate(groups, replace(objective, truncated="keep"), longest)  # all stay in the baseline
+                trained = with_optimal_baseline(groups, objective, whole, energy)
+            elif objective.credit == "states":
+                trained = with_state_advantages(groups, objective, self.combination)
             else:
                 trained = with_advantages(groups, objective, self.combination, penalty, self.stage.objective.pass_at_k)
         except ValueError as error:

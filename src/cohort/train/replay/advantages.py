@@ -10,7 +10,7 @@ from cohort.monitor.metrics import group_metrics
 from cohort.monitor.tasks import task_metrics
 from cohort.preflight.objective import supervised_steps
 from cohort.record.report import Check
-from cohort.train.grpo.advantages import with_advantages
+from cohort.train.grpo.advantages import with_advantages, with_state_advantages
 from cohort.train.grpo.step_rewards import with_process_advantages
 from cohort.train.grpo.stream import has_signal
 from cohort.train.replay.opened import Recorded
@@ -83,7 +83,9 @@ def by_policy(recorded: Recorded) -> bool:
     """Whether advantages come from the policy or a critic, and not from rewards alone."""
     objective = recorded.objective
     in_reward = objective.needs_reference and objective.kl_place == "reward"
-    return in_reward or (objective.baseline == "critic" and not supervised_steps(recorded.stage.reward))
+    return in_reward or (
+        objective.baseline in ("critic", "token_optimal") and not supervised_steps(recorded.stage.reward)
+    )
 
 
 def _recomputed(recorded: Recorded, groups: Sequence[Group]) -> list[Group]:
@@ -91,6 +93,8 @@ def _recomputed(recorded: Recorded, groups: Sequence[Group]) -> list[Group]:
     objective, combination = recorded.objective, recorded.combination
     if names := supervised_steps(recorded.stage.reward):
         return with_process_advantages(groups, objective, combination, names)
+    if objective.credit == "states":
+        return with_state_advantages(groups, objective, combination)
     return with_advantages(groups, objective, combination, k=recorded.stage.objective.pass_at_k)
 
 
