@@ -81,7 +81,8 @@ def test_limits_of_the_optimal_token_baseline():
 
 
 def test_gigpo():
-    rewards, states = [[0, 0, 1], [0, 0], [0, -0.1, 0, 0.5]], [list("abc"), list("ac"), list("abbd")]
+    rewards = [[0.0, 0.0, 1.0], [0.0, 0.0], [0.0, -0.1, 0.0, 0.5]]
+    states = [list("abc"), list("ac"), list("abbd")]
     found = advantages.gigpo(rewards, states)
     expected = [(2.134373583, 2.191980045, 1.766729562), (-1.830168826, -1.634276589),
                 (-0.304204757, -0.894387688, -0.502874521, -0.132452973)]  # fmt: skip

@@ -20,8 +20,8 @@ def optimal_token_baseline(
     A_t = G_t - B_t, G the reward-to-go of a completion (with [B] its reward at every token), B_t = sum_i G W / (sum_i W
     + eps) over the completions of the group [B] (None: one group) that still have a token at position t, and W the sum
     of `energy` [B, T] up to there: |grad log pi|^2 in logits, 1 - 2 p + sum_v p^2, times the square of a mismatch
-    weight where there is one. Positions count the unmasked tokens alone. Where a single completion is left its baseline is 0.
-    A NaN reward is a missing one: advantage 0. 0 outside the mask.
+    weight where there is one. Positions count the unmasked tokens alone. Where a single completion is left its
+    baseline is 0. A NaN reward is a missing one: advantage 0. 0 outside the mask.
 
     Raises ValueError for tensors of other shapes.
     """

@@ -13,7 +13,7 @@ from cohort.algorithms.objective import Objective, inert_fields
 from cohort.algorithms.presets import PRESETS, preset
 from cohort.algorithms.terms import blend_words
 
-__all__ = ["difference", "equation", "meaning", "one_line", "sentences"]
+__all__ = ["difference", "equation", "meaning", "one_line", "recommended", "sentences"]
 
 _KL_GRADIENTS = {  # what an estimator's gradient pulls at, by how it is differentiated
     ("pathwise", "k2"): "Differentiated as it stands, k2 pulls with the gradient of KL(policy || reference).",
@@ -99,6 +99,23 @@ def meaning(o: Objective, name: str) -> str:
     if name == "entropy_coef":
         sentence += " keeps the policy random." if value > 0 else " makes it decided."
     return sentence
+
+
+def recommended(mismatch: float) -> str:
+    """What to set for a mean |log old policy - log sampler| of `mismatch` nats a token, in a sentence with its source.
+
+    The order is that of SkyRL's documentation (a956457): completions by their geometric mean first, whose bounds do not
+    depend on length, then a cap on tokens. Where numerical noise ends (0.001) and where much begins (0.05) is ours.
+    """
+    if mismatch < 1e-3:
+        return "Nothing: the difference is that of two ways to compute one number"
+    first = 'objective.filters = [["geometric", 0.99, 1.01]] (SkyRL\'s first step)'
+    if mismatch < 0.05:
+        return f"Set {first}"
+    return (
+        f'Set {first} with objective.correction = "token_truncate", correction_max = 2; where rollouts are old, '
+        "objective.off_policy_delta = 0.5 (DeepSeek-V3.2, TRL) or the preset dppo_tv"
+    )
 
 
 def _consequence(a: Objective, b: Objective, field: str) -> str:

@@ -170,9 +170,8 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
     "verl": Preset(
-        "verl b178a3c",
-        "actor.yaml and core_algos.py of verl b178a3c with adv_estimator=grpo: token-mean, dual clip 3 always on, no "
-        "KL",
+        "verl 0.9.1",
+        "actor.yaml and core_algos.py of verl 0.9.1 with adv_estimator=grpo: token-mean, dual clip 3 always on, no KL",
         {"dual_clip": 3.0, "kl_coef": 0.0, "aggregation": "token_mean"},
     ),
     "dppo_tv": Preset(
