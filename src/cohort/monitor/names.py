@@ -49,9 +49,13 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("reward/{}/mean", "", "Mean score of this reward, where it applies.", "up"),
         Metric("reward/std", "", "Standard deviation of the rewards of all completions; 0: they are all the same."),
         Metric(
-            "reward/{}/with_reward", "", "Correlation inside groups of this score and the reward, of several rewards."
+            "reward/{}/with_reward",
+            "",
+            "Correlation inside groups of this score, after its gate, and the reward, of several rewards.",
         ),
-        Metric("reward/{}/with_accuracy", "", "Correlation inside groups of this score and the accuracy."),
+        Metric(
+            "reward/{}/with_accuracy", "", "Correlation inside groups of this score, after its gate, and the accuracy."
+        ),
         Metric("reward/{}/scored", "completions", "Completions to which this reward gave a score."),
         Metric("reward/{}/not_applicable", "completions", "Completions to which this reward does not apply."),
         Metric(
