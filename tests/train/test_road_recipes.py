@@ -12,8 +12,8 @@ from cohort.record.claims import claims, read_record
 from cohort.record.rollouts import read_groups
 from cohort.record.verify import verify
 from cohort.train import train
+from cohort.views.cards.reading import gains_of
 from cohort.views.console import Console
-from cohort.views.gains import gains_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = (
