@@ -9,14 +9,6 @@ from typing import NamedTuple
 
 # Colours that colour-blind eyes tell apart, with a marker each.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#56b4e9",
-    "#e69f00",
-    "#000000",
-)  # told apart by colour-blind eyes
 MARKERS = "osD^vPX"
 
 
