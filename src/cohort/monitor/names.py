@@ -144,6 +144,8 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "{:5.1%}",
         ),
         Metric("teacher/rollouts", "share", "Rollouts of which a teacher speaks.", "up"),
+        Metric("teacher/tokens", "tokens", "Tokens that teachers read: completions, and each prompt before them once."),
+        Metric("teacher/{}/tokens", "tokens", "The same as teacher/tokens of one teacher, of several."),
         Metric("teacher/{}/kl", "nats", "The same as teacher/kl of one teacher, of several.", "down"),
         Metric("teacher/{}/agreement", "share", "The same as teacher/agreement of one teacher, of several.", "up"),
         Metric(
@@ -281,7 +283,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("eval/accuracy", "share", "Pairs whose better answer scored higher.", "up"),
         Metric("eval/accuracy_low", "share", "Lower end of its 95% interval.", "up"),
         Metric("eval/accuracy_high", "share", "Upper end of its 95% interval.", "up"),
-        Metric("eval/loss", "", "Mean of -log sigmoid(better - worse).", "down"),
+        Metric("eval/loss", "", "Mean of -log sigmoid(better - worse); of a dpo stage its own loss.", "down"),
         Metric("eval/calibration_error", "", "Expected calibration error of its confidence.", "down"),
         Metric("eval/length_correlation", "", "Correlation of the differences in score and in tokens; 0: none."),
         Metric("eval/longer_chosen", "share", "Pairs whose longer answer is the better one."),
