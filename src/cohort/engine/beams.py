@@ -49,8 +49,8 @@ class BeamSearch:
         self._parts: dict[tuple[int, int], Part] = {}  # by the id of the group, and the first member
 
     def append(self, running: Running, first: int, logits: Tensor) -> list[int]:
-        """Give rows `first`.. a token each, by `logits` `[n - first, V]`. Returns the rows of parts that are done, which
-        then hold what was found, the best first; where that is less than there are rows, the best stands there again.
+        """Give rows `first`.. a token each, by `logits` `[n - first, V]`. Returns the rows of parts that are done: they
+        hold what was found, the best first; where that is less than there are rows, the best stands there again.
         """
         logprobs = logits.log_softmax(-1)
         groups = {id(group): group for group, _ in running.owner[first:]}
@@ -108,9 +108,7 @@ class BeamSearch:
             p, own = parent[i], logprobs[parent[i], token[i]]
             score = float(best[i] / (length + 1) ** beams.length_penalty)
             past = running.logprobs[rows[p], :length]
-            part.found.append(
-                Found(score, torch.cat([histories[p], token[i : i + 1]]), torch.cat([past, own[None]]))
-            )
+            part.found.append(Found(score, torch.cat([histories[p], token[i : i + 1]]), torch.cat([past, own[None]])))
         part.found = sorted(part.found, key=lambda one: -one.score)[:width]
         scores, chosen = best.masked_fill(ends, -math.inf).topk(width)
         hope = float(scores[0] / (length + 1) ** beams.length_penalty)
