@@ -84,6 +84,12 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "advantage/below_right", "share", "Positive advantage that went to completions that are not right.", "down"
         ),
         Metric("groups/left_out", "groups", "Groups that were not trained on: without signal, or failed.", "down"),
+        Metric(
+            "groups/repeats",
+            "completions",
+            "Members of groups that are no draws (rollout.groups) left out as another one says the same.",
+            "down",
+        ),
         Metric("groups/quarantined", "groups", "Groups left out as a detector found something in them.", "down"),
         Metric("groups/failed", "groups", "Groups that could not be scored; they are among those left out.", "down"),
     ),

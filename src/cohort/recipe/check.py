@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES
+from cohort.recipe.drawn import not_drawn
 from cohort.settings import DETECTORS, GROUPS, Prompts, Reward, Stage, Task
 from cohort.settings.table import Path, as_list
 from cohort.settings.words import shown
@@ -44,6 +45,7 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     if threads != "auto" and threads > 4 * cores:
         sentence = f"{at}run.threads is {threads}, but this machine has {cores} cores: use at most {4 * cores}, or"
         yield sentence + ' "auto"', (("run", "threads"),)
+    yield from not_drawn(stage, at)
     if stage.kind in GROUPS:
         yield from _grpo(stage, at)
     if stage.kind == "distill":

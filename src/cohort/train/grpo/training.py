@@ -84,6 +84,11 @@ class GrpoTraining:
                 'set objective.bypass = true, or objective.correction = "token_truncate"'
             )
         moved = checkpoint if prepared.trains else None
+        if not stage.rollout.draws:
+            context.console.warn(
+                f"groups are no draws from the policy (rollout.groups = '{stage.rollout.groups}'): what is learnt is "
+                "the likelihood of what was found, weighted by advantages, and no policy gradient; see docs/beams.md"
+            )
         self.backend = open_backend(stage, objective, context.origin(prepared, moved))
         if moved is not None:
             self.backend.load(moved.path)
