@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import pytest
 import torch
-from tests.engine.test_engine import plain_logprobs, prompts, sample
+from tests.engine.test_engine import prompts, sample
 
-from cohort.engine.engine import Engine
-from cohort.policy.generic import Mode
-from cohort.policy.policy import Policy
 from cohort.types import Beams, SampleRequest, Sampling
-from tiny import make_tiny
 
 ENDS = (1, *range(100, 130))  # tokens that end a completion: of so many some are likely
 
