@@ -9,7 +9,7 @@ import torch
 from tests.engine.test_engine import plain_logprobs, prompts, sample
 
 from cohort.policy.generic import Mode
-from cohort.types import Beams, SampleRequest, Sampling
+from cohort.types import Beams, SampleRequest, Sampling, UserError
 from tiny import make_tiny
 
 ENDS = (1, *range(100, 180))  # tokens that end a completion: of so many some are likely
@@ -68,7 +68,7 @@ def test_beams_of_the_generic_path_are_those_of_generate(policy_and_plain, mode)
     policy.eos_ids = ENDS
     policy.take_generic(mode)
     requests = [SampleRequest(i, p, 3, 0, beams(8)) for i, p in enumerate(prompts(5, 9))]
-    for key, completions in sample(policy, requests).items():
+    for key, completions in sample(policy, requests, max_rows=4).items():  # one prompt after the other
         assert_generated(plain, requests[key], completions)
 
 
@@ -143,6 +143,13 @@ def test_the_greedy_one_is_first_and_the_others_are_the_draws_that_they_were(tin
         for sampling in (Sampling(12, greedy_first=True), Sampling(12), Sampling(12, temperature=0))
     )
     assert group == [greedy[0], *drawn[1:]]
+
+
+def test_broken_weights_are_said(tiny_policy):
+    with torch.no_grad():
+        next(tiny_policy.model.parameters()).fill_(math.nan)
+    with pytest.raises(UserError, match="log-probs are not finite"):
+        sample(tiny_policy, [SampleRequest(0, (5, 6), 4, 0, beams(4))])
 
 
 def test_a_call_draws_or_searches(tiny_policy):
