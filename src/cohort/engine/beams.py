@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from cohort.engine.decoder import Decoder
-from cohort.engine.running import Running, StartedGroup
+from cohort.engine.running import Running
 from cohort.engine.sampling import stop_string
 from cohort.policy.policy import Policy
+from cohort.types import Sampling
 
 
 class Found(NamedTuple):
@@ -73,31 +74,35 @@ class BeamSearch:
                     scores[0] = 0.0  # all rows are alike: one of them stands for all
                     self._parts[key, member] = Part(scores)
                 part = self._parts[key, member]
-                taken, moved = self._advance(part, group, running, own, logprobs[own - first], cost)
+                taken, moved = self._advance(part, group.request.sampling, running, own, logprobs[own - first], cost)
                 if taken is None:
                     del self._parts[key, member]
                     ended += own.tolist()
                     continue
                 copies += moved
                 cost += beams.penalty * torch.bincount(taken, minlength=len(cost))
-        if copies and first == 0:  # before the first token is computed there is nothing to copy but the prompt
+        if copies:
             source, target = torch.tensor(copies, device=logits.device).T
             self._decoder.copy(source, target, int(running.length[source].max()) - 1, running.place)
         return sorted(ended)
 
     def _advance(
-        self, part: Part, group: StartedGroup, running: Running, rows: Tensor, logprobs: Tensor, cost: Tensor
+        self, part: Part, sampling: Sampling, running: Running, rows: Tensor, logprobs: Tensor, cost: Tensor
     ) -> tuple[Tensor | None, list[tuple[int, int]]]:
         """One more token for the beams in `rows` `[w]`, by `logprobs` `[w, V]`: the tokens that they take, None where
         the part is done, and which rows have become those of another beam, as (from, to).
         """
-        beams, sampling = group.request.sampling.beams, group.request.sampling
-        assert beams is not None
+        assert sampling.beams is not None
         width, vocabulary, length = len(rows), len(cost), int(running.length[rows[0]])
+        norm = (length + 1) ** sampling.beams.length_penalty
         sums = (part.scores[:, None] + (logprobs - cost)).flatten()  # [w * V]
         # As many of each beam may end as there are tokens that end one; w are left to go on with.
         best, at = sums.topk(min((1 + len(self._ends)) * width, len(sums)))
         parent, token = at // vocabulary, at % vocabulary
+        if bool(best[0].isnan()):  # the weights are broken, as the engine says of what it is given
+            part.found = [Found(math.nan, token[:1], best[:1])]
+            self._write(part, running, rows)
+            return None, []
         ends = torch.isin(token, self._ends) | (length + 1 >= sampling.max_tokens)
         histories = running.tokens[rows, :length]  # [w, length]
         if sampling.stop:
@@ -106,12 +111,12 @@ class BeamSearch:
             ends |= torch.tensor(stopped, device=ends.device)
         for i in (ends[:width] & (best[:width] > -math.inf)).nonzero()[:, 0].tolist():
             p, own = parent[i], logprobs[parent[i], token[i]]
-            score = float(best[i] / (length + 1) ** beams.length_penalty)
+            score = float(best[i] / norm)
             past = running.logprobs[rows[p], :length]
             part.found.append(Found(score, torch.cat([histories[p], token[i : i + 1]]), torch.cat([past, own[None]])))
         part.found = sorted(part.found, key=lambda one: -one.score)[:width]
         scores, chosen = best.masked_fill(ends, -math.inf).topk(width)
-        hope = float(scores[0] / (length + 1) ** beams.length_penalty)
+        hope = float(scores[0] / norm)
         if hope <= (part.found[-1].score if len(part.found) == width else -math.inf):
             self._write(part, running, rows)
             return None, []
@@ -124,7 +129,8 @@ class BeamSearch:
         running.logprobs[into, length] = logprobs[parent, token]
         running.length[rows] += 1
         part.scores[target] = scores
-        moved = [(a, b) for a, b in zip(rows[parent].tolist(), into.tolist(), strict=True) if a != b]
+        # Before the first token all rows know the same: their prompt.
+        moved = [(a, b) for a, b in zip(rows[parent].tolist(), into.tolist(), strict=True) if a != b and length]
         return token[scores > -math.inf], moved
 
     def _write(self, part: Part, running: Running, rows: Tensor) -> None:
