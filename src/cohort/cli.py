@@ -220,6 +220,9 @@ def evaluate(
         Path | None,
         typer.Option(help="A new directory for all completions; of a run RUN/evals/001 ..."),
     ] = None,
+    traces: Annotated[
+        int, typer.Option(min=0, help="Cut, change and exchange the traces of so many: do the answers need them?")
+    ] = 0,
     seed: Seed = 0,
     json: Json = False,
 ) -> Answer:
@@ -231,7 +234,7 @@ def evaluate(
         _say_at_once(f"{model}: loading")
     from cohort.commands.evaluate import run_evaluation, show
 
-    given = (model, task or None, overrides or [], samples, problems, against, seed, best, language, to)
+    given = (model, task or None, overrides or [], samples, problems, against, seed, best, language, to, traces)
     return Answer(run_evaluation(*given), show)
 
 

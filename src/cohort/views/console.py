@@ -24,6 +24,7 @@ from cohort.monitor.names import HALVES, Metric, metric
 from cohort.types import Group as CompletionGroup
 from cohort.types import Rollout
 from cohort.views.output import Output
+from cohort.views.traces import need_of_traces
 from cohort.wording import visible
 
 LINES = 20  # of a stage that stay
@@ -228,6 +229,12 @@ class Console:
         by = f" by {verifier}" if verifier else ""
         width = self._rich.width - 2 if self._rich.is_terminal else sys.maxsize
         self.say("  " + escape(_folded([f"{label}: held-out{by}", *parts], width, 4)), fold=False)
+        self._traces(label, metrics)
+
+    def _traces(self, label: str, metrics: Mapping[str, Any]) -> None:
+        """Whether the answers of an evaluation need their traces, where that was measured."""
+        if said := need_of_traces(metrics):
+            self.say(escape(f"  {label}: {said}"))
 
     def all_evaluated(self, label: str, metrics: Mapping[str, Any], verifier: str) -> None:
         """A line for the held-out problems, and one for each suite."""
@@ -257,6 +264,8 @@ class Console:
         if rows and self._has_room(headings, cells):
             self.say(f"\n  held-out accuracy by {escape(verifier)}, with 95% intervals")
             self.table(headings, cells)
+            for label, m in rows:
+                self._traces(label, m)
             return
         for label, m in rows:
             self.evaluated(label, m, verifier)
