@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cohort.account.traces import rows_as_shown
+from cohort.recipe import Recipe
 from cohort.record.rollouts import read_rows
 from cohort.record.where import condition
 from cohort.types import UnreadableError, UserError
@@ -25,18 +27,22 @@ def rollouts(run: Path, step: int | None, where: str, stage: str, evaluation: st
     """
     file = _file(run, stage, step, evaluation)
     holds = condition(where) if where else None
-    rows = [readable(row) for row in read_rows(file)]
+    traces = Recipe.load(run / "recipe.toml").stages[-1].record.traces
+    rows = [readable(row) for row in rows_as_shown(read_rows(file), traces)]
     if evaluation:  # which belongs to its step, but is numbered by problem
         rows = [row | {"advantage": None} for row in rows]
     names = [_names(row) for row in rows]
     nothing = dict.fromkeys(name for of in names for name in of)  # what another rollout has, such as another reward
     found = [row for row, of in zip(rows, names, strict=True) if holds is None or holds(nothing | of)]
-    return {"file": str(file), "of": len(rows), "matching": len(found), "rollouts": found[:limit]}
+    shown = {"traces": traces or "exposed", "rollouts": found[:limit]}
+    return {"file": str(file), "of": len(rows), "matching": len(found), **shown}
 
 
 def show(console: Console, found: dict[str, Any]) -> None:
     """Every rollout to read; rollouts of one prompt under one question."""
     show_rollouts(console, found["rollouts"])
+    if found["traces"] != "exposed":
+        console.warn(f"reasoning is {found['traces']}, as [record] traces of the run says; the log has it whole")
     shown, matching = len(found["rollouts"]), found["matching"]
     more = f"; --limit {matching} shows all" if shown < matching else ""
     console.say(

@@ -29,7 +29,8 @@ class Record(Table):
     brittle: NoEffect[Texts | None] = Field(default=None, description="Where the reward design is known to be brittle.")
     traces: NoEffect[Literal["exposed", "summarised", "filtered", "hidden"] | None] = Field(
         default=None,
-        description="How reasoning between think tags is shown by sample and in cards; exposed when not given.",
+        description="How reasoning is shown on the console, by commands, cards and trackers; exposed when not given. "
+        "The log keeps it whole.",
     )
     inventory_id: NoEffect[Text | None] = Field(default=None, description="Number in the inventory of AI systems.")
     owner: NoEffect[Text | None] = Field(default=None, description="Who answers for the model.")

@@ -20,9 +20,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from cohort.account.traces import as_shown
 from cohort.monitor.names import HALVES, Metric, metric
+from cohort.rewards.verifiers.trace import OPEN
 from cohort.types import Group as CompletionGroup
-from cohort.types import Rollout
+from cohort.types import Prompt, Rollout
 from cohort.views.output import Output
 from cohort.views.traces import need_of_traces
 from cohort.wording import visible
@@ -204,8 +206,10 @@ class Console:
         if self._view is not None:
             self._view.doing(what)
 
-    def group(self, step: int, group: CompletionGroup) -> None:
-        """One sampled group: its best and its worst member, so that one sees what the reward sees."""
+    def group(self, step: int, group: CompletionGroup, traces: str | None = None) -> None:
+        """One sampled group: its best and its worst member, so that one sees what the reward sees; `traces` as [record]
+        says.
+        """
         order = sorted(range(len(group.rollouts)), key=lambda i: -group.rewards[i])
         self.say(f"\n  [bold]a group of step {step}[/]  rewards {' '.join(f'{group.rewards[i]:.3g}' for i in order)}")
         lines = {"question": _short(group.prompt.question, 400)}
@@ -213,7 +217,7 @@ class Console:
             lines["gold"] = _short(str(group.prompt.answer), 80)
         for label, i in (("best", order[0]), ("worst", order[-1])):
             advantage = f", advantage {group.advantages[i]:+.2f}" if group.advantages else ""
-            lines[label] = f"{group.rewards[i]:.3g}{advantage}\n{excerpt(group.rollouts[i])}"
+            lines[label] = f"{group.rewards[i]:.3g}{advantage}\n{excerpt(group.rollouts[i], traces, group.prompt)}"
         self.lines(lines, indent=4)
         self.say()
 
@@ -299,17 +303,15 @@ def with_interval(metrics: Mapping[str, Any], key: str) -> str:
     return f"{metrics[key]:.1%} [{metrics[key + '_low']:.1%}, {metrics[key + '_high']:.1%}]" if key in metrics else ""
 
 
-def excerpt(rollout: Rollout) -> str:
+def excerpt(rollout: Rollout, traces: str | None, prompt: Prompt) -> str:
     """Enough of a completion or a conversation to see what it is, with its line breaks."""
-    return _short(_conversation(rollout), 400)
-
-
-def _conversation(rollout: Rollout) -> str:
-    """What the policy wrote, and between its turns what it was told."""
-    return "".join(
-        message["content"] if message["role"] == "assistant" else f" => {message['content']} "
+    said = (  # what the policy wrote, and between its turns what it was told
+        as_shown(message["content"], traces, OPEN in prompt.begun)
+        if message["role"] == "assistant"
+        else f" => {message['content']} "
         for message in rollout.transcript
     )
+    return _short("".join(said), 400)
 
 
 def _most(metrics: Mapping[str, Any]) -> int:
