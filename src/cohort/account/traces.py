@@ -5,14 +5,35 @@ whole, or nobody could check it; `cohort record redact` erases what must not be 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import orjson
 
 from cohort.rewards.verifiers.trace import CLOSE, OPEN, trace_of
+from cohort.settings.record import Traces
+from cohort.types import UnreadableError
 
+SHOWN: tuple[str, ...] = get_args(Traces)
 WORDS = 12  # of a summarised trace that stay
+
+
+def traces_of(run: Path) -> str | None:
+    """What [record] traces of a run says, of several stages that of the last one. The recipe is read as it lies, so that
+    parts which are not here are not missed. Raises `UnreadableError` for one that is damaged.
+    """
+    file = run / "recipe.toml"
+    try:
+        tables = tomllib.loads(file.read_text("utf-8"))
+        last = (tables.get("stage") or [{}])[-1]
+        said: str | None = {**tables.get("record", {}), **last.get("record", {})}.get("traces")
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UnreadableError(f"{file} cannot be read, so how traces are shown is not known: {error}") from None
+    if said is not None and said not in SHOWN:
+        raise UnreadableError(f"{file} has record.traces = {said!r}: it is {', '.join(SHOWN)}")
+    return said
 
 
 def as_shown(text: str, traces: str | None, begun: bool = False) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cohort.account.traces import rows_as_shown
-from cohort.recipe import Recipe
+from cohort.account.traces import rows_as_shown, traces_of
 from cohort.record.rollouts import read_rows
 from cohort.record.where import condition
 from cohort.types import UnreadableError, UserError
@@ -27,7 +26,7 @@ def rollouts(run: Path, step: int | None, where: str, stage: str, evaluation: st
     """
     file = _file(run, stage, step, evaluation)
     holds = condition(where) if where else None
-    traces = Recipe.load(run / "recipe.toml").stages[-1].record.traces
+    traces = traces_of(run)
     rows = [readable(row) for row in rows_as_shown(read_rows(file), traces)]
     if evaluation:  # which belongs to its step, but is numbered by problem
         rows = [row | {"advantage": None} for row in rows]

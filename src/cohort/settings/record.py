@@ -20,6 +20,8 @@ Behaviour = Literal[
     "safety_regressions",
 ]
 
+Traces = Literal["exposed", "summarised", "filtered", "hidden"]
+
 
 class Record(Table):
     """What a person declares for record.json; what is not given stands there as a gap."""
@@ -27,7 +29,7 @@ class Record(Table):
     intended_use: NoEffect[Text | None] = Field(default=None, description="What the model is for.")
     out_of_scope: NoEffect[Text | None] = Field(default=None, description="What it must not be used for.")
     brittle: NoEffect[Texts | None] = Field(default=None, description="Where the reward design is known to be brittle.")
-    traces: NoEffect[Literal["exposed", "summarised", "filtered", "hidden"] | None] = Field(
+    traces: NoEffect[Traces | None] = Field(
         default=None,
         description="How reasoning is shown on the console, by commands, cards and trackers; exposed when not given. "
         "The log keeps it whole.",
