@@ -50,7 +50,7 @@ def test_what_stands_before_the_mark_of_an_answer_is_a_trace_too(mark):
 
 def test_rollouts_are_shown_without_what_would_tell_their_traces():
     turns = json.dumps([{"text": TEXT, "observation": {"messages": []}}])
-    rows = [{"text": TEXT, "turns": turns, "tokens": [1, 2]}, {"text": None, "turns": None, "tokens": None}]
+    rows: list[dict] = [{"text": TEXT, "turns": turns, "tokens": [1, 2]}, {"text": None, "turns": None, "tokens": None}]
     assert rows_as_shown(rows, None) == rows_as_shown(rows, "exposed") == rows
     first, erased = rows_as_shown(rows, "filtered")
     assert "secret" not in json.dumps(first)

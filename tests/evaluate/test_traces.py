@@ -12,7 +12,7 @@ from cohort.engine.engine import Engine
 from cohort.evaluate.accuracy import evaluate
 from cohort.evaluate.traces import KEPT, LABEL, Numbers, exchanged, parted, use_of_traces
 from cohort.policy.text import reader
-from cohort.rewards import RewardTable, resolve, score_group
+from cohort.rewards import RewardPool, RewardTable, resolve, score_group
 from cohort.rewards.verifiers.final_answer import last_number_of
 from cohort.rewards.verifiers.trace import trace_of
 from cohort.types import Group, Prompt, Rollout, SampleRequest, Sampling
@@ -134,8 +134,11 @@ class Talker:
             yield request, (Rollout(tokens, (True,) * len(tokens), (-1.0,) * len(tokens), 3, "stop", rest),)
 
 
-class Pool:
+class Pool(RewardPool):
     """Scores at once, in this process."""
+
+    def __init__(self):
+        pass
 
     def submit(self, item):
         future = Future()

@@ -36,22 +36,22 @@ class Thinks:
                 continue
             _, _, trace = self._policy.tokenizer.decode(request.tokens).partition("<think>")
             begun = "</think>" in trace
-            said = (
-                f"<answer>{trace.partition('=')[2][:1]}</answer>" if begun else f"<think>={request.key % 7 + 1}</think>"
-            )
-            said += "" if begun else f"<answer>{request.key % 7 + 1}</answer>"
+            number = trace.partition("=")[2][:1] if begun else request.key % 7 + 1
+            said = ("" if begun else f"<think>={number}</think>") + f"<answer>{number}</answer>"
             tokens = (*self._policy.tokenizer.encode(said, add_special_tokens=False), self._policy.eos_ids[0])
             yield request, (Completion(tokens, (0.0,) * len(tokens), "stop", self.version),)
 
 
-MEASURED = {"problems": 6, "samples": 0, "traces": 6, "reward": "exact_number"}
+MEASURED = {"problems": 8, "samples": 0, "traces": 6, "reward": "exact_number"}
 
 
 @pytest.fixture
 def thinking(run):
     def start(name, console=None, **changes):
         rollout = {"sampler": f"{__name__}:Thinks", "max_tokens": 24}
-        return run(name=name, rollout=rollout, console=console, **{"evaluate": MEASURED, **changes})
+        return run(
+            name=name, rollout=rollout, console=console, task={"held_out": 0.5}, **{"evaluate": MEASURED, **changes}
+        )
 
     return start
 

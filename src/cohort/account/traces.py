@@ -21,8 +21,8 @@ WORDS = 12  # of a summarised trace that stay
 
 
 def traces_of(run: Path) -> str | None:
-    """What [record] traces of a run says, of several stages that of the last one. The recipe is read as it lies, so that
-    parts which are not here are not missed. Raises `UnreadableError` for one that is damaged.
+    """What [record] traces of a run says, of several stages that of the last one. The recipe is read as it lies, so
+    that parts which are not here are not missed. Raises `UnreadableError` for one that is damaged.
     """
     file = run / "recipe.toml"
     try:
