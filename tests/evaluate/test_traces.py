@@ -167,8 +167,10 @@ def test_an_answer_that_is_read_off_its_trace_is_found_to_need_it():
     found = use.metrics()
     assert found["eval/trace_removed_changed_low"] > 0.5
     assert {f"eval/trace_{name}_{what}" for name in KEPT for what in ("changed", "right")} <= set(found)
-    assert "removed 100.0% [59.0%, 100.0%]" in need_of_traces(found)
-    assert need_of_traces(found).endswith("the answers need their traces")
+    assert "right 100.0%, without their traces 0.0%; other answers without their traces 100.0% [59.0%, 100.0%]" in (
+        said := need_of_traces(found)
+    )
+    assert said.endswith("the answers need their traces, and follow them")
 
 
 def test_an_answer_that_does_not_look_at_its_trace_is_found_not_to_depend_on_it():
@@ -213,14 +215,16 @@ def test_a_policy_that_goes_on_from_its_own_beginning_says_the_same(tiny_policy,
 @pytest.mark.parametrize(
     ("removed", "other", "says"),
     [
-        ((0.6, 0.9), (0.0, 0.1), "the answers need their traces"),
+        ((0.6, 0.9), (0.0, 0.1), "the answers need their traces, but do not follow them"),
+        ((0.6, 0.9), (0.2, 0.7), "the answers need their traces, and some follow them"),
         ((0.2, 0.6), (0.0, 0.1), "some answers need their traces"),
         ((0.0, 0.05), (0.0, 0.05), "the answers do not depend on their traces"),
         ((0.0, 0.05), (0.2, 0.4), "the answers can do without their traces, and some follow what these say"),
     ],
 )
 def test_a_verdict_holds_for_the_whole_interval(removed, other, says):
-    metrics = {"eval/traced": 40.0, "eval/untraced": 0.0}
+    metrics = {"eval/traced": 40.0, "eval/untraced": 0.0, "eval/traced_right": 0.5, "eval/trace_removed_right": 0.1}
+    metrics |= {"eval/trace_followed": 0.1, "eval/trace_followed_low": other[0], "eval/trace_followed_high": other[1]}
     for name, (low, high) in {"removed": removed, "corrupted": other, "exchanged": other}.items():
         key = f"eval/trace_{name}_changed"
         metrics |= {key: (low + high) / 2, f"{key}_low": low, f"{key}_high": high}

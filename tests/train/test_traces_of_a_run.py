@@ -48,10 +48,8 @@ MEASURED = {"problems": 8, "samples": 0, "traces": 6, "reward": "exact_number"}
 @pytest.fixture
 def thinking(run):
     def start(name, console=None, **changes):
-        rollout = {"sampler": f"{__name__}:Thinks", "max_tokens": 24}
-        return run(
-            name=name, rollout=rollout, console=console, task={"held_out": 0.5}, **{"evaluate": MEASURED, **changes}
-        )
+        rollout, task = {"sampler": f"{__name__}:Thinks", "max_tokens": 24}, {"held_out": 0.5}
+        return run(name=name, rollout=rollout, task=task, console=console, **{"evaluate": MEASURED, **changes})
 
     return start
 
@@ -66,7 +64,9 @@ def test_what_is_measured_of_traces_changes_nothing_that_is_learnt(thinking):
     assert before["eval/traced"] == after["eval/traced"] == 6
     assert before["eval/trace_removed_changed"] == before["eval/trace_corrupted_changed"] == 1.0
     assert before["eval/trace_followed"] == 1.0
-    assert "removed 100.0%" in " ".join(file.getvalue().split("after: traces of 6 problems")[1].split())
+    assert "other answers without their traces 100.0%" in " ".join(
+        file.getvalue().split("after: traces of 6 problems")[1].split()
+    )
     rows = read_rows(done.directory / "log" / "eval-000000-traces.parquet")
     assert {json.loads(row["labels"])["trace"] for row in rows} == {
         *("removed", "kept_25", "kept_50", "kept_75", "corrupted", "exchanged")
