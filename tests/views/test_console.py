@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import subprocess
 import sys
@@ -117,6 +118,17 @@ def test_groups_keep_their_line_breaks(pipe):
     assert "1 + 1?" in shown
     console.group(3, group("line\n" * 100))
     assert file.getvalue().count("line\n") < 40
+
+
+def test_a_group_that_nothing_pays_is_shown_with_what_its_teacher_thinks(pipe):
+    file, console = pipe
+    unpaid = group("1 + 1 = 2")
+    none = (math.nan, math.nan)
+    console.group(3, unpaid.with_(rewards=none, teacher_logprobs=((-0.5,), (math.nan,))))
+    assert "nan" not in file.getvalue()
+    assert "first     -0.50 nats a token by the teacher" in file.getvalue()
+    console.group(3, unpaid.with_(rewards=(math.nan, 1.0)))  # a reward that applies to one member alone
+    assert "rewards 1" in file.getvalue()
 
 
 def test_something_is_on_the_screen_before_torch_is_imported(tmp_path):

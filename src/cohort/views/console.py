@@ -207,17 +207,20 @@ class Console:
             self._view.doing(what)
 
     def group(self, step: int, group: CompletionGroup, traces: str | None = None) -> None:
-        """One sampled group: its best and its worst member, so that one sees what the reward sees; `traces` as [record]
-        says.
+        """One sampled group: its best and its worst member, so that one sees what the reward sees. Where nothing is
+        paid, its first and its last one, and what the teacher thinks of them. `traces` as [record] says.
         """
-        order = sorted(range(len(group.rollouts)), key=lambda i: -group.rewards[i])
-        self.say(f"\n  [bold]a group of step {step}[/]  rewards {' '.join(f'{group.rewards[i]:.3g}' for i in order)}")
+        paid = not all(map(math.isnan, group.rewards))
+        order = sorted(range(len(group.rollouts)), key=lambda i: (math.isnan(group.rewards[i]), -group.rewards[i]))
+        rewards = f"  rewards {' '.join(f'{group.rewards[i]:.3g}' for i in order)}" if paid else ""
+        self.say(f"\n  [bold]a group of step {step}[/]{rewards}")
         lines = {"question": _short(group.prompt.question, 400)}
         if group.prompt.answer is not None:
             lines["gold"] = _short(str(group.prompt.answer), 80)
-        for label, i in (("best", order[0]), ("worst", order[-1])):
-            advantage = f", advantage {group.advantages[i]:+.2f}" if group.advantages else ""
-            lines[label] = f"{group.rewards[i]:.3g}{advantage}\n{excerpt(group.rollouts[i], traces, group.prompt)}"
+        for label, i in (("best" if paid else "first", order[0]), ("worst" if paid else "last", order[-1])):
+            advantage = f", advantage {group.advantages[i]:+.2f}" if paid and group.advantages else ""
+            said = [f"{group.rewards[i]:.3g}{advantage}"] if paid else _by_teacher(group, i)
+            lines[label] = "\n".join([*said, excerpt(group.rollouts[i], traces, group.prompt)])
         self.lines(lines, indent=4)
         self.say()
 
@@ -317,6 +320,15 @@ def excerpt(rollout: Rollout, traces: str | None, prompt: Prompt) -> str:
 def _most(metrics: Mapping[str, Any]) -> int:
     """The largest k of the pass@k that were measured; 1 where there is none."""
     return max((int(k[10:]) for k in metrics if k.startswith("eval/pass@") and k[10:].isdigit()), default=1)
+
+
+def _by_teacher(group: CompletionGroup, member: int) -> list[str]:
+    """How much likelier a teacher finds a member than the policy does; nothing where no teacher spoke."""
+    if not group.teacher_logprobs:
+        return []
+    pairs = zip(group.teacher_logprobs[member], group.rollouts[member].logprobs, strict=True)
+    known = [teacher - own for teacher, own in pairs if not math.isnan(teacher)]
+    return [f"{math.fsum(known) / len(known):+.2f} nats a token by the teacher"] if known else []
 
 
 def _short(text: str, limit: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from cohort.account.fields import title_of
 from cohort.views.cards.hub import front_matter
 from cohort.views.cards.reading import (
+    GAINS,
     MEASURES,
     OUTCOMES,
     Record,
@@ -20,6 +21,8 @@ from cohort.views.cards.reading import (
     beside,
     claim,
     difference,
+    gain_cells,
+    gains_of,
     in_a_line,
     inside,
     measures,
@@ -67,6 +70,7 @@ def card(record: Record, index: int | None = None) -> str:
         front_matter(record, index),
         *_heading(record, stage, index),
         *_results(stage),
+        *_gains(record),
         *([_USE_OF_REWARD_MODEL, ""] if stage["kind"] == "reward_model" else []),
         *_objective(stage),
         *_rewards(stage),
@@ -117,6 +121,14 @@ def _results(stage: Record) -> Iterator[str]:
             number = performance["after"][key]
             yield f"* {text.format(percent(number) if key == 'truncated' else amount(number))}"
     yield ""
+
+
+def _gains(record: Record) -> Iterator[str]:
+    rows = gains_of(record)
+    if len(rows) > 1:
+        yield "What each stage of the run gained, paired, in points with 95% intervals:"
+        yield ""
+        yield from _table(GAINS, [gain_cells(row) for row in rows])
 
 
 def _objective(stage: Record) -> Iterator[str]:

@@ -23,6 +23,7 @@ OUTCOMES = {
     "dropped": "dropped",
     "failed": "failed",
 }
+GAINS = ("stage", "kind", "measure", "before", "after", "gain", "")
 
 
 def in_a_line(record: Record) -> str:
@@ -189,3 +190,19 @@ def facts(part: Record, sections: Sequence[str] | None = None) -> Iterator[tuple
 
 def _is_number(found: Any) -> bool:
     return isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+
+
+def gains_of(record: Record) -> list[dict[str, Any]]:
+    """What each stage gained, a row each; none where nothing was measured."""
+    return list(value(record["run"], "identity.gained") or [])
+
+
+def gain_cells(row: Record) -> list[str]:
+    """The cells of such a row, under `GAINS`: points with a 95% interval, and the verdict or why there is none."""
+    gain, why = row["gain"], row["why"] or ""
+    points, verdict = "-", "not evaluated" if why == "not_evaluated" else why
+    if gain is not None:
+        points = f"{100 * gain['mean']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
+        verdict = gain["verdict"]
+    cells = (row["stage"], row["kind"] or "", row["measure"] or "", percent(row["before"]), percent(row["after"]))
+    return [*cells, points, verdict]
