@@ -463,7 +463,7 @@ def record_rollouts(
     step: Annotated[int | None, typer.Option(help="The training step; the last one when not given.")] = None,
     where: Annotated[str, typer.Option(help="Which ones, e.g. 'reward < 0.5 and finish == \"length\"'.")] = "",
     stage: Annotated[str, typer.Option(help="An earlier stage of the run; the last one when not given.")] = "",
-    evaluation: Annotated[str, typer.Option("--eval", help="Those of an evaluation: greedy or sampled.")] = "",
+    evaluation: Annotated[str, typer.Option("--eval", help="Those of an evaluation: greedy, sampled or traces.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="The most that are shown.")] = 20,
     json: Json = False,
 ) -> Answer:

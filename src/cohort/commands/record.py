@@ -22,7 +22,7 @@ NAMED = ("step", "ticket", "member", "reward", "accuracy", "advantage", "finish"
 def rollouts(run: Path, step: int | None, where: str, stage: str, evaluation: str, limit: int) -> dict[str, Any]:
     """The rollouts of one step (the last one, if None) or of an evaluation for which a condition holds.
 
-    `evaluation` is "" for training, else "greedy" or "sampled". Raises `UnreadableError` for what is not a run.
+    `evaluation` is "" for training, else "greedy", "sampled" or "traces". Raises `UnreadableError` for what is not a run.
     """
     file = _file(run, stage, step, evaluation)
     holds = condition(where) if where else None
@@ -39,9 +39,7 @@ def rollouts(run: Path, step: int | None, where: str, stage: str, evaluation: st
 
 def show(console: Console, found: dict[str, Any]) -> None:
     """Every rollout to read; rollouts of one prompt under one question."""
-    show_rollouts(console, found["rollouts"])
-    if found["traces"] != "exposed":
-        console.warn(f"reasoning is {found['traces']}, as [record] traces of the run says; the log has it whole")
+    show_rollouts(console, found["rollouts"], found["traces"])
     shown, matching = len(found["rollouts"]), found["matching"]
     more = f"; --limit {matching} shows all" if shown < matching else ""
     console.say(

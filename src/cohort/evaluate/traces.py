@@ -58,6 +58,7 @@ class TraceUse:
     changes: Mapping[str, Change]
     followed: Measure | None
     groups: tuple[Group, ...] = ()
+    failed: int = 0  # problems whose answers to changed traces could not be scored, and are left out
 
     def metrics(self) -> dict[str, float]:
         """Under the names of metrics.jsonl."""
@@ -65,6 +66,7 @@ class TraceUse:
         if self.right is None:
             return found
         found |= {"eval/trace_tokens": self.mean_tokens, **_named("traced_right", self.right)}
+        found |= {"eval/trace_failed": float(self.failed)} if self.failed else {}
         for name, one in self.changes.items():
             found |= _named(f"trace_{name}_changed", one.changed) | _named(f"trace_{name}_right", one.right)
         return found | ({} if self.followed is None else _named("trace_followed", self.followed))
@@ -280,4 +282,5 @@ def _compared(
         changes={name: Change(measure(of), measure(right[name])) for name, of in changed.items()},
         followed=measure(followed) if followed else None,
         groups=tuple(groups),
+        failed=sum(group.error is not None for group in groups),
     )

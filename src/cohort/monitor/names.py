@@ -303,6 +303,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         ),
         Metric("eval/trace_{}_right", "share", "Answers that are right then."),
         Metric("eval/trace_followed", "share", "Answers to another problem's trace that are that problem's."),
+        Metric("eval/trace_failed", "problems", "Problems left out as these answers could not be scored.", "down"),
         Metric("eval/trace{}_low", "share", "Lower end of the 95% interval of one of these."),
         Metric("eval/trace{}_high", "share", "Upper end of the 95% interval of one of these."),
     ),
