@@ -22,7 +22,7 @@ NAMED = ("step", "ticket", "member", "reward", "accuracy", "advantage", "finish"
 def rollouts(run: Path, step: int | None, where: str, stage: str, evaluation: str, limit: int) -> dict[str, Any]:
     """The rollouts of one step (the last one, if None) or of an evaluation for which a condition holds.
 
-    `evaluation` is "" for training, else "greedy", "sampled" or "traces". Raises `UnreadableError` for what is not a run.
+    `evaluation` is "" for training, else "greedy", "sampled" or "traces". Raises `UnreadableError` for what is no run.
     """
     file = _file(run, stage, step, evaluation)
     holds = condition(where) if where else None
