@@ -167,3 +167,12 @@ def test_a_table_that_has_no_room_is_lines(terminal):
     assert all(len(line) <= width for line in lines)
     assert ("with 95% intervals" in file.getvalue()) == (width == 140)
     assert file.getvalue().count("[0.7%, 20.2%]") == 2  # no cell is broken
+
+
+def test_a_group_is_shown_with_its_traces_as_the_recipe_says():
+    file = io.StringIO()
+    rollout = Rollout((1,), (True,), (0.0,), 0, "stop", "secret</think>5")
+    group = Group(0, Prompt.make(text="2 + 3?"), (rollout,), rewards=(1.0,))
+    Console(file=file).group(1, group, "hidden")
+    assert "secret" not in file.getvalue()
+    assert "5" in file.getvalue().splitlines()[-2]

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from cohort.rewards.combination import Combination, Scores
+from cohort.rewards.verifiers.trace import trace_of
 from cohort.types import RIGHT, SECOND, Group, Rollout
 
 GRAM = 4  # tokens in a row that count as said before
@@ -66,6 +67,7 @@ def behaviour(groups: Iterable[Group], combination: Combination | None = None) -
         "completions/same_answer": max(words.values()) / len(rollouts),
         "completions/bare": sum(n for text, n in texts.items() if is_bare(text)) / len(rollouts),
         "completions/test_aware": sum(n for text, n in texts.items() if acts_on_tests(text)) / len(rollouts),
+        "completions/trace_words": sum(n * trace_words(text) for text, n in texts.items()) / len(rollouts),
         "completions/reflective": sum(n for text, n in texts.items() if _REFLECTS.search(text)) / len(rollouts),
         "advantage/below_right": _below_right(scored),
     }
@@ -79,6 +81,12 @@ def final_word(text: str) -> str:
     """The last word or number of a text, tags apart: what its answer most likely is."""
     words = _WORD.findall(_TAG.sub(" ", text[-TAIL:]))
     return words[-1].casefold() if words else ""
+
+
+def trace_words(text: str) -> int:
+    """How many words the trace of a text has."""
+    found = trace_of(text)
+    return 0 if found is None else len(text[found.start : found.end].split())
 
 
 def is_bare(text: str) -> bool:

@@ -121,6 +121,11 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "Completions with a word of reflection, such as wait or check: an observation, which says of no completion "
             "that it reflects.",
         ),
+        Metric(
+            "completions/trace_words",
+            "words",
+            "Mean length of what stands before the answer (between think tags, where there are any): an observation.",
+        ),
         Metric("completions/test_aware", "share", "Completions with code that acts on its tests.", "down"),
         Metric("turns/mean", "turns", "Mean number of turns of a rollout."),
         Metric("turns/limit", "share", "Rollouts that wanted more turns than there are.", "down"),
@@ -283,6 +288,24 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("eval/mean_tokens", "tokens", "Mean length of a sampled completion."),
         Metric("eval/truncated", "share", "Sampled completions cut off at the limit.", "down"),
         Metric("eval/failed", "problems", "Problems left out as they could not be scored.", "down"),
+    ),
+    "Whether answers need their traces": (
+        Metric("eval/traced", "problems", "Problems of `evaluate.traces` whose answer has a trace before it."),
+        Metric("eval/untraced", "problems", "The others of them."),
+        Metric("eval/trace_tokens", "tokens", "Mean length of a trace."),
+        Metric("eval/traced_right", "share", "Right answers of those with a trace, as they were."),
+        Metric(
+            "eval/trace_{}_changed",
+            "share",
+            "Answers that are others when the policy goes on from a trace that is `removed`, `kept_25`, `kept_50` or "
+            "`kept_75` (its first 25, 50 or 75%), `corrupted` (its numbers are others), `exchanged` (it is another "
+            "problem's).",
+        ),
+        Metric("eval/trace_{}_right", "share", "Answers that are right then."),
+        Metric("eval/trace_followed", "share", "Answers to another problem's trace that are that problem's."),
+        Metric("eval/trace_failed", "problems", "Problems left out as these answers could not be scored.", "down"),
+        Metric("eval/trace{}_low", "share", "Lower end of the 95% interval of one of these."),
+        Metric("eval/trace{}_high", "share", "Upper end of the 95% interval of one of these."),
     ),
     "Held-out pairs of a reward model": (
         Metric("eval/pairs", "pairs", "Held-out pairs that were measured."),

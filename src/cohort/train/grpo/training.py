@@ -250,7 +250,8 @@ class GrpoTraining:
         """
         console, every = self._context.console, self._stage.run.show_group_every
         if every and step % every == 0 and trained:
-            console.group(step, max(trained, key=lambda group: (group.has_signal, group.disposition == "trained")))
+            best = max(trained, key=lambda group: (group.has_signal, group.disposition == "trained"))
+            console.group(step, best, self._context.recipe.stages[-1].record.traces)
         lost = next((group.error for group in groups.left_out if group.error is not None), None)
         if lost is not None and not self._said_lost:
             self._said_lost = True

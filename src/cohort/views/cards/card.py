@@ -18,13 +18,13 @@ from cohort.views.cards.reading import (
     accuracy,
     amount,
     base_in_words,
+    beside,
     claim,
     difference,
     gain_cells,
     gains_of,
     in_a_line,
     inside,
-    kept,
     measures,
     paid_before,
     percent,
@@ -115,8 +115,7 @@ def _results(stage: Record) -> Iterator[str]:
         row = [accuracy(performance.get(when), name) for when in ("before", "after")]
         rows.append([MEASURES[name], *row, difference(performance, name)])
     yield from _table(["", "before", "after", "difference, problem by problem"], rows)
-    if chosen := kept(performance):
-        yield f"* {_md(chosen)}"
+    yield from (f"* {_md(more)}" for more in beside(performance))
     for key, text in _MORE.items():
         if performance["after"].get(key) is not None:
             number = performance["after"][key]

@@ -19,6 +19,7 @@ from cohort.views.cards.reading import (
     accuracy,
     amount,
     base_in_words,
+    beside,
     claim,
     difference,
     facts,
@@ -26,7 +27,6 @@ from cohort.views.cards.reading import (
     gains_of,
     in_a_line,
     inside,
-    kept,
     measures,
     paid_before,
     percent,
@@ -244,7 +244,7 @@ def _behaviour(stage: Record) -> Iterator[str]:
                 + " &rarr; ".join(_t(accuracy(performance.get(w), m)) for w in ("before", "after"))
                 for m in measures(performance)
             )
-            known += f"<br>{_t(chosen)}" if (chosen := kept(performance)) else ""
+            known += "".join(f"<br>{_t(more)}" for more in beside(performance))
         rows.append((_t(title), _chip(one["status"]), known))
     yield _table(("", "status", "what is known"), rows)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cohort.evaluate.choice import Choice
 from cohort.record.claims import BASES
+from cohort.views.traces import need_of_traces
 from cohort.wording import visible
 
 Record = Mapping[str, Any]
@@ -98,10 +99,15 @@ MEASURES = {"greedy": "greedy", "pass@1": "sampled", "accuracy": "pairs ranked r
 DIFFERENCES = {"greedy": "greedy", "pass@1": "sampled"}  # what the paired difference of a measure is called
 
 
-def kept(performance: Any) -> str:
-    """Which step the model is of, and how it did on problems that had no part in the choice; "" for the last one."""
-    chosen = performance.get("chosen") if isinstance(performance, Mapping) else None
-    return f"the model is that of {Choice(**chosen).words()}" if chosen else ""
+def beside(performance: Any) -> list[str]:
+    """What is said beside the numbers: which step the model is of, where one was chosen, and how it did on problems
+    that had no part in the choice; whether its answers need their traces, where that was measured.
+    """
+    if not isinstance(performance, Mapping):
+        return []
+    chosen = performance.get("chosen")
+    kept = f"the model is that of {Choice(**chosen).words()}" if chosen else ""
+    return [said for said in (kept, need_of_traces(performance.get("after", {}), "")) if said]
 
 
 def difference(performance: Mapping[str, Any], name: str) -> str:
