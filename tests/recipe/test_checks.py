@@ -22,6 +22,8 @@ from cohort.types import UserError
         ("rollout", "min_p = 0.1", "rollout.min_p must stay 0 in a grpo stage"),
         ("rollout", "group_size = 1", "rollout.group_size is 1, but preset 'grpo' compares the completions"),
         ("optimizer", "updates_per_batch = 17", "(17) is more than rollout.prompts_per_step (16)"),
+        ("evaluate", "traces = 9\ngreedy = false", "evaluate.traces changes the traces of greedy answers"),
+        ("environment", "tools = ['calculator']\n[evaluate]\ntraces = 9", "evaluate.traces is for answers of one turn"),
         ("evaluate", "reward = 'my_rewards.py'", "evaluate.reward names a function as module:function"),
     ],
 )

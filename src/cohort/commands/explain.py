@@ -26,7 +26,7 @@ from cohort.recipe.resolve import flatten
 from cohort.settings import GROUPS, Stage
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path
-from cohort.train.stage import refuse_unread_tables
+from cohort.train.unread import refuse_unread
 from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.views.plan import about, batch_arithmetic, groups_line, reward_line, rewards_line, teacher_line
@@ -56,7 +56,7 @@ def explain_recipe(recipe: Recipe, against: str | None, other: Recipe | None = N
     """The objective of every stage that learns from groups, compared with a preset where one is named, or with `other`,
     the recipe that is called `against`; else also of stages that keep samples or learn from pairs.
     """
-    refuse_unread_tables(recipe)
+    refuse_unread(recipe)
     stages = [stage for stage in recipe.stages if stage.kind in GROUPS or (stage.kind in VIEWS and against is None)]
     if not stages:
         raise UserError(

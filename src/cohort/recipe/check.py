@@ -13,7 +13,7 @@ from cohort.recipe.drawn import not_drawn
 from cohort.settings import DETECTORS, GROUPS, Prompts, Reward, Stage, Task
 from cohort.settings.table import Path, as_list
 from cohort.settings.words import shown
-from cohort.wording import did_you_mean, nearest
+from cohort.wording import did_you_mean, nearest, said_twice
 
 Found = Iterator[tuple[str, tuple[Path, ...]]]  # a sentence, and the paths that it depends on
 
@@ -37,6 +37,7 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     yield from _environment(stage, at)
     yield from _rewards(stage, at)
     yield from _suites(stage, at)
+    yield from _traces(stage, at)
     for key in ("actions", "adapt"):
         for name in (one for one in getattr(stage.monitor, key) if one not in DETECTORS):
             sentence = f"{at}monitor.{key}: there is no detector {name!r}{did_you_mean(name, DETECTORS)}"
@@ -163,14 +164,27 @@ def _rewards(stage: Stage, at: str) -> Found:
 
 
 def _suites(stage: Stage, at: str) -> Found:
-    names = [suite.name for suite in stage.suite]
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+    for name in said_twice([suite.name for suite in stage.suite]):
         yield f"{at}two suites are called {name!r}: give one of them another 'name'", (("suite",),)
     for suite in stage.suite:
         if problem := name_problem(suite.name) or _use_problem(suite.use):
             yield f"{at}suite {suite.name!r}: {problem}", (("suite",),)
         if "/" in suite.name or suite.name in ("greedy", "sampled", "choosing", "confirming"):
             yield f"{at}a suite cannot be called {suite.name!r}: give it another 'name'", (("suite",),)
+
+
+def _traces(stage: Stage, at: str) -> Found:
+    """Traces are changed in what was answered greedily, in one turn."""
+    if not stage.evaluate.traces:
+        return
+    if not stage.evaluate.greedy:
+        sentence = (
+            f"{at}evaluate.traces changes the traces of greedy answers: set evaluate.greedy = true, or leave it out"
+        )
+        yield sentence, (("evaluate", "traces"), ("evaluate", "greedy"))
+    if stage.environment.tools or stage.environment.use is not None:
+        sentence = f"{at}evaluate.traces is for answers of one turn, and this stage has an [environment]: leave it out"
+        yield sentence, (("evaluate", "traces"), ("environment",))
 
 
 def _when(reward: Reward) -> Iterator[str]:

@@ -119,6 +119,10 @@ class Evaluate(Table):
     cluster: Resumable[Text | None] = Field(
         default=None, description="Column that problems which belong together share: they count as one for intervals."
     )
+    traces: Resumable[Count] = Field(
+        default=0,
+        description="Problems whose traces are cut, changed and exchanged, to see if answers need them; 0: none.",
+    )
     margin: NoEffect[Share] = Field(
         default=0.02,
         description="A loss of accuracy of at most this still counts as no worse, where models are paired.",

@@ -213,7 +213,8 @@ def _evaluation(stage: Stage, held_out: Items[Any] | None) -> dict[str, str]:
     if held_out is None or not (e.problems and measured):
         return {}
     most = e.problems if held_out.size is None else min(e.problems, held_out.size)
-    return {"evaluation": f"up to {counted(most, 'held-out problem')}, {measured}"}
+    traces = f"; traces of {min(most, e.traces)} of them cut, changed, exchanged" if e.traces else ""
+    return {"evaluation": f"up to {counted(most, 'held-out problem')}, {measured}{traces}"}
 
 
 def about(stage: Stage, suites: Sequence[Suite]) -> dict[str, str]:
