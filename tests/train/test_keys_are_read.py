@@ -46,6 +46,7 @@ IN_PASSING = {
 ASKED_FOR = (
     *("environment.", "critic.", "reference.", "self_distillation."),
     *("task.levels", "task.args", "task.curriculum", "task.adaptive"),
+    *("rollout.length_penalty", "rollout.beam_groups", "rollout.diversity_penalty"),
 )
 BASES = (Table, Prompts, Divergence)
 KEYS = {
@@ -148,6 +149,7 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> d
         },
         "mixture": {
             **small,
+            "rollout": {**small["rollout"], "groups": "diverse_beam"},
             "policy": {"model": str(checkpoint)},
             "task": {"mixture": {"words": words, "own": {**own, "adaptive": {}}}},
             "reward": [vowels],
@@ -294,7 +296,7 @@ def other_value(name: str, key: str) -> Any:
     """A value of a key that is not its default."""
     table = table_of(Stage.model_fields[name])[0]
     given = {"stop": Stop(metric="loss", patience=1), "curriculum": Curriculum(), "adaptive": Adaptive()}
-    tried = (given.get(key), 3, 0.7, "other", False, "gsm8k", True)
+    tried = (given.get(key), 3, 0.7, "other", "beam", False, "gsm8k", True)
     return next(one for one in tried if one is not None and is_other(table, key, one))
 
 
