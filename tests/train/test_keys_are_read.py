@@ -19,7 +19,7 @@ import cohort
 from cohort import settings
 from cohort.monitor.watcher import Watcher
 from cohort.recipe import Recipe
-from cohort.settings import DETECTORS, KINDS, Adaptive, Curriculum, Monitor, Prompts, Stage, Stop, Table, Task
+from cohort.settings import DETECTORS, KINDS, SCORERS, Adaptive, Curriculum, Monitor, Prompts, Stage, Stop, Table, Task
 from cohort.settings.distill import Divergence
 from cohort.settings.table import table_of, value_problem
 from cohort.train import train
@@ -110,6 +110,9 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> d
     pairs.write_text("".join(json.dumps({**line, "number": number}) + "\n" for number in range(12)))
     asked = tmp_path / "asked.jsonl"
     asked.write_text("".join(json.dumps({"prompt": f"What is {n}?", "answer": "1"}) + "\n" for n in range(3)))
+    labelled = tmp_path / "steps.jsonl"
+    solution = {"completions": ["a plum", "please"], "labels": [True, False]}
+    labelled.write_text("".join(json.dumps({"prompt": f"Say {n}", **solution}) + "\n" for n in range(3)))
     measured = {"evaluate": {"problems": 1}, "reward": [{"use": "exact_number"}]}
     run = {"steps": 1, "directory": str(tmp_path / "runs"), "threads": 1, "gate": "warn"}
     small: dict[str, Any] = {"run": run, "rollout": {"prompts_per_step": 2, "group_size": 2, "max_tokens": 4}}
@@ -178,7 +181,7 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> d
             "kind": "dpo",
             "policy": {"model": str(checkpoint)},
             "task": {"source": str(pairs), "held_out": str(asked)},
-            "preferences": {"pairs_per_step": 2},
+            "preferences": {"pairs_per_step": 2, "history": [str(pairs)]},
             "run": run,
             **measured,
         },
@@ -217,6 +220,13 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> d
             "kind": "reward_model",
             "policy": {"model": str(checkpoint)},
             "task": {"source": str(pairs), "held_out": str(pairs), "margin": "by"},
+            "preferences": {"pairs_per_step": 2, "history": [str(pairs)]},
+            "run": run,
+        },
+        "steps": {
+            "kind": "process_model",
+            "policy": {"model": str(checkpoint)},
+            "task": {"source": str(labelled), "held_out": str(labelled)},
             "preferences": {"pairs_per_step": 2},
             "run": run,
         },
@@ -306,7 +316,7 @@ def two_stages(kind: str, outside: dict[str, Any], own: dict[str, Any]) -> Recip
     """A stage that reads what stands outside, as far as that matters here, and one of `kind`."""
     first = {"kind": "own_parts:Shrink", "name": "first"}
     taught = {"distillation": {"teacher": {"big": {"model": "m"}}}} if kind == "distill" else {}
-    rewarded = {} if kind == "reward_model" else {"reward": "exact_number"}
+    rewarded = {} if kind in SCORERS else {"reward": "exact_number"}
     tables: dict[str, Any] = {"policy": {"model": "m"}, "task": {"source": "?"}}
     for name, keys in outside.items():
         tables[name] = tables.get(name, {}) | keys

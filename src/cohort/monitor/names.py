@@ -274,6 +274,12 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("eval/truncated", "share", "Sampled completions cut off at the limit.", "down"),
         Metric("eval/failed", "problems", "Problems left out as they could not be scored.", "down"),
     ),
+    "Steps of a process reward model": (
+        Metric("steps/accuracy", "share", "Steps that it tells right from wrong.", "up"),
+        Metric("steps/right", "share", "Steps whose label is right."),
+        Metric("eval/steps", "steps", "Held-out steps that were measured."),
+        Metric("eval/steps_right", "share", "Of these, steps whose label is right."),
+    ),
     "Held-out pairs of a reward model": (
         Metric("eval/pairs", "pairs", "Held-out pairs that were measured."),
         Metric("eval/accuracy", "share", "Pairs whose better answer scored higher.", "up"),
