@@ -31,21 +31,18 @@ from cohort.views.console import Console
 from prompt_logprobs_server import PromptLogprobsServer
 
 SOURCE = str(Path(cohort.__file__).parent)
-CARRIERS = (
-    "recipe/",
-    "views/",
-    "train/unread.py",
-)  # what carries keys and shows them: nothing is done with a key there
+CARRIERS = ("recipe/", "views/", "train/unread.py")  # these carry keys and show them: nothing is done with a key there
 # Keys that common code reads for kinds that make nothing of them.
 IN_PASSING = {
     *("task.completion", "task.chosen", "task.rejected", "task.margin", "task.answer", "task.messages"),
     *("task.special_tokens", "task.curriculum", "task.adaptive", "rollout.temperature", "policy.router_aux_coef"),
-    *("run.keep_best", "run.stop", "evaluate.reward", "reject.pairs", "optimizer.epochs"),
+    *("preferences.history", "run.keep_best", "run.stop", "evaluate.reward", "reject.pairs", "optimizer.epochs"),
 }
-# Keys that are read where another one asks for them.
+# Keys that are read where another one asks for them, and else refused in a sentence of their own, or without effect.
 ASKED_FOR = (
     *("environment.", "critic.", "reference.", "self_distillation."),
-    *("task.levels", "task.args", "task.curriculum", "task.adaptive"),
+    *("task.levels", "task.args", "task.curriculum", "task.adaptive", "preferences.replay"),
+    *("rollout.groups", "rollout.length_penalty", "rollout.beam_groups", "rollout.diversity_penalty"),
 )
 BASES = (Table, Prompts, Divergence)
 KEYS = {
@@ -303,7 +300,12 @@ def test_a_key_that_a_kind_does_not_read_is_refused_in_a_stage_and_not_outside(k
 def other_value(name: str, key: str) -> Any:
     """A value of a key that is not its default."""
     table = table_of(Stage.model_fields[name])[0]
-    given = {"stop": Stop(metric="loss", patience=1), "curriculum": Curriculum(), "adaptive": Adaptive()}
+    given: dict[str, Any] = {
+        "stop": Stop(metric="loss", patience=1),
+        "curriculum": Curriculum(),
+        "adaptive": Adaptive(),
+    }
+    given["history"] = ("earlier.jsonl",)
     tried = (given.get(key), 3, 0.7, "other", False, "gsm8k", True)
     return next(one for one in tried if one is not None and is_other(table, key, one))
 

@@ -29,7 +29,7 @@ from cohort.settings.words import callable_path
 from cohort.train.unread import refuse_unread
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import about, batch_arithmetic, reward_line, rewards_line, teacher_line
+from cohort.views.plan import about, batch_arithmetic, groups_line, reward_line, rewards_line, teacher_line
 from cohort.wording import counted
 
 
@@ -93,12 +93,13 @@ def _explained(stage: Stage, objective: Objective, against: str | None, other: R
         rows = stage_differences(stage, _same_stage(other, stage.name, against))
     return Explained(
         stage=stage.name,
-        objective=explain.one_line(objective),
+        objective=explain.one_line(objective, stage.rollout.draws),
         equation=equation_of(stage, objective, latex=False),
         latex=equation_of(stage, objective, latex=True),
         choices={
             choice: NOTHING if _once(stage) and choice.partition("=")[0] in ACT_BETWEEN_UPDATES else sentence
             for choice, sentence in explain.sentences(objective)
+            if stage.rollout.draws or not choice.startswith("surrogate=")  # of which the line of groups says more
         },
         around=around,
         hash=around["hash"],
@@ -136,6 +137,7 @@ def _unified(stage: Stage, objective: Objective) -> list[Row]:
     updates = o.updates_per_batch * o.epochs
     bypass, drops = stage.objective.bypasses, objective.zero_std != "zero"
     shape = Shape(r.prompts_per_step, r.group_size, r.max_tokens, updates, bypass, o.updates_per_batch, drops)
+    shape = shape._replace(groups=r.groups)
     models = ("reward_model", "process_model", "judge")
     paid = [f"{reward_line(one)} ({'model' if one.use in models else 'rule'})" for one in stage.reward if one.weight]
     return rows(objective, shape, " + ".join(paid))
@@ -168,6 +170,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         "rewards": rewards_line(stage),
         "sampling": f"temperature {r.temperature:g}, which also divides the logits of every log-prob; at most "
         f"{counted(r.max_tokens, 'token')}; rollouts at most {counted(r.max_staleness, 'training step')} old",
+        **groups_line(stage),
         "batch": batch_arithmetic(stage),
     }
     if stage.objective.bypasses:

@@ -35,6 +35,7 @@ from cohort.settings.table import Flat, Path, Problems, Written
 from cohort.settings.training import LORA_FACTOR, default_rate
 from cohort.settings.words import missing, report, shown
 from cohort.types import UserError
+from cohort.wording import said_twice
 
 LARGEST_SEED = 2**63 - 1
 _START = (("policy", "model"), ("policy", "scratch"), ("policy", "revision"))
@@ -128,8 +129,9 @@ def _stage_names(raw: Sequence[Any], outside_kind: Any, problems: Problems) -> l
     alone = {kind for kind in unnamed if unnamed.count(kind) == 1 and kind not in Stage.model_fields}
     numbered = [kind if kind in alone else f"{kind}-{n}" for n, kind in enumerate(kinds, start=1)]
     names = [name or other for name, other in zip(given, numbered)]
+    twice = said_twice(names)
     for name in dict.fromkeys(name for name in given if name is not None):
-        if names.count(name) > 1:
+        if name in twice:
             problems.add(f"two stages are called {name!r}: give each its own name")
         if name in Stage.model_fields or name in TOP_KEYS:
             problems.add(f"a stage cannot be called {name!r}, which is the name of a key: give it another name")

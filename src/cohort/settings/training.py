@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cohort.settings.table import Count, Many, Positive, Table, Texts
+from cohort.settings.table import Count, Later, Many, Positive, Table, Texts
 
 
 class Optimizer(Table):
@@ -99,10 +99,10 @@ class Preferences(Table):
     pairs_per_step: Many = Field(
         default=64, description="Preference pairs, or solutions of process_model stages, of one training step."
     )
-    history: Texts = Field(
+    history: Later[Texts] = Field(
         default=(), description='Sources of earlier pairs, such as ["stage:NAME"], some of which are learnt again.'
     )
-    replay: Annotated[float, Field(ge=0, lt=1)] = Field(
+    replay: Later[Annotated[float, Field(ge=0, lt=1)]] = Field(
         default=0.1, description="Share of the pairs that are of the history."
     )
     centring: float = Field(

@@ -64,7 +64,7 @@ class ProcessModel:
     """`kind = "process_model"`, a `StageKind`."""
 
     tables = _TABLES
-    unread = (*_UNREAD, *NO_PAIRS, "preferences.centring", "preferences.history", "preferences.replay")
+    unread = (*_UNREAD, *NO_PAIRS, "preferences.centring", "preferences.history")
     columns = ("loss", "steps/accuracy", "steps/right", "grad_norm", "tokens_per_s")
     reads = COLUMNS
     makes_policy = False
