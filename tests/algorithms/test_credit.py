@@ -75,7 +75,8 @@ def test_limits_of_the_optimal_token_baseline():
     left_out = advantages.optimal_token_baseline(gap[rows], mask[rows], energy[rows], torch.tensor(GROUPS)[rows])
     assert torch.equal(without[rows], left_out)
     assert (without[1] == 0).all()
-    for wrong in ((torch.ones(4), energy, None), (torch.ones(5), energy[:, 1:], None), (torch.ones(5), energy, [0])):
+    ones, short = torch.ones(5), energy[:, 1:]
+    for wrong in ((ones[1:], energy, None), (ones, short, None), (ones, energy, torch.zeros(1))):
         with pytest.raises(ValueError, match="shape"):
             advantages.optimal_token_baseline(wrong[0], mask, wrong[1], wrong[2])
 

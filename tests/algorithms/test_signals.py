@@ -548,7 +548,7 @@ def test_a_certain_token_has_a_finite_binary_kl():
     o = preset("grpo", **PLAIN, mask="bernoulli_kl", mask_low=0.1, mask_high=0.1)
     old = torch.tensor([[0.0, 0.0, -1.0]], dtype=torch.float64)
     now = torch.tensor([[0.0, -1.0, 0.0]], dtype=torch.float64)
-    args = {"logprobs": now, "old_logprobs": old, "mask": torch.ones(1, 3)}
+    args: dict[str, Any] = {"logprobs": now, "old_logprobs": old, "mask": torch.ones(1, 3)}
     up = policy_loss(o, **args, advantages=torch.tensor([1.0]))
     assert up.item() == pytest.approx(-(1 + math.exp(-1)) / 3)  # the last one rose without end
     down = policy_loss(o, **args, advantages=torch.tensor([-1.0]))

@@ -17,9 +17,12 @@ from cohort.wording import counted
 
 
 def settled_objective(stage: Stage) -> Objective:
-    """The objective of a stage. Raises `UserError` for one that makes no sense, or that training cannot do."""
+    """The objective of a stage. Raises `UserError` for one that makes no sense, or that training cannot do. Of groups
+    that are no draws there is no ratio: it is A * log pi, which has the gradient of a ratio of 1 that is not clipped.
+    """
+    fields = stage.objective.fields() | ({} if stage.rollout.draws else {"surrogate": "reinforce"})
     try:
-        objective = objectives.preset(stage.objective.preset, **stage.objective.fields())
+        objective = objectives.preset(stage.objective.preset, **fields)
     except ValueError as error:
         raise UserError(f"[objective] {error}") from None
     if objective.rewards == "normalise_then_sum" and objective.kl_coef and objective.kl_place == "reward":
@@ -53,6 +56,21 @@ def settled_objective(stage: Stage) -> Objective:
         raise UserError(
             "[objective] pass_at_k, and rewards that score steps, give advantages of their own: leave out credit = "
             "'states', whiten_by = 'token' and baseline = 'token_optimal' beside them"
+        )
+    ratios = {
+        "mask": objective.mask != "off",
+        "off_policy_delta": objective.off_policy_delta is not None,
+        "filters": bool(objective.filters),
+        "old": objective.old != "recompute",
+        "future_kl_half_life": objective.future_kl_half_life is not None,
+        "baseline = 'token_optimal'": objective.baseline == "token_optimal",
+        "credit = 'states'": objective.credit == "states",
+    }
+    if not stage.rollout.draws and any(ratios.values()):
+        name = next(name for name, acts in ratios.items() if acts)
+        raise UserError(
+            f"[objective] {name} is for groups that were drawn, and those of rollout.groups = '{stage.rollout.groups}' "
+            "were not: leave it out, or set rollout.groups = 'sample'"
         )
     if objective.term_of("observation") and (stage.taught or not (stage.environment.use or stage.environment.tools)):
         raise UserError(
@@ -109,6 +127,7 @@ def equation_of(stage: Stage, objective: Objective, latex: bool) -> str:
         updates=o.updates_per_batch * o.epochs,
         bypass=stage.objective.bypasses,
         parts=o.updates_per_batch,
+        groups=r.groups,
         divergence="" if stage.taught is None or stage.taught.divergence == "sampled" else stage.taught.divergence,
         latex=latex,
     )
@@ -123,6 +142,8 @@ def hash_of(stage: Stage, objective: Objective) -> str:
         beside["pass_at_k"] = stage.objective.pass_at_k
     if supervised_steps(stage.reward):
         beside["process_supervision"] = True
+    if not stage.rollout.draws:
+        beside["groups"] = stage.rollout.groups
     if (table := stage.taught) is not None and table.divergence != "sampled":
         beside |= {name: getattr(table, name) for name in Divergence.model_fields}
     whole = json.dumps({"objective": objective.hash, **beside}, sort_keys=True)
@@ -177,6 +198,7 @@ def _refuse_step_rewards(stage: Stage, objective: Objective) -> None:
         "rewards = 'normalise_then_sum' (it normalises the steps itself)": o.rewards != "sum_then_normalise",
         "pass_at_k": stage.objective.pass_at_k is not None,
         "a KL in the reward (kl_place = 'loss' is fine)": bool(o.kl_coef) and o.kl_place == "reward",
+        f"rollout.groups = '{stage.rollout.groups}'": not stage.rollout.draws,
     }
     if found := [problem for problem, there in problems.items() if there]:
         raise UserError(

@@ -9,6 +9,7 @@ forward pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,14 +27,17 @@ from cohort.learn.batch import collate
 from cohort.policy.policy import PolicyFacts
 from cohort.preflight.contamination import Report
 from cohort.preflight.parts import SamplingParts, open_parts
+from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks import Renderer
-from cohort.tasks.preferences import Pairs, PreferencePair, Preferences, open_pairs
+from cohort.tasks.preferences import Pairs, PreferencePair, Preferences, open_with_history
 from cohort.train.checkpoint import Checkpoint
+from cohort.train.choosing import halves_of_pairs
 from cohort.train.contamination import cleaned
 from cohort.train.examples import ExamplesTraining
 from cohort.train.sft import asked, encoded, seen_in, updated
 from cohort.train.stage import Context, Plan, first_texts, refuse_few
+from cohort.train.unread import NO_DEMONSTRATIONS, NO_GROUPS, ONE_UPDATE
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
 from cohort.views.plan import dpo_plan
 
@@ -59,6 +63,8 @@ class Dpo:
         *("policy", "task", "preferences", "dpo", "optimizer", "reference"),
         *("rollout", "reward", "evaluate", "run"),
     )
+    # The margin of a pair is for reward models; the reference is what the stage starts from.
+    unread = (*NO_GROUPS, *NO_DEMONSTRATIONS, *ONE_UPDATE, "task.margin", "preferences.centring")
     columns = ("loss", "pairs/accuracy", "pairs/gap", "grad_norm", "tokens_per_s")
     makes_policy = True
     reads = ("chosen", "rejected")
@@ -75,7 +81,8 @@ class Dpo:
         judged = bool(stage.reward) or stage.evaluate.reward is not None
         of_pairs = stage.task.model_copy(update={"held_out": None, "held_out_split": None})
         other = isinstance(stage.task.held_out, settings.Task)
-        pairs = open_pairs(of_pairs if judged or other else stage.task)
+        table = of_pairs if judged or other else stage.task
+        pairs = open_with_history(table, stage.preferences, derive_seed(seed, "replay"))
         for side in (pairs.train, pairs.held_out):
             _refuse_equal(side)
         parts = open_parts(_asked(stage), seed) if judged else None
@@ -86,8 +93,7 @@ class Dpo:
 
     def plan(self, stage: Stage, prepared: PreparedDpo, facts: PolicyFacts) -> Plan:
         """The loss, how many pairs, how often."""
-        pairs, held_out = prepared.pairs, None if prepared.parts is None else prepared.parts.task.held_out
-        return dpo_plan(stage, facts, pairs.train.size, 0 if pairs.held_out is None else pairs.held_out.size, held_out)
+        return dpo_plan(stage, facts, prepared.pairs, None if prepared.parts is None else prepared.parts.task.held_out)
 
     def open(self, context: Context, prepared: PreparedDpo, checkpoint: Checkpoint | None) -> ExamplesTraining:
         """See `StageKind`."""
@@ -158,10 +164,9 @@ class _Pairs:
         if not parts:
             return {}
         sums = torch.cat(parts, 1)
-        right = (self._margins(sums) > 0).double().tolist()
-        low, high = mean_interval(right)
-        found = {"eval/loss": self._losses(sums).mean().item(), "eval/accuracy": sum(right) / len(right)}
-        return found | {"eval/accuracy_low": low, "eval/accuracy_high": high}
+        rows = [*zip(self._losses(sums).tolist(), (self._margins(sums) > 0).double().tolist(), strict=True)]
+        asked = [held_out[index].prompt.id for index in indices]
+        return _of_pairs(rows) | halves_of_pairs(rows, asked, self._stage.run, _of_pairs)
 
     def _batch(self, pairs: Sequence[tuple[int, PreferencePair]]) -> Batch:
         """2n answers to n prompts, of each pair the chosen one first."""
@@ -212,6 +217,14 @@ class _Pairs:
             "pairs/chosen_logprob": sums[0, :, 0].mean().item(),
             "pairs/rejected_logprob": sums[0, :, 1].mean().item(),
         }
+
+
+def _of_pairs(rows: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """The measures of held-out pairs: of each its loss, and 1 where it is told apart."""
+    lost, right = zip(*rows, strict=True)
+    low, high = mean_interval(right)
+    found = {"eval/loss": math.fsum(lost) / len(rows), "eval/accuracy": math.fsum(right) / len(rows)}
+    return found | {"eval/accuracy_low": low, "eval/accuracy_high": high}
 
 
 def _parts(indices: range, size: int) -> Iterator[range]:

@@ -22,6 +22,7 @@ from cohort.settings import Stage
 from cohort.train.distill.lesson import heard, lesson, teacher_metrics, with_teachers
 from cohort.train.grpo.advantages import (
     Valued,
+    repeats,
     with_advantages,
     with_optimal_baseline,
     with_state_advantages,
@@ -69,7 +70,10 @@ class Learning:
             elif objective.credit == "states":
                 trained = with_state_advantages(groups, objective, self.combination)
             else:
-                trained = with_advantages(groups, objective, self.combination, penalty, self.stage.objective.pass_at_k)
+                k, found = self.stage.objective.pass_at_k, self.stage.rollout.groups
+                trained = with_advantages(groups, objective, self.combination, penalty, k, found)
+                if found != "sample":
+                    metrics["groups/repeats"] = float(sum(sum(repeats(group, found)) for group in groups))
         except ValueError as error:
             raise UserError(f"the rewards of step {step} give no advantages: {error}") from error
         table, bypass = self.stage.optimizer, self.stage.objective.bypasses

@@ -95,7 +95,8 @@ def _recomputed(recorded: Recorded, groups: Sequence[Group]) -> list[Group]:
         return with_process_advantages(groups, objective, combination, names)
     if objective.credit == "states":
         return with_state_advantages(groups, objective, combination)
-    return with_advantages(groups, objective, combination, k=recorded.stage.objective.pass_at_k)
+    k, found = recorded.stage.objective.pass_at_k, recorded.stage.rollout.groups
+    return with_advantages(groups, objective, combination, k=k, found=found)
 
 
 def bare(group: Group) -> Group:

@@ -11,17 +11,20 @@ from typing import Any
 from cohort.account.fields import title_of
 from cohort.views.cards.hub import front_matter
 from cohort.views.cards.reading import (
+    GAINS,
     MEASURES,
     OUTCOMES,
     Record,
     accuracy,
     amount,
     base_in_words,
+    beside,
     claim,
     difference,
+    gain_cells,
+    gains_of,
     in_a_line,
     inside,
-    kept,
     measures,
     paid_before,
     percent,
@@ -37,6 +40,7 @@ _KINDS = {
     "self_distill": "on-policy distillation from itself, shown a solution",
     "sft": "supervised training",
     "reward_model": "training a reward model on preference pairs",
+    "process_model": "training a process reward model on steps with labels",
     "reject": "rejection sampling, which trains nothing",
     "rft": "supervised training on its own right samples (RFT)",
     "dpo": "learning from preference pairs (DPO)",
@@ -50,13 +54,14 @@ _MORE = {  # numbers of an evaluation beside its accuracy
     "calibration_error": "expected calibration error {}",
     "length_correlation": "correlation of score and length {}",
 }
-_USE_OF_REWARD_MODEL = """```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+_USE_OF_SCORER = """```python
+from transformers import AutoModelFor{auto}Classification, AutoTokenizer
 
-model = AutoModelForSequenceClassification.from_pretrained(".")
+model = AutoModelFor{auto}Classification.from_pretrained(".")
 ```
 
-In a recipe: `[[reward]]` with `use = "reward_model"` and `args = { model = "PATH" }`."""
+In a recipe: `[[reward]]` with `use = "{kind}"` and `args = {{ model = "PATH" }}`."""
+_AUTO = {"reward_model": "Sequence", "process_model": "Token"}
 
 
 def card(record: Record, index: int | None = None) -> str:
@@ -67,7 +72,8 @@ def card(record: Record, index: int | None = None) -> str:
         front_matter(record, index),
         *_heading(record, stage, index),
         *_results(stage),
-        *([_USE_OF_REWARD_MODEL, ""] if stage["kind"] == "reward_model" else []),
+        *_gains(record),
+        *([_USE_OF_SCORER.format(auto=_AUTO[kind], kind=kind), ""] if (kind := stage["kind"]) in _AUTO else []),
         *_objective(stage),
         *_rewards(stage),
         *_use(run, stage),
@@ -111,13 +117,20 @@ def _results(stage: Record) -> Iterator[str]:
         row = [accuracy(performance.get(when), name) for when in ("before", "after")]
         rows.append([MEASURES[name], *row, difference(performance, name)])
     yield from _table(["", "before", "after", "difference, problem by problem"], rows)
-    if chosen := kept(performance):
-        yield f"* {_md(chosen)}"
+    yield from (f"* {_md(more)}" for more in beside(performance))
     for key, text in _MORE.items():
         if performance["after"].get(key) is not None:
             number = performance["after"][key]
             yield f"* {text.format(percent(number) if key == 'truncated' else amount(number))}"
     yield ""
+
+
+def _gains(record: Record) -> Iterator[str]:
+    rows = gains_of(record)
+    if len(rows) > 1:
+        yield "What each stage of the run gained, paired, in points with 95% intervals:"
+        yield ""
+        yield from _table(GAINS, [gain_cells(row) for row in rows])
 
 
 def _objective(stage: Record) -> Iterator[str]:
