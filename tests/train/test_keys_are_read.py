@@ -42,7 +42,7 @@ IN_PASSING = {
 ASKED_FOR = (
     *("environment.", "critic.", "reference.", "self_distillation."),
     *("task.levels", "task.args", "task.curriculum", "task.adaptive", "preferences.replay"),
-    *("rollout.groups", "rollout.length_penalty", "rollout.beam_groups", "rollout.diversity_penalty"),
+    *("rollout.length_penalty", "rollout.beam_groups", "rollout.diversity_penalty"),
 )
 BASES = (Table, Prompts, Divergence)
 KEYS = {
@@ -148,6 +148,7 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> d
         },
         "mixture": {
             **small,
+            "rollout": {**small["rollout"], "groups": "diverse_beam"},
             "policy": {"model": str(checkpoint)},
             "task": {"mixture": {"words": words, "own": {**own, "adaptive": {}}}},
             "reward": [vowels],
@@ -306,7 +307,7 @@ def other_value(name: str, key: str) -> Any:
         "adaptive": Adaptive(),
     }
     given["history"] = ("earlier.jsonl",)
-    tried = (given.get(key), 3, 0.7, "other", False, "gsm8k", True)
+    tried = (given.get(key), 3, 0.7, "other", "beam", False, "gsm8k", True)
     return next(one for one in tried if one is not None and is_other(table, key, one))
 
 
