@@ -148,7 +148,6 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> d
         },
         "mixture": {
             **small,
-            "rollout": {**small["rollout"], "groups": "diverse_beam", "beam_groups": 2},
             "rollout": {**small["rollout"], "groups": "diverse_beam"},
             "policy": {"model": str(checkpoint)},
             "task": {"mixture": {"words": words, "own": {**own, "adaptive": {}}}},
