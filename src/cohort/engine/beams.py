@@ -154,8 +154,8 @@ class BeamSearch:
 def _go_on(
     running: Running, rows: Tensor, length: Tensor, logprobs: Tensor, parent: Tensor, token: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Put into `rows` `[g, w]` what they go on as: the beams in the places `parent` `[g, w]`, of `length` `[g, 1]` tokens,
-    and `token` `[g, w]`. The place of each, and the rows of which others know what they know, `[2, m]`.
+    """Put into `rows` `[g, w]` what they go on as: the beams in the places `parent` `[g, w]`, of `length` `[g, 1]`
+    tokens, and `token` `[g, w]`. The place of each; and rows whose past others take over, with these, `[2, m]`.
     """
     target = torch.tensor([_places(one) for one in parent.tolist()], dtype=torch.long, device=rows.device)
     target = target.view_as(parent)  # [0, w] where no part goes on
