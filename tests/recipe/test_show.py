@@ -132,6 +132,10 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
         task.pop(key, None)
     for key in ("groups", "length_penalty", "beam_groups", "diversity_penalty"):  # these, too
         rollout.pop(key, None)
+    if stage.get("evaluate"):
+        stage["evaluate"].pop("traces", None)  # of greedy answers
+    if stage.get("preferences"):
+        stage["preferences"].pop("replay", None)  # of a history
     task["levels"] = task.get("levels") or None
     rollout["stop"] = [text for text in rollout.get("stop", []) if text]
     acting = stage.setdefault("environment", {})
