@@ -10,9 +10,11 @@ from torch import Tensor
 
 from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Fingerprint, Origin, Which, open_sampler
+from cohort.backends.proving import prove
 from cohort.backends.teacher_server import ServedTeacher
 from cohort.backends.teachers import Loaded, open_teachers, taught
 from cohort.engine.engine import Engine
+from cohort.learn.budget import Budget
 from cohort.learn.critic import Critic
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import load_optimizer, save_optimizer
@@ -44,6 +46,7 @@ class Local:
         self._stage, self._objective, self._origin = stage, objective, origin
         asked = asks_reference(stage, objective)
         self._reference = self._open_reference() if asked else None
+        self._budget = Budget(stage.optimizer.tokens_per_micro_batch)
         self._learner = Learner(
             self.policy,
             objective,
@@ -53,10 +56,11 @@ class Local:
             stage.policy.router_aux_coef,
             stage.monitor.rolls_back,
             self._teaching(),
+            self._budget,
         )
         self.update = self._learner.update
         critic = objective.baseline == "critic"
-        self._critic = Critic(self.policy, stage.optimizer, stage.critic) if critic else None
+        self._critic = Critic(self.policy, stage.optimizer, stage.critic, self._budget) if critic else None
 
     @property
     def facts(self) -> PolicyFacts:
@@ -87,9 +91,9 @@ class Local:
     def score(self, batch: Batch, which: Which) -> Batch:
         """See `Backend`."""
         if which == "teacher":
-            o, table = self._stage.optimizer, self._stage.taught
+            table, heat = self._stage.taught, self._stage.rollout.temperature
             states = table is not None and table.divergence != "sampled"
-            return taught(self._teachers, batch, o.tokens_per_micro_batch, self._stage.rollout.temperature, states)
+            return self._budget.spend(lambda most: taught(self._teachers, batch, most, heat, states))
         if which == "old":
             return replace(batch, old_logprobs=self._learner.logprobs(batch))
         if which == "reference":
@@ -105,9 +109,9 @@ class Local:
         return self._critic.update(batch, returns, batch.values, rate)
 
     def publish(self, version: int) -> Fingerprint:
-        """The sampler shares the weights: it only learns their number."""
+        """See `Backend`. The engine shares the weights: it only learns their number."""
         self.sampler.publish(version)
-        return Fingerprint(version)
+        return Fingerprint(version, prove(self.policy, self.sampler, version, self._stage))
 
     def move_reference(self, ema: float | None) -> None:
         """See `Backend`. With LoRA the reference stays what it is."""
@@ -118,6 +122,7 @@ class Local:
         """See `Backend`."""
         self.save_model(directory)
         save_optimizer(self._learner.optimizer, directory)
+        self._budget.save(directory)
         if self._reference is not None:
             self._reference.save(directory / "reference")
         if self._critic is not None:
@@ -126,6 +131,7 @@ class Local:
     def load(self, directory: Path) -> None:
         """See `Backend`."""
         load_optimizer(self._learner.optimizer, directory)
+        self._budget.load(directory)
         if self._reference is not None:
             self._reference.load(directory / "reference")
         if self._critic is not None:

@@ -6,8 +6,9 @@ samples depends on the weights, its prompt and its own seed alone.
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,9 +20,12 @@ from cohort.engine.running import Running, StartedGroup
 from cohort.engine.sampling import choose
 from cohort.frozen_array import FrozenArray
 from cohort.kernels.functions import append_tokens
+from cohort.machine import is_out_of_memory
 from cohort.policy.decode import PlainDecoder
 from cohort.policy.policy import Policy
+from cohort.policy.weights import fingerprint
 from cohort.types import Completion, SampleRequest, UserError
+from cohort.wording import one_line
 
 
 class Engine:
@@ -41,13 +45,54 @@ class Engine:
         """
         self.version = version
 
+    def fingerprint(self) -> str:
+        """See `types.ProvingSampler`: of the packed copy where there is one, as it was when that was made."""
+        if self.policy.fused is None:
+            return fingerprint(self.policy.model)
+        self.policy.fused.packed.refresh()
+        return self.policy.fused.packed.fingerprint
+
+    @torch.no_grad()
+    def canary(self, prompt: Sequence[int], tokens: Sequence[int]) -> Sequence[float]:
+        """See `types.ProvingSampler`: token by token, as rollouts are decoded."""
+        decoder = _decoder(self.policy, 1)
+        decoder.refresh()
+        (slot,), logits = decoder.prefill([prompt])
+        at, found = torch.tensor([slot], device=self.policy.device), [logits]
+        for own, token in enumerate(tokens[:-1]):
+            last, count = torch.full_like(at, token), torch.full_like(at, own)
+            found.append(decoder.decode(last, at, torch.zeros_like(at), count))
+        chosen = torch.tensor(tokens, device=self.policy.device)[:, None]
+        return torch.cat(found).float().log_softmax(-1).gather(-1, chosen)[:, 0].tolist()
+
     def sample(self, requests: Iterable[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         """Yield each request with its completions as soon as the last member of the group has ended.
 
         Raises `UserError` for an empty prompt, or one that leaves no room for its completion.
         """
-        wanted = tuple(requests)
-        self._refuse_unfit(wanted)
+        left = list(requests)
+        self._refuse_unfit(left)
+        while left:
+            try:
+                for request, completions in self._sample(left):
+                    left = [one for one in left if one is not request]
+                    yield request, completions
+            except Exception as error:
+                if not is_out_of_memory(error) or self.max_rows == 1:
+                    raise
+                why = one_line(error)
+            else:
+                return
+            # What a row draws depends on its own seed alone, so those that have not ended begin again, fewer at once.
+            self.max_rows = max(1, min(self.max_rows, sum(request.count for request in left)) // 2)
+            warnings.warn(
+                f"memory ran out while sampling ({why}), so from here on {self.max_rows} completions are decoded at "
+                "once: see rollout.max_rows",
+                stacklevel=2,
+            )
+
+    def _sample(self, wanted: list[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
+        """The same in one go."""
         # Gradients are switched off inside each part, never across a yield: the caller may train in between.
         waiting = deque(wanted)
         most = min(self.max_rows, sum(request.count for request in waiting))
@@ -85,7 +130,7 @@ class Engine:
                     self._verified = True
                     if apart := disagreement(self.policy, group.request, completions):
                         self.policy.fall_back(apart)
-                        yield from self.sample(wanted)
+                        yield from self._sample(wanted)
                         return
                 yield group.request, completions
                 decoder.refresh()

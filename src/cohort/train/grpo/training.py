@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Backend, open_backend
+from cohort.backends.proving import proves
 from cohort.machine import peak_memory_gb
 from cohort.monitor.behaviour import behaviour
 from cohort.monitor.metrics import group_metrics
@@ -88,6 +89,11 @@ class GrpoTraining:
         if moved is not None:
             self.backend.load(moved.path)
         self.backend.publish(self.weights_of)
+        if not proves(self.backend.sampler):
+            context.console.warn(
+                f"{stage.rollout.sampler} cannot show which weights it holds (`fingerprint` and `canary` of "
+                "cohort.types.ProvingSampler): only the log-probs of its rollouts are compared with the learner's"
+            )
         taught = stage.taught if prepared.stored is None else None
         self._teaches = taught is not None and taught.divergence == "sampled"  # else it is part of the update
         self.facts: PolicyFacts = self.backend.facts

@@ -1,0 +1,131 @@
+"""Memory that runs out in the middle: half as much at once, the same gradient, the same samples."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_learner import assert_same, batch_of, learner_gradients
+
+from cohort.algorithms import objectives
+from cohort.engine.engine import Engine
+from cohort.learn.budget import Budget
+from cohort.learn.learner import Learner
+from cohort.machine import is_out_of_memory
+from cohort.policy.policy import Policy
+from cohort.settings import Optimizer
+from cohort.types import SampleRequest, Sampling, UserError
+
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+)
+ERRORS = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError(CPU),
+    RuntimeError("std::bad_alloc"),
+]
+
+
+@pytest.fixture
+def holds(monkeypatch):
+    """Memory for so many tokens of a forward pass, and no more."""
+
+    def holds(most, error=ERRORS[2]):
+        hidden = Policy.hidden
+        seen = []
+
+        def short(self, tokens, positions, layout):
+            seen.append(tokens.shape[1])
+            if tokens.shape[1] > most:
+                raise error
+            return hidden(self, tokens, positions, layout)
+
+        monkeypatch.setattr(Policy, "hidden", short)
+        return seen
+
+    return holds
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_the_gradient_is_that_of_fewer_tokens_at_once(tiny_policy, monkeypatch, holds, error):
+    objective = objectives.preset("dapo")
+    batch = batch_of(objective)
+    few, whole = (Learner(tiny_policy, objective, Optimizer(tokens_per_micro_batch=n)) for n in (100, 200))
+    _, expected = learner_gradients(few, batch, monkeypatch)
+    _, of_all = learner_gradients(whole, batch, monkeypatch)
+    learner = Learner(tiny_policy, objective, Optimizer(tokens_per_micro_batch=200))
+    holds(100, error)
+    monkeypatch.undo()
+    seen = holds(100, error)
+    with pytest.warns(UserWarning, match="100 tokens are computed at once and not 200"):
+        report = learner.update(batch, 0.0)
+    assert max(seen) > 100 >= seen[-1]
+    assert learner.budget.tokens == report.metrics["memory/tokens_at_once"] == 100
+    _, gradients = learner_gradients(learner, batch, monkeypatch)
+    assert all(torch.equal(gradients[name], expected[name]) for name in expected)
+    assert_same(gradients, of_all, relative=1e-5)
+
+
+def test_what_was_added_up_before_memory_ran_out_is_taken_back(tiny_policy, monkeypatch, holds):
+    objective, found = objectives.preset("dapo"), []
+    batch = batch_of(objective)  # its prompts, and with them its micro-batches, become longer
+    for learner in (Learner(tiny_policy, objective, Optimizer(tokens_per_micro_batch=n)) for n in (64, 32)):
+        step = lambda: found.append([p.grad.clone() for p in tiny_policy.module.parameters()])  # noqa: E731
+        monkeypatch.setattr(learner.optimizer, "step", step)
+        if not found:
+            seen = holds(60)
+            with pytest.warns(UserWarning, match="memory ran out"):
+                learner.update(batch, 0.0)
+            assert seen[0] <= 60 < max(seen)  # one was added up already
+        else:
+            learner.update(batch, 0.0)
+    assert all(map(torch.equal, *found))
+
+
+def test_another_error_is_no_lack_of_memory_and_no_end_of_it_is_said(tiny_policy, holds):
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("not enough memory"))
+    batch = batch_of(objectives.preset("dapo"))
+    learner = Learner(tiny_policy, objectives.preset("dapo"), Optimizer())
+    before = [p.clone() for p in tiny_policy.module.parameters()]
+    holds(0)
+    with pytest.warns(UserWarning, match="memory ran out"), pytest.raises(UserError, match="not even for 16 tokens"):
+        learner.update(batch, 1.0)
+    assert all(map(torch.equal, before, tiny_policy.module.parameters()))
+
+
+def test_a_halved_budget_is_taken_over_from_a_checkpoint(tmp_path):
+    kept, again = Budget(64), Budget(64)
+    kept.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+    kept.tokens = 32
+    kept.save(tmp_path)
+    again.load(tmp_path)
+    assert again.tokens == 32
+    smaller = Budget(16)
+    smaller.load(tmp_path)
+    assert smaller.tokens == 16
+
+
+def test_the_engine_draws_the_same_with_fewer_rows_at_once(tiny_policy, monkeypatch):
+    requests = [SampleRequest(key, (5, 9, 11 + key), 5, key, Sampling(10)) for key in range(3)]
+
+    def drawn(engine):
+        found = {
+            request.key: [(*one.tokens, *one.logprobs) for one in rows] for request, rows in engine.sample(requests)
+        }
+        return dict(sorted(found.items()))
+
+    usual, engine = drawn(Engine(tiny_policy, 12)), Engine(tiny_policy, 12)
+    append, tried = Engine._append, []
+
+    def short(self, running, first, logits):
+        tried.append(running.n)
+        if running.n > 4 and len(tried) > 6:  # in the middle
+            raise MemoryError
+        return append(self, running, first, logits)
+
+    monkeypatch.setattr(Engine, "_append", short)
+    with pytest.warns(UserWarning, match="memory ran out while sampling"):
+        assert drawn(engine) == usual
+    assert engine.max_rows < 6
