@@ -8,7 +8,6 @@ from test_learner import assert_same, batch_of, learner_gradients
 
 from cohort.algorithms import objectives
 from cohort.engine.engine import Engine
-from cohort.learn.budget import Budget
 from cohort.learn.learner import Learner
 from cohort.machine import is_out_of_memory
 from cohort.policy.policy import Policy
@@ -50,17 +49,16 @@ def holds(monkeypatch):
 def test_the_gradient_is_that_of_fewer_tokens_at_once(tiny_policy, monkeypatch, holds, error):
     objective = objectives.preset("dapo")
     batch = batch_of(objective)
-    few, whole = (Learner(tiny_policy, objective, Optimizer(tokens_per_micro_batch=n)) for n in (100, 200))
+    few, whole = (Learner(tiny_policy, objective, Optimizer(tokens_per_micro_batch=n)) for n in (32, 64))
     _, expected = learner_gradients(few, batch, monkeypatch)
     _, of_all = learner_gradients(whole, batch, monkeypatch)
-    learner = Learner(tiny_policy, objective, Optimizer(tokens_per_micro_batch=200))
-    holds(100, error)
+    learner = Learner(tiny_policy, objective, Optimizer(tokens_per_micro_batch=64))
     monkeypatch.undo()
-    seen = holds(100, error)
-    with pytest.warns(UserWarning, match="100 tokens are computed at once and not 200"):
+    seen = holds(40, error)
+    with pytest.warns(UserWarning, match="32 tokens are computed at once and not 64"):
         report = learner.update(batch, 0.0)
-    assert max(seen) > 100 >= seen[-1]
-    assert learner.budget.tokens == report.metrics["memory/tokens_at_once"] == 100
+    assert max(seen) > 40 >= seen[-1]
+    assert learner.budget.tokens == report.metrics["memory/tokens_at_once"] == 32
     _, gradients = learner_gradients(learner, batch, monkeypatch)
     assert all(torch.equal(gradients[name], expected[name]) for name in expected)
     assert_same(gradients, of_all, relative=1e-5)
@@ -73,10 +71,10 @@ def test_what_was_added_up_before_memory_ran_out_is_taken_back(tiny_policy, monk
         step = lambda: found.append([p.grad.clone() for p in tiny_policy.module.parameters()])  # noqa: E731
         monkeypatch.setattr(learner.optimizer, "step", step)
         if not found:
-            seen = holds(60)
+            seen = holds(44)
             with pytest.warns(UserWarning, match="memory ran out"):
                 learner.update(batch, 0.0)
-            assert seen[0] <= 60 < max(seen)  # one was added up already
+            assert seen[0] <= 44 < max(seen)  # one was added up already
         else:
             learner.update(batch, 0.0)
     assert all(map(torch.equal, *found))
@@ -94,27 +92,13 @@ def test_another_error_is_no_lack_of_memory_and_no_end_of_it_is_said(tiny_policy
     assert all(map(torch.equal, before, tiny_policy.module.parameters()))
 
 
-def test_a_halved_budget_is_taken_over_from_a_checkpoint(tmp_path):
-    kept, again = Budget(64), Budget(64)
-    kept.save(tmp_path)
-    assert not list(tmp_path.iterdir())
-    kept.tokens = 32
-    kept.save(tmp_path)
-    again.load(tmp_path)
-    assert again.tokens == 32
-    smaller = Budget(16)
-    smaller.load(tmp_path)
-    assert smaller.tokens == 16
-
-
 def test_the_engine_draws_the_same_with_fewer_rows_at_once(tiny_policy, monkeypatch):
     requests = [SampleRequest(key, (5, 9, 11 + key), 5, key, Sampling(10)) for key in range(3)]
 
     def drawn(engine):
-        found = {
-            request.key: [(*one.tokens, *one.logprobs) for one in rows] for request, rows in engine.sample(requests)
-        }
-        return dict(sorted(found.items()))
+        found = {request.key: rows for request, rows in engine.sample(requests)}
+        rows = [row for key in sorted(found) for row in found[key]]
+        return [tuple(row.tokens) for row in rows], [value for row in rows for value in row.logprobs]
 
     usual, engine = drawn(Engine(tiny_policy, 12)), Engine(tiny_policy, 12)
     append, tried = Engine._append, []
@@ -127,5 +111,7 @@ def test_the_engine_draws_the_same_with_fewer_rows_at_once(tiny_policy, monkeypa
 
     monkeypatch.setattr(Engine, "_append", short)
     with pytest.warns(UserWarning, match="memory ran out while sampling"):
-        assert drawn(engine) == usual
+        tokens, logprobs = drawn(engine)
+    assert tokens == usual[0]
+    assert logprobs == pytest.approx(usual[1], abs=1e-5)  # products of other shapes add in another order
     assert engine.max_rows < 6

@@ -93,6 +93,11 @@ class Backend(Protocol):
     def adapt(self, objective: Objective, temperature: float) -> None:
         """Learn by this objective from now on, from samples of this temperature."""
 
+    def rehearse(self, prompt: int) -> None:
+        """Do what takes most memory in a step with prompts of `prompt` tokens. It moves what it likes: it is called in
+        a copy of the process.
+        """
+
     def save_model(self, directory: Path) -> None:
         """Write the model alone."""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from cohort.engine.decoder import Decoder
 from cohort.engine.fused import FusedDecoder, disagreement
 from cohort.engine.generic import GenericDecoder
-from cohort.engine.running import Running, StartedGroup
+from cohort.engine.running import PREFILL_TOKENS, Running, StartedGroup
 from cohort.engine.sampling import choose
 from cohort.frozen_array import FrozenArray
 from cohort.kernels.functions import append_tokens
@@ -64,6 +64,25 @@ class Engine:
             found.append(decoder.decode(last, at, torch.zeros_like(at), count))
         chosen = torch.tensor(tokens, device=self.policy.device)[:, None]
         return torch.cat(found).float().log_softmax(-1).gather(-1, chosen)[:, 0].tolist()
+
+    @torch.no_grad()
+    def rehearse(self, prompt: int, prompts: int, rows: int, tokens: int) -> None:
+        """Hold what sampling holds at its worst: `rows` rows of `tokens` tokens behind `prompts` prompts of `prompt`
+        tokens, and draw one token for each. Not on the generic path, which has no caches of a size known before.
+        """
+        if self.policy.generic is not None:
+            return
+        rows = min(self.max_rows, rows)
+        decoder, prompts = _decoder(self.policy, rows), min(prompts, rows)
+        decoder.refresh()
+        slots: list[int] = []
+        while len(slots) < prompts:
+            some = min(prompts - len(slots), max(1, PREFILL_TOKENS // prompt))
+            slots += decoder.prefill([self.policy.eos_ids[:1] * prompt] * some)[0]
+        device = self.policy.device
+        slot, last = torch.tensor(slots, device=device).repeat(rows)[:rows], torch.full((rows,), tokens - 1)
+        tokens_now = torch.full((rows,), self.policy.eos_ids[0], device=device)
+        decoder.decode(tokens_now, slot, torch.arange(rows, device=device), last.to(device))
 
     def sample(self, requests: Iterable[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         """Yield each request with its completions as soon as the last member of the group has ended.

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
-import orjson
 import torch
 
 from cohort.machine import is_out_of_memory
 from cohort.types import UserError
 from cohort.wording import one_line
 
-FILE = "memory.json"
 LEAST = 16  # tokens: where so few do not fit, it is not they that take the memory
 
 T = TypeVar("T")
@@ -57,13 +54,3 @@ class Budget:
                 f"{self.most:,}, as optimizer.tokens_per_micro_batch says: the same gradient but for rounding",
                 stacklevel=2,
             )
-
-    def save(self, directory: Path) -> None:
-        """Write down what was halved, if anything was."""
-        if self.tokens < self.most:
-            (directory / FILE).write_bytes(orjson.dumps({"tokens_at_once": self.tokens}))
-
-    def load(self, directory: Path) -> None:
-        """Take what was written down."""
-        if (file := directory / FILE).is_file():
-            self.tokens = min(self.tokens, int(orjson.loads(file.read_bytes())["tokens_at_once"]))
