@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/memory.py [--threads 2] [--only NAME,NAME] [--json FILE]
 
-Random weights, prompts of equal length, and completions that all run to their limit: the worst step there is. What is
+Random weights, prompts of equal length, and completions that nearly all run to their limit: the worst step. What is
 measured is the resident peak of the process (VmHWM) when the last step ends; saving the model is not training.
 """
 
@@ -21,11 +21,11 @@ from turns import arguments, pin, publish, table, turn
 
 __all__ = ["MEASURED"]
 
-SHORT = {"steps": 2, "ends": False}  # the second step has the optimizer's averages beside its activations
-SMALL = Case("96x3", 96, 3, 256, 768, 48, 48, prompts=16, group_size=16, **SHORT)  # type: ignore[arg-type]
-MIDDLE = Case("256x6", 256, 6, 768, 4096, 64, 64, prompts=8, group_size=8, **SHORT)  # type: ignore[arg-type]
-LARGE = replace(CASES["29m"], prompt_tokens=256, max_tokens=32, prompts=4, group_size=8, **SHORT)  # type: ignore[arg-type]
-REAL = replace(SIZES["135m"], max_tokens=32, **SHORT)  # type: ignore[arg-type]
+SHORT = {"steps": 2}  # the second step has the optimizer's averages beside its activations
+SMALL = Case("96x3", 96, 3, 256, 768, 48, 48, prompts=16, group_size=16, **SHORT)
+MIDDLE = Case("256x6", 256, 6, 768, 4096, 64, 64, prompts=8, group_size=8, **SHORT)
+LARGE = replace(CASES["29m"], prompt_tokens=256, max_tokens=32, prompts=4, group_size=8, **SHORT)
+REAL = replace(SIZES["135m"], max_tokens=32, **SHORT)
 HALF: dict[str, Any] = {"compute": "bfloat16"}
 # Name -> the shape of the work, and the tables that differ from the defaults.
 MEASURED: dict[str, tuple[Case, dict[str, dict[str, Any]]]] = {

@@ -22,7 +22,7 @@ from cohort.wording import counted
 
 PROMPT_TOKENS = 256  # of a prompt, where nothing says how long it may be
 LIBRARIES = 0.6e9  # Python, torch and transformers themselves, and what a run keeps of its rollouts
-HOLES = 1.1  # freed memory is kept for the next tensor, which does not always fit into it
+HOLES = 1.1  # on the compiled path freed memory is kept for the next tensor, which does not always fit into it
 FEW = 1024  # tokens at once, below which products of matrices become slow
 
 
@@ -40,7 +40,7 @@ class Memory:
     def gb(self) -> float:
         """The peak, in GB (1e9 bytes)."""
         held = LIBRARIES + self.weights + self.copies + self.training
-        return (held + HOLES * max(self.sampling, self.learning)) / 1e9
+        return (held + max(self.sampling, self.learning)) / 1e9
 
 
 def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int | None = None) -> Memory:
@@ -87,10 +87,13 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
     kept = layer
     if compiled and stage.policy.checkpointing == "on":
         kept = (4 + wide) * hidden
-    activations = tokens * (layers * kept + layer + wide * 2 * inner)
+    passing = layer + 2 * wide * inner if compiled else 0  # of the layer that is just computed
+    activations = tokens * (layers * kept + passing)
     logits = min(4 * tokens * policy.vocabulary, 4 * LOGITS_AT_ONCE) * (1 if compiled else 3)
     learning = activations + logits + (2 * head if whole else 0)
-    return Memory(policy.weight_bytes + beside, copies, 3 * policy.trained_bytes + critic, sampling, learning)
+    holes = HOLES if compiled else 1
+    training = 3 * policy.trained_bytes + critic
+    return Memory(policy.weight_bytes + beside, copies, training, holes * sampling, holes * learning)
 
 
 def machine_gb() -> float:

@@ -164,9 +164,7 @@ class GrpoTraining:
         self._context.console.doing("rehearsing the worst step")
         found = rehearse(functools.partial(self.backend.rehearse, prompt), limit)
         if found is None:
-            self._context.console.warn(
-                "no minute was enough to rehearse the worst step: whether it fits is not known"
-            )
+            self._context.console.warn("no minute was enough to rehearse the worst step: whether it fits is not known")
         elif not found.fits:
             there = f"{limit:.1f} GB are free" if asked is None else f"policy.memory_gb = {limit:g}"
             raise UserError(
