@@ -83,7 +83,12 @@ def test_the_generic_path_reads_a_prompt_for_every_row():
     """BLOOM: 4 x 8 completions of up to 64 tokens behind prompts of 128, a random model of 3M parameters."""
     stage, objective, facts = planned("0.8M", (4, 8, 64, 128))
     config = SimpleNamespace(hidden_size=256, num_hidden_layers=4, num_attention_heads=8)
-    size = {"weight_bytes": 13_000_000, "trained_bytes": 13_000_000, "vocabulary": 304, "config": config}
+    size: dict[str, Any] = {
+        "weight_bytes": 13_000_000,
+        "trained_bytes": 13_000_000,
+        "vocabulary": 304,
+        "config": config,
+    }
     generic = replace(facts, path="generic path (measured)", **size)
     assert memory(stage, objective, generic).gb == pytest.approx(0.6 + 0.708, rel=0.15)
     packed = memory(stage, objective, replace(generic, path="plain path (measured)")).gb

@@ -18,7 +18,7 @@ from cohort.settings import Stage
 from cohort.types import Sampler, UserError
 
 CANARY = "Two and two are four; three and three are six; and five and five are ten."
-PROMPT, MOST = 8, 12  # tokens of it that are the prompt, and all that are used
+MOST = 12  # tokens of it that are used; the first two thirds are the prompt
 MEND = "See to its `publish`, which has to copy every weight under its own name, and go on from the last checkpoint"
 
 
@@ -45,10 +45,10 @@ def prove(policy: Policy, sampler: Sampler, version: int, stage: Stage) -> str:
             f"{MEND}"
         )
     if version & (version - 1) == 0:
-        tokens = _canary(policy)
-        plain = _plain(policy, tokens)
+        prompt, tokens = _canary(policy)
+        plain = _plain(policy, prompt, tokens)
         if plain.isfinite().all():  # weights that diverged prove nothing; whoever samples from them says so
-            drawn = torch.as_tensor(sampler.canary(tokens[:PROMPT], tokens[PROMPT:]))  # type: ignore[attr-defined]
+            drawn = torch.as_tensor(sampler.canary(prompt, tokens))  # type: ignore[attr-defined]
             refuse_apart((drawn - plain).abs().mean().item(), stage, version, "of the canary, a fixed text")
     return own
 
@@ -66,19 +66,19 @@ def refuse_apart(gap: float, stage: Stage, version: int, what: str) -> None:
         )
 
 
-def _canary(policy: Policy) -> list[int]:
-    """The text as tokens of the vocabulary, repeated where the tokenizer makes few of it."""
+def _canary(policy: Policy) -> tuple[list[int], list[int]]:
+    """The text as a prompt and its completion, repeated where the tokenizer makes few tokens of it."""
     found = policy.tokenizer(CANARY, add_special_tokens=False)["input_ids"] or [policy.eos_ids[0]]
-    least = min(MOST, policy.max_context or MOST)
-    return [int(token) for token in (found * least)[:least]]
+    count = min(MOST, policy.max_context or MOST)
+    tokens = [int(token) for token in (found * count)[:count]]
+    return tokens[: count * 2 // 3], tokens[count * 2 // 3 :]
 
 
 @torch.no_grad()
-def _plain(policy: Policy, tokens: Sequence[int]) -> torch.Tensor:
-    """Log-probs `[n]` of the canary's completion by the model's own forward pass."""
-    prompt, rest = tokens[:PROMPT], tokens[PROMPT:]
-    layout = PackedGroups([prompt], [rest], [0], policy.device)
+def _plain(policy: Policy, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
+    """Log-probs `[n]` of the completion by the model's own forward pass."""
+    layout = PackedGroups([prompt], [tokens], [0], policy.device)
     hidden = policy.plain_hidden(layout.tokens, layout.positions, layout)
-    column = torch.arange(len(rest), device=policy.device)
+    column = torch.arange(len(tokens), device=policy.device)
     logits = policy.logits(hidden[layout.predictors(torch.zeros_like(column), column)])
-    return logits.log_softmax(-1).gather(-1, torch.tensor(rest, device=policy.device)[:, None])[:, 0].cpu()
+    return logits.log_softmax(-1).gather(-1, torch.tensor(tokens, device=policy.device)[:, None])[:, 0].cpu()

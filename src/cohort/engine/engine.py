@@ -99,7 +99,7 @@ class Engine:
             except Exception as error:
                 if not is_out_of_memory(error) or self.max_rows == 1:
                     raise
-                why = one_line(error)
+                why = one_line(error) or type(error).__name__
             else:
                 return
             # What a row draws depends on its own seed alone, so those that have not ended begin again, fewer at once.

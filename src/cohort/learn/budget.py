@@ -38,7 +38,7 @@ class Budget:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                why = one_line(error)
+                why = one_line(error) or type(error).__name__
             # Only here, outside of the handler, are the tensors free that the error's frames held.
             undo()
             if self.tokens <= LEAST:

@@ -26,7 +26,7 @@ class Critic:
     base.
     """
 
-    def __init__(self, policy: Policy, optimizer: Optimizer, critic: CriticTable, budget: Budget):
+    def __init__(self, policy: Policy, optimizer: Optimizer, critic: CriticTable, budget: Budget | None = None):
         self._policy = policy.copy(share_frozen=True)
         width = policy.model.get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1, device=policy.device, dtype=torch.float32)
@@ -34,7 +34,8 @@ class Critic:
         nn.init.zeros_(self.head.bias)
         # The language-model head is of no use here; one that is tied to the embeddings is trained as such.
         self.module = nn.ModuleDict({"body": self._policy.model.base_model, "head": self.head})
-        self.settings, self.budget = optimizer, budget
+        self.settings = optimizer
+        self.budget = Budget(optimizer.tokens_per_micro_batch) if budget is None else budget
         self.optimizer = open_optimizer(optimizer, self.module)
         self.clip = critic.value_clip
 

@@ -107,8 +107,8 @@ class FusedBody:
         x, change = self.model.embed_tokens(rounded(tokens[0])), None
         for number in range(len(self.layers)):
             if self.checkpointing and store is None and torch.is_grad_enabled():
-                options = {"use_reentrant": False, "preserve_rng_state": False}
-                x, change = checkpoint(self._layer, number, x, change, sequences, **options)
+                given = number, x, change, sequences
+                x, change = checkpoint(self._layer, *given, use_reentrant=False, preserve_rng_state=False)
             else:
                 x, change = self._layer(number, x, change, sequences, store)
         return self.final(x, change)[:count]

@@ -90,7 +90,7 @@ class Learning:
             batches = [self.backend.score(batch, "reference") for batch in batches]
         if bypass:
             batches = [replace(batch, old_logprobs=batch.sampler_logprobs) for batch in batches]
-        reports = []
+        reports: list[StepReport] = []
         for _ in range(table.epochs):
             for index, batch in enumerate(batches):
                 report = self.backend.update(batch, rate)
