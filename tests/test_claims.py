@@ -57,6 +57,28 @@ def test_a_contrast_is_decided_by_problems_and_by_every_seed(tmp_path):
     assert decided[4]["mean"] == pytest.approx(9.7 / 3 + 1 - 0.1)
 
 
+def test_the_page_gets_the_verdicts_in_the_place_of_those_it_had(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "compare.png").write_bytes(b"png")
+    page = tmp_path / "claims.md"
+    page.write_text(f"before\n{claims.VERDICTS}\nverdicts of before\n\n{claims.AFTER_VERDICTS}behind\n")
+    after = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    one = {"arm": "a=1", "before": after, "after": after, "by_seed": {0: 0.1, 1: -0.25}}
+    points = {"says": "more is better", "mean": 0.1, "low": 0.05, "high": 0.15, "verdict": "holds", "margin": 0.0}
+    tokens = {"says": "longer", "mean": 2.0, "low": -1.0, "high": 5.0, "verdict": "open", "metric": "tokens"}
+    verdict = {"claim": "It helps", "directory": str(tmp_path), "arms": [one], "contrasts": [points, tokens]}
+    claims.write_page({"help": verdict}, page)
+    written = page.read_text()
+    assert written.startswith(f"before\n{claims.VERDICTS}")
+    assert written.endswith(f"{claims.AFTER_VERDICTS}behind\n")
+    assert "verdicts of before" not in written
+    assert "| `a=1` | 50.0% [40.0%, 60.0%] | +10.0, -25.0 |" in written
+    assert "| **holds** | more is better | +10.0 [+5.0, +15.0] points |" in written
+    assert "| **open** | longer | +2.0 [-1.0, +5.0] tokens |" in written
+    assert "`python tools/claims.py help --seeds 2`" in written
+    assert (tmp_path / "figures" / "claim_help.png").read_bytes() == b"png"
+
+
 @pytest.mark.parametrize("name", list(claims.CLAIMS))
 def test_every_claim_is_a_comparison_of_the_arms_that_it_names(name):
     claim = claims.CLAIMS[name]

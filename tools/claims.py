@@ -1,10 +1,11 @@
 """Five claims about GRPO, each a comparison on the small policy with a verdict and a figure.
 
     cohort train recipes/claims_base.toml          # the common start, once: about a minute on two quiet cores
-    python tools/claims.py [NAME ...] [--seeds 3] [--jobs 1] [key=value ...]
+    python tools/claims.py [NAME ...] [--seeds 3] [--jobs 1] [--page] [key=value ...]
 
 Without a name all of them. A claim is `cohort compare recipes/claims.toml` with something varied; its runs,
-compare.json, compare.png and verdict.json lie in runs/claim_NAME-compare. Stopped, the same command goes on.
+compare.json, compare.png and verdict.json lie in runs/claim_NAME-compare. Stopped, the same command goes on. With
+--page the verdicts of docs/claims.md are written anew, and their figures beside it.
 
 A contrast is a weighted sum of what arms reach on the same held-out problems, with a 95% interval over problems. It
 `holds` where the interval is above 0 and every seed agrees in sign, is `refuted` where it is below 0 and every seed
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +38,8 @@ from cohort.types import UserError
 from cohort.views.console import Console
 
 RECIPE = Path(__file__).parent.parent / "recipes/claims.toml"
+PAGE = Path(__file__).parent.parent / "docs/claims.md"
+VERDICTS, AFTER_VERDICTS = "## Verdicts\n", "## Others, in a line each\n"
 MARGIN = 0.03
 BEFORE = "before"
 SECONDS_A_COMPLETION, SECONDS_A_RUN = 0.002, 20.0  # on two quiet cores, of the quickstart's policy
@@ -262,6 +266,7 @@ def run_claim(name: str, overrides: Sequence[str], seeds: int, jobs: int) -> dic
     more = [claim.more(found)] if claim.more else []
     verdict = {
         "claim": claim.says,
+        "directory": str(found.directory),
         "contrasts": [*decide(claim, found), *more],
         "arms": [asdict(a) for a in found.arms],
     }
@@ -271,6 +276,40 @@ def run_claim(name: str, overrides: Sequence[str], seeds: int, jobs: int) -> dic
         value = one["mean"] if "mean" in one else one["difference"]
         console.say(f"  {one['verdict']:8} {one['says']}: {value:+.3f} \\[{one['low']:+.3f}, {one['high']:+.3f}]")
     return verdict
+
+
+def write_page(verdicts: Mapping[str, Mapping[str, Any]], file: Path = PAGE) -> None:
+    """Put the verdicts in the place of those on the page, and the figures where it shows them."""
+    page = file.read_text("utf-8")
+    begin, end = page.index(VERDICTS) + len(VERDICTS), page.index(AFTER_VERDICTS)
+    written = "".join(_section(name, verdict, file) for name, verdict in verdicts.items())
+    file.write_text(f"{page[:begin]}\n{written}{page[end:]}", encoding="utf-8")
+
+
+def _section(name: str, verdict: Mapping[str, Any], file: Path) -> str:
+    arms = verdict["arms"]
+    seeds = len(arms[0]["by_seed"])
+    lines = [
+        f"### {name}",
+        "",
+        f"{verdict['claim']}. All arms begin at {arms[0]['before']['mean']:.1%}.",
+        "",
+        "| arm | ends at | change by seed, points |",
+        "|---|---|---|",
+    ]
+    for arm in arms:
+        after, each = arm["after"], ", ".join(f"{100 * change:+.1f}" for change in arm["by_seed"].values())
+        lines.append(f"| `{arm['arm']}` | {after['mean']:.1%} [{after['low']:.1%}, {after['high']:.1%}] | {each} |")
+    lines += ["", "| verdict | contrast | value, 95% interval |", "|---|---|---|"]
+    for one in verdict["contrasts"]:
+        value = one["mean"] if "mean" in one else one["difference"]
+        scale, unit = (1, " tokens") if one.get("metric") else (100, " points")
+        low, high = scale * one["low"], scale * one["high"]
+        lines.append(f"| **{one['verdict']}** | {one['says']} | {scale * value:+.1f} [{low:+.1f}, {high:+.1f}]{unit} |")
+    picture = file.parent / "figures" / f"claim_{name}.png"
+    shutil.copyfile(Path(verdict["directory"]) / "compare.png", picture)
+    command = f"python tools/claims.py {name}" + (f" --seeds {seeds}" if seeds != 3 else "")
+    return "\n".join([*lines, "", f"![{verdict['claim']}](figures/{picture.name})", "", f"`{command}`", "", ""])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -284,14 +323,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("words", nargs="*", metavar="NAME or key=value", help="claims, and overrides of the recipe")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--page", action="store_true", help="write the verdicts of docs/claims.md")
     given = parser.parse_args(argv)
     names = [word for word in given.words if "=" not in word] or list(CLAIMS)
     if strange := [name for name in names if name not in CLAIMS]:
         parser.error(f"there is no claim {strange[0]!r}; there are {', '.join(CLAIMS)}")
     if given.seeds < 1:
         parser.error("--seeds must be 1 or more")
-    for name in names:
-        run_claim(name, [word for word in given.words if "=" in word], given.seeds, given.jobs)
+    typed = [word for word in given.words if "=" in word]
+    verdicts = {name: run_claim(name, typed, given.seeds, given.jobs) for name in names}
+    if given.page:
+        if names != list(CLAIMS):
+            parser.error("--page is of all claims")
+        write_page(verdicts)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from cohort.preflight.objective import supervised_steps
 from cohort.rewards import Combination
 from cohort.settings import Stage
 from cohort.train.distill.lesson import heard, lesson, teacher_metrics, with_teachers
-from cohort.train.grpo.advantages import Valued, with_advantages, with_token_advantages
+from cohort.train.grpo.advantages import Valued, repeats, with_advantages, with_token_advantages
 from cohort.train.grpo.step_rewards import step_metrics, with_process_advantages
 from cohort.types import Group, StepReport, UserError
 
@@ -56,7 +56,10 @@ class Learning:
             elif objective.baseline == "critic":
                 trained, valued = self._by_critic(groups, penalty)
             else:
-                trained = with_advantages(groups, objective, self.combination, penalty, self.stage.objective.pass_at_k)
+                k, found = self.stage.objective.pass_at_k, self.stage.rollout.groups
+                trained = with_advantages(groups, objective, self.combination, penalty, k, found)
+                if found != "sample":
+                    metrics["groups/repeats"] = float(sum(sum(repeats(group, found)) for group in groups))
         except ValueError as error:
             raise UserError(f"the rewards of step {step} give no advantages: {error}") from error
         table, bypass = self.stage.optimizer, self.stage.objective.bypasses
@@ -107,10 +110,11 @@ class Learning:
 
     def _refuse_apart(self, report: StepReport, groups: Sequence[Group], version: int) -> None:
         """Stop where the learner gives the rollouts other log-probs than the sampler did, though all were drawn from
-        the weights that the learner had. A truncated distribution has other ones by its nature.
+        the weights that the learner had. A truncated distribution has other ones by its nature, and so has a group that
+        is no draw.
         """
         rollout = self.stage.rollout
-        whole = rollout.top_p == 1 and rollout.top_k == 0 and rollout.min_p == 0
+        whole = rollout.draws and rollout.top_p == 1 and rollout.top_k == 0 and rollout.min_p == 0
         gap = report.metrics["policy/mismatch"]  # NaN where nothing was computed
         if whole and not math.isnan(gap) and all(r.version == version for group in groups for r in group.rollouts):
             refuse_apart(gap, self.stage, version, "of this step's rollouts")
