@@ -75,6 +75,7 @@ class Engine:
             return
         rows = min(self.max_rows, rows)
         decoder, prompts = _decoder(self.policy, rows), min(prompts, rows)
+        assert isinstance(decoder, FusedDecoder | PlainDecoder)
         decoder.refresh()
         slots: list[int] = []
         while len(slots) < prompts:
@@ -84,6 +85,9 @@ class Engine:
         slot, last = torch.tensor(slots, device=device).repeat(rows)[:rows], torch.full((rows,), tokens - 1)
         tokens_now = torch.full((rows,), self.policy.eos_ids[0], device=device)
         decoder.decode(tokens_now, slot, torch.arange(rows, device=device), last.to(device))
+        for keys, values in decoder.own:  # zeros that nobody has written to are not yet in memory
+            keys.fill_(0)
+            values.fill_(0)
 
     def sample(self, requests: Iterable[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         """Yield each request with its completions as soon as the last member of the group has ended.
