@@ -29,7 +29,7 @@ SHAPES = {  # with their vocabulary and parameters
     "135M": (shape(576, 30, 1536, 9, 3, 64), 49152, 134_500_000),
 }
 # Rows, completions and prompts in tokens; the peak in GB, as bench/RESULTS.md and docs/real_model.md have it.
-SMALL, LONG, LARGE, REAL = (8, 8, 128, 64), (8, 8, 64, 512), (8, 8, 128, 64), (8, 8, 32, 70)
+SMALL, LONG, LARGE, REAL = (8, 8, 128, 64), (8, 8, 64, 512), (8, 8, 128, 64), (8, 8, 32, 64)
 MEASURED: dict[str, tuple[str, tuple[int, int, int, int], dict[str, Any], float]] = {
     "small": ("0.8M", SMALL, {}, 0.76),
     "small, KL": ("0.8M", SMALL, {"preset": "grpo"}, 0.78),
@@ -38,7 +38,7 @@ MEASURED: dict[str, tuple[str, tuple[int, int, int, int], dict[str, Any], float]
     "29M, bfloat16": ("29M", LARGE, {"compute": "bfloat16"}, 2.17),
     "SmolLM2": ("135M", REAL, {}, 7.3),
     "SmolLM2, bfloat16": ("135M", REAL, {"compute": "bfloat16"}, 5.9),
-    "SmolLM2, LoRA": ("135M", (2, 2, 16, 70), {"adapter": 4_900_000}, 2.0),
+    "SmolLM2, LoRA": ("135M", (2, 2, 16, 64), {"adapter": 4_900_000}, 2.0),
 }
 
 
