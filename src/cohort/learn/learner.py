@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cohort.algorithms.objectives import Objective, loss_metrics, merge_metrics, per_token_loss
+from cohort.learn.budget import Budget
 from cohort.learn.forward import batch_logprobs, forward, head
 from cohort.learn.optimizer import lost_weights, open_optimizer
 from cohort.learn.reference import Reference
@@ -48,6 +50,7 @@ class Learner:
         router_aux_coef: float = 0.0,
         tolerant: bool = False,
         teaching: Teaching | None = None,
+        budget: Budget | None = None,
     ):
         policy.refuse_classifier()
         self.policy = policy
@@ -55,6 +58,7 @@ class Learner:
         self.objective = objective if teaching is None else replace(objective, teacher_coef=0.0)
         self._teaching, self._teacher_coef = teaching, objective.teacher_coef
         self.settings = optimizer
+        self.budget = Budget(optimizer.tokens_per_micro_batch) if budget is None else budget
         self.optimizer = open_optimizer(optimizer, policy.module)
         self.form = temperature, bool(objective.entropy_coef)  # of log-probs, as `head` takes it
         self.reference = reference
@@ -67,8 +71,8 @@ class Learner:
         """`[N]` float32 log-probs of the batch under the current weights, or under another policy's; without gradient,
         and 0 outside the mask.
         """
-        most = self.settings.tokens_per_micro_batch
-        return batch_logprobs(policy or self.policy, batch, self._wanted(batch), most, *self.form)
+        asked, wanted = policy or self.policy, self._wanted(batch)
+        return self.budget.spend(lambda most: batch_logprobs(asked, batch, wanted, most, *self.form))
 
     def reference_logprobs(self, batch: Batch) -> Tensor:
         """The same, `[N]`, under the reference policy. Raises `ValueError` for an objective that needs none."""
@@ -83,38 +87,7 @@ class Learner:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        sums: dict[str, Tensor] = {}
-        loss = 0.0
-        routed = self._routed(batch) if self._router_aux_coef else None  # [layers, experts]
-        wanted, most = self._wanted(batch), self.settings.tokens_per_micro_batch
-        for micro, states in forward(self.policy, batch, wanted, most, self._routers):
-            found, entropy = head(self.policy, states, micro.tokens, *self.form)
-            logprobs = micro.spread(found)  # [b, T], as all that the loss looks at
-            old, ref, taught = batch.old_logprobs, batch.ref_logprobs, batch.teacher_logprobs
-            arguments: dict[str, Any] = {
-                "logprobs": logprobs,
-                "old_logprobs": logprobs.detach() if old is None else micro.take(old),
-                "mask": micro.take(batch.mask),
-                "advantages": micro.take(batch.advantages),
-                "ref_logprobs": None if ref is None else micro.take(ref),
-                "sampler_logprobs": micro.take(batch.sampler_logprobs),
-                "entropy": micro.spread(entropy),
-                "teacher_logprobs": None if taught is None else micro.take(taught),
-            }
-            per_token = per_token_loss(self.objective, **arguments)  # [b, T]
-            if self._teaching is not None:
-                apart = self._teaching.divergence(self.policy, batch, micro, states)  # [M]
-                per_token = per_token + self._teacher_coef * micro.spread(apart)
-                sums["divergence"] = apart.detach().sum(dtype=torch.float64).cpu() + sums.get("divergence", 0.0)
-            weighted = (per_token * micro.take(batch.token_weight)).sum()
-            if routed is not None:
-                count, shares = int(routed[0].sum()) // micro.routed[0].chosen.shape[1], routed / routed[0].sum()
-                weighted = weighted + self._router_aux_coef * balance(micro.routed, shares, count)
-            weighted.backward()
-            loss += weighted.item()
-            sums = merge_metrics(sums, loss_metrics(self.objective, **arguments))
-            if micro.routed:
-                sums["routed"] = counts(micro.routed) + sums.get("routed", 0)
+        sums, loss = self.budget.spend(partial(self._gradients, batch), partial(self.optimizer.zero_grad, True))
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip or math.inf).item()
         finite = norm < math.inf
@@ -140,8 +113,51 @@ class Learner:
         means |= load(sums["routed"]) if "routed" in sums else {}
         if self._teaching is not None:
             means["teacher/divergence"] = float(sums.get("divergence", 0.0)) / tokens if tokens else math.nan
+        if self.budget.tokens < self.budget.most:
+            means["memory/tokens_at_once"] = float(self.budget.tokens)
         means |= {"policy/not_finite": float(lost_weights(parameters))} if self._tolerant else {}
         return StepReport(means | {"loss": loss if finite else math.nan, "grad_norm": norm, "lr": rate})
+
+    def _gradients(self, batch: Batch, tokens: int) -> tuple[dict[str, Tensor], float]:
+        """Add the gradients of the loss to the parameters', in micro-batches of about `tokens` tokens. The sums of
+        `loss_metrics`, and the loss.
+        """
+        sums: dict[str, Tensor] = {}
+        loss = 0.0
+        routed = self._routed(batch, tokens) if self._router_aux_coef else None  # [layers, experts]
+        for micro, states in forward(self.policy, batch, self._wanted(batch), tokens, self._routers):
+            found, entropy = head(self.policy, states, micro.tokens, *self.form)
+            logprobs = micro.spread(found)  # [b, T], as all that the loss looks at
+            old, ref, taught = batch.old_logprobs, batch.ref_logprobs, batch.teacher_logprobs
+            arguments: dict[str, Any] = {
+                "logprobs": logprobs,
+                "old_logprobs": logprobs.detach() if old is None else micro.take(old),
+                "mask": micro.take(batch.mask),
+                "advantages": micro.take(batch.advantages),
+                "ref_logprobs": None if ref is None else micro.take(ref),
+                "sampler_logprobs": micro.take(batch.sampler_logprobs),
+                "entropy": micro.spread(entropy),
+                "teacher_logprobs": None if taught is None else micro.take(taught),
+            }
+            per_token = per_token_loss(self.objective, **arguments)  # [b, T]
+            if self._teaching is not None:
+                apart = self._teaching.divergence(self.policy, batch, micro, states)  # [M]
+                per_token = per_token + self._teacher_coef * micro.spread(apart)
+                sums["divergence"] = apart.detach().sum(dtype=torch.float64).cpu() + sums.get("divergence", 0.0)
+            weighted = (per_token * micro.take(batch.token_weight)).sum()
+            if routed is not None:
+                count, shares = int(routed[0].sum()) // micro.routed[0].chosen.shape[1], routed / routed[0].sum()
+                weighted = weighted + self._router_aux_coef * balance(micro.routed, shares, count)
+            weighted.backward()
+            loss += weighted.item()
+            measured = loss_metrics(self.objective, **arguments)
+            if old is batch.sampler_logprobs:  # they stand in for the old ones: compare them with what is computed here
+                apart = (logprobs.detach() - arguments["sampler_logprobs"]).abs()
+                measured["mismatch"] = apart.masked_fill(~arguments["mask"], 0).sum(dtype=torch.float64)
+            sums = merge_metrics(sums, measured)
+            if micro.routed:
+                sums["routed"] = counts(micro.routed) + sums.get("routed", 0)
+        return sums, loss
 
     def _wanted(self, batch: Batch) -> Tensor:
         """`[N]` bool: the tokens that can change the gradient."""
@@ -154,9 +170,8 @@ class Learner:
         return batch.mask & paid[rollout]
 
     @torch.no_grad()
-    def _routed(self, batch: Batch) -> Tensor:
+    def _routed(self, batch: Batch, tokens: int) -> Tensor:
         """The choices of the routers before the update: `[layers, experts]`."""
-        most = self.settings.tokens_per_micro_batch
-        passes = forward(self.policy, batch, self._wanted(batch), most, self._routers)
+        passes = forward(self.policy, batch, self._wanted(batch), tokens, self._routers)
         found = [counts(micro.routed) for micro, _ in passes]
         return torch.stack(found).sum(0) if found else torch.zeros(1, 1)
