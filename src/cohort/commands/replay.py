@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from cohort.commands.record import readable
+from cohort.record.reading import readable
 from cohort.machine import quiet_libraries
 from cohort.record.report import Check
 from cohort.train.place import where_trained
