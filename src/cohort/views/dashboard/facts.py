@@ -16,6 +16,7 @@ from cohort.views.dashboard.runs import RunFiles, StageFiles
 
 _MATHML = "{http://www.w3.org/1998/Math/MathML}"
 _PLAIN = {"display", "stretchy", "mathvariant", "width", "linethickness", "columnalign", "accent", "form", "fence"}
+_PLAIN |= {"displaystyle", "scriptlevel"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,9 @@ def typeset(latex: str) -> tuple[str, ...]:
             tree = ElementTree.fromstring(convert(row, display="block"))
             if any(not one.tag.startswith(_MATHML) or set(one.attrib) - _PLAIN for one in tree.iter()):
                 return ()
-            found.append(ElementTree.tostring(tree, encoding="unicode", default_namespace=_MATHML[1:-1]))
+            for one in tree.iter():
+                one.tag = one.tag.removeprefix(_MATHML)
+            found.append(ElementTree.tostring(tree, encoding="unicode"))
     except Exception:  # a macro that the library does not know, or no MathML
         return ()
     return tuple(found)

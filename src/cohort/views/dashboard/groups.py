@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,6 +130,11 @@ class GroupView:
     weights: Mapping[str, float]
     before: int | None  # tickets of the same step
     after: int | None
+
+    @property
+    def high(self) -> float:
+        """The highest reward, 1 at least: what a full mark stands for."""
+        return max([1.0, *(one.reward for one in self.members if one.reward is not None and math.isfinite(one.reward))])
 
 
 def judged(accuracy: float | None) -> Judged:
@@ -263,6 +269,37 @@ def _member(row: Row, compared: Row | None, rows: Sequence[Row]) -> Member:
         finish=row["finish"] or "",
         version=row["version"],
     )
+
+
+def as_json(view: GroupView) -> dict[str, Any]:
+    """A group as plain data, to copy."""
+    kept = ("step", "ticket", "prompt_id", "prompt", "messages", "tags", "answer", "disposition", "error")
+    of_member = ("member", "text", "turns", "reward", "accuracy", "advantage", "length", "finish", "version")
+    members = [
+        {name: getattr(one, name) for name in of_member}
+        | {"scores": {name: score for name, score, _ in one.scores}, "labels": {n: why for n, _, why in one.scores if why}}
+        for one in view.members
+    ]
+    return {name: getattr(view, name) for name in kept} | {"completions": members}
+
+
+def test_case(one: Member, view: GroupView) -> str:
+    """A test of a reward in Python: this completion, and the score that it got."""
+    name, score, _ = one.scores[0] if one.scores else ("reward", one.reward, "")
+    function = "".join(c if c.isalnum() else "_" for c in name)
+    return (
+        f"def test_{function}_of_step_{view.step}_group_{view.ticket}_completion_{one.member}():\n"
+        f"    from my_rewards import {function}  # the module:function of the reward {name!r}\n\n"
+        f"    completion = {one.text!r}\n"
+        f"    answer = {view.answer!r}\n"
+        f"    assert {function}(completion, answer) == {score!r}  # what it was paid; write what it should be paid\n"
+    )
+
+
+def sample_command(view: GroupView, directory: Path) -> str:
+    """What samples the prompt again from the trained model, as it is typed."""
+    gold = [] if view.answer is None else ["--answer", view.answer]
+    return shlex.join(["cohort", "sample", str(directory), view.prompt or "", *gold])
 
 
 @dataclass(frozen=True, slots=True)

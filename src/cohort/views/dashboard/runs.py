@@ -128,7 +128,7 @@ class StageFiles:
         """That of one step. Raises `UserError` where there is none."""
         prefix, end = ("eval", f"-{way}") if way else ("step", "")
         path = self.place / "log" / f"{prefix}-{step:06d}{end}.parquet"
-        if not path.is_file() or not _SHARD.fullmatch(path.name):
+        if path.parent != self.place / "log" or not path.is_file():
             raise UserError(f"step {step} of stage {self.name} has no recorded {'answers' if way else 'rollouts'}")
         return Shard(path, step, way)
 
