@@ -134,7 +134,9 @@ def _problem(what: str, code: int) -> Response:
     return HTMLResponse(templates().get_template("problem.html").render(what=what, report=False), code)
 
 
-def serve(site: Site, *, host: str = "127.0.0.1", port: int | None = None, browser: bool = True, say: Any = print) -> None:
+def serve(
+    site: Site, *, host: str = "127.0.0.1", port: int | None = None, browser: bool = True, say: Any = print
+) -> None:
     """Serve until Ctrl-C. On this machine alone anybody who has it may look; on another address only who has the token
     that is said once. Raises `UserError` for an address or a port that cannot be had.
     """

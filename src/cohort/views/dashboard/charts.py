@@ -116,11 +116,11 @@ def histogram(counts: Sequence[int], labels: Sequence[str], label: str) -> Marku
 
 def heat(rows: Sequence[Sequence[float]], names: Sequence[str], columns: Sequence[int], label: str) -> Markup:
     """A map of shares: the fuller a cell, the larger its square; 0 is empty."""
-    left, size = 74, 15
+    left, size = 74, 18
     drawn = []
     for y, (row, name) in enumerate(zip(rows, names, strict=True)):
         drawn.append(
-            Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(left - 8, y * size + 11, name)
+            Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(left - 8, y * size + 13, name)
         )
         for x, share in enumerate(row):
             side = round((size - 2) * math.sqrt(share), 1)
@@ -157,18 +157,27 @@ def scatter(points: Sequence[tuple[float, float, int]], x_name: str, y_name: str
         at = (50 + 355 * (x - x0) / ((x1 - x0) or 1), 158 - 142 * (y - y0) / ((y1 - y0) or 1))
         late = 1 + 4 * step // max(points[-1][2], 1)
         drawn.append(
-            Markup('<circle class="dot late{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>step {}: {}, {}</title></circle>').format(
-                min(late, 5), *at, step, number(x), number(y)
-            )
+            Markup(
+                '<circle class="dot late{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>step {}: {}, {}</title></circle>'
+            ).format(min(late, 5), *at, step, number(x), number(y))
         )
     return _svg(420, 184, f"{y_name} over {x_name}, a point a step", Markup("").join(drawn), "scatter")
 
 
 def gantt(found: Timeline) -> Markup:
     """Steps as rows, what they did as bars along the clock; what is between bars is idle."""
-    height, left, width = 15, 58, 900
-    scale = (width - left - 8) / (found.seconds or 1)
+    height, left, width, right = 15, 58, 960, 28
+    scale = (width - left - right) / (found.seconds or 1)
+    bottom = len(found.rows) * height
     drawn = []
+    for tick in range(6):
+        x = left + tick * (width - left - right) / 5
+        drawn.append(
+            Markup(
+                '<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>'
+                '<text class="tick" x="{0:.1f}" y="{2}" text-anchor="middle">{3}</text>'
+            ).format(x, bottom, bottom + 14, f"{found.seconds * tick / 5:.1f} s")
+        )
     for y, row in enumerate(found.rows):
         drawn.append(
             Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{:,}</text>').format(
@@ -185,15 +194,6 @@ def gantt(found: Timeline) -> Markup:
                     height - 5, row.step, span.what, span.end - span.start,
                 )
             )  # fmt: skip
-    bottom = len(found.rows) * height
-    for tick in range(6):
-        x = left + tick * (width - left - 8) / 5
-        drawn.append(
-            Markup(
-                '<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>'
-                '<text class="tick" x="{0:.1f}" y="{2}" text-anchor="middle">{3}</text>'
-            ).format(x, bottom, bottom + 14, f"{found.seconds * tick / 5:.1f} s")
-        )
     label = f"the last {len(found.rows)} steps, {found.seconds:.1f} seconds, by what they did"
     return _svg(width, bottom + 20, label, Markup("").join(drawn), "gantt")
 

@@ -82,7 +82,9 @@ def _number(value: Any) -> bool:
 # --- two runs
 
 
-Explain = Callable[[Stage, Stage], list[tuple[str, Any, Any, str]]]  # what of two objectives differs, and the consequence
+Explain = Callable[
+    [Stage, Stage], list[tuple[str, Any, Any, str]]
+]  # what of two objectives differs, and the consequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +167,7 @@ def _said(value: Any) -> str:
 def together(runs: Sequence[RunFiles]) -> list[tuple[RunFiles, StageFiles]]:
     """Every run with the stage that is like the one to look at first in the first of them."""
     wanted = runs[0].stages[runs[0].latest].name
-    return [
-        (run, next((one for one in run.stages if one.name == wanted), run.stages[run.latest])) for run in runs
-    ]
+    return [(run, next((one for one in run.stages if one.name == wanted), run.stages[run.latest])) for run in runs]
 
 
 def as_json(found: Mapping[str, Sequence[Series]]) -> dict[str, Any]:

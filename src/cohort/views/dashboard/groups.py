@@ -205,7 +205,9 @@ def strip_of(step: int, rows: Sequence[Row]) -> Strip:
     )
 
 
-def group_view(path: Path, step: int, ticket: int, reader: Reader, stage: Stage | None, beside: int | None) -> GroupView:
+def group_view(
+    path: Path, step: int, ticket: int, reader: Reader, stage: Stage | None, beside: int | None
+) -> GroupView:
     """A group of a shard; `beside` is the member that the others are compared with, the best one if None. Raises
     `UserError` where the step has no such group.
     """
@@ -215,7 +217,9 @@ def group_view(path: Path, step: int, ticket: int, reader: Reader, stage: Stage 
     tickets = sorted(set(_read(path, ("ticket",))["ticket"].to_pylist()))
     at = tickets.index(ticket)
     first = rows[0]
-    members = sorted((row for row in rows if row["member"] >= 0), key=lambda row: (-_number(row["reward"]), row["member"]))
+    members = sorted(
+        (row for row in rows if row["member"] >= 0), key=lambda row: (-_number(row["reward"]), row["member"])
+    )
     compared = next((row for row in members if row["member"] == beside), members[0] if members else None)
     whole = [_member(row, compared, members) for row in members]
     seen, shown = set[str | None](), []
@@ -277,7 +281,10 @@ def as_json(view: GroupView) -> dict[str, Any]:
     of_member = ("member", "text", "turns", "reward", "accuracy", "advantage", "length", "finish", "version")
     members = [
         {name: getattr(one, name) for name in of_member}
-        | {"scores": {name: score for name, score, _ in one.scores}, "labels": {n: why for n, _, why in one.scores if why}}
+        | {
+            "scores": {name: score for name, score, _ in one.scores},
+            "labels": {n: why for n, _, why in one.scores if why},
+        }
         for one in view.members
     ]
     return {name: getattr(view, name) for name in kept} | {"completions": members}
@@ -398,7 +405,10 @@ def _of_the_step(line: Mapping[str, Any], once: bool) -> list[tuple[str, str]]:
     return [
         ("entropy", f"{known('policy/entropy', '{:.4f} nats')} a token in this step"),
         ("sampler and learner apart", f"{known('policy/mismatch', '{:.2g} nats')} on average"),
-        ("ratio", ratio or f"{known('policy/ratio', '{:.4f}')} on average, at most {known('policy/ratio_max', '{:.3f}')}"),
+        (
+            "ratio",
+            ratio or f"{known('policy/ratio', '{:.4f}')} on average, at most {known('policy/ratio_max', '{:.3f}')}",
+        ),
         ("clipped", clipped),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from cohort.views.dashboard.tokens import Reader
 
 _STRIP = ("ticket", "member", "prompt_id", "prompt", "answer", "reward", "accuracy", "disposition", "error", "mask")
 BINS = 10  # of pass rates
+MOST = 20  # prompts that were never right, as they are listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ class DataView:
     prompts: int
     asked: int  # groups
     again: int  # prompts that were asked more than once
-    never: tuple[str, ...]  # ids of prompts that were never right, asked most first
+    never: int  # prompts that were never answered right
+    hardest: tuple[tuple[str, str], ...]  # some of them: ids and questions, asked most first
     histograms: tuple[tuple[str, tuple[int, ...]], ...]  # groups by pass rate, early and late
     levels: tuple[tuple[str, float, float], ...]  # level, share, pass rate of the last steps
     contamination: Mapping[str, Any]
@@ -119,11 +122,23 @@ def data_view(run: RunFiles, stage: StageFiles, reader: Reader) -> DataView:
         prompts=len(unique),
         asked=len(rates),
         again=int((counts > 1).sum()),
-        never=tuple(str(unique[i]) for i in never[:50]),
+        never=len(never),
+        hardest=tuple(_questions(stage, table, [str(unique[i]) for i in never[:MOST]])),
         histograms=tuple(histograms),
         levels=tuple(_levels(stage.steps[-10:])),
         contamination=found if isinstance(found, dict) else {},
     )
+
+
+def _questions(stage: StageFiles, table: pa.Table, ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Prompts by their ids, with what they ask."""
+    mine = table.filter(pc.is_in(table["prompt_id"].cast(pa.string()), value_set=pa.array(ids, pa.string())))
+    found: dict[str, str] = {}
+    for step in sorted(set(mine["step"].to_pylist()), reverse=True):
+        with contextlib.suppress(pa.ArrowException, OSError, KeyError, UserError):
+            read = pq.read_table(stage.shard(step).path, columns=["prompt_id", "prompt"]).to_pylist()
+            found |= {row["prompt_id"]: row["prompt"] or "(erased)" for row in read if row["prompt_id"] in ids}
+    return [(one, found[one]) for one in ids if one in found]
 
 
 def _example(stage: StageFiles) -> dict[str, Any] | None:
@@ -146,5 +161,3 @@ def _levels(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]
         if rates:
             found.append((level, statistics.fmean(shares), statistics.fmean(rates)))
     return found
-
-

@@ -30,7 +30,7 @@ _READ = (*_SMALL, "prompt_id", "mask", "scores", "labels")
 _WORDS = ("finish", "disposition", "prompt_id", "scores", "labels")  # kept as numbers with a dictionary
 _LATE = ("prompt", "answer", "text", "error", "prompt_tokens", "turns")  # read for a condition that names them
 SECONDS = 2.0  # that one search may take
-MOST = 200  # hits that are shown
+MOST = 100  # hits that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,4 +240,6 @@ def _matcher(text: str, is_regex: bool, until: float, clock: Callable[[], float]
 
 def _plain(column: Any) -> NDArray[np.bool_]:
     filled = pc.fill_null(column, False)
-    return np.asarray(filled.to_numpy(zero_copy_only=False) if isinstance(filled, pa.Array) else filled.to_numpy(), bool)
+    return np.asarray(
+        filled.to_numpy(zero_copy_only=False) if isinstance(filled, pa.Array) else filled.to_numpy(), bool
+    )

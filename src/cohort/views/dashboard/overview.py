@@ -86,6 +86,16 @@ class StageLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """A place worth reading, and why."""
+
+    screen: str
+    query: Mapping[str, Any]
+    text: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """Everything that the first screen shows."""
 
@@ -102,6 +112,7 @@ class Overview:
     settings: tuple[Setting, ...]
     stages: tuple[StageLine, ...]
     spent: tuple[tuple[str, float], ...]  # tokens by what became of them
+    reading: tuple[Reading, ...]
     problems: tuple[str, ...]
 
 
@@ -123,6 +134,7 @@ def overview(run: RunFiles, stage: StageFiles) -> Overview:
         settings=tuple(settings(run, stage)),
         stages=tuple(_line(i, one) for i, one in enumerate(run.stages)) if len(run.stages) > 1 else (),
         spent=tuple(spent(steps)),
+        reading=tuple(reading(stage)),
         problems=tuple(run.problems),
     )
 
@@ -266,9 +278,7 @@ def facts(run: RunFiles, stage: StageFiles) -> list[Fact]:
     if sampled:
         found.append(Fact(amount(int(sampled)), "tokens sampled", f"{sampled / max(took, 1e-9):,.0f} a second"))
         share = wasted / sampled
-        found.append(
-            Fact(f"{share:.0%}", "paid for nothing", f"{amount(int(wasted))} tokens nothing was learnt from")
-        )
+        found.append(Fact(f"{share:.0%}", "paid for nothing", f"{amount(int(wasted))} tokens nothing was learnt from"))
     groups, signal = total("groups/sampled"), points(steps, "groups/signal")[1]
     if groups:
         mean = math.fsum(signal) / max(len(signal), 1)
@@ -287,6 +297,28 @@ def spent(steps: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
     sampled = math.fsum(points(steps, "tokens/sampled")[1])
     wasted = math.fsum(points(steps, "tokens/wasted")[1])
     return [("learnt from", sampled - wasted), ("paid for nothing", wasted)] if sampled else []
+
+
+def reading(stage: StageFiles) -> list[Reading]:
+    """Where a person who looks at samples before curves begins."""
+    shards = [shard.step for shard in stage.shards]
+    found = []
+    if shards:
+        found.append(Reading("step", {"step": shards[0]}, f"The groups of step {shards[0]}", "what it could do before"))
+        if len(shards) > 1:
+            last = shards[-1]
+            found.append(Reading("step", {"step": last}, f"The groups of step {last}", "what it still gets wrong"))
+        lengths = points(stage.steps, "completions/right_tokens")[1]
+        if lengths:
+            few = f"accuracy == 1 and length < {round(0.75 * lengths[-1])}"
+            why = "are they worked out, or guessed and rewarded all the same?"
+            found.append(Reading("search", {"where": few}, "Short answers that were right", why))
+        wrong = "accuracy == 0 and advantage > 0"
+        if max(points(stage.steps, "advantage/below_right")[1], default=0.0) > 0:
+            found.append(Reading("search", {"where": wrong}, "Wrong answers that were pushed up", "paid for what?"))
+    if evaluation.ways_of(stage):
+        found.append(Reading("evaluation", {}, "Held-out problems, flips first", "what it learnt, and what it lost"))
+    return found
 
 
 def alarms(findings: Sequence[Finding]) -> list[Alarm]:

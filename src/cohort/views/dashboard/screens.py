@@ -33,7 +33,7 @@ from cohort.views.dashboard import (
 from cohort.views.dashboard.curves import Explain
 from cohort.views.dashboard.runs import RunFiles, StageFiles
 from cohort.views.dashboard.texts import in_a_line, shown
-from cohort.views.dashboard.trends import number, written
+from cohort.views.dashboard.trends import brief, number, written
 
 Query = Mapping[str, str]
 HERE = Path(__file__).parent
@@ -216,7 +216,7 @@ def _search(asked: Asked) -> Mapping[str, Any]:
         "names": list(index.columns_of(asked.stage.index.table(asked.stage.shards))), "rewards": rewards}  # fmt: skip
 
 
-PROBLEMS = 40  # of a page of an evaluation
+PROBLEMS = 20  # of a page of an evaluation
 SCREENS: dict[str, Screen] = {
     "overview": Screen("Overview", _overview, live=True),
     "step": Screen("Step", _step),
@@ -248,7 +248,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     found.filters |= {"shown": shown, "number": number, "percent": percent, "seconds": seconds, "amount": amount}
-    found.filters |= {"line": in_a_line, "json_block": json_block, "kept": kept_json}
+    found.filters |= {"line": in_a_line, "brief": brief, "json_block": json_block, "kept": kept_json}
     found.filters |= {"test_case": groups.test_case, "mathml": Markup}
     found.filters["sample_command"] = lambda view, run: groups.sample_command(view, run.directory)
     found.globals |= {"charts": charts, "written": written, "SCREENS": SCREENS}

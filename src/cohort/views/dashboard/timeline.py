@@ -77,9 +77,7 @@ def _ends(chain: Sequence[Mapping[str, Any]], stage: str) -> list[tuple[str, int
     return found
 
 
-def _gaps(
-    steps: Sequence[Mapping[str, Any]], ends: Sequence[tuple[str, int, float]]
-) -> list[tuple[str, int, float]]:
+def _gaps(steps: Sequence[Mapping[str, Any]], ends: Sequence[tuple[str, int, float]]) -> list[tuple[str, int, float]]:
     """Time between steps, and what it was: evaluating, saving, or nothing that is named."""
     at = {step: time for kind, step, time in ends if kind == "step"}
     saved = {step for kind, step, _ in ends if kind == "checkpoint"}

@@ -30,6 +30,11 @@ class Trend:
     sentence: str
 
 
+def brief(meaning: str) -> str:
+    """What a number is, without what it is taken over and what follows from it."""
+    return meaning.split(" over the tokens computed")[0].split(": ")[0].split(", over all tokens")[0].rstrip(".")
+
+
 def points(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """The steps that have a number, and the number."""
     known = [(line["step"], line[name]) for line in lines if _is_number(line.get(name))]
@@ -49,7 +54,7 @@ def trend(lines: Sequence[Mapping[str, Any]], name: str) -> Trend | None:
     if len(steps) < 2:
         return None
     known = metric(name) or Metric(name, "", "A number of a stage or reward of one's own.")
-    meaning = known.meaning.split(" over the tokens computed")[0].rstrip(".")
+    meaning = brief(known.meaning)
     x, y = thinned(steps, values)
     if name == "groups/signal":
         known = replace(known, better="")  # fewer because all are right is no failure: the curves beside it say so

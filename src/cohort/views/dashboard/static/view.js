@@ -91,9 +91,9 @@ function draw() {
     const width = Math.max(place.clientWidth, 240);
     const positive = data.slice(1).some((row) => row.some((v) => v > 0));
     const options = {
-      width, height: 200, series, bands,
-      scales: { x: { time: false }, y: log && positive ? { distr: 3 } : {} },
-      axes: [axis, { ...axis, size: 62 }],
+      width, height: 200, series, bands, padding: [10, 12, 0, 0],
+      scales: { x: { time: false }, y: log && positive ? { distr: 3 } : { range: (_, low, high) => (low === high ? low === 0 ? [0, 1] : [low - Math.abs(low || 1) / 2, high + Math.abs(high || 1) / 2] : uPlot.rangeNum(low, high, 0.08, true)) } },
+      axes: [{ ...axis, size: 30 }, { ...axis, size: 58, values: (_, ticks) => ticks.map((v) => (v == null ? "" : v === 0 || (Math.abs(v) >= 0.001 && Math.abs(v) < 1e6) ? Number(v.toPrecision(6)).toLocaleString("en") : v.toExponential(1))) }],
       legend: { show: series.length > 2, live: true }, cursor: { points: { size: 6 } },
     };
     const chart = new uPlot(options, log ? data.map((row, i) => (i ? row.map((v) => (v > 0 ? v : null)) : row)) : data, place);
