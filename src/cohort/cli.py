@@ -584,7 +584,7 @@ def view(
 ) -> Answer:
     """Show runs in a browser: did it work, why, and what the groups say.
 
-    Reads run directories alone, also of runs that go on; this machine only, offline. With --json it says the first screen.
+    Reads run directories alone, also of runs that go on; this machine only, offline. --json says the first screen.
     """
     from cohort.commands import view as viewing
 

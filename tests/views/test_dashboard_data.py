@@ -77,7 +77,8 @@ ROWS = st.fixed_dictionaries(
 
 @given(CONDITIONS, st.lists(ROWS, min_size=1, max_size=5))
 def test_a_condition_over_columns_holds_where_it_holds_of_the_row(text, rows):
-    types = {"reward": pa.float64(), "length": pa.int32(), "finish": pa.string(), "text": pa.string(), "missing": pa.null()}
+    types = {"reward": pa.float64(), "length": pa.int32(), "finish": pa.string(), "text": pa.string()}
+    types["missing"] = pa.null()
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in types.items()}
     columns["finish"] = columns["finish"].dictionary_encode()
     holds = condition(text)
@@ -323,4 +324,5 @@ def test_every_name_of_a_recorded_row_can_be_searched_for(stage):
 
 def test_hostile_mathematics_stays_text():
     assert facts.typeset(r"\text{<script>alert(1)</script>}") == ()
-    assert all("<math" in row for row in facts.typeset(r"\begin{aligned} A &= \frac{1}{2} \\ &\text{all} \end{aligned}"))
+    rows = facts.typeset(r"\begin{aligned} A &= \frac{1}{2} \\ &\text{all} \end{aligned}")
+    assert [row.startswith("<math") for row in rows] == [True, True]

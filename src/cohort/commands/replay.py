@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.markup import escape
 
-from cohort.record.reading import readable
 from cohort.machine import quiet_libraries
+from cohort.record.reading import readable
 from cohort.record.report import Check
 from cohort.train.place import where_trained
 from cohort.train.replay.again import Again, learn_again

@@ -101,11 +101,12 @@ async def _events(request: Request) -> Response:
     async def stream() -> AsyncIterator[str]:
         last, quiet = had, 0.0
         yield "retry: 2000\n\n"
-        while not await request.is_disconnected() and not request.app.state.__dict__.get("closing", False):
+        while not await request.is_disconnected():
             cursor = await run_in_threadpool(lambda: run.cursor)
             if cursor != last:
                 last, quiet = cursor, 0.0
-                yield f"id: {cursor}\nevent: change\ndata: {json.dumps(await run_in_threadpool(lambda: _news(run)))}\n\n"
+                news = json.dumps(await run_in_threadpool(lambda: _news(run)))
+                yield f"id: {cursor}\nevent: change\ndata: {news}\n\n"
             elif quiet >= BEAT:
                 quiet = 0.0
                 yield ": still here\n\n"

@@ -1,4 +1,4 @@
-"""Small pictures as SVG, with no style of their own: colours are classes of the style sheet, and every colour has a shape."""
+"""Small pictures as SVG, with no style of their own: colours are classes of the style sheet, and each has a shape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PARTS = {**{words: name for name, words in PARTS.items()}, "the rest of a step"
 def small(trend: Trend) -> Markup:
     """One curve over steps."""
     form = written(trend.unit)
-    floor = trend.unit == "share" or min(trend.values) >= 0 and min(trend.values) < 0.5 * max(trend.values)
+    floor = trend.unit == "share" or 0 <= min(trend.values) < 0.5 * max(trend.values)
     return Markup(curve(trend.title, trend.steps, trend.values, form, floor))
 
 
@@ -76,7 +76,8 @@ def interval(mean: float, low: float, high: float) -> Markup:
     tone = "up" if low > 0 else "down" if high < 0 else "flat"
     drawn = Markup(
         '<line class="axis" x1="8" x2="292" y1="16" y2="16"/><line class="zero" x1="150" x2="150" y1="6" y2="26"/>'
-        '<line class="whisker {0}" x1="{1}" x2="{2}" y1="16" y2="16"/><circle class="whisker {0}" cx="{3}" cy="16" r="5"/>'
+        '<line class="whisker {0}" x1="{1}" x2="{2}" y1="16" y2="16"/>'
+        '<circle class="whisker {0}" cx="{3}" cy="16" r="5"/>'
         '<text class="tick" x="150" y="40" text-anchor="middle">no change</text>'
     ).format(tone, x(low), x(high), x(mean))
     label = f"difference {100 * mean:+.1f} points, 95% interval {100 * low:+.1f} to {100 * high:+.1f}"
@@ -148,7 +149,8 @@ def scatter(points: Sequence[tuple[float, float, int]], x_name: str, y_name: str
     (x0, x1), (y0, y1) = (min(xs), max(xs)), (min(ys), max(ys))
     drawn = [
         Markup(
-            '<line class="axis" x1="50" x2="410" y1="160" y2="160"/><line class="axis" x1="50" x2="50" y1="10" y2="160"/>'
+            '<line class="axis" x1="50" x2="410" y1="160" y2="160"/>'
+            '<line class="axis" x1="50" x2="50" y1="10" y2="160"/>'
             '<text class="tick" x="410" y="178" text-anchor="end">{} {} to {}</text>'
             '<text class="tick" x="56" y="18">{} up to {}</text>'
         ).format(x_name, number(x0), number(x1), y_name, number(y1))
@@ -190,8 +192,8 @@ def gantt(found: Timeline) -> Markup:
                     '<rect class="span {}" x="{:.2f}" y="{}" width="{:.2f}" height="{}" rx="1">'
                     "<title>step {}, {}: {:.3f} s</title></rect>"
                 ).format(
-                    _PARTS[span.what], left + span.start * scale, y * height + 2, max((span.end - span.start) * scale, 0.4),
-                    height - 5, row.step, span.what, span.end - span.start,
+                    _PARTS[span.what], left + span.start * scale, y * height + 2,
+                    max((span.end - span.start) * scale, 0.4), height - 5, row.step, span.what, span.end - span.start,
                 )
             )  # fmt: skip
     label = f"the last {len(found.rows)} steps, {found.seconds:.1f} seconds, by what they did"

@@ -1,4 +1,4 @@
-"""The record on a screen: what is stated and what it rests on, what is missing, the equation typeset, and the checks."""
+"""The record on a screen: what is stated and what it rests on, what is missing, the equation, and the checks."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from cohort.types import RIGHT, UserError
 from cohort.views.dashboard.index import true_in
 from cohort.views.dashboard.texts import Part, differences
 from cohort.views.dashboard.tokens import Reader
-from cohort.wording import one_line
+from cohort.wording import one_line, visible
 
 Row = Mapping[str, Any]
 Judged = Literal["right", "wrong", "partly", "unknown"]
@@ -306,7 +306,7 @@ def test_case(one: Member, view: GroupView) -> str:
 def sample_command(view: GroupView, directory: Path) -> str:
     """What samples the prompt again from the trained model, as it is typed."""
     gold = [] if view.answer is None else ["--answer", view.answer]
-    return shlex.join(["cohort", "sample", str(directory), view.prompt or "", *gold])
+    return visible(shlex.join(["cohort", "sample", str(directory), view.prompt or "", *gold]))
 
 
 @dataclass(frozen=True, slots=True)

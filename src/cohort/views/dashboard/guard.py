@@ -1,4 +1,4 @@
-"""Who is answered: this machine, under its own names, by pages of its own. All else is refused before it reaches a run."""
+"""Who is answered: this machine, under its own names, by pages of its own. All else is refused before it sees a run."""
 
 from __future__ import annotations
 

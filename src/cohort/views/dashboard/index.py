@@ -91,7 +91,7 @@ class Index:
 
 
 def _small(path: Path) -> pa.Table:
-    read = pq.read_table(path, columns=[name for name in _READ], read_dictionary=list(_WORDS))
+    read = pq.read_table(path, columns=list(_READ), read_dictionary=list(_WORDS))
     read = read.append_column("length", pa.array(true_in(read["mask"]), pa.int32())).drop_columns(["mask"])
     return read.filter(pc.greater_equal(read["member"], 0)).cast(_SCHEMA)
 

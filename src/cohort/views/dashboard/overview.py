@@ -158,9 +158,8 @@ def what_was_trained(run: RunFiles, stage: StageFiles) -> list[str]:
     source = table.task.source if isinstance(table.task.source, str) else "rows given in Python"
     if stage.kind not in GROUPS:
         return [*found, f"Stage {stage.name} is of kind {stage.kind}, on {source}."]
-    paid = [
-        f"{one.name} ({one.weight:g} ×)" if len(table.reward) > 1 else one.name for one in table.reward if one.weight
-    ]
+    several = len(table.reward) > 1
+    paid = [f"{one.name} ({one.weight:g} times)" if several else one.name for one in table.reward if one.weight]
     group, prompts = table.rollout.group_size, table.rollout.prompts_per_step
     found.append(
         f"In each step it answered {prompts} prompts of {source} {group} times each; an answer's reward was "
@@ -182,7 +181,7 @@ def _baseline(table: Stage) -> str:
 def verdict(stage: StageFiles) -> Verdict:
     """Whether held-out accuracy rose, by how much, how sure that is, and whether it is the reward or the truth."""
     reward = _change(stage, "reward/mean")
-    for way, name in (("greedy", "greedy"), ("sampled", "pass@1"), ("", "accuracy")):
+    for way, name in (("greedy", "greedy"), ("sampled", "pass@1"), ("", "accuracy")):  # noqa: B007
         lines = [line for line in stage.evaluations if isinstance(line.get(name), int | float)]
         if len(lines) > 1:
             break

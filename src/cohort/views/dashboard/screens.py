@@ -82,7 +82,7 @@ class Asked:
         steps = self.steps()
         if not steps:
             raise UserError(
-                f"stage {self.stage.name} has recorded no rollouts (run.save_rollouts writes them, in stages that sample)"
+                f"stage {self.stage.name} has recorded no rollouts: stages that sample do, with run.save_rollouts"
             )
         return self.whole("step", steps[-1]) or 0
 

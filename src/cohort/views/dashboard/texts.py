@@ -67,6 +67,6 @@ def differences(text: str, other: str) -> tuple[Part, ...]:
 
 
 def in_a_line(text: str | None, longest: int = 120) -> str:
-    """A text on one line, cut."""
-    line = " ".join((text or "").split())
+    """A text on one line, cut, with what a reader cannot see made visible."""
+    line = visible(" ".join((text or "").split()))
     return line if len(line) <= longest else line[: longest - 1] + "…"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from cohort.views.dashboard.runs import StageFiles
@@ -82,7 +83,7 @@ def _gaps(steps: Sequence[Mapping[str, Any]], ends: Sequence[tuple[str, int, flo
     at = {step: time for kind, step, time in ends if kind == "step"}
     saved = {step for kind, step, _ in ends if kind == "checkpoint"}
     found = []
-    for before, line in zip(steps, steps[1:]):
+    for before, line in pairwise(steps):
         one, two = before["step"], line["step"]
         if one in at and two in at:
             idle = at[two] - at[one] - (line.get("time/step_s") or 0.0)

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from cohort.monitor.names import FIRST, Metric, metric
@@ -74,7 +75,7 @@ def ends(values: Sequence[float]) -> tuple[float, float, float]:
     """
     width = max(1, min(len(values), max(3, len(values) // 10)))
     early, late = statistics.fmean(values[:width]), statistics.fmean(values[-width:])
-    moves = [b - a for a, b in zip(values, values[1:])]
+    moves = [b - a for a, b in pairwise(values)]
     noise = statistics.pstdev(moves) / math.sqrt(2) if len(moves) > 1 else 0.0
     return early, late, 2 * noise * math.sqrt(2 / width)
 
@@ -109,7 +110,7 @@ def written(unit: str) -> Any:
 def number(value: float | None) -> str:
     """A number in about four figures: `18,420`, `0.953`, `3.3e-07`."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return "-"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
