@@ -58,7 +58,7 @@ test-sinks: $(VENV)-sinks/.installed  ## run the tests of the trackers, in an en
 	$(VENV)-sinks/bin/$(PYTEST) tests/views/test_trackers.py
 
 test-view: $(VENV)-view/.installed  ## run the tests of the viewer in a browser, chromium where there is one, at most 3 minutes
-	$(VENV)-view/bin/pytest -m 'browser or not browser' tests/views/test_dashboard_data.py tests/views/test_dashboard_server.py tests/views/test_dashboard_browser.py
+	$(VENV)-view/bin/pytest tests/views/test_dashboard_data.py tests/views/test_dashboard_server.py tests/views/test_dashboard_browser.py
 
 test-vllm: $(STAMP) $(VENV)-vllm/.installed  ## run the tests that need vLLM, in an environment with it
 	COHORT_VLLM=$(VENV)-vllm/bin/python $(BIN)/pytest tests/test_vllm.py

@@ -15,6 +15,10 @@ from cohort.views.cards.reading import facts, in_a_line, inside, said
 from cohort.views.dashboard.runs import RunFiles, StageFiles
 
 _MATHML = "{http://www.w3.org/1998/Math/MathML}"
+_TAGS = {  # of MathML, those that an equation is made of; all else is not shown
+    *("math", "mrow", "mi", "mo", "mn", "mtext", "mspace", "mstyle", "mfrac", "msqrt", "msub", "msup", "msubsup"),
+    *("munder", "mover", "munderover", "mtable", "mtr", "mtd"),
+}
 _PLAIN = {"display", "stretchy", "mathvariant", "width", "linethickness", "columnalign", "accent", "form", "fence"}
 _PLAIN |= {"displaystyle", "scriptlevel"}
 
@@ -130,7 +134,7 @@ def typeset(latex: str) -> tuple[str, ...]:
 
         for row in filter(None, rows):
             tree = ElementTree.fromstring(convert(row, display="block"))
-            if any(not one.tag.startswith(_MATHML) or set(one.attrib) - _PLAIN for one in tree.iter()):
+            if any(one.tag.removeprefix(_MATHML) not in _TAGS or set(one.attrib) - _PLAIN for one in tree.iter()):
                 return ()
             for one in tree.iter():
                 one.tag = one.tag.removeprefix(_MATHML)
