@@ -95,9 +95,10 @@ def serious(page) -> list[str]:
     page.evaluate(AXE.read_text("utf-8"))
     found = page.evaluate(f"axe.run(document, {json.dumps(CHECKED)})")["violations"]
     return [
-        f"{one['id']}: {one['nodes'][0]['html'][:200]} {one['nodes'][0]['failureSummary'][:200]}"
+        f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:160]}"
         for one in found
         if one["impact"] in ("serious", "critical")
+        for node in one["nodes"][:3]
     ]
 
 
