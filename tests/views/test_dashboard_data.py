@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_run import RECIPE, group, make_run
 
+from cohort import cli
 from cohort.record.metrics import MetricsLog
 from cohort.record.reading import names_of, readable
 from cohort.record.rollouts import read_rows, write_groups
@@ -165,6 +166,25 @@ def test_what_is_no_run_is_refused_and_runs_of_one_name_are_told_apart(tmp_path)
         RunFiles(tmp_path)
     made = [make_run(tmp_path / name) for name in ("a", "b") if (tmp_path / name).mkdir() is None]
     assert [run.name for run in open_runs([*made, made[0]])] == ["a/made", "b/made"]
+
+
+def test_the_command_line_says_the_first_screen_and_writes_files(tmp_path, monkeypatch, capsys):
+    place = make_run(tmp_path)
+
+    def called(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["cohort", "view", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, "".join(capsys.readouterr())
+
+    code, said = called(str(place), "--tty")
+    assert (code, "Nothing is certain: +100.0 points" in said) == (0, True)
+    code, said = called(str(place), "--export", str(tmp_path / "report.html"))
+    assert (code, (tmp_path / "report.html").stat().st_size > 100_000) == (0, True), said
+    code, said = called(str(place), "--plot", str(tmp_path / "curves.svg"))
+    assert (code, (tmp_path / "curves.svg").read_text().count("<svg")) == (0, 1), said
+    assert called(str(place), str(place.parent), "--export", "x.html")[0] == 2
+    assert called(str(tmp_path / "nothing"))[0] == 2
 
 
 # --- text of a run

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
+import sys
 import threading
 import webbrowser
 from collections.abc import AsyncIterator, Sequence
@@ -24,6 +26,7 @@ from cohort.types import UserError
 from cohort.views.dashboard import facts, groups
 from cohort.views.dashboard.guard import Guard
 from cohort.views.dashboard.screens import HERE, SCREENS, Asked, Site, address, render, templates
+from cohort.wording import one_line
 
 POLL, BEAT = 1.0, 15.0  # seconds between two looks at a run, and between two signs of life
 PORT = 8765
@@ -42,7 +45,9 @@ def make_app(site: Site, hosts: Sequence[str] = (), token: str = "") -> Starlett
         Route("/events/{run:int}", _events),
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _refused, UserError: _not_there})
+    app = Starlette(
+        routes=routes, exception_handlers={HTTPException: _refused, UserError: _not_there, Exception: _broken}
+    )
     app.state.site = site
     app.add_middleware(Guard, hosts=tuple(hosts), token=token, csrf=site.csrf)
     return app
@@ -131,6 +136,12 @@ async def _not_there(request: Request, error: Exception) -> Response:
     return _problem(str(error), 404)
 
 
+async def _broken(request: Request, error: Exception) -> Response:
+    """What no file of a run should do; the traceback goes to the terminal."""
+    what = f"This screen cannot be shown ({type(error).__name__}: {one_line(error)}). A file of the run may be damaged"
+    return _problem(f"{what}: cohort record verify says which.", 500)
+
+
 def _problem(what: str, code: int) -> Response:
     return HTMLResponse(templates().get_template("problem.html").render(what=what, report=False), code)
 
@@ -155,13 +166,18 @@ def serve(
     say("Ctrl-C ends it; the run goes on")
     for run in site.runs:
         threading.Thread(target=_warm, args=(run,), daemon=True).start()
-    if browser:
+    if browser and _has_display():
         threading.Timer(0.5, lambda: webbrowser.open(link)).start()
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1)
     )
     with suppress(KeyboardInterrupt):
         server.run(sockets=[bound])
+
+
+def _has_display() -> bool:
+    """Whether a browser would open a window: else it may be one of the terminal."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _warm(run: Any) -> None:

@@ -73,6 +73,18 @@ def prompt_view(stage: StageFiles, prompt_id: str) -> PromptView:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """One way in which held-out questions were looked for among training prompts, and what both share."""
+
+    name: str
+    what: str
+    weak: bool
+    questions: int
+    prompts: int
+    shared: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DataView:
     """What the prompts are, how hard they are, and whether held-out ones are among them."""
 
@@ -87,7 +99,9 @@ class DataView:
     hardest: tuple[tuple[str, str], ...]  # some of them: ids and questions, asked most first
     histograms: tuple[tuple[str, tuple[int, ...]], ...]  # groups by pass rate, early and late
     levels: tuple[tuple[str, float, float], ...]  # level, share, pass rate of the last steps
-    contamination: Mapping[str, Any]
+    contamination: str  # what was found, in a sentence; "" where nothing was compared
+    layers: tuple[Layer, ...]
+    not_looked: tuple[tuple[str, str], ...]
 
 
 def data_view(run: RunFiles, stage: StageFiles, reader: Reader) -> DataView:
@@ -113,7 +127,11 @@ def data_view(run: RunFiles, stage: StageFiles, reader: Reader) -> DataView:
         for name, part in (("first quarter", rates[steps <= cut[0]]), ("last quarter", rates[steps >= cut[1]])):
             bins = np.minimum((part * BINS).astype(int), BINS - 1)
             histograms.append((name, tuple(np.bincount(bins, minlength=BINS).tolist())))
-    found = run.json("contamination.json").get(stage.name, {})
+    found = run.inside("contamination.json", stage.name)
+    layers = tuple(_layers(run.inside("contamination.json", stage.name, "layers")))
+    flagged = found.get("flagged")
+    said = f"{len(flagged) if isinstance(flagged, list) else 0} of {found.get('questions')} held-out questions were "
+    said += f"found among {found.get('prompts')} training prompts."
     return DataView(
         source=tuple(source),
         seen=reader.text(example["prompt_tokens"] or ()) if example else None,
@@ -126,8 +144,21 @@ def data_view(run: RunFiles, stage: StageFiles, reader: Reader) -> DataView:
         hardest=tuple(_questions(stage, table, [str(unique[i]) for i in never[:MOST]])),
         histograms=tuple(histograms),
         levels=tuple(_levels(stage.steps[-10:])),
-        contamination=found if isinstance(found, dict) else {},
+        contamination=said if layers else "",
+        layers=layers,
+        not_looked=tuple((k, str(v)) for k, v in run.inside("contamination.json", stage.name, "not_looked").items()),
     )
+
+
+def _layers(found: Mapping[str, Any]) -> list[Layer]:
+    layers = []
+    for name, one in found.items():
+        if isinstance(one, dict):
+            examples = [str(of.get("shared", "")) for of in one.get("examples") or () if isinstance(of, dict)]
+            ids, prompts = one.get("ids") or (), one.get("prompts") or 0
+            what, weak = str(one.get("what", "")), bool(one.get("weak"))
+            layers.append(Layer(name, what, weak, len(ids), int(prompts), tuple(examples[:2])))
+    return layers
 
 
 def _questions(stage: StageFiles, table: pa.Table, ids: Sequence[str]) -> list[tuple[str, str]]:

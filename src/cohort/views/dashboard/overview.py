@@ -144,7 +144,7 @@ def what_was_trained(run: RunFiles, stage: StageFiles) -> list[str]:
     table = stage.table
     if table is None:
         return ["Its recipe cannot be read by this version; its numbers and rollouts can."]
-    size = run.json("environment.json").get("policies", {}).get(stage.name, {})
+    size = run.inside("environment.json", "policies", stage.name)
     parameters = f" of {amount(size['parameters'])} parameters" if isinstance(size.get("parameters"), int) else ""
     model = str(size.get("name") or "A model").removesuffix("ForCausalLM")
     begun = table.policy.model

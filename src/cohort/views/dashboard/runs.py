@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -58,9 +59,14 @@ class Tail:
         self.lines: list[dict[str, Any]] = []
         self.cursor = (0, 0)  # inode and offset
         self._head = b""
+        self._lock = threading.Lock()  # pages are made in threads
 
     def read(self) -> list[dict[str, Any]]:
         """All whole lines so far."""
+        with self._lock:
+            return self._read()
+
+    def _read(self) -> list[dict[str, Any]]:
         try:
             with self.path.open("rb") as file:
                 inode, offset = self.cursor
@@ -249,6 +255,13 @@ class RunFiles:
             found = orjson.loads((self.directory / name).read_bytes())
         except (OSError, orjson.JSONDecodeError):
             return {}
+        return found if isinstance(found, dict) else {}
+
+    def inside(self, name: str, *keys: str) -> dict[str, Any]:
+        """The JSON object under these keys of a file of the run; empty where there is none."""
+        found: Any = self.json(name)
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
         return found if isinstance(found, dict) else {}
 
     @property
