@@ -96,7 +96,7 @@ RUNS: dict[str, dict[str, Any]] = {
             {"use": share_of_vowels, "name": "vowels"},
             {"use": labelled, "gate": "vowels", "gate_at": 0.1},
         ],
-        "evaluate": {"problems": 4, "samples": 4, "reward": "exact_number"},
+        "evaluate": {"problems": 4, "samples": 4, "reward": "exact_number", "traces": 2},
         "objective": {"preset": "grpo", "kl_coef": 0.01},
         "optimizer": {"updates_per_batch": 2, "learning_rate": 1e-3},
     },
@@ -170,6 +170,7 @@ def test_the_glossary_is_what_runs_write(written, monkeypatch, tmp_path):
             known.add(metric(key).name)
     elsewhere = {"router/busiest", "router/evenness"}  # of mixtures of experts: tests/learn/test_routing.py
     elsewhere |= {"eval/{}/{}", "energy/estimated_j"}  # of suites: tests/train/test_suites.py; of an extra
+    elsewhere |= {name for name in METRICS if "eval/trace" in name} - {"eval/traced"}  # tests/evaluate/test_traces.py
     elsewhere |= {name for name in METRICS if "teacher" in name}  # of teachers: tests/train/test_distill.py
     assert set(METRICS) - known == elsewhere, "no run writes these"
 

@@ -220,6 +220,9 @@ def evaluate(
         Path | None,
         typer.Option(help="A new directory for all completions; of a run RUN/evals/001 ..."),
     ] = None,
+    traces: Annotated[
+        int, typer.Option(min=0, help="Cut, change and exchange the traces of so many: do the answers need them?")
+    ] = 0,
     seed: Seed = 0,
     json: Json = False,
 ) -> Answer:
@@ -231,7 +234,7 @@ def evaluate(
         _say_at_once(f"{model}: loading")
     from cohort.commands.evaluate import run_evaluation, show
 
-    given = (model, task or None, overrides or [], samples, problems, against, seed, best, language, to)
+    given = (model, task or None, overrides or [], samples, problems, against, seed, best, language, to, traces)
     return Answer(run_evaluation(*given), show)
 
 
@@ -460,7 +463,7 @@ def record_rollouts(
     step: Annotated[int | None, typer.Option(help="The training step; the last one when not given.")] = None,
     where: Annotated[str, typer.Option(help="Which ones, e.g. 'reward < 0.5 and finish == \"length\"'.")] = "",
     stage: Annotated[str, typer.Option(help="An earlier stage of the run; the last one when not given.")] = "",
-    evaluation: Annotated[str, typer.Option("--eval", help="Those of an evaluation: greedy or sampled.")] = "",
+    evaluation: Annotated[str, typer.Option("--eval", help="Those of an evaluation: greedy, sampled or traces.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="The most that are shown.")] = 20,
     json: Json = False,
 ) -> Answer:

@@ -105,8 +105,22 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Beams:
+    """How to search for completions in place of drawing them. The beams of a prompt are `parts` of equal size, each of
+    which has its tokens taken into account by the next ones: `penalty` nats a beam. A completion of n tokens scores its
+    log-prob divided by n ** `length_penalty`.
+    """
+
+    parts: int
+    penalty: float
+    length_penalty: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 are off."""
+    """How to sample. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 are off. With `greedy_first` the
+    first member of a group is greedy; with `beams` nothing is drawn.
+    """
 
     max_tokens: int
     temperature: float = 1.0
@@ -114,6 +128,8 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     stop: tuple[str, ...] = ()
+    greedy_first: bool = False
+    beams: Beams | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import reprlib
 import shlex
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
@@ -63,6 +63,12 @@ def another() -> str:
 def counted(number: int, noun: str, plural: str = "") -> str:
     """`1 prompt`, `1,234 prompts`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def said_twice(names: Sequence[str]) -> list[str]:
+    """The names that another one equals where case does not count, as in the file systems of Windows and macOS."""
+    folded = [name.casefold() for name in names]
+    return [name for name in dict.fromkeys(names) if folded.count(name.casefold()) > 1]
 
 
 def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:

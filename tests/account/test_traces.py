@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from cohort.account.traces import as_shown
+from cohort.account.traces import as_shown, rows_as_shown
 
 TEXT = "<think>one two secret</think><answer>4</answer>"
 
@@ -36,3 +38,22 @@ def test_a_summary_is_short_and_says_so():
     shown = as_shown(f"<think>{'word ' * 100}</think>4", "summarised")
     assert "[100 words, shortened]" in shown
     assert shown.count("word ") < 20
+
+
+@pytest.mark.parametrize("mark", ["#### 4", "\\boxed{4}", "<answer>4</answer>"])
+def test_what_stands_before_the_mark_of_an_answer_is_a_trace_too(mark):
+    assert as_shown(f"secret\n{mark}", "hidden") == mark
+    assert as_shown(f"secret\n{mark}", "filtered") == f"<think>[filtered]</think>{mark}"
+    assert as_shown(mark, "hidden") == mark
+    assert as_shown("four", "hidden") == "four"  # nothing says what of it would be the answer
+
+
+def test_rollouts_are_shown_without_what_would_tell_their_traces():
+    turns = json.dumps([{"text": TEXT, "observation": {"messages": []}}])
+    rows: list[dict] = [{"text": TEXT, "turns": turns, "tokens": [1, 2]}, {"text": None, "turns": None, "tokens": None}]
+    assert rows_as_shown(rows, None) == rows_as_shown(rows, "exposed") == rows
+    first, erased = rows_as_shown(rows, "filtered")
+    assert "secret" not in json.dumps(first)
+    assert json.loads(first["turns"])[0]["text"] == "<think>[filtered]</think><answer>4</answer>"
+    assert first["tokens"] is None
+    assert erased == rows[1]

@@ -45,6 +45,19 @@ def run(desk):
     return log.parent
 
 
+def test_reasoning_is_shown_as_the_recipe_says(run, cohort):
+    thought = Group(1, Prompt.make(text="?"), (rollout("<think>secret</think>5"),), rewards=(1.0,), accuracy=(1.0,))
+    write_groups(run / "log" / "step-000003.parquet", [thought], 3)
+    assert "secret" in cohort("record", "rollouts", run)[1]
+    (run / "recipe.toml").write_text('name = "mine"\n[record]\ntraces = "hidden"\n')
+    code, out, err = cohort("record", "rollouts", run)
+    assert code == 0, err
+    assert "secret" not in out
+    assert "    5\n" in out
+    assert "the log has it whole" in " ".join(out.split())
+    assert "secret" not in cohort("record", "rollouts", run, "--json")[1]
+
+
 def test_the_last_step_is_printed_to_read(run, cohort):
     code, out, err = cohort("record", "rollouts", run)
     assert code == 0, err

@@ -23,6 +23,7 @@ from cohort.monitor.behaviour import (
 )
 from cohort.monitor.doctor import CAUSES, answers, causes, paragraph
 from cohort.monitor.watcher import Watcher
+from cohort.rewards.combination import Combination, Gate
 from cohort.settings import DETECTORS, Monitor, Stage, Task
 
 HERE = Path(__file__).parent
@@ -149,6 +150,14 @@ def test_components_are_compared_inside_groups():
     assert behaviour([high, group(["a", "b"], exact[:2], exact=exact[:2], form=form[:2])])[
         "reward/form/with_accuracy"
     ] == pytest.approx(-1)
+
+
+def test_a_reward_is_compared_as_it_is_paid_after_its_gate():
+    gated = Combination({"exact": 1.0, "form": 1.0}, {"form": Gate("exact")})
+    scores = {"exact": [1.0, 0.0, 1.0, 0.0], "form": [0.0, 1.0, 0.5, 1.0]}
+    groups = [group(["a", "b", "c", "d"], gated.total(scores), **scores)]
+    assert behaviour(groups)["reward/form/with_accuracy"] < -0.7
+    assert behaviour(groups, gated)["reward/form/with_accuracy"] > 0.5  # wrong completions are paid nothing for it
 
 
 def test_a_verifier_that_contradicts_itself_is_named():

@@ -22,6 +22,8 @@ from cohort.types import UserError
         ("rollout", "min_p = 0.1", "rollout.min_p must stay 0 in a grpo stage"),
         ("rollout", "group_size = 1", "rollout.group_size is 1, but preset 'grpo' compares the completions"),
         ("optimizer", "updates_per_batch = 17", "(17) is more than rollout.prompts_per_step (16)"),
+        ("evaluate", "traces = 9\ngreedy = false", "evaluate.traces changes the traces of greedy answers"),
+        ("environment", "tools = ['calculator']\n[evaluate]\ntraces = 9", "evaluate.traces is for answers of one turn"),
         ("evaluate", "reward = 'my_rewards.py'", "evaluate.reward names a function as module:function"),
     ],
 )
@@ -32,8 +34,47 @@ def test_refused_together(complaint, base, table, line, says):
 
 
 @pytest.mark.parametrize(
+    ("groups", "override", "says"),
+    [
+        ("beam", "rollout.temperature=0.7", "rollout.temperature must stay 1"),
+        ("beam", "rollout.top_p=0.9", "rollout.top_p must stay 1"),
+        ("greedy_plus_sample", "monitor.adapt.no_signal={setting='temperature', factor=2, bound=3}", "must stay 1"),
+        ("beam", "rollout.group_size=1", "use a rollout.group_size of 2 or more"),
+        ("beam", "rollout.max_staleness=1", "set rollout.max_staleness = 0"),
+        ("greedy_plus_sample", "optimizer.epochs=2", "no ratio that bounds a second update"),
+        ("beam", "optimizer.updates_per_batch=2", "set optimizer.updates_per_batch = 1"),
+        ("beam", "rollout.sampler=mine:open", 'set rollout.sampler = "local"'),
+        ("beam", "environment.tools=['calculator']", "remove [environment]"),
+        ("beam", "objective.preset=ppo", "use another objective.baseline"),
+        ("beam", "objective.preset=sapo", "objective.surrogate = 'soft'"),
+        ("greedy_plus_sample", "objective.preset=gspo", "objective.ratio_level = 'sequence'"),
+        ("beam", "objective.bypass=true", "set objective.bypass = false"),
+        ("beam", "objective.kl_gradient=weighted", 'set objective.kl_gradient = "pathwise"'),
+        ("beam", "objective.zero_std=resample", 'set objective.zero_std = "drop"'),
+        ("beam", "objective.pass_at_k=2", "about k draws"),
+        ("beam", "kind=rft", "a rft stage needs draws from the policy"),
+        ("diverse_beam", "rollout.beam_groups=3", "rollout.beam_groups (3) must divide rollout.group_size (8)"),
+        (
+            "beam",
+            "rollout.diversity_penalty=1.0",
+            "rollout.diversity_penalty has no effect with rollout.groups = 'beam'",
+        ),
+        ("sample", "rollout.length_penalty=0.0", "rollout.length_penalty has no effect with rollout.groups = 'sample'"),
+        ("beams", "seed=1", "rollout.groups must be"),
+    ],
+)
+def test_what_is_no_draw_from_the_policy_is_learnt_from_without_a_ratio(complaint, base, groups, override, says):
+    said = complaint(base(), f"rollout.groups={groups}", override)
+    assert says in said
+    assert said.count("rollout.groups is") <= 1 or "preset" in override  # of a preset several things may be wrong
+
+
+@pytest.mark.parametrize(
     "lines",
     [
+        {"rollout": "groups = 'beam'\nlength_penalty = 0.0", "objective": "preset = 'dr_grpo'"},
+        {"rollout": "groups = 'diverse_beam'\nbeam_groups = 4", "objective": "preset = 'dapo'\nzero_std = 'drop'"},
+        {"rollout": "groups = 'greedy_plus_sample'", "objective": "preset = 'dapo'"},
         {"evaluate": "top_p = 0.9\ntop_k = 5\nmin_p = 0.1"},
         {"rollout": "prompts_per_step = 16", "optimizer": "updates_per_batch = 16"},
         {"rollout": "group_size = 2"},

@@ -241,6 +241,9 @@ def test_the_digest_changes_with_what_changes_the_result_and_nothing_else(load, 
     different = ("seed=1", "run.steps=3", "task.limit=5", "reward=random", "optimizer.eps=1e-9", "run.threads=2")
     assert {digest(load(base(), override)) for override in same} == {plain}
     assert len({plain, *(digest(load(base(), override)) for override in different)}) == len(different) + 1
+    # A key that came later is not in it at its default: digests that were published stay.
+    assert "groups" not in canonical(load(base()))["stages"][0]["rollout"]
+    assert canonical(load(base(), "rollout.groups=beam"))["stages"][0]["rollout"]["groups"] == "beam"
     flat, staged = load(base()), load(base() + "[[stage]]\n")
     assert flat == staged.model_copy(update={"name": flat.name})
     assert digest(flat) == digest(staged)

@@ -237,6 +237,7 @@ def test_stage_names(load, complaint, base):
     (only,) = load(base(), "kind=sft", "grpo.run.steps=4").stages
     assert (only.name, only.kind, only.run.steps) == ("sft", "sft", 4)
     assert "two stages are called 'a'" in complaint(base() + "[[stage]]\nname='a'\n[[stage]]\nname='a'\n")
+    assert "two stages are called 'A'" in complaint(base() + "[[stage]]\nname='a'\n[[stage]]\nname='A'\n")
     assert "cannot be called 'run'" in complaint(base() + "[[stage]]\nname='run'\n")
     assert "has a dot" in complaint(base() + "[[stage]]\nname='a.b'\n")
     assert "'' (recipe.toml)" in complaint(base() + "[[stage]]\nname=''\n")

@@ -16,6 +16,7 @@ from vowels import share_of_vowels
 from cohort.learn import forward
 from cohort.monitor.names import metric
 from cohort.policy.scratch import make_model, make_tokenizer
+from cohort.record.claims import read_record
 from cohort.record.metrics import is_timing
 from cohort.record.rollouts import read_groups
 from cohort.record.verify import verify
@@ -84,7 +85,7 @@ def numbers(run, step=None):
     return lines if step is None else lines[step - 1]
 
 
-def test_the_reverse_kl_falls_where_a_student_learns_from_its_teacher(distil):
+def test_the_reverse_kl_falls_where_a_student_learns_from_its_teacher(distil, teacher_model):
     learnt = distil(
         run={"steps": 25, "save_every": 0},
         optimizer={"learning_rate": 1e-2},
@@ -97,6 +98,12 @@ def test_the_reverse_kl_falls_where_a_student_learns_from_its_teacher(distil):
     first = read_groups(learnt.directory / "log/step-000001.parquet")[0]
     assert len(first.teacher_logprobs[0]) == len(first.rollouts[0].tokens)
     assert first.disposition == "trained"
+    groups = [one for step in range(1, 26) for one in read_groups(learnt.directory / f"log/step-{step:06d}.parquet")]
+    read = sum(len(one.prompt.tokens) + sum(len(rollout.tokens) for rollout in one.rollouts) for one in groups)
+    assert sum(line["teacher/tokens"] for line in numbers(learnt)) == read
+    cost = read_record(learnt.directory)["stages"][0]["compute"]["operations"]
+    assert cost["value"]["scoring"] == 2.0 * sum(p.numel() for p in teacher_model.parameters()) * read
+    assert "not counted" not in cost["reason"].partition("; attention over the context is not counted")[2]
     # on policy, the loss of a step is the reverse KL that it has sampled, over all tokens
     assert numbers(learnt, 1)["loss"] == pytest.approx(kl[0], abs=1e-5)
 
@@ -164,6 +171,7 @@ def test_teachers_by_column(distil, rows, teacher_dir, checkpoint_dir):
         )
         assert abs(line["teacher/own/kl"]) < 1e-5 < line["teacher/big/kl"]
         assert 0 < line["teacher/kl"] < line["teacher/big/kl"]
+        assert line["teacher/tokens"] == line["teacher/big/tokens"] + line["teacher/own/tokens"]
     with pytest.raises(UserError, match=r"has 'own' in the column 'subject'.*there is big, other"):
         distil(name="none", distillation={"teacher": {"big": two["big"], "other": two["big"]}, "column": "subject"})
 

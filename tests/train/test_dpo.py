@@ -16,6 +16,7 @@ from cohort.record.metrics import read_metrics
 from cohort.train import train
 from cohort.train.dpo import PreparedDpo, _objective, _Pairs
 from cohort.train.run import prepare
+from cohort.types import UserError
 from cohort.views.console import Console
 
 BETA = 0.3
@@ -108,3 +109,46 @@ def test_with_lora_the_reference_is_the_base(recipe, checkpoint_dir):
     lines = read_metrics(run.directory / "metrics.jsonl")
     assert lines[1]["loss"] == pytest.approx(0.6931, abs=1e-3)
     assert lines[-1]["loss"] < lines[1]["loss"]
+
+
+def test_half_of_the_held_out_pairs_chooses_the_step_and_the_others_confirm_it(recipe):
+    run = {"steps": 4, "evaluate_every": 2, "keep_best": "eval/accuracy", "threads": 1}
+    made = recipe(run={**run, "directory": recipe().stages[0].run.directory})
+    done = train(made, console=Console(quiet=True))
+    for line in (one for one in done.metrics if "eval/accuracy" in one):
+        low, mid, high = (line[f"eval/confirming/accuracy{end}"] for end in ("_low", "", "_high"))
+        assert low <= mid <= high
+        assert (
+            min(line["eval/choosing/accuracy"], mid)
+            <= line["eval/accuracy"]
+            <= max(line["eval/choosing/accuracy"], mid)
+        )
+    closed = [json.loads(line) for line in (done.directory / "log/chain.jsonl").read_text().splitlines()][-1]
+    assert (
+        closed["policy"]["chosen"]["confirmed"]
+        == done.metrics[closed["policy"]["chosen"]["step"]]["eval/confirming/accuracy"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"keep_best": "eval/greedy"}, r"needs evaluate\.reward, which says what is right, and task\.held_out"),
+        ({"keep_best": "eval/calibration_error"}, "is nothing that a stage of kind dpo measures"),
+        ({"stop": {"metric": "reward/mean", "patience": 1}}, "is nothing that a stage of kind dpo measures"),
+    ],
+)
+def test_a_number_that_it_does_not_measure_cannot_choose_or_stop(recipe, changes, said):
+    with pytest.raises(UserError, match=said):
+        prepare(recipe(run={"steps": 4, "evaluate_every": 2, **changes}))
+
+
+def test_pairs_cannot_choose_where_problems_are_held_out(recipe, tmp_path):
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "What is 2 plus 1?", "answer": "3"}\n')
+    task = {"source": recipe().stages[0].task.source, "held_out": str(asked)}
+    run = {"steps": 4, "evaluate_every": 2, "keep_best": "eval/accuracy"}
+    with pytest.raises(
+        UserError, match=r"no pairs are held out: set task\.held_out, which names problems beside a reward"
+    ):
+        prepare(recipe(task=task, run=run, reward="exact_number"))

@@ -44,7 +44,7 @@ reward = "vowels:score"
 objective = { preset = "grpo" }
 reference = { update_every = 3 }
 optimizer = { learning_rate = 1e-2, updates_per_batch = 2, schedule = "cosine" }
-evaluate = { problems = 6, samples = 2 }
+evaluate = { problems = 6, samples = 2, traces = 4 }
 run.steps = 9
 run.evaluate_every = 4
 """

@@ -12,8 +12,8 @@ from cohort.record.claims import claims, read_record
 from cohort.record.rollouts import read_groups
 from cohort.record.verify import verify
 from cohort.train import train
+from cohort.views.cards.reading import gains_of
 from cohort.views.console import Console
-from cohort.views.gains import gains_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = (
@@ -39,9 +39,10 @@ def test_a_road_is_walked_to_its_end(tmp_path, name):
     run = train(Recipe.load(RECIPES / f"{name}.toml", [*TINY, *ROADS[name], place]), console=Console(quiet=True))
     assert verify(run.directory).holds
     record = read_record(run.directory)
-    rows = {row["stage"]: row for row in gains_of(record)}
+    rows = by_name = {row["stage"]: row for row in gains_of(record)}
     stages = [stage["name"] for stage in record["stages"]]
-    assert list(rows) == [*stages, "in all"]
+    siblings = {"r1": ["again against reasoning", "alone against taught"]}.get(name, [])
+    assert list(rows) == [*stages, *siblings, "in all"]
     assert (
         rows["in all"]["kind"] == {"r1": "student to alone", "rlhf": "shown to please", "r1_zero": "base to zero"}[name]
     )
@@ -55,6 +56,10 @@ def test_a_road_is_walked_to_its_end(tmp_path, name):
         rows = (run.directory / "stages/samples/final/data.jsonl").read_text().splitlines()
         assert {json.loads(row)["level"] for row in rows} == {1, 2}
         assert rows_of(run, "taught") == rows_of(run, "student")  # what both are measured on is the same
+        against = by_name["alone against taught"]
+        assert against["kind"] == "from student"
+        assert (against["before"], against["after"]) == (by_name["taught"]["after"], by_name["alone"]["after"])
+        assert against["gain"]["mean"] == pytest.approx(against["after"] - against["before"])
 
 
 def rows_of(run, stage):

@@ -118,6 +118,8 @@ def test_a_suite_that_cannot_be_used_is_refused_with_a_sentence(made, at, table,
 def test_two_suites_of_one_name_are_refused(made):
     with pytest.raises(UserError, match="two suites are called 'performance'"):
         made("grpo", [{"source": "a.jsonl"}, {"source": "b.jsonl"}])
+    with pytest.raises(UserError, match="two suites are called 'One'"):  # of which a file system may make one file
+        made("grpo", [{"source": "a.jsonl", "name": "one"}, {"source": "b.jsonl", "name": "One"}])
 
 
 def test_a_suite_needs_a_verifier(made, at):

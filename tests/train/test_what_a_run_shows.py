@@ -26,7 +26,7 @@ def test_a_group_with_signal_is_shown_rather_than_one_without(run):
     file, shown = io.StringIO(), []
 
     class Watched(Console):
-        def group(self, step, group):
+        def group(self, step, group, traces=None):
             shown.append(group)
 
     run(reward=[sometimes], console=Watched(file=file), run={"show_group_every": 1})

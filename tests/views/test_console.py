@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import subprocess
 import sys
@@ -119,6 +120,17 @@ def test_groups_keep_their_line_breaks(pipe):
     assert file.getvalue().count("line\n") < 40
 
 
+def test_a_group_that_nothing_pays_is_shown_with_what_its_teacher_thinks(pipe):
+    file, console = pipe
+    unpaid = group("1 + 1 = 2")
+    none = (math.nan, math.nan)
+    console.group(3, unpaid.with_(rewards=none, teacher_logprobs=((-0.5,), (math.nan,))))
+    assert "nan" not in file.getvalue()
+    assert "first     -0.50 nats a token by the teacher" in file.getvalue()
+    console.group(3, unpaid.with_(rewards=(math.nan, 1.0)))  # a reward that applies to one member alone
+    assert "rewards 1" in file.getvalue()
+
+
 def test_something_is_on_the_screen_before_torch_is_imported(tmp_path):
     code = "import sys; sys.modules['torch'] = None; from cohort.cli import main; main()"
     for words in (("train", "quickstart"), ("check", "quickstart"), ("eval", ".")):
@@ -155,3 +167,12 @@ def test_a_table_that_has_no_room_is_lines(terminal):
     assert all(len(line) <= width for line in lines)
     assert ("with 95% intervals" in file.getvalue()) == (width == 140)
     assert file.getvalue().count("[0.7%, 20.2%]") == 2  # no cell is broken
+
+
+def test_a_group_is_shown_with_its_traces_as_the_recipe_says():
+    file = io.StringIO()
+    rollout = Rollout((1,), (True,), (0.0,), 0, "stop", "secret</think>5")
+    group = Group(0, Prompt.make(text="2 + 3?"), (rollout,), rewards=(1.0,))
+    Console(file=file).group(1, group, "hidden")
+    assert "secret" not in file.getvalue()
+    assert "5" in file.getvalue().splitlines()[-2]

@@ -244,6 +244,23 @@ def test_hostile_text_is_text_on_every_screen(hostile, screen):
     assert "995563" not in found.text  # a template of a run is not run
 
 
+def test_reasoning_that_is_hidden_is_on_no_screen(tmp_path):
+    """[record] traces governs the viewer, too: texts, search, tokens, evaluations, the report."""
+    texts = ("<think> SECRET </think> 4", "<think> SECRET </think> 5")
+    place = make_run(tmp_path, texts=texts, more='[record]\ntraces = "hidden"\n')
+    for step in (0, 2):
+        answers = [group(i, (float(step > 0),), ["<think> SECRET </think> 4"]) for i in range(2)]
+        write_groups(place / f"log/eval-{step:06d}-greedy.parquet", answers, step)
+    client = client_of(place)
+    for screen in SCREENS:
+        if screen != "record":
+            assert "SECRET" not in client.get(f"/r/0/0/{screen}{QUERIES.get(screen, '')}").text, screen
+    assert "SECRET" not in client.get("/r/0/0/group.json?step=1&ticket=2").text
+    assert "0 completions" in client.get("/r/0/0/search?text=SEC").text
+    assert "reasoning is hidden" in client.get("/r/0/0/tokens?step=1&ticket=2").text
+    assert "SECRET" not in report(RunFiles(place)) + view(place).html
+
+
 def test_what_is_asked_for_is_text_too(client):
     for screen, name in (
         ("search", "text"),

@@ -12,8 +12,9 @@ import pytest
 
 from cohort.recipe import Recipe
 from cohort.record.metrics import MetricsLog
+from cohort.record.rollouts import write_groups
 from cohort.train import train
-from cohort.types import UserError
+from cohort.types import Group, Prompt, Rollout, UserError
 from cohort.views.console import Console
 from cohort.views.trackers import Sinks
 from cohort.views.trackers import sinks as sinks_module
@@ -206,3 +207,20 @@ def test_a_tracker_that_hangs_slows_nothing_and_is_left_out(tmp_path, monkeypatc
     assert [line.count("it has not answered for 0.2 s") for line in said] == [1, 0]
     assert (tmp_path / "trackers.json").read_bytes().endswith(b':Hangs":-1}')
     HELD.set()
+
+
+class Reads(Gone):
+    """A tracker that takes rollouts."""
+
+    def samples(self, step, rows):
+        self.got.append([row["text"] for row in rows])
+
+
+def test_a_tracker_sees_traces_as_the_recipe_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(Gone, "got", [])
+    rollout = Rollout((1,), (True,), (0.0,), 0, "stop", "<think>secret</think>5")
+    write_groups(tmp_path / "rows.parquet", [Group(0, Prompt.make(text="?"), (rollout,), rewards=(1.0,))], 1)
+    sinks = Sinks.open([f"{__name__}:Reads"], tmp_path, -1, {}, print, "hidden")
+    sinks.write(1, {"reward/mean": 0.1}, tmp_path / "rows.parquet")
+    sinks.close()
+    assert ["5"] in Gone.got

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from cohort.account.sources import RunFiles, StageFiles
 from cohort.account.tally import OUTCOMES
 from cohort.record.claims import Basis, Claim, gap
-from cohort.settings import GROUPS, SAMPLED
+from cohort.settings import GROUPS, SAMPLED, named_stage
 
 # Kaplan et al. 2020 (2001.08361), section 2.1: a forward pass takes about 2 N operations a token, a backward pass twice
 # that. Without attention over long contexts, which adds 2 x layers x context x width a token.
@@ -33,8 +33,8 @@ _ENERGY: tuple[tuple[str, Basis, str], ...] = (
 
 
 def flops(files: StageFiles) -> Claim:
-    """Operations of sampling, of scoring by the policies (old and reference log-probs) and by reward models, of
-    learning, and of what evaluations sample.
+    """Operations of sampling, of scoring by the policies (old and reference log-probs), by reward models and by
+    teachers, of learning, and of what evaluations sample.
     """
     parameters, trained = files.size.get("parameters"), files.size.get("trained")
     learnt = files.total("tokens/trained")
@@ -54,7 +54,6 @@ def flops(files: StageFiles) -> Claim:
         found["sampling"] = 2.0 * parameters * (prompts + (files.total("tokens/sampled") or 0))
         learns = stage.kind in GROUPS
         reference = learns and files.objective.needs_reference
-        why += "" if stage.taught is None else "; what teachers compute is not counted"
         once = learnt / passes + learnt_prompts
         old = stage.optimizer.updates_per_batch * passes > 1 and not stage.objective.bypasses
         found["scoring"] = 2.0 * parameters * once * ((old and learns) + reference)
@@ -64,6 +63,9 @@ def flops(files: StageFiles) -> Claim:
             size = weights_in(model)
             why += "" if size else f"; the size of reward model {name} is not known here, so it is not counted"
             found["scoring"] += 2.0 * (size or 0) * read
+        for name, size, heard in teachers(files):
+            why += "" if size and heard is not None else f"; what {name} computes is not known here and not counted"
+            found["scoring"] += 2.0 * (size or 0) * (heard or 0)
         asked = [one.name for one in stage.reward if one.use == "judge"]
         why += f"; the judge of {' and '.join(asked)} runs elsewhere and is not counted" if asked else ""
     else:
@@ -79,11 +81,29 @@ def flops(files: StageFiles) -> Claim:
 
 def reward_models(files: StageFiles) -> Iterator[tuple[str, Path]]:
     """Names of the stage's rewards that are models, and where their weights are, or would be if they were here."""
-    stages = {one.stage.name: one.place for one in files.run.stages}
     for table in files.stage.reward:
         if table.use in MODELS and isinstance(model := table.args.get("model"), str):
-            place = stages.get(model.removeprefix("stage:"), Path(model).expanduser())
-            yield table.name, place / "final" if (place / "final").is_dir() else place
+            yield table.name, _place(files, model)
+
+
+def teachers(files: StageFiles) -> Iterator[tuple[str, int | None, float | None]]:
+    """By teacher of a stage: who it is in words, how many parameters it has, and how many tokens it has read; None
+    where that is not known here.
+    """
+    if files.stage.kind == "self_distill":
+        yield "the policy as its teacher", files.size.get("parameters"), files.total("teacher/tokens")
+    elif files.stage.kind == "distill":
+        several = len(files.stage.distillation.teacher) > 1
+        for name, table in files.stage.distillation.teacher.items():
+            size = None if table.url is not None else weights_in(_place(files, table.model))
+            yield f"the teacher {name}", size, files.total(f"teacher/{name}/tokens" if several else "teacher/tokens")
+
+
+def _place(files: StageFiles, model: str) -> Path:
+    """Where the weights of a model are that a recipe names, or would be if they were here."""
+    stages = {one.stage.name: one.place for one in files.run.stages}
+    place = stages.get(named_stage(model) or "", Path(model).expanduser())
+    return place / "final" if (place / "final").is_dir() else place
 
 
 def weights_in(directory: Path) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from cohort.account.behaviour import pass_rates
@@ -15,14 +16,28 @@ _SAID = ("mean", "low", "high", "problems", "p", "verdict")
 
 
 def gained(run: RunFiles) -> Claim:
-    """A row for each stage in order, then, where several were measured, one for all that the model of the last one has
-    gone through: from before the first of these that was measured to after the last. `gain` is the paired difference
-    with its 95% interval, None where there are not two measurements of the same problems; `why` says why.
+    """A row for each stage in order; one for each two that began with the same model, the later one against the earlier
+    one; then, where several were measured, one for all that the model of the last one has gone through: from before the
+    first of these that was measured to after the last. `gain` is the paired difference with its 95% interval, None
+    where there are not two measurements of the same problems; `why` says why.
     """
     rows = [_row(files) for files in run.stages]
     measured = [(files, row) for files, row in zip(run.stages, rows, strict=True) if row["after"] is not None]
     if not measured:
         return gap("measured", "no stage holds problems out: task.held_out names what to evaluate on")
+    rows += [
+        {
+            "stage": f"{other.stage.name} against {one.stage.name}",
+            "kind": f"from {run.stages[one.begins_with].stage.name}",
+            "measure": of_other["measure"],
+            "before": of_one["after"],
+            "after": of_other["after"],
+            **_gain(one, other, of_other["measure"], -1),
+        }
+        for (one, of_one), (other, of_other) in combinations(measured, 2)
+        if one.begins_with is not None and one.begins_with == other.begins_with
+        if of_one["before"] is not None and of_other["before"] is not None
+    ]
     line = _line(run.stages)
     own = [(files, row) for files, row in measured if files.index in line]
     if len(own) > 1:
@@ -57,9 +72,9 @@ def _row(files: StageFiles) -> dict[str, Any]:
     return row | {"before": before, "after": after} | _gain(files, files, way)
 
 
-def _gain(first: StageFiles, last: StageFiles, way: str) -> dict[str, Any]:
-    """The paired difference of a stage's last measurement and another one's first."""
-    before, after = (_rates(files, index, way) for files, index in ((first, 0), (last, -1)))
+def _gain(first: StageFiles, last: StageFiles, way: str, which: int = 0) -> dict[str, Any]:
+    """The paired difference of a stage's last measurement and one of another's, its first if not said otherwise."""
+    before, after = (_rates(files, index, way) for files, index in ((first, which), (last, -1)))
     if not before or not after:
         return {"gain": None, "why": "no answers were kept (run.save_rollouts), so nothing can be paired"}
     if before.keys() != after.keys():

@@ -13,7 +13,9 @@ NO_KL = "there is no KL term"
 
 def sampling(files: StageFiles) -> Claim:
     """The distribution that completions are drawn from."""
-    names = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "sampler")
+    names = ["temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "sampler"]
+    if not files.stage.rollout.draws:
+        names += ["groups", "length_penalty", "beam_groups", "diversity_penalty"]
     return files.set_by({name: getattr(files.stage.rollout, name) for name in names}, _changed(files, "temperature"))
 
 
@@ -27,7 +29,7 @@ def loss(files: StageFiles) -> Claim:
     stage, o = files.stage, files.objective
     found = {
         "preset": stage.objective.preset,
-        "line": one_line(o),
+        "line": one_line(o, stage.rollout.draws),
         "equation": equation_of(stage, o, latex=False),
         "choices": dict(sentences(o)),
         "hash": hash_of(stage, o),

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from cohort.account.sources import StageFiles
-from cohort.account.traces import as_shown, is_begun
+from cohort.account.traces import rows_as_shown
 from cohort.record.claims import Claim, gap
 from cohort.record.rollouts import read_rows
 from cohort.types import UserError
@@ -44,18 +44,18 @@ def sampled_groups(files: StageFiles) -> Claim:
     groups = [group for shard in chosen if (group := _group(shard, traces)) is not None]
     if not groups:
         return gap("measured", "the rollouts cannot be read")
-    why = None if traces in (None, "exposed") else f"reasoning between think tags is {traces} ([record] traces)"
+    why = None if traces in (None, "exposed") else f"reasoning is {traces} ([record] traces)"
     return files.claim("measured", groups, *(f"log/{shard.name}" for shard in chosen), reason=why)
 
 
 def _group(shard: Path, traces: str | None) -> dict[str, Any] | None:
     """The group whose rewards differ most, of those the first; None where the file cannot be read."""
     try:
-        rows = [row for row in read_rows(shard) if row["member"] >= 0 and row["reward"] is not None]
+        rows = rows_as_shown(read_rows(shard), traces)
     except UserError:
         return None
     by_ticket: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in (row for row in rows if row["member"] >= 0 and row["reward"] is not None):
         by_ticket.setdefault(row["ticket"], []).append(row)
     if not by_ticket:
         return None
@@ -63,7 +63,6 @@ def _group(shard: Path, traces: str | None) -> dict[str, Any] | None:
     order = sorted(best, key=lambda row: -row["reward"])
     half = MEMBERS // 2
     shown = order if len(order) <= MEMBERS else [*order[:half], *order[-half:]]
-    begun = any(is_begun(row["text"] or "") for row in rows)
     first = best[0]
     return {
         "step": first["step"],
@@ -71,7 +70,7 @@ def _group(shard: Path, traces: str | None) -> dict[str, Any] | None:
         "prompt": _cut(first["prompt"]),
         "answer": _cut(first["answer"]),
         "rewards": [row["reward"] for row in order],
-        "members": [_member(row, traces, begun) for row in shown],
+        "members": [*map(_member, shown)],
     }
 
 
@@ -80,12 +79,11 @@ def _spread(rewards: list[float]) -> float:
     return max(known) - min(known) if known else -1.0
 
 
-def _member(row: Mapping[str, Any], traces: str | None, begun: bool) -> dict[str, Any]:
-    said = _said(row)
+def _member(row: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: row[name] for name in ("member", "reward", "advantage", "finish", "disposition")}
     return kept | {
         "tokens": sum(filter(None, row["mask"] or ())),
-        "text": None if said is None else _cut(as_shown(said, traces, begun)),
+        "text": _cut(_said(row)),
     }
 
 

@@ -33,6 +33,17 @@ _DIVERGENCES = {  # of the next word, given what the student wrote: plain, and L
 }
 
 
+FOUND_BY = {  # `rollout.groups`: what its members are
+    "beam": "beams",
+    "diverse_beam": "diverse beams",
+    "greedy_plus_sample": "the greedy one and draws",
+}
+NOT_DRAWN = (
+    "completions: {} of π_θ. What was not drawn has no ratio: log-probs are raised or lowered by A, which is no policy "
+    "gradient; what of it says the same as another one has A = 0, and is in no mean"
+)
+
+
 class Shape(NamedTuple):
     """The numbers of the recipe that stand in the equation; a number that is not known stays a letter."""
 
@@ -44,6 +55,7 @@ class Shape(NamedTuple):
     parts: int = 1  # mini-batches of a step; each has an update of its own, and divisors of its own
     drops: bool = False  # groups without signal leave the batch, so how many are left is not known
     divergence: str = ""  # from the teacher over the whole vocabulary, in place of its advantage
+    groups: str = "sample"  # how the completions of a group are found, as `rollout.groups` says
 
     @property
     def step(self) -> int | None:
@@ -73,6 +85,7 @@ def equation(
     bypass: bool = False,
     parts: int = 1,
     divergence: str = "",
+    groups: str = "sample",
     latex: bool = False,
 ) -> str:
     """What is maximised, then each symbol in it, one a line, with every divisor, bound and epsilon as a number.
@@ -81,10 +94,11 @@ def equation(
     A step is split into `parts` mini-batches of whole groups, and J is that of one of them: its divisors are its own.
     Where their number differs, or groups are dropped, they are letters, and a row says what they stand for.
     With `bypass` the ratio is one against the sampler. With `divergence`, such as "reverse" (`distill.kl`), that is
-    differentiated in the place of the teacher's advantage. With `latex` the result is an `aligned` environment.
+    differentiated in the place of the teacher's advantage. `groups` other than "sample" are no draws, as a note says.
+    With `latex` the result is an `aligned` environment.
     """
     o, n = objective, Notation(latex)
-    shape = Shape(prompts, group_size, max_tokens, updates, bypass, parts, o.zero_std != "zero", divergence)
+    shape = Shape(prompts, group_size, max_tokens, updates, bypass, parts, o.zero_std != "zero", divergence, groups)
     o = replace(o, teacher_coef=0.0) if divergence else o
     surrogate, defined = SURROGATES[o.surrogate](o, n)
     correction = f"{n.w}{n.dot}" if o.correction != "off" else ""
@@ -402,7 +416,9 @@ def _notes(o: Objective, shape: Shape) -> list[str]:
         notes.append("groups whose rewards are all equal: advantage exactly 0, kept in the divisor")
     if o.truncated == "mask":
         notes.append("completions cut off at the token limit: out of the loss, their rewards stay in the baseline")
-    if shape.bypass:
+    if shape.groups != "sample":
+        notes.append(NOT_DRAWN.format(FOUND_BY[shape.groups]))
+    elif shape.bypass:
         notes.append("μ is the policy that sampled; there is no π_old")
     elif shape.updates:
         same = "so π_old = π_θ: the ratio is 1 and no clip acts"

@@ -25,10 +25,17 @@ _KL_GRADIENTS = {  # what an estimator's gradient pulls at, by how it is differe
 }
 
 
-def one_line(objective: Objective) -> str:
-    """The nearest preset's name and the choices that matter, e.g. `DAPO: clipped token ratio 0.8..1.28, ..., no KL`."""
+def one_line(objective: Objective, drawn: bool = True) -> str:
+    """The nearest preset's name and the choices that matter, e.g. `DAPO: clipped token ratio 0.8..1.28, ..., no KL`.
+    What is learnt from completions that are not `drawn` from the policy is no policy gradient.
+    """
     o = objective
-    parts = [_short_surrogate(o), _short_advantage(o), short("aggregation", o.aggregation), _short_kl(o)]
+    parts = [
+        _short_surrogate(o) if drawn else "likelihood weighted by advantages",
+        _short_advantage(o),
+        short("aggregation", o.aggregation),
+        _short_kl(o),
+    ]
     if o.correction != "off":
         parts.append(f"{o.correction.replace('_', ' ')} of the sampler mismatch in {correction_bounds(o)}")
     if o.entropy_coef:

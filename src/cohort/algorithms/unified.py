@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cohort.algorithms.equation import Shape, advantage_rows, token_weight
+from cohort.algorithms.equation import FOUND_BY, Shape, advantage_rows, token_weight
 from cohort.algorithms.notation import Notation, number
 from cohort.algorithms.objective import Objective
 from cohort.algorithms.presets import preset
@@ -34,7 +34,8 @@ def rows(own: Objective, shape: Shape, rewards: str = "rule or model") -> list[R
     """
     online = f"q, {shape.group_size or 'G'} o ~ π_θ"
     before, right = online.replace("π_θ", "π_start"), "1 where o is right, else 0"
-    found = [Row("this recipe", online, rewards, coefficient(own, shape))]
+    whole = online if shape.groups == "sample" else f"q, {FOUND_BY[shape.groups]} of π_θ"
+    found = [Row("this recipe", whole, rewards, coefficient(own, shape))]
     found += [Row(name, online, rewards, coefficient(preset(name), shape)) for name in METHODS]
     return [
         *found,

@@ -147,7 +147,9 @@ def _examples(
     for name, values in scores.items():
         order = sorted((i for i, value in enumerate(values) if not math.isnan(value)), key=lambda i: -values[i])
         ends = {"best": order[0], "worst": order[-1]} if order else {}
-        found[name] = {end: Example(values[i], excerpt(played[i])) for end, i in ends.items()}
+        found[name] = {
+            end: Example(values[i], excerpt(played[i], stage.record.traces, prompt)) for end, i in ends.items()
+        }
         alike = bool(order) and values[order[0]] == values[order[-1]]
         shown = {"all": found[name]["best"]} if alike else found[name]
         lines = {f"{end} of {name}": f"{of.score:.3g}\n{of.text}" for end, of in shown.items()}

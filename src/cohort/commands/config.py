@@ -12,13 +12,13 @@ from cohort.recipe import Recipe, against_defaults, differences
 from cohort.settings import GROUPS, Stage
 from cohort.settings.words import callable_path, shown
 from cohort.train.directory import as_kept
-from cohort.train.stage import refuse_unread_tables
+from cohort.train.unread import refuse_unread
 from cohort.views.console import Console
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe as its tables and as TOML, and the origin of every value."""
-    refuse_unread_tables(recipe)
+    refuse_unread(recipe)
     text = as_kept(recipe)
     return {"recipe": tomllib.loads(text), "toml": text, "origins": recipe.origins}
 

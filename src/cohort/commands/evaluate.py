@@ -21,8 +21,10 @@ from cohort.commands.place import absolute, full_path, told_apart
 from cohort.evaluate import Accuracy, Measure, evaluate
 from cohort.evaluate.behaviour import behaviour
 from cohort.evaluate.compare import Paired, among, paired
+from cohort.evaluate.traces import TraceUse, use_of_traces
 from cohort.machine import quiet_libraries
 from cohort.monitor.names import BEHAVIOUR
+from cohort.policy.text import reader
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.preflight.suites import open_suites
 from cohort.recipe import Recipe
@@ -37,8 +39,10 @@ from cohort.train.evaluation import held_out
 from cohort.train.place import where_trained
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
+from cohort.views.traces import need_of_traces
 
 T = TypeVar("T")
+M = TypeVar("M")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +73,12 @@ def run_evaluation(
     best: bool = True,
     language: str | None = None,
     to: Path | None = None,
+    traces: int = 0,
 ) -> Evaluation:
     """Measure a model, and with `against` another one on the same problems. With `best` the run's rewards score as
-    well, and say which sample is the best. What was sampled is kept in `to`, a new directory; of a run that is
-    evaluated on its own problems, by default, in one of the run's own.
+    well, and say which sample is the best; with `traces`, whether the answers of so many problems need theirs. What was
+    sampled is kept in `to`, a new directory; of a run that is evaluated on its own problems, by default, in one of the
+    run's own.
     """
     if model == against:
         raise UserError("--against names the model itself; name another one")
@@ -80,12 +86,15 @@ def run_evaluation(
         raise UserError(f"{to} exists already: name a directory that does not, for what this evaluation writes")
     quiet_libraries()
     names = {name: full_path(name) for name in (model, against) if name is not None}
+    overrides = [f"evaluate.traces={traces}", *overrides] if traces else overrides
     to, overrides = None if to is None else to.absolute(), absolute(overrides)  # before the process goes elsewhere
     with where_trained(names[model]) if task is None else contextlib.nullcontext():
         data, recipe = recipe_of(names[model], task, overrides, problems)
         asked = _asked(recipe, model, seed)
         templates: dict[str, str] = {}
-        found = {name: _measure(path, asked, samples, seed, best, templates) for name, path in names.items()}
+        measured = {name: _measure(path, asked, samples, seed, best, templates) for name, path in names.items()}
+    found = {name: accuracies for name, (accuracies, _) in measured.items()}
+    every: dict[str, dict[str, Accuracy | TraceUse]] = {name: {**of, **uses} for name, (of, uses) in measured.items()}
     verifier = " or ".join(dict.fromkeys(parts.verifier_name for _, parts in asked.values()))
     difference: dict[str, Paired] = {}
     if against is not None:
@@ -102,7 +111,7 @@ def run_evaluation(
         max(len(one.scored) for of in found.values() for one in of.values()),
         {
             model: {f"eval/{k}": v for k, v in _gathered(of, lambda one: _short(one.metrics())).items()}
-            for model, of in found.items()
+            for model, of in every.items()
         },
         {name: _gathered(of, Accuracy.measures) for name, of in found.items()},
         {name: _behaviour(of, language) for name, of in found.items()},
@@ -111,7 +120,7 @@ def run_evaluation(
     )
     try:
         place = to or (_place_of(Path(names[model])) if task is None else None)
-        return result if place is None else replace(result, files=_kept(place, found, result))
+        return result if place is None else replace(result, files=_kept(place, every, result))
     except OSError as error:  # what was measured is said all the same
         Console().warn(f"what was sampled is not kept: {error}")
         return result
@@ -125,7 +134,7 @@ def _place_of(run: Path) -> Path:
     return place
 
 
-def _gathered(of: Mapping[str, Accuracy], what: Callable[[Accuracy], Mapping[str, T]]) -> dict[str, T]:
+def _gathered(of: Mapping[str, M], what: Callable[[M], Mapping[str, T]]) -> dict[str, T]:
     """What all measurements say, those of a suite below its name."""
     found: dict[str, T] = {}
     for name, one in of.items():
@@ -161,6 +170,9 @@ def show(console: Console, found: Evaluation) -> None:
         if not all(map(math.isnan, values)):
             rows.append([known.heading, *("" if math.isnan(value) else known.form.format(value) for value in values)])
     console.table(["", *map(escape, names)], rows)
+    for model, name in zip(models, names, strict=True):
+        if said := need_of_traces(found.models[model]):
+            console.say(escape(f"  {name}: {said}"))
     for name, one in found.difference.items():
         console.say(escape(f"  {name}: {' minus '.join(names)} is {in_words(one)}"))
     for file in found.files:
@@ -237,11 +249,14 @@ def _measure(
     seed: int,
     best: bool,
     templates: dict[str, str],
-) -> dict[str, Accuracy]:
-    """One model: `greedy` and `sampled`, and below the name of each suite the same."""
+) -> tuple[dict[str, Accuracy], dict[str, TraceUse]]:
+    """One model: `greedy` and `sampled`, and below the name of each suite the same; and `traces`, where some are asked
+    for.
+    """
     first = next(iter(asked.values()))[0]
     policy = load_model(model, compute=first.policy.compute, device=first.policy.device)
-    facts, found = policy.facts(), {}
+    facts, found, uses = policy.facts(), dict[str, Accuracy](), dict[str, TraceUse]()
+    read = reader(facts.tokenizer, facts.eos_ids)
     for name, (stage, parts) in asked.items():
         _refuse_other_template(templates, name, model, template_for(stage.task.template, facts.tokenizer))
         prompts, _ = held_out(stage, parts, facts)
@@ -259,12 +274,17 @@ def _measure(
             for greedy, count in ((True, 1), (False, samples)):
                 if count:
                     sampling, kind = stage.evaluate.sampling(stage.rollout, greedy), "greedy" if greedy else "sampled"
-                    found[f"{name}/{kind}" if name else kind] = evaluate(
-                        *(play, prompts, pool, sampling, count, seed),
-                        judges=judges if others else (),
-                        cluster=stage.evaluate.cluster,
+                    of, asks = f"{name}/" if name else "", judges if others else ()
+                    one = evaluate(
+                        *(play, prompts, pool, sampling, count, seed), judges=asks, cluster=stage.evaluate.cluster
                     )
-    return found
+                    found[of + kind] = one
+                    if greedy and stage.evaluate.traces:
+                        uses[f"{of}traces"] = use_of_traces(
+                            *(one, stage.evaluate.traces, play, pool, sampling, seed, read, facts.tokenizer),
+                            judges=asks,
+                        )
+    return found, uses
 
 
 def _refuse_other_template(templates: dict[str, str], name: str, model: str, template: str) -> None:
@@ -278,14 +298,15 @@ def _refuse_other_template(templates: dict[str, str], name: str, model: str, tem
         )
 
 
-def _kept(to: Path, found: Mapping[str, Mapping[str, Accuracy]], result: Evaluation) -> list[Path]:
+def _kept(to: Path, every: Mapping[str, Mapping[str, Accuracy | TraceUse]], result: Evaluation) -> list[Path]:
     """Write every completion, a file for each model and kind, and the numbers."""
     to.mkdir(parents=True)
     files = []
-    for number, of in enumerate(found.values()):
+    for number, of in enumerate(every.values()):
         for name, one in of.items():
-            files.append(to / f"eval-{'ab'[number]}-{name.replace('/', '-')}.parquet")
-            write_groups(files[-1], one.groups, 0)
+            if one.groups:
+                files.append(to / f"eval-{'ab'[number]}-{name.replace('/', '-')}.parquet")
+                write_groups(files[-1], one.groups, 0)
     files.append(to / "eval.json")
     write_bytes(files[-1], orjson.dumps(replace(result, files=files), default=str, option=orjson.OPT_INDENT_2))
     return files

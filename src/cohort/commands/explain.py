@@ -26,10 +26,10 @@ from cohort.recipe.resolve import flatten
 from cohort.settings import GROUPS, Stage
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path
-from cohort.train.stage import refuse_unread_tables
+from cohort.train.unread import refuse_unread
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import about, batch_arithmetic, reward_line, rewards_line, teacher_line
+from cohort.views.plan import about, batch_arithmetic, groups_line, reward_line, rewards_line, teacher_line
 from cohort.wording import counted
 
 
@@ -56,7 +56,7 @@ def explain_recipe(recipe: Recipe, against: str | None, other: Recipe | None = N
     """The objective of every stage that learns from groups, compared with a preset where one is named, or with `other`,
     the recipe that is called `against`; else also of stages that keep samples or learn from pairs.
     """
-    refuse_unread_tables(recipe)
+    refuse_unread(recipe)
     stages = [stage for stage in recipe.stages if stage.kind in GROUPS or (stage.kind in VIEWS and against is None)]
     if not stages:
         raise UserError(
@@ -93,12 +93,13 @@ def _explained(stage: Stage, objective: Objective, against: str | None, other: R
         rows = stage_differences(stage, _same_stage(other, stage.name, against))
     return Explained(
         stage=stage.name,
-        objective=explain.one_line(objective),
+        objective=explain.one_line(objective, stage.rollout.draws),
         equation=equation_of(stage, objective, latex=False),
         latex=equation_of(stage, objective, latex=True),
         choices={
             choice: NOTHING if _once(stage) and choice.partition("=")[0] in ACT_BETWEEN_UPDATES else sentence
             for choice, sentence in explain.sentences(objective)
+            if stage.rollout.draws or not choice.startswith("surrogate=")  # of which the line of groups says more
         },
         around=around,
         hash=around["hash"],
@@ -136,6 +137,7 @@ def _unified(stage: Stage, objective: Objective) -> list[Row]:
     updates = o.updates_per_batch * o.epochs
     bypass, drops = stage.objective.bypasses, objective.zero_std != "zero"
     shape = Shape(r.prompts_per_step, r.group_size, r.max_tokens, updates, bypass, o.updates_per_batch, drops)
+    shape = shape._replace(groups=r.groups)
     models = ("reward_model", "process_model", "judge")
     paid = [f"{reward_line(one)} ({'model' if one.use in models else 'rule'})" for one in stage.reward if one.weight]
     return rows(objective, shape, " + ".join(paid))
@@ -168,6 +170,7 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         "rewards": rewards_line(stage),
         "sampling": f"temperature {r.temperature:g}, which also divides the logits of every log-prob; at most "
         f"{counted(r.max_tokens, 'token')}; rollouts at most {counted(r.max_staleness, 'training step')} old",
+        **groups_line(stage),
         "batch": batch_arithmetic(stage),
     }
     if stage.objective.bypasses:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cohort.account.traces import rows_as_shown, traces_of
 from cohort.record.reading import names_of, readable
 from cohort.record.rollouts import read_rows
 from cohort.record.where import condition
@@ -19,22 +20,24 @@ from cohort.wording import counted
 def rollouts(run: Path, step: int | None, where: str, stage: str, evaluation: str, limit: int) -> dict[str, Any]:
     """The rollouts of one step (the last one, if None) or of an evaluation for which a condition holds.
 
-    `evaluation` is "" for training, else "greedy" or "sampled". Raises `UnreadableError` for what is not a run.
+    `evaluation` is "" for training, else "greedy", "sampled" or "traces". Raises `UnreadableError` for what is no run.
     """
     file = _file(run, stage, step, evaluation)
     holds = condition(where) if where else None
-    rows = [readable(row) for row in read_rows(file)]
+    traces = traces_of(run)
+    rows = [readable(row) for row in rows_as_shown(read_rows(file), traces)]
     if evaluation:  # which belongs to its step, but is numbered by problem
         rows = [row | {"advantage": None} for row in rows]
     names = [names_of(row) for row in rows]
     nothing = dict.fromkeys(name for of in names for name in of)  # what another rollout has, such as another reward
     found = [row for row, of in zip(rows, names, strict=True) if holds is None or holds(nothing | of)]
-    return {"file": str(file), "of": len(rows), "matching": len(found), "rollouts": found[:limit]}
+    shown = {"traces": traces or "exposed", "rollouts": found[:limit]}
+    return {"file": str(file), "of": len(rows), "matching": len(found), **shown}
 
 
 def show(console: Console, found: dict[str, Any]) -> None:
     """Every rollout to read; rollouts of one prompt under one question."""
-    show_rollouts(console, found["rollouts"])
+    show_rollouts(console, found["rollouts"], found["traces"])
     shown, matching = len(found["rollouts"]), found["matching"]
     more = f"; --limit {matching} shows all" if shown < matching else ""
     console.say(

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from cohort.account.traces import rows_as_shown, traces_of
 from cohort.machine import quiet_libraries
 from cohort.record.reading import readable
 from cohort.record.report import Check
@@ -44,12 +45,13 @@ def replay_step(run: Path, step: int, group: int | None, stage: str) -> dict[str
             tickets = ", ".join(map(str, sorted(stored.rows)))
             raise UserError(f"step {step} has no group {group}; groups go by their tickets: {tickets}")
         found = checks_of(replace(recorded, only=frozenset({step})), LEVEL, group, MOST)
-    rows = [readable(row) for ticket, of in stored.rows.items() if group in (None, ticket) for row in of]
+    traces, kept = traces_of(run), [row for key, of in stored.rows.items() if group in (None, key) for row in of]
     return {
         "run": str(run),
         "stage": recorded.stage.name,
         "step": step,
-        "rollouts": rows,
+        "traces": traces or "exposed",
+        "rollouts": [readable(row) for row in rows_as_shown(kept, traces)],
         "checks": [asdict(check) for check in found],
         "holds": all(check.status != "failed" for check in found),
     }
@@ -57,7 +59,7 @@ def replay_step(run: Path, step: int, group: int | None, stage: str) -> dict[str
 
 def show(console: Console, found: dict[str, Any]) -> None:
     """The groups to read, then what was recomputed."""
-    show_rollouts(console, found["rollouts"])
+    show_rollouts(console, found["rollouts"], found["traces"])
     console.say("\n[bold]recomputed[/]")
     for check in found["checks"]:
         show_check(console, Check(**check))

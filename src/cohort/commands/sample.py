@@ -12,12 +12,13 @@ from typing import Any
 from rich.markup import escape
 
 from cohort import environments
-from cohort.account.traces import OPEN, as_shown
+from cohort.account.traces import as_shown
 from cohort.commands.model import load_model, play_group
 from cohort.commands.place import full_path
 from cohort.machine import quiet_libraries
 from cohort.recipe import Recipe
 from cohort.rewards import Reward, RewardTable, ScoredGroup, ScoringItem, resolve, score_group
+from cohort.rewards.verifiers.trace import OPEN
 from cohort.settings import Stage
 from cohort.tasks import Renderer
 from cohort.train.place import where_trained
@@ -104,7 +105,7 @@ def show(console: Console, found: Sampled) -> None:
     if found.settings:
         console.say(f"[dim]as the run samples: {escape(found.settings)}[/]\n", fold=False)
     if found.traces != "exposed":
-        console.warn(f"reasoning between think tags is {found.traces}, as [record] traces of the run says")
+        console.warn(f"reasoning is {found.traces}, as [record] traces of the run says")
     for number, one in enumerate(found.completions, start=1):
         several = ", ".join(f"{name} {value:g}" for name, value in one.scores.items()) if len(one.scores) > 1 else ""
         score = "" if one.score is None else f"score {one.score:g}{f' ({several})' if several else ''}  "

@@ -6,7 +6,7 @@ from typing import Any
 
 from cohort.record.claims import read_record
 from cohort.train.run import Run
-from cohort.views.gains import gains_of
+from cohort.views.cards.reading import gains_of
 
 
 def outcome(run: Run) -> dict[str, Any]:

@@ -34,3 +34,8 @@ class Decoder(Protocol):
 
         `place` `[rows]` says where every row keeps what it knows, and may be changed: the places stay distinct.
         """
+
+    def copy(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
+        """Rows `target` `[m]` continue from what rows `source` know, which go on, too: the same prompt, and `tokens`
+        tokens of their own.
+        """

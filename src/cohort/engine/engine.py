@@ -7,16 +7,17 @@ samples depends on the weights, its prompt and its own seed alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from cohort.engine.beams import BeamSearch
 from cohort.engine.decoder import Decoder
 from cohort.engine.fused import FusedDecoder, disagreement
 from cohort.engine.generic import GenericDecoder
 from cohort.engine.running import Running, StartedGroup
-from cohort.engine.sampling import choose
+from cohort.engine.sampling import choose, stop_string
 from cohort.frozen_array import FrozenArray
 from cohort.kernels.functions import append_tokens
 from cohort.policy.decode import PlainDecoder
@@ -50,18 +51,20 @@ class Engine:
         self._refuse_unfit(wanted)
         # Gradients are switched off inside each part, never across a yield: the caller may train in between.
         waiting = deque(wanted)
-        most = min(self.max_rows, sum(request.count for request in waiting))
+        together = max((request.count for request in wanted if request.sampling.beams), default=0)
+        most = max(together, min(self.max_rows, sum(request.count for request in waiting)))
         running = Running(most, self.policy.device)
         decoder = _decoder(self.policy, most)
         decoder.refresh()
+        append = BeamSearch(self.policy, decoder).append if together else self._append
         while waiting or running.prefilled or running.n:
             ended: list[int] = []
             with torch.no_grad():
                 first = running.n
                 if (logits := running.start(waiting, decoder)) is not None:
-                    ended = self._append(running, first, logits)
+                    ended = append(running, first, logits)
                 if not ended and running.n:
-                    ended = self._append(running, 0, decoder.decode(*running.last()))
+                    ended = append(running, 0, decoder.decode(*running.last()))
             whole: list[StartedGroup] = []
             for row in ended:
                 group, member = running.owner[row]
@@ -92,7 +95,9 @@ class Engine:
             if not waiting and not running.prefilled and (slots := decoder.compact()) is not None:
                 running.renumber(slots)
 
-    def _refuse_unfit(self, requests: Iterable[SampleRequest]) -> None:
+    def _refuse_unfit(self, requests: Sequence[SampleRequest]) -> None:
+        if len({request.sampling.beams is None for request in requests}) > 1:
+            raise ValueError("requests of one call are all drawn, or all searched for with beams")
         for request in requests:
             if not request.tokens:
                 raise UserError("an empty prompt cannot be sampled from: it has no token to predict from")
@@ -135,15 +140,8 @@ class Engine:
 
     def _stop_string(self, running: Running, row: int) -> str | None:
         """The stop string that the row's text ends in or contains since its last token, if any."""
-        group, _ = running.owner[row]
-        stops = group.request.sampling.stop
-        if not stops:
-            return None
-        # Decode only the tail that can hold a stop string: every token is at least one byte of text.
-        tail = max(len(stop.encode()) for stop in stops) + 4
-        length = int(running.length[row])
-        text = self.policy.tokenizer.decode(running.tokens[row, max(0, length - tail) : length].tolist())
-        return next((stop for stop in stops if stop in text), None)
+        stops = running.owner[row][0].request.sampling.stop
+        return stop_string(self.policy.tokenizer, stops, running.tokens[row, : int(running.length[row])])
 
 
 def _decoder(policy: Policy, rows: int) -> Decoder:

@@ -77,6 +77,13 @@ class FusedDecoder:
         """See `Decoder`: the rows change places."""
         place[source], place[target] = place[target].clone(), place[source].clone()
 
+    def copy(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
+        """See `Decoder`."""
+        source, target = place[source], place[target]
+        for keys, values in self._own:
+            keys[target, ..., :tokens] = keys[source, ..., :tokens]
+            values[target, :, :tokens] = values[source, :, :tokens]
+
     def _slots(self, lengths: list[int]) -> list[int]:
         """Free slots for prompts of these lengths."""
         used = len(self._prefix_length)

@@ -83,3 +83,11 @@ class GenericDecoder:
     def move(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
         """See `Decoder`: a row that is moved keeps its place."""
         place[source], place[target] = place[target].clone(), place[source].clone()
+
+    def copy(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
+        """See `Decoder`: rows of one prompt that have equally many tokens are in one wave."""
+        goes_on = dict(zip(place[target].tolist(), place[source].tolist(), strict=True))
+        for places, states in self._waves:
+            if not goes_on.keys().isdisjoint(places):
+                index = [places.index(goes_on.get(at, at)) for at in places]
+                states.keep(torch.tensor(index, device=self.policy.device))

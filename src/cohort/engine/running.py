@@ -74,6 +74,8 @@ class Running:
         while groups and self.n < len(self.slot):
             i, group, member = self.n, groups[0], groups[0].started
             wanted = group.request.sampling
+            if wanted.beams and not member and len(self.slot) - i < group.request.count:
+                break  # the beams of a prompt begin together
             self.n += 1
             self.owner.append((group, member))
             if (missing := wanted.max_tokens - self.tokens.shape[1]) > 0:
@@ -84,7 +86,8 @@ class Running:
             self.slot[i], self.length[i], self.limit[i] = group.slot, 0, wanted.max_tokens
             drawn = unit_uniforms(derive_seed(group.request.seed, member), wanted.max_tokens)
             self.uniforms[i, : wanted.max_tokens] = torch.from_numpy(drawn)
-            settings = (wanted.temperature, wanted.top_p, wanted.top_k, wanted.min_p)
+            greedy = wanted.greedy_first and not member
+            settings = (0.0 if greedy else wanted.temperature, wanted.top_p, wanted.top_k, wanted.min_p)
             for column, value in zip(self.sampling, settings, strict=True):
                 column[i] = value
             self.stops |= bool(wanted.stop)
@@ -92,7 +95,7 @@ class Running:
             group.started += 1
             if group.started == group.request.count:
                 groups.popleft()
-        return torch.stack([group.first_logits for group, _ in self.owner[first:]])
+        return torch.stack([group.first_logits for group, _ in self.owner[first:]]) if self.n > first else None
 
     def last(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What `Decoder.decode` takes, `[n]` each. The last sampled token has no keys and values yet."""

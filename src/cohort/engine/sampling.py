@@ -6,7 +6,8 @@ one uniform a row does the same. It also makes a rollout depend on its own seed 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +43,16 @@ def choose(logits: Tensor, uniform: Tensor, sampling: RowSampling, truncates: bo
     drawn = torch.searchsorted(cumulative, target, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
     tokens = torch.where(greedy, logits.argmax(-1), drawn)
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+
+
+def stop_string(tokenizer: Any, stops: Sequence[str], tokens: Tensor) -> str | None:
+    """The stop string that the text of `tokens` `[n]` ends in or contains since the last of them, if any."""
+    if not stops:
+        return None
+    # Decode only the tail that can hold a stop string: every token is at least one byte of text.
+    tail = max(len(stop.encode()) for stop in stops) + 4
+    text = tokenizer.decode(tokens[-tail:].tolist())
+    return next((stop for stop in stops if stop in text), None)
 
 
 def _truncate(logprobs: Tensor, sampling: RowSampling) -> Tensor:

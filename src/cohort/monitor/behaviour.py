@@ -10,6 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from cohort.rewards.combination import Combination, Scores
+from cohort.rewards.verifiers.trace import trace_of
 from cohort.types import RIGHT, SECOND, Group, Rollout
 
 GRAM = 4  # tokens in a row that count as said before
@@ -27,9 +29,10 @@ _REFLECTS = re.compile(r"(?i)\b(?:wait|mistake|however|but|retry|error|verify|wr
 Array = np.ndarray
 
 
-def behaviour(groups: Iterable[Group]) -> dict[str, float]:
+def behaviour(groups: Iterable[Group], combination: Combination | None = None) -> dict[str, float]:
     """The numbers of a step's groups; those that could not be scored are left out. A number that none of them has is
-    NaN, one that needs several rewards is not there without them.
+    NaN, one that needs several rewards is not there without them. Rewards are compared as `combination` pays them,
+    after its gates.
     """
     scored = [group for group in groups if group.error is None and group.rollouts and group.rewards]
     if not scored:
@@ -64,11 +67,13 @@ def behaviour(groups: Iterable[Group]) -> dict[str, float]:
         "completions/same_answer": max(words.values()) / len(rollouts),
         "completions/bare": sum(n for text, n in texts.items() if is_bare(text)) / len(rollouts),
         "completions/test_aware": sum(n for text, n in texts.items() if acts_on_tests(text)) / len(rollouts),
+        "completions/trace_words": sum(n * trace_words(text) for text, n in texts.items()) / len(rollouts),
         "completions/reflective": sum(n for text, n in texts.items() if _REFLECTS.search(text)) / len(rollouts),
         "advantage/below_right": _below_right(scored),
     }
     if len(scored[0].scores) > 1:
-        metrics |= _components(scored, parts, rewards, accuracy)
+        scores = [group.scores if combination is None else combination.paid(group.scores) for group in scored]
+        metrics |= _components(scores, parts, rewards, accuracy)
     return metrics
 
 
@@ -76,6 +81,12 @@ def final_word(text: str) -> str:
     """The last word or number of a text, tags apart: what its answer most likely is."""
     words = _WORD.findall(_TAG.sub(" ", text[-TAIL:]))
     return words[-1].casefold() if words else ""
+
+
+def trace_words(text: str) -> int:
+    """How many words the trace of a text has."""
+    found = trace_of(text)
+    return 0 if found is None else len(text[found.start : found.end].split())
 
 
 def is_bare(text: str) -> bool:
@@ -183,17 +194,16 @@ def _below_right(groups: Sequence[Group]) -> float:
 
 
 def _components(
-    groups: Sequence[Group], parts: Sequence[slice], rewards: Array, accuracy: Array
+    scores: Sequence[Scores], parts: Sequence[slice], rewards: Array, accuracy: Array
 ) -> Mapping[str, float]:
     """Of every reward, how it goes inside groups with what they come to, and with the accuracy."""
     found = {}
-    for name in groups[0].scores:
-        absent = {len(group.rollouts): (math.nan,) * len(group.rollouts) for group in groups}
-        given = [group.scores.get(name, absent[len(group.rollouts)]) for group in groups]
-        scores = np.array([score for of in given for score in of])
+    for name in scores[0]:
+        absent = [(math.nan,) * (part.stop - part.start) for part in parts]
+        own = np.array([score for of, none in zip(scores, absent, strict=True) for score in of.get(name, none)])
         for what, other in (("with_reward", rewards), ("with_accuracy", accuracy)):
-            known = ~(np.isnan(scores) | np.isnan(other))
-            pairs = [(scores[part][known[part]], other[part][known[part]]) for part in parts]
+            known = ~(np.isnan(own) | np.isnan(other))
+            pairs = [(own[part][known[part]], other[part][known[part]]) for part in parts]
             found[f"reward/{name}/{what}"] = _correlation([x for x, _ in pairs], [y for _, y in pairs])
     return found
 

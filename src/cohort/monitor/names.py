@@ -49,9 +49,13 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("reward/{}/mean", "", "Mean score of this reward, where it applies.", "up"),
         Metric("reward/std", "", "Standard deviation of the rewards of all completions; 0: they are all the same."),
         Metric(
-            "reward/{}/with_reward", "", "Correlation inside groups of this score and the reward, of several rewards."
+            "reward/{}/with_reward",
+            "",
+            "Correlation inside groups of this score, after its gate, and the reward, of several rewards.",
         ),
-        Metric("reward/{}/with_accuracy", "", "Correlation inside groups of this score and the accuracy."),
+        Metric(
+            "reward/{}/with_accuracy", "", "Correlation inside groups of this score, after its gate, and the accuracy."
+        ),
         Metric("reward/{}/scored", "completions", "Completions to which this reward gave a score."),
         Metric("reward/{}/not_applicable", "completions", "Completions to which this reward does not apply."),
         Metric(
@@ -80,6 +84,12 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "advantage/below_right", "share", "Positive advantage that went to completions that are not right.", "down"
         ),
         Metric("groups/left_out", "groups", "Groups that were not trained on: without signal, or failed.", "down"),
+        Metric(
+            "groups/repeats",
+            "completions",
+            "Members of groups that are no draws (rollout.groups) left out as another one says the same.",
+            "down",
+        ),
         Metric("groups/quarantined", "groups", "Groups left out as a detector found something in them.", "down"),
         Metric("groups/failed", "groups", "Groups that could not be scored; they are among those left out.", "down"),
     ),
@@ -111,6 +121,11 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "Completions with a word of reflection, such as wait or check: an observation, which says of no completion "
             "that it reflects.",
         ),
+        Metric(
+            "completions/trace_words",
+            "words",
+            "Mean length of what stands before the answer (between think tags, where there are any): an observation.",
+        ),
         Metric("completions/test_aware", "share", "Completions with code that acts on its tests.", "down"),
         Metric("turns/mean", "turns", "Mean number of turns of a rollout."),
         Metric("turns/limit", "share", "Rollouts that wanted more turns than there are.", "down"),
@@ -140,6 +155,8 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "{:5.1%}",
         ),
         Metric("teacher/rollouts", "share", "Rollouts of which a teacher speaks.", "up"),
+        Metric("teacher/tokens", "tokens", "Tokens that teachers read: completions, and each prompt before them once."),
+        Metric("teacher/{}/tokens", "tokens", "The same as teacher/tokens of one teacher, of several."),
         Metric("teacher/{}/kl", "nats", "The same as teacher/kl of one teacher, of several.", "down"),
         Metric("teacher/{}/agreement", "share", "The same as teacher/agreement of one teacher, of several.", "up"),
         Metric(
@@ -272,12 +289,30 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("eval/truncated", "share", "Sampled completions cut off at the limit.", "down"),
         Metric("eval/failed", "problems", "Problems left out as they could not be scored.", "down"),
     ),
+    "Whether answers need their traces": (
+        Metric("eval/traced", "problems", "Problems of `evaluate.traces` whose answer has a trace before it."),
+        Metric("eval/untraced", "problems", "The others of them."),
+        Metric("eval/trace_tokens", "tokens", "Mean length of a trace."),
+        Metric("eval/traced_right", "share", "Right answers of those with a trace, as they were."),
+        Metric(
+            "eval/trace_{}_changed",
+            "share",
+            "Answers that are others when the policy goes on from a trace that is `removed`, `kept_25`, `kept_50` or "
+            "`kept_75` (its first 25, 50 or 75%), `corrupted` (its numbers are others), `exchanged` (it is another "
+            "problem's).",
+        ),
+        Metric("eval/trace_{}_right", "share", "Answers that are right then."),
+        Metric("eval/trace_followed", "share", "Answers to another problem's trace that are that problem's."),
+        Metric("eval/trace_failed", "problems", "Problems left out as these answers could not be scored.", "down"),
+        Metric("eval/trace{}_low", "share", "Lower end of the 95% interval of one of these."),
+        Metric("eval/trace{}_high", "share", "Upper end of the 95% interval of one of these."),
+    ),
     "Held-out pairs of a reward model": (
         Metric("eval/pairs", "pairs", "Held-out pairs that were measured."),
         Metric("eval/accuracy", "share", "Pairs whose better answer scored higher.", "up"),
         Metric("eval/accuracy_low", "share", "Lower end of its 95% interval.", "up"),
         Metric("eval/accuracy_high", "share", "Upper end of its 95% interval.", "up"),
-        Metric("eval/loss", "", "Mean of -log sigmoid(better - worse).", "down"),
+        Metric("eval/loss", "", "Mean of -log sigmoid(better - worse); of a dpo stage its own loss.", "down"),
         Metric("eval/calibration_error", "", "Expected calibration error of its confidence.", "down"),
         Metric("eval/length_correlation", "", "Correlation of the differences in score and in tokens; 0: none."),
         Metric("eval/longer_chosen", "share", "Pairs whose longer answer is the better one."),

@@ -73,6 +73,10 @@ class PlainDecoder:
 
     def move(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
         """See `Decoder`: the own keys and values are copied."""
+        self.copy(source, target, tokens, place)
+
+    def copy(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
+        """See `Decoder`."""
         for keys, values in self.own:
             keys[target, :, :tokens] = keys[source, :, :tokens]
             values[target, :, :tokens] = values[source, :, :tokens]

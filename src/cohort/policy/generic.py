@@ -54,7 +54,7 @@ class RowStates(Protocol):
         """A copy of rows `index` `[m]`, each as often as it is named."""
 
     def keep(self, index: Tensor) -> None:
-        """Let go of all rows but `index` `[m]`."""
+        """Let go of all rows but `index` `[m]`; one that is named several times goes on as often."""
 
     def step(self, tokens: Tensor) -> Tensor:
         """One more token each, `[b] -> [b, hidden]`: the hidden states from which the next ones are predicted."""
@@ -211,7 +211,7 @@ class RecomputedRows:
 
     def keep(self, index: Tensor) -> None:
         """See `RowStates`."""
-        self._rows = [self._rows[i] for i in index.tolist()]
+        self._rows = [list(self._rows[i]) for i in index.tolist()]
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `RowStates`."""

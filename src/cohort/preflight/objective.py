@@ -16,9 +16,12 @@ from cohort.wording import counted
 
 
 def settled_objective(stage: Stage) -> Objective:
-    """The objective of a stage. Raises `UserError` for one that makes no sense, or that training cannot do."""
+    """The objective of a stage. Raises `UserError` for one that makes no sense, or that training cannot do. Of groups
+    that are no draws there is no ratio: it is A * log pi, which has the gradient of a ratio of 1 that is not clipped.
+    """
+    fields = stage.objective.fields() | ({} if stage.rollout.draws else {"surrogate": "reinforce"})
     try:
-        objective = objectives.preset(stage.objective.preset, **stage.objective.fields())
+        objective = objectives.preset(stage.objective.preset, **fields)
     except ValueError as error:
         raise UserError(f"[objective] {error}") from None
     if objective.rewards == "normalise_then_sum" and objective.kl_coef and objective.kl_place == "reward":
@@ -80,6 +83,7 @@ def equation_of(stage: Stage, objective: Objective, latex: bool) -> str:
         updates=o.updates_per_batch * o.epochs,
         bypass=stage.objective.bypasses,
         parts=o.updates_per_batch,
+        groups=r.groups,
         divergence="" if stage.taught is None or stage.taught.divergence == "sampled" else stage.taught.divergence,
         latex=latex,
     )
@@ -92,6 +96,8 @@ def hash_of(stage: Stage, objective: Objective) -> str:
         beside["pass_at_k"] = stage.objective.pass_at_k
     if supervised_steps(stage.reward):
         beside["process_supervision"] = True
+    if not stage.rollout.draws:
+        beside["groups"] = stage.rollout.groups
     if (table := stage.taught) is not None and table.divergence != "sampled":
         beside |= {name: getattr(table, name) for name in Divergence.model_fields}
     whole = json.dumps({"objective": objective.hash, **beside}, sort_keys=True)
@@ -146,6 +152,7 @@ def _refuse_step_rewards(stage: Stage, objective: Objective) -> None:
         "rewards = 'normalise_then_sum' (it normalises the steps itself)": o.rewards != "sum_then_normalise",
         "pass_at_k": stage.objective.pass_at_k is not None,
         "a KL in the reward (kl_place = 'loss' is fine)": bool(o.kl_coef) and o.kl_place == "reward",
+        f"rollout.groups = '{stage.rollout.groups}'": not stage.rollout.draws,
     }
     if found := [problem for problem, there in problems.items() if there]:
         raise UserError(

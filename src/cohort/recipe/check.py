@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES
+from cohort.recipe.drawn import not_drawn
 from cohort.settings import DETECTORS, GROUPS, Prompts, Reward, Stage, Task
 from cohort.settings.table import Path, as_list
 from cohort.settings.words import shown
-from cohort.wording import did_you_mean, nearest
+from cohort.wording import did_you_mean, nearest, said_twice
 
 Found = Iterator[tuple[str, tuple[Path, ...]]]  # a sentence, and the paths that it depends on
 
@@ -36,6 +37,7 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     yield from _environment(stage, at)
     yield from _rewards(stage, at)
     yield from _suites(stage, at)
+    yield from _traces(stage, at)
     for key in ("actions", "adapt"):
         for name in (one for one in getattr(stage.monitor, key) if one not in DETECTORS):
             sentence = f"{at}monitor.{key}: there is no detector {name!r}{did_you_mean(name, DETECTORS)}"
@@ -44,6 +46,7 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     if threads != "auto" and threads > 4 * cores:
         sentence = f"{at}run.threads is {threads}, but this machine has {cores} cores: use at most {4 * cores}, or"
         yield sentence + ' "auto"', (("run", "threads"),)
+    yield from not_drawn(stage, at)
     if stage.kind in GROUPS:
         yield from _grpo(stage, at)
     if stage.kind == "distill":
@@ -161,14 +164,27 @@ def _rewards(stage: Stage, at: str) -> Found:
 
 
 def _suites(stage: Stage, at: str) -> Found:
-    names = [suite.name for suite in stage.suite]
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+    for name in said_twice([suite.name for suite in stage.suite]):
         yield f"{at}two suites are called {name!r}: give one of them another 'name'", (("suite",),)
     for suite in stage.suite:
         if problem := name_problem(suite.name) or _use_problem(suite.use):
             yield f"{at}suite {suite.name!r}: {problem}", (("suite",),)
         if "/" in suite.name or suite.name in ("greedy", "sampled", "choosing", "confirming"):
             yield f"{at}a suite cannot be called {suite.name!r}: give it another 'name'", (("suite",),)
+
+
+def _traces(stage: Stage, at: str) -> Found:
+    """Traces are changed in what was answered greedily, in one turn."""
+    if not stage.evaluate.traces:
+        return
+    if not stage.evaluate.greedy:
+        sentence = (
+            f"{at}evaluate.traces changes the traces of greedy answers: set evaluate.greedy = true, or leave it out"
+        )
+        yield sentence, (("evaluate", "traces"), ("evaluate", "greedy"))
+    if stage.environment.tools or stage.environment.use is not None:
+        sentence = f"{at}evaluate.traces is for answers of one turn, and this stage has an [environment]: leave it out"
+        yield sentence, (("evaluate", "traces"), ("environment",))
 
 
 def _when(reward: Reward) -> Iterator[str]:

@@ -35,6 +35,7 @@ from cohort.settings.table import Flat, Path, Problems, Written
 from cohort.settings.training import LORA_FACTOR, default_rate
 from cohort.settings.words import missing, report, shown
 from cohort.types import UserError
+from cohort.wording import said_twice
 
 LARGEST_SEED = 2**63 - 1
 _START = (("policy", "model"), ("policy", "scratch"), ("policy", "revision"))
@@ -47,7 +48,7 @@ class Resolved:
     name: str
     seed: int
     stages: tuple[Stage, ...]
-    own_tables: tuple[frozenset[str], ...]  # of every stage, the tables that stand in it and not outside
+    own: tuple[frozenset[Path], ...]  # of every stage, the tables and keys that stand in it and not outside
     top: dict[str, Written]
     flats: tuple[Flat, ...]  # what was written for every stage
 
@@ -73,18 +74,18 @@ def resolve(
     outside_origin = f"{origin}, outside the stages" if "stage" in tables else origin
     outside = {key: value for key, value in tables.items() if key not in TOP_KEYS}
     shared = reader(problems, outside_origin).table(Stage, outside)
-    flats, own_tables = [], []
+    flats, owns = [], []
     for index, (given, prefix) in enumerate(zip(raw, prefixes)):
         own = reader(problems, origin, prefix).table(Stage, given)
-        own_tables.append({path[0] for path in (own if "stage" in tables else shared)})
+        owns.append({*(own if "stage" in tables else shared)})
         base = _without_start(shared) if index else shared
         flats.append(merge(base, own) if own else base)
     if typed:
         flats = _overridden(flats, names, typed, problems)
     flats = [_with_teaching(_without_steps(_with_rate(flat))) for flat in flats]
-    for name, own_of in zip(names, own_tables):  # an override for all of several stages is, like theirs, their default
-        mine = (o.path[0] for o in typed if o.stage == name or len(names) == 1)
-        own_of.update(key for key in mine if key not in TOP_KEYS)
+    for name, own_of in zip(names, owns):  # an override for all of several stages is, like theirs, their default
+        mine = (o.path for o in typed if o.stage == name or len(names) == 1)
+        own_of.update(path for path in mine if path[0] not in TOP_KEYS)
     top = _top(tables, origin, default_name, typed, problems)
 
     stages = []
@@ -98,7 +99,7 @@ def resolve(
                 problems.add(sentence)
     if problems.sentences:
         raise UserError(report(list(problems.sentences)))
-    written = tuple(map(frozenset, own_tables))
+    written = tuple(map(frozenset, owns))
     return Resolved(top["name"].value, top["seed"].value, tuple(stages), written, top, tuple(flats))
 
 
@@ -128,8 +129,9 @@ def _stage_names(raw: Sequence[Any], outside_kind: Any, problems: Problems) -> l
     alone = {kind for kind in unnamed if unnamed.count(kind) == 1 and kind not in Stage.model_fields}
     numbered = [kind if kind in alone else f"{kind}-{n}" for n, kind in enumerate(kinds, start=1)]
     names = [name or other for name, other in zip(given, numbered)]
+    twice = said_twice(names)
     for name in dict.fromkeys(name for name in given if name is not None):
-        if names.count(name) > 1:
+        if name in twice:
             problems.add(f"two stages are called {name!r}: give each its own name")
         if name in Stage.model_fields or name in TOP_KEYS:
             problems.add(f"a stage cannot be called {name!r}, which is the name of a key: give it another name")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 from cohort.recipe.loader import default_name, found, read_file
 from cohort.recipe.resolve import Resolved, resolve
 from cohort.settings import Stage
+from cohort.settings.table import Path as KeyPath
 
 
 class Recipe(BaseModel):
@@ -89,9 +90,9 @@ class Recipe(BaseModel):
         """
         return self._resolved.origins()
 
-    def own_tables(self, index: int) -> frozenset[str]:
-        """The tables that stand in stage `index` itself; in a recipe of one stage, all that are written."""
-        return self._resolved.own_tables[index]
+    def own(self, index: int) -> frozenset[KeyPath]:
+        """The tables and keys that stand in stage `index` itself; in a recipe of one stage, all that are written."""
+        return self._resolved.own[index]
 
     def stage(self, name: str) -> Stage:
         """The stage of that name."""

@@ -13,6 +13,7 @@ from typing import Any
 from cohort.recipe.resolve import flatten
 from cohort.recipe.schema import Recipe
 from cohort.settings import Optimizer, PythonRows, Reward, Stage, Table, Task
+from cohort.settings.table import LATER
 from cohort.settings.training import default_rate
 from cohort.settings.words import callable_path
 
@@ -146,8 +147,12 @@ def canonical(recipe: Recipe) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Table):
-        fields = type(value).model_fields.items()
-        return {name: _plain(getattr(value, name)) for name, field in fields if "no effect" not in field.metadata}
+        return {
+            name: _plain(getattr(value, name))
+            for name, field in type(value).model_fields.items()
+            if "no effect" not in field.metadata
+            and not (LATER in field.metadata and getattr(value, name) == field.default)
+        }
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -20,6 +20,8 @@ Behaviour = Literal[
     "safety_regressions",
 ]
 
+Traces = Literal["exposed", "summarised", "filtered", "hidden"]
+
 
 class Record(Table):
     """What a person declares for record.json; what is not given stands there as a gap."""
@@ -27,9 +29,10 @@ class Record(Table):
     intended_use: NoEffect[Text | None] = Field(default=None, description="What the model is for.")
     out_of_scope: NoEffect[Text | None] = Field(default=None, description="What it must not be used for.")
     brittle: NoEffect[Texts | None] = Field(default=None, description="Where the reward design is known to be brittle.")
-    traces: NoEffect[Literal["exposed", "summarised", "filtered", "hidden"] | None] = Field(
+    traces: NoEffect[Traces | None] = Field(
         default=None,
-        description="How reasoning between think tags is shown by sample and in cards; exposed when not given.",
+        description="How reasoning is shown on the console, by commands, cards and trackers; exposed when not given. "
+        "The log keeps it whole.",
     )
     inventory_id: NoEffect[Text | None] = Field(default=None, description="Number in the inventory of AI systems.")
     owner: NoEffect[Text | None] = Field(default=None, description="Who answers for the model.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,6 +11,7 @@ from cohort.settings.table import (
     TOKENS,
     Count,
     Function,
+    Later,
     Many,
     NoEffect,
     OneOf,
@@ -20,7 +22,7 @@ from cohort.settings.table import (
     Texts,
     Tokens,
 )
-from cohort.types import Sampling
+from cohort.types import Beams, Sampling
 
 # Who may sample, and where it is: "module:name" of a function that opens a sampler (see `backends.base`).
 SAMPLERS = {"local": "cohort.backends.local:open_engine"}
@@ -31,6 +33,27 @@ class Rollout(Table):
 
     prompts_per_step: Many = Field(default=16, description="Prompts of one training step.")
     group_size: int = Field(default=8, ge=1, le=2**16, description="Completions of each prompt.")
+    groups: Later[Literal["sample", "beam", "diverse_beam", "greedy_plus_sample"]] = Field(
+        default="sample",
+        description="How a group is found; sample: by draws from the policy. Of the others no member is a draw, or not "
+        "the first: see docs/beams.md.",
+    )
+    length_penalty: Later[float] = Field(
+        default=1.0,
+        ge=0,
+        le=10,
+        description="Beams: the log-prob of n tokens is divided by n to this power; 0 favours short completions.",
+    )
+    beam_groups: Later[Many | None] = Field(
+        default=None,
+        description="diverse_beam: parts of a group that avoid each other's tokens; one for each beam when not given.",
+    )
+    diversity_penalty: Later[float] = Field(
+        default=0.5,
+        ge=0,
+        le=1e4,
+        description="diverse_beam: nats that a token costs for each beam of the parts before that has just taken it.",
+    )
     max_tokens: Tokens = Field(default=512, description="Longest completion.")
     temperature: float = Field(
         default=1.0, gt=0, description="Sampling temperature; also applied to every log-probability."
@@ -54,9 +77,23 @@ class Rollout(Table):
         default=4, description="With zero_std = resample: sample at most so many times prompts_per_step prompts a step."
     )
 
+    @property
+    def draws(self) -> bool:
+        """Whether all completions are draws from the policy."""
+        return self.groups == "sample"
+
     def sampling(self) -> Sampling:
-        """How training rollouts are drawn."""
+        """How completions are drawn."""
         return Sampling(self.max_tokens, self.temperature, self.top_p, self.top_k, self.min_p, tuple(self.stop))
+
+    def of_groups(self) -> Sampling:
+        """How the groups that are learnt from are found."""
+        if self.groups in ("sample", "greedy_plus_sample"):
+            return replace(self.sampling(), greedy_first=not self.draws)
+        diverse = self.groups == "diverse_beam"
+        parts = (self.beam_groups or self.group_size) if diverse else 1
+        beams = Beams(parts, self.diversity_penalty if diverse else 0.0, self.length_penalty)
+        return replace(self.sampling(), beams=beams)
 
 
 class Evaluate(Table):
@@ -81,6 +118,10 @@ class Evaluate(Table):
     )
     cluster: Resumable[Text | None] = Field(
         default=None, description="Column that problems which belong together share: they count as one for intervals."
+    )
+    traces: Resumable[Count] = Field(
+        default=0,
+        description="Problems whose traces are cut, changed and exchanged, to see if answers need them; 0: none.",
     )
     margin: NoEffect[Share] = Field(
         default=0.02,

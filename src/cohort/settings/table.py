@@ -60,6 +60,9 @@ class OneOf:
 T = TypeVar("T")
 NoEffect = Annotated[T, "no effect"]
 Resumable = Annotated[T, "resumable"]
+# A key that came after digests of recipes were published: at its default it stays out of them.
+LATER = ("later",)
+Later = Annotated[T, LATER]
 
 
 class Table(BaseModel):

@@ -10,22 +10,30 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from cohort.evaluate import Accuracy
 from cohort.evaluate.choice import Choice
-from cohort.evaluate.pairs import report_pairs
 from cohort.monitor.names import HALVES, METRICS, SECTIONS, Metric, metric
 from cohort.seeds import derive_seed
-from cohort.settings import Run, Stage
+from cohort.settings import SAMPLED, Run, Stage
 from cohort.train.stage import Prepared
 from cohort.types import UserError
 from cohort.wording import did_you_mean
 
+T = TypeVar("T")
 Line = Mapping[str, Any]
 TOTALS = ("tokens/sampled", "time/step_s")  # what a budget may be of
 OF_PAIRS = {one.name for one in SECTIONS["Held-out pairs of a reward model"]}
+OF_PREFERENCES = OF_PAIRS & {"eval/accuracy", "eval/accuracy_low", "eval/accuracy_high", "eval/loss"}  # of dpo stages
+# By kind, what the numbers of its steps are about, and what those of held-out problems.
+ABOUT: Mapping[str, tuple[Collection[str], Collection[str]]] = {
+    **dict.fromkeys(SAMPLED, (("groups",), ("groups",))),
+    "sft": ((), ("groups",)),
+    "reward_model": (("pairs",), ("pairs",)),
+    "dpo": (("pairs",), ("pairs", "groups")),
+}
 ANY_KIND = ("time/", "memory/", "energy/", "tokens/")  # numbers that every stage has
 
 
@@ -91,8 +99,10 @@ def halves(result: Accuracy, run: Run, suite: str) -> dict[str, float]:
     return found
 
 
-def halves_of_pairs(rows: Sequence[tuple[float, float, int, int]], asked: Sequence[str], run: Run) -> dict[str, float]:
-    """The same of preference pairs: `rows` are what `report_pairs` takes of each, `asked` the ids of their prompts."""
+def halves_of_pairs(
+    rows: Sequence[T], asked: Sequence[str], run: Run, measure: Callable[[Sequence[T]], Mapping[str, float]]
+) -> dict[str, float]:
+    """The same of preference pairs: `rows` are what `measure` takes of each, `asked` the ids of their prompts."""
     name = (run.keep_best or "").removeprefix("eval/")
     if run.keep_best != f"eval/{name}":
         return {}
@@ -101,7 +111,7 @@ def halves_of_pairs(rows: Sequence[tuple[float, float, int, int]], asked: Sequen
         part = [row for row, key in zip(rows, asked, strict=True) if _half(key) == number]
         if not part:
             raise _too_few(len(rows), half)
-        measured = report_pairs(*zip(*part, strict=True)).metrics()
+        measured = measure(part)
         ends = ("", "_low", "_high") if number else ("",)
         found |= {f"eval/{half}/{name}{end}": measured[key] for end in ends if (key := f"eval/{name}{end}") in measured}
     return found
@@ -149,8 +159,9 @@ def _refuse_unknown(key: str, name: str, stage: Stage, prepared: Prepared) -> No
     if not _sign(name):
         raise UserError(f"{key} = '{name}': of this metric neither more nor less is better")
     measures = "pairs" if plain in OF_PAIRS or plain.startswith(("pairs/", "scores/")) else "groups"
-    has = {"grpo": "groups", "sft": "groups" if _held_out(name) else "", "reward_model": "pairs"}.get(stage.kind)
-    if has is not None and has != measures and (_held_out(name) or "/" in plain) and not plain.startswith(ANY_KIND):
+    has = ABOUT.get(stage.kind, (("groups", "pairs"),) * 2)[_held_out(name)]
+    some = (_held_out(name) or "/" in plain) and not plain.startswith(ANY_KIND)
+    if (some and measures not in has) or (stage.kind == "dpo" and plain in OF_PAIRS - OF_PREFERENCES):
         raise UserError(f"{key} = '{name}' is nothing that a stage of kind {stage.kind} measures")
     if plain.startswith("reward/") and plain != "reward/mean":
         rewards = [reward.name for reward in stage.reward]
@@ -165,9 +176,14 @@ def _refuse_unknown(key: str, name: str, stage: Stage, prepared: Prepared) -> No
     if of and of[0] not in names:
         raise UserError(f"{key} = '{name}': no suite is called '{of[0]}'; there is {', '.join(names) or 'none'}")
     e = stage.evaluate
-    if stage.kind == "reward_model":
+    if measures == "pairs" and stage.kind in ABOUT:
         if pairs is None or pairs.held_out is None or not e.problems:
-            raise UserError(f"{key} = '{name}', and no pairs are held out: set task.held_out")
+            why = (
+                ""
+                if parts is None
+                else ", which names problems beside a reward: remove the reward, or name eval/greedy"
+            )
+            raise UserError(f"{key} = '{name}', and no pairs are held out: set task.held_out{why}")
         return
     last = last.removesuffix("_low").removesuffix("_high")
     votes, least = re.fullmatch(r"(pass|maj)@(\d+)", last), 4 if last.startswith("maj") else 1
@@ -178,6 +194,8 @@ def _refuse_unknown(key: str, name: str, stage: Stage, prepared: Prepared) -> No
         raise UserError(f"{key} = '{name}' needs a power of two{begins} up to evaluate.samples, which is {e.samples}")
     if not votes and last != "greedy" and not (e.samples and f"eval/{last}" in METRICS):
         raise UserError(f"{key} = '{name}' is nothing that the stage measures: name eval/greedy, eval/pass@1 ...")
+    if not of and parts is None and stage.kind in ABOUT:
+        raise UserError(f"{key} = '{name}' needs evaluate.reward, which says what is right, and task.held_out")
     if not of and (parts is None or parts.task.held_out is None or not e.problems):
         raise UserError(f"{key} = '{name}', and nothing is held out: set task.held_out")
 

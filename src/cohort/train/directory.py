@@ -35,6 +35,7 @@ from cohort.train.inputs import (
 )
 from cohort.train.recorder import replace_files
 from cohort.train.stage import tables_of
+from cohort.train.unread import as_read
 from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.wording import another, giving, one_line, resuming
@@ -92,8 +93,10 @@ def stage_directory(recipe: Recipe, index: int) -> Path:
 
 
 def as_kept(recipe: Recipe) -> str:
-    """The resolved recipe as a run keeps it: of every stage the tables that its kind reads."""
-    return to_toml(recipe, reads=tables_of)
+    """The resolved recipe as a run keeps it: of every stage the tables that its kind reads, and defaults where it does
+    not read a key.
+    """
+    return to_toml(as_read(recipe), reads=tables_of)
 
 
 def refuse_unrecorded(chain: Chain) -> None:

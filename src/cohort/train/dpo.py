@@ -9,6 +9,7 @@ forward pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,10 +31,12 @@ from cohort.settings import Stage
 from cohort.tasks import Renderer
 from cohort.tasks.preferences import Pairs, PreferencePair, Preferences, open_pairs
 from cohort.train.checkpoint import Checkpoint
+from cohort.train.choosing import halves_of_pairs
 from cohort.train.contamination import cleaned
 from cohort.train.examples import ExamplesTraining
 from cohort.train.sft import asked, encoded, seen_in, updated
 from cohort.train.stage import Context, Plan, first_texts, refuse_few
+from cohort.train.unread import NO_DEMONSTRATIONS, NO_GROUPS, ONE_UPDATE
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
 from cohort.views.plan import dpo_plan
 
@@ -59,6 +62,8 @@ class Dpo:
         *("policy", "task", "preferences", "dpo", "optimizer", "reference"),
         *("rollout", "reward", "evaluate", "run"),
     )
+    # The margin of a pair is for reward models; the reference is what the stage starts from.
+    unread = (*NO_GROUPS, *NO_DEMONSTRATIONS, *ONE_UPDATE, "task.margin", "preferences.centring")
     columns = ("loss", "pairs/accuracy", "pairs/gap", "grad_norm", "tokens_per_s")
     makes_policy = True
     reads = ("chosen", "rejected")
@@ -158,10 +163,9 @@ class _Pairs:
         if not parts:
             return {}
         sums = torch.cat(parts, 1)
-        right = (self._margins(sums) > 0).double().tolist()
-        low, high = mean_interval(right)
-        found = {"eval/loss": self._losses(sums).mean().item(), "eval/accuracy": sum(right) / len(right)}
-        return found | {"eval/accuracy_low": low, "eval/accuracy_high": high}
+        rows = [*zip(self._losses(sums).tolist(), (self._margins(sums) > 0).double().tolist(), strict=True)]
+        asked = [held_out[index].prompt.id for index in indices]
+        return _of_pairs(rows) | halves_of_pairs(rows, asked, self._stage.run, _of_pairs)
 
     def _batch(self, pairs: Sequence[tuple[int, PreferencePair]]) -> Batch:
         """2n answers to n prompts, of each pair the chosen one first."""
@@ -212,6 +216,14 @@ class _Pairs:
             "pairs/chosen_logprob": sums[0, :, 0].mean().item(),
             "pairs/rejected_logprob": sums[0, :, 1].mean().item(),
         }
+
+
+def _of_pairs(rows: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """The measures of held-out pairs: of each its loss, and 1 where it is told apart."""
+    lost, right = zip(*rows, strict=True)
+    low, high = mean_interval(right)
+    found = {"eval/loss": math.fsum(lost) / len(rows), "eval/accuracy": math.fsum(right) / len(rows)}
+    return found | {"eval/accuracy_low": low, "eval/accuracy_high": high}
 
 
 def _parts(indices: range, size: int) -> Iterator[range]:

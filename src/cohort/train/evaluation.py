@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from cohort.environments import Player
 from cohort.evaluate import evaluate
+from cohort.evaluate.traces import use_of_traces
 from cohort.policy.policy import PolicyFacts
+from cohort.policy.text import reader
 from cohort.preflight.parts import SamplingParts
 from cohort.rewards import RewardPool
 from cohort.seeds import derive_seed
@@ -55,7 +57,8 @@ class Evaluator:
         stack: ExitStack,
         on_group: Callable[[], None] = lambda: None,
     ):
-        self._context, self._on_group = context, on_group
+        self._context, self._on_group, self._facts = context, on_group, facts
+        self._read = reader(facts.tokenizer, facts.eos_ids)
         self._asked = [] if parts is None else [self._ask("", context.stage, parts, facts, sampler, stack)]
         for suite in context.suites:
             stack.callback(suite.parts.world.close)
@@ -109,7 +112,15 @@ class Evaluator:
                     f"{result.failed} of {len(asked.prompts)} held-out problems could not be scored and are left out "
                     f"of the {of}{result.name} accuracy: {why}"
                 )
-            if context.stage.run.save_rollouts:
+            kept = {of + result.name: result.groups}
+            if greedy and table.traces:
+                use = use_of_traces(
+                    *(result, table.traces, asked.play, asked.pool, sampling, seed),
+                    *(self._read, self._facts.tokenizer, self._on_group),
+                )
+                metrics.update(use.metrics())
+                kept |= {f"{of}traces": use.groups} if use.groups else {}
+            for name, groups in kept.items() if context.stage.run.save_rollouts else ():
                 context.check()
-                context.recorder.evaluation(result.groups, step, of + result.name)
+                context.recorder.evaluation(groups, step, name)
         return metrics

@@ -181,7 +181,8 @@ class _Loop:
     def _open_sinks(self, recorded: int) -> Sinks:
         kept = run_directory(self.context.recipe) / "recipe.toml"
         config = flat_recipe(kept.read_text("utf-8")) if self.run.trackers else {}
-        return Sinks.open(self.run.trackers, self.context.directory, recorded, config, self.context.console.warn)
+        shown = self.context.recipe.stages[-1].record.traces
+        return Sinks.open(self.run.trackers, self.context.directory, recorded, config, self.context.console.warn, shown)
 
     @contextmanager
     def saving_on_failure(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from cohort.train.evaluation import Evaluator
 from cohort.train.reject.data import leave_model
 from cohort.train.sft import SUPERVISED, asked
 from cohort.train.stage import Context, Plan, first_texts
+from cohort.train.unread import NO_DEMONSTRATIONS, NO_GROUPS, NO_PAIRS
 from cohort.types import Group, UserError
 from cohort.views.plan import measure_plan
 
@@ -36,6 +37,10 @@ class Measure:
     """`kind = "evaluate"`, a `StageKind`. It takes no steps: what is measured stands at step 0."""
 
     tables = ("policy", "task", "rollout", "environment", "reward", "evaluate", "run")
+    unread = (
+        *(*NO_GROUPS, *NO_DEMONSTRATIONS, *NO_PAIRS, "task.curriculum", "task.adaptive", "policy.router_aux_coef"),
+        *("run.evaluate_every", "run.keep_best", "run.stop"),
+    )
     columns = ("eval/greedy",)
     makes_policy = True  # it leads on to the model that came in
 

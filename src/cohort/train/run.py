@@ -48,7 +48,8 @@ from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
 from cohort.train.models import begins_with, data_file, takes_from, with_stage_models, with_stage_policies
 from cohort.train.recorder import Recorder
-from cohort.train.stage import Context, PreparedStage, kind_of, refuse_unread_tables
+from cohort.train.stage import Context, PreparedStage, kind_of
+from cohort.train.unread import as_read, refuse_unread
 from cohort.train.watching import check_actions
 from cohort.types import UserError
 from cohort.views.cards.reading import in_a_line, value
@@ -106,6 +107,7 @@ def train(
         console.say(_over(directory))
         console.saved("model", directory / "final")
         return Run(directory)
+    recipe = as_read(recipe)
     if has_begun(directory):
         refuse_existing(directory, recipe, resume)
     elif recipe.file is not None and not resume and is_of_run(recipe.file):
@@ -171,7 +173,8 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
             "the recipe names no model: set policy.model to a checkpoint directory or a hub id, or give policy.scratch"
         )
     found = []
-    refuse_unread_tables(recipe)
+    refuse_unread(recipe)
+    recipe = as_read(recipe)
     for index, stage in enumerate(recipe.stages):
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
         ready = with_stage_models(recipe, index)

@@ -26,6 +26,7 @@ from cohort.train.checkpoint import Checkpoint
 from cohort.train.contamination import cleaned
 from cohort.train.examples import ExamplesTraining
 from cohort.train.stage import NOBODY_JUDGES, Context, Plan, first_texts, refuse_few
+from cohort.train.unread import NO_GROUPS, NO_PAIRS, ONE_UPDATE
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
 from cohort.views.plan import sft_plan
 
@@ -75,6 +76,7 @@ class Supervised:
     """`kind = "sft"`, a `StageKind`."""
 
     tables = ("policy", "task", "environment", "supervised", "optimizer", "rollout", "reward", "evaluate", "run")
+    unread = (*NO_GROUPS, *NO_PAIRS, *ONE_UPDATE)
     columns = ("loss", "grad_norm", "tokens_per_s")
     makes_policy = True
     reads = ("completion",)

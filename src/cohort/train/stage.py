@@ -162,6 +162,7 @@ class StageKind(Protocol[P]):
     tables: tuple[str, ...]  # the tables of the recipe that it reads; another one in a stage of this kind is a mistake
     columns: tuple[str, ...]  # the metrics on the live line, in this order
     makes_policy: bool  # whether the stage after it may continue from its model
+    # It may have `unread`: keys of these tables, such as "optimizer.epochs", that it does not read (`train.unread`).
     # It may have `acts`: which of "quarantine", "adapt" and "roll_back" its trainings, each an `Acting`, can do.
     # A kind that leaves data in its `final` also has `makes_data = True`; one that learns from rows and not from
     # prompts has `reads`, their columns beside the prompt.
@@ -248,18 +249,3 @@ def tables_of(stage: Stage) -> tuple[str, ...]:
     """The tables that a stage may have. Suites are answered by a policy."""
     kind = kind_of(stage)
     return (*kind.tables, *(name for name in EVERY_KIND if name != "suite" or kind.makes_policy))
-
-
-def refuse_unread_tables(recipe: Recipe) -> None:
-    """A table that stands in a stage whose kind does not read it is a mistake, not an extra; unless it says nothing but
-    defaults, as tables of a printed recipe do.
-    """
-    plain = Stage.model_fields
-    for index, stage in enumerate(recipe.stages):
-        read = tables_of(stage)
-        for name in sorted(recipe.own_tables(index) - {*read, "kind", "name"}):
-            if getattr(stage, name) != plain[name].get_default(call_default_factory=True):
-                raise UserError(
-                    f"stage '{stage.name}' has [{name}], which a stage of kind '{stage.kind}' does not read: remove "
-                    f"it; it reads {', '.join(read)}"
-                )

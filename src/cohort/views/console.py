@@ -20,10 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from cohort.account.traces import as_shown
 from cohort.monitor.names import HALVES, Metric, metric
+from cohort.rewards.verifiers.trace import OPEN
 from cohort.types import Group as CompletionGroup
-from cohort.types import Rollout
+from cohort.types import Prompt, Rollout
 from cohort.views.output import Output
+from cohort.views.traces import need_of_traces
 from cohort.wording import visible
 
 LINES = 20  # of a stage that stay
@@ -203,16 +206,21 @@ class Console:
         if self._view is not None:
             self._view.doing(what)
 
-    def group(self, step: int, group: CompletionGroup) -> None:
-        """One sampled group: its best and its worst member, so that one sees what the reward sees."""
-        order = sorted(range(len(group.rollouts)), key=lambda i: -group.rewards[i])
-        self.say(f"\n  [bold]a group of step {step}[/]  rewards {' '.join(f'{group.rewards[i]:.3g}' for i in order)}")
+    def group(self, step: int, group: CompletionGroup, traces: str | None = None) -> None:
+        """One sampled group: its best and its worst member, so that one sees what the reward sees. Where nothing is
+        paid, its first and its last one, and what the teacher thinks of them. `traces` as [record] says.
+        """
+        paid = not all(map(math.isnan, group.rewards))
+        order = sorted(range(len(group.rollouts)), key=lambda i: (math.isnan(group.rewards[i]), -group.rewards[i]))
+        rewards = f"  rewards {' '.join(f'{group.rewards[i]:.3g}' for i in order)}" if paid else ""
+        self.say(f"\n  [bold]a group of step {step}[/]{rewards}")
         lines = {"question": _short(group.prompt.question, 400)}
         if group.prompt.answer is not None:
             lines["gold"] = _short(str(group.prompt.answer), 80)
-        for label, i in (("best", order[0]), ("worst", order[-1])):
-            advantage = f", advantage {group.advantages[i]:+.2f}" if group.advantages else ""
-            lines[label] = f"{group.rewards[i]:.3g}{advantage}\n{excerpt(group.rollouts[i])}"
+        for label, i in (("best" if paid else "first", order[0]), ("worst" if paid else "last", order[-1])):
+            advantage = f", advantage {group.advantages[i]:+.2f}" if paid and group.advantages else ""
+            said = [f"{group.rewards[i]:.3g}{advantage}"] if paid else _by_teacher(group, i)
+            lines[label] = "\n".join([*said, excerpt(group.rollouts[i], traces, group.prompt)])
         self.lines(lines, indent=4)
         self.say()
 
@@ -228,6 +236,12 @@ class Console:
         by = f" by {verifier}" if verifier else ""
         width = self._rich.width - 2 if self._rich.is_terminal else sys.maxsize
         self.say("  " + escape(_folded([f"{label}: held-out{by}", *parts], width, 4)), fold=False)
+        self._traces(label, metrics)
+
+    def _traces(self, label: str, metrics: Mapping[str, Any]) -> None:
+        """Whether the answers of an evaluation need their traces, where that was measured."""
+        if said := need_of_traces(metrics):
+            self.say(escape(f"  {label}: {said}"))
 
     def all_evaluated(self, label: str, metrics: Mapping[str, Any], verifier: str) -> None:
         """A line for the held-out problems, and one for each suite."""
@@ -257,6 +271,8 @@ class Console:
         if rows and self._has_room(headings, cells):
             self.say(f"\n  held-out accuracy by {escape(verifier)}, with 95% intervals")
             self.table(headings, cells)
+            for label, m in rows:
+                self._traces(label, m)
             return
         for label, m in rows:
             self.evaluated(label, m, verifier)
@@ -290,22 +306,29 @@ def with_interval(metrics: Mapping[str, Any], key: str) -> str:
     return f"{metrics[key]:.1%} [{metrics[key + '_low']:.1%}, {metrics[key + '_high']:.1%}]" if key in metrics else ""
 
 
-def excerpt(rollout: Rollout) -> str:
+def excerpt(rollout: Rollout, traces: str | None, prompt: Prompt) -> str:
     """Enough of a completion or a conversation to see what it is, with its line breaks."""
-    return _short(_conversation(rollout), 400)
-
-
-def _conversation(rollout: Rollout) -> str:
-    """What the policy wrote, and between its turns what it was told."""
-    return "".join(
-        message["content"] if message["role"] == "assistant" else f" => {message['content']} "
+    said = (  # what the policy wrote, and between its turns what it was told
+        as_shown(message["content"], traces, OPEN in prompt.begun)
+        if message["role"] == "assistant"
+        else f" => {message['content']} "
         for message in rollout.transcript
     )
+    return _short("".join(said), 400)
 
 
 def _most(metrics: Mapping[str, Any]) -> int:
     """The largest k of the pass@k that were measured; 1 where there is none."""
     return max((int(k[10:]) for k in metrics if k.startswith("eval/pass@") and k[10:].isdigit()), default=1)
+
+
+def _by_teacher(group: CompletionGroup, member: int) -> list[str]:
+    """How much likelier a teacher finds a member than the policy does; nothing where no teacher spoke."""
+    if not group.teacher_logprobs:
+        return []
+    pairs = zip(group.teacher_logprobs[member], group.rollouts[member].logprobs, strict=True)
+    known = [teacher - own for teacher, own in pairs if not math.isnan(teacher)]
+    return [f"{math.fsum(known) / len(known):+.2f} nats a token by the teacher"] if known else []
 
 
 def _short(text: str, limit: int) -> str:

@@ -35,7 +35,8 @@ def grpo_plan(
     prompt says that there are tools.
     """
     return {
-        "objective": one_line(objective),
+        "objective": one_line(objective, stage.rollout.draws),
+        **groups_line(stage),
         "policy": _policy_line(policy),
         **adapter_line(stage),
         "ends": ends_line(policy),
@@ -47,6 +48,27 @@ def grpo_plan(
         **_evaluation(stage, held_out),
         "models": models_line(stage, objective),
         "memory": f"about {memory_gb(stage, objective, policy):.1f} GB at the peak",
+    }
+
+
+def groups_line(stage: Stage) -> dict[str, str]:
+    """`beams, ...: no draws from the policy, so ...`; no line where groups are draws."""
+    r = stage.rollout
+    if r.draws:
+        return {}
+    beams = r.of_groups().beams
+    if beams is None:
+        found = "the greedy completion of a prompt, and draws"
+        why = "the first member is no draw from the policy, so none of them has a ratio"
+    else:
+        found = f"{r.group_size} beams, by log-prob / length^{beams.length_penalty:g}"
+        if beams.parts > 1:
+            found += f", in {beams.parts} parts: a token costs {beams.penalty:g} nats for each beam of the parts before"
+            found += " that has just taken it (1610.02424)"
+        why = "they are no draws from the policy, so there is no ratio"
+    return {
+        "groups": f"{found}; {why}: each log-prob is raised or lowered by its advantage, which is no policy gradient. "
+        "What another member says already is left out"
     }
 
 
@@ -191,7 +213,8 @@ def _evaluation(stage: Stage, held_out: Items[Any] | None) -> dict[str, str]:
     if held_out is None or not (e.problems and measured):
         return {}
     most = e.problems if held_out.size is None else min(e.problems, held_out.size)
-    return {"evaluation": f"up to {counted(most, 'held-out problem')}, {measured}"}
+    traces = f"; traces of {min(most, e.traces)} of them cut, changed, exchanged" if e.traces else ""
+    return {"evaluation": f"up to {counted(most, 'held-out problem')}, {measured}{traces}"}
 
 
 def about(stage: Stage, suites: Sequence[Suite]) -> dict[str, str]:

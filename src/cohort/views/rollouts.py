@@ -11,12 +11,14 @@ from cohort.views.console import Console
 from cohort.wording import counted
 
 
-def show_rollouts(console: Console, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Every rollout; those of one prompt under one question."""
+def show_rollouts(console: Console, rows: Iterable[Mapping[str, Any]], traces: str) -> None:
+    """Every rollout; those of one prompt under one question. `traces` is how they are shown."""
     before = None
     for row in rows:
         show_rollout(console, row, with_prompt=row["ticket"] != before)
         before = row["ticket"]
+    if traces != "exposed":
+        console.warn(f"reasoning is {traces}, as [record] traces of the run says; the log has it whole")
 
 
 def show_rollout(console: Console, row: Mapping[str, Any], with_prompt: bool) -> None:

@@ -18,6 +18,7 @@ from cohort.train.directory import as_kept, stage_directory
 from cohort.train.models import begins_with, data_of, waits_for
 from cohort.train.run import prepare
 from cohort.train.stage import kind_of
+from cohort.train.unread import unread_keys
 from cohort.types import UnreadableError, UserError
 from cohort.wording import did_you_mean
 
@@ -121,10 +122,12 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
 
 def _read_by(way: Way, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
     """The stages of a way, if they read what it varies: else two of its arms would be the same."""
-    read = {table for stage in stages for table in kind_of(stage).tables}
-    for table in way.varied:
-        if table not in read:
+    for key in way.varied:
+        table = key.partition(".")[0]
+        if not (reading := [stage for stage in stages if table in kind_of(stage).tables]):
             raise UserError(f"--vary: {way.label} would change nothing, as stages of its kind do not read [{table}]")
+        if all(key in unread_keys(stage) for stage in reading):
+            raise UserError(f"--vary: {way.label} would change nothing, as stages of its kind do not read {key}")
     return stages
 
 

@@ -49,7 +49,7 @@ class Way(NamedTuple):
     says: str
     overrides: tuple[str, ...]
     stages: Callable[[Stage], tuple[Stage, ...]]
-    varied: tuple[str, ...]  # the tables whose keys it sets
+    varied: tuple[str, ...]  # the keys that it sets, of the stage that is compared
 
 
 def _ppo(stage: Stage) -> list[str]:
@@ -137,7 +137,7 @@ def ways(
         words = ", ".join([*([name] if name else []), *settings])
         prefixed = [one if _names_stage(one, recipe) else f"{at}{one}" for one in settings]
         stages = METHODS[name].stages if name else _itself
-        varied = tuple(one.removeprefix(at).partition("=")[0].split(".")[0] for one in settings)
+        varied = tuple(one.removeprefix(at).partition("=")[0] for one in settings)
         found.append(Way(words, says or ", ".join(settings), (*overrides, *prefixed), stages, varied))
     return found
 

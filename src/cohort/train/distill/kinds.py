@@ -21,6 +21,7 @@ class Distill:
     """`kind = "distill"`, a `StageKind`: the student samples, and teachers say how likely they find it."""
 
     tables = (*Grpo.tables, "distillation")
+    unread = Grpo.unread
     columns = ("teacher/kl", "teacher/agreement", *(name for name in Grpo.columns if name != "groups/signal"))
     makes_policy = True
 
@@ -49,6 +50,7 @@ class SelfDistill:
     """`kind = "self_distill"`, a `StageKind`: the policy, shown a solution or feedback, teaches itself."""
 
     tables = (*Grpo.tables, "self_distillation")
+    unread = Grpo.unread
     columns = Distill.columns
     makes_policy = True
     open = GrpoTraining

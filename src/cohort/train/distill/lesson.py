@@ -143,8 +143,11 @@ def teacher_metrics(stage: Stage, batches: Sequence[Batch]) -> dict[str, float]:
     names = list(stage.distillation.teacher) if stage.kind == "distill" else []
     apart, first, who = (torch.cat(of) for of in zip(*map(_said, batches), strict=True))
     found |= _means("teacher", apart, first)
+    read = [sum(_read(batch, number) for batch in batches) for number in range(max(len(names), 1))]
     for number, name in enumerate(names if len(names) > 1 else ()):
         found |= _means(f"teacher/{name}", apart[who == number], first[who == number])
+        found[f"teacher/{name}/tokens"] = float(read[number])
+    found["teacher/tokens"] = float(sum(read))
     rollouts = torch.cat([batch.lesson.teacher for batch in batches if batch.lesson is not None])
     return found | {"teacher/rollouts": (rollouts >= 0).double().mean().item()}
 
@@ -159,6 +162,14 @@ def _said(batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     known = batch.mask & ~batch.teacher_logprobs.isnan()
     apart = (batch.sampler_logprobs - batch.teacher_logprobs).double()[known]
     return apart, batch.lesson.first.double()[known], batch.lesson.teacher.repeat_interleave(batch.lengths)[known]
+
+
+def _read(batch: Batch, teacher: int) -> int:
+    """The tokens that a teacher goes through: what it speaks of, and each prompt before that once."""
+    assert batch.lesson is not None
+    own = batch.lesson.teacher == teacher
+    prompts = (len(batch.lesson.prompts[owner]) for owner in batch.lesson.group[own].unique().tolist())
+    return sum(prompts) + int(batch.lengths[own].sum())
 
 
 def _means(prefix: str, apart: torch.Tensor, first: torch.Tensor) -> Mapping[str, float]:

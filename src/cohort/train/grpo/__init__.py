@@ -8,6 +8,7 @@ from cohort.preflight.parts import open_parts
 from cohort.settings import Stage
 from cohort.train.grpo.training import GrpoTraining, PreparedGrpo
 from cohort.train.stage import NOBODY_JUDGES, Plan, refuse_few
+from cohort.train.unread import NO_DEMONSTRATIONS, NO_PAIRS
 from cohort.types import UserError
 from cohort.views.plan import grpo_plan
 
@@ -21,6 +22,7 @@ class Grpo:
         *("policy", "task", "rollout", "environment", "reward", "objective", "optimizer", "critic", "reference"),
         *("evaluate", "run"),
     )
+    unread = (*NO_DEMONSTRATIONS, *NO_PAIRS)
     columns = (
         *("reward/mean", "reward/{}/mean", "groups/signal", "completions/mean_tokens", "completions/truncated"),
         *("tokens_per_s", "policy/kl", "policy/entropy"),

@@ -23,30 +23,50 @@ def with_advantages(
     combination: Combination,
     penalty: Tensor | None = None,
     k: int | None = None,
+    found: str = "sample",
 ) -> list[Group]:
     """The groups with their rollouts' advantages, computed over the whole step in float64, and what they became.
 
     `combination` is that of the rewards, for GDPO, which normalises what each pays before it adds them. `penalty` is a
     KL in the reward, `[B, T]`, taken off before the baseline. With `k` the advantages are those of pass@k, defined for
-    rewards of 0 and 1 only: another reward is refused with a `UserError`.
+    rewards of 0 and 1 only: another reward is refused with a `UserError`. `found` is how groups are found, as
+    `rollout.groups` says: `repeats` have advantage 0 and are in no mean and no std.
     """
     if not combination.pays:  # all that is learnt from is a teacher
         return [group.with_(advantages=(0.0,) * len(group.rollouts), disposition="trained") for group in groups]
+    again = torch.tensor([repeats(group, found) for group in groups])  # [P, G]
     if objective.rewards == "normalise_then_sum":
         names, weights = list(combination.weights), list(combination.weights.values())
         paid = [combination.paid(group.scores) for group in groups]
         scores = [list(zip(*(one[name] for name in names), strict=True)) for one in paid]
         rewards = torch.tensor(scores, dtype=torch.float64)  # [P, G, K]
+        rewards[again] = math.nan
         advantages = objective.advantages(rewards, weights=weights)
     else:
         rewards = torch.tensor([group.rewards for group in groups], dtype=torch.float64)  # [P, G]
         if penalty is not None:  # never with k, which is for rewards of 0 and 1
             rewards -= penalty.sum(1).view(rewards.shape)
+        rewards[again] = math.nan
         advantages = objective.advantages(rewards) if k is None else _pass_at_k(rewards, k)
     return [
         group.with_(advantages=tuple(row), disposition=disposition(group, row, objective))
         for group, row in zip(groups, advantages.tolist(), strict=True)
     ]
+
+
+def repeats(group: Group, found: str) -> list[bool]:
+    """Which members say what another one says, and are no draws: among draws how often something is said is what the
+    policy makes of it, among beams it is nothing. Of beams these are the later ones; the greedy completion is one where
+    a draw says the same. All members are where fewer than two different ones are left: there is nothing to compare.
+    """
+    texts = [rollout.text for rollout in group.rollouts]
+    if found == "sample":
+        return [False] * len(texts)
+    if len(set(texts)) < 2:
+        return [True] * len(texts)
+    if found == "greedy_plus_sample":
+        return [texts[0] in texts[1:], *([False] * (len(texts) - 1))]
+    return [text in texts[:i] for i, text in enumerate(texts)]
 
 
 def _pass_at_k(rewards: Tensor, k: int) -> Tensor:

@@ -19,7 +19,7 @@ from cohort.preflight.objective import supervised_steps
 from cohort.rewards import Combination
 from cohort.settings import Stage
 from cohort.train.distill.lesson import heard, lesson, teacher_metrics, with_teachers
-from cohort.train.grpo.advantages import Valued, with_advantages, with_token_advantages
+from cohort.train.grpo.advantages import Valued, repeats, with_advantages, with_token_advantages
 from cohort.train.grpo.step_rewards import step_metrics, with_process_advantages
 from cohort.types import Group, StepReport, UserError
 
@@ -55,7 +55,10 @@ class Learning:
             elif objective.baseline == "critic":
                 trained, valued = self._by_critic(groups, penalty)
             else:
-                trained = with_advantages(groups, objective, self.combination, penalty, self.stage.objective.pass_at_k)
+                k, found = self.stage.objective.pass_at_k, self.stage.rollout.groups
+                trained = with_advantages(groups, objective, self.combination, penalty, k, found)
+                if found != "sample":
+                    metrics["groups/repeats"] = float(sum(sum(repeats(group, found)) for group in groups))
         except ValueError as error:
             raise UserError(f"the rewards of step {step} give no advantages: {error}") from error
         table, bypass = self.stage.optimizer, self.stage.objective.bypasses

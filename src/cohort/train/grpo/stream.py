@@ -161,7 +161,7 @@ class GroupStream:
                     continue
                 in_a_row, prompts[ticket.number] = 0, prompt
                 size, seed = rollout.group_size, derive_seed(base, "rollout", ticket.number)
-                requests.append(SampleRequest(ticket.number, prompt.tokens, size, seed, rollout.sampling()))
+                requests.append(SampleRequest(ticket.number, prompt.tokens, size, seed, rollout.of_groups()))
             finished: dict[int, tuple[Group, Scoring]] = {}
             for request, played in self._play(requests, prompts):
                 prompt = prompts[request.key]

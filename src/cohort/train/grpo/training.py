@@ -84,6 +84,11 @@ class GrpoTraining:
                 'set objective.bypass = true, or objective.correction = "token_truncate"'
             )
         moved = checkpoint if prepared.trains else None
+        if not stage.rollout.draws:
+            context.console.warn(
+                f"groups are no draws from the policy (rollout.groups = '{stage.rollout.groups}'): what is learnt is "
+                "the likelihood of what was found, weighted by advantages, and no policy gradient; see docs/beams.md"
+            )
         self.backend = open_backend(stage, objective, context.origin(prepared, moved))
         if moved is not None:
             self.backend.load(moved.path)
@@ -166,7 +171,13 @@ class GrpoTraining:
             self._context.recorder.waiting.append(write_groups(path, everything, step))
         self._show(step, trained, groups)
         metrics = group_metrics(trained, groups.left_out) | scoring_metrics(self._combination, groups.outcomes)
-        metrics |= behaviour(everything) | said | report | task_metrics(everything) | self._stream.ledger.metrics()
+        metrics |= (
+            behaviour(everything, self._combination)
+            | said
+            | report
+            | task_metrics(everything)
+            | self._stream.ledger.metrics()
+        )
         used = report.get("tokens/trained", 0.0) / self._stage.optimizer.epochs  # once, however often they were passed
         return metrics | {
             "tokens/wasted": metrics["tokens/sampled"] - used,
@@ -184,7 +195,9 @@ class GrpoTraining:
         no baseline, no divisor and no KL. They are recorded with what was left out.
         """
         line = {"step": step, **group_metrics(groups.kept, groups.left_out)}
-        found = screen(line | behaviour([*groups.kept, *groups.left_out]), groups.kept, groups.left_out)
+        found = screen(
+            line | behaviour([*groups.kept, *groups.left_out], self._combination), groups.kept, groups.left_out
+        )
         bad = [group.with_(disposition="quarantined") for group in groups.kept if group.ticket in found]
         kept = [group for group in groups.kept if group.ticket not in found]
         return replace(groups, kept=kept, left_out=[*groups.left_out, *bad])
@@ -237,7 +250,8 @@ class GrpoTraining:
         """
         console, every = self._context.console, self._stage.run.show_group_every
         if every and step % every == 0 and trained:
-            console.group(step, max(trained, key=lambda group: (group.has_signal, group.disposition == "trained")))
+            best = max(trained, key=lambda group: (group.has_signal, group.disposition == "trained"))
+            console.group(step, best, self._context.recipe.stages[-1].record.traces)
         lost = next((group.error for group in groups.left_out if group.error is not None), None)
         if lost is not None and not self._said_lost:
             self._said_lost = True

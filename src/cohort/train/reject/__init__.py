@@ -14,12 +14,14 @@ from cohort.train.reject.learning import Keeping
 from cohort.train.reject.rft import RftTraining
 from cohort.train.sft import SUPERVISED
 from cohort.train.stage import Plan, refuse_few
+from cohort.train.unread import NO_DEMONSTRATIONS, NO_PAIRS, ONE_UPDATE
 from cohort.types import UserError
 from cohort.views.plan import reject_plan, rft_plan
 
 __all__ = ["Reject", "Rft"]
 
 _SAMPLES = ("policy", "task", "rollout", "environment", "reward", "reject", "evaluate", "run")
+_UNREAD = (*NO_DEMONSTRATIONS, *NO_PAIRS)
 _COLUMNS = ("reject/kept", "reward/mean", "groups/pass_rate", "completions/mean_tokens", "completions/truncated")
 
 
@@ -27,6 +29,7 @@ class Reject:
     """`kind = "reject"`, a `StageKind`: it samples, keeps what is right, and trains nothing."""
 
     tables = _SAMPLES
+    unread = (*_UNREAD, "policy.router_aux_coef", "run.keep_best")  # it leaves all of its samples, of one model
     columns = (*_COLUMNS, "tokens_per_s")
     makes_policy = True  # it leads on to the model that came in
     makes_data = True
@@ -48,6 +51,7 @@ class Rft:
     """`kind = "rft"`, a `StageKind`: supervised training on the policy's own right samples."""
 
     tables = (*_SAMPLES, "rft", "supervised", "optimizer")
+    unread = (*_UNREAD, *ONE_UPDATE, "reject.pairs")
     columns = (*_COLUMNS, "loss", "grad_norm", "tokens_per_s")
     makes_policy = True
     open = RftTraining
@@ -59,6 +63,9 @@ class Rft:
                 f"rft.sampling_steps = {stage.rft.sampling_steps} leaves no step to learn, of run.steps = "
                 f"{stage.run.steps}: the others learn what the first ones have sampled"
             )
+        if stage.rft.mode == "online" and (stage.reject.balance is not None or stage.rft.sampling_steps > 1):
+            key = "rft.sampling_steps" if stage.reject.balance is None else "reject.balance"
+            raise UserError(f'{key} looks at the samples of many steps: set rft.mode = "offline", or remove it')
         learning = partial(Keeping, learns=stage.rft.mode == "online")
         return PreparedGrpo(_sampled(stage, seed), SUPERVISED, learning=learning)
 

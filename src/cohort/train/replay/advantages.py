@@ -91,7 +91,8 @@ def _recomputed(recorded: Recorded, groups: Sequence[Group]) -> list[Group]:
     objective, combination = recorded.objective, recorded.combination
     if names := supervised_steps(recorded.stage.reward):
         return with_process_advantages(groups, objective, combination, names)
-    return with_advantages(groups, objective, combination, k=recorded.stage.objective.pass_at_k)
+    k, found = recorded.stage.objective.pass_at_k, recorded.stage.rollout.groups
+    return with_advantages(groups, objective, combination, k=k, found=found)
 
 
 def bare(group: Group) -> Group:

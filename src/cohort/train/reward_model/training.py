@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cohort.algorithms.losses import bradley_terry
 from cohort.chat import template_for
-from cohort.evaluate.pairs import report_pairs
+from cohort.evaluate.pairs import PairReport, report_pairs
 from cohort.learn.optimizer import load_optimizer, lost_weights, open_optimizer, rate_at, save_optimizer
 from cohort.machine import peak_memory_gb
 from cohort.policy.load import open_policy, resumed_policy
@@ -147,11 +147,11 @@ class RewardModelTraining:
         with torch.no_grad():
             scores = torch.cat([self._scorer.scores(part).cpu() for part in self._parts(pairs)]).tolist()
         rows = [(*score, len(p.chosen), len(p.rejected)) for score, p in zip(scores, pairs, strict=True)]
-        report = report_pairs(*zip(*rows, strict=True))
+        report = _report(rows)
         content = orjson.dumps({"step": step, **report.as_dict()})
         self._context.recorder.file(self._context.place / REPORT, content, step)
         asked = [source[i].prompt.id for i, _ in known]  # pairs of one prompt stay together
-        return report.metrics() | halves_of_pairs(rows, asked, self._stage.run)
+        return report.metrics() | halves_of_pairs(rows, asked, self._stage.run, lambda part: _report(part).metrics())
 
     def adapt(self, stage: Stage) -> None:
         """Another learning rate, from the next step on."""
@@ -254,3 +254,8 @@ class RewardModelTraining:
             part.append(pair)
         if part:
             yield part
+
+
+def _report(rows: Sequence[tuple[float, float, int, int]]) -> PairReport:
+    """What `report_pairs` finds of held-out pairs: of each the scores and the lengths of its answers."""
+    return report_pairs(*zip(*rows, strict=True))

@@ -11,17 +11,20 @@ from typing import Any
 from cohort.account.fields import title_of
 from cohort.views.cards.hub import front_matter
 from cohort.views.cards.reading import (
+    GAINS,
     MEASURES,
     OUTCOMES,
     Record,
     accuracy,
     amount,
     base_in_words,
+    beside,
     claim,
     difference,
+    gain_cells,
+    gains_of,
     in_a_line,
     inside,
-    kept,
     measures,
     paid_before,
     percent,
@@ -67,6 +70,7 @@ def card(record: Record, index: int | None = None) -> str:
         front_matter(record, index),
         *_heading(record, stage, index),
         *_results(stage),
+        *_gains(record),
         *([_USE_OF_REWARD_MODEL, ""] if stage["kind"] == "reward_model" else []),
         *_objective(stage),
         *_rewards(stage),
@@ -111,13 +115,20 @@ def _results(stage: Record) -> Iterator[str]:
         row = [accuracy(performance.get(when), name) for when in ("before", "after")]
         rows.append([MEASURES[name], *row, difference(performance, name)])
     yield from _table(["", "before", "after", "difference, problem by problem"], rows)
-    if chosen := kept(performance):
-        yield f"* {_md(chosen)}"
+    yield from (f"* {_md(more)}" for more in beside(performance))
     for key, text in _MORE.items():
         if performance["after"].get(key) is not None:
             number = performance["after"][key]
             yield f"* {text.format(percent(number) if key == 'truncated' else amount(number))}"
     yield ""
+
+
+def _gains(record: Record) -> Iterator[str]:
+    rows = gains_of(record)
+    if len(rows) > 1:
+        yield "What each stage of the run gained, paired, in points with 95% intervals:"
+        yield ""
+        yield from _table(GAINS, [gain_cells(row) for row in rows])
 
 
 def _objective(stage: Record) -> Iterator[str]:

@@ -12,18 +12,21 @@ from cohort.monitor.names import metric
 from cohort.views.cards.plots import curve, intervals, shares
 from cohort.views.cards.reading import (
     DIFFERENCES,
+    GAINS,
     MEASURES,
     OUTCOMES,
     Record,
     accuracy,
     amount,
     base_in_words,
+    beside,
     claim,
     difference,
     facts,
+    gain_cells,
+    gains_of,
     in_a_line,
     inside,
-    kept,
     measures,
     paid_before,
     percent,
@@ -50,6 +53,7 @@ def page(record: Record) -> str:
     style = (files("cohort.views.cards") / "page.css").read_text("utf-8")
     parts = [
         *_heading(record, stage, index),
+        *_gains(record),
         *_curves(stage),
         *_objective(stage),
         *_rewards(stage),
@@ -107,6 +111,13 @@ def _tiles(stage: Record) -> Iterator[str]:
 
 def _tile(number: str, what: str, more: str) -> str:
     return f'<div class="tile"><b>{number}</b><span>{_t(what)}</span><small>{_t(more)}</small></div>'
+
+
+def _gains(record: Record) -> Iterator[str]:
+    rows = gains_of(record)
+    if len(rows) > 1:
+        yield "<h2>What each stage gained</h2>"
+        yield _table(tuple(map(_t, GAINS)), [list(map(_t, gain_cells(row))) for row in rows])
 
 
 def _curves(stage: Record) -> Iterator[str]:
@@ -233,7 +244,7 @@ def _behaviour(stage: Record) -> Iterator[str]:
                 + " &rarr; ".join(_t(accuracy(performance.get(w), m)) for w in ("before", "after"))
                 for m in measures(performance)
             )
-            known += f"<br>{_t(chosen)}" if (chosen := kept(performance)) else ""
+            known += "".join(f"<br>{_t(more)}" for more in beside(performance))
         rows.append((_t(title), _chip(one["status"]), known))
     yield _table(("", "status", "what is known"), rows)
 

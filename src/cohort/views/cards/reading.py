@@ -9,6 +9,7 @@ from typing import Any
 
 from cohort.evaluate.choice import Choice
 from cohort.record.claims import BASES
+from cohort.views.traces import need_of_traces
 from cohort.wording import visible
 
 Record = Mapping[str, Any]
@@ -22,6 +23,7 @@ OUTCOMES = {
     "dropped": "dropped",
     "failed": "failed",
 }
+GAINS = ("stage", "kind", "measure", "before", "after", "gain", "")
 
 
 def in_a_line(record: Record) -> str:
@@ -97,10 +99,15 @@ MEASURES = {"greedy": "greedy", "pass@1": "sampled", "accuracy": "pairs ranked r
 DIFFERENCES = {"greedy": "greedy", "pass@1": "sampled"}  # what the paired difference of a measure is called
 
 
-def kept(performance: Any) -> str:
-    """Which step the model is of, and how it did on problems that had no part in the choice; "" for the last one."""
-    chosen = performance.get("chosen") if isinstance(performance, Mapping) else None
-    return f"the model is that of {Choice(**chosen).words()}" if chosen else ""
+def beside(performance: Any) -> list[str]:
+    """What is said beside the numbers: which step the model is of, where one was chosen, and how it did on problems
+    that had no part in the choice; whether its answers need their traces, where that was measured.
+    """
+    if not isinstance(performance, Mapping):
+        return []
+    chosen = performance.get("chosen")
+    kept = f"the model is that of {Choice(**chosen).words()}" if chosen else ""
+    return [said for said in (kept, need_of_traces(performance.get("after", {}), "")) if said]
 
 
 def difference(performance: Mapping[str, Any], name: str) -> str:
@@ -183,3 +190,19 @@ def facts(part: Record, sections: Sequence[str] | None = None) -> Iterator[tuple
 
 def _is_number(found: Any) -> bool:
     return isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+
+
+def gains_of(record: Record) -> list[dict[str, Any]]:
+    """What each stage gained, a row each; none where nothing was measured."""
+    return list(value(record["run"], "identity.gained") or [])
+
+
+def gain_cells(row: Record) -> list[str]:
+    """The cells of such a row, under `GAINS`: points with a 95% interval, and the verdict or why there is none."""
+    gain, why = row["gain"], row["why"] or ""
+    points, verdict = "-", "not evaluated" if why == "not_evaluated" else why
+    if gain is not None:
+        points = f"{100 * gain['mean']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
+        verdict = gain["verdict"]
+    cells = (row["stage"], row["kind"] or "", row["measure"] or "", percent(row["before"]), percent(row["after"]))
+    return [*cells, points, verdict]

@@ -13,11 +13,11 @@ from cohort.views.cards.reading import (
     Record,
     accuracy,
     base_in_words,
+    beside,
     difference,
     facts,
     in_a_line,
     inside,
-    kept,
     measures,
     percent,
     said,
@@ -43,8 +43,8 @@ def show_record(console: Console, record: Record) -> None:
         ]
         console.say()
         console.table(["held out", "before", "after", "difference"], rows)
-        if chosen := kept(performance):
-            console.say(escape(chosen))
+        for more in beside(performance):
+            console.say(escape(more))
     for what, part in (("the run", record["run"]), *((f"stage {one['name']}", one) for one in record["stages"])):
         console.say(f"[bold]{escape(what)}[/]")
         lines = {

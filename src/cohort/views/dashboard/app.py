@@ -89,7 +89,9 @@ async def _group_json(request: Request) -> Response:
 
     def read() -> dict[str, Any]:
         step, ticket = asked.step(), asked.whole("ticket", 0) or 0
-        view = groups.group_view(asked.stage.shard(step).path, step, ticket, asked.reader(), asked.stage.table, None)
+        view = groups.group_view(
+            asked.stage.shard(step).path, step, ticket, asked.reader(), asked.stage.table, None, asked.run.traces
+        )
         return groups.as_json(view)
 
     return JSONResponse(await run_in_threadpool(read))

@@ -122,7 +122,7 @@ def comparison(
     for stage in (first[1], second[1]):
         steps = [shard.step for shard in stage.evaluated if shard.way == way]
         last = stage.kept if stage.kept in steps else steps[-1]
-        found.append(evaluation.answers(stage.shard(last, way).path))
+        found.append(evaluation.answers(stage.shard(last, way).path, stage.run.traces))
     ours, theirs = found
     both = [key for key in ours if key in theirs]
     if not both:

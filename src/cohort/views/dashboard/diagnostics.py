@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cohort.account.traces import as_shown
 from cohort.monitor.doctor import Cause, answers, causes
 from cohort.record.reading import score_names
 from cohort.types import RIGHT
@@ -248,7 +249,11 @@ def copies(stage: StageFiles) -> Copies | None:
         except (pa.ArrowException, OSError, KeyError):
             return None
         texts = Counter((row["ticket"], row["text"]) for row in rows if row["member"] >= 0 and row["text"] is not None)
-        common = tuple((ticket, text, times) for (ticket, text), times in texts.most_common(3) if times > 1)
+        common = tuple(
+            (ticket, as_shown(text, stage.run.traces), times)
+            for (ticket, text), times in texts.most_common(3)
+            if times > 1
+        )
         return Copies(shard.step, texts.total() - len(texts), texts.total(), common)
     return None
 

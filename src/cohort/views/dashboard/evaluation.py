@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cohort.account.traces import rows_as_shown
 from cohort.evaluate.compare import Paired, paired
 from cohort.rewards.verifiers.final_answer import final_answer
 from cohort.types import RIGHT, UserError
@@ -29,7 +30,7 @@ CHANGES: dict[Change, str] = {  # flips first
     "right": "right both times",
 }
 _NAMES = {"greedy": "greedy", "sampled": "pass@1"}  # a way to answer, and the number that it is measured by
-_COLUMNS = ("ticket", "member", "prompt_id", "prompt", "answer", "text", "accuracy", "finish")
+_COLUMNS = ("ticket", "member", "prompt_id", "prompt", "answer", "text", "turns", "accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +108,10 @@ def _paired(before: Path, after: Path, _was: int, _now: int, margin: float) -> P
     return paired(rates[1], rates[0], margin)
 
 
-def answers(path: Path) -> dict[str, tuple[str | None, str | None, Answer]]:
+def answers(path: Path, traces: str = "exposed") -> dict[str, tuple[str | None, str | None, Answer]]:
     """By problem its question, its gold answer, and what was answered. Raises `UserError` for a damaged file."""
     try:
-        rows = pq.read_table(path, columns=list(_COLUMNS)).to_pylist()
+        rows = rows_as_shown(pq.read_table(path, columns=list(_COLUMNS)).to_pylist(), traces)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise UserError(f"{path.name} cannot be read as recorded answers: {one_line(error)}") from None
     by_problem: dict[str, list[dict[str, Any]]] = {}
@@ -146,7 +147,7 @@ def evaluation_view(
     steps = tuple(shard.step for shard in stage.evaluated if shard.way == way)
     pair = pair_of(stage, way) or (steps[0], steps[0])
     before, after = pair[0] if before is None else before, pair[1] if after is None else after
-    olds, news = (answers(stage.shard(step, way).path) for step in (before, after))
+    olds, news = (answers(stage.shard(step, way).path, stage.run.traces) for step in (before, after))
     problems = [
         Problem(key, prompt, gold, olds[key][2], now, changed(olds[key][2].rate, now.rate))
         for key, (prompt, gold, now) in news.items()

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cohort.account.traces import rows_as_shown
 from cohort.rewards.verifiers.final_answer import final_answer
 from cohort.settings import Stage
 from cohort.types import RIGHT, UserError
@@ -206,12 +207,19 @@ def strip_of(step: int, rows: Sequence[Row]) -> Strip:
 
 
 def group_view(
-    path: Path, step: int, ticket: int, reader: Reader, stage: Stage | None, beside: int | None
+    path: Path,
+    step: int,
+    ticket: int,
+    reader: Reader,
+    stage: Stage | None,
+    beside: int | None = None,
+    traces: str = "exposed",
 ) -> GroupView:
-    """A group of a shard; `beside` is the member that the others are compared with, the best one if None. Raises
+    """A group of a shard; `beside` is the member that the others are compared with, the best one if None; `traces` is
+    how reasoning is shown. Raises
     `UserError` where the step has no such group.
     """
-    rows = rows_of(_read(path, _GROUP, ticket))
+    rows = rows_as_shown(rows_of(_read(path, _GROUP, ticket)), traces)
     if not rows:
         raise UserError(f"step {step} has no group {ticket}")
     tickets = sorted(set(_read(path, ("ticket",))["ticket"].to_pylist()))

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cohort.account.traces import rows_as_shown
 from cohort.types import UserError
 from cohort.views.dashboard.groups import Strip, by_ticket, rows_of, strip_of
 from cohort.views.dashboard.runs import RunFiles, StageFiles
@@ -57,8 +58,9 @@ def prompt_view(stage: StageFiles, prompt_id: str) -> PromptView:
     asked, question, gold = [], None, None
     for shard in stage.evaluated:
         try:
-            columns = ["prompt_id", "member", "prompt", "answer", "text", "accuracy"]
+            columns = ["prompt_id", "member", "prompt", "answer", "text", "turns", "accuracy"]
             found = pq.read_table(shard.path, columns=columns, filters=[("prompt_id", "=", prompt_id)]).to_pylist()
+            found = rows_as_shown(found, stage.run.traces)
         except (pa.ArrowException, OSError, KeyError):
             continue
         rates = [row["accuracy"] for row in found if row["accuracy"] is not None]

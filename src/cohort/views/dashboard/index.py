@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import regex
 from numpy.typing import NDArray
 
+from cohort.account.traces import rows_as_shown
 from cohort.record.reading import PLAIN, by_reward
 from cohort.record.where import names_in, selection
 from cohort.types import UserError
@@ -147,11 +148,13 @@ def search(
     text: str = "",
     is_regex: bool = False,
     limit: int = MOST,
+    traces: str = "exposed",
     seconds: float = SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> Found:
     """Completions for which a condition of `record.where` holds and whose text has `text` in it, the newest first. A
-    regular expression is RE2's, which takes linear time, or else one that is given up after the time of the search.
+    regular expression is RE2's, which takes linear time, or else one that is given up after the time of the search. Reasoning
+    that is not shown (`traces`) is not found.
     Raises `UserError` for a condition or an expression that is none.
     """
     began = clock()
@@ -178,20 +181,29 @@ def search(
         looked += 1
         low, high = np.searchsorted(steps, [step, step + 1])
         rows = np.flatnonzero(picked[low:high]) + low
-        hits += _in_shard(shard, table, rows, columns, holds if late else None, matches)
+        hits += _in_shard(shard, table, rows, columns, holds if late else None, matches, traces)
     return Found(tuple(hits[:limit]), looked, len(wanted), clock() - began, looked == len(wanted))
 
 
 def _in_shard(
-    shard: Shard, table: pa.Table, rows: NDArray[np.int64], columns: Mapping[str, Any], holds: Any, matches: Any
+    shard: Shard,
+    table: pa.Table,
+    rows: NDArray[np.int64],
+    columns: Mapping[str, Any],
+    holds: Any,
+    matches: Any,
+    traces: str,
 ) -> Iterator[Hit]:
     """The hits among some rows of one step."""
-    wanted = ["member", "ticket", "text", *([name for name in _LATE if name != "text"] if holds else [])]
+    wanted = list(dict.fromkeys(["member", "ticket", "text", "turns", *(_LATE if holds else ())]))
     try:
         read = pq.read_table(shard.path, columns=wanted)
     except (pa.ArrowException, OSError, KeyError):
         return
     read = read.filter(pc.greater_equal(read["member"], 0))
+    if traces != "exposed":
+        texts = [row["text"] for row in rows_as_shown(read.select(["text", "turns"]).to_pylist(), traces)]
+        read = read.set_column(read.schema.get_field_index("text"), "text", pa.array(texts, pa.string()))
     first = int(np.searchsorted(table["step"].to_numpy(), shard.step))
     keep = np.zeros(len(read), bool)
     inside = rows - first

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import orjson
 
+from cohort.account.traces import traces_of
 from cohort.monitor.detectors.finding import Finding
 from cohort.monitor.watcher import read_incidents
 from cohort.recipe import Recipe
@@ -204,6 +205,14 @@ class RunFiles:
         except (UserError, OSError) as error:
             self.problems.append(f"recipe.toml cannot be read: {one_line(error)}")
             return None
+
+    @cached_property
+    def traces(self) -> str:
+        """How reasoning is shown ([record] traces); where the recipe cannot be read it is left out."""
+        try:
+            return traces_of(self.directory) or "exposed"
+        except (UnreadableError, OSError):
+            return "filtered"
 
     @cached_property
     def stages(self) -> list[StageFiles]:

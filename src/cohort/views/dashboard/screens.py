@@ -122,12 +122,14 @@ def _step(asked: Asked) -> Mapping[str, Any]:
 def _group(asked: Asked) -> Mapping[str, Any]:
     step, ticket, beside = asked.step(), asked.whole("ticket", 0) or 0, asked.whole("beside")
     path = asked.stage.shard(step).path
-    view = groups.group_view(path, step, ticket, asked.reader(), asked.stage.table, beside)
+    view = groups.group_view(path, step, ticket, asked.reader(), asked.stage.table, beside, asked.run.traces)
     return {"view": view, "dispositions": groups.DISPOSITIONS}
 
 
 def _tokens(asked: Asked) -> Mapping[str, Any]:
     step, ticket, member = asked.step(), asked.whole("ticket", 0) or 0, asked.whole("member", 0) or 0
+    if asked.run.traces != "exposed":
+        raise UserError(f"reasoning is {asked.run.traces} ([record] traces of the run), so single tokens are not shown")
     line = next((line for line in asked.stage.steps if line["step"] == step), {})
     table = asked.stage.table
     once = table is not None and table.optimizer.updates_per_batch * table.optimizer.epochs == 1 and not (
@@ -208,7 +210,9 @@ def _search(asked: Asked) -> Mapping[str, Any]:
     if where or text:
         try:
             stage, is_regex = asked.stage, bool(asked.query.get("regex"))
-            found = index.search(stage.index, stage.shards, where=where, text=text, is_regex=is_regex)
+            found = index.search(
+                stage.index, stage.shards, where=where, text=text, is_regex=is_regex, traces=asked.run.traces
+            )
         except UserError as error:
             problem = str(error)
     rewards = [reward.name for reward in asked.stage.table.reward] if asked.stage.table is not None else []

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from cohort.account.traces import rows_as_shown
 from cohort.monitor.names import FIRST
 from cohort.record.chain import CHAIN, read_lines
 from cohort.record.entries import digest_of
@@ -42,7 +43,8 @@ class Sink(Protocol):
     """Takes numbers somewhere. It is opened by a function of two arguments: the directory of the stage, and the last
     step that counts (-1 in a new run): what was written of later steps is written again. All of its methods are called
     in one thread that is its own. It may have two methods more: `begin(config)`, called first, with the recipe of the
-    stage by dotted keys; and `samples(step, rows)`, with rollouts as `record.rollouts.read_rows` gives them.
+    stage by dotted keys; and `samples(step, rows)`, with rollouts as `record.rollouts.read_rows` gives them, and their
+    reasoning as [record] traces says.
     """
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -82,10 +84,14 @@ def identity(directory: Path) -> str:
 
 
 class _Feed:
-    """One tracker and the thread that works for it. `last` is the last step that it took."""
+    """One tracker and the thread that works for it. `last` is the last step that it took; `traces`, how those of
+    rollouts are shown to it.
+    """
 
-    def __init__(self, name: str, opens: Callable[[int], Sink], config: Mapping[str, Any], last: int):
-        self.name, self.last = name, last
+    def __init__(
+        self, name: str, opens: Callable[[int], Sink], config: Mapping[str, Any], traces: str | None, last: int
+    ):
+        self.name, self._traces, self.last = name, traces, last
         self.error: Exception | None = None
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._since: float | None = None  # when the job that is being done was begun
@@ -105,7 +111,7 @@ class _Feed:
 
     def anew(self) -> _Feed:
         """The tracker opened once more, to go on behind the last step that it took."""
-        return _Feed(self.name, self._opens, self._config, self.last)
+        return _Feed(self.name, self._opens, self._config, self._traces, self.last)
 
     def write(self, step: int, metrics: Mapping[str, Any], shard: Path | None = None) -> None:
         """Hand on the numbers of a step, and some of the rollouts in a file, if one is named."""
@@ -135,7 +141,7 @@ class _Feed:
         self._sink.write(step, metrics)
         if shard is not None and (samples := getattr(self._sink, "samples", None)) is not None:
             with suppress(UserError):  # a file that a step without groups did not write
-                samples(step, read_rows(shard)[:ROWS])
+                samples(step, rows_as_shown(read_rows(shard), self._traces)[:ROWS])
         self.last = step
 
     def _work(self) -> None:
@@ -159,7 +165,12 @@ class Sinks:
 
     @staticmethod
     def open(
-        names: Sequence[str], directory: Path, recorded: int, config: Mapping[str, Any], warn: Callable[[str], None]
+        names: Sequence[str],
+        directory: Path,
+        recorded: int,
+        config: Mapping[str, Any],
+        warn: Callable[[str], None],
+        traces: str | None = None,
     ) -> Sinks:
         """The trackers of these names, each with what it lacks of the steps up to `recorded`. Raises `UserError` for
         one that there is not, or that does not start.
@@ -168,7 +179,7 @@ class Sinks:
         for name in names:
             opens = find_function(SINKS.get(name, name), "tracker")
             last = min(recorded, behind.get(name, recorded))
-            feed = _Feed(name, partial(opens, directory), config, last)
+            feed = _Feed(name, partial(opens, directory), config, traces, last)
             if not feed.started():
                 for other in feeds:
                     other.close(0)
