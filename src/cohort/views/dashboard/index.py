@@ -153,9 +153,9 @@ def search(
     clock: Callable[[], float] = time.monotonic,
 ) -> Found:
     """Completions for which a condition of `record.where` holds and whose text has `text` in it, the newest first. A
-    regular expression is RE2's, which takes linear time, or else one that is given up after the time of the search. Reasoning
-    that is not shown (`traces`) is not found.
-    Raises `UserError` for a condition or an expression that is none.
+    regular expression is RE2's, which takes linear time, or else one that is given up after the time of the search.
+    Reasoning that is not shown (`traces`) is not found. Raises `UserError` for a condition or an expression that is
+    none.
     """
     began = clock()
     table = index.table(shards)
