@@ -216,10 +216,17 @@ def verifiers(steps: Sequence[Mapping[str, Any]]) -> list[Verifier]:
         return float(np.median(values)) if values else None
 
     return [
-        Verifier(name, *(total(name, what) for what in ("scored", "failures", "timeouts", "retries")),
-            typical(name, "mean_s"), typical(name, "p95_s"))
+        Verifier(
+            name,
+            total(name, "scored"),
+            total(name, "failures"),
+            total(name, "timeouts"),
+            total(name, "retries"),
+            typical(name, "mean_s"),
+            typical(name, "p95_s"),
+        )
         for name in names
-    ]  # fmt: skip
+    ]
 
 
 def constant_answer(stage: StageFiles, table: pa.Table) -> tuple[str, float, float] | None:

@@ -155,7 +155,7 @@ def evaluation_view(
     ]
     order = list(CHANGES)
     problems.sort(key=lambda one: (order.index(one.change), -abs(one.after.rate - one.before.rate)))
-    counts = {name: sum(one.change == name for one in problems) for name in CHANGES}
+    counts: dict[str, int] = {name: sum(one.change == name for one in problems) for name in CHANGES}
     margin = stage.table.evaluate.margin if stage.table is not None else 0.02
     found = paired_difference(stage, way, before, after, margin) if before != after else None
     why = "" if before != after else "It was evaluated once: there is nothing to compare with."

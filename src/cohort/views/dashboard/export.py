@@ -81,8 +81,8 @@ def _steps(stage: StageFiles) -> dict[int, list[int]]:
     at, with the groups of each that have most signal.
     """
     steps = [shard.step for shard in stage.shards]
-    chosen = {steps[round(i * (len(steps) - 1) / (STEPS - 1))]: [] for i in range(STEPS)} if steps else {}
-    found: dict[int, list[int]] = {step: [] for step in chosen}
+    chosen = {steps[round(i * (len(steps) - 1) / (STEPS - 1))] for i in range(STEPS)} if steps else set[int]()
+    found: dict[int, list[int]] = {step: [] for step in sorted(chosen)}
     named = [(one.step, ticket) for one in stage.findings for ticket in one.tickets[:2]]
     for step, ticket in named[:NAMED]:
         if step in steps:

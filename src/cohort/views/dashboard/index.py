@@ -170,7 +170,7 @@ def search(
     matches = _matcher(text, is_regex, began + seconds, clock) if text else None
     steps = table["step"].to_numpy()
     by_step = {shard.step: shard for shard in shards}
-    wanted = np.unique(steps[picked])[::-1] if len(table) else []
+    wanted = np.unique(steps[picked])[::-1]
     hits: list[Hit] = []
     looked = 0
     for step in wanted:

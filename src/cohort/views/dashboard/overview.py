@@ -250,8 +250,8 @@ def _unmeasured(stage: StageFiles, reward: tuple[float, float, bool] | None) -> 
         change = _change(stage, name) if name else None
         if name is None or change is None:
             return Verdict("none", "There is nothing to judge yet", None, None, None, None, "", ())
-        said = f"{name} went from {change[0]:.3f} to {change[1]:.3f}."
-        return Verdict("none", "This stage was not evaluated", None, None, None, None, "", (said,))
+        went = f"{name} went from {change[0]:.3f} to {change[1]:.3f}."
+        return Verdict("none", "This stage was not evaluated", None, None, None, None, "", (went,))
     early, late, sure = reward
     headline = "The reward rose" if sure and late > early else "The reward fell" if sure else "The reward did not move"
     said = (

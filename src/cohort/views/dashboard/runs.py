@@ -217,6 +217,7 @@ class RunFiles:
     @cached_property
     def stages(self) -> list[StageFiles]:
         """Its stages, in order."""
+        tables: list[tuple[str, str, Stage | None]]
         if self.recipe is not None:
             tables = [(one.name, one.kind, one) for one in self.recipe.stages]
         else:
