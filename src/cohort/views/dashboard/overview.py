@@ -13,11 +13,10 @@ from cohort.monitor.doctor import Cause, answers, causes
 from cohort.recipe import against_defaults
 from cohort.settings import GROUPS, Stage
 from cohort.settings.words import callable_path, shown
-from cohort.views.cards.reading import amount, percent, seconds
+from cohort.views.cards.reading import amount, seconds
 from cohort.views.dashboard import evaluation
 from cohort.views.dashboard.runs import RunFiles, StageFiles, State
 from cohort.views.dashboard.trends import Trend, curated, ends, points
-from cohort.wording import counted
 
 Tone = Literal["good", "bad", "unsure", "none"]
 _LESS = ("run.", "monitor.", "evaluate.", "record.")  # what decides less of a result than the rest
@@ -367,13 +366,3 @@ def _line(number: int, stage: StageFiles) -> StageLine:
         number, stage.name, stage.kind, steps[-1]["step"] if steps else 0, stage.planned, judged.before, judged.after,
         difference, judged.tone,
     )  # fmt: skip
-
-
-def title(judged: Verdict) -> str:
-    """The verdict in a line, for a title: `36.6% → 98.4%`."""
-    return f"{percent(judged.before)} → {percent(judged.after)}" if judged.after is not None else judged.headline
-
-
-def gained(stage: StageFiles) -> str:
-    """How many steps are done, for a list of runs."""
-    return counted(stage.steps[-1]["step"], "step") if stage.steps else "no step yet"
