@@ -102,6 +102,14 @@ def serious(page) -> list[str]:
     ]
 
 
+def until(page, holds: str) -> None:
+    """Wait for a condition. It is asked from here, as the policy of the page lets nothing in it evaluate a text."""
+    end = time.monotonic() + 60
+    while not page.evaluate(holds):
+        assert time.monotonic() < end, holds
+        page.wait_for_timeout(100)
+
+
 @pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (NARROW, "dark")], ids=["wide", "narrow"])
 def test_every_screen_has_no_serious_finding_and_fits(browser, address, size, scheme):
     found = {}
@@ -137,7 +145,7 @@ def test_the_whole_way_from_the_verdict_to_a_token_by_keyboard(browser, address)
         assert "60.7%" in page.locator("#token").inner_text()  # exp(-0.5)
         page.keyboard.press("End")
         assert "3 of 3" in page.locator("#token").inner_text()
-        page.locator(".tok").first.hover()
+        page.locator("#tokens .tok").first.hover()
         assert "1 of 3" in page.locator("#token").inner_text()
         page.locator("h1").click()
         page.keyboard.press("k")
@@ -148,7 +156,7 @@ def test_the_whole_way_from_the_verdict_to_a_token_by_keyboard(browser, address)
 def test_curves_are_drawn_smoothed_and_chosen(browser, address):
     with Tab(browser) as tab:
         page = tab.open(f"{address}/r/0/0/curves?all=1")
-        assert page.locator(".uplot canvas").count() == page.locator(".uplot-here").count() > 3
+        assert page.locator(".uplot canvas").count() == page.locator(".uplot-here").count() > 1
         page.locator("#log").check()
         page.locator("#smooth").fill("0.5")
         page.locator("[data-metric='groups/signal']").uncheck()
@@ -162,7 +170,7 @@ def test_the_record_is_checked_when_it_is_asked_for(browser, address):
     with Tab(browser) as tab:
         page = tab.open(f"{address}/r/0/0/record")
         page.get_by_text("Check it now").click()
-        page.wait_for_function("document.querySelector('#checks').textContent.includes('log')")
+        until(page, "document.querySelector('#checks').textContent.includes('log')")
         assert page.locator("math").count() > 2
         assert not tab.wrong
 
@@ -190,7 +198,7 @@ def test_the_file_opens_from_disk_and_fetches_nothing(browser, place, tmp_path):
     with Tab(browser) as tab:
         page = tab.open(file.as_uri())
         assert tab.asked == [file.as_uri()]
-        assert page.locator(".uplot canvas").count() > 3
+        assert page.locator(".uplot canvas").count() > 1
         assert serious(page) == []
         page.get_by_role("link", name="Evaluation").first.click()
         assert page.url.endswith("#evaluation")
@@ -203,12 +211,12 @@ def test_a_run_that_goes_on_is_followed_without_a_jump(browser, tmp_path):
     server, at = served(place)
     with Tab(browser) as tab:
         page = tab.open(f"{at}/r/0/0/overview")
-        page.wait_for_function("document.querySelector('#says').textContent.includes('Step 2')")
+        until(page, "document.querySelector('#says').textContent.includes('Step 2')")
         page.wait_for_timeout(2200)  # an answer at once is held back for two seconds
         top = page.locator("h2").first.bounding_box()["y"]
         go_on(place, 3)
-        page.wait_for_function("document.querySelector('#says').textContent.includes('Step 3')")
-        page.wait_for_function("document.querySelector('.stat b').textContent === '3'")
+        until(page, "document.querySelector('#says').textContent.includes('Step 3')")
+        until(page, "document.querySelector('.stat b').textContent === '3'")
         assert page.locator("h2").first.bounding_box()["y"] == top
         tab.context.set_offline(True)  # as in a sleep
         go_on(place, 4)
@@ -218,14 +226,14 @@ def test_a_run_that_goes_on_is_followed_without_a_jump(browser, tmp_path):
         page.reload()
         assert page.locator(".stat b").first.inner_text() == "4"
         (place / "failed.txt").write_text("killed")
-        page.wait_for_function("document.querySelector('#state').textContent.includes('stopped')")
+        until(page, "document.querySelector('#state').textContent.includes('stopped')")
         (place / "failed.txt").unlink()
         lines = (place / "metrics.jsonl").read_text().splitlines(keepends=True)
         (place / "new").write_text("".join(lines[:-1]))
         (place / "new").replace(place / "metrics.jsonl")  # a resumed run drops what it will write again
-        page.wait_for_function("document.querySelector('#says').textContent.includes('Step 3')")
+        until(page, "document.querySelector('#says').textContent.includes('Step 3')")
         shutil.rmtree(place)
-        page.wait_for_function("document.querySelector('#says').textContent.includes('gone')")
+        until(page, "document.querySelector('#says').textContent.includes('gone')")
         assert not tab.wrong
     server.should_exit = True
 
