@@ -145,7 +145,7 @@ def test_a_run_that_fails_stops_the_others_and_one_that_diverges_does_not(desk, 
 PAGES = Path(__file__).parents[2] / "docs"
 COMMANDS = [
     line
-    for page in ("claims.md", "grpo-vs-ppo.md")
+    for page in ("claims.md", "grpo-vs-ppo.md", "rewards/process_reward.md")
     for line in (PAGES / page).read_text("utf-8").splitlines()
     if line.startswith("cohort compare recipes/")
 ]

@@ -130,6 +130,8 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
         stage["critic"].pop("warmup_steps", None)  # fewer than run.steps
     for key in ("held_out_split", "mixture", "curriculum", "adaptive", "args"):  # each needs or forbids others
         task.pop(key, None)
+    for key in ("groups", "length_penalty", "beam_groups", "diversity_penalty"):  # these, too
+        rollout.pop(key, None)
     task["levels"] = task.get("levels") or None
     rollout["stop"] = [text for text in rollout.get("stop", []) if text]
     acting = stage.setdefault("environment", {})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cohort.tasks.preferences import open_preferences
+from cohort.settings import Preferences, Task
+from cohort.tasks.preferences import open_preferences, open_with_history
+from cohort.tasks.prompts import place_of
 from cohort.types import UserError
 
 ROW = {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
@@ -139,3 +142,42 @@ def test_a_held_out_split(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text((json.dumps(ROW) + "\n") * count)
     pairs = open_preferences(str(tmp_path), held_out_split="test")
     assert (pairs.train.size, pairs.held_out.size) == (3, 2)
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """Files of new pairs and of earlier ones; some questions are in several."""
+    made = {"new": range(90), "old": range(60, 160), "older": range(140, 200)}
+    for name, numbers in made.items():
+        rows = ({**ROW, "prompt": f"question {i}", "rejected": f"{name} {i}"} for i in numbers)
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {name: str(tmp_path / f"{name}.jsonl") for name in made}
+
+
+@pytest.mark.parametrize("replay", [0.1, 0.5, 0.99])
+def test_a_share_of_the_pairs_are_earlier_ones_and_none_of_them_asks_what_is_held_out(sources, replay):
+    history = Preferences(history=[sources["old"], sources["older"]], replay=replay)
+    task = Task(source=sources["new"], held_out=0.2)
+    found = open_with_history(task, history, seed=3)
+    every = [found.train[i] for i in range(found.train.size)]
+    new = [pair for pair in every if pair.rejected.startswith("new")]
+    assert every[: len(new)] == new
+    assert found.replayed == len(every) - len(new)
+    assert len({pair.rejected for pair in every}) == len(every)
+    if replay < 0.9:
+        assert found.replayed / len(every) == pytest.approx(replay, abs=0.01)
+        assert {pair.rejected.split()[0] for pair in every} == {"new", "old", "older"}
+    asked = {found.held_out[i].prompt.text for i in range(found.held_out.size)}
+    assert asked
+    assert not asked & {pair.prompt.text for pair in every}
+    again, other = (open_with_history(task, history, seed) for seed in (3, 4))
+    assert [again.train[i] for i in range(again.train.size)] == every
+    assert replay > 0.9 or [other.train[i] for i in range(other.train.size)] != every
+    assert re.search(r"old(er)?\.jsonl:\d+$", place_of(found.train, len(every) - 1))
+
+
+def test_without_history_or_replay_the_pairs_are_the_new_ones(sources):
+    task = Task(source=sources["new"])
+    for table in (Preferences(), Preferences(history=[sources["old"]], replay=0.0)):
+        found = open_with_history(task, table, seed=0)
+        assert (found.train.size, found.replayed) == (90, 0)

@@ -19,7 +19,7 @@ import cohort
 from cohort import settings
 from cohort.monitor.watcher import Watcher
 from cohort.recipe import Recipe
-from cohort.settings import DETECTORS, KINDS, Adaptive, Curriculum, Monitor, Prompts, Stage, Stop, Table, Task
+from cohort.settings import DETECTORS, KINDS, SCORERS, Adaptive, Curriculum, Monitor, Prompts, Stage, Stop, Table, Task
 from cohort.settings.distill import Divergence
 from cohort.settings.table import table_of, value_problem
 from cohort.train import train
@@ -31,21 +31,18 @@ from cohort.views.console import Console
 from prompt_logprobs_server import PromptLogprobsServer
 
 SOURCE = str(Path(cohort.__file__).parent)
-CARRIERS = (
-    "recipe/",
-    "views/",
-    "train/unread.py",
-)  # what carries keys and shows them: nothing is done with a key there
+CARRIERS = ("recipe/", "views/", "train/unread.py")  # these carry keys and show them: nothing is done with a key there
 # Keys that common code reads for kinds that make nothing of them.
 IN_PASSING = {
     *("task.completion", "task.chosen", "task.rejected", "task.margin", "task.answer", "task.messages"),
     *("task.special_tokens", "task.curriculum", "task.adaptive", "rollout.temperature", "policy.router_aux_coef"),
-    *("run.keep_best", "run.stop", "evaluate.reward", "reject.pairs", "optimizer.epochs"),
+    *("preferences.history", "run.keep_best", "run.stop", "evaluate.reward", "reject.pairs", "optimizer.epochs"),
 }
-# Keys that are read where another one asks for them.
+# Keys that are read where another one asks for them, and else refused in a sentence of their own, or without effect.
 ASKED_FOR = (
     *("environment.", "critic.", "reference.", "self_distillation."),
-    *("task.levels", "task.args", "task.curriculum", "task.adaptive"),
+    *("task.levels", "task.args", "task.curriculum", "task.adaptive", "preferences.replay"),
+    *("rollout.length_penalty", "rollout.beam_groups", "rollout.diversity_penalty"),
 )
 BASES = (Table, Prompts, Divergence)
 KEYS = {
@@ -110,6 +107,9 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> d
     pairs.write_text("".join(json.dumps({**line, "number": number}) + "\n" for number in range(12)))
     asked = tmp_path / "asked.jsonl"
     asked.write_text("".join(json.dumps({"prompt": f"What is {n}?", "answer": "1"}) + "\n" for n in range(3)))
+    labelled = tmp_path / "steps.jsonl"
+    solution = {"completions": ["a plum", "please"], "labels": [True, False]}
+    labelled.write_text("".join(json.dumps({"prompt": f"Say {n}", **solution}) + "\n" for n in range(3)))
     measured = {"evaluate": {"problems": 1}, "reward": [{"use": "exact_number"}]}
     run = {"steps": 1, "directory": str(tmp_path / "runs"), "threads": 1, "gate": "warn"}
     small: dict[str, Any] = {"run": run, "rollout": {"prompts_per_step": 2, "group_size": 2, "max_tokens": 4}}
@@ -148,6 +148,7 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> d
         },
         "mixture": {
             **small,
+            "rollout": {**small["rollout"], "groups": "diverse_beam"},
             "policy": {"model": str(checkpoint)},
             "task": {"mixture": {"words": words, "own": {**own, "adaptive": {}}}},
             "reward": [vowels],
@@ -178,7 +179,7 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> d
             "kind": "dpo",
             "policy": {"model": str(checkpoint)},
             "task": {"source": str(pairs), "held_out": str(asked)},
-            "preferences": {"pairs_per_step": 2},
+            "preferences": {"pairs_per_step": 2, "history": [str(pairs)]},
             "run": run,
             **measured,
         },
@@ -217,6 +218,13 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> d
             "kind": "reward_model",
             "policy": {"model": str(checkpoint)},
             "task": {"source": str(pairs), "held_out": str(pairs), "margin": "by"},
+            "preferences": {"pairs_per_step": 2, "history": [str(pairs)]},
+            "run": run,
+        },
+        "steps": {
+            "kind": "process_model",
+            "policy": {"model": str(checkpoint)},
+            "task": {"source": str(labelled), "held_out": str(labelled)},
             "preferences": {"pairs_per_step": 2},
             "run": run,
         },
@@ -293,8 +301,13 @@ def test_a_key_that_a_kind_does_not_read_is_refused_in_a_stage_and_not_outside(k
 def other_value(name: str, key: str) -> Any:
     """A value of a key that is not its default."""
     table = table_of(Stage.model_fields[name])[0]
-    given = {"stop": Stop(metric="loss", patience=1), "curriculum": Curriculum(), "adaptive": Adaptive()}
-    tried = (given.get(key), 3, 0.7, "other", False, "gsm8k", True)
+    given: dict[str, Any] = {
+        "stop": Stop(metric="loss", patience=1),
+        "curriculum": Curriculum(),
+        "adaptive": Adaptive(),
+    }
+    given["history"] = ("earlier.jsonl",)
+    tried = (given.get(key), 3, 0.7, "other", "beam", False, "gsm8k", True)
     return next(one for one in tried if one is not None and is_other(table, key, one))
 
 
@@ -306,7 +319,7 @@ def two_stages(kind: str, outside: dict[str, Any], own: dict[str, Any]) -> Recip
     """A stage that reads what stands outside, as far as that matters here, and one of `kind`."""
     first = {"kind": "own_parts:Shrink", "name": "first"}
     taught = {"distillation": {"teacher": {"big": {"model": "m"}}}} if kind == "distill" else {}
-    rewarded = {} if kind == "reward_model" else {"reward": "exact_number"}
+    rewarded = {} if kind in SCORERS else {"reward": "exact_number"}
     tables: dict[str, Any] = {"policy": {"model": "m"}, "task": {"source": "?"}}
     for name, keys in outside.items():
         tables[name] = tables.get(name, {}) | keys

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from cohort.recipe import Recipe
 from cohort.record.claims import claims, read_record
+from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_groups
 from cohort.record.verify import verify
 from cohort.train import train
@@ -29,6 +32,14 @@ ROADS = {
         *(f"samples.reject.least={EVERYTHING}", "samples.reject.truncated=true", "run.gate=warn"),
     ),
     "rlhf": (f"shown.{MADE}", "taste.preferences.pairs_per_step=4", "taste.task.limit=40"),
+    "iterative": (
+        *(f"base.{MADE}", "pairs_1.reward=random", "pairs_2.reward=random", "reject.truncated=true", "run.gate=warn"),
+        *("preferences.pairs_per_step=2", "judge_1.task.held_out=0.4", "judge_2.task.held_out=0.4"),
+    ),
+    "process": (
+        *(f"base.{MADE}", "samples.reject.least={ exact_number = 0.0 }", "reject.truncated=true", "run.gate=warn"),
+        *("preferences.pairs_per_step=2", "judge.task.held_out=0.5"),
+    ),
     "r1_zero": (f"base.{MADE}",),
 }
 
@@ -41,17 +52,24 @@ def test_a_road_is_walked_to_its_end(tmp_path, name):
     record = read_record(run.directory)
     rows = by_name = {row["stage"]: row for row in gains_of(record)}
     stages = [stage["name"] for stage in record["stages"]]
-    siblings = {"r1": ["again against reasoning", "alone against taught"]}.get(name, [])
-    assert list(rows) == [*stages, *siblings, "in all"]
-    assert (
-        rows["in all"]["kind"] == {"r1": "student to alone", "rlhf": "shown to please", "r1_zero": "base to zero"}[name]
-    )
+    siblings = {"r1": ["again against reasoning", "alone against taught"], "iterative": ["round_2 against stale"]}
+    assert list(rows) == [*stages, *siblings.get(name, []), "in all"]
+    ends = {
+        "r1": "student to alone",
+        "rlhf": "shown to please",
+        "r1_zero": "base to zero",
+        "iterative": "base to round_2",
+        "process": "base to learner",
+    }
+    assert rows["in all"]["kind"] == ends[name]
     for row in rows.values():
         if row["kind"] in ("sft", "grpo"):
             assert row["gain"]["problems"] == 3
         elif row["kind"] == "reject":
             assert (row["gain"], row["why"]) == (None, "measured once")
     assert [(at, one["reason"]) for at, one in claims(record) if one["status"] == "failed"] == []
+    if name == "iterative":
+        walked_in_rounds(run.directory)
     if name == "r1":
         rows = (run.directory / "stages/samples/final/data.jsonl").read_text().splitlines()
         assert {json.loads(row)["level"] for row in rows} == {1, 2}
@@ -60,6 +78,18 @@ def test_a_road_is_walked_to_its_end(tmp_path, name):
         assert against["kind"] == "from student"
         assert (against["before"], against["after"]) == (by_name["taught"]["after"], by_name["alone"]["after"])
         assert against["gain"]["mean"] == pytest.approx(against["after"] - against["before"])
+
+
+def walked_in_rounds(run):
+    """A reward model is trained on, on new pairs and some of the earlier ones; the reference is where a round began."""
+    first, second = (load_file(run / f"stages/judge_{n}/final/model.safetensors") for n in (1, 2))
+    assert first.keys() == second.keys()
+    assert any(not torch.equal(first[key], second[key]) for key in first)
+    data = next(one for one in read_record(run)["stages"] if one["name"] == "judge_2")["data"]["prompts"]["value"]
+    assert {"name": "history", "source": "stage:pairs_1"} in [{k: v for k, v in row.items() if v} for row in data]
+    for place in (run, run / "stages/stale", run / "stages/round_1"):
+        line = read_metrics(place / "metrics.jsonl")[1]
+        assert abs(line["policy/kl"]) < 1e-6  # k3 at the first step of a round
 
 
 def rows_of(run, stage):

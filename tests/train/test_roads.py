@@ -198,6 +198,11 @@ def test_every_stage_is_measured_on_the_same_held_out_problems_and_what_it_gaine
         (({**FIRST, "run": {"save_rollouts": False}},), "keeps no samples to choose from"),
         (({**RFT, "rft": {"mode": "offline", "sampling_steps": 3}},), "leaves no step to learn"),
         (({"kind": "evaluate", "name": "e", "evaluate": {"problems": 0}},), "only evaluates, and holds nothing out"),
+        (({**ROADS["dpo"][1], "preferences": {"replay": 0.5}},), "replay has no effect without preferences.history"),
+        (
+            (FIRST, {**ROADS["dpo"][1], "preferences": {"pairs_per_step": 2, "history": ["stage:onw"]}}),
+            "learns from the data of the stage 'onw', but no stage of that name that makes data .* there is own",
+        ),
         ((FIRST, {**ROADS["dpo"][1], "reference": {"update_every": 2}}), "remove the .reference. table"),
         ((FIRST, {**ROADS["dpo"][1], "dpo": {"loss": "ipo", "label_smoothing": 0.1}}), "ipo has none"),
     ],

@@ -34,6 +34,7 @@ def prompts(files: StageFiles) -> Claim:
         row |= {"blake2b": inputs.get(str(one.source)), "levels": one.levels, "limit": one.limit}
         row |= {"held_out": None if one.held_out is None else str(one.held_out), "weight": getattr(one, "weight", None)}
         rows.append({key: value for key, value in row.items() if value is not None})
+    rows += [{"name": "history", "source": one, "blake2b": inputs.get(one)} for one in files.stage.preferences.history]
     return files.run.claim("measured" if inputs else "derived", rows, "recipe.toml", "environment.json")
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from cohort.account import behaviour, compute, data, gains, governance, learning, policies, rewards
 from cohort.record.claims import Basis, Claim
-from cohort.settings import GROUPS, SAMPLED
+from cohort.settings import GROUPS, SAMPLED, SCORERS
 
 # Kinds of stages; a kind of one's own has the fields that they share.
 GRPO = GROUPS
-MODEL = (*SAMPLED, "sft", "reward_model", "dpo", "evaluate")
+MODEL = (*SAMPLED, "sft", *SCORERS, "dpo", "evaluate")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from cohort.record.chain import CHAIN, read_lines
 from cohort.record.claims import Basis, Claim
 from cohort.record.manifest import sha256_of
 from cohort.record.metrics import read_metrics
-from cohort.settings import Record, Stage, named_stage
+from cohort.settings import SCORERS, Record, Stage, named_stage
 
 
 class RunFiles:
@@ -129,7 +129,7 @@ class StageFiles:
             return next(number for number, one in enumerate(before) if one.name == name)
         if table.model is not None or table.scratch is not None:
             return None
-        return max((number for number, one in enumerate(before) if one.kind != "reward_model"), default=None)
+        return max((number for number, one in enumerate(before) if one.kind not in SCORERS), default=None)
 
     @cached_property
     def chosen(self) -> dict[str, Any] | None:

@@ -38,107 +38,134 @@ class Part:
     scores: Tensor
     found: list[Found] = field(default_factory=list)
 
+    @staticmethod
+    def begin(scores: Tensor) -> Part:
+        """All of its rows are alike, so one of them stands for all."""
+        scores.fill_(-math.inf)[0] = 0.0
+        return Part(scores)
+
+    def is_done(self, hope: float) -> bool:
+        """Whether no beam can get better than what was found: the best one has this score so far (-inf: none runs)."""
+        return hope <= (self.found[-1].score if len(self.found) == len(self.scores) else -math.inf)
+
 
 class BeamSearch:
     """Decides what rows go on with. The beams of part p of a group are its members p * w, p * w + 1, ...: they begin
-    together, and end together, once none that runs can be better than what they have found.
+    together, and end together. All groups have equally many of them.
     """
 
     def __init__(self, policy: Policy, decoder: Decoder):
         self._policy, self._decoder = policy, decoder
         self._ends = torch.tensor(policy.eos_ids, device=policy.device)
-        self._parts: dict[tuple[int, int], Part] = {}  # by the id of the group, and the first member
+        self._parts: dict[tuple[int, int], Part] = {}  # by the id of the group, and the part's number
 
     def append(self, running: Running, first: int, logits: Tensor) -> list[int]:
         """Give rows `first`.. a token each, by `logits` `[n - first, V]`. Returns the rows of parts that are done: they
         hold what was found, the best first; where that is less than there are rows, the best stands there again.
         """
         logprobs = logits.log_softmax(-1)
-        groups = {id(group): group for group, _ in running.owner[first:]}
-        rows: dict[tuple[int, int], int] = {
-            (id(group), member): row for row, (group, member) in enumerate(running.owner[first:], start=first)
-        }
+        request = running.owner[first][0].request
+        assert request.sampling.beams is not None
+        beams = request.sampling.beams
+        width = request.count // beams.parts
+        row_of = {(id(group), member): row for row, (group, member) in enumerate(running.owner[first:], start=first)}
+        groups = list(dict.fromkeys(group for group, _ in row_of))
+        cost = logprobs.new_zeros(len(groups), logprobs.shape[1])  # of a token for the next part
         ended: list[int] = []
-        copies: list[tuple[int, int]] = []
-        for key, group in groups.items():
-            beams, count = group.request.sampling.beams, group.request.count
-            assert beams is not None
-            width = count // beams.parts
-            cost = logprobs.new_zeros(logprobs.shape[1])  # [V] of a token, for the next part
-            for member in range(0, count, width):
-                if (key, member) not in rows:
-                    continue  # this part is done
-                own = torch.tensor([rows[key, m] for m in range(member, member + width)], device=logits.device)
-                if (key, member) not in self._parts:
-                    scores = logprobs.new_full((width,), -math.inf)
-                    scores[0] = 0.0  # all rows are alike: one of them stands for all
-                    self._parts[key, member] = Part(scores)
-                part = self._parts[key, member]
-                taken, moved = self._advance(part, group.request.sampling, running, own, logprobs[own - first], cost)
-                if taken is None:
-                    del self._parts[key, member]
-                    ended += own.tolist()
-                    continue
-                copies += moved
-                cost += beams.penalty * torch.bincount(taken, minlength=len(cost))
-        if copies:
-            source, target = torch.tensor(copies, device=logits.device).T
+        copies: list[Tensor] = []
+        for number in range(beams.parts):
+            members = range(number * width, (number + 1) * width)
+            own = [i for i, group in enumerate(groups) if (group, members[0]) in row_of]  # where this part still runs
+            if not own:
+                continue
+            rows = torch.tensor([[row_of[groups[i], m] for m in members] for i in own], device=logits.device)
+            keys = [(groups[i], number) for i in own]
+            for key in keys:
+                if key not in self._parts:
+                    self._parts[key] = Part.begin(logprobs.new_empty(width))
+            parts = [self._parts[key] for key in keys]
+            going, taken, moved = self._advance(
+                parts, request.sampling, running, rows, logprobs[rows - first], cost[own]
+            )
+            copies.append(moved)
+            cost[[own[i] for i in going]] += beams.penalty * taken
+            for i in set(range(len(own))) - set(going):
+                del self._parts[keys[i]]
+                ended += rows[i].tolist()
+        source, target = torch.cat(copies, 1)
+        if len(source):
             self._decoder.copy(source, target, int(running.length[source].max()) - 1, running.place)
         return sorted(ended)
 
     def _advance(
-        self, part: Part, sampling: Sampling, running: Running, rows: Tensor, logprobs: Tensor, cost: Tensor
-    ) -> tuple[Tensor | None, list[tuple[int, int]]]:
-        """One more token for the beams in `rows` `[w]`, by `logprobs` `[w, V]`: the tokens that they take, None where
-        the part is done, and which rows have become those of another beam, as (from, to).
+        self, parts: list[Part], sampling: Sampling, running: Running, rows: Tensor, logprobs: Tensor, cost: Tensor
+    ) -> tuple[list[int], Tensor, Tensor]:
+        """One more token for the beams of g parts, in `rows` `[g, w]`, by `logprobs` `[g, w, V]` and `cost` `[g, V]`.
+        Which parts go on; how often those have taken each token, `[., V]`; and the rows that others continue, `[2, m]`.
         """
         assert sampling.beams is not None
-        width, vocabulary, length = len(rows), len(cost), int(running.length[rows[0]])
-        norm = (length + 1) ** sampling.beams.length_penalty
-        sums = (part.scores[:, None] + (logprobs - cost)).flatten()  # [w * V]
+        width, vocabulary = logprobs.shape[1:]
+        length = running.length[rows[:, 0]]  # [g]
+        norm = (length + 1).double() ** sampling.beams.length_penalty
+        sums = torch.stack([part.scores for part in parts])[:, :, None] + (logprobs - cost[:, None])  # [g, w, V]
         # As many of each beam may end as there are tokens that end one; w are left to go on with.
-        best, at = sums.topk(min((1 + len(self._ends)) * width, len(sums)))
+        best, at = sums.flatten(1).topk(min((1 + len(self._ends)) * width, width * vocabulary), dim=1)  # [g, k]
         parent, token = at // vocabulary, at % vocabulary
-        if bool(best[0].isnan()):  # the weights are broken, as the engine says of what it is given
-            part.found = [Found(math.nan, token[:1], best[:1])]
-            self._write(part, running, rows)
-            return None, []
-        ends = torch.isin(token, self._ends) | (length + 1 >= sampling.max_tokens)
-        histories = running.tokens[rows, :length]  # [w, length]
+        ends = torch.isin(token, self._ends) | (length + 1 >= running.limit[rows[:, 0]])[:, None]
         if sampling.stop:
-            texts = torch.cat([histories[parent], token[:, None]], 1)
-            stopped = [stop_string(self._policy.tokenizer, sampling.stop, text) is not None for text in texts]
-            ends |= torch.tensor(stopped, device=ends.device)
-        for i in (ends[:width] & (best[:width] > -math.inf)).nonzero()[:, 0].tolist():
-            p, own = parent[i], logprobs[parent[i], token[i]]
-            score = float(best[i] / norm)
-            past = running.logprobs[rows[p], :length]
-            part.found.append(Found(score, torch.cat([histories[p], token[i : i + 1]]), torch.cat([past, own[None]])))
-        part.found = sorted(part.found, key=lambda one: -one.score)[:width]
-        scores, chosen = best.masked_fill(ends, -math.inf).topk(width)
-        hope = float(scores[0] / norm)
-        if hope <= (part.found[-1].score if len(part.found) == width else -math.inf):
-            self._write(part, running, rows)
-            return None, []
-        parent, token = parent[chosen], token[chosen]
-        target = _places(parent.tolist())
-        into = rows[target]
-        running.tokens[into, :length] = histories[parent]
-        running.tokens[into, length] = token
-        running.logprobs[into, :length] = running.logprobs[rows[parent], :length]
-        running.logprobs[into, length] = logprobs[parent, token]
-        running.length[rows] += 1
-        part.scores[target] = scores
-        # Before the first token all rows know the same: their prompt.
-        moved = [(a, b) for a, b in zip(rows[parent].tolist(), into.tolist(), strict=True) if a != b and length]
-        return token[scores > -math.inf], moved
+            ends |= self._stopped(sampling, running, rows.gather(1, parent), token)
+        for i, j in (ends[:, :width] & (best[:, :width] > -math.inf)).nonzero().tolist():
+            row, last, n = rows[i, parent[i, j]], token[i, j], int(length[i])
+            own = logprobs[i, parent[i, j], last]
+            whole = torch.cat([running.tokens[row, :n], last[None]]), torch.cat([running.logprobs[row, :n], own[None]])
+            parts[i].found.append(Found(float(best[i, j] / norm[i]), *whole))
+            parts[i].found = sorted(parts[i].found, key=lambda one: -one.score)[:width]
+        scores, chosen = best.masked_fill(ends, -math.inf).topk(width, dim=1)
+        going = []
+        for i, hope in enumerate((scores[:, 0] / norm).tolist()):
+            if math.isnan(hope):  # the weights are broken, as the engine says of what it is given
+                parts[i].found = [Found(hope, token[i, :1], best[i, :1])]
+            if math.isnan(hope) or parts[i].is_done(hope):
+                _write(parts[i].found, running, rows[i].tolist())
+            else:
+                going.append(i)
+        rows, scores, logprobs = rows[going], scores[going], logprobs[going]
+        parent, token = (x[going].gather(1, chosen[going]) for x in (parent, token))  # [., w]
+        target = torch.tensor([_places(row) for row in parent.tolist()], dtype=torch.long, device=rows.device)
+        target = target.view_as(parent)
+        source, into, n = rows.gather(1, parent), rows.gather(1, target), length[going][:, None].expand_as(rows)
+        longest = int(length.max())
+        for column in (running.tokens, running.logprobs):
+            column[into, :longest] = column[source, :longest]
+        running.tokens[into, n] = token
+        running.logprobs[into, n] = logprobs.gather(1, parent[:, :, None].expand_as(logprobs)).gather(
+            2, token[:, :, None]
+        )[..., 0]
+        running.length[into] = n + 1
+        for i, placed in zip(going, torch.empty_like(scores).scatter_(1, target, scores), strict=True):
+            parts[i].scores = placed
+        taken = torch.zeros_like(cost[going]).scatter_add_(1, token, (scores > -math.inf).to(cost.dtype))
+        other = (source != into) & (n > 0)  # before the first token all rows know the same: their prompt
+        return going, taken, torch.stack([source[other], into[other]])
 
-    def _write(self, part: Part, running: Running, rows: Tensor) -> None:
-        """Put into the rows what their part has found."""
-        for i, row in enumerate(rows.tolist()):
-            one = part.found[i if i < len(part.found) else 0]
-            running.length[row] = length = len(one.tokens)
-            running.tokens[row, :length], running.logprobs[row, :length] = one.tokens, one.logprobs
+    def _stopped(self, sampling: Sampling, running: Running, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Which of the tokens `[g, k]` end their row with a stop string."""
+        found = [
+            stop_string(
+                self._policy.tokenizer,
+                sampling.stop,
+                torch.cat([running.tokens[row, : running.length[row]], token[None]]),
+            )
+            for row, token in zip(rows.flatten(), tokens.flatten(), strict=True)
+        ]
+        return torch.tensor([stop is not None for stop in found], device=tokens.device).view_as(tokens)
+
+
+def _write(found: list[Found], running: Running, rows: list[int]) -> None:
+    for i, row in enumerate(rows):
+        one = found[i if i < len(found) else 0]
+        running.length[row] = length = len(one.tokens)
+        running.tokens[row, :length], running.logprobs[row, :length] = one.tokens, one.logprobs
 
 
 def _places(parents: list[int]) -> list[int]:

@@ -96,8 +96,8 @@ class Engine:
                 running.renumber(slots)
 
     def _refuse_unfit(self, requests: Sequence[SampleRequest]) -> None:
-        if len({request.sampling.beams is None for request in requests}) > 1:
-            raise ValueError("requests of one call are all drawn, or all searched for with beams")
+        if len({(one.sampling.beams, one.sampling.beams and (one.count, one.sampling.stop)) for one in requests}) > 1:
+            raise ValueError("requests of one call are all drawn, or all searched for with the same beams")
         for request in requests:
             if not request.tokens:
                 raise UserError("an empty prompt cannot be sampled from: it has no token to predict from")

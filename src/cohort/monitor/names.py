@@ -289,6 +289,12 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("eval/truncated", "share", "Sampled completions cut off at the limit.", "down"),
         Metric("eval/failed", "problems", "Problems left out as they could not be scored.", "down"),
     ),
+    "Steps of a process reward model": (
+        Metric("steps/accuracy", "share", "Steps that it tells right from wrong.", "up"),
+        Metric("steps/right", "share", "Steps whose label is right."),
+        Metric("eval/steps", "steps", "Held-out steps that were measured."),
+        Metric("eval/steps_right", "share", "Of these, steps whose label is right."),
+    ),
     "Whether answers need their traces": (
         Metric("eval/traced", "problems", "Problems of `evaluate.traces` whose answer has a trace before it."),
         Metric("eval/untraced", "problems", "The others of them."),

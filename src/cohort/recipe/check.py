@@ -10,7 +10,7 @@ from typing import Any
 
 from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES
 from cohort.recipe.drawn import not_drawn
-from cohort.settings import DETECTORS, GROUPS, Prompts, Reward, Stage, Task
+from cohort.settings import DETECTORS, GROUPS, SCORERS, Preferences, Prompts, Reward, Stage, Task
 from cohort.settings.table import Path, as_list
 from cohort.settings.words import shown
 from cohort.wording import did_you_mean, nearest, said_twice
@@ -32,6 +32,9 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     """Everything that is wrong with the combination of values in a stage; `at` goes before every key."""
     yield from _policy(stage, first, at)
     yield from _task(stage, at)
+    if stage.preferences.replay != Preferences.model_fields["replay"].default and not stage.preferences.history:
+        sentence = f"{at}preferences.replay has no effect without preferences.history: name the earlier pairs there"
+        yield sentence, (("preferences", "replay"), ("preferences", "history"))
     if "" in stage.rollout.stop:
         yield f"{at}rollout.stop has an empty text, which would end every completion: remove it", (("rollout", "stop"),)
     yield from _environment(stage, at)
@@ -60,8 +63,8 @@ def _policy(stage: Stage, first: bool, at: str) -> Found:
     both = (("policy", "model"), ("policy", "scratch"))
     if policy.model and scratch:
         yield f"{at}policy has both 'model' and 'scratch': keep the one to start from", both
-    if stage.kind == "reward_model" and policy.lora:
-        sentence = f"{at}policy.lora is not for reward_model stages, which train all weights and the score: remove it"
+    if stage.kind in SCORERS and policy.lora:
+        sentence = f"{at}policy.lora is not for {stage.kind} stages, which train all weights and the score: remove it"
         yield sentence, (("policy", "lora"), ("kind",))
     if first and not policy.model and not scratch:
         yield f'{at}policy.model is missing: give a hub id or a directory, or "live" to pass a model from Python', both
@@ -85,7 +88,7 @@ def _task(stage: Stage, at: str) -> Found:
             if not re.fullmatch(r"[1-9][0-9]*", steps):
                 sentence = f"{at}task.careful gives a share for each number of steps, such as {{ 2 = 0.5 }}; "
                 yield sentence + f"{steps!r} is no number of steps", (("task", "careful"),)
-    for key in ("mixture", "curriculum", "adaptive") if stage.kind in ("sft", "reward_model", "dpo") else ():
+    for key in ("mixture", "curriculum", "adaptive") if stage.kind in ("sft", *SCORERS, "dpo") else ():
         if getattr(task, key):
             sentence = f"{at}task.{key} is for grpo stages, and this one is {stage.kind}: remove it"
             yield sentence, (("task", key), ("kind",))

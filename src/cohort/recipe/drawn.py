@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cohort.settings import Rollout, Stage
+from cohort.settings import SAMPLED, Rollout, Stage
 from cohort.settings.table import Path
 
 ONLY_FOR = {  # by key the values of rollout.groups that read it
@@ -17,6 +17,8 @@ ONLY_FOR = {  # by key the values of rollout.groups that read it
 def not_drawn(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """What is wrong with `rollout.groups` and what goes with it; see `recipe.check`."""
     rollout = stage.rollout
+    if stage.kind not in SAMPLED:
+        return
     for key, groups in ONLY_FOR.items():
         if getattr(rollout, key) != Rollout.model_fields[key].default and rollout.groups not in groups:
             sentence = f"{at}rollout.{key} has no effect with rollout.groups = {rollout.groups!r}: remove it"

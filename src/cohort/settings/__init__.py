@@ -14,7 +14,7 @@ from cohort.settings.reward import Reward
 from cohort.settings.rows import PythonRows
 from cohort.settings.run import SINKS, Run, Stop
 from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout
-from cohort.settings.stage import GROUPS, KEEPS, KINDS, SAMPLED, Stage, named_stage
+from cohort.settings.stage import GROUPS, KEEPS, KINDS, SAMPLED, SCORERS, Stage, named_stage
 from cohort.settings.suite import Suite
 from cohort.settings.table import Table
 from cohort.settings.task import Adaptive, Curriculum, Prompts, Source, Task
@@ -28,6 +28,7 @@ __all__ = [
     "KINDS",
     "SAMPLED",
     "SAMPLERS",
+    "SCORERS",
     "SINKS",
     "Adapt",
     "Adaptive",

@@ -51,6 +51,11 @@ class Reward(Table):
         default="zero", description="Below it this reward is 0, or, with none, left out as if it did not apply."
     )
 
+    @property
+    def labels_steps(self) -> bool:
+        """Whether it scores the steps of a completion one by one, as its `split` cuts them."""
+        return self.split is not None and self.fold is None
+
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: Any) -> Any:

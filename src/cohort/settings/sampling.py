@@ -35,8 +35,8 @@ class Rollout(Table):
     group_size: int = Field(default=8, ge=1, le=2**16, description="Completions of each prompt.")
     groups: Later[Literal["sample", "beam", "diverse_beam", "greedy_plus_sample"]] = Field(
         default="sample",
-        description="How a group is found; sample: by draws from the policy. Of the others no member is a draw, or not "
-        "the first: see docs/beams.md.",
+        description="How a group is found; sample: by draws from the policy. The others are not all draws: see "
+        "docs/beams.md.",
     )
     length_penalty: Later[float] = Field(
         default=1.0,

@@ -29,6 +29,7 @@ KINDS = {
     "self_distill": "cohort.train.distill.kinds:SelfDistill",
     "sft": "cohort.train.sft:Supervised",
     "reward_model": "cohort.train.reward_model:RewardModel",
+    "process_model": "cohort.train.reward_model:ProcessModel",
     "reject": "cohort.train.reject:Reject",
     "rft": "cohort.train.reject:Rft",
     "dpo": "cohort.train.dpo:Dpo",
@@ -37,6 +38,7 @@ KINDS = {
 
 GROUPS = ("grpo", "distill", "self_distill")  # those that sample groups, score them and learn from them
 KEEPS = ("reject", "rft")  # those that sample and score, and keep or learn what is right
+SCORERS = ("reward_model", "process_model")  # those that train what scores samples, and no policy
 SAMPLED = (*GROUPS, *KEEPS)
 
 
@@ -50,8 +52,8 @@ class Stage(Table):
 
     kind: Annotated[str, OneOf(KINDS)] = Field(
         default="grpo",
-        description="What the stage does: grpo, distill, self_distill, sft, reward_model, reject, rft, dpo, evaluate, "
-        "or a kind of your own.",
+        description="What the stage does: grpo, distill, self_distill, sft, reward_model, process_model, reject, "
+        "rft, dpo, evaluate, or a kind of your own.",
     )
     name: Text = Field(default="grpo", description="Name of the stage in overrides, metrics and directories.")
     policy: Policy = Field(default=Policy(), description="The model to train.")
@@ -72,7 +74,9 @@ class Stage(Table):
     run: Run = Field(default=Run(), description="How long, how often, and where.")
     monitor: Monitor = Field(default=Monitor(), description="What is watched while it trains.")
     supervised: Supervised = Field(default=Supervised(), description="Settings of supervised stages.")
-    preferences: Preferences = Field(default=Preferences(), description="Settings of reward_model and dpo stages.")
+    preferences: Preferences = Field(
+        default=Preferences(), description="What reward_model, process_model and dpo stages learn from."
+    )
     reject: Reject = Field(default=Reject(), description="Which samples reject and rft stages keep.")
     rft: Rft = Field(default=Rft(), description="Settings of rft stages.")
     dpo: Dpo = Field(default=Dpo(), description="Settings of dpo stages.")

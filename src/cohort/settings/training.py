@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cohort.settings.table import Count, Many, Positive, Table
+from cohort.settings.table import Count, Later, Many, Positive, Table, Texts
 
 
 class Optimizer(Table):
@@ -94,9 +94,17 @@ class Supervised(Table):
 
 
 class Preferences(Table):
-    """Settings of stages that train a reward model (kind = "reward_model")."""
+    """Settings of stages that learn from preference pairs (kinds reward_model and dpo) or solutions (process_model)."""
 
-    pairs_per_step: Many = Field(default=64, description="Preference pairs of one training step.")
+    pairs_per_step: Many = Field(
+        default=64, description="Preference pairs, or solutions of process_model stages, of one training step."
+    )
+    history: Later[Texts] = Field(
+        default=(), description='Sources of earlier pairs, such as ["stage:NAME"], some of which are learnt again.'
+    )
+    replay: Later[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=0.1, description="Share of the pairs that are of the history."
+    )
     centring: float = Field(
         default=0.01, ge=0, description="Weight of the term that keeps scores around 0; with 0 only differences count."
     )

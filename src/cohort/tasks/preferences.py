@@ -19,8 +19,10 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, cast
 
+import numpy as np
+
 from cohort import settings
-from cohort.tasks.prompts import Items, Part, RowItems, limited, split_by_hash
+from cohort.tasks.prompts import Items, Joined, Part, RowItems, limited, question_share, split_by_hash
 from cohort.tasks.sources.base import PAIRS, built_in_name
 from cohort.tasks.sources.columns import conversation, missing_column, read_question, with_inner
 from cohort.tasks.sources.files import kind
@@ -47,10 +49,11 @@ Pairs = RowItems[PreferencePair] | Part[PreferencePair]
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """Pairs to train on and pairs held out (None: there are none)."""
+    """Pairs to train on, of which the last `replayed` are earlier ones, and pairs held out (None: there are none)."""
 
     train: Pairs
     held_out: Pairs | None
+    replayed: int = 0
 
 
 def open_preferences(source: Any, **fields: Any) -> Preferences:
@@ -89,6 +92,23 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
     elif (other := held_out_table(table, train.size)) is not None:
         held_out = read(other, True)
     return Preferences(cast(Pairs, limited(train, table.limit)), cast(Pairs | None, held_out))
+
+
+def open_with_history(table: settings.Task, preferences: settings.Preferences, seed: int) -> Preferences:
+    """The pairs of a [task] table and, so that they are `replay` of all, as many earlier ones of the history as there
+    are; which of them is drawn with `seed`. A question that is held out is so in the history, too.
+    """
+    new = open_pairs(table)
+    if not preferences.history or not preferences.replay:
+        return new
+    share = table.held_out if isinstance(table.held_out, float) else 0.0
+    whole = {"held_out": None, "held_out_split": None, "limit": None}
+    old = Joined([open_pairs(table.model_copy(update={"source": of, **whole})).train for of in preferences.history])
+    known = [index for index in range(old.size) if question_share(old[index].prompt) >= share]
+    wanted = round(preferences.replay / (1 - preferences.replay) * new.train.size)
+    drawn = np.random.default_rng(seed).permutation(np.asarray(known, np.int64))[:wanted]
+    train = Joined([new.train, Part(old, np.sort(drawn))])
+    return Preferences(Part(train, np.arange(train.size)), new.held_out, len(drawn))
 
 
 def _pair(table: settings.Task, row: Mapping[str, Any], place: str) -> PreferencePair:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -113,6 +114,24 @@ class Distinct:
         return self.whole[self.kept[index]]
 
 
+class Joined(Generic[T]):
+    """Several sequences that have an end, one behind the other."""
+
+    def __init__(self, parts: Sequence[Items[T]]) -> None:
+        self.parts, self.ends = tuple(parts), [*accumulate(part.size or 0 for part in parts)]
+        self.size = self.ends[-1]
+
+    def find(self, index: int) -> tuple[Items[T], int]:
+        """The sequence in which a thing is, and its number there."""
+        _check_index(index, self.size)
+        number = bisect_right(self.ends, index)
+        return self.parts[number], index - (self.ends[number - 1] if number else 0)
+
+    def __getitem__(self, index: int) -> T:
+        part, within = self.find(index)
+        return part[within]
+
+
 def listed(items: Sequence[T]) -> Part[T]:
     """Things that somebody made in Python."""
     return Part(items, np.arange(len(items)))
@@ -135,6 +154,8 @@ def place_of(items: Items[Any] | Sequence[Any], index: int) -> str | None:
     """Where a thing was read, such as `train.jsonl:8`; None for what was not read from rows."""
     if isinstance(items, Part):
         return place_of(items.whole, int(items.indices[index]))
+    if isinstance(items, Joined):
+        return place_of(*items.find(index))
     return items.rows.place(index) if isinstance(items, RowItems) else None
 
 

@@ -26,12 +26,18 @@ T = TypeVar("T")
 Line = Mapping[str, Any]
 TOTALS = ("tokens/sampled", "time/step_s")  # what a budget may be of
 OF_PAIRS = {one.name for one in SECTIONS["Held-out pairs of a reward model"]}
-OF_PREFERENCES = OF_PAIRS & {"eval/accuracy", "eval/accuracy_low", "eval/accuracy_high", "eval/loss"}  # of dpo stages
+OF_PREFERENCES = OF_PAIRS & {
+    "eval/accuracy",
+    "eval/accuracy_low",
+    "eval/accuracy_high",
+    "eval/loss",
+}  # of dpo and of steps
 # By kind, what the numbers of its steps are about, and what those of held-out problems.
 ABOUT: Mapping[str, tuple[Collection[str], Collection[str]]] = {
     **dict.fromkeys(SAMPLED, (("groups",), ("groups",))),
     "sft": ((), ("groups",)),
     "reward_model": (("pairs",), ("pairs",)),
+    "process_model": (("steps",), ("pairs",)),
     "dpo": (("pairs",), ("pairs", "groups")),
 }
 ANY_KIND = ("time/", "memory/", "energy/", "tokens/")  # numbers that every stage has
@@ -159,9 +165,12 @@ def _refuse_unknown(key: str, name: str, stage: Stage, prepared: Prepared) -> No
     if not _sign(name):
         raise UserError(f"{key} = '{name}': of this metric neither more nor less is better")
     measures = "pairs" if plain in OF_PAIRS or plain.startswith(("pairs/", "scores/")) else "groups"
+    measures = "steps" if plain.startswith("steps/") else measures
     has = ABOUT.get(stage.kind, (("groups", "pairs"),) * 2)[_held_out(name)]
     some = (_held_out(name) or "/" in plain) and not plain.startswith(ANY_KIND)
-    if (some and measures not in has) or (stage.kind == "dpo" and plain in OF_PAIRS - OF_PREFERENCES):
+    if (some and measures not in has) or (
+        stage.kind in ("dpo", "process_model") and plain in OF_PAIRS - OF_PREFERENCES
+    ):
         raise UserError(f"{key} = '{name}' is nothing that a stage of kind {stage.kind} measures")
     if plain.startswith("reward/") and plain != "reward/mean":
         rewards = [reward.name for reward in stage.reward]

@@ -27,9 +27,10 @@ from cohort.learn.batch import collate
 from cohort.policy.policy import PolicyFacts
 from cohort.preflight.contamination import Report
 from cohort.preflight.parts import SamplingParts, open_parts
+from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks import Renderer
-from cohort.tasks.preferences import Pairs, PreferencePair, Preferences, open_pairs
+from cohort.tasks.preferences import Pairs, PreferencePair, Preferences, open_with_history
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.choosing import halves_of_pairs
 from cohort.train.contamination import cleaned
@@ -80,7 +81,8 @@ class Dpo:
         judged = bool(stage.reward) or stage.evaluate.reward is not None
         of_pairs = stage.task.model_copy(update={"held_out": None, "held_out_split": None})
         other = isinstance(stage.task.held_out, settings.Task)
-        pairs = open_pairs(of_pairs if judged or other else stage.task)
+        table = of_pairs if judged or other else stage.task
+        pairs = open_with_history(table, stage.preferences, derive_seed(seed, "replay"))
         for side in (pairs.train, pairs.held_out):
             _refuse_equal(side)
         parts = open_parts(_asked(stage), seed) if judged else None
@@ -91,8 +93,7 @@ class Dpo:
 
     def plan(self, stage: Stage, prepared: PreparedDpo, facts: PolicyFacts) -> Plan:
         """The loss, how many pairs, how often."""
-        pairs, held_out = prepared.pairs, None if prepared.parts is None else prepared.parts.task.held_out
-        return dpo_plan(stage, facts, pairs.train.size, 0 if pairs.held_out is None else pairs.held_out.size, held_out)
+        return dpo_plan(stage, facts, prepared.pairs, None if prepared.parts is None else prepared.parts.task.held_out)
 
     def open(self, context: Context, prepared: PreparedDpo, checkpoint: Checkpoint | None) -> ExamplesTraining:
         """See `StageKind`."""

@@ -80,6 +80,7 @@ def inputs_of_stages(recipe: Recipe) -> list[str | None]:
     for stage in recipe.stages:
         for table in (stage.task, *stage.task.mixture.values()):
             sources += [table.source, table.held_out if isinstance(table.held_out, str) else None]
+        sources += stage.preferences.history
     return [*sources, *models_of_stages(recipe)]
 
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from cohort import settings
 from cohort.recipe import Recipe
+from cohort.settings import SCORERS, Stage, named_stage
 from cohort.settings import Reward as RewardTable
-from cohort.settings import Stage, named_stage
 from cohort.train.directory import stage_directory
 from cohort.train.stage import kind_of
 from cohort.types import UserError
 
-DATA, PAIRS = "data.jsonl", "pairs.jsonl"  # what a stage that makes data writes into its `final`
+# What a stage that makes data writes into its `final`: what is kept, pairs, and solutions with labels of their steps.
+DATA, PAIRS, STEPS = "data.jsonl", "pairs.jsonl", "steps.jsonl"
 AS_SHOWN = ("template", "template_args", "system", "special_tokens", "max_prompt_tokens", "too_long")  # to a policy
 # What a data set says of its source is settled by who made it. These keys of [task] stay the stage's own.
 _OWN = (*AS_SHOWN, "decontaminate")
@@ -30,6 +31,9 @@ def with_stage_models(recipe: Recipe, index: int) -> Stage:
     waiting = waits_for(stage)
     rewards = (_resolved(recipe, index, one, waiting[one.name]) if one.name in waiting else one for one in stage.reward)
     changes: dict[str, Any] = {"reward": tuple(rewards), "task": _task(recipe, index)}
+    earlier = ((one, _file_of(recipe, index, one)) for one in stage.preferences.history)
+    history = tuple(one if file is None else str(file) for one, file in earlier if file is None or file.is_file())
+    changes["preferences"] = stage.preferences.model_copy(update={"history": history})
     if begins_with(recipe, index) is not None:  # of the stage before: the run says where that lies
         changes["policy"] = stage.policy.model_copy(update={"model": None})
     return stage.model_copy(update=changes)
@@ -48,6 +52,8 @@ def begins_with(recipe: Recipe, index: int) -> int | None:
     table = recipe.stages[index].policy
     made = _before(recipe, index, lambda kind: kind.makes_policy)
     if (name := named_stage(table.model)) is not None:
+        if recipe.stages[index].kind == "reward_model":  # which may go on training an earlier one
+            made |= _of_kind(recipe, index, "reward_model")
         where = f"stage '{recipe.stages[index].name}' starts from the model of the stage '{name}'"
         return _found(made, name, f"{where}, but no stage of that name that leaves a policy comes before it")
     return None if table.model or table.scratch else max(made.values(), default=None)
@@ -57,26 +63,46 @@ def data_of(recipe: Recipe, index: int) -> int | None:
     """The number of the stage whose data a stage learns from, which its task.source names; None where it is no stage.
     Raises UserError where no such stage makes data.
     """
-    stage = recipe.stages[index]
-    if (name := named_stage(stage.task.source)) is None:
+    return _maker(recipe, index, recipe.stages[index].task.source)
+
+
+def _maker(recipe: Recipe, index: int, source: Any) -> int | None:
+    if (name := named_stage(source)) is None:
         return None
     made = _before(recipe, index, lambda kind: getattr(kind, "makes_data", False))
-    where = f"stage '{stage.name}' learns from the data of the stage '{name}'"
+    where = f"stage '{recipe.stages[index].name}' learns from the data of the stage '{name}'"
     return _found(made, name, f"{where}, but no stage of that name that makes data (kind reject) comes before it")
 
 
 def data_file(recipe: Recipe, index: int) -> Path | None:
     """The file of the data that a stage learns from, whether it is there or not; None where no stage makes them."""
-    if (origin := data_of(recipe, index)) is None:
+    return _file_of(recipe, index, recipe.stages[index].task.source)
+
+
+def data_files(recipe: Recipe, index: int) -> list[Path]:
+    """The files of all data that stages before one make for it."""
+    stage = recipe.stages[index]
+    files = (_file_of(recipe, index, source) for source in (stage.task.source, *stage.preferences.history))
+    return [file for file in files if file is not None]
+
+
+def _file_of(recipe: Recipe, index: int, source: Any) -> Path | None:
+    if (origin := _maker(recipe, index, source)) is None:
         return None
-    paired = "chosen" in getattr(kind_of(recipe.stages[index]), "reads", ())
-    return stage_directory(recipe, origin).absolute() / "final" / (PAIRS if paired else DATA)
+    reads, maker = getattr(kind_of(recipe.stages[index]), "reads", ()), recipe.stages[origin]
+    if "labels" in reads and not any(one.labels_steps for one in maker.reward):
+        raise UserError(
+            f"stage '{recipe.stages[index].name}' learns from labels of steps, and no reward of the stage "
+            f"'{maker.name}' scores steps: give one of its rewards a split, and weight = 0 if it only labels"
+        )
+    name = PAIRS if "chosen" in reads else STEPS if "labels" in reads else DATA
+    return stage_directory(recipe, origin).absolute() / "final" / name
 
 
 def yet_to_come(table: settings.Prompts, held_out: bool, seed: int) -> list[dict[str, Any]]:
     """Rows in the place of data that a stage before will make: a source of prompts, for the checks before a run."""
-    row = {"prompt": "?", "answer": "0", "completion": "0", "chosen": "0", "rejected": "1"}
-    return [row] * int(table.args["rows"])
+    row = {"answer": "0", "completion": "0", "chosen": "0", "rejected": "1", "completions": ["0"], "labels": [True]}
+    return [{**row, "prompt": f"{number}?"} for number in range(int(table.args["rows"]))]
 
 
 def _task(recipe: Recipe, index: int) -> settings.Task:
@@ -89,12 +115,14 @@ def _task(recipe: Recipe, index: int) -> settings.Task:
         return table
     asked, learns = asked_of(recipe, index), getattr(kind_of(stage), "reads", ())
     own: dict[str, Any] = {key: getattr(table, key) for key in _OWN}
-    own["held_out"] = table.held_out if stage.kind == "reward_model" else asked
+    own["held_out"] = table.held_out if stage.kind in SCORERS else asked
     if file.is_file():
         return settings.Task(source=str(file)).model_copy(update=own)
     if not learns:  # prompts alone: those that the data will be made of are of the same form
         return asked
-    rows = max(stage.supervised.examples_per_step, stage.preferences.pairs_per_step)
+    rows = 1000 + 10 * max(
+        stage.supervised.examples_per_step, stage.preferences.pairs_per_step
+    )  # a share may be held out
     made = settings.Task(source="cohort.train.models:yet_to_come", args={"rows": rows})
     return made.model_copy(update=own)
 
@@ -116,6 +144,10 @@ def _before(recipe: Recipe, index: int, wanted: Callable[[Any], bool]) -> dict[s
     return {stage.name: number for number, stage in enumerate(recipe.stages[:index]) if wanted(kind_of(stage))}
 
 
+def _of_kind(recipe: Recipe, index: int, kind: str) -> dict[str, int]:
+    return {stage.name: number for number, stage in enumerate(recipe.stages[:index]) if stage.kind == kind}
+
+
 def _found(before: dict[str, int], name: str, problem: str) -> int:
     if name not in before:
         raise UserError(f"{problem}; there is {_listed(before)}")
@@ -127,7 +159,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _resolved(recipe: Recipe, index: int, reward: RewardTable, name: str) -> RewardTable:
-    before = {stage.name: number for number, stage in enumerate(recipe.stages[:index]) if stage.kind == "reward_model"}
+    before = _of_kind(recipe, index, "process_model" if reward.use == "process_model" else "reward_model")
     problem = f"reward '{reward.name}' scores with the model of the stage '{name}', but no stage of that name that"
     where = stage_directory(recipe, _found(before, name, f"{problem} trains a reward model comes before it")) / "final"
     return reward.model_copy(update={"args": {**reward.args, "model": str(where.absolute())}})

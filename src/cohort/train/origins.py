@@ -42,6 +42,7 @@ def begin(context: Context, prepared: Prepared, recorded: int, environment: byte
     if environment is not None:
         files["environment.json"] = hashlib.sha256(environment).hexdigest()
     sources = [table for one in (stage.task, *stage.task.mixture.values()) for table in (one.source, one.held_out)]
+    sources += stage.preferences.history
     objective = getattr(prepared, "objective", None)
     recipe = {
         "stage": stage.name,

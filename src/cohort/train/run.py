@@ -46,7 +46,7 @@ from cohort.train.fork import kept_fork, open_fork
 from cohort.train.gate import pass_gate, refuse_damaged_findings
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
-from cohort.train.models import begins_with, data_file, takes_from, with_stage_models, with_stage_policies
+from cohort.train.models import begins_with, data_files, takes_from, with_stage_models, with_stage_policies
 from cohort.train.recorder import Recorder
 from cohort.train.stage import Context, PreparedStage, kind_of
 from cohort.train.unread import as_read, refuse_unread
@@ -203,10 +203,10 @@ def _with_its_data(recipe: Recipe, index: int, one: PreparedStage) -> PreparedSt
     """The stage with the data that a stage before it has made, where it learns from such: until then it was checked
     with rows in their place.
     """
-    if (file := data_file(recipe, index)) is None:
+    if not (files := data_files(recipe, index)):
         return one
-    if not file.is_file():
-        raise UserError(f"the data of stage '{one.stage.name}' are gone: {file} is missing")
+    if gone := next((file for file in files if not file.is_file()), None):
+        raise UserError(f"the data of stage '{one.stage.name}' are gone: {gone} is missing")
     if one.prepared.parts is not None:
         one.prepared.parts.world.close()
     return replace(one, prepared=one.kind.prepare(with_stage_models(recipe, index), one.seed))

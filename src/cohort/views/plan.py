@@ -16,7 +16,9 @@ from cohort.settings import DETECTORS, Distill, Prompts, Reward, Stage, Suite
 from cohort.settings.suite import SUITE_KINDS
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path, shown
+from cohort.tasks.preferences import Preferences
 from cohort.tasks.prompts import Items
+from cohort.tasks.steps import Solutions
 from cohort.wording import counted
 
 QUIET = ("log", "warn")  # actions that change nothing
@@ -157,9 +159,7 @@ def _sampled(stage: Stage, policy: PolicyFacts, prompts: int | None) -> dict[str
     }
 
 
-def dpo_plan(
-    stage: Stage, policy: PolicyFacts, pairs: int, held_out_pairs: int, held_out: Items[Any] | None
-) -> dict[str, str]:
+def dpo_plan(stage: Stage, policy: PolicyFacts, pairs: Preferences, held_out: Items[Any] | None) -> dict[str, str]:
     """The lines of the console's plan for learning from pairs."""
     p, steps, table = stage.preferences, stage.run.steps, stage.dpo
     loss = {
@@ -167,16 +167,14 @@ def dpo_plan(
         "ipo": f"IPO: mean of (h - {1 / (2 * table.beta):g})^2, h the difference of the answers' log-ratios",
     }
     smooth = f", {table.label_smoothing:.0%} of the labels taken for wrong" if table.label_smoothing else ""
-    out = f", {held_out_pairs:,} held out" if held_out_pairs else ""
     return {
         "objective": loss[table.loss] + smooth,
         "policy": _policy_line(policy),
         **adapter_line(stage),
         "ends": ends_line(policy),
-        "task": f"{stage.task.source}, {counted(pairs, 'preference pair')}{out}",
+        "task": _pairs(stage, pairs),
         "template": template_line(stage, policy),
-        "batch": f"{counted(p.pairs_per_step, 'pair')} a step, {counted(steps, 'step')} = "
-        f"{p.pairs_per_step * steps / pairs:.2g} passes",
+        "batch": _passes(p.pairs_per_step, steps, pairs),
         **_evaluation(stage, held_out),
     }
 
@@ -191,19 +189,42 @@ def measure_plan(stage: Stage, policy: PolicyFacts, held_out: Items[Any] | None)
     }
 
 
-def reward_model_plan(stage: Stage, policy: PolicyFacts, pairs: int, held_out: int) -> dict[str, str]:
+def reward_model_plan(stage: Stage, policy: PolicyFacts, pairs: Preferences) -> dict[str, str]:
     """The lines of the console's plan for a reward model."""
     p, steps = stage.preferences, stage.run.steps
-    passes = p.pairs_per_step * steps / pairs
     margin = "" if stage.task.margin is None else f" - {stage.task.margin}"
     centring = f" + {p.centring:g} (chosen + rejected)^2" if p.centring else ""
     return {
         "objective": f"Bradley-Terry: mean of -log sigmoid(chosen - rejected{margin}){centring}",
         "model": _policy_line(policy),
-        "task": f"{stage.task.source}, {counted(pairs, 'preference pair')}, {held_out:,} held out",
+        "task": _pairs(stage, pairs),
         "template": template_line(stage, policy),
-        "batch": f"{counted(p.pairs_per_step, 'pair')} a step, {counted(steps, 'step')} = {passes:.2g} passes",
+        "batch": _passes(p.pairs_per_step, steps, pairs),
     }
+
+
+def process_model_plan(stage: Stage, policy: PolicyFacts, solutions: Solutions) -> dict[str, str]:
+    """The lines of the console's plan for a process reward model."""
+    return {
+        "objective": "cross-entropy of each step's label, averaged over the steps",
+        "model": _policy_line(policy),
+        "task": _pairs(stage, solutions, "solution"),
+        "template": template_line(stage, policy),
+        "batch": _passes(stage.preferences.pairs_per_step, stage.run.steps, solutions, "solution"),
+    }
+
+
+def _pairs(stage: Stage, pairs: Preferences | Solutions, one: str = "preference pair") -> str:
+    """`pairs.jsonl, 1,000 preference pairs (100 of them earlier ones), 50 held out`."""
+    replayed = pairs.replayed if isinstance(pairs, Preferences) else 0
+    again = f" ({replayed:,} of them earlier ones)" if replayed else ""
+    out = "" if pairs.held_out is None else f", {pairs.held_out.size:,} held out"
+    return f"{stage.task.source}, {counted(pairs.train.size or 0, one)}{again}{out}"
+
+
+def _passes(a_step: int, steps: int, pairs: Preferences | Solutions, one: str = "pair") -> str:
+    passes = a_step * steps / (pairs.train.size or 1)
+    return f"{counted(a_step, one)} a step, {counted(steps, 'step')} = {passes:.2g} passes"
 
 
 def _evaluation(stage: Stage, held_out: Items[Any] | None) -> dict[str, str]:

@@ -21,7 +21,9 @@ from cohort.rewards.models.checkpoint import Classifier, ClassifierSettings, Row
 from cohort.rewards.models.text import FORM_KEY, Form, Reader, answered, text_of
 from cohort.types import UserError
 
-__all__ = ["process_model", "reward_model"]
+__all__ = ["SEPARATOR", "process_model", "reward_model"]
+
+SEPARATOR = "\n"  # behind a step, at whose last token its score is read
 
 
 @functools.lru_cache(maxsize=4)
@@ -115,11 +117,13 @@ def _step_scorer(settings: ClassifierSettings, separator: str) -> _StepScorer:
     """The scorer of a checkpoint, loaded once in a process."""
     loaded = settings.open("AutoModelForTokenClassification", "process_model", ("auto", "chat", "none"))
     tokenizer, config = loaded.tokenizer, loaded.model.config
+    trained = getattr(config, FORM_KEY, None) if settings.template == "auto" else None
     chat = template_for(settings.template, tokenizer) == "chat"
+    form = Form() if chat else Form("{prompt}")
     label = 1 if settings.label is None and config.num_labels == 2 else settings.label
     return _StepScorer(
         loaded,
-        Reader(tokenizer, Form() if chat else Form("{prompt}")),
+        Reader(tokenizer, form if trained is None else Form(**trained)),
         tuple(tokenizer.encode(separator, add_special_tokens=False)),
         label_column(config, label, settings.model),
     )
@@ -135,12 +139,12 @@ def process_model(
     completions: Sequence[Any],
     steps: Sequence[Sequence[str]],
     settings: ClassifierSettings,
-    separator: str = "\n",
+    separator: str = SEPARATOR,
 ) -> list[list[float]]:
     """The scores of the steps of a group. `model` is a directory or a hub id.
 
-    template    how the prompt becomes tokens: chat, the tokenizer's chat template; none, as it is; auto, chat where the
-                tokenizer has a template
+    template    how the prompt becomes tokens: chat, the tokenizer's chat template; none, as it is; auto, as the model
+                was trained if Cohort trained it, else chat where the tokenizer has a template
     separator   what the model was trained to see behind a step, and to give its score at; "": the step's own end
     label       whose probability is the score; of two labels the second when not given, as TRL trains such models. With
                 one label the score is the logit

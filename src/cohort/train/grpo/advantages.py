@@ -35,6 +35,8 @@ def with_advantages(
     if not combination.pays:  # all that is learnt from is a teacher
         return [group.with_(advantages=(0.0,) * len(group.rollouts), disposition="trained") for group in groups]
     again = torch.tensor([repeats(group, found) for group in groups])  # [P, G]
+    if found != "sample":  # with fewer than two different members there is nothing to compare
+        again |= torch.tensor([len({one.text for one in group.rollouts}) < 2 for group in groups])[:, None]
     if objective.rewards == "normalise_then_sum":
         names, weights = list(combination.weights), list(combination.weights.values())
         paid = [combination.paid(group.scores) for group in groups]
@@ -57,13 +59,11 @@ def with_advantages(
 def repeats(group: Group, found: str) -> list[bool]:
     """Which members say what another one says, and are no draws: among draws how often something is said is what the
     policy makes of it, among beams it is nothing. Of beams these are the later ones; the greedy completion is one where
-    a draw says the same. All members are where fewer than two different ones are left: there is nothing to compare.
+    a draw says the same.
     """
     texts = [rollout.text for rollout in group.rollouts]
     if found == "sample":
         return [False] * len(texts)
-    if len(set(texts)) < 2:
-        return [True] * len(texts)
     if found == "greedy_plus_sample":
         return [texts[0] in texts[1:], *([False] * (len(texts) - 1))]
     return [text in texts[:i] for i, text in enumerate(texts)]

@@ -15,10 +15,12 @@ from cohort.record.manifest import NAME as MANIFEST
 from cohort.record.manifest import sha256_of
 from cohort.record.rollouts import read_groups
 from cohort.rewards import Combination
-from cohort.train.models import DATA, PAIRS
+from cohort.rewards.calling.steps import cut, pieces, splitter
+from cohort.settings import Reward
+from cohort.train.models import DATA, PAIRS, STEPS
 from cohort.train.reject.selection import Sample, Selection, judge, select
 from cohort.train.stage import Context
-from cohort.types import UserError
+from cohort.types import RIGHT, Group, UserError
 from cohort.wording import counted
 
 COUNTS = "selection.json"  # how many samples were kept, and how many refused for which reason
@@ -40,15 +42,22 @@ def selected(context: Context, combination: Combination, last: int | None = None
 
 
 def _samples(context: Context, combination: Combination, last: int | None) -> Iterator[Sample]:
+    for step, group in _groups(context, last):
+        yield from judge(group, context.stage.reject, combination, step)
+
+
+def _groups(context: Context, last: int | None = None) -> Iterator[tuple[int, Group]]:
+    """The groups of the log, each with its step."""
     for step, file in enumerate(sorted(context.log.glob("step-*.parquet"))[:last], start=context.first + 1):
         if file.name != f"step-{step:06d}.parquet":
             raise UserError(f"the samples of step {step} are missing in {context.log}: restore step-{step:06d}.parquet")
-        for group in read_groups(file):
-            yield from judge(group, context.stage.reject, combination, step)
+        yield from ((step, group) for group in read_groups(file))
 
 
 def write_data(context: Context, backend: Backend, directory: Path, combination: Combination) -> None:
-    """Write rows, pairs and counts into the `final` of a stage, and which model a stage after it goes on with."""
+    """Write rows, pairs, counts and, where a reward scores steps, all solutions with labels of their steps into the
+    `final` of a stage, and which model a stage after it goes on with.
+    """
     found, model = selected(context, combination), model_of(context)
     by = {"model": model, "digest": digest_of(model)}
     rows = [_row(one, by) for one in found.kept]
@@ -56,12 +65,30 @@ def write_data(context: Context, backend: Backend, directory: Path, combination:
     pairs = [_pair(better, worse, by) for better, worse in found.pairs]
     if context.stage.reject.pairs:
         (directory / PAIRS).write_bytes(b"".join(orjson.dumps(row, default=str) + b"\n" for row in pairs))
+    if (scorer := next((one for one in context.stage.reward if one.labels_steps), None)) is not None:
+        solutions = b"".join(orjson.dumps(row) + b"\n" for row in _solutions(context, scorer, by))
+        (directory / STEPS).write_bytes(solutions)
     counts: dict[str, Any] = {"kept": len(rows), "sampled": found.sampled, "refused": dict(found.refused)}
     counts |= {"prompts": found.prompts, "prompts_kept": found.prompts_kept, "pairs": len(pairs), **by}
     (directory / COUNTS).write_bytes(orjson.dumps(counts, option=orjson.OPT_INDENT_2))
     leave_model(context, backend, directory)
     made = f"; {counted(len(pairs), 'pair')} of a kept and a wrong one" if pairs else ""
     context.console.say(f"  {escape(found.words() + made)}")
+
+
+def _solutions(context: Context, scorer: Reward, by: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every solution once to its prompt, right or wrong, with its steps and their labels: rows of `tasks.steps`."""
+    separator, seen = splitter(scorer.split or "", scorer.name), set[tuple[str, str]]()
+    for step, group in _groups(context):
+        for member, (rollout, steps) in enumerate(zip(group.rollouts, group.steps.get(scorer.name, ()))):
+            key = group.prompt.id, rollout.text
+            if not steps or key in seen or not rollout.text.strip():
+                continue
+            seen.add(key)
+            prompt = group.prompt.text if group.prompt.messages is None else group.prompt.messages
+            texts, labels = pieces(rollout.text, cut(rollout.text, separator)), [one.score >= RIGHT for one in steps]
+            where = {"prompt_id": group.prompt.id, "step": step, "ticket": group.ticket, "member": member, **by}
+            yield {"prompt": prompt, "completions": texts, "labels": labels, "provenance": where}
 
 
 def leave_model(context: Context, backend: Backend, directory: Path) -> None:

@@ -1,37 +1,48 @@
-"""Stages that train a reward model from preference pairs."""
+"""Stages that train a reward model: from preference pairs, or a process reward model from steps with labels."""
 
 from __future__ import annotations
 
-from cohort.policy.policy import PolicyFacts
-from cohort.settings import Evaluate, Stage
-from cohort.tasks.preferences import open_pairs
-from cohort.train.contamination import cleaned
-from cohort.train.reward_model.training import PreparedRewardModel, RewardModelTraining, form_of
-from cohort.train.stage import Plan, refuse_few
-from cohort.train.unread import NO_DEMONSTRATIONS, ONE_UPDATE
-from cohort.views.plan import reward_model_plan
+from functools import partial
 
-__all__ = ["RewardModel"]
+from cohort.policy.policy import PolicyFacts
+from cohort.seeds import derive_seed
+from cohort.settings import Evaluate, Stage
+from cohort.tasks.preferences import open_with_history
+from cohort.tasks.steps import COLUMNS, open_solutions
+from cohort.train.checkpoint import Checkpoint
+from cohort.train.contamination import cleaned
+from cohort.train.reward_model.steps import PreparedProcessModel, StepLesson
+from cohort.train.reward_model.training import PairLesson, PreparedRewardModel, RewardModelTraining, form_of
+from cohort.train.stage import Context, Plan, refuse_few
+from cohort.train.unread import NO_DEMONSTRATIONS, NO_PAIRS, ONE_UPDATE
+from cohort.views.plan import process_model_plan, reward_model_plan
+
+__all__ = ["ProcessModel", "RewardModel"]
+
+
+_TABLES = ("policy", "task", "preferences", "optimizer", "evaluate", "run")
+_UNREAD = (
+    *(*NO_DEMONSTRATIONS, *ONE_UPDATE, "policy.router_aux_coef"),
+    *(f"task.{key}" for key in ("messages", "answer", "answer_format", "special_tokens")),
+    *(f"evaluate.{key}" for key in Evaluate.model_fields if key not in ("problems", "margin")),
+)
 
 
 class RewardModel:
     """`kind = "reward_model"`, a `StageKind`."""
 
-    tables = ("policy", "task", "preferences", "optimizer", "evaluate", "run")
-    unread = (
-        *(*NO_DEMONSTRATIONS, *ONE_UPDATE, "policy.router_aux_coef"),
-        *(f"task.{key}" for key in ("messages", "answer", "answer_format", "special_tokens")),
-        *(f"evaluate.{key}" for key in Evaluate.model_fields if key not in ("problems", "margin")),
-    )
+    tables = _TABLES
+    unread = _UNREAD
     columns = ("loss", "pairs/accuracy", "grad_norm", "tokens_per_s")
     reads = ("chosen", "rejected")
     makes_policy = False  # it scores what a policy writes, and is none itself
     acts = ("adapt", "roll_back")
-    open = RewardModelTraining
 
     def prepare(self, stage: Stage, seed: int) -> PreparedRewardModel:
         """The pairs. A template that cannot be is refused."""
-        prepared: PreparedRewardModel = cleaned(stage, PreparedRewardModel(open_pairs(stage.task)))
+        prepared: PreparedRewardModel = cleaned(
+            stage, PreparedRewardModel(open_with_history(stage.task, stage.preferences, derive_seed(seed, "replay")))
+        )
         wanted = stage.preferences.pairs_per_step
         refuse_few(prepared.pairs.train, "preference pairs", "preferences.pairs_per_step", wanted)
         form_of(stage.task)
@@ -39,5 +50,41 @@ class RewardModel:
 
     def plan(self, stage: Stage, prepared: PreparedRewardModel, facts: PolicyFacts) -> Plan:
         """How many pairs, how often."""
-        pairs = prepared.pairs
-        return reward_model_plan(stage, facts, pairs.train.size, 0 if pairs.held_out is None else pairs.held_out.size)
+        return reward_model_plan(stage, facts, prepared.pairs)
+
+    def open(
+        self, context: Context, prepared: PreparedRewardModel, checkpoint: Checkpoint | None
+    ) -> RewardModelTraining:
+        """See `StageKind`."""
+        lesson = partial(PairLesson, context.stage, prepared.pairs)
+        return RewardModelTraining(context, prepared, checkpoint, lesson)
+
+
+class ProcessModel:
+    """`kind = "process_model"`, a `StageKind`."""
+
+    tables = _TABLES
+    unread = (*_UNREAD, *NO_PAIRS, "preferences.centring", "preferences.history")
+    columns = ("loss", "steps/accuracy", "steps/right", "grad_norm", "tokens_per_s")
+    reads = COLUMNS
+    makes_policy = False
+    acts = ("adapt", "roll_back")
+
+    def prepare(self, stage: Stage, seed: int) -> PreparedProcessModel:
+        """The solutions. A template that cannot be is refused."""
+        prepared: PreparedProcessModel = cleaned(stage, PreparedProcessModel(open_solutions(stage.task)))
+        wanted = stage.preferences.pairs_per_step
+        refuse_few(prepared.pairs.train, "solutions", "preferences.pairs_per_step", wanted)
+        form_of(stage.task)
+        return prepared
+
+    def plan(self, stage: Stage, prepared: PreparedProcessModel, facts: PolicyFacts) -> Plan:
+        """How many solutions, how often."""
+        return process_model_plan(stage, facts, prepared.pairs)
+
+    def open(
+        self, context: Context, prepared: PreparedProcessModel, checkpoint: Checkpoint | None
+    ) -> RewardModelTraining:
+        """See `StageKind`."""
+        lesson = partial(StepLesson, context.stage, prepared.pairs)
+        return RewardModelTraining(context, prepared, checkpoint, lesson, steps=True)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from cohort.policy.attention import PackedGroups
 from cohort.policy.fit import is_classifier, read_model, refuse_broken, refuse_unlike
@@ -44,15 +44,16 @@ class EncodedPair:
 
 
 class Scorer:
-    """A policy's body and a score. `form` says how prompts look, and is saved along.
+    """A policy's body and a score. `form` says how prompts look, and is saved along. With `steps` what is saved is a
+    token classifier of two labels, wrong and right, whose log-odds are the score.
 
     Raises `UserError` for an architecture that has no sequence classifier in transformers, and for a tokenizer without
     a token to pad with: a classifier reads its score at the last token that is not padding.
     """
 
-    def __init__(self, policy: Policy, form: Form):
+    def __init__(self, policy: Policy, form: Form, steps: bool = False):
         self.policy = _plain(policy)
-        self.form = form
+        self.form, self.steps = form, steps
         width = self.policy.model.get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1, bias=False, device=self.policy.device, dtype=self.policy.model.dtype)
         nn.init.zeros_(self.head.weight)  # every answer starts with the same score
@@ -62,21 +63,35 @@ class Scorer:
     def scores(self, pairs: Sequence[EncodedPair]) -> Tensor:
         """`[n, 2]` float32: the scores of the chosen and the rejected answers."""
         answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
-        # A packed row leaves out its last token, as nothing is predicted from it: one more, and the end token is read.
-        rows = [[*answer, answer[-1]] for answer in answers]
         owners = [owner for owner in range(len(pairs)) for _ in range(2)]
-        device = self.policy.device
-        layout = PackedGroups([pair.prompt for pair in pairs], rows, owners, device)
+        ends = [(row, len(answer) - 1) for row, answer in enumerate(answers)]
+        return self.at([pair.prompt for pair in pairs], answers, owners, ends).view(-1, 2)
+
+    def at(
+        self,
+        prompts: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[int]],
+        owners: Sequence[int],
+        places: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """`[n]` float32: the scores at `places`, (answer, index of its token) each; `owners` say which prompt an answer
+        follows.
+        """
+        # A packed row leaves out its last token, as nothing is predicted from it: one more, and the end token is read.
+        rows, device = [[*answer, answer[-1]] for answer in answers], self.policy.device
+        layout = PackedGroups(prompts, rows, owners, device)
         hidden = self.policy.hidden(layout.tokens, layout.positions, layout)
-        columns = torch.tensor([len(answer) for answer in answers], device=device)
-        ends = hidden.index_select(0, layout.predictors(torch.arange(len(answers), device=device), columns))
-        return F.linear(ends.float(), self.head.weight.float()).view(-1, 2)
+        row, token = torch.tensor(places, device=device).unbind(1)
+        ends = hidden.index_select(0, layout.predictors(row, token + 1))
+        return F.linear(ends.float(), self.head.weight.float())[:, 0]
 
     def take_head(self, revision: str | None = None) -> None:
         """Go on with the score of the classifier that the policy's weights were read from, if it was one."""
         model = self.policy.model
         if not is_classifier(model):
             return
+        if self.steps:
+            raise UserError(f"'{model.name_or_path}' scores whole answers; a process_model stage starts from a policy")
         kind, dtype = AutoModelForSequenceClassification, self.head.weight.dtype
         score = read_model(kind, model.name_or_path, dtype=dtype, revision=revision).score.weight
         if score.shape != self.head.weight.shape:
@@ -106,25 +121,34 @@ class Scorer:
         self.head.load_state_dict(load_file(directory / HEAD))
 
     def _classifier(self) -> Any:
-        """The sequence classifier of these weights, sharing them."""
+        """The classifier of these weights, sharing them."""
         config = copy.deepcopy(self.policy.model.config)
-        config.num_labels = 1
+        config.num_labels = 2 if self.steps else 1
         config.pad_token_id = self.policy.tokenizer.pad_token_id
         setattr(config, FORM_KEY, self.form.as_dict())
         name = type(self.policy.model).__name__
         try:
             with torch.device("meta"):
-                made = AutoModelForSequenceClassification.from_config(config)
+                auto = AutoModelForTokenClassification if self.steps else AutoModelForSequenceClassification
+                made = auto.from_config(config)
             body = self.policy.model.base_model.state_dict()
             state = {f"{made.base_model_prefix}.{key}": value for key, value in body.items()}
-            made.load_state_dict({**state, "score.weight": self.head.weight}, assign=True)
+            made.load_state_dict({**state, **self._score()}, assign=True)
         except (ValueError, RuntimeError) as error:
             text = " ".join(str(error).split())[:200]
             raise UserError(
-                f"a reward model cannot be made of {name}: transformers has no sequence classifier that takes its "
-                f"weights ({text})"
+                f"a reward model cannot be made of {name}: transformers has no {'token' if self.steps else 'sequence'} "
+                f"classifier that takes its weights ({text})"
             ) from None
         return made
+
+    def _score(self) -> dict[str, Tensor]:
+        """The weights of the classifier's own layer. Of two labels the log-odds are the difference of their logits."""
+        weight = self.head.weight.detach()
+        if not self.steps:
+            return {"score.weight": self.head.weight}
+        both = torch.cat([torch.zeros_like(weight), weight])
+        return {"score.weight": both, "score.bias": both.new_zeros(2)}
 
 
 def _plain(policy: Policy) -> Policy:

@@ -1,13 +1,15 @@
-"""Training a reward model from preference pairs: -log sigmoid(chosen - rejected - margin), averaged over the step."""
+"""Training a reward model: from preference pairs, -log sigmoid(chosen - rejected - margin), averaged over the step; or
+from another `Lesson`.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import orjson
 import torch
@@ -30,7 +32,7 @@ from cohort.tasks.preferences import Pairs, Preferences
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.choosing import halves_of_pairs
 from cohort.train.reward_model.scorer import EncodedPair, Scorer
-from cohort.train.stage import Context, first_texts
+from cohort.train.stage import Context, Prepared, first_texts
 from cohort.types import UserError
 from cohort.views.reward_model import REPORT, show_report
 
@@ -61,17 +63,56 @@ def form_of(task: Task, tokenizer: Any = None) -> Form:
     return Form("{prompt}" if task.system is None else f"{task.system}\n\n{{prompt}}")
 
 
-class PairReader:
-    """Pairs as tokens for one model; None where the `too_long` rule drops one."""
+T = TypeVar("T", bound="Encoded")
 
-    def __init__(self, task: Task, facts: PolicyFacts, form: Form):
+
+class Encoded(Protocol):
+    """What is learnt from, as tokens."""
+
+    @property
+    def tokens(self) -> int: ...  # noqa: D102
+
+
+Parts = Callable[[Sequence[T]], Iterator[list[T]]]  # micro-batches of these
+
+
+class Lesson(Protocol[T]):
+    """What a scorer learns from, and how."""
+
+    size: int | None
+
+    def read(self, index: int) -> T | None:
+        """Number `index` as tokens; None where the `too_long` rule drops it."""
+
+    def units(self, items: Sequence[T]) -> int:
+        """What the loss is a mean over."""
+
+    def loss(self, scorer: Scorer, items: Sequence[T]) -> tuple[Tensor, Tensor]:
+        """The mean over the units, and what `told` needs of each `[n, 2]`."""
+
+    def told(self, found: Tensor) -> dict[str, float]:
+        """The numbers of a training step."""
+
+    def measure(self, context: Context, scorer: Scorer, parts: Parts[T], step: int) -> dict[str, float] | None:
+        """The measures of what is held out; None where nothing is."""
+
+
+class PairLesson:
+    """A `Lesson` of preference pairs."""
+
+    def __init__(self, stage: Stage, pairs: Preferences, facts: PolicyFacts, form: Form):
+        self._stage, self._pairs, self._task = stage, pairs, stage.task
         self._reader = Reader(facts.tokenizer, form)
-        self._task = task
         self._room = facts.context or 2**31
+        self.size: int | None = pairs.train.size
 
-    def read(self, pairs: Pairs, index: int, rule: str | None = None) -> EncodedPair | None:
+    def read(self, index: int) -> EncodedPair | None:
+        """See `Lesson`."""
+        return self._read(self._pairs.train, index, self._task.too_long)
+
+    def _read(self, pairs: Pairs, index: int, rule: str) -> EncodedPair | None:
         """Pair `index`. `rule` stands in for the task's `too_long`."""
-        pair, rule = pairs[index], rule or self._task.too_long
+        pair = pairs[index]
         found = EncodedPair(
             tuple(self._reader.prompt(pair.prompt.messages or pair.prompt.question)),
             tuple(self._reader.answer(pair.chosen)),
@@ -92,20 +133,70 @@ class PairReader:
             'task.too_long = "drop" or "truncate_left".'
         )
 
+    def units(self, items: Sequence[EncodedPair]) -> int:
+        """Pairs."""
+        return len(items)
+
+    def loss(self, scorer: Scorer, items: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
+        """The mean over the pairs, and their scores."""
+        scores = scorer.scores(items)  # [n, 2]
+        margin = torch.tensor([pair.margin for pair in items], device=scores.device)
+        loss = bradley_terry(scores[:, 0], scores[:, 1], margin, self._stage.preferences.centring)
+        return loss, scores.detach().cpu()
+
+    def told(self, found: Tensor) -> dict[str, float]:
+        """How many pairs are told apart, and where scores lie."""
+        gaps = found[:, 0] - found[:, 1]
+        return {
+            "pairs/accuracy": (gaps > 0).float().mean().item(),
+            "pairs/gap": gaps.mean().item(),
+            "scores/mean": found.mean().item(),
+            "scores/std": found.std().item(),
+        }
+
+    def measure(
+        self, context: Context, scorer: Scorer, parts: Parts[EncodedPair], step: int
+    ) -> dict[str, float] | None:
+        """The measures of the held-out pairs; None when there is none that fits and whose answers differ."""
+        source, wanted = self._pairs.held_out, self._stage.evaluate.problems
+        if source is None:
+            return None
+        rule = "drop" if self._task.too_long == "error" else self._task.too_long
+        read = [(i, self._read(source, i, rule)) for i in range(min(source.size, wanted))]
+        known = [(i, pair) for i, pair in read if pair is not None and pair.chosen != pair.rejected]
+        if not known:
+            return None
+        pairs = [pair for _, pair in known]
+        with torch.no_grad():
+            scores = torch.cat([scorer.scores(part).cpu() for part in parts(pairs)]).tolist()
+        rows = [(*score, len(p.chosen), len(p.rejected)) for score, p in zip(scores, pairs, strict=True)]
+        report = _report(rows)
+        content = orjson.dumps({"step": step, **report.as_dict()})
+        context.recorder.file(context.place / REPORT, content, step)
+        asked = [source[i].prompt.id for i, _ in known]  # pairs of one prompt stay together
+        return report.metrics() | halves_of_pairs(rows, asked, self._stage.run, lambda part: _report(part).metrics())
+
 
 class RewardModelTraining:
-    """A `Training` on preference pairs."""
+    """A `Training` of a scorer, on what `open_lesson` makes of the stage; with `steps` it scores steps."""
 
     policy: Policy | None = None  # what is trained is no policy, and nobody goes on with it as one
 
-    def __init__(self, context: Context, prepared: PreparedRewardModel, checkpoint: Checkpoint | None):
-        self._context, self._stage, self._pairs = context, context.stage, prepared.pairs
+    def __init__(
+        self,
+        context: Context,
+        prepared: Prepared,
+        checkpoint: Checkpoint | None,
+        open_lesson: Callable[[PolicyFacts, Form], Lesson[Any]],
+        steps: bool = False,
+    ):
+        self._context, self._stage, self._steps = context, context.stage, steps
         self.weights_of = checkpoint.step if checkpoint else 0
         self._scorer = self._open_scorer(prepared, checkpoint)
         self.facts: PolicyFacts = self._scorer.policy.facts()
-        self._reader = PairReader(context.stage.task, self.facts, self._scorer.form)
+        self._lesson = open_lesson(self.facts, self._scorer.form)
         self._optimizer = open_optimizer(context.stage.optimizer, self._scorer.module)
-        order = (self._pairs.train.size, derive_seed(context.seed, "ledger"))
+        order = (self._lesson.size, derive_seed(context.seed, "ledger"))
         state = checkpoint.ledger if checkpoint else None
         self._ledger = Ledger.restore(state, *order) if state else Ledger(*order)
         self._taken: list[tuple[int, str]] = []  # tickets of the step under way, and how they end
@@ -134,24 +225,8 @@ class RewardModelTraining:
         }
 
     def evaluate(self, step: int) -> dict[str, float] | None:
-        """The measures of the held-out pairs; None when there is none that fits and whose answers differ."""
-        source, wanted = self._pairs.held_out, self._stage.evaluate.problems
-        if source is None:
-            return None
-        rule = "drop" if self._stage.task.too_long == "error" else self._stage.task.too_long
-        read = [(i, self._reader.read(source, i, rule)) for i in range(min(source.size, wanted))]
-        known = [(i, pair) for i, pair in read if pair is not None and pair.chosen != pair.rejected]
-        if not known:
-            return None
-        pairs = [pair for _, pair in known]
-        with torch.no_grad():
-            scores = torch.cat([self._scorer.scores(part).cpu() for part in self._parts(pairs)]).tolist()
-        rows = [(*score, len(p.chosen), len(p.rejected)) for score, p in zip(scores, pairs, strict=True)]
-        report = _report(rows)
-        content = orjson.dumps({"step": step, **report.as_dict()})
-        self._context.recorder.file(self._context.place / REPORT, content, step)
-        asked = [source[i].prompt.id for i, _ in known]  # pairs of one prompt stay together
-        return report.metrics() | halves_of_pairs(rows, asked, self._stage.run, lambda part: _report(part).metrics())
+        """The measures of what is held out."""
+        return self._lesson.measure(self._context, self._scorer, self._parts, step)
 
     def adapt(self, stage: Stage) -> None:
         """Another learning rate, from the next step on."""
@@ -171,58 +246,55 @@ class RewardModelTraining:
         return {"ledger": self._ledger.state()}
 
     def finish(self, directory: Path) -> None:
-        """The classifier; what was measured last is printed."""
-        show_report(self._context.console, self._context.directory)
+        """The classifier; what was measured last of pairs is printed."""
+        if not self._steps:
+            show_report(self._context.console, self._context.directory)
         self._scorer.save(directory)
 
     def close(self) -> None:
         """There is nothing to give back."""
 
-    def _open_scorer(self, prepared: PreparedRewardModel, checkpoint: Checkpoint | None) -> Scorer:
+    def _open_scorer(self, prepared: Prepared, checkpoint: Checkpoint | None) -> Scorer:
         context, table = self._context, self._stage.policy
         if checkpoint is not None:
             policy = resumed_policy(table, checkpoint.path)
-            scorer = Scorer(policy, form_of(self._stage.task, policy.tokenizer))
+            scorer = Scorer(policy, form_of(self._stage.task, policy.tokenizer), self._steps)
             scorer.load_state(checkpoint.path)
             return scorer
         policy = open_policy(table, context.seed, context.start, prepared.texts)
-        scorer = Scorer(policy, form_of(self._stage.task, policy.tokenizer))
+        scorer = Scorer(policy, form_of(self._stage.task, policy.tokenizer), self._steps)
         scorer.take_head(table.revision)
         return scorer
 
-    def _next(self) -> tuple[list[EncodedPair], int]:
-        """The pairs of the next step, and how many were dropped as too long on the way."""
-        pairs: list[EncodedPair] = []
+    def _next(self) -> tuple[list[Any], int]:
+        """What the next step learns from, and how many were dropped as too long on the way."""
+        found: list[Any] = []
         dropped = in_a_row = 0
-        while len(pairs) < self._stage.preferences.pairs_per_step:
+        while len(found) < self._stage.preferences.pairs_per_step:
             ticket = self._ledger.issue()
-            pair = self._reader.read(self._pairs.train, ticket.index)
-            self._taken.append((ticket.number, "trained" if pair is not None else "too_long"))
-            if pair is not None:
-                pairs.append(pair)
+            one = self._lesson.read(ticket.index)
+            self._taken.append((ticket.number, "trained" if one is not None else "too_long"))
+            if one is not None:
+                found.append(one)
                 in_a_row = 0
                 continue
             dropped, in_a_row = dropped + 1, in_a_row + 1
             if in_a_row > _DROPPED_IN_A_ROW:
-                raise UserError(
-                    f"{_DROPPED_IN_A_ROW:,} preference pairs in a row were too long; raise the model's context"
-                )
-        return pairs, dropped
+                raise UserError(f"{_DROPPED_IN_A_ROW:,} rows in a row were too long; raise the model's context")
+        return found, dropped
 
-    def _update(self, pairs: Sequence[EncodedPair], rate: float) -> dict[str, float]:
-        """One optimizer step; micro-batches add up to the mean over all pairs."""
+    def _update(self, items: Sequence[Any], rate: float) -> dict[str, float]:
+        """One optimizer step; micro-batches add up to the mean over all of them."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         found: list[Tensor] = []
         total = 0.0
-        for part in self._parts(pairs):
-            scores = self._scorer.scores(part)  # [n, 2]
-            margin = torch.tensor([pair.margin for pair in part], device=scores.device)
-            loss = bradley_terry(scores[:, 0], scores[:, 1], margin, self._stage.preferences.centring)
-            loss = loss * (len(part) / len(pairs))
+        for part in self._parts(items):
+            loss, said = self._lesson.loss(self._scorer, part)
+            loss = loss * (self._lesson.units(part) / self._lesson.units(items))
             loss.backward()
             total += loss.item()
-            found.append(scores.detach().cpu())
+            found.append(said)
         clip = self._stage.optimizer.gradient_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self._scorer.module.parameters(), clip).item()
         finite, tolerant = norm < math.inf, self._stage.monitor.rolls_back
@@ -232,21 +304,13 @@ class RewardModelTraining:
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         lost = {"policy/not_finite": float(lost_weights([*self._scorer.module.parameters()]))} if tolerant else {}
-        scores = torch.cat(found)
-        gaps = scores[:, 0] - scores[:, 1]
-        return lost | {
-            "loss": total if finite else math.nan,
-            "pairs/accuracy": (gaps > 0).float().mean().item(),
-            "pairs/gap": gaps.mean().item(),
-            "scores/mean": scores.mean().item(),
-            "scores/std": scores.std().item(),
-            "grad_norm": norm,
-        }
+        told = self._lesson.told(torch.cat(found))
+        return lost | {"loss": total if finite else math.nan, "grad_norm": norm} | told
 
-    def _parts(self, pairs: Sequence[EncodedPair]) -> Iterator[list[EncodedPair]]:
-        """Micro-batches of about `tokens_per_micro_batch` tokens, one pair at least."""
-        part: list[EncodedPair] = []
-        for pair in pairs:
+    def _parts(self, items: Sequence[Any]) -> Iterator[list[Any]]:
+        """Micro-batches of about `tokens_per_micro_batch` tokens, one item at least."""
+        part: list[Any] = []
+        for pair in items:
             limit = self._stage.optimizer.tokens_per_micro_batch
             if part and sum(other.tokens for other in part) + pair.tokens > limit:
                 yield part

@@ -40,6 +40,7 @@ _KINDS = {
     "self_distill": "on-policy distillation from itself, shown a solution",
     "sft": "supervised training",
     "reward_model": "training a reward model on preference pairs",
+    "process_model": "training a process reward model on steps with labels",
     "reject": "rejection sampling, which trains nothing",
     "rft": "supervised training on its own right samples (RFT)",
     "dpo": "learning from preference pairs (DPO)",
@@ -53,13 +54,14 @@ _MORE = {  # numbers of an evaluation beside its accuracy
     "calibration_error": "expected calibration error {}",
     "length_correlation": "correlation of score and length {}",
 }
-_USE_OF_REWARD_MODEL = """```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+_USE_OF_SCORER = """```python
+from transformers import AutoModelFor{auto}Classification, AutoTokenizer
 
-model = AutoModelForSequenceClassification.from_pretrained(".")
+model = AutoModelFor{auto}Classification.from_pretrained(".")
 ```
 
-In a recipe: `[[reward]]` with `use = "reward_model"` and `args = { model = "PATH" }`."""
+In a recipe: `[[reward]]` with `use = "{kind}"` and `args = {{ model = "PATH" }}`."""
+_AUTO = {"reward_model": "Sequence", "process_model": "Token"}
 
 
 def card(record: Record, index: int | None = None) -> str:
@@ -71,7 +73,7 @@ def card(record: Record, index: int | None = None) -> str:
         *_heading(record, stage, index),
         *_results(stage),
         *_gains(record),
-        *([_USE_OF_REWARD_MODEL, ""] if stage["kind"] == "reward_model" else []),
+        *([_USE_OF_SCORER.format(auto=_AUTO[kind], kind=kind), ""] if (kind := stage["kind"]) in _AUTO else []),
         *_objective(stage),
         *_rewards(stage),
         *_use(run, stage),

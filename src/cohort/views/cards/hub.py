@@ -9,6 +9,7 @@ from typing import Any
 
 from cohort.views.cards.reading import DIFFERENCES, MEASURES, Record, base_of, measures, value
 
+_TASKS = {"reward_model": "text-classification", "process_model": "token-classification"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -24,7 +25,7 @@ def front_matter(record: Record, index: int) -> str:
     datasets = {row["source"]: row.get("revision") for row in value(stage, "data.prompts") or [] if _on_hub(row)}
     results = [
         EvalResult(
-            task_type="text-classification" if stage["kind"] == "reward_model" else "text-generation",
+            task_type=_TASKS.get(stage["kind"], "text-generation"),
             dataset_type=_source(stage),
             dataset_name=_source(stage),
             metric_type="accuracy" if name == "accuracy" else name,
@@ -41,7 +42,7 @@ def front_matter(record: Record, index: int) -> str:
         tags=["cohort", *({"grpo": ["grpo", "reinforcement-learning"]}.get(stage["kind"], [stage["kind"]]))],
         library_name="peft" if lora else "transformers",
         license=value(record["run"], "use.license"),
-        pipeline_tag="text-classification" if stage["kind"] == "reward_model" else "text-generation",
+        pipeline_tag=_TASKS.get(stage["kind"], "text-generation"),
         model_name=record["name"],
         eval_results=results or None,
     )

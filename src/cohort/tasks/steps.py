@@ -1,0 +1,80 @@
+"""Solutions in steps, each with a label: what a process reward model learns from.
+
+A row has a `prompt` (text or messages), `completions`, the steps as a list of texts, and `labels`, each of them true or
+false, or a number from 0 to 1: the form of TRL's stepwise supervision. A `reject` stage with a reward that scores
+steps writes such rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from cohort import settings
+from cohort.tasks.prompts import Items, RowItems, limited, split_by_hash
+from cohort.tasks.sources.base import built_in_name
+from cohort.tasks.sources.columns import missing_column, read_question, with_inner
+from cohort.tasks.sources.opening import held_out_table, made_by, names_in, share_of, side_of
+from cohort.tasks.sources.rows import open_rows
+from cohort.types import Prompt, UserError
+
+COLUMNS = ("completions", "labels")
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The steps of a completion, and how right each of them is, from 0 to 1."""
+
+    prompt: Prompt
+    steps: tuple[str, ...]
+    labels: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Solutions:
+    """Solutions to train on and solutions held out (None: there are none)."""
+
+    train: Items[Solution]
+    held_out: Items[Solution] | None
+
+
+def open_solutions(table: settings.Task, seed: int = 0) -> Solutions:
+    """The solutions of a [task] table; `seed` is for a source of one's own. A share that is held out is split by a hash
+    of the question. Raises UserError for whatever is wrong with the source and its first rows.
+    """
+
+    def read(one: settings.Prompts, held_out: bool) -> RowItems[Solution]:
+        if built_in_name(one.source):
+            raise UserError(f"{one.source} has questions and answers but no solutions whose steps have labels.")
+        made = made_by(one, held_out, seed)
+        rows = with_inner(open_rows(made, *side_of(one, held_out)), names_in(one))
+        for what in (table.prompt, *COLUMNS):
+            if what not in rows.columns:
+                raise missing_column(rows.place(0), what, what, rows.columns)
+        return RowItems(rows, partial(_solution, table.prompt))
+
+    train: Items[Solution] = read(table, False)
+    held_out: Items[Solution] | None = None
+    if (share := share_of(table, train.size)) is not None:
+        train, held_out = split_by_hash(train, share, "solution", lambda one: one.prompt)
+    elif (other := held_out_table(table, train.size)) is not None:
+        held_out = read(other, True)
+    return Solutions(limited(train, table.limit), held_out)
+
+
+def _solution(question: str, row: Mapping[str, Any], place: str) -> Solution:
+    """The solution in a row, or a UserError that names the place."""
+    steps, labels = (row.get(name) for name in COLUMNS)
+    texts = isinstance(steps, list | tuple) and steps and all(isinstance(one, str) and one.strip() for one in steps)
+    if not texts:
+        raise UserError(f"{place}: 'completions' must be a list of steps, each a text. Mend or remove the row.")
+    known = isinstance(labels, list | tuple) and len(labels) == len(steps)
+    if not known or not all(isinstance(one, bool | int | float) and 0 <= one <= 1 for one in labels):
+        raise UserError(
+            f"{place}: 'labels' must be {len(steps)} values, one for each step: true or false, or a number from 0 to "
+            "1. Mend or remove the row."
+        )
+    prompt = Prompt.make(*read_question(row, place, question, chat=False))
+    return Solution(prompt, tuple(steps), tuple(map(float, labels)))
