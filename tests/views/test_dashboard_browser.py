@@ -159,6 +159,7 @@ def test_curves_are_drawn_smoothed_and_chosen(browser, address):
         assert page.locator(".uplot canvas").count() == page.locator(".uplot-here").count() > 1
         page.locator("#log").check()
         page.locator("#smooth").fill("0.5")
+        page.locator("#pick summary").nth(1).click()
         page.locator("[data-metric='groups/signal']").uncheck()
         page.get_by_text("Show those that are ticked").click()
         page.wait_for_url("**names=**")

@@ -240,7 +240,7 @@ SCREENS: dict[str, Screen] = {
 
 def address(number: int, at: int, screen: str, **query: Any) -> str:
     """Where a screen is."""
-    given = {name: value for name, value in query.items() if value not in (None, "", False)}
+    given = {name: value for name, value in query.items() if value is not None and value != ""}
     return f"/r/{number}/{at}/{screen}" + (f"?{urlencode(given)}" if given else "")
 
 
