@@ -175,7 +175,7 @@ def test_the_command_line_says_the_first_screen_and_writes_files(tmp_path, monke
         monkeypatch.setattr("sys.argv", ["cohort", "view", *words])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        return ended.value.code, "".join(capsys.readouterr())
+        return int(ended.value.code or 0), "".join(capsys.readouterr())
 
     code, said = called(str(place), "--tty")
     assert (code, "Nothing is certain: +100.0 points" in said) == (0, True)
