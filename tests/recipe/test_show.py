@@ -157,7 +157,7 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
     return stage
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(recipe=recipes())
 def test_a_recipe_written_as_toml_is_the_same_recipe(recipe, tmp_path_factory):
     file = tmp_path_factory.getbasetemp() / "round.toml"
@@ -320,7 +320,7 @@ def valid(node: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
     return True
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(recipe=recipes())
 def test_every_recipe_is_valid_under_the_json_schema(recipe):
     schema = json_schema()
