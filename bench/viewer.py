@@ -31,7 +31,13 @@ from cohort.views.dashboard.screens import Site
 
 GROUP, TOKENS = 16, 60
 RECIPE = 'name = "made"\npolicy.model = "some/model"\ntask.source = "word_problems"\nreward = "exact_number"\n'
-BESIDE = ["cold_start.run.steps=20", "grpo.run.steps=12", "run.threads=1", "run.evaluate_every=0"]
+BESIDE = [
+    "cold_start.run.steps=40",
+    "grpo.run.steps=20",
+    "run.threads=1",
+    "grpo.run.evaluate_every=10",
+    "evaluate.problems=40",
+]
 
 
 def make(place: Path, steps: int, rollouts: int) -> Path:

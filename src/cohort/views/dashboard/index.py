@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +28,14 @@ from cohort.wording import one_line
 if TYPE_CHECKING:
     from cohort.views.dashboard.runs import Shard
 
+Columns = Mapping[str, Any]
 _SMALL = ("step", "ticket", "member", "reward", "accuracy", "advantage", "finish", "version", "disposition")
 _READ = (*_SMALL, "prompt_id", "mask", "scores", "labels")
 _WORDS = ("finish", "disposition", "prompt_id", "scores", "labels")  # kept as numbers with a dictionary
 _LATE = ("prompt", "answer", "text", "error", "prompt_tokens", "turns")  # read for a condition that names them
 SECONDS = 2.0  # that one search may take
+BLOCK = 64  # steps that are looked at together
+WORKERS = min(8, os.cpu_count() or 1)
 MOST = 100  # hits that are shown
 
 
@@ -70,31 +75,37 @@ class Index:
     def table(self, shards: Sequence[Shard]) -> pa.Table:
         """A row a rollout, in the order of steps: `_SMALL`, `prompt_id`, `length`, `scores` and `labels`."""
         with self._lock:
-            stamps = []
-            tables = []
-            known = dict(self._tables)
-            self._tables = {}
-            for shard in shards:
-                try:
-                    stat = shard.path.stat()
-                    stamp = (stat.st_mtime_ns, stat.st_size)
-                    old = known.get(shard.path)
-                    self._tables[shard.path] = old if old and old[0] == stamp else (stamp, _small(shard.path))
-                except (pa.ArrowException, OSError, KeyError):
-                    continue  # damaged, or gone since
-                stamps.append(self._tables[shard.path][0])
-                tables.append(self._tables[shard.path][1])
-            key = tuple(stamps)
+            stamps = {shard.path: _stamp(shard.path) for shard in shards}
+            known = {path: of for path, of in self._tables.items() if stamps.get(path) == of[0]}
+            fresh = [path for path in stamps if path not in known]
+            with ThreadPoolExecutor(WORKERS) as pool:
+                read = dict(zip(fresh, pool.map(_small, fresh), strict=True))
+            both = {path: (stamp, known[path][1] if path in known else read[path]) for path, stamp in stamps.items()}
+            self._tables = {path: (stamp, of) for path, (stamp, of) in both.items() if of is not None}
+            key = tuple(stamp for stamp, _ in self._tables.values())
             if self._whole is None or self._whole[0] != key:
+                tables = [table for _, table in self._tables.values()]
                 whole = pa.concat_tables(tables).unify_dictionaries().combine_chunks() if tables else _EMPTY
                 self._whole = (key, whole)
             return self._whole[1]
 
 
-def _small(path: Path) -> pa.Table:
-    read = pq.read_table(path, columns=list(_READ), read_dictionary=list(_WORDS))
-    read = read.append_column("length", pa.array(true_in(read["mask"]), pa.int32())).drop_columns(["mask"])
-    return read.filter(pc.greater_equal(read["member"], 0)).cast(_SCHEMA)
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _small(path: Path) -> pa.Table | None:
+    """The small columns of a shard; None for one that is damaged, or gone since."""
+    try:
+        read = pq.read_table(path, columns=list(_READ), read_dictionary=list(_WORDS))
+        read = read.append_column("length", pa.array(true_in(read["mask"]), pa.int32())).drop_columns(["mask"])
+        return read.filter(pc.greater_equal(read["member"], 0)).cast(_SCHEMA)
+    except (pa.ArrowException, OSError, KeyError):
+        return None
 
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
@@ -173,55 +184,55 @@ def search(
     wanted = np.unique(steps[picked])[::-1]
     hits: list[Hit] = []
     looked = 0
-    for step in wanted:
-        if len(hits) >= limit or clock() - began > seconds:
-            break
-        if (shard := by_step.get(int(step))) is None:
-            continue
-        looked += 1
-        low, high = np.searchsorted(steps, [step, step + 1])
-        rows = np.flatnonzero(picked[low:high]) + low
-        hits += _in_shard(shard, table, rows, columns, holds if late else None, matches, traces)
+
+    def look(step: int) -> list[Hit]:
+        low, high = (int(end) for end in np.searchsorted(steps, [step, step + 1]))
+        here = {name: of.slice(low, high - low) for name, of in columns.items()} if late else {}
+        rows = table.slice(low, high - low)
+        return _in_shard(by_step[step], rows, picked[low:high], here, holds if late else None, matches, traces)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        while looked < len(wanted) and len(hits) < limit and clock() - began <= seconds:
+            some = wanted[looked : looked + BLOCK].tolist()
+            hits += [hit for found in pool.map(look, some) for hit in found]
+            looked += len(some)
     return Found(tuple(hits[:limit]), looked, len(wanted), clock() - began, looked == len(wanted))
 
 
 def _in_shard(
-    shard: Shard,
-    table: pa.Table,
-    rows: NDArray[np.int64],
-    columns: Mapping[str, Any],
-    holds: Any,
-    matches: Any,
-    traces: str,
-) -> Iterator[Hit]:
-    """The hits among some rows of one step."""
-    wanted = list(dict.fromkeys(["member", "ticket", "text", "turns", *(_LATE if holds else ())]))
+    shard: Shard, table: pa.Table, picked: NDArray[np.bool_], columns: Columns, holds: Any, matches: Any, traces: str
+) -> list[Hit]:
+    """The hits of one step, of whose rows `table`, `picked` and `columns` are."""
+    wanted = {"text", *(_LATE if holds else ()), *(("turns",) if traces != "exposed" else ())}
     try:
-        read = pq.read_table(shard.path, columns=wanted)
+        with pq.ParquetFile(shard.path) as file:
+            gaps = file.metadata.num_rows != len(table)  # a group that failed has a row without a completion
+            read = file.read(columns=[*sorted(wanted), *(["member"] if gaps else [])], use_threads=False)
     except (pa.ArrowException, OSError, KeyError):
-        return
-    read = read.filter(pc.greater_equal(read["member"], 0))
+        return []
+    if gaps:
+        read = read.filter(pc.greater_equal(read["member"], 0))
+    if len(read) != len(table):  # written again since
+        return []
     if traces != "exposed":
         texts = [row["text"] for row in rows_as_shown(read.select(["text", "turns"]).to_pylist(), traces)]
         read = read.set_column(read.schema.get_field_index("text"), "text", pa.array(texts, pa.string()))
-    first = int(np.searchsorted(table["step"].to_numpy(), shard.step))
-    keep = np.zeros(len(read), bool)
-    inside = rows - first
-    keep[inside[inside < len(keep)]] = True
+    keep = picked.copy()
     if holds:
-        here = {name: of.slice(first, len(read)) for name, of in columns.items()}
         late = {name: read[name] for name in _LATE if name not in ("prompt_tokens", "turns")}
         late["prompt_tokens"] = pc.list_value_length(read["prompt_tokens"])
         late["turns"] = pa.array([len(orjson.loads(one)) if one else 0 for one in read["turns"].to_pylist()])
-        keep &= holds({**here, **late})
+        keep &= holds({**columns, **late})
     if matches and keep.any():
         at = np.flatnonzero(keep)
-        keep[at] = matches(read["text"].take(pa.array(at)))
-    for row in np.flatnonzero(keep):
-        whole = table.slice(first + int(row), 1).to_pylist()[0]
-        said = read["text"][int(row)].as_py()
-        numbers = {name: whole[name] for name in ("step", "ticket", "member", "reward", "accuracy", "length")}
-        yield Hit(**numbers, finish=whole["finish"] or "", text="" if said is None else said)
+        keep[at] = matches(read["text"] if keep.all() else read["text"].take(pa.array(at)))
+    if not keep.any():
+        return []
+    at = np.flatnonzero(keep)[:MOST]
+    numbers = table.select(["step", "ticket", "member", "reward", "accuracy", "length", "finish"]).take(pa.array(at))
+    texts = read["text"].take(pa.array(at)).to_pylist()
+    rows = zip(numbers.to_pylist(), texts, strict=True)
+    return [Hit(**row | {"finish": row["finish"] or "", "text": text or ""}) for row, text in rows]
 
 
 def _matcher(text: str, is_regex: bool, until: float, clock: Callable[[], float]) -> Callable[[Any], NDArray[np.bool_]]:

@@ -6,6 +6,7 @@ A file that is missing, torn or damaged is empty here, and said in `problems`.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 import time
@@ -102,13 +103,23 @@ class StageFiles:
     def __init__(self, run: RunFiles, name: str, kind: str, place: Path, table: Stage | None):
         self.run, self.name, self.kind, self.place, self.table = run, name, kind, place, table
         self._metrics = Tail(place / "metrics.jsonl")
+        self._made: tuple[list[Any], list[dict[str, Any]], list[dict[str, Any]]] = ([], [], [])
         self.index = Index()
 
     @property
     def lines(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, in the order of steps; of one written twice the later one."""
-        by_step = {line["step"]: line for line in self._metrics.read() if type(line.get("step")) is int}
-        return [by_step[step] for step in sorted(by_step)]
+        return self._seen()[1]
+
+    def _seen(self) -> tuple[list[Any], list[dict[str, Any]], list[dict[str, Any]]]:
+        """The lines as they were read, in order, and the evaluations among them: made again when there is a new one."""
+        read = self._metrics.read()
+        if read is not self._made[0]:
+            by_step = {line["step"]: line for line in read if type(line.get("step")) is int}
+            lines = [by_step[step] for step in sorted(by_step)]
+            found = [(line["step"], {k[5:]: v for k, v in line.items() if k.startswith("eval/")}) for line in lines]
+            self._made = (read, lines, [{"step": step, **numbers} for step, numbers in found if numbers])
+        return self._made
 
     @property
     def steps(self) -> list[dict[str, Any]]:
@@ -118,18 +129,17 @@ class StageFiles:
     @property
     def evaluations(self) -> list[dict[str, Any]]:
         """What was measured on held-out problems, and after which step; names without `eval/`."""
-        found = [(line["step"], {k[5:]: v for k, v in line.items() if k.startswith("eval/")}) for line in self.lines]
-        return [{"step": step, **numbers} for step, numbers in found if numbers]
+        return self._seen()[2]
 
     @property
     def shards(self) -> list[Shard]:
         """The files of training steps, in order."""
-        return [shard for shard in self._all_shards() if not shard.way]
+        return self._shards("step")
 
     @property
     def evaluated(self) -> list[Shard]:
         """The files of evaluations, in order."""
-        return [shard for shard in self._all_shards() if shard.way]
+        return self._shards("eval")
 
     def shard(self, step: int, way: str = "") -> Shard:
         """That of one step. Raises `UserError` where there is none."""
@@ -139,17 +149,14 @@ class StageFiles:
             raise UserError(f"step {step} of stage {self.name} has no recorded {'answers' if way else 'rollouts'}")
         return Shard(path, step, way)
 
-    def _all_shards(self) -> list[Shard]:
+    def _shards(self, of: str) -> list[Shard]:
+        log = self.place / "log"
         try:
-            names = [entry.name for entry in (self.place / "log").iterdir()]
+            names = os.listdir(log)
         except OSError:
             return []
-        matches = [(name, match) for name in names if (match := _SHARD.fullmatch(name))]
-        found = [
-            Shard(self.place / "log" / name, int(m[2]), m[3] or "")
-            for name, m in matches
-            if (m[1] == "eval") == bool(m[3])
-        ]
+        matches = [match for name in names if name.startswith(of) and (match := _SHARD.fullmatch(name))]
+        found = [Shard(log / m[0], int(m[2]), m[3] or "") for m in matches if (of == "eval") == bool(m[3])]
         return sorted(found, key=lambda shard: (shard.step, shard.way))
 
     @property
