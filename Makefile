@@ -9,7 +9,7 @@ REAL   := $(VENV)-real
 SMOLLM2 = $(REAL)/bin/python tools/smollm2.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-sinks test-vllm models bench bench-gpu lock clean
+.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-sinks test-view test-vllm models bench bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -18,6 +18,7 @@ help:  ## print the targets
 
 quickstart: $(STAMP)  ## make a small policy and train it with GRPO, about 5 minutes on 2 cores
 	$(BIN)/cohort train recipes/quickstart.toml --resume
+	@echo 'To look at it in a browser, offline: $(BIN)/cohort view runs/quickstart'
 
 real: $(REAL)/.installed  ## train a model that others pretrained, SmolLM2-135M
 	$(REAL)/bin/cohort train recipes/smollm2.toml policy.model="$$($(SMOLLM2))" --resume
@@ -55,6 +56,9 @@ test-real: $(REAL)/.installed  ## run the tests that need a pretrained model, in
 
 test-sinks: $(VENV)-sinks/.installed  ## run the tests of the trackers, in an environment with their libraries
 	$(VENV)-sinks/bin/$(PYTEST) tests/views/test_trackers.py
+
+test-view: $(VENV)-view/.installed  ## run the tests of the viewer in a browser, chromium where there is one, at most 3 minutes
+	$(VENV)-view/bin/pytest tests/views/test_dashboard_data.py tests/views/test_dashboard_server.py tests/views/test_dashboard_browser.py
 
 test-vllm: $(STAMP) $(VENV)-vllm/.installed  ## run the tests that need vLLM, in an environment with it
 	COHORT_VLLM=$(VENV)-vllm/bin/python $(BIN)/pytest tests/test_vllm.py
@@ -111,6 +115,11 @@ $(VENV)-sinks/.installed: pyproject.toml $(LOCKS) requirements/sinks.txt
 	$(VENV)-sinks/bin/pip install --quiet --no-deps --require-hashes -r requirements/sinks.txt
 	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/sinks.txt > $@
 
+$(VENV)-view/.installed: pyproject.toml $(LOCKS) requirements/browser.txt
+	$(call environment,$(VENV)-view)
+	$(VENV)-view/bin/pip install --quiet --no-deps --require-hashes -r requirements/browser.txt
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/browser.txt > $@
+
 $(VENV)-exports/.installed: pyproject.toml $(LOCKS) requirements/exports.txt requirements/energy.txt
 	$(call environment,$(VENV)-exports)
 	$(VENV)-exports/bin/pip install --quiet --no-deps --require-hashes -r requirements/exports.txt -r requirements/energy.txt
@@ -146,7 +155,7 @@ COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)-lock/bin/pip-compile --quie
 ONLY_TORCH := $(shell sed -nE 's/^([a-z-]+)==.*/\1/p' requirements/torch.txt)
 lock: $(VENV)-lock/.installed  ## renew requirements/*.txt, the versions and hashes of all that is installed
 	$(COMPILE) --extra dev -o requirements/cohort.txt pyproject.toml
-	for extra in exports reasoning-gym verifiers; do \
+	for extra in browser exports reasoning-gym verifiers; do \
 		$(EXTRA) $$extra | $(COMPILE) -c requirements/cohort.txt -o requirements/$$extra.txt - || exit 1; done
 	for extra in tensorboard trackio wandb; do $(EXTRA) $$extra; done | $(COMPILE) -c requirements/cohort.txt -o requirements/sinks.txt -
 	$(EXTRA) energy | $(COMPILE) -c requirements/cohort.txt -c requirements/exports.txt -o requirements/energy.txt -
@@ -158,4 +167,4 @@ $(VENV)-lock/.installed: requirements/pip-tools.txt
 	touch $@
 
 clean:  ## remove the environments, the runs and the caches
-	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-real $(VENV)-exports $(VENV)-sinks $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-real $(VENV)-exports $(VENV)-sinks $(VENV)-view $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

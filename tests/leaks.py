@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import psutil
 
-__all__ = ["left_behind", "nothing_more_than"]
+__all__ = ["left_behind", "nothing_more_than", "of_this_process"]
 
 _KEEPER = re.compile(r"cohort\.sandbox\.keeper.* # for process (\d+)")
 _MADE = re.compile(r"cohort-(?:sandbox-)?(\d+)")
@@ -29,27 +30,47 @@ def left_behind() -> Found:
     """
     keepers = dict(_keepers())
     places = {Path(tempfile.gettempdir()), Path("/tmp")}  # a keeper has no environment, so no TMPDIR
-    descriptors = psutil.Process().num_fds()
     return {
         "processes": frozenset(str(pid) for pid, grader in keepers.items() if _ours_or_nobodys(grader)),
         "directories": _made((made for place in places for made in place.glob("cohort-sandbox-*")), keepers),
         "control groups": _made(Path("/sys/fs/cgroup").glob("**/cohort-*"), keepers),
         "mounts": frozenset(Path("/proc/self/mountinfo").read_text().splitlines()),
         "shared memory": frozenset(os.listdir("/dev/shm")),
-        "descriptors": frozenset(map(str, range(descriptors))),
+        "descriptors": _numbered(psutil.Process().num_fds()),
     }
 
 
-def nothing_more_than(before: Found, patience_s: float = 10.0) -> None:
-    """Raise AssertionError when something is there that was not. What ends by itself has some seconds to do so."""
+def of_this_process() -> Found:
+    """Its children, threads and descriptors. Fewer than before is no leak: garbage is collected late."""
+    children = psutil.Process().children(recursive=True)
+    return {
+        "processes": frozenset(str(process.pid) for process in children if _lives(process)),
+        "threads": _numbered(threading.active_count()),
+        "descriptors": _numbered(psutil.Process().num_fds()),
+    }
+
+
+def nothing_more_than(before: Found, patience_s: float = 10.0, look: Callable[[], Found] = left_behind) -> None:
+    """Raise AssertionError when `look` finds more than before. What ends by itself has some seconds to do so."""
     deadline = time.monotonic() + patience_s
-    while more := _more(before, left_behind()):
+    while more := _more(before, look()):
         assert time.monotonic() < deadline, f"left behind: {more}"
         time.sleep(0.05)
 
 
 def _more(before: Found, now: Found) -> Found:
     return {kind: found - before[kind] for kind, found in now.items() if len(found) > len(before[kind])}
+
+
+def _numbered(count: int) -> frozenset[str]:
+    return frozenset(map(str, range(count)))
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _keepers() -> Iterable[tuple[int, int]]:

@@ -79,6 +79,13 @@ def test_the_page_gets_the_verdicts_in_the_place_of_those_it_had(tmp_path):
     assert (tmp_path / "figures" / "claim_help.png").read_bytes() == b"png"
 
 
+def test_a_page_of_some_claims_is_refused_before_anything_is_trained(monkeypatch, capsys):
+    monkeypatch.setattr(claims, "run_claim", lambda *_: pytest.fail("trained"))
+    with pytest.raises(SystemExit):
+        claims.main(["kl", "--page"])
+    assert "--page writes all claims" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", list(claims.CLAIMS))
 def test_every_claim_is_a_comparison_of_the_arms_that_it_names(name):
     claim = claims.CLAIMS[name]

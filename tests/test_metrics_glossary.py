@@ -21,6 +21,7 @@ from cohort.monitor.metrics import merge_reports
 from cohort.monitor.names import METRICS, metric
 from cohort.recipe import Recipe
 from cohort.rewards import Scored
+from cohort.settings import SCORERS
 from cohort.train import train
 from cohort.types import InfrastructureError, StepReport
 from cohort.views.console import Console
@@ -59,6 +60,8 @@ def rows(tmp_path):
             "completion": f"It is {2 * i + 1}.",
             "chosen": f"{2 * i + 1} please",
             "rejected": "no",
+            "completions": [f"{i} and {i + 1}", "no"],
+            "labels": [True, False],
         }
         for i in range(24)
     ]
@@ -83,6 +86,8 @@ def written(tmp_path, rows):
         merged = {k: {**common.get(k, {}), **v} if isinstance(v, dict) else v for k, v in tables.items()}
         if "kind" in tables:
             del common["rollout"]
+        if tables.get("kind") in SCORERS:
+            del common["evaluate"]["samples"]
         done = train(Recipe(**{**common, **merged, "name": name, "run": run}), console=Console(quiet=True))
         return {key for line in done.metrics for key in line} - {"step"}
 
@@ -152,6 +157,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "task": {"held_out": 0.3},
         "preferences": {"pairs_per_step": 4},
     },
+    "labels of steps": {"kind": "process_model", "task": {"held_out": 0.3}, "preferences": {"pairs_per_step": 4}},
 }
 
 

@@ -96,7 +96,7 @@ def difficulty(found: Compared) -> dict[str, Any]:
         "says": "division by the std gives the easiest and hardest prompts more of the advantages' weight",
         "share_with_std": statistics.fmean(shares["group_std"]),
         "share_without": statistics.fmean(shares["none"]),
-        "difference": statistics.fmean(differences),
+        "mean": statistics.fmean(differences),
         "low": low,
         "high": high,
         "verdict": _verdict(low, high, [statistics.fmean(differences)]),
@@ -273,8 +273,7 @@ def run_claim(name: str, overrides: Sequence[str], seeds: int, jobs: int) -> dic
     (found.directory / "verdict.json").write_text(json.dumps(verdict, indent=2, default=str), encoding="utf-8")
     console.say(f"\n  [bold]{claim.says}[/]")
     for one in verdict["contrasts"]:
-        value = one["mean"] if "mean" in one else one["difference"]
-        console.say(f"  {one['verdict']:8} {one['says']}: {value:+.3f} \\[{one['low']:+.3f}, {one['high']:+.3f}]")
+        console.say(f"  {one['verdict']:8} {one['says']}: {one['mean']:+.3f} \\[{one['low']:+.3f}, {one['high']:+.3f}]")
     return verdict
 
 
@@ -302,10 +301,9 @@ def _section(name: str, verdict: Mapping[str, Any], file: Path) -> str:
         lines.append(f"| `{arm['arm']}` | {after['mean']:.1%} [{after['low']:.1%}, {after['high']:.1%}] | {each} |")
     lines += ["", "| verdict | contrast | value, 95% interval |", "|---|---|---|"]
     for one in verdict["contrasts"]:
-        value = one["mean"] if "mean" in one else one["difference"]
         scale, unit = (1, " tokens") if one.get("metric") else (100, " points")
-        low, high = scale * one["low"], scale * one["high"]
-        lines.append(f"| **{one['verdict']}** | {one['says']} | {scale * value:+.1f} [{low:+.1f}, {high:+.1f}]{unit} |")
+        mean, low, high = (scale * one[key] for key in ("mean", "low", "high"))
+        lines.append(f"| **{one['verdict']}** | {one['says']} | {mean:+.1f} [{low:+.1f}, {high:+.1f}]{unit} |")
     picture = file.parent / "figures" / f"claim_{name}.png"
     shutil.copyfile(Path(verdict["directory"]) / "compare.png", picture)
     command = f"python tools/claims.py {name}" + (f" --seeds {seeds}" if seeds != 3 else "")
@@ -330,11 +328,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"there is no claim {strange[0]!r}; there are {', '.join(CLAIMS)}")
     if given.seeds < 1:
         parser.error("--seeds must be 1 or more")
+    if given.page and names != list(CLAIMS):
+        parser.error("--page writes all claims: name none")
     typed = [word for word in given.words if "=" in word]
     verdicts = {name: run_claim(name, typed, given.seeds, given.jobs) for name in names}
     if given.page:
-        if names != list(CLAIMS):
-            parser.error("--page is of all claims")
         write_page(verdicts)
 
 

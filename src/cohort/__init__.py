@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "UserError", "__version__", "objectives", "rewards", "train"]
+__all__ = ["Recipe", "UserError", "__version__", "objectives", "rewards", "train", "view"]
 
 if TYPE_CHECKING:
     from cohort import rewards
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cohort.recipe import Recipe
     from cohort.train import train
     from cohort.types import UserError
+    from cohort.views.dashboard.notebook import view
 
 _WHERE = {
     "Recipe": ("cohort.recipe", "Recipe"),
@@ -27,6 +28,7 @@ _WHERE = {
     "objectives": ("cohort.algorithms.objectives", None),
     "rewards": ("cohort.rewards", None),
     "train": ("cohort.train", "train"),
+    "view": ("cohort.views.dashboard.notebook", "view"),
 }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cohort import __version__
-from cohort.commands.door import Answer
+from cohort.commands.door import Answer, argument
 from cohort.commands.door import run as run_app
 
 if TYPE_CHECKING:
@@ -567,6 +567,42 @@ def record_export(
     from cohort.commands.account import export, show_export
 
     return Answer(export(run, to, text), show_export)
+
+
+@app.command()
+def view(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run directories; those in runs/ when none is given.", show_default=False),
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port; else the first free one.")] = None,
+    host: Annotated[
+        str, typer.Option(help="The address; another than this machine's own needs a token.")
+    ] = "127.0.0.1",
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether a browser is opened.")] = True,
+    export: Annotated[Path | None, typer.Option(help="Write the run as one HTML file, and serve nothing.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write its curves as a figure: PNG, PDF, SVG.")] = None,
+    tty: Annotated[bool, typer.Option("--tty", help="Say the first screen here, and serve nothing.")] = False,
+    json: Json = False,
+) -> Answer:
+    """Show runs in a browser: did it work, why, and what the groups say.
+
+    Reads run directories alone, also of runs that go on; this machine only, offline. --json says the first screen.
+    """
+    from cohort.commands import view as viewing
+
+    with argument():
+        opened = viewing.opened(runs or [])
+    if (export or plot) and len(opened) > 1:
+        raise typer.BadParameter("--export and --plot take one run")
+    if export is not None:
+        return Answer(viewing.export(opened[0], export), viewing.show_file)
+    if plot is not None:
+        return Answer(viewing.plot(opened[0], plot), viewing.show_file)
+    if not (tty or json):
+        viewing.serve(opened, host, port, browser)
+        return Answer({})
+    return Answer(viewing.overviews(opened), viewing.show)
 
 
 def _say_stages(recipe: Recipe) -> None:

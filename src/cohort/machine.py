@@ -88,6 +88,15 @@ def peak_memory_gb() -> float:
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had: of Python, NumPy, or torch on whatever device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    said = str(error).lower()
+    words = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "alloc_failed")
+    return isinstance(error, RuntimeError) and any(one in said for one in words)
+
+
 def describe_machine() -> dict[str, Any]:
     """Versions and hardware, for the record and for `cohort doctor`."""
     return {

@@ -330,6 +330,18 @@ class Sampler(Protocol):
         ...
 
 
+class ProvingSampler(Sampler, Protocol):
+    """A sampler that can show which weights it holds. One of your own should, where it keeps a copy of them."""
+
+    def fingerprint(self) -> str:
+        """`policy.weights.fingerprint` of the weights that the next token will be drawn from."""
+        ...
+
+    def canary(self, prompt: Sequence[int], tokens: Sequence[int]) -> Sequence[float]:
+        """Log-probs of these tokens after the prompt under them, at temperature 1."""
+        ...
+
+
 class Environment(Protocol):
     """What the policy acts in, turn by turn. Threads share one, so all that belongs to a rollout is in its state."""
 

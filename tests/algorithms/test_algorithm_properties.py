@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cohort.algorithms import kl, objectives
 from cohort.algorithms.objectives import PRESETS, batchwide, per_token_loss, policy_loss, preset, token_weight
 
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 seeds = st.integers(0, 2**31 - 1)
 names = st.sampled_from(sorted(PRESETS))
 MAX_TOKENS = 9

@@ -16,6 +16,7 @@ from cohort.recipe import Recipe
 from cohort.train import train
 from cohort.train.compare import running
 from cohort.types import UserError
+from cohort.views.comparison import shortened
 from cohort.views.console import Console
 
 STAGES = """
@@ -145,7 +146,7 @@ def test_a_run_that_fails_stops_the_others_and_one_that_diverges_does_not(desk, 
 PAGES = Path(__file__).parents[2] / "docs"
 COMMANDS = [
     line
-    for page in ("claims.md", "grpo-vs-ppo.md")
+    for page in ("claims.md", "grpo-vs-ppo.md", "rewards/process_reward.md")
     for line in (PAGES / page).read_text("utf-8").splitlines()
     if line.startswith("cohort compare recipes/")
 ]
@@ -161,3 +162,11 @@ def test_a_command_of_the_pages_can_begin(cohort, monkeypatch, command):
     code, _, err = cohort(name, str(PAGES.parent / recipe), *words)
     assert code == 1
     assert re.search(r"\d arms can begin", err), err
+
+
+def test_keys_in_a_figure_are_shortened_where_that_leaves_them_apart():
+    rates = ["grpo, optimizer.learning_rate=1e-4", "ppo, optimizer.learning_rate=3e-4"]
+    assert shortened(rates) == ["grpo, learning_rate=1e-4", "ppo, learning_rate=3e-4"]
+    apart = ["reward.steps.weight=1, reward.whole.weight=0", "reward.steps.weight=0, reward.whole.weight=1"]
+    assert shortened(apart) == apart
+    assert shortened(["recipe", "constant"]) == ["recipe", "constant"]

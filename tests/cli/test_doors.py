@@ -171,3 +171,18 @@ def test_a_judge_that_stops_answering_after_the_gate_is_waited_for_aloud_and_end
     assert "waiting for reward 'judge', asked " in out
     assert "and given up after 1.5 s (its timeout_s)" in " ".join(out.split())
     assert "groups could not be scored, and run.failure_budget = 0.1 allows" in err
+
+
+def test_a_sampler_that_holds_other_weights_ends_the_command_with_a_sentence(desk, cohort):
+    (desk / "stale.py").write_text(
+        "from cohort.backends.local import open_engine\n\n\n"
+        "def sampler(policy, rollout):\n"
+        "    engine = open_engine(policy, rollout)\n"
+        "    engine.fingerprint = lambda: '0' * 64\n"
+        "    return engine\n"
+    )
+    code, _, errors = cohort("train", "recipe.toml", "rollout.sampler=stale:sampler", "run.gate=off")
+    assert code == 1
+    assert "the sampler holds other ones than were published" in " ".join(errors.split())
+    assert "Traceback" not in errors
+    assert not (desk / "runs/mine/final").exists()

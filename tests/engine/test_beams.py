@@ -145,11 +145,12 @@ def test_the_greedy_one_is_first_and_the_others_are_the_draws_that_they_were(tin
     assert group == [greedy[0], *drawn[1:]]
 
 
-def test_broken_weights_are_said(tiny_policy):
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_broken_weights_are_said(tiny_policy, tokens):
     with torch.no_grad():
         next(tiny_policy.model.parameters()).fill_(math.nan)
     with pytest.raises(UserError, match="log-probs are not finite"):
-        sample(tiny_policy, [SampleRequest(0, (5, 6), 4, 0, beams(4))])
+        sample(tiny_policy, [SampleRequest(0, (5, 6), 4, 0, beams(tokens))])
 
 
 def test_a_call_draws_or_searches(tiny_policy):

@@ -45,7 +45,7 @@ def test_greedy_takes_the_first_maximum_at_temperature_one():
     min_p=st.floats(0.0, 0.5),
     u=st.floats(0, 1, exclude_max=True),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_truncated_distributions_are_renormalised(seed, top_k, top_p, min_p, u):
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(seed)) * 2
     probs = logits.softmax(-1)[0].double()

@@ -152,7 +152,7 @@ def test_same(found, gold, right):
     assert same(found, gold) is right
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_same_is_symmetric_and_reflexive_on_texts_that_hold_something(a, b):
     assert same(a, b) == same(b, a) or not (a.split() and b.split())
@@ -173,7 +173,7 @@ EXPRESSIONS = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(EXPRESSIONS)
 def test_arithmetic_is_that_of_python(text):
     try:

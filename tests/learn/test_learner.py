@@ -26,6 +26,7 @@ from cohort.seeds import derive_seed, generator
 from cohort.settings import Lora, Optimizer
 from cohort.train.grpo.advantages import with_advantages
 from cohort.types import Group, Prompt, Rollout, UserError
+from tiny import on_path
 
 TEMPERATURE = 0.8
 
@@ -378,3 +379,21 @@ def test_the_loss_is_divided_by_what_explain_prints(tiny_policy, aggregation, pa
         assert torch.allclose(batch.token_weight, weights)
         executed = learner.update(batch, 1e-9).metrics["loss"]
         assert math.isclose(executed, -(batch.advantages * weights).sum().item(), abs_tol=1e-5)  # at a ratio of 1
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
+def test_activations_that_are_computed_again_give_the_same_bits(tokenizer, checkpoint_dir, monkeypatch, compute, lora):
+    objective = objectives.preset("dr_grpo")
+    policy = load_policy(str(checkpoint_dir), compute=compute)
+    policy = on_path(add_lora(policy, Lora(rank=2), seed=0) if lora else policy, "fused")
+    learner = Learner(policy, objective, Optimizer())
+    _, expected = learner_gradients(learner, batch_of(objective), monkeypatch)
+    calls, layer = [], type(policy.fused)._layer
+    monkeypatch.setattr(
+        type(policy.fused), "_layer", lambda self, number, *a: calls.append(number) or layer(self, number, *a)
+    )
+    policy.fused.checkpointing = True
+    _, gradients = learner_gradients(learner, batch_of(objective), monkeypatch)
+    assert all(torch.equal(gradients[name], expected[name]) for name in expected)
+    assert sorted(calls) == [0, 0, 1, 1]  # forward, and again in the backward pass

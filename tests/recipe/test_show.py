@@ -130,6 +130,12 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
         stage["critic"].pop("warmup_steps", None)  # fewer than run.steps
     for key in ("held_out_split", "mixture", "curriculum", "adaptive", "args"):  # each needs or forbids others
         task.pop(key, None)
+    for key in ("groups", "length_penalty", "beam_groups", "diversity_penalty"):  # these, too
+        rollout.pop(key, None)
+    if stage.get("evaluate"):
+        stage["evaluate"].pop("traces", None)  # of greedy answers
+    if stage.get("preferences"):
+        stage["preferences"].pop("replay", None)  # of a history
     task["levels"] = task.get("levels") or None
     rollout["stop"] = [text for text in rollout.get("stop", []) if text]
     acting = stage.setdefault("environment", {})
@@ -151,7 +157,7 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
     return stage
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(recipe=recipes())
 def test_a_recipe_written_as_toml_is_the_same_recipe(recipe, tmp_path_factory):
     file = tmp_path_factory.getbasetemp() / "round.toml"
@@ -314,7 +320,7 @@ def valid(node: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
     return True
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(recipe=recipes())
 def test_every_recipe_is_valid_under_the_json_schema(recipe):
     schema = json_schema()

@@ -10,6 +10,7 @@ import pytest
 
 from cohort.rewards.guarded import Ended, end_guards, guarded
 from cohort.types import InfrastructureError
+from leaks import nothing_more_than, of_this_process
 
 
 def call(name, cpu_s=5.0, **arguments):
@@ -28,11 +29,10 @@ def gone(pid):
 @pytest.fixture(autouse=True, scope="module")
 def nothing_is_left():
     end_guards()
-    files, threads = psutil.Process().num_fds(), threading.active_count()
+    before = of_this_process()
     yield
     end_guards()
-    assert psutil.Process().num_fds() == files
-    assert threading.active_count() == threads
+    nothing_more_than(before, 5, of_this_process)
 
 
 def test_a_call_returns_what_the_function_returns():

@@ -461,7 +461,7 @@ ALPHABET = st.sampled_from(
 
 
 @given(st.lists(ALPHABET, max_size=25).map("".join))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_is_written_gets_a_score_and_a_label(text):
     first = math_answer(f"\\boxed{{{text}}}", "\\sqrt{2}", timeout_s=1.0)
     assert first.label in ("right", "wrong", "unparsed", "refused", "timeout", "memory")
@@ -469,7 +469,7 @@ def test_whatever_is_written_gets_a_score_and_a_label(text):
 
 
 @given(st.integers(-(10**6), 10**6), st.integers(1, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_fractions_equal_themselves_and_nothing_else(top, bottom):
     answer = f"\\frac{{{top}}}{{{bottom}}}"
     assert boxed(answer, f"{top}/{bottom}") == RIGHT

@@ -29,6 +29,7 @@ from cohort.rewards.workers import pool
 from cohort.rewards.workers.lane import Patience
 from cohort.rewards.workers.surroundings import BoundedLog
 from cohort.types import InfrastructureError, UserError
+from leaks import nothing_more_than, of_this_process
 
 
 def rewards_of(*uses, **fields):
@@ -37,10 +38,6 @@ def rewards_of(*uses, **fields):
 
 def item(*completions, **fields):
     return ScoringItem(**{"prompt": "2 + 2 =", "completions": completions or ("4", "5"), "answer": "4", **fields})
-
-
-def children():
-    return {process.pid for process in psutil.Process().children(recursive=True) if process.status() != "zombie"}
 
 
 def gone(pid):
@@ -54,11 +51,9 @@ def gone(pid):
 
 @pytest.fixture(autouse=True)
 def nothing_is_left():
-    processes, threads, files = children(), threading.active_count(), psutil.Process().num_fds()
+    before = of_this_process()
     yield
-    assert children() <= processes
-    assert threading.active_count() == threads
-    assert psutil.Process().num_fds() == files
+    nothing_more_than(before, 5, of_this_process)
 
 
 def test_it_scores_as_this_process_does_in_any_order():

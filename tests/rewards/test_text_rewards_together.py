@@ -1,13 +1,10 @@
 """All rewards that read text, through workers: gold pays, junk does not, and nothing is left behind."""
 
-import threading
-import time
-
-import psutil
 import pytest
 from hostile import EMPTY, LARGE
 
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve_all
+from leaks import nothing_more_than, of_this_process
 
 ENDLESS = {"type": "string", "pattern": "^(a|aa)+$"}
 PROMPT = 'Which of A. 6/4 or B. Paris is it? Answer in English with {"a": 1}.'
@@ -31,17 +28,9 @@ def verifiers():
 
 @pytest.fixture(autouse=True)
 def nothing_is_left():
-    def children():
-        return {process.pid for process in psutil.Process().children(recursive=True) if process.status() != "zombie"}
-
-    before, threads, files = children(), threading.active_count(), psutil.Process().num_fds()
+    before = of_this_process()
     yield
-    deadline = time.monotonic() + 5
-    while children() - before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert children() <= before
-    assert threading.active_count() == threads
-    assert psutil.Process().num_fds() == files
+    nothing_more_than(before, 5, of_this_process)
 
 
 def test_gold_pays_and_junk_does_not():

@@ -53,7 +53,7 @@ def test_thresholds():
     assert rests.count(2) == 0
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     events=st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0.0, 0.5, 1.0])), max_size=40),
     cut=st.integers(0, 40),

@@ -67,7 +67,7 @@ def test_review_is_the_share_of_easier_levels_in_turns(review):
     assert abs(easier.count(1) - easier.count(2)) <= 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rates=st.lists(RATES, max_size=60), cut=st.integers(0, 60), review=st.sampled_from([0.0, 0.3]))
 def test_a_restored_ladder_goes_on_exactly(rates, cut, review):
     rules = Curriculum(raise_at=0.7, lower_at=0.2, window=3, review=review)

@@ -153,7 +153,7 @@ ACTIONS = st.lists(st.one_of(st.just("issue"), st.just("kill"), st.integers(0, 2
 RATES = (0.0, 0.5, 1.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(actions=ACTIONS, seed=st.integers(0, 1000))
 def test_a_restored_selection_goes_on_exactly(actions, seed):
     """Killed and restored at any instant, with any tickets in flight: the same prompts in the same order."""

@@ -16,7 +16,7 @@ SIZES = st.one_of(st.none(), st.integers(1, 12))
 ACTIONS = st.lists(st.one_of(st.just("issue"), st.just("kill"), st.integers(0, 10)), max_size=80)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(size=SIZES, seed=st.integers(0, 2**40), actions=ACTIONS, lost=st.booleans())
 def test_every_ticket_is_finished_exactly_once(size, seed, actions, lost):
     """A run killed at any instant. What it did since the last save is undone with it (`lost`), or nothing is."""
@@ -51,7 +51,7 @@ def test_every_ticket_is_finished_exactly_once(size, seed, actions, lost):
     assert sum(ledger.counts.values()) == len(finished)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(size=st.integers(1, 40), seed=st.integers(0, 2**40), cut=st.integers(0, 100))
 def test_a_restored_run_sees_the_same_prompts(size, seed, cut):
     whole = Ledger(size, seed)
@@ -64,7 +64,7 @@ def test_a_restored_run_sees_the_same_prompts(size, seed, cut):
     assert [ledger.issue() for _ in range(120 - cut)] == expected[cut:]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(size=st.integers(1, 200), seed=st.integers(0, 2**62))
 def test_every_epoch_is_a_permutation(size, seed):
     ledger = Ledger(size, seed)

@@ -156,7 +156,7 @@ def sources(tmp_path):
 
 @pytest.mark.parametrize("replay", [0.1, 0.5, 0.99])
 def test_a_share_of_the_pairs_are_earlier_ones_and_none_of_them_asks_what_is_held_out(sources, replay):
-    history = Preferences(history=[sources["old"], sources["older"]], replay=replay)
+    history = Preferences(history=(sources["old"], sources["older"]), replay=replay)
     task = Task(source=sources["new"], held_out=0.2)
     found = open_with_history(task, history, seed=3)
     every = [found.train[i] for i in range(found.train.size)]
@@ -178,6 +178,6 @@ def test_a_share_of_the_pairs_are_earlier_ones_and_none_of_them_asks_what_is_hel
 
 def test_without_history_or_replay_the_pairs_are_the_new_ones(sources):
     task = Task(source=sources["new"])
-    for table in (Preferences(), Preferences(history=[sources["old"]], replay=0.0)):
+    for table in (Preferences(), Preferences(history=(sources["old"],), replay=0.0)):
         found = open_with_history(task, table, seed=0)
         assert (found.train.size, found.replayed) == (90, 0)

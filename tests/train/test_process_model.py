@@ -5,6 +5,7 @@ trained; the labels of embedded word problems.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -116,7 +117,7 @@ def test_the_working_of_a_word_problem_is_right_step_by_step():
 def test_from_labels_of_samples_to_a_policy_that_is_paid_for_steps(tables, tmp_path):
     shared = {key: value for key, value in tables.items() if key not in ("objective", "rollout", "reward", "optimizer")}
     split = {"split": " "}
-    stages = [
+    stages: list[dict[str, Any]] = [
         {
             "kind": "reject",
             "name": "samples",

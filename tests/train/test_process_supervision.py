@@ -88,7 +88,7 @@ def test_a_text_that_is_not_that_of_the_tokens_is_refused():
 
 
 @given(st.lists(st.integers(0, len(TOKENIZER) - 1), max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_text_ends_are_exact_for_any_tokens(tokens):
     """Bytes that are no UTF-8 among them, as a policy that has just begun to learn writes them."""
     ends = text_ends(tokens, DECODE)
@@ -106,7 +106,7 @@ def test_text_ends_are_exact_for_any_tokens(tokens):
 
 
 @given(st.text(max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_text_ends_of_real_text(text):
     tokens = TOKENIZER.encode(text)
     ends = text_ends(tokens, DECODE)

@@ -64,6 +64,7 @@ def test_the_plan_has_no_evaluation_where_nothing_is_held_out(tables, pipe, kind
     if kind == "sft":
         tables = {key: value for key, value in tables.items() if key not in ("objective", "reward")}
         tables |= {"kind": "sft", "evaluate": {"reward": "exact_number"}, "supervised": {"examples_per_step": 2}}
+        tables["rollout"] = {"max_tokens": 8}
         tables["task"] |= {"completion": "solution"}
     train(Recipe.from_tables({**tables, "run": {**tables["run"], "steps": 1}}), console=console)
     assert "  task " in file.getvalue()

@@ -72,9 +72,9 @@ def _row(files: StageFiles) -> dict[str, Any]:
     return row | {"before": before, "after": after} | _gain(files, files, way)
 
 
-def _gain(first: StageFiles, last: StageFiles, way: str, which: int = 0) -> dict[str, Any]:
-    """The paired difference of a stage's last measurement and one of another's, its first if not said otherwise."""
-    before, after = (_rates(files, index, way) for files, index in ((first, which), (last, -1)))
+def _gain(first: StageFiles, last: StageFiles, way: str, of_first: int = 0) -> dict[str, Any]:
+    """The paired difference of the last measurement of `last` and measurement `of_first` of `first`."""
+    before, after = (_rates(files, index, way) for files, index in ((first, of_first), (last, -1)))
     if not before or not after:
         return {"gain": None, "why": "no answers were kept (run.save_rollouts), so nothing can be paired"}
     if before.keys() != after.keys():

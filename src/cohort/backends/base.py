@@ -26,9 +26,10 @@ Which = Literal["old", "reference", "values", "teacher", "energy"]
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a sampler must prove that it holds: the number of the weights."""
+    """What a sampler must prove that it holds: the number of the weights, and their `policy.weights.fingerprint`."""
 
     version: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Backend(Protocol):
         """One optimizer step of the critic towards `returns`, for a batch that holds its values. Returns the loss."""
 
     def publish(self, version: int) -> Fingerprint:
-        """Give the sampler the weights as they are, under a number."""
+        """Give the sampler the weights as they are, under a number. Raises `UserError` where it then holds others."""
 
     def move_reference(self, ema: float | None) -> None:
         """Copy the policy into the reference, or blend it in: `ema` is the share of the reference that stays."""
@@ -91,6 +92,11 @@ class Backend(Protocol):
 
     def adapt(self, objective: Objective, temperature: float) -> None:
         """Learn by this objective from now on, from samples of this temperature."""
+
+    def rehearse(self, prompt: int) -> None:
+        """Do what takes most memory in a step with prompts of `prompt` tokens. It moves what it likes: it is called in
+        a copy of the process.
+        """
 
     def save_model(self, directory: Path) -> None:
         """Write the model alone."""

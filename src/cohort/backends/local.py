@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import orjson
+import torch
 from torch import Tensor
 
 from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Fingerprint, Origin, Which, open_sampler
+from cohort.backends.proving import prove
 from cohort.backends.teacher_server import ServedTeacher
 from cohort.backends.teachers import Loaded, open_teachers, taught
 from cohort.engine.engine import Engine
+from cohort.learn.budget import Budget
 from cohort.learn.critic import Critic
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import load_optimizer, save_optimizer
@@ -21,6 +25,7 @@ from cohort.learn.reference import Reference
 from cohort.learn.teaching import Teacher, Teaching
 from cohort.policy.load import open_policy, resumed_policy, save_policy, starts_from_adapter
 from cohort.policy.policy import Policy, PolicyFacts
+from cohort.preflight.memory import fitted
 from cohort.preflight.objective import asks_reference
 from cohort.record.files import write_bytes
 from cohort.record.manifest import sealed_directory
@@ -29,6 +34,7 @@ from cohort.settings.training import STAYS
 from cohort.types import Batch, Sampler, UserError
 
 ENTROPY = "entropy.json"  # of a checkpoint: where the controller of the entropy bonus stands
+LESS = "memory.json"  # of a checkpoint: what is done at once, where that is less than the recipe says
 
 
 def open_engine(policy: Policy, rollout: Rollout) -> Engine:
@@ -45,9 +51,18 @@ class Local:
             if origin.checkpoint is None
             else resumed_policy(stage.policy, origin.checkpoint)
         )
+        stage = fitted(stage, objective, self.policy.facts())
+        if stage.policy.checkpointing == "on":
+            if self.policy.fused is None:
+                raise UserError(
+                    f'policy.checkpointing = "on" needs the compiled path, and this policy takes the '
+                    f"{self.policy.path}: leave it out, or lower optimizer.tokens_per_micro_batch to save memory"
+                )
+            self.policy.fused.checkpointing = True
         self._stage, self._objective, self._origin = stage, objective, origin
         asked = asks_reference(stage, objective)
         self._reference = self._open_reference() if asked else None
+        self._budget = Budget(stage.optimizer.tokens_per_micro_batch)
         self._learner = Learner(
             self.policy,
             objective,
@@ -57,10 +72,11 @@ class Local:
             stage.policy.router_aux_coef,
             stage.monitor.rolls_back,
             self._teaching(),
+            self._budget,
         )
         self.update = self._learner.update
         critic = objective.baseline == "critic"
-        self._critic = Critic(self.policy, stage.optimizer, stage.critic) if critic else None
+        self._critic = Critic(self.policy, stage.optimizer, stage.critic, self._budget) if critic else None
 
     @property
     def facts(self) -> PolicyFacts:
@@ -91,9 +107,9 @@ class Local:
     def score(self, batch: Batch, which: Which) -> Batch:
         """See `Backend`."""
         if which == "teacher":
-            o, table = self._stage.optimizer, self._stage.taught
+            table, heat = self._stage.taught, self._stage.rollout.temperature
             states = table is not None and table.divergence != "sampled"
-            return taught(self._teachers, batch, o.tokens_per_micro_batch, self._stage.rollout.temperature, states)
+            return self._budget.spend(lambda most: taught(self._teachers, batch, most, heat, states))
         if which == "energy":
             return replace(batch, energy=self._learner.energies(batch))
         if which == "old":
@@ -111,9 +127,9 @@ class Local:
         return self._critic.update(batch, returns, batch.values, rate)
 
     def publish(self, version: int) -> Fingerprint:
-        """The sampler shares the weights: it only learns their number."""
+        """See `Backend`. The engine shares the weights: it only learns their number."""
         self.sampler.publish(version)
-        return Fingerprint(version)
+        return Fingerprint(version, prove(self.policy, self.sampler, version, self._stage))
 
     def move_reference(self, ema: float | None) -> None:
         """See `Backend`. With LoRA the reference stays what it is."""
@@ -125,7 +141,10 @@ class Local:
         self.save_model(directory)
         save_optimizer(self._learner.optimizer, directory)
         if self._learner.controller is not None:
-            write_bytes(directory / ENTROPY, json.dumps(self._learner.controller.state()).encode())
+            write_bytes(directory / ENTROPY, orjson.dumps(self._learner.controller.state()))
+        less, asked = self._at_once(), {"tokens": self._budget.most, "rows": self._stage.rollout.max_rows}
+        if less != asked:  # memory has run out: the last bits depend on it
+            write_bytes(directory / LESS, orjson.dumps(less))
         if self._reference is not None:
             self._reference.save(directory / "reference")
         if self._critic is not None:
@@ -135,16 +154,22 @@ class Local:
         """See `Backend`."""
         load_optimizer(self._learner.optimizer, directory)
         if self._learner.controller is not None:
-            try:
-                self._learner.controller.restore(json.loads((directory / ENTROPY).read_bytes()))
-            except (OSError, ValueError, KeyError) as error:
-                raise UserError(
-                    f"{directory / ENTROPY}, the entropy bonus of the run, cannot be read: {error}"
-                ) from None
+            self._learner.controller.restore(_read(directory / ENTROPY, "the entropy bonus"))
+        if (file := directory / LESS).is_file():
+            less = _read(file, "what is computed at once")
+            self._budget.tokens = min(self._budget.tokens, less["tokens"])
+            if isinstance(self.sampler, Engine):
+                self.sampler.max_rows = min(self.sampler.max_rows, less["rows"])
         if self._reference is not None:
             self._reference.load(directory / "reference")
         if self._critic is not None:
             self._critic.load(directory / "critic")
+
+    def _at_once(self) -> dict[str, int]:
+        """How many tokens are learnt from, and how many rows decoded, at once."""
+        opened = self.__dict__.get("sampler")  # it is opened on first use
+        rows = opened.max_rows if isinstance(opened, Engine) else self._stage.rollout.max_rows
+        return {"tokens": self._budget.tokens, "rows": rows}
 
     def restore(self, directory: Path) -> None:
         """See `Backend`."""
@@ -156,6 +181,23 @@ class Local:
         """See `Backend`."""
         self._learner.objective = objective
         self._learner.form = temperature, self._learner.form[1]
+
+    def rehearse(self, prompt: int) -> None:
+        """See `Backend`. The first update is small and brings the optimizer's averages, which are there in the second,
+        of a whole micro-batch.
+        """
+        r, o = self._stage.rollout, self._stage.optimizer
+        rows = r.prompts_per_step * r.group_size
+        if isinstance(self.sampler, Engine):
+            self.sampler.rehearse(prompt, r.prompts_per_step, rows, r.max_tokens)
+        groups = min(r.prompts_per_step, 1 + o.tokens_per_micro_batch // (prompt + r.group_size * r.max_tokens))
+        for count, size, tokens in ((1, 1, 1), (groups, r.group_size, r.max_tokens)):
+            batch = _worst(self.policy.eos_ids[0], prompt, count, size, tokens)
+            if self._reference is not None:
+                batch = self.score(batch, "reference")
+            self._learner.update(batch, 0.0)
+            if self._critic is not None:
+                self._critic.update(batch, batch.advantages, batch.advantages, 0.0)
 
     def save_model(self, directory: Path) -> None:
         """See `Backend`."""
@@ -171,6 +213,29 @@ class Local:
             return Reference(self.policy, fresh_adapter=fresh)
         start = open_policy(table, origin.seed, origin.start, origin.texts)
         return Reference(self.policy, start, fresh_adapter=False)
+
+
+def _read(file: Path, what: str) -> Any:
+    try:
+        return orjson.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} of the checkpoint, which holds {what}, cannot be read: {error}") from None
+
+
+def _worst(token: int, prompt: int, prompts: int, size: int, tokens: int) -> Batch:
+    """A batch of `size` rollouts of `tokens` tokens for each of the prompts, all of which count."""
+    rows = prompts * size
+    ones = torch.ones(rows * tokens)
+    return Batch(
+        prompts=((token,) * prompt,) * prompts,
+        group=torch.arange(prompts).repeat_interleave(size),
+        tokens=torch.full((rows * tokens,), token),
+        lengths=torch.full((rows,), tokens),
+        mask=ones.bool(),
+        sampler_logprobs=-ones,
+        advantages=ones,
+        token_weight=ones / len(ones),
+    )
 
 
 def _keep(origin: Origin, merged: Policy) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cohort.account.traces import rows_as_shown, traces_of
+from cohort.record.reading import names_of, readable
 from cohort.record.rollouts import read_rows
 from cohort.record.where import condition
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
 from cohort.views.rollouts import show_rollouts
 from cohort.wording import counted
-
-NAMED = ("step", "ticket", "member", "reward", "accuracy", "advantage", "finish", "version", "disposition", "error")
 
 
 def rollouts(run: Path, step: int | None, where: str, stage: str, evaluation: str, limit: int) -> dict[str, Any]:
@@ -30,7 +28,7 @@ def rollouts(run: Path, step: int | None, where: str, stage: str, evaluation: st
     rows = [readable(row) for row in rows_as_shown(read_rows(file), traces)]
     if evaluation:  # which belongs to its step, but is numbered by problem
         rows = [row | {"advantage": None} for row in rows]
-    names = [_names(row) for row in rows]
+    names = [names_of(row) for row in rows]
     nothing = dict.fromkeys(name for of in names for name in of)  # what another rollout has, such as another reward
     found = [row for row, of in zip(rows, names, strict=True) if holds is None or holds(nothing | of)]
     shown = {"traces": traces or "exposed", "rollouts": found[:limit]}
@@ -72,35 +70,8 @@ def condition_on(text: str) -> Callable[[Mapping[str, Any]], bool]:
 
     def of(row: Mapping[str, Any]) -> bool:
         try:
-            return holds(_names(readable(dict(row))))
+            return holds(names_of(readable(dict(row))))
         except UserError:  # a name that this row has not
             return False
 
     return of
-
-
-def readable(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as it is printed: JSON columns read, tokens counted rather than listed."""
-    named: dict[str, Any] = {key: row[key] for key in NAMED}
-    return named | {
-        "prompt": row["prompt"],
-        "messages": json.loads(row["prompt_json"])["messages"] if row["prompt_json"] else None,
-        "answer": row["answer"],
-        "text": row["text"],
-        "tokens": sum(row["mask"] or ()),
-        "prompt_tokens": len(row["prompt_tokens"] or ()),
-        "turns": json.loads(row["turns"]) if row["turns"] else [],
-        "scores": json.loads(row["scores"]) if row["scores"] else {},
-        "labels": json.loads(row["labels"]) if row.get("labels") else {},
-    }
-
-
-def _names(row: dict[str, Any]) -> dict[str, Any]:
-    """What a condition may name: the columns, every reward's score, and every label as NAME_label. A name has letters,
-    digits and _ only; a reward that is called as a column is NAME_score.
-    """
-    plain = {key: value for key, value in row.items() if key not in ("scores", "labels", "messages", "turns")}
-    plain["turns"] = len(row["turns"])
-    found = {f"{name}_label": label for name, label in row["labels"].items()}
-    found |= {f"{name}_score" if name in plain else name: score for name, score in row["scores"].items()}
-    return plain | {re.sub(r"\W", "_", name): value for name, value in found.items() if name not in plain}

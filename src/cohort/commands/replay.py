@@ -10,8 +10,8 @@ from typing import Any
 from rich.markup import escape
 
 from cohort.account.traces import rows_as_shown, traces_of
-from cohort.commands.record import readable
 from cohort.machine import quiet_libraries
+from cohort.record.reading import readable
 from cohort.record.report import Check
 from cohort.train.place import where_trained
 from cohort.train.replay.again import Again, learn_again

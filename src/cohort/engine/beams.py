@@ -123,30 +123,20 @@ class BeamSearch:
         scores, chosen = best.masked_fill(ends, -math.inf).topk(width, dim=1)
         going = []
         for i, hope in enumerate((scores[:, 0] / norm).tolist()):
-            if math.isnan(hope):  # the weights are broken, as the engine says of what it is given
-                parts[i].found = [Found(hope, token[i, :1], best[i, :1])]
-            if math.isnan(hope) or parts[i].is_done(hope):
+            broken = bool(best[i, 0].isnan())  # the weights are, as the engine says of what it is given
+            if broken:
+                parts[i].found = [Found(math.nan, token[i, :1], best[i, :1])]
+            if broken or parts[i].is_done(hope):
                 _write(parts[i].found, running, rows[i].tolist())
             else:
                 going.append(i)
-        rows, scores, logprobs = rows[going], scores[going], logprobs[going]
+        rows, scores, length, logprobs = rows[going], scores[going], length[going], logprobs[going]
         parent, token = (x[going].gather(1, chosen[going]) for x in (parent, token))  # [., w]
-        target = torch.tensor([_places(row) for row in parent.tolist()], dtype=torch.long, device=rows.device)
-        target = target.view_as(parent)
-        source, into, n = rows.gather(1, parent), rows.gather(1, target), length[going][:, None].expand_as(rows)
-        longest = int(length.max())
-        for column in (running.tokens, running.logprobs):
-            column[into, :longest] = column[source, :longest]
-        running.tokens[into, n] = token
-        running.logprobs[into, n] = logprobs.gather(1, parent[:, :, None].expand_as(logprobs)).gather(
-            2, token[:, :, None]
-        )[..., 0]
-        running.length[into] = n + 1
+        target, moved = _go_on(running, rows, length[:, None], logprobs, parent, token)
         for i, placed in zip(going, torch.empty_like(scores).scatter_(1, target, scores), strict=True):
             parts[i].scores = placed
         taken = torch.zeros_like(cost[going]).scatter_add_(1, token, (scores > -math.inf).to(cost.dtype))
-        other = (source != into) & (n > 0)  # before the first token all rows know the same: their prompt
-        return going, taken, torch.stack([source[other], into[other]])
+        return going, taken, moved
 
     def _stopped(self, sampling: Sampling, running: Running, rows: Tensor, tokens: Tensor) -> Tensor:
         """Which of the tokens `[g, k]` end their row with a stop string."""
@@ -159,6 +149,25 @@ class BeamSearch:
             for row, token in zip(rows.flatten(), tokens.flatten(), strict=True)
         ]
         return torch.tensor([stop is not None for stop in found], device=tokens.device).view_as(tokens)
+
+
+def _go_on(
+    running: Running, rows: Tensor, length: Tensor, logprobs: Tensor, parent: Tensor, token: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Put into `rows` `[g, w]` what they go on as: the beams in the places `parent` `[g, w]`, of `length` `[g, 1]`
+    tokens, and `token` `[g, w]`. The place of each; and rows whose past others take over, with these, `[2, m]`.
+    """
+    target = torch.tensor([_places(one) for one in parent.tolist()], dtype=torch.long, device=rows.device)
+    target = target.view_as(parent)  # [0, w] where no part goes on
+    source, into = rows.gather(1, parent), rows.gather(1, target)
+    for column in (running.tokens, running.logprobs):
+        column[into] = column[source]
+    part = torch.arange(len(rows), device=rows.device)[:, None]
+    running.tokens[into, length.expand_as(into)] = token
+    running.logprobs[into, length.expand_as(into)] = logprobs[part, parent, token]
+    running.length[into] = length + 1
+    other = (source != into) & (length > 0)  # before the first token all rows know the same: their prompt
+    return target, torch.stack([source[other], into[other]])
 
 
 def _write(found: list[Found], running: Running, rows: list[int]) -> None:

@@ -6,6 +6,7 @@ samples depends on the weights, its prompt and its own seed alone.
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -16,13 +17,16 @@ from cohort.engine.beams import BeamSearch
 from cohort.engine.decoder import Decoder
 from cohort.engine.fused import FusedDecoder, disagreement
 from cohort.engine.generic import GenericDecoder
-from cohort.engine.running import Running, StartedGroup
+from cohort.engine.running import PREFILL_TOKENS, Running, StartedGroup
 from cohort.engine.sampling import choose, stop_string
 from cohort.frozen_array import FrozenArray
 from cohort.kernels.functions import append_tokens
+from cohort.machine import is_out_of_memory
 from cohort.policy.decode import PlainDecoder
 from cohort.policy.policy import Policy
+from cohort.policy.weights import fingerprint
 from cohort.types import Completion, SampleRequest, UserError
+from cohort.wording import one_line
 
 
 class Engine:
@@ -42,13 +46,77 @@ class Engine:
         """
         self.version = version
 
+    def fingerprint(self) -> str:
+        """See `types.ProvingSampler`: of the packed copy where there is one, as it was when that was made."""
+        if self.policy.fused is None:
+            return fingerprint(self.policy.model)
+        self.policy.fused.packed.refresh()
+        return self.policy.fused.packed.fingerprint
+
+    @torch.no_grad()
+    def canary(self, prompt: Sequence[int], tokens: Sequence[int]) -> Sequence[float]:
+        """See `types.ProvingSampler`: token by token, as rollouts are decoded."""
+        decoder = _decoder(self.policy, 1)
+        decoder.refresh()
+        (slot,), logits = decoder.prefill([prompt])
+        at, found = torch.tensor([slot], device=self.policy.device), [logits]
+        for own, token in enumerate(tokens[:-1]):
+            last, count = torch.full_like(at, token), torch.full_like(at, own)
+            found.append(decoder.decode(last, at, torch.zeros_like(at), count))
+        chosen = torch.tensor(tokens, device=self.policy.device)[:, None]
+        return torch.cat(found).float().log_softmax(-1).gather(-1, chosen)[:, 0].tolist()
+
+    @torch.no_grad()
+    def rehearse(self, prompt: int, prompts: int, rows: int, tokens: int) -> None:
+        """Hold what sampling holds at its worst: `rows` rows of `tokens` tokens behind `prompts` prompts of `prompt`
+        tokens, and draw one token for each. Not on the generic path, which has no caches of a size known before.
+        """
+        if self.policy.generic is not None:
+            return
+        rows = min(self.max_rows, rows)
+        decoder, prompts = _decoder(self.policy, rows), min(prompts, rows)
+        assert isinstance(decoder, FusedDecoder | PlainDecoder)
+        decoder.refresh()
+        slots: list[int] = []
+        while len(slots) < prompts:
+            some = min(prompts - len(slots), max(1, PREFILL_TOKENS // prompt))
+            slots += decoder.prefill([self.policy.eos_ids[:1] * prompt] * some)[0]
+        device = self.policy.device
+        slot, last = torch.tensor(slots, device=device).repeat(rows)[:rows], torch.full((rows,), tokens - 1)
+        tokens_now = torch.full((rows,), self.policy.eos_ids[0], device=device)
+        decoder.decode(tokens_now, slot, torch.arange(rows, device=device), last.to(device))
+        for keys, values in decoder.own:  # zeros that nobody has written to are not yet in memory
+            keys.fill_(0)
+            values.fill_(0)
+
     def sample(self, requests: Iterable[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         """Yield each request with its completions as soon as the last member of the group has ended.
 
         Raises `UserError` for an empty prompt, or one that leaves no room for its completion.
         """
-        wanted = tuple(requests)
-        self._refuse_unfit(wanted)
+        left = list(requests)
+        self._refuse_unfit(left)
+        while left:
+            try:
+                for request, completions in self._sample(left):
+                    left = [one for one in left if one is not request]
+                    yield request, completions
+            except Exception as error:
+                if not is_out_of_memory(error) or self.max_rows == 1:
+                    raise
+                why = one_line(error) or type(error).__name__
+            else:
+                return
+            # What a row draws depends on its own seed alone, so those that have not ended begin again, fewer at once.
+            self.max_rows = max(1, min(self.max_rows, sum(request.count for request in left)) // 2)
+            warnings.warn(
+                f"memory ran out while sampling ({why}), so from here on {self.max_rows} completions are decoded at "
+                "once: see rollout.max_rows",
+                stacklevel=2,
+            )
+
+    def _sample(self, wanted: list[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
+        """The same in one go."""
         # Gradients are switched off inside each part, never across a yield: the caller may train in between.
         waiting = deque(wanted)
         together = max((request.count for request in wanted if request.sampling.beams), default=0)
@@ -88,7 +156,7 @@ class Engine:
                     self._verified = True
                     if apart := disagreement(self.policy, group.request, completions):
                         self.policy.fall_back(apart)
-                        yield from self.sample(wanted)
+                        yield from self._sample(wanted)
                         return
                 yield group.request, completions
                 decoder.refresh()

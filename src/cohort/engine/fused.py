@@ -39,7 +39,7 @@ class FusedDecoder:
         self._prefix_length = torch.zeros(0, dtype=torch.long)
         self._free: list[int] = []
         self._prefix: list[tuple[Tensor, Tensor]] = []
-        self._own: list[tuple[Tensor, Tensor]] = []
+        self.own: list[tuple[Tensor, Tensor]] = []
         self._prefix_capacity = self._own_capacity = 0
         self._cos, self._sin = self.body.rotations(torch.arange(1)[None])
         self._model: Model | None = None
@@ -80,7 +80,7 @@ class FusedDecoder:
     def copy(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
         """See `Decoder`."""
         source, target = place[source], place[target]
-        for keys, values in self._own:
+        for keys, values in self.own:
             keys[target, ..., :tokens] = keys[source, ..., :tokens]
             values[target, :, :tokens] = values[source, :, :tokens]
 
@@ -108,10 +108,10 @@ class FusedDecoder:
             return
         capacity = max(64, 1 << (tokens - 1).bit_length())
         new = self._empty(self.rows, capacity)
-        for (keys, values), (old_keys, old_values) in zip(new, self._own, strict=False):
+        for (keys, values), (old_keys, old_values) in zip(new, self.own, strict=False):
             keys[..., : self._own_capacity] = old_keys
             values[:, :, : self._own_capacity] = old_values
-        self._own, self._own_capacity = new, capacity
+        self.own, self._own_capacity = new, capacity
         self._model = None
 
     def _empty(self, count: int, capacity: int) -> list[tuple[Tensor, Tensor]]:
@@ -147,7 +147,7 @@ class FusedDecoder:
     def _point_layer(self, number: int, layer: BodyLayer) -> Layer:
         packed = self.body.packed
         query_norm, key_norm = layer.head_norms
-        (prefix_keys, prefix_values), (own_keys, own_values) = self._prefix[number], self._own[number]
+        (prefix_keys, prefix_values), (own_keys, own_values) = self._prefix[number], self.own[number]
         cache = Cache(
             **asdict(layer.heads),
             slots=len(self._prefix_length),

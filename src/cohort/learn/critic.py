@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from cohort.learn.budget import Budget
 from cohort.learn.forward import forward
 from cohort.learn.optimizer import load_optimizer, open_optimizer, save_optimizer
 from cohort.policy.fit import refuse_broken
@@ -24,7 +26,7 @@ class Critic:
     base.
     """
 
-    def __init__(self, policy: Policy, optimizer: Optimizer, critic: CriticTable):
+    def __init__(self, policy: Policy, optimizer: Optimizer, critic: CriticTable, budget: Budget | None = None):
         self._policy = policy.copy(share_frozen=True)
         width = policy.model.get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1, device=policy.device, dtype=torch.float32)
@@ -33,14 +35,18 @@ class Critic:
         # The language-model head is of no use here; one that is tied to the embeddings is trained as such.
         self.module = nn.ModuleDict({"body": self._policy.model.base_model, "head": self.head})
         self.settings = optimizer
+        self.budget = Budget(optimizer.tokens_per_micro_batch) if budget is None else budget
         self.optimizer = open_optimizer(optimizer, self.module)
         self.clip = critic.value_clip
 
-    @torch.no_grad()
     def values(self, batch: Batch) -> Tensor:
         """`[N]` float32; 0 outside the mask."""
+        return self.budget.spend(partial(self._values, batch))
+
+    @torch.no_grad()
+    def _values(self, batch: Batch, tokens: int) -> Tensor:
         out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
-        for micro, states in forward(self._policy, batch, batch.mask, self.settings.tokens_per_micro_batch):
+        for micro, states in forward(self._policy, batch, batch.mask, tokens):
             out[micro.picked] = self.head(states.float())[:, 0].cpu()
         return out
 
@@ -51,20 +57,26 @@ class Critic:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        tokens = batch.mask.sum()
-        total = 0.0
-        for micro, states in forward(self._policy, batch, batch.mask, self.settings.tokens_per_micro_batch):
-            values = micro.spread(self.head(states.float())[:, 0])  # [b, T]
-            target, old = micro.take(returns.float()), micro.take(old_values)
-            clipped = old + (values - old).clamp(-self.clip, self.clip)
-            error = torch.maximum((values - target).square(), (clipped - target).square())
-            loss = 0.5 * error.sum() / tokens  # 0 outside the mask, where all three are 0
-            loss.backward()
-            total += loss.item()
+        add_up = partial(self._gradients, batch, returns.float(), old_values)
+        total = self.budget.spend(add_up, partial(self.optimizer.zero_grad, True))
         clip = self.settings.gradient_clip or float("inf")
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), clip, error_if_nonfinite=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def _gradients(self, batch: Batch, returns: Tensor, old_values: Tensor, tokens: int) -> float:
+        """Add the loss's gradients to the parameters', in micro-batches of about `tokens` tokens. Returns the loss."""
+        count = batch.mask.sum()
+        total = 0.0
+        for micro, states in forward(self._policy, batch, batch.mask, tokens):
+            values = micro.spread(self.head(states.float())[:, 0])  # [b, T]
+            target, old = micro.take(returns), micro.take(old_values)
+            clipped = old + (values - old).clamp(-self.clip, self.clip)
+            error = torch.maximum((values - target).square(), (clipped - target).square())
+            loss = 0.5 * error.sum() / count  # 0 outside the mask, where all three are 0
+            loss.backward()
+            total += loss.item()
         return total
 
     def save(self, directory: Path) -> None:

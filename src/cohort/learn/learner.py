@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from cohort.algorithms.objectives import (
     term,
 )
 from cohort.learn.batch import decided
+from cohort.learn.budget import Budget
 from cohort.learn.forward import batch_logprobs, forward, head, in_chunks
 from cohort.learn.optimizer import lost_weights, open_optimizer
 from cohort.learn.reference import Reference
@@ -57,6 +59,7 @@ class Learner:
         router_aux_coef: float = 0.0,
         tolerant: bool = False,
         teaching: Teaching | None = None,
+        budget: Budget | None = None,
     ):
         policy.refuse_classifier()
         self.policy = policy
@@ -64,6 +67,7 @@ class Learner:
         self.objective = objective if teaching is None else replace(objective, teacher_coef=0.0)
         self._teaching, self._teacher_coef = teaching, objective.teacher_coef
         self.settings = optimizer
+        self.budget = Budget(optimizer.tokens_per_micro_batch) if budget is None else budget
         self.optimizer = open_optimizer(optimizer, policy.module)
         self.controller: EntropyController | None = None
         if (target := objective.entropy_target) is not None:
@@ -80,19 +84,22 @@ class Learner:
         """`[N]` float32 log-probs of the batch under the current weights, or under another policy's; without gradient,
         and 0 outside the mask. `entropies` `[N]` is filled with those of the same tokens.
         """
-        most = self.settings.tokens_per_micro_batch
-        return batch_logprobs(policy or self.policy, batch, self._wanted(batch), most, *self.form, entropies)
+        asked, wanted = policy or self.policy, self._wanted(batch)
+        return self.budget.spend(lambda most: batch_logprobs(asked, batch, wanted, most, *self.form, entropies))
 
-    @torch.no_grad()
     def energies(self, batch: Batch) -> Tensor:
         """`[N]` float32: 1 - 2 p + sum_v p_v^2 of each token under the current weights, 0 outside the mask."""
+        return self.budget.spend(partial(self._energies, batch))
+
+    @torch.no_grad()
+    def _energies(self, batch: Batch, tokens: int) -> Tensor:
         out = torch.zeros(batch.tokens.shape)
 
         def of(states: Tensor, targets: Tensor) -> tuple[Tensor]:
             p = (self.policy.logits(states) / self.form[0]).softmax(-1)  # [m, V]
             return (1 - 2 * p.gather(-1, targets[:, None])[:, 0] + p.square().sum(-1),)
 
-        for micro, states in forward(self.policy, batch, batch.mask, self.settings.tokens_per_micro_batch):
+        for micro, states in forward(self.policy, batch, batch.mask, tokens):
             (found,) = in_chunks(of, self.policy.vocabulary, states, micro.tokens)
             out[micro.picked] = found.float().cpu()
         return out
@@ -115,55 +122,9 @@ class Learner:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        sums: dict[str, Tensor] = {}
-        loss = 0.0
-        routed = self._routed(batch) if self._router_aux_coef else None  # [layers, experts]
         if self.objective.surrogate == "label_contrast" and batch.old_logprobs is not None:
             batch = decided(batch, self.objective, self.logprobs(batch))  # its slopes are those of the policy as it is
-        objective, share = self.objective, self.objective.expert_share(batch.version - 1)
-        if self.controller is not None:
-            objective = replace(objective, entropy_coef=self.controller.applied)
-        wanted, most = self._wanted(batch), self.settings.tokens_per_micro_batch
-        for micro, states in forward(self.policy, batch, wanted, most, self._routers):
-            found, entropy = head(self.policy, states, micro.tokens, *self.form)
-            logprobs = micro.spread(found)  # [b, T], as all that the loss looks at
-            old, ref, taught = batch.old_logprobs, batch.ref_logprobs, batch.teacher_logprobs
-            arguments: dict[str, Any] = {
-                "logprobs": logprobs,
-                "old_logprobs": logprobs.detach() if old is None else micro.take(old),
-                "mask": micro.take(batch.mask),
-                "advantages": micro.take(batch.advantages),
-                "ref_logprobs": None if ref is None else micro.take(ref),
-                "sampler_logprobs": micro.take(batch.sampler_logprobs),
-                "entropy": micro.spread(entropy),
-                "teacher_logprobs": None if taught is None else micro.take(taught),
-                "whole": None if batch.whole is None else batch.whole.map(micro.take),
-            }
-            if self.objective.old == "interpolate":
-                assert batch.versions is not None
-                drawn = micro.take(batch.versions.repeat_interleave(batch.lengths))
-                arguments |= {"versions": drawn, "current_version": batch.version}
-            per_token = per_token_loss(objective, **arguments)  # [b, T]
-            if share:
-                per_token = (1 - share) * per_token
-            if self._teaching is not None:
-                apart = self._teaching.divergence(self.policy, batch, micro, states)  # [M]
-                per_token = per_token + self._teacher_coef * micro.spread(apart)
-                sums["divergence"] = apart.detach().sum(dtype=torch.float64).cpu() + sums.get("divergence", 0.0)
-            weighted = (per_token * micro.take(batch.token_weight)).sum()
-            if self.objective.has_own_terms:
-                own = {name: value for name, value in arguments.items() if name not in ("ref_logprobs", "entropy")}
-                weighted = weighted + own_terms(self.objective, **own).sum()
-            if routed is not None:
-                count, shares = int(routed[0].sum()) // micro.routed[0].chosen.shape[1], routed / routed[0].sum()
-                weighted = weighted + self._router_aux_coef * balance(micro.routed, shares, count)
-            weighted.backward()
-            loss += weighted.item()
-            sums = merge_metrics(sums, loss_metrics(self.objective, **arguments))
-            if micro.routed:
-                sums["routed"] = counts(micro.routed) + sums.get("routed", 0)
-        if batch.expert is not None:
-            loss += self._learn_from(batch.expert, share)
+        sums, loss = self.budget.spend(partial(self._gradients, batch), partial(self.optimizer.zero_grad, True))
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip or math.inf).item()
         finite = norm < math.inf
@@ -199,20 +160,78 @@ class Learner:
                 self.controller.update(means["policy/entropy"])
         if self._teaching is not None:
             means["teacher/divergence"] = float(sums.get("divergence", 0.0)) / tokens if tokens else math.nan
+        if self.budget.tokens < self.budget.most:
+            means["memory/tokens_at_once"] = float(self.budget.tokens)
         means |= {"policy/not_finite": float(lost_weights(parameters))} if self._tolerant else {}
         return StepReport(means | {"loss": loss if finite else math.nan, "grad_norm": norm, "lr": rate})
 
-    def _learn_from(self, expert: Batch, share: float) -> float:
+    def _gradients(self, batch: Batch, tokens: int) -> tuple[dict[str, Tensor], float]:
+        """Add the gradients of the loss to the parameters', in micro-batches of about `tokens` tokens. The sums of
+        `loss_metrics`, and the loss.
+        """
+        sums: dict[str, Tensor] = {}
+        loss = 0.0
+        routed = self._routed(batch, tokens) if self._router_aux_coef else None  # [layers, experts]
+        objective, share = self.objective, self.objective.expert_share(batch.version - 1)
+        if self.controller is not None:
+            objective = replace(objective, entropy_coef=self.controller.applied)
+        for micro, states in forward(self.policy, batch, self._wanted(batch), tokens, self._routers):
+            found, entropy = head(self.policy, states, micro.tokens, *self.form)
+            logprobs = micro.spread(found)  # [b, T], as all that the loss looks at
+            old, ref, taught = batch.old_logprobs, batch.ref_logprobs, batch.teacher_logprobs
+            arguments: dict[str, Any] = {
+                "logprobs": logprobs,
+                "old_logprobs": logprobs.detach() if old is None else micro.take(old),
+                "mask": micro.take(batch.mask),
+                "advantages": micro.take(batch.advantages),
+                "ref_logprobs": None if ref is None else micro.take(ref),
+                "sampler_logprobs": micro.take(batch.sampler_logprobs),
+                "entropy": micro.spread(entropy),
+                "teacher_logprobs": None if taught is None else micro.take(taught),
+                "whole": None if batch.whole is None else batch.whole.map(micro.take),
+            }
+            if self.objective.old == "interpolate":
+                assert batch.versions is not None
+                drawn = micro.take(batch.versions.repeat_interleave(batch.lengths))
+                arguments |= {"versions": drawn, "current_version": batch.version}
+            per_token = per_token_loss(objective, **arguments)  # [b, T]
+            if share:
+                per_token = (1 - share) * per_token
+            if self._teaching is not None:
+                apart = self._teaching.divergence(self.policy, batch, micro, states)  # [M]
+                per_token = per_token + self._teacher_coef * micro.spread(apart)
+                sums["divergence"] = apart.detach().sum(dtype=torch.float64).cpu() + sums.get("divergence", 0.0)
+            weighted = (per_token * micro.take(batch.token_weight)).sum()
+            if self.objective.has_own_terms:
+                own = {name: value for name, value in arguments.items() if name not in ("ref_logprobs", "entropy")}
+                weighted = weighted + own_terms(self.objective, **own).sum()
+            if routed is not None:
+                count, shares = int(routed[0].sum()) // micro.routed[0].chosen.shape[1], routed / routed[0].sum()
+                weighted = weighted + self._router_aux_coef * balance(micro.routed, shares, count)
+            weighted.backward()
+            loss += weighted.item()
+            measured = loss_metrics(self.objective, **arguments)
+            if old is batch.sampler_logprobs:  # they stand in for the old ones: compare them with what is computed here
+                apart = (logprobs.detach() - arguments["sampler_logprobs"]).abs()
+                measured["mismatch"] = apart.masked_fill(~arguments["mask"], 0).sum(dtype=torch.float64)
+            sums = merge_metrics(sums, measured)
+            if micro.routed:
+                sums["routed"] = counts(micro.routed) + sums.get("routed", 0)
+        if batch.expert is not None:
+            loss += self._learn_from(batch.expert, share, tokens)
+        return sums, loss
+
+    def _learn_from(self, expert: Batch, share: float, tokens: int) -> float:
         """Add the gradient of the terms of expert rows, means over their tokens; `share` is that of a blend. Returns
         what they add to the loss.
         """
         count, total = max(int(expert.mask.sum()), 1), 0.0
-        for micro, states in forward(self.policy, expert, expert.mask, self.settings.tokens_per_micro_batch):
+        for micro, states in forward(self.policy, expert, expert.mask, tokens):
             found, _ = head(self.policy, states, micro.tokens, *self.form)  # [M]
             parts = [
                 (share if self.objective.blend else 1.0) * coef * term(kind, focus, found, found).sum() / count
-                for kind, tokens, coef, focus in self.objective.extras
-                if tokens == "expert"
+                for kind, tokens_of, coef, focus in self.objective.extras
+                if tokens_of == "expert"
             ]
             loss = torch.stack(parts).sum()
             loss.backward()
@@ -231,9 +250,8 @@ class Learner:
         return batch.mask & paid[rollout]
 
     @torch.no_grad()
-    def _routed(self, batch: Batch) -> Tensor:
+    def _routed(self, batch: Batch, tokens: int) -> Tensor:
         """The choices of the routers before the update: `[layers, experts]`."""
-        most = self.settings.tokens_per_micro_batch
-        passes = forward(self.policy, batch, self._wanted(batch), most, self._routers)
+        passes = forward(self.policy, batch, self._wanted(batch), tokens, self._routers)
         found = [counts(micro.routed) for micro, _ in passes]
         return torch.stack(found).sum(0) if found else torch.zeros(1, 1)

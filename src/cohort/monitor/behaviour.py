@@ -197,9 +197,8 @@ def _components(
     scores: Sequence[Scores], parts: Sequence[slice], rewards: Array, accuracy: Array
 ) -> Mapping[str, float]:
     """Of every reward, how it goes inside groups with what they come to, and with the accuracy."""
-    found = {}
+    found, absent = {}, [(math.nan,) * (part.stop - part.start) for part in parts]
     for name in scores[0]:
-        absent = [(math.nan,) * (part.stop - part.start) for part in parts]
         own = np.array([score for of, none in zip(scores, absent, strict=True) for score in of.get(name, none)])
         for what, other in (("with_reward", rewards), ("with_accuracy", accuracy)):
             known = ~(np.isnan(own) | np.isnan(other))

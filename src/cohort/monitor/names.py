@@ -288,6 +288,12 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "memory/peak_gb", "GB", "Most memory so far: of the process, or on a GPU what was allocated there.", "down"
         ),
+        Metric(
+            "memory/tokens_at_once",
+            "tokens",
+            "Tokens of a micro-batch, where memory has run out and they were halved; else it is not there.",
+            "",
+        ),
     ),
     "Held-out accuracy": (
         Metric("eval/greedy", "share", "Problems answered right by greedy decoding.", "up"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cohort.kernels.functions import Heads, Sequences, add_norm, attend, attention_of, linear, rounded, swiglu
 from cohort.kernels.library import built, keep_freed_memory, kernels, why_not
@@ -86,6 +87,7 @@ class FusedBody:
         self.model = model.model
         self.config = model.config.get_text_config()
         self.compute = compute
+        self.checkpointing = False  # whether a layer's activations are computed again in the backward pass
         self.layers = [BodyLayer(layer, self.config) for layer in self.model.layers]
         self._whole = model
         self._copies: dict[tuple[int, ...], tuple[tuple[int, ...], Tensor]] = {}
@@ -103,16 +105,27 @@ class FusedBody:
         cos, sin = self.rotations(rounded(positions[0])[None])
         sequences = Sequences(*layout.sequences, cos, sin, count)
         x, change = self.model.embed_tokens(rounded(tokens[0])), None
-        for number, layer in enumerate(self.layers):
-            x, h = _add_norm(x, change, layer.first_norm, self.compute)
-            qkv = self._project(h, layer.qkv)
-            if store is not None:
-                what = attention_of(qkv, *layer.head_norms, layer.heads, sequences)
-                built().attention_store(ctypes.byref(what), store.slots, store.capacity, *store.layers[number])
-            change = self._project(attend(qkv, *layer.head_norms, layer.heads, sequences), layer.out)
-            x, h = _add_norm(x, change, layer.second_norm, self.compute)
-            change = self._project(swiglu(self._project(h, layer.gate_up)), layer.down)
+        for number in range(len(self.layers)):
+            if self.checkpointing and store is None and torch.is_grad_enabled():
+                given = number, x, change, sequences
+                x, change = checkpoint(self._layer, *given, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x, change = self._layer(number, x, change, sequences, store)
         return self.final(x, change)[:count]
+
+    def _layer(
+        self, number: int, x: Tensor, change: Tensor | None, sequences: Sequences, store: PrefixStore | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The residual stream after a layer, but for the last change to it."""
+        layer = self.layers[number]
+        x, h = _add_norm(x, change, layer.first_norm, self.compute)
+        qkv = self._project(h, layer.qkv)
+        if store is not None:
+            what = attention_of(qkv, *layer.head_norms, layer.heads, sequences)
+            built().attention_store(ctypes.byref(what), store.slots, store.capacity, *store.layers[number])
+        change = self._project(attend(qkv, *layer.head_norms, layer.heads, sequences), layer.out)
+        x, h = _add_norm(x, change, layer.second_norm, self.compute)
+        return x, self._project(swiglu(self._project(h, layer.gate_up)), layer.down)
 
     def rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the rotary embedding, float32 `[n, D / 2]` of positions `[1, n]`."""

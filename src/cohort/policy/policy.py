@@ -187,7 +187,10 @@ class Policy:
         weights that are not trained are the same tensors.
         """
         shared = {id(p): p for p in self.module.parameters() if share_frozen and not p.requires_grad}
-        return Policy(copy.deepcopy(self.module, shared), self.tokenizer, self.compute_name, self.mode)
+        own = Policy(copy.deepcopy(self.module, shared), self.tokenizer, self.compute_name, self.mode)
+        if own.fused is not None and self.fused is not None:
+            own.fused.checkpointing = self.fused.checkpointing
+        return own
 
     def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """The final hidden states of a flat row: `[1, N], [1, N] -> [N, hidden]`."""

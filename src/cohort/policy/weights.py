@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,25 @@ from torch import Tensor, nn
 
 from cohort.kernels.functions import tile_width
 from cohort.kernels.library import Linear, built
+
+VALUES = 64  # of each tensor, that a fingerprint reads
+
+
+@torch.no_grad()
+def fingerprint(model: Any) -> str:
+    """64 hex digits of weights as they are, bit by bit: SHA-256 of the name, shape and type of every parameter, those
+    of an adapter included, and of some values of each.
+
+    An optimizer step moves nearly all values, so a copy from before it has another one, and so have weights under
+    another name, or with an adapter lost. Some thousand values are read, a millisecond.
+    """
+    named = list(model.named_parameters())
+    digest = hashlib.sha256("".join(f"{name} {list(p.shape)} {p.dtype}\n" for name, p in named).encode())
+    for kind in dict.fromkeys(p.dtype for _, p in named):
+        # An odd number of values lies between them, or all would be of one column.
+        some = [p.detach().flatten()[:: p.numel() // VALUES | 1] for _, p in named if p.dtype is kind]
+        digest.update(torch.cat(some).view(torch.uint8).cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class PackedWeights:
@@ -27,6 +47,7 @@ class PackedWeights:
         self._parts: list[tuple[Linear, Sequence[Any], Tensor | None]] = []  # where to, modules, bias
         self._kept: list[Tensor] = []  # what the weights' addresses point into
         self._version: tuple[Any, ...] | None = None
+        self.fingerprint = ""  # of the weights that the copy was made of
         self.qkv, self.out, self.gate_up, self.down = (
             [self._room(getattr(layer, name), self.half) for layer in layers]
             for name in ("qkv", "out", "gate_up", "down")
@@ -52,7 +73,7 @@ class PackedWeights:
                 for turn, part in enumerate(biases):
                     rows = nn.functional.pad(part, (0, -len(part) % tile_width())).view(-1, tile_width())
                     panels[: len(rows), turn] = rows
-        self._version = version
+        self._version, self.fingerprint = version, fingerprint(self._model)
 
     def _room(self, modules: Sequence[Any], half: bool) -> Linear:
         inputs, outputs, tile = modules[0].in_features, [module.out_features for module in modules], tile_width()

@@ -99,3 +99,28 @@ def _holds(op: ast.cmpop, left: Any, right: Any) -> bool:
         return bool(_COMPARE[type(op)](left, right))
     except TypeError:  # an order between a number and nothing, or a text in a number
         return False
+
+
+def names_in(text: str) -> set[str]:
+    """The names that a condition uses. Raises `UserError` as `condition` does."""
+    condition(text)
+    return {node.id for node in ast.walk(ast.parse(text, mode="eval")) if isinstance(node, ast.Name)}
+
+
+def selection(text: str) -> Callable[[Mapping[str, Any]], Any]:
+    """`condition` of many rows at once: a function of Arrow arrays by name, all as long, that returns which rows hold
+    as a NumPy array of bools. What arrays cannot compare is compared row by row.
+    """
+    holds, tree = condition(text), ast.parse(text, mode="eval").body
+
+    def of(columns: Mapping[str, Any]) -> Any:
+        from cohort.record.where_arrays import truth  # with pyarrow, which a command line that checks a name need not
+
+        unknown = sorted(names_in(text) - set(columns))
+        if unknown:
+            raise UserError(
+                f"rollouts have no {unknown[0]!r}{did_you_mean(unknown[0], columns)}; they have {', '.join(columns)}"
+            )
+        return truth(tree, columns, holds)
+
+    return of

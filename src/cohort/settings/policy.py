@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cohort.settings.table import TOKENS, Table, Text, Texts
+from cohort.settings.table import TOKENS, Later, Table, Text, Texts
 
 
 class Scratch(Table):
@@ -68,6 +68,17 @@ class Policy(Table):
     scratch: Scratch | None = Field(default=None, description="Make a small new model instead of loading one.")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the master weights.")
     compute: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the arithmetic.")
+    memory_gb: Later[float | None] = Field(
+        default=None,
+        gt=0,
+        description="GB that a stage may take: fewer tokens and rows at once, and activations computed again, until it "
+        "fits; the machine's memory when not given.",
+    )
+    checkpointing: Later[Literal["auto", "on", "off"]] = Field(
+        default="auto",
+        description="Keep only a layer's input and compute its activations again in the backward pass, on the compiled "
+        "path; auto: where memory asks for it.",
+    )
     lora: Lora | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
     router_aux_coef: float = Field(
         default=0.0,

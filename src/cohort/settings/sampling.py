@@ -72,6 +72,14 @@ class Rollout(Table):
     max_staleness: int = Field(
         default=0, ge=0, le=10**6, description="Training steps that a rollout may be behind; 0 is strictly on-policy."
     )
+    # Measured on SmolLM2-135M: 1e-5 in float32, 0.01 in bfloat16, 0.07 with weights rounded to 8 bits as well; 0.5 and
+    # more with one of its 272 tensors replaced by noise.
+    max_mismatch: NoEffect[Later[float]] = Field(
+        default=0.25,
+        gt=0,
+        description="Nats between the log-probs of sampler and learner for the same weights, in the mean, beyond which "
+        "a run stops: the sampler holds others.",
+    )
     max_rows: Many = Field(default=256, description="Completions decoded at the same time.")
     resample_cap: Many = Field(
         default=4, description="With zero_std = resample: sample at most so many times prompts_per_step prompts a step."

@@ -52,7 +52,7 @@ class Stage(Table):
 
     kind: Annotated[str, OneOf(KINDS)] = Field(
         default="grpo",
-        description="What the stage does: grpo, distill, self_distill, sft, reward_model, process_model, reject, "
+        description="One of grpo, distill, self_distill, sft, reward_model, process_model, reject, "
         "rft, dpo, evaluate, or a kind of your own.",
     )
     name: Text = Field(default="grpo", description="Name of the stage in overrides, metrics and directories.")

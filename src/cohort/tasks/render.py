@@ -51,6 +51,9 @@ def tools_of(prompt: Prompt) -> list[Mapping[str, Any]]:
     return list(value)
 
 
+LOOKED_AT = 64  # prompts, to find out how long they are
+
+
 class Renderer:
     """Shows prompts to one tokenizer's model, in `template`: what the one that was asked for comes to."""
 
@@ -230,6 +233,14 @@ def refuse_long(prompts: Prompts, renderer: Renderer, limit: int) -> None:
     known = prompts.ends() if isinstance(prompts, Mixture) else range(prompts.size or 0)
     for index in islice(known, CHECKED):
         fit(renderer.render(prompts[index]), limit)
+
+
+def longest_prompt(prompts: Prompts, renderer: Renderer, limit: int) -> int:
+    """The most tokens of the first prompts, of those that are no longer than `limit`."""
+    size = LOOKED_AT if prompts.size is None else prompts.size
+    known = prompts.ends() if isinstance(prompts, Mixture) else range(size)
+    lengths = (len(renderer.render(prompts[index]).tokens) for index in islice(known, LOOKED_AT))
+    return max((length for length in lengths if length <= limit), default=limit)
 
 
 def held_out_prompts(

@@ -67,14 +67,13 @@ def open_solutions(table: settings.Task, seed: int = 0) -> Solutions:
 def _solution(question: str, row: Mapping[str, Any], place: str) -> Solution:
     """The solution in a row, or a UserError that names the place."""
     steps, labels = (row.get(name) for name in COLUMNS)
-    texts = isinstance(steps, list | tuple) and steps and all(isinstance(one, str) and one.strip() for one in steps)
-    if not texts:
+    if not isinstance(steps, list | tuple) or not steps or not all(isinstance(s, str) and s.strip() for s in steps):
         raise UserError(f"{place}: 'completions' must be a list of steps, each a text. Mend or remove the row.")
-    known = isinstance(labels, list | tuple) and len(labels) == len(steps)
-    if not known or not all(isinstance(one, bool | int | float) and 0 <= one <= 1 for one in labels):
+    known = labels if isinstance(labels, list | tuple) and len(labels) == len(steps) else [None]
+    if not all(isinstance(one, bool | int | float) and 0 <= one <= 1 for one in known):
         raise UserError(
             f"{place}: 'labels' must be {len(steps)} values, one for each step: true or false, or a number from 0 to "
             "1. Mend or remove the row."
         )
     prompt = Prompt.make(*read_question(row, place, question, chat=False))
-    return Solution(prompt, tuple(steps), tuple(map(float, labels)))
+    return Solution(prompt, tuple(steps), tuple(map(float, known)))

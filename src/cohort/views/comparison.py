@@ -10,6 +10,7 @@ from typing import NamedTuple
 # Colours that colour-blind eyes tell apart, with a marker each.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 MARKERS = "osD^vPX"
+_KEY = re.compile(r"[\w.]+(?==)")
 
 
 class Bar(NamedTuple):
@@ -41,10 +42,18 @@ def figure(bars: Sequence[Bar], title: str, unit: str = "steps") -> bytes | None
         ends.plot([bar.before], [row], "|", color="black", markersize=14)
     curves.set(xlabel=unit, ylabel="held-out accuracy, 95% interval", title=title)
     curves.grid(alpha=0.3)
-    ends.set_yticks(range(len(bars)), [re.sub(r"[\w.]+\.(\w+=)", r"\1", bar.label) for bar in bars])
+    ends.set_yticks(range(len(bars)), shortened([bar.label for bar in bars]))
     ends.set(xlim=(-0.02, 1.02), ylim=(len(bars) - 0.5, -0.5))
     ends.set_xlabel("after training; a bar: before")
     ends.grid(alpha=0.3, axis="x")
     with io.BytesIO() as buffer:
         drawn.savefig(buffer, format="png", dpi=130)
         return buffer.getvalue()
+
+
+def shortened(labels: Sequence[str]) -> list[str]:
+    """Labels such as `optimizer.learning_rate=1e-4` with the last part of each key, where it tells the keys apart."""
+    last = {key: key.rpartition(".")[2] for label in labels for key in _KEY.findall(label)}
+    if len({*last.values()}) < len(last):
+        return list(labels)
+    return [_KEY.sub(lambda found: last[found[0]], label) for label in labels]

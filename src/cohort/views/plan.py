@@ -11,7 +11,7 @@ from cohort.algorithms.explain import one_line
 from cohort.algorithms.objectives import Objective
 from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
-from cohort.preflight.objective import asks_reference
+from cohort.preflight.memory import fitted, fitting_words, memory
 from cohort.settings import DETECTORS, Distill, Prompts, Reward, Stage, Suite
 from cohort.settings.suite import SUITE_KINDS
 from cohort.settings.training import LORA_REASON
@@ -22,7 +22,6 @@ from cohort.tasks.steps import Solutions
 from cohort.wording import counted
 
 QUIET = ("log", "warn")  # actions that change nothing
-PROMPT_TOKENS = 256  # of a prompt, where nothing says how long it may be
 
 
 def grpo_plan(
@@ -32,9 +31,10 @@ def grpo_plan(
     prompts: int | None,
     held_out: Items[Any] | None,
     untold: bool = False,
+    longest: int | None = None,
 ) -> dict[str, str]:
     """The lines of the console's plan; `held_out` are the problems to evaluate on, if there are any. `untold`: no
-    prompt says that there are tools.
+    prompt says that there are tools. `longest`: the most tokens of the first prompts.
     """
     return {
         "objective": one_line(objective, stage.rollout.draws),
@@ -49,7 +49,7 @@ def grpo_plan(
         "batch": batch_arithmetic(stage),
         **_evaluation(stage, held_out),
         "models": models_line(stage, objective),
-        "memory": f"about {memory_gb(stage, objective, policy):.1f} GB at the peak",
+        "memory": memory_line(stage, objective, policy, longest),
     }
 
 
@@ -363,32 +363,10 @@ def models_line(stage: Stage, objective: Objective) -> str:
     return "; ".join([f"{len(own)} in memory: {', '.join(own)}", *notes])
 
 
-def memory_gb(stage: Stage, objective: Objective, policy: PolicyFacts) -> float:
-    """An estimate of the peak in GB: weights, gradients, optimizer, reference, critic, teachers, cache, activations,
-    logits.
-    """
-    asked = asks_reference(stage, objective) and stage.policy.lora is None
-    beside = policy.teacher_bytes + (policy.weight_bytes if asked else 0)
-    c, r = policy.config, stage.rollout
-    heads = getattr(c, "num_attention_heads", None) or 1  # a model of states alone has none, and no more to keep
-    head = getattr(c, "head_dim", None) or c.hidden_size // heads
-    kv_heads = getattr(c, "num_key_value_heads", None) or heads
-    kv_token = 2 * c.num_hidden_layers * kv_heads * head * 4
-    longest = 1 << (r.max_tokens - 1).bit_length()
-    # A micro-batch is never more than what a step has.
-    rows, prompt = r.prompts_per_step * r.group_size, stage.task.max_prompt_tokens or PROMPT_TOKENS
-    tokens = min(stage.optimizer.tokens_per_micro_batch, rows * r.max_tokens + r.prompts_per_step * prompt)
-    cache = kv_token * longest * min(r.max_rows, rows)
-    if policy.path.startswith("generic"):  # every row has a prompt of its own, in the cache and in a micro-batch
-        cache = 2 * kv_token * (prompt + r.max_tokens) * min(r.max_rows, rows)  # which is copied as it grows
-        tokens = min(rows, max(1, tokens // r.max_tokens)) * (prompt + r.max_tokens)
-    inner = getattr(c, "intermediate_size", None) or 4 * c.hidden_size
-    activations = tokens * c.num_hidden_layers * (12 * c.hidden_size + 4 * inner) * 4
-    logits = 3 * min(tokens * policy.vocabulary * 4, 1 << 26)
-    interpreter = 0.6e9  # Python, torch and transformers themselves
-    critic = 4 * policy.trained_bytes if objective.baseline == "critic" else 0  # weights, gradients, two averages
-    weights = policy.weight_bytes + 3 * policy.trained_bytes + beside + critic
-    return (weights + max(cache, activations + logits) + interpreter) / 1e9
+def memory_line(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int | None = None) -> str:
+    """`about 2.7 GB at the peak`, and what was changed so that it fits."""
+    fits = fitted(stage, objective, policy)
+    return f"about {memory(fits, objective, policy, prompt).gb:.1f} GB at the peak{fitting_words(stage, fits)}"
 
 
 def _policy_line(policy: PolicyFacts) -> str:

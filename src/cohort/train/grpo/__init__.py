@@ -6,6 +6,7 @@ from cohort.policy.policy import PolicyFacts
 from cohort.preflight.objective import settled_objective
 from cohort.preflight.parts import open_parts
 from cohort.settings import Stage
+from cohort.tasks.render import longest_prompt, prompt_limit
 from cohort.train.grpo.training import GrpoTraining, PreparedGrpo
 from cohort.train.stage import NOBODY_JUDGES, Plan, refuse_few
 from cohort.train.unread import NO_DEMONSTRATIONS, NO_PAIRS
@@ -44,4 +45,6 @@ class Grpo:
         task = prepared.parts.task
         untold = prepared.parts.world.untold(facts.tokenizer, facts.eos_ids)
         held_out = task.held_out if prepared.parts.verifiers else None
-        return grpo_plan(stage, prepared.objective, facts, task.train.size, held_out, untold)
+        limit = prompt_limit(facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
+        longest = longest_prompt(task.train, task.renderer(facts.tokenizer), limit)
+        return grpo_plan(stage, prepared.objective, facts, task.train.size, held_out, untold, longest)

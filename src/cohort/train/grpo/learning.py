@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cohort.algorithms.objectives import Objective, kl_in_reward
 from cohort.backends.base import Backend
+from cohort.backends.proving import refuse_apart
 from cohort.learn.batch import collate, decided, rectangle, split
 from cohort.learn.optimizer import rate_at
 from cohort.monitor.metrics import merge_reports
@@ -114,18 +115,31 @@ class Learning:
             batches = [self.backend.score(batch, "reference") for batch in batches]
         if bypass:
             batches = [replace(batch, old_logprobs=batch.sampler_logprobs) for batch in batches]
-        reports = []
+        reports: list[StepReport] = []
         for _ in range(table.epochs):
             for index, batch in enumerate(batches):
                 report = self.backend.update(batch, rate)
                 if valued is not None:
                     loss = self._update_values(valued.part(index, len(batches)), rate)
                     report = StepReport({**report.metrics, "critic/loss": loss})
+                if not reports:
+                    self._refuse_apart(report, groups, step - 1)
                 reports.append(report)
         merged = merge_reports(reports)
         if bypass:
             merged["policy/mismatch"] = math.nan  # the old log-probs are the sampler's: nothing was compared
         return trained, merged | metrics
+
+    def _refuse_apart(self, report: StepReport, groups: Sequence[Group], version: int) -> None:
+        """Stop where the learner gives the rollouts other log-probs than the sampler did, though all were drawn from
+        the weights that the learner had. A truncated distribution has other ones by its nature, and so has a group that
+        is no draw.
+        """
+        rollout = self.stage.rollout
+        whole = rollout.draws and rollout.top_p == 1 and rollout.top_k == 0 and rollout.min_p == 0
+        gap = report.metrics["policy/mismatch"]  # NaN where nothing was computed
+        if whole and not math.isnan(gap) and all(r.version == version for group in groups for r in group.rollouts):
+            refuse_apart(gap, self.stage, version, "of this step's rollouts")
 
     def _by_critic(self, groups: Sequence[Group], penalty: Tensor | None) -> tuple[list[Group], Valued]:
         """The groups with the critic's advantages, and what the critic learns from."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Backend, open_backend
+from cohort.backends.proving import proves
 from cohort.machine import peak_memory_gb
 from cohort.monitor.behaviour import behaviour
 from cohort.monitor.metrics import group_metrics
@@ -19,13 +20,16 @@ from cohort.monitor.scoring import scoring_metrics
 from cohort.monitor.tasks import task_metrics
 from cohort.policy.policy import PolicyFacts
 from cohort.policy.text import reader
+from cohort.preflight.memory import fitted, memory
 from cohort.preflight.objective import asks_reference, settled_objective
 from cohort.preflight.parts import SamplingParts
+from cohort.preflight.rehearsal import can_rehearse, free_gb, rehearse
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination, RewardPool
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
-from cohort.tasks.render import prompt_limit, refuse_long
+from cohort.tasks import Task
+from cohort.tasks.render import longest_prompt, prompt_limit, refuse_long
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.distill.lesson import teach
 from cohort.train.evaluation import Evaluator
@@ -33,7 +37,7 @@ from cohort.train.grpo.learning import Learning
 from cohort.train.grpo.step_rewards import token_steps
 from cohort.train.grpo.stream import Groups, GroupStream, Scorer, StepGroups, StreamSettings, Unscored
 from cohort.train.stage import Context, Screen, first_texts
-from cohort.types import Group
+from cohort.types import Group, UserError
 from cohort.wording import counted
 
 PENDING = "pending.parquet"  # of a checkpoint: groups that were sampled and not yet trained on
@@ -94,12 +98,19 @@ class GrpoTraining:
         if moved is not None:
             self.backend.load(moved.path)
         self.backend.publish(self.weights_of)
+        if not proves(self.backend.sampler):
+            context.console.warn(
+                f"{stage.rollout.sampler} cannot show which weights it holds (`fingerprint` and `canary` of "
+                "cohort.types.ProvingSampler): only the log-probs of its rollouts are compared with the learner's"
+            )
         taught = stage.taught if prepared.stored is None else None
         self._teaches = taught is not None and taught.divergence == "sampled"  # else it is part of the update
         self.facts: PolicyFacts = self.backend.facts
         if taught is not None:
             self.facts = replace(self.facts, teacher_bytes=self.backend.open_teachers())
         self.policy = self.backend.policy
+        if prepared.stored is None and taught is None:
+            self._rehearse(parts.task)
         self._combination = Combination.of(parts.rewards)
         self._prepared = prepared
         self._learning = prepared.learning(stage, objective, self._combination, self.backend)
@@ -144,6 +155,34 @@ class GrpoTraining:
                     self._evaluate = Evaluator(context, asked, self.facts, sampler, stack, self._one_group_sampled)
             self._opened = stack.pop_all()
         self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
+
+    def _rehearse(self, task: Task) -> None:
+        """Where the worst step takes half of the memory that there is, or more, do it once and see. Raises `UserError`
+        where it does not fit.
+        """
+        stage, asked = self._stage, self._stage.policy.memory_gb
+        limit = free_gb() if asked is None else asked
+        most = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
+        prompt = longest_prompt(task.train, task.renderer(self.facts.tokenizer), most)
+        fits = fitted(stage, self._objective, self.facts)
+        if not can_rehearse() or memory(fits, self._objective, self.facts, prompt).gb < limit / 2:
+            return
+        self._context.console.doing("rehearsing the worst step")
+        found = rehearse(functools.partial(self.backend.rehearse, prompt), limit)
+        if found is None:
+            self._context.console.warn("no minute was enough to rehearse the worst step: whether it fits is not known")
+        elif not found.fits:
+            there = f"{limit:.1f} GB are free" if asked is None else f"policy.memory_gb = {limit:g}"
+            raise UserError(
+                f"stage '{stage.name}' does not fit: its worst step (prompts of {prompt} tokens, all completions of "
+                f"{stage.rollout.max_tokens}) took more than {found.gb:.1f} GB in a rehearsal, and {there}. Lower "
+                "optimizer.tokens_per_micro_batch and rollout.max_rows, set policy.checkpointing, or train an adapter "
+                "(policy.lora)"
+            )
+        elif found.error:
+            self._context.console.warn(f"the worst step could not be rehearsed: {found.error}")
+        else:
+            self._context.console.say(f"  the worst step was rehearsed: {found.gb:.1f} GB at the peak")
 
     def step(self, step: int) -> dict[str, float]:
         """Sample, score, learn, publish, record: one training step, and its metrics."""

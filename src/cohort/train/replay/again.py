@@ -106,7 +106,8 @@ def learn_again(
     directory = _free(recorded, start, steps) if to is None else to.expanduser().absolute()
     stage = recorded.stage.model_copy(
         update={
-            "rollout": recorded.stage.rollout.model_copy(update={"sampler": "local"}),  # which nobody asks
+            # Nobody asks the sampler, and where steps are left out the weights are not those that drew the rollouts.
+            "rollout": recorded.stage.rollout.model_copy(update={"sampler": "local", "max_mismatch": math.inf}),
             "monitor": Monitor(action="log"),  # what was found then was said then
         }
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +130,7 @@ class StepLesson:
         return _measures(rows) | halves_of_pairs(rows, asked, self._stage.run, _measures)
 
 
-def _measures(rows: Sequence[tuple[float, float, str]]) -> Mapping[str, float]:
+def _measures(rows: Sequence[tuple[float, float, str]]) -> dict[str, float]:
     scores, labels, asked = zip(*rows, strict=True)
     right = [float((score > 0) == (label >= 0.5)) for score, label in zip(scores, labels, strict=True)]
     low, high = mean_interval(right, asked)

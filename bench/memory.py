@@ -1,0 +1,111 @@
+"""The peak memory of training steps, against what the plan says before them: ten cases, a process each.
+
+    .venv/bin/python bench/memory.py [--threads 2] [--only NAME,NAME] [--json FILE]
+
+Random weights, prompts of equal length, and completions that nearly all run to their limit: the worst step. What is
+measured is the resident peak of the process (VmHWM) when the last step ends; saving the model is not training.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cases import CASES, REWARDS, Case, make
+from ppo_memory import SIZES
+from turns import arguments, pin, publish, table, turn
+
+__all__ = ["MEASURED"]
+
+SHORT = {"steps": 2}  # the second step has the optimizer's averages beside its activations
+SMALL = Case("96x3", 96, 3, 256, 768, 48, 48, prompts=16, group_size=16, **SHORT)
+MIDDLE = Case("256x6", 256, 6, 768, 4096, 64, 64, prompts=8, group_size=8, **SHORT)
+LARGE = replace(CASES["29m"], prompt_tokens=256, max_tokens=32, prompts=4, group_size=8, **SHORT)
+REAL = replace(SIZES["135m"], max_tokens=32, **SHORT)
+HALF: dict[str, Any] = {"compute": "bfloat16"}
+# Name -> the shape of the work, and the tables that differ from the defaults.
+MEASURED: dict[str, tuple[Case, dict[str, dict[str, Any]]]] = {
+    "0.4M": (SMALL, {}),
+    "9M": (MIDDLE, {}),
+    "9M, bfloat16": (MIDDLE, {"policy": HALF}),
+    "9M, KL": (MIDDLE, {"objective": {"preset": "grpo"}}),
+    "9M, PPO": (MIDDLE, {"objective": {"preset": "ppo"}}),
+    "9M, 1,024 tokens at once": (MIDDLE, {"optimizer": {"tokens_per_micro_batch": 1024}}),
+    "29M, prompts of 256": (LARGE, {}),
+    "29M, LoRA, bfloat16": (LARGE, {"policy": {**HALF, "lora": {"rank": 8}}}),
+    "135M": (REAL, {}),
+    "135M, bfloat16": (REAL, {"policy": HALF}),
+}
+
+
+def recipe_of(name: str, directory: Path, threads: int) -> Any:
+    """The recipe of a case whose model and prompts are in `directory`."""
+    import cohort
+
+    case, tables = MEASURED[name]
+    return cohort.Recipe(
+        name="memory",
+        policy={"model": str(directory / "model"), **tables.get("policy", {})},
+        task={
+            "source": str(directory / "prompts.jsonl"),
+            "template": "none",
+            "max_prompt_tokens": case.prompt_tokens,
+        },
+        rollout={"prompts_per_step": case.prompts, "group_size": case.group_size, "max_tokens": case.max_tokens},
+        reward=[REWARDS["varied"]],
+        objective=tables.get("objective", {"preset": "dr_grpo"}),
+        optimizer={"learning_rate": 1e-6, **tables.get("optimizer", {})},
+        evaluate={"problems": 0},
+        run={
+            "steps": case.steps, "directory": str(directory / "runs"), "threads": threads, "save_every": 0,
+            "show_group_every": 0, "gate": "off",
+        },
+    )  # fmt: skip
+
+
+def measure(name: str, directory: Path, threads: int) -> dict[str, Any]:
+    """Train the steps of a case in this process: its peak in GB, and what the plan reckoned."""
+    from cohort.train import train
+    from cohort.views.console import Console
+
+    class Listening(Console):
+        memory = ""
+
+        def plan(self, title: str, lines: Any) -> None:
+            self.memory = lines["memory"]
+
+    console = Listening(quiet=True)
+    run = train(recipe_of(name, directory, threads), console=console)
+    measured = max(line.get("memory/peak_gb", 0.0) for line in run.metrics)
+    return {"measured": measured, "planned": float(console.memory.split()[1])}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--only", default=",".join(MEASURED), help="names of cases, with commas between them")
+    parser.add_argument("--one", nargs=2, metavar=("NAME", "DIRECTORY"), help="measure one case in this process")
+    args = parser.parse_args()
+    pin(args.threads)
+    if args.one:
+        print(json.dumps(measure(args.one[0], Path(args.one[1]), args.threads)))
+        return
+    wanted, results = args.only.split(","), {}
+    for name in wanted:
+        with tempfile.TemporaryDirectory() as place:
+            make(MEASURED[name][0], Path(place))
+            results[name] = turn(sys.executable, "memory.py", "--one", name, place, "--threads", args.threads)
+        print(name, results[name], flush=True)
+    rows = [
+        [name, f"{one['planned']:.2f}", f"{one['measured']:.2f}", f"{one['planned'] / one['measured'] - 1:+.0%}"]
+        for name, one in results.items()
+    ]
+    text = table(["case", "planned GB", "measured GB", "planned is off by"], rows)
+    publish(args, "Memory: the plan and the peak", text, results)
+
+
+if __name__ == "__main__":
+    main()

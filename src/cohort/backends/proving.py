@@ -1,0 +1,84 @@
+"""A sampler proves that it holds the weights that were published: by their fingerprint, and by a canary.
+
+Frameworks have trained for days on rollouts of stale weights, or of a base model without its adapter, and ended with
+exit code 0. Here three things stop a run, each before anything that came of it is recorded: another fingerprint, other
+log-probs of the canary (a fixed text), and other log-probs of the rollouts themselves (`refuse_apart`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from cohort.policy.attention import PackedGroups
+from cohort.policy.policy import Policy
+from cohort.policy.weights import fingerprint
+from cohort.settings import Stage
+from cohort.types import Sampler, UserError
+
+CANARY = "Two and two are four; three and three are six; and five and five are ten."
+MOST = 12  # tokens of it that are used; the first two thirds are the prompt
+MEND = "See to its `publish`, which has to copy every weight under its own name, and go on from the last checkpoint"
+
+
+def proves(sampler: Sampler) -> bool:
+    """Whether a sampler can say which weights it holds: a `types.ProvingSampler`."""
+    return all(hasattr(sampler, name) for name in ("fingerprint", "canary"))
+
+
+def prove(policy: Policy, sampler: Sampler, version: int, stage: Stage) -> str:
+    """The fingerprint of the weights, which have just been published under a number. Raises `UserError` where the
+    sampler holds other ones.
+
+    The canary is asked at versions 0, 1, 2, 4, 8, ..., so that it costs nothing in a long run: the log-probs of every
+    step's rollouts are compared as well.
+    """
+    own, who = fingerprint(policy.model), f"stage '{stage.name}', weights of step {version}: the sampler"
+    if sampler.version != version:
+        raise UserError(f"{who} says that it holds those of step {sampler.version} (rollout.sampler). {MEND}")
+    if not proves(sampler):
+        return own
+    if (held := sampler.fingerprint()) != own:  # type: ignore[attr-defined]
+        raise UserError(
+            f"{who} holds other ones than were published (their fingerprint is {held[:12]}, and should be {own[:12]}). "
+            f"{MEND}"
+        )
+    if version & (version - 1) == 0:
+        prompt, tokens = _canary(policy)
+        plain = _plain(policy, prompt, tokens)
+        if plain.isfinite().all():  # weights that diverged prove nothing; whoever samples from them says so
+            drawn = torch.as_tensor(sampler.canary(prompt, tokens))  # type: ignore[attr-defined]
+            refuse_apart((drawn - plain).abs().mean().item(), stage, version, "of the canary, a fixed text")
+    return own
+
+
+def refuse_apart(gap: float, stage: Stage, version: int, what: str) -> None:
+    """Raise `UserError` where log-probs of sampler and learner, of the same weights, are `gap` nats apart in the mean,
+    and that is more than rounding.
+    """
+    bound = stage.rollout.max_mismatch
+    if not gap <= bound:
+        raise UserError(
+            f"stage '{stage.name}', weights of step {version}: the log-probs {what}, are {gap:.3g} nats apart between "
+            f"sampler and learner, and rollout.max_mismatch = {bound:g}: the sampler holds other weights than the "
+            f"learner, or computes something else. {MEND}; where it is only a coarser number type, raise the bound"
+        )
+
+
+def _canary(policy: Policy) -> tuple[list[int], list[int]]:
+    """The text as a prompt and its completion, repeated where the tokenizer makes few tokens of it."""
+    found = policy.tokenizer(CANARY, add_special_tokens=False)["input_ids"] or [policy.eos_ids[0]]
+    count = min(MOST, policy.max_context or MOST)
+    tokens = [int(token) for token in (found * count)[:count]]
+    return tokens[: count * 2 // 3], tokens[count * 2 // 3 :]
+
+
+@torch.no_grad()
+def _plain(policy: Policy, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
+    """Log-probs `[n]` of the completion by the model's own forward pass."""
+    layout = PackedGroups([prompt], [tokens], [0], policy.device)
+    hidden = policy.plain_hidden(layout.tokens, layout.positions, layout)
+    column = torch.arange(len(tokens), device=policy.device)
+    logits = policy.logits(hidden[layout.predictors(torch.zeros_like(column), column)])
+    return logits.log_softmax(-1).gather(-1, torch.tensor(tokens, device=policy.device)[:, None])[:, 0].cpu()

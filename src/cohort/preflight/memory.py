@@ -1,0 +1,160 @@
+"""What a training step holds in memory, reckoned before the first one, and settings with which it fits.
+
+What is counted is what the code keeps, tensor by tensor (docs/memory.md has the table, and how far it is off).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from cohort.algorithms.objectives import Objective
+from cohort.engine.running import PREFILL_TOKENS
+from cohort.learn.forward import LOGITS_AT_ONCE
+from cohort.policy.policy import PolicyFacts
+from cohort.preflight.objective import asks_reference
+from cohort.settings import Stage
+from cohort.types import UserError
+from cohort.wording import counted
+
+PROMPT_TOKENS = 256  # of a prompt, where nothing says how long it may be
+LIBRARIES = 0.6e9  # Python, torch and transformers themselves, and what a run keeps of its rollouts
+HOLES = 1.1  # on the compiled path freed memory is kept for the next tensor, which does not always fit into it
+FEW = 1024  # tokens at once, below which products of matrices become slow
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes, by what holds them. The policy and what trains it stay; sampling and learning take turns."""
+
+    weights: float  # of the policy, its reference and its teachers
+    copies: float  # of weights, in the order and the type in which they are multiplied
+    training: float  # gradients and Adam's two averages, also those of a critic
+    sampling: float  # keys and values, and a prefill
+    learning: float  # activations of a micro-batch, and the head's logits and gradient
+
+    @property
+    def gb(self) -> float:
+        """The peak, in GB (1e9 bytes)."""
+        held = LIBRARIES + self.weights + self.copies + self.training
+        return (held + max(self.sampling, self.learning)) / 1e9
+
+
+def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int | None = None) -> Memory:
+    """What a stage needs whose prompts have at most `prompt` tokens; None: what its task says, or `PROMPT_TOKENS`."""
+    c, r = policy.config, stage.rollout
+    prompt = prompt or stage.task.max_prompt_tokens or PROMPT_TOKENS
+    rows = r.prompts_per_step * r.group_size
+    # A micro-batch is never more than what a step has.
+    tokens = min(stage.optimizer.tokens_per_micro_batch, rows * r.max_tokens + r.prompts_per_step * prompt)
+    heads = getattr(c, "num_attention_heads", None) or 1  # a model of states alone has none, and no more to keep
+    size = getattr(c, "head_dim", None) or c.hidden_size // heads
+    kv = 2 * (getattr(c, "num_key_value_heads", None) or heads) * size  # numbers of a token and layer
+    hidden, layers = c.hidden_size, c.num_hidden_layers
+    inner = getattr(c, "intermediate_size", None) or 4 * hidden
+    compiled, whole = policy.path == "compiled kernels", policy.trained == policy.parameters
+    wide = 2 if policy.compute == "bfloat16" and compiled else 4  # bytes of an activation
+    head = 4 * policy.vocabulary * hidden
+
+    beside = policy.teacher_bytes
+    if asks_reference(stage, objective) and stage.policy.lora is None:
+        beside += policy.weight_bytes
+    critic = 4 * policy.trained_bytes if objective.baseline == "critic" else 0
+    copies = 0.0
+    if compiled:
+        body = policy.parameters - policy.vocabulary * hidden
+        learnt = body if wide == 2 else layers * hidden * (heads * size + kv + 2 * inner)  # matrices side by side
+        copies = body * wide + head + (learnt * wide if whole else body * 2.0 * (wide == 2))
+
+    longest = 1 << (r.max_tokens - 1).bit_length()
+    running = min(r.max_rows, max(rows, stage.evaluate.problems))
+    cache = 1.5 * longest * running * kv * layers * wide  # which doubles: the old one is there until it is copied
+    prefill = min(PREFILL_TOKENS, running * prompt) * (4 * hidden + 3 * inner) * wide
+    prompts = running if stage.evaluate.problems else min(running, r.prompts_per_step)
+    sampling = cache + prompts * prompt * kv * layers * wide + prefill + 4 * running * policy.vocabulary
+    if policy.path.startswith("generic"):  # every row has a prompt of its own, in the cache and in a micro-batch
+        sampling = 8 * layers * kv * (prompt + r.max_tokens) * min(r.max_rows, rows)  # which is copied as it grows
+        tokens = min(rows, max(1, tokens // r.max_tokens)) * (prompt + r.max_tokens)
+
+    # Of a token and layer: the residual stream twice in float32; two norms, queries, keys and values, what attention
+    # gives, gates and ups, and their product.
+    layer = 8 * hidden + wide * (2 * hidden + 2 * heads * size + kv + 3 * inner)
+    if not compiled:
+        layer = 4 * (12 * hidden + 4 * inner)
+    kept = layer
+    if compiled and stage.policy.checkpointing == "on":
+        kept = (4 + wide) * hidden
+    passing = layer + 2 * wide * inner if compiled else 0  # of the layer that is just computed
+    activations = tokens * (layers * kept + passing)
+    logits = min(4 * tokens * policy.vocabulary, 4 * LOGITS_AT_ONCE) * (1 if compiled else 3)
+    learning = activations + logits + (2 * head if whole else 0)
+    holes = HOLES if compiled else 1
+    training = 3 * policy.trained_bytes + critic
+    return Memory(policy.weight_bytes + beside, copies, training, holes * sampling, holes * learning)
+
+
+def machine_gb() -> float:
+    """The memory that this process may have, in GB: the machine's, or what a container is limited to."""
+    total = float(psutil.virtual_memory().total)
+    with contextlib.suppress(OSError, ValueError):  # not Linux, or no limit
+        total = min(total, float(Path("/sys/fs/cgroup/memory.max").read_text("utf-8")))
+    return total / 1e9
+
+
+def fitted(stage: Stage, objective: Objective, policy: PolicyFacts) -> Stage:
+    """The stage with settings that keep it within `policy.memory_gb`, or the machine's memory: as it is, where that is
+    enough. Else fewer tokens at once, then fewer rows at once, then activations that are computed again, then fewer
+    tokens still; none of these changes a result but for rounding. Raises `UserError` where `policy.memory_gb` is too
+    little for all of it.
+    """
+    if policy.device != "cpu":
+        return stage
+    limit = machine_gb() if stage.policy.memory_gb is None else stage.policy.memory_gb
+
+    def need(one: Stage) -> Memory:
+        return memory(one, objective, policy)
+
+    def changed(one: Stage, tokens: int = 0, rows: int = 0, again: bool = False) -> Stage:
+        o, r, p = one.optimizer, one.rollout, one.policy
+        return one.model_copy(
+            update={
+                "optimizer": o.model_copy(update={"tokens_per_micro_batch": tokens or o.tokens_per_micro_batch}),
+                "rollout": r.model_copy(update={"max_rows": rows or r.max_rows}),
+                "policy": p.model_copy(update={"checkpointing": "on"}) if again else p,
+            }
+        )
+
+    found, least = stage, stage.rollout.max_tokens + (stage.task.max_prompt_tokens or PROMPT_TOKENS)
+    while need(found).gb > limit:
+        now, tokens = need(found), found.optimizer.tokens_per_micro_batch
+        if now.sampling > now.learning and found.rollout.max_rows > 1:
+            found = changed(found, rows=found.rollout.max_rows // 2)
+        elif tokens > max(FEW, least):
+            found = changed(found, tokens=max(FEW, least, tokens // 2))
+        elif found.policy.checkpointing == "auto" and policy.path == "compiled kernels":
+            found = changed(found, again=True)
+        elif tokens > least:
+            found = changed(found, tokens=max(least, tokens // 2))
+        elif stage.policy.memory_gb is None:
+            break  # the reckoning may be wrong: the rehearsal finds out
+        else:
+            raise UserError(
+                f"stage '{stage.name}' needs about {now.gb:.1f} GB, also with {counted(tokens, 'token')} at once, and "
+                f"policy.memory_gb = {limit:g}: raise it, train an adapter (policy.lora), or lower rollout.max_tokens"
+            )
+    return found
+
+
+def fitting_words(asked: Stage, stage: Stage) -> str:
+    """What was changed to make it fit: `; to fit, 1,024 tokens at once and activations computed again`; or nothing."""
+    changed = []
+    if (tokens := stage.optimizer.tokens_per_micro_batch) != asked.optimizer.tokens_per_micro_batch:
+        changed.append(f"{counted(tokens, 'token')} at once")
+    if (rows := stage.rollout.max_rows) != asked.rollout.max_rows:
+        changed.append(f"{counted(rows, 'completion')} decoded at once")
+    if stage.policy.checkpointing != asked.policy.checkpointing:
+        changed.append("activations computed again in the backward pass")
+    return f"; to fit, {', '.join(changed)}" if changed else ""

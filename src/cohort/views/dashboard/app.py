@@ -1,0 +1,204 @@
+"""The server of the viewer: Starlette on this machine, which only reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from cohort.types import UserError
+from cohort.views.dashboard import facts, groups
+from cohort.views.dashboard.guard import Guard
+from cohort.views.dashboard.screens import HERE, SCREENS, Asked, Site, address, render, templates
+from cohort.wording import one_line
+
+POLL, BEAT = 1.0, 15.0  # seconds between two looks at a run, and between two signs of life
+PORT = 8765
+
+
+def make_app(site: Site, hosts: Sequence[str] = (), token: str = "") -> Starlette:
+    """The application. `hosts` are the names under which it answers, besides those of this machine alone; with a
+    `token` nobody is answered who does not have it.
+    """
+    site = Site(site.runs, site.explain, secrets.token_urlsafe(24))
+    routes = [
+        Route("/", _home),
+        Route("/r/{run:int}/{stage:int}/verify", _verify, methods=["POST"]),
+        Route("/r/{run:int}/{stage:int}/group.json", _group_json),
+        Route("/r/{run:int}/{stage:int}/{screen}", _screen),
+        Route("/events/{run:int}", _events),
+        Mount("/static", StaticFiles(directory=HERE / "static")),
+    ]
+    app = Starlette(
+        routes=routes, exception_handlers={HTTPException: _refused, UserError: _not_there, Exception: _broken}
+    )
+    app.state.site = site
+    app.add_middleware(Guard, hosts=tuple(hosts), token=token, csrf=site.csrf)
+    return app
+
+
+def _asked(request: Request) -> Asked:
+    return Asked(
+        request.app.state.site, request.path_params["run"], request.path_params["stage"], dict(request.query_params)
+    )
+
+
+async def _home(request: Request) -> Response:
+    """The one run, or a list of all."""
+    site: Site = request.app.state.site
+    if len(site.runs) == 1:
+        return RedirectResponse(address(0, await run_in_threadpool(lambda: site.runs[0].latest), "overview"))
+    return HTMLResponse(await run_in_threadpool(lambda: templates().get_template("runs.html").render(runs=site.runs,
+        goto=address, report=False)))  # fmt: skip
+
+
+async def _screen(request: Request) -> Response:
+    screen = request.path_params["screen"]
+    if screen not in SCREENS:
+        raise HTTPException(404, f"there is no screen {screen!r}")
+    asked, partial = _asked(request), "hx-request" in request.headers
+    return HTMLResponse(await run_in_threadpool(lambda: render(screen, asked, partial=partial)))
+
+
+async def _verify(request: Request) -> Response:
+    """The checks of the record, which read the whole run: for those who ask, by a form of this page."""
+    asked = _asked(request)
+    found = await run_in_threadpool(lambda: facts.checks(asked.run))
+    return HTMLResponse(templates().get_template("checks.html").render(checks=found))
+
+
+async def _group_json(request: Request) -> Response:
+    """A group as it is recorded, texts and numbers, to copy."""
+    asked = _asked(request)
+
+    def read() -> dict[str, Any]:
+        step, ticket = asked.step(), asked.whole("ticket", 0) or 0
+        view = groups.group_view(
+            asked.stage.shard(step).path, step, ticket, asked.reader(), asked.stage.table, None, asked.run.traces
+        )
+        return groups.as_json(view)
+
+    return JSONResponse(await run_in_threadpool(read))
+
+
+async def _events(request: Request) -> Response:
+    """A stream that says when something of a run is new, from the last event that the reader had on."""
+    site: Site = request.app.state.site
+    number = request.path_params["run"]
+    if number >= len(site.runs):
+        raise HTTPException(404, "there is no such run")
+    run, had = site.runs[number], request.headers.get("last-event-id", "")
+
+    async def stream() -> AsyncIterator[str]:
+        last, quiet = had, 0.0
+        yield "retry: 2000\n\n"
+        while not await request.is_disconnected():
+            cursor = await run_in_threadpool(lambda: run.cursor)
+            if cursor != last:
+                last, quiet = cursor, 0.0
+                news = json.dumps(await run_in_threadpool(lambda: _news(run)))
+                yield f"id: {cursor}\nevent: change\ndata: {news}\n\n"
+            elif quiet >= BEAT:
+                quiet = 0.0
+                yield ": still here\n\n"
+            await asyncio.sleep(POLL)
+            quiet += POLL
+
+    return StreamingResponse(stream(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+def _news(run: Any) -> dict[str, Any]:
+    state = run.state
+    steps = run.stages[run.latest].steps if run.stages else []
+    return {"state": state.word, "says": state.says, "step": steps[-1]["step"] if steps else 0}
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _problem(error.detail, error.status_code)
+
+
+async def _not_there(request: Request, error: Exception) -> Response:
+    return _problem(str(error), 404)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """What no file of a run should do; the traceback goes to the terminal."""
+    what = f"This screen cannot be shown ({type(error).__name__}: {one_line(error)}). A file of the run may be damaged"
+    return _problem(f"{what}: cohort record verify says which.", 500)
+
+
+def _problem(what: str, code: int) -> Response:
+    return HTMLResponse(templates().get_template("problem.html").render(what=what, report=False), code)
+
+
+def serve(
+    site: Site, *, host: str = "127.0.0.1", port: int | None = None, browser: bool = True, say: Any = print
+) -> None:
+    """Serve until Ctrl-C. On this machine alone anybody who has it may look; on another address only who has the token
+    that is said once. Raises `UserError` for an address or a port that cannot be had.
+    """
+    import uvicorn
+
+    alone = host in ("127.0.0.1", "localhost", "::1")
+    token = "" if alone else secrets.token_urlsafe(24)
+    bound = _bind(host, port)
+    at = bound.getsockname()[1]
+    app = make_app(site, () if alone else (host, socket.gethostname()), token)
+    name = f"[{host}]" if ":" in host else host
+    link = f"http://{name if host not in ('0.0.0.0', '::') else socket.gethostname()}:{at}/"
+    link += f"?token={token}" if token else ""
+    say(f"cohort view: {link}" + ("" if alone else "  (who has this link can read the runs)"))
+    say("Ctrl-C ends it; the run goes on")
+    for run in site.runs:
+        threading.Thread(target=_warm, args=(run,), daemon=True).start()
+    if browser and _has_display():
+        threading.Timer(0.5, lambda: webbrowser.open(link)).start()
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1)
+    )
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[bound])
+
+
+def _has_display() -> bool:
+    """Whether a browser would open a window: else it may be one of the terminal."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _warm(run: Any) -> None:
+    """Read the small columns of all rollouts ahead of the first search."""
+    with suppress(UserError, OSError):
+        stage = run.stages[run.latest]
+        stage.index.table(stage.shards)
+
+
+def _bind(host: str, port: int | None) -> socket.socket:
+    """A socket on the wanted port, else on the first one that is free from `PORT` on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in [port] if port is not None else [*range(PORT, PORT + 20), 0]:
+        found = socket.socket(family, socket.SOCK_STREAM)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((host, candidate))
+            return found
+        except (OSError, OverflowError) as error:
+            found.close()
+            problem = error
+    raise UserError(f"cannot listen on {host}:{port if port is not None else PORT} ({problem}); try --port 0")

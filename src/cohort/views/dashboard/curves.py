@@ -1,0 +1,178 @@
+"""Numbers of one or several runs over their steps, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cohort.evaluate.compare import Paired, paired
+from cohort.monitor.names import FIRST, SECTIONS, metric
+from cohort.recipe import differences
+from cohort.settings import GROUPS, Stage
+from cohort.settings.words import callable_path, shown
+from cohort.types import UserError
+from cohort.views.dashboard import evaluation
+from cohort.views.dashboard.evaluation import Problem
+from cohort.views.dashboard.runs import RunFiles, StageFiles
+from cohort.views.dashboard.trends import points, thinned
+
+POINTS = 2000  # of one curve
+OWN = "Of this run"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A metric that a stage has."""
+
+    name: str
+    unit: str
+    meaning: str
+    better: str
+    first: bool  # one of those to look at first
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The curve of one run."""
+
+    run: str
+    family: str  # runs of one family differ by their seed alone
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+def glossary(stages: Sequence[StageFiles]) -> dict[str, list[Named]]:
+    """The metrics that any of these stages has, by section."""
+    there = {name for stage in stages for line in stage.lines for name, value in line.items() if _number(value)}
+    there.discard("step")
+    found: dict[str, list[Named]] = {section: [] for section in (*SECTIONS, OWN)}
+    of = {known.name: section for section, all_of in SECTIONS.items() for known in all_of}
+    for name in sorted(there):
+        known = metric(name)
+        section = of[known.name] if known is not None else OWN
+        meaning = known.meaning if known is not None else "A number of a stage, reward or tracker of one's own."
+        unit, better = (known.unit, known.better) if known is not None else ("", "")
+        found[section].append(Named(name, unit, meaning, better, name in FIRST))
+    return {section: names for section, names in found.items() if names}
+
+
+def series(runs: Sequence[tuple[RunFiles, StageFiles]], name: str, most: int = POINTS) -> list[Series]:
+    """The curve of each run that has this number."""
+    found = []
+    for run, stage in runs:
+        steps, values = points(stage.lines, name)
+        if steps:
+            x, y = thinned(steps, values, most)
+            found.append(Series(run.name, family(run), tuple(x), tuple(y)))
+    return found
+
+
+def family(run: RunFiles) -> str:
+    """What runs that differ in nothing but the seed have in common."""
+    from cohort.recipe import canonical
+
+    return str(hash(str(canonical(run.recipe)["stages"]))) if run.recipe is not None else run.name
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# --- two runs
+
+
+Explain = Callable[
+    [Stage, Stage], list[tuple[str, Any, Any, str]]
+]  # what of two objectives differs, and the consequence
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A value that two recipes do not share, and what that changes."""
+
+    key: str
+    here: str
+    there: str
+    consequence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two runs side by side."""
+
+    differences: tuple[Difference, ...]
+    paired: Paired | None
+    way: str
+    problems: tuple[Problem, ...]  # answered otherwise: `before` is the first run, `after` the second
+    why: str
+
+
+def comparison(
+    first: tuple[RunFiles, StageFiles], second: tuple[RunFiles, StageFiles], explain: Explain | None = None
+) -> Comparison:
+    """How two runs differ: recipes, and the answers to the problems that both were evaluated on. `explain` says of two
+    stages what differs of their objectives and with which consequence.
+    """
+    rows = tuple(_recipes(first, second, explain))
+    ways = [way for way in evaluation.ways_of(first[1]) if way in evaluation.ways_of(second[1])]
+    if not ways:
+        return Comparison(rows, None, "", (), "They have no evaluation in common whose answers were kept.")
+    way, found = ways[0], []
+    for stage in (first[1], second[1]):
+        steps = [shard.step for shard in stage.evaluated if shard.way == way]
+        last = stage.kept if stage.kept in steps else steps[-1]
+        found.append(evaluation.answers(stage.shard(last, way).path, stage.run.traces))
+    ours, theirs = found
+    both = [key for key in ours if key in theirs]
+    if not both:
+        return Comparison(rows, None, way, (), "They were evaluated on different problems.")
+    judged = paired({key: theirs[key][2].rate for key in both}, {key: ours[key][2].rate for key in both})
+    problems = [
+        Problem(key, ours[key][0], ours[key][1], ours[key][2], theirs[key][2],
+            evaluation.changed(ours[key][2].rate, theirs[key][2].rate))
+        for key in both
+        if ours[key][2].rate != theirs[key][2].rate
+    ]  # fmt: skip
+    order = list(evaluation.CHANGES)
+    problems.sort(key=lambda one: order.index(one.change))
+    return Comparison(rows, judged, way, tuple(problems), "")
+
+
+def _recipes(
+    first: tuple[RunFiles, StageFiles], second: tuple[RunFiles, StageFiles], explain: Explain | None
+) -> list[Difference]:
+    (run, stage), (other, their) = first, second
+    if run.recipe is None or other.recipe is None:
+        return []
+    found: dict[str, Difference] = {}
+    if explain and stage.table and their.table and stage.kind in GROUPS and their.kind in GROUPS:
+        try:
+            for key, here, there, why in explain(stage.table, their.table):
+                found[key] = Difference(key, _said(here), _said(there), why)
+        except UserError:
+            found = {}
+    mine = f"{stage.name}." if len(run.stages) > 1 else ""
+    for path, here, there in differences(run.recipe, other.recipe):
+        key = path.removeprefix(mine)
+        if path not in ("name",) and key.removeprefix("objective.") not in found and key not in found:
+            found[key] = Difference(key, _said(here), _said(there), "")
+    return sorted(found.values(), key=lambda one: not one.consequence)
+
+
+def _said(value: Any) -> str:
+    return str(shown(callable_path(value) if callable(value) else value))
+
+
+def together(runs: Sequence[RunFiles]) -> list[tuple[RunFiles, StageFiles]]:
+    """Every run with the stage that is like the one to look at first in the first of them."""
+    wanted = runs[0].stages[runs[0].latest].name
+    return [(run, next((one for one in run.stages if one.name == wanted), run.stages[run.latest])) for run in runs]
+
+
+def as_json(found: Mapping[str, Sequence[Series]]) -> dict[str, Any]:
+    """For the page: by metric its curves."""
+    return {
+        name: [{"run": one.run, "family": one.family, "x": one.steps, "y": one.values} for one in of]
+        for name, of in found.items()
+    }

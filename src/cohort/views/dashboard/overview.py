@@ -1,0 +1,368 @@
+"""The first screen: whether it worked and why, in sentences that are computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cohort.algorithms.fields import GROUP_BASELINES
+from cohort.monitor.detectors.finding import Finding
+from cohort.monitor.doctor import Cause, answers, causes
+from cohort.recipe import against_defaults
+from cohort.settings import GROUPS, Stage
+from cohort.settings.words import callable_path, shown
+from cohort.views.cards.reading import amount, seconds
+from cohort.views.dashboard import evaluation
+from cohort.views.dashboard.runs import RunFiles, StageFiles, State
+from cohort.views.dashboard.trends import Trend, curated, ends, points
+
+Tone = Literal["good", "bad", "unsure", "none"]
+_LESS = ("run.", "monitor.", "evaluate.", "record.")  # what decides less of a result than the rest
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Did it work? `headline` is the answer, `sentences` are why."""
+
+    tone: Tone
+    headline: str
+    before: float | None
+    after: float | None
+    low: float | None
+    high: float | None
+    measure: str
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A number with what it is."""
+
+    value: str
+    what: str
+    more: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What one detector said over a run."""
+
+    detector: str
+    severity: str
+    first: int
+    last: int
+    times: int
+    line: str
+    look_at: str
+    tickets: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value of the recipe that is not the default."""
+
+    key: str
+    here: str
+    default: str
+    minor: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StageLine:
+    """A stage in the list of all."""
+
+    number: int
+    name: str
+    kind: str
+    steps: int
+    planned: int | None
+    before: float | None
+    after: float | None
+    difference: str
+    tone: Tone
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A place worth reading, and why."""
+
+    screen: str
+    query: Mapping[str, Any]
+    text: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Everything that the first screen shows."""
+
+    name: str
+    what: tuple[str, ...]  # what was trained, in sentences
+    state: State
+    verdict: Verdict
+    facts: tuple[Fact, ...]
+    trends: tuple[Trend, ...]
+    evaluations: tuple[Mapping[str, Any], ...]
+    alarms: tuple[Alarm, ...]
+    causes: tuple[Cause, ...]
+    questions: tuple[tuple[str, str], ...]
+    settings: tuple[Setting, ...]
+    stages: tuple[StageLine, ...]
+    spent: tuple[tuple[str, float], ...]  # tokens by what became of them
+    reading: tuple[Reading, ...]
+    problems: tuple[str, ...]
+
+
+def overview(run: RunFiles, stage: StageFiles) -> Overview:
+    """The first screen of a stage."""
+    steps, findings = stage.steps, stage.findings
+    found = causes(findings, stage.table) if stage.table is not None else []
+    return Overview(
+        name=run.name,
+        what=tuple(what_was_trained(run, stage)),
+        state=run.state,
+        verdict=verdict(stage),
+        facts=tuple(facts(run, stage)),
+        trends=tuple(curated(stage.lines)),
+        evaluations=tuple(stage.evaluations),
+        alarms=tuple(alarms(findings)),
+        causes=tuple(found),
+        questions=tuple(answers(steps)) if steps and stage.kind in GROUPS else (),
+        settings=tuple(settings(run, stage)),
+        stages=tuple(_line(i, one) for i, one in enumerate(run.stages)) if len(run.stages) > 1 else (),
+        spent=tuple(spent(steps)),
+        reading=tuple(reading(stage)),
+        problems=tuple(run.problems),
+    )
+
+
+def what_was_trained(run: RunFiles, stage: StageFiles) -> list[str]:
+    """The model, the task, the reward and the method, in sentences a newcomer can read."""
+    table = stage.table
+    if table is None:
+        return ["Its recipe cannot be read by this version; its numbers and rollouts can."]
+    size = run.inside("environment.json", "policies", stage.name)
+    parameters = f" of {amount(size['parameters'])} parameters" if isinstance(size.get("parameters"), int) else ""
+    model = str(size.get("name") or "A model").removesuffix("ForCausalLM")
+    begun = table.policy.model
+    start = "made by the recipe" if table.policy.scratch is not None else f"that began as {begun}" if begun else ""
+    if begun and begun.startswith("stage:"):
+        start = f"that stage {begun.removeprefix('stage:')} had trained"
+    before = [one for one in run.stages[: run.stages.index(stage)] if one.kind != "reward_model"]
+    if not start and before:
+        start = f"that stage {before[-1].name} had trained"
+    found = [f"{model}{parameters}{', ' if start.startswith('made') else ' '}{start}".rstrip(" ,") + "."]
+    source = table.task.source if isinstance(table.task.source, str) else "rows given in Python"
+    if stage.kind not in GROUPS:
+        return [*found, f"Stage {stage.name} is of kind {stage.kind}, on {source}."]
+    several = len(table.reward) > 1
+    paid = [f"{one.name} ({one.weight:g} times)" if several else one.name for one in table.reward if one.weight]
+    group, prompts = table.rollout.group_size, table.rollout.prompts_per_step
+    found.append(
+        f"In each step it answered {prompts} prompts of {source} {group} times each; an answer's reward was "
+        f"{' + '.join(paid) or 'nothing'}, and it was pushed towards the answers that were paid more than "
+        f"{_baseline(table)}."
+    )
+    return found
+
+
+def _baseline(table: Stage) -> str:
+    from cohort.algorithms.presets import PRESETS
+
+    fields = table.objective.fields()
+    preset = PRESETS.get(table.objective.preset)
+    baseline = fields.get("baseline") or (preset.fields.get("baseline") if preset is not None else None)
+    return "their group's mean" if baseline is None or baseline in GROUP_BASELINES else "expected"
+
+
+def verdict(stage: StageFiles) -> Verdict:
+    """Whether held-out accuracy rose, by how much, how sure that is, and whether it is the reward or the truth."""
+    reward = _change(stage, "reward/mean")
+    for way, name in (("greedy", "greedy"), ("sampled", "pass@1"), ("", "accuracy")):  # noqa: B007
+        lines = [line for line in stage.evaluations if isinstance(line.get(name), int | float)]
+        if len(lines) > 1:
+            break
+    else:
+        return _unmeasured(stage, reward)
+    kept = stage.kept
+    last = next((line for line in lines if line["step"] == kept), lines[-1])
+    before, after = lines[0][name], last[name]
+    found = evaluation.difference(stage, way) if way else None
+    measure = {"greedy": "held-out accuracy, greedy", "pass@1": "held-out accuracy, sampled"}.get(
+        name, "held-out pairs ranked right"
+    )
+    if found is None:
+        points_of = f"{100 * (after - before):+.1f} points"
+        said = ("The answers were not kept, so how sure the difference is cannot be said.",)
+        return Verdict(
+            "unsure", f"{measure[0].upper()}{measure[1:]}: {points_of}", before, after, None, None, measure, said
+        )
+    of = f"{100 * found.mean:+.1f} points"
+    headline, tone = {
+        "improved": (f"It improved: {of}", "good"),
+        "regressed": (f"It got worse: {of}", "bad"),
+        "non_inferior": (f"No improvement is shown: {of}", "unsure"),
+        "inconclusive": (f"Nothing is certain: {of}", "unsure"),
+    }[found.verdict]
+    why = [
+        f"Over {found.problems:,} problems that it never trained on, paired: {found.better:,} are answered better and "
+        f"{found.worse:,} worse than before. The interval is 95%.",
+        _truth(found.verdict, reward),
+    ]
+    if kept is not None and kept != lines[-1]["step"]:
+        why.append(f"The weights of step {kept:,} are kept, the best by held-out problems.")
+    return Verdict(tone, headline, before, after, found.low, found.high, measure, tuple(filter(None, why)))  # type: ignore[arg-type]
+
+
+def _change(stage: StageFiles, name: str) -> tuple[float, float, bool] | None:
+    """Early and late mean of a number, and whether they differ by more than noise."""
+    _, values = points(stage.steps, name)
+    if len(values) < 2:
+        return None
+    early, late, noise = ends(values)
+    return early, late, abs(late - early) > noise
+
+
+def _truth(found: str, reward: tuple[float, float, bool] | None) -> str:
+    """Is it the reward or the truth?"""
+    if reward is None:
+        return ""
+    early, late, sure = reward
+    moved = f"from {early:.3f} to {late:.3f}"
+    rose = sure and late > early
+    if found == "improved" and rose:
+        return f"The reward rose with it, {moved}: what is paid is what is wanted."
+    if found == "improved":
+        return f"The reward did not rise by more than its noise ({moved})."
+    if rose:
+        return f"The reward rose, {moved}, and held-out accuracy did not follow: read what is paid best."
+    if sure:
+        return f"The reward fell, {moved}."
+    return f"The reward did not move by more than its noise ({moved})."
+
+
+def _unmeasured(stage: StageFiles, reward: tuple[float, float, bool] | None) -> Verdict:
+    if reward is None:
+        name = next((n for n in ("loss", "pairs/accuracy", "scores/mean") if _change(stage, n)), None)
+        change = _change(stage, name) if name else None
+        if name is None or change is None:
+            return Verdict("none", "There is nothing to judge yet", None, None, None, None, "", ())
+        went = f"{name} went from {change[0]:.3f} to {change[1]:.3f}."
+        return Verdict("none", "This stage was not evaluated", None, None, None, None, "", (went,))
+    early, late, sure = reward
+    headline = "The reward rose" if sure and late > early else "The reward fell" if sure else "The reward did not move"
+    said = (
+        f"From {early:.3f} in the first steps to {late:.3f} in the last ones.",
+        "Nothing was measured on held-out problems, so this says nothing of problems it has not seen "
+        "(task.held_out, run.evaluate_every).",
+    )
+    return Verdict("unsure", headline, None, None, None, None, "", said)
+
+
+def facts(run: RunFiles, stage: StageFiles) -> list[Fact]:
+    """Cost, and what was paid for nothing."""
+    steps = stage.steps
+    if not steps:
+        return []
+
+    def total(name: str) -> float:
+        return math.fsum(points(steps, name)[1])
+
+    took, sampled, wasted = total("time/step_s"), total("tokens/sampled"), total("tokens/wasted")
+    planned = f"of {stage.planned:,}" if stage.planned and stage.planned != steps[-1]["step"] else ""
+    found = [Fact(f"{steps[-1]['step']:,}", "steps", planned), Fact(seconds(took), "in steps", "evaluation apart")]
+    if sampled:
+        found.append(Fact(amount(int(sampled)), "tokens sampled", f"{sampled / max(took, 1e-9):,.0f} a second"))
+        share = wasted / sampled
+        found.append(Fact(f"{share:.0%}", "paid for nothing", f"{amount(int(wasted))} tokens nothing was learnt from"))
+    groups, signal = total("groups/sampled"), points(steps, "groups/signal")[1]
+    if groups:
+        mean = math.fsum(signal) / max(len(signal), 1)
+        found.append(Fact(f"{int(groups):,}", "groups", f"{mean:.0%} with signal"))
+    memory = points(steps, "memory/peak_gb")[1]
+    if memory:
+        found.append(Fact(f"{max(memory):.2f} GB", "memory at most"))
+    energy = total("energy/step_j") or total("energy/estimated_j")
+    if energy:
+        found.append(Fact(f"{energy / 3600:,.1f} Wh", "energy", "measured" if total("energy/step_j") else "estimated"))
+    return found
+
+
+def spent(steps: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
+    """Sampled tokens by whether something was learnt from them."""
+    sampled = math.fsum(points(steps, "tokens/sampled")[1])
+    wasted = math.fsum(points(steps, "tokens/wasted")[1])
+    return [("learnt from", sampled - wasted), ("paid for nothing", wasted)] if sampled else []
+
+
+def reading(stage: StageFiles) -> list[Reading]:
+    """Where a person who looks at samples before curves begins."""
+    shards = [shard.step for shard in stage.shards]
+    found = []
+    if shards:
+        found.append(Reading("step", {"step": shards[0]}, f"The groups of step {shards[0]}", "what it could do before"))
+        if len(shards) > 1:
+            last = shards[-1]
+            found.append(Reading("step", {"step": last}, f"The groups of step {last}", "what it still gets wrong"))
+        lengths = points(stage.steps, "completions/right_tokens")[1]
+        if lengths:
+            few = f"accuracy == 1 and length < {round(0.75 * lengths[-1])}"
+            why = "are they worked out, or guessed and rewarded all the same?"
+            found.append(Reading("search", {"where": few}, "Short answers that were right", why))
+        wrong = "accuracy == 0 and advantage > 0"
+        if max(points(stage.steps, "advantage/below_right")[1], default=0.0) > 0:
+            found.append(Reading("search", {"where": wrong}, "Wrong answers that were pushed up", "paid for what?"))
+    if evaluation.ways_of(stage):
+        found.append(Reading("evaluation", {}, "Held-out problems, flips first", "what it learnt, and what it lost"))
+    return found
+
+
+def alarms(findings: Sequence[Finding]) -> list[Alarm]:
+    """A line for each detector that spoke, the worst first."""
+    by_name: dict[str, list[Finding]] = {}
+    for one in findings:
+        by_name.setdefault(one.detector, []).append(one)
+    found = [
+        Alarm(
+            name,
+            "critical" if any(one.severity == "critical" for one in of) else "warning",
+            of[0].step,
+            of[-1].step,
+            len(of),
+            of[-1].line + "." + of[-1].done,
+            of[-1].look_at,
+            tuple((one.step, ticket) for one in of for ticket in one.tickets[:3])[:6],
+        )
+        for name, of in by_name.items()
+    ]
+    return sorted(found, key=lambda one: (one.severity != "critical", one.first))
+
+
+def settings(run: RunFiles, stage: StageFiles) -> list[Setting]:
+    """What of this stage differs from the defaults, what decides the result first."""
+    if run.recipe is None:
+        return []
+    prefix = f"{stage.name}." if len(run.stages) > 1 else ""
+    found = [
+        Setting(path.removeprefix(prefix), _said(value), _said(default), path.removeprefix(prefix).startswith(_LESS))
+        for path, default, value in against_defaults(run.recipe)
+        if path.startswith(prefix)
+    ]
+    return sorted(found, key=lambda one: one.minor)
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else str(shown(callable_path(value) if callable(value) else value))
+
+
+def _line(number: int, stage: StageFiles) -> StageLine:
+    judged = verdict(stage)
+    steps = stage.steps
+    difference = f"{100 * (judged.after - judged.before):+.1f}" if judged.low is not None and judged.after is not None \
+        and judged.before is not None else ""  # fmt: skip
+    return StageLine(
+        number, stage.name, stage.kind, steps[-1]["step"] if steps else 0, stage.planned, judged.before, judged.after,
+        difference, judged.tone,
+    )  # fmt: skip

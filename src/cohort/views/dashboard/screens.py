@@ -1,0 +1,291 @@
+"""The screens: what each is called, what it needs, and the template that shows it. A new screen is a function, a
+template and its line in `SCREENS`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from cohort.types import UserError
+from cohort.views.cards.reading import amount, percent, seconds
+from cohort.views.dashboard import (
+    charts,
+    curves,
+    diagnostics,
+    evaluation,
+    facts,
+    groups,
+    history,
+    index,
+    overview,
+    timeline,
+    tokens,
+)
+from cohort.views.dashboard.curves import Explain
+from cohort.views.dashboard.runs import RunFiles, StageFiles
+from cohort.views.dashboard.texts import in_a_line, shown
+from cohort.views.dashboard.trends import brief, number, written
+
+Query = Mapping[str, str]
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Site:
+    """The runs that are shown, and what `cohort explain --diff` says of two stages."""
+
+    runs: Sequence[RunFiles]
+    explain: Explain | None = None
+    csrf: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One screen of one stage that is asked for."""
+
+    site: Site
+    number: int
+    at: int
+    query: Query = field(default_factory=dict)
+
+    @property
+    def run(self) -> RunFiles:
+        """The run. Raises `UserError` where there is none of this number."""
+        if not 0 <= self.number < len(self.site.runs):
+            raise UserError(f"there is no run {self.number}")
+        return self.site.runs[self.number]
+
+    @property
+    def stage(self) -> StageFiles:
+        """Its stage."""
+        return self.run.stage(self.at)
+
+    def whole(self, name: str, otherwise: int | None = None) -> int | None:
+        """A whole number of the query. Raises `UserError` for anything else."""
+        if not self.query.get(name):
+            return otherwise
+        if not self.query[name].isdecimal() or len(self.query[name]) > 15:
+            raise UserError(f"{name} is a whole number, not {self.query[name][:40]!r}")
+        return int(self.query[name])
+
+    def step(self) -> int:
+        """The step that is asked for, the last recorded one by default."""
+        steps = self.steps()
+        if not steps:
+            raise UserError(
+                f"stage {self.stage.name} has recorded no rollouts: stages that sample do, with run.save_rollouts"
+            )
+        return self.whole("step", steps[-1]) or 0
+
+    def steps(self) -> list[int]:
+        """The steps whose rollouts are recorded."""
+        return [shard.step for shard in self.stage.shards]
+
+    def reader(self) -> tokens.Reader:
+        """Reads the tokens of this stage."""
+        return tokens.reader(self.stage.models)
+
+
+View = Callable[[Asked], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """A screen: its name for people, the function that fills it, whether it follows a run that goes on, and whether the
+    menu names it.
+    """
+
+    title: str
+    view: View
+    live: bool = False
+    menu: bool = True
+
+
+def _overview(asked: Asked) -> Mapping[str, Any]:
+    return {"view": overview.overview(asked.run, asked.stage)}
+
+
+def _step(asked: Asked) -> Mapping[str, Any]:
+    step = asked.step()
+    return {"view": groups.step_view(asked.stage.shard(step).path, step, asked.steps())}
+
+
+def _group(asked: Asked) -> Mapping[str, Any]:
+    step, ticket, beside = asked.step(), asked.whole("ticket", 0) or 0, asked.whole("beside")
+    path = asked.stage.shard(step).path
+    view = groups.group_view(path, step, ticket, asked.reader(), asked.stage.table, beside, asked.run.traces)
+    return {"view": view, "dispositions": groups.DISPOSITIONS}
+
+
+def _tokens(asked: Asked) -> Mapping[str, Any]:
+    step, ticket, member = asked.step(), asked.whole("ticket", 0) or 0, asked.whole("member", 0) or 0
+    if asked.run.traces != "exposed":
+        raise UserError(f"reasoning is {asked.run.traces} ([record] traces of the run), so single tokens are not shown")
+    line = next((line for line in asked.stage.steps if line["step"] == step), {})
+    table = asked.stage.table
+    once = table is not None and table.optimizer.updates_per_batch * table.optimizer.epochs == 1 and not (
+        table.objective.bypasses or table.rollout.max_staleness
+    )  # fmt: skip
+    path, by = asked.stage.shard(step).path, asked.query.get("by", "logprob")
+    view = groups.tokens_view(path, step, ticket, member, asked.reader(), by, line, once)
+    return {"view": view, "by": groups.BY}
+
+
+def _curves(asked: Asked) -> Mapping[str, Any]:
+    together = curves.together(asked.site.runs) if asked.query.get("all") else [(asked.run, asked.stage)]
+    if asked.query.get("all"):
+        together = [(asked.run, asked.stage), *(one for one in together if one[0] is not asked.run)]
+    sections = curves.glossary([stage for _, stage in together])
+    named = {one.name: one for section in sections.values() for one in section}
+    chosen = [name for name in asked.query.get("names", "").split(",") if name in named]
+    chosen = chosen or [name for name, one in named.items() if one.first]
+    data = curves.as_json({name: curves.series(together, name) for name in chosen})
+    return {
+        "sections": sections,
+        "chosen": chosen,
+        "named": named,
+        "data": data,
+        "several": len(asked.site.runs) > 1,
+        "all": bool(asked.query.get("all")),
+    }
+
+
+def _evaluation(asked: Asked) -> Mapping[str, Any]:
+    q = asked.query
+    view = evaluation.evaluation_view(
+        asked.stage, q.get("way", ""), asked.whole("before"), asked.whole("after"), q.get("only", "")
+    )
+    page = asked.whole("page", 0) or 0
+    return {"view": view, "changes": evaluation.CHANGES, "page": page, "size": PROBLEMS}
+
+
+def _prompt(asked: Asked) -> Mapping[str, Any]:
+    return {"view": history.prompt_view(asked.stage, asked.query.get("id", ""))}
+
+
+def _diagnostics(asked: Asked) -> Mapping[str, Any]:
+    return {"view": diagnostics.diagnostics(asked.stage)}
+
+
+def _compare(asked: Asked) -> Mapping[str, Any]:
+    runs = asked.site.runs
+    if len(runs) < 2:
+        return {"view": None, "other": None, "runs": runs}
+    other = asked.whole("with", 1 if asked.number == 0 else 0) or 0
+    if not 0 <= other < len(runs) or other == asked.number:
+        raise UserError(f"there is no other run {other} to compare with")
+    pair = curves.together([asked.run, runs[other]])
+    view = curves.comparison((asked.run, asked.stage), pair[1], asked.site.explain)
+    names = [name for name in curves.FIRST if any(line.get(name) is not None for line in asked.stage.lines)][:6]
+    data = curves.as_json({name: curves.series([(asked.run, asked.stage), pair[1]], name) for name in names})
+    named = {one.name: one for section in curves.glossary([asked.stage]).values() for one in section}
+    return {"view": view, "other": other, "runs": runs, "data": data, "names": names, "named": named,
+        "changes": evaluation.CHANGES}  # fmt: skip
+
+
+def _record(asked: Asked) -> Mapping[str, Any]:
+    return {"view": facts.record_view(asked.run, asked.stage), "checks": None, "csrf": asked.site.csrf}
+
+
+def _data(asked: Asked) -> Mapping[str, Any]:
+    return {"view": history.data_view(asked.run, asked.stage, asked.reader())}
+
+
+def _timeline(asked: Asked) -> Mapping[str, Any]:
+    return {"view": timeline.timeline(asked.stage, asked.whole("until"))}
+
+
+def _search(asked: Asked) -> Mapping[str, Any]:
+    where, text = asked.query.get("where", ""), asked.query.get("text", "")
+    found, problem = None, ""
+    if where or text:
+        try:
+            stage, is_regex = asked.stage, bool(asked.query.get("regex"))
+            found = index.search(
+                stage.index, stage.shards, where=where, text=text, is_regex=is_regex, traces=asked.run.traces
+            )
+        except UserError as error:
+            problem = str(error)
+    rewards = [reward.name for reward in asked.stage.table.reward] if asked.stage.table is not None else []
+    return {"found": found, "problem": problem, "where": where, "text": text, "regex": bool(asked.query.get("regex")),
+        "names": list(index.columns_of(asked.stage.index.table(asked.stage.shards))), "rewards": rewards}  # fmt: skip
+
+
+PROBLEMS = 20  # of a page of an evaluation
+SCREENS: dict[str, Screen] = {
+    "overview": Screen("Overview", _overview, live=True),
+    "step": Screen("Step", _step),
+    "group": Screen("Group", _group, menu=False),
+    "tokens": Screen("Tokens", _tokens, menu=False),
+    "curves": Screen("Curves", _curves),
+    "evaluation": Screen("Evaluation", _evaluation),
+    "prompt": Screen("Prompt", _prompt, menu=False),
+    "diagnostics": Screen("Diagnostics", _diagnostics),
+    "compare": Screen("Compare", _compare),
+    "data": Screen("Data", _data),
+    "timeline": Screen("Timeline", _timeline, live=True),
+    "record": Screen("Record", _record),
+    "search": Screen("Search", _search),
+}
+
+
+def address(number: int, at: int, screen: str, **query: Any) -> str:
+    """Where a screen is."""
+    given = {name: value for name, value in query.items() if value is not None and value != ""}
+    return f"/r/{number}/{at}/{screen}" + (f"?{urlencode(given)}" if given else "")
+
+
+@cache
+def templates() -> Environment:
+    """The templates, which escape everything."""
+    found = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    found.filters |= {"shown": shown, "number": number, "percent": percent, "seconds": seconds, "amount": amount}
+    found.filters |= {"line": in_a_line, "brief": brief, "json_block": json_block, "kept": kept_json}
+    found.filters |= {"test_case": groups.test_case, "mathml": Markup}
+    found.filters["sample_command"] = lambda view, run: groups.sample_command(view, run.directory)
+    found.globals |= {"charts": charts, "written": written, "SCREENS": SCREENS}
+    return found
+
+
+def render(screen: str, asked: Asked, **more: Any) -> str:
+    """The page of a screen, or with `partial` what is inside of it. Raises `UserError` for what is not there."""
+    one = SCREENS[screen]
+    context: dict[str, Any] = {
+        "screen": screen,
+        "title": one.title,
+        "live": one.live,
+        "asked": asked,
+        "run": asked.run,
+        "stage": asked.stage,
+        "runs": asked.site.runs,
+        "partial": False,
+        "report": False,
+        "url": lambda to, **query: address(asked.number, asked.at, to, **query),
+        "goto": lambda number, at, to: address(number, at, to),
+        **one.view(asked),
+        **more,
+    }
+    return templates().get_template(f"{screen}.html").render(context)
+
+
+def json_block(value: Any) -> Markup:
+    """JSON for a block of data in a page: no `<`, so that nothing ends the block, and no separator of lines."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=list)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def kept_json(value: Any) -> Markup:
+    """JSON for an attribute."""
+    return escape(json.dumps(value, ensure_ascii=False, default=str))
