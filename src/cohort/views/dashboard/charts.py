@@ -10,11 +10,12 @@ from markupsafe import Markup, escape
 
 from cohort.views.cards.plots import curve, intervals
 from cohort.views.dashboard.groups import judged
-from cohort.views.dashboard.timeline import PARTS, Timeline
+from cohort.views.dashboard.timeline import BETWEEN, BOTH, EVALUATING, PARTS, REST, SAVING, Timeline
 from cohort.views.dashboard.trends import Trend, number, written
 
 CELL = 14  # of a strip
-_PARTS = {**{words: name for name, words in PARTS.items()}, "the rest of a step": "rest"}
+KEYS = {words: name for name, words in PARTS.items()}  # what a time was spent with -> the class of its colour
+KEYS |= {REST: "rest", BETWEEN: "between", EVALUATING: "evaluate", SAVING: "save", BOTH: "evaluate"}
 
 
 def small(trend: Trend) -> Markup:
@@ -84,15 +85,19 @@ def interval(mean: float, low: float, high: float) -> Markup:
     return _svg(300, 44, label, drawn, "interval")
 
 
+def key(name: str, at: int) -> str:
+    """The class of the colour of a part of a bar, that at this place of all."""
+    return KEYS.get(name, f"p{at % 8}")
+
+
 def shares(parts: Sequence[tuple[str, float]]) -> Markup:
     """One bar that is shared out."""
     total = sum(size for _, size in parts) or 1.0
     x, drawn = 0.0, []
-    for at, (_, size) in enumerate(parts):
+    for at, (name, size) in enumerate(parts):
         width = 1000 * size / total
-        drawn.append(
-            Markup('<rect class="part p{}" x="{:.1f}" width="{:.1f}" height="20" y="0"/>').format(at % 8, x, width)
-        )
+        bar = Markup('<rect class="part {}" x="{:.1f}" width="{:.1f}" height="20" y="0"/>')
+        drawn.append(bar.format(key(name, at), x, width))
         x += width
     label = ", ".join(f"{name} {size / total:.0%}" for name, size in parts)
     return _svg(1000, 20, label, Markup("").join(drawn), "shares", stretch=True)
@@ -192,7 +197,7 @@ def gantt(found: Timeline) -> Markup:
                     '<rect class="span {}" x="{:.2f}" y="{}" width="{:.2f}" height="{}" rx="1">'
                     "<title>step {}, {}: {:.3f} s</title></rect>"
                 ).format(
-                    _PARTS[span.what], left + span.start * scale, y * height + 2,
+                    KEYS[span.what], left + span.start * scale, y * height + 2,
                     max((span.end - span.start) * scale, 0.4), height - 5, row.step, span.what, span.end - span.start,
                 )
             )  # fmt: skip
