@@ -258,8 +258,8 @@ def test_reasoning_that_is_hidden_is_on_no_screen(tmp_path):
         if screen != "record":
             assert "SECRET" not in client.get(f"/r/0/0/{screen}{QUERIES.get(screen, '')}").text, screen
     assert "SECRET" not in client.get("/r/0/0/group.json?step=1&ticket=2").text
-    assert "0 completions" in client.get("/r/0/0/search?text=SEC").text
-    assert "reasoning is hidden" in client.get("/r/0/0/tokens?step=1&ticket=2").text
+    assert "No completion" in client.get("/r/0/0/search?text=SEC").text
+    assert "easoning is hidden" in client.get("/r/0/0/tokens?step=1&ticket=2").text
     assert "SECRET" not in report(RunFiles(place)) + view(place).html
 
 

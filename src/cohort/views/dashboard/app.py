@@ -25,13 +25,14 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from cohort.types import UserError
-from cohort.views.dashboard import facts, groups
+from cohort.views.dashboard import facts, groups, overview
 from cohort.views.dashboard.guard import Guard
 from cohort.views.dashboard.screens import HERE, SCREENS, Asked, Site, absent, address, render, templates
 from cohort.wording import one_line, visible
 
 _MEASURING = threading.Lock()
 KEPT = 16  # groups whose tokens were computed again and are remembered
+JUDGED = 20  # runs of the list whose verdict is said
 POLL, BEAT = 1.0, 15.0  # seconds between two looks at a run, and between two signs of life
 PORT = 8765
 
@@ -69,8 +70,8 @@ async def _home(request: Request) -> Response:
     site: Site = request.app.state.site
     if len(site.runs) == 1:
         return RedirectResponse(address(0, await run_in_threadpool(lambda: site.runs[0].latest), "overview"))
-    return HTMLResponse(await run_in_threadpool(lambda: templates().get_template("runs.html").render(runs=site.runs,
-        goto=address, report=False)))  # fmt: skip
+    return HTMLResponse(await run_in_threadpool(lambda: templates().get_template("runs.html").render(
+        runs=site.runs, goto=address, report=False, verdict=overview.verdict, judged=JUDGED)))  # fmt: skip
 
 
 async def _screen(request: Request) -> Response:

@@ -242,7 +242,7 @@ def _unmeasured(stage: StageFiles, reward: tuple[float, float, bool] | None) -> 
         if name is None or change is None:
             return Verdict("none", "There is nothing to judge yet", None, None, None, None, "", ())
         went = f"{name} went from {change[0]:.3f} to {change[1]:.3f}."
-        return Verdict("none", "This stage was not evaluated", None, None, None, None, "", (went,))
+        return Verdict("none", "This stage was not evaluated", None, None, None, None, "", (went, *_after(stage)))
     early, late, sure = reward
     headline = "The reward rose" if sure and late > early else "The reward fell" if sure else "The reward did not move"
     said = (
@@ -251,6 +251,15 @@ def _unmeasured(stage: StageFiles, reward: tuple[float, float, bool] | None) -> 
         "(task.held_out, run.evaluate_every).",
     )
     return Verdict("unsure", headline, None, None, None, None, "", said)
+
+
+def _after(stage: StageFiles) -> list[str]:
+    """What the next stage found of a policy that was not evaluated itself."""
+    for one in stage.run.stages[stage.run.stages.index(stage) + 1 :]:
+        first = next((line for line in one.evaluations if line["step"] == 0 and "greedy" in line), None)
+        if first is not None:
+            return [f"Where stage {one.name} begins, {percent(first['greedy'])} of the held-out problems are right."]
+    return []
 
 
 def facts(run: RunFiles, stage: StageFiles) -> list[Fact]:
@@ -292,6 +301,9 @@ def spent(stage: StageFiles) -> list[tuple[str, float]]:
     return [("learnt from", sampled - wasted), ("paid for nothing", wasted)] if sampled else []
 
 
+EARLY = 2  # steps after the first one in which what it was before it learnt is still seen
+
+
 def reading(stage: StageFiles) -> list[Reading]:
     """Where a person who looks at samples before curves begins."""
     shards = [shard.step for shard in stage.shards]
@@ -304,8 +316,18 @@ def reading(stage: StageFiles) -> list[Reading]:
         lengths = points(stage.steps, "completions/right_tokens")[1]
         if lengths:
             few = f"accuracy == 1 and length < {round(0.75 * lengths[-1])}"
+            early, late = shards[: EARLY + 1][-1], shards[-EARLY:][0]
             why = "are they worked out, or guessed and rewarded all the same?"
-            found.append(Reading("search", {"where": few}, "Short answers that were right", why))
+            found.append(
+                Reading(
+                    "search", {"where": f"{few} and step <= {early}"}, f"Short right answers until step {early}", why
+                )
+            )
+            if late > early:
+                why = "does the reward still pay for what it should not?"
+                found.append(
+                    Reading("search", {"where": f"{few} and step >= {late}"}, f"The same since step {late}", why)
+                )
         wrong = "accuracy == 0 and advantage > 0"
         if max(points(stage.steps, "advantage/below_right")[1], default=0.0) > 0:
             found.append(Reading("search", {"where": wrong}, "Wrong answers that were pushed up", "paid for what?"))

@@ -20,6 +20,7 @@ CURATED = (
     *FIRST[4:],
 )
 MOST = 12
+LAST_BITS = 1e-4  # nats: sampler and learner that are nearer are the same
 # Whose rise or fall says nothing alone: fewer groups with signal because all are right is no failure, and neither is a
 # distance in the last bits, or a machine that others use as well.
 UNJUDGED = ("groups/signal", "policy/mismatch", "tokens_per_s")
@@ -74,6 +75,7 @@ def curated(lines: Sequence[Mapping[str, Any]]) -> list[Trend]:
     """The dozen to look at first, of those that there are and that move or matter."""
     found = [one for name in CURATED if (one := trend(lines, name)) is not None]
     moving = [one for one in found if max(one.values) > min(one.values) or one.name in FIRST[:3]]
+    moving = [one for one in moving if one.name != "policy/mismatch" or max(one.values) > LAST_BITS]
     return moving[:MOST]
 
 

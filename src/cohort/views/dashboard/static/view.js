@@ -180,6 +180,10 @@ document.addEventListener("DOMContentLoaded", () => {
   follow();
   draw();
   tokens();
+  for (const one of $$("nav [aria-current]")) {  // on a telephone the lists scroll sideways
+    const list = one.closest(".list");
+    list.scrollLeft = one.parentElement.offsetLeft - list.offsetLeft - list.clientWidth / 2 + one.offsetWidth / 2;
+  }
   let waits;
   window.addEventListener("resize", () => { clearTimeout(waits); waits = setTimeout(draw, 150); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
