@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_run import RECIPE, group, make_run
+from made_run import RECIPE, STAGES, group, make_run
 
 from cohort import cli
 from cohort.record.metrics import MetricsLog
@@ -321,22 +321,6 @@ def test_two_runs_are_compared_by_recipe_and_by_answers(tmp_path):
     assert {one.key: one.consequence for one in found.differences} == {"clip_low": "It may fall further.", "seed": ""}
     assert [one.change for one in found.problems] == ["lost"]
     assert curves.family(a[0]) == curves.family(b[0])  # they differ in the seed alone
-
-
-STAGES = """
-name = "two"
-[[stage]]
-kind = "reward_model"
-name = "taste"
-policy.model = "some-org/some-model"
-task = {source = "word_problems", held_out = 0.1}
-[[stage]]
-kind = "reject"
-name = "chosen"
-policy.model = "some-org/some-model"
-task.source = "word_problems"
-reward = "exact_number"
-"""
 
 
 def test_stages_that_learn_from_no_groups_say_what_they_did(tmp_path):
