@@ -20,7 +20,7 @@ from cohort.record.rollouts import read_rows, write_groups
 from cohort.record.where import condition, selection
 from cohort.types import UserError
 from cohort.views.dashboard import curves, diagnostics, evaluation, facts, history, overview, timeline
-from cohort.views.dashboard.groups import group_view, step_view
+from cohort.views.dashboard.groups import doubt, group_view, step_view
 from cohort.views.dashboard.index import columns_of, search
 from cohort.views.dashboard.reader import Reader
 from cohort.views.dashboard.runs import RunFiles, Tail, open_runs
@@ -357,6 +357,12 @@ def test_a_stage_is_compared_with_its_like_and_the_others_are_named(tmp_path):
     found = curves.comparison(first, second)
     assert [(row.key, row.here, row.there) for row in found.differences] == [("task.held_out", "0.1", "0.2")]
     assert found.others == ()
+
+
+def test_an_answer_that_is_judged_against_what_it_says_is_doubted():
+    assert doubt("12.0", "12", "wrong") == "the gold answer, and judged wrong"
+    assert doubt("13", "12", "right") == "another number than the gold answer, and judged right"
+    assert [doubt(*one) for one in (("12", "12", "right"), ("x", "12", "right"), (None, "12", "wrong"))] == ["", "", ""]
 
 
 def test_numbers_stand_below_each_other():

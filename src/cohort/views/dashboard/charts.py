@@ -34,13 +34,13 @@ def accuracies(evaluations: Sequence[Mapping[str, Any]]) -> Markup:
 
 def strip(rewards: Sequence[float | None], accuracies: Sequence[float | None], low: float, high: float) -> Markup:
     """The rewards of a group, a mark each: a disc is right, a cross wrong, a ring of which some is filled in between,
-    a dot where nothing is known of its accuracy.
+    a small ring where nothing says what is right.
     """
     found = []
     for at, (reward, accuracy) in enumerate(zip(rewards, accuracies, strict=True)):
         share = 0.0 if reward is None or not math.isfinite(reward) else (reward - low) / ((high - low) or 1)
         kind = judged(accuracy)
-        found.append(mark(kind if kind != "unknown" else "unknown", at * CELL, share))
+        found.append(mark(kind, at * CELL, share))
     width = max(len(rewards), 1) * CELL
     right = sum(judged(a) == "right" for a in accuracies)
     label = f"{right} of {len(rewards)} right; rewards {', '.join(number(r) for r in rewards[:16])}"
@@ -55,6 +55,8 @@ def mark(kind: str, x: float = 0, share: float = 1.0) -> Markup:
     if kind == "wrong":
         a, b = middle - 3.4, middle + 3.4
         return Markup('<path class="wrong" d="M{} 3.6L{} 10.4M{} 3.6L{} 10.4"/>').format(a, b, b, a)
+    if kind == "unknown":
+        return Markup('<circle class="unknown" cx="{}" cy="7" r="3.4"/>').format(middle)
     height = round(9.2 * min(max(share, 0.0), 1.0), 1)
     return Markup(
         '<rect class="partly" x="{}" y="2.4" width="9.2" height="9.2" rx="2"/>'

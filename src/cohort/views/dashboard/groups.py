@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from cohort.account.traces import rows_as_shown
 from cohort.rewards.verifiers.final_answer import final_answer
+from cohort.rewards.verifiers.number import parse_number
 from cohort.settings import Stage
 from cohort.types import RIGHT, UserError
 from cohort.views.dashboard.index import true_in
@@ -56,6 +57,7 @@ class Member:
     accuracy: float | None
     judged: Judged
     answer: str | None  # that the text marks as its final one
+    doubt: str  # where the final answer and the accuracy do not agree: a reward to look into
     advantage: float | None
     length: int
     finish: str
@@ -90,9 +92,10 @@ class Strip:
         return statistics.pstdev(known) if known else 0.0
 
     @property
-    def right(self) -> int:
-        """How many are right."""
-        return sum(judged(a) == "right" for a in self.accuracies)
+    def right(self) -> str:
+        """How many are right, of all; a dash where nothing says what is."""
+        found = [judged(a) for a in self.accuracies]
+        return f"{found.count('right')}/{len(found)}" if set(found) - {"unknown"} else "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,23 @@ def judged(accuracy: float | None) -> Judged:
     if accuracy is None or not math.isfinite(accuracy):
         return "unknown"
     return "right" if accuracy >= RIGHT else "wrong" if accuracy <= 0 else "partly"
+
+
+def doubt(answer: str | None, gold: str | None, found: Judged) -> str:
+    """What does not agree of the answer that a text marks as its final one and of how it was judged, as texts or numbers.
+    A reward that looks at more than the answer may be right all the same.
+    """
+    if answer is None or gold is None or found not in ("right", "wrong"):
+        return ""
+    numbers = parse_number(answer), parse_number(gold)
+    same = answer.strip() == gold.strip() or (None not in numbers and numbers[0] == numbers[1])
+    if same and found == "wrong":
+        return "the gold answer, and judged wrong"
+    return (
+        "another number than the gold answer, and judged right"
+        if not same and None not in numbers and found == "right"
+        else ""
+    )
 
 
 def columns_of(path: Path, columns: Sequence[str], ticket: int | None = None, member: int | None = None) -> pa.Table:
@@ -275,6 +295,7 @@ def _member(row: Row, compared: Row | None, rows: Sequence[Row]) -> Member:
         accuracy=row["accuracy"],
         judged=judged(row["accuracy"]),
         answer=final_answer(text) if text else None,
+        doubt=doubt(final_answer(text) if text else None, row["answer"], judged(row["accuracy"])),
         advantage=row["advantage"],
         length=row["length"],
         finish=row["finish"] or "",

@@ -282,7 +282,8 @@ def facts(run: RunFiles, stage: StageFiles) -> list[Fact]:
     groups, signal = total("groups/sampled"), points(steps, "groups/signal")[1]
     if groups:
         mean = math.fsum(signal) / max(len(signal), 1)
-        found.append(Fact(f"{int(groups):,}", "groups", f"{mean:.0%} with signal"))
+        paid = bool(points(steps, "reward/mean")[1])  # by a reward, and not by a teacher alone
+        found.append(Fact(f"{int(groups):,}", "groups", f"{mean:.0%} with signal" if paid else ""))
     memory = points(steps, "memory/peak_gb")[1]
     if memory:
         found.append(Fact(f"{max(memory):.2f} GB", "memory at most"))

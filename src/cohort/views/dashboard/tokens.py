@@ -72,9 +72,7 @@ BY = {
     "ratio": By(
         "ratio", "of its probability after the update of this step to that when it was sampled", ("down", "up")
     ),
-    "gap": By(
-        "sampler and learner", "log-prob by the learner minus that by the sampler, of the same weights", ("-", "+")
-    ),
+    "gap": By("gap", "log-prob by the learner minus that by the sampler, of the same weights", ("-", "+")),
     "teacher": By("teacher", "the teacher's log-prob minus the sampler's", ("down", "up")),
 }
 _BOUNDS = {  # of numbers with one end: from which on the colour is the next one
