@@ -148,7 +148,7 @@ def judged(accuracy: float | None) -> Judged:
 
 
 def doubt(answer: str | None, gold: str | None, found: Judged) -> str:
-    """What does not agree of the answer that a text marks as its final one and of how it was judged, as texts or numbers.
+    """What does not agree of the answer that a text marks as its final one and of how it was judged.
     A reward that looks at more than the answer may be right all the same.
     """
     if answer is None or gold is None or found not in ("right", "wrong"):

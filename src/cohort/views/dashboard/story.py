@@ -49,7 +49,10 @@ def _paid(table: Stage) -> str:
 
 def _asked(table: Stage) -> str:
     prompts, times = table.rollout.prompts_per_step, table.rollout.group_size
-    return f"In each step it answered {prompts} prompts of {_source(table)} {times} times each"
+    of = f"{prompts} prompts of {_source(table)}"
+    if table.rollout.groups in ("beam", "diverse_beam"):
+        return f"In each step it found {times} likely answers to each of {of}, by beam search"
+    return f"In each step it answered {of} {times} times each"
 
 
 def _group(table: Stage) -> str:
