@@ -251,7 +251,7 @@ def group_view(
     whole = [_member(row, compared, members) for row in members]
     seen, shown = set[str | None](), []
     for one in whole:
-        key = one.text if one.text is not None and not one.turns else f"\0{one.member}"
+        key = f"{one.text}\0{one.turns}" if one.text is not None else f"\0{one.member}"
         if key not in seen:
             shown.append(one)
         seen.add(key)
@@ -283,7 +283,8 @@ def _member(row: Row, compared: Row | None, rows: Sequence[Row]) -> Member:
     labels = orjson.loads(row["labels"]) if row.get("labels") else {}
     text, turns = row["text"], tuple(orjson.loads(row["turns"])) if row["turns"] else ()
     other = compared["text"] if compared is not None and compared is not row else None
-    same = tuple(one["member"] for one in rows if one is not row and text is not None and one["text"] == text)
+    alike = (one for one in rows if one is not row and (one["text"], one["turns"]) == (text, row["turns"]))
+    same = tuple(one["member"] for one in alike if text is not None)
     return Member(
         member=row["member"],
         same=same,

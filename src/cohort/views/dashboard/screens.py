@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from cohort.settings import SAMPLED
 from cohort.types import UserError
@@ -262,7 +262,7 @@ def templates() -> Environment:
     found.filters |= {"shown": shown, "coded": coded, "line": in_a_line, "brief": brief, "number": number}
     found.filters |= {"of_token": tokens.written, "fixed": fixed, "percent": percent}
     found.filters |= {"seconds": seconds, "amount": amount}
-    found.filters |= {"json_block": json_block, "kept": kept_json}
+    found.filters |= {"json_block": json_block, "arguments": arguments}
     found.filters |= {"test_case": groups.test_case, "mathml": Markup}
     found.filters["sample_command"] = lambda view, run: groups.sample_command(view, run.directory)
     found.globals |= {"charts": charts, "dispositions": groups.DISPOSITIONS, "written": written, "SCREENS": SCREENS}
@@ -304,6 +304,11 @@ def json_block(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def kept_json(value: Any) -> Markup:
-    """JSON for an attribute."""
-    return escape(json.dumps(value, ensure_ascii=False, default=str))
+def arguments(call: Mapping[str, Any]) -> str:
+    """What a tool was called with: a line each, or as JSON where it is no table."""
+    given = call.get("arguments")
+    if isinstance(given, Mapping):
+        return "\n".join(
+            f"{name} = {json.dumps(value, ensure_ascii=False, default=str)}" for name, value in given.items()
+        )
+    return json.dumps(given if given is not None else dict(call), ensure_ascii=False, default=str)
