@@ -34,7 +34,7 @@ def browser():
     with sync_api.sync_playwright() as driver:
         found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
         try:
-            opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+            opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
         except sync_api.Error as error:
             pytest.skip(f"there is no chromium: {str(error).splitlines()[0]}")
         yield opened

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohort.account.traces import rows_as_shown
+from cohort.settings import Task
 from cohort.types import UserError
 from cohort.views.dashboard.groups import Strip, by_ticket, rows_of, strip_of
 from cohort.views.dashboard.reader import Reader
@@ -113,7 +114,7 @@ def data_view(run: RunFiles, stage: StageFiles, reader: Reader) -> DataView:
     source = []
     for key in keys if task is not None else ():
         value = getattr(task, key)
-        if key == "source" or value != type(task).model_fields[key].default:
+        if key == "source" or value != Task.model_fields[key].default:
             source.append((key, ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)))
     table = stage.index.table(stage.shards)
     rates, steps, ids, shown = np.zeros(0), np.zeros(0), np.zeros(0, object), example(stage)

@@ -185,10 +185,10 @@ def verdict(stage: StageFiles) -> Verdict:
 def _ranked(first: Mapping[str, Any], last: Mapping[str, Any]) -> Verdict:
     """What a reward model came to: two intervals, as its answers to single pairs are not kept."""
     before, after = first["accuracy"], last["accuracy"]
-    ends = [one.get(f"accuracy_{end}") for one in (first, last) for end in ("low", "high")]
+    ends = [one[key] for one in (first, last) for key in ("accuracy_low", "accuracy_high") if one.get(key) is not None]
     tone: Tone = "unsure"
     said = ["A score that guesses ranks half of the pairs right."]
-    if None not in ends:
+    if len(ends) == 4:
         apart = ends[2] > ends[1] or ends[3] < ends[0]
         tone = "unsure" if not apart else "good" if after > before else "bad"
         was, now = (f"{percent(low)} to {percent(high)}" for low, high in (ends[:2], ends[2:]))

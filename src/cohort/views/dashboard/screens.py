@@ -192,7 +192,7 @@ def _compare(asked: Asked) -> Mapping[str, Any]:
     if not 0 <= other < len(runs) or other == asked.number:
         raise UserError(f"there is no other run {other} to compare with")
     pair = curves.together([asked.run, runs[other]], asked.stage)
-    view = curves.comparison(*pair, asked.site.explain)
+    view = curves.comparison(pair[0], pair[1], asked.site.explain)
     names = [name for name in curves.CURATED if any(line.get(name) is not None for line in asked.stage.lines)][:6]
     data = curves.as_json({name: curves.series(pair, name) for name in names})
     named = {one.name: one for section in curves.glossary([asked.stage]).values() for one in section}

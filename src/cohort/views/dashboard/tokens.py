@@ -123,7 +123,7 @@ def _numbers(row: Mapping[str, Any], measured: Measured | None) -> list[dict[str
     count = len(row["tokens"] or [])
     nothing = [None] * count
     again = measured or {}
-    columns = {
+    columns: dict[str, Sequence[Any]] = {
         "logprob": row["logprobs"] or nothing,
         "entropy": again.get("entropy") or nothing,
         "advantage": row.get("token_advantages") or [row["advantage"]] * count,
@@ -135,7 +135,7 @@ def _numbers(row: Mapping[str, Any], measured: Measured | None) -> list[dict[str
         ],
     }
     return [
-        {name: values[at] for name, values in columns.items() if own and _is_number(values[at])}
+        {name: float(values[at]) for name, values in columns.items() if own and _is_number(values[at])}
         for at, own in enumerate(row["mask"] or [])
     ]
 
