@@ -173,10 +173,25 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         **groups_line(stage),
         "batch": batch_arithmetic(stage),
     }
+    if r.over_sample:
+        lines["cut"] = (
+            f"{counted(r.group_size + r.over_sample, 'completion')} of a prompt are begun, the {r.group_size} shortest "
+            "kept: they are no draws from the policy but from its short answers, and A compares these alone"
+        )
+    if r.replay:
+        lines["replay"] = (
+            f"up to {counted(r.replay, 'group')} of the last {counted(r.replay_age, 'step')} are learnt from once more "
+            "in each step, with the log-probs of the weights that drew them"
+        )
     if stage.objective.bypasses:
         lines["bypass"] = "the ratio is taken against the sampler's own log-probs, not against those of the old policy"
     if stage.objective.pass_at_k is not None:
         lines["pass@k"] = f"advantages are those of pass@{stage.objective.pass_at_k} (2508.10751), in place of A above"
+    if stage.objective.malformed_penalty:
+        lines["malformed"] = (
+            f"A is less by {stage.objective.malformed_penalty:g} at every token of a call that no tool takes, and of a "
+            "thinking or answer tag without its pair"
+        )
     if names := supervised_steps(stage.reward):
         divided = "minus their mean" if objective.scale == "none" else "normalised"
         outcomes = any(reward.weight and reward.name not in names for reward in stage.reward)
@@ -219,8 +234,9 @@ def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Differen
         other = objectives.preset(name)
     except ValueError as error:
         raise UserError(f"--diff: {error}; a path of a recipe or of a run does, too") from None
-    bypass = objectives.PRESETS[name].bypass or other.old == "sampler"
-    return _differences(objective, other, _beside(stage), {"bypass": bypass, "pass_at_k": None}, once=_once(stage))
+    theirs = {"bypass": objectives.PRESETS[name].bypass or other.old == "sampler", "pass_at_k": None}
+    theirs["malformed_penalty"] = 0.0
+    return _differences(objective, other, _beside(stage), theirs, once=_once(stage))
 
 
 def objective_differences(stage: Stage, other: Stage | str | None) -> list[Difference]:
@@ -284,12 +300,14 @@ def _differences(
     said = {
         "bypass": "The ratio has another denominator.",
         "pass_at_k": "Advantages are those of a single right answer, or no longer.",
+        "malformed_penalty": "Tokens of malformed calls and tags have another advantage.",
     }
     return rows + [(key, mine[key], theirs[key], said[key]) for key in said if mine[key] != theirs[key]]
 
 
 def _beside(stage: Stage) -> dict[str, Any]:
-    return {"bypass": stage.objective.bypasses, "pass_at_k": stage.objective.pass_at_k}
+    table = stage.objective
+    return {"bypass": table.bypasses, "pass_at_k": table.pass_at_k, "malformed_penalty": table.malformed_penalty}
 
 
 def _once(stage: Stage) -> bool:

@@ -1,4 +1,6 @@
-"""What groups that are no draws from the policy cannot go with: each problem is one sentence that says what to do."""
+"""What groups that are no draws from the newest policy cannot go with: each problem is one sentence that says what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ def not_drawn(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
         if getattr(rollout, key) != Rollout.model_fields[key].default and rollout.groups not in groups:
             sentence = f"{at}rollout.{key} has no effect with rollout.groups = {rollout.groups!r}: remove it"
             yield sentence, (("rollout", key), ("rollout", "groups"))
+    yield from _beside(stage, at)
     if rollout.draws:
         return
     for why, path in (*_of_sampling(stage), *_of_learning(stage)):
@@ -31,6 +34,42 @@ def not_drawn(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
     if parts is not None and rollout.group_size % parts:
         sentence = f"{at}rollout.beam_groups ({parts}) must divide rollout.group_size ({rollout.group_size})"
         yield sentence, (("rollout", "beam_groups"), ("rollout", "group_size"))
+
+
+def _beside(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """What completions that are cut, and groups of earlier steps, cannot go with."""
+    rollout, e = stage.rollout, stage.environment
+    both = {
+        f"is for grpo stages, and this one is of kind {stage.kind!r}": (stage.kind != "grpo", ("kind",)),
+        'goes with draws from the policy: set rollout.groups = "sample"': (not rollout.draws, ("rollout", "groups")),
+    }
+    cut = {
+        'needs the engine of this process: set rollout.sampler = "local"': (
+            rollout.sampler != "local",
+            ("rollout", "sampler"),
+        ),
+        "is of whole completions, and no turns of a conversation: remove [environment]": (
+            bool(e.tools or e.use is not None),
+            ("environment",),
+        ),
+    }
+    stored = {
+        "is for rollouts of the newest weights and stored ones: set rollout.max_staleness = 0": (
+            bool(rollout.max_staleness),
+            ("rollout", "max_staleness"),
+        ),
+        "reads what run.save_rollouts keeps: set it to true": (not stage.run.save_rollouts, ("run", "save_rollouts")),
+        'learns from samples of older weights, uncorrected: set objective.correction = "token_truncate", filters, or '
+        "objective.bypass = true": (not stage.objective.corrects, ("objective", "correction")),
+    }
+    for key, problems in (("over_sample", both | cut), ("replay", both | stored)):
+        if getattr(rollout, key):
+            for why, (there, path) in problems.items():
+                if there:
+                    yield f"{at}rollout.{key} {why}", (("rollout", key), path)
+    if rollout.replay_age != Rollout.model_fields["replay_age"].default and not rollout.replay:
+        sentence = f"{at}rollout.replay_age has no effect without rollout.replay: remove it, or say how many groups"
+        yield sentence, (("rollout", "replay_age"), ("rollout", "replay"))
 
 
 def _of_sampling(stage: Stage) -> Iterator[tuple[str, Path]]:

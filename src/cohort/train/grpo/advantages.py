@@ -73,13 +73,10 @@ def with_state_advantages(groups: Sequence[Group], objective: Objective, combina
     for group in with_advantages(groups, objective, combination):
         turns = [rollout.turns for rollout in group.rollouts]
         keys = [_state(of, at) for of in turns for at in range(len(of))]
-        paid = [0.0 if math.isnan(reward) else reward for reward in group.rewards]
         returns = [
             value
-            for of, reward in zip(turns, paid, strict=True)
-            for value in discounted(
-                [0.0] * (len(of) - 1) + [0.0 if math.isnan(reward) else reward] * bool(of), objective.state_discount
-            )
+            for of, reward in zip(turns, group.rewards, strict=True)
+            for value in discounted([0.0] * (len(of) - 1) + [reward] * bool(of), objective.state_discount)
         ]
         of_turn = iter(among(returns, keys, objective.ddof, objective.eps))
         rows = []
