@@ -1,9 +1,10 @@
 """Train the quickstart's cold-start policy with every preset for the same number of steps, and print the table.
 
-    .venv/bin/python tools/presets_table.py COLD_START_MODEL [DIRECTORY]
+    .venv/bin/python tools/presets_table.py COLD_START_MODEL [DIRECTORY [PRESET ...]]
 
 COLD_START_MODEL is the final model of the quickstart's first stage, e.g. runs/quickstart/stages/cold_start/final. Runs
-are kept in DIRECTORY (default runs/presets); stopped, the same command goes on. Under an hour on one quiet core.
+are kept in DIRECTORY (default runs/presets); stopped, the same command goes on. Without names all presets, which takes
+under an hour on one quiet core.
 
 Each is compared with `plain`, which most presets change in one thing: GRPO without a KL, all tokens counted alike. The
 difference is paired over the held-out problems and both seeds; "same weights as" are of files that are equal byte for
@@ -86,7 +87,7 @@ def main() -> None:
     directory = Path(sys.argv[2] if len(sys.argv) > 2 else ROOT / "runs" / "presets").resolve()
     heads = [*(f"sampled, greedy; seed {seed}" for seed in SEEDS), "points to `plain`", "sampled", "same weights as"]
     print(f"| preset | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
-    arms = ("plain", *objectives.PRESETS)
+    arms = ("plain", *(sys.argv[3:] or objectives.PRESETS))
     trained = {seed: {arm: run(model, directory, arm, seed) for arm in arms} for seed in SEEDS}
     plain, seen = per_problem([trained[seed]["plain"] for seed in SEEDS]), dict[tuple[str, ...], str]()
     for arm in arms:

@@ -10,6 +10,7 @@ import torch
 from recorded import found, holds
 from safetensors.torch import load_file
 
+from cohort.algorithms.objectives import preset
 from cohort.record.rollouts import read_groups
 from cohort.train.grpo.malformed import malformed, unpaired, with_penalty
 from cohort.types import Group, Observation, Prompt, Rollout, ToolCall, Turn, UserError
@@ -108,7 +109,7 @@ def test_a_penalty_is_of_the_tokens_of_what_is_malformed_alone():
     places = malformed(bad, "", characters)
     assert characters(bad.tokens[at] for at in places) == "<tool>x</tool></think>"
     group = Group(0, Prompt.make("?"), (bad, good), advantages=(0.5, -0.5), disposition="trained")
-    (done,), metrics = with_penalty([group], 0.25, characters)
+    (done,), metrics = with_penalty([group], preset("dapo"), 0.25, characters)
     row = np.asarray(done.token_advantages[0])
     assert (row[places] == 0.25).all()
     assert (np.delete(row, places) == 0.5).all()
@@ -116,9 +117,9 @@ def test_a_penalty_is_of_the_tokens_of_what_is_malformed_alone():
     assert done.advantages == pytest.approx((0.5 - 0.25 * len(places) / sum(mask), -0.5))
     assert metrics == {"tokens/malformed": len(places)}
     alike = group.with_(advantages=(0.0, 0.0), disposition="zero_std")  # all failed alike: there is something to learn
-    assert with_penalty([alike], 0.25, characters)[0][0].disposition == "trained"
+    assert with_penalty([alike], preset("dapo"), 0.25, characters)[0][0].disposition == "trained"
     clean = group.with_(rollouts=(good, good))
-    assert with_penalty([clean], 0.25, characters) == ([clean], {"tokens/malformed": 0})
+    assert with_penalty([clean], preset("dapo"), 0.25, characters) == ([clean], {"tokens/malformed": 0})
 
 
 def test_malformed_calls_pay_in_a_run(run, monkeypatch):

@@ -51,17 +51,13 @@ def with_advantages(
         if penalty is not None:  # never with k, which is for rewards of 0 and 1
             rewards -= penalty.sum(1).view(rewards.shape)
         rewards[again] = math.nan
-        lengths = torch.tensor([[sum(r.mask) for r in g.rollouts] for g in groups]) if by_token(objective) else None
+        by_token = objective.whiten_by == "token"
+        lengths = torch.tensor([[sum(r.mask) for r in g.rollouts] for g in groups]) if by_token else None
         advantages = objective.advantages(rewards, lengths=lengths) if k is None else _pass_at_k(rewards, k)
     return [
         group.with_(advantages=tuple(row), disposition=disposition(group, row, objective))
         for group, row in zip(groups, advantages.tolist(), strict=True)
     ]
-
-
-def by_token(objective: Objective) -> bool:
-    """Whether advantages depend on how long completions are."""
-    return objective.whiten_by == "token"
 
 
 def with_state_advantages(groups: Sequence[Group], objective: Objective, combination: Combination) -> list[Group]:
@@ -85,14 +81,16 @@ def with_state_advantages(groups: Sequence[Group], objective: Objective, combina
             for turn in rollout.turns:
                 row[turn.start : turn.end] += objective.state_weight * next(of_turn)
             rows.append(row)
-        means = tuple(
-            math.fsum(row[np.asarray(r.mask, dtype=bool)]) / max(sum(r.mask), 1)
-            for row, r in zip(rows, group.rollouts, strict=True)
-        )
-        became = disposition(group, [a for row in rows for a in row.tolist()], objective)
-        tokens = tuple(map(FrozenArray, rows))
-        done.append(group.with_(token_advantages=tokens, advantages=means, disposition=became))
+        done.append(with_rows(group, rows, objective))
     return done
+
+
+def with_rows(group: Group, rows: Sequence[np.ndarray], objective: Objective) -> Group:
+    """The group with these advantages of its tokens; that of a rollout is their mean over the policy's own tokens."""
+    own = [row[np.asarray(r.mask, dtype=bool)] for row, r in zip(rows, group.rollouts, strict=True)]
+    means = tuple(math.fsum(row) / max(len(row), 1) for row in own)
+    became = disposition(group, [a for row in own for a in row.tolist()], objective)
+    return group.with_(token_advantages=tuple(map(FrozenArray, rows)), advantages=means, disposition=became)
 
 
 def _state(turns: Sequence[Turn], at: int) -> str:
@@ -110,13 +108,7 @@ def with_optimal_baseline(
     rewards = torch.tensor([r for g in groups for r in g.rewards], dtype=torch.float64)
     found = optimal_token_baseline(rewards, mask, rectangle(batch.energy, lengths), batch.group)
     rows = iter(flat(found, lengths).split(lengths.tolist()))
-    done = []
-    for group in groups:
-        own = tuple(FrozenArray(next(rows).numpy()) for _ in group.rollouts)
-        means = tuple(math.fsum(row) / max(sum(r.mask), 1) for row, r in zip(own, group.rollouts, strict=True))
-        became = disposition(group, [a for row in own for a in row], objective)
-        done.append(group.with_(token_advantages=own, advantages=means, disposition=became))
-    return done
+    return [with_rows(group, [next(rows).numpy() for _ in group.rollouts], objective) for group in groups]
 
 
 def repeats(group: Group, found: str) -> list[bool]:
@@ -190,11 +182,10 @@ def with_token_advantages(
     if objective.scale == "centred_batch_std":
         advantages = whiten(advantages, mask, objective.ddof, objective.eps)
     rows = iter(flat(advantages, lengths).split(lengths.tolist()))
-    done = []
-    for group in groups:
-        own = tuple(FrozenArray(next(rows).numpy()) for _ in group.rollouts)
-        means = tuple(math.fsum(row) / max(sum(r.mask), 1) for row, r in zip(own, group.rollouts, strict=True))
-        done.append(group.with_(token_advantages=own, advantages=means, disposition="trained"))
+    done = [
+        with_rows(group, [next(rows).numpy() for _ in group.rollouts], objective).with_(disposition="trained")
+        for group in groups
+    ]
     return done, Valued(batch, flat(returns, lengths))
 
 

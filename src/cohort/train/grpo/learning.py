@@ -81,7 +81,7 @@ class Learning:
             raise UserError(f"the rewards of step {step} give no advantages: {error}") from error
         if penalty_of_tokens := self.stage.objective.malformed_penalty:
             decode = reader(self.backend.facts.tokenizer, self.backend.facts.eos_ids)
-            trained, found = with_penalty(trained, penalty_of_tokens, decode)
+            trained, found = with_penalty(trained, objective, penalty_of_tokens, decode)
             metrics |= found
         table, bypass = self.stage.optimizer, self.stage.objective.bypasses
         alone = 0 if valued is None else self.stage.critic.warmup_steps  # the policy's steps begin after these

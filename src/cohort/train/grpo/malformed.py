@@ -7,13 +7,13 @@ where all of a group fail alike.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from cohort.frozen_array import FrozenArray
+from cohort.algorithms.objectives import Objective
+from cohort.train.grpo.advantages import with_rows
 from cohort.train.grpo.step_rewards import Decode, text_ends
 from cohort.types import Group, Rollout, Turn
 
@@ -58,7 +58,9 @@ def malformed(rollout: Rollout, begun: str, decode: Decode) -> list[int]:
     return found
 
 
-def with_penalty(groups: Sequence[Group], penalty: float, decode: Decode) -> tuple[list[Group], dict[str, float]]:
+def with_penalty(
+    groups: Sequence[Group], objective: Objective, penalty: float, decode: Decode
+) -> tuple[list[Group], dict[str, float]]:
     """The groups with `penalty` taken from the advantage of every malformed token, and how many of these there are."""
     done, count = [], 0
     for group in groups:
@@ -71,13 +73,6 @@ def with_penalty(groups: Sequence[Group], penalty: float, decode: Decode) -> tup
             rows = [np.array(row, dtype=np.float64) for row in given]
             for row, at in zip(rows, places, strict=True):
                 row[at] -= penalty
-            means = tuple(
-                math.fsum(row[np.asarray(r.mask, dtype=bool)]) / max(sum(r.mask), 1)
-                for row, r in zip(rows, group.rollouts, strict=True)
-            )
-            became = "trained" if group.disposition == "zero_std" else group.disposition
-            group = group.with_(
-                token_advantages=tuple(map(FrozenArray, rows)), advantages=means, disposition=became
-            )  # fmt: skip
+            group = with_rows(group, rows, objective)
         done.append(group)
     return done, {"tokens/malformed": float(count)}
