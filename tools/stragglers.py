@@ -29,7 +29,7 @@ def main() -> None:
     prompts = [render.render(task.train[i]) for i in range(PROBLEMS)]
     asked = [SampleRequest(i, p.tokens, GROUP + max(SPARE), i, Sampling(TOKENS)) for i, p in enumerate(prompts)]
     groups = {
-        one.key: [(len(c.tokens), float(exact_number(read(c), prompts[one.key].answer))) for c in found]
+        one.key: [(len(c.tokens), float(exact_number(read(c.tokens), prompts[one.key].answer))) for c in found]
         for one, found in Engine(policy).sample(asked)
     }
     print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")

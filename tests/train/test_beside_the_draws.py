@@ -128,8 +128,8 @@ def test_malformed_calls_pay_in_a_run(run, monkeypatch):
     done = run(objective={"malformed_penalty": 0.5}, run=EVERY, evaluate={"problems": 0})
     for group in groups_of(done, 1):
         for rollout, row in zip(group.rollouts, group.token_advantages, strict=True):
-            if rollout.text and len(row) > 1:
-                assert min(row) == row[0] == pytest.approx(max(row) - 0.5)
+            if len(rollout.text) > 1 and len(row) > 1:
+                assert min(row) == pytest.approx(max(row) - 0.5)  # of one token that writes something
     assert done.metrics[1]["tokens/malformed"] > 0
     assert "level 4 recomputes" in found(done.directory, 3, "skipped")["3 advantages"]
     assert holds(done.directory)["4 advantages of step 2"].endswith(": 12, all equal")

@@ -42,7 +42,7 @@ IN_PASSING = {
 ASKED_FOR = (
     *("environment.", "critic.", "reference.", "self_distillation."),
     *("task.levels", "task.args", "task.curriculum", "task.adaptive", "preferences.replay"),
-    *("rollout.length_penalty", "rollout.beam_groups", "rollout.diversity_penalty"),
+    *("rollout.length_penalty", "rollout.beam_groups", "rollout.diversity_penalty", "rollout.replay_age"),
 )
 BASES = (Table, Prompts, Divergence)
 KEYS = {

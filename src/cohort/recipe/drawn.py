@@ -38,35 +38,28 @@ def not_drawn(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
 
 def _beside(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """What completions that are cut, and groups of earlier steps, cannot go with."""
-    rollout, e = stage.rollout, stage.environment
-    both = {
-        f"is for grpo stages, and this one is of kind {stage.kind!r}": (stage.kind != "grpo", ("kind",)),
-        'goes with draws from the policy: set rollout.groups = "sample"': (not rollout.draws, ("rollout", "groups")),
-    }
-    cut = {
-        'needs the engine of this process: set rollout.sampler = "local"': (
-            rollout.sampler != "local",
-            ("rollout", "sampler"),
-        ),
-        "is of whole completions, and no turns of a conversation: remove [environment]": (
-            bool(e.tools or e.use is not None),
-            ("environment",),
-        ),
-    }
-    stored = {
-        "is for rollouts of the newest weights and stored ones: set rollout.max_staleness = 0": (
-            bool(rollout.max_staleness),
-            ("rollout", "max_staleness"),
-        ),
-        "reads what run.save_rollouts keeps: set it to true": (not stage.run.save_rollouts, ("run", "save_rollouts")),
-        'learns from samples of older weights, uncorrected: set objective.correction = "token_truncate", filters, or '
-        "objective.bypass = true": (not stage.objective.corrects, ("objective", "correction")),
-    }
-    for key, problems in (("over_sample", both | cut), ("replay", both | stored)):
-        if getattr(rollout, key):
-            for why, (there, path) in problems.items():
-                if there:
-                    yield f"{at}rollout.{key} {why}", (("rollout", key), path)
+    rollout, tools = stage.rollout, stage.environment.tools or stage.environment.use is not None
+    for key in (key for key in ("over_sample", "replay") if getattr(rollout, key)):
+        if stage.kind != "grpo":
+            yield f"{at}rollout.{key} is for grpo stages, and this one is of kind {stage.kind!r}", (("kind",),)
+        if not rollout.draws:
+            sentence = f'{at}rollout.{key} goes with draws from the policy: set rollout.groups = "sample"'
+            yield sentence, (("rollout", key), ("rollout", "groups"))
+    if rollout.over_sample and rollout.sampler != "local":
+        sentence = f'{at}rollout.over_sample needs the engine of this process: set rollout.sampler = "local"'
+        yield sentence, (("rollout", "over_sample"), ("rollout", "sampler"))
+    if rollout.over_sample and tools:
+        sentence = f"{at}rollout.over_sample is of whole completions, and no turns of a conversation: remove"
+        yield f"{sentence} [environment]", (("rollout", "over_sample"), ("environment",))
+    if rollout.replay and rollout.max_staleness:
+        sentence = f"{at}rollout.replay is for rollouts of the newest weights and stored ones: set"
+        yield f"{sentence} rollout.max_staleness = 0", (("rollout", "replay"), ("rollout", "max_staleness"))
+    if rollout.replay and not stage.run.save_rollouts:
+        sentence = f"{at}rollout.replay reads what run.save_rollouts keeps: set it to true"
+        yield sentence, (("rollout", "replay"), ("run", "save_rollouts"))
+    if rollout.replay and not stage.objective.corrects:
+        sentence = f"{at}rollout.replay learns from samples of older weights, uncorrected: set objective.correction ="
+        yield f'{sentence} "token_truncate", filters, or objective.bypass = true', (("rollout", "replay"),)
     if rollout.replay_age != Rollout.model_fields["replay_age"].default and not rollout.replay:
         sentence = f"{at}rollout.replay_age has no effect without rollout.replay: remove it, or say how many groups"
         yield sentence, (("rollout", "replay_age"), ("rollout", "replay"))
