@@ -234,8 +234,8 @@ def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Differen
         other = objectives.preset(name)
     except ValueError as error:
         raise UserError(f"--diff: {error}; a path of a recipe or of a run does, too") from None
-    theirs = {"bypass": objectives.PRESETS[name].bypass or other.old == "sampler", "pass_at_k": None}
-    theirs["malformed_penalty"] = 0.0
+    bypass = objectives.PRESETS[name].bypass or other.old == "sampler"
+    theirs: dict[str, Any] = {"bypass": bypass, "pass_at_k": None, "malformed_penalty": 0.0}
     return _differences(objective, other, _beside(stage), theirs, once=_once(stage))
 
 
