@@ -173,16 +173,6 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         **groups_line(stage),
         "batch": batch_arithmetic(stage),
     }
-    if r.over_sample:
-        lines["cut"] = (
-            f"{counted(r.group_size + r.over_sample, 'completion')} of a prompt are begun, the {r.group_size} shortest "
-            "kept: they are no draws from the policy but from its short answers, and A compares these alone"
-        )
-    if r.replay:
-        lines["replay"] = (
-            f"up to {counted(r.replay, 'group')} of the last {counted(r.replay_age, 'step')} are learnt from once more "
-            "in each step, with the log-probs of the weights that drew them"
-        )
     if stage.objective.bypasses:
         lines["bypass"] = "the ratio is taken against the sampler's own log-probs, not against those of the old policy"
     if stage.objective.pass_at_k is not None:
