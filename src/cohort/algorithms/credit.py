@@ -82,23 +82,33 @@ def gigpo(
     owner = [0] * len(rewards) if group is None else list(group)
     if not [len(row) for row in rewards] == [len(row) for row in states] or len(owner) != len(rewards):
         raise ValueError("rewards, states and group must describe the same episodes and steps")
-    returns = [discounted(row, discount) for row in rewards]
     of_episode = among([float(sum(row)) for row in rewards], owner, ddof, eps)
-    keys = [(of, state) for of, row in zip(owner, states) for state in row]
-    of_step = iter(among([value for row in returns for value in row], keys, ddof, eps))
+    of_steps = by_state(rewards, states, owner, discount, ddof, eps)
     return [
-        torch.tensor([whole + weight * next(of_step) for _ in row], dtype=torch.float64)
-        for whole, row in zip(of_episode, rewards)
+        torch.tensor([whole + weight * step for step in steps], dtype=torch.float64)
+        for whole, steps in zip(of_episode, of_steps)
     ]
 
 
-def discounted(rewards: Sequence[float], discount: float) -> list[float]:
-    """sum_{k >= t} discount^(k - t) r_k of each step."""
-    found, ahead = [], 0.0
-    for reward in reversed(rewards):
-        ahead = float(reward) + discount * ahead
-        found.append(ahead)
-    return found[::-1]
+def by_state(
+    rewards: Sequence[Sequence[float]],
+    states: Sequence[Sequence[Hashable]],
+    group: Sequence[Hashable],
+    discount: float,
+    ddof: int,
+    eps: float,
+) -> list[list[float]]:
+    """The part of `gigpo` that compares the discounted returns of steps that were taken in the same state."""
+    returns = []
+    for row in rewards:
+        ahead, of = 0.0, []
+        for reward in reversed(row):
+            ahead = float(reward) + discount * ahead
+            of.append(ahead)
+        returns += of[::-1]
+    keys = [(of, state) for of, row in zip(group, states) for state in row]
+    found = iter(among(returns, keys, ddof, eps))
+    return [[next(found) for _ in row] for row in rewards]
 
 
 def among(values: Sequence[float], keys: Sequence[Any], ddof: int = 1, eps: float = 1e-6) -> list[float]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cohort.algorithms.advantages import gae, optimal_token_baseline, pass_at_k, token_rewards, whiten
-from cohort.algorithms.credit import among, discounted
+from cohort.algorithms.credit import by_state
 from cohort.algorithms.objectives import Objective
 from cohort.frozen_array import FrozenArray
 from cohort.learn.batch import flat, rectangle
@@ -68,18 +68,15 @@ def with_state_advantages(groups: Sequence[Group], objective: Objective, combina
     done = []
     for group in with_advantages(groups, objective, combination):
         turns = [rollout.turns for rollout in group.rollouts]
-        keys = [_state(of, at) for of in turns for at in range(len(of))]
-        returns = [
-            value
-            for of, reward in zip(turns, group.rewards, strict=True)
-            for value in discounted([0.0] * (len(of) - 1) + [reward] * bool(of), objective.state_discount)
-        ]
-        of_turn = iter(among(returns, keys, objective.ddof, objective.eps))
+        paid = [[0.0] * (len(of) - 1) + [reward] * bool(of) for of, reward in zip(turns, group.rewards, strict=True)]
+        states = [[_state(of, at) for at in range(len(of))] for of in turns]
+        o = objective
+        steps = by_state(paid, states, [0] * len(turns), o.state_discount, o.ddof, o.eps)
         rows = []
-        for rollout, own in zip(group.rollouts, group.advantages, strict=True):
+        for rollout, own, values in zip(group.rollouts, group.advantages, steps, strict=True):
             row = np.full(len(rollout.tokens), own)
-            for turn in rollout.turns:
-                row[turn.start : turn.end] += objective.state_weight * next(of_turn)
+            for turn, value in zip(rollout.turns, values, strict=True):
+                row[turn.start : turn.end] += o.state_weight * value
             rows.append(row)
         done.append(with_rows(group, rows, objective))
     return done
