@@ -33,6 +33,7 @@ ROOMS = {
 # (file, parameter): the name means another thing there than in the table.
 OTHER = {
     ("train/reward_model/scorer.py", "steps"),  # whether steps are scored, not how many a run has
+    ("train/reward_model/training.py", "steps"),
     ("train/stage.py", "stop"),  # whether somebody wants the stage to stop; not the texts that end a completion
     ("train/measure.py", "groups"),  # those of the last step, of which there is none; not how groups are made
     ("policy/attention.py", "device"),  # where a mask is made
