@@ -129,6 +129,8 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> d
         },
         "watched": {  # by detectors, one of which has something to say
             **small,
+            "rollout": {**small["rollout"], "replay": 1},
+            "objective": {"correction": "token_truncate", "correction_max": 2.0},
             "policy": {"model": str(checkpoint)},
             "task": own,
             "reward": ["scorers:never"],
