@@ -48,8 +48,7 @@ class Objective(Table):
     malformed_penalty: Later[float] = Field(
         default=0.0,
         ge=0,
-        description="Taken from the advantage of each token of a malformed call, or of a thinking or answer tag "
-        "without its pair; of these tokens alone.",
+        description="Taken from the advantage of each token of a malformed call, or of a tag without its pair.",
     )
     bypass: bool | None = Field(
         default=None,

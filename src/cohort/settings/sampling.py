@@ -81,8 +81,7 @@ class Rollout(Table):
     )
     over_sample: Later[Annotated[int, Field(ge=0, le=2**16)]] = Field(
         default=0,
-        description="Completions begun beyond group_size: the group_size shortest are kept, the others are cut as soon "
-        "as that is known. Short answers are then over-represented.",
+        description="Completions begun beyond group_size, whose longest are cut: short answers are over-represented.",
     )
     replay: Later[Annotated[int, Field(ge=0, le=10**6)]] = Field(
         default=0, description="Groups of earlier steps that each step learns from once more, as they were stored."
