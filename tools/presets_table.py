@@ -43,7 +43,7 @@ def run(model: Path, directory: Path, arm: str, seed: int) -> Path:
         name=f"{arm}-{seed}",
         seed=seed,
         policy={"model": str(model)},
-        task={"source": "word_problems", "levels": list(quickstart.task.levels)},
+        task={"source": "word_problems", "levels": list(quickstart.task.levels or ())},
         rollout=quickstart.rollout.model_dump(include={"prompts_per_step", "group_size", "max_tokens"}),
         reward="exact_number",
         objective=PLAIN if arm == "plain" else {"preset": arm},
