@@ -47,7 +47,8 @@ class Player(Protocol):
         self, requests: Sequence[SampleRequest], prompts: Mapping[int, Prompt]
     ) -> Iterator[tuple[SampleRequest, Played]]:
         """Yield each request with its `count` rollouts, or with the failure that lost them, in the order in which
-        groups finish. `prompts` holds the prompt of every request by its key.
+        groups finish. `prompts` holds the prompt of every request by its key. The tokens of a request that is yielded
+        are those that its rollouts follow.
         """
         ...
 
