@@ -199,10 +199,10 @@ def _event(value: Any) -> str:
 class Server:
     """The application on a port, in a thread of its own, until it is closed. `url` is where its paths begin."""
 
-    def __init__(self, sessions: Sessions, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, sessions: Sessions, host: str = "127.0.0.1", bound: socket.socket | None = None) -> None:
         import uvicorn
 
-        bound = bind(host, port)
+        bound = bind(host, 0) if bound is None else bound
         alone = host in ("127.0.0.1", "localhost", "::1")
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown if host not in ('0.0.0.0', '::') else socket.gethostname()}:{bound.getsockname()[1]}"

@@ -128,7 +128,7 @@ class Talk:
             if len(self._renderers) > 64:  # an agent may ask with ever new tools
                 self._renderers.clear()
             args = self.template_args if template == "chat" else {}
-            self._renderers[key] = Renderer(self.tokenizer, template, None, tools, False, args)
+            self._renderers[key] = Renderer(self.tokenizer, template, None, tools, template == "none", args)
         return self._renderers[key]
 
     def _ids(self, given: list[int]) -> tuple[int, ...]:
@@ -137,10 +137,14 @@ class Talk:
         return tuple(given)
 
     def _likely(self, completion: Completion, top: Alternatives | None) -> tuple[Likely, ...]:
-        left_out, decode = silent(self.tokenizer, self.eos_ids), self.tokenizer.decode
+        def decode(token: int) -> str:
+            text: str = self.tokenizer.decode([token])
+            return self.tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else text  # a part of a character
+
+        left_out = silent(self.tokenizer, self.eos_ids)
         others = top or ((),) * len(completion.tokens)
         return tuple(
-            Likely(decode([token]), logprob, tuple((decode([one]), p) for one, p in of))
+            Likely(decode(token), logprob, tuple((decode(one), p) for one, p in of))
             for token, logprob, of in zip(completion.tokens, completion.logprobs, others, strict=True)
             if token not in left_out
         )
