@@ -178,7 +178,7 @@ class Turn:
     """One turn of the policy: `tokens[start:end]` of its rollout, the same as text, and what the environment said.
 
     `row` is where a row begins with this turn: the history before it was written anew, and what of it follows the
-    prompt stands in `tokens[row:start]`. None: it goes on in a row that is there. `reward` is what an agent paid for it.
+    prompt stands in `tokens[row:start]`. None: it goes on in a row that is there. `reward` is what an agent paid.
     """
 
     start: int
@@ -194,8 +194,8 @@ class Rollout:
     """What the policy did for one prompt: one completion, or several turns with what the environment said between them.
 
     `mask[t]` is True where the policy chose token t; elsewhere `logprobs[t]` is 0. Token ids are the record; `text` is
-    a view of the policy's own, those of its last message. `turns` is empty where there is no environment. Where an agent
-    wrote its history anew, the tokens are several rows end to end, each of which follows the prompt by itself.
+    a view of the policy's own, those of its last message. `turns` is empty where there is no environment. Where an
+    agent wrote its history anew, the tokens are several rows end to end, each of which follows the prompt by itself.
     """
 
     tokens: Sequence[int]

@@ -87,6 +87,6 @@ def lingers(prompt, base_url, api_key):
             LATE.append(error.code)
 
     threading.Thread(target=later, daemon=True).start()
-    return post(base_url, api_key, messages=[{"role": "user", "content": prompt}], max_tokens=4)["choices"][0]["message"][
-        "content"
-    ]
+    return post(base_url, api_key, messages=[{"role": "user", "content": prompt}], max_tokens=4)["choices"][0][
+        "message"
+    ]["content"]

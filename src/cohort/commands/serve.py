@@ -6,6 +6,7 @@ import queue
 import secrets
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
@@ -19,7 +20,7 @@ from cohort.commands.sample import stage_of
 from cohort.engine.engine import Engine
 from cohort.environments.endpoint.app import Call, Server, bind
 from cohort.environments.endpoint.talk import Talk
-from cohort.environments.endpoint.wire import ApiError, Asked, Chat
+from cohort.environments.endpoint.wire import UNFORCED, ApiError, Asked, Chat
 from cohort.machine import quiet_libraries
 from cohort.seeds import derive_seed
 from cohort.train.place import where_trained
@@ -50,6 +51,8 @@ class Desk:
         """See `Session`."""
         if asked.model != self.name:
             raise ApiError(404, f"there is no model {asked.model!r}: it is {self.name!r}", "model_not_found", "model")
+        if getattr(asked, "tool_choice", None) == "required":
+            warnings.warn(f"a request has tool_choice = 'required'; {UNFORCED}", stacklevel=1)
         if self.inbox.qsize() + len(self.calls) >= self.most:
             raise ApiError(429, f"{self.most} requests are under way: try again later", "overloaded")
         tokens, new = self.talk.tokens(asked)
@@ -58,8 +61,8 @@ class Desk:
         longest = min(room, usual) if asked.longest is None else asked.longest
         if room < max(longest, 1):
             raise ApiError(
-                400, f"the model has {limit} positions, and {len(tokens)} tokens of the prompt with {max(longest, 1)} to "
-                "come are more", "context_length_exceeded", "max_tokens",
+                400, f"the model has {limit} positions, and {len(tokens)} tokens of the prompt with {max(longest, 1)} "
+                "to come are more", "context_length_exceeded", "max_tokens",
             )  # fmt: skip
         given = {name: getattr(asked, name) for name in ("temperature", "top_p", "top_k", "min_p")}
         own = {name: max(value, 0) for name, value in given.items() if value is not None}  # top_k = -1 is off, too
@@ -130,8 +133,8 @@ def open_desk(model: str, name: str | None, rows: int, timeout_s: float) -> Desk
 
 
 def serve(model: str, host: str, port: int, name: str | None, rows: int, timeout_s: float) -> None:
-    """Serve until Ctrl-C. On this machine alone anybody who has it may ask; on another address only who has the key that
-    is said once. Raises `UserError` for an address or a port that cannot be had.
+    """Serve until Ctrl-C. On this machine alone anybody who has it may ask; on another address only who has the key
+    that is said once. Raises `UserError` for an address or a port that cannot be had.
     """
     console, bound = Console(), bind(host, port)  # before a model is loaded, which takes longer
     alone = host in ("127.0.0.1", "localhost", "::1")

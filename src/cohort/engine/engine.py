@@ -117,7 +117,8 @@ class Engine:
         for part in states.split(256):  # of a large vocabulary all logits at once would be gigabytes
             logprobs = (self.policy.logits(part) / (temperature or 1.0)).log_softmax(-1).topk(top)
             found += [
-                list(zip(*of, strict=True)) for of in zip(logprobs.indices.tolist(), logprobs.values.tolist(), strict=True)
+                list(zip(*of, strict=True))
+                for of in zip(logprobs.indices.tolist(), logprobs.values.tolist(), strict=True)
             ]
         return found
 

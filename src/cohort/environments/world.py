@@ -147,8 +147,8 @@ def build_environment(use: str | Callable[..., Any], args: Mapping[str, Any]) ->
     if isinstance(use, str) and ":" not in use and use not in ENVIRONMENTS:
         hint = f', such as tools = ["{use}"]' if use in TOOLS else ""
         raise UserError(
-            f'environment.use is "{ENDPOINT}", "{", ".join(ENVIRONMENTS)}" or your own "module:function", not {use!r}; built-in '
-            f"tools are named in environment.tools{hint}"
+            f'environment.use is "{ENDPOINT}", "{", ".join(ENVIRONMENTS)}" or your own "module:function", not {use!r}; '
+            f"built-in tools are named in environment.tools{hint}"
         )
     function = find_function(ENVIRONMENTS.get(use, use), "environment") if isinstance(use, str) else use
     made = _called(function, args, "environment.args")

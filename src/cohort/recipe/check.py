@@ -159,7 +159,9 @@ def _endpoint(stage: Stage, at: str) -> Found:
         sentence = "agents behind an endpoint are trained by the kind grpo, without a critic"
         yield f"{at}environment.use is 'endpoint': {sentence}", (("environment", "use"), ("kind",))
     if not stage.rollout.draws:
-        sentence = f"environment.use is 'endpoint', whose calls are draws: rollout.groups = {stage.rollout.groups!r} is not"
+        sentence = (
+            f"environment.use is 'endpoint', whose calls are draws: rollout.groups = {stage.rollout.groups!r} is not"
+        )
         yield f"{at}{sentence}", (("rollout", "groups"),)
 
 

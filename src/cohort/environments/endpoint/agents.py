@@ -18,7 +18,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from cohort.environments.foreign_code import THE_WORLD, broken
@@ -43,8 +43,8 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an agent came to: a text, rewards (one: of the rollout; several: one a call), or nothing. `crashed`: it could
-    not make sense of an answer.
+    """What an agent came to: a text, rewards (one: of the rollout; several: one a call), or nothing. `crashed`: it
+    could not make sense of an answer.
     """
 
     text: str | None = None
@@ -92,8 +92,8 @@ def open_agent(use: str | Callable[..., Any] | None, args: Mapping[str, Any]) ->
     every = any(one.kind == one.VAR_KEYWORD for one in takes.values())
     if "base_url" not in takes and not every:
         raise UserError(
-            f"the agent {name} takes no base_url, so it would not ask the policy: give it that parameter (and api_key), "
-            "or run it as a program, which finds OPENAI_BASE_URL and OPENAI_API_KEY"
+            f"the agent {name} takes no base_url, so it would not ask the policy: give it that parameter, or run "
+            "it as a program, which finds OPENAI_BASE_URL and OPENAI_API_KEY"
         )
     if strange := [one for one in args if one not in takes and not every]:
         raise UserError(f"environment.args.{strange[0]} has no effect: the agent {name} takes no such parameter")
@@ -106,8 +106,8 @@ def open_agent(use: str | Callable[..., Any] | None, args: Mapping[str, Any]) ->
         needed = [n for n, p in takes.items() if p.default is p.empty and p.kind in (1, 3) and n not in known]
         if needed:
             raise UserError(
-                f"the agent {name} needs {needed[0]!r}, which is neither one of {', '.join(_FILLED)}, nor a column of the "
-                "task, nor in environment.args"
+                f"the agent {name} needs {needed[0]!r}, which is neither one of {', '.join(_FILLED)}, nor a column of "
+                "the task, nor in environment.args"
             )
         found = function(**{one: known[one] for one in wanted})
         return awaited(found) if inspect.isawaitable(found) else found

@@ -28,7 +28,8 @@ BODY = 8 << 20  # bytes of a request
 @dataclass(slots=True)
 class Call:
     """A request on its way: the tokens that its completions follow, the messages in them that are new, how they are
-    sampled, and the future of what is answered. `watch` gets the tokens of a completion as they come; `gone` says that nobody waits any more.
+    sampled, and the future of what is answered. `watch` gets the tokens of a completion as they come; `gone` says that
+    nobody waits any more.
     """
 
     asked: Asked
@@ -59,7 +60,7 @@ Sessions = Callable[[str, str], Session]  # of a path in front of /v1 and a key;
 
 
 def make_app(sessions: Sessions, hosts: Sequence[str] = ("127.0.0.1", "localhost", "[::1]")) -> Starlette:
-    """The application. `hosts` are the names under which it answers: against pages that point a name at this machine."""
+    """The application. `hosts` are its names: others are not answered, as a page may point one at this machine."""
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
@@ -230,5 +231,7 @@ def bind(host: str, port: int) -> socket.socket:
         found.listen(128)
     except (OSError, OverflowError) as error:
         found.close()
-        raise UserError(f"cannot listen on {host}:{port} ({error}): another --port may be free, and 0 takes one") from None
+        raise UserError(
+            f"cannot listen on {host}:{port} ({error}): another --port may be free, and 0 takes one"
+        ) from None
     return found

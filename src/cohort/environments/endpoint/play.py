@@ -1,8 +1,9 @@
-"""Plays prompts to their end with agents: each rollout has a base URL and a key of its own, and an agent that asks there.
+"""Plays prompts to their end with agents: each rollout has a base URL and a key of its own, where an agent asks.
 
 All agents go on until each of them waits for an answer or has ended; then all that they ask is sampled together, in the
-order of prompts and members. So which rows share a batch never depends on how long an agent took, and with agents that do
-the same again a run can be repeated bit for bit. What a call draws is derived from its rollout's seed and its own tokens.
+order of prompts and members. So which rows share a batch never depends on how long an agent took, and with agents that
+do the same again a run can be repeated bit for bit. What a call draws is derived from its rollout's seed and its own
+tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cohort.environments.endpoint.agents import Agent, Outcome, Task, Way, outco
 from cohort.environments.endpoint.app import Call, Server
 from cohort.environments.endpoint.rows import Answered, rollout_of, rows_of, stem_of
 from cohort.environments.endpoint.talk import Said, Talk
-from cohort.environments.endpoint.wire import ApiError, Asked
+from cohort.environments.endpoint.wire import UNFORCED, ApiError, Asked
 from cohort.environments.episodes import Played, Rules
 from cohort.environments.foreign_code import HangsError
 from cohort.policy.text import completion_reader
@@ -245,12 +246,14 @@ class AgentPlay:
         """Refuse what this sampler cannot do, and say what the recipe decides in place of the agent."""
         if asked.top and not hasattr(self.sampler, "alternatives"):
             raise ApiError(400, "this sampler knows the log-probs of what it draws alone", param="top_logprobs")
+        if getattr(asked, "tool_choice", None) == "required":
+            self.endpoint.warn(f"the agent {self.endpoint.agent.name} requires calls of tools; {UNFORCED}")
         for name in ("temperature", "top_p", "top_k", "min_p"):
             wanted, there = getattr(asked, name), getattr(request.sampling, name)
             if wanted is not None and wanted != there:
                 self.endpoint.warn(
-                    f"the agent {self.endpoint.agent.name} asks for {name} = {wanted:g}; what is trained on is sampled as "
-                    f"the recipe says ({there:g})"
+                    f"the agent {self.endpoint.agent.name} asks for {name} = {wanted:g}; what is trained on is sampled "
+                    f"as the recipe says ({there:g})"
                 )
 
     def top(self, call: Call, completion: Completion) -> Any:
@@ -312,8 +315,8 @@ class AgentPlay:
         stem = stem_of([row for one in episodes for row in rows_of(one.calls)])
         if not stem:
             raise UserError(
-                f"the calls of the agent {self.endpoint.agent.name} do not begin alike, and a group is learnt behind what "
-                "they share: begin every conversation with the same message, or every text with the same words"
+                f"the calls of the agent {self.endpoint.agent.name} do not begin alike, and a group is learnt behind "
+                "what they share: begin every conversation with the same message, or every text with the same words"
             )
         return replace(group.request, tokens=stem), tuple(self._rollout(one, len(stem)) for one in episodes)
 
@@ -349,4 +352,3 @@ class AgentPlay:
             of = parts[request.key][1]
             for index, (one, call) in enumerate(of):
                 one.answer(call, completions[index : index + 1] if len(of) > 1 else completions)
-

@@ -1,5 +1,5 @@
-"""From the calls of an agent to what is trained on: calls that go on from each other are one row of tokens, a history that
-was written anew begins another. Pure functions of what was sampled.
+"""From the calls of an agent to what is trained on: calls that go on from each other are one row of tokens, a history
+that was written anew begins another. Pure functions of what was sampled.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Row:
 
 
 def rows_of(calls: Sequence[Answered]) -> list[Row]:
-    """The rows of an episode, in the order of their first calls. A call goes on in the longest row that its prompt begins
-    with, token by token; what it adds is not the policy's. Where there is none, its whole prompt is context.
+    """The rows of an episode, in the order of their first calls. A call goes on in the longest row that its prompt
+    begins with, token by token; what it adds is not the policy's. Where there is none, its whole prompt is context.
     """
     rows: list[Row] = []
     for number, call in enumerate(calls):
@@ -65,8 +65,8 @@ def stem_of(rows: Sequence[Row]) -> tuple[int, ...]:
 def rollout_of(
     calls: Sequence[Answered], stem: int, finish: Finish, text: str | None, paid: Sequence[float | None]
 ) -> Rollout:
-    """The rollout of an episode behind a stem of so many tokens. `text` is what the agent came to: its last answer where
-    it said nothing; `paid` is the reward of each call, where there is one.
+    """The rollout of an episode behind a stem of so many tokens. `text` is what the agent came to: its last answer
+    where it said nothing; `paid` is the reward of each call, where there is one.
     """
     rows, turns, offset = rows_of(calls), {}, 0
     for index, row in enumerate(rows):

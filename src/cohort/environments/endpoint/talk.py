@@ -72,19 +72,19 @@ class Talk:
         likely = None if asked.top is None else self._likely(completion, top)
         finish = "length" if completion.finish == "length" else "stop"
         message: dict[str, Any] = {"role": "assistant", "content": text}
-        if isinstance(asked, Chat) and asked.schemas and (calls := self._format().calls(text)):
-            if all(call.problem is None for call in calls):  # what cannot be read as calls stays text
-                name = content_id(list(prompt), list(completion.tokens))
-                kept = calls[:1] if asked.parallel_tool_calls is False else calls
-                found = [
-                    {"id": content_id(name, at)[:9], "type": "function", "function": {
-                        "name": call.name, "arguments": json.dumps(call.arguments)}}
-                    for at, call in enumerate(kept)
-                ]  # fmt: skip
-                mark = next(iter(self._format().marks), None)
-                content = text.partition(mark)[0].strip() if mark else ""
-                message |= {"content": content or None, "tool_calls": found}
-                finish = "tool_calls"
+        calls = self._format().calls(text) if isinstance(asked, Chat) and asked.schemas else ()
+        if calls and all(call.problem is None for call in calls):  # what cannot be read as calls stays text
+            name = content_id(list(prompt), list(completion.tokens))
+            kept = calls[:1] if getattr(asked, "parallel_tool_calls", None) is False else calls
+            found = [
+                {"id": content_id(name, at)[:9], "type": "function", "function": {
+                    "name": call.name, "arguments": json.dumps(call.arguments)}}
+                for at, call in enumerate(kept)
+            ]  # fmt: skip
+            mark = next(iter(self._format().marks), None)
+            content = text.partition(mark)[0].strip() if mark else ""
+            message |= {"content": content or None, "tool_calls": found}
+            finish = "tool_calls"
         made = Reply(message, finish, len(completion.tokens), likely)  # type: ignore[arg-type]
         tokens = (*prompt, *completion.tokens)
         if isinstance(asked, Chat):
@@ -108,7 +108,9 @@ class Talk:
         longest = max(known, key=lambda one: len(one.keys), default=None)
         new = tuple(map(_shown, asked.messages[0 if longest is None else len(longest.keys) :]))
         if longest is None or any(message["role"] == "assistant" for message in new):
-            shown = self._renderer("chat", asked.schemas).render(Prompt.make(messages=tuple(map(_shown, asked.messages))))
+            shown = self._renderer("chat", asked.schemas).render(
+                Prompt.make(messages=tuple(map(_shown, asked.messages)))
+            )
             return tuple(shown.tokens), new
         if self._dialogue is None:
             self._dialogue = open_dialogue(self.tokenizer, None, True, (), self.eos_ids, 2**31, self.template_args)

@@ -16,6 +16,7 @@ from cohort.chat import text_of
 from cohort.types import Message
 
 MOST, TOP = 128, 20  # completions of a call, and likeliest tokens beside each
+UNFORCED = "nothing forces the model to, so it may answer with text"  # where a request says tool_choice = "required"
 
 
 class ApiError(Exception):
@@ -102,7 +103,7 @@ class Chat(Asked):
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     tools: list[dict[str, Any]] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
+    tool_choice: Literal["auto", "none", "required"] | None = None
     parallel_tool_calls: bool | None = None
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = False
@@ -275,7 +276,8 @@ def _chat_logprobs(reply: Reply) -> dict[str, Any] | None:
         return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace"))}
 
     content = [
-        written(one.text, one.logprob) | {"top_logprobs": [written(*other) for other in one.top]} for one in reply.likely
+        written(one.text, one.logprob) | {"top_logprobs": [written(*other) for other in one.top]}
+        for one in reply.likely
     ]
     return {"content": content, "refusal": None}
 
