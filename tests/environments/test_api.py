@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -12,13 +13,13 @@ import pytest
 import torch
 from agents import post
 
-from cohort.commands.serve import Desk
+from cohort.commands.serve import Desk, serve
 from cohort.engine.engine import Engine
-from cohort.environments.endpoint.app import Server
+from cohort.environments.endpoint.app import Server, bind
 from cohort.environments.endpoint.talk import Talk
 from cohort.environments.endpoint.wire import ApiError
 from cohort.policy.policy import Policy
-from cohort.types import Sampling
+from cohort.types import Sampling, UserError
 from tiny import make_tiny
 
 
@@ -185,3 +186,36 @@ def test_a_request_ends_at_its_deadline(desk, url):
 @pytest.fixture(autouse=True, scope="module")
 def one_thread_here():
     torch.set_num_threads(1)
+
+
+def test_a_port_that_is_taken(url):
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    with pytest.raises(UserError, match="another --port may be free"):
+        bind("127.0.0.1", port)
+
+
+class Idle:
+    """A model that is asked for its name alone, with the key that was printed and with another."""
+
+    name = "idle"
+
+    def __init__(self, printed):
+        self.printed, self.codes = printed, []
+
+    def work(self):
+        said = self.printed()
+        port, key = re.search(r":(\d+)/v1", said)[1], re.search(r"sk-\S+", said)[0]
+        for given in (key, "sk-other", ""):
+            asked = urllib.request.Request(f"http://127.0.0.1:{port}/v1/models")
+            asked.add_header("Authorization", f"Bearer {given}")
+            try:
+                self.codes.append(urllib.request.urlopen(asked, timeout=60).status)
+            except urllib.error.HTTPError as error:
+                self.codes.append(error.code)
+
+
+def test_another_host_needs_the_key_that_is_said_once(monkeypatch, capsys):
+    idle = Idle(lambda: capsys.readouterr().out)
+    monkeypatch.setattr("cohort.commands.serve.open_desk", lambda *given: idle)
+    serve("idle", "0.0.0.0", 0, None, 4, 60.0)
+    assert idle.codes == [200, 401, 401]

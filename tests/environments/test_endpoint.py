@@ -333,3 +333,18 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(tables, tmp_path
 def test_a_recipe_that_cannot_be_is_one_sentence(tables, change, said):
     with pytest.raises(UserError, match=said):
         train(Recipe(**{**tables, **change}), console=Console(quiet=True))
+
+
+def test_the_recipe_of_an_agent_that_was_there_before(tmp_path, monkeypatch):
+    root = Path(__file__).parents[2]
+    agent = (root / "examples/calculator_agent.py").read_text()
+    assert "import cohort" not in agent
+    assert "from cohort" not in agent
+    monkeypatch.chdir(root)
+    small = ["cold_start.run.steps=2", "cold_start.supervised.examples_per_step=4", "cold_start.task.careful_first=4"]
+    small += ["grpo.run.steps=1", "grpo.rollout.prompts_per_step=2", "grpo.rollout.group_size=2"]
+    small += ["grpo.evaluate.problems=2", "grpo.evaluate.samples=0", "run.threads=1", f"run.directory={tmp_path}"]
+    done = train(Recipe.load(root / "recipes/agent.toml", small), console=Console(quiet=True))
+    groups = read_groups(next(done.directory.rglob("step-000001.parquet")))
+    assert [len(group.rollouts) for group in groups] == [2, 2]
+    assert all(rollout.turns for group in groups for rollout in group.rollouts)

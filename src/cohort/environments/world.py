@@ -29,6 +29,7 @@ TOOLS: Mapping[str, str] = {
     "calculator": "cohort.environments.calculator:calculator_tool",
     "python": "cohort.environments.python:python_tool",
     "http": "cohort.environments.http:http_tool",
+    "mcp": "cohort.environments.mcp:mcp_tools",
 }
 ENDPOINT = "endpoint"  # an agent that asks the policy by the OpenAI API
 # Environments of other libraries, and where each is.
@@ -125,19 +126,20 @@ def build_tools(
             f"environment.args.{strange[0]} has no effect: it is for one of the built-in tools ({', '.join(TOOLS)}) "
             "that environment.tools names"
         )
-    return tuple(_tool(use, args, timeout_s) for use in uses)
+    return tuple(tool for use in uses for tool in _tools(use, args, timeout_s))
 
 
-def _tool(use: str | Callable[..., Any], args: Mapping[str, Any], timeout_s: float) -> Tool:
+def _tools(use: str | Callable[..., Any], args: Mapping[str, Any], timeout_s: float) -> tuple[Tool, ...]:
     if isinstance(use, str) and use in TOOLS:
-        made: Tool = _called(find_function(TOOLS[use], "tool"), args.get(use, {}), f"environment.args.{use}")
-        return made
+        made: Tool | tuple[Tool, ...]
+        made = _called(find_function(TOOLS[use], "tool"), args.get(use, {}), f"environment.args.{use}")
+        return (made,) if isinstance(made, Tool) else made
     if isinstance(use, str) and ":" not in use:
         raise UserError(
             f"there is no tool '{use}'; the built-in ones are {', '.join(TOOLS)}, and your own is named "
             '"module:function"'
         )
-    return tool_of(find_function(use, "tool") if isinstance(use, str) else use, timeout_s=timeout_s)
+    return (tool_of(find_function(use, "tool") if isinstance(use, str) else use, timeout_s=timeout_s),)
 
 
 def build_environment(use: str | Callable[..., Any], args: Mapping[str, Any]) -> Environment:

@@ -13,7 +13,7 @@ class Environment(Table):
     """What the policy acts in: nothing, where a completion is the whole rollout, or tools that it may call."""
 
     tools: Annotated[tuple[str | Function, ...], Field(strict=False)] = Field(
-        default=(), description="Tools it may call: calculator, python, http, or module:function."
+        default=(), description="Tools it may call: calculator, python, http, mcp, or module:function."
     )
     use: Text | Function | None = Field(
         default=None, description="An environment instead: module:function that makes one, verifiers, or endpoint."
