@@ -135,7 +135,7 @@ class Engine:
         while left:
             try:
                 for request, completions in self._sample(left, live):
-                    del left[next(index for index, one in enumerate(left) if one is request)]
+                    del left[next(i for i, one in enumerate(left) if one is request)]
                     yield request, completions
             except Exception as error:
                 if not is_out_of_memory(error) or self.max_rows == 1:
