@@ -11,9 +11,10 @@ import time
 import pytest
 
 from cohort.environments.formats import FORMATS
-from cohort.environments.mcp import mcp_tools
+from cohort.environments.mcp import Server, Session, mcp_tools
 from cohort.environments.tools import Tools
 from cohort.environments.world import build_tools
+from cohort.patience import HangsError
 from cohort.types import InfrastructureError, Prompt, UserError
 
 pytest.importorskip("mcp")
@@ -102,13 +103,14 @@ def test_a_server_that_dies_is_the_worlds_failure(tools):
 
 
 def test_a_server_that_hangs_has_a_deadline(program):
-    tools = Tools(mcp_tools([program], timeout_s=3.0), HERMES, 2)
-    state = tools.reset(ASKED, 1)
+    session = Session(Server(program, 120.0))
+    assert session.call("count", {"step": 1}) == "1"
+    session.server = Server(program, 0.5)
     began = time.monotonic()
-    with pytest.raises(InfrastructureError, match="within 3 s"):
-        tools.step(state, call("hangs"))
+    with pytest.raises(HangsError, match="within 0.5 s"):
+        session.call("hangs", {})
     assert time.monotonic() - began < 10
-    tools.end(state)
+    session.close()
 
 
 def test_over_http(program):

@@ -168,7 +168,7 @@ class Text(Asked):
         if isinstance(self.prompt, list) and self.prompt and not isinstance(self.prompt[0], int):
             if len(self.prompt) > 1:
                 raise ApiError(400, "one prompt a request, please: send several requests", param="prompt")
-            return self.prompt[0]  # type: ignore[return-value]
+            return self.prompt[0]
         return self.prompt  # type: ignore[return-value]
 
 
