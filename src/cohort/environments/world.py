@@ -85,8 +85,10 @@ class World:
 
     def close(self) -> None:
         """Give back what the tools hold. They start afresh when they are used again."""
-        for thing in (*self.tools, *([self.endpoint] if self.endpoint is not None else [])):
-            thing.close()
+        for tool in self.tools:
+            tool.close()
+        if self.endpoint is not None:
+            self.endpoint.close()
 
     def _format(self, tokenizer: Any, eos_ids: Collection[int]) -> Format | None:
         """How calls are written; None where there is nothing to call."""

@@ -37,7 +37,7 @@ class Call:
     new: tuple[Message, ...]
     sampling: Sampling
     done: Future[tuple[Reply, ...]] = field(default_factory=Future)
-    watch: Callable[[int, Sequence[int]], None] | None = None
+    watch: Callable[[int, Sequence[int]], object] | None = None
     gone: bool = False
 
 
