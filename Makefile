@@ -9,7 +9,7 @@ REAL   := $(VENV)-real
 SMOLLM2 = $(REAL)/bin/python tools/smollm2.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-sinks test-view test-vllm models bench bench-gpu lock clean
+.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-sinks test-view test-vllm test-agents models bench bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -59,6 +59,9 @@ test-sinks: $(VENV)-sinks/.installed  ## run the tests of the trackers, in an en
 
 test-view: $(VENV)-view/.installed  ## run the tests of the viewer in a browser, chromium where there is one, at most 3 minutes
 	$(VENV)-view/bin/pytest tests/views/test_dashboard_data.py tests/views/test_dashboard_server.py tests/views/test_dashboard_browser.py
+
+test-agents: $(VENV)-agents/.installed  ## run the tests of the endpoint with OpenAI's client and an agent library
+	$(VENV)-agents/bin/pytest tests/test_agents.py tests/environments/test_mcp.py tests/environments/test_api.py tests/environments/test_endpoint.py tests/environments/test_talk.py
 
 test-vllm: $(STAMP) $(VENV)-vllm/.installed  ## run the tests that need vLLM, in an environment with it
 	COHORT_VLLM=$(VENV)-vllm/bin/python $(BIN)/pytest tests/test_vllm.py
@@ -120,6 +123,11 @@ $(VENV)-view/.installed: pyproject.toml $(LOCKS) requirements/browser.txt
 	$(VENV)-view/bin/pip install --quiet --no-deps --require-hashes -r requirements/browser.txt
 	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/browser.txt > $@
 
+$(VENV)-agents/.installed: pyproject.toml $(LOCKS) requirements/agents.txt requirements/mcp.txt
+	$(call environment,$(VENV)-agents)
+	$(VENV)-agents/bin/pip install --quiet --no-deps --require-hashes -r requirements/agents.txt -r requirements/mcp.txt
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/agents.txt requirements/mcp.txt > $@
+
 $(VENV)-exports/.installed: pyproject.toml $(LOCKS) requirements/exports.txt requirements/energy.txt
 	$(call environment,$(VENV)-exports)
 	$(VENV)-exports/bin/pip install --quiet --no-deps --require-hashes -r requirements/exports.txt -r requirements/energy.txt
@@ -155,7 +163,7 @@ COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)-lock/bin/pip-compile --quie
 ONLY_TORCH := $(shell sed -nE 's/^([a-z-]+)==.*/\1/p' requirements/torch.txt)
 lock: $(VENV)-lock/.installed  ## renew requirements/*.txt, the versions and hashes of all that is installed
 	$(COMPILE) --extra dev -o requirements/cohort.txt pyproject.toml
-	for extra in browser exports reasoning-gym verifiers; do \
+	for extra in agents browser exports mcp reasoning-gym verifiers; do \
 		$(EXTRA) $$extra | $(COMPILE) -c requirements/cohort.txt -o requirements/$$extra.txt - || exit 1; done
 	for extra in tensorboard trackio wandb; do $(EXTRA) $$extra; done | $(COMPILE) -c requirements/cohort.txt -o requirements/sinks.txt -
 	$(EXTRA) energy | $(COMPILE) -c requirements/cohort.txt -c requirements/exports.txt -o requirements/energy.txt -
@@ -167,4 +175,4 @@ $(VENV)-lock/.installed: requirements/pip-tools.txt
 	touch $@
 
 clean:  ## remove the environments, the runs and the caches
-	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-real $(VENV)-exports $(VENV)-sinks $(VENV)-view $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-real $(VENV)-exports $(VENV)-sinks $(VENV)-view $(VENV)-agents $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -54,6 +54,10 @@ OTHER = {
 }
 
 
+WIRE = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "stop", "messages", "tools")
+OTHER |= {("environments/endpoint/wire.py", name) for name in WIRE}  # none: what a request says nothing about
+
+
 def defaults(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     """(name, default) of every parameter and every field of a class."""
     for node in ast.walk(tree):

@@ -612,6 +612,27 @@ def view(
     return Answer(viewing.overviews(opened), viewing.show)
 
 
+@app.command()
+def serve(
+    model: Model,
+    host: Annotated[str, typer.Option(help="The address; another than this machine's own needs a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: a free one.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="What the model is called; else its directory's name.")] = None,
+    rows: Annotated[int, typer.Option(min=1, max=4096, help="Completions decoded at the same time.")] = 32,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 600.0,
+    json: Json = False,
+) -> Answer:
+    """Serve a model to whatever speaks the OpenAI API.
+
+    Chat completions, completions and models: tools, streaming, log-probs, seeds. What a run has trained is sampled as
+    the run samples, unless a request says otherwise.
+    """
+    from cohort.commands.serve import serve as listen
+
+    listen(model, host, port, name, rows, timeout)
+    return Answer({})
+
+
 def _say_stages(recipe: Recipe) -> None:
     _say_at_once(f"{recipe.name}: {' -> '.join(stage.name for stage in recipe.stages)}; loading")
 

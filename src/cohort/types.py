@@ -181,12 +181,18 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn of the policy: `tokens[start:end]` of its rollout, the same as text, and what the environment said."""
+    """One turn of the policy: `tokens[start:end]` of its rollout, the same as text, and what the environment said.
+
+    `row` is where a row begins with this turn: the history before it was written anew, and what of it follows the
+    prompt stands in `tokens[row:start]`. None: it goes on in a row that is there. `reward` is what an agent paid.
+    """
 
     start: int
     end: int
     text: str
     observation: Observation = Observation()
+    row: int | None = None
+    reward: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +200,8 @@ class Rollout:
     """What the policy did for one prompt: one completion, or several turns with what the environment said between them.
 
     `mask[t]` is True where the policy chose token t; elsewhere `logprobs[t]` is 0. Token ids are the record; `text` is
-    a view of the policy's own, those of its last message. `turns` is empty where there is no environment.
+    a view of the policy's own, those of its last message. `turns` is empty where there is no environment. Where an
+    agent wrote its history anew, the tokens are several rows end to end, each of which follows the prompt by itself.
     """
 
     tokens: Sequence[int]
@@ -206,12 +213,19 @@ class Rollout:
     turns: tuple[Turn, ...] = ()
 
     @property
+    def rows(self) -> tuple[int, ...]:
+        """The lengths of the rows that the tokens are."""
+        starts = sorted({0, *(turn.row for turn in self.turns if turn.row is not None)})
+        return tuple(end - start for start, end in zip(starts, [*starts[1:], len(self.tokens)], strict=True))
+
+    @property
     def transcript(self) -> tuple[Message, ...]:
-        """The conversation that follows the prompt, the environment's messages included."""
-        if not self.turns:
-            return ({"role": "assistant", "content": self.text},)
-        said = ((turn.text, turn.observation.messages) for turn in self.turns)
-        return tuple(one for text, messages in said for one in ({"role": "assistant", "content": text}, *messages))
+        """The conversation that follows the prompt, the environment's messages included; with what an agent paid."""
+        found: list[Message] = []
+        for turn in self.turns or (Turn(0, len(self.tokens), self.text),):
+            paid = {} if turn.reward is None else {"reward": turn.reward}
+            found += ({"role": "assistant", "content": turn.text, **paid}, *turn.observation.messages)
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +297,7 @@ class Batch:
     sampler_logprobs: torch.Tensor  # [N] float32
     advantages: torch.Tensor  # [N] float32
     token_weight: torch.Tensor  # [N] float32
+    rows: tuple[tuple[int, ...], ...] = ()  # lengths of the rows of each rollout, as `Rollout.rows`; empty: one each
     old_logprobs: torch.Tensor | None = None  # [N] float32; None: the first pass stands in (one update a batch)
     ref_logprobs: torch.Tensor | None = None  # [N] float32
     values: torch.Tensor | None = None  # [N] float32, of a critic: what was expected before each token

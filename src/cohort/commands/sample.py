@@ -74,7 +74,7 @@ def _sampled(
     model: str, question: str, count: int, answer: str | None, seed: int, reward: str | None, given: dict[str, Any]
 ) -> Sampled:
     run = Path(model, "recipe.toml")
-    stage = _stage(model, run, given)
+    stage = stage_of(model, run, given)
     said = {key: value for key, value in given.items() if value is not None}
     sampling = replace(
         stage.rollout.sampling(), **{key: said[key] for key in ("max_tokens", "temperature") if key in said}
@@ -109,7 +109,7 @@ def show(console: Console, found: Sampled) -> None:
     for number, one in enumerate(found.completions, start=1):
         several = ", ".join(f"{name} {value:g}" for name, value in one.scores.items()) if len(one.scores) > 1 else ""
         score = "" if one.score is None else f"score {one.score:g}{f' ({several})' if several else ''}  "
-        ended = {"stop": "ended", "length": "cut off", "tool": "wanted another turn"}[one.finish]
+        ended = {"stop": "ended", "length": "cut off", "tool": "wanted another turn", "error": "gave up"}[one.finish]
         console.say(f"[dim]{number}  {escape(score)}{counted(one.tokens, 'token')}, {ended}[/]")
         for message in one.transcript:
             console.say(f"[dim]{escape(str(message['role']))}[/] {escape(str(message['content']))}", fold=False)
@@ -120,7 +120,7 @@ def show(console: Console, found: Sampled) -> None:
         console.warn(why)
 
 
-def _stage(model: str, run: Path, given: dict[str, Any]) -> Stage:
+def stage_of(model: str, run: Path, given: dict[str, Any]) -> Stage:
     """The last stage of a run, or a plain one, with the template and the system prompt that were given."""
     recipe = Recipe.load(run) if run.is_file() else Recipe.from_tables({**PLAIN, "policy": {"model": model}})
     stage = recipe.stages[-1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,11 +23,24 @@ from cohort.engine.sampling import choose, stop_string
 from cohort.frozen_array import FrozenArray
 from cohort.kernels.functions import append_tokens
 from cohort.machine import is_out_of_memory
+from cohort.policy.attention import PackedGroups
 from cohort.policy.decode import PlainDecoder
 from cohort.policy.policy import Policy
 from cohort.policy.weights import fingerprint
 from cohort.types import Completion, SampleRequest, UserError
 from cohort.wording import one_line
+
+
+class Live(Protocol):
+    """What comes in while others are decoded, and who watches."""
+
+    def more(self) -> Sequence[SampleRequest]:
+        """The requests that have come in since the last call."""
+        ...
+
+    def ends(self, request: SampleRequest, member: int, tokens: Tensor) -> bool:
+        """A completion has so many tokens now, `[t]`: whether it is to end here, as if it had reached its length."""
+        ...
 
 
 class Engine:
@@ -90,8 +104,30 @@ class Engine:
             keys.fill_(0)
             values.fill_(0)
 
-    def sample(self, requests: Iterable[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
-        """Yield each request with its completions as soon as the last member of the group has ended.
+    @torch.no_grad()
+    def alternatives(
+        self, prompt: Sequence[int], tokens: Sequence[int], top: int, temperature: float
+    ) -> list[list[tuple[int, float]]]:
+        """The `top` likeliest tokens at the place of each token behind the prompt, with their log-probs at a
+        temperature, by one pass over them. 0, greedy, counts as 1.
+        """
+        layout = PackedGroups([prompt], [tokens], [0], self.policy.device)
+        hidden = self.policy.hidden(layout.tokens, layout.positions, layout)
+        places = torch.arange(len(tokens), device=self.policy.device)
+        states, found = hidden.index_select(0, layout.predictors(torch.zeros_like(places), places)), []
+        for part in states.split(256):  # of a large vocabulary all logits at once would be gigabytes
+            logprobs = (self.policy.logits(part) / (temperature or 1.0)).log_softmax(-1).topk(top)
+            found += [
+                list(zip(*of, strict=True))
+                for of in zip(logprobs.indices.tolist(), logprobs.values.tolist(), strict=True)
+            ]
+        return found
+
+    def sample(
+        self, requests: Iterable[SampleRequest], live: Live | None = None
+    ) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
+        """Yield each request with its completions as soon as the last member of the group has ended. What comes in by
+        `live` joins the others.
 
         Raises `UserError` for an empty prompt, or one that leaves no room for its completion.
         """
@@ -99,7 +135,7 @@ class Engine:
         self._refuse_unfit(left)
         while left:
             try:
-                for request, completions in self._sample(left):
+                for request, completions in self._sample(left, live):
                     del left[next(i for i, one in enumerate(left) if one is request)]
                     yield request, completions
             except Exception as error:
@@ -116,24 +152,32 @@ class Engine:
                 stacklevel=2,
             )
 
-    def _sample(self, wanted: list[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
-        """The same in one go."""
+    def _sample(
+        self, wanted: list[SampleRequest], live: Live | None
+    ) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
+        """The same in one go. What comes in is added to `wanted`."""
         # Gradients are switched off inside each part, never across a yield: the caller may train in between.
         waiting = deque(wanted)
         together = max((request.count for request in wanted if request.sampling.beams), default=0)
-        most = max(together, min(self.max_rows, sum(request.count for request in waiting)))
+        asked = self.max_rows if live is not None else sum(request.count for request in waiting)
+        most = max(together, min(self.max_rows, asked))
         running = Running(most, self.policy.device)
         decoder = _decoder(self.policy, most)
         decoder.refresh()
         append = BeamSearch(self.policy, decoder).append if together else self._append
         while waiting or running.prefilled or running.n:
             ended: list[int] = []
+            if live is not None and (new := live.more()):
+                waiting.extend(new)
+                wanted.extend(new)
             with torch.no_grad():
                 first = running.n
                 if (logits := running.start(waiting, decoder)) is not None:
                     ended = append(running, first, logits)
                 if not ended and running.n:
                     ended = append(running, 0, decoder.decode(*running.last()))
+            if live is not None:
+                ended = sorted({*ended, *self._given_up(running, live)})
             touched: dict[int, StartedGroup] = {}
             for row in ended:
                 group, member = running.owner[row]
@@ -167,7 +211,7 @@ class Engine:
                     self._verified = True
                     if apart := disagreement(self.policy, group.request, completions):
                         self.policy.fall_back(apart)
-                        yield from self._sample(wanted)
+                        yield from self._sample(wanted, live)
                         return
                 yield group.request, completions
                 decoder.refresh()
@@ -216,6 +260,11 @@ class Engine:
         running.logprobs[which].scatter_(1, at, logprobs[:, None])
         running.length[which] += 1
         return (running.length[which] >= running.limit[which]) | torch.isin(tokens, self._ends)
+
+    def _given_up(self, running: Running, live: Live) -> list[int]:
+        """The rows that whoever watches them ends."""
+        rows = ((row, *running.owner[row], running.tokens[row, : int(running.length[row])]) for row in range(running.n))
+        return [row for row, group, member, tokens in rows if live.ends(group.request, member, tokens)]
 
     def _stop_string(self, running: Running, row: int) -> str | None:
         """The stop string that the row's text ends in or contains since its last token, if any."""

@@ -47,7 +47,8 @@ class Player(Protocol):
         self, requests: Sequence[SampleRequest], prompts: Mapping[int, Prompt]
     ) -> Iterator[tuple[SampleRequest, Played]]:
         """Yield each request with its `count` rollouts, or with the failure that lost them, in the order in which
-        groups finish. `prompts` holds the prompt of every request by its key.
+        groups finish. `prompts` holds the prompt of every request by its key. The tokens of a request that is yielded
+        are those that its rollouts follow.
         """
         ...
 
@@ -162,14 +163,20 @@ class Episodes:
         """See `Player`. Raises UserError when the environment's own code is broken."""
         begun = [self._begin(request, prompts[request.key]) for request in requests]
         yield from ((group.request, group.lost) for group in begun if group.lost is not None)
+        # An environment may hold something for a rollout.
+        end: Callable[[Any], None] = getattr(self.environment, "end", lambda _: None)
         groups = [group for group in begun if group.lost is None]
         threads = ThreadPoolExecutor(self.rules.concurrency, thread_name_prefix="environment")
         try:
             while groups:
                 for group in self._take_turn(groups, threads):
+                    for episode in group.episodes:
+                        end(episode.state)
                     yield group.request, group.lost or tuple(map(self._rollout, group.episodes))
                 groups = [group for group in groups if group.going_on]
         finally:
+            for episode in (episode for group in groups for episode in group.episodes):  # where it was broken off
+                end(episode.state)
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self, request: SampleRequest, prompt: Prompt) -> _Group:

@@ -37,6 +37,7 @@ class Tool:
 
     `schema` is its JSON schema as chat templates take it. `run` gets the arguments by name and returns the result.
     `timeout_s` bounds a call by the clock; None for a tool that stops by itself. `close` gives back what it holds.
+    Where there is a `session`, a rollout has one of its own: it opens with its first call, and `run` gets it first.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Tool:
     run: Callable[..., Any]
     timeout_s: float | None = None
     close: Callable[[], None] = field(default=lambda: None)
+    session: Callable[[], Any] | None = None
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -168,18 +170,24 @@ class Tools:
         self._worked: set[str] = set()  # tools that have answered
         self._crashed: Counter[str] = Counter()  # calls of a tool that never answered
 
-    def reset(self, prompt: Prompt, seed: int) -> None:
-        """Tools remember nothing between calls."""
+    def reset(self, prompt: Prompt, seed: int) -> dict[Any, Any]:
+        """Tools remember nothing between calls but the sessions of a rollout."""
+        return {}
 
-    def step(self, state: None, reply: str) -> Observation:
+    def end(self, state: dict[Any, Any]) -> None:
+        """Close the sessions of a rollout."""
+        for session in state.values():
+            session.close()
+
+    def step(self, state: dict[Any, Any], reply: str) -> Observation:
         """Run the calls that the reply holds. See `Tool.call` for what it raises."""
         written = self._format.calls(reply)
-        calls = [self._run(call) for call in written[:_MOST_CALLS]]
+        calls = [self._run(call, state) for call in written[:_MOST_CALLS]]
         calls += [_too_many(call) for call in written[_MOST_CALLS:]]
         messages = tuple({"role": "tool", "name": call.name, "content": call.result} for call in calls)
         return Observation(messages, tuple(calls))
 
-    def _run(self, call: Call) -> ToolCall:
+    def _run(self, call: Call, state: dict[Any, Any]) -> ToolCall:
         if call.problem is not None:
             return _refused(call, call.problem)
         tool = self._tools.get(call.name)
@@ -193,6 +201,9 @@ class Tools:
         if problem is not None:
             return ToolCall(tool.name, arguments, f"error: {problem}", failed=True, malformed=call.at)
         arguments = _converted(arguments, tool.parameters)
+        if tool.session is not None:
+            session = state[tool.session] = state.get(tool.session) or tool.session()
+            tool = replace(tool, run=partial(tool.run, session))
         try:
             done = tool.call(arguments, self._retries)
         except BrokenCodeError as error:

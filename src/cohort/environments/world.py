@@ -12,6 +12,9 @@ from typing import Any
 
 from cohort.chat import template_for
 from cohort.environments.dialogue import Dialogue, choose_format, open_dialogue
+from cohort.environments.endpoint.agents import open_agent
+from cohort.environments.endpoint.play import AgentPlay, Endpoint
+from cohort.environments.endpoint.talk import Talk
 from cohort.environments.episodes import Episodes, OneTurn, Player, Rules
 from cohort.environments.foreign_code import broken
 from cohort.environments.formats import Format
@@ -26,20 +29,23 @@ TOOLS: Mapping[str, str] = {
     "calculator": "cohort.environments.calculator:calculator_tool",
     "python": "cohort.environments.python:python_tool",
     "http": "cohort.environments.http:http_tool",
+    "mcp": "cohort.environments.mcp:mcp_tools",
 }
+ENDPOINT = "endpoint"  # an agent that asks the policy by the OpenAI API
 # Environments of other libraries, and where each is.
 ENVIRONMENTS: Mapping[str, str] = {"verifiers": "cohort.integrations.verifiers.environment:VerifiersTurns"}
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What the policy acts in, before its tokenizer is known: `tools`, or an environment of the user's `own`. Where
-    there is neither, one completion is the whole rollout.
+    """What the policy acts in, before its tokenizer is known: `tools`, an environment of the user's `own`, or an agent
+    behind an `endpoint`. Where there is nothing, one completion is the whole rollout.
     """
 
     stage: Stage
     tools: tuple[Tool, ...] = ()
     own: Environment | None = None
+    endpoint: Endpoint | None = None
 
     @property
     def schemas(self) -> tuple[Mapping[str, Any], ...]:
@@ -60,6 +66,11 @@ class World:
 
     def player(self, tokenizer: Any, eos_ids: Collection[int], sampler: Sampler) -> Player:
         """What plays prompts to their end. Raises UserError as `dialogue` does."""
+        if self.endpoint is not None:
+            table, form = self.stage.environment, self.stage.environment.format
+            talk = Talk(tokenizer, eos_ids, self.stage.task.template_args, None if form == "auto" else form)
+            limits = Rules(table.max_turns, table.max_turn_tokens, (), table.concurrency, table.timeout_s)
+            return AgentPlay(self.endpoint, sampler, limits, talk)
         chosen = self._format(tokenizer, eos_ids)
         stop = () if chosen is None else chosen.stop
         read = completion_reader(tokenizer, (*self.stage.rollout.stop, *stop), eos_ids)
@@ -76,6 +87,8 @@ class World:
         """Give back what the tools hold. They start afresh when they are used again."""
         for tool in self.tools:
             tool.close()
+        if self.endpoint is not None:
+            self.endpoint.close()
 
     def _format(self, tokenizer: Any, eos_ids: Collection[int]) -> Format | None:
         """How calls are written; None where there is nothing to call."""
@@ -96,6 +109,8 @@ class World:
 def open(stage: Stage) -> World:
     """What the [environment] table of a stage names, checked. Raises UserError for whatever is wrong with it."""
     table = stage.environment
+    if table.use == ENDPOINT:
+        return World(stage, endpoint=Endpoint(open_agent(table.agent, table.args), stage.run.retries))
     own = None if table.use is None else build_environment(table.use, table.args)
     tools = build_tools(table.tools, table.args, table.timeout_s) if table.tools and own is None else ()
     return World(stage, tools, own)
@@ -113,19 +128,20 @@ def build_tools(
             f"environment.args.{strange[0]} has no effect: it is for one of the built-in tools ({', '.join(TOOLS)}) "
             "that environment.tools names"
         )
-    return tuple(_tool(use, args, timeout_s) for use in uses)
+    return tuple(tool for use in uses for tool in _tools(use, args, timeout_s))
 
 
-def _tool(use: str | Callable[..., Any], args: Mapping[str, Any], timeout_s: float) -> Tool:
+def _tools(use: str | Callable[..., Any], args: Mapping[str, Any], timeout_s: float) -> tuple[Tool, ...]:
     if isinstance(use, str) and use in TOOLS:
-        made: Tool = _called(find_function(TOOLS[use], "tool"), args.get(use, {}), f"environment.args.{use}")
-        return made
+        made: Tool | tuple[Tool, ...]
+        made = _called(find_function(TOOLS[use], "tool"), args.get(use, {}), f"environment.args.{use}")
+        return (made,) if isinstance(made, Tool) else made
     if isinstance(use, str) and ":" not in use:
         raise UserError(
             f"there is no tool '{use}'; the built-in ones are {', '.join(TOOLS)}, and your own is named "
             '"module:function"'
         )
-    return tool_of(find_function(use, "tool") if isinstance(use, str) else use, timeout_s=timeout_s)
+    return (tool_of(find_function(use, "tool") if isinstance(use, str) else use, timeout_s=timeout_s),)
 
 
 def build_environment(use: str | Callable[..., Any], args: Mapping[str, Any]) -> Environment:
@@ -135,8 +151,8 @@ def build_environment(use: str | Callable[..., Any], args: Mapping[str, Any]) ->
     if isinstance(use, str) and ":" not in use and use not in ENVIRONMENTS:
         hint = f', such as tools = ["{use}"]' if use in TOOLS else ""
         raise UserError(
-            f'environment.use is "{", ".join(ENVIRONMENTS)}" or your own "module:function", not {use!r}; built-in '
-            f"tools are named in environment.tools{hint}"
+            f'environment.use is "{ENDPOINT}", "{", ".join(ENVIRONMENTS)}" or your own "module:function", not {use!r}; '
+            f"built-in tools are named in environment.tools{hint}"
         )
     function = find_function(ENVIRONMENTS.get(use, use), "environment") if isinstance(use, str) else use
     made = _called(function, args, "environment.args")

@@ -45,6 +45,7 @@ def collate(groups: Sequence[Group], objective: Objective, max_tokens: int) -> B
         token_weight=flat(token_weight(objective, mask, group=owner, max_tokens=max_tokens), lengths).float(),
         teacher_logprobs=_end_to_end(taught, np.float32) if taught else None,
         versions=torch.tensor([rollout.version for rollout in rollouts]),
+        rows=tuple(one.rows for one in rollouts) if any(one.turns for one in rollouts) else (),
         rewards=torch.tensor([r for group in groups for r in group.rewards or (math.nan,) * len(group.rollouts)]),
         observed=~flat(chosen, lengths) if objective.term_of("observation") else None,
     )

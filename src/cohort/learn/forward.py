@@ -57,20 +57,27 @@ def forward(
         lengths = batch.lengths[index]
         row, column = places(lengths)
         everything = starts[index][row] + column  # where the tokens of these rollouts are in the batch
+        kept = wanted[everything]
+        pieces, part, within = lengths, row, column
+        if batch.rows:  # a rollout of several rows is laid out as that many, each behind the prompt
+            own = [batch.rows[rollout] for rollout in rows]
+            pieces = torch.tensor([length for of in own for length in of])
+            place = place.repeat_interleave(torch.tensor([len(of) for of in own]))
+            part, within = places(pieces)
         layout = PackedGroups(
             [batch.prompts[p] for p in prompts.tolist()],
-            batch.tokens[everything].split(lengths.tolist()),
+            batch.tokens[everything].split(pieces.tolist()),
             place.tolist(),
             policy.device,
         )
-        kept = wanted[everything]
+        part, within = part[kept].to(policy.device), within[kept].to(policy.device)
         picked = everything[kept]
         row, column, targets = (x.to(policy.device) for x in (row[kept], column[kept], batch.tokens[picked]))
         watched: contextlib.AbstractContextManager[list[Tensor]]
         watched = routers.watched() if routers else contextlib.nullcontext([])
         with watched as noted:
             hidden = policy.hidden(layout.tokens, layout.positions, layout)
-        at = layout.predictors(row, column)
+        at = layout.predictors(part, within)
         micro = MicroBatch(layout, picked, targets, row, column, (len(rows), longest), layers(noted, at))
         yield micro, hidden.index_select(0, at)
 

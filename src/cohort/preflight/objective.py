@@ -174,7 +174,12 @@ def supervised_steps(rewards: tuple[Reward, ...]) -> tuple[str, ...]:
         reward.name
         for reward in rewards
         if reward.weight and reward.fold is None and (reward.split is not None or reward.use == "process_model")
-    )
+    ) + paid_by_call(rewards)
+
+
+def paid_by_call(rewards: tuple[Reward, ...]) -> tuple[str, ...]:
+    """The names of the rewards that are what an agent paid its calls one by one."""
+    return tuple(one.name for one in rewards if one.weight and one.use == "agent" and one.args.get("by_call") is True)
 
 
 def _refuse_pass_at_k(stage: Stage, objective: Objective) -> None:

@@ -138,6 +138,7 @@ def _environment(stage: Stage, at: str) -> Found:
     for use in (*e.tools, e.use):
         if problem := _use_problem(use):
             yield f"{at}environment {problem}", (("environment", "tools"), ("environment", "use"))
+    yield from _endpoint(stage, at)
     if e.args and not e.tools and e.use is None:
         yield f"{at}environment.args has no effect: name the 'tools' that it is for", (("environment", "args"),)
     for problem in _not_plain(e.args):
@@ -146,6 +147,22 @@ def _environment(stage: Stage, at: str) -> Found:
         sentence = f"{at}environment.format = {e.format!r} is written by a chat template, but task.template is"
         paths = (("environment", "format"), ("task", "template"))
         yield f'{sentence} {stage.task.template!r}: use format = "tags"', paths
+
+
+def _endpoint(stage: Stage, at: str) -> Found:
+    """What an agent behind an endpoint cannot go with: its rollouts are drawn call by call, and have several rows."""
+    if stage.environment.use != "endpoint":
+        if stage.environment.agent is not None:
+            yield f"{at}environment.agent has no effect: set use = 'endpoint'", (("environment", "agent"),)
+        return
+    if stage.kind != "grpo" or stage.objective.value("baseline") == "critic":
+        sentence = "agents behind an endpoint are trained by the kind grpo, without a critic"
+        yield f"{at}environment.use is 'endpoint': {sentence}", (("environment", "use"), ("kind",))
+    if not stage.rollout.draws:
+        sentence = (
+            f"environment.use is 'endpoint', whose calls are draws: rollout.groups = {stage.rollout.groups!r} is not"
+        )
+        yield f"{at}{sentence}", (("rollout", "groups"),)
 
 
 def _rewards(stage: Stage, at: str) -> Found:

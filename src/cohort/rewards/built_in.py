@@ -48,6 +48,8 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "R1's share of words in the target language; args language or column"),
     "repetition": BuiltIn(f"{_V}.repetition:repetition",
         "a penalty from 0 to -1: the share of n-grams that occurred before"),
+    "agent": BuiltIn(f"{_V}.agent:agent",
+        "what an agent behind an endpoint returned as the reward of its rollout; args by_call"),
     "random": BuiltIn(f"{_V}.chance:coin",
         "a fair coin, 0 or 1, that ignores the text: the control that must not improve anything"),
     "constant": BuiltIn(f"{_V}.chance:constant",

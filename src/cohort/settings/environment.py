@@ -13,10 +13,14 @@ class Environment(Table):
     """What the policy acts in: nothing, where a completion is the whole rollout, or tools that it may call."""
 
     tools: Annotated[tuple[str | Function, ...], Field(strict=False)] = Field(
-        default=(), description="Tools it may call: calculator, python, http, or module:function."
+        default=(), description="Tools it may call: calculator, python, http, mcp, or module:function."
     )
     use: Text | Function | None = Field(
-        default=None, description="An environment instead: module:function that makes one, or verifiers."
+        default=None, description="An environment instead: module:function that makes one, verifiers, or endpoint."
+    )
+    agent: Text | Function | None = Field(
+        default=None,
+        description="With use = endpoint: your agent, module:function or a command; it asks by the OpenAI API.",
     )
     args: dict[str, Any] = Field(
         default={}, description="Settings of built-in tools by their name, or keyword arguments for the function."
@@ -33,5 +37,8 @@ class Environment(Table):
     max_result_tokens: Tokens = Field(default=256, description="What of a result is shown to the policy, in tokens.")
     concurrency: int = Field(default=16, ge=1, le=1024, description="Rollouts that are with tools at the same time.")
     timeout_s: Resumable[float] = Field(
-        default=30.0, gt=0, description="Seconds that a call of your function, or a step of your environment, may take."
+        default=30.0,
+        gt=0,
+        description="Seconds that a call of your function, a step of your environment, or your agent between two "
+        "calls, may take.",
     )

@@ -41,6 +41,7 @@ def functions_of(recipe: Recipe) -> Iterator[tuple[str, str, Any]]:
         uses: dict[str, Any] = {f"reward {reward.name}": reward.use for reward in stage.reward}
         uses |= {f"environment.tools {number}": use for number, use in enumerate(stage.environment.tools)}
         uses |= {"evaluate.reward": stage.evaluate.reward, "environment.use": stage.environment.use}
+        uses |= {"environment.agent": stage.environment.agent}
         uses |= {"kind": stage.kind, "rollout.sampler": stage.rollout.sampler}
         for name, table in {"task": stage.task, **stage.task.mixture}.items():
             uses |= {f"{name}.source": table.source, f"{name}.held_out": table.held_out}

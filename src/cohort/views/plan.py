@@ -297,7 +297,8 @@ def _keeping(stage: Stage) -> dict[str, str]:
 def environment_line(stage: Stage, untold: bool) -> dict[str, str]:
     """`calculator, my_tools:search; up to 8 turns`; nothing where a completion is the whole rollout."""
     e = stage.environment
-    uses = [callable_path(use) if callable(use) else use for use in (*e.tools, *([] if e.use is None else [e.use]))]
+    named = (*e.tools, *(use for use in (e.use, e.agent) if use is not None))
+    uses = [callable_path(use) if callable(use) else use for use in named]
     limit = "" if e.max_turn_tokens is None else f" of up to {counted(e.max_turn_tokens, 'token')}"
     note = "; calls are written <tool>NAME: ARGUMENT</tool>, which no prompt says: task.system can" if untold else ""
     return {"environment": f"{', '.join(uses)}; up to {counted(e.max_turns, 'turn')}{limit}{note}"} if uses else {}

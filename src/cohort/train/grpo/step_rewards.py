@@ -46,6 +46,12 @@ def token_steps(rollout: Rollout, steps: Sequence[tuple[int, float]], decode: De
     return tuple(Step(first + at, score) for at, (_, score) in zip([*places, len(tokens) - 1], steps, strict=True))
 
 
+def call_steps(rollout: Rollout) -> tuple[Step, ...]:
+    """The calls of an agent as steps, each with what the agent paid for it."""
+    ends = ((turn.end - 1, turn.reward or 0.0) for turn in rollout.turns)
+    return tuple(Step(end, reward) for end, reward in sorted(ends))
+
+
 def text_ends(tokens: Sequence[int], decode: Decode) -> list[int]:
     """For every token, how many characters of the text are there once it is. Never decreasing.
 

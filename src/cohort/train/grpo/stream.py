@@ -22,6 +22,7 @@ from cohort.seeds import derive_seed
 from cohort.settings import Rollout as RolloutTable
 from cohort.settings import Run as RunTable
 from cohort.tasks import Prompts, Renderer, Tickets, fit
+from cohort.train.grpo.step_rewards import call_steps
 from cohort.types import SECOND, Group, InfrastructureError, Prompt, Rollout, SampleRequest, Step, UserError
 
 Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group
@@ -57,6 +58,7 @@ class StreamSettings:
     combination: Combination  # what the scores of a group come to, and which of them decide about signal
     seed: int
     rescore: float = 0.0  # the share of groups that are scored twice, to see whether the verifier is deterministic
+    by_call: tuple[str, ...] = ()  # rewards that are what an agent paid its calls
 
 
 @dataclass(slots=True)
@@ -132,7 +134,7 @@ class GroupStream:
             self.ledger.claim(saved.ticket)
             # The prompt anew from the task: what a file holds of it are not the very objects that rewards were given.
             prompt = self._renderer.render(self._prompts[self.ledger.ticket(saved.ticket).index])
-            group = saved.with_(prompt=fit(prompt, self._settings.longest, self._settings.too_long))
+            group = saved.with_(prompt=replace(prompt, tokens=saved.prompt.tokens))
             seed = derive_seed(self._settings.seed, "score", group.ticket)
             item = ScoringItem.of(group.prompt, group.rollouts, seed)
             self.pending[group.ticket] = group, (self._pool.submit(item), self._second(item, group.ticket))
@@ -168,7 +170,7 @@ class GroupStream:
                 requests.append(SampleRequest(*of, seed, rollout.of_groups(), keep))
             finished: dict[int, tuple[Group, Scoring]] = {}
             for request, played in self._play(requests, prompts):
-                prompt = prompts[request.key]
+                prompt = replace(prompts[request.key], tokens=request.tokens)
                 if isinstance(played, InfrastructureError):  # there is nothing to score, only the failure
                     failed = Future[ScoredGroup]()
                     failed.set_exception(InfrastructureError(str(played)))
@@ -233,6 +235,7 @@ class GroupStream:
             steps = {
                 name: tuple(map(self._to_steps, group.rollouts, members)) for name, members in scored.steps.items()
             }
+            steps |= {name: tuple(map(call_steps, group.rollouts)) for name in self._settings.by_call}
             extra = scored.extra if again is None else _with_second(scored, again)
             said = {"scores": scored.scores, "labels": scored.labels, "extra": extra, "rewards": scored.rewards}
             group = group.with_(**said, accuracy=accuracy, steps=steps)

@@ -23,7 +23,7 @@ from cohort.monitor.tasks import task_metrics
 from cohort.policy.policy import PolicyFacts
 from cohort.policy.text import reader
 from cohort.preflight.memory import fitted, memory
-from cohort.preflight.objective import asks_reference, settled_objective
+from cohort.preflight.objective import asks_reference, paid_by_call, settled_objective
 from cohort.preflight.parts import SamplingParts
 from cohort.preflight.rehearsal import can_rehearse, free_gb, rehearse
 from cohort.record.rollouts import read_groups, write_groups
@@ -141,8 +141,9 @@ class GrpoTraining:
                 ledger = parts.task.tickets(derive_seed(context.seed, "ledger"), state)
                 seed, rescore, too_long = context.seed, stage.monitor.rescore, stage.task.too_long
                 settings = StreamSettings(
-                    stage.rollout, run, limit, too_long, objective.zero_std, self._combination, seed, rescore
-                )
+                    stage.rollout, run, limit, too_long, objective.zero_std, self._combination, seed, rescore,
+                    paid_by_call(stage.reward),
+                )  # fmt: skip
                 to_steps = functools.partial(token_steps, decode=reader(self.facts.tokenizer, self.facts.eos_ids))
                 stream = GroupStream(
                     parts.task.train, renderer, ledger, play, pool, settings, to_steps, self._one_group_sampled

@@ -63,7 +63,7 @@ class Texts:
         play = world.player(self._tokenizer, _ends(self._tokenizer, where), _Nobody())
         self._play = play if isinstance(play, OneTurn | Episodes) else None
         if self._play is None:
-            self._text.skipped = "another library played these conversations"
+            self._text.skipped = "another library, or an agent, played these conversations"
 
     def _prompt(self, step: StoredStep, group: Group) -> None:
         prompt, row, place = group.prompt, step.rows[group.ticket][0], step.place(group.ticket)
