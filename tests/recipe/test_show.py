@@ -139,6 +139,7 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
     task["levels"] = task.get("levels") or None
     rollout["stop"] = [text for text in rollout.get("stop", []) if text]
     acting = stage.setdefault("environment", {})
+    acting.pop("agent", None)  # of use = "endpoint"
     acting["format"] = "auto" if task.get("template", "chat") != "chat" else acting.get("format", "auto")
     if acting.get("use"):
         acting.pop("tools", None)

@@ -131,7 +131,7 @@ def _program(command: str) -> Agent:
         told = {"{prompt}": prompt.question, "{base_url}": way.base_url, "{api_key}": way.api_key}
         task.process = subprocess.Popen(
             [told.get(word, word) for word in words],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
             env={**os.environ, **own, "COHORT_SEED": str(way.seed)}, start_new_session=True,
         )  # fmt: skip
         if task.ended:  # while it began
