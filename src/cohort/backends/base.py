@@ -101,6 +101,9 @@ class Backend(Protocol):
     def save_model(self, directory: Path) -> None:
         """Write the model alone."""
 
+    def close(self) -> None:
+        """Give back what it holds: other processes."""
+
 
 def open_backend(stage: Stage, objective: Objective, origin: Origin) -> Backend:
     """The backend that a stage asks for: in this process."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Fingerprint, Origin, Which, open_sampler
-from cohort.backends.proving import prove
+from cohort.backends.proving import asks_canary, claimed, prove
 from cohort.backends.teacher_server import ServedTeacher
 from cohort.backends.teachers import Loaded, open_teachers, taught
 from cohort.engine.engine import Engine
@@ -129,7 +129,8 @@ class Local:
     def publish(self, version: int) -> Fingerprint:
         """See `Backend`. The engine shares the weights: it only learns their number."""
         self.sampler.publish(version)
-        return Fingerprint(version, prove(self.policy, self.sampler, version, self._stage))
+        claim = claimed(self.policy, version, asks_canary(self.sampler, version))
+        return Fingerprint(version, prove(claim, self.sampler, self._stage))
 
     def move_reference(self, ema: float | None) -> None:
         """See `Backend`. With LoRA the reference stays what it is."""
@@ -202,6 +203,11 @@ class Local:
     def save_model(self, directory: Path) -> None:
         """See `Backend`."""
         save_policy(self.policy, directory)
+
+    def close(self) -> None:
+        """See `Backend`: a sampler may have a server."""
+        if (close := getattr(self.__dict__.get("sampler"), "close", None)) is not None:
+            close()
 
     def _open_reference(self) -> Reference:
         """What the stage began with: the weights at hand in a fresh run, read again in a resumed one."""

@@ -13,7 +13,7 @@ from cohort.settings.reject import Dpo, Reject, Rft
 from cohort.settings.reward import Reward
 from cohort.settings.rows import PythonRows
 from cohort.settings.run import SINKS, Run, Stop
-from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout
+from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout, Vllm
 from cohort.settings.stage import GROUPS, KEEPS, KINDS, SAMPLED, SCORERS, Stage, named_stage
 from cohort.settings.suite import Suite
 from cohort.settings.table import Table
@@ -64,5 +64,6 @@ __all__ = [
     "Table",
     "Task",
     "Teacher",
+    "Vllm",
     "named_stage",
 ]

@@ -118,6 +118,7 @@ class GrpoTraining:
         self._evaluate: Evaluator | None = None
         self._nothing: dict[str, float] | None = None if prepared.stored is not None else {}
         with ExitStack() as stack:
+            stack.callback(self.backend.close)
             stack.callback(parts.world.close)
             if prepared.stored is not None:
                 self._stream = prepared.stored
