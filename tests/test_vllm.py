@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ from cohort.commands.export import export
 from cohort.policy.adapters import add_lora
 from cohort.policy.attention import PackedGroups
 from cohort.policy.load import load_policy, save_policy
-from cohort.settings import Lora, Rollout, Stage, Task
+from cohort.settings import Lora, Rollout, Stage, Task, Vllm
 from cohort.types import SampleRequest, Sampling
 
 PYTHON = Path(os.environ.get("COHORT_VLLM", Path(__file__).parent.parent / ".venv-vllm/bin/python"))
@@ -100,8 +101,8 @@ def test_a_server_draws_from_every_version_of_the_weights_and_again_after_it_was
     policy = load_policy(str(tmp_path / "base"))
     policy = add_lora(policy, Lora(rank=8, targets=("q_proj", "down_proj")), seed=3) if lora else policy
     os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CACHE_ROOT": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-    how = {"python": str(PYTHON), "arguments": ["--enforce-eager"]}
-    sampler = open_sampler(policy, rollout := Rollout(sampler="vllm", max_rows=8, vllm=how))
+    how = Vllm(python=str(PYTHON), arguments=("--enforce-eager",))
+    sampler: Any = open_sampler(policy, rollout := Rollout(sampler="vllm", max_rows=8, vllm=how))
     stage = Stage(task=Task(source="word_problems"), rollout=rollout)
     asked = [SampleRequest(0, TOKENS, 4, 1, Sampling(max_tokens=16, temperature=0.8))]
     before: list[int] = []
@@ -132,4 +133,4 @@ def test_a_server_draws_from_every_version_of_the_weights_and_again_after_it_was
     psutil.Process(sampler._server._process.pid).children()[0].kill()
     ((_, again),) = sampler.sample(asked)
     assert [token for one in again for token in one.tokens] == before
-    sampler._server.stop()
+    sampler.close()

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from cohort.backends.proving import asks_canary, claimed, prove
 from cohort.engine.engine import Engine
 from cohort.policy.adapters import add_lora
 from cohort.policy.load import load_policy
-from cohort.settings import Lora, Rollout, Stage, Task
+from cohort.settings import Lora, Rollout, Stage, Task, Vllm
 from cohort.types import SampleRequest, Sampling, UserError
 
 HOW = Sampling(max_tokens=8, temperature=0.9)
@@ -36,11 +37,11 @@ def policy(checkpoint_dir):
 
 
 def at(fake, **more):
-    return Rollout(sampler="vllm", vllm={"url": f"{fake.root}/v1", "retries": 1, "start_s": 5, **more})
+    return Rollout(sampler="vllm", vllm=Vllm(**{"url": f"{fake.root}/v1", "retries": 1, "start_s": 5, **more}))
 
 
 def owned(fake, tmp_path, **more):
-    return Rollout(sampler="vllm", vllm={"python": str(stand_in(tmp_path, fake)), "start_s": 30, **more})
+    return Rollout(sampler="vllm", vllm=Vllm(python=str(stand_in(tmp_path, fake)), start_s=60, **more))
 
 
 def publish(sampler, policy, version, rollout):
@@ -95,7 +96,7 @@ def test_an_adapter_alone_is_sent_and_the_old_one_goes(fake, policy, checkpoint_
 
 def test_a_server_that_is_killed_is_started_anew_and_proves_its_weights(fake, policy, tmp_path):
     rollout = owned(fake, tmp_path)
-    sampler = open_sampler(policy, rollout)
+    sampler: Any = open_sampler(policy, rollout)
     publish(sampler, policy, 0, rollout)
     move(policy)
     publish(sampler, policy, 1, rollout)
@@ -106,7 +107,7 @@ def test_a_server_that_is_killed_is_started_anew_and_proves_its_weights(fake, po
     move(policy)
     publish(sampler, policy, 2, rollout)
     as_the_engine(sampler, policy)
-    sampler._server.stop()
+    sampler.close()
 
 
 def _server(sampler):
@@ -169,10 +170,10 @@ def test_another_model_is_refused(fake, policy, tokenizer, tmp_path):
 
 def test_a_python_without_vllm_and_a_port_that_is_taken_are_told(policy):
     with pytest.raises(UserError, match=r"No module named 'vllm'.*pip install"):
-        open_sampler(policy, Rollout(sampler="vllm", vllm={"python": sys.executable})).publish(0)
+        open_sampler(policy, Rollout(sampler="vllm", vllm=Vllm(python=sys.executable))).publish(0)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} is taken"):
-            open_sampler(policy, Rollout(sampler="vllm", vllm={"port": port})).publish(0)
+            open_sampler(policy, Rollout(sampler="vllm", vllm=Vllm(port=port))).publish(0)

@@ -7,6 +7,7 @@ log-probs of a fixed text, the canary, which `backends.proving` compares with th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -200,11 +201,14 @@ class Vllm:
         try:
             if self._policy.has_adapter:
                 before, self._model = self._model, f"{place.parent.name}-{version}"
-                self._firmly(
-                    "/v1/load_lora_adapter", {"lora_name": self._model, "lora_path": where, "load_inplace": True}
-                )
+                try:
+                    self._firmly("/v1/load_lora_adapter", {"lora_name": self._model, "lora_path": where})
+                except InfrastructureError as error:  # a server that was not reached for a while may have it still
+                    if "already been loaded" not in str(error):
+                        raise
                 if before not in (self._served, self._model):
-                    self._firmly("/v1/unload_lora_adapter", {"lora_name": before})
+                    with contextlib.suppress(UserError):  # a server that was started anew has never had it
+                        self._post("/v1/unload_lora_adapter", {"lora_name": before})
             elif not started:
                 self._firmly("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": where}})
             if not started and orjson.loads(self._firmly("/reset_prefix_cache", {}) or b"{}").get("success") is False:
