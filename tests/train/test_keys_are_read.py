@@ -40,12 +40,12 @@ IN_PASSING = {
 }
 # Keys that are read where another one asks for them, and else refused in a sentence of their own, or without effect.
 ASKED_FOR = (
-    *("environment.", "critic.", "reference.", "self_distillation."),
+    *("environment.", "critic.", "reference.", "self_distillation.", "cluster."),
     *("task.levels", "task.args", "task.curriculum", "task.adaptive", "preferences.replay"),
     *("rollout.length_penalty", "rollout.beam_groups", "rollout.diversity_penalty"),
 )
 BASES = (Table, Prompts, Divergence)
-FAR = (settings.Vllm,)  # what is elsewhere, which tests/backends looks at
+FAR = (settings.Vllm, settings.Cluster)  # what is elsewhere, which tests/backends looks at
 KEYS = {
     (table.__name__, key)
     for table in vars(settings).values()

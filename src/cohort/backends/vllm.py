@@ -65,6 +65,7 @@ class Vllm:
         self._holds: tuple[int, Path] | None = None  # the weights that it was given last, and where they lie
         self._proven: tuple[Sequence[int], Sequence[int], Sequence[float]] | None = None  # what it said of them
         self._lock, self._well, self._lives = threading.Lock(), threading.Event(), 0
+        self._sick = ""  # why it was lost, until it has shown its weights again
         self._well.set()
 
     def publish(self, version: int) -> None:
@@ -82,6 +83,7 @@ class Vllm:
             self._load(started=self._server is not None)
         elif self._is_alive():
             self._load()
+            self._sick = ""
         else:
             self._revive(self._lives, "it does not answer")
         self.version = version
@@ -233,6 +235,8 @@ class Vllm:
         for attempt in range(self._table.retries + 1):
             if not self._well.wait(self._table.start_s + self._table.timeout_s):
                 raise UserError(f"the vLLM server at {self._base} was waited for in vain: it does not come back")
+            while self._sick:
+                self._revive(self._lives, self._sick)
             lives = self._lives
             try:
                 self._client("/v1/completions", client).wait(attempt)
@@ -263,12 +267,13 @@ class Vllm:
             if self._lives != lives:
                 return
             self._well.clear()
+            self._sick = why
             try:
                 if self._server is not None:
                     self._clients.cache_clear()
                     self._start()
                 else:
-                    self._reachable("GET", "/health", self._table.start_s)
+                    self._await_return()
                 self._load(started=self._server is not None)
                 if self._proven is not None:
                     prompt, tokens, said = self._proven
@@ -282,9 +287,17 @@ class Vllm:
                 raise UserError(
                     f"the vLLM server at {self._base} was lost ({why}) and did not return: {error}"
                 ) from None
+            else:
+                self._sick = ""
             finally:
                 self._lives += 1
                 self._well.set()
+
+    def _await_return(self) -> None:
+        try:
+            self._reachable("GET", "/health", self._table.start_s)
+        except UserError as error:
+            raise Passing(str(error)) from None
 
     def _is_alive(self) -> bool:
         try:

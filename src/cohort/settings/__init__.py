@@ -3,6 +3,7 @@
 A room takes the table that it is set by, so that no setting is typed out again on its way.
 """
 
+from cohort.settings.cluster import Cluster
 from cohort.settings.distill import Distill, Divergence, SelfDistill, Teacher
 from cohort.settings.environment import Environment
 from cohort.settings.monitor import ADAPTED, DETECTORS, Adapt, Monitor
@@ -32,6 +33,7 @@ __all__ = [
     "SINKS",
     "Adapt",
     "Adaptive",
+    "Cluster",
     "Critic",
     "Curriculum",
     "Distill",
