@@ -19,6 +19,7 @@ from cohort.backends.cluster.actors import LearnerActor, SamplerActor
 from cohort.backends.cluster.backend import Cluster as Backend
 from cohort.backends.cluster.backend import refuse_several
 from cohort.backends.cluster.door import Surroundings, connected
+from cohort.backends.cluster.examine import examine_cluster
 from cohort.backends.cluster.samplers import Samplers
 from cohort.backends.cluster.scoring import ClusterPool
 from cohort.preflight.objective import settled_objective
@@ -164,6 +165,17 @@ def test_two_of_each_learn_what_one_of_each_learns(run, ray):
         assert one[:2] == other[:2]
     first, second = (next(line["grad_norm"] for line in done.metrics if line["step"] == 1) for done in (alone, two))
     assert second == pytest.approx(first, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_the_doctor_looks_at_every_node(ray, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (node,) = examine_cluster("local")
+    assert node.would_not_work == ()
+    assert node.mb_per_s > 1
+    assert abs(node.clock_s) < 1
+    assert not list(tmp_path.iterdir())
 
 
 def a_stage(**cluster):

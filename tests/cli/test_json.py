@@ -34,7 +34,7 @@ def asked(cohort):
 
 def test_every_command_takes_json():
     commands = [c for app in (cli.app, cli.config, cli.record) for c in app.registered_commands]
-    assert len(commands) == 23
+    assert len(commands) == 25
     for command in commands:
         assert command.callback.__annotations__["json"] == "Json", command.callback.__name__
 

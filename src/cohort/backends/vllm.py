@@ -321,13 +321,13 @@ class Vllm:
             raise
 
     def _firmly(self, route: str, body: Mapping[str, Any]) -> bytes:
-        """The same, asked again where the server says that it is busy."""
+        """The same, asked again where what went wrong may pass."""
         for attempt in range(self._table.retries + 1):
             self._client(route).wait(attempt)
             try:
                 return self._post(route, body)
-            except Passing as error:
-                if not str(error).startswith("HTTP ") or attempt == self._table.retries:
+            except Passing:
+                if attempt == self._table.retries:
                     raise
         raise AssertionError
 
