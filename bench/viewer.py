@@ -43,7 +43,7 @@ BESIDE = [
 def make(place: Path, steps: int, rollouts: int) -> Path:
     """A run of so many steps: the first one's rollouts, over and over with other numbers of steps and tickets."""
     (place / "log").mkdir(parents=True)
-    (place / "recipe.toml").write_text(RECIPE)
+    (place / "recipe.toml").write_text(RECIPE, "utf-8")
     groups = []
     for ticket in range(rollouts // GROUP):
         prompt = Prompt(

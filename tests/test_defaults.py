@@ -34,7 +34,8 @@ ROOMS = {
 OTHER = {
     ("train/measure.py", "groups"),  # what was sampled; not how it is found
     ("train/stage.py", "stop"),  # whether somebody wants the stage to stop; not the texts that end a completion
-    ("train/measure.py", "groups"),  # those of the last step, of which there is none; not how groups are made
+    ("train/reward_model/scorer.py", "steps"),  # of a solution, each of which gets a score; not of a run
+    ("train/reward_model/training.py", "steps"),
     ("policy/attention.py", "device"),  # where a mask is made
     ("integrations/reasoning_gym/source.py", "levels"),  # none: the task's own configuration
     ("integrations/reasoning_gym/source.py", "args"),

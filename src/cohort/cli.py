@@ -620,7 +620,7 @@ def view(
     tty: Annotated[bool, typer.Option("--tty", help="Say the first screen here, and serve nothing.")] = False,
     json: Json = False,
 ) -> Answer:
-    """Show runs in a browser: did it work, why, and what the groups say.
+    """Show runs in a browser: did it work, and why.
 
     Reads run directories alone, also of runs that go on; this machine only, offline. --json says the first screen.
     """

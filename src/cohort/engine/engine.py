@@ -99,7 +99,7 @@ class Engine:
         while left:
             try:
                 for request, completions in self._sample(left):
-                    left = [one for one in left if one is not request]
+                    del left[next(i for i, one in enumerate(left) if one is request)]
                     yield request, completions
             except Exception as error:
                 if not is_out_of_memory(error) or self.max_rows == 1:

@@ -71,13 +71,11 @@ class Policy(Table):
     memory_gb: Later[float | None] = Field(
         default=None,
         gt=0,
-        description="GB that a stage may take: fewer tokens and rows at once, and activations computed again, until it "
-        "fits; the machine's memory when not given.",
+        description="GB that a stage may take, with fewer tokens at once where it must; the machine's when not given.",
     )
     checkpointing: Later[Literal["auto", "on", "off"]] = Field(
         default="auto",
-        description="Keep only a layer's input and compute its activations again in the backward pass, on the compiled "
-        "path; auto: where memory asks for it.",
+        description="Compute activations again in the backward pass (compiled path); auto: where memory asks for it.",
     )
     lora: Lora | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
     router_aux_coef: float = Field(

@@ -109,8 +109,7 @@ class Rollout(Table):
     max_mismatch: NoEffect[Later[float]] = Field(
         default=0.25,
         gt=0,
-        description="Nats between the log-probs of sampler and learner for the same weights, in the mean, beyond which "
-        "a run stops: the sampler holds others.",
+        description="Mean nats between log-probs of sampler and learner, of the same weights, at which a run stops.",
     )
     max_rows: Many = Field(default=256, description="Completions decoded at the same time.")
     resample_cap: Many = Field(

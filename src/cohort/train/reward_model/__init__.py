@@ -22,7 +22,7 @@ __all__ = ["ProcessModel", "RewardModel"]
 
 _TABLES = ("policy", "task", "preferences", "optimizer", "evaluate", "run")
 _UNREAD = (
-    *(*NO_DEMONSTRATIONS, *ONE_UPDATE, "policy.router_aux_coef"),
+    *(*NO_DEMONSTRATIONS, *ONE_UPDATE, "policy.router_aux_coef", "policy.memory_gb", "policy.checkpointing"),
     *(f"task.{key}" for key in ("messages", "answer", "answer_format", "special_tokens")),
     *(f"evaluate.{key}" for key in Evaluate.model_fields if key not in ("problems", "margin")),
 )
