@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import sys
 from dataclasses import replace
@@ -24,6 +25,7 @@ from cohort.backends.cluster.samplers import Samplers
 from cohort.backends.cluster.scoring import ClusterPool
 from cohort.preflight.objective import settled_objective
 from cohort.recipe import Recipe
+from cohort.rewards.failure import GroupLost
 from cohort.settings import Cluster, Stage, Task
 from cohort.settings import Policy as PolicyTable
 from cohort.train import train
@@ -128,6 +130,7 @@ def test_every_death_costs_a_retry_and_no_bit(run, ray, monkeypatch):
             killed.append(("learner", kill("LearnerActor")))
         return publish(self, version)
 
+    monkeypatch.setattr("cohort.backends.cluster.backend.MOST", 2)  # so that it is saved for the journal, too
     monkeypatch.setattr(Samplers, "sample", sampled)
     monkeypatch.setattr(Backend, "update", updated)
     monkeypatch.setattr(ClusterPool, "submit", submitted)
@@ -183,6 +186,11 @@ def a_stage(**cluster):
     return Stage(task=Task(source="word_problems"), policy=PolicyTable(model="m"), cluster=table)
 
 
+def test_a_group_that_is_lost_says_so_in_another_process():
+    lost = pickle.loads(pickle.dumps(GroupLost("no answer", "mine", True, {"mine": 2})))
+    assert (str(lost), lost.reward, lost.timeout, lost.retries) == ("no answer", "mine", True, {"mine": 2})
+
+
 def test_without_ray_it_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"needs Ray, and it is not installed: pip install 'cohort\[ray\]'"):
@@ -191,7 +199,7 @@ def test_without_ray_it_is_one_sentence(monkeypatch):
 
 @pytest.mark.timeout(120)
 def test_a_cluster_that_is_not_there_is_one_sentence():
-    pytest.importorskip("ray", reason="needs the extra ray: make test-cluster")
+    pytest.importorskip("ray", reason="needs the extra ray: make test-cluster").shutdown()
     with pytest.raises(UserError, match=r"the Ray cluster at cluster\.address = 'auto' cannot be joined"):
         connected("auto")
 
