@@ -20,6 +20,7 @@ from cohort.policy.load import Start
 from cohort.settings import Optimizer, Stage, Task
 from cohort.types import Batch
 
+pytest.importorskip("ray", reason="takes a while, and is of a cluster: make test-cluster")
 LENGTHS = [[7, 3], [12, 9, 1], [30, 4], [5], [2, 2, 2]]  # of the rollouts of each prompt
 
 
