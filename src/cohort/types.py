@@ -134,13 +134,16 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """`count` completions of one prompt. Member i draws from `derive_seed(seed, i)`; `key` comes back as it went."""
+    """`count` completions of one prompt. Member i draws from `derive_seed(seed, i)`; `key` comes back as it went. With
+    `keep` so many come back: the shortest, of equal ones the first.
+    """
 
     key: int
     tokens: Sequence[int]
     count: int
     seed: int
     sampling: Sampling
+    keep: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +160,15 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the policy wrote, and the tool's answer to it. `failed`: the answer says what was wrong with it."""
+    """A call that the policy wrote, and the tool's answer to it. `failed`: the answer says what was wrong with it.
+    `malformed`: it was no call that a tool takes, and these characters of the turn's text are what stands for it.
+    """
 
     name: str
     arguments: Mapping[str, Any]
     result: str
     failed: bool = False
+    malformed: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,17 @@ def test_roles():
         advantages.hierarchical(torch.ones(2), [0])
 
 
+def test_what_has_no_reward_is_in_no_mean():
+    nan = float("nan")
+    assert advantages.hierarchical(torch.tensor([1.0, nan, 0.0]), list("aaa")).tolist() == [0.5, 0, -0.5]
+    found, state = advantages.role_baseline([1.0, nan, 1.0], list("aaa"))
+    assert found.tolist() == pytest.approx([1, 0, 0.95])
+    assert state == pytest.approx({"a": 0.0975})
+    both = advantages.gigpo([[0.0, 1.0], [0.0, nan], [0.0, 0.0]], [list("ab")] * 3)
+    without = advantages.gigpo([[0.0, 1.0], [0.0, 0.0]], [list("ab")] * 2)
+    assert [row.tolist() for row in both] == [without[0].tolist(), [0, 0], without[1].tolist()]
+
+
 def test_whitening_over_tokens(example):
     o = preset("prorl_v2")
     found = o.advantages(example.rewards, lengths=example.lengths[None])

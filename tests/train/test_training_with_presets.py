@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Any
 
@@ -10,9 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from cohort.algorithms import advantages, objectives
+from cohort.preflight import rehearsal
 from cohort.record.rollouts import read_groups
 from cohort.train.checkpoint import save_checkpoint
+from cohort.train.grpo import training
 from cohort.types import UserError
+from cohort.views.console import Console
 
 
 def groups_of(done, step):
@@ -20,18 +24,27 @@ def groups_of(done, step):
 
 
 TOOLS = {"environment": {"tools": ["calculator"], "format": "tags"}}
-NEEDS: dict[str, Any] = {"echo": TOOLS, "gigpo": TOOLS, "chord": {"task": {"completion": "solution"}}}
+NEEDS: dict[str, Any] = {
+    "echo": TOOLS,
+    "gigpo": TOOLS,
+    "chord": {"task": {"completion": "solution"}},
+    "interpolated": {"objective": {"preset": "m2po", "filters": [], "old": "interpolate"}},
+}
 
 
-@pytest.mark.parametrize("name", objectives.PRESETS)
-def test_every_preset_takes_two_steps(run, name, checkpoint_dir):
+@pytest.mark.parametrize("name", [*objectives.PRESETS, "interpolated"])
+def test_every_preset_rehearses_its_worst_step_and_takes_two(run, name, checkpoint_dir, monkeypatch):
+    text = io.StringIO()
+    monkeypatch.setattr(training, "free_gb", lambda: 0.2)
+    monkeypatch.setattr(rehearsal, "_peak_gb", lambda _: 0.1)
     done = run(
-        objective={"preset": name},
+        console=Console(file=text, width=1000),
         run={"steps": 2, "save_every": 0},
         optimizer={"updates_per_batch": 2, "learning_rate": 1e-3},
         evaluate={"problems": 0},
-        **NEEDS.get(name, {}),
+        **{"objective": {"preset": name}, **NEEDS.get(name, {})},
     )
+    assert "the worst step was rehearsed: 0.1 GB" in text.getvalue()
     for line in done.metrics[1:]:
         assert math.isfinite(line["loss"])
         assert line["grad_norm"] > 0

@@ -133,8 +133,8 @@ def _low_covariance(o: Objective, x: Tokens, about: About) -> Tensor:
         (math.inf if o.focus_high is None else o.focus_high),
     )
     cov = covariance(x)
-    stopped = torch.stack(losses.SURROGATES[o.surrogate].clips(o, x, x.ratio(o))).any(0)
-    eligible = (x.mask & ~stopped & (cov > low) & (cov < high)).flatten().nonzero()[:, 0].cpu()
+    clipped, capped, dual = losses.SURROGATES[o.surrogate].clips(o, x, x.ratio(o))
+    eligible = (x.mask & ~(clipped | capped | dual) & (cov > low) & (cov < high)).flatten().nonzero()[:, 0].cpu()
     count = max(1, int(o.focus_share * int(x.mask.sum()) + 1e-9))
     drawn = torch.randperm(len(eligible), generator=torch.Generator().manual_seed(about.seed))[:count]
     left = torch.ones(x.mask.numel(), dtype=torch.bool)

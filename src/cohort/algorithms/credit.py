@@ -1,10 +1,12 @@
 """Advantages that differ between the tokens, the steps or the roles of an episode. All of them are float64.
 
-`advantages` has them under their names, too.
+A NaN reward is a missing one: it is in no mean and no std, and its advantage is 0. `advantages` has these functions
+under their names, too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -21,7 +23,7 @@ def optimal_token_baseline(
     + eps) over the completions of the group [B] (None: one group) that still have a token at position t, and W the sum
     of `energy` [B, T] up to there: |grad log pi|^2 in logits, 1 - 2 p + sum_v p^2, times the square of a mismatch
     weight where there is one. Positions count the unmasked tokens alone. Where a single completion is left its
-    baseline is 0. A NaN reward is a missing one: advantage 0. 0 outside the mask.
+    baseline is 0. 0 outside the mask.
 
     Raises ValueError for tensors of other shapes.
     """
@@ -80,29 +82,39 @@ def gigpo(
     owner = [0] * len(rewards) if group is None else list(group)
     if not [len(row) for row in rewards] == [len(row) for row in states] or len(owner) != len(rewards):
         raise ValueError("rewards, states and group must describe the same episodes and steps")
-    returns = [discounted(row, discount) for row in rewards]
     of_episode = among([float(sum(row)) for row in rewards], owner, ddof, eps)
-    keys = [(of, state) for of, row in zip(owner, states) for state in row]
-    of_step = iter(among([value for row in returns for value in row], keys, ddof, eps))
+    of_steps = by_state(rewards, states, owner, discount, ddof, eps)
     return [
-        torch.tensor([whole + weight * next(of_step) for _ in row], dtype=torch.float64)
-        for whole, row in zip(of_episode, rewards)
+        torch.tensor([whole + weight * step for step in steps], dtype=torch.float64)
+        for whole, steps in zip(of_episode, of_steps)
     ]
 
 
-def discounted(rewards: Sequence[float], discount: float) -> list[float]:
-    """sum_{k >= t} discount^(k - t) r_k of each step."""
-    found, ahead = [], 0.0
-    for reward in reversed(rewards):
-        ahead = float(reward) + discount * ahead
-        found.append(ahead)
-    return found[::-1]
+def by_state(
+    rewards: Sequence[Sequence[float]],
+    states: Sequence[Sequence[Hashable]],
+    group: Sequence[Hashable],
+    discount: float,
+    ddof: int,
+    eps: float,
+) -> list[list[float]]:
+    """The part of `gigpo` that compares the discounted returns of steps that were taken in the same state."""
+    returns = []
+    for row in rewards:
+        ahead, of = 0.0, []
+        for reward in reversed(row):
+            ahead = float(reward) + discount * ahead
+            of.append(ahead)
+        returns += of[::-1]
+    keys = [(of, state) for of, row in zip(group, states) for state in row]
+    found = iter(among(returns, keys, ddof, eps))
+    return [[next(found) for _ in row] for row in rewards]
 
 
 def among(values: Sequence[float], keys: Sequence[Any], ddof: int = 1, eps: float = 1e-6) -> list[float]:
     """(value - mean) / (std + eps) among the values of the same key; 0 where all of them are equal."""
     found = [0.0] * len(values)
-    for places in _places(keys).values():
+    for places in _places(keys, values).values():
         x = torch.tensor([values[at] for at in places], dtype=torch.float64)
         if x.max() > x.min():
             for at, a in zip(places, ((x - x.mean()) / (x.std(correction=ddof) + eps)).tolist()):
@@ -120,7 +132,7 @@ def hierarchical(rewards: Tensor, group: Sequence[Hashable]) -> Tensor:
     if r.ndim != 1 or len(group) != len(r):
         raise ValueError(f"rewards has shape {tuple(r.shape)} and group {len(group)} keys; give rewards [B] and B keys")
     found = torch.zeros_like(r)
-    for places in _places(group).values():
+    for places in _places(group, r.tolist()).values():
         found[places] = r[places] - r[places].mean()
     return found
 
@@ -147,14 +159,16 @@ def role_baseline(
     kept: MutableMapping[Hashable, float] = dict(state or {})
     found = []
     for reward, role in zip(r, roles):
-        before = kept.get(role, 0.0)
-        found.append(reward - before)
-        kept[role] = decay * before + (1 - decay) * reward
+        before, missing = kept.get(role, 0.0), math.isnan(reward)
+        found.append(0.0 if missing else reward - before)
+        kept[role] = before if missing else decay * before + (1 - decay) * reward
     return torch.tensor(found, dtype=torch.float64), dict(kept)
 
 
-def _places(keys: Sequence[Any]) -> dict[Any, list[int]]:
+def _places(keys: Sequence[Any], values: Sequence[float]) -> dict[Any, list[int]]:
+    """Where the values of each key are, missing ones left out."""
     places: dict[Any, list[int]] = {}
     for at, key in enumerate(keys):
-        places.setdefault(key, []).append(at)
+        if not math.isnan(values[at]):
+            places.setdefault(key, []).append(at)
     return places

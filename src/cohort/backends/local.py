@@ -17,6 +17,7 @@ from cohort.backends.proving import asks_canary, claimed, prove
 from cohort.backends.teacher_server import ServedTeacher
 from cohort.backends.teachers import Loaded, open_teachers, taught
 from cohort.engine.engine import Engine
+from cohort.learn.batch import decided
 from cohort.learn.budget import Budget
 from cohort.learn.critic import Critic
 from cohort.learn.learner import Learner
@@ -192,17 +193,27 @@ class Local:
         of a whole micro-batch.
         """
         r, o = self._stage.rollout, self._stage.optimizer
-        rows = r.prompts_per_step * r.group_size
+        rows = r.prompts_per_step * (r.group_size + r.over_sample)
         if isinstance(self.sampler, Engine):
             self.sampler.rehearse(prompt, r.prompts_per_step, rows, r.max_tokens)
         groups = min(r.prompts_per_step, 1 + o.tokens_per_micro_batch // (prompt + r.group_size * r.max_tokens))
         for count, size, tokens in ((1, 1, 1), (groups, r.group_size, r.max_tokens)):
-            batch = _worst(self.policy.eos_ids[0], prompt, count, size, tokens)
-            if self._reference is not None:
-                batch = self.score(batch, "reference")
+            batch = self._scored(_worst(self.policy.eos_ids[0], prompt, count, size, tokens))
+            if self._objective.term_of("expert"):
+                batch = replace(batch, expert=_worst(self.policy.eos_ids[0], prompt, count, 1, tokens))
             self._learner.update(batch, 0.0)
             if self._critic is not None:
                 self._critic.update(batch, batch.advantages, batch.advantages, 0.0)
+
+    def _scored(self, batch: Batch) -> Batch:
+        """The batch with all that the objective wants to know before an update."""
+        if self._objective.term_of("observation"):
+            batch = replace(batch, observed=~batch.mask)
+        if self._objective.baseline == "token_optimal":
+            batch = self.score(batch, "energy")
+        if self._objective.is_batchwide:
+            batch = decided(self.score(batch, "old"), self._objective)
+        return batch if self._reference is None else self.score(batch, "reference")
 
     def save_model(self, directory: Path) -> None:
         """See `Backend`."""
@@ -250,6 +261,9 @@ def _worst(token: int, prompt: int, prompts: int, size: int, tokens: int) -> Bat
         sampler_logprobs=-ones,
         advantages=ones,
         token_weight=ones / len(ones),
+        versions=torch.zeros(rows, dtype=torch.long),
+        version=1,
+        rewards=torch.ones(rows),
     )
 
 

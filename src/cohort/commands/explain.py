@@ -177,6 +177,11 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         lines["bypass"] = "the ratio is taken against the sampler's own log-probs, not against those of the old policy"
     if stage.objective.pass_at_k is not None:
         lines["pass@k"] = f"advantages are those of pass@{stage.objective.pass_at_k} (2508.10751), in place of A above"
+    if stage.objective.malformed_penalty:
+        lines["malformed"] = (
+            f"A is less by {stage.objective.malformed_penalty:g} at every token of a call that no tool takes, and of a "
+            "thinking or answer tag without its pair"
+        )
     if names := supervised_steps(stage.reward):
         divided = "minus their mean" if objective.scale == "none" else "normalised"
         outcomes = any(reward.weight and reward.name not in names for reward in stage.reward)
@@ -220,7 +225,8 @@ def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Differen
     except ValueError as error:
         raise UserError(f"--diff: {error}; a path of a recipe or of a run does, too") from None
     bypass = objectives.PRESETS[name].bypass or other.old == "sampler"
-    return _differences(objective, other, _beside(stage), {"bypass": bypass, "pass_at_k": None}, once=_once(stage))
+    theirs: dict[str, Any] = {"bypass": bypass, "pass_at_k": None, "malformed_penalty": 0.0}
+    return _differences(objective, other, _beside(stage), theirs, once=_once(stage))
 
 
 def objective_differences(stage: Stage, other: Stage | str | None) -> list[Difference]:
@@ -284,12 +290,14 @@ def _differences(
     said = {
         "bypass": "The ratio has another denominator.",
         "pass_at_k": "Advantages are those of a single right answer, or no longer.",
+        "malformed_penalty": "Tokens of malformed calls and tags have another advantage.",
     }
     return rows + [(key, mine[key], theirs[key], said[key]) for key in said if mine[key] != theirs[key]]
 
 
 def _beside(stage: Stage) -> dict[str, Any]:
-    return {"bypass": stage.objective.bypasses, "pass_at_k": stage.objective.pass_at_k}
+    table = stage.objective
+    return {"bypass": table.bypasses, "pass_at_k": table.pass_at_k, "malformed_penalty": table.malformed_penalty}
 
 
 def _once(stage: Stage) -> bool:

@@ -78,6 +78,11 @@ def settled_objective(stage: Stage) -> Objective:
             + (f"stage '{stage.name}' learns from a teacher" if stage.taught else "there is no environment and no tool")
             + ": leave it out"
         )
+    if stage.objective.malformed_penalty and objective.surrogate == "label_contrast":
+        raise UserError(
+            "[objective] malformed_penalty is of tokens, and surrogate = 'label_contrast' is of whole completions: "
+            "leave one of them out"
+        )
     _refuse_pass_at_k(stage, objective)
     _refuse_teaching(stage, objective)
     if asks_reference(stage, objective) and stage.policy.lora is not None and stage.reference.moves:
@@ -140,6 +145,8 @@ def hash_of(stage: Stage, objective: Objective) -> str:
         objective = replace(objective, old="recompute")
     if stage.objective.pass_at_k is not None:
         beside["pass_at_k"] = stage.objective.pass_at_k
+    if stage.objective.malformed_penalty:
+        beside["malformed_penalty"] = stage.objective.malformed_penalty
     if supervised_steps(stage.reward):
         beside["process_supervision"] = True
     if not stage.rollout.draws:

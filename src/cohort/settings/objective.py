@@ -8,7 +8,7 @@ from pydantic import Field, create_model
 
 from cohort.algorithms.fields import FIELDS, Choice, Number, Terms
 from cohort.algorithms.presets import PRESETS
-from cohort.settings.table import Table
+from cohort.settings.table import Later, Table
 
 T = TypeVar("T", bound=Table)
 _BYPASS = ", ".join(name for name, preset in PRESETS.items() if preset.bypass)
@@ -45,6 +45,11 @@ class Objective(Table):
         le=65_536,
         description="Train on pass@k instead of pass@1: the advantages of Pass@k Training; rewards must be 0 or 1.",
     )
+    malformed_penalty: Later[float] = Field(
+        default=0.0,
+        ge=0,
+        description="Taken from the advantage of each token of a malformed call, or of a tag without its pair.",
+    )
     bypass: bool | None = Field(
         default=None,
         description=f"Take the ratio against the sampler's own log-probs; when not given, only {_BYPASS} does.",
@@ -62,6 +67,14 @@ class Objective(Table):
     def value(self, field: str) -> Any:
         """What a field comes to: what is set here, or else what the preset has."""
         return self.fields().get(field, PRESETS[self.preset].value(field))
+
+    @property
+    def corrects(self) -> bool:
+        """Whether it says what is done about rollouts of other weights than those that learn."""
+        acts = any(
+            self.value(key) != off for key, off in (("correction", "off"), ("filters", ()), ("old", "recompute"))
+        )
+        return acts or self.bypasses
 
     @property
     def bypasses(self) -> bool:

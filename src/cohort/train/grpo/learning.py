@@ -16,6 +16,7 @@ from cohort.backends.proving import refuse_apart
 from cohort.learn.batch import collate, decided, rectangle, split
 from cohort.learn.optimizer import rate_at
 from cohort.monitor.metrics import merge_reports
+from cohort.policy.text import reader
 from cohort.preflight.objective import supervised_steps
 from cohort.rewards import Combination
 from cohort.seeds import derive_seed
@@ -30,6 +31,7 @@ from cohort.train.grpo.advantages import (
     with_token_advantages,
 )
 from cohort.train.grpo.experts import expert_batch
+from cohort.train.grpo.malformed import with_penalty
 from cohort.train.grpo.step_rewards import step_metrics, with_process_advantages
 from cohort.types import Group, StepReport, UserError
 
@@ -71,12 +73,16 @@ class Learning:
             elif objective.credit == "states":
                 trained = with_state_advantages(groups, objective, self.combination)
             else:
-                k, found = self.stage.objective.pass_at_k, self.stage.rollout.groups
-                trained = with_advantages(groups, objective, self.combination, penalty, k, found)
-                if found != "sample":
-                    metrics["groups/repeats"] = float(sum(sum(repeats(group, found)) for group in groups))
+                k, how = self.stage.objective.pass_at_k, self.stage.rollout.groups
+                trained = with_advantages(groups, objective, self.combination, penalty, k, how)
+                if how != "sample":
+                    metrics["groups/repeats"] = float(sum(sum(repeats(group, how)) for group in groups))
         except ValueError as error:
             raise UserError(f"the rewards of step {step} give no advantages: {error}") from error
+        if penalty_of_tokens := self.stage.objective.malformed_penalty:
+            decode = reader(self.backend.facts.tokenizer, self.backend.facts.eos_ids)
+            trained, found = with_penalty(trained, objective, penalty_of_tokens, decode)
+            metrics |= found
         table, bypass = self.stage.optimizer, self.stage.objective.bypasses
         alone = 0 if valued is None else self.stage.critic.warmup_steps  # the policy's steps begin after these
         if valued is not None:
