@@ -217,6 +217,7 @@ def test_versions_that_differ_and_directories_that_are_not_shared_are_named(tmp_
     [
         ({"objective": {"preset": "ppo"}}, 'cannot have objective.baseline = "critic"'),
         ({"rollout": {"sampler": "vllm"}}, "rollout.sampler = 'vllm'"),
+        ({"rollout": {"over_sample": 2}}, "rollout.over_sample needs the engine of this process"),
         ({"policy": {"model": "live"}}, "a model object cannot go to a cluster"),
     ],
 )

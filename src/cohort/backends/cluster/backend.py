@@ -222,5 +222,7 @@ def refuse_several(stage: Stage, objective: Objective) -> None:
             f"stage '{stage.name}': cluster.samplers are engines of their own, and rollout.sampler = "
             f"'{stage.rollout.sampler}': set it to \"local\", or remove [cluster]"
         )
+    if stage.rollout.over_sample:
+        raise UserError(f"stage '{stage.name}': rollout.over_sample needs the engine of this process: remove [cluster]")
     if stage.policy.model == "live":
         raise UserError("a model object cannot go to a cluster: save it, and name its directory in policy.model")
