@@ -9,7 +9,7 @@ REAL   := $(VENV)-real
 SMOLLM2 = $(REAL)/bin/python tools/smollm2.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-sinks test-view test-vllm test-agents models bench bench-gpu lock clean
+.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-sinks test-view test-vllm test-cluster test-agents models bench bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -65,6 +65,9 @@ test-agents: $(VENV)-agents/.installed  ## run the tests of the endpoint with Op
 
 test-vllm: $(STAMP) $(VENV)-vllm/.installed  ## run the tests that need vLLM, in an environment with it
 	COHORT_VLLM=$(VENV)-vllm/bin/python $(BIN)/pytest tests/test_vllm.py
+
+test-cluster: $(VENV)-cluster/.installed  ## run the tests of the cluster with Ray on this machine, and of two ranks, at most 8 minutes
+	timeout 480 $(VENV)-cluster/bin/pytest -x tests/backends/test_ranks.py tests/backends/test_cluster.py
 
 # Every benchmark, the others each in an environment of its own. The tables go to runs/bench/tables.md.
 MEASURED := runs/bench
@@ -133,6 +136,11 @@ $(VENV)-exports/.installed: pyproject.toml $(LOCKS) requirements/exports.txt req
 	$(VENV)-exports/bin/pip install --quiet --no-deps --require-hashes -r requirements/exports.txt -r requirements/energy.txt
 	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/exports.txt requirements/energy.txt > $@
 
+$(VENV)-cluster/.installed: pyproject.toml $(LOCKS) requirements/cluster.txt
+	$(call environment,$(VENV)-cluster)
+	$(VENV)-cluster/bin/pip install --quiet --no-deps --require-hashes -r requirements/cluster.txt
+	printf '%s\n' requirements/torch.txt requirements/cohort.txt requirements/cluster.txt > $@
+
 # The locked versions without their hashes, for environments that hold packages beside the locked ones.
 PINS = sed -nE 's/^([A-Za-z0-9._-]+==[^ ;]+).*/\1/p' requirements/cohort.txt requirements/torch.txt
 
@@ -166,6 +174,7 @@ lock: $(VENV)-lock/.installed  ## renew requirements/*.txt, the versions and has
 	for extra in agents browser exports mcp reasoning-gym verifiers; do \
 		$(EXTRA) $$extra | $(COMPILE) -c requirements/cohort.txt -o requirements/$$extra.txt - || exit 1; done
 	for extra in tensorboard trackio wandb; do $(EXTRA) $$extra; done | $(COMPILE) -c requirements/cohort.txt -o requirements/sinks.txt -
+	$(EXTRA) ray | $(COMPILE) -c requirements/cohort.txt -o requirements/cluster.txt -
 	$(EXTRA) energy | $(COMPILE) -c requirements/cohort.txt -c requirements/exports.txt -o requirements/energy.txt -
 	echo pip-tools==7.6.2 | $(COMPILE) -o requirements/pip-tools.txt -
 
@@ -175,4 +184,4 @@ $(VENV)-lock/.installed: requirements/pip-tools.txt
 	touch $@
 
 clean:  ## remove the environments, the runs and the caches
-	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-real $(VENV)-exports $(VENV)-sinks $(VENV)-view $(VENV)-agents $(VENV)-trl $(VENV)-vllm $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-real $(VENV)-exports $(VENV)-sinks $(VENV)-view $(VENV)-agents $(VENV)-trl $(VENV)-vllm $(VENV)-cluster $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""vLLM serves the adapters that Cohort exports, on their base (`make test-vllm`)."""
+"""vLLM serves the adapters that Cohort exports, and samples while Cohort trains (`make test-vllm`)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import torch
 import transformers
 from peft import PeftModel
 
+from cohort.backends.base import open_sampler
+from cohort.backends.proving import claimed, prove
 from cohort.commands.export import export
 from cohort.policy.adapters import add_lora
+from cohort.policy.attention import PackedGroups
 from cohort.policy.load import load_policy, save_policy
-from cohort.settings import Lora
+from cohort.settings import Lora, Rollout, Stage, Task, Vllm
+from cohort.types import SampleRequest, Sampling
 
 PYTHON = Path(os.environ.get("COHORT_VLLM", Path(__file__).parent.parent / ".venv-vllm/bin/python"))
 TOKENS = [5, 9, 17, 33, 12, 40, 7, 21, 50, 44, 3, 28]
@@ -37,18 +43,23 @@ print("said", json.dumps(said))
 """
 
 
-@pytest.mark.vllm
-@pytest.mark.skipif(not PYTHON.exists(), reason="no environment with vLLM: make test-vllm makes one")
-@pytest.mark.timeout(600)
-def test_an_exported_adapter_says_in_vllm_what_it_says_here(tokenizer, tmp_path):
+def save_base(where: Path, tokenizer) -> None:
+    """A model that is large enough for vLLM's kernels."""
     torch.manual_seed(5)
     config = transformers.Qwen3Config(
         hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         head_dim=32, vocab_size=len(tokenizer), max_position_embeddings=128, eos_token_id=1, pad_token_id=0,
         bos_token_id=None,
     )  # fmt: skip
-    transformers.Qwen3ForCausalLM(config).save_pretrained(tmp_path / "base")
-    tokenizer.save_pretrained(tmp_path / "base")
+    transformers.Qwen3ForCausalLM(config).save_pretrained(where)
+    tokenizer.save_pretrained(where)
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(not PYTHON.exists(), reason="no environment with vLLM: make test-vllm makes one")
+@pytest.mark.timeout(600)
+def test_an_exported_adapter_says_in_vllm_what_it_says_here(tokenizer, tmp_path):
+    save_base(tmp_path / "base", tokenizer)
     policy = add_lora(load_policy(str(tmp_path / "base")), Lora(rank=8, targets=("q_proj", "down_proj")), seed=3)
     with torch.no_grad():
         for name, weight in policy.module.named_parameters():
@@ -79,3 +90,47 @@ def test_an_exported_adapter_says_in_vllm_what_it_says_here(tokenizer, tmp_path)
     for name, logprobs in ours.items():
         assert torch.allclose(torch.tensor(said[name]), logprobs, atol=1e-3), name
     assert (ours["adapter"] - ours["base"]).abs().max() > 0.1
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(not PYTHON.exists(), reason="no environment with vLLM: make test-vllm makes one")
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_server_draws_from_every_version_of_the_weights_and_again_after_it_was_killed(tokenizer, tmp_path, lora):
+    save_base(tmp_path / "base", tokenizer)
+    policy = load_policy(str(tmp_path / "base"))
+    policy = add_lora(policy, Lora(rank=8, targets=("q_proj", "down_proj")), seed=3) if lora else policy
+    os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CACHE_ROOT": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    how = Vllm(python=str(PYTHON), arguments=("--enforce-eager",))
+    sampler: Any = open_sampler(policy, rollout := Rollout(sampler="vllm", max_rows=8, vllm=how))
+    stage = Stage(task=Task(source="word_problems"), rollout=rollout)
+    asked = [SampleRequest(0, TOKENS, 4, 1, Sampling(max_tokens=16, temperature=0.8))]
+    before: list[int] = []
+    for version in range(3):
+        if version:
+            with torch.no_grad():
+                for weight in policy.module.parameters():
+                    weight.add_(torch.randn_like(weight) * 0.05 * weight.requires_grad)
+        if version == 2:
+            psutil.Process(sampler._server._process.pid).children()[0].kill()
+        sampler.publish(version)
+        prove(claimed(policy, version, True), sampler, stage)
+        ((_, drawn),) = sampler.sample(asked)
+        for one in drawn:
+            layout = PackedGroups([TOKENS], [list(one.tokens)], [0], policy.device)
+            hidden = policy.plain_hidden(layout.tokens, layout.positions, layout)
+            at = layout.predictors(torch.zeros(len(one.tokens), dtype=torch.long), torch.arange(len(one.tokens)))
+            logs = (policy.logits(hidden[at]) / 0.8).log_softmax(-1)
+            own = logs.gather(-1, torch.tensor(list(one.tokens))[:, None])[:, 0].detach()
+            assert torch.allclose(own, torch.tensor(list(one.logprobs)), atol=5e-3)
+            assert one.version == version
+        assert len({tuple(one.tokens) for one in drawn}) > 1  # each has a seed of its own
+        ((_, again),) = sampler.sample(asked)
+        assert [list(one.tokens) for one in again] == [list(one.tokens) for one in drawn]
+        now = [token for one in drawn for token in one.tokens]
+        assert now != before
+        before = now
+    psutil.Process(sampler._server._process.pid).children()[0].kill()
+    ((_, again),) = sampler.sample(asked)
+    assert [token for one in again for token in one.tokens] == before
+    sampler.close()

@@ -398,14 +398,49 @@ def export(
 
 
 @app.command()
-def doctor(json: Json = False) -> Answer:
+def doctor(
+    cluster: Annotated[str | None, typer.Option("--cluster", help="Look at the Ray cluster at this address.")] = None,
+    json: Json = False,
+) -> Answer:
     """Say what this machine has, and what would not work.
 
-    And which thread count is fastest.
+    And which thread count is fastest. With --cluster the same of its nodes.
     """
-    from cohort.commands.doctor import examine, show
+    from cohort.commands.doctor import examine, show, show_nodes
 
+    if cluster is not None:
+        from cohort.backends.cluster.examine import examine_cluster
+
+        return Answer(
+            {"nodes": (nodes := examine_cluster(cluster))}, show_nodes, not any(n.would_not_work for n in nodes)
+        )
     return Answer(examine(), show)
+
+
+@app.command()
+def plan(
+    run: Annotated[Path, typer.Argument(help="A run that was measured, of at least five steps.")],
+    gpus: Annotated[
+        list[int] | None, typer.Option(min=1, max=65536, help="How many GPUs; may stand several times.")
+    ] = None,
+    staleness: Annotated[
+        int | None, typer.Option(min=0, help="Steps that samplers may be ahead; else the run's.")
+    ] = None,
+    speed: Annotated[float, typer.Option(min=1e-3, help="One GPU, in times of what the run was measured on.")] = 1.0,
+    larger: Annotated[float, typer.Option(min=1e-3, help="The model, in times of the run's.")] = 1.0,
+    hours: Annotated[float | None, typer.Option(min=0, help="When it has to be ready.")] = None,
+    failures: Annotated[float, typer.Option(min=1.0, help="Hours between two failures of one GPU.")] = 10000.0,
+    json: Json = False,
+) -> Answer:
+    """Say what a run would take on more GPUs, simulated.
+
+    With the times of a run that was measured; its own step is simulated beside them.
+    """
+    from cohort.commands.plan import plan_run, show
+
+    counts = gpus or [1, 2, 4, 8, 16, 32, 64]
+    how = {"staleness": staleness, "speed": speed, "larger": larger, "hours": hours, "failures_h": failures}
+    return Answer(plan_run(run, counts, **how), show)  # type: ignore[arg-type]
 
 
 @config.command("show")

@@ -55,7 +55,11 @@ from cohort.types import UserError
         ("monitor", "longer_wrong = nan", "monitor.longer_wrong must be a number greater than 1, not nan"),
         ("rollout", "stop = 'x'", "rollout.stop must be a list of texts, not 'x'"),
         ("rollout", "stop = [1]", "rollout.stop must be a list of texts, not [1]"),
-        ("rollout", "sampler = 'vlm'", "rollout.sampler must be 'local' or module:name of your own, not 'vlm'"),
+        (
+            "rollout",
+            "sampler = 'vlm'",
+            "rollout.sampler must be 'local', 'vllm' or module:name of your own, not 'vlm'; did you mean 'vllm'?",
+        ),
         (
             "rollout",
             "group_size = 99999999999999999999",

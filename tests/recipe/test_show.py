@@ -132,6 +132,8 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
         task.pop(key, None)
     for key in ("groups", "length_penalty", "beam_groups", "diversity_penalty", "over_sample", "replay", "replay_age"):
         rollout.pop(key, None)
+    if stage.get("cluster"):
+        stage["cluster"]["address"] = "auto"  # without one the others say nothing
     if stage.get("evaluate"):
         stage["evaluate"].pop("traces", None)  # of greedy answers
     if stage.get("preferences"):

@@ -185,9 +185,9 @@ def test_a_later_layer_that_replaces_a_value_leaves_nothing_of_the_earlier(load)
         ("rl.task.held_out=-1", "rl.task.held_out must be a number between 0 and 1 or text that is not empty, not -1"),
         (
             "qqqq=1",
-            "unknown key 'qqqq'; a recipe has critic, distillation, dpo, environment, evaluate, kind, monitor, name, "
-            "objective, optimizer, policy, preferences, record, reference, reject, reward, rft, rollout, run, seed, "
-            "self_distillation, stage, suite, supervised, task, cold, rl",
+            "unknown key 'qqqq'; a recipe has cluster, critic, distillation, dpo, environment, evaluate, kind, "
+            "monitor, name, objective, optimizer, policy, preferences, record, reference, reject, reward, rft, "
+            "rollout, run, seed, self_distillation, stage, suite, supervised, task, cold, rl",
         ),
         ("run.steps=", "run.steps must be a whole number of at least 0, not ''"),
         ("run.steps.x=1", "run.steps must be a whole number of at least 0, not { x = 1 }"),

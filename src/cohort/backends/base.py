@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from cohort.algorithms.objectives import Objective
 from cohort.policy.load import Start
 from cohort.policy.policy import Policy, PolicyFacts
+from cohort.rewards import Reward, RewardPool
 from cohort.settings import SAMPLERS, Rollout, Stage
 from cohort.types import Batch, Sampler, StepReport
 from cohort.wording import find_function
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
 
 # Who learns, and where it is: "module:name" of a function that takes what `open_backend` takes.
-BACKENDS = {"local": "cohort.backends.local:Local"}
+BACKENDS = {"local": "cohort.backends.local:Local", "ray": "cohort.backends.cluster.backend:Cluster"}
 
 Which = Literal["old", "reference", "values", "teacher", "energy"]
 
@@ -101,11 +102,28 @@ class Backend(Protocol):
     def save_model(self, directory: Path) -> None:
         """Write the model alone."""
 
+    def close(self) -> None:
+        """Give back what it holds: other processes."""
+
+
+def clustered(stage: Stage) -> bool:
+    """Whether the parts of a stage are on a cluster. Stages other than grpo run where the driver is."""
+    return stage.kind == "grpo" and stage.cluster.address is not None
+
 
 def open_backend(stage: Stage, objective: Objective, origin: Origin) -> Backend:
-    """The backend that a stage asks for: in this process."""
-    backend: Backend = find_function(BACKENDS["local"], "backend")(stage, objective, origin)
+    """The backend that a stage asks for: in this process, or on the cluster of its [cluster] table."""
+    name = BACKENDS["ray" if clustered(stage) else "local"]
+    backend: Backend = find_function(name, "backend")(stage, objective, origin)
     return backend
+
+
+def open_pool(stage: Stage, rewards: Sequence[Reward], log: Path, say: Callable[[str], None]) -> Any:
+    """Who scores the groups of a stage, as a `RewardPool` does: processes here, or on its cluster."""
+    if clustered(stage):
+        return find_function("cohort.backends.cluster.scoring:ClusterPool", "pool")(stage, rewards, log)
+    run = stage.run
+    return RewardPool(rewards, run.workers, run.retries, log=log, pass_environment=run.pass_environment, say=say)
 
 
 def open_sampler(policy: Policy, rollout: Rollout) -> Sampler:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Fingerprint, Origin, Which, open_sampler
-from cohort.backends.proving import prove
+from cohort.backends.proving import asks_canary, claimed, prove
 from cohort.backends.teacher_server import ServedTeacher
 from cohort.backends.teachers import Loaded, open_teachers, taught
 from cohort.engine.engine import Engine
@@ -22,6 +22,7 @@ from cohort.learn.budget import Budget
 from cohort.learn.critic import Critic
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import load_optimizer, save_optimizer
+from cohort.learn.ranks import Ranks
 from cohort.learn.reference import Reference
 from cohort.learn.teaching import Teacher, Teaching
 from cohort.policy.load import open_policy, resumed_policy, save_policy, starts_from_adapter
@@ -46,7 +47,7 @@ def open_engine(policy: Policy, rollout: Rollout) -> Engine:
 class Local:
     """A `Backend` whose parts are all in this process. Its policy is loaded, or made, when this object is."""
 
-    def __init__(self, stage: Stage, objective: Objective, origin: Origin):
+    def __init__(self, stage: Stage, objective: Objective, origin: Origin, ranks: Ranks | None = None):
         self.policy: Policy = (
             open_policy(stage.policy, origin.seed, origin.start, origin.texts, functools.partial(_keep, origin))
             if origin.checkpoint is None
@@ -63,6 +64,9 @@ class Local:
         self._stage, self._objective, self._origin = stage, objective, origin
         asked = asks_reference(stage, objective)
         self._reference = self._open_reference() if asked else None
+        self._ranks = ranks
+        if ranks is not None:
+            ranks.shard(self.policy)
         self._budget = Budget(stage.optimizer.tokens_per_micro_batch)
         self._learner = Learner(
             self.policy,
@@ -130,7 +134,8 @@ class Local:
     def publish(self, version: int) -> Fingerprint:
         """See `Backend`. The engine shares the weights: it only learns their number."""
         self.sampler.publish(version)
-        return Fingerprint(version, prove(self.policy, self.sampler, version, self._stage))
+        claim = claimed(self.policy, version, asks_canary(self.sampler, version))
+        return Fingerprint(version, prove(claim, self.sampler, self._stage))
 
     def move_reference(self, ema: float | None) -> None:
         """See `Backend`. With LoRA the reference stays what it is."""
@@ -212,7 +217,17 @@ class Local:
 
     def save_model(self, directory: Path) -> None:
         """See `Backend`."""
-        save_policy(self.policy, directory)
+        if (policy := self.whole()) is not None:
+            save_policy(policy, directory)
+
+    def close(self) -> None:
+        """See `Backend`: a sampler may have a server."""
+        if (close := getattr(self.__dict__.get("sampler"), "close", None)) is not None:
+            close()
+
+    def whole(self) -> Policy | None:
+        """The policy in one piece; None on ranks but the first, where there are several. All of them ask at once."""
+        return self.policy if self._ranks is None else self._ranks.gather(self.policy)
 
     def _open_reference(self) -> Reference:
         """What the stage began with: the weights at hand in a fresh run, read again in a resumed one."""

@@ -8,6 +8,7 @@ log-probs of the canary (a fixed text), and other log-probs of the rollouts them
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -22,33 +23,55 @@ MOST = 12  # tokens of it that are used; the first two thirds are the prompt
 MEND = "See to its `publish`, which has to copy every weight under its own name, and go on from the last checkpoint"
 
 
-def proves(sampler: Sampler) -> bool:
-    """Whether a sampler can say which weights it holds: a `types.ProvingSampler`."""
-    return all(hasattr(sampler, name) for name in ("fingerprint", "canary"))
-
-
-def prove(policy: Policy, sampler: Sampler, version: int, stage: Stage) -> str:
-    """The fingerprint of the weights, which have just been published under a number. Raises `UserError` where the
-    sampler holds other ones.
-
-    The canary is asked at versions 0, 1, 2, 4, 8, ..., so that it costs nothing in a long run: the log-probs of every
-    step's rollouts are compared as well.
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a sampler has to show of weights that were published: their number, their fingerprint, and the log-probs of
+    the canary as the learner has them (empty where it is not asked, and not finite where they prove nothing).
     """
-    own, who = fingerprint(policy.model), f"stage '{stage.name}', weights of step {version}: the sampler"
+
+    version: int
+    digest: str
+    prompt: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+
+
+def proves(sampler: Sampler) -> bool:
+    """Whether a sampler can say which weights it holds: a `types.ProvingSampler`, or one that has at least a canary."""
+    return hasattr(sampler, "canary")
+
+
+def asks_canary(sampler: Sampler, version: int) -> bool:
+    """Whether the canary is asked: at versions 0, 1, 2, 4, 8, ..., so that it costs nothing in a long run (log-probs
+    of every step's rollouts are compared as well), and always where there is no fingerprint.
+    """
+    return proves(sampler) and (version & (version - 1) == 0 or not hasattr(sampler, "fingerprint"))
+
+
+def claimed(policy: Policy, version: int, canary: bool) -> Claim:
+    """What a sampler has to show of the weights of a policy as they are."""
+    if not canary:
+        return Claim(version, fingerprint(policy.model))
+    prompt, tokens = _canary(policy)
+    plain = _plain(policy, prompt, tokens).tolist()
+    return Claim(version, fingerprint(policy.model), tuple(prompt), tuple(tokens), tuple(plain))
+
+
+def prove(claim: Claim, sampler: Sampler, stage: Stage) -> str:
+    """The fingerprint of weights that were just published. Raises `UserError` where the sampler holds other ones."""
+    own, version = claim.digest, claim.version
+    who = f"stage '{stage.name}', weights of step {version}: the sampler"
     if sampler.version != version:
         raise UserError(f"{who} says that it holds those of step {sampler.version} (rollout.sampler). {MEND}")
-    if not proves(sampler):
-        return own
-    if (held := sampler.fingerprint()) != own:  # type: ignore[attr-defined]
+    if hasattr(sampler, "fingerprint") and proves(sampler) and (held := sampler.fingerprint()) != own:
         raise UserError(
             f"{who} holds other ones than were published (their fingerprint is {held[:12]}, and should be {own[:12]}). "
             f"{MEND}"
         )
-    if version & (version - 1) == 0:
-        prompt, tokens = _canary(policy)
-        plain = _plain(policy, prompt, tokens)
+    if claim.tokens:
+        plain = torch.tensor(claim.logprobs)
         if plain.isfinite().all():  # weights that diverged prove nothing; whoever samples from them says so
-            drawn = torch.as_tensor(sampler.canary(prompt, tokens))  # type: ignore[attr-defined]
+            drawn = torch.as_tensor(sampler.canary(claim.prompt, claim.tokens))  # type: ignore[attr-defined]
             refuse_apart((drawn - plain).abs().mean().item(), stage, version, "of the canary, a fixed text")
     return own
 

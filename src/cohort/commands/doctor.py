@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import psutil
 import torch
 from rich.markup import escape
 
+from cohort.backends.cluster.examine import Node
 from cohort.machine import describe_machine, fastest_threads
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve_all
 from cohort.sandbox import LEVELS, Isolation, Sandbox, SandboxError
@@ -116,6 +118,18 @@ def show(console: Console, found: Examined) -> None:
         console.say(f"[yellow]would not work[/]  {escape(problem)}")
     if not found.would_not_work:
         console.say("nothing found that would not work: files, reward workers and torch are fine")
+
+
+def show_nodes(console: Console, found: Mapping[str, Sequence[Node]]) -> None:
+    """Every node of a cluster, and one line for each thing that would not work there."""
+    for node in found["nodes"]:
+        speed = "" if node.mb_per_s is None else f", weights come at {node.mb_per_s:,.0f} MB/s"
+        clock = "" if node.clock_s is None else f", clock {node.clock_s:+.2f} s"
+        console.say(escape(f"{node.name}: {node.cpus:g} cores, {node.gpus:g} GPUs{speed}{clock}"))
+        for problem in node.would_not_work:
+            console.say(f"  [yellow]would not work[/]  {escape(problem)}")
+    if not any(node.would_not_work for node in found["nodes"]):
+        console.say("nothing found that would not work: versions, directories, ports and clocks are fine")
 
 
 def show_sandbox(console: Console, isolation: Isolation | None) -> None:

@@ -51,7 +51,9 @@ def forward(
     Rollouts of a group stay together while they fit, so that its prompt is computed once.
     """
     starts, longest = batch.lengths.cumsum(0) - batch.lengths, int(batch.lengths.max())
-    for rows in (_split if policy.generic is None else _split_whole)(batch, wanted, tokens):
+    passes = list((_split if policy.generic is None else _split_whole)(batch, wanted, tokens))
+    idle = 0 if policy.ranks is None else policy.ranks.most(len(passes)) - len(passes)
+    for rows in passes:
         index = torch.tensor(rows)
         prompts, place = batch.group[index].unique(return_inverse=True)
         lengths = batch.lengths[index]
@@ -80,6 +82,8 @@ def forward(
         at = layout.predictors(part, within)
         micro = MicroBatch(layout, picked, targets, row, column, (len(rows), longest), layers(noted, at))
         yield micro, hidden.index_select(0, at)
+    for _ in range(idle):
+        policy.ranks.idle(policy)
 
 
 def _split(batch: Batch, wanted: Tensor, tokens: int) -> Iterator[list[int]]:

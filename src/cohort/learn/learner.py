@@ -23,6 +23,7 @@ from cohort.learn.batch import decided
 from cohort.learn.budget import Budget
 from cohort.learn.forward import batch_logprobs, forward, head, in_chunks
 from cohort.learn.optimizer import lost_weights, open_optimizer
+from cohort.learn.ranks import whole
 from cohort.learn.reference import Reference
 from cohort.learn.routing import Routers, balance, counts, load
 from cohort.learn.teaching import Teaching
@@ -125,8 +126,11 @@ class Learner:
         if self.objective.surrogate == "label_contrast" and batch.old_logprobs is not None:
             batch = decided(batch, self.objective, self.logprobs(batch))  # its slopes are those of the policy as it is
         sums, loss = self.budget.spend(partial(self._gradients, batch), partial(self.optimizer.zero_grad, True))
+        ranks = self.policy.ranks
+        if ranks is not None:
+            sums, loss = ranks.merged(sums, loss)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip or math.inf).item()
+        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip or math.inf)).item()
         finite = norm < math.inf
         if not finite and not self._tolerant:
             self.optimizer.zero_grad(set_to_none=True)
@@ -139,6 +143,8 @@ class Learner:
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)
             self.optimizer.step()
+            if ranks is not None:
+                ranks.moved()
         self.optimizer.zero_grad(set_to_none=True)
         tokens = float(sums.get("tokens", 0.0))
         # NaN, null on disk: nothing was computed (no group carried signal), or there is no such thing to measure.

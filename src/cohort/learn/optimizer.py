@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cohort.learn.ranks import like, whole
 from cohort.settings import Optimizer
 from cohort.types import UserError
 
@@ -78,7 +79,9 @@ def rate_at(table: Optimizer, steps: int, step: int) -> float:
 def save_optimizer(optimizer: torch.optim.Optimizer, directory: Path) -> None:
     """Write the optimizer's averages."""
     state = optimizer.state_dict()["state"]
-    flat = {f"{index}.{key}": value.contiguous() for index, entry in state.items() for key, value in entry.items()}
+    flat = {
+        f"{index}.{key}": whole(value).contiguous() for index, entry in state.items() for key, value in entry.items()
+    }
     if any(not torch.isfinite(value).all() for value in flat.values()):  # what they belong to would never move again
         raise UserError(
             "the optimizer's averages are not finite, so they are not saved: set optimizer.gradient_clip and go on "
@@ -89,8 +92,9 @@ def save_optimizer(optimizer: torch.optim.Optimizer, directory: Path) -> None:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, directory: Path) -> None:
     """Read the averages that `save_optimizer` wrote, bit for bit."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in load_file(directory / FILE).items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
+        state.setdefault(int(index), {})[key] = like(tensor, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

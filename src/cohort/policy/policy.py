@@ -79,6 +79,7 @@ class Policy:
         self.plain_because = unfit(self.model)  # why there is no fused path; None while there is one
         self.fused: FusedBody | None = None if self.plain_because else FusedBody(self.model, self.compute)
         self._verified = False
+        self.ranks: Any = None  # a `learn.ranks.Ranks`, where several processes share the weights
         self.generic: GenericBody | None = None  # in the place of packed groups, where those are wrong for the model
         if mode is not None:
             self.take_generic(mode)

@@ -10,7 +10,7 @@ from typing import Any
 
 from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES
 from cohort.recipe.drawn import not_drawn
-from cohort.settings import DETECTORS, GROUPS, SCORERS, Preferences, Prompts, Reward, Stage, Task
+from cohort.settings import DETECTORS, GROUPS, SCORERS, Cluster, Preferences, Prompts, Reward, Stage, Task
 from cohort.settings.table import Path, as_list
 from cohort.settings.words import shown
 from cohort.wording import did_you_mean, nearest, said_twice
@@ -49,6 +49,9 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     if threads != "auto" and threads > 4 * cores:
         sentence = f"{at}run.threads is {threads}, but this machine has {cores} cores: use at most {4 * cores}, or"
         yield sentence + ' "auto"', (("run", "threads"),)
+    if stage.cluster.address is None and stage.cluster != Cluster():
+        sentence = f'{at}[cluster] has no effect without cluster.address: set it to "local", or remove the table'
+        yield sentence, (("cluster",),)
     yield from not_drawn(stage, at)
     if stage.kind in GROUPS:
         yield from _grpo(stage, at)

@@ -77,6 +77,8 @@ def unknown_key(path: Path, prefix: str = "", siblings: tuple[str, ...] = ()) ->
     *table, word = path
     shown = repr(prefix + ".".join(path))
     known = all_keys()
+    if table[:1] != ["rollout"]:  # what servers are set by has names that mean another thing in each place
+        known = tuple(key for key in known if key[:2] != ("rollout", "vllm"))
     here = siblings or tuple(key[-1] for key in known if key[:-1] == tuple(table))
     if word in ("seed", "stage"):
         return f"{word!r} belongs at the top of the recipe, before any table"

@@ -42,6 +42,14 @@ class GroupLost(InfrastructureError):  # noqa: N818 (what became of the group)
         super().__init__(sentence)
         self.reward, self.timeout, self.retries = reward, timeout, retries
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (
+            *self.args,
+            self.reward,
+            self.timeout,
+            self.retries,
+        )  # as pickle has it
+
 
 def what_was_raised(error: BaseException, function: Callable[..., Any]) -> str:
     """`ZeroDivisionError: division by zero at my_rewards.py:12`: the function's own line, then where it was raised."""

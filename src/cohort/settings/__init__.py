@@ -3,6 +3,7 @@
 A room takes the table that it is set by, so that no setting is typed out again on its way.
 """
 
+from cohort.settings.cluster import Cluster
 from cohort.settings.distill import Distill, Divergence, SelfDistill, Teacher
 from cohort.settings.environment import Environment
 from cohort.settings.monitor import ADAPTED, DETECTORS, Adapt, Monitor
@@ -13,7 +14,7 @@ from cohort.settings.reject import Dpo, Reject, Rft
 from cohort.settings.reward import Reward
 from cohort.settings.rows import PythonRows
 from cohort.settings.run import SINKS, Run, Stop
-from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout
+from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout, Vllm
 from cohort.settings.stage import GROUPS, KEEPS, KINDS, SAMPLED, SCORERS, Stage, named_stage
 from cohort.settings.suite import Suite
 from cohort.settings.table import Table
@@ -32,6 +33,7 @@ __all__ = [
     "SINKS",
     "Adapt",
     "Adaptive",
+    "Cluster",
     "Critic",
     "Curriculum",
     "Distill",
@@ -64,5 +66,6 @@ __all__ = [
     "Table",
     "Task",
     "Teacher",
+    "Vllm",
     "named_stage",
 ]

@@ -25,7 +25,37 @@ from cohort.settings.table import (
 from cohort.types import Beams, Sampling
 
 # Who may sample, and where it is: "module:name" of a function that opens a sampler (see `backends.base`).
-SAMPLERS = {"local": "cohort.backends.local:open_engine"}
+SAMPLERS = {"local": "cohort.backends.local:open_engine", "vllm": "cohort.backends.vllm:Vllm"}
+
+
+class Vllm(Table):
+    """The server of `rollout.sampler = "vllm"`: one that exists, or one that Cohort starts and ends."""
+
+    place = ("rollout", "vllm")
+
+    url: Resumable[Text | None] = Field(
+        default=None, description="A server that exists: http://localhost:8000/v1; when not given, one is started."
+    )
+    api_key_env: NoEffect[Text | None] = Field(
+        default=None, description="Environment variable that holds the server's key."
+    )
+    directory: NoEffect[Text | None] = Field(
+        default=None, description="Directory for weights that the server sees as well; a temporary one when not given."
+    )
+    python: NoEffect[Text | None] = Field(
+        default=None, description="A server that is started: the Python that has vLLM; this one when not given."
+    )
+    port: NoEffect[Annotated[int, Field(ge=1, le=65535)] | None] = Field(
+        default=None, description="A server that is started: its port; a free one when not given."
+    )
+    arguments: Resumable[Texts] = Field(
+        default=(), description='A server that is started: what it is told beside, such as "--enforce-eager".'
+    )
+    start_s: NoEffect[float] = Field(default=600.0, gt=0, description="Seconds that a server may take to start.")
+    timeout_s: NoEffect[float] = Field(default=600.0, gt=0, description="Seconds that one answer may take.")
+    retries: NoEffect[int] = Field(
+        default=3, ge=0, le=100, description="Times that an answer is asked for again, of a new server where it died."
+    )
 
 
 class Rollout(Table):
@@ -67,8 +97,10 @@ class Rollout(Table):
     )
     stop: Texts = Field(default=(), description="Texts that end a completion.")
     sampler: Annotated[str, OneOf(SAMPLERS)] = Field(
-        default="local", description="Who samples; local: the engine in this process; or module:name of your own."
+        default="local",
+        description="Who samples; local: the engine in this process; vllm: a server; or module:name of your own.",
     )
+    vllm: NoEffect[Later[Vllm | None]] = Field(default=None, description='The server of sampler = "vllm".')
     max_staleness: int = Field(
         default=0, ge=0, le=10**6, description="Training steps that a rollout may be behind; 0 is strictly on-policy."
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from cohort.settings.cluster import Cluster
 from cohort.settings.distill import Distill, SelfDistill
 from cohort.settings.environment import Environment
 from cohort.settings.monitor import Monitor
@@ -17,7 +18,7 @@ from cohort.settings.reward import Reward
 from cohort.settings.run import Run
 from cohort.settings.sampling import Evaluate, Rollout
 from cohort.settings.suite import Suite
-from cohort.settings.table import NoEffect, OneOf, Table, Text, as_list
+from cohort.settings.table import Later, NoEffect, OneOf, Table, Text, as_list
 from cohort.settings.task import Task
 from cohort.settings.training import Critic, Optimizer, Preferences, Reference, Supervised
 
@@ -72,6 +73,7 @@ class Stage(Table):
     )
     reference: Reference = Field(default=Reference(), description="What the KL term compares with.")
     run: Run = Field(default=Run(), description="How long, how often, and where.")
+    cluster: Later[Cluster] = Field(default=Cluster(), description="Where its parts run, if not all of them here.")
     monitor: Monitor = Field(default=Monitor(), description="What is watched while it trains.")
     supervised: Supervised = Field(default=Supervised(), description="Settings of supervised stages.")
     preferences: Preferences = Field(

@@ -66,6 +66,7 @@ class ExamplesTraining:
         self._ledger = Ledger.restore(state, size, seed) if state else Ledger(size, seed)
         self._evaluator: Evaluator | None = None
         with ExitStack() as stack:
+            stack.callback(self._backend.close)
             stack.callback(world.close)
             if (parts := prepared.parts) is not None:
                 stack.callback(parts.world.close)

@@ -76,6 +76,7 @@ class Measuring:
         self.facts: PolicyFacts = self._backend.facts
         self.policy = self._backend.policy
         with ExitStack() as stack:
+            stack.callback(self._backend.close)
             if (parts := prepared.parts) is not None:
                 stack.callback(parts.world.close)
                 parts = parts if parts.task.held_out is not None and context.stage.evaluate.problems else None

@@ -12,7 +12,7 @@ from cohort.algorithms.objectives import Objective
 from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
 from cohort.preflight.memory import fitted, fitting_words, memory
-from cohort.settings import DETECTORS, Distill, Prompts, Reward, Stage, Suite
+from cohort.settings import DETECTORS, Cluster, Distill, Prompts, Reward, Stage, Suite
 from cohort.settings.suite import SUITE_KINDS
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import callable_path, shown
@@ -50,6 +50,18 @@ def grpo_plan(
         **_evaluation(stage, held_out),
         "models": models_line(stage, objective),
         "memory": memory_line(stage, objective, policy, longest),
+    }
+
+
+def placement(table: Cluster) -> dict[str, str]:
+    """Where the parts of a stage go: `1 learner, 2 samplers and 1 reward actor, Ray at auto`."""
+    kinds = ((table.learners, "learner"), (table.samplers, "sampler"), (table.rewards, "reward actor"))
+    learners, samplers, rewards = (counted(count, what) for count, what in kinds)
+    each = " and ".join(f"{n:g} {what}" for n, what in ((table.cpus, "CPUs"), (table.gpus, "GPUs")) if n)
+    sharded = " (weights sharded)" if table.learners > 1 else ""
+    return {
+        "cluster": f"{learners}{sharded}, {samplers} and {rewards}, Ray at {table.address}"
+        + (each and f"; {each} each")
     }
 
 

@@ -66,14 +66,13 @@ class RewardPool:
                 "a reward pool needs 1 worker or more, 0 retries or more and a backoff_s of 0 or more, not "
                 f"{workers}, {retries} and {backoff_s}"
             )
-        pickled = cloudpickle.dumps([(reward.name, _pickle(reward)) for reward in rewards])
         self._log = open(os.path.abspath(log), "ab", buffering=0) if log is not None else None  # noqa: SIM115
         self._bounded = BoundedLog(self._log) if self._log is not None else None
         output = self._log if self._log is not None else subprocess.DEVNULL
         path = tuple(sys.path)  # as it is now
         start_s = max(start_timeout_s, *(reward.timeout_s for reward in rewards))  # some load a model when they start
         withheld = kept_back(os.environ, rewards, pass_environment)
-        start = functools.partial(WorkerProcess, pickled, path, os.getcwd(), output, start_s, withheld)
+        start = functools.partial(WorkerProcess, pickled(rewards), path, os.getcwd(), output, start_s, withheld)
 
         self._reads_tokens = any(reward.reads_tokens for reward in rewards)
         self._say, self._usual_s = say, SAID_AFTER_S
@@ -161,6 +160,11 @@ class _Told(Future[ScoredGroup]):
 
     def result(self, timeout: float | None = None) -> ScoredGroup:
         return super().result(timeout) if timeout is not None or self.done() else self._wait(super().result)
+
+
+def pickled(rewards: Sequence[Reward]) -> bytes:
+    """Names and pickles of rewards, as another process takes them. Raises `UserError` for one that cannot be sent."""
+    return cloudpickle.dumps([(reward.name, _pickle(reward)) for reward in rewards])
 
 
 def _pickle(reward: Reward) -> bytes:

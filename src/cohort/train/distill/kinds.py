@@ -20,7 +20,7 @@ from cohort.wording import did_you_mean
 class Distill:
     """`kind = "distill"`, a `StageKind`: the student samples, and teachers say how likely they find it."""
 
-    tables = (*Grpo.tables, "distillation")
+    tables = (*(name for name in Grpo.tables if name != "cluster"), "distillation")
     unread = Grpo.unread
     columns = ("teacher/kl", "teacher/agreement", *(name for name in Grpo.columns if name != "groups/signal"))
     makes_policy = True
@@ -49,7 +49,7 @@ class Distill:
 class SelfDistill:
     """`kind = "self_distill"`, a `StageKind`: the policy, shown a solution or feedback, teaches itself."""
 
-    tables = (*Grpo.tables, "self_distillation")
+    tables = (*Distill.tables[:-1], "self_distillation")
     unread = Grpo.unread
     columns = Distill.columns
     makes_policy = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cohort.backends.base import clustered
 from cohort.policy.policy import PolicyFacts
 from cohort.preflight.objective import settled_objective
 from cohort.preflight.parts import open_parts
@@ -11,7 +12,7 @@ from cohort.train.grpo.training import GrpoTraining, PreparedGrpo
 from cohort.train.stage import NOBODY_JUDGES, Plan, refuse_few
 from cohort.train.unread import NO_DEMONSTRATIONS, NO_PAIRS
 from cohort.types import UserError
-from cohort.views.plan import grpo_plan
+from cohort.views.plan import grpo_plan, placement
 
 __all__ = ["Grpo", "PreparedGrpo"]
 
@@ -21,7 +22,7 @@ class Grpo:
 
     tables = (
         *("policy", "task", "rollout", "environment", "reward", "objective", "optimizer", "critic", "reference"),
-        *("evaluate", "run"),
+        *("evaluate", "run", "cluster"),
     )
     unread = (*NO_DEMONSTRATIONS, *NO_PAIRS)
     columns = (
@@ -47,4 +48,5 @@ class Grpo:
         held_out = task.held_out if prepared.parts.verifiers else None
         limit = prompt_limit(facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
         longest = longest_prompt(task.train, task.renderer(facts.tokenizer), limit)
-        return grpo_plan(stage, prepared.objective, facts, task.train.size, held_out, untold, longest)
+        plan = grpo_plan(stage, prepared.objective, facts, task.train.size, held_out, untold, longest)
+        return {**plan, **placement(stage.cluster)} if clustered(stage) else plan

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cohort.algorithms.objectives import Objective
-from cohort.backends.base import Backend, open_backend
+from cohort.backends.base import Backend, open_backend, open_pool
 from cohort.backends.proving import proves
 from cohort.engine.engine import Engine
 from cohort.machine import peak_memory_gb
@@ -27,7 +27,7 @@ from cohort.preflight.objective import asks_reference, paid_by_call, settled_obj
 from cohort.preflight.parts import SamplingParts
 from cohort.preflight.rehearsal import can_rehearse, free_gb, rehearse
 from cohort.record.rollouts import read_groups, write_groups
-from cohort.rewards import Combination, RewardPool
+from cohort.rewards import Combination
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks import Task
@@ -121,17 +121,15 @@ class GrpoTraining:
         self._evaluate: Evaluator | None = None
         self._nothing: dict[str, float] | None = None if prepared.stored is not None else {}
         with ExitStack() as stack:
+            stack.callback(self.backend.close)
             stack.callback(parts.world.close)
             if prepared.stored is not None:
                 self._stream = prepared.stored
             else:
-                log, run = context.directory / "rewards.log", stage.run
-                given = run.pass_environment
-                say = context.console.warn
                 pool: Scorer = Unscored()
                 if parts.rewards:
-                    pool = RewardPool(parts.rewards, run.workers, run.retries, log=log, pass_environment=given, say=say)
-                    stack.enter_context(pool)
+                    log, say = context.directory / "rewards.log", context.console.warn
+                    pool = stack.enter_context(open_pool(stage, parts.rewards, log, say))
                 play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self.backend.sampler)
                 limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
                 renderer = parts.task.renderer(self.facts.tokenizer)
@@ -141,7 +139,7 @@ class GrpoTraining:
                 ledger = parts.task.tickets(derive_seed(context.seed, "ledger"), state)
                 seed, rescore, too_long = context.seed, stage.monitor.rescore, stage.task.too_long
                 settings = StreamSettings(
-                    stage.rollout, run, limit, too_long, objective.zero_std, self._combination, seed, rescore,
+                    stage.rollout, stage.run, limit, too_long, objective.zero_std, self._combination, seed, rescore,
                     paid_by_call(stage.reward),
                 )  # fmt: skip
                 to_steps = functools.partial(token_steps, decode=reader(self.facts.tokenizer, self.facts.eos_ids))
@@ -169,7 +167,11 @@ class GrpoTraining:
         most = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
         prompt = longest_prompt(task.train, task.renderer(self.facts.tokenizer), most)
         fits = fitted(stage, self._objective, self.facts)
-        if not can_rehearse() or memory(fits, self._objective, self.facts, prompt).gb < limit / 2:
+        if (
+            self.policy is None
+            or not can_rehearse()
+            or memory(fits, self._objective, self.facts, prompt).gb < limit / 2
+        ):
             return
         self._context.console.doing("rehearsing the worst step")
         found = rehearse(functools.partial(self.backend.rehearse, prompt), limit)

@@ -20,6 +20,7 @@ from cohort.preflight.objective import asks_reference
 from cohort.record.inputs import fingerprints
 from cohort.record.manifest import refuse_damaged
 from cohort.record.report import Check
+from cohort.settings import Cluster
 from cohort.train.checkpoint import readable
 from cohort.train.grpo.learning import Learning
 from cohort.train.replay.advantages import bare, by_policy, compare_advantages, compare_metrics
@@ -86,7 +87,9 @@ def open_at(recorded: Recorded, version: int) -> Backend:
     if checkpoint is None:
         _refuse_other_start(recorded)
     with readable(checkpoint.path) if checkpoint else nullcontext():
-        backend = open_backend(recorded.stage, recorded.objective, recorded.origin(checkpoint))
+        backend = open_backend(
+            recorded.stage.model_copy(update={"cluster": Cluster()}), recorded.objective, recorded.origin(checkpoint)
+        )
         if checkpoint is not None:
             backend.load(checkpoint.path)
     return backend

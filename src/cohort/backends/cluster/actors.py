@@ -1,0 +1,148 @@
+"""What runs in the actors' processes. Nothing here knows of Ray: a test may call it directly."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import torch
+
+from cohort.algorithms.objectives import Objective
+from cohort.backends.base import Origin
+from cohort.backends.cluster.door import Lost, Surroundings
+from cohort.backends.local import Local
+from cohort.backends.proving import Claim, claimed, prove
+from cohort.engine.engine import Engine
+from cohort.learn.ranks import Ranks
+from cohort.policy.policy import Policy
+from cohort.rewards import RewardPool, ScoredGroup, ScoringItem
+from cohort.settings import Stage
+from cohort.types import Completion, InfrastructureError, SampleRequest, UserError
+from cohort.wording import one_line
+
+Weights = dict[str, Any]  # by name, arrays of the weights that are trained, as bytes of their type
+
+
+class LearnerActor:
+    """One rank of the learner: a `Local` backend that is never asked to sample."""
+
+    def enter(self, surroundings: Surroundings, who: str) -> None:
+        """Begin."""
+        surroundings.enter(who)
+
+    def meeting(self) -> str:
+        """Where the ranks meet: an address of this node."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return f"{socket.gethostbyname(socket.gethostname())}:{free.getsockname()[1]}"
+
+    def open(self, stage: Stage, objective: Objective, origin: Origin, rank: int, count: int, meeting: str) -> Any:
+        """Load the model. Its facts."""
+        self._ranks = Ranks.join(rank, count, meeting, stage.cluster.deadline_s) if count > 1 else None
+        self._backend = Local(stage, objective, replace(origin, base=origin.base if rank == 0 else None), self._ranks)
+        self._facts = self._backend.facts
+        return self._facts
+
+    def call(self, name: str, *given: Any) -> Any:
+        """Whatever a backend can do. Of ranks that fail together, one has died: a failure is the world's."""
+        try:
+            if name == "save" and self._ranks is not None and self._ranks.rank:
+                with tempfile.TemporaryDirectory() as nowhere:
+                    return self._backend.save(Path(nowhere))
+            return getattr(self._backend, name)(*given)
+        except (UserError, InfrastructureError):
+            raise
+        except Exception as error:
+            if self._ranks is None:
+                raise
+            raise Lost(one_line(error)) from None
+
+    def publish(self, version: int) -> tuple[Claim | None, Weights | None]:
+        """What a sampler has to show of the weights as they are; and the weights. None of ranks but the first."""
+        whole = self._backend.whole()
+        if whole is None:
+            return None, None
+        trained = {name: p.detach().cpu() for name, p in whole.module.named_parameters() if p.requires_grad}
+        return claimed(whole, version, True), {name: _bytes(value) for name, value in trained.items()}
+
+    def blueprint(self) -> bytes | None:
+        """The whole model with its tokenizer, as a sampler begins with it."""
+        whole = self._backend.whole()
+        if whole is None:
+            return None
+        file = io.BytesIO()
+        cloudpickle.dump((whole.module, whole.tokenizer, whole.compute_name, whole.mode), file)
+        return file.getvalue()
+
+
+class SamplerActor:
+    """The engine of a process, on a copy of the weights."""
+
+    def enter(self, surroundings: Surroundings, who: str) -> None:
+        """Begin."""
+        surroundings.enter(who)
+
+    def open(self, blueprint: bytes, stage: Stage) -> None:
+        """Make the model."""
+        module, tokenizer, compute, mode = pickle.loads(blueprint)
+        self._policy = Policy(module, tokenizer, compute, mode)
+        self._stage, self._engine = stage, Engine(self._policy, stage.rollout.max_rows)
+        self._drawn: Iterator[tuple[SampleRequest, tuple[Completion, ...]]] = iter(())
+
+    @torch.no_grad()
+    def load(self, claim: Claim, weights: Weights | None) -> None:
+        """Take weights, and show that they are those that the learner has. Raises `UserError` where they are not."""
+        for name, own in self._policy.module.named_parameters() if weights is not None else ():
+            if own.requires_grad:
+                own.copy_(torch.tensor(weights[name]).view(own.dtype).view(own.shape))  # type: ignore[index]
+        self._engine.publish(claim.version)
+        prove(claim, self._engine, self._stage)
+
+    def canary(self, prompt: Sequence[int], tokens: Sequence[int]) -> list[float]:
+        """See `types.ProvingSampler`."""
+        return list(self._engine.canary(prompt, tokens))
+
+    def begin(self, requests: Sequence[SampleRequest]) -> None:
+        """Draw for these from now on."""
+        self._number = {id(request): number for number, request in enumerate(requests)}
+        self._asked = requests  # their ids are theirs while they live
+        self._drawn = self._engine.sample(requests)
+
+    def more(self) -> tuple[int, tuple[Completion, ...]]:
+        """The next group that is whole: the number of its request, and its completions."""
+        request, completions = next(self._drawn)
+        return self._number[id(request)], completions
+
+
+class RewardActor:
+    """A pool of reward workers."""
+
+    def enter(self, surroundings: Surroundings, who: str) -> None:
+        """Begin."""
+        surroundings.enter(who)
+
+    def open(self, rewards: bytes, stage: Stage, log: str) -> None:
+        """Start the workers."""
+        run = stage.run
+        self._pool = RewardPool(
+            [pickle.loads(one) for _, one in pickle.loads(rewards)],
+            run.workers,
+            run.retries,
+            log=log,
+            pass_environment=run.pass_environment,
+        )
+
+    def score(self, item: ScoringItem) -> ScoredGroup:
+        """The scores of a group."""
+        return self._pool.submit(item).result()
+
+
+def _bytes(value: torch.Tensor) -> Any:
+    return value.contiguous().view(-1).view(torch.uint8).numpy()

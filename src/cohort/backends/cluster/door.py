@@ -1,0 +1,154 @@
+"""Ray behind one door: who connects, starts actors, asks them within a deadline, and says what went wrong.
+
+Nothing else here imports Ray, and nothing outside of this folder knows of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cohort.machine import PACKAGES, describe_machine, quiet_libraries, threads_of
+from cohort.settings import Stage
+from cohort.types import InfrastructureError, UserError
+from cohort.wording import one_line
+
+SAME = tuple(name for name in PACKAGES if name in ("cohort", "torch", "transformers", "peft", "numpy"))
+
+
+class Lost(Exception):  # noqa: N818  (an event, handled by who asks)
+    """An actor has died, or gave no answer in time: another one may do it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an actor has as the driver has it: directory, modules, threads, and the versions of libraries."""
+
+    directory: str
+    path: tuple[str, ...]
+    threads: int
+    versions: dict[str, Any]
+
+    @staticmethod
+    def here(stage: Stage) -> Surroundings:
+        """Those of this process."""
+        return Surroundings(os.getcwd(), tuple(sys.path), threads_of(stage.run.threads), _versions())
+
+    def enter(self, who: str) -> None:
+        """Make them those of this process. Raises `UserError` where they cannot be."""
+        own = _versions()
+        if apart := [f"{name} {own[name]} and not {have}" for name, have in self.versions.items() if own[name] != have]:
+            raise UserError(f"{who} on {os.uname().nodename} has {apart[0]}, as the driver has: install the same there")
+        if not os.path.isdir(self.directory):
+            raise UserError(
+                f"{who} on {os.uname().nodename} does not see {self.directory}, from which the run was started: share "
+                "that directory, as it has the model, the data and the run"
+            )
+        os.chdir(self.directory)
+        sys.path[:] = self.path
+        quiet_libraries()
+        torch.set_num_threads(self.threads)  # the bits of a result depend on it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _versions() -> dict[str, Any]:
+    machine = describe_machine()
+    return {"python": machine["python"], **{name: machine["packages"][name] for name in SAME}}
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """An actor and what messages call it."""
+
+    handle: Any
+    who: str
+
+
+class Door:
+    """The connection of one stage to its cluster."""
+
+    def __init__(self, stage: Stage):
+        self.table, self.surroundings = stage.cluster, Surroundings.here(stage)
+        self.ray = connected(self.table.address or "local")
+        for name, each, count in (
+            ("CPU", self.table.cpus, self.table.learners + self.table.samplers + self.table.rewards),
+            ("GPU", self.table.gpus, self.table.learners + self.table.samplers),
+        ):
+            if each * count > (have := self.ray.cluster_resources().get(name, 0.0)):
+                raise UserError(
+                    f"the cluster has {have:g} {name}s, and its {count} actors ask for {each * count:g} (cluster."
+                    f"{name.lower()}s = {each:g} each): add nodes, or ask for fewer"
+                )
+
+    def start(self, kind: type, who: str, gpus: bool = True, at_once: int = 1) -> Actor:
+        """An actor, which has entered the driver's surroundings."""
+        variables = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        variables |= {"OMP_NUM_THREADS": str(self.surroundings.threads), "TOKENIZERS_PARALLELISM": "false"}
+        options: dict[str, Any] = {"num_cpus": self.table.cpus, "num_gpus": self.table.gpus if gpus else 0}
+        made = self.ray.remote(kind).options(
+            **options, max_restarts=0, max_concurrency=at_once, runtime_env={"env_vars": variables}
+        )
+        actor = Actor(made.remote(), who)
+        self.ask(actor, "enter", self.surroundings, who)
+        return actor
+
+    def end(self, actor: Actor) -> None:
+        """Kill an actor, if it lives."""
+        self.ray.kill(actor.handle, no_restart=True)
+
+    def ask(self, actor: Actor, method: str, *given: Any) -> Any:
+        """What an actor answers. Raises `Lost`, or what it raised that is meant for a person or the world's fault."""
+        return self.answer(getattr(actor.handle, method).remote(*given), actor.who)
+
+    def all(self, actors: Sequence[Actor], method: str, given: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The same of several at once, each with what is its own."""
+        asked = [getattr(one.handle, method).remote(*own) for one, own in zip(actors, given, strict=True)]
+        return [self.answer(ref, one.who) for ref, one in zip(asked, actors, strict=True)]
+
+    def answer(self, ref: Any, who: str) -> Any:
+        """What a reference comes to."""
+        errors = self.ray.exceptions
+        try:
+            return self.ray.get(ref, timeout=self.table.deadline_s)
+        except errors.GetTimeoutError:
+            limit = f"cluster.deadline_s = {self.table.deadline_s:g} s"
+            raise Lost(f"the driver waited for {who}, which gave no answer within {limit}") from None
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, (UserError, InfrastructureError)):
+                raise error.cause from None
+            if isinstance(error.cause, Lost):
+                raise Lost(f"{who}: {error.cause}") from None
+            raise
+        except (errors.RayError, ConnectionError) as error:
+            raise Lost(f"{who} died ({type(error).__name__})") from None
+
+
+def connected(address: str) -> Any:
+    """Ray, connected to the cluster of an address. Raises `UserError`."""
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError:
+        raise UserError(
+            "cluster.address needs Ray, and it is not installed: pip install 'cohort[ray]', or remove [cluster]"
+        ) from None
+    if ray.is_initialized():
+        return ray
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster begun here: an actor works as the driver would
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
+    try:
+        ray.init(address=address, **quiet, **own)
+    except Exception as error:  # whatever a wrong address, a dead head or another version makes it raise
+        raise UserError(
+            f"the Ray cluster at cluster.address = '{address}' cannot be joined: {one_line(error)}"
+        ) from None
+    return ray

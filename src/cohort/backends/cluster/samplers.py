@@ -1,0 +1,122 @@
+"""The samplers of a cluster as one `Sampler`. What one that dies had not finished is drawn by its successor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from cohort.backends.cluster.actors import SamplerActor
+from cohort.backends.cluster.door import Actor, Door, Lost
+from cohort.backends.proving import Claim
+from cohort.settings import Stage
+from cohort.types import Completion, SampleRequest, UserError
+from cohort.wording import counted
+
+
+class Samplers:
+    """`blueprint` gives the learner's model as it is. Every sampler proves its weights whenever it takes some, so the
+    driver holds no weights and has nothing to prove.
+    """
+
+    def __init__(self, door: Door, stage: Stage, blueprint: Callable[[], bytes]):
+        self._door, self._stage, self._blueprint = door, stage, blueprint
+        self._actors: list[Actor | None] = [None] * stage.cluster.samplers
+        self._claim: Claim | None = None
+        self.version = 0
+
+    def take(self, claim: Claim, weights: Any) -> None:
+        """Give all samplers these weights, by their place in Ray's store. Raises `UserError` where one holds others."""
+        self._claim, asked = claim, {}
+        for number, actor in enumerate(self._actors):
+            if actor is not None:
+                asked[number] = actor, actor.handle.load.remote(claim, weights)
+        for number, (actor, ref) in asked.items():
+            try:
+                self._door.answer(ref, actor.who)
+            except Lost:
+                self._drop(number)
+        self.version = claim.version
+
+    def publish(self, version: int) -> None:
+        """The backend has done so, see `take`."""
+        assert version == self.version
+
+    def fingerprint(self) -> str:
+        """See `types.ProvingSampler`: what every sampler has shown that its weights have."""
+        return "" if self._claim is None else self._claim.digest
+
+    def canary(self, prompt: Sequence[int], tokens: Sequence[int]) -> Sequence[float]:
+        """See `types.ProvingSampler`."""
+        found: Sequence[float] = self._door.ask(self._there(0), "canary", prompt, tokens)
+        return found
+
+    def sample(self, requests: Iterable[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
+        """See `types.Sampler`. Raises `UserError` where samplers are lost more often than `cluster.retries` allows."""
+        wanted, count = list(requests), len(self._actors)
+        left = {number: list(range(number, len(wanted), count)) for number in range(count)}
+        begun: dict[int, list[int]] = {}  # what each sampler was asked for, in its order
+        asked: dict[Any, int] = {}
+        failures = 0
+        while any(left.values()):
+            for number in [one for one, own in left.items() if own and one not in asked.values()]:
+                try:
+                    actor = self._there(number)
+                    if number not in begun:
+                        begun[number] = list(left[number])
+                        self._door.ask(actor, "begin", [wanted[index] for index in begun[number]])
+                    asked[actor.handle.more.remote()] = number
+                except Lost as lost:
+                    failures = self._after(number, lost, failures)
+                    begun.pop(number, None)
+            ready, _ = self._door.ray.wait(list(asked), num_returns=1, timeout=self._door.table.deadline_s)
+            for ref in ready or list(asked):  # where none is ready all have had their time
+                number = asked.pop(ref)
+                actor = self._there(number)
+                try:
+                    place, completions = self._door.answer(ref, actor.who) if ready else self._late(actor)
+                except Lost as lost:
+                    failures = self._after(number, lost, failures)
+                    begun.pop(number, None)
+                    continue
+                index = begun[number][place]
+                left[number].remove(index)
+                if not left[number]:
+                    begun.pop(number)
+                yield wanted[index], completions
+
+    def close(self) -> None:
+        """End them."""
+        for number in range(len(self._actors)):
+            self._drop(number)
+
+    def _late(self, actor: Actor) -> Any:
+        raise Lost(
+            f"the driver waited for {actor.who}, which finished no group within cluster.deadline_s = "
+            f"{self._door.table.deadline_s:g} s"
+        )
+
+    def _there(self, number: int) -> Actor:
+        """A sampler that has the weights; a new one where it was lost."""
+        actor = self._actors[number]
+        if actor is None:
+            actor = self._door.start(SamplerActor, f"sampler {number}")
+            self._door.ask(actor, "open", self._blueprint(), self._stage)
+            if self._claim is not None:
+                self._door.ask(actor, "load", self._claim, None)
+            self._actors[number] = actor
+        return actor
+
+    def _after(self, number: int, lost: Lost, failures: int) -> int:
+        """One failure more. Raises `UserError` where that is too many."""
+        self._drop(number)
+        if failures == self._door.table.retries:
+            raise UserError(
+                f"stage '{self._stage.name}', weights of step {self.version}: {lost}, and samplers were lost "
+                f"{counted(failures + 1, 'time')} while these groups were drawn (cluster.retries)"
+            )
+        return failures + 1
+
+    def _drop(self, number: int) -> None:
+        if (actor := self._actors[number]) is not None:
+            self._door.end(actor)
+            self._actors[number] = None

@@ -1,0 +1,125 @@
+"""Two ranks of the learner, on gloo, have the gradient of one process, whatever each of them has to compute."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing
+
+from cohort.algorithms.objectives import preset
+from cohort.backends.base import Origin
+from cohort.backends.cluster.batches import joined, part, parts
+from cohort.backends.local import Local
+from cohort.learn.ranks import Ranks, whole
+from cohort.policy.load import Start
+from cohort.settings import Optimizer, Stage, Task
+from cohort.types import Batch
+
+pytest.importorskip("ray", reason="takes a while, and is of a cluster: make test-cluster")
+LENGTHS = [[7, 3], [12, 9, 1], [30, 4], [5], [2, 2, 2]]  # of the rollouts of each prompt
+
+
+def a_batch() -> Batch:
+    torch.manual_seed(0)
+    lengths = torch.tensor([length for own in LENGTHS for length in own])
+    n = int(lengths.sum())
+    return Batch(
+        prompts=tuple(tuple(range(5, 8 + 4 * number)) for number in range(len(LENGTHS))),
+        group=torch.tensor([number for number, own in enumerate(LENGTHS) for _ in own]),
+        tokens=torch.randint(5, 100, (n,)),
+        lengths=lengths,
+        mask=torch.rand(n) < 0.8,
+        sampler_logprobs=-torch.rand(n),
+        advantages=torch.randn(n),
+        token_weight=torch.full((n,), 1.0 / n),
+        versions=torch.zeros(len(lengths), dtype=torch.long),
+        version=1,
+    )
+
+
+def opened(model: str, lora: bool, ranks: Ranks | None = None, checkpoint: Path | None = None) -> Local:
+    table: Any = {"model": model, **({"lora": {"rank": 4}} if lora else {})}
+    stage = Stage(
+        task=Task(source="word_problems"),
+        policy=table,
+        optimizer=Optimizer(tokens_per_micro_batch=40, learning_rate=1e-3),
+    )
+    objective = preset("grpo", kl_coef=0.1)
+    backend = Local(stage, objective, Origin(1, Start(), list, checkpoint), ranks)
+    if checkpoint is not None:
+        backend.load(checkpoint)
+    return backend
+
+
+def gradient(backend: Local, batch: Batch) -> tuple[dict[str, torch.Tensor], float]:
+    """The gradient of every weight in one piece, and the loss."""
+    sums, loss = backend._learner._gradients(batch, 40)
+    if (ranks := backend.policy.ranks) is not None:
+        sums, loss = ranks.merged(sums, loss)
+    found = {name: whole(p.grad).clone() for name, p in backend.policy.module.named_parameters() if p.requires_grad}
+    backend._learner.optimizer.zero_grad(True)
+    assert float(sums["tokens"]) == float(a_batch().mask.sum())
+    return found, loss
+
+
+def rank_of_two(rank: int, meeting: str, model: str, lora: bool, place: str) -> None:
+    torch.set_num_threads(1)
+    backend = opened(model, lora, Ranks.join(rank, 2, meeting, 120))
+    batch = a_batch()
+    mine = part(batch, parts(batch, 2)[rank])
+    mine = backend.score(backend.score(mine, "old"), "reference")
+    found, loss = gradient(backend, mine)
+    all_or_nothing = backend.score(part(batch, [[], range(len(LENGTHS))][rank]), "reference")
+    idle, _ = gradient(backend, all_or_nothing)  # one has nothing to do
+    report = backend.update(mine, 1e-3)
+    where = Path(place) / ("saved" if rank == 0 else "nowhere")
+    where.mkdir()
+    backend.save(where)
+    if rank == 0:
+        torch.save((mine, found, idle, loss, dict(report.metrics)), Path(place) / "said.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lora", [False, True])
+def test_two_ranks_have_the_gradient_of_one_process_which_reads_what_they_save(checkpoint_dir, tmp_path, lora):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    given = (meeting, str(checkpoint_dir), lora, str(tmp_path))
+    torch.multiprocessing.spawn(rank_of_two, given, nprocs=2)
+    mine, found, idle, loss, metrics = torch.load(tmp_path / "said.pt", weights_only=False)
+    alone = opened(str(checkpoint_dir), lora)
+    alone.policy.fused = None
+    batch = alone.score(alone.score(a_batch(), "old"), "reference")
+    assert torch.allclose(mine.old_logprobs, part(batch, parts(batch, 2)[0]).old_logprobs, atol=1e-5)
+    expected, own_loss = gradient(alone, batch)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, rtol=1e-5, atol=1e-6), name
+    unscored, _ = gradient(alone, alone.score(a_batch(), "reference"))
+    assert all(torch.allclose(idle[name], value, rtol=1e-5, atol=1e-6) for name, value in unscored.items())
+    assert loss == pytest.approx(own_loss, abs=1e-6)
+    report = alone.update(batch, 1e-3).metrics
+    for name in ("grad_norm", "loss", "policy/kl", "policy/mismatch", "tokens/trained"):
+        assert metrics[name] == pytest.approx(report[name], rel=1e-5, abs=1e-6), name
+    again = opened(str(checkpoint_dir), lora, checkpoint=tmp_path / "saved")  # on another number of ranks
+    for (name, one), other in zip(again.policy.module.named_parameters(), alone.policy.module.parameters()):
+        assert torch.allclose(one, other, atol=2e-4), name
+    assert len(again._learner.optimizer.state_dict()["state"]) == len(alone._learner.optimizer.state_dict()["state"])
+
+
+def test_parts_of_a_batch_are_even_and_whole_again():
+    batch = a_batch()
+    shares = parts(batch, 2)
+    assert sorted([*shares[0], *shares[1]]) == list(range(len(LENGTHS)))
+    tokens = [sum(len(batch.prompts[one]) + sum(LENGTHS[one]) for one in own) for own in shares]
+    assert abs(tokens[0] - tokens[1]) <= 0.2 * sum(tokens)
+    said = [replace(one, old_logprobs=one.tokens.float()) for one in (part(batch, own) for own in shares)]
+    assert torch.equal(joined(batch, shares, said).old_logprobs, batch.tokens.float())
