@@ -70,6 +70,20 @@ def test_what_is_no_draw_from_the_policy_is_learnt_from_without_a_ratio(complain
 
 
 @pytest.mark.parametrize(
+    ("kind", "override", "says"),
+    [
+        ("distill", "distillation.beta=0.3", "beta has no effect with distillation.divergence = 'sampled'"),
+        ("distill", "distillation.top_k=3", "top_k has no effect with distillation.divergence = 'sampled'"),
+        ("distill", "distillation.rest=none", "distillation.rest has no effect without distillation.top_k"),
+        ("self_distill", "self_distillation.column=hint", "has no effect with self_distillation.context = 'sibling'"),
+        ("self_distill", "self_distillation.show_feedback={}!", "no effect with self_distillation.feedback = false"),
+    ],
+)
+def test_a_key_that_does_nothing_beside_another_one_is_refused(complaint, base, kind, override, says):
+    assert says in complaint(base(), f"kind={kind}", "distillation.teacher.big.model=big", override)
+
+
+@pytest.mark.parametrize(
     "lines",
     [
         {"rollout": "groups = 'beam'\nlength_penalty = 0.0", "objective": "preset = 'dr_grpo'"},

@@ -20,9 +20,9 @@ from cohort.record.claims import read_record
 from cohort.record.metrics import is_timing
 from cohort.record.rollouts import read_groups
 from cohort.record.verify import verify
-from cohort.settings import Scratch, SelfDistill
+from cohort.settings import Distill, Scratch, SelfDistill, Teacher
 from cohort.tasks import open_demonstrations
-from cohort.train.distill.lesson import context_of
+from cohort.train.distill.lesson import context_of, route
 from cohort.train.replay import checks
 from cohort.types import Group, Prompt, Rollout, UserError
 from prompt_logprobs_server import PromptLogprobsServer
@@ -174,6 +174,13 @@ def test_teachers_by_column(distil, rows, teacher_dir, checkpoint_dir):
         assert line["teacher/tokens"] == line["teacher/big/tokens"] + line["teacher/own/tokens"]
     with pytest.raises(UserError, match=r"has 'own' in the column 'subject'.*there is big, other"):
         distil(name="none", distillation={"teacher": {"big": two["big"], "other": two["big"]}, "column": "subject"})
+
+
+def test_a_column_of_numbers_names_teachers_by_their_digits():
+    table = Distill(column="level", teacher={"1": Teacher(model="small"), "2": Teacher(model="big")})
+    assert route(table, Prompt("?", tags={"level": 2})) == 1
+    with pytest.raises(UserError, match="has 3 in the column 'level'"):
+        route(table, Prompt("?", tags={"level": 3}))
 
 
 # ---- a teacher at a server

@@ -23,6 +23,7 @@ from cohort.rewards.verifiers.working import SPLIT, working
 from cohort.settings import Stage, Task
 from cohort.tasks.embedded.word_problems import WORD_PROBLEMS, demonstration
 from cohort.tasks.steps import open_solutions
+from cohort.tasks.task import TaskFromPython
 from cohort.train import train
 from cohort.train.reward_model.scorer import Scorer
 from cohort.train.reward_model.steps import StepLesson
@@ -47,6 +48,18 @@ def solutions(tmp_path):
     file = tmp_path / "steps.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return open_solutions(Task(source=str(file)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "says"),
+    [
+        ([{"prompt": "?", "completions": ["a"]}], {}, "no column 'labels'; .* call the columns so"),
+        (ROWS, {"levels": (2,)}, "levels belong to the source .* remove levels"),
+    ],
+)
+def test_solutions_that_cannot_be_read_are_refused(rows, keys, says):
+    with pytest.raises(UserError, match=says):
+        open_solutions(TaskFromPython(source=rows, **keys))
 
 
 @pytest.fixture

@@ -194,6 +194,20 @@ def test_every_stage_is_measured_on_the_same_held_out_problems_and_what_it_gaine
             "reject.least names 'vowel', which is no reward; there is vow",
         ),
         (({**FIRST, "reject": {"shares": {"a": 1}}},), "reject.shares has no effect without reject.balance"),
+        (({**FIRST, "reject": {"balance": "knd"}},), r"reject.balance = 'knd' is no column .* it has kind"),
+        (({**FIRST, "reject": {"balance": "kind", "shares": {"sum": 0}}},), "reject.shares are all 0"),
+        (
+            ({**FIRST, "reject": {"pairs": 0}}, ROADS["dpo"][1]),
+            "learns from the pairs of the stage 'own', which writes none: leave out its reject.pairs = 0",
+        ),
+        (
+            (FIRST, {**ROADS["dpo"][1], "preferences": {"history": ["stage:own"]}}),
+            "history names the pairs of the stage 'own', which are learnt from already",
+        ),
+        (
+            (FIRST, {**ROADS["dpo"][1], "preferences": {"history": ["a.jsonl"], "replay": 0.0}}),
+            "preferences.history has no effect with preferences.replay = 0",
+        ),
         (({**FIRST, "reject": {"hardest": 0.5, "easiest": 0.1}},), "leaves out every prompt"),
         (({**FIRST, "run": {"save_rollouts": False}},), "keeps no samples to choose from"),
         (({**RFT, "rft": {"mode": "offline", "sampling_steps": 3}},), "leaves no step to learn"),

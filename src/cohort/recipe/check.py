@@ -10,7 +10,8 @@ from typing import Any
 
 from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES
 from cohort.recipe.drawn import not_drawn
-from cohort.settings import DETECTORS, GROUPS, SCORERS, Cluster, Preferences, Prompts, Reward, Stage, Task
+from cohort.recipe.in_vain import in_vain
+from cohort.settings import DETECTORS, GROUPS, SCORERS, Cluster, Prompts, Reward, Stage, Task, named_stage
 from cohort.settings.table import Path, as_list
 from cohort.settings.words import shown
 from cohort.wording import did_you_mean, nearest, said_twice
@@ -32,9 +33,10 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     """Everything that is wrong with the combination of values in a stage; `at` goes before every key."""
     yield from _policy(stage, first, at)
     yield from _task(stage, at)
-    if stage.preferences.replay != Preferences.model_fields["replay"].default and not stage.preferences.history:
-        sentence = f"{at}preferences.replay has no effect without preferences.history: name the earlier pairs there"
-        yield sentence, (("preferences", "replay"), ("preferences", "history"))
+    for name in said_twice([*filter(None, map(named_stage, (stage.task.source, *stage.preferences.history)))]):
+        sentence = f"{at}preferences.history names the pairs of the stage '{name}', which are learnt from already"
+        yield f"{sentence}: remove it", (("preferences", "history"), ("task", "source"))
+    yield from in_vain(stage, at)
     if "" in stage.rollout.stop:
         yield f"{at}rollout.stop has an empty text, which would end every completion: remove it", (("rollout", "stop"),)
     yield from _environment(stage, at)

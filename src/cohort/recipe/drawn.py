@@ -9,22 +9,12 @@ from collections.abc import Iterator
 from cohort.settings import SAMPLED, Rollout, Stage
 from cohort.settings.table import Path
 
-ONLY_FOR = {  # by key the values of rollout.groups that read it
-    "length_penalty": ("beam", "diverse_beam"),
-    "beam_groups": ("diverse_beam",),
-    "diversity_penalty": ("diverse_beam",),
-}
-
 
 def not_drawn(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """What is wrong with `rollout.groups` and what goes with it; see `recipe.check`."""
     rollout = stage.rollout
     if stage.kind not in SAMPLED:
         return
-    for key, groups in ONLY_FOR.items():
-        if getattr(rollout, key) != Rollout.model_fields[key].default and rollout.groups not in groups:
-            sentence = f"{at}rollout.{key} has no effect with rollout.groups = {rollout.groups!r}: remove it"
-            yield sentence, (("rollout", key), ("rollout", "groups"))
     yield from _beside(stage, at)
     if rollout.draws:
         return

@@ -116,7 +116,7 @@ class Task(Prompts):
         default=None, description="Longest prompt; when not given, what the context leaves beside rollout.max_tokens."
     )
     too_long: Literal["error", "drop", "truncate_left"] = Field(
-        default="error", description="What to do with a longer prompt."
+        default="error", description="What to do with a longer prompt; demonstrations and pairs of dpo must fit whole."
     )
     careful: Share | dict[str, Share] = Field(
         default=1.0,

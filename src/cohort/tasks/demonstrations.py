@@ -14,7 +14,7 @@ from typing import Any
 
 from cohort import settings
 from cohort.tasks.prompts import Items, RowItems, Rows, limited, listed
-from cohort.tasks.sources.base import DEMONSTRATIONS, built_in_name
+from cohort.tasks.sources.base import DEMONSTRATIONS, built_in_name, has_no
 from cohort.tasks.sources.columns import ColumnMap, conversation, missing_column, with_inner
 from cohort.tasks.sources.opening import made_by, names_in, side_of
 from cohort.tasks.sources.rows import open_rows
@@ -55,6 +55,7 @@ def open_examples(table: settings.Task, seed: int) -> Demonstrations:
             f"{table.source} has questions and answers but no completions to learn from; a supervised stage needs rows "
             "with both."
         )
+    has_no(table, "careful", "careful_first", "sloppy_right")
     made = made_by(table, False, seed)
     if isinstance(made, (list, tuple)) and made and isinstance(made[0], SupervisedExample):
         return limited(listed(made), table.limit)

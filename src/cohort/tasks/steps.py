@@ -50,9 +50,13 @@ def open_solutions(table: settings.Task, seed: int = 0) -> Solutions:
             raise UserError(f"{one.source} has questions and answers but no solutions whose steps have labels.")
         made = made_by(one, held_out, seed)
         rows = with_inner(open_rows(made, *side_of(one, held_out)), names_in(one))
-        for what in (table.prompt, *COLUMNS):
-            if what not in rows.columns:
-                raise missing_column(rows.place(0), what, what, rows.columns)
+        if table.prompt not in rows.columns:
+            raise missing_column(rows.place(0), "prompt", table.prompt, rows.columns)
+        if missing := [what for what in COLUMNS if what not in rows.columns]:
+            raise UserError(
+                f"{rows.place(0)} has no column {missing[0]!r}; it has {', '.join(map(repr, rows.columns))}. Solutions "
+                "have 'completions', a list of steps, and 'labels', one for each step: call the columns so."
+            )
         return RowItems(rows, partial(_solution, table.prompt))
 
     train: Items[Solution] = read(table, False)

@@ -95,6 +95,11 @@ def _file_of(recipe: Recipe, index: int, source: Any) -> Path | None:
             f"stage '{recipe.stages[index].name}' learns from labels of steps, and no reward of the stage "
             f"'{maker.name}' scores steps: give one of its rewards a split, and weight = 0 if it only labels"
         )
+    if "chosen" in reads and not maker.reject.pairs:
+        raise UserError(
+            f"stage '{recipe.stages[index].name}' learns from the pairs of the stage '{maker.name}', which writes "
+            "none: leave out its reject.pairs = 0"
+        )
     name = PAIRS if "chosen" in reads else STEPS if "labels" in reads else DATA
     return stage_directory(recipe, origin).absolute() / "final" / name
 

@@ -107,6 +107,7 @@ def has_no(table: settings.Prompts, *keys: str) -> None:
         "levels": "levels belong to the source 'word_problems', 'arithmetic' or a reasoning_gym task",
         "args": "args configure a reasoning_gym task, a verifiers package or a source of your own",
     }
+    made = "is about demonstrations that the source 'word_problems' or 'arithmetic' makes"
     for key in keys:
-        if getattr(table, key) not in (None, {}):
-            raise UserError(f"{belong[key]}; remove {key} for {table.source!r}.")
+        if getattr(table, key) != type(table).model_fields[key].default:
+            raise UserError(f"{belong.get(key, f'{key} {made}')}; remove {key} for {table.source!r}.")

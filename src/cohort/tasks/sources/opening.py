@@ -79,8 +79,6 @@ def open_source(
     elif isinstance(made, (list, tuple)) and made and isinstance(made[0], Prompt):
         found = _of_python(made)
     else:
-        if made is table.source:
-            has_no(table, "levels", "args")
         rows = with_inner(open_rows(made, *side_of(table, held_out_side)), names_in(table))
         columns = ColumnMap.of(table, rows)
         found = Found(RowItems(rows, columns.read), rows.columns, columns.question)
@@ -146,6 +144,7 @@ def made_by(table: settings.Prompts, held_out: bool, seed: int) -> Any:
     if name := built_in_name(source):
         return pkgutil.resolve_name(SOURCES[name])(table, held_out, seed)
     if (function := _own_function(source)) is None:
+        has_no(table, "levels", "args")
         return source
     try:
         return function(table, held_out, seed)

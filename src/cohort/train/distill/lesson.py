@@ -52,7 +52,7 @@ def route(table: Distill, prompt: Prompt) -> int:
     if table.column is None:
         return 0
     name = prompt.tags.get(table.column)
-    if name not in names:
+    if str(name) not in names:  # names are keys of a table, and so text
         raise UserError(
             f"the prompt {prompt.id} has {shorten(name)} in the column '{table.column}' (distillation.column), and no "
             f"teacher of that name is there; there is {', '.join(names)}"

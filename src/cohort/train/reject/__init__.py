@@ -12,6 +12,7 @@ from cohort.train.grpo.training import GrpoTraining, PreparedGrpo
 from cohort.train.reject.data import write_data
 from cohort.train.reject.learning import Keeping
 from cohort.train.reject.rft import RftTraining
+from cohort.train.reject.selection import refuse_no_column
 from cohort.train.sft import SUPERVISED
 from cohort.train.stage import Plan, refuse_few
 from cohort.train.unread import NO_DEMONSTRATIONS, NO_PAIRS, ONE_UPDATE
@@ -86,10 +87,12 @@ def _sampled(stage: Stage, seed: int) -> SamplingParts:
         raise UserError(f"reject.least names {strange[0]!r}, which is no reward; there is {', '.join(names)}")
     if stage.reject.hardest > stage.reject.easiest:
         raise UserError("reject.hardest is more than reject.easiest, which leaves out every prompt: lower it")
-    if stage.reject.shares and stage.reject.balance is None:
-        raise UserError("reject.shares has no effect without reject.balance: name the column that it is about")
+    if stage.reject.shares and not any(stage.reject.shares.values()):
+        raise UserError("reject.shares are all 0, which leaves out every sample: give one of them a share")
     if not stage.run.save_rollouts:
         raise UserError("run.save_rollouts = false keeps no samples to choose from: leave it out")
     parts = open_parts(stage, seed)
     refuse_few(parts.task.train, "training prompts", "rollout.prompts_per_step", stage.rollout.prompts_per_step)
+    if stage.reject.balance is not None:
+        refuse_no_column(parts.task.train[0], stage.reject.balance)
     return parts

@@ -185,12 +185,17 @@ def _balanced(samples: Sequence[Sample], table: Reject) -> list[Sample]:
 def _value(one: Sample, column: str) -> str:
     if column == DIFFICULTY:
         return _QUARTERS[min(3, math.floor(4 * (one.pass_rate or 0.0)))]
-    if column not in one.prompt.tags:
-        raise UserError(
-            f"reject.balance = {column!r} is no column of the prompt {one.prompt.id}; it has "
-            f'{", ".join(one.prompt.tags) or "none"}; or say "{DIFFICULTY}"'
-        )
+    refuse_no_column(one.prompt, column)
     return str(one.prompt.tags[column])
+
+
+def refuse_no_column(prompt: Prompt, column: str) -> None:
+    """Raise `UserError` where a prompt lacks the column whose values are to be balanced."""
+    if column not in (DIFFICULTY, *prompt.tags):
+        raise UserError(
+            f"reject.balance = {column!r} is no column of the prompt {prompt.id}; it has "
+            f'{", ".join(prompt.tags) or "none"}; or say "{DIFFICULTY}"'
+        )
 
 
 def _pairs(

@@ -22,6 +22,7 @@ from cohort.settings import Stage
 from cohort.tasks.steps import Solution, Solutions
 from cohort.train.choosing import halves_of_pairs
 from cohort.train.reward_model.scorer import Scorer
+from cohort.train.reward_model.training import allowed
 from cohort.train.stage import Context, first_texts
 from cohort.types import UserError
 
@@ -80,8 +81,9 @@ class StepLesson:
             return None
         if len(prompt) > limit and (rule == "error" or limit < 1):
             raise UserError(
-                f"{what} ({one.prompt.question[:40]!r}...) has {len(prompt)} + {len(answer)} tokens; the model has "
-                f'{self._room} positions. Shorten it, or say task.too_long = "drop" or "truncate_left".'
+                f"{what} ({one.prompt.question[:40]!r}...) has {len(prompt)} + {len(answer)} tokens; "
+                f"{allowed(self._room, self._stage.task)}. Shorten it, or say task.too_long = "
+                '"drop" or "truncate_left".'
             )
         return EncodedSolution(tuple(prompt[-limit:]), tuple(answer), tuple(ends), one.labels)
 

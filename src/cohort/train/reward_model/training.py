@@ -63,6 +63,12 @@ def form_of(task: Task, tokenizer: Any = None) -> Form:
     return Form("{prompt}" if task.system is None else f"{task.system}\n\n{{prompt}}")
 
 
+def allowed(room: int, task: Task) -> str:
+    """How long a text may be, for a sentence that refuses one."""
+    own = f", and task.max_prompt_tokens is {task.max_prompt_tokens}" if task.max_prompt_tokens else ""
+    return f"the model has {room} positions{own}"
+
+
 T = TypeVar("T", bound="Encoded")
 
 
@@ -129,7 +135,7 @@ class PairLesson:
             return replace(found, prompt=found.prompt[-limit:])
         raise UserError(
             f"preference pair {index} ({pair.prompt.question[:40]!r}...) has {len(found.prompt)} tokens in its prompt "
-            f"and {longest} in its longer answer; the model has {self._room} positions. Shorten it, or say "
+            f"and {longest} in its longer answer; {allowed(self._room, self._task)}. Shorten it, or say "
             'task.too_long = "drop" or "truncate_left".'
         )
 
@@ -279,8 +285,12 @@ class RewardModelTraining:
                 in_a_row = 0
                 continue
             dropped, in_a_row = dropped + 1, in_a_row + 1
-            if in_a_row > _DROPPED_IN_A_ROW:
-                raise UserError(f"{_DROPPED_IN_A_ROW:,} rows in a row were too long; raise the model's context")
+            # Twice as many as there are hold a whole pass.
+            if in_a_row >= min(2 * (self._lesson.size or _DROPPED_IN_A_ROW), _DROPPED_IN_A_ROW):
+                raise UserError(
+                    f"{in_a_row:,} rows in a row were too long: "
+                    f"{allowed(self.facts.context or 2**31, self._stage.task)}. Shorten them, or raise the limit"
+                )
         return found, dropped
 
     def _update(self, items: Sequence[Any], rate: float) -> dict[str, float]:
