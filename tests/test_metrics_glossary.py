@@ -175,6 +175,10 @@ def test_the_glossary_is_what_runs_write(written, monkeypatch, tmp_path):
             )
             known.add(metric(key).name)
     elsewhere = {"router/busiest", "router/evenness"}  # of mixtures of experts: tests/learn/test_routing.py
+    # Of objectives that have such: tests/train/test_training_with_presets.py
+    elsewhere |= {"policy/masked", "policy/filtered", "policy/entropy_coef"}
+    # tests/train/test_beside_the_draws.py
+    elsewhere |= {"groups/replayed", "tokens/replayed", "tokens/malformed", "completions/cut", "completions/cut_tokens"}
     elsewhere |= {"eval/{}/{}", "energy/estimated_j"}  # of suites: tests/train/test_suites.py; of an extra
     elsewhere |= {name for name in METRICS if "eval/trace" in name} - {"eval/traced"}  # tests/evaluate/test_traces.py
     elsewhere |= {name for name in METRICS if "teacher" in name}  # of teachers: tests/train/test_distill.py

@@ -49,6 +49,8 @@ def _changes(name: str) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, float):
         return number(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return '"off"' if value is None else f'"{value}"' if isinstance(value, str) else str(value)
 
 

@@ -134,13 +134,16 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """`count` completions of one prompt. Member i draws from `derive_seed(seed, i)`; `key` comes back as it went."""
+    """`count` completions of one prompt. Member i draws from `derive_seed(seed, i)`; `key` comes back as it went. With
+    `keep` so many come back: the shortest, of equal ones the first.
+    """
 
     key: int
     tokens: Sequence[int]
     count: int
     seed: int
     sampling: Sampling
+    keep: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +160,15 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the policy wrote, and the tool's answer to it. `failed`: the answer says what was wrong with it."""
+    """A call that the policy wrote, and the tool's answer to it. `failed`: the answer says what was wrong with it.
+    `malformed`: it was no call that a tool takes, and these characters of the turn's text are what stands for it.
+    """
 
     name: str
     arguments: Mapping[str, Any]
     result: str
     failed: bool = False
+    malformed: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +288,14 @@ class Batch:
     values: torch.Tensor | None = None  # [N] float32, of a critic: what was expected before each token
     teacher_logprobs: torch.Tensor | None = None  # [N] float32; NaN where no teacher speaks
     lesson: Lesson | None = None
+    versions: torch.Tensor | None = None  # [B] long: the weights that drew each rollout
+    version: int = 0  # the number that the weights will have after this update
+    rewards: torch.Tensor | None = None  # [B] float64; NaN where there is none
+    observed: torch.Tensor | None = None  # [N] bool: what the environment wrote, where the loss has a term of it
+    whole: Any = None  # `objectives.Batchwide` of tensors [N]: what is decided over the whole batch
+    energy: torch.Tensor | None = None  # [N] float32: |grad log pi|^2 in logits, for an optimal token baseline
+    entropy: torch.Tensor | None = None  # [N] float32, before the first update, where the objective asks
+    expert: Batch | None = None  # demonstrations, where the loss has a term of them
 
 
 @dataclass(frozen=True, slots=True)

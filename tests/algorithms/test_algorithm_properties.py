@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.algorithms import kl, objectives
-from cohort.algorithms.objectives import PRESETS, per_token_loss, policy_loss, preset, token_weight
+from cohort.algorithms.objectives import (
+    PRESETS,
+    batchwide,
+    own_terms,
+    per_token_loss,
+    policy_loss,
+    preset,
+    token_weight,
+)
 
 quick = settings(max_examples=25)
 seeds = st.integers(0, 2**31 - 1)
@@ -16,9 +26,7 @@ names = st.sampled_from(sorted(PRESETS))
 MAX_TOKENS = 9
 
 
-def a_batch(
-    seed: int, B: int = 6, T: int = 5, moved: float = 0.4, equal_lengths: bool = False
-) -> dict[str, torch.Tensor]:
+def a_batch(seed: int, B: int = 6, T: int = 5, moved: float = 0.4, equal_lengths: bool = False) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
 
     def noise(*shape):
@@ -33,14 +41,18 @@ def a_batch(
         "advantages": noise(B),
         "ref_logprobs": old + 0.3 * noise(B, T),
         "sampler_logprobs": old + 0.3 * noise(B, T),
+        "entropy": noise(B, T).abs(),
     }
+
+
+NOBODY = dict.fromkeys(("expert_logprobs", "observation_logprobs"), torch.zeros(0))  # these rows are not of the batch
 
 
 def run(objective, data, group=None):
     """(loss, gradient) of a batch."""
     logprobs = data["logprobs"].clone().requires_grad_()
     group = torch.arange(len(logprobs)) // 3 if group is None else group
-    loss = policy_loss(objective, **{**data, "logprobs": logprobs}, group=group, max_tokens=MAX_TOKENS)
+    loss = policy_loss(objective, **{**data, **NOBODY, "logprobs": logprobs}, group=group, max_tokens=MAX_TOKENS)
     return loss.detach(), torch.autograd.grad(loss, logprobs)[0]
 
 
@@ -57,13 +69,18 @@ def same(a, b, atol=1e-12):
 def test_any_split_into_rows_gives_the_same_loss_and_gradient(seed, name, part_of_row):
     objective, data = preset(name), a_batch(seed)
     whole = run(objective, data)
-    weight = token_weight(objective, data["mask"], torch.arange(6) // 3, MAX_TOKENS)
+    groups = torch.arange(6) // 3
+    weight = token_weight(objective, data["mask"], groups, MAX_TOKENS)
+    everything = {key: value for key, value in data.items() if key != "ref_logprobs"}
+    decided = batchwide(objective, **everything, weight=weight, group=groups)
     logprobs = data["logprobs"].clone().requires_grad_()
     total = 0.0
     for part in range(3):
         rows = [i for i in range(6) if part_of_row[i] == part]
         piece = {key: value[rows] for key, value in {**data, "logprobs": logprobs}.items()}
-        loss = (per_token_loss(objective, **piece) * weight[rows]).sum()
+        loss = (per_token_loss(objective, **piece, whole=decided.rows(rows)) * weight[rows]).sum()
+        own = {key: value for key, value in piece.items() if key not in ("ref_logprobs", "entropy")}
+        loss = loss + own_terms(objective, **own, whole=decided.rows(rows)).sum()
         loss.backward()  # micro-batches add their gradients up
         total += loss.item()
     same((torch.tensor(total, dtype=torch.float64), logprobs.grad), whole)
@@ -100,8 +117,9 @@ def test_advantages_per_token_that_do_not_vary_are_advantages_per_completion(see
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_loss_of_a_token_outside_the_mask_is_zero(name):
     data = a_batch(3)
-    assert (per_token_loss(preset(name), **data)[~data["mask"]] == 0).all()
-    assert (per_token_loss(preset(name), **data)[data["mask"]] != 0).any()
+    loss = per_token_loss(preset(name, filters=(), focus="all", extras=(), blend=(), surrogate="clipped"), **data)
+    assert (loss[~data["mask"]] == 0).all()
+    assert (loss[data["mask"]] != 0).any()
 
 
 # ---- rewards to advantages

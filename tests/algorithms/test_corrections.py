@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from cohort.algorithms import corrections
+from cohort.algorithms import corrections, explain
 from cohort.algorithms.objectives import policy_loss, preset
 
 W = [
@@ -78,3 +78,12 @@ def test_an_infinite_product_is_bounded_or_left_out(example):
 def test_an_unknown_correction_is_refused(example):
     with pytest.raises(ValueError, match="tis"):
         weight(example, "tis")
+
+
+def test_what_is_recommended_grows_with_the_mismatch():
+    small, some, much = (explain.recommended(x) for x in (1e-4, 0.01, 0.3))
+    assert small.startswith("Nothing")
+    assert "geometric" in some
+    assert "token_truncate" not in some
+    assert "geometric" in much
+    assert "token_truncate" in much

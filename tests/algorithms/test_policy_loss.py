@@ -320,9 +320,13 @@ def test_metrics_of_rows_merge_to_those_of_the_batch(example):
 
 def test_on_policy_nothing_is_clipped(example):
     for name in objectives.PRESETS:
+        nothing_of_batches = {"filters": (), "extras": (), "blend": (), "focus": "all"}
+        if name == "real":
+            nothing_of_batches["surrogate"] = "clipped"
         metrics = objectives.loss_metrics(
-            preset(name), example.old_logprobs, example.old_logprobs, example.mask, example.A
-        )
+            preset(name, **nothing_of_batches), example.old_logprobs, example.old_logprobs, example.mask, example.A,
+            sampler_logprobs=example.old_logprobs,
+        )  # fmt: skip
         assert metrics["clip_low"] == metrics["clip_high"] == metrics["dual_clip"] == 0, name
         assert metrics["ratio"].item() == pytest.approx(12)
 

@@ -12,7 +12,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cohort.algorithms.objectives import PRESETS, policy_loss, preset
+from cohort.algorithms import objectives
+from cohort.algorithms.objectives import policy_loss, preset
+
+PRESETS = dict(list(objectives.PRESETS.items())[:21])  # those that came later are in test_signals.py
 
 B, T, G, MAX_TOKENS = 8, 6, 4, 10
 LENGTHS = [3, 6, 1, 4, 5, 2, 6, 3]
@@ -293,9 +296,9 @@ def test_the_batch_is_one_on_which_the_choices_show():
 
 
 def test_every_preset_is_named_sourced_and_different():
-    made = {name: preset(name) for name in PRESETS}
-    assert len({objective.hash for objective in made.values()}) == len(PRESETS) == 21
-    for name, data in PRESETS.items():
+    made = {name: preset(name) for name in objectives.PRESETS}
+    assert len({objective.hash for objective in made.values()}) == len(made)
+    for name, data in objectives.PRESETS.items():
         assert data.title, name
         assert any(character.isdigit() for character in data.source), name
         assert "\n" not in data.source

@@ -53,7 +53,7 @@ class Fault:
     clock: bool = False  # whoever asks for the time gets another year each time
 
 
-class Training(_server.Process):  # type: ignore[name-defined, misc]
+class Training(_server.Process):  # type: ignore[name-defined]
     """A process that trains `recipe.toml` of a directory, resuming; what it says goes to `console.log` there."""
 
     def __init__(self, where: Path, fault: Fault | None = None):
@@ -160,7 +160,7 @@ def _count(where: str, fault: Fault) -> _Counted:
             one_more("fsync", os.readlink(f"/proc/self/fd/{handle}"))
         fsync(handle)
 
-    os.fsync = counting  # type: ignore[assignment]
+    os.fsync = counting
     sys.addaudithook(hear)
     if fault.after_s is not None:
         timer = threading.Timer(fault.after_s, os.kill, (os.getpid(), signal.SIGKILL))

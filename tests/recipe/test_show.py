@@ -130,7 +130,7 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
         stage["critic"].pop("warmup_steps", None)  # fewer than run.steps
     for key in ("held_out_split", "mixture", "curriculum", "adaptive", "args"):  # each needs or forbids others
         task.pop(key, None)
-    for key in ("groups", "length_penalty", "beam_groups", "diversity_penalty"):  # these, too
+    for key in ("groups", "length_penalty", "beam_groups", "diversity_penalty", "over_sample", "replay", "replay_age"):
         rollout.pop(key, None)
     if stage.get("evaluate"):
         stage["evaluate"].pop("traces", None)  # of greedy answers

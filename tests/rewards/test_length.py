@@ -1,15 +1,23 @@
 """Length rewards against their formulas."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cohort.preflight.gate.gold import check_gold
-from cohort.rewards import RewardTable, ScoringItem, resolve
+from cohort.rewards import RewardTable, ScoringItem, resolve, resolve_all, score_group
 from cohort.rewards.guarded import end_guards
-from cohort.rewards.verifiers.length import check_target, cosine, cosine_length, length_budget, target_length
+from cohort.rewards.verifiers.length import (
+    check_target,
+    cosine,
+    cosine_length,
+    length_budget,
+    stops_properly,
+    target_length,
+)
 from cohort.types import Prompt, UserError
 
 
@@ -104,3 +112,21 @@ def test_they_are_built_in_rewards():
     assert resolve(RewardTable(use="target_length", args={"target": 300, "alpha": 0.001})).score(item) == (-0.2, -0.2)
     assert resolve(RewardTable(use="length_budget", args={"target": 500})).score(item) == (0.5, 0.62)
     assert resolve(RewardTable(use="cosine_length", args={"max_tokens": 1000})).score(item) == (pytest.approx(0.75), -1)
+
+
+def test_the_length_among_a_group_times_its_pass_rate_is_that_of_its_source():
+    """The advantages that prime-rl's penalty has on this group, to nine digits."""
+    reward = resolve(RewardTable(use="relative_length", args={"verifier": "exact_number"}, weight=0.25))
+    texts = ("#### 7", "#### 7", "#### 8", "#### 7")
+    item = ScoringItem("p", texts, "7", finishes=("stop",) * 4, tokens=(100, 50, 200, 80))
+    r = [float(text.endswith("7")) + 0.25 * score for text, score in zip(texts, reward.score(item), strict=True)]
+    assert [one - sum(r) / 4 for one in r] == pytest.approx([0.25703125, 0.30390625, -0.83671875, 0.27578125])
+    wrong = replace(item, completions=("#### 8",) * 4)
+    assert reward.score(wrong) == (0, 0, 0, 0)  # nobody is right yet: no length is too much
+
+
+def test_what_is_cut_off_earns_nothing_behind_a_gate():
+    tables = [RewardTable(use="exact_number", gate="stops_properly"), RewardTable(use="stops_properly", weight=0.0)]
+    item = ScoringItem("p", ("#### 7",) * 3, "7", finishes=("stop", "length", "tool"), tokens=(1, 2, 3))
+    assert score_group(resolve_all(tables), item).rewards == (1, 0, 0)
+    assert stops_properly("length", cut_off=-1.0) == -1

@@ -144,7 +144,7 @@ def test_a_worker_imports_what_it_scores_with_and_nothing_else():
         ("choice", "choice check_choice"),
         ("text", "exact_text fuzzy_text f1_text"),
         ("format", "regex_format one_answer"),
-        ("length", "cosine cosine_length length_budget target_length"),
+        ("length", "cosine cosine_length length_budget relative_length stops_properly target_length"),
         ("language", "language language_share"),
         ("repetition", "repetition repeated_share"),
         ("structured", "json_schema check_schema"),

@@ -42,7 +42,7 @@ IN_PASSING = {
 ASKED_FOR = (
     *("environment.", "critic.", "reference.", "self_distillation."),
     *("task.levels", "task.args", "task.curriculum", "task.adaptive", "preferences.replay"),
-    *("rollout.length_penalty", "rollout.beam_groups", "rollout.diversity_penalty"),
+    *("rollout.length_penalty", "rollout.beam_groups", "rollout.diversity_penalty", "rollout.replay_age"),
 )
 BASES = (Table, Prompts, Divergence)
 KEYS = {
@@ -129,6 +129,8 @@ def recipes(tmp_path: Path, rows: Path, checkpoint: Path, server: str = "") -> d
         },
         "watched": {  # by detectors, one of which has something to say
             **small,
+            "rollout": {**small["rollout"], "replay": 1},
+            "objective": {"correction": "token_truncate", "correction_max": 2.0},
             "policy": {"model": str(checkpoint)},
             "task": own,
             "reward": ["scorers:never"],

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import io
 import math
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from cohort.algorithms import advantages, objectives
+from cohort.preflight import rehearsal
 from cohort.record.rollouts import read_groups
 from cohort.train.checkpoint import save_checkpoint
+from cohort.train.grpo import training
 from cohort.types import UserError
+from cohort.views.console import Console
 
 
 def groups_of(done, step):
     return read_groups(done.directory / "log" / f"step-{step:06d}.parquet")
 
 
-@pytest.mark.parametrize("name", objectives.PRESETS)
-def test_every_preset_takes_two_steps(run, name, checkpoint_dir):
+TOOLS = {"environment": {"tools": ["calculator"], "format": "tags"}}
+NEEDS: dict[str, Any] = {
+    "echo": TOOLS,
+    "gigpo": TOOLS,
+    "chord": {"task": {"completion": "solution"}},
+    "interpolated": {"objective": {"preset": "m2po", "filters": [], "old": "interpolate"}},
+}
+
+
+@pytest.mark.parametrize("name", [*objectives.PRESETS, "interpolated"])
+def test_every_preset_rehearses_its_worst_step_and_takes_two(run, name, checkpoint_dir, monkeypatch):
+    text = io.StringIO()
+    monkeypatch.setattr(training, "free_gb", lambda: 0.2)
+    monkeypatch.setattr(rehearsal, "_peak_gb", lambda _: 0.1)
     done = run(
-        objective={"preset": name},
+        console=Console(file=text, width=1000),
         run={"steps": 2, "save_every": 0},
         optimizer={"updates_per_batch": 2, "learning_rate": 1e-3},
         evaluate={"problems": 0},
+        **{"objective": {"preset": name}, **NEEDS.get(name, {})},
     )
+    assert "the worst step was rehearsed: 0.1 GB" in text.getvalue()
     for line in done.metrics[1:]:
         assert math.isfinite(line["loss"])
         assert line["grad_norm"] > 0
@@ -94,10 +113,15 @@ def test_a_warm_up_that_never_ends_is_refused(run):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"critic": {"warmup_steps": 3}, "policy": {"lora": {"rank": 2}}}],
-    ids=["all weights", "with LoRA, in the warm-up"],
+    [
+        {},
+        {"critic": {"warmup_steps": 3}, "policy": {"lora": {"rank": 2}}},
+        {"objective": {"preset": "or1", "entropy_target": 9.0, "entropy_step": 0.1, "entropy_max": 1.0}},
+    ],
+    ids=["all weights", "with LoRA, in the warm-up", "an entropy bonus that is steered"],
 )
-def test_ppo_resumes_exactly(run, tmp_path, monkeypatch, changes):
+def test_what_has_a_state_of_its_own_resumes_exactly(run, tmp_path, monkeypatch, changes):
+    """A critic, and the coefficient of an entropy bonus."""
     settings = {"objective": {"preset": "ppo"}, "evaluate": {"problems": 0}, **changes}
     broken = tmp_path / "broken"
 
@@ -125,6 +149,9 @@ def test_ppo_resumes_exactly(run, tmp_path, monkeypatch, changes):
     name = "adapter_model.safetensors" if "policy" in changes else "model.safetensors"
     a, b = (load_file(d.final / name) for d in (whole, resumed))
     assert all(torch.equal(a[k], b[k]) for k in a)
+    if "objective" in changes:
+        assert [line["policy/entropy_coef"] for line in resumed.metrics[1:]] == pytest.approx([0, 0.1, 0.2, 0.3])
+        return
     a, b = (load_file(d.directory / "checkpoints/step-000004/critic/model.safetensors") for d in (whole, resumed))
     assert all(torch.equal(a[k], b[k]) for k in a)
 

@@ -19,13 +19,26 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from cohort.algorithms.credit import gigpo, hierarchical, optimal_token_baseline, role_baseline
 from cohort.algorithms.fields import GROUP_BASELINES, GROUP_SCALES, nearest
+
+__all__ = ["BASELINES", "SCALES", "gae", "gdpo", "gigpo", "hierarchical", "normalise", "optimal_token_baseline",
+           "pass_at_k", "process_supervision", "role_baseline", "token_rewards", "weighted_sum", "whiten"]  # fmt: skip
 
 
 def normalise(
-    rewards: Tensor, baseline: str = "group_mean", scale: str = "group_std", ddof: int = 1, eps: float = 1e-6
+    rewards: Tensor,
+    baseline: str = "group_mean",
+    scale: str = "group_std",
+    ddof: int = 1,
+    eps: float = 1e-6,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """(reward - baseline) / (scale + eps), [P, G] -> [P, G] float64.
+
+    With `lengths` [P, G], tokens of each completion, centred_batch_std is taken over tokens, and their mean is taken
+    off first: REINFORCE++ as it is implemented. A group whose rewards are all equal then has an advantage other
+    than 0.
 
     `baseline` is a key of `BASELINES`, `scale` "none" or a key of `SCALES`; `fields.FIELDS` says what each does.
     `ddof` 1 is the sample std, 0 the population std.
@@ -40,6 +53,8 @@ def normalise(
     divisor = torch.ones_like(r) if scale == "none" else SCALES[scale](r, centred, present, ddof, eps)
     scaled = centred if scale == "none" else centred / divisor
 
+    if lengths is not None and scale == "centred_batch_std":
+        return _whitened_by_token(centred, present, torch.as_tensor(lengths), ddof, eps)
     no_signal = torch.zeros_like(present)
     if baseline in GROUP_BASELINES or scale in GROUP_SCALES:
         no_signal |= _all_equal(r, present, dim=(1,))
@@ -212,6 +227,19 @@ def whiten(advantages: Tensor, mask: Tensor, ddof: int = 1, eps: float = 1e-8) -
     return ((a - _mean(a, keep, (0, 1))) * torch.rsqrt(variance + eps)).masked_fill(~keep, 0)
 
 
+def _whitened_by_token(centred: Tensor, present: Tensor, lengths: Tensor, ddof: int, eps: float) -> Tensor:
+    if lengths.shape != centred.shape:
+        raise ValueError(
+            f"lengths has shape {tuple(lengths.shape)} and rewards {tuple(centred.shape)}; they must agree"
+        )
+    weight = torch.where(present, lengths.double(), 0)
+    mean = (centred * weight).sum() / weight.sum().clamp(min=1)
+    std = ((centred - mean).square() * weight).sum().div((weight.sum() - ddof).clamp(min=1)).sqrt() + eps
+    if not (present & (centred != mean) & (weight > 0)).any():
+        return torch.zeros_like(centred)
+    return _in_range(torch.where(present, (centred - mean) / std, 0), std.expand_as(centred), present)
+
+
 def _rewards(rewards: Tensor) -> tuple[Tensor, Tensor]:
     """(rewards with 0 where missing, present): [P, G] float64 and bool."""
     r = torch.as_tensor(rewards).detach().to(torch.float64)
@@ -238,6 +266,11 @@ def _check_choices(r: Tensor, baseline: str, scale: str) -> None:
         raise ValueError(
             "baseline='critic' needs a value per token, not rewards alone; compute advantages with "
             "advantages.gae(rewards, values, mask) from a value model"
+        )
+    if baseline == "token_optimal":
+        raise ValueError(
+            "baseline='token_optimal' needs the energy of each token, not rewards alone; compute advantages with "
+            "advantages.optimal_token_baseline(rewards, mask, energy, group)"
         )
     if baseline not in BASELINES:
         raise ValueError(f"baseline={baseline!r} is unknown{nearest(baseline, BASELINES)}")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cohort.algorithms.fields import nearest
+from cohort.algorithms.trust import later_sums
 
 if TYPE_CHECKING:
     from cohort.algorithms.objective import Objective
@@ -74,11 +75,7 @@ def advantages(o: Objective, own: Tensor, old: Tensor, teacher: Tensor, mask: Te
 
 def _add(o: Objective, own: Tensor, a: Tensor, mask: Tensor) -> Tensor:
     if o.teacher_discount:
-        ahead, sums = a.new_zeros(len(a)), []
-        for column, chosen in zip(reversed(a.unbind(1)), reversed(mask.unbind(1)), strict=True):
-            ahead = torch.where(chosen, column + o.teacher_discount * ahead, ahead)
-            sums.append(ahead)
-        a = torch.stack(sums[::-1], 1).masked_fill(~mask, 0) if sums else a
+        a = later_sums(a, mask, o.teacher_discount)
     return own + o.teacher_coef * a
 
 

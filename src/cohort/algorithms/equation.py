@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cohort.algorithms.fields import GROUP_BASELINES, SURROGATE_READS, short
-from cohort.algorithms.notation import Notation, in_ascii, number, powers_of_ten
+from cohort.algorithms.later_equation import Rows, entropy_rows, factors, own_terms
+from cohort.algorithms.notation import Notation, bounds, in_ascii, number, powers_of_ten
 from cohort.algorithms.objective import Objective
-
-Rows = list[tuple[str, str]]  # a symbol, and what it is equal to
 
 _ZERO_STD = {"drop": "dropped", "resample": "dropped, and other prompts sampled in their place"}
 _KL_FORMS = {
@@ -101,16 +100,28 @@ def equation(
     shape = Shape(prompts, group_size, max_tokens, updates, bypass, parts, o.zero_std != "zero", divergence, groups)
     o = replace(o, teacher_coef=0.0) if divergence else o
     surrogate, defined = SURROGATES[o.surrogate](o, n)
-    correction = f"{n.w}{n.dot}" if o.correction != "off" else ""
-    body = f"{correction}{surrogate}{_kl_term(o, n)}{_divergence_term(objective, shape, n)}{_entropy_term(o, n)}"
+    correction = f"{n.w}{n.dot}" if o.correction != "off" and o.surrogate != "gamma" else ""
+    factor, factor_rows = factors(o, _ratio(o, n), _old(o, shape, n), n)
+    body = (
+        f"{factor}{correction}{surrogate}{_kl_term(o, n)}{_divergence_term(objective, shape, n)}{_entropy_term(o, n)}"
+    )
+    J = f"{_sum(o, shape, n)} [ {body} ]" if body else ""
+    if o.surrogate == "label_contrast":
+        J = f"{_contrast_term(o, shape, n)}{J and n.minus}{J.replace(f'[ {n.minus}', '[ ')}"
+    own, own_rows = own_terms(o, n)
+    if o.blend:
+        J = f"(1{n.minus}{n.mu}){n.dot}{{ {J} }}" if not latex else f"(1-{n.mu})\\{{ {J} \\}}"
     rows = [
-        (n.J, f"{_sum(o, shape, n)} [ {body} ]"),
+        (n.J, f"{J}{own}"),
         *_ratio_rows(o, shape, n, defined),
+        *factor_rows,
+        *own_rows,
         *_teacher_rows(objective, shape, n),
         *advantage_rows(o, n),
         *_correction_rows(o, n),
         *_kl_rows(o, n),
-        *_divisor_rows(o, shape, n),
+        *entropy_rows(o, n),
+        *(_divisor_rows(o, shape, n) if body else []),
     ]
     notes = _notes(o, shape)
     if latex:
@@ -122,8 +133,7 @@ def equation(
 
 def correction_bounds(o: Objective) -> str:
     """`0..3`; ∞ where there is no upper bound."""
-    low = number(o.correction_min) if o.correction_min is not None else "0"
-    return f"{low}..{number(o.correction_max) if o.correction_max is not None else '∞'}"
+    return bounds(o.correction_min, o.correction_max)
 
 
 # ---- surrogates: each gives its term, and the symbols that it alone defines
@@ -146,6 +156,10 @@ def _clipped(o: Objective, n: Notation) -> tuple[str, Rows]:
 
 def _truncated(o: Objective, n: Notation) -> tuple[str, Rows]:
     weight = _clip(_ratio(o, n), o.clip_low, o.clip_high, o.ratio_max, n)
+    if o.positive_weight == "one":
+        c = n.pick("c", "c_{i,t}")
+        cases = n.pick(f"1 where A > 0, {weight} where A ≤ 0", f"1\\ [A>0];\\ {weight}\\ [A\\le 0]")
+        return f"{n.detach}[{c}]{n.dot}{_advantage(o, n)}{n.dot}{n.log_pi}", [(c, cases)]
     return f"{n.detach}[{weight}]{n.dot}{_advantage(o, n)}{n.dot}{n.log_pi}", []
 
 
@@ -167,6 +181,38 @@ def _geometric(o: Objective, n: Notation) -> tuple[str, Rows]:
     return f"{_advantage(o, n)}{n.dot}{g}", [(g, f"{n.exp}({n.mean} {c})"), (c, cases)]
 
 
+def _gamma(o: Objective, n: Notation) -> tuple[str, Rows]:
+    phi, W = n.pick("φ", "\\varphi_i"), n.pick("W", "W_i")
+    rows = []
+    for sign, (k, lam) in (("A ≥ 0", o.gamma_positive), ("A < 0", o.gamma_negative)):
+        rows.append(f"{W}^{number(k)}·exp({number(lam)}·(1 − {W})) where {sign}")
+    latex = "\\text{ or }".join(
+        f"{W}^{{{number(k)}}}e^{{{number(lam)}(1-{W})}}\\ [{sign}]"
+        for sign, (k, lam) in (("A\\ge 0", o.gamma_positive), ("A<0", o.gamma_negative))
+    )
+    mismatch = f"{n.dot}{n.w}" if o.correction != "off" else ""
+    return f"{n.detach}[{phi}]{n.dot}{_advantage(o, n)}{n.dot}{n.log_pi}", [
+        (phi, n.pick(", ".join(rows), latex)),
+        (W, n.pick("Π_t ", "\\prod_t ") + n.rho + mismatch),
+    ]
+
+
+def _label_contrast(o: Objective, n: Notation) -> tuple[str, Rows]:
+    s = n.pick("s", "s_i")
+    return "", [
+        (n.rho, n.pick("π_θ(o_t) / π_old(o_t), per token", "\\pi_\\theta/\\pi_{\\mathrm{old}}")),
+        (s, n.pick(f"1/L_i · Σ_t {n.log_rho}", f"\\frac{{1}}{{L_i}}\\sum_t {n.log_rho}")),
+    ]
+
+
+def _contrast_term(o: Objective, shape: Shape, n: Notation) -> str:
+    """What label_contrast maximises of whole groups."""
+    P, tau = shape.update_prompts, number(o.contrast_temperature)
+    plain = f"−1/{P} · Σ_p [ ln(1 + Σ_(A>0) exp(−s/{tau})) + ln(1 + Σ_(A≤0) exp(s/{tau})) ]"
+    sums = (f"\\ln(1+\\sum_{{A_i>0}}e^{{-s_i/{tau}}})", f"\\ln(1+\\sum_{{A_i\\le 0}}e^{{s_i/{tau}}})")
+    return n.pick(plain, f"-\\frac{{1}}{{{P}}}\\sum_{{p=1}}^{{{P}}} [ {sums[0]} + {sums[1]} ]")
+
+
 def _reinforce(o: Objective, n: Notation) -> tuple[str, Rows]:
     return f"{_advantage(o, n)}{n.dot}{n.log_pi}", []
 
@@ -177,6 +223,8 @@ SURROGATES: dict[str, Callable[[Objective, Notation], tuple[str, Rows]]] = {
     "soft": _soft,
     "geometric": _geometric,
     "reinforce": _reinforce,
+    "gamma": _gamma,
+    "label_contrast": _label_contrast,
 }
 
 
@@ -200,8 +248,13 @@ def _advantage(o: Objective, n: Notation) -> str:
     return n.pick("Â", "\\hat A_{i,t}") if o.teacher_coef else _own_advantage(o, n)
 
 
+def _old(o: Objective, shape: Shape, n: Notation) -> str:
+    """Whose log-probs the policy's are compared with: the ratio's denominator."""
+    return n.sampler if shape.bypass or o.old == "sampler" else n.old
+
+
 def _own_advantage(o: Objective, n: Notation) -> str:
-    return n.pick("A_t", "A_{i,t}") if o.baseline == "critic" else n.pick("A", "A_i")
+    return n.pick("A_t", "A_{i,t}") if o.baseline in ("critic", "token_optimal") else n.pick("A", "A_i")
 
 
 # ---- the other terms
@@ -257,6 +310,8 @@ def _divergence_term(o: Objective, shape: Shape, n: Notation) -> str:
 
 
 def _entropy_term(o: Objective, n: Notation) -> str:
+    if o.entropy_target is not None:
+        return f" + {n.alpha}{n.dot}{n.pick('H', 'H_{i,t}')}"
     if not o.entropy_coef:
         return ""
     sign = " + " if o.entropy_coef > 0 else n.minus
@@ -268,7 +323,7 @@ def _entropy_term(o: Objective, n: Notation) -> str:
 
 def _ratio_rows(o: Objective, shape: Shape, n: Notation, defined: Rows) -> Rows:
     """The ratio of a token, that of its completion, and what the surrogate itself defines."""
-    old = n.sampler if shape.bypass else n.old
+    old = _old(o, shape, n)
     token = (n.rho, n.pick(f"π_θ(o_t) / {old}(o_t), per token", f"\\pi_\\theta(o_{{i,t}})/{old}(o_{{i,t}})"))
     if "ratio_level" not in SURROGATE_READS[o.surrogate]:
         weighted = o.kl_coef and o.kl_place == "loss" and o.kl_gradient == "weighted"
@@ -291,7 +346,7 @@ def _teacher_rows(o: Objective, shape: Shape, n: Notation) -> Rows:
     if not o.teacher_coef:
         return []
     A, a, coef, discount = _own_advantage(o, n), n.pick("a_t", "a_{i,t}"), o.teacher_coef, number(o.teacher_discount)
-    c, old = number(coef), n.sampler if shape.bypass else n.old
+    c, old = number(coef), _old(o, shape, n)
     times = "" if coef == 1 else f"{c}{n.dot}"
     rows = [(a, n.pick(f"log π_T(o_t) − log {old}(o_t)", f"\\log\\pi_T(o_{{i,t}})-\\log {old}(o_{{i,t}})"))]
     if o.teacher_form == "reweight":
@@ -318,6 +373,14 @@ def advantage_rows(o: Objective, n: Notation) -> Rows:
         penalty = f" of rewards less {coef} {o.kl_estimator} a token" if kl_in_reward else ""
         words = f"GAE from the critic{penalty}{whitened}"
         return [(A, n.pick(words, f"\\text{{{words.replace('−', '-')}}}"))]
+    if o.baseline == "token_optimal":
+        B = n.pick(
+            "Σ_i G·W / Σ_i W over the group's completions with a token t",
+            "\\frac{\\sum_i G_i W_{i,t}}{\\sum_i W_{i,t}}",
+        )
+        W = n.pick("Σ_(j≤t) (1 − 2·p_j + Σ_v p_v²), p of π_old; B is 0 where one completion is left",
+                   "\\sum_{j\\le t}(1-2p_{i,j}+\\sum_v p_v^2)")  # fmt: skip
+        return [(A, n.pick("G − B_t", "G_i-B_t")), (n.pick("B_t", "B_t"), B), (n.pick("W", "W_{i,t}"), W)]
     r = n.pick("r", "r_i")
     value = r if o.baseline == "none" else f"{r}{n.minus}{_statistic(o.baseline, n)}"
     if o.scale != "none":
@@ -410,15 +473,26 @@ def _notes(o: Objective, shape: Shape) -> list[str]:
         filled += " over the whole step" if count == "B" and (shape.parts > 1 or shape.drops) else ""
         over = "over the batch's tokens" if o.baseline == "critic" else f"divisor {divisor}{filled}"
         notes.append(f"std: {short('ddof', o.ddof)}, {over}")
+    if o.whiten_by == "token":
+        notes.append("A is whitened over tokens: its mean over all tokens is taken off, and the std is theirs")
+    if o.credit == "process":
+        notes.append("rewards that score steps: a token has the sum over the steps that end at it or later")
+    if o.credit == "states":
+        weight, discount = number(o.state_weight), number(o.state_discount)
+        notes.append(f"to A of a turn's tokens {weight} x its own is added: its return, discounted by {discount} a "
+                     "turn, normalised among the turns of the group that were taken in the same state")  # fmt: skip
     if o.zero_std != "zero":
         notes.append(f"groups whose accuracy is constant: {_ZERO_STD[o.zero_std]}")
     elif o.baseline in GROUP_BASELINES:
         notes.append("groups whose rewards are all equal: advantage exactly 0, kept in the divisor")
     if o.truncated == "mask":
         notes.append("completions cut off at the token limit: out of the loss, their rewards stay in the baseline")
+    if o.old == "interpolate":
+        notes.append("π_old is read off between sampler and policy: log π_old = log μ + a (log π_θ − log μ), detached, "
+                     "a = (age − 1) / age, age 1 for a token of the newest weights")  # fmt: skip
     if shape.groups != "sample":
         notes.append(NOT_DRAWN.format(FOUND_BY[shape.groups]))
-    elif shape.bypass:
+    elif shape.bypass or o.old == "sampler":
         notes.append("μ is the policy that sampled; there is no π_old")
     elif shape.updates:
         same = "so π_old = π_θ: the ratio is 1 and no clip acts"

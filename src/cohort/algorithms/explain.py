@@ -6,12 +6,14 @@ Pure text: `loss` and `advantages` compute, and these words must say what they d
 from __future__ import annotations
 
 from cohort.algorithms.equation import correction_bounds, equation
-from cohort.algorithms.fields import FIELDS, SURROGATE_READS, Choice, short
+from cohort.algorithms.fields import FIELDS, LATER, SURROGATE_READS, Choice, Terms, short
+from cohort.algorithms.later_equation import TERM_WORDS, extra_words, filter_words
 from cohort.algorithms.notation import number
 from cohort.algorithms.objective import Objective, inert_fields
 from cohort.algorithms.presets import PRESETS, preset
+from cohort.algorithms.terms import blend_words
 
-__all__ = ["difference", "equation", "meaning", "one_line", "sentences"]
+__all__ = ["difference", "equation", "meaning", "one_line", "recommended", "sentences"]
 
 _KL_GRADIENTS = {  # what an estimator's gradient pulls at, by how it is differentiated
     ("pathwise", "k2"): "Differentiated as it stands, k2 pulls with the gradient of KL(policy || reference).",
@@ -38,6 +40,27 @@ def one_line(objective: Objective, drawn: bool = True) -> str:
     ]
     if o.correction != "off":
         parts.append(f"{o.correction.replace('_', ' ')} of the sampler mismatch in {correction_bounds(o)}")
+    if o.credit != "outcome":
+        parts.append(f"credit by {o.credit}")
+    if o.whiten_by == "token":
+        parts.append("whitened over tokens")
+    if o.mask != "off":
+        parts.append(f"{short('mask', o.mask)} mask {number(o.mask_low)} down, {number(o.mask_high)} up")
+    if o.off_policy_delta is not None:
+        parts.append(f"negative completions left out beyond {number(o.off_policy_delta)} nats a token")
+    if o.filters:
+        parts.append(f"filters of mismatch: {', '.join(map(filter_words, o.filters))}")
+    if o.focus != "all":
+        parts.append(f"{short('focus', o.focus)} by {number(o.focus_share)} of the tokens")
+    if o.entropy_target is not None:
+        parts.append(f"entropy held at {number(o.entropy_target)}")
+    if o.future_kl_half_life is not None:
+        parts.append(f"weighted by the future, {number(o.future_kl_low)}..{number(o.future_kl_high)}")
+    parts += map(extra_words, o.extras)
+    if o.blend:
+        parts.append(f"expert share {blend_words(o.blend)}")
+    if o.old != "recompute":
+        parts.append(short("old", o.old))
     if o.entropy_coef:
         parts.append(f"entropy bonus {number(o.entropy_coef)}")
     if o.teacher_coef:
@@ -48,8 +71,9 @@ def one_line(objective: Objective, drawn: bool = True) -> str:
 
 
 def sentences(objective: Objective) -> list[tuple[str, str]]:
-    """Each choice that acts, as (`field=value`, one sentence on what it does)."""
-    said = {field: meaning(objective, field) for field in FIELDS}
+    """Each choice that acts, as (`field=value`, one sentence on what it does); of later fields those that are set."""
+    known = [name for name in FIELDS if name not in LATER or getattr(objective, name) != getattr(Objective, name)]
+    said = {field: meaning(objective, field) for field in known}
     return [(f"{field}={getattr(objective, field)}", sentence) for field, sentence in said.items() if sentence]
 
 
@@ -74,12 +98,31 @@ def meaning(o: Objective, name: str) -> str:
     if isinstance(field, Choice):
         sentence = field.meanings[value]
         return _KL_GRADIENTS.get((value, o.kl_estimator), sentence) if name == "kl_gradient" else sentence
+    if isinstance(field, Terms):
+        return field.meaning.format(TERM_WORDS[name](value)) if value else ""
     if value is None or (name in ("entropy_coef", "teacher_coef", "teacher_discount") and not value):
         return ""
     sentence = field.meaning.format(number(value))
     if name == "entropy_coef":
         sentence += " keeps the policy random." if value > 0 else " makes it decided."
     return sentence
+
+
+def recommended(mismatch: float) -> str:
+    """What to set for a mean |log old policy - log sampler| of `mismatch` nats a token, in a sentence with its source.
+
+    The order is that of SkyRL's documentation (a956457): completions by their geometric mean first, whose bounds do not
+    depend on length, then a cap on tokens. Where numerical noise ends (0.001) and where much begins (0.05) is ours.
+    """
+    if mismatch < 1e-3:
+        return "Nothing: the difference is that of two ways to compute one number"
+    first = 'objective.filters = [["geometric", 0.99, 1.01]] (SkyRL\'s first step)'
+    if mismatch < 0.05:
+        return f"Set {first}"
+    return (
+        f'Set {first} with objective.correction = "token_truncate", correction_max = 2; where rollouts are old, '
+        "objective.off_policy_delta = 0.5 (DeepSeek-V3.2, TRL) or the preset dppo_tv"
+    )
 
 
 def _consequence(a: Objective, b: Objective, field: str) -> str:
@@ -131,7 +174,9 @@ def _name(o: Objective) -> str:
 
 
 def _plain(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    return number(value) if isinstance(value, float) or value is None else str(value)
 
 
 def _short_surrogate(o: Objective) -> str:
@@ -139,11 +184,18 @@ def _short_surrogate(o: Objective) -> str:
     level = short("ratio_level", o.ratio_level)
     if o.surrogate == "reinforce":
         return "plain policy gradient"
+    if o.surrogate == "gamma":
+        pairs = (f"({', '.join(map(number, pair))})" for pair in (o.gamma_positive, o.gamma_negative))
+        return f"full ratio weighted W^k exp(l (1 - W)), (k, l) = {' and '.join(pairs)}"
+    if o.surrogate == "label_contrast":
+        return f"groups told apart by length-normalised scores / {number(o.contrast_temperature)}"
     if o.surrogate == "soft":
         return f"softly gated {level} (temperatures {number(o.soft_positive)} and {number(o.soft_negative)})"
     if o.surrogate == "geometric":
         return f"geometric mean of token ratios clipped in log space by {number(o.clip_low)} and {number(o.clip_high)}"
     text = f"{o.surrogate} {level}"
+    if "positive_weight" in reads and o.positive_weight == "one":
+        text = f"weight 1 where A > 0, {text}"
     if "clip_low" in reads:
         low = 0 if o.clip_low is None else max(1 - o.clip_low, 0)
         caps = [] if o.clip_high is None else [1 + o.clip_high]

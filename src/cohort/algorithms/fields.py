@@ -7,36 +7,16 @@ imports torch, so that the objective table of a recipe is made from it.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from cohort.algorithms.kinds import Choice, Number, Terms, nearest
+from cohort.algorithms.later_fields import LATER
+
+__all__ = ["FIELDS", "LATER", "SURROGATE_READS", "Choice", "Number", "Terms", "choices", "nearest", "short"]
 
 GROUP_BASELINES = ("group_mean", "leave_one_out")  # these compare the completions of one prompt with each other,
 GROUP_SCALES = ("group_std", "leave_one_out_std", "group_mean")  # and so do these: both need groups of two or more
 
 
-class Choice(NamedTuple):
-    """A field that holds one of a few values: what it decides, and one sentence on what each value does."""
-
-    about: str
-    meanings: Mapping[str | int, str]
-    short: Mapping[str | int, str] = {}  # the value in a few words, where its name does not say it
-    later: bool = False  # it came after hashes were published: at its default it stays out of them
-
-
-class Number(NamedTuple):
-    """A field that holds a number: what it decides, what a value does (for `{}`), and the values that it may have."""
-
-    about: str
-    meaning: str
-    at_least: float | None = None
-    above: float | None = None
-    optional: bool = False  # it may be None, which is "off"
-    at_most_in_recipes: float | None = None  # presets may go beyond it
-    later: bool = False  # as of a choice
-
-
-FIELDS: dict[str, Choice | Number] = {
+FIELDS: dict[str, Choice | Number | Terms] = {
     "baseline": Choice(
         "What is subtracted from a reward.",
         {
@@ -46,9 +26,16 @@ FIELDS: dict[str, Choice | Number] = {
             "batch_mean": "Each reward is compared with the batch's mean, so an easy prompt's answers all look good "
             "and a hard one's all bad.",
             "none": "The reward itself is the advantage: unbiased, and noisy unless rewards average near 0.",
+            "token_optimal": "Each token's reward-to-go is compared with its group's mean at that position, weighted "
+            "by how much gradient noise each completion has gathered.",
             "critic": "A value model predicts each token's return, and GAE turns the surprises into advantages.",
         },
-        {"leave_one_out": "leave-one-out mean", "none": "no baseline", "critic": "critic (GAE)"},
+        {
+            "leave_one_out": "leave-one-out mean",
+            "none": "no baseline",
+            "token_optimal": "optimal token baseline",
+            "critic": "critic (GAE)",
+        },
     ),
     "scale": Choice(
         "What the difference is divided by.",
@@ -107,6 +94,9 @@ FIELDS: dict[str, Choice | Number] = {
             "geometric": "The completion's ratio is the geometric mean of its tokens' clipped ratios: calm against "
             "outliers.",
             "reinforce": "The plain policy gradient, exact only for the first update on fresh samples.",
+            "gamma": "The completion's full ratio is a weight that fades smoothly on both sides of 1 (VESPO).",
+            "label_contrast": "A group is a classification: completions above the mean against the others, each "
+            "pushed less the better it is told apart (REAL).",
         },
     ),
     "ratio_level": Choice(
@@ -238,39 +228,18 @@ FIELDS: dict[str, Choice | Number] = {
         },
     ),
     "entropy_coef": Number("Weight of the entropy bonus.", "An entropy bonus of {} a token"),
-    "teacher_coef": Number(
-        "Weight of what a teacher says of the student's samples; 0 needs no teacher.",
-        "The teacher's signal counts {} times: what the student says and the teacher would not is pushed down.",
-        at_least=0,
-        later=True,
-    ),
-    "teacher_form": Choice(
-        "How the teacher's signal of a token, its log-prob minus that of the old policy, becomes an advantage.",
-        {
-            "add": "The teacher's signal of a token is added to its advantage: the reverse KL by sampled token.",
-            "reweight": "The teacher's signal, held inside 0.8..1.2, only scales what the reward gives (RLSD).",
-            "position": "The teacher's signal is added, and counts more while little of a completion's signal is past "
-            "(IW-OPD).",
-        },
-        {"add": "added", "reweight": "as a factor", "position": "added, the first tokens first"},
-        later=True,
-    ),
-    "teacher_discount": Number(
-        "With add, the discount of later tokens' signal (0: its own); with position, how much more first tokens count.",
-        "The teacher's signal is spread over a completion's tokens with {}.",
-        at_least=0,
-        at_most_in_recipes=1,
-        later=True,
-    ),
+    **LATER,
 }
 
 # The fields that each surrogate reads; the others of those named here cannot act beside it.
 SURROGATE_READS: dict[str, tuple[str, ...]] = {
     "clipped": ("ratio_level", "clip_low", "clip_high", "ratio_max", "dual_clip"),
-    "truncated": ("ratio_level", "clip_low", "clip_high", "ratio_max"),
+    "truncated": ("ratio_level", "clip_low", "clip_high", "ratio_max", "positive_weight"),
     "soft": ("ratio_level", "soft_positive", "soft_negative"),
     "geometric": ("ratio_level", "clip_low", "clip_high"),
     "reinforce": (),
+    "gamma": ("gamma_positive", "gamma_negative"),
+    "label_contrast": ("contrast_temperature",),
 }
 
 
@@ -286,11 +255,3 @@ def short(field: str, value: str | int) -> str:
     choice = FIELDS[field]
     assert isinstance(choice, Choice), f"{field} is a number"
     return choice.short.get(value, str(value).replace("_", " "))
-
-
-def nearest(word: object, known: Iterable[str | int]) -> str:
-    """`; did you mean 'dapo'? Choose one of ...`, without the question where nothing is near."""
-    names = [str(name) for name in known]
-    matches = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
-    question = f"did you mean {matches[0]!r}? " if matches else ""
-    return f"; {question}Choose one of: {', '.join(names)}"

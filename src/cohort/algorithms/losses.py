@@ -12,13 +12,14 @@ completion's T copies with weight 1/(B * L_i) are one value with weight 1/B.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cohort.algorithms import corrections
 from cohort.algorithms.fields import nearest
 
 if TYPE_CHECKING:
@@ -87,9 +88,11 @@ def truncated(
     clip_low: float | None = None,
     clip_high: float | None = None,
     ratio_max: float | None = None,
+    positive_weight: str = "ratio",
 ) -> Tensor:
     """sg[clip(ratio)] * A * log pi: the weight is capped, no token loses its gradient. CISPO (2506.13585 eq. 4-5).
 
+    With `positive_weight` "one" the weight is 1 where A > 0: TOPR (2503.14286), with a cap of 1 for the others.
     The cap is `ratio_max`, or 1 + clip_high, or the smaller of the two. `clip_low` None is the paper's setting (no
     lower bound). The value holds raw log-probs, so it cannot be compared with that of a clipped loss.
     """
@@ -98,7 +101,21 @@ def truncated(
         weight = _clip(weight, clip_low, clip_high)
     if ratio_max is not None:
         weight = weight.clamp(max=ratio_max)
+    if positive_weight == "one":
+        weight = torch.where(advantages > 0, 1.0, weight)
     return weight * advantages * logprobs
+
+
+def gamma(log_ratio: Tensor, advantages: Tensor, logprobs: Tensor, positive: Sequence[float],
+          negative: Sequence[float]) -> Tensor:  # fmt: skip
+    """sg[phi(W)] * A * log pi, phi(W) = W^k exp(lambda (1 - W)), W the completion's full ratio. VESPO (2602.10693).
+
+    `positive` is (k, lambda) where A >= 0, `negative` where A < 0. phi(1) = 1, and its peak is at k / lambda. log W is
+    held between ln 1e-8 and 20.
+    """
+    log_w = log_ratio.detach().clamp(math.log(1e-8), 20)
+    k, lam = (torch.where(advantages >= 0, p, n) for p, n in zip(positive, negative, strict=True))
+    return torch.exp(k * log_w + lam * (1 - log_w.exp())) * advantages * logprobs
 
 
 def soft(ratio: Tensor, advantages: Tensor, positive: float = 1.0, negative: float = 1.05) -> Tensor:
@@ -217,10 +234,20 @@ class Tokens(NamedTuple):
     old_logprobs: Tensor
     mask: Tensor
     advantages: Tensor
+    behaviour: Tensor  # log-probs of what sampled; the old policy's where nobody says
 
     def ratio(self, o: Objective) -> Tensor:
         """Policy / old policy at the objective's level. [B, T]"""
         return log_ratio(self.logprobs, self.old_logprobs, self.mask, o.ratio_level).exp()
+
+
+def _full_ratio(o: Objective, x: Tokens) -> Tensor:
+    """log W of each completion, with what a correction makes of the mismatch of its tokens. [B, T]"""
+    log_w = log_ratio(x.logprobs, x.old_logprobs, x.mask, "sequence_product")
+    if o.correction == "off":
+        return log_w
+    args = (o.correction, x.old_logprobs, x.behaviour, x.mask, o.correction_min, o.correction_max)
+    return log_w + corrections.weight(*args).clamp(min=1e-8).log().sum(-1, keepdim=True)
 
 
 def _clips_nothing(o: Objective, x: Tokens, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -252,6 +279,8 @@ def _clips_of_clipped(o: Objective, x: Tokens, ratio: Tensor) -> tuple[Tensor, T
 def _clips_of_truncated(o: Objective, x: Tokens, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     (low, high), pushed = _offsets(o), x.advantages != 0
     cap = min(1 + high, o.ratio_max or math.inf)
+    if o.positive_weight == "one":
+        pushed = x.advantages < 0
     return pushed & (ratio < 1 - low), pushed & (ratio > cap), torch.zeros_like(pushed)
 
 
@@ -260,13 +289,22 @@ def _clips_of_geometric(o: Objective, x: Tokens, ratio: Tensor) -> tuple[Tensor,
     return (A < 0) & (moved < -low), (A > 0) & (moved > high), torch.zeros_like(x.mask)
 
 
+# Extra terms: (log-probs, old log-probs) to what is minimised of each token. |x| has no gradient at 0.
+TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "drift_square": lambda logprobs, old: (logprobs - old).square(),
+    "drift_absolute": lambda logprobs, old: (logprobs - old).abs(),
+    "nll": lambda logprobs, old: -logprobs,
+}
+
 SURROGATES: dict[str, Surrogate] = {
     "clipped": Surrogate(
         lambda o, x: clipped(x.ratio(o), x.advantages, o.clip_low, o.clip_high, o.dual_clip, o.ratio_max),
         _clips_of_clipped,
     ),
     "truncated": Surrogate(
-        lambda o, x: truncated(x.ratio(o), x.advantages, x.logprobs, o.clip_low, o.clip_high, o.ratio_max),
+        lambda o, x: truncated(
+            x.ratio(o), x.advantages, x.logprobs, o.clip_low, o.clip_high, o.ratio_max, o.positive_weight
+        ),
         _clips_of_truncated,
     ),
     "soft": Surrogate(lambda o, x: soft(x.ratio(o), x.advantages, o.soft_positive, o.soft_negative)),
@@ -277,4 +315,8 @@ SURROGATES: dict[str, Surrogate] = {
         _clips_of_geometric,
     ),
     "reinforce": Surrogate(lambda o, x: reinforce(x.logprobs, x.advantages)),
+    "gamma": Surrogate(
+        lambda o, x: gamma(_full_ratio(o, x), x.advantages, x.logprobs, o.gamma_positive, o.gamma_negative)
+    ),
+    "label_contrast": Surrogate(lambda o, x: torch.zeros_like(x.logprobs)),  # its loss is of groups: `own_terms`
 }

@@ -18,6 +18,8 @@ class Notation:
         self.log_pi = self.pick("log π_θ", "\\log\\pi_\\theta(o_{i,t})")
         self.old = self.pick("π_old", "\\pi_{\\mathrm{old}}")
         self.sampler = self.pick("μ", "\\mu")
+        self.alpha = self.pick("α", "\\alpha")
+        self.mu = self.pick("μ_k", "\\mu_k")  # of a blend at step k
         self.w = self.pick("w", "w_{i,t}")
         self.dot = self.pick("·", "\\,")
         self.minus = self.pick(" − ", " - ")
@@ -43,6 +45,11 @@ def number(value: float | None) -> str:
         return text
     digits, exponent = text.split("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def bounds(low: float | None, high: float | None) -> str:
+    """`0.5..2`, `0..3`; ∞ where there is no upper bound."""
+    return f"{'0' if low is None else number(low)}..{'∞' if high is None else number(high)}"
 
 
 def powers_of_ten(latex: str) -> str:

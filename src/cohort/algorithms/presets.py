@@ -31,6 +31,8 @@ class Preset(NamedTuple):
 NO_CLIP: Mapping[str, Any] = {"clip_low": None, "clip_high": None}
 CAPPED_WEIGHT = {**NO_CLIP, "surrogate": "truncated", "ratio_max": 5.0}
 WHOLE_COMPLETIONS = {**NO_CLIP, "surrogate": "reinforce", "aggregation": "sequence_sum"}
+BY_TOKEN = {"kl_coef": 0.0, "aggregation": "token_mean"}
+DPPO = {**BY_TOKEN, **NO_CLIP, "surrogate": "truncated", "ratio_max": 10.0, "old": "sampler"}
 K1_IN_REWARD = {"kl_estimator": "k1", "kl_place": "reward"}
 
 PRESETS: Mapping[str, Preset] = {
@@ -168,10 +170,150 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
     "verl": Preset(
-        "verl b178a3c",
-        "actor.yaml and core_algos.py of verl b178a3c with adv_estimator=grpo: token-mean, dual clip 3 always on, no "
-        "KL",
+        "verl 0.9.1",
+        "actor.yaml and core_algos.py of verl 0.9.1 with adv_estimator=grpo: token-mean, dual clip 3 always on, no KL",
         {"dual_clip": 3.0, "kl_coef": 0.0, "aggregation": "token_mean"},
+    ),
+    "dppo_tv": Preset(
+        "DPPO (TV)",
+        "2602.04879 in its authors' form (Stable-RL c6af1d1): truncated ratio to the sampler, cap 10, tokens masked by "
+        "probability; the bounds are verl's example, 0.15",
+        {**DPPO, "mask": "probability", "mask_low": 0.15, "mask_high": 0.15},
+    ),
+    "dppo_kl": Preset(
+        "DPPO (KL)",
+        "2602.04879 in its authors' form (Stable-RL c6af1d1), masked by the KL of a token against all others; the "
+        "bounds are verl's example, 0.05",
+        {**DPPO, "mask": "bernoulli_kl", "mask_low": 0.05, "mask_high": 0.05},
+    ),
+    "opsm": Preset(
+        "OPSM",
+        "DeepSeek-V3.2 2512.02556 eq. 9 on GRPO with all tokens counted alike; delta is not disclosed, 0.5 is TRL's "
+        "advice; no KL, ours",
+        {**BY_TOKEN, "off_policy_delta": 0.5},
+    ),
+    "m2po": Preset(
+        "M2PO",
+        "2510.01161 in AReaL's form: tokens furthest from the sampler are left out until the mean square is below "
+        "0.04, then PPO's clip",
+        {**BY_TOKEN, "filters": (("second_moment", None, 0.04),)},
+    ),
+    "vespo": Preset(
+        "VESPO",
+        "2602.10693: the full ratio as a weight W^k exp(lambda (1 - W)), k and lambda 2 and 3 for A >= 0, 3 and 2 for "
+        "A < 0 (TRL's defaults), no clip, no KL",
+        {**BY_TOKEN, **NO_CLIP, "surrogate": "gamma"},
+    ),
+    "real": Preset(
+        "REAL",
+        "2602.05630 in ms-swift's form: length-normalised scores over a temperature of 0.5, labels by the sign of the "
+        "advantage, no KL",
+        {**NO_CLIP, "kl_coef": 0.0, "surrogate": "label_contrast"},
+    ),
+    "topr": Preset(
+        "TOPR",
+        "2503.14286 with ROLL's ratio of tokens (the paper's is of the completion: ratio_level='sequence_product'): "
+        "weight 1 for A > 0, at most 1 for the others, no KL",
+        {**BY_TOKEN, **NO_CLIP, "surrogate": "truncated", "ratio_max": 1.0, "positive_weight": "one"},
+    ),
+    "dro": Preset(
+        "DRO",
+        "named after 2405.19107, without its value model, and Kimi-k1.5 (2501.12599 eq. 3): a quadratic pull to the "
+        "old policy, tau 0.1 as in ROLL",
+        {**BY_TOKEN, **NO_CLIP, "surrogate": "reinforce", "extras": (("drift_square", "policy", 0.05, "none"),)},
+    ),
+    "fipo": Preset(
+        "FIPO",
+        "2603.19835 in ms-swift's form: tokens weighted by how their future has moved, half-life 32, weights 1..1.2, "
+        "on DAPO's clip",
+        {**BY_TOKEN, "clip_high": 0.28, "future_kl_half_life": 32.0},
+    ),
+    "echo": Preset(
+        "ECHO",
+        "prime-rl 559b447 (no paper is named there): a negative log-prob of what the environment wrote, 0.1, beside "
+        "GRPO over tokens",
+        {**BY_TOKEN, "extras": (("nll", "observation", 0.1, "none"),)},
+    ),
+    "chord": Preset(
+        "CHORD",
+        "2508.11408: expert rows beside the policy's own, weighted by p (1 - p); the blend, 10 steps "
+        "up to 0.9 and 100 down to 0.05, is ours: its sources give no numbers",
+        {
+            **BY_TOKEN,
+            "extras": (("nll", "expert", 1.0, "uncertain"),),
+            "blend": (10.0, 100.0, 0.9, 0.05),
+        },
+    ),
+    "clip_cov": Preset(
+        "Clip-Cov",
+        "2505.22617: 0.0002 of the tokens, drawn from those with a covariance of 1 to 5, leave the policy term; clip "
+        "0.2, no KL",
+        {**BY_TOKEN, "focus": "low_covariance", "focus_share": 2e-4, "focus_low": 1.0, "focus_high": 5.0},
+    ),
+    "kl_cov": Preset(
+        "KL-Cov",
+        "2505.22617: no clip; the absolute log-ratio to the old policy, coefficient 1, on the 0.002 of the tokens with "
+        "the largest covariance (its authors' 7B setting)",
+        {**BY_TOKEN, **NO_CLIP, "extras": (("drift_absolute", "top_covariance(0.002)", 1.0, "none"),)},
+    ),
+    "top_entropy": Preset(
+        "80/20",
+        "2506.01939: DAPO on the 0.2 of the tokens with the highest entropy; the divisor stays that of all tokens, as "
+        "in TRL",
+        {**BY_TOKEN, "clip_high": 0.28, "zero_std": "resample", "focus": "top_entropy", "focus_share": 0.2},
+    ),
+    "or1": Preset(
+        "Skywork-OR1",
+        "2505.22312, constants of its scripts (64e96af): an entropy bonus steered to 0.2, steps of 0.0001 up to 0.005, "
+        "no KL; the clip of 0.2 is ours",
+        {**BY_TOKEN, "entropy_target": 0.2, "entropy_step": 1e-4, "entropy_max": 0.005},
+    ),
+    "otb": Preset(
+        "OTB",
+        "2602.07078 as in verl 0.9.1: a baseline for each position, weighted by gathered gradient energy, no std, no "
+        "KL; the clip of 0.2 is ours",
+        {**BY_TOKEN, "baseline": "token_optimal", "scale": "none"},
+    ),
+    "gigpo": Preset(
+        "GiGPO",
+        "2505.10978 with ROLL's constants: groups of steps in the same state beside the group of episodes, weight 1, "
+        "discount 0.95, std + 1e-6; clip 0.2 and no KL, ours",
+        {**BY_TOKEN, "credit": "states"},
+    ),
+    "prorl_v2": Preset(
+        "ProRL v2",
+        "NeMo-RL 7ea279a, prorlv2.v2.yaml: clip 0.2 / 0.27, k2 at 0.0001, group mean whitened over tokens, IcePop "
+        "0.5..5, dynamic sampling",
+        {
+            "scale": "centred_batch_std",
+            "ddof": 0,
+            "eps": 0.0,
+            "zero_std": "resample",
+            "clip_high": 0.27,
+            "kl_coef": 1e-4,
+            "kl_estimator": "k2",
+            "aggregation": "token_mean",
+            "correction": "token_mask",
+            "correction_min": 0.5,
+            "correction_max": 5.0,
+            "whiten_by": "token",
+        },
+    ),
+    "prime_rl": Preset(
+        "prime-rl 559b447",
+        "default loss of prime-rl 559b447: ratio to the sampler, tokens masked by probability at 0.2, 0.001 of the "
+        "squared log-ratio, no std, zero-variance groups dropped",
+        {
+            **BY_TOKEN,
+            **NO_CLIP,
+            "scale": "none",
+            "zero_std": "drop",
+            "mask": "probability",
+            "mask_low": 0.2,
+            "mask_high": 0.2,
+            "old": "sampler",
+            "extras": (("drift_square", "policy", 0.001, "none"),),
+        },
     ),
 }
 

@@ -51,8 +51,13 @@ def coefficient(o: Objective, shape: Shape) -> str:
     """GC of one token: its weight in the sum, times what the surrogate makes of the advantage, less the KL's pull."""
     n = Notation(latex=False)
     (A, meant), *others = advantage_rows(o, n)
+    if o.surrogate == "label_contrast":
+        P, tau = shape.update_prompts, number(o.contrast_temperature)
+        side = f"1/(1 + Σ e^(∓s/{tau}))·e^(∓s/{tau})"
+        return f"±1/({P}·L_i·{tau}) · {side}, Σ over the completions of its kind; + where A > 0; {A} = {meant}"
     moved = f"{_slope(o, shape)}{A}"
-    moved += " (0 where clipped)" if o.surrogate in ("clipped", "geometric") and moved != A else ""
+    moved += " (0 where clipped)" if o.surrogate in ("clipped", "geometric") and not o.has_mask and moved != A else ""
+    moved += " (0 where masked)" if o.has_mask and moved != A else ""
     weight = f"{n.w}·" if o.correction != "off" else ""
     return f"{token_weight(o, shape)} · [{weight}{moved}{_pull(o)}]; " + ", ".join(
         f"{symbol} = {value}" for symbol, value in ((A, meant), *others)
@@ -71,6 +76,8 @@ def _slope(o: Objective, shape: Shape) -> str:
         return f"min({ratio}, {number(min(caps))})·" if caps else f"{ratio}·"
     if o.surrogate == "soft":
         return f"4·σ(z)·(1 − σ(z))·{ratio}·"
+    if o.surrogate == "gamma":
+        return "φ·"
     return "g·" if o.surrogate == "geometric" else f"{ratio}·"
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Who learns, and where it is: "module:name" of a function that takes what `open_backend` takes.
 BACKENDS = {"local": "cohort.backends.local:Local"}
 
-Which = Literal["old", "reference", "values", "teacher"]
+Which = Literal["old", "reference", "values", "teacher", "energy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Backend(Protocol):
 
     def score(self, batch: Batch, which: Which) -> Batch:
         """The batch with what is computed before its first update: log-probs of the weights as they are ("old"), those
-        of the reference, the values of the critic, or what the teachers of its lesson say.
+        of the reference, the values of the critic, what the teachers of its lesson say, or the energy of each token.
         """
 
     def open_teachers(self) -> int:

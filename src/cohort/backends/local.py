@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import torch
@@ -16,6 +17,7 @@ from cohort.backends.proving import prove
 from cohort.backends.teacher_server import ServedTeacher
 from cohort.backends.teachers import Loaded, open_teachers, taught
 from cohort.engine.engine import Engine
+from cohort.learn.batch import decided
 from cohort.learn.budget import Budget
 from cohort.learn.critic import Critic
 from cohort.learn.learner import Learner
@@ -26,11 +28,13 @@ from cohort.policy.load import open_policy, resumed_policy, save_policy, starts_
 from cohort.policy.policy import Policy, PolicyFacts
 from cohort.preflight.memory import fitted
 from cohort.preflight.objective import asks_reference
+from cohort.record.files import write_bytes
 from cohort.record.manifest import sealed_directory
 from cohort.settings import Rollout, Stage
 from cohort.settings.training import STAYS
 from cohort.types import Batch, Sampler, UserError
 
+ENTROPY = "entropy.json"  # of a checkpoint: where the controller of the entropy bonus stands
 LESS = "memory.json"  # of a checkpoint: what is done at once, where that is less than the recipe says
 
 
@@ -107,8 +111,10 @@ class Local:
             table, heat = self._stage.taught, self._stage.rollout.temperature
             states = table is not None and table.divergence != "sampled"
             return self._budget.spend(lambda most: taught(self._teachers, batch, most, heat, states))
+        if which == "energy":
+            return replace(batch, energy=self._learner.energies(batch))
         if which == "old":
-            return replace(batch, old_logprobs=self._learner.logprobs(batch))
+            return self._learner.start(batch)
         if which == "reference":
             return replace(batch, ref_logprobs=self._learner.reference_logprobs(batch))
         if self._critic is None:
@@ -135,9 +141,11 @@ class Local:
         """See `Backend`."""
         self.save_model(directory)
         save_optimizer(self._learner.optimizer, directory)
+        if self._learner.controller is not None:
+            write_bytes(directory / ENTROPY, orjson.dumps(self._learner.controller.state()))
         less, asked = self._at_once(), {"tokens": self._budget.most, "rows": self._stage.rollout.max_rows}
         if less != asked:  # memory has run out: the last bits depend on it
-            (directory / LESS).write_bytes(orjson.dumps(less))
+            write_bytes(directory / LESS, orjson.dumps(less))
         if self._reference is not None:
             self._reference.save(directory / "reference")
         if self._critic is not None:
@@ -146,8 +154,10 @@ class Local:
     def load(self, directory: Path) -> None:
         """See `Backend`."""
         load_optimizer(self._learner.optimizer, directory)
+        if self._learner.controller is not None:
+            self._learner.controller.restore(_read(directory / ENTROPY, "the entropy bonus"))
         if (file := directory / LESS).is_file():
-            less = orjson.loads(file.read_bytes())
+            less = _read(file, "what is computed at once")
             self._budget.tokens = min(self._budget.tokens, less["tokens"])
             if isinstance(self.sampler, Engine):
                 self.sampler.max_rows = min(self.sampler.max_rows, less["rows"])
@@ -178,17 +188,27 @@ class Local:
         of a whole micro-batch.
         """
         r, o = self._stage.rollout, self._stage.optimizer
-        rows = r.prompts_per_step * r.group_size
+        rows = r.prompts_per_step * (r.group_size + r.over_sample)
         if isinstance(self.sampler, Engine):
             self.sampler.rehearse(prompt, r.prompts_per_step, rows, r.max_tokens)
         groups = min(r.prompts_per_step, 1 + o.tokens_per_micro_batch // (prompt + r.group_size * r.max_tokens))
         for count, size, tokens in ((1, 1, 1), (groups, r.group_size, r.max_tokens)):
-            batch = _worst(self.policy.eos_ids[0], prompt, count, size, tokens)
-            if self._reference is not None:
-                batch = self.score(batch, "reference")
+            batch = self._scored(_worst(self.policy.eos_ids[0], prompt, count, size, tokens))
+            if self._objective.term_of("expert"):
+                batch = replace(batch, expert=_worst(self.policy.eos_ids[0], prompt, count, 1, tokens))
             self._learner.update(batch, 0.0)
             if self._critic is not None:
                 self._critic.update(batch, batch.advantages, batch.advantages, 0.0)
+
+    def _scored(self, batch: Batch) -> Batch:
+        """The batch with all that the objective wants to know before an update."""
+        if self._objective.term_of("observation"):
+            batch = replace(batch, observed=~batch.mask)
+        if self._objective.baseline == "token_optimal":
+            batch = self.score(batch, "energy")
+        if self._objective.is_batchwide:
+            batch = decided(self.score(batch, "old"), self._objective)
+        return batch if self._reference is None else self.score(batch, "reference")
 
     def save_model(self, directory: Path) -> None:
         """See `Backend`."""
@@ -206,6 +226,13 @@ class Local:
         return Reference(self.policy, start, fresh_adapter=False)
 
 
+def _read(file: Path, what: str) -> Any:
+    try:
+        return orjson.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} of the checkpoint, which holds {what}, cannot be read: {error}") from None
+
+
 def _worst(token: int, prompt: int, prompts: int, size: int, tokens: int) -> Batch:
     """A batch of `size` rollouts of `tokens` tokens for each of the prompts, all of which count."""
     rows = prompts * size
@@ -219,6 +246,9 @@ def _worst(token: int, prompt: int, prompts: int, size: int, tokens: int) -> Bat
         sampler_logprobs=-ones,
         advantages=ones,
         token_weight=ones / len(ones),
+        versions=torch.zeros(rows, dtype=torch.long),
+        version=1,
+        rewards=torch.ones(rows),
     )
 
 

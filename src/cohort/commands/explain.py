@@ -177,6 +177,11 @@ def _around(stage: Stage, objective: Objective) -> dict[str, str]:
         lines["bypass"] = "the ratio is taken against the sampler's own log-probs, not against those of the old policy"
     if stage.objective.pass_at_k is not None:
         lines["pass@k"] = f"advantages are those of pass@{stage.objective.pass_at_k} (2508.10751), in place of A above"
+    if stage.objective.malformed_penalty:
+        lines["malformed"] = (
+            f"A is less by {stage.objective.malformed_penalty:g} at every token of a call that no tool takes, and of a "
+            "thinking or answer tag without its pair"
+        )
     if names := supervised_steps(stage.reward):
         divided = "minus their mean" if objective.scale == "none" else "normalised"
         outcomes = any(reward.weight and reward.name not in names for reward in stage.reward)
@@ -209,7 +214,8 @@ def _updates(stage: Stage) -> str:
 
 Difference = tuple[str, Any, Any, str]  # a field, its value here and there, and what going there changes
 
-ACT_BETWEEN_UPDATES = ("clip_low", "clip_high", "ratio_max", "dual_clip")  # at a ratio of 1 none of these does anything
+# At a ratio of 1 none of these does anything.
+ACT_BETWEEN_UPDATES = ("clip_low", "clip_high", "ratio_max", "dual_clip", "mask", "mask_low", "mask_high")
 NOTHING = "Nothing in this recipe: one update a batch, so the ratio is 1."
 
 
@@ -218,10 +224,9 @@ def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Differen
         other = objectives.preset(name)
     except ValueError as error:
         raise UserError(f"--diff: {error}; a path of a recipe or of a run does, too") from None
-    preset = objectives.PRESETS[name]
-    return _differences(
-        objective, other, _beside(stage), {"bypass": preset.bypass, "pass_at_k": None}, once=_once(stage)
-    )
+    bypass = objectives.PRESETS[name].bypass or other.old == "sampler"
+    theirs: dict[str, Any] = {"bypass": bypass, "pass_at_k": None, "malformed_penalty": 0.0}
+    return _differences(objective, other, _beside(stage), theirs, once=_once(stage))
 
 
 def objective_differences(stage: Stage, other: Stage | str | None) -> list[Difference]:
@@ -285,17 +290,20 @@ def _differences(
     said = {
         "bypass": "The ratio has another denominator.",
         "pass_at_k": "Advantages are those of a single right answer, or no longer.",
+        "malformed_penalty": "Tokens of malformed calls and tags have another advantage.",
     }
     return rows + [(key, mine[key], theirs[key], said[key]) for key in said if mine[key] != theirs[key]]
 
 
 def _beside(stage: Stage) -> dict[str, Any]:
-    return {"bypass": stage.objective.bypasses, "pass_at_k": stage.objective.pass_at_k}
+    table = stage.objective
+    return {"bypass": table.bypasses, "pass_at_k": table.pass_at_k, "malformed_penalty": table.malformed_penalty}
 
 
 def _once(stage: Stage) -> bool:
     """Whether every batch has one update, from the very weights that the ratio is taken against."""
-    return stage.optimizer.updates_per_batch * stage.optimizer.epochs == 1 and not stage.objective.bypasses
+    against_old = not stage.objective.bypasses and stage.objective.value("old") == "recompute"
+    return stage.optimizer.updates_per_batch * stage.optimizer.epochs == 1 and against_old
 
 
 def _same_stage(recipe: Recipe, name: str, called: str) -> Stage:

@@ -37,6 +37,7 @@ class Engine:
         self.policy = policy
         self.max_rows = max_rows
         self.version = 0  # of the weights that the next token will be drawn from
+        self.cut = self.cut_tokens = 0  # completions that were begun and not given back, and their tokens
         self._verified = False
         self._ends = torch.tensor(policy.eos_ids, device=policy.device)
 
@@ -133,7 +134,7 @@ class Engine:
                     ended = append(running, first, logits)
                 if not ended and running.n:
                     ended = append(running, 0, decoder.decode(*running.last()))
-            whole: list[StartedGroup] = []
+            touched: dict[int, StartedGroup] = {}
             for row in ended:
                 group, member = running.owner[row]
                 length = int(running.length[row])
@@ -146,12 +147,22 @@ class Engine:
                 stopped = int(tokens[-1]) in self.policy.eos_ids or self._stop_string(running, row) is not None
                 drawn, given = (FrozenArray(column.numpy(force=True)) for column in (tokens, logprobs))
                 group.done[member] = Completion(drawn, given, "stop" if stopped else "length", self.version)
-                if len(group.done) == group.request.count:
-                    whole.append(group)
+                touched[id(group)] = group
+            if any(group.request.keep is not None for group, _ in running.owner):
+                overdue = [row for row in running.overdue() if row not in ended]
+                for row in overdue:
+                    group = running.owner[row][0]
+                    group.cut, touched[id(group)] = group.cut + 1, group
+                    self.cut_tokens += int(running.length[row])
+                ended = sorted([*ended, *overdue])
             running.remove(ended, decoder)
-            for group in whole:
+            for group in touched.values():
+                if (completions := group.completions) is None:
+                    continue
                 decoder.release(group.slot)
-                completions = tuple(group.done[i] for i in range(group.request.count))
+                self.cut += group.request.count - len(completions)
+                self.cut_tokens += sum(len(one.tokens) for one in group.done.values())
+                self.cut_tokens -= sum(len(one.tokens) for one in completions)
                 if self.policy.fused and not self._verified:
                     self._verified = True
                     if apart := disagreement(self.policy, group.request, completions):

@@ -25,6 +25,23 @@ class StartedGroup:
     first_logits: Tensor  # [V]
     started: int = 0
     done: dict[int, Completion] = field(default_factory=dict)
+    cut: int = 0  # members that are not waited for
+
+    @property
+    def enough(self) -> int | None:
+        """The tokens of the longest completion that may come back, once as many have ended as are wanted."""
+        keep = self.request.keep
+        if keep is None or len(self.done) < keep:
+            return None
+        return sorted(len(one.tokens) for one in self.done.values())[keep - 1]
+
+    @property
+    def completions(self) -> tuple[Completion, ...] | None:
+        """What comes back, in the order of members; None: somebody is waited for."""
+        if len(self.done) + self.cut < self.request.count:
+            return None
+        shortest = sorted(self.done, key=lambda member: (len(self.done[member].tokens), member))[: self.request.keep]
+        return tuple(self.done[member] for member in sorted(shortest))
 
 
 class Running:
@@ -96,6 +113,16 @@ class Running:
             if group.started == group.request.count:
                 groups.popleft()
         return torch.stack([group.first_logits for group, _ in self.owner[first:]]) if self.n > first else None
+
+    def overdue(self) -> list[int]:
+        """The rows that cannot be among the shortest of their groups any more. They have not ended."""
+        bounds = {id(group): group.enough for group, _ in self.owner if group.request.keep is not None}
+        found = []
+        for row, (group, _) in enumerate(self.owner):
+            most = bounds.get(id(group))
+            if most is not None and int(self.length[row]) >= most:
+                found.append(row)
+        return found
 
     def last(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What `Decoder.decode` takes, `[n]` each. The last sampled token has no keys and values yet."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 FormatName = Literal["tags", "hermes", "llama3"]
@@ -23,13 +23,15 @@ _DEEPEST = 64  # lists and objects inside each other: what is deeper could not b
 @dataclass(frozen=True, slots=True)
 class Call:
     """A call as it was written: its arguments by name, or one text for the only one. `problem`: why it is none.
-    `text` is what stood where a text may stand, also where it can be read as arguments by name.
+    `text` is what stood where a text may stand, also where it can be read as arguments by name; `at` are the characters
+    of the turn that are the call.
     """
 
     name: str
     arguments: Mapping[str, Any] | str
     problem: str | None = None
     text: str | None = field(default=None, compare=False)
+    at: tuple[int, int] = field(default=(0, 0), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +61,21 @@ def _tags(reply: str) -> tuple[Call, ...]:
     for begun in _TAGS.finditer(reply, 0, max(end, 0)):
         found = _decoded(reply, begun.end())
         if isinstance(found, _Json) and reply.startswith("</tool>", found.end):
-            return (Call(begun[1].strip(), found.value, text=reply[begun.end() : found.end].rstrip()),)
+            at = begun.start(), found.end + len("</tool>")
+            return (Call(begun[1].strip(), found.value, text=reply[begun.end() : found.end].rstrip(), at=at),)
     begin = reply.rfind("<tool>", 0, max(end, 0))
     if begin < 0:
         return ()
+    at = begin, end + len("</tool>")
     name, colon, given = reply[begin + len("<tool>") : end].partition(":")
     if not colon:
-        return (Call("", {}, "a call is written <tool>NAME: ARGUMENT</tool>"),)
+        return (Call("", {}, "a call is written <tool>NAME: ARGUMENT</tool>", at=at),)
     given = given.strip()
     why = _decoded(given, 0) if given.startswith("{") else None
     if isinstance(why, str) and why.startswith("Unterminated string"):  # the turn was stopped in the middle of it
-        return (Call(name.strip(), {}, r"</tool> ends a call inside a string, too; in JSON write it as <\/tool>"),)
-    return (Call(name.strip(), given, text=given),)
+        why = r"</tool> ends a call inside a string, too; in JSON write it as <\/tool>"
+        return (Call(name.strip(), {}, why, at=at),)
+    return (Call(name.strip(), given, text=given, at=at),)
 
 
 def _hermes(reply: str) -> tuple[Call, ...]:
@@ -84,7 +89,8 @@ def _hermes(reply: str) -> tuple[Call, ...]:
             thinking = not mark["close"]
         elif not thinking:
             call, at = _marked(reply, at)
-            calls.append(call)
+            close = len("</tool_call>") if reply.startswith("</tool_call>", at) else 0
+            calls.append(replace(call, at=(mark.start(), at + close)))
     return tuple(calls)
 
 
@@ -106,9 +112,10 @@ def _llama3(reply: str) -> tuple[Call, ...]:
     """A reply that is nothing but calls, several with a semicolon or a space between. JSON without a name is an
     answer.
     """
-    calls = _only_calls(reply.strip())
-    thoughts = None if calls else _LLAMA3_THOUGHTS.match(reply)
-    return calls if thoughts is None else _only_calls(reply[thoughts.end() :].strip())
+    calls, begin = _only_calls(reply.strip()), 0
+    if not calls and (thoughts := _LLAMA3_THOUGHTS.match(reply)) is not None:
+        calls, begin = _only_calls(reply[thoughts.end() :].strip()), thoughts.end()
+    return tuple(replace(call, at=(begin, len(reply))) for call in calls)
 
 
 def _only_calls(text: str) -> tuple[Call, ...]:

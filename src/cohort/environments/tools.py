@@ -9,7 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from typing import Any
 
@@ -175,7 +175,7 @@ class Tools:
         """Run the calls that the reply holds. See `Tool.call` for what it raises."""
         written = self._format.calls(reply)
         calls = [self._run(call) for call in written[:_MOST_CALLS]]
-        calls += [_refused(call, f"a turn has at most {_MOST_CALLS} calls") for call in written[_MOST_CALLS:]]
+        calls += [_too_many(call) for call in written[_MOST_CALLS:]]
         messages = tuple({"role": "tool", "name": call.name, "content": call.result} for call in calls)
         return Observation(messages, tuple(calls))
 
@@ -191,7 +191,7 @@ class Tools:
             return _refused(call, f"{tool.name} takes a JSON object with {names or 'nothing in it'}")
         problem = self._check[tool.name](arguments)
         if problem is not None:
-            return ToolCall(tool.name, arguments, f"error: {problem}", failed=True)
+            return ToolCall(tool.name, arguments, f"error: {problem}", failed=True, malformed=call.at)
         arguments = _converted(arguments, tool.parameters)
         try:
             done = tool.call(arguments, self._retries)
@@ -246,7 +246,11 @@ def _by_name(call: Call, tool: Tool) -> Mapping[str, Any] | None:
 
 def _refused(call: Call, why: str) -> ToolCall:
     arguments = call.arguments if not isinstance(call.arguments, str) else {"input": call.arguments}
-    return ToolCall(call.name[:50], arguments, f"error: {why}", failed=True)
+    return ToolCall(call.name[:50], arguments, f"error: {why}", failed=True, malformed=call.at)
+
+
+def _too_many(call: Call) -> ToolCall:
+    return replace(_refused(call, f"a turn has at most {_MOST_CALLS} calls"), malformed=None)
 
 
 def _checker(parameters: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str | None]:

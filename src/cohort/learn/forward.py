@@ -110,14 +110,24 @@ def _split_whole(batch: Batch, wanted: Tensor, tokens: int) -> Iterator[list[int
 
 @torch.no_grad()
 def batch_logprobs(
-    policy: Policy, batch: Batch, wanted: Tensor, tokens: int, temperature: float, entropy_gradient: bool = False
+    policy: Policy,
+    batch: Batch,
+    wanted: Tensor,
+    tokens: int,
+    temperature: float,
+    entropy_gradient: bool = False,
+    entropies: Tensor | None = None,
 ) -> Tensor:
     """`[N]` float32 log-probs of the `wanted` tokens `[N]` of a batch at a temperature, 0 at the others, in passes of
     about `tokens` tokens. With `entropy_gradient` the head is the one that has one, whose last bits are others.
+    `entropies` `[N]` is filled with those of the same tokens.
     """
     out = torch.zeros(batch.tokens.shape, dtype=torch.float32)
     for micro, states in forward(policy, batch, wanted, tokens):
-        out[micro.picked] = head(policy, states, micro.tokens, temperature, entropy_gradient)[0].cpu()
+        found, entropy = head(policy, states, micro.tokens, temperature, entropy_gradient)
+        out[micro.picked] = found.cpu()
+        if entropies is not None:
+            entropies[micro.picked] = entropy.cpu()
     return out
 
 

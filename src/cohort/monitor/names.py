@@ -90,6 +90,9 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "Members of groups that are no draws (rollout.groups) left out as another one says the same.",
             "down",
         ),
+        Metric(
+            "groups/replayed", "groups", "Groups of earlier steps that were learnt from once more; in no other count."
+        ),
         Metric("groups/quarantined", "groups", "Groups left out as a detector found something in them.", "down"),
         Metric("groups/failed", "groups", "Groups that could not be scored; they are among those left out.", "down"),
     ),
@@ -109,6 +112,12 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
     "Completions": (
         Metric("completions/mean_tokens", "tokens", "Mean length of a completion.", "", "length", "{:6.1f}"),
         Metric("completions/truncated", "share", "Completions cut off at the limit.", "down", "cut off", "{:5.1%}"),
+        Metric("completions/cut", "completions", "Begun beyond group_size and not kept (rollout.over_sample).", ""),
+        Metric(
+            "completions/cut_tokens",
+            "tokens",
+            "Mean length at which these ended or were cut: at least so much longer than those kept would they be.",
+        ),
         Metric("completions/right_tokens", "tokens", "Mean length of the right ones."),
         Metric("completions/wrong_tokens", "tokens", "Mean length of the wrong ones."),
         Metric("completions/length_correlation", "", "Rank correlation of length and reward inside groups; 0: none."),
@@ -216,6 +225,19 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "policy/ratio", "", f"Mean ratio of new to old probability{_COMPUTED}; 1 is on-policy.", merge="by tokens"
         ),
+        Metric("policy/entropy_coef", "", "Coefficient of the entropy bonus where it is steered; 0 where it rests."),
+        Metric(
+            "policy/masked",
+            "share",
+            f"Tokens that a mask took out of the policy term for having moved too far{_COMPUTED}.",
+            merge="by tokens",
+        ),
+        Metric(
+            "policy/filtered",
+            "share",
+            f"Tokens with an advantage that filters of mismatch or a choice of tokens left out{_COMPUTED}.",
+            merge="by tokens",
+        ),
         Metric("policy/ratio_max", "", f"Largest ratio of new to old probability{_COMPUTED}.", "down", merge="max"),
         Metric(
             "policy/mismatch",
@@ -259,6 +281,8 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
     "Tokens, time, memory": (
         Metric("tokens/sampled", "tokens", "Tokens that the policy wrote for the step."),
         Metric("tokens/trained", "tokens", "Tokens that went through the update, each pass counted.", "", merge="sum"),
+        Metric("tokens/malformed", "tokens", "Tokens of malformed calls and tags, which paid a penalty.", "down"),
+        Metric("tokens/replayed", "tokens", "Tokens of groups of earlier steps that were learnt from once more."),
         Metric("tokens/wasted", "tokens", "Tokens that were sampled and not trained on.", "down"),
         Metric("tokens_per_s", "1/s", "Tokens of the step divided by its time.", "up", "tokens/s", "{:7,.0f}"),
         Metric("time/step_s", "s", "The whole step, evaluation and saving apart.", "down"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from cohort.algorithms import objectives
@@ -29,10 +30,58 @@ def settled_objective(stage: Stage) -> Objective:
             "[objective] rewards that are normalised one by one (GDPO) leave no place for a KL among them: "
             'set kl_place = "loss", or kl_coef = 0'
         )
-    if stage.objective.bypasses and objective.correction != "off":
+    if stage.objective.bypasses and (objective.correction != "off" or objective.filters):
+        what = f"correction = '{objective.correction}'" if objective.correction != "off" else "filters"
+        off = 'correction = "off"' if objective.correction != "off" else "filters = []"
         raise UserError(
-            f"[objective] with bypass the ratio is taken against the sampler itself, so correction = "
-            f"'{objective.correction}' has nothing to correct: set correction = \"off\", or bypass = false"
+            f"[objective] with bypass the ratio is taken against the sampler itself, so {what} has nothing to correct: "
+            f"set {off}, or bypass = false"
+        )
+    if objective.old != "recompute" and stage.objective.bypass is (objective.old == "interpolate"):
+        raise UserError(
+            f"[objective] old = '{objective.old}' says what the ratio is taken against, and bypass = "
+            f"{str(stage.objective.bypass).lower()} says another thing: leave one of them out"
+        )
+    if objective.credit == "states" and not (stage.environment.use or stage.environment.tools):
+        raise UserError(
+            "[objective] credit = 'states' compares turns that were taken in the same state, and there is no "
+            "environment and no tool: leave it out"
+        )
+    if objective.credit == "process" and not supervised_steps(stage.reward):
+        raise UserError(
+            "[objective] credit = 'process' is of rewards that score steps, and there is none: leave it out"
+        )
+    by_token = objective.credit == "states" or objective.whiten_by == "token" or objective.baseline == "token_optimal"
+    if by_token and (stage.objective.pass_at_k is not None or supervised_steps(stage.reward)):
+        raise UserError(
+            "[objective] pass_at_k, and rewards that score steps, give advantages of their own: leave out credit = "
+            "'states', whiten_by = 'token' and baseline = 'token_optimal' beside them"
+        )
+    ratios = {
+        "mask": objective.mask != "off",
+        "off_policy_delta": objective.off_policy_delta is not None,
+        "filters": bool(objective.filters),
+        "old": objective.old != "recompute",
+        "future_kl_half_life": objective.future_kl_half_life is not None,
+        "baseline = 'token_optimal'": objective.baseline == "token_optimal",
+        "credit = 'states'": objective.credit == "states",
+    }
+    if not stage.rollout.draws and any(ratios.values()):
+        name = next(name for name, acts in ratios.items() if acts)
+        raise UserError(
+            f"[objective] {name} is for groups that were drawn, and those of rollout.groups = '{stage.rollout.groups}' "
+            "were not: leave it out, or set rollout.groups = 'sample'"
+        )
+    if objective.term_of("observation") and (stage.taught or not (stage.environment.use or stage.environment.tools)):
+        raise UserError(
+            "[objective] extras has a term of what the environment writes, and "
+            + (f"stage '{stage.name}' learns from a teacher" if stage.taught else "there is no environment and no tool")
+            + ": leave it out"
+        )
+    if stage.objective.malformed_penalty and objective.surrogate == "label_contrast":
+        raise UserError(
+            "[objective] malformed_penalty is of tokens, and surrogate = 'label_contrast' is of whole completions: "
+            "leave one of them out"
         )
     _refuse_pass_at_k(stage, objective)
     _refuse_teaching(stage, objective)
@@ -92,8 +141,12 @@ def equation_of(stage: Stage, objective: Objective, latex: bool) -> str:
 def hash_of(stage: Stage, objective: Objective) -> str:
     """The hash of the objective; of one to which the recipe adds something, the hash of both."""
     beside: dict[str, Any] = {"bypass": True} if stage.objective.bypasses else {}
+    if objective.old == "sampler":  # the same thing by another key
+        objective = replace(objective, old="recompute")
     if stage.objective.pass_at_k is not None:
         beside["pass_at_k"] = stage.objective.pass_at_k
+    if stage.objective.malformed_penalty:
+        beside["malformed_penalty"] = stage.objective.malformed_penalty
     if supervised_steps(stage.reward):
         beside["process_supervision"] = True
     if not stage.rollout.draws:

@@ -1,4 +1,6 @@
-"""What groups that are no draws from the policy cannot go with: each problem is one sentence that says what to do."""
+"""What groups that are no draws from the newest policy cannot go with: each problem is one sentence that says what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ def not_drawn(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
         if getattr(rollout, key) != Rollout.model_fields[key].default and rollout.groups not in groups:
             sentence = f"{at}rollout.{key} has no effect with rollout.groups = {rollout.groups!r}: remove it"
             yield sentence, (("rollout", key), ("rollout", "groups"))
+    yield from _beside(stage, at)
     if rollout.draws:
         return
     for why, path in (*_of_sampling(stage), *_of_learning(stage)):
@@ -31,6 +34,35 @@ def not_drawn(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
     if parts is not None and rollout.group_size % parts:
         sentence = f"{at}rollout.beam_groups ({parts}) must divide rollout.group_size ({rollout.group_size})"
         yield sentence, (("rollout", "beam_groups"), ("rollout", "group_size"))
+
+
+def _beside(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """What completions that are cut, and groups of earlier steps, cannot go with."""
+    rollout, tools = stage.rollout, stage.environment.tools or stage.environment.use is not None
+    for key in (key for key in ("over_sample", "replay") if getattr(rollout, key)):
+        if stage.kind != "grpo":
+            yield f"{at}rollout.{key} is for grpo stages, and this one is of kind {stage.kind!r}", (("kind",),)
+        if not rollout.draws:
+            sentence = f'{at}rollout.{key} goes with draws from the policy: set rollout.groups = "sample"'
+            yield sentence, (("rollout", key), ("rollout", "groups"))
+    if rollout.over_sample and rollout.sampler != "local":
+        sentence = f'{at}rollout.over_sample needs the engine of this process: set rollout.sampler = "local"'
+        yield sentence, (("rollout", "over_sample"), ("rollout", "sampler"))
+    if rollout.over_sample and tools:
+        sentence = f"{at}rollout.over_sample is of whole completions, and no turns of a conversation: remove"
+        yield f"{sentence} [environment]", (("rollout", "over_sample"), ("environment",))
+    if rollout.replay and rollout.max_staleness:
+        sentence = f"{at}rollout.replay is for rollouts of the newest weights and stored ones: set"
+        yield f"{sentence} rollout.max_staleness = 0", (("rollout", "replay"), ("rollout", "max_staleness"))
+    if rollout.replay and not stage.run.save_rollouts:
+        sentence = f"{at}rollout.replay reads what run.save_rollouts keeps: set it to true"
+        yield sentence, (("rollout", "replay"), ("run", "save_rollouts"))
+    if rollout.replay and not stage.objective.corrects:
+        sentence = f"{at}rollout.replay learns from samples of older weights, uncorrected: set objective.correction ="
+        yield f'{sentence} "token_truncate", filters, or objective.bypass = true', (("rollout", "replay"),)
+    if rollout.replay_age != Rollout.model_fields["replay_age"].default and not rollout.replay:
+        sentence = f"{at}rollout.replay_age has no effect without rollout.replay: remove it, or say how many groups"
+        yield sentence, (("rollout", "replay_age"), ("rollout", "replay"))
 
 
 def _of_sampling(stage: Stage) -> Iterator[tuple[str, Path]]:

@@ -194,8 +194,12 @@ def _rollout(row: dict[str, Any]) -> Rollout:
 
 
 def _turn(observation: dict[str, Any], **turn: Any) -> Turn:
-    calls = tuple(ToolCall(**call) for call in observation["calls"])
+    calls = tuple(ToolCall(**{**call, "malformed": _span(call.get("malformed"))}) for call in observation["calls"])
     return Turn(**turn, observation=Observation(tuple(observation["messages"]), calls))
+
+
+def _span(stored: list[int] | None) -> tuple[int, int] | None:
+    return None if stored is None else (stored[0], stored[1])
 
 
 def _by_reward(rows: list[dict[str, Any]], column: str) -> dict[str, tuple[Any, ...]]:

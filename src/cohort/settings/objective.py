@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
-from cohort.algorithms.fields import FIELDS, Choice, Number
+from cohort.algorithms.fields import FIELDS, Choice, Number, Terms
 from cohort.algorithms.presets import PRESETS
-from cohort.settings.table import Table
+from cohort.settings.table import Later, Table
 
 T = TypeVar("T", bound=Table)
 _BYPASS = ", ".join(name for name, preset in PRESETS.items() if preset.bypass)
@@ -23,9 +23,13 @@ def with_fields(table: type[T]) -> type[T]:
     return create_model(table.__name__, __base__=table, __module__=table.__module__, __doc__=table.__doc__, **columns)
 
 
-def _values(field: Choice | Number) -> Any:
+def _values(field: Choice | Number | Terms) -> Any:
     if isinstance(field, Choice):
         return Literal[tuple(field.meanings)]
+    if isinstance(field, Terms):
+        part: Any = str | float
+        part = Annotated[tuple[part, ...], Field(strict=False)] if field.nested else part
+        return Annotated[tuple[part, ...], Field(strict=False)]
     number = Annotated[float, Field(ge=field.at_least, gt=field.above, le=field.at_most_in_recipes)]
     return number | Literal["off"] if field.optional else number
 
@@ -40,6 +44,11 @@ class Objective(Table):
         ge=1,
         le=65_536,
         description="Train on pass@k instead of pass@1: the advantages of Pass@k Training; rewards must be 0 or 1.",
+    )
+    malformed_penalty: Later[float] = Field(
+        default=0.0,
+        ge=0,
+        description="Taken from the advantage of each token of a malformed call, or of a tag without its pair.",
     )
     bypass: bool | None = Field(
         default=None,
@@ -60,6 +69,15 @@ class Objective(Table):
         return self.fields().get(field, PRESETS[self.preset].value(field))
 
     @property
+    def corrects(self) -> bool:
+        """Whether it says what is done about rollouts of other weights than those that learn."""
+        acts = any(
+            self.value(key) != off for key, off in (("correction", "off"), ("filters", ()), ("old", "recompute"))
+        )
+        return acts or self.bypasses
+
+    @property
     def bypasses(self) -> bool:
         """Whether the ratio is taken against the sampler's own log-probs, as ScaleRL's is."""
-        return PRESETS[self.preset].bypass if self.bypass is None else self.bypass
+        own = PRESETS[self.preset].bypass or self.value("old") == "sampler"
+        return own if self.bypass is None else self.bypass

@@ -79,6 +79,14 @@ class Rollout(Table):
         gt=0,
         description="Mean nats between log-probs of sampler and learner, of the same weights, at which a run stops.",
     )
+    over_sample: Later[Annotated[int, Field(ge=0, le=2**16)]] = Field(
+        default=0,
+        description="Completions begun beyond group_size, whose longest are cut: short answers are over-represented.",
+    )
+    replay: Later[Annotated[int, Field(ge=0, le=10**6)]] = Field(
+        default=0, description="Groups of earlier steps that each step learns from once more, as they were stored."
+    )
+    replay_age: Later[Many] = Field(default=4, description="Steps that such a group may be old.")
     max_rows: Many = Field(default=256, description="Completions decoded at the same time.")
     resample_cap: Many = Field(
         default=4, description="With zero_std = resample: sample at most so many times prompts_per_step prompts a step."
@@ -88,6 +96,11 @@ class Rollout(Table):
     def draws(self) -> bool:
         """Whether all completions are draws from the policy."""
         return self.groups == "sample"
+
+    @property
+    def oldest(self) -> int:
+        """Training steps that the weights behind a rollout may be behind."""
+        return self.replay_age if self.replay else self.max_staleness
 
     def sampling(self) -> Sampling:
         """How completions are drawn."""

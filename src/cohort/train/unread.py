@@ -18,7 +18,7 @@ ONE_UPDATE = ("optimizer.updates_per_batch", "optimizer.epochs")  # a step is on
 NO_GROUPS = (  # of kinds that sample for evaluations alone
     *(f"rollout.{key}" for key in ("prompts_per_step", "group_size", "temperature", "top_p", "top_k", "min_p")),
     *(f"rollout.{key}" for key in ("groups", "length_penalty", "beam_groups", "diversity_penalty")),
-    *("rollout.max_staleness", "rollout.resample_cap"),
+    *(f"rollout.{key}" for key in ("max_staleness", "resample_cap", "over_sample", "replay", "replay_age")),
 )
 
 
@@ -55,7 +55,9 @@ def as_read(recipe: Recipe) -> Recipe:
 def unread_keys(stage: Stage) -> tuple[str, ...]:
     """The keys of a stage's tables that its kind does not read."""
     found: tuple[str, ...] = getattr(kind_of(stage), "unread", ())
-    return found
+    extras = stage.objective.value("extras")
+    experts = any("expert" in term for term in extras if not isinstance(term, str))
+    return tuple(key for key in found if not (experts and key == "task.completion"))
 
 
 def _set_in_vain(stage: Stage) -> dict[str, dict[str, Any]]:

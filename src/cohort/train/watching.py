@@ -65,10 +65,10 @@ def _check_adapt(stage: Stage, name: str) -> None:
     how, key = stage.monitor.adapt[name], f"monitor.adapt.{name}"
     if how.setting != "learning_rate" and stage.kind != "grpo":
         raise UserError(f"{key}: a stage of kind {stage.kind} has no {how.setting} to change; it has learning_rate")
-    if how.setting == "temperature" and stage.rollout.max_staleness:
+    if how.setting == "temperature" and stage.rollout.oldest:
         raise UserError(
-            f"{key}: with rollout.max_staleness completions of the old temperature are still to be learnt from, whose "
-            "log-probs would be taken at the new one: set max_staleness = 0, or change another setting"
+            f"{key}: with rollout.max_staleness or rollout.replay completions of the old temperature are still to be "
+            "learnt from, whose log-probs would be taken at the new one: set it to 0, or change another setting"
         )
     now = _value(stage, how.setting)
     if not now:

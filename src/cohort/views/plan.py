@@ -54,10 +54,22 @@ def grpo_plan(
 
 
 def groups_line(stage: Stage) -> dict[str, str]:
-    """`beams, ...: no draws from the policy, so ...`; no line where groups are draws."""
-    r = stage.rollout
+    """`beams, ...: no draws from the policy, so ...`, what is cut, and what is learnt from once more; no line where
+    groups are whole draws for their step.
+    """
+    r, lines = stage.rollout, dict[str, str]()
+    if r.over_sample:
+        lines["cut"] = (
+            f"{counted(r.group_size + r.over_sample, 'completion')} of a prompt are begun, the {r.group_size} shortest "
+            "kept: they are no draws from the policy but from its short answers, and A compares these alone"
+        )
+    if r.replay:
+        lines["replay"] = (
+            f"up to {counted(r.replay, 'group')} of the last {counted(r.replay_age, 'step')} are learnt from once more "
+            "in each step, with the log-probs of the weights that drew them"
+        )
     if r.draws:
-        return {}
+        return lines
     beams = r.of_groups().beams
     if beams is None:
         found = "the greedy completion of a prompt, and draws"

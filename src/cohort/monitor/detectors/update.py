@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 
+from cohort.algorithms.explain import recommended
 from cohort.monitor.detectors.finding import Found, Seen, detector
 from cohort.settings.monitor import Monitor
 
@@ -66,7 +67,7 @@ def sampler_mismatch(seen: Seen, table: Monitor) -> Found | None:
         return None
     return (
         f"sampler and learner differ by {found:.3f} nats a token (policy/mismatch)",
-        'Set objective.correction = "token_truncate", lower rollout.max_staleness, or sample as precisely as you learn',
+        f"{recommended(found)}; or lower rollout.max_staleness, or sample as precisely as you learn",
         (),
         {"policy/mismatch": found},
     )

@@ -56,6 +56,7 @@ class Notes:
             "trainer_state": TrainerState(item.step, last_step),
             "log_metric": self.log_metric,
             "log_extra": self.log_extra,
+            "scoring_item": item,
         }
 
     def log_metric(self, name: str, value: float) -> None:

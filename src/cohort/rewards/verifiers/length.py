@@ -1,5 +1,5 @@
 """Rewards for the length of a completion, in tokens: near a target, within a budget, DAPO's punishment of overlong
-completions, and the cosine of Yeo et al.
+completions, the cosine of Yeo et al., the length among the completions of a group, and whether it stopped by itself.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from cohort.rewards.calling.parameters import Parameters
 from cohort.rewards.calling.resolve import reward_called
 from cohort.rewards.calling.reward import Reward
 from cohort.rewards.items import Scored, ScoringItem
-from cohort.rewards.marks import CHECK, checked_by, stops_after
+from cohort.rewards.marks import CHECK, checked_by, stops_after, trl
 from cohort.rewards.verifiers.values import for_row
-from cohort.types import RIGHT, Finish
+from cohort.types import RIGHT, Finish, UserError
 
-__all__ = ["cosine", "cosine_length", "length_budget", "soft_overlong", "soft_overlong_tokens", "target_length"]
+__all__ = ["cosine", "cosine_length", "length_budget", "relative_length", "soft_overlong", "soft_overlong_tokens",
+           "stops_properly", "target_length"]  # fmt: skip
 
 
 def check_target(row: Mapping[str, Any], target: Any = None, column: str | None = None) -> int:
@@ -150,3 +151,34 @@ def cosine_length(
 def cosine(tokens: int, max_tokens: int, short: float, long: float) -> float:
     """Half a cosine wave from `short` at 0 tokens to `long` at `max_tokens`: CosFn of the paper."""
     return long + 0.5 * (short - long) * (1 + math.cos(math.pi * tokens / max_tokens))
+
+
+def stops_properly(finish: Finish, cut_off: float = 0.0) -> float:
+    """1 for a completion that ended by itself, `cut_off` for one that ran into the limit of tokens (or of turns).
+
+    As the gate of another reward: what is cut off is paid nothing, ProRL v2's rule. With a `cut_off` of -1: a penalty.
+    """
+    return 1.0 if finish == "stop" else cut_off
+
+
+@trl
+@stops_after("timeout_s")
+@checked_by(check_verifier)
+def relative_length(
+    scoring_item: ScoringItem,
+    verifier: str = "math",
+    verifier_args: Mapping[str, Any] | None = None,
+    timeout_s: float = 2.0,
+) -> list[float | None]:
+    """`-p L / max L`, L the tokens of a completion, max L those of the group's longest, p the share of the group that
+    `verifier` finds right: prime-rl's length penalty (559b447, there with weight 0.25). While a problem is hard length
+    is free; the more often it is solved, the more a long answer costs.
+    """
+    if not scoring_item.tokens:
+        raise UserError("relative_length compares the lengths of completions, and nobody knows their tokens here")
+    scores = _verifier(verifier, json.dumps(dict(verifier_args or {})), timeout_s).score(scoring_item)
+    known = [score >= RIGHT for score in scores if not math.isnan(score)]
+    if not known:
+        return [None] * len(scores)
+    share = sum(known) / len(known) / max(1, *scoring_item.tokens)
+    return [-share * tokens for tokens in scoring_item.tokens]

@@ -6,15 +6,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cohort.algorithms.advantages import gae, pass_at_k, token_rewards, whiten
+from cohort.algorithms.advantages import gae, optimal_token_baseline, pass_at_k, token_rewards, whiten
+from cohort.algorithms.credit import by_state
 from cohort.algorithms.objectives import Objective
 from cohort.frozen_array import FrozenArray
 from cohort.learn.batch import flat, rectangle
 from cohort.rewards import Combination
-from cohort.types import Batch, Disposition, Group, UserError
+from cohort.types import Batch, Disposition, Group, Turn, UserError, content_id
 
 
 def with_advantages(
@@ -49,11 +51,61 @@ def with_advantages(
         if penalty is not None:  # never with k, which is for rewards of 0 and 1
             rewards -= penalty.sum(1).view(rewards.shape)
         rewards[again] = math.nan
-        advantages = objective.advantages(rewards) if k is None else _pass_at_k(rewards, k)
+        by_token = objective.whiten_by == "token"
+        lengths = torch.tensor([[sum(r.mask) for r in g.rollouts] for g in groups]) if by_token else None
+        advantages = objective.advantages(rewards, lengths=lengths) if k is None else _pass_at_k(rewards, k)
     return [
         group.with_(advantages=tuple(row), disposition=disposition(group, row, objective))
         for group, row in zip(groups, advantages.tolist(), strict=True)
     ]
+
+
+def with_state_advantages(groups: Sequence[Group], objective: Objective, combination: Combination) -> list[Group]:
+    """The groups with an advantage for every token: that of its rollout, and that of its turn among all turns of the
+    group that were taken in the same state: after the same words of the environment (GiGPO). The reward is paid at the
+    last turn.
+    """
+    done = []
+    for group in with_advantages(groups, objective, combination):
+        turns = [rollout.turns for rollout in group.rollouts]
+        paid = [[0.0] * (len(of) - 1) + [reward] * bool(of) for of, reward in zip(turns, group.rewards, strict=True)]
+        states = [[_state(of, at) for at in range(len(of))] for of in turns]
+        o = objective
+        steps = by_state(paid, states, [0] * len(turns), o.state_discount, o.ddof, o.eps)
+        rows = []
+        for rollout, own, values in zip(group.rollouts, group.advantages, steps, strict=True):
+            row = np.full(len(rollout.tokens), own)
+            for turn, value in zip(rollout.turns, values, strict=True):
+                row[turn.start : turn.end] += o.state_weight * value
+            rows.append(row)
+        done.append(with_rows(group, rows, objective))
+    return done
+
+
+def with_rows(group: Group, rows: Sequence[np.ndarray], objective: Objective) -> Group:
+    """The group with these advantages of its tokens; that of a rollout is their mean over the policy's own tokens."""
+    own = [row[np.asarray(r.mask, dtype=bool)] for row, r in zip(rows, group.rollouts, strict=True)]
+    means = tuple(math.fsum(row) / max(len(row), 1) for row in own)
+    became = disposition(group, [a for row in own for a in row.tolist()], objective)
+    return group.with_(token_advantages=tuple(map(FrozenArray, rows)), advantages=means, disposition=became)
+
+
+def _state(turns: Sequence[Turn], at: int) -> str:
+    """What a turn was an answer to: the prompt, or what the environment said last."""
+    return content_id(*turns[at - 1].observation.messages) if at else ""
+
+
+def with_optimal_baseline(
+    groups: Sequence[Group], objective: Objective, batch: Batch, with_energy: Callable[[Batch], Batch]
+) -> list[Group]:
+    """The groups with an advantage for every token by the optimal token baseline. `batch` is `collate` of them."""
+    batch = with_energy(batch)
+    assert batch.energy is not None
+    mask, lengths = rectangle(batch.mask, batch.lengths), batch.lengths
+    rewards = torch.tensor([r for g in groups for r in g.rewards], dtype=torch.float64)
+    found = optimal_token_baseline(rewards, mask, rectangle(batch.energy, lengths), batch.group)
+    rows = iter(flat(found, lengths).split(lengths.tolist()))
+    return [with_rows(group, [next(rows).numpy() for _ in group.rollouts], objective) for group in groups]
 
 
 def repeats(group: Group, found: str) -> list[bool]:
@@ -127,11 +179,10 @@ def with_token_advantages(
     if objective.scale == "centred_batch_std":
         advantages = whiten(advantages, mask, objective.ddof, objective.eps)
     rows = iter(flat(advantages, lengths).split(lengths.tolist()))
-    done = []
-    for group in groups:
-        own = tuple(FrozenArray(next(rows).numpy()) for _ in group.rollouts)
-        means = tuple(math.fsum(row) / max(sum(r.mask), 1) for row, r in zip(own, group.rollouts, strict=True))
-        done.append(group.with_(token_advantages=own, advantages=means, disposition="trained"))
+    done = [
+        with_rows(group, [next(rows).numpy() for _ in group.rollouts], objective).with_(disposition="trained")
+        for group in groups
+    ]
     return done, Valued(batch, flat(returns, lengths))
 
 

@@ -13,14 +13,25 @@ from torch import Tensor
 from cohort.algorithms.objectives import Objective, kl_in_reward
 from cohort.backends.base import Backend
 from cohort.backends.proving import refuse_apart
-from cohort.learn.batch import collate, rectangle, split
+from cohort.learn.batch import collate, decided, rectangle, split
 from cohort.learn.optimizer import rate_at
 from cohort.monitor.metrics import merge_reports
+from cohort.policy.text import reader
 from cohort.preflight.objective import supervised_steps
 from cohort.rewards import Combination
+from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.train.distill.lesson import heard, lesson, teacher_metrics, with_teachers
-from cohort.train.grpo.advantages import Valued, repeats, with_advantages, with_token_advantages
+from cohort.train.grpo.advantages import (
+    Valued,
+    repeats,
+    with_advantages,
+    with_optimal_baseline,
+    with_state_advantages,
+    with_token_advantages,
+)
+from cohort.train.grpo.experts import expert_batch
+from cohort.train.grpo.malformed import with_penalty
 from cohort.train.grpo.step_rewards import step_metrics, with_process_advantages
 from cohort.types import Group, StepReport, UserError
 
@@ -55,13 +66,23 @@ class Learning:
                 metrics |= step_metrics(groups, steps_of)
             elif objective.baseline == "critic":
                 trained, valued = self._by_critic(groups, penalty)
+            elif objective.baseline == "token_optimal":
+                energy = functools.partial(self.backend.score, which="energy")
+                whole = collate(groups, replace(objective, truncated="keep"), longest)  # all stay in the baseline
+                trained = with_optimal_baseline(groups, objective, whole, energy)
+            elif objective.credit == "states":
+                trained = with_state_advantages(groups, objective, self.combination)
             else:
-                k, found = self.stage.objective.pass_at_k, self.stage.rollout.groups
-                trained = with_advantages(groups, objective, self.combination, penalty, k, found)
-                if found != "sample":
-                    metrics["groups/repeats"] = float(sum(sum(repeats(group, found)) for group in groups))
+                k, how = self.stage.objective.pass_at_k, self.stage.rollout.groups
+                trained = with_advantages(groups, objective, self.combination, penalty, k, how)
+                if how != "sample":
+                    metrics["groups/repeats"] = float(sum(sum(repeats(group, how)) for group in groups))
         except ValueError as error:
             raise UserError(f"the rewards of step {step} give no advantages: {error}") from error
+        if penalty_of_tokens := self.stage.objective.malformed_penalty:
+            decode = reader(self.backend.facts.tokenizer, self.backend.facts.eos_ids)
+            trained, found = with_penalty(trained, objective, penalty_of_tokens, decode)
+            metrics |= found
         table, bypass = self.stage.optimizer, self.stage.objective.bypasses
         alone = 0 if valued is None else self.stage.critic.warmup_steps  # the policy's steps begin after these
         if valued is not None:
@@ -76,7 +97,11 @@ class Learning:
         # forward pass gives the old ones.
         taught = self.stage.taught
         counted = parts if taught is None or self.combination.pays else [heard(part) for part in parts]
-        batches = [collate(part, objective, longest) for part in counted]
+        batches = [replace(collate(part, objective, longest), version=step) for part in counted]
+        if objective.term_of("expert"):
+            facts = self.backend.facts
+            experts = [expert_batch(self.stage, facts, objective, part) for part in parts]
+            batches = [replace(batch, expert=one) for batch, one in zip(batches, experts, strict=True)]
         if taught is not None and taught.divergence != "sampled":
             lessons = [lesson(self.stage, self.backend.facts, part) for part in parts]
             batches = [replace(batch, lesson=one) for batch, one in zip(batches, lessons, strict=True)]
@@ -87,8 +112,11 @@ class Learning:
                 f"an advantage of step {step} is too large for the loss, which is computed in float32 (up to 3e38); "
                 "scale the rewards or their weights to a range near 1"
             )
-        if len(parts) * table.epochs > 1 and not bypass:
-            batches = [self.backend.score(batch, "old") for batch in batches]
+        if (len(parts) * table.epochs > 1 and not bypass) or objective.is_batchwide:
+            batches = [
+                decided(self.backend.score(batch, "old"), objective, seed=derive_seed(step, "focus", index))
+                for index, batch in enumerate(batches)
+            ]
         if objective.needs_reference and not in_reward:
             batches = [self.backend.score(batch, "reference") for batch in batches]
         if bypass:

@@ -19,7 +19,7 @@ from cohort.algorithms.advantages import process_supervision
 from cohort.algorithms.objectives import Objective
 from cohort.rewards import Combination
 from cohort.rewards.combination import combine
-from cohort.train.grpo.advantages import disposition
+from cohort.train.grpo.advantages import with_rows
 from cohort.types import Group, Rollout, Step, UserError
 
 Decode = Callable[[Sequence[int]], str]
@@ -88,7 +88,8 @@ def with_process_advantages(
             scale = "none" if objective.scale == "none" else "group_std"
             advantages = process_supervision(scores, ends, lengths, objective.ddof, objective.eps, scale)
             total += combination.weights[name] * advantages
-        done.append(_with_tokens(group, total, objective))
+        rows = [row[: len(r.tokens)] for row, r in zip(total.numpy(), group.rollouts, strict=True)]
+        done.append(with_rows(group, rows, objective))
     return done
 
 
@@ -110,16 +111,6 @@ def _paid_steps(group: Group, name: str, combination: Combination) -> list[tuple
     if name in combination.gates and combination.gates[name].otherwise == "none":
         return [() if closed else of for of, closed in zip(steps, shut, strict=True)]
     return [tuple(Step(step.end, 0.0) for step in of) if closed else of for of, closed in zip(steps, shut, strict=True)]
-
-
-def _with_tokens(group: Group, advantages: Tensor, objective: Objective) -> Group:
-    rows = [tuple(row[: len(r.tokens)]) for row, r in zip(advantages.tolist(), group.rollouts, strict=True)]
-    means = tuple(
-        math.fsum(a for a, own in zip(row, rollout.mask, strict=True) if own) / max(sum(rollout.mask), 1)
-        for row, rollout in zip(rows, group.rollouts, strict=True)
-    )
-    became = disposition(group, [a for row in rows for a in row], objective)
-    return group.with_(token_advantages=tuple(rows), advantages=means, disposition=became)
 
 
 def step_metrics(groups: Sequence[Group], names: Sequence[str]) -> dict[str, float]:

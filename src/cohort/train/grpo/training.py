@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Backend, open_backend
 from cohort.backends.proving import proves
+from cohort.engine.engine import Engine
 from cohort.machine import peak_memory_gb
 from cohort.monitor.behaviour import behaviour
 from cohort.monitor.metrics import group_metrics
@@ -33,6 +35,7 @@ from cohort.tasks.render import longest_prompt, prompt_limit, refuse_long
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.distill.lesson import teach
 from cohort.train.evaluation import Evaluator
+from cohort.train.grpo.earlier import earlier, fresh
 from cohort.train.grpo.learning import Learning
 from cohort.train.grpo.step_rewards import token_steps
 from cohort.train.grpo.stream import Groups, GroupStream, Scorer, StepGroups, StreamSettings, Unscored
@@ -79,10 +82,11 @@ class GrpoTraining:
         self._context, self._stage, self._objective = context, stage, objective
         self.weights_of = checkpoint.step if checkpoint else context.first
         self._said_short = self._said_lost = False
+        self._cut = 0, 0  # completions that the engine has cut so far, and their tokens
         self.groups: list[Group] = []
         self.screen: Screen | None = None
         staleness = stage.rollout.max_staleness
-        if staleness and objective.correction == "off" and not stage.objective.bypasses:
+        if staleness and not stage.objective.corrects:
             context.console.warn(
                 f"rollouts may be {counted(staleness, 'training step')} old (rollout.max_staleness), uncorrected: "
                 'set objective.bypass = true, or objective.correction = "token_truncate"'
@@ -197,7 +201,10 @@ class GrpoTraining:
             said["time/teacher_s"] = time.perf_counter() - sampled
         self.weights_of = step
         self._context.console.doing("learning")
-        trained, report = self._learning.learn(groups.kept, step)
+        table, again = self._stage.rollout, list[Group]()
+        if table.replay and self._prepared.stored is None:  # else they are among those that were stored
+            again = earlier(self._context.log, step, table, self._context.seed)
+        trained, report = self._learning.learn([*groups.kept, *again], step)
         self.backend.publish(step)
         reference = self._stage.reference
         if asks_reference(self._stage, self._objective) and reference.is_due(step):
@@ -209,15 +216,18 @@ class GrpoTraining:
             path = self._context.log / f"step-{step:06d}.parquet"
             self._context.recorder.waiting.append(write_groups(path, everything, step))
         self._show(step, trained, groups)
-        metrics = group_metrics(trained, groups.left_out) | scoring_metrics(self._combination, groups.outcomes)
+        new = fresh(trained, step, table)
+        metrics = group_metrics(new, groups.left_out) | scoring_metrics(self._combination, groups.outcomes)
         metrics |= (
-            behaviour(everything, self._combination)
+            behaviour([*new, *groups.left_out], self._combination)
             | said
             | report
-            | task_metrics(everything)
+            | task_metrics([*new, *groups.left_out])
+            | self._beside(trained[len(new) :])
             | self._stream.ledger.metrics()
         )
         used = report.get("tokens/trained", 0.0) / self._stage.optimizer.epochs  # once, however often they were passed
+        used -= metrics.get("tokens/replayed", 0.0)
         return metrics | {
             "tokens/wasted": metrics["tokens/sampled"] - used,
             "prompts/too_long": float(groups.prompts_too_long),
@@ -228,6 +238,18 @@ class GrpoTraining:
             "memory/peak_gb": peak_memory_gb(),
             "tokens_per_s": metrics["tokens/sampled"] / max(ended - began, 1e-9),
         }
+
+    def _beside(self, again: Sequence[Group]) -> dict[str, float]:
+        """What was learnt from once more, and what was begun and cut; nothing where the recipe asks for neither."""
+        found, rollout = dict[str, float](), self._stage.rollout
+        if rollout.replay:
+            found["groups/replayed"] = float(len(again))
+            found["tokens/replayed"] = float(sum(sum(r.mask) for group in again for r in group.rollouts))
+        if rollout.over_sample and isinstance(engine := self.backend.sampler, Engine):
+            cut, tokens = engine.cut - self._cut[0], engine.cut_tokens - self._cut[1]
+            self._cut = engine.cut, engine.cut_tokens
+            found |= {"completions/cut": float(cut), "completions/cut_tokens": tokens / cut if cut else math.nan}
+        return found
 
     def _screened(self, groups: StepGroups, step: int, screen: Screen) -> StepGroups:
         """The groups of a step without those that a detector quarantines: as if they had not been sampled, they are in

@@ -10,7 +10,8 @@ from cohort.monitor.metrics import group_metrics
 from cohort.monitor.tasks import task_metrics
 from cohort.preflight.objective import supervised_steps
 from cohort.record.report import Check
-from cohort.train.grpo.advantages import with_advantages
+from cohort.train.grpo.advantages import with_advantages, with_state_advantages
+from cohort.train.grpo.earlier import fresh
 from cohort.train.grpo.step_rewards import with_process_advantages
 from cohort.train.grpo.stream import has_signal
 from cohort.train.replay.opened import Recorded
@@ -32,8 +33,8 @@ class Advantages:
         self._numbers = Tally(3, f"{recorded.title}metrics", "numbers of steps, recomputed from their groups")
         if by_policy(recorded):
             self._advantages.skipped = (
-                "they come from the policy, by a critic or a KL in the reward: level 4 recomputes those of steps whose "
-                "policy is still stored"
+                "they come from the policy or its tokenizer (a critic, a KL in the reward, malformed_penalty): level 4 "
+                "recomputes those of steps whose policy is still stored"
             )
 
     def look(self, step: StoredStep, only: int | None = None) -> None:
@@ -75,15 +76,20 @@ class Advantages:
         if (line := self._lines.get(step.step)) is None:
             self._numbers.differ(f"metrics.jsonl has no line of step {step.step}")
             return
-        now = group_metrics(step.kept, step.left_out) | task_metrics(step.groups)
+        new = fresh(step.kept, step.step, self._recorded.stage.rollout)
+        now = group_metrics(new, step.left_out) | task_metrics([*new, *step.left_out])
         compare_metrics(self._numbers, step.step, line, now)
 
 
 def by_policy(recorded: Recorded) -> bool:
-    """Whether advantages come from the policy or a critic, and not from rewards alone."""
+    """Whether advantages come from the policy, its tokenizer or a critic, and not from rewards alone."""
     objective = recorded.objective
+    if recorded.stage.objective.malformed_penalty:
+        return True
     in_reward = objective.needs_reference and objective.kl_place == "reward"
-    return in_reward or (objective.baseline == "critic" and not supervised_steps(recorded.stage.reward))
+    return in_reward or (
+        objective.baseline in ("critic", "token_optimal") and not supervised_steps(recorded.stage.reward)
+    )
 
 
 def _recomputed(recorded: Recorded, groups: Sequence[Group]) -> list[Group]:
@@ -91,6 +97,8 @@ def _recomputed(recorded: Recorded, groups: Sequence[Group]) -> list[Group]:
     objective, combination = recorded.objective, recorded.combination
     if names := supervised_steps(recorded.stage.reward):
         return with_process_advantages(groups, objective, combination, names)
+    if objective.credit == "states":
+        return with_state_advantages(groups, objective, combination)
     k, found = recorded.stage.objective.pass_at_k, recorded.stage.rollout.groups
     return with_advantages(groups, objective, combination, k=k, found=found)
 

@@ -76,7 +76,7 @@ class Recorded:
         file = self.directory / "log" / f"step-{step:06d}.parquet"
         if not file.is_file():
             raise UserError(f"the rollouts of step {step} are not there: {file} is missing")
-        found = read_step(file, step, range(step - 1 - self.stage.rollout.max_staleness, step))
+        found = read_step(file, step, range(step - 1 - self.stage.rollout.oldest, step))
         return self._fitting(found, list(self.combination.weights), self.stage.rollout.group_size)
 
     @property

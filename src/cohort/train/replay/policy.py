@@ -60,7 +60,7 @@ def policy_checks(recorded: Recorded, steps: Sequence[int], shown: int) -> list[
 
 
 def _stale(recorded: Recorded) -> int:
-    return recorded.stage.rollout.max_staleness
+    return recorded.stage.rollout.oldest
 
 
 def _of_version(recorded: Recorded, version: int, steps: Sequence[int], shown: int) -> list[Check]:

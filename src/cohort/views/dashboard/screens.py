@@ -133,7 +133,7 @@ def _tokens(asked: Asked) -> Mapping[str, Any]:
     line = next((line for line in asked.stage.steps if line["step"] == step), {})
     table = asked.stage.table
     once = table is not None and table.optimizer.updates_per_batch * table.optimizer.epochs == 1 and not (
-        table.objective.bypasses or table.rollout.max_staleness
+        table.objective.bypasses or table.rollout.oldest
     )  # fmt: skip
     path, by = asked.stage.shard(step).path, asked.query.get("by", "logprob")
     view = groups.tokens_view(path, step, ticket, member, asked.reader(), by, line, once)
