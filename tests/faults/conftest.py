@@ -15,7 +15,7 @@ _made: dict[str, Training] = {}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if time.monotonic() - _began > MINUTES * 60 and not item.config.getoption("--keyword"):
+    if time.monotonic() - _began > MINUTES * 60 and not item.config.getoption("keyword"):
         pytest.skip(f"{MINUTES} minutes have passed: this machine is too busy for all of them")
 
 
