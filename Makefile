@@ -9,7 +9,7 @@ REAL   := $(VENV)-real
 SMOLLM2 = $(REAL)/bin/python tools/smollm2.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-faults test-sinks test-view test-vllm models bench bench-gpu soak audit sbom lock clean
+.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-faults test-sinks test-view test-vllm models bench bench-gpu audit sbom lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -79,9 +79,6 @@ bench: $(STAMP) $(VENV)-trl/.installed $(VENV)-vllm/.installed  ## measure speed
 
 bench-gpu: $(STAMP) $(VENV)-trl/.installed  ## the same beside TRL on a machine with a GPU
 	$(BENCH)/gpu.py --device cuda --trl $(VENV)-trl/bin/python --markdown $(MEASURED)/gpu.md --json $(MEASURED)/gpu.json
-
-soak: $(STAMP)  ## 2,000 small steps with a random fault every few seconds, beside the same steps without; hours
-	$(BIN)/python bench/soak.py --steps 2000
 
 audit: $(VENV)-audit/.installed  ## ask pip-audit for known vulnerabilities of what is locked; it needs the network
 	$(VENV)-audit/bin/python tools/audit.py
