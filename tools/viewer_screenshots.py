@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 from playwright.sync_api import sync_playwright
 
+from cohort.commands.view import measured
 from cohort.views.dashboard.app import make_app
 from cohort.views.dashboard.groups import step_view
 from cohort.views.dashboard.runs import RunFiles, open_runs
@@ -25,7 +26,7 @@ SCREENS = {  # file -> screen, query, height, scheme, width
     "viewer-overview": ("overview", "", 1180, "light", 1280),
     "viewer-step": ("step", "?step={first}", 720, "light", 1280),
     "viewer-group": ("group", "?step={first}&ticket={ticket}", 900, "light", 1280),
-    "viewer-tokens": ("tokens", "?step={first}&ticket={ticket}&member=0", 460, "dark", 1280),
+    "viewer-tokens": ("tokens", "?step={first}&ticket={ticket}&member=1&by=entropy", 460, "dark", 1280),
     "viewer-curves": ("curves", "", 760, "dark", 1280),
     "viewer-evaluation": ("evaluation", "", 1000, "light", 1280),
     "viewer-diagnostics": ("diagnostics", "", 900, "light", 1280),
@@ -46,7 +47,11 @@ def main() -> None:
     first = stage.shards[0].step
     values = {"first": first, "ticket": step_view(stage.shard(first).path, first, [first]).strips[0].ticket}
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(make_app(Site(open_runs([asked.run]))), log_level="error"))
+    site = Site(open_runs([asked.run]), measure=measured)
+    if "viewer-tokens" in (asked.only or "viewer-tokens"):  # coloured by what is computed again
+        known = measured(asked.run, stage.name, first, values["ticket"])
+        site.measured[0, run.latest, first, values["ticket"]] = known
+    server = uvicorn.Server(uvicorn.Config(make_app(site), log_level="error"))
     threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
     base = f"http://127.0.0.1:{listening.getsockname()[1]}/r/0/{run.latest}"
     with sync_playwright() as driver:

@@ -333,6 +333,9 @@ def replay(
     run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
     step: Annotated[int | None, typer.Option(min=1, help="Show this step, recompute it, say where it differs.")] = None,
     group: Annotated[int | None, typer.Option(min=0, help="Of the step, only this group: its ticket.")] = None,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Of the group, every token: log-probs before and after, entropy.")
+    ] = False,
     start: Annotated[
         int | None, typer.Option("--from", min=0, help="Learn again from this checkpoint; 0: from the beginning.")
     ] = None,
@@ -355,13 +358,17 @@ def replay(
         raise typer.BadParameter("give --step N; or --from N with --learn-only")
     if (group is not None and again) or ((steps or to) and not again):
         raise typer.BadParameter("--group goes with --step; --steps and --to go with --from")
+    if tokens and group is None:
+        raise typer.BadParameter("--tokens goes with --step and --group")
     _say_at_once(f"{run}: loading")
-    from cohort.commands.replay import replay_from, replay_step, show, show_again
+    from cohort.commands.replay import replay_from, replay_step, replay_tokens, show, show_again, show_tokens
 
     if start is not None:
         found = replay_from(run, start, steps, stage, to)
         return Answer(found, show_again, holds=found.same is not False)
     assert step is not None
+    if tokens and group is not None:
+        return Answer(replay_tokens(run, step, group, stage), show_tokens)
     shown = replay_step(run, step, group, stage)
     return Answer(shown, show, holds=shown["holds"])
 

@@ -27,6 +27,20 @@ preset = "dr_grpo"
 [run]
 steps = 2
 """
+STAGES = """
+name = "two"
+[[stage]]
+kind = "reward_model"
+name = "taste"
+policy.model = "some-org/some-model"
+task = {source = "word_problems", held_out = 0.1}
+[[stage]]
+kind = "reject"
+name = "chosen"
+policy.model = "some-org/some-model"
+task.source = "word_problems"
+reward = "exact_number"
+"""
 ENVIRONMENT = {
     "began": "2026-11-01T10:00:00",
     "threads": 1,

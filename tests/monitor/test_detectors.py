@@ -78,13 +78,15 @@ def test_a_reward_that_was_0_from_the_start_has_not_collapsed():
     assert causes(found, STAGE)[0].name == "blind_reward"
 
 
-def test_low_entropy_alone_is_no_alarm():
+@pytest.mark.parametrize(("signal", "right"), [(0.3, 0.7), (0.0, 0.0)], ids=["solved", "taught without a reward"])
+def test_low_entropy_alone_is_no_alarm(signal, right):
     def steps():
         for line, groups in injected.steps(None):
             sure = 0.5 * 0.8 ** line["step"]
-            yield line | {"policy/entropy_sampled": sure, "groups/signal": 0.3, "groups/all_right": 0.7}, groups
+            yield line | {"policy/entropy_sampled": sure, "groups/signal": signal, "groups/all_right": right}, groups
 
-    assert found_in(steps()) == []
+    assert "entropy_collapse" not in {one.detector for one in found_in(steps())}
+    assert signal == 0 or found_in(steps()) == []
 
 
 @pytest.mark.parametrize(("split", "says"), [

@@ -9,8 +9,9 @@ import pytest
 from recorded import found, holds, rewrite
 from scorers import longer
 
-from cohort.commands.replay import replay_from, replay_step
+from cohort.commands.replay import replay_from, replay_step, replay_tokens
 from cohort.commands.verify import redacted
+from cohort.record.rollouts import read_rows
 from cohort.train.replay import checks
 from cohort.types import UnreadableError, UserError
 
@@ -31,8 +32,21 @@ def test_a_plain_run_holds_at_every_level(run):
 
 
 def test_only_steps_whose_policy_is_stored_are_learnt_again(run):
-    held = holds(run(run={"save_every": 2, "keep_checkpoints": 1}).directory)
+    where = run(run={"save_every": 2, "keep_checkpoints": 1}).directory
+    held = holds(where)
     assert [name for name in held if name.startswith("4 step")] == ["4 step 1"]
+    with pytest.raises(UserError, match=r"the policy before step 2 is not stored .* before steps 1"):
+        replay_tokens(where, 2, 4, "")
+    rows = read_rows(where / "log/step-000001.parquet")
+    row = next(row for row in rows if row["disposition"] == "trained" and row["advantage"] > 0)
+    found = replay_tokens(where, 1, row["ticket"], "")["completions"][row["member"]]
+    assert found["sampler"] == pytest.approx(found["learner"], abs=1e-4)
+    assert found["sampler"] == pytest.approx(row["logprobs"])
+    assert all(0 < entropy < 7 for entropy in found["entropy"])
+    assert sum(found["after"]) > sum(found["sampler"])  # what was better than its group has become likelier
+    assert len(found["texts"]) == len(found["clipped"]) == len(row["tokens"])
+    with pytest.raises(UserError, match="no group 99"):
+        replay_tokens(where, 1, 99, "")
     held = holds(run(name="two").directory)
     assert [name for name in held if name.startswith("4 step")] == ["4 step 1", "4 step 3"]
 

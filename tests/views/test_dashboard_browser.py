@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from made_run import group, make_run
+from made_run import STAGES, group, make_run
 from test_dashboard_server import CORPUS, QUERIES, hostile  # noqa: F401
 
 from cohort.record.rollouts import write_groups
@@ -34,20 +34,20 @@ def browser():
     with sync_api.sync_playwright() as driver:
         found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
         try:
-            opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+            opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
         except sync_api.Error as error:
             pytest.skip(f"there is no chromium: {str(error).splitlines()[0]}")
         yield opened
         opened.close()
 
 
-def served(*places: Path):
+def served(*places: Path, **more):
     """A server of these runs in a thread, and its address."""
     from cohort.views.dashboard.app import make_app
 
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
-        uvicorn.Config(make_app(Site(open_runs(list(places)))), log_level="error", timeout_graceful_shutdown=1)
+        uvicorn.Config(make_app(Site(open_runs(list(places)), **more)), log_level="error", timeout_graceful_shutdown=1)
     )
     threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
     return server, f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -123,6 +123,41 @@ def test_every_screen_has_no_serious_finding_and_fits(browser, address, size, sc
             tab.wrong.clear()
     assert not found, json.dumps(found, indent=1)
     assert all(url.startswith(address) for url in tab.asked)
+
+
+def test_stages_that_have_no_groups_are_shown_as_well(browser, tmp_path):
+    place = make_run(tmp_path, STAGES)
+    (place / "stages/taste").mkdir(parents=True)
+    (place / "metrics.jsonl").rename(place / "stages/taste/metrics.jsonl")
+    server, at = served(place)
+    found = {}
+    with Tab(browser) as tab:
+        for screen in ("overview", "step", "curves", "evaluation", "diagnostics", "data", "timeline", "search"):
+            found |= {screen: wrong} if (wrong := serious(tab.open(f"{at}/r/0/0/{screen}"))) else {}
+        page = tab.open(f"{at}/r/0/0/step")
+        assert "of kind reward_model, which samples none" in page.locator("main").inner_text()
+        page.get_by_role("link", name="Overview").click()
+        page.wait_for_url("**/overview")
+        assert not found
+        assert not tab.wrong
+    server.should_exit = True
+
+
+def test_numbers_of_tokens_are_computed_when_they_are_asked_for(browser, place):
+    numbers = {"learner": [-0.5, -0.4, -0.5], "entropy": [0.1, 0.7, 2.5], "after": [-0.5, -0.3, -0.9]}
+    server, at = served(place, measure=lambda *_: {0: numbers | {"clipped": [False, True, False]}})
+    with Tab(browser) as tab:
+        page = tab.open(f"{at}/r/0/0/tokens?step=1&ticket=2")
+        page.get_by_text("Compute them").click()
+        page.wait_for_url("**by=entropy**")
+        page.locator("#tokens").focus()
+        page.keyboard.press("ArrowRight")
+        said = page.locator("#token").inner_text()
+        assert all(part in said for part in ("entropy 0.7000", "ratio 1.2214", "past the clip"))
+        for by in ("entropy", "ratio", "gap"):
+            assert serious(tab.open(f"{at}/r/0/0/tokens?step=1&ticket=2&by={by}")) == []
+        assert not tab.wrong
+    server.should_exit = True
 
 
 def test_the_whole_way_from_the_verdict_to_a_token_by_keyboard(browser, address):

@@ -187,6 +187,8 @@ def test_work_is_done_for_pages_of_the_viewer_alone(client):
     assert client.post("/r/0/0/verify", headers={**own, "Origin": "http://evil.example"}).status_code == 403
     assert client.post("/r/0/0/verify", headers={**own, "X-Cohort-CSRF": "x"}).status_code == 403
     assert client.delete("/r/0/0/verify", headers=own).status_code == 403
+    assert client.post("/r/0/0/measure?step=1&ticket=2").status_code == 403
+    assert "is not stored" in client.post("/r/0/0/measure?step=1&ticket=2", headers=own).text  # nobody computes here
     assert client.post("/r/0/0/verify", headers=own).status_code == 404  # this run has no log to check
     assert "log" in client.post("/r/0/0/verify", headers=own).text
 
@@ -256,8 +258,8 @@ def test_reasoning_that_is_hidden_is_on_no_screen(tmp_path):
         if screen != "record":
             assert "SECRET" not in client.get(f"/r/0/0/{screen}{QUERIES.get(screen, '')}").text, screen
     assert "SECRET" not in client.get("/r/0/0/group.json?step=1&ticket=2").text
-    assert "0 completions" in client.get("/r/0/0/search?text=SEC").text
-    assert "reasoning is hidden" in client.get("/r/0/0/tokens?step=1&ticket=2").text
+    assert "No completion" in client.get("/r/0/0/search?text=SEC").text
+    assert "easoning is hidden" in client.get("/r/0/0/tokens?step=1&ticket=2").text
     assert "SECRET" not in report(RunFiles(place)) + view(place).html
 
 

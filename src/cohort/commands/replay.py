@@ -17,9 +17,13 @@ from cohort.train.place import where_trained
 from cohort.train.replay.again import Again, learn_again
 from cohort.train.replay.checks import checks_of
 from cohort.train.replay.opened import open_stage
+from cohort.train.replay.tokens import token_numbers
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
+from cohort.views.dashboard.reader import reader
+from cohort.views.dashboard.runs import RunFiles
 from cohort.views.rollouts import show_rollouts
+from cohort.wording import visible
 
 LEVEL = 4  # everything: rewards, advantages, and where the policy is stored loss and log-probs
 MOST = 20  # differences that are named
@@ -55,6 +59,38 @@ def replay_step(run: Path, step: int, group: int | None, stage: str) -> dict[str
         "checks": [asdict(check) for check in found],
         "holds": all(check.status != "failed" for check in found),
     }
+
+
+def replay_tokens(run: Path, step: int, group: int, stage: str) -> dict[str, Any]:
+    """Every token of a group: the sampler's log-prob, and what the weights before and after the step's update say.
+    Raises `UserError` where they cannot be had, and for a run whose reasoning is hidden.
+    """
+    quiet_libraries()
+    run = run.expanduser().absolute()
+    if (traces := traces_of(run) or "exposed") != "exposed":
+        raise UserError(f"reasoning is {traces} ([record] traces of the run), so single tokens are not shown")
+    with where_trained(str(run)):
+        recorded = open_stage(run, stage)
+        found = token_numbers(recorded, step, group)
+        rows = {row["member"]: row["tokens"] for row in recorded.read(step).rows[group]}
+    read = reader(RunFiles(run).stages[recorded.index].models)
+    return {
+        "run": str(run),
+        "stage": recorded.stage.name,
+        "step": step,
+        "group": group,
+        "completions": [asdict(one) | {"texts": read.pieces(rows[one.member])} for one in found],
+    }
+
+
+def show_tokens(console: Console, found: dict[str, Any]) -> None:
+    """A line a token."""
+    for one in found["completions"]:
+        console.say(f"\n[bold]completion {one['member']}[/]  sampler, learner, entropy, after the update")
+        names = ("sampler", "learner", "entropy", "after")
+        for text, clipped, *values in zip(one["texts"], one["clipped"], *(one[name] for name in names), strict=True):
+            numbers = " ".join(f"{'-' if value is None else format(value, '.4f'):>9}" for value in values)
+            console.plain(f"  {numbers}  {'past the clip ' * clipped}{visible(text)}\n")
 
 
 def show(console: Console, found: dict[str, Any]) -> None:

@@ -6,6 +6,16 @@ recipe.stages[0].rollout.group_size, recipe.origins["rollout.group_size"]     # 
 
 from cohort.recipe.json_schema import json_schema
 from cohort.recipe.schema import Recipe, load
-from cohort.recipe.show import against_defaults, canonical, differences, digest, to_toml
+from cohort.recipe.show import against_defaults, between, canonical, differences, digest, to_toml
 
-__all__ = ["Recipe", "against_defaults", "canonical", "differences", "digest", "json_schema", "load", "to_toml"]
+__all__ = [
+    "Recipe",
+    "against_defaults",
+    "between",
+    "canonical",
+    "differences",
+    "digest",
+    "json_schema",
+    "load",
+    "to_toml",
+]

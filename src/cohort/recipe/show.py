@@ -109,6 +109,11 @@ def differences(a: Recipe, b: Recipe) -> list[Difference]:
     return list(_compare(_flat(a, several), _flat(b, several)))
 
 
+def between(a: Stage, b: Stage) -> list[Difference]:
+    """The same of two stages, whatever they are called."""
+    return list(_compare(flatten(a), flatten(b)))
+
+
 def against_defaults(recipe: Recipe) -> list[Difference]:
     """What differs from the defaults, as (path, default, value)."""
     found: list[Difference] = []

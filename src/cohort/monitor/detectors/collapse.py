@@ -54,7 +54,7 @@ def entropy_collapse(seen: Seen, table: Monitor) -> Found | None:
     if not now <= table.entropy_fall * first:
         return None
     before, signal, right = seen.at_first("groups/signal"), seen.mean("groups/signal"), seen.mean("groups/all_right")
-    lost = signal <= 0.5 * before and signal + right < 0.5
+    lost = before > 0 and signal <= 0.5 * before and signal + right < 0.5  # 0 before: nothing pays, as with a teacher
     held_out = known(seen.evaluations, "eval/pass@1")
     fell = len(held_out) > 1 and held_out[-1] < max(held_out) - table.gap
     if not lost and not fell:

@@ -203,7 +203,7 @@ def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[
             tally.differ(f"log/{step.file.name} holds tokens that the model does not have")
             continue
         groups = [group for group in step.groups if any(rollout.version == version for rollout in group.rollouts)]
-        for group, found in _recomputed(recorded, policy, groups):
+        for group, found, _ in recomputed(recorded, policy, groups):
             for member, (rollout, now) in enumerate(zip(group.rollouts, found, strict=True)):
                 if rollout.version != version:
                     continue
@@ -220,22 +220,25 @@ def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[
     return tally.check(shown)
 
 
-def _recomputed(
+def recomputed(
     recorded: Recorded, policy: Policy, groups: Sequence[Group]
-) -> Iterator[tuple[Group, Sequence[Tensor]]]:
-    """Each group with the log-probs of its rollouts' tokens, by the model's own body and head."""
+) -> Iterator[tuple[Group, Sequence[Tensor], Sequence[Tensor]]]:
+    """Each group with the log-probs of its rollouts' tokens and the entropies of what they were drawn from, `[T]` each,
+    by the model's own body and head.
+    """
     if not groups:
         return
     batch = collate([bare(group) for group in groups], replace(recorded.objective, truncated="keep"), 1)
     rollout, tokens = recorded.stage.rollout, recorded.stage.optimizer.tokens_per_micro_batch
     fused, policy.fused = policy.fused, None
+    entropies = torch.zeros(batch.tokens.shape)
     try:
-        found = batch_logprobs(policy, batch, batch.mask, tokens, rollout.temperature)
+        found = batch_logprobs(policy, batch, batch.mask, tokens, rollout.temperature, entropies=entropies)
     finally:
         policy.fused = fused
-    rows = iter(found.split(batch.lengths.tolist()))
+    rows, of = (iter(one.split(batch.lengths.tolist())) for one in (found, entropies))
     for group in groups:
-        yield group, [next(rows) for _ in group.rollouts]
+        yield group, [next(rows) for _ in group.rollouts], [next(of) for _ in group.rollouts]
 
 
 def _beyond(step: StoredStep, vocabulary: int) -> bool:

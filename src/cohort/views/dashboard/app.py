@@ -12,8 +12,10 @@ import threading
 import webbrowser
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -23,11 +25,14 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from cohort.types import UserError
-from cohort.views.dashboard import facts, groups
+from cohort.views.dashboard import facts, groups, overview
 from cohort.views.dashboard.guard import Guard
-from cohort.views.dashboard.screens import HERE, SCREENS, Asked, Site, address, render, templates
-from cohort.wording import one_line
+from cohort.views.dashboard.screens import HERE, SCREENS, Asked, Site, absent, address, render, templates
+from cohort.wording import one_line, visible
 
+_MEASURING = threading.Lock()
+KEPT = 16  # groups whose tokens were computed again and are remembered
+JUDGED = 20  # runs of the list whose verdict is said
 POLL, BEAT = 1.0, 15.0  # seconds between two looks at a run, and between two signs of life
 PORT = 8765
 
@@ -36,10 +41,11 @@ def make_app(site: Site, hosts: Sequence[str] = (), token: str = "") -> Starlett
     """The application. `hosts` are the names under which it answers, besides those of this machine alone; with a
     `token` nobody is answered who does not have it.
     """
-    site = Site(site.runs, site.explain, secrets.token_urlsafe(24))
+    site = replace(site, csrf=secrets.token_urlsafe(24))
     routes = [
         Route("/", _home),
         Route("/r/{run:int}/{stage:int}/verify", _verify, methods=["POST"]),
+        Route("/r/{run:int}/{stage:int}/measure", _measure, methods=["POST"]),
         Route("/r/{run:int}/{stage:int}/group.json", _group_json),
         Route("/r/{run:int}/{stage:int}/{screen}", _screen),
         Route("/events/{run:int}", _events),
@@ -64,8 +70,8 @@ async def _home(request: Request) -> Response:
     site: Site = request.app.state.site
     if len(site.runs) == 1:
         return RedirectResponse(address(0, await run_in_threadpool(lambda: site.runs[0].latest), "overview"))
-    return HTMLResponse(await run_in_threadpool(lambda: templates().get_template("runs.html").render(runs=site.runs,
-        goto=address, report=False)))  # fmt: skip
+    return HTMLResponse(await run_in_threadpool(lambda: templates().get_template("runs.html").render(
+        runs=site.runs, goto=address, report=False, verdict=overview.verdict, judged=JUDGED)))  # fmt: skip
 
 
 async def _screen(request: Request) -> Response:
@@ -73,7 +79,11 @@ async def _screen(request: Request) -> Response:
     if screen not in SCREENS:
         raise HTTPException(404, f"there is no screen {screen!r}")
     asked, partial = _asked(request), "hx-request" in request.headers
-    return HTMLResponse(await run_in_threadpool(lambda: render(screen, asked, partial=partial)))
+    try:
+        return HTMLResponse(await run_in_threadpool(lambda: render(screen, asked, partial=partial)))
+    except UserError as error:
+        said = str(error)
+        return HTMLResponse(await run_in_threadpool(lambda: absent(screen, asked, said, partial=partial)), 404)
 
 
 async def _verify(request: Request) -> Response:
@@ -81,6 +91,30 @@ async def _verify(request: Request) -> Response:
     asked = _asked(request)
     found = await run_in_threadpool(lambda: facts.checks(asked.run))
     return HTMLResponse(templates().get_template("checks.html").render(checks=found))
+
+
+async def _measure(request: Request) -> Response:
+    """The numbers of every token of a group, computed again: for those who ask, by a form; one group at a time."""
+    asked, site = _asked(request), request.app.state.site
+
+    def compute() -> Markup:
+        step, ticket = asked.step(), asked.whole("ticket", 0) or 0
+        if site.measure is None or step not in asked.stage.replayable:
+            raise UserError(f"the policy before step {step} is not stored")
+        key = (asked.number, asked.at, step, ticket)
+        with _MEASURING:
+            if key not in site.measured:
+                site.measured[key] = site.measure(asked.run.directory, asked.stage.name, step, ticket)
+                for old in list(site.measured)[:-KEPT]:
+                    del site.measured[old]
+        query = {"step": step, "ticket": ticket, "member": asked.whole("member", 0), "by": "entropy"}
+        to = address(asked.number, asked.at, "tokens", **query)
+        return Markup('<p data-goto="{0}"><a href="{0}">computed</a></p>').format(to)
+
+    try:
+        return HTMLResponse(await run_in_threadpool(compute))
+    except UserError as error:
+        return HTMLResponse(Markup('<p class="problem">{}</p>').format(visible(str(error))))
 
 
 async def _group_json(request: Request) -> Response:

@@ -10,11 +10,12 @@ from markupsafe import Markup, escape
 
 from cohort.views.cards.plots import curve, intervals
 from cohort.views.dashboard.groups import judged
-from cohort.views.dashboard.timeline import PARTS, Timeline
+from cohort.views.dashboard.timeline import BETWEEN, BOTH, EVALUATING, PARTS, REST, SAVING, Timeline
 from cohort.views.dashboard.trends import Trend, number, written
 
 CELL = 14  # of a strip
-_PARTS = {**{words: name for name, words in PARTS.items()}, "the rest of a step": "rest"}
+KEYS = {words: name for name, words in PARTS.items()}  # what a time was spent with -> the class of its colour
+KEYS |= {REST: "rest", BETWEEN: "between", EVALUATING: "evaluate", SAVING: "save", BOTH: "evaluate"}
 
 
 def small(trend: Trend) -> Markup:
@@ -33,13 +34,13 @@ def accuracies(evaluations: Sequence[Mapping[str, Any]]) -> Markup:
 
 def strip(rewards: Sequence[float | None], accuracies: Sequence[float | None], low: float, high: float) -> Markup:
     """The rewards of a group, a mark each: a disc is right, a cross wrong, a ring of which some is filled in between,
-    a dot where nothing is known of its accuracy.
+    a small ring where nothing says what is right.
     """
     found = []
     for at, (reward, accuracy) in enumerate(zip(rewards, accuracies, strict=True)):
         share = 0.0 if reward is None or not math.isfinite(reward) else (reward - low) / ((high - low) or 1)
         kind = judged(accuracy)
-        found.append(mark(kind if kind != "unknown" else "unknown", at * CELL, share))
+        found.append(mark(kind, at * CELL, share))
     width = max(len(rewards), 1) * CELL
     right = sum(judged(a) == "right" for a in accuracies)
     label = f"{right} of {len(rewards)} right; rewards {', '.join(number(r) for r in rewards[:16])}"
@@ -54,6 +55,8 @@ def mark(kind: str, x: float = 0, share: float = 1.0) -> Markup:
     if kind == "wrong":
         a, b = middle - 3.4, middle + 3.4
         return Markup('<path class="wrong" d="M{} 3.6L{} 10.4M{} 3.6L{} 10.4"/>').format(a, b, b, a)
+    if kind == "unknown":
+        return Markup('<circle class="unknown" cx="{}" cy="7" r="3.4"/>').format(middle)
     height = round(9.2 * min(max(share, 0.0), 1.0), 1)
     return Markup(
         '<rect class="partly" x="{}" y="2.4" width="9.2" height="9.2" rx="2"/>'
@@ -84,15 +87,19 @@ def interval(mean: float, low: float, high: float) -> Markup:
     return _svg(300, 44, label, drawn, "interval")
 
 
+def key(name: str, at: int) -> str:
+    """The class of the colour of a part of a bar, that at this place of all."""
+    return KEYS.get(name, f"p{at % 8}")
+
+
 def shares(parts: Sequence[tuple[str, float]]) -> Markup:
     """One bar that is shared out."""
     total = sum(size for _, size in parts) or 1.0
     x, drawn = 0.0, []
-    for at, (_, size) in enumerate(parts):
+    for at, (name, size) in enumerate(parts):
         width = 1000 * size / total
-        drawn.append(
-            Markup('<rect class="part p{}" x="{:.1f}" width="{:.1f}" height="20" y="0"/>').format(at % 8, x, width)
-        )
+        bar = Markup('<rect class="part {}" x="{:.1f}" width="{:.1f}" height="20" y="0"/>')
+        drawn.append(bar.format(key(name, at), x, width))
         x += width
     label = ", ".join(f"{name} {size / total:.0%}" for name, size in parts)
     return _svg(1000, 20, label, Markup("").join(drawn), "shares", stretch=True)
@@ -192,7 +199,7 @@ def gantt(found: Timeline) -> Markup:
                     '<rect class="span {}" x="{:.2f}" y="{}" width="{:.2f}" height="{}" rx="1">'
                     "<title>step {}, {}: {:.3f} s</title></rect>"
                 ).format(
-                    _PARTS[span.what], left + span.start * scale, y * height + 2,
+                    KEYS[span.what], left + span.start * scale, y * height + 2,
                     max((span.end - span.start) * scale, 0.4), height - 5, row.step, span.what, span.end - span.start,
                 )
             )  # fmt: skip

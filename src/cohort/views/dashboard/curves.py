@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohort.evaluate.compare import Paired, paired
-from cohort.monitor.names import FIRST, SECTIONS, metric
-from cohort.recipe import differences
+from cohort.monitor.names import SECTIONS, metric
+from cohort.recipe import between
 from cohort.settings import GROUPS, Stage
 from cohort.settings.words import callable_path, shown
 from cohort.types import UserError
 from cohort.views.dashboard import evaluation
 from cohort.views.dashboard.evaluation import Problem
 from cohort.views.dashboard.runs import RunFiles, StageFiles
-from cohort.views.dashboard.trends import points, thinned
+from cohort.views.dashboard.trends import CURATED, points, thinned
+from cohort.wording import counted
 
 POINTS = 2000  # of one curve
 OWN = "Of this run"
@@ -53,7 +54,7 @@ def glossary(stages: Sequence[StageFiles]) -> dict[str, list[Named]]:
         section = of[known.name] if known is not None else OWN
         meaning = known.meaning if known is not None else "A number of a stage, reward or tracker of one's own."
         unit, better = (known.unit, known.better) if known is not None else ("", "")
-        found[section].append(Named(name, unit, meaning, better, name in FIRST))
+        found[section].append(Named(name, unit, meaning, better, name in CURATED))
     return {section: names for section, names in found.items() if names}
 
 
@@ -106,6 +107,7 @@ class Comparison:
     way: str
     problems: tuple[Problem, ...]  # answered otherwise: `before` is the first run, `after` the second
     why: str
+    others: tuple[str, ...]  # what their other stages do not share, in words
 
 
 def comparison(
@@ -114,10 +116,10 @@ def comparison(
     """How two runs differ: recipes, and the answers to the problems that both were evaluated on. `explain` says of two
     stages what differs of their objectives and with which consequence.
     """
-    rows = tuple(_recipes(first, second, explain))
+    rows, others = tuple(_recipes(first, second, explain)), tuple(_others(first, second))
     ways = [way for way in evaluation.ways_of(first[1]) if way in evaluation.ways_of(second[1])]
     if not ways:
-        return Comparison(rows, None, "", (), "They have no evaluation in common whose answers were kept.")
+        return Comparison(rows, None, "", (), "They have no evaluation in common whose answers were kept.", others)
     way, found = ways[0], []
     for stage in (first[1], second[1]):
         steps = [shard.step for shard in stage.evaluated if shard.way == way]
@@ -126,7 +128,7 @@ def comparison(
     ours, theirs = found
     both = [key for key in ours if key in theirs]
     if not both:
-        return Comparison(rows, None, way, (), "They were evaluated on different problems.")
+        return Comparison(rows, None, way, (), "They were evaluated on different problems.", others)
     judged = paired({key: theirs[key][2].rate for key in both}, {key: ours[key][2].rate for key in both})
     problems = [
         Problem(key, ours[key][0], ours[key][1], ours[key][2], theirs[key][2],
@@ -136,38 +138,69 @@ def comparison(
     ]  # fmt: skip
     order = list(evaluation.CHANGES)
     problems.sort(key=lambda one: order.index(one.change))
-    return Comparison(rows, judged, way, tuple(problems), "")
+    return Comparison(rows, judged, way, tuple(problems), "", others)
 
 
 def _recipes(
     first: tuple[RunFiles, StageFiles], second: tuple[RunFiles, StageFiles], explain: Explain | None
 ) -> list[Difference]:
     (run, stage), (other, their) = first, second
-    if run.recipe is None or other.recipe is None:
+    if run.recipe is None or other.recipe is None or stage.table is None or their.table is None:
         return []
     found: dict[str, Difference] = {}
-    if explain and stage.table and their.table and stage.kind in GROUPS and their.kind in GROUPS:
+    if explain and stage.kind in GROUPS and their.kind in GROUPS:
         try:
             for key, here, there, why in explain(stage.table, their.table):
                 found[key] = Difference(key, _said(here), _said(there), why)
         except UserError:
             found = {}
-    mine = f"{stage.name}." if len(run.stages) > 1 else ""
-    for path, here, there in differences(run.recipe, other.recipe):
-        key = path.removeprefix(mine)
-        if path not in ("name",) and key.removeprefix("objective.") not in found and key not in found:
-            found[key] = Difference(key, _said(here), _said(there), "")
+    seeds = [("seed", run.recipe.seed, other.recipe.seed)] if run.recipe.seed != other.recipe.seed else []
+    for path, here, there in (*seeds, *between(stage.table, their.table)):
+        if path.removeprefix("objective.") not in found and path not in found:
+            found[path] = Difference(path, _said(here), _said(there), "")
     return sorted(found.values(), key=lambda one: not one.consequence)
+
+
+def _others(first: tuple[RunFiles, StageFiles], second: tuple[RunFiles, StageFiles]) -> list[str]:
+    """Of stages that one name calls in both runs, how many values differ; and the stages that one of them lacks."""
+    (run, here), (other, there) = first, second
+    alone: dict[str, list[str]] = {}
+    mine, theirs = ({one.name: one.table for one in of.stages} for of in (run, other))
+    found = []
+    for name in dict.fromkeys((*mine, *theirs)):
+        a, b = mine.get(name), theirs.get(name)
+        if name == here.name == there.name:
+            continue
+        if a is None or b is None:
+            if name not in (here.name, there.name):
+                alone.setdefault(run.name if b is None else other.name, []).append(name)
+        elif rows := between(a, b):
+            keys = ", ".join(path for path, _, _ in rows[:3])
+            found.append(f"Stage {name} differs in {counted(len(rows), 'value')}: {keys}{', ...' * (len(rows) > 3)}.")
+    return [
+        *found,
+        *(
+            f"{of} alone has {'stage' if len(names) == 1 else 'stages'} {', '.join(names)}."
+            for of, names in alone.items()
+        ),
+    ]
 
 
 def _said(value: Any) -> str:
     return str(shown(callable_path(value) if callable(value) else value))
 
 
-def together(runs: Sequence[RunFiles]) -> list[tuple[RunFiles, StageFiles]]:
-    """Every run with the stage that is like the one to look at first in the first of them."""
-    wanted = runs[0].stages[runs[0].latest].name
-    return [(run, next((one for one in run.stages if one.name == wanted), run.stages[run.latest])) for run in runs]
+def together(runs: Sequence[RunFiles], wanted: StageFiles | None = None) -> list[tuple[RunFiles, StageFiles]]:
+    """Every run with the stage that is like the wanted one, by default like that of the first run to look at first: of
+    the same name, else the last of its kind, else the one to look at first.
+    """
+    wanted = wanted or runs[0].stages[runs[0].latest]
+    found = []
+    for run in runs:
+        alike = [one for one in run.stages if one.name == wanted.name]
+        alike = alike or [one for one in run.stages if one.kind == wanted.kind][-1:]
+        found.append((run, wanted if run is wanted.run else (alike or [run.stages[run.latest]])[0]))
+    return found
 
 
 def as_json(found: Mapping[str, Sequence[Series]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cohort.account.traces import as_shown
 from cohort.monitor.doctor import Cause, answers, causes
 from cohort.record.reading import score_names
+from cohort.settings import GROUPS
 from cohort.types import RIGHT
 from cohort.views.dashboard.index import reward_columns
 from cohort.views.dashboard.overview import Alarm, alarms
@@ -99,7 +100,7 @@ def diagnostics(stage: StageFiles) -> Diagnostics:
     return Diagnostics(
         causes=tuple(causes(findings, stage.table)) if stage.table is not None else (),
         alarms=tuple(alarms(findings)),
-        questions=tuple(answers(steps)) if steps else (),
+        questions=tuple(answers(steps)) if steps and stage.kind in GROUPS else (),
         columns=columns,
         difficulty=difficulty,
         lengths=bins,
@@ -154,7 +155,8 @@ def _length_says(bins: Sequence[Bin]) -> str:
         return ""
     best = max(bins, key=lambda one: one.reward)
     ends = f"{bins[0].reward:.2f} for the shortest, {bins[-1].reward:.2f} for the longest"
-    return f"The mean reward is {ends}; best paid are {best.low:.0f} to {best.high:.0f} tokens ({best.reward:.2f})."
+    span = f"{best.low:.0f}" + (f" to {best.high:.0f}" if best.high > best.low else "")
+    return f"The mean reward is {ends}; best paid are {span} tokens ({best.reward:.2f})."
 
 
 def _weights(stage: StageFiles) -> dict[str, float]:
@@ -179,14 +181,16 @@ def components(table: pa.Table, weights: Mapping[str, float]) -> list[Component]
             deviation = float(np.nanmean(spread**2)) ** 0.5 if np.isfinite(spread).any() else 0.0
             mean = float(np.nanmean(scores)) if np.isfinite(scores).any() else math.nan
             found.append((name, weights[name], mean, abs(weights[name]) * deviation, together))
-    total = sum(spread for _, _, _, spread, _ in found) or 1.0
+    total, count = sum(spread for _, _, _, spread, _ in found) or 1.0, len(found)
     return [
-        Component(name, weight, mean, spread / total, together, _component_says(spread / total, together, len(found)))
-        for name, weight, mean, spread, together in found
+        Component(name, weight, mean, spread / total, cor, _component_says(weight, spread / total, cor, count))
+        for name, weight, mean, spread, cor in found
     ]
 
 
-def _component_says(share: float, together: float | None, count: int) -> str:
+def _component_says(weight: float, share: float, together: float | None, count: int) -> str:
+    if not weight:
+        return "measured, and not paid"
     if together is not None and together < -0.1:
         return "goes against the accuracy"
     if count > 1 and share > 0.8:
@@ -245,7 +249,7 @@ def constant_answer(stage: StageFiles, table: pa.Table) -> tuple[str, float, flo
     late = table.filter(pa.array(table["step"].to_numpy() >= recent[0].step))
     accuracy = late["accuracy"].to_numpy()
     accuracy = accuracy[np.isfinite(accuracy)]
-    return (answer, times / golds.total(), float(accuracy.mean())) if len(accuracy) else None
+    return (answer, times / golds.total(), float((accuracy >= RIGHT).mean())) if len(accuracy) else None
 
 
 def copies(stage: StageFiles) -> Copies | None:

@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 
 from cohort.account.traces import rows_as_shown
 from cohort.rewards.verifiers.final_answer import final_answer
+from cohort.rewards.verifiers.number import parse_number
 from cohort.settings import Stage
 from cohort.types import RIGHT, UserError
 from cohort.views.dashboard.index import true_in
+from cohort.views.dashboard.reader import Reader
 from cohort.views.dashboard.texts import Part, differences
-from cohort.views.dashboard.tokens import Reader
 from cohort.wording import one_line, visible
 
 Row = Mapping[str, Any]
@@ -32,7 +33,6 @@ _GROUP = (
     *("version", "finish", "turns", "scores", "labels", "reward", "accuracy", "advantage", "steps", "disposition"),
     "error",
 )
-_TOKENS = ("tokens", "logprobs", "token_advantages", "teacher_logprobs")
 DISPOSITIONS = {  # what became of a group, and what that means
     "trained": "learnt from",
     "zero_std": "all rewards equal: nothing to learn",
@@ -57,6 +57,7 @@ class Member:
     accuracy: float | None
     judged: Judged
     answer: str | None  # that the text marks as its final one
+    doubt: str  # where the final answer and the accuracy do not agree: a reward to look into
     advantage: float | None
     length: int
     finish: str
@@ -91,9 +92,10 @@ class Strip:
         return statistics.pstdev(known) if known else 0.0
 
     @property
-    def right(self) -> int:
-        """How many are right."""
-        return sum(judged(a) == "right" for a in self.accuracies)
+    def right(self) -> str:
+        """How many are right, of all; a dash where nothing says what is."""
+        found = [judged(a) for a in self.accuracies]
+        return f"{found.count('right')}/{len(found)}" if set(found) - {"unknown"} else "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,24 @@ def judged(accuracy: float | None) -> Judged:
     return "right" if accuracy >= RIGHT else "wrong" if accuracy <= 0 else "partly"
 
 
-def _read(path: Path, columns: Sequence[str], ticket: int | None = None, member: int | None = None) -> pa.Table:
+def doubt(answer: str | None, gold: str | None, found: Judged) -> str:
+    """What does not agree of the answer that a text marks as its final one and of how it was judged.
+    A reward that looks at more than the answer may be right all the same.
+    """
+    if answer is None or gold is None or found not in ("right", "wrong"):
+        return ""
+    numbers = parse_number(answer), parse_number(gold)
+    same = answer.strip() == gold.strip() or (None not in numbers and numbers[0] == numbers[1])
+    if same and found == "wrong":
+        return "the gold answer, and judged wrong"
+    return (
+        "another number than the gold answer, and judged right"
+        if not same and None not in numbers and found == "right"
+        else ""
+    )
+
+
+def columns_of(path: Path, columns: Sequence[str], ticket: int | None = None, member: int | None = None) -> pa.Table:
     """Some columns of a shard, of one ticket where it is given. Raises `UserError` for a file that is damaged."""
     try:
         there = set(pq.read_schema(path).names)
@@ -177,7 +196,7 @@ def by_ticket(rows: Sequence[Row]) -> dict[int, list[Row]]:
 
 def step_view(path: Path, step: int, steps: Sequence[int]) -> StepView:
     """The groups of a step; `steps` are all that are recorded."""
-    groups = by_ticket(rows_of(_read(path, _STRIP)))
+    groups = by_ticket(rows_of(columns_of(path, _STRIP)))
     strips = sorted((strip_of(step, rows) for rows in groups.values()), key=lambda one: (-one.signal, one.ticket))
     rewards = [r for one in strips for r in one.rewards if r is not None and math.isfinite(r)]
     at = steps.index(step) if step in steps else -1
@@ -219,10 +238,10 @@ def group_view(
     how reasoning is shown. Raises
     `UserError` where the step has no such group.
     """
-    rows = rows_as_shown(rows_of(_read(path, _GROUP, ticket)), traces)
+    rows = rows_as_shown(rows_of(columns_of(path, _GROUP, ticket)), traces)
     if not rows:
         raise UserError(f"step {step} has no group {ticket}")
-    tickets = sorted(set(_read(path, ("ticket",))["ticket"].to_pylist()))
+    tickets = sorted(set(columns_of(path, ("ticket",))["ticket"].to_pylist()))
     at = tickets.index(ticket)
     first = rows[0]
     members = sorted(
@@ -232,7 +251,7 @@ def group_view(
     whole = [_member(row, compared, members) for row in members]
     seen, shown = set[str | None](), []
     for one in whole:
-        key = one.text if one.text is not None and not one.turns else f"\0{one.member}"
+        key = f"{one.text}\0{one.turns}" if one.text is not None else f"\0{one.member}"
         if key not in seen:
             shown.append(one)
         seen.add(key)
@@ -264,7 +283,8 @@ def _member(row: Row, compared: Row | None, rows: Sequence[Row]) -> Member:
     labels = orjson.loads(row["labels"]) if row.get("labels") else {}
     text, turns = row["text"], tuple(orjson.loads(row["turns"])) if row["turns"] else ()
     other = compared["text"] if compared is not None and compared is not row else None
-    same = tuple(one["member"] for one in rows if one is not row and text is not None and one["text"] == text)
+    alike = (one for one in rows if one is not row and (one["text"], one["turns"]) == (text, row["turns"]))
+    same = tuple(one["member"] for one in alike if text is not None)
     return Member(
         member=row["member"],
         same=same,
@@ -276,6 +296,7 @@ def _member(row: Row, compared: Row | None, rows: Sequence[Row]) -> Member:
         accuracy=row["accuracy"],
         judged=judged(row["accuracy"]),
         answer=final_answer(text) if text else None,
+        doubt=doubt(final_answer(text) if text else None, row["answer"], judged(row["accuracy"])),
         advantage=row["advantage"],
         length=row["length"],
         finish=row["finish"] or "",
@@ -315,110 +336,6 @@ def sample_command(view: GroupView, directory: Path) -> str:
     """What samples the prompt again from the trained model, as it is typed."""
     gold = [] if view.answer is None else ["--answer", view.answer]
     return visible(shlex.join(["cohort", "sample", str(directory), view.prompt or "", *gold]))
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token: its text, and what is recorded of it. What the policy did not choose has no log-prob of it."""
-
-    text: str
-    id: int
-    chosen: bool
-    logprob: float | None
-    advantage: float | None
-    teacher: float | None
-    level: int  # of the colour, 0 to 6; 3 is the middle of a scale with two ends
-
-
-@dataclass(frozen=True, slots=True)
-class TokensView:
-    """The tokens of a completion, coloured by one of the numbers that are recorded."""
-
-    step: int
-    ticket: int
-    member: int
-    members: int
-    by: str
-    choices: tuple[str, ...]
-    tokens: tuple[Token, ...]
-    exact: bool  # whether the texts are those of the run's own tokenizer
-    version: int | None
-    reward: float | None
-    accuracy: float | None
-    advantage: float | None
-    total: float  # of the log-probs
-    not_recorded: tuple[tuple[str, str], ...]  # what is not recorded for each token, and what is known of the step
-
-
-BY = {
-    "logprob": "log-prob of the token under the weights that sampled it",
-    "advantage": "advantage: how much the update pushes the token up or down",
-    "teacher": "the teacher's log-prob minus the sampler's",
-}
-_BOUNDS = (-0.01, -0.05, -0.2, -0.7, -1.6, -3.0)  # of log-probs: surer to less sure
-
-
-def tokens_view(
-    path: Path, step: int, ticket: int, member: int, reader: Reader, by: str, line: Mapping[str, Any], once: bool
-) -> TokensView:
-    """The tokens of one completion. `line` has the numbers of its step, `once` says that a batch has one update."""
-    columns = ("step", "ticket", "member", "mask", "version", "reward", "accuracy", "advantage", *_TOKENS)
-    found = _read(path, columns, ticket, member).to_pylist()
-    if not found:
-        raise UserError(f"group {ticket} of step {step} has no completion {member}")
-    row = found[0]
-    members = len(_read(path, ("ticket", "member"), ticket))
-    ids = row["tokens"] or []
-    advantages = row.get("token_advantages") or [row["advantage"]] * len(ids)
-    teacher = row.get("teacher_logprobs") or [None] * len(ids)
-    choices = tuple(
-        name for name in BY if name == "logprob" or (name == "advantage" and row["advantage"] is not None) or
-        (name == "teacher" and row.get("teacher_logprobs"))
-    )  # fmt: skip
-    by = by if by in choices else "logprob"
-    most = max((abs(a) for a in advantages if a is not None and math.isfinite(a)), default=0.0)
-    tokens = []
-    for text, number, chosen, logprob, advantage, theirs in zip(
-        reader.pieces(ids), ids, row["mask"], row["logprobs"], advantages, teacher, strict=True
-    ):
-        known = logprob if chosen else None
-        gap = theirs - logprob if theirs is not None and math.isfinite(theirs) and chosen else None
-        level = 0
-        if by == "logprob" and known is not None:
-            level = sum(known < bound for bound in _BOUNDS)
-        elif by == "advantage" and chosen and most and advantage is not None:
-            level = 3 + round(3 * advantage / most)
-        elif by == "teacher" and gap is not None:
-            level = 3 + max(-3, min(3, round(1.5 * gap)))
-        tokens.append(Token(text, number, bool(chosen), known, advantage if chosen else None, gap, level))
-    missing = [(name, said) for name, said in _of_the_step(line, once)]
-    total = math.fsum(token.logprob for token in tokens if token.logprob is not None)
-    return TokensView(
-        step, ticket, member, members, by, choices, tuple(tokens), reader.exact, row["version"], row["reward"],
-        row["accuracy"], row["advantage"], total, tuple(missing),
-    )  # fmt: skip
-
-
-def _of_the_step(line: Mapping[str, Any], once: bool) -> list[tuple[str, str]]:
-    """What is not written down token by token, and what the step says of it."""
-
-    def known(name: str, form: str) -> str:
-        value = line.get(name)
-        return form.format(value) if isinstance(value, int | float) else "not measured"
-
-    ratio = "1 for every token: a batch has one update, from the weights that sampled it" if once else ""
-    clipped = "no token can be clipped" if once else "{} low and {} high".format(
-        known("policy/clip_low", "{:.2%}"), known("policy/clip_high", "{:.2%}")
-    )  # fmt: skip
-    return [
-        ("entropy", f"{known('policy/entropy', '{:.4f} nats')} a token in this step"),
-        ("sampler and learner apart", f"{known('policy/mismatch', '{:.2g} nats')} on average"),
-        (
-            "ratio",
-            ratio or f"{known('policy/ratio', '{:.4f}')} on average, at most {known('policy/ratio_max', '{:.3f}')}",
-        ),
-        ("clipped", clipped),
-    ]
 
 
 def _number(value: float | None) -> float:

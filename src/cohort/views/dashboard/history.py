@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohort.account.traces import rows_as_shown
+from cohort.settings import Task
 from cohort.types import UserError
 from cohort.views.dashboard.groups import Strip, by_ticket, rows_of, strip_of
+from cohort.views.dashboard.reader import Reader
 from cohort.views.dashboard.runs import RunFiles, StageFiles
-from cohort.views.dashboard.tokens import Reader
 
 _STRIP = ("ticket", "member", "prompt_id", "prompt", "answer", "reward", "accuracy", "disposition", "error", "mask")
 BINS = 10  # of pass rates
@@ -110,15 +111,18 @@ def data_view(run: RunFiles, stage: StageFiles, reader: Reader) -> DataView:
     """The data of a stage."""
     task = stage.table.task if stage.table is not None else None
     keys = ("source", "split", "held_out", "prompt", "answer", "system", "template", "levels", "too_long")
-    source = [(key, str(value)) for key in keys if task is not None and (value := getattr(task, key)) not in (None, ())]
+    source = []
+    for key in keys if task is not None else ():
+        value = getattr(task, key)
+        if key == "source" or value != Task.model_fields[key].default:
+            source.append((key, ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)))
     table = stage.index.table(stage.shards)
-    rates, steps, ids, example = np.zeros(0), np.zeros(0), np.zeros(0, object), None
+    rates, steps, ids, shown = np.zeros(0), np.zeros(0), np.zeros(0, object), example(stage)
     if len(table):
         grouped = table.group_by(["step", "ticket", "prompt_id"]).aggregate([("accuracy", "mean")])
         known = grouped.filter(pc.is_valid(grouped["accuracy_mean"]))
         rates, steps = known["accuracy_mean"].to_numpy(), known["step"].to_numpy()
         ids = np.asarray(known["prompt_id"].cast(pa.string()).to_pylist(), object)
-        example = _example(stage)
     unique, at, counts = np.unique(ids.astype(str), return_inverse=True, return_counts=True)
     best = np.zeros(len(unique))
     np.maximum.at(best, at, rates)
@@ -136,9 +140,9 @@ def data_view(run: RunFiles, stage: StageFiles, reader: Reader) -> DataView:
     said += f"found among {found.get('prompts')} training prompts."
     return DataView(
         source=tuple(source),
-        seen=reader.text(example["prompt_tokens"] or ()) if example else None,
-        example=example["prompt"] if example else None,
-        gold=example["answer"] if example else None,
+        seen=reader.text(shown["prompt_tokens"] or ()) if shown else None,
+        example=shown["prompt"] if shown else None,
+        gold=shown["answer"] if shown else None,
         prompts=len(unique),
         asked=len(rates),
         again=int((counts > 1).sum()),
@@ -174,13 +178,12 @@ def _questions(stage: StageFiles, table: pa.Table, ids: Sequence[str]) -> list[t
     return [(one, found[one]) for one in ids if one in found]
 
 
-def _example(stage: StageFiles) -> dict[str, Any] | None:
-    for shard in stage.shards[:1]:
-        try:
-            rows = pq.read_table(shard.path, columns=["prompt", "answer", "prompt_tokens"]).slice(0, 1).to_pylist()
-        except (pa.ArrowException, OSError, KeyError):
-            return None
-        return dict(rows[0]) if rows else None
+def example(stage: StageFiles) -> dict[str, Any] | None:
+    """One prompt with its gold answer and its tokens: of the first step, else of the first evaluation."""
+    for shard in (*stage.shards[:1], *stage.evaluated[:1]):
+        with contextlib.suppress(pa.ArrowException, OSError, KeyError):
+            for row in pq.read_table(shard.path, columns=["prompt", "answer", "prompt_tokens"]).slice(0, 1).to_pylist():
+                return dict(row)
     return None
 
 

@@ -41,7 +41,7 @@ MOST = 100  # hits that are shown
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A rollout that was found."""
+    """A rollout that was found, and how many more of its group have the very same text."""
 
     step: int
     ticket: int
@@ -51,6 +51,7 @@ class Hit:
     length: int
     finish: str
     text: str
+    more: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,8 @@ def search(
     if holds and unknown and len(table):
         holds({name: pa.nulls(1) for name in (*PLAIN, *columns)})  # which says what there is
     picked = holds(columns) if holds and not late and len(table) else np.ones(len(table), bool)
-    matches = _matcher(text, is_regex, began + seconds, clock) if text else None
+    until = clock() + seconds  # what the first search reads of all rollouts does not count
+    matches = _matcher(text, is_regex, until, clock) if text else None
     steps = table["step"].to_numpy()
     by_step = {shard.step: shard for shard in shards}
     wanted = np.unique(steps[picked])[::-1]
@@ -192,7 +194,7 @@ def search(
         return _in_shard(by_step[step], rows, picked[low:high], here, holds if late else None, matches, traces)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        while looked < len(wanted) and len(hits) < limit and clock() - began <= seconds:
+        while looked < len(wanted) and len(hits) < limit and (not looked or clock() <= until):
             some = wanted[looked : looked + BLOCK].tolist()
             hits += [hit for found in pool.map(look, some) for hit in found]
             looked += len(some)
@@ -232,7 +234,13 @@ def _in_shard(
     numbers = table.select(["step", "ticket", "member", "reward", "accuracy", "length", "finish"]).take(pa.array(at))
     texts = read["text"].take(pa.array(at)).to_pylist()
     rows = zip(numbers.to_pylist(), texts, strict=True)
-    return [Hit(**row | {"finish": row["finish"] or "", "text": text or ""}) for row, text in rows]
+    alike: dict[tuple[int, str | None], list[Any]] = {}
+    for row, text in rows:
+        alike.setdefault((row["ticket"], text), []).append(row)
+    return [
+        Hit(**of[0] | {"finish": of[0]["finish"] or "", "text": text or "", "more": len(of) - 1})
+        for (_, text), of in alike.items()
+    ]
 
 
 def _matcher(text: str, is_regex: bool, until: float, clock: Callable[[], float]) -> Callable[[Any], NDArray[np.bool_]]:

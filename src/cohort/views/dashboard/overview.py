@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cohort.algorithms.fields import GROUP_BASELINES
 from cohort.monitor.detectors.finding import Finding
 from cohort.monitor.doctor import Cause, answers, causes
 from cohort.recipe import against_defaults
-from cohort.settings import GROUPS, Stage
+from cohort.settings import GROUPS
 from cohort.settings.words import callable_path, shown
-from cohort.views.cards.reading import amount, seconds
+from cohort.views.cards.reading import amount, percent, seconds
 from cohort.views.dashboard import evaluation
+from cohort.views.dashboard.history import example
 from cohort.views.dashboard.runs import RunFiles, StageFiles, State
+from cohort.views.dashboard.story import what_was_trained
 from cohort.views.dashboard.trends import Trend, curated, ends, points
 
 Tone = Literal["good", "bad", "unsure", "none"]
@@ -100,6 +101,7 @@ class Overview:
 
     name: str
     what: tuple[str, ...]  # what was trained, in sentences
+    example: Mapping[str, Any] | None  # a prompt and its gold answer
     state: State
     verdict: Verdict
     facts: tuple[Fact, ...]
@@ -122,6 +124,7 @@ def overview(run: RunFiles, stage: StageFiles) -> Overview:
     return Overview(
         name=run.name,
         what=tuple(what_was_trained(run, stage)),
+        example=example(stage),
         state=run.state,
         verdict=verdict(stage),
         facts=tuple(facts(run, stage)),
@@ -132,53 +135,16 @@ def overview(run: RunFiles, stage: StageFiles) -> Overview:
         questions=tuple(answers(steps)) if steps and stage.kind in GROUPS else (),
         settings=tuple(settings(run, stage)),
         stages=tuple(_line(i, one) for i, one in enumerate(run.stages)) if len(run.stages) > 1 else (),
-        spent=tuple(spent(steps)),
+        spent=tuple(spent(stage)),
         reading=tuple(reading(stage)),
         problems=tuple(run.problems),
     )
 
 
-def what_was_trained(run: RunFiles, stage: StageFiles) -> list[str]:
-    """The model, the task, the reward and the method, in sentences a newcomer can read."""
-    table = stage.table
-    if table is None:
-        return ["Its recipe cannot be read by this version; its numbers and rollouts can."]
-    size = run.inside("environment.json", "policies", stage.name)
-    parameters = f" of {amount(size['parameters'])} parameters" if isinstance(size.get("parameters"), int) else ""
-    model = str(size.get("name") or "A model").removesuffix("ForCausalLM")
-    begun = table.policy.model
-    start = "made by the recipe" if table.policy.scratch is not None else f"that began as {begun}" if begun else ""
-    if begun and begun.startswith("stage:"):
-        start = f"that stage {begun.removeprefix('stage:')} had trained"
-    before = [one for one in run.stages[: run.stages.index(stage)] if one.kind != "reward_model"]
-    if not start and before:
-        start = f"that stage {before[-1].name} had trained"
-    found = [f"{model}{parameters}{', ' if start.startswith('made') else ' '}{start}".rstrip(" ,") + "."]
-    source = table.task.source if isinstance(table.task.source, str) else "rows given in Python"
-    if stage.kind not in GROUPS:
-        return [*found, f"Stage {stage.name} is of kind {stage.kind}, on {source}."]
-    several = len(table.reward) > 1
-    paid = [f"{one.name} ({one.weight:g} times)" if several else one.name for one in table.reward if one.weight]
-    group, prompts = table.rollout.group_size, table.rollout.prompts_per_step
-    found.append(
-        f"In each step it answered {prompts} prompts of {source} {group} times each; an answer's reward was "
-        f"{' + '.join(paid) or 'nothing'}, and it was pushed towards the answers that were paid more than "
-        f"{_baseline(table)}."
-    )
-    return found
-
-
-def _baseline(table: Stage) -> str:
-    from cohort.algorithms.presets import PRESETS
-
-    fields = table.objective.fields()
-    preset = PRESETS.get(table.objective.preset)
-    baseline = fields.get("baseline") or (preset.fields.get("baseline") if preset is not None else None)
-    return "their group's mean" if baseline is None or baseline in GROUP_BASELINES else "expected"
-
-
 def verdict(stage: StageFiles) -> Verdict:
     """Whether held-out accuracy rose, by how much, how sure that is, and whether it is the reward or the truth."""
+    if stage.kind == "reject":
+        return _kept(stage)
     reward = _change(stage, "reward/mean")
     for way, name in (("greedy", "greedy"), ("sampled", "pass@1"), ("", "accuracy")):  # noqa: B007
         lines = [line for line in stage.evaluations if isinstance(line.get(name), int | float)]
@@ -190,9 +156,9 @@ def verdict(stage: StageFiles) -> Verdict:
     last = next((line for line in lines if line["step"] == kept), lines[-1])
     before, after = lines[0][name], last[name]
     found = evaluation.difference(stage, way) if way else None
-    measure = {"greedy": "held-out accuracy, greedy", "pass@1": "held-out accuracy, sampled"}.get(
-        name, "held-out pairs ranked right"
-    )
+    measure = {"greedy": "held-out accuracy, greedy", "pass@1": "held-out accuracy, sampled"}.get(name, "")
+    if name == "accuracy":
+        return _ranked(lines[0], last)
     if found is None:
         points_of = f"{100 * (after - before):+.1f} points"
         said = ("The answers were not kept, so how sure the difference is cannot be said.",)
@@ -214,6 +180,32 @@ def verdict(stage: StageFiles) -> Verdict:
     if kept is not None and kept != lines[-1]["step"]:
         why.append(f"The weights of step {kept:,} are kept, the best by held-out problems.")
     return Verdict(tone, headline, before, after, found.low, found.high, measure, tuple(filter(None, why)))  # type: ignore[arg-type]
+
+
+def _ranked(first: Mapping[str, Any], last: Mapping[str, Any]) -> Verdict:
+    """What a reward model came to: two intervals, as its answers to single pairs are not kept."""
+    before, after = first["accuracy"], last["accuracy"]
+    ends = [one[key] for one in (first, last) for key in ("accuracy_low", "accuracy_high") if one.get(key) is not None]
+    tone: Tone = "unsure"
+    said = ["A score that guesses ranks half of the pairs right."]
+    if len(ends) == 4:
+        apart = ends[2] > ends[1] or ends[3] < ends[0]
+        tone = "unsure" if not apart else "good" if after > before else "bad"
+        was, now = (f"{percent(low)} to {percent(high)}" for low, high in (ends[:2], ends[2:]))
+        said.append(f"The 95% intervals are {was} before and {now} now: they {'do not ' * apart}overlap.")
+    headline = f"It ranks {percent(after)} of the held-out pairs right"
+    return Verdict(tone, headline, before, after, None, None, "held-out pairs ranked right", tuple(said))
+
+
+def _kept(stage: StageFiles) -> Verdict:
+    """What a stage that only chooses has chosen."""
+    found = stage.run.json(str(stage.place.relative_to(stage.run.directory) / "final/selection.json"))
+    kept, sampled, refused = (found.get(name) for name in ("kept", "sampled", "refused"))
+    if not (isinstance(kept, int) and isinstance(sampled, int) and isinstance(refused, dict)):
+        return Verdict("none", "It chooses answers for a later stage", None, None, None, None, "", ())
+    why = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in refused.items() if isinstance(count, int))
+    said = (f"Left out: {why or 'none'}.", "Nothing was trained here, so there is no before and after.")
+    return Verdict("none", f"{kept:,} of {sampled:,} answers were kept", None, None, None, None, "", said)
 
 
 def _change(stage: StageFiles, name: str) -> tuple[float, float, bool] | None:
@@ -250,7 +242,7 @@ def _unmeasured(stage: StageFiles, reward: tuple[float, float, bool] | None) -> 
         if name is None or change is None:
             return Verdict("none", "There is nothing to judge yet", None, None, None, None, "", ())
         went = f"{name} went from {change[0]:.3f} to {change[1]:.3f}."
-        return Verdict("none", "This stage was not evaluated", None, None, None, None, "", (went,))
+        return Verdict("none", "This stage was not evaluated", None, None, None, None, "", (went, *_after(stage)))
     early, late, sure = reward
     headline = "The reward rose" if sure and late > early else "The reward fell" if sure else "The reward did not move"
     said = (
@@ -259,6 +251,15 @@ def _unmeasured(stage: StageFiles, reward: tuple[float, float, bool] | None) -> 
         "(task.held_out, run.evaluate_every).",
     )
     return Verdict("unsure", headline, None, None, None, None, "", said)
+
+
+def _after(stage: StageFiles) -> list[str]:
+    """What the next stage found of a policy that was not evaluated itself."""
+    for one in stage.run.stages[stage.run.stages.index(stage) + 1 :]:
+        first = next((line for line in one.evaluations if line["step"] == 0 and "greedy" in line), None)
+        if first is not None:
+            return [f"Where stage {one.name} begins, {percent(first['greedy'])} of the held-out problems are right."]
+    return []
 
 
 def facts(run: RunFiles, stage: StageFiles) -> list[Fact]:
@@ -275,12 +276,14 @@ def facts(run: RunFiles, stage: StageFiles) -> list[Fact]:
     found = [Fact(f"{steps[-1]['step']:,}", "steps", planned), Fact(seconds(took), "in steps", "evaluation apart")]
     if sampled:
         found.append(Fact(amount(int(sampled)), "tokens sampled", f"{sampled / max(took, 1e-9):,.0f} a second"))
-        share = wasted / sampled
-        found.append(Fact(f"{share:.0%}", "paid for nothing", f"{amount(int(wasted))} tokens nothing was learnt from"))
+    if spent(stage):
+        more = f"{amount(int(wasted))} tokens nothing was learnt from"
+        found.append(Fact(f"{wasted / sampled:.0%}", "paid for nothing", more))
     groups, signal = total("groups/sampled"), points(steps, "groups/signal")[1]
     if groups:
         mean = math.fsum(signal) / max(len(signal), 1)
-        found.append(Fact(f"{int(groups):,}", "groups", f"{mean:.0%} with signal"))
+        paid = bool(points(steps, "reward/mean")[1])  # by a reward, and not by a teacher alone
+        found.append(Fact(f"{int(groups):,}", "groups", f"{mean:.0%} with signal" if paid else ""))
     memory = points(steps, "memory/peak_gb")[1]
     if memory:
         found.append(Fact(f"{max(memory):.2f} GB", "memory at most"))
@@ -290,11 +293,16 @@ def facts(run: RunFiles, stage: StageFiles) -> list[Fact]:
     return found
 
 
-def spent(steps: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
+def spent(stage: StageFiles) -> list[tuple[str, float]]:
     """Sampled tokens by whether something was learnt from them."""
-    sampled = math.fsum(points(steps, "tokens/sampled")[1])
-    wasted = math.fsum(points(steps, "tokens/wasted")[1])
+    if stage.kind == "reject":  # nothing is learnt there, and what is kept is not paid for in vain
+        return []
+    sampled = math.fsum(points(stage.steps, "tokens/sampled")[1])
+    wasted = math.fsum(points(stage.steps, "tokens/wasted")[1])
     return [("learnt from", sampled - wasted), ("paid for nothing", wasted)] if sampled else []
+
+
+EARLY = 2  # steps after the first one in which what it was before it learnt is still seen
 
 
 def reading(stage: StageFiles) -> list[Reading]:
@@ -309,12 +317,22 @@ def reading(stage: StageFiles) -> list[Reading]:
         lengths = points(stage.steps, "completions/right_tokens")[1]
         if lengths:
             few = f"accuracy == 1 and length < {round(0.75 * lengths[-1])}"
+            early, late = shards[: EARLY + 1][-1], shards[-EARLY:][0]
             why = "are they worked out, or guessed and rewarded all the same?"
-            found.append(Reading("search", {"where": few}, "Short answers that were right", why))
+            found.append(
+                Reading(
+                    "search", {"where": f"{few} and step <= {early}"}, f"Short right answers until step {early}", why
+                )
+            )
+            if late > early:
+                why = "does the reward still pay for what it should not?"
+                found.append(
+                    Reading("search", {"where": f"{few} and step >= {late}"}, f"The same since step {late}", why)
+                )
         wrong = "accuracy == 0 and advantage > 0"
         if max(points(stage.steps, "advantage/below_right")[1], default=0.0) > 0:
             found.append(Reading("search", {"where": wrong}, "Wrong answers that were pushed up", "paid for what?"))
-    if evaluation.ways_of(stage):
+    if any(evaluation.pair_of(stage, way) for way in evaluation.ways_of(stage)):
         found.append(Reading("evaluation", {}, "Held-out problems, flips first", "what it learnt, and what it lost"))
     return found
 

@@ -24,13 +24,14 @@ from cohort.monitor.detectors.finding import Finding
 from cohort.monitor.watcher import read_incidents
 from cohort.recipe import Recipe
 from cohort.record.chain import CHAIN
-from cohort.settings import Stage
+from cohort.settings import GROUPS, Stage
 from cohort.types import UnreadableError, UserError
 from cohort.views.dashboard.index import Index
 from cohort.wording import counted, one_line
 
 Line = Mapping[str, Any]
 QUIET = 120.0  # seconds without a word after which a run that is not finished is said to be silent
+_CHECKPOINT = re.compile(r"step-(\d+)")
 _SHARD = re.compile(r"(step|eval)-(\d+)(?:-(.+))?\.parquet")
 
 
@@ -158,6 +159,13 @@ class StageFiles:
         matches = [match for name in names if name.startswith(of) and (match := _SHARD.fullmatch(name))]
         found = [Shard(log / m[0], int(m[2]), m[3] or "") for m in matches if (of == "eval") == bool(m[3])]
         return sorted(found, key=lambda shard: (shard.step, shard.way))
+
+    @property
+    def replayable(self) -> list[int]:
+        """The steps before which the policy is stored: the first, and those after a checkpoint."""
+        names = (match[1] for place in self.place.glob("checkpoints/*") if (match := _CHECKPOINT.fullmatch(place.name)))
+        after = {1, *(int(name) + 1 for name in names)} if self.kind in GROUPS else set()
+        return [shard.step for shard in self.shards if shard.step in after]
 
     @property
     def findings(self) -> list[Finding]:

@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from cohort.settings import SAMPLED
 from cohort.types import UserError
 from cohort.views.cards.reading import amount, percent, seconds
 from cohort.views.dashboard import (
@@ -31,9 +32,10 @@ from cohort.views.dashboard import (
     tokens,
 )
 from cohort.views.dashboard.curves import Explain
+from cohort.views.dashboard.reader import Reader, reader
 from cohort.views.dashboard.runs import RunFiles, StageFiles
-from cohort.views.dashboard.texts import in_a_line, shown
-from cohort.views.dashboard.trends import brief, number, written
+from cohort.views.dashboard.texts import coded, in_a_line, shown
+from cohort.views.dashboard.trends import brief, fixed, number, written
 
 Query = Mapping[str, str]
 HERE = Path(__file__).parent
@@ -46,6 +48,8 @@ class Site:
     runs: Sequence[RunFiles]
     explain: Explain | None = None
     csrf: str = ""
+    measure: tokens.Measure | None = None  # computes what no run writes down token by token
+    measured: dict[tuple[int, int, int, int], Mapping[int, tokens.Measured]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,11 @@ class Asked:
         """The step that is asked for, the last recorded one by default."""
         steps = self.steps()
         if not steps:
+            name, kind = self.stage.name, self.stage.kind
             raise UserError(
-                f"stage {self.stage.name} has recorded no rollouts: stages that sample do, with run.save_rollouts"
+                f"Stage {name} has no groups: it is of kind {kind}, which samples none"
+                if kind not in SAMPLED
+                else f"Stage {name} has recorded no groups yet, or none are kept (run.save_rollouts)"
             )
         return self.whole("step", steps[-1]) or 0
 
@@ -90,9 +97,9 @@ class Asked:
         """The steps whose rollouts are recorded."""
         return [shard.step for shard in self.stage.shards]
 
-    def reader(self) -> tokens.Reader:
+    def reader(self) -> Reader:
         """Reads the tokens of this stage."""
-        return tokens.reader(self.stage.models)
+        return reader(self.stage.models)
 
 
 View = Callable[[Asked], Mapping[str, Any]]
@@ -123,7 +130,7 @@ def _group(asked: Asked) -> Mapping[str, Any]:
     step, ticket, beside = asked.step(), asked.whole("ticket", 0) or 0, asked.whole("beside")
     path = asked.stage.shard(step).path
     view = groups.group_view(path, step, ticket, asked.reader(), asked.stage.table, beside, asked.run.traces)
-    return {"view": view, "dispositions": groups.DISPOSITIONS}
+    return {"view": view}
 
 
 def _tokens(asked: Asked) -> Mapping[str, Any]:
@@ -136,14 +143,15 @@ def _tokens(asked: Asked) -> Mapping[str, Any]:
         table.objective.bypasses or table.rollout.oldest
     )  # fmt: skip
     path, by = asked.stage.shard(step).path, asked.query.get("by", "logprob")
-    view = groups.tokens_view(path, step, ticket, member, asked.reader(), by, line, once)
-    return {"view": view, "by": groups.BY}
+    known = asked.site.measured.get((asked.number, asked.at, step, ticket), {}).get(member)
+    view = tokens.tokens_view(path, step, ticket, member, asked.reader(), by, line, once, known)
+    steps = asked.stage.replayable if asked.site.measure is not None else []
+    return {"view": view, "by": tokens.BY, "replayable": steps, "csrf": asked.site.csrf}
 
 
 def _curves(asked: Asked) -> Mapping[str, Any]:
-    together = curves.together(asked.site.runs) if asked.query.get("all") else [(asked.run, asked.stage)]
-    if asked.query.get("all"):
-        together = [(asked.run, asked.stage), *(one for one in together if one[0] is not asked.run)]
+    others = [one for one in asked.site.runs if one is not asked.run] if asked.query.get("all") else []
+    together = curves.together([asked.run, *others], asked.stage)
     sections = curves.glossary([stage for _, stage in together])
     named = {one.name: one for section in sections.values() for one in section}
     chosen = [name for name in asked.query.get("names", "").split(",") if name in named]
@@ -183,13 +191,13 @@ def _compare(asked: Asked) -> Mapping[str, Any]:
     other = asked.whole("with", 1 if asked.number == 0 else 0) or 0
     if not 0 <= other < len(runs) or other == asked.number:
         raise UserError(f"there is no other run {other} to compare with")
-    pair = curves.together([asked.run, runs[other]])
-    view = curves.comparison((asked.run, asked.stage), pair[1], asked.site.explain)
-    names = [name for name in curves.FIRST if any(line.get(name) is not None for line in asked.stage.lines)][:6]
-    data = curves.as_json({name: curves.series([(asked.run, asked.stage), pair[1]], name) for name in names})
+    pair = curves.together([asked.run, runs[other]], asked.stage)
+    view = curves.comparison(pair[0], pair[1], asked.site.explain)
+    names = [name for name in curves.CURATED if any(line.get(name) is not None for line in asked.stage.lines)][:6]
+    data = curves.as_json({name: curves.series(pair, name) for name in names})
     named = {one.name: one for section in curves.glossary([asked.stage]).values() for one in section}
-    return {"view": view, "other": other, "runs": runs, "data": data, "names": names, "named": named,
-        "changes": evaluation.CHANGES}  # fmt: skip
+    return {"view": view, "other": other, "their": pair[1][1], "runs": runs, "data": data, "names": names,
+        "named": named, "changes": evaluation.CHANGES}  # fmt: skip
 
 
 def _record(asked: Asked) -> Mapping[str, Any]:
@@ -251,16 +259,27 @@ def templates() -> Environment:
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    found.filters |= {"shown": shown, "number": number, "percent": percent, "seconds": seconds, "amount": amount}
-    found.filters |= {"line": in_a_line, "brief": brief, "json_block": json_block, "kept": kept_json}
+    found.filters |= {"shown": shown, "coded": coded, "line": in_a_line, "brief": brief, "number": number}
+    found.filters |= {"of_token": tokens.written, "fixed": fixed, "percent": percent}
+    found.filters |= {"seconds": seconds, "amount": amount}
+    found.filters |= {"json_block": json_block, "arguments": arguments}
     found.filters |= {"test_case": groups.test_case, "mathml": Markup}
     found.filters["sample_command"] = lambda view, run: groups.sample_command(view, run.directory)
-    found.globals |= {"charts": charts, "written": written, "SCREENS": SCREENS}
+    found.globals |= {"charts": charts, "dispositions": groups.DISPOSITIONS, "written": written, "SCREENS": SCREENS}
     return found
 
 
 def render(screen: str, asked: Asked, **more: Any) -> str:
     """The page of a screen, or with `partial` what is inside of it. Raises `UserError` for what is not there."""
+    return _page(f"{screen}.html", screen, asked, {**SCREENS[screen].view(asked), **more})
+
+
+def absent(screen: str, asked: Asked, why: str, **more: Any) -> str:
+    """The page of a screen that has nothing to show, with the way to the others."""
+    return _page("absent.html", screen, asked, {"why": why, **more})
+
+
+def _page(template: str, screen: str, asked: Asked, found: Mapping[str, Any]) -> str:
     one = SCREENS[screen]
     context: dict[str, Any] = {
         "screen": screen,
@@ -274,10 +293,9 @@ def render(screen: str, asked: Asked, **more: Any) -> str:
         "report": False,
         "url": lambda to, **query: address(asked.number, asked.at, to, **query),
         "goto": lambda number, at, to: address(number, at, to),
-        **one.view(asked),
-        **more,
+        **found,
     }
-    return templates().get_template(f"{screen}.html").render(context)
+    return templates().get_template(template).render(context)
 
 
 def json_block(value: Any) -> Markup:
@@ -286,6 +304,11 @@ def json_block(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def kept_json(value: Any) -> Markup:
-    """JSON for an attribute."""
-    return escape(json.dumps(value, ensure_ascii=False, default=str))
+def arguments(call: Mapping[str, Any]) -> str:
+    """What a tool was called with: a line each, or as JSON where it is no table."""
+    given = call.get("arguments")
+    if isinstance(given, Mapping):
+        return "\n".join(
+            f"{name} = {json.dumps(value, ensure_ascii=False, default=str)}" for name, value in given.items()
+        )
+    return json.dumps(given if given is not None else dict(call), ensure_ascii=False, default=str)

@@ -18,6 +18,9 @@ _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 _UNSHOWN = re.compile("[^\n\t\u0020-\u007e\u00a1-\u00ac\u00ae-\u04ff]")  # what may have no shape: looked at one by one
 
 
+_CODE = re.compile("`([^`<>]+)`")
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A stretch of a text: `same` as in the other one, or `own`."""
@@ -45,6 +48,11 @@ def shown(text: object, longest: int = LONGEST) -> Markup:
     if more > 0:
         parts.append(Markup('<span class="cut"> … {} more characters</span>').format(f"{more:,}"))
     return Markup("").join(parts)
+
+
+def coded(text: object, longest: int = LONGEST) -> Markup:
+    """A sentence of the project's own, with what a run says in it: as `shown`, and between backticks as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(shown(text, longest))))
 
 
 def _mark(character: str, mark: str) -> Markup:

@@ -10,9 +10,13 @@ from itertools import pairwise
 from typing import Any
 
 from cohort.views.dashboard.runs import StageFiles
-from cohort.views.dashboard.trends import points
 
 PARTS = {"sample": "sampling", "score": "waiting for rewards", "teacher": "asking teachers", "learn": "learning"}
+REST, BETWEEN, EVALUATING, SAVING, BOTH = (
+    *("the rest of a step", "between steps", "evaluating", "saving"),
+    "evaluating and saving",
+)
+LEAST = 0.0005  # of the time: what is less is not named
 SHOWN = 24  # steps of the Gantt chart
 
 
@@ -48,9 +52,11 @@ def timeline(stage: StageFiles, until: int | None = None) -> Timeline:
     """The time of a stage; the chart ends at step `until`."""
     steps = stage.steps
     ends = _ends(stage.run.chain, stage.name)
-    shares = [(words, math.fsum(points(steps, f"time/{name}_s")[1])) for name, words in PARTS.items()]
-    inside = math.fsum(points(steps, "time/step_s")[1])
-    shares.append(("the rest of a step", max(0.0, inside - math.fsum(value for _, value in shares))))
+    sums: dict[str, float] = {}
+    for line in steps:
+        for words, took in _parts(line):
+            sums[words] = sums.get(words, 0.0) + took
+    shares = [(words, sums[words]) for words in (*PARTS.values(), REST) if words in sums]
     times = sorted(time for _, _, time in ends)
     whole = times[-1] - times[0] if len(times) > 1 else None
     gaps = _gaps(steps, ends)
@@ -60,7 +66,15 @@ def timeline(stage: StageFiles, until: int | None = None) -> Timeline:
     shown = [line for line in steps if until is None or line["step"] <= until][-SHOWN:]
     rows, span = _rows(shown, {step: time for kind, step, time in ends if kind == "step"})
     longest = sorted(gaps, key=lambda gap: -gap[2])[:5]
-    return Timeline(tuple(rows), span, tuple((w, s) for w, s in shares if s > 0), whole, tuple(longest))
+    least = LEAST * math.fsum(seconds for _, seconds in shares)
+    return Timeline(tuple(rows), span, tuple((w, s) for w, s in shares if s > least), whole, tuple(longest))
+
+
+def _parts(line: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """What a step did, in its order and in seconds. One that only learns, as of supervised training, names no parts."""
+    found = [(words, line[f"time/{name}_s"]) for name, words in PARTS.items() if line.get(f"time/{name}_s")]
+    rest = (line.get("time/step_s") or 0.0) - math.fsum(took for _, took in found)
+    return [*found, (REST if found else PARTS["learn"], rest)] if rest > 1e-6 else found
 
 
 def _ends(chain: Sequence[Mapping[str, Any]], stage: str) -> list[tuple[str, int, float]]:
@@ -88,9 +102,7 @@ def _gaps(steps: Sequence[Mapping[str, Any]], ends: Sequence[tuple[str, int, flo
         if one in at and two in at:
             idle = at[two] - at[one] - (line.get("time/step_s") or 0.0)
             evaluated = any(name.startswith("eval/") for name in before)
-            what = "evaluating and saving" if evaluated and one in saved else "evaluating" if evaluated else (
-                "saving" if one in saved else "between steps"
-            )  # fmt: skip
+            what = (BOTH if one in saved else EVALUATING) if evaluated else SAVING if one in saved else BETWEEN
             found += [(what, one, idle)] if idle > 0.001 else []
     return found
 
@@ -106,12 +118,9 @@ def _rows(steps: Sequence[Mapping[str, Any]], at: Mapping[int, float]) -> tuple[
             zero = end - took if zero is None else zero
             clock = max(clock, end - took - zero)
         start, spans = clock, []
-        for name, words in PARTS.items():
-            if part := line.get(f"time/{name}_s") or 0.0:
-                spans.append(Span(words, start, start + part))
-                start += part
-        if clock + took > start + 1e-6:
-            spans.append(Span("the rest of a step", start, clock + took))
+        for words, part in _parts(line):
+            spans.append(Span(words, start, start + part))
+            start += part
         clock += took
         rows.append(Row(line["step"], tuple(spans)))
     return rows, clock

@@ -6,15 +6,24 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from cohort.monitor.names import FIRST, Metric, metric
 
 POINTS = 240  # of a small chart
-# Curves of the overview beside the dozen to look at first, in their order.
-CURATED = tuple(dict.fromkeys((*FIRST[:4], "groups/all_right", "groups/all_wrong", *FIRST[4:])))
+# Curves of the overview, in their order: beside the dozen to look at first what only some kinds of stage have.
+CURATED = (
+    *FIRST[:4],
+    *("eval/accuracy", "pairs/accuracy", "pairs/gap", "reject/kept", "reject/prompts", "teacher/kl"),
+    *("teacher/agreement", "groups/all_right", "groups/all_wrong"),
+    *FIRST[4:],
+)
 MOST = 12
+LAST_BITS = 1e-4  # nats: sampler and learner that are nearer are the same
+# Whose rise or fall says nothing alone: fewer groups with signal because all are right is no failure, and neither is a
+# distance in the last bits, or a machine that others use as well.
+UNJUDGED = ("groups/signal", "policy/mismatch", "tokens_per_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +66,16 @@ def trend(lines: Sequence[Mapping[str, Any]], name: str) -> Trend | None:
     known = metric(name) or Metric(name, "", "A number of a stage or reward of one's own.")
     meaning = brief(known.meaning)
     x, y = thinned(steps, values)
-    if name == "groups/signal":
-        known = replace(known, better="")  # fewer because all are right is no failure: the curves beside it say so
+    if name in UNJUDGED:
+        known = replace(known, better="")
     return Trend(name, name, known.unit, meaning, known.better, tuple(x), tuple(y), sentence(known, steps, values))
 
 
 def curated(lines: Sequence[Mapping[str, Any]]) -> list[Trend]:
     """The dozen to look at first, of those that there are and that move or matter."""
     found = [one for name in CURATED if (one := trend(lines, name)) is not None]
-    moving = [one for one in found if max(one.values) > min(one.values) or one.name in FIRST[:4]]
+    moving = [one for one in found if max(one.values) > min(one.values) or one.name in FIRST[:3]]
+    moving = [one for one in moving if one.name != "policy/mismatch" or max(one.values) > LAST_BITS]
     return moving[:MOST]
 
 
@@ -80,12 +90,20 @@ def ends(values: Sequence[float]) -> tuple[float, float, float]:
     return early, late, 2 * noise * math.sqrt(2 / width)
 
 
+def smooth(values: Sequence[float], width: int) -> list[float]:
+    """Each value as the mean of about `width` around it."""
+    sums, half = [0.0, *accumulate(values)], width // 2
+    spans = [(max(0, i - half), min(len(values), i + half + 1)) for i in range(len(values))]
+    return [(sums[high] - sums[low]) / (high - low) for low, high in spans]
+
+
 def sentence(known: Metric, steps: Sequence[int], values: Sequence[float]) -> str:
     """What a curve did: from where to where, by which step most of it, and whether that is what one wants."""
     if known.name.startswith("eval/"):
-        early, late, noise = values[0], values[-1], 0.0
+        early, late, noise, calm = values[0], values[-1], 0.0, list(values)
     else:
         early, late, noise = ends(values)
+        calm = smooth(values, max(3, len(values) // 10))
     form = written(known.unit)
     if max(values) == min(values):
         return f"It is {form(values[0])} in every step."
@@ -93,7 +111,7 @@ def sentence(known: Metric, steps: Sequence[int], values: Sequence[float]) -> st
         return f"It stays near {form(statistics.fmean(values))}, between {form(min(values))} and {form(max(values))}."
     way = "rises" if late > early else "falls"
     most = early + 0.8 * (late - early)
-    reached = next((s for s, v in zip(steps, values) if (v >= most) == (late > early) and v != early), steps[-1])
+    reached = next((s for s, v in zip(steps, calm) if (v >= most) == (late > early) and v != early), steps[-1])
     wanted = {"up": late > early, "down": late < early}.get(known.better)
     judged = "" if wanted is None else ", as it should" if wanted else ", the wrong way"
     early_on = f", most of it by step {reached:,}" if reached < steps[-1] and len(values) > 4 else ""
@@ -114,6 +132,13 @@ def number(value: float | None) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
+
+
+def fixed(value: Any, digits: int = 3, sign: str = "") -> str:
+    """A number in a column, aligned by its point; what rounds to 0 has no minus sign."""
+    if not _is_number(value):
+        return "-"
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
 def _is_number(value: Any) -> bool:

@@ -119,10 +119,10 @@ function tokens() {
     one.setAttribute("aria-selected", "true");
     box.setAttribute("aria-activedescendant", one.id);
     parts.push(["token", `${at + 1} of ${all.length}`], ["text", JSON.stringify(one.textContent)], ["id", data.id]);
-    if (data.lp !== undefined) parts.push(["log-prob", data.lp], ["probability", `${(100 * Math.exp(Number(data.lp))).toFixed(1)}%`]);
+    if (data.lp !== undefined) parts.push(["probability", `${(100 * Math.exp(Number(data.lp))).toFixed(1)}%`]);
     else parts.push(["", "not chosen by the policy"]);
-    if (data.adv !== undefined) parts.push(["advantage", data.adv]);
-    if (data.gap !== undefined) parts.push(["teacher", data.gap]);
+    for (const one of data.numbers.split(";").filter(Boolean)) parts.push(one.split("="));
+    if (one.classList.contains("clipped")) parts.push(["", "past the clip"]);
     says.replaceChildren(...parts.flatMap(([name, value]) => {
       const label = document.createElement("span"), text = document.createElement("b");
       label.className = "soft";
@@ -172,10 +172,18 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "/") { event.preventDefault(); $("#find")?.focus(); }
   if (event.key === "j" || event.key === "k") $(`a[rel=${event.key === "j" ? "next" : "prev"}]`)?.click();
 });
+document.addEventListener("htmx:after:swap", () => {
+  const done = $("[data-goto]");
+  if (done) location.assign(done.dataset.goto);
+});
 document.addEventListener("DOMContentLoaded", () => {
   follow();
   draw();
   tokens();
+  for (const one of $$("nav [aria-current]")) {  // on a telephone the lists scroll sideways
+    const list = one.closest(".list");
+    list.scrollLeft = one.parentElement.offsetLeft - list.offsetLeft - list.clientWidth / 2 + one.offsetWidth / 2;
+  }
   let waits;
   window.addEventListener("resize", () => { clearTimeout(waits); waits = setTimeout(draw, 150); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
