@@ -9,7 +9,7 @@ REAL   := $(VENV)-real
 SMOLLM2 = $(REAL)/bin/python tools/smollm2.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-sinks test-view test-vllm test-cluster test-agents models bench bench-gpu lock clean
+.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-faults test-sinks test-view test-vllm test-cluster test-agents models bench bench-gpu audit sbom lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -48,6 +48,9 @@ test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the lib
 test-exports: $(VENV)-exports/.installed  ## run the tests of the record's exports and of energy, in an environment with their libraries
 	$(VENV)-exports/bin/$(PYTEST) tests/views/test_exports.py tests/account/test_energy.py
 
+test-faults: $(STAMP)  ## kill every kind of stage, damage its checkpoints, fill its disk; at most 10 minutes on 2 cores
+	$(BIN)/$(PYTEST) --dist loadgroup --timeout 500 tests/faults
+
 test-detectors: $(STAMP)  ## train three recipes on three seeds; no detector may raise an alarm; about 40 minutes on 2 cores
 	$(BIN)/python tools/healthy_runs.py
 
@@ -82,6 +85,12 @@ bench: $(STAMP) $(VENV)-trl/.installed $(VENV)-vllm/.installed  ## measure speed
 
 bench-gpu: $(STAMP) $(VENV)-trl/.installed  ## the same beside TRL on a machine with a GPU
 	$(BENCH)/gpu.py --device cuda --trl $(VENV)-trl/bin/python --markdown $(MEASURED)/gpu.md --json $(MEASURED)/gpu.json
+
+audit: $(VENV)-audit/.installed  ## ask pip-audit for known vulnerabilities of what is locked; it needs the network
+	$(VENV)-audit/bin/python tools/audit.py
+
+sbom:  ## write sbom.cdx.json, the bill of materials of Cohort itself, from the locks
+	$(PYTHON) tools/sbom.py
 
 # $(call environment,FOLDER) installs Cohort and what is locked. torch goes in first and alone: asked for through another
 # package's range, pip would take the CUDA build. The locked packages follow, each checked by its hash, then what only
@@ -176,7 +185,13 @@ lock: $(VENV)-lock/.installed  ## renew requirements/*.txt, the versions and has
 	for extra in tensorboard trackio wandb; do $(EXTRA) $$extra; done | $(COMPILE) -c requirements/cohort.txt -o requirements/sinks.txt -
 	$(EXTRA) ray | $(COMPILE) -c requirements/cohort.txt -o requirements/cluster.txt -
 	$(EXTRA) energy | $(COMPILE) -c requirements/cohort.txt -c requirements/exports.txt -o requirements/energy.txt -
-	echo pip-tools==7.6.2 | $(COMPILE) -o requirements/pip-tools.txt -
+	for tool in pip-tools==7.6.2 pip-audit==2.10.1; do \
+		echo $$tool | $(COMPILE) -o requirements/$${tool%%==*}.txt - || exit 1; done
+
+$(VENV)-audit/.installed: requirements/pip-audit.txt
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet --no-deps --require-hashes -r requirements/pip-audit.txt
+	touch $@
 
 $(VENV)-lock/.installed: requirements/pip-tools.txt
 	$(PYTHON) -m venv $(VENV)-lock
@@ -184,4 +199,4 @@ $(VENV)-lock/.installed: requirements/pip-tools.txt
 	touch $@
 
 clean:  ## remove the environments, the runs and the caches
-	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-real $(VENV)-exports $(VENV)-sinks $(VENV)-view $(VENV)-agents $(VENV)-trl $(VENV)-vllm $(VENV)-cluster $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-verifiers $(VENV)-real $(VENV)-exports $(VENV)-sinks $(VENV)-view $(VENV)-agents $(VENV)-audit $(VENV)-trl $(VENV)-vllm $(VENV)-cluster $(VENV)-lock runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,7 +16,7 @@ from cohort.rewards.built_in import BUILT_IN
 from cohort.types import Prompt
 
 ROOT = Path(__file__).parent.parent
-FRONT = ("README", "CONTRIBUTING", "AGENTS", "CHANGELOG")
+FRONT = ("README", "CONTRIBUTING", "AGENTS", "CHANGELOG", "SECURITY")
 PAGES = [*(ROOT / f"{name}.md" for name in FRONT), *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDS_MORE = ("cohort.train(", "runs/quickstart", "import verifiers")  # a run, or an extra that has tests of its own
 PROGRAMS = {page: re.findall(r"```python\n((?!>>>).*?)\n```\n", page.read_text(), re.DOTALL) for page in PAGES}

@@ -1,6 +1,7 @@
 """Write the tables of docs/reliability.md from the tests: `python tools/reliability_page.py`. A test checks them.
 
-A row is a test, its sentence the test's name; above a table stands what its file says was tried beside it.
+A row is a test, its sentence the test's name; above a table stands what its file says was tried beside it. The first
+table is made of the marks `fault(befalls, happens, lost)` of tests, wherever they stand.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ AREAS = {
     "Weights that are not the model's": ("policy/test_fit", "train/test_broken_weights"),
     "Adapters": ("policy/test_adapters", "train/test_adapter_reference", "cli/test_export"),
     "Number types": ("train/test_bfloat16", "train/test_bfloat16_masters", "train/test_torch_settings"),
-    "Damaged checkpoints, kills, resume": ("train/test_damaged_checkpoints", "train/test_resume"),
+    "Damaged checkpoints, kills, resume": ("train/test_damaged_checkpoints", "train/test_resume", "faults/test_kills"),
     "Stopping": ("train/test_stopping",),
-    "Disks and directories": ("train/test_lost_directories",),
+    "Disks and directories": ("train/test_lost_directories", "faults/test_full_disks"),
     "What changed since a run began": ("train/test_changed_inputs",),
     "Output and encodings": ("views/test_output", "views/test_terminal", "test_encodings", "test_windows"),
     "Rows": ("tasks/test_rows_as_written",),
@@ -26,13 +27,32 @@ AREAS = {
     "Rewards that are out of range": ("algorithms/test_range",),
     "Rewards that fail": ("train/test_failures", "rewards/test_reward_async"),
     "Tool calls": ("environments/test_formats", "environments/test_tools"),
+    "What must not leave, or come in": ("train/test_secrets", "record/test_outside"),
+    "Input of any kind": ("test_any_input",),
     "The kernels' cache": ("kernels/test_library",),
 }
 
 
 def reliability_page(page: str) -> str:
     """The page with its tables as the tests are."""
-    return "\n".join([page[: page.index(MARK)] + MARK, *(area(title, files) for title, files in AREAS.items())])
+    areas = (area(title, files) for title, files in AREAS.items())
+    return "\n".join([page[: page.index(MARK)] + MARK, faults(), *areas])
+
+
+def faults() -> str:
+    """Faults that are injected: what befalls a run, what happens then, what is lost, and the test that shows it."""
+    rows = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        source = path.read_text("utf-8")
+        for test in ast.parse(source).body if "mark.fault(" in source else []:
+            for mark in test.decorator_list if isinstance(test, ast.FunctionDef) else []:
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.fault":
+                    befalls, happens, *lost = (ast.literal_eval(value) for value in mark.args)
+                    place = path.relative_to(ROOT / "tests").as_posix()
+                    rows.append(f"| {befalls} | {happens} | {(lost or ['nothing'])[0]} | `{place}`: `{test.name}` |")
+    return "\n".join(
+        ["## Faults", "", "| fault | what happens | what is lost | test |", "|---|---|---|---|", *rows, ""]
+    )
 
 
 def area(title: str, files: tuple[str, ...]) -> str:

@@ -178,6 +178,22 @@ def _place(error: BaseException) -> str:
     return f" at {frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""
 
 
+def refuse_pickled(where: str | Path) -> None:
+    """Refuse a directory whose weights are all pickled: to read a pickle may run what is in it. Raises `UserError`."""
+    files = [file.name for file in Path(where).glob("*.*")] if Path(where).is_dir() else []
+    if any(file.endswith(".safetensors") for file in files):
+        return
+    for name, how in (
+        ("pytorch_model", "CLASS.from_pretrained(DIR, use_safetensors=False).save_pretrained(NEW), by its own CLASS"),
+        ("adapter_model", "PeftModel.from_pretrained(BASE, DIR).save_pretrained(NEW)"),
+    ):
+        if found := sorted(file for file in files if file.startswith(name) and file.endswith(".bin")):
+            raise UserError(
+                f"cannot load the model '{where}': {found[0]} is a pickle, which can run code when it is read. If you "
+                f"trust it, convert it to safetensors once: {how}"
+            )
+
+
 def misfit(missing: Iterable[str], unexpected: Iterable[str] = (), misshapen: Iterable[tuple[Any, ...]] = ()) -> str:
     """What of a checkpoint's tensors does not fit its model, in words; empty where all of it does. The misshapen ones
     are (name, shape in the checkpoint, shape in the model).

@@ -26,6 +26,7 @@ from cohort.learn.reference import Reference
 from cohort.policy.fit import refuse_broken
 from cohort.policy.load import Start, add_lora, load_policy, open_policy, resumed_policy, save_policy
 from cohort.policy.policy import Policy
+from cohort.rewards.models.reward_model import reward_model
 from cohort.settings import Lora
 from cohort.settings import Policy as PolicyTable
 from cohort.types import UserError
@@ -163,6 +164,21 @@ def test_files_that_are_no_weights_are_one_sentence_and_are_not_run(saved, tmp_p
     with pytest.raises(UserError, match="cannot load the model"):
         load_policy(str(saved))
     assert not (tmp_path / "planted").exists()
+
+
+def test_weights_that_are_pickled_are_refused_with_the_way_to_convert_them(saved, tokenizer):
+    (saved / "pytorch_model.bin").write_bytes(b"never read")
+    load_policy(str(saved))  # safetensors are there as well
+    module = load_policy(str(saved)).module
+    (saved / "model.safetensors").unlink()
+    torch.save(module.state_dict(), saved / "pytorch_model.bin")  # a sound one
+    with pytest.raises(UserError, match=r"pytorch_model.bin is a pickle.*convert it to safetensors once: CLASS"):
+        load_policy(str(saved))
+    with pytest.raises(UserError, match=r"pytorch_model.bin is a pickle"):
+        reward_model(["a"], ["b"], str(saved))
+    type(module).from_pretrained(saved, use_safetensors=False).save_pretrained(saved.with_name("new"))
+    tokenizer.save_pretrained(saved.with_name("new"))
+    load_policy(str(saved.with_name("new")))
 
 
 def test_a_configuration_that_contradicts_itself_is_one_sentence(saved):

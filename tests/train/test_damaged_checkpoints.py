@@ -127,6 +127,7 @@ def test_a_run_with_a_flipped_bit_goes_on_from_the_checkpoint_before_with_the_sa
     assert sorted(path.name for path in saved.iterdir()) == ["damaged-step-000004", "step-000002", "step-000004"]
 
 
+@pytest.mark.fault("every checkpoint is damaged", "it stops with a sentence", "what was trained")
 def test_where_no_checkpoint_is_whole_the_run_stops_with_a_sentence(run, saved):
     metrics = (saved.parent / "metrics.jsonl").read_bytes()
     shutil.rmtree(saved.parent / "final")
@@ -138,6 +139,7 @@ def test_where_no_checkpoint_is_whole_the_run_stops_with_a_sentence(run, saved):
     assert latest_step(saved) == 4
 
 
+@pytest.mark.fault("a file of the final model is damaged", "it is said, and written again from the last checkpoint")
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_damaged_final_model_is_written_again(run, saved, name):
     final = saved.parent / "final"

@@ -42,6 +42,7 @@ def unlock(where):
     (where / ".lock").touch()
 
 
+@pytest.mark.fault("the run directory is deleted, renamed or replaced", "it stops, and writes nothing more")
 @pytest.mark.parametrize("how", [delete, rename, replace, unlock])
 @pytest.mark.parametrize("when", ["step", "save"])
 def test_a_directory_that_goes_while_a_run_uses_it_is_not_begun_again(run, tmp_path, monkeypatch, how, when):
@@ -145,6 +146,7 @@ NUMBERS = [errno.ENOSPC, errno.EPERM, errno.EACCES, errno.EROFS, errno.EDQUOT, e
 WHEN = [*((number, at) for number in NUMBERS[:2] for at in (1, 2, 3, 7, 9)), *((number, 7) for number in NUMBERS[2:])]
 
 
+@pytest.mark.fault("ENOSPC, EDQUOT, EIO, EROFS, EPERM, EACCES while a file is synced", "one sentence; later it goes on")
 @pytest.mark.parametrize(("number", "at"), WHEN)
 def test_a_disk_that_fails_gets_a_sentence_and_the_run_goes_on_later(run, tmp_path, monkeypatch, number, at):
     calls, fsync = [], os.fsync
@@ -160,6 +162,20 @@ def test_a_disk_that_fails_gets_a_sentence_and_the_run_goes_on_later(run, tmp_pa
         run(**SETTINGS)
     monkeypatch.undo()
     assert [line["step"] for line in run(resume=True, **SETTINGS).metrics][-1] == 4
+
+
+@pytest.mark.fault("a file system without locks", "it is refused before anything is written")
+def test_a_file_system_without_locks_is_refused(run, monkeypatch):
+    import fcntl
+
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with pytest.raises(
+        UserError, match=r"runs/small cannot be locked \(No locks available\), so a second process could"
+    ):
+        run()
 
 
 def test_a_lock_file_that_is_a_link_is_not_followed(run, tmp_path):

@@ -118,6 +118,7 @@ class Crash(BaseException):
     """Not an Exception, so that nothing handles it."""
 
 
+@pytest.mark.fault("a crash at a write", "nothing half is at a name; it goes on from its last checkpoint")
 @pytest.mark.parametrize("at", [1, 6, 13, 20, 28, 40])
 def test_a_crash_at_any_write_leaves_nothing_half_written(run, tmp_path, monkeypatch, at):
     settings = {"rollout": {"max_staleness": 1}, "objective": {"preset": "grpo"}, "evaluate": {"problems": 3}}

@@ -60,6 +60,7 @@ def wait_for(process, metrics, steps):
     raise AssertionError(process.communicate()[1])
 
 
+@pytest.mark.fault("SIGINT, SIGTERM, SIGHUP", "the step is finished or left, and what was done is saved")
 @pytest.mark.parametrize(
     ("recipe", "number", "code"),
     [
@@ -83,6 +84,7 @@ def test_a_run_that_is_stopped_keeps_every_step_that_it_did(tmp_path, recipe, nu
         assert err.splitlines()[-1] == "stopped; `cohort train` continues with --resume"
 
 
+@pytest.mark.fault("a second signal", "it stops at once", "the step")
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_stops_at_once(first):
     heard, request = [], StopRequest()

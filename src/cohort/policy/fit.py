@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cohort.types import UserError
-from cohort.wording import misfit
+from cohort.wording import misfit, refuse_pickled
 
 LARGEST = 1e18  # of a weight; its square is near the end of float32
 DIVERGED = "the training has diverged. Lower optimizer.learning_rate and go on from the last checkpoint"
@@ -22,7 +22,11 @@ SAVEABLE = (
 def read_model(kind: Any, where: str | Path, named: str = "", **options: Any) -> Any:
     """`kind.from_pretrained(where)`; `named` is what a person calls it. Raises `UserError` unless every tensor of the
     model is in the checkpoint, in its shape, and the other way round: transformers draws what is missing at random.
+    Weights that are pickled are refused.
     """
+    if "gguf_file" not in options:
+        refuse_pickled(where)
+        options["use_safetensors"] = True
     module, report = kind.from_pretrained(where, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     missing, unexpected = report["missing_keys"], report["unexpected_keys"]
     if is_classifier(module) and (head := module.get_output_embeddings()) is not None:
@@ -50,6 +54,7 @@ def read_adapter(model: Any, directory: str, trainable: bool) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
+    refuse_pickled(directory)
     module = PeftModel.from_pretrained(model, directory, is_trainable=trainable)
     wanted, found = get_peft_model_state_dict(module, save_embedding_layers=False), load_peft_weights(directory, "cpu")
     # Where an embedding or the head is adapted, peft writes the base's own tensor beside the adapter.

@@ -27,6 +27,7 @@ from cohort.settings import Policy as PolicyTable
 from cohort.types import UserError
 from cohort.wording import one_line, shorten
 
+HOW_READ = ("is_local", "local_files_only")  # transformers writes them: a final that was read back would differ
 LEADS_ON = "model.json"  # in the place of a model, where a stage has trained none: which model it leads on to
 
 
@@ -203,7 +204,10 @@ def _tokenizer(model: str, table: PolicyTable) -> Any:
     try:
         if is_gguf(where):
             return read_gguf_tokenizer(AutoTokenizer, where)
-        return AutoTokenizer.from_pretrained(where, revision=table.revision, trust_remote_code=table.trust_remote_code)
+        read = AutoTokenizer.from_pretrained(where, revision=table.revision, trust_remote_code=table.trust_remote_code)
+        for key in HOW_READ:
+            read.init_kwargs.pop(key, None)
+        return read
     except UserError:
         raise
     except Exception as error:  # damaged or hostile files make the libraries raise anything

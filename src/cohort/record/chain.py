@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cohort.record.entries import FIRST, UNSIGNED, digest_of, parsed, written
+from cohort.record.entries import FIRST, UNSIGNED, digest_of, is_inside, parsed, written
 from cohort.record.files import beside, put
 from cohort.record.keys import Key, opened
 from cohort.record.manifest import digests_in
@@ -198,7 +198,7 @@ def _readable_head(line: bytes, run: Path) -> bytes:
 def _finish(run: Path, last: Mapping[str, Any]) -> None:
     """Put the directory that the last entry names in its place, if it is still beside it, whole."""
     policy = last.get("policy", {})
-    if last.get("kind") in ("checkpoint", "close") and "path" in policy:
+    if last.get("kind") in ("checkpoint", "close") and is_inside(policy.get("path")):
         path = run / policy["path"]
         waiting = beside(path, "tmp")
         if waiting.is_dir() and digests_in(waiting) == policy["files"]:

@@ -229,7 +229,14 @@ def locked(directory: Path) -> Iterator[Callable[[], None]]:
         )
 
     try:
-        if not lock_file(lock):
+        try:
+            free = lock_file(lock)
+        except OSError as error:  # some network file systems
+            raise UserError(
+                f"{directory} cannot be locked ({error.strerror}), so a second process could train there unseen; "
+                f"choose a directory on another file system with {giving('run.directory', 'DIR')}"
+            ) from None
+        if not free:
             raise UserError(f"another process is training in {directory}; wait for it or choose {another()}")
         still_here()
         yield still_here

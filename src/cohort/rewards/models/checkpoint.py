@@ -10,7 +10,7 @@ from typing import Any
 
 from cohort.chat import specials
 from cohort.types import UserError
-from cohort.wording import misfit
+from cohort.wording import misfit, refuse_pickled
 
 Row = Mapping[str, Sequence[int]]  # input_ids, and token_type_ids where the tokenizer has them
 
@@ -44,6 +44,7 @@ class ClassifierSettings:
         if self.max_tokens < 0 or self.tokens_at_once < 1:
             raise UserError(f"{owner}'s max_tokens is 0 or more, and its tokens_at_once 1 or more")
         where = _located(self.model)  # before torch is imported, which takes seconds
+        refuse_pickled(where)
         import torch
         import transformers
 
@@ -63,7 +64,7 @@ class ClassifierSettings:
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
             read = getattr(transformers, kind).from_pretrained
-            options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+            options |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
             made, about = read(where, dtype=wanted, **options)
         except Exception as error:  # damaged or hostile files make the libraries raise anything
             text = " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,218 @@
+"""A training process that is killed, or whose disk fails, at an operation of a certain number, or at a moment.
+
+Processes are forked from a server that has imported the libraries, so that starting one takes a fraction of a second.
+What is counted is what reaches the disk: files that are opened for writing, renamed, deleted and synced, directories
+that are made and removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import multiprocessing
+import os
+import random
+import re
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file
+
+from cohort.record.leaves import OWN
+from cohort.record.metrics import is_timing, read_metrics
+from cohort.record.verify import verify
+
+LONGEST = 400.0  # seconds that a training process of this folder may take, where others keep the processors busy
+MOVING = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate")
+
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["cohort.train", "cohort.train.grpo", "transformers.models.qwen3", __name__])
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What befalls a process."""
+
+    at: int | None = None  # the number of the operation before which it happens
+    kind: str | None = None  # the same, for the first operation of a kind
+    number: int | None = None  # the error with which this operation, and all after it, fail; without one, SIGKILL
+    after_s: float | None = None  # SIGKILL after so many seconds
+    largest: int | None = None  # bytes that a file may have: what is longer is cut off there, by the system
+    clock: bool = False  # whoever asks for the time gets another year each time
+
+
+class Training(_server.Process):  # type: ignore[name-defined]
+    """A process that trains `recipe.toml` of a directory, resuming; what it says goes to `console.log` there."""
+
+    def __init__(self, where: Path, fault: Fault | None = None):
+        super().__init__(target=_train, args=(str(where), fault))
+        self.where = where
+
+    def run_to_end(self, within_s: float | None = LONGEST) -> int:
+        """Start it, wait for its end, and return how it ended; nothing that it started is left then."""
+        self.start()
+        self.join(within_s)
+        assert self.exitcode is not None, f"still running after {within_s:g} s: {self.said()}"
+        assert not left_of(self.pid), "processes that it started are still there"
+        return self.exitcode
+
+    def said(self) -> str:
+        """What all processes of this directory have said so far."""
+        return (self.where / "console.log").read_text("utf-8")
+
+    @property
+    def operations(self) -> list[str]:
+        """The kinds of the operations of the last process that ended by itself, in their order."""
+        return json.loads((self.where / "operations").read_text("utf-8"))
+
+
+def left_of(session: int, within_s: float = 60.0) -> list[psutil.Process]:
+    """Processes that belonged to a session and do not end by themselves."""
+    found: list[psutil.Process] = []
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline and (found := list(_in_session(session))):
+        time.sleep(0.05)
+    return found
+
+
+def _in_session(session: int) -> Iterator[psutil.Process]:
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if session in (os.getsid(one.pid), one.ppid()) and one.status() != psutil.STATUS_ZOMBIE:
+                yield one
+
+
+def _train(where: str, fault: Fault | None) -> None:
+    os.setsid()
+    os.chdir(where)
+    sys.path.insert(0, where)
+    log = os.open("console.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    fault = fault or Fault()
+    counted = _count(where, fault)
+    from cohort.recipe import Recipe
+    from cohort.train import train
+    from cohort.types import UserError
+
+    if fault.clock:
+        _jump()
+    if fault.largest is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (fault.largest, resource.RLIM_INFINITY))
+    code, said = 0, ""
+    try:
+        train(Recipe.load("recipe.toml"), resume=True)
+    except UserError as error:
+        code, said = 1, f"error: {error}"
+    except BaseException:
+        code, said = 70, traceback.format_exc()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    kinds, counted.active = counted.kinds, False
+    Path("operations").write_text(json.dumps(kinds), "utf-8")
+    print(f"{said}\n{time.process_time():.1f} s of processor time", flush=True)
+    os._exit(code)
+
+
+class _Counted:
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+        self.active, self.failing = True, False
+
+
+def _count(where: str, fault: Fault) -> _Counted:
+    """Count what reaches the disk below `where`, and let the fault happen."""
+    counted, fsync = _Counted(), os.fsync
+
+    def one_more(event: str, path: str) -> None:
+        kind = f"{event} {re.sub('[0-9]+', 'N', path.removeprefix(f'{where}/runs/'))}"
+        if not counted.active or not path.startswith(f"{where}/runs/"):
+            return
+        counted.kinds.append(kind)
+        if len(counted.kinds) == fault.at or kind == fault.kind:
+            if fault.number is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            counted.failing = True
+        if counted.failing and event not in ("os.remove", "os.rmdir"):  # which help where a disk is full
+            assert fault.number is not None
+            raise OSError(fault.number, os.strerror(fault.number), path)
+
+    def hear(event: str, args: tuple[Any, ...]) -> None:
+        writes = event in MOVING
+        if event == "open":
+            writes = isinstance(args[2], int) and bool(args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        if writes and isinstance(args[0], str | bytes | os.PathLike):
+            one_more(event, os.path.abspath(os.fsdecode(args[0])))
+
+    def counting(handle: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            one_more("fsync", os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    os.fsync = counting
+    sys.addaudithook(hear)
+    if fault.after_s is not None:
+        timer = threading.Timer(fault.after_s, os.kill, (os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+    return counted
+
+
+def _jump() -> None:
+    """Every module of Cohort that asks for the date, or for seconds since 1970, is told another year each time."""
+    draw, seconds = random.Random(), time.time
+
+    class Jumping(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+            return super().now(tz) + datetime.timedelta(days=draw.randint(-9000, 9000))
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("cohort") and getattr(module, "datetime", None) is datetime.datetime:
+            module.datetime = Jumping  # type: ignore[attr-defined]
+    time.time = lambda: seconds() + draw.uniform(-1e9, 1e9)
+
+
+def same_runs(whole: Path, other: Path) -> None:
+    """Final models, metrics but for timings, rollouts and data of every stage are equal, bit for bit."""
+    names = [sorted(p.relative_to(x) for p in _compared(x)) for x in (whole, other)]
+    assert names[0] == names[1]
+    for name in names[0]:
+        ours, theirs = whole / name, other / name
+        if name.suffix == ".safetensors":
+            weights, others = load_file(ours), load_file(theirs)
+            assert weights.keys() == others.keys()
+            assert all(torch.equal(weights[key], others[key]) for key in weights), name
+        elif name.name == "metrics.jsonl":
+            lines, others = (
+                [{k: v for k, v in line.items() if not is_timing(k)} for line in read_metrics(x)]
+                for x in (ours, theirs)
+            )
+            assert lines == others, name
+        elif name.suffix == ".parquet":
+            rows, others = (pq.read_table(x).drop_columns(list(OWN)).to_pylist() for x in (ours, theirs))
+            assert repr(rows) == repr(others), name  # numbers that are NaN are equal here
+        else:
+            assert ours.read_bytes() == theirs.read_bytes(), name
+    assert verify(other).holds
+
+
+def _compared(run: Path) -> Iterator[Path]:
+    for path in run.rglob("*"):
+        if "checkpoints" not in path.parts and (
+            path.name in ("metrics.jsonl", "data.jsonl", "pairs.jsonl", "model.safetensors")
+            or path.suffix == ".parquet"
+            or (path.name == "manifest.json" and path.parent.name == "final")  # the digests of all of its files
+        ):
+            yield path
