@@ -51,6 +51,8 @@ class Fusion:
 
             def answer(self, status: int, text: str) -> None:
                 self.send_response(status)
+                if 300 <= status < 400:
+                    self.send_header("Location", f"{fusion.url}/moved")
                 self.send_header("Content-Length", str(len(text.encode())))
                 self.end_headers()
                 self.wfile.write(text.encode())

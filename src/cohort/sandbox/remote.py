@@ -117,9 +117,13 @@ class RemoteSandbox:
         import urllib.error
         import urllib.request
 
+        class Stays(urllib.request.HTTPRedirectHandler):  # a server may not send us where the recipe does not
+            def redirect_request(self, *_: Any) -> None:
+                return None
+
         request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=patience_s) as response:
+            with urllib.request.build_opener(Stays).open(request, timeout=patience_s) as response:
                 answer = response.read(_LONGEST_ANSWER + 1)
             return json.loads(answer) if len(answer) <= _LONGEST_ANSWER else _FLOOD
         except urllib.error.HTTPError as error:
