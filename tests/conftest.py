@@ -6,11 +6,15 @@ import copy
 import getpass
 import os
 import signal
+import socketserver
+import sys
 import tempfile
 
-# In a shell's background Ctrl-C is ignored, and what tests start would ignore it too.
+# In a shell's background Ctrl-C is ignored, under nohup a hang-up, and what tests start would ignore it too.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -33,6 +37,12 @@ from tiny import make_tiny, on_path
 settings.register_profile("suite", deadline=None)
 settings.register_profile("search", deadline=None)
 settings.load_profile("suite")
+
+# A server of one test says that its client has gone while another test reads what a command said.
+_handle_error = socketserver.BaseServer.handle_error
+socketserver.BaseServer.handle_error = lambda *of: (
+    None if isinstance(sys.exception(), ConnectionError) else _handle_error(*of)
+)
 
 torch.set_num_threads(1)
 logging.set_verbosity_error()

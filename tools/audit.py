@@ -25,7 +25,9 @@ def audit(lock: Path) -> tuple[list[str], str]:
         "json",
         "--progress-spinner",
     ]
-    asked = subprocess.run([*command, "off", "--requirement", str(lock)], capture_output=True, text=True, check=False)
+    asked = subprocess.run(
+        [*command, "off", "--requirement", str(lock)], capture_output=True, encoding="utf-8", check=False
+    )
     try:
         packages = json.loads(asked.stdout)["dependencies"]
     except (json.JSONDecodeError, KeyError):

@@ -64,8 +64,8 @@ class Parameters:
         return Parameters(tuple(required), tuple(optional), anything)
 
     def takes(self, name: str) -> bool:
-        """Whether a value called `name` would reach the function."""
-        return self.anything or name in self.required or name in self.optional
+        """Whether a value called `name` would reach the function. `scoring_item` is no name of TRL's."""
+        return name in self.required or name in self.optional or (self.anything and name != "scoring_item")
 
     def chosen(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `values` that would reach the function."""
