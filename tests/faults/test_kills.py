@@ -58,7 +58,7 @@ def test_a_damaged_newest_checkpoint_is_gone_around(whole, begun):
     run = begun / "runs/r"
     saved = run / "checkpoints"
     newest, before = sorted(saved.glob("step-*"), reverse=True)[:2]
-    files = [file for file in newest.rglob("*") if file.is_file()]
+    files = [file for file in newest.rglob("*") if file.is_file() and file.name != "README.md"]  # peft's, for people
     assert len(files) >= 4
     for file in files:
         content = file.read_bytes()
