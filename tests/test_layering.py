@@ -17,7 +17,7 @@ LEVELS = [
     {"settings"},
     {"sandbox"},
     {"kernels"},
-    {"machine", "chat"},
+    {"machine", "chat", "listening"},
     {"algorithms", "rewards", "tasks", "record", "recipe", "policy"},
     {"environments", "engine", "learn"},
     {"monitor", "evaluate"},

@@ -15,9 +15,10 @@ from agents import post
 
 from cohort.commands.serve import Desk, serve
 from cohort.engine.engine import Engine
-from cohort.environments.endpoint.app import Server, bind
+from cohort.environments.endpoint.app import Server
 from cohort.environments.endpoint.talk import Talk
 from cohort.environments.endpoint.wire import ApiError
+from cohort.listening import listen
 from cohort.policy.policy import Policy
 from cohort.types import Sampling, UserError
 from tiny import make_tiny
@@ -191,7 +192,7 @@ def one_thread_here():
 def test_a_port_that_is_taken(url):
     port = int(url.rpartition(":")[2].partition("/")[0])
     with pytest.raises(UserError, match="another --port may be free"):
-        bind("127.0.0.1", port)
+        listen("127.0.0.1", port)
 
 
 class Idle:

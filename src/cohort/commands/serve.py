@@ -18,9 +18,10 @@ from cohort.commands.model import load_model
 from cohort.commands.place import full_path
 from cohort.commands.sample import stage_of
 from cohort.engine.engine import Engine
-from cohort.environments.endpoint.app import Call, Server, bind
+from cohort.environments.endpoint.app import Call, Server
 from cohort.environments.endpoint.talk import Talk
 from cohort.environments.endpoint.wire import UNFORCED, ApiError, Asked, Chat
+from cohort.listening import is_alone, listen
 from cohort.machine import quiet_libraries
 from cohort.seeds import derive_seed
 from cohort.train.place import where_trained
@@ -136,9 +137,8 @@ def serve(model: str, host: str, port: int, name: str | None, rows: int, timeout
     """Serve until Ctrl-C. On this machine alone anybody who has it may ask; on another address only who has the key
     that is said once. Raises `UserError` for an address or a port that cannot be had.
     """
-    console, bound = Console(), bind(host, port)  # before a model is loaded, which takes longer
-    alone = host in ("127.0.0.1", "localhost", "::1")
-    key, desk = "" if alone else f"sk-{secrets.token_urlsafe(32)}", open_desk(model, name, rows, timeout_s)
+    console, bound = Console(), listen(host, port)  # before a model is loaded, which takes longer
+    key, desk = "" if is_alone(host) else f"sk-{secrets.token_urlsafe(32)}", open_desk(model, name, rows, timeout_s)
 
     def session(path: str, given: str) -> Desk:
         if path:

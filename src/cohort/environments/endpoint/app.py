@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cohort.environments.endpoint.talk import Talk, before_stop
 from cohort.environments.endpoint.wire import ApiError, Asked, Chat, Reply, Text, piece, pieces, read, whole
+from cohort.listening import base_url, is_alone, listen
 from cohort.policy.text import reader
-from cohort.types import Message, Sampling, UserError
+from cohort.types import Message, Sampling
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -203,11 +204,9 @@ class Server:
     def __init__(self, sessions: Sessions, host: str = "127.0.0.1", bound: socket.socket | None = None) -> None:
         import uvicorn
 
-        bound = bind(host, 0) if bound is None else bound
-        alone = host in ("127.0.0.1", "localhost", "::1")
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown if host not in ('0.0.0.0', '::') else socket.gethostname()}:{bound.getsockname()[1]}"
-        app = make_app(sessions) if alone else make_app(sessions, ("*",))
+        bound = listen(host, 0) if bound is None else bound
+        self.url = base_url(host, bound)
+        app = make_app(sessions) if is_alone(host) else make_app(sessions, ("*",))
         config = uvicorn.Config(
             app, log_level="critical", access_log=False, server_header=False, timeout_graceful_shutdown=1,
             timeout_keep_alive=60, limit_concurrency=4096, lifespan="off",
@@ -220,18 +219,3 @@ class Server:
         """End it: open connections are cut after a second."""
         self._server.should_exit = True
         self._thread.join(5)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket on a port, or with 0 on a free one. Raises `UserError` where it cannot be had."""
-    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind((host, port))
-        found.listen(128)
-    except (OSError, OverflowError) as error:
-        found.close()
-        raise UserError(
-            f"cannot listen on {host}:{port} ({error}): another --port may be free, and 0 takes one"
-        ) from None
-    return found

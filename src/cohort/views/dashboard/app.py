@@ -24,6 +24,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from cohort.listening import base_url, is_alone, listen
 from cohort.types import UserError
 from cohort.views.dashboard import facts, groups, overview
 from cohort.views.dashboard.guard import Guard
@@ -190,14 +191,11 @@ def serve(
     """
     import uvicorn
 
-    alone = host in ("127.0.0.1", "localhost", "::1")
+    alone = is_alone(host)
     token = "" if alone else secrets.token_urlsafe(24)
-    bound = _bind(host, port)
-    at = bound.getsockname()[1]
+    bound = _listen(host, port)
     app = make_app(site, () if alone else (host, socket.gethostname()), token)
-    name = f"[{host}]" if ":" in host else host
-    link = f"http://{name if host not in ('0.0.0.0', '::') else socket.gethostname()}:{at}/"
-    link += f"?token={token}" if token else ""
+    link = f"{base_url(host, bound)}/" + (f"?token={token}" if token else "")
     say(f"cohort view: {link}" + ("" if alone else "  (who has this link can read the runs)"))
     say("Ctrl-C ends it; the run goes on")
     for run in site.runs:
@@ -223,16 +221,9 @@ def _warm(run: Any) -> None:
         stage.index.table(stage.shards)
 
 
-def _bind(host: str, port: int | None) -> socket.socket:
+def _listen(host: str, port: int | None) -> socket.socket:
     """A socket on the wanted port, else on the first one that is free from `PORT` on."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for candidate in [port] if port is not None else [*range(PORT, PORT + 20), 0]:
-        found = socket.socket(family, socket.SOCK_STREAM)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            found.bind((host, candidate))
-            return found
-        except (OSError, OverflowError) as error:
-            found.close()
-            problem = error
-    raise UserError(f"cannot listen on {host}:{port if port is not None else PORT} ({problem}); try --port 0")
+    for candidate in range(PORT, PORT + 20) if port is None else ():
+        with suppress(UserError):
+            return listen(host, candidate)
+    return listen(host, port or 0)
