@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
+from cohort.algorithms.losses import SURROGATES, Tokens
 from cohort.policy.policy import Policy
 from cohort.train.grpo.learning import Learning
 from cohort.train.replay.advantages import bare
@@ -87,17 +89,10 @@ def _member(
     sampler, now = chosen(rollout.logprobs), chosen(after) if after is not None else (None,) * len(rollout.mask)
     given = group.token_advantages[member] if group.token_advantages else None
     advantages = given or [group.advantages[member] if group.advantages else 0.0] * len(rollout.mask)
-    clipped = tuple(
-        was is not None and is_now is not None and _past_clip(recorded, math.exp(is_now - was), advantage)
-        for was, is_now, advantage in zip(sampler, now, advantages, strict=True)
-    )
+    clipped = (False,) * len(rollout.mask)
+    if after is not None:
+        kept, was, push = (torch.tensor([list(of)]).double() for of in (after, rollout.logprobs, advantages))  # [1, T]
+        x, o = Tokens(kept, was, torch.tensor([list(rollout.mask)]), push, was), recorded.objective
+        low, high, _ = SURROGATES[o.surrogate].clips(o, x, x.ratio(o))
+        clipped = tuple(((low | high) & x.mask)[0].tolist())
     return MemberTokens(member, sampler, chosen(before), chosen(entropy), now, clipped)
-
-
-def _past_clip(recorded: Recorded, ratio: float, advantage: float) -> bool:
-    objective = recorded.objective
-    if objective.surrogate != "clipped" or objective.ratio_level != "token" or not advantage:
-        return False
-    if advantage > 0:
-        return objective.clip_high is not None and ratio > 1 + objective.clip_high
-    return objective.clip_low is not None and ratio < 1 - objective.clip_low
