@@ -11,6 +11,7 @@ from cohort import cli
 from cohort.commands.explain import explain_recipe
 from cohort.recipe import Recipe, load, to_toml
 from cohort.recipe.loader import name_of_model, shipped
+from cohort.settings import policy_of
 from cohort.train.directory import as_kept
 from cohort.train.run import prepare
 from cohort.types import UserError
@@ -110,3 +111,9 @@ def test_an_override_of_a_table_that_is_not_read_is_refused(tmp_path):
 )
 def test_a_run_is_called_after_its_model_and_not_after_final(model, name):
     assert name_of_model(model) == name
+
+
+def test_a_policy_goes_on_from_the_last_stage_that_has_one():
+    stages = load(RECIPES / "process.toml").stages
+    assert [one.name for one in stages] == ["base", "samples", "judge", "learner"]
+    assert [policy_of(stages, index) for index in range(4)] == [None, 0, 1, 1]  # a scorer is none

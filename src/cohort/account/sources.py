@@ -20,7 +20,7 @@ from cohort.record.chain import CHAIN, read_lines
 from cohort.record.claims import Basis, Claim
 from cohort.record.manifest import sha256_of
 from cohort.record.metrics import read_metrics
-from cohort.settings import SCORERS, Record, Stage, named_stage
+from cohort.settings import Record, Stage, policy_of
 
 
 class RunFiles:
@@ -124,12 +124,7 @@ class StageFiles:
     @property
     def begins_with(self) -> int | None:
         """The number of the stage whose model this one goes on from; None where its own table says where from."""
-        table, before = self.stage.policy, self.run.recipe.stages[: self.index]
-        if (name := named_stage(table.model)) is not None:
-            return next(number for number, one in enumerate(before) if one.name == name)
-        if table.model is not None or table.scratch is not None:
-            return None
-        return max((number for number, one in enumerate(before) if one.kind not in SCORERS), default=None)
+        return policy_of(self.run.recipe.stages, self.index)
 
     @cached_property
     def chosen(self) -> dict[str, Any] | None:

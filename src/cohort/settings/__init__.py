@@ -15,7 +15,7 @@ from cohort.settings.reward import Reward
 from cohort.settings.rows import PythonRows
 from cohort.settings.run import SINKS, Run, Stop
 from cohort.settings.sampling import SAMPLERS, Evaluate, Rollout, Vllm
-from cohort.settings.stage import GROUPS, KEEPS, KINDS, SAMPLED, SCORERS, Stage, named_stage
+from cohort.settings.stage import GROUPS, KEEPS, KINDS, SAMPLED, SCORERS, Stage, named_stage, policy_of
 from cohort.settings.suite import Suite
 from cohort.settings.table import Table
 from cohort.settings.task import Adaptive, Curriculum, Prompts, Source, Task
@@ -68,4 +68,5 @@ __all__ = [
     "Teacher",
     "Vllm",
     "named_stage",
+    "policy_of",
 ]

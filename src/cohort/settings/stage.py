@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
@@ -46,6 +47,16 @@ SAMPLED = (*GROUPS, *KEEPS)
 def named_stage(value: Any) -> str | None:
     """The NAME of "stage:NAME", as which a recipe names what a stage before it leaves; None for anything else."""
     return value.removeprefix("stage:") if isinstance(value, str) and value.startswith("stage:") else None
+
+
+def policy_of(stages: Sequence[Stage], index: int) -> int | None:
+    """The number of the stage whose policy stage `index` goes on from; None where its own table says where from."""
+    table, before = stages[index].policy, stages[:index]
+    if (name := named_stage(table.model)) is not None:
+        return next(number for number, one in enumerate(before) if one.name == name)
+    if table.model is not None or table.scratch is not None:
+        return None
+    return max((number for number, one in enumerate(before) if one.kind not in SCORERS), default=None)
 
 
 class Stage(Table):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cohort.algorithms.fields import GROUP_BASELINES
 from cohort.algorithms.presets import PRESETS
-from cohort.settings import GROUPS, Stage, named_stage
+from cohort.settings import GROUPS, Stage, named_stage, policy_of
 from cohort.views.cards.reading import amount
 from cohort.views.dashboard.runs import RunFiles, StageFiles
 
@@ -26,10 +26,11 @@ def _model(run: RunFiles, stage: StageFiles, table: Stage) -> str:
     model = str(size.get("name") or "A model").removesuffix("ForCausalLM").removesuffix("ForSequenceClassification")
     if table.policy.scratch is not None:
         return f"{model}{parameters}, made by the recipe."
+    assert run.recipe is not None
+    before = policy_of(run.recipe.stages, run.stages.index(stage))
     begun = table.policy.model
-    before = [one.name for one in run.stages[: run.stages.index(stage)] if one.kind != "reward_model"]
-    trained = named_stage(begun) or (before[-1] if before and not begun else None)
-    start = f" as stage {trained} left it" if trained else f" that began as {begun}" if begun else ""
+    start = f" that began as {begun}" if begun else ""
+    start = start if before is None else f" as stage {run.stages[before].name} left it"
     return f"{model}{parameters}{start}."
 
 
