@@ -39,6 +39,12 @@ class Surroundings:
         """Those of this process."""
         return Surroundings(os.getcwd(), tuple(sys.path), threads_of(stage.run.threads), _versions())
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a process must have in its environment before it begins."""
+        path = os.pathsep.join(one for one in self.path if one)
+        return {"PYTHONPATH": path, "OMP_NUM_THREADS": str(self.threads), "TOKENIZERS_PARALLELISM": "false"}
+
     def enter(self, who: str) -> None:
         """Make them those of this process. Raises `UserError` where they cannot be."""
         own = _versions()
@@ -89,11 +95,9 @@ class Door:
 
     def start(self, kind: type, who: str, gpus: bool = True, at_once: int = 1) -> Actor:
         """An actor, which has entered the driver's surroundings."""
-        variables = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        variables |= {"OMP_NUM_THREADS": str(self.surroundings.threads), "TOKENIZERS_PARALLELISM": "false"}
         options: dict[str, Any] = {"num_cpus": self.table.cpus, "num_gpus": self.table.gpus if gpus else 0}
         made = self.ray.remote(kind).options(
-            **options, max_restarts=0, max_concurrency=at_once, runtime_env={"env_vars": variables}
+            **options, max_restarts=0, max_concurrency=at_once, runtime_env={"env_vars": self.surroundings.variables}
         )
         actor = Actor(made.remote(), who)
         self.ask(actor, "enter", self.surroundings, who)

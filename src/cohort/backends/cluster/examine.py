@@ -71,7 +71,7 @@ def _node(ray: Any, facts: dict[str, Any], here: Surroundings, mark: str, sent: 
     name, has = f"{facts['NodeManagerHostname']} ({facts['NodeManagerAddress']})", facts["Resources"]
     node = Node(name, has.get("CPU", 0.0), has.get("GPU", 0.0), None, None, ())
     there = NodeAffinitySchedulingStrategy(facts["NodeID"], soft=False)
-    variables = {"env_vars": {"PYTHONPATH": os.pathsep.join(p for p in here.path if p)}}
+    variables = {"env_vars": here.variables}
     probe = ray.remote(Probe).options(num_cpus=0, scheduling_strategy=there, runtime_env=variables).remote()
     try:
         ray.get(probe.take.remote(np.zeros(1)), timeout=WAIT_S)  # it has begun

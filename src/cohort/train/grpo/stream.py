@@ -162,12 +162,9 @@ class GroupStream:
                         raise UserError("10,000 prompts in a row were too long; raise task.max_prompt_tokens")
                     continue
                 in_a_row, prompts[ticket.number] = 0, prompt
-                seed, more = derive_seed(base, "rollout", ticket.number), rollout.over_sample
-                of, keep = (
-                    (ticket.number, prompt.tokens, rollout.group_size + more),
-                    rollout.group_size if more else None,
-                )
-                requests.append(SampleRequest(*of, seed, rollout.of_groups(), keep))
+                begun, seed = rollout.group_size + rollout.over_sample, derive_seed(base, "rollout", ticket.number)
+                keep = rollout.group_size if rollout.over_sample else None
+                requests.append(SampleRequest(ticket.number, prompt.tokens, begun, seed, rollout.of_groups(), keep))
             finished: dict[int, tuple[Group, Scoring]] = {}
             for request, played in self._play(requests, prompts):
                 prompt = replace(prompts[request.key], tokens=request.tokens)

@@ -162,16 +162,14 @@ class GrpoTraining:
         """Where the worst step takes half of the memory that there is, or more, do it once and see. Raises `UserError`
         where it does not fit.
         """
+        if self.policy is None or not can_rehearse():
+            return
         stage, asked = self._stage, self._stage.policy.memory_gb
         limit = free_gb() if asked is None else asked
         most = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
         prompt = longest_prompt(task.train, task.renderer(self.facts.tokenizer), most)
         fits = fitted(stage, self._objective, self.facts)
-        if (
-            self.policy is None
-            or not can_rehearse()
-            or memory(fits, self._objective, self.facts, prompt).gb < limit / 2
-        ):
+        if memory(fits, self._objective, self.facts, prompt).gb < limit / 2:
             return
         self._context.console.doing("rehearsing the worst step")
         found = rehearse(functools.partial(self.backend.rehearse, prompt), limit)
