@@ -165,11 +165,13 @@ class Engine:
         decoder = _decoder(self.policy, most)
         decoder.refresh()
         append = BeamSearch(self.policy, decoder).append if together else self._append
+        cuts = any(request.keep is not None for request in wanted)
         while waiting or running.prefilled or running.n:
             ended: list[int] = []
             if live is not None and (new := live.more()):
                 waiting.extend(new)
                 wanted.extend(new)
+                cuts = cuts or any(request.keep is not None for request in new)
             with torch.no_grad():
                 first = running.n
                 if (logits := running.start(waiting, decoder)) is not None:
@@ -192,7 +194,7 @@ class Engine:
                 drawn, given = (FrozenArray(column.numpy(force=True)) for column in (tokens, logprobs))
                 group.done[member] = Completion(drawn, given, "stop" if stopped else "length", self.version)
                 touched[id(group)] = group
-            if any(group.request.keep is not None for group, _ in running.owner):
+            if cuts:
                 overdue = [row for row in running.overdue() if row not in ended]
                 for row in overdue:
                     group = running.owner[row][0]

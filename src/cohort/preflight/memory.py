@@ -47,10 +47,10 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
     """What a stage needs whose prompts have at most `prompt` tokens; None: what its task says, or `PROMPT_TOKENS`."""
     c, r = policy.config, stage.rollout
     prompt = prompt or stage.task.max_prompt_tokens or PROMPT_TOKENS
-    rows, prompts, tokens = 0, 0, stage.optimizer.tokens_per_micro_batch
+    rows, asked, tokens = 0, 0, stage.optimizer.tokens_per_micro_batch
     if stage.kind in SAMPLED:  # a micro-batch is never more than what a step has
-        rows, prompts = r.prompts_per_step * r.group_size, r.prompts_per_step
-        tokens = min(tokens, rows * r.max_tokens + prompts * prompt)
+        rows, asked = r.prompts_per_step * r.group_size, r.prompts_per_step
+        tokens = min(tokens, rows * r.max_tokens + asked * prompt)
     heads = getattr(c, "num_attention_heads", None) or 1  # a model of states alone has none, and no more to keep
     size = getattr(c, "head_dim", None) or c.hidden_size // heads
     kv = 2 * (getattr(c, "num_key_value_heads", None) or heads) * size  # numbers of a token and layer
@@ -74,7 +74,7 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
     running = min(r.max_rows, max(rows, stage.evaluate.problems))
     cache = 1.5 * longest * running * kv * layers * wide  # which doubles: the old one is there until it is copied
     prefill = min(PREFILL_TOKENS, running * prompt) * (4 * hidden + 3 * inner) * wide
-    prompts = running if stage.evaluate.problems else min(running, prompts)
+    prompts = running if stage.evaluate.problems else min(running, asked)
     sampling = cache + prompts * prompt * kv * layers * wide + prefill + 4 * running * policy.vocabulary
     if policy.path.startswith("generic"):  # every row has a prompt of its own, in the cache and in a micro-batch
         sampling = 8 * layers * kv * (prompt + r.max_tokens) * min(r.max_rows, rows)  # which is copied as it grows

@@ -14,13 +14,7 @@ from cohort.types import UserError
 from cohort.wording import did_you_mean
 
 NATIVE_NAMES = ("completion", "prompt", "answer", "row", "finish", "tokens", "transcript", "seed", "begun")
-TRL_ONLY = (
-    "completion_ids",
-    "trainer_state",
-    "log_metric",
-    "log_extra",
-    "scoring_item",
-)  # what is offered in TRL's style alone
+TRL_ONLY = ("completion_ids", "trainer_state", "log_metric", "log_extra", "scoring_item")  # in TRL's style alone
 TRL_NAMES = ("prompts", "completions", "answer", *TRL_ONLY)
 # What differs between the completions of a prompt (TRL's names too: who forgets its style is told so by `check`).
 COMPLETION_NAMES = ("completion", "tokens", "finish", "transcript", "seed", "completions", "completion_ids",

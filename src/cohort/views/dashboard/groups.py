@@ -285,6 +285,7 @@ def _member(row: Row, compared: Row | None, rows: Sequence[Row]) -> Member:
     other = compared["text"] if compared is not None and compared is not row else None
     alike = (one for one in rows if one is not row and (one["text"], one["turns"]) == (text, row["turns"]))
     same = tuple(one["member"] for one in alike if text is not None)
+    answer, found = final_answer(text) if text else None, judged(row["accuracy"])
     return Member(
         member=row["member"],
         same=same,
@@ -294,9 +295,9 @@ def _member(row: Row, compared: Row | None, rows: Sequence[Row]) -> Member:
         reward=row["reward"],
         scores=tuple((name, score, str(labels.get(name) or "")) for name, score in scores.items()),
         accuracy=row["accuracy"],
-        judged=judged(row["accuracy"]),
-        answer=final_answer(text) if text else None,
-        doubt=doubt(final_answer(text) if text else None, row["answer"], judged(row["accuracy"])),
+        judged=found,
+        answer=answer,
+        doubt=doubt(answer, row["answer"], found),
         advantage=row["advantage"],
         length=row["length"],
         finish=row["finish"] or "",
