@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import multiprocessing
 import os
@@ -17,10 +18,11 @@ import re
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,7 @@ class Fault:
     after_s: float | None = None  # SIGKILL after so many seconds
     largest: int | None = None  # bytes that a file may have: what is longer is cut off there, by the system
     clock: bool = False  # whoever asks for the time gets another year each time
+    also: tuple[tuple[int, str], ...] = ()  # what befalls it besides, of `DEEDS`, by the number of an operation
 
 
 class Training(_server.Process):  # type: ignore[name-defined]
@@ -97,6 +100,8 @@ def _in_session(session: int) -> Iterator[psutil.Process]:
 def _train(where: str, fault: Fault | None) -> None:
     os.setsid()
     os.chdir(where)
+    if Path("tmp").is_dir():  # where it is looked for what it left
+        tempfile.tempdir = os.environ["TMPDIR"] = f"{where}/tmp"
     sys.path.insert(0, where)
     log = os.open("console.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for stream in (1, 2):
@@ -108,7 +113,7 @@ def _train(where: str, fault: Fault | None) -> None:
     from cohort.types import UserError
 
     if fault.clock:
-        _jump()
+        clock_jumps()
     if fault.largest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (fault.largest, resource.RLIM_INFINITY))
     code, said = 0, ""
@@ -128,7 +133,7 @@ def _train(where: str, fault: Fault | None) -> None:
 class _Counted:
     def __init__(self) -> None:
         self.kinds: list[str] = []
-        self.active, self.failing = True, False
+        self.active, self.failing = True, 0  # the number of the error with which all operations fail
 
 
 def _count(where: str, fault: Fault) -> _Counted:
@@ -140,13 +145,14 @@ def _count(where: str, fault: Fault) -> _Counted:
         if not counted.active or not path.startswith(f"{where}/runs/"):
             return
         counted.kinds.append(kind)
+        for _, deed in (one for one in fault.also if one[0] == len(counted.kinds)):
+            DEEDS[deed](counted)
         if len(counted.kinds) == fault.at or kind == fault.kind:
             if fault.number is None:
                 os.kill(os.getpid(), signal.SIGKILL)
-            counted.failing = True
+            counted.failing = fault.number
         if counted.failing and event not in ("os.remove", "os.rmdir"):  # which help where a disk is full
-            assert fault.number is not None
-            raise OSError(fault.number, os.strerror(fault.number), path)
+            raise OSError(counted.failing, os.strerror(counted.failing), path)
 
     def hear(event: str, args: tuple[Any, ...]) -> None:
         writes = event in MOVING
@@ -163,15 +169,54 @@ def _count(where: str, fault: Fault) -> _Counted:
     os.fsync = counting
     sys.addaudithook(hear)
     if fault.after_s is not None:
-        timer = threading.Timer(fault.after_s, os.kill, (os.getpid(), signal.SIGKILL))
-        timer.daemon = True
-        timer.start()
+        _killed_soon(fault.after_s)
     return counted
 
 
-def _jump() -> None:
+def _no_space(counted: _Counted) -> None:
+    counted.failing = errno.ENOSPC
+
+
+def _kill(module: str) -> None:
+    """SIGKILL for the processes beneath this one that are of a module, and for those that they started."""
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(module in part for part in one.cmdline()):
+                one.kill()
+
+
+def _killed_soon(seconds: float) -> None:
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+    timer.daemon = True
+    timer.start()
+
+
+def _hang() -> None:
+    """The next reward of a module that looks for this file takes it away and does not return."""
+    Path("hang").touch()
+    _killed_soon(2.0)
+
+
+# What may befall a process besides; the first ones end it.
+ENDING: dict[str, Callable[[_Counted], None]] = {
+    "the trainer is killed before an operation on the disk": lambda counted: os.kill(os.getpid(), signal.SIGKILL),
+    "the trainer is killed at a moment": lambda counted: _killed_soon(0.001 * (len(counted.kinds) % 100)),
+    "the disk is full (ENOSPC)": _no_space,
+    "a reward hangs, and the trainer is killed then": lambda counted: _hang(),
+}
+PASSING: dict[str, Callable[[_Counted], None]] = {
+    "the reward worker is killed": lambda counted: _kill("cohort.rewards.workers"),
+    "the sandbox is killed": lambda counted: _kill("cohort.sandbox"),
+    "the clock jumps": lambda counted: clock_jumps(),
+}
+DEEDS = ENDING | PASSING
+
+
+def clock_jumps() -> None:
     """Every module of Cohort that asks for the date, or for seconds since 1970, is told another year each time."""
     draw, seconds = random.Random(), time.time
+    if time.time.__name__ == "<lambda>":  # it does so already
+        return
 
     class Jumping(datetime.datetime):
         @classmethod
@@ -188,7 +233,7 @@ ADAPTER = "adapter_config.json"
 
 
 def same_runs(whole: Path, other: Path) -> None:
-    """Final models, metrics but for timings, rollouts and data of every stage are equal, bit for bit."""
+    """Final models, metrics (no timings, no second tries), rollouts and data of every stage are equal, bit for bit."""
     names = [sorted(p.relative_to(x) for p in _compared(x)) for x in (whole, other)]
     assert names[0] == names[1]
     for name in names[0]:
@@ -199,7 +244,10 @@ def same_runs(whole: Path, other: Path) -> None:
             assert all(torch.equal(weights[key], others[key]) for key in weights), name
         elif name.name == "metrics.jsonl":
             lines, others = (
-                [{k: v for k, v in line.items() if not is_timing(k)} for line in read_metrics(x)]
+                [
+                    {k: v for k, v in line.items() if not (is_timing(k) or k.endswith("/retries"))}
+                    for line in read_metrics(x)
+                ]
                 for x in (ours, theirs)
             )
             assert lines == others, name

@@ -8,15 +8,18 @@ with the grader, because its end of the channel closes then.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import os
 import socket
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from cohort.sandbox.confine import Confinement
 from cohort.sandbox.contract import Isolation, Limits
@@ -26,6 +29,7 @@ from cohort.sandbox.linux import cgroups, namespaces
 from cohort.sandbox.wire import Channel
 
 _OVERHEAD_MB = 128  # the launcher itself, and what the kernel keeps
+_PREFIX, _YOUNG_S = "cohort-sandbox-", 10.0  # of the directories' names; what is younger may just be being made
 _MAP = b"map\n"
 # What is done without, one attempt after the other, until a confined process works.
 _ATTEMPTS: tuple[tuple[str, ...], ...] = ((), ("namespaces",), ("unprivileged",), ("landlock", "seccomp"))
@@ -47,20 +51,49 @@ def main(descriptor: int) -> None:
     adopt_orphans()  # a launcher in namespaces is a grandchild
     with ExitStack() as clean_up:
         memory, tasks = (limits.memory_mb + limits.files_mb + _OVERHEAD_MB) << 20, limits.threads + 8
-        group = attempt("cgroup", missing, lambda: cgroups.create(f"cohort-{os.getpid()}", memory, tasks))
+        group = attempt("cgroup", missing, lambda: cgroups.create(f"{cgroups.PREFIX}{os.getpid()}", memory, tasks))
         if group is not None:
             clean_up.callback(group.remove)
         directory, problem = None, ""
         for off in _ATTEMPTS:
             missing = dict.fromkeys(off, problem) | missing
             if "namespaces" in missing and directory is None:
-                directory = tempfile.mkdtemp(prefix=f"cohort-sandbox-{os.getpid()}-")
-                clean_up.callback(remove_tree, directory)
+                directory = clean_up.enter_context(_directory())
                 os.chmod(directory, 0o711)  # the candidate's own is inside
             problem = _served(channel, functools.partial(establish, limits, missing, directory, group))
             if not problem:
                 return
         channel.send(failed=problem)
+
+
+@contextmanager
+def _directory() -> Iterator[str]:
+    """A directory that goes with this process. It is locked: one of ours that is not, and whose process is gone, was
+    left by a keeper that was killed, and is taken away.
+    """
+    directory = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
+    with _locked(directory):
+        for other in Path(directory).parent.glob(f"{_PREFIX}*"):
+            with suppress(OSError):  # it is in use, or gone
+                status, process = other.stat(), other.name.removeprefix(_PREFIX).partition("-")[0]
+                old = time.time() - status.st_mtime > _YOUNG_S and not os.path.exists(f"/proc/{process}")
+                if old and status.st_uid == os.getuid():
+                    with _locked(str(other)):
+                        remove_tree(str(other))
+        try:
+            yield directory
+        finally:
+            remove_tree(directory)
+
+
+@contextmanager
+def _locked(directory: str) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _served(channel: Channel, establish: Establish) -> str:

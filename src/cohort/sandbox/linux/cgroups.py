@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+PREFIX = "cohort-"  # of the groups' names
+_YOUNG_S = 10.0
 _OWN, _MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
@@ -60,7 +62,17 @@ def create(name: str, memory_bytes: int, tasks: int, own: Path = _OWN, mount: Pa
         for directory in made:
             directory.rmdir()
         raise
+    for directory in made:
+        _take_away_what_the_killed_left(directory)
     return Cgroup(tuple(made))
+
+
+def _take_away_what_the_killed_left(directory: Path) -> None:
+    """A keeper that is killed cannot remove its group. One that lives has processes in its own, or starts just now."""
+    for other in directory.parent.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if other != directory and time.time() - other.stat().st_mtime > _YOUNG_S:
+                other.rmdir()  # which the kernel refuses while there are processes in it
 
 
 def _memberships(text: str) -> Mapping[str, str]:
