@@ -172,7 +172,7 @@ ATTACKS = {
         door("reserved", lambda: os.posix_fallocate(os.open("f", os.O_CREAT | os.O_RDWR), 0, 1 << 40))
     """,
     "names that no tool expects": """
-        for name in (b"line\\nbreak", b"\\x1b[2J\\x1b]0;title\\x07", b"\\xff\\xfe", b"-rf", b"a" * 255, b"\\xe2\\x80\\xae"):
+        for name in (b"line\\nbreak", b"\\x1b[2J\\x1b]0;title\\x07", b"\\xff", b"-rf", b"a" * 255, b"\\xe2\\x80\\xae"):
             for make in (lambda: os.close(os.open(name, os.O_CREAT | os.O_WRONLY)), lambda: os.mkdir(name + b"d")):
                 try: make()
                 except OSError: continue
