@@ -100,6 +100,7 @@ def _in_session(session: int) -> Iterator[psutil.Process]:
 def _train(where: str, fault: Fault | None) -> None:
     os.setsid()
     os.chdir(where)
+    Path("hang").unlink(missing_ok=True)
     if Path("tmp").is_dir():  # where it is looked for what it left
         tempfile.tempdir = os.environ["TMPDIR"] = f"{where}/tmp"
     sys.path.insert(0, where)
@@ -194,7 +195,13 @@ def _killed_soon(seconds: float) -> None:
 def _hang() -> None:
     """The next reward of a module that looks for this file takes it away and does not return."""
     Path("hang").touch()
-    _killed_soon(2.0)
+
+    def then_killed() -> None:
+        while Path("hang").exists():
+            time.sleep(0.05)
+        _killed_soon(1.0)
+
+    threading.Thread(target=then_killed, daemon=True).start()
 
 
 # What may befall a process besides; the first ones end it.

@@ -14,6 +14,7 @@ import numpy as np
 from cohort.types import Prompt, UserError, content_id
 
 CHECKED = 20_000  # rows that are read when a source is opened, so that a bad one is found before a model loads
+LONGEST = 2**26  # bytes of a text in a row: more is a damaged file, and no prompt
 KEPT = 2**26  # bytes of text, about, that a source keeps of what was read, so that its rows are read once
 OF_A_ROW = 1_000  # bytes that the objects of a row take beside its text
 IN_A_ROW = 1_000  # repeats after which a source without an end has nothing new to offer
@@ -35,12 +36,15 @@ Prompts = Items[Prompt]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Random access to rows: `get(i)` reads row i of `size`, and `place(i)` says where it came from."""
+    """Random access to rows: `get(i)` reads row i of `size`, and `place(i)` says where it came from. `telling` are rows
+    that are unlike all before them: one has a column that is missing or empty, or of another type.
+    """
 
     columns: tuple[str, ...]
     size: int
     get: Callable[[int], Mapping[str, Any]]
     place: Callable[[int], str]
+    telling: Sequence[int] = ()
 
     def __len__(self) -> int:
         return self.size
@@ -51,7 +55,8 @@ class Rows:
 
 class RowItems(Generic[T]):
     """The rows of a source, each read when somebody asks for it; `read(row, place)` makes the item. The first of those
-    within `limit` are read now, so that a bad one is found before a model loads.
+    within `limit` are read now, and behind them those that are unlike the others, so that a bad one is found before a
+    model loads.
 
     What was read stays in memory, up to `KEPT` bytes, so that several checks of one source read its rows once.
     """
@@ -60,7 +65,8 @@ class RowItems(Generic[T]):
         self.rows, self.read, self.size = rows, read, len(rows)
         self._kept: dict[int, T] = {}
         self._room = KEPT
-        for index in range(min(self.size, CHECKED if limit is None else min(CHECKED, limit))):
+        end = self.size if limit is None else min(self.size, limit)
+        for index in (*range(min(end, CHECKED)), *(one for one in rows.telling if CHECKED <= one < end)):
             self[index]  # reading a row checks it
 
     def __getitem__(self, index: int) -> T:
@@ -192,7 +198,8 @@ def _check_index(index: int, size: int) -> None:
 
 
 def check_text(row: Mapping[str, Any], place: str) -> int:
-    """The bytes of all text in a row. Refuses half characters ("\\ud800" in JSON): no tokenizer and no file takes them.
+    """The bytes of all text in a row. Refuses half characters ("\\ud800" in JSON): no tokenizer and no file takes them;
+    and a text of more than `LONGEST` characters.
 
     A row with something else in it than text and numbers, such as an image, counts as larger than `KEPT`.
     """
@@ -205,11 +212,18 @@ def check_text(row: Mapping[str, Any], place: str) -> int:
                 f"{place}: {column!r} is not valid text: it holds half of a character (a lone surrogate). Mend or "
                 "remove the row."
             ) from None
+        except OverflowError:
+            raise UserError(
+                f"{place}: {column!r} is a text of more than {LONGEST >> 20} MB, which is no prompt. Mend or remove "
+                "the row."
+            ) from None
     return total
 
 
 def _bytes_of(value: Any) -> int:
     if isinstance(value, str):
+        if len(value) > LONGEST:
+            raise OverflowError
         return len(value.encode())
     if isinstance(value, Mapping):
         return sum(map(_bytes_of, value.values()))

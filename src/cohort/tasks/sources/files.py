@@ -1,5 +1,5 @@
 """Data files: JSON Lines, JSON, CSV, TSV and Parquet, each as rows with a place for error messages. All but Parquet may
-be packed with gzip; what is in such a file is kept in memory, as it cannot be read from the middle.
+be packed with gzip or zstd; what is in such a file is kept in memory, as it cannot be read from the middle.
 """
 
 from __future__ import annotations
@@ -8,30 +8,84 @@ import csv
 import gzip
 import io
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from cohort.tasks.prompts import Rows
+from cohort.tasks.prompts import CHECKED, LONGEST, Rows
 from cohort.types import UserError
 from cohort.wording import one_line
 
+PACKINGS = (".gz", ".zst")
 
-def table_rows(name: str, columns: Sequence[str], size: int, get: Callable[[int], Mapping[str, Any]]) -> Rows:
+
+def table_rows(
+    name: str,
+    columns: Sequence[str],
+    size: int,
+    get: Callable[[int], Mapping[str, Any]],
+    telling: Sequence[int] = (),
+) -> Rows:
     """Rows of a table that its own library holds, or that are in memory; `name` is for messages: `train.csv, row 8`."""
-    return Rows(tuple(columns), size, get, lambda index: f"{name}, row {index + 1}")
+    return Rows(tuple(columns), size, get, lambda index: f"{name}, row {index + 1}", telling)
 
 
 def list_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Rows:
     """Rows in memory. Their columns are all that one of them has."""
-    columns = dict.fromkeys(column for row in rows for column in row)
-    return table_rows(name, tuple(columns), len(rows), rows.__getitem__)
+    columns: dict[str, None] = {}
+    shapes = Shapes()
+    for index, row in enumerate(rows):
+        columns.update(dict.fromkeys(row))
+        shapes.see(index, row)
+    return table_rows(name, tuple(columns), len(rows), rows.__getitem__, shapes.first)
+
+
+class Shapes:
+    """The first row of every shape: which columns it has, of which types, and which of them are empty. What is missing
+    or of another type in some row is so in one of these.
+    """
+
+    def __init__(self) -> None:
+        self.first: list[int] = []
+        self._seen: set[Any] = set()
+
+    def see(self, index: int, row: Mapping[str, Any]) -> None:
+        """Look at the next row."""
+        shape = _shape(row)
+        if shape not in self._seen and len(self.first) < CHECKED:
+            self._seen.add(shape)
+            self.first.append(index)
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple([(name, _shape(part)) for name, part in value.items()])
+    if isinstance(value, list):
+        return frozenset(map(_shape, value))
+    return type(value), value == ""
+
+
+def telling_of_table(table: Any, before: int = 0) -> Iterator[int]:
+    """The first row of an Arrow table in which a column is missing, or empty text; `before` rows came before it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for column in table.columns:
+        found = [pc.index(column.is_null(), True).as_py()]
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            found.append(pc.index(column, pa.scalar("", column.type)).as_py())
+        yield from (before + index for index in found if index >= 0)
 
 
 def _opened(path: Path) -> IO[bytes]:
-    packed = path.suffix.lower() == ".gz"
-    return cast(IO[bytes], gzip.open(path)) if packed else path.open("rb")
+    ending = path.suffix.lower()
+    if ending == ".zst":
+        import pyarrow as pa
+
+        return cast(IO[bytes], io.BufferedReader(pa.input_stream(path, compression="zstd")))
+    return cast(IO[bytes], gzip.open(path)) if ending == ".gz" else path.open("rb")
 
 
 def read_json_lines(path: Path) -> Rows:
@@ -39,38 +93,48 @@ def read_json_lines(path: Path) -> Rows:
 
     It is read once to check every line; after that only the byte offsets are kept.
     """
-    offsets: list[int] = []
-    numbers: list[int] = []  # of the lines, because blank ones are skipped
+    offsets, numbers = array("q"), array("q")  # the numbers of the lines, because blank ones are skipped
     columns: dict[str, None] = {}
-    packed: list[bytes] = []  # the lines of a packed file
-    offset = 0
+    shapes = Shapes()
+    packed: list[bytes] | None = [] if path.suffix.lower() in PACKINGS else None  # the lines of a packed file
+    name, offset = str(path), 0
     with _opened(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), b""), start=1):
+            if len(line) > LONGEST:
+                raise UserError(
+                    f"{name}:{number} is a line of more than {LONGEST >> 20} MB. JSON Lines has one object in a line: "
+                    "look for a line's end that is missing, or for another kind of file; or remove the row."
+                )
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if text.strip():
-                columns.update(dict.fromkeys(json_line(text, f"{path}:{number}")))
+            if not text.isspace():
+                row = json_line(text, name, number)
+                if not columns.keys() >= row.keys():
+                    columns.update(dict.fromkeys(row))
+                shapes.see(len(offsets), row)
                 offsets.append(offset + len(line) - len(text))
                 numbers.append(number)
-                packed += [text] if path.suffix.lower() == ".gz" else []
+                if packed is not None:
+                    packed.append(text)
             offset += len(line)
 
     def place(index: int) -> str:
         return f"{path}:{numbers[index]}"
 
     def get(index: int) -> Mapping[str, Any]:
-        if packed:
-            return json_line(packed[index], place(index))
+        if packed is not None:
+            return json_line(packed[index], name, numbers[index])
         with path.open("rb") as file:
             file.seek(offsets[index])
-            return json_line(file.readline(), place(index))
+            return json_line(file.readline(), name, numbers[index])
 
-    return Rows(tuple(columns), len(offsets), get, place)
+    return Rows(tuple(columns), len(offsets), get, place, shapes.first)
 
 
-def json_line(line: bytes, place: str) -> dict[str, Any]:
-    """One line as a row, or a UserError that points at it."""
+def json_line(line: bytes, name: str, number: int) -> dict[str, Any]:
+    """One line of a file as a row, or a UserError that points at it."""
+    place = f"{name}:{number}"
     try:
-        row = json.loads(line.decode(), object_pairs_hook=_object)
+        row = _DECODER.decode(line.decode())
     except UnicodeDecodeError as error:
         raise UserError(f"{place} is not UTF-8 text. Save the file as UTF-8 JSON Lines.") from error
     except (ValueError, RecursionError) as error:
@@ -89,6 +153,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise _TwiceError(_twice([name for name, _ in pairs]))
     return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)  # once: json.loads would make one for every line
 
 
 def _twice(names: Sequence[str]) -> str:
@@ -146,7 +213,7 @@ def read_tsv(path: Path) -> Rows:
 
 
 def _read_separated(path: Path, dialect: str, name: str) -> Rows:
-    before = csv.field_size_limit(sys.maxsize)  # a field may be a whole book
+    before = csv.field_size_limit(LONGEST)  # a field may be a whole book
     try:
         with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, dialect=dialect)
@@ -182,7 +249,7 @@ def read_parquet(path: Path) -> Rows:
         except (pa.ArrowException, ValueError, OverflowError) as error:  # e.g. a date that Python does not have
             raise UserError(f"{path}, row {index + 1} cannot be read ({one_line(error)}).") from error
 
-    return table_rows(str(path), columns, table.num_rows, get)
+    return table_rows(str(path), columns, table.num_rows, get, [*telling_of_table(table)])
 
 
 def as_written(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,9 @@ def open_source(
     else:
         rows = with_inner(open_rows(made, *side_of(table, held_out_side)), names_in(table))
         columns = ColumnMap.of(table, rows)
-        found = Found(RowItems(rows, columns.read), rows.columns, columns.question)
+        all_of_them = held_out_side or isinstance(table.held_out, float)  # a limit is for what is left to train on
+        read = RowItems(rows, columns.read, None if all_of_them else table.limit)
+        found = Found(read, rows.columns, columns.question)
     train: Prompts = found.prompts
     asked: Prompts | None = None
     if held_out_side:

@@ -8,6 +8,7 @@ JSON Lines are indexed by byte offset and Parquet and datasets stay memory-mappe
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import zlib
@@ -22,6 +23,7 @@ from cohort.settings import PythonRows
 from cohort.tasks.prompts import Rows
 from cohort.tasks.sources.base import SOURCES
 from cohort.tasks.sources.files import (
+    PACKINGS,
     as_written,
     list_rows,
     read_csv,
@@ -30,6 +32,7 @@ from cohort.tasks.sources.files import (
     read_parquet,
     read_tsv,
     table_rows,
+    telling_of_table,
 )
 from cohort.types import UserError
 from cohort.wording import nearest, one_line, shorten
@@ -44,9 +47,9 @@ READERS: Mapping[str, Callable[[Path], Rows]] = {
     ".tsv": read_tsv,
     ".parquet": read_parquet,
 }
-PACKED = tuple(f"{extension}.gz" for extension in READERS if extension != ".parquet")  # read by the same readers
+PACKED = tuple(f"{one}{packing}" for one in READERS if one != ".parquet" for packing in PACKINGS)  # read by the same
 EXTENSIONS = (*READERS, ".txt", ".xlsx", ".gz", ".zip", ".zst", ".arrow", ".pkl", ".py", ".toml", ".yaml")
-_READABLE = f"{', '.join(READERS)}, and all but the last with .gz behind"
+_READABLE = f"{', '.join(READERS)}, and all but the last with .gz or .zst behind"
 
 
 def open_rows(source: Any, split: str = "train", config: str | None = None, revision: str | None = None) -> Rows:
@@ -88,7 +91,7 @@ def ending(path: Path) -> str:
 def _reader(path: Path) -> Callable[[Path], Rows]:
     if not ending(path):
         raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; Cohort reads {_READABLE}.")
-    return READERS[ending(path).removesuffix(".gz")]
+    return READERS[Path(ending(path)).stem if ending(path) in PACKED else ending(path)]
 
 
 def _open_directory(path: Path, split: str) -> Rows:
@@ -131,7 +134,8 @@ def _rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
         return _rows_of_object(source[split], split, name)
     if all(hasattr(source, name) for name in ("column_names", "features", "__len__")):
         # Arrow, memory-mapped
-        return table_rows(name, source.column_names, len(source), lambda index: as_written(source[index]))
+        get = lambda index: as_written(source[index])  # noqa: E731
+        return table_rows(name, source.column_names, len(source), get, [*_telling_of_dataset(source)])
     stream = hasattr(source, "take") and hasattr(source, "column_names")  # it may have no end
     if stream or not isinstance(source, Iterable) or isinstance(source, (bytes, Mapping)):
         raise UserError(
@@ -148,7 +152,20 @@ def _rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
     return list_rows([dict(row) for row in rows], "the list")
 
 
+def _telling_of_dataset(source: Any) -> Iterator[int]:
+    """See `telling_of_table`; a batch at a time, so that memory stays flat."""
+    before = 0
+    for table in source.with_format("arrow").iter(10_000) if hasattr(source, "with_format") else ():
+        yield from telling_of_table(table, before)
+        before += table.num_rows
+
+
 def _not_a_file(path: Path) -> UserError:
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return UserError(f"{path} is a link that leads in a circle. Mend the link, or name a file.")
     if path.is_symlink():
         return UserError(
             f"{path} is a link to {os.readlink(path)}, which does not exist. Mend the link, or name a file."
