@@ -56,7 +56,7 @@ policy.scratch = {{ hidden_size = 32, layers = 1, heads = 2, kv_heads = 1, head_
 supervised.examples_per_step = 32
 optimizer.learning_rate = 3e-3
 evaluate.problems = 0
-run.steps = 60
+run.steps = {start}
 [[stage]]
 kind = "grpo"
 task.held_out = "held_out.jsonl"
@@ -87,8 +87,7 @@ def sandboxed(completions, answer, **_):
     time.sleep(1000)
 """
 LETTERS = "abcdefgh"
-START_FAULTS = 40  # operations on the disk before the first fault of a process
-BETWEEN = 400  # and between two of them, at most
+CALM = 40  # operations on the disk before the first fault of a process
 
 
 @dataclass
@@ -112,9 +111,11 @@ class Watch:
 
         thread = threading.Thread(target=look)
         thread.start()
-        yield
-        ended.set()
-        thread.join()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def _step(self) -> float:
         with (self.run / "metrics.jsonl").open("rb") as file:
@@ -137,12 +138,15 @@ class Report:
 
     def flat(self, what: str, steps: Any, values: Any, most: float) -> None:
         """The first fifth of the steps against the last, and the slope; it may grow by the share `most`."""
+        if len(values) < 10:
+            return self.add(what, "too few steps to say")
         steps, values = np.asarray(steps, float), np.asarray(values, float)
         low, high = np.quantile(steps, [0.2, 0.8])
         first, last = np.median(values[steps <= low]), np.median(values[steps >= high])
         slope = 1000 * np.polyfit(steps, values, 1)[0] if len(steps) > 1 else 0.0
         said = f"{first:.4g} in the first fifth, {last:.4g} in the last ({slope:+.3g} in 1,000 steps)"
         self.add(what, said, bool(last <= (1 + most) * first))
+        return None
 
 
 def prepare(where: Path, **settings: Any) -> Path:
@@ -179,11 +183,11 @@ def trained(where: Path, watch: Watch, fault: Fault | None = None) -> Training:
     return one
 
 
-def a_fault(draw: random.Random) -> tuple[Fault, list[str]]:
-    """Some faults that a process lives through, and one that ends it."""
-    at, also = START_FAULTS, []
+def a_fault(draw: random.Random, between: int) -> tuple[Fault, list[str]]:
+    """Some faults that a process lives through, and one that ends it, at most so many operations between them."""
+    at, also = CALM, []
     for deed in [*draw.choices(list(PASSING), k=draw.randint(0, 2)), draw.choice(list(ENDING))]:
-        at += draw.randint(1, BETWEEN)
+        at += draw.randint(1, between)
         also.append((at, deed))
     return Fault(also=tuple(also)), [deed for _, deed in also]
 
@@ -200,11 +204,11 @@ def damage(run: Path, draw: random.Random) -> bool:
     return True
 
 
-def soak(where: Path, steps: int, seed: int, report: Report) -> None:
+def soak(where: Path, steps: int, seed: int, report: Report, start: int = 60, between: int = 400) -> None:
     """The run without faults, and the one with them."""
     before, draw = beside_us(), random.Random(seed)
-    settings = {"steps": steps, "seed": seed, "prompts": 4, "reward": "sandboxed"}
-    settings |= {"save_every": 20, "evaluate_every": max(1, steps // 4)}
+    settings = {"steps": steps, "seed": seed, "prompts": 4, "reward": "sandboxed", "start": start}
+    settings |= {"save_every": min(20, steps // 8), "evaluate_every": max(1, steps // 4)}
     whole, other = prepare(where / "whole", **settings), prepare(where / "faults", **settings)
     began, watch = time.monotonic(), Watch(whole / "runs/r")
     quiet = trained(whole, watch)
@@ -215,7 +219,7 @@ def soak(where: Path, steps: int, seed: int, report: Report) -> None:
     seen: Counter[str] = Counter()
     began, code, lives = time.monotonic(), -1, Watch(other / "runs/r")
     while code != 0:
-        fault, deeds = a_fault(draw)
+        fault, deeds = a_fault(draw, between)
         if draw.random() < 0.2 and damage(other / "runs/r", draw):
             seen["a bit of the newest checkpoint flips"] += 1
         one = trained(other, lives, fault)
@@ -275,11 +279,12 @@ def once(report: Report, run: Path, count: int) -> None:
 
 def grown(report: Report, run: Path, watch: Watch) -> None:
     """Whether a process and its run grow with the steps."""
-    watch.seen or report.add("looked at it", "never: it was over too soon", False)
-    late = [x for x in watch.seen if x[0] > 0.1 * watch.seen[-1][0]]  # after the first steps, which import and compile
+    late = [
+        x for x in watch.seen if x[0] > 0.1 * lines_of(run)[-1]["step"]
+    ]  # after the first steps, which import and compile
     for what, number in (("resident memory, MB", 1), ("descriptors", 2), ("threads", 3), ("processes beneath it", 4)):
         report.flat(what, [x[0] for x in late], [x[number] for x in late], 0.05)
-    lines = [line for line in read_metrics(run / "metrics.jsonl") if "time/step_s" in line]
+    lines = lines_of(run)
     report.flat("a step, s", [x["step"] for x in lines], [x["time/step_s"] for x in lines], 0.25)
     files = sorted(run.glob("log/step-*.parquet"))
     report.flat("bytes of a step on disk", range(len(files)), [file.stat().st_size for file in files], 0.1)
@@ -287,9 +292,14 @@ def grown(report: Report, run: Path, watch: Watch) -> None:
     report.add("the run on disk", f"{bytes_of_run / 1e6:.1f} MB")
 
 
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    """The metrics of the steps of a run."""
+    return [line for line in read_metrics(run / "metrics.jsonl") if "time/step_s" in line]
+
+
 def many_prompts(where: Path, prompts: int, steps: int, seed: int, report: Report) -> None:
     """A run that sees many prompts, each once."""
-    settings = {"steps": steps, "seed": seed, "prompts": prompts // steps, "reward": "plain"}
+    settings = {"steps": steps, "seed": seed, "prompts": prompts // steps, "reward": "plain", "start": 60}
     settings |= {"save_every": 50, "evaluate_every": 0}
     run = prepare(where / "many", **settings) / "runs/r"
     began, watch = time.monotonic(), Watch(run)

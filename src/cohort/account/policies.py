@@ -13,8 +13,10 @@ from cohort.record.inputs import hub_commit
 
 
 def base(files: StageFiles) -> Claim:
-    """Where the weights of a stage come from."""
+    """Where the weights of a stage come from, and the code that came with them and was run."""
     run, policy = files.run, files.stage.policy
+    code = run.environment.get("remote_code", {}).get(files.stage.name)
+    came = {"code": {name: digest for digest, name in code.items()}} if code else {}
     if policy.scratch is not None:
         made = {"kind": "scratch", **policy.scratch.model_dump()}
         return run.claim("derived", made, "recipe.toml", reason="made from nothing by this run")
@@ -26,7 +28,7 @@ def base(files: StageFiles) -> Claim:
         )
     inputs = run.environment.get("inputs", {})
     if policy.model in inputs:
-        found = {"kind": "directory", "name": policy.model, "blake2b": inputs[policy.model]}
+        found = {"kind": "directory", "name": policy.model, "blake2b": inputs[policy.model], **came}
         return run.claim("measured", found, "environment.json")
     if policy.model == "live":
         named = {"kind": "live", "name": files.size.get("name")}
@@ -34,7 +36,7 @@ def base(files: StageFiles) -> Claim:
             "declared", named, "recipe.toml", reason="a model object that a program gave: it has no digest"
         )
     commit = hub_commit(policy.model, policy.revision)
-    found = {"kind": "hub", "name": policy.model, "revision": commit or policy.revision}
+    found = {"kind": "hub", "name": policy.model, "revision": commit or policy.revision, **came}
     why = None if commit else "the commit is not known: the hub's cache of this machine does not hold the model"
     return run.claim("measured" if commit else "declared", found, "recipe.toml", reason=why)
 

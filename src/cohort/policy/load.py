@@ -214,9 +214,13 @@ def _tokenizer(model: str, table: PolicyTable) -> Any:
         raise _unloadable(model, error) from None
 
 
+CUSTOM = "contains custom code"  # what transformers says of a model that brings its own
+
+
 def _unloadable(model: str, error: Exception) -> UserError:
     missing = "" if Path(model).expanduser().exists() else "no file or directory here has this name, and as a hub id: "
-    return UserError(f"cannot load the model '{model}': {missing}{_first_sentence(error)}")
+    advice = ". Read that code, and set trust_remote_code = true if it may run" if CUSTOM in str(error) else ""
+    return UserError(f"cannot load the model '{model}': {missing}{_first_sentence(error)}{advice}")
 
 
 def locate(model: str) -> str:

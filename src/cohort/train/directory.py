@@ -21,7 +21,7 @@ from cohort.policy.load import locate
 from cohort.recipe import Recipe, digest, to_toml
 from cohort.record.chain import CHAIN, Chain
 from cohort.record.files import write_bytes
-from cohort.record.inputs import fingerprints
+from cohort.record.inputs import fingerprints, remote_code
 from cohort.record.manifest import refuse_damaged
 from cohort.settings import Stage
 from cohort.settings.table import effect_of
@@ -321,9 +321,9 @@ def write_recipe(
 
 
 def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: PolicyFacts) -> bytes | None:
-    """environment.json with what the template of a stage came to, the fingerprint of a prompt that it wrote, and how
-    large its policy is; None where it has them. Raises `UserError` where template or prompt were others when the run
-    began: then prompts have other tokens now.
+    """environment.json with what the template of a stage came to, the fingerprint of a prompt that it wrote, how large
+    its policy is, and the digests of code that came with a model and was run; None where it has them. Raises
+    `UserError` where template, prompt or code were others when the run began.
     """
     file = run_directory(recipe) / "environment.json"
     kept = read_environment(file)
@@ -339,7 +339,14 @@ def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: 
             f"prompts of stage '{stage}' are written otherwise than when this run began: the chat template, the "
             f"tokenizer or the libraries behind them have changed. Restore them, or start another run with {another()}."
         )
+    known, run = kept.get("remote_code", {}).get(stage), remote_code()
+    if known is not None and (others := [run[one] for one in run if one not in known]):
+        raise UserError(
+            f"code that came with the model of stage '{stage}' has changed since this run began: {others[0]}. Restore "
+            f"it, or start another run with {another()}."
+        )
     if stage not in templates or stage not in probes:
+        kept |= {"remote_code": {**kept.get("remote_code", {}), stage: run}} if run else {}
         kept |= {"templates": {**templates, stage: template}, "probes": {**probes, stage: probe}}
         size = {name: getattr(facts, name) for name in SIZE}
         kept["policies"] = {**kept.get("policies", {}), stage: size}
