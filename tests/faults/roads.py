@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 SMALL = "{ hidden_size = 32, layers = 1, heads = 2, kv_heads = 1, head_dim = 16, intermediate_size = 64 }"
@@ -66,6 +67,7 @@ def groups(**changes: str) -> str:
     return "\n".join([*lines, *(f"{key} = {value}" for key, value in changes.items())]) + "\n"
 
 
+TRACKERS = '["of_ones_own:Lines"' + (', "tensorboard"]' if find_spec("tensorboard") and find_spec("google") else "]")
 ROADS = {
     "grpo": SHARED + START + groups(objective='{ preset = "grpo" }', reference="{ update_every = 3 }"),
     "sft": SHARED + START.replace("steps = 2", "steps = 5"),
@@ -77,6 +79,7 @@ ROADS = {
         optimizer="{ updates_per_batch = 3 }",
         task="{ adaptive = { after = 1, rest = 1 }, limit = 8 }",
     ),
+    "keep_best_and_trackers": SHARED + START + groups(**{"run.keep_best": '"eval/greedy"', "run.trackers": TRACKERS}),
     "staleness_2_and_curriculum": SHARED
     + START
     + groups(
@@ -165,6 +168,22 @@ def score(completion):
 
 def steps(steps):
     return [float(step[:1] in "aeiou") for step in steps]
+
+
+class Lines:
+    """A tracker: a file with a line a step."""
+
+    def __init__(self, directory, recorded):
+        self.path = directory / "tracked"
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self.path.write_text("".join(f"{line}\\n" for line in lines if int(line.split()[0]) <= recorded))
+
+    def write(self, step, metrics):
+        with self.path.open("a") as file:
+            file.write(f"{step} {metrics.get('reward/mean')} {metrics.get('eval/greedy')}\\n")
+
+    def close(self):
+        pass
 '''
 
 

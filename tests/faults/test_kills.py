@@ -14,7 +14,7 @@ import time
 
 import pytest
 from tests.faults.injury import LONGEST, Fault, Training, same_runs
-from tests.faults.roads import ROADS
+from tests.faults.roads import ROADS, TRACKERS
 
 from cohort.record.rollouts import read_groups
 from cohort.record.verify import verify
@@ -119,3 +119,32 @@ def test_no_ticket_is_lost_or_trained_twice(whole, begun):
     shards = sorted((begun / "runs/r/log").glob("step-*.parquet"))
     tickets = [group.ticket for shard in shards for group in read_groups(shard)]
     assert tickets == list(range(len(tickets)))
+
+
+@pytest.mark.fault(
+    "SIGKILL of a run with trackers (TensorBoard, one's own) that keeps its best step",
+    "each has every step once, with the numbers of the run without",
+)
+@pytest.mark.parametrize(
+    "whole", [pytest.param(road, marks=pytest.mark.xdist_group(road)) for road in ("keep_best_and_trackers",)],
+    indirect=True,
+)  # fmt: skip
+def test_trackers_have_each_step_once(whole, begun):
+    count = len(whole.operations)
+    for part in (2, 3):  # in the first steps, and in the last
+        Training(begun, Fault(at=draw.randint(count * part // 4, count * (part + 1) // 4))).run_to_end()
+    continued(begun, whole)
+    tracked = [(one / "runs/r/tracked").read_text().splitlines() for one in (whole.where, begun)]
+    assert [line.split()[0] for line in tracked[0]] == ["0", "1", "2", "3", "4"]
+    assert tracked[0] == tracked[1]
+    if "tensorboard" not in TRACKERS:
+        return
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    points = []
+    for one in (whole.where, begun):
+        found = EventAccumulator(str(one / "runs/r/tensorboard"), size_guidance={SCALARS: 0})
+        found.Reload()
+        points.append([(point.step, point.value) for point in found.Scalars("reward/mean")])
+    assert points[0] == points[1]
+    assert [step for step, _ in points[0]] == [1, 2, 3, 4]
