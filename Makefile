@@ -9,7 +9,7 @@ REAL   := $(VENV)-real
 SMOLLM2 = $(REAL)/bin/python tools/smollm2.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-faults test-sinks test-view test-vllm test-cluster test-agents models bench bench-gpu audit sbom lock clean
+.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-faults soak test-sinks test-view test-vllm test-cluster test-agents models bench bench-gpu audit sbom lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
@@ -48,8 +48,12 @@ test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the lib
 test-exports: $(VENV)-exports/.installed  ## run the tests of the record's exports and of energy, in an environment with their libraries
 	$(VENV)-exports/bin/$(PYTEST) tests/views/test_exports.py tests/account/test_energy.py
 
-test-faults: $(STAMP)  ## kill every kind of stage, damage its checkpoints, fill its disk; at most 10 minutes on 2 cores
-	$(BIN)/$(PYTEST) --dist loadgroup --timeout 500 tests/faults
+test-faults: $(STAMP)  ## kill every kind of stage, damage its checkpoints, fill its disk, attack it; at most 10 minutes on 2 cores
+	$(BIN)/$(PYTEST) --dist loadgroup --timeout 500 -m fault $$(grep -rl 'mark\.fault' tests --include='test_*.py')
+
+soak: $(STAMP)  ## train for long, under a fault every few seconds, and with 50,000 prompts; 40 minutes on a busy core
+	OMP_NUM_THREADS=1 $(BIN)/python bench/soak.py faults
+	OMP_NUM_THREADS=1 $(BIN)/python bench/soak.py prompts
 
 test-detectors: $(STAMP)  ## train three recipes on three seeds; no detector may raise an alarm; about 40 minutes on 2 cores
 	$(BIN)/python tools/healthy_runs.py
@@ -59,6 +63,7 @@ test-real: $(REAL)/.installed  ## run the tests that need a pretrained model, in
 
 test-sinks: $(VENV)-sinks/.installed  ## run the tests of the trackers, in an environment with their libraries
 	$(VENV)-sinks/bin/$(PYTEST) tests/views/test_trackers.py
+	$(VENV)-sinks/bin/pytest tests/faults/test_kills.py -k trackers_have
 
 test-view: $(VENV)-view/.installed  ## run the tests of the viewer in a browser, chromium where there is one, at most 3 minutes
 	$(VENV)-view/bin/pytest tests/views/test_dashboard_data.py tests/views/test_dashboard_server.py tests/views/test_dashboard_browser.py

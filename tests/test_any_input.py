@@ -66,6 +66,7 @@ def test_a_recipe_with_a_piece_replaced_is_one_or_refused(tmp_path, at, length, 
         only_sentences(error)
 
 
+@pytest.mark.fault("data files of any bytes", "they are rows, or refused with their place")
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "tsv", "parquet", "jsonl.gz"])
 @few
 @given(content=st.binary(max_size=60) | texts.map(str.encode) | lines)
@@ -86,6 +87,7 @@ def test_any_completion_is_read_for_its_answer(text):
     parse_number(text)
 
 
+@pytest.mark.fault("any bytes from a worker", "a message, or its end")
 @few
 @given(st.binary(max_size=40))
 def test_any_bytes_on_the_channel_are_a_message_or_its_end(content):

@@ -33,6 +33,7 @@ def test_a_page_is_fetched(fetch, web):
     assert [path for path, _ in web.seen] == ["/200/hello?q=1"]
 
 
+@pytest.mark.fault("a tool that is to fetch from elsewhere", "it is refused before any request")
 @pytest.mark.parametrize(
     ("address", "says"),
     [
@@ -146,6 +147,7 @@ def dripping():
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
+@pytest.mark.fault("a server that answers drop by drop", "it is given up in time")
 @pytest.mark.parametrize(
     ("beginning", "piece"),
     [

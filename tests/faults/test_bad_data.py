@@ -97,6 +97,7 @@ def test_another_type_far_behind_is_found_at_the_start(tmp_path, prompt):
         open_task(far({**ROW, "prompt": prompt}, ".jsonl", tmp_path))
 
 
+@pytest.mark.fault("a demonstration that is missing in row 40,001", "the same")
 def test_a_demonstration_that_is_missing_far_behind_is_found_at_the_start():
     rows = [{"prompt": "x", "completion": "y"}] * FAR
     with pytest.raises(UserError, match=rf"row {FAR + 1}\b.*'completion'"):

@@ -166,6 +166,7 @@ def test_files_that_are_no_weights_are_one_sentence_and_are_not_run(saved, tmp_p
     assert not (tmp_path / "planted").exists()
 
 
+@pytest.mark.fault("pickled weights", "they are refused, with the way to convert them")
 def test_weights_that_are_pickled_are_refused_with_the_way_to_convert_them(saved, tokenizer):
     (saved / "pytorch_model.bin").write_bytes(b"never read")
     load_policy(str(saved))  # safetensors are there as well

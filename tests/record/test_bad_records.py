@@ -39,12 +39,14 @@ def test_kinds_of_a_newer_version_are_refused_with_a_sentence(run_copy):
     assert "a newer Cohort has written it" in failed
 
 
+@pytest.mark.fault("a record of a newer version", "a sentence")
 def test_a_newer_format_is_refused_with_a_sentence(run_copy):
     (run_copy / HEADS).unlink()
     rewrite(run_copy, lambda entries: [entries[0] | {"recipe": entries[0]["recipe"] | {"format": 2}}, *entries[1:]])
     assert verdict(run_copy)[0] == 2
 
 
+@pytest.mark.fault("a record of any bytes", "a verdict or a sentence")
 @pytest.mark.parametrize("name", [CHAIN, HEADS, "metrics.jsonl", "environment.json", "log/step-000001.parquet"])
 def test_hostile_bytes_end_in_a_verdict(run_copy, name):
     draw, whole = random.Random(name), (run_copy / name).read_bytes()

@@ -131,6 +131,7 @@ def test_a_function_that_raises_is_a_failure_and_the_worker_goes_on():
     assert (caught.value.prompt, caught.value.completion) == ("'2 + 2 ='", "'5'")
 
 
+@pytest.mark.fault("a reward that returns what is no score", "the run stops, and names it")
 @pytest.mark.parametrize("value", [math.nan, math.inf, "1", [1], ...], ids=repr)
 def test_a_value_that_is_no_score_is_a_failure(value):
     with (
@@ -155,6 +156,7 @@ class OddError(BaseException):
     """Not an Exception."""
 
 
+@pytest.mark.fault("a reward that raises, or exits", "the run stops, and names it")
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, OddError], ids=lambda e: e.__name__)
 def test_whatever_a_function_raises_is_its_failure(error):
     def mine(completion):
@@ -166,6 +168,9 @@ def test_whatever_a_function_raises_is_its_failure(error):
         assert f"raised {error.__name__}: one two at {__file__}:" in str(caught.value)
 
 
+@pytest.mark.fault(
+    "a reward that hangs", "its worker is killed; the group is counted as lost, and never scored 0", "the group"
+)
 def test_a_hang_is_killed_once_and_reported_but_never_scored():
     def hangs(completion):
         while completion == "hang":
@@ -224,6 +229,7 @@ def test_who_waits_for_one_lost_group_after_the_other_is_told_how_long_in_all():
     assert len(said) <= 6  # not once for every group
 
 
+@pytest.mark.fault("a reward that hangs where no signal reaches it", "the same", "the group")
 def test_a_hang_in_the_middle_of_c_code_is_killed_too():
     def catastrophic(completion):
         import re
@@ -268,6 +274,7 @@ def test_a_death_that_does_not_repeat_costs_only_a_retry(tmp_path):
         pool.submit(item()).result(timeout=30)
 
 
+@pytest.mark.fault("SIGKILL of a reward worker", "another one scores the group")
 def test_a_worker_killed_from_outside_is_replaced():
     with RewardPool(rewards_of(lambda completion: os.getpid()), workers=1) as pool:
         (pid, _) = pool.submit(item()).result(timeout=30).rewards
@@ -359,6 +366,7 @@ def test_a_reward_that_lacks_a_variable_is_told_how_it_gets_it(monkeypatch):
         pool.submit(item()).result(timeout=30)
 
 
+@pytest.mark.fault("a reward that prints without end", "its log keeps the last of it")
 def test_a_log_without_end_stays_small(tmp_path):
     with open(tmp_path / "log", "ab", buffering=0) as file:
         log = BoundedLog(file, largest=1000)
@@ -372,6 +380,7 @@ def test_a_log_without_end_stays_small(tmp_path):
     assert text.endswith(b"line 198\nline 199\n")
 
 
+@pytest.mark.fault("a reward that forks", "only the worker answers")
 def test_a_forked_child_does_not_answer_for_the_worker():
     def forks(completion):
         if os.fork() == 0:
@@ -408,6 +417,7 @@ def apart(path, how):
         time.sleep(0.01)
 
 
+@pytest.mark.fault("a reward that starts daemons", "they end with its worker")
 @pytest.mark.skipif(sys.platform != "linux", reason="there is a keeper on Linux only")
 @pytest.mark.parametrize("how", ["session", "daemon"])
 @pytest.mark.parametrize("then", ["hang", "die", "score"])
@@ -620,6 +630,7 @@ def test_workers_end_with_the_trainer_however_it_ends(how):
     assert all(gone(pid) for pid in pids)
 
 
+@pytest.mark.fault("SIGKILL of the trainer, as the system does where memory runs out", "all that it had started ends")
 @pytest.mark.skipif(sys.platform != "linux", reason="there is a keeper on Linux only")
 def test_no_process_in_a_session_of_its_own_outlives_a_killed_trainer(tmp_path):
     text = textwrap.dedent("""
@@ -655,6 +666,7 @@ def test_a_fork_of_the_trainer_leaves_the_workers_alone():
         assert pool.submit(item()).result(timeout=30).rewards == before
 
 
+@pytest.mark.fault("rewards by the thousand", "no process, thread or descriptor more")
 def test_many_groups_leave_nothing_behind():
     with RewardPool(rewards_of("exact_number"), workers=2) as pool:
         futures = [pool.submit(item(f"<answer>{index}</answer>", answer=index)) for index in range(1000)]

@@ -284,6 +284,7 @@ def walls(request, level):
         yield sandbox, left_behind(), [process.pid for process in launcher_processes(sandbox)]
 
 
+@pytest.mark.fault("attacks of every kind from inside of the sandbox", "none finds a door, and nothing stays")
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="some calls are made by the numbers of x86-64")
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack_finds_no_door_open(walls, attack):
@@ -322,6 +323,7 @@ WRITES = {  # to the pipe of results, by a program that leaves it so
 }
 
 
+@pytest.mark.fault("results that a candidate forges", "they are no results")
 @pytest.mark.parametrize("written", WRITES)
 def test_what_it_writes_where_results_go_is_no_result(walls, written):
     """Neither of a program, whose output is compared, nor of a function, whose value is."""

@@ -384,6 +384,9 @@ def test_a_launcher_that_dies_is_an_error_of_the_sandbox_and_the_next_run_has_an
         assert sandbox.run("print(1)", "", 5).output == b"1\n"
 
 
+@pytest.mark.fault(
+    "SIGKILL of the sandbox's launcher at work", "the candidate ends with it, and the group is scored again"
+)
 def test_a_launcher_that_dies_in_the_middle_takes_the_candidate_with_it():
     assert issubclass(SandboxError, InfrastructureError)
     with Sandbox(SMALL, minimum="process") as sandbox:

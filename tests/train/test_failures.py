@@ -25,6 +25,7 @@ def same(a, b):
     return all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.fault("an error in the middle of a step", "it goes back to the last checkpoint", "the step")
 def test_a_failure_while_learning_goes_back_to_the_last_checkpoint(run, monkeypatch):
     """Half of the updates of step 4 have moved the weights: they must not be saved as those of step 3."""
     settings = {"optimizer": {"updates_per_batch": 3}, "evaluate": {"problems": 0}}

@@ -24,6 +24,9 @@ from cohort.types import UserError
 from cohort.views.console import Console
 
 
+@pytest.mark.fault(
+    "memory that runs out in the learner, or in the engine", "half as much at once, and the same gradient"
+)
 def test_a_run_goes_on_with_half_of_it_also_when_it_is_resumed(run, monkeypatch):
     gradients, append, short = Learner._gradients, Engine._append, {"tokens": 2048, "rows": 8}
 

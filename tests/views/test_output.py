@@ -109,6 +109,7 @@ reward = "exact_number"
 """
 
 
+@pytest.mark.fault("a pipe that closes, such as `head`, in the C locale", "it goes on without it")
 def test_a_run_whose_output_goes_to_head_under_the_c_locale_ends_well_and_is_continued(tmp_path):
     rows = [{"question": "你好 1+1 😀 [bold]x[/bold] [/] שלום", "answer": "2"}, {"question": "café 2+1", "answer": "3"}]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -43,6 +43,7 @@ def console():
     return Console(file=file, width=200), file
 
 
+@pytest.mark.fault("escape sequences that a model wrote", "they are shown, and not obeyed")
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_way_to_the_console_lets_it_through(console, text):
     console, file = console
