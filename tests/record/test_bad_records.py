@@ -12,10 +12,11 @@ import pytest
 from tests.record.conftest import STANDALONE, verdict
 from tests.record.test_tampering import lines, rewrite
 
-from cohort.record.chain import CHAIN, HEADS
+from cohort.record.chain import CHAIN, HEADS, Chain
 from cohort.record.entries import digest_of, problem, written
 from cohort.record.merkle import EMPTY
 from cohort.record.verify import verify
+from cohort.types import UserError
 
 
 def test_a_run_without_a_chain_is_refused(run_copy):
@@ -23,6 +24,16 @@ def test_a_run_without_a_chain_is_refused(run_copy):
     code, failed = verdict(run_copy)
     assert code == 2
     assert "Runs of an older Cohort have none" in failed
+
+
+@pytest.mark.fault("a run of a newer version, to be continued", "a sentence, and nothing is written")
+def test_a_run_of_a_newer_version_is_not_continued(run_copy):
+    (run_copy / HEADS).unlink()
+    rewrite(run_copy, lambda entries: [entries[0] | {"recipe": entries[0]["recipe"] | {"format": 2}}, *entries[1:]])
+    before = {path: path.read_bytes() for path in run_copy.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="by a newer Cohort"):
+        Chain.open(run_copy, None, print)
+    assert before == {path: path.read_bytes() for path in run_copy.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\0" * 999, b"[]\n" * 5, b"[" * 100_000 + b"\n", b"\xff\xfe{}\n"])

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cohort.record.entries import FIRST, UNSIGNED, digest_of, is_inside, parsed, written
+from cohort.record.entries import FIRST, FORMAT, UNSIGNED, digest_of, is_inside, parsed, version_of, written
 from cohort.record.files import beside, put
 from cohort.record.keys import Key, opened
 from cohort.record.manifest import digests_in
@@ -43,7 +43,7 @@ class Chain:
     def open(cls, run: Path, key: Key | str | None, warn: Callable[[str], None], anew: bool = False) -> Chain:
         """The chain of a run, or a new one; what a crash left half done is finished. It is signed with a key; for a
         text, which says why there is none, that is said. With `anew` the chain of a start that left nothing else goes.
-        Raises `UserError` for a chain that lacks what was signed.
+        Raises `UserError` for a chain that lacks what was signed, or that a newer version has written.
         """
         if isinstance(key, str):
             warn(
@@ -59,7 +59,13 @@ class Chain:
         last, line = {}, b""
         for line in read_lines(run / CHAIN):
             if b'"kind":"genesis"' in line or b'"kind":"close"' in line:
-                chain._note(parsed(line), digest_of(line))
+                chain._note(entry := parsed(line), digest_of(line))
+                if version_of(entry) > FORMAT:
+                    raise UserError(
+                        f"{run} was begun or continued by a newer Cohort (its record has format {version_of(entry)}, "
+                        f"and this version writes {FORMAT}): continue it with that version, or start another run "
+                        f"with {another()}."
+                    )
             chain.size += 1
         if line:
             chain.head, last = digest_of(line), _readable(line, run)
