@@ -26,5 +26,5 @@ def test_a_run_under_all_faults_in_turn_is_the_run_without(tmp_path):
     assert seen["the record with faults"] == "verifies"
     assert seen["prompts"] == "64 of 64, 64 times in all"
     assert seen["temporary files left"] == "none"
-    assert seen["processes, mounts, control groups, shared memory left"] == "none"
+    assert seen["processes, mounts, control groups left"] == "none"
     assert int(seen["faults"].partition(",")[0]) >= 3
