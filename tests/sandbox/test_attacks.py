@@ -294,16 +294,17 @@ def walls(request, level):
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack_finds_no_door_open(walls, attack):
     sandbox, before, processes = walls
+    name = f"cohort-attack-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as host:
-        host.bind("\0cohort-attack")
+        host.bind(f"\0{name}")
         host.listen()
-        run = sandbox.run(PRELUDE + textwrap.dedent(ATTACKS[attack]), "", 5)
+        run = sandbox.run(PRELUDE + textwrap.dedent(ATTACKS[attack].replace("cohort-attack", name)), "", 5)
     assert (run.status, run.output, run.message) == ("ok", b"", ""), run
     again = sandbox.run("import os\nprint(os.listdir('.'), input())", "here", 5)
     assert (again.status, again.output) == ("ok", b"[] here\n")
     assert [process.pid for process in launcher_processes(sandbox)] == processes
     nothing_more_than(before, look=ours)
-    assert not os.path.exists("/dev/shm/cohort-attack")
+    assert not os.path.exists(f"/dev/shm/{name}")
 
 
 @pytest.mark.parametrize(
