@@ -42,7 +42,7 @@ SIGNATURES = {
     "attention_store": "pplpp",
     "decode_step": "plppppp",
     "half_products": "",
-    "pack": "llpillp",
+    "pack": "llpillppp",
     "logprob_forward": "llppfppp",
     "logprob_backward": "llppfpp",
     "append_tokens": "lllpplpppppplp",
@@ -221,7 +221,10 @@ class Cache(_Fields):
 class Linear(_Fields):
     """decode.c"""
 
-    _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("inputs", c_long), ("outputs", c_long)]
+    _fields_ = [
+        *((name, c_void_p) for name in ("weight", "bias", "scale", "shift")),
+        *((name, c_long) for name in ("inputs", "outputs")),
+    ]
 
 
 class Layer(_Fields):

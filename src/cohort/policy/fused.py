@@ -88,6 +88,7 @@ class FusedBody:
         self.config = model.config.get_text_config()
         self.compute = compute
         self.checkpointing = False  # whether a layer's activations are computed again in the backward pass
+        self.precision = "auto"  # of the products of decoding: those of `compute`, or "int8"
         self.layers = [BodyLayer(layer, self.config) for layer in self.model.layers]
         self._whole = model
         self._copies: dict[tuple[int, ...], tuple[tuple[int, ...], Tensor]] = {}
@@ -95,7 +96,7 @@ class FusedBody:
     @functools.cached_property
     def packed(self) -> PackedWeights:
         """The weights as decoding reads them; made when something is first sampled."""
-        return PackedWeights(self._whole, self.layers, self.compute)
+        return PackedWeights(self._whole, self.layers, self.compute, self.precision)
 
     def hidden(
         self, tokens: Tensor, positions: Tensor, layout: PackedGroups, store: PrefixStore | None = None
