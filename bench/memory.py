@@ -1,4 +1,4 @@
-"""The peak memory of training steps, against what the plan says before them: ten cases, a process each.
+"""The peak memory of training steps, against what the plan says before them: twelve cases, a process each.
 
     .venv/bin/python bench/memory.py [--threads 2] [--case NAME ...] [--json FILE]
 
@@ -39,6 +39,11 @@ MEASURED: dict[str, tuple[Case, dict[str, dict[str, Any]]]] = {
     "29M, LoRA, bfloat16": (LARGE, {"policy": {**HALF, "lora": {"rank": 8}}}),
     "135M": (REAL, {}),
     "135M, bfloat16": (REAL, {"policy": HALF}),
+    "135M, averages in 8 bits": (REAL, {"optimizer": {"state": "8bit"}}),
+    "135M, bfloat16 weights": (
+        REAL,
+        {"policy": {**HALF, "dtype": "bfloat16"}, "optimizer": {"state": "8bit", "stochastic_rounding": True}},
+    ),
 }
 
 
@@ -79,7 +84,7 @@ def measure(name: str, directory: Path, threads: int) -> dict[str, Any]:
     stage = recipe.stages[0]
     run = train(recipe)
     measured = max(line.get("memory/peak_gb", 0.0) for line in run.metrics)
-    policy = load_policy(str(directory / "model"), compute=stage.policy.compute)
+    policy = load_policy(str(directory / "model"), dtype=stage.policy.dtype, compute=stage.policy.compute)
     if stage.policy.lora is not None:
         policy = add_lora(policy, stage.policy.lora, seed=0)
     objective = objectives.preset(stage.objective.preset)

@@ -13,6 +13,7 @@ import psutil
 
 from cohort.algorithms.objectives import Objective
 from cohort.engine.running import PREFILL_TOKENS
+from cohort.learn.adamw import BLOCK
 from cohort.learn.forward import LOGITS_AT_ONCE
 from cohort.policy.policy import PolicyFacts
 from cohort.preflight.objective import asks_reference
@@ -63,7 +64,8 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
     beside = policy.teacher_bytes
     if asks_reference(stage, objective) and stage.policy.lora is None:
         beside += policy.weight_bytes
-    critic = 4 * policy.trained_bytes if objective.baseline == "critic" else 0
+    averages = policy.trained * _average_bytes(stage, policy)
+    critic = 2 * policy.trained_bytes + averages if objective.baseline == "critic" else 0
     copies = 0.0
     if compiled:
         body = policy.parameters - policy.vocabulary * hidden
@@ -83,6 +85,8 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
     # Of a token and layer: the residual stream twice in float32; two norms, queries, keys and values, what attention
     # gives, gates and ups, and their product.
     layer = 8 * hidden + wide * (2 * hidden + 2 * heads * size + kv + 3 * inner)
+    if compiled and wide == 2 and not whole:  # an adapter's module reads a copy of its input of its own
+        layer += wide * (5 * hidden + heads * size + inner)
     if not compiled:
         layer = 4 * (12 * hidden + 4 * inner)
     kept = layer
@@ -93,8 +97,18 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
     logits = min(4 * tokens * policy.vocabulary, 4 * LOGITS_AT_ONCE) * (1 if compiled else 3)
     learning = activations + logits + (2 * head if whole else 0)
     holes = HOLES if compiled else 1
-    training = 3 * policy.trained_bytes + critic
+    training = policy.trained_bytes + averages + critic
     return Memory(policy.weight_bytes + beside, copies, training, holes * sampling, holes * learning)
+
+
+def _average_bytes(stage: Stage, policy: PolicyFacts) -> float:
+    """Bytes of Adam's two averages of a weight, where the weights are."""
+    table = stage.optimizer
+    if table.offload and policy.device != "cpu":
+        return 0
+    if table.state == "8bit":
+        return 2 + 8 / BLOCK
+    return 8 if table.saves_memory else 2 * policy.trained_bytes / max(1, policy.trained)
 
 
 def machine_gb() -> float:
