@@ -1,4 +1,4 @@
-"""The peak memory of training steps, against what the plan says before them: twelve cases, a process each.
+"""The peak memory of training steps, against what the plan says before them: a process each.
 
     .venv/bin/python bench/memory.py [--threads 2] [--case NAME ...] [--json FILE]
 
@@ -27,6 +27,8 @@ MIDDLE = Case("256x6", 256, 6, 768, 4096, 64, 64, prompts=8, group_size=8, **SHO
 LARGE = replace(CASES["29m"], prompt_tokens=256, max_tokens=32, prompts=4, group_size=8, **SHORT)
 REAL = replace(SIZES["135m"], max_tokens=32, **SHORT)
 HALF: dict[str, Any] = {"compute": "bfloat16"}
+# The step of recipes/smollm2.toml, with random weights of SmolLM2's shape but for one head and key head less.
+STEP = replace(REAL, prompts=8, group_size=8)
 # Name -> the shape of the work, and the tables that differ from the defaults.
 MEASURED: dict[str, tuple[Case, dict[str, dict[str, Any]]]] = {
     "0.4M": (SMALL, {}),
@@ -39,7 +41,12 @@ MEASURED: dict[str, tuple[Case, dict[str, dict[str, Any]]]] = {
     "29M, LoRA, bfloat16": (LARGE, {"policy": {**HALF, "lora": {"rank": 8}}}),
     "135M": (REAL, {}),
     "135M, bfloat16": (REAL, {"policy": HALF}),
-    "135M, averages in 8 bits": (REAL, {"optimizer": {"state": "8bit"}}),
+    "135M, 8 x 8": (STEP, {}),
+    "135M, 8 x 8, 1,024 tokens at once": (STEP, {"optimizer": {"tokens_per_micro_batch": 1024}}),
+    "135M, 8 x 8, the same, averages in 8 bits": (
+        STEP,
+        {"optimizer": {"tokens_per_micro_batch": 1024, "state": "8bit"}},
+    ),
     "135M, bfloat16 weights": (
         REAL,
         {"policy": {**HALF, "dtype": "bfloat16"}, "optimizer": {"state": "8bit", "stochastic_rounding": True}},

@@ -18,6 +18,7 @@ from cohort.engine.beams import BeamSearch
 from cohort.engine.decoder import Decoder
 from cohort.engine.fused import FusedDecoder, disagreement
 from cohort.engine.generic import GenericDecoder
+from cohort.engine.graphs import GraphedDecoder
 from cohort.engine.running import PREFILL_TOKENS, Running, StartedGroup
 from cohort.engine.sampling import choose, stop_string
 from cohort.frozen_array import FrozenArray
@@ -53,6 +54,9 @@ class Engine:
         self.version = 0  # of the weights that the next token will be drawn from
         self.cut = self.cut_tokens = 0  # completions that were begun and not given back, and their tokens
         self._verified = False
+        # Whether tokens are drawn by captured graphs; and what has them, from one call to the next.
+        self.graphed = policy.device.type == "cuda" and policy.generic is None
+        self._kept: GraphedDecoder | None = None
         self._ends = torch.tensor(policy.eos_ids, device=policy.device)
 
     def publish(self, version: int) -> None:
@@ -63,6 +67,9 @@ class Engine:
 
     def fingerprint(self) -> str:
         """See `types.ProvingSampler`: of the packed copy where there is one, as it was when that was made."""
+        if self._kept is not None:
+            self._kept.refresh()
+            return self._kept.fingerprint
         if self.policy.fused is None:
             return fingerprint(self.policy.model)
         self.policy.fused.packed.refresh()
@@ -162,7 +169,7 @@ class Engine:
         asked = self.max_rows if live is not None else sum(request.count for request in waiting)
         most = max(together, min(self.max_rows, asked))
         running = Running(most, self.policy.device)
-        decoder = _decoder(self.policy, most)
+        decoder = self._graphs(most) if self.graphed else _decoder(self.policy, most)
         decoder.refresh()
         append = BeamSearch(self.policy, decoder).append if together else self._append
         cuts = any(request.keep is not None for request in wanted)
@@ -177,7 +184,12 @@ class Engine:
                 if (logits := running.start(waiting, decoder)) is not None:
                     ended = append(running, first, logits)
                 if not ended and running.n:
-                    ended = append(running, 0, decoder.decode(*running.last()))
+                    # Where somebody looks at every token, the device is waited for at every one.
+                    watched = together or live is not None or running.stops or running.truncates
+                    if isinstance(decoder, GraphedDecoder) and not watched:
+                        ended = decoder.advance(running)
+                    else:
+                        ended = append(running, 0, decoder.decode(*running.last()))
             if live is not None:
                 ended = sorted({*ended, *self._given_up(running, live)})
             touched: dict[int, StartedGroup] = {}
@@ -219,6 +231,14 @@ class Engine:
                 decoder.refresh()
             if not waiting and not running.prefilled and (slots := decoder.compact()) is not None:
                 running.renumber(slots)
+        self._kept = decoder if isinstance(decoder, GraphedDecoder) else None
+
+    def _graphs(self, rows: int) -> GraphedDecoder:
+        """The decoder that the last call left, whose graphs are captured; another one where that is at work, or has no
+        room for so many rows.
+        """
+        kept, self._kept = self._kept, None
+        return kept if kept is not None and kept.rows >= rows else GraphedDecoder(self.policy, rows)
 
     def _refuse_unfit(self, requests: Sequence[SampleRequest]) -> None:
         if len({(one.sampling.beams, one.sampling.beams and (one.count, one.sampling.stop)) for one in requests}) > 1:

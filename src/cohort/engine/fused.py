@@ -46,7 +46,8 @@ class FusedDecoder:
 
     def refresh(self) -> None:
         """See `Decoder`."""
-        self.body.packed.refresh()
+        if self.body.packed.refresh():
+            self._model = None
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
         """See `Decoder`."""
