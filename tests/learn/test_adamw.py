@@ -41,11 +41,6 @@ def opened(dtype=torch.float32, **table):
     return module, open_optimizer(Optimizer(weight_decay=0.1, learning_rate=RATE, **table), module)
 
 
-def learned(*how, **table):
-    module, optimizer = opened(*how, **table)
-    return learn(module, optimizer, 150)[-1]
-
-
 def test_in_float32_it_takes_the_steps_of_torch():
     """In pieces, and with the averages moved to another device and back, which here is the same one."""
     plain, ours = opened(), model()
@@ -81,10 +76,33 @@ def test_averages_in_8_bits_are_near_and_take_a_quarter():
     assert small.state[ours[0].bias]["exp_avg"].dtype is torch.float32  # few numbers are kept as they are
 
 
+def accuracy(dtype=torch.float32, **table):
+    """Of a small classifier after 500 steps whose rate is too small for bfloat16, on 4,000 held-out rows."""
+    torch.manual_seed(0)
+    teacher, rate = torch.nn.Linear(64, 16), 2e-4
+    module = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 16)).to(dtype)
+    optimizer = open_optimizer(Optimizer(learning_rate=rate, **table), module)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(500):
+        x = torch.randn(64, 64, generator=draw)
+        right = teacher(x).argmax(-1)
+        torch.nn.functional.cross_entropy(module(x.to(dtype)).float(), right).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    x = torch.randn(4000, 64, generator=draw)
+    return (module(x.to(dtype)).argmax(-1) == teacher(x).argmax(-1)).float().mean().item()
+
+
+@pytest.mark.filterwarnings("ignore:a step of optimizer.learning_rate")
 def test_they_learn_as_much():
-    reached = {state: learned(state=state) for state in ("float32", "8bit")}
-    assert reached["float32"] < 0.25
-    assert reached["8bit"] == pytest.approx(reached["float32"], rel=0.05)
+    exact = accuracy()
+    assert exact > 0.5
+    assert accuracy(state="8bit") == pytest.approx(exact, abs=0.02)
+    assert accuracy(torch.bfloat16, stochastic_rounding=True) == pytest.approx(exact, abs=0.02)
+    assert accuracy(torch.bfloat16, stochastic_rounding=True, state="8bit") == pytest.approx(exact, abs=0.02)
+    assert accuracy(torch.bfloat16) < exact - 0.1  # rounded to the nearest
 
 
 def test_a_row_that_is_seldom_met_is_not_thrown_away():
@@ -164,11 +182,6 @@ def test_small_steps_survive_in_the_mean():
         found[by_chance] = (p.float().mean().item() - 1) / (50 * 2.0**-7 / 1000)
     assert found[False] == 0.0
     assert found[True] == pytest.approx(1.0, abs=0.1)
-
-
-def test_bfloat16_weights_learn_what_float32_ones_do():
-    exact = learned()
-    assert learned(torch.bfloat16, stochastic_rounding=True) == pytest.approx(exact, rel=0.15)
 
 
 def test_what_saves_nothing_is_refused():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,6 +106,7 @@ class FusedBody:
             for layer in self.layers:
                 _lay_side_by_side(layer.qkv)
                 _lay_side_by_side(layer.gate_up)
+            _leave_the_file(model)
         self._whole = model
         self._copies: dict[tuple[int, ...], tuple[tuple[int, ...], Tensor]] = {}
 
@@ -208,6 +210,17 @@ def _lay_side_by_side(modules: Sequence[nn.Module]) -> None:
     if len(weights) == len(modules) and not _are_side_by_side(weights):
         for weight, part in zip(weights, torch.cat(weights).split([len(w) for w in weights]), strict=True):
             weight.data = part
+
+
+@torch.no_grad()
+def _leave_the_file(model: nn.Module) -> None:
+    """Weights that were loaded are parts of one mapped file, which stays in memory until none of them is."""
+    sizes = Counter[int]()
+    for p in model.parameters():
+        sizes[p.untyped_storage().data_ptr()] += p.nbytes
+    for p in model.parameters():
+        if p.untyped_storage().nbytes() > 1.01 * sizes[p.untyped_storage().data_ptr()]:
+            p.data = p.data.clone()
 
 
 class BodyLayer:
