@@ -7,7 +7,16 @@
 
 #include "heads.h"
 
-#define ROWS 32  // rows that one task of a product works on
+#ifdef _OPENMP
+#include <omp.h>
+#else
+#define omp_get_max_threads() 1
+#define omp_get_wtime() 0.0
+#endif
+
+#define ROWS 32   // rows that one task of a product works on
+#define ALONE 32  // rows that a thread must have to go through the model by itself,
+#define FEW 4     // where there are no more threads than this
 
 typedef struct {
     long heads, kv_heads, size;
@@ -256,9 +265,9 @@ static Step new_step(const Model *m, long n, const int64_t *slot, const int64_t 
     return step;
 }
 
-// x [n, hidden]: the embedded tokens, overwritten. logits [n, padded(vocabulary)].
-void decode_step(const Model *m, long n, float *x, const int64_t *slot, const int64_t *place, const int64_t *own_length,
-                 float *logits) {
+// decode_step for some of the rows.
+static void decode_rows(const Model *m, long n, float *x, const int64_t *slot, const int64_t *place, const int64_t *own_length,
+                        float *logits) {
     Step step = new_step(m, n, slot, place, own_length);
     int half = m->half;
     const Cache *widest = &m->layer[0].cache;
@@ -294,6 +303,31 @@ void decode_step(const Model *m, long n, float *x, const int64_t *slot, const in
     free(step.wide);
     free(step.narrow);
     free(step.bytes);
+}
+
+// Whether threads go apart: 0 never, 1 always, -1 as is quicker now. No number depends on it.
+static long apart = -1;
+void decode_apart(long how) { apart = how; }
+
+// x [n, hidden]: the embedded tokens, overwritten. logits [n, padded(vocabulary)].
+//
+// Threads share every product, and wait for each other some seven times a layer. Where something else runs on a core, all
+// of them wait for the one that was put aside; then it is quicker that each goes through the model with rows of its own, at
+// the price of reading the weights as often as there are threads. Which one is, is seen by the time that both take.
+void decode_step(const Model *m, long n, float *x, const int64_t *slot, const int64_t *place, const int64_t *own_length,
+                 float *logits) {
+    static double seconds[2];  // of a row, together and apart: means that forget
+    static long steps;
+    long threads = omp_get_max_threads(), can = threads > 1 && threads <= FEW && n >= ALONE * threads;
+    long try = ++steps % 32 < 2, usual = seconds[1] > 0 && seconds[1] < seconds[0];
+    long alone = can && (apart < 0 ? usual ^ try : apart), rows = alone ? (n + threads - 1) / threads : n;
+    double began = omp_get_wtime();
+#pragma omp parallel for schedule(static, 1) if (alone)
+    for (long from = 0; from < n; from += rows)
+        decode_rows(m, least(rows, n - from), x + from * m->hidden, slot + from, place + from, own_length + from,
+                    logits + from * padded(m->vocabulary));
+    double took = (omp_get_wtime() - began) / n;
+    if (can) seconds[alone] = seconds[alone] > 0 ? 0.8 * seconds[alone] + 0.2 * took : took;
 }
 
 // Weight [outputs, inputs], rows `inputs` apart, into panels; panel i goes to place first + i * step of `packed`. Bytes,

@@ -41,7 +41,9 @@ SIGNATURES = {
     "attention_backward": "plpppppppp",
     "attention_store": "pplpp",
     "decode_step": "plppppp",
+    "decode_apart": "l",
     "half_products": "",
+    "byte_products": "",
     "pack": "llpillppp",
     "logprob_forward": "llppfppp",
     "logprob_backward": "llppfpp",
@@ -115,7 +117,7 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
         function = getattr(library, name)
         function.argtypes, function.restype = [TYPES[letter] for letter in parameters], None
     library.tile_width.restype = c_long
-    library.half_products.restype = c_int
+    library.half_products.restype = library.byte_products.restype = c_int
     return library, None
 
 

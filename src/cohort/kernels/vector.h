@@ -230,6 +230,11 @@ static __attribute__((unused)) void product_half(long m, long pairs, const uint3
 
 // Products of bytes: GROUP inputs share a scale, in rows and in weights, so that an outlier costs its own group alone.
 #define GROUP 64
+#if defined(__AVX512VNNI__)
+#define BYTE_PRODUCTS 1
+#else
+#define BYTE_PRODUCTS 0
+#endif
 INLINE long groups_of(long width) { return (width + GROUP - 1) / GROUP; }
 INLINE long quads_of(long width) { return (width + 3) / 4; }
 INLINE long rounded_row(long width) { return quads_of(width) + groups_of(width); }  // words
@@ -268,7 +273,7 @@ INLINE void tile_product_bytes(const int rows, long width, const uint32_t *a, co
         }
         for (long k = from; k < until; k++) {
             __builtin_prefetch(ahead + k * step, 0, 2);
-#if defined(__AVX512VNNI__)
+#if BYTE_PRODUCTS
             __m512i left = _mm512_loadu_si512(b + k * TILE), right = _mm512_loadu_si512(b + k * TILE + LANES);
 #pragma GCC unroll 4
             for (int i = 0; i < rows; i++) {
