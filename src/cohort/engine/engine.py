@@ -53,11 +53,13 @@ class Engine:
         policy.refuse_classifier()
         if precision == "int8" and policy.fused is None:
             raise UserError(
-                f'rollout.precision = "int8" needs the compiled path, and this policy takes the {policy.path}: leave it out'
+                'rollout.precision = "int8" needs the compiled path, and this policy takes the '
+                f"{policy.path}: leave it out"
             )
         if precision == "int8" and not built().byte_products():
             warnings.warn(
-                "this processor has no products of bytes (AVX512-VNNI), so rollout.precision = 'int8' is slower than 'auto'",
+                "this processor has no products of bytes (AVX512-VNNI), so rollout.precision = 'int8' is slower than "
+                "'auto'",
                 stacklevel=2,
             )
         self.policy = policy

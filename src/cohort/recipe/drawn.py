@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from cohort.settings import SAMPLED, Rollout, Stage
 from cohort.settings.table import Path
 
+UNCORRECTED = 'uncorrected: set objective.correction = "token_truncate" and correction_max = 2, filters, or objective.bypass = true'
+
 
 def not_drawn(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """What is wrong with `rollout.groups` and what goes with it; see `recipe.check`."""
