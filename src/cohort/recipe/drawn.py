@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from cohort.settings import SAMPLED, Rollout, Stage
 from cohort.settings.table import Path
 
-UNCORRECTED = 'uncorrected: set objective.correction = "token_truncate" and correction_max = 2, filters, or objective.bypass = true'
+UNCORRECTED = (
+    'uncorrected: set objective.correction = "token_truncate" with correction_max = 2, filters, or bypass = true'
+)
 
 
 def not_drawn(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
