@@ -1,6 +1,7 @@
 """Control groups of both versions, on directories that look like the kernel's."""
 
 import os
+import time
 
 import pytest
 
@@ -99,3 +100,14 @@ def test_without_controllers_it_says_so(tmp_path):
     (tmp_path / "own").write_text("0::/\n")
     with pytest.raises(OSError, match="no control groups"):
         cgroups.create("cohort-1", 5000, 40, tmp_path / "own", tmp_path)
+
+
+def test_what_a_killed_keeper_left_is_taken_away_by_the_next(version_2):
+    _, own, mount = version_2
+    where = mount / "user.slice" / "session"
+    for name, age_s in (("cohort-7", 60), ("cohort-8", 0), ("cohort-work", 60)):
+        (where / name).mkdir()
+        os.utime(where / name, times=(time.time() - age_s,) * 2)
+    group = cgroups.create("cohort-9", 1 << 30, 40, own, mount)
+    assert sorted(path.name for path in where.iterdir()) == ["cohort-8", "cohort-9", "cohort-work"]
+    group.remove()

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -494,3 +495,18 @@ def test_keeper_and_launcher_are_fresh_programs_with_one_thread_and_nothing_of_t
 def test_limits_default_to_what_the_docs_say():
     assert Limits() == Limits(memory_mb=1024, output_kb=1024, files_mb=16, threads=32)
     assert local.WALL_PER_CPU == 4.0
+
+
+@pytest.mark.fault("SIGKILL of the sandbox's keeper, which cleans up", "the next sandbox takes away what it left")
+def test_what_a_killed_keeper_left_is_taken_away_by_the_next(monkeypatch):
+    with Sandbox(SMALL, minimum="process", without=EVERYTHING) as sandbox:
+        sandbox.run("", "", 5)
+        keeper, *beneath = launcher_processes(sandbox)
+        (directory,) = Path("/tmp").glob(f"cohort-sandbox-{keeper.pid}-*")
+        keeper.kill()
+        sandbox.close()
+        wait_until_gone([keeper, *beneath])
+        os.utime(directory, times=(0, 0))
+        assert sandbox.run("print(1)", "", 5).output == b"1\n"
+        assert not directory.exists()
+        assert list(Path("/tmp").glob("cohort-sandbox-*"))  # its own

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 from tests.faults.roads import REWARD
@@ -60,7 +61,8 @@ def model(tmp_path, monkeypatch, tiny_directory):
 def tiny_directory(tmp_path, tokenizer):
 
     where = tmp_path / "model"
-    make_tiny("qwen3", tokenizer).save_pretrained(where)
+    model: Any = make_tiny("qwen3", tokenizer)
+    model.save_pretrained(where)
     tokenizer.save_pretrained(where)
     return where
 

@@ -72,7 +72,9 @@ def _directory() -> Iterator[str]:
     left by a keeper that was killed, and is taken away.
     """
     directory = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
-    with _locked(directory):
+    with ExitStack() as lock:
+        with suppress(OSError):  # where there are no locks, nothing is taken away
+            lock.enter_context(_locked(directory))
         for other in Path(directory).parent.glob(f"{_PREFIX}*"):
             with suppress(OSError):  # it is in use, or gone
                 status, process = other.stat(), other.name.removeprefix(_PREFIX).partition("-")[0]

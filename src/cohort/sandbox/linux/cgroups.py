@@ -69,9 +69,13 @@ def create(name: str, memory_bytes: int, tasks: int, own: Path = _OWN, mount: Pa
 
 def _take_away_what_the_killed_left(directory: Path) -> None:
     """A keeper that is killed cannot remove its group. One that lives has processes in its own, or starts just now."""
-    for other in directory.parent.glob(f"{PREFIX}*"):
+    for other in directory.parent.glob(f"{PREFIX}[0-9]*"):
         with suppress(OSError):
-            if other != directory and time.time() - other.stat().st_mtime > _YOUNG_S:
+            if (
+                other != directory
+                and other.name.removeprefix(PREFIX).isdigit()
+                and time.time() - other.stat().st_mtime > _YOUNG_S
+            ):
                 other.rmdir()  # which the kernel refuses while there are processes in it
 
 
