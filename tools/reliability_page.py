@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reliability.md"
 MARK = "<!-- tests: written by tools/reliability_page.py -->\n"
 AREAS = {
-    "Weights that are not the model's": ("policy/test_fit", "train/test_broken_weights"),
+    "Weights that are not the model's": ("policy/test_fit", "train/test_broken_weights", "faults/test_bad_models"),
     "Adapters": ("policy/test_adapters", "train/test_adapter_reference", "cli/test_export"),
     "Number types": ("train/test_bfloat16", "train/test_bfloat16_masters", "train/test_torch_settings"),
     "Damaged checkpoints, kills, resume": ("train/test_damaged_checkpoints", "train/test_resume", "faults/test_kills"),
