@@ -158,11 +158,19 @@ def train(
     fork: Annotated[
         str | None, typer.Option("--from", metavar="RUN@STEP", help="Begin from a checkpoint of another run.")
     ] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, where, and how long a step takes; train nothing.")
+    ] = False,
+    measured: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="With --dry-run: the run whose times a step is expected to have.")
+    ] = None,
     json: Json = False,
 ) -> Answer:
     """Run the stages of a recipe."""
     if resume and fork is not None:
         raise typer.BadParameter("--from begins a run and --resume goes on with one: give one of them")
+    if measured is not None and not dry:
+        raise typer.BadParameter("--measured is for --dry-run, which trains nothing")
     from cohort.recipe import Recipe
 
     loaded = Recipe.load(recipe, overrides or (), SAY)
@@ -172,6 +180,11 @@ def train(
     from cohort.train.place import where_trained
     from cohort.train.run import train as run
 
+    if dry:
+        from cohort.commands.dry_run import dry_run
+        from cohort.views.console import Console
+
+        return Answer({"stages": dry_run(loaded, Console(), resume=resume, fork=fork, measured=measured)})
     with where_trained(loaded.file.parent) if resume and loaded.file else contextlib.nullcontext():
         return Answer(outcome(run(loaded, resume=resume, fork=fork)))
 

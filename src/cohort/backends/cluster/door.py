@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from cohort.machine import PACKAGES, describe_machine, quiet_libraries, threads_of
-from cohort.settings import Stage
+from cohort.settings import Cluster, Stage
 from cohort.types import InfrastructureError, UserError
 from cohort.wording import one_line
 
@@ -82,16 +82,7 @@ class Door:
 
     def __init__(self, stage: Stage):
         self.table, self.surroundings = stage.cluster, Surroundings.here(stage)
-        self.ray = connected(self.table.address or "local")
-        for name, each, count in (
-            ("CPU", self.table.cpus, self.table.learners + self.table.samplers + self.table.rewards),
-            ("GPU", self.table.gpus, self.table.learners + self.table.samplers),
-        ):
-            if each * count > (have := self.ray.cluster_resources().get(name, 0.0)):
-                raise UserError(
-                    f"the cluster has {have:g} {name}s, and its {count} actors ask for {each * count:g} (cluster."
-                    f"{name.lower()}s = {each:g} each): add nodes, or ask for fewer"
-                )
+        self.ray = _large_enough(self.table)
 
     def start(self, kind: type, who: str, gpus: bool = True, at_once: int = 1) -> Actor:
         """An actor, which has entered the driver's surroundings."""
@@ -132,6 +123,30 @@ class Door:
             raise
         except (errors.RayError, ConnectionError) as error:
             raise Lost(f"{who} died ({type(error).__name__})") from None
+
+
+def nodes_of(table: Cluster) -> list[tuple[str, float, float]]:
+    """The nodes of a cluster, which can hold the actors of the table: name, CPUs, GPUs. Raises `UserError`."""
+    there = [one for one in _large_enough(table).nodes() if one["Alive"]]
+    return [
+        (f"{one['NodeManagerHostname']}", one["Resources"].get("CPU", 0.0), one["Resources"].get("GPU", 0.0))
+        for one in there
+    ]
+
+
+def _large_enough(table: Cluster) -> Any:
+    """Ray, connected to a cluster that has what the actors ask for. Raises `UserError`."""
+    ray = connected(table.address or "local")
+    for name, each, count in (
+        ("CPU", table.cpus, table.learners + table.samplers + table.rewards),
+        ("GPU", table.gpus, table.learners + table.samplers),
+    ):
+        if each * count > (have := ray.cluster_resources().get(name, 0.0)):
+            raise UserError(
+                f"the cluster has {have:g} {name}s, and its {count} actors ask for {each * count:g} (cluster."
+                f"{name.lower()}s = {each:g} each): add nodes, or ask for fewer"
+            )
+    return ray
 
 
 def connected(address: str) -> Any:
