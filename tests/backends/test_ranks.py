@@ -77,23 +77,46 @@ def rank_of_two(rank: int, meeting: str, model: str, lora: bool, place: str) -> 
     all_or_nothing = backend.score(part(batch, [[], range(len(LENGTHS))][rank]), "reference")
     idle, _ = gradient(backend, all_or_nothing)  # one has nothing to do
     report = backend.update(mine, 1e-3)
-    where = Path(place) / ("saved" if rank == 0 else "nowhere")
-    where.mkdir()
-    backend.save(where)
+    backend.save(Path(place) / "saved")
     if rank == 0:
         torch.save((mine, found, idle, loss, dict(report.metrics)), Path(place) / "said.pt")
     torch.distributed.destroy_process_group()
+
+
+def rank_of_three(rank: int, meeting: str, model: str, lora: bool, place: str) -> None:
+    """Go on from what two ranks have saved, and from what one has; save again."""
+    torch.set_num_threads(1)
+    ranks, where = Ranks.join(rank, 3, meeting, 120), Path(place)
+    found = {}
+    for name in ("saved", "alone"):
+        backend = opened(model, lora, ranks, where / name)
+        state = backend._learner.optimizer.state_dict()["state"]
+        found[name] = {at: {key: whole(value) for key, value in own.items()} for at, own in state.items()}
+        backend.save(where / f"{name} by three")
+    if rank == 0:
+        torch.save(found, where / "found.pt")
+    torch.distributed.destroy_process_group()
+
+
+def averages(backend: Local) -> dict[str, torch.Tensor]:
+    state = backend._learner.optimizer.state_dict()["state"]
+    return {f"{at}.{key}": whole(value) for at, own in state.items() for key, value in own.items()}
+
+
+def meeting() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("lora", [False, True])
 def test_two_ranks_have_the_gradient_of_one_process_which_reads_what_they_save(checkpoint_dir, tmp_path, lora):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meeting = f"127.0.0.1:{free.getsockname()[1]}"
-    given = (meeting, str(checkpoint_dir), lora, str(tmp_path))
-    torch.multiprocessing.spawn(rank_of_two, given, nprocs=2)
+    for name in ("saved", "alone", "saved by three", "alone by three"):
+        (tmp_path / name).mkdir()
+    given = (str(checkpoint_dir), lora, str(tmp_path))
+    torch.multiprocessing.spawn(rank_of_two, (meeting(), *given), nprocs=2)
     mine, found, idle, loss, metrics = torch.load(tmp_path / "said.pt", weights_only=False)
     alone = opened(str(checkpoint_dir), lora)
     alone.policy.fused = None
@@ -112,7 +135,27 @@ def test_two_ranks_have_the_gradient_of_one_process_which_reads_what_they_save(c
     again = opened(str(checkpoint_dir), lora, checkpoint=tmp_path / "saved")  # on another number of ranks
     for (name, one), other in zip(again.policy.module.named_parameters(), alone.policy.module.parameters()):
         assert torch.allclose(one, other, atol=2e-4), name
-    assert len(again._learner.optimizer.state_dict()["state"]) == len(alone._learner.optimizer.state_dict()["state"])
+    assert averages(again).keys() == averages(alone).keys()
+    for name, one in averages(alone).items():
+        assert torch.allclose(averages(again)[name], one, rtol=1e-4, atol=1e-6), name
+    if lora:
+        return
+    # Two ranks, and one, are gone on from by three; what three save is read by one: the same bits.
+    shards = sorted(one.name for one in (tmp_path / "saved" / "optimizer").iterdir())
+    assert len(shards) == 2
+    assert all(one.endswith(".safetensors") for one in shards)
+    assert not (tmp_path / "saved" / "optimizer.safetensors").exists()
+    alone.save(tmp_path / "alone")
+    torch.multiprocessing.spawn(rank_of_three, (meeting(), *given), nprocs=3)
+    found = torch.load(tmp_path / "found.pt", weights_only=False)
+    for name, before in (("saved", again), ("alone", alone)):
+        after = opened(str(checkpoint_dir), lora, checkpoint=tmp_path / f"{name} by three")
+        for key, value in averages(before).items():
+            at, own = key.split(".", 1)
+            assert torch.equal(found[name][int(at)][own], value), (name, key)
+            assert torch.equal(averages(after)[key], value), (name, key)
+        for one, other in zip(before.policy.module.parameters(), after.policy.module.parameters(), strict=True):
+            assert torch.equal(one, other)
 
 
 def test_parts_of_a_batch_are_even_and_whole_again():

@@ -75,7 +75,6 @@ def _placement(stage: Stage) -> str:
     """Where the parts of a stage would be. Raises `UserError` where the cluster is not there, or too small."""
     if not clustered(stage):
         return "all in this process" + (f", rewards in {counted(stage.run.workers, 'worker')}" if stage.reward else "")
-    table = stage.cluster
     there = [f"{name} ({cpus:g} CPUs, {gpus:g} GPUs)" for name, cpus, gpus in nodes_of(stage.cluster)]
     parts = placement(stage.cluster)["cluster"]
     return f"{parts}; on {counted(len(there), 'node')}: {', '.join(there)}; loop and record in this process"
@@ -112,7 +111,9 @@ def _expected(stage: Stage, run: Path) -> Expected | None:
         on, here = stage.cluster, clustered(stage)
         work = Work(table.prompts_per_step, table.group_size, table.max_rows, table.max_staleness if here else 0)
         found = play(times, work, on.learners if here else 1, on.samplers if here else 1)
-        parts = f"on {counted(on.learners, 'learner')} and {counted(on.samplers, 'sampler')}" if here else "in one process"
+        parts = (
+            f"on {counted(on.learners, 'learner')} and {counted(on.samplers, 'sampler')}" if here else "in one process"
+        )
         return Expected(run, times.measured_s, found.step_s, f"simulated {parts}, one processor each, with its times")
     file = where / "metrics.jsonl"
     took = [line["time/step_s"] for line in (read_metrics(file) if file.is_file() else ()) if line.get("time/step_s")]

@@ -217,11 +217,13 @@ def refuse_several(stage: Stage, objective: Objective) -> None:
     ):
         if bad and count > 1:
             raise UserError(f"stage '{stage.name}': cluster.learners = {count} cannot have {what}: set it to 1")
-    if stage.rollout.sampler != "local":
-        raise UserError(
-            f"stage '{stage.name}': cluster.samplers are engines of their own, and rollout.sampler = "
-            f"'{stage.rollout.sampler}': set it to \"local\", or remove [cluster]"
-        )
+    table = stage.rollout.vllm
+    for key in ("url", "port") if table is not None and stage.cluster.samplers > 1 else ():
+        if (given := getattr(table, key)) is not None:
+            raise UserError(
+                f"stage '{stage.name}': rollout.vllm.{key} = {given!r} is one server, and cluster.samplers = "
+                f"{stage.cluster.samplers}: set it to 1, or leave {key} out: each sampler starts a server then"
+            )
     if stage.rollout.over_sample:
         raise UserError(f"stage '{stage.name}': rollout.over_sample needs the engine of this process: remove [cluster]")
     if stage.policy.model == "live":

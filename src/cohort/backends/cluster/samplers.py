@@ -12,6 +12,8 @@ from cohort.settings import Stage
 from cohort.types import Completion, SampleRequest, UserError
 from cohort.wording import counted
 
+CLOSING_S = 10.0  # that samplers have to end their servers; then they are killed, and the servers with them
+
 
 class Samplers:
     """`blueprint` gives the learner's model as it is. Every sampler proves its weights whenever it takes some, so the
@@ -85,7 +87,10 @@ class Samplers:
                 yield wanted[index], completions
 
     def close(self) -> None:
-        """End them."""
+        """End them, and what they have started."""
+        asked = [actor.handle.close.remote() for actor in self._actors if actor is not None]
+        if asked:
+            self._door.ray.wait(asked, num_returns=len(asked), timeout=CLOSING_S)
         for number in range(len(self._actors)):
             self._drop(number)
 
