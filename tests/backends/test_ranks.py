@@ -17,7 +17,7 @@ from cohort.backends.cluster.batches import joined, part, parts
 from cohort.backends.local import Local
 from cohort.learn.ranks import Ranks, whole
 from cohort.policy.load import Start
-from cohort.settings import Optimizer, Stage, Task
+from cohort.settings import Cluster, Optimizer, Stage, Task
 from cohort.types import Batch
 
 pytest.importorskip("ray", reason="takes a while, and is of a cluster: make test-cluster")
@@ -42,9 +42,13 @@ def a_batch() -> Batch:
     )
 
 
-def opened(model: str, lora: bool, ranks: Ranks | None = None, checkpoint: Path | None = None) -> Local:
-    table: Any = {"model": model, **({"lora": {"rank": 4}} if lora else {})}
+def opened(
+    model: str, lora: bool, ranks: Ranks | None = None, checkpoint: Path | None = None, spare: bool = False
+) -> Local:
+    """`spare`: activations are computed again, and weights kept in the CPU's memory."""
+    table: Any = {"model": model, "checkpointing": "on" if spare else "auto", **({"lora": {"rank": 4}} if lora else {})}
     stage = Stage(
+        cluster=Cluster(offload=spare),
         task=Task(source="word_problems"),
         policy=table,
         optimizer=Optimizer(tokens_per_micro_batch=40, learning_rate=1e-3),
@@ -67,6 +71,19 @@ def gradient(backend: Local, batch: Batch) -> tuple[dict[str, torch.Tensor], flo
     return found, loss
 
 
+def held(compute: Any) -> tuple[int, Any]:
+    """How many numbers a computation has kept for its backward passes, and what it gives."""
+    count = [0]
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        count[0] += value.numel()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        found = compute()
+    return count[0], found
+
+
 def rank_of_two(rank: int, meeting: str, model: str, lora: bool, place: str) -> None:
     torch.set_num_threads(1)
     backend = opened(model, lora, Ranks.join(rank, 2, meeting, 120))
@@ -76,6 +93,10 @@ def rank_of_two(rank: int, meeting: str, model: str, lora: bool, place: str) -> 
     found, loss = gradient(backend, mine)
     all_or_nothing = backend.score(part(batch, [[], range(len(LENGTHS))][rank]), "reference")
     idle, _ = gradient(backend, all_or_nothing)  # one has nothing to do
+    thrifty = opened(model, lora, backend._ranks, spare=True)
+    kept, (same, _) = held(lambda: gradient(thrifty, mine))
+    assert all(torch.equal(same[name], value) for name, value in found.items())
+    assert kept < held(lambda: gradient(backend, mine))[0] / 1.5
     report = backend.update(mine, 1e-3)
     backend.save(Path(place) / "saved")
     if rank == 0:

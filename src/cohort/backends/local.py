@@ -55,7 +55,8 @@ class Local:
             else resumed_policy(stage.policy, origin.checkpoint)
         )
         stage = fitted(stage, objective, self.policy.facts())
-        if stage.policy.checkpointing == "on":
+        again = stage.policy.checkpointing == "on"
+        if again and ranks is None:
             if self.policy.fused is None:
                 raise UserError(
                     f'policy.checkpointing = "on" needs the compiled path, and this policy takes the '
@@ -67,7 +68,7 @@ class Local:
         self._reference = self._open_reference() if asked else None
         self._ranks = ranks
         if ranks is not None:
-            ranks.shard(self.policy)
+            ranks.shard(self.policy, again, stage.cluster.offload)
         self._budget = Budget(stage.optimizer.tokens_per_micro_batch)
         self._learner = Learner(
             self.policy,

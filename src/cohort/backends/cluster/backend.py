@@ -212,7 +212,6 @@ def refuse_several(stage: Stage, objective: Objective) -> None:
         ),
         (stage.reference.moves and asks_reference(stage, objective), "a [reference] that moves"),
         (stage.policy.router_aux_coef > 0, "policy.router_aux_coef"),
-        (stage.policy.checkpointing == "on", 'policy.checkpointing = "on", which is of the compiled path'),
         (stage.monitor.rolls_back, "monitor.actions that roll back"),
     ):
         if bad and count > 1:
@@ -224,6 +223,8 @@ def refuse_several(stage: Stage, objective: Objective) -> None:
                 f"stage '{stage.name}': rollout.vllm.{key} = {given!r} is one server, and cluster.samplers = "
                 f"{stage.cluster.samplers}: set it to 1, or leave {key} out: each sampler starts a server then"
             )
+    if stage.cluster.offload and count == 1:
+        raise UserError(f"stage '{stage.name}': cluster.offload is of sharded weights, and cluster.learners = 1")
     if stage.rollout.over_sample:
         raise UserError(f"stage '{stage.name}': rollout.over_sample needs the engine of this process: remove [cluster]")
     if stage.policy.model == "live":
