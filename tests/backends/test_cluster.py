@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -71,6 +72,34 @@ def test_every_death_costs_a_retry_and_no_bit(run, ray, monkeypatch):
     assert all(count for _, count in killed)
     same(alone, hurt)
     assert tickets(hurt) == [*range(4 * 3)]  # every prompt was trained on once
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_samplers_draw_while_the_learner_works_and_one_that_dies_then_gets_the_weights_it_had(run, ray, monkeypatch):
+    alone, killed, learnt = run("alone", rollout={"max_staleness": 1}), [], threading.Event()
+    sample, update = Samplers.sample, Backend.update
+
+    def sampled(self, requests):
+        for number, found in enumerate(sample(self, requests)):
+            if number == 0 and self.version == 2:
+                assert threading.current_thread() is not threading.main_thread()
+                assert learnt.wait(200)  # the learner has other weights by now
+                killed.append(kill("SamplerActor"))
+            yield found
+
+    def updated(self, batch, rate):
+        found = update(self, batch, rate)
+        if batch.version == 3:
+            learnt.set()
+        return found
+
+    monkeypatch.setattr(Samplers, "sample", sampled)
+    monkeypatch.setattr(Backend, "update", updated)
+    ahead = run("ahead", rollout={"max_staleness": 1}, **HERE)
+    assert killed == [1]
+    same(alone, ahead)
+    assert {line["policy/staleness"] for line in ahead.metrics} >= {0.0, 1.0}
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from cohort.backends.base import clustered
 from cohort.backends.cluster.door import nodes_of
-from cohort.backends.cluster.simulate import Work, play, times_of
+from cohort.backends.cluster.simulate import Work, overlapped, play, times_of
 from cohort.commands.check import start_policies
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
@@ -102,7 +102,7 @@ def _expected(stage: Stage, run: Path) -> Expected | None:
     if at is None:
         return None
     where, table = stage_directory(other, at), stage.rollout
-    if stage.kind in SAMPLED:
+    if stage.kind in SAMPLED and not overlapped(other.stages[at]):
         try:
             times = times_of(where, other.stages[at].rollout.max_rows)
         except (UserError, OSError):  # too short, without rollouts, or of a kind that has no such times

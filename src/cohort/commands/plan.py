@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from cohort.backends.cluster.simulate import Played, Times, Work, best, knee, play, times_of
+from cohort.backends.cluster.simulate import Played, Times, Work, best, knee, overlapped, play, times_of
 from cohort.recipe import Recipe
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -44,6 +44,11 @@ def plan_run(
     if not (run / "recipe.toml").is_file():
         raise UserError(f"{run} is no run: it has no recipe.toml, and a plan needs the times of a run")
     stage = Recipe.load(run / "recipe.toml").stages[-1]
+    if overlapped(stage):
+        raise UserError(
+            f"the steps of {run} sampled while they learnt (rollout.max_staleness = {stage.rollout.max_staleness}), and "
+            "their times do not say which of the two took what: measure a run with max_staleness = 0"
+        )
     measured = times_of(run, stage.rollout.max_rows)
     scale = larger / speed
     times = replace(

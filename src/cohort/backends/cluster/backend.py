@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,6 +56,7 @@ class Cluster:
         place = Path.cwd() if origin.base is None else origin.base.parent
         self._kept = place / f".learner-{os.getpid()}.tmp"  # which is swept where a run begins again
         self._ranks: list[Actor] = []
+        self._alone = threading.RLock()  # a sampler that is begun anew asks for the model while the learner works
         self._firmly(lambda: None)
         self.sampler = Samplers(self._door, stage, lambda: self._firmly(lambda: self._all("blueprint")[0]))
 
@@ -163,15 +165,16 @@ class Cluster:
         """What the learner answers; of a new one, which has done all that was noted, where it is lost."""
         why = ""
         for _ in range(self._stage.cluster.retries + 1):
-            try:
-                if not self._ranks:
-                    self._open()
-                return ask()
-            except Lost as lost:
-                why = str(lost)
-                for one in self._ranks:
-                    self._door.end(one)
-                self._ranks = []
+            with self._alone:
+                try:
+                    if not self._ranks:
+                        self._open()
+                    return ask()
+                except Lost as lost:
+                    why = str(lost)
+                    for one in self._ranks:
+                        self._door.end(one)
+                    self._ranks = []
         raise UserError(
             f"stage '{self._stage.name}': {why}, {counted(self._stage.cluster.retries + 1, 'time')} in a row "
             "(cluster.retries). The run is saved up to its last checkpoint"

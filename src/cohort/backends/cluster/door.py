@@ -118,8 +118,8 @@ class Door:
         except errors.RayTaskError as error:
             if isinstance(error.cause, (UserError, InfrastructureError)):
                 raise error.cause from None
-            if isinstance(error.cause, Lost):
-                raise Lost(f"{who}: {error.cause}") from None
+            if isinstance(error.cause, (Lost, errors.RayError)):  # the second: what it was to work on has gone
+                raise Lost(f"{who}: {one_line(error.cause)}") from None
             raise
         except (errors.RayError, ConnectionError) as error:
             raise Lost(f"{who} died ({type(error).__name__})") from None

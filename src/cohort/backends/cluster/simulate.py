@@ -19,6 +19,7 @@ import numpy as np
 from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_rows
 from cohort.seeds import derive_seed, generator
+from cohort.settings import Stage
 from cohort.types import UserError
 
 LEAST = 4  # steps of a run that times are taken from; its first one warms up
@@ -97,6 +98,11 @@ def times_of(run: Path, rows: int) -> Times:
     beside = float(np.mean(whole - sampled - learnt - scored))
     fixed += float(scored.mean()) + max(beside, 0.0)
     return Times(iteration, row, token, fixed, every, float(learning[:, 1].sum()) / sum(every), float(whole.mean()))
+
+
+def overlapped(stage: Stage) -> bool:
+    """Whether the steps of a stage sampled while they learnt: its times are then no times of a run in turn."""
+    return stage.rollout.max_staleness > 0 and (stage.cluster.address is not None or stage.rollout.sampler == "vllm")
 
 
 def _fitted(columns: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
