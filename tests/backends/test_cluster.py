@@ -99,7 +99,6 @@ def test_samplers_draw_while_the_learner_works_and_one_that_dies_then_gets_the_w
     ahead = run("ahead", rollout={"max_staleness": 1}, **HERE)
     assert killed == [1]
     same(alone, ahead)
-    assert {line["policy/staleness"] for line in ahead.metrics} >= {0.0, 1.0}
 
 
 @pytest.mark.slow

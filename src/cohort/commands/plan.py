@@ -46,8 +46,8 @@ def plan_run(
     stage = Recipe.load(run / "recipe.toml").stages[-1]
     if overlapped(stage):
         raise UserError(
-            f"the steps of {run} sampled while they learnt (rollout.max_staleness = {stage.rollout.max_staleness}), and "
-            "their times do not say which of the two took what: measure a run with max_staleness = 0"
+            f"the steps of {run} sampled while they learnt (rollout.max_staleness > 0), and their "
+            "times do not say which of the two took what: measure a run with max_staleness = 0"
         )
     measured = times_of(run, stage.rollout.max_rows)
     scale = larger / speed
