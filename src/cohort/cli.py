@@ -432,7 +432,9 @@ def doctor(
 
 @app.command()
 def plan(
-    run: Annotated[Path, typer.Argument(help="A run that was measured, of at least five steps.")],
+    run: Annotated[
+        Path | None, typer.Argument(help="A run that was measured, of at least five steps; else the newest in runs/.")
+    ] = None,
     gpus: Annotated[
         list[int] | None, typer.Option(min=1, max=65536, help="How many GPUs; may stand several times.")
     ] = None,
@@ -440,7 +442,11 @@ def plan(
         int | None, typer.Option(min=0, help="Steps that samplers may be ahead; else the run's.")
     ] = None,
     speed: Annotated[float, typer.Option(min=1e-3, help="One GPU, in times of what the run was measured on.")] = 1.0,
-    larger: Annotated[float, typer.Option(min=1e-3, help="The model, in times of the run's.")] = 1.0,
+    model: Annotated[
+        str | None, typer.Option(help="The model that is planned for: its size, such as 8B, or its checkpoint.")
+    ] = None,
+    larger: Annotated[float | None, typer.Option(min=1e-3, help="The same, in times of the run's.")] = None,
+    gpu_gb: Annotated[float, typer.Option(min=1e-3, help="Memory of one GPU.")] = 80.0,
     hours: Annotated[float | None, typer.Option(min=0, help="When it has to be ready.")] = None,
     failures: Annotated[float, typer.Option(min=1.0, help="Hours between two failures of one GPU.")] = 10000.0,
     json: Json = False,
@@ -451,9 +457,11 @@ def plan(
     """
     from cohort.commands.plan import plan_run, show
 
+    if model is not None and larger is not None:
+        raise typer.BadParameter("--model and --larger say the same: give one of them")
     counts = gpus or [1, 2, 4, 8, 16, 32, 64]
-    how = {"staleness": staleness, "speed": speed, "larger": larger, "hours": hours, "failures_h": failures}
-    return Answer(plan_run(run, counts, **how), show)  # type: ignore[arg-type]
+    how = {"staleness": staleness, "speed": speed, "larger": larger, "model": model, "gpu_gb": gpu_gb}
+    return Answer(plan_run(run, counts, **how, hours=hours, failures_h=failures), show)  # type: ignore[arg-type]
 
 
 @config.command("show")

@@ -147,11 +147,15 @@ def play(times: Times, work: Work, learners: int, samplers: int, steps: int = 60
     return Played(learners + samplers, learners, samplers, learnt / steps, busy[0] / learnt, busy[1] / learnt, traffic)
 
 
-def best(times: Times, work: Work, gpus: int) -> Played:
-    """The quickest way to share so many GPUs between learners and samplers; with one, both take turns on it."""
-    if gpus == 1:
+def best(times: Times, work: Work, gpus: int, least: int = 1) -> Played:
+    """The quickest way to share so many GPUs between learners, no fewer than `least`, and samplers; with one GPU
+    both take turns. Raises `ValueError` where they are too few.
+    """
+    if gpus == 1 and least == 1:
         return replace(play(times, replace(work, staleness=0), 1, 1), gpus=1)
-    tried = sorted({max(1, min(gpus - 1, round(gpus * share / 16))) for share in range(1, 16)})
+    if gpus <= least:
+        raise ValueError(f"{gpus} GPUs are too few for {least} learners and a sampler")
+    tried = sorted({max(least, min(gpus - 1, round(gpus * share / 16))) for share in range(1, 16)})
     return min((play(times, work, learners, gpus - learners) for learners in tried), key=lambda one: one.step_s)
 
 
