@@ -2,10 +2,10 @@
 
     .venv-cluster/bin/python bench/cluster.py [--rounds 3] [--json FILE] [--markdown FILE]
 
-All sides train the same model on the same prompts with one thread each, and take turns. One process, and a cluster with
-one sampler, have one core, so all that the cluster does beside is in its time; the two samplers have a core each. Times
-of the cluster with one sampler are played again by `cohort plan`'s simulation, on one and on two samplers. Bytes are
-those of the objects that go into Ray's store, against the size of the weights that are saved.
+All sides train the same model on the same prompts with one thread each, and take turns. The one process has one core;
+of a cluster the learner has one, as has each sampler, and these wait for each other. Ray's own processes are on either.
+Times of the cluster with one sampler are played again by `cohort plan`'s simulation, on one and on two samplers. Bytes
+are those of the objects that go into Ray's store, against the size of the weights that are saved.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from turns import arguments, publish, table, take_turns, turn
 CASE = Case("cluster", 128, 4, 384, 64, prompt_tokens=64, max_tokens=128, prompts=8, group_size=8, ends=False, steps=8)
 SIDES = {  # samplers (0: one process), LoRA, cores
     "one process": (0, False, 1),
-    "1 sampler": (1, False, 1),
+    "1 sampler": (1, False, 2),
     "2 samplers": (2, False, 2),
-    "1 sampler, adapter": (1, True, 1),
+    "1 sampler, adapter": (1, True, 2),
 }
 
 
@@ -52,7 +52,7 @@ def one(case: Case, directory: Path, samplers: int, lora: bool, cores: int) -> d
         take(self, claim, weights)
         found = self._door.ray.experimental.get_object_locations([weights])
         sent.append(found[weights]["object_size"] * samplers)
-        if cores > 1:  # each sampler has a core, and the learner that of the first, which then waits
+        if cores > 1:  # where there is one sampler, the learner has the other core, else that of the first sampler
             actors = [p for p in psutil.Process().children(recursive=True) if "Actor" in "".join(p.cmdline()[:1])]
             order = sorted(actors, key=lambda p: ("Sampler" not in p.cmdline()[0], p.pid))
             for number, process in enumerate(order):
