@@ -447,6 +447,10 @@ def plan(
     ] = None,
     larger: Annotated[float | None, typer.Option(min=1e-3, help="The same, in times of the run's.")] = None,
     gpu_gb: Annotated[float, typer.Option(min=1e-3, help="Memory of one GPU.")] = 80.0,
+    prompts: Annotated[int | None, typer.Option(min=1, help="Prompts of a step; else the run's.")] = None,
+    group_size: Annotated[int | None, typer.Option(min=1, help="Completions of each; else the run's.")] = None,
+    tokens: Annotated[float | None, typer.Option(min=1, help="Mean tokens of a completion; else the run's.")] = None,
+    network: Annotated[float, typer.Option(min=1e-3, help="GB that a GPU sends in a second.")] = 10.0,
     hours: Annotated[float | None, typer.Option(min=0, help="When it has to be ready.")] = None,
     failures: Annotated[float, typer.Option(min=1.0, help="Hours between two failures of one GPU.")] = 10000.0,
     json: Json = False,
@@ -461,7 +465,15 @@ def plan(
         raise typer.BadParameter("--model and --larger say the same: give one of them")
     counts = gpus or [1, 2, 4, 8, 16, 32, 64]
     how = {"staleness": staleness, "speed": speed, "larger": larger, "model": model, "gpu_gb": gpu_gb}
-    return Answer(plan_run(run, counts, **how, hours=hours, failures_h=failures), show)  # type: ignore[arg-type]
+    how |= {
+        "prompts": prompts,
+        "group_size": group_size,
+        "tokens": tokens,
+        "network": network,
+        "hours": hours,
+        "failures_h": failures,
+    }
+    return Answer(plan_run(run, counts, **how), show)  # type: ignore[arg-type]
 
 
 @config.command("show")

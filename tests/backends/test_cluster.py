@@ -21,18 +21,34 @@ from cohort.backends.cluster.door import Surroundings, connected
 from cohort.backends.cluster.examine import examine_cluster
 from cohort.backends.cluster.samplers import Samplers
 from cohort.backends.cluster.scoring import ClusterPool
+from cohort.commands.diagnose import diagnose
+from cohort.commands.verify import checked
 from cohort.policy.load import Start
 from cohort.preflight.objective import settled_objective
+from cohort.recipe import Recipe
 from cohort.rewards.failure import GroupLost
 from cohort.settings import Cluster, Rollout, Stage, Task, Vllm
 from cohort.settings import Policy as PolicyTable
 from cohort.types import SampleRequest, Sampling, UserError
+from cohort.views.dashboard.export import report
+from cohort.views.dashboard.runs import RunFiles
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_cluster_has_the_bits_of_one_process(run, ray):
-    same(run("alone"), run("clustered", **HERE))
+def test_a_cluster_has_the_bits_of_one_process_and_a_record_that_others_can_check(run, ray):
+    done = run("clustered", **HERE)
+    same(run("alone"), done)
+    found = checked(done.directory, 4, None, "")
+    assert found["holds"], [one for one in found["checks"] if one["status"] == "failed"]
+    assert found["level"] == 4
+    assert not [one for one in found["checks"] if one["status"] == "skipped"]
+    (stage,) = diagnose(done.directory)["stages"]
+    assert stage["steps"] == 4
+    assert [one["detector"] for one in stage["findings"]] == ["truncation"]
+    page = report(RunFiles(done.directory, Recipe.load(done.directory / "recipe.toml")))
+    assert "vowels" in page
+    assert "cut off at rollout.max_tokens" in page
 
 
 @pytest.mark.slow

@@ -50,10 +50,15 @@ def plan_run(
     failures_h: float,
     model: str | None = None,
     gpu_gb: float = 80.0,
+    network: float = 10.0,
+    prompts: int | None = None,
+    group_size: int | None = None,
+    tokens: float | None = None,
 ) -> Planned:
     """`speed`: how many times as fast one GPU is as what the run was measured on; `larger`: how many times as large the
-    model, or `model`: which it is, by its size (8B) or its checkpoint. Without a run, the newest one in runs/ is taken
-    that says something. Raises `UserError`.
+    model, or `model`: which it is, by its size (8B) or its checkpoint. A step has the run's prompts and completions,
+    where nothing else is said; `tokens` are those of a completion in the mean. Without a run, the newest one in runs/
+    is taken that says something. Raises `UserError`.
     """
     run = _newest() if run is None else run
     if not (run / "recipe.toml").is_file():
@@ -68,8 +73,10 @@ def plan_run(
     own, own_trained = _policy_of(run, stage)
     larger = (larger or 1.0) if model is None else parameters_of(model) / own
     parameters, trained, scale = round(own * larger), own_trained * larger, larger / speed
+    longer = 1.0 if tokens is None else tokens / (sum(measured.lengths) / len(measured.lengths))
     times = replace(
         measured,
+        lengths=tuple(max(1, round(length * longer)) for length in measured.lengths),
         iteration_s=measured.iteration_s * scale,
         row_s=measured.row_s * scale,
         token_s=measured.token_s * scale,
@@ -78,12 +85,13 @@ def plan_run(
     r, each = stage.rollout, 4 if stage.policy.dtype == "float32" else 2  # bytes of a weight
     sent = trained * each / 1e9  # an adapter's, where that is trained
     work = Work(
-        r.prompts_per_step,
-        r.group_size,
+        prompts or r.prompts_per_step,
+        group_size or r.group_size,
         r.max_rows,
         r.max_staleness if staleness is None else staleness,
         weights_gb=sent,
         gradient_gb=sent,
+        gb_per_s=network,
         hours_between_failures=failures_h,
     )
     # Of each parameter a learner has a weight, and of each that is trained a gradient and Adam's two averages.

@@ -23,6 +23,7 @@ from cohort.settings import Stage
 from cohort.types import UserError
 
 LEAST = 4  # steps of a run that times are taken from; its first one warms up
+HELD_UP = 3.0  # medians of a step, beyond which something else held it up: a machine that slept, another's work
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ def times_of(run: Path, rows: int) -> Times:
     lines = [line for line in read_metrics(run / "metrics.jsonl") if line["step"] > 0 and "time/sample_s" in line][1:]
     kept = [(line, run / "log" / f"step-{line['step']:06d}.parquet") for line in lines]
     kept = [(line, file) for line, file in kept if file.is_file()]
+    middle = float(np.median([line["time/step_s"] for line, _ in kept])) if kept else 0.0
+    kept = [(line, file) for line, file in kept if line["time/step_s"] <= HELD_UP * middle]
     if len(kept) < LEAST:
         raise UserError(
             f"{run} has {len(kept)} steps with times and rollouts, and a plan needs {LEAST} beside the first one"
@@ -155,7 +158,8 @@ def best(times: Times, work: Work, gpus: int, least: int = 1) -> Played:
         return replace(play(times, replace(work, staleness=0), 1, 1), gpus=1)
     if gpus <= least:
         raise ValueError(f"{gpus} GPUs are too few for {least} learners and a sampler")
-    tried = sorted({max(least, min(gpus - 1, round(gpus * share / 16))) for share in range(1, 16)})
+    shares = [round(gpus * share / 16) for share in range(1, 16)] + [least << double for double in range(5)]
+    tried = sorted({max(least, min(gpus - 1, learners)) for learners in shares})
     return min((play(times, work, learners, gpus - learners) for learners in tried), key=lambda one: one.step_s)
 
 
