@@ -69,8 +69,8 @@ test-agents: $(VENV)-agents/.installed  ## run the tests of the endpoint with Op
 test-vllm: $(STAMP) $(VENV)-vllm/.installed  ## run the tests that need vLLM, in an environment with it
 	COHORT_VLLM=$(VENV)-vllm/bin/python $(BIN)/pytest tests/test_vllm.py
 
-test-cluster: $(VENV)-cluster/.installed  ## run the tests of the cluster with Ray on this machine, and of two ranks, at most 8 minutes
-	timeout 480 $(VENV)-cluster/bin/pytest -x tests/backends/test_ranks.py tests/backends/test_cluster.py
+test-cluster: $(VENV)-cluster/.installed  ## run the tests of the cluster with Ray on this machine, and of two ranks, at most 10 minutes
+	timeout 590 $(VENV)-cluster/bin/pytest -x tests/backends/test_ranks.py tests/backends/test_cluster.py tests/cli/test_cluster_commands.py tests/backends/test_cluster_kills.py
 
 # Every benchmark, the others each in an environment of its own. The tables go to runs/bench/tables.md.
 MEASURED := runs/bench
