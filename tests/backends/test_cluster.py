@@ -25,7 +25,6 @@ from cohort.commands.diagnose import diagnose
 from cohort.commands.verify import checked
 from cohort.policy.load import Start
 from cohort.preflight.objective import settled_objective
-from cohort.recipe import Recipe
 from cohort.rewards.failure import GroupLost
 from cohort.settings import Cluster, Rollout, Stage, Task, Vllm
 from cohort.settings import Policy as PolicyTable
@@ -46,7 +45,7 @@ def test_a_cluster_has_the_bits_of_one_process_and_a_record_that_others_can_chec
     (stage,) = diagnose(done.directory)["stages"]
     assert stage["steps"] == 4
     assert [one["detector"] for one in stage["findings"]] == ["truncation"]
-    page = report(RunFiles(done.directory, Recipe.load(done.directory / "recipe.toml")))
+    page = report(RunFiles(done.directory, "clustered"))
     assert "vowels" in page
     assert "cut off at rollout.max_tokens" in page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import sys
@@ -73,6 +74,19 @@ def test_a_server_with_another_model(refused, desk, fake, tiny_policy):
     said = refused(*SERVED, f"rollout.vllm.url={fake.root}/v1")
     assert "did not take the weights of step 0" in said
     assert "it must serve the model that is trained" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_dry_run_says_where_actors_would_be_and_what_the_cluster_has_not(desk, cohort, ray):
+    code, out, err = cohort("train", "recipe.toml", *LOCAL, "cluster.samplers=2", "--dry-run", "--json")
+    (stage,) = json.loads(out)["stages"]
+    assert code == 0
+    assert stage["placement"].startswith("1 learner, 2 samplers and 1 reward actor, Ray at local; on 1 node: ")
+    assert not (desk / "runs").exists()
+    code, _, err = cohort("train", "recipe.toml", *LOCAL, "cluster.gpus=1", "--dry-run")
+    assert code == 1
+    assert "the cluster has 0 GPUs, and its 2 actors ask for 2 (cluster.gpus = 1 each): add nodes" in err
 
 
 @pytest.mark.slow

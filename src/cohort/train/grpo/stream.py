@@ -8,6 +8,7 @@ order whatever order they finish in, so a run does not depend on timing, and has
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import time
@@ -174,7 +175,7 @@ class GroupStream:
                 keep = rollout.group_size if rollout.over_sample else None
                 requests.append(SampleRequest(ticket.number, prompt.tokens, begun, seed, rollout.of_groups(), keep))
             if self._apart and len(self.pending) >= wanted:
-                self._drawing = in_a_thread(lambda asked=requests, of=prompts: self._draw(asked, of))
+                self._drawing = in_a_thread(functools.partial(self._draw, requests, prompts))
             else:
                 self._put(self._draw(requests, prompts, self._on_group))
             sampled = time.perf_counter()
