@@ -20,7 +20,7 @@ from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Fingerprint, Origin, Which
 from cohort.backends.cluster.actors import LearnerActor
 from cohort.backends.cluster.batches import joined, part, parts
-from cohort.backends.cluster.door import Actor, Door, Lost
+from cohort.backends.cluster.door import BEGIN_S, Actor, Door, Lost
 from cohort.backends.cluster.samplers import Samplers
 from cohort.preflight.objective import asks_reference
 from cohort.settings import Stage
@@ -185,7 +185,7 @@ class Cluster:
         self._ranks = [self._door.start(LearnerActor, f"learner {rank}") for rank in range(count)]
         meeting = self._door.ask(self._ranks[0], "meeting") if count > 1 else ""
         each = [(*table, rank, count, meeting) for rank in range(count)]
-        self.facts = self._door.all(self._ranks, "open", each)[0]
+        self.facts = self._door.all(self._ranks, "open", each, BEGIN_S)[0]
         if self._loaded is not None:
             self._all("call", "load", self._loaded)
         for name, given in self._journal:

@@ -20,6 +20,8 @@ from cohort.wording import one_line
 
 SAME = tuple(name for name in PACKAGES if name in ("cohort", "torch", "transformers", "peft", "numpy"))
 
+BEGIN_S = 120.0  # that an actor may take to begin, however short its answers have to be
+
 
 class Lost(Exception):  # noqa: N818  (an event, handled by who asks)
     """An actor has died, or gave no answer in time: another one may do it."""
@@ -91,7 +93,7 @@ class Door:
             **options, max_restarts=0, max_concurrency=at_once, runtime_env={"env_vars": self.surroundings.variables}
         )
         actor = Actor(made.remote(), who)
-        self.ask(actor, "enter", self.surroundings, who)
+        self.begin(actor, "enter", self.surroundings, who)
         return actor
 
     def end(self, actor: Actor) -> None:
@@ -102,19 +104,26 @@ class Door:
         """What an actor answers. Raises `Lost`, or what it raised that is meant for a person or the world's fault."""
         return self.answer(getattr(actor.handle, method).remote(*given), actor.who)
 
-    def all(self, actors: Sequence[Actor], method: str, given: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def begin(self, actor: Actor, method: str, *given: Any) -> Any:
+        """The same of an actor that has yet to load its libraries or its model."""
+        return self.answer(getattr(actor.handle, method).remote(*given), actor.who, BEGIN_S)
+
+    def all(
+        self, actors: Sequence[Actor], method: str, given: Sequence[tuple[Any, ...]], least_s: float = 0
+    ) -> list[Any]:
         """The same of several at once, each with what is its own."""
         asked = [getattr(one.handle, method).remote(*own) for one, own in zip(actors, given, strict=True)]
-        return [self.answer(ref, one.who) for ref, one in zip(asked, actors, strict=True)]
+        return [self.answer(ref, one.who, least_s) for ref, one in zip(asked, actors, strict=True)]
 
-    def answer(self, ref: Any, who: str) -> Any:
-        """What a reference comes to."""
-        errors = self.ray.exceptions
+    def answer(self, ref: Any, who: str, least_s: float = 0) -> Any:
+        """What a reference comes to, within the deadline, or `least_s` seconds where that is shorter."""
+        errors, limit = self.ray.exceptions, max(self.table.deadline_s, least_s)
         try:
-            return self.ray.get(ref, timeout=self.table.deadline_s)
+            return self.ray.get(ref, timeout=limit)
         except errors.GetTimeoutError:
-            limit = f"cluster.deadline_s = {self.table.deadline_s:g} s"
-            raise Lost(f"the driver waited for {who}, which gave no answer within {limit}") from None
+            raise Lost(
+                f"the driver waited for {who}, which gave no answer within {limit:g} s (cluster.deadline_s)"
+            ) from None
         except errors.RayTaskError as error:
             if isinstance(error.cause, (UserError, InfrastructureError)):
                 raise error.cause from None

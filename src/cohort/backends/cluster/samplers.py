@@ -108,7 +108,7 @@ class Samplers:
         actor = self._actors[number]
         if actor is None:
             actor = self._door.start(SamplerActor, f"sampler {number}")
-            self._door.ask(actor, "open", self._blueprint(), self._stage)
+            self._door.begin(actor, "open", self._blueprint(), self._stage)
             if self._claim is not None:  # the learner may have gone on since
                 self._load(actor, self._claim)
             self._actors[number] = actor

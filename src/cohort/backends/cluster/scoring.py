@@ -64,7 +64,7 @@ class ClusterPool:
             who, workers = f"reward actor {number}", self._stage.run.workers
             actor = self._door.start(RewardActor, who, gpus=False, at_once=workers)
             log = str(self._log.with_name(f"{self._log.stem}-{number}{self._log.suffix}") if number else self._log)
-            self._door.ask(actor, "open", self._rewards, self._stage, log)
+            self._door.begin(actor, "open", self._rewards, self._stage, log)
             self._actors[number] = actor
         return actor
 
