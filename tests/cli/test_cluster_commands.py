@@ -14,6 +14,7 @@ from fake_vllm import FakeVllm, stand_in
 
 from cohort.backends.cluster.door import Surroundings
 from cohort.backends.cluster.samplers import Samplers
+from tiny import make_tiny
 
 LOCAL = ("cluster.address=local", "cluster.deadline_s=200", "evaluate.problems=0", "run.gate=off")
 SERVED = ("rollout.sampler=vllm", "evaluate.problems=0", "run.gate=off", "rollout.vllm.retries=0")
@@ -68,8 +69,8 @@ def test_a_key_that_is_wrong(refused, fake, monkeypatch):
     assert "see rollout.vllm.api_key_env" in said
 
 
-def test_a_server_with_another_model(refused, desk, fake, tiny_policy):
-    tiny_policy.model.save_pretrained(desk / "other")
+def test_a_server_with_another_model(refused, desk, fake, tokenizer):
+    make_tiny("qwen3", tokenizer).save_pretrained(desk / "other")
     fake.begin(str(desk / "other"))
     said = refused(*SERVED, f"rollout.vllm.url={fake.root}/v1")
     assert "did not take the weights of step 0" in said
@@ -114,5 +115,5 @@ def test_what_vanishes_and_has_no_retries_left(desk, cohort, ray, monkeypatch):
     code, _, err = cohort("train", "recipe.toml", *LOCAL, "cluster.retries=0")
     (said,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 1
-    assert "weights of step 0: sampler 0 died (" in said
+    assert "sampler 0 died (" in said
     assert "1 time while these groups were drawn (cluster.retries)" in said
