@@ -140,10 +140,15 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def publish(
-    given: argparse.Namespace, title: str, text: str, data: object, packages: Mapping[str, str] | None = None
+    given: argparse.Namespace,
+    title: str,
+    text: str,
+    data: object,
+    packages: Mapping[str, str] | None = None,
+    ratios: Mapping[str, float] | None = None,
 ) -> None:
     """Print a result, and write it to the files that were asked for, with the machine, the versions (`packages`: those
-    of other environments) and the command.
+    of other environments), the command, and the `ratios` of sides that took turns, which compare.py compares.
     """
     command = " ".join(["python", *sys.argv])
     facts = machine()
@@ -157,5 +162,5 @@ def publish(
             file.write(whole + "\n")
     if given.json is not None:
         given.json.parent.mkdir(parents=True, exist_ok=True)
-        result = {"title": title, "command": command, "machine": facts, "data": data}
+        result = {"title": title, "command": command, "machine": facts, "ratios": ratios or {}, "data": data}
         given.json.write_text(json.dumps(result, indent=1), "utf-8")

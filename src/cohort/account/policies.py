@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from cohort.account.sources import StageFiles
+from cohort.preflight.determinism import as_it_went
 from cohort.preflight.objective import asks_reference, reference_of
 from cohort.record.claims import Claim, gap
 from cohort.record.inputs import hub_commit
@@ -46,6 +47,8 @@ def trained(files: StageFiles) -> Claim:
         return gap("measured", "the run did not write down the size of its policy")
     lora: dict[str, Any] | None = None if policy.lora is None else policy.lora.model_dump()
     found = {**files.size, "lora": lora, "dtype": policy.dtype}
+    if "determinism" in found:
+        found["determinism"] = as_it_went(found["determinism"], files.steps)
     return files.run.claim("measured", found, "environment.json")
 
 

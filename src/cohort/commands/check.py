@@ -100,7 +100,7 @@ def _check(
     """`waits` is the stage that has yet to make the data of this one, if any: how many there will be is not known."""
     stage, parts, facts = one.stage, one.prepared.parts, policy.facts()
     console.say(f"\n[bold]stage {escape(stage.name)}[/] ({stage.kind})")
-    plan = {**one.kind.plan(stage, one.prepared, facts), **about(stage, stage.suite)}
+    plan = {**one.kind.plan(stage, one.prepared, facts), **about(stage, stage.suite, facts.device)}
     if waits is not None:
         plan |= {"task": f"what stage '{waits}' will keep", "batch": plan.get("batch", "").partition(" = ")[0]}
     if parts is not None:

@@ -7,7 +7,7 @@ are float32.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,17 +20,23 @@ ROWS_PER_BLOCK = 64  # as in layer.c
 
 
 def linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, owners: Sequence[Tensor], biases: Sequence[Tensor]
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    owners: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    again: Callable[[], Tensor] | None = None,
 ) -> Tensor:
     """`x @ weight.T + bias`: `[N, in] -> [N, out]`.
 
     `weight` `[out, in]` is a copy of the parameters `owners`, one under the other, in x's type; likewise `bias`.
-    Gradients go to the owners. The product is oneDNN's: torch gives float32 products to MKL, which on AMD processors
+    Gradients go to the owners. `again` computes x once more, with the same bits: then it is not kept for the backward
+    pass. The product is oneDNN's: torch gives float32 products to MKL, which on AMD processors
     uses half of their vector width.
     """
     if not torch.is_grad_enabled():
         return product(x, weight, bias)
-    return _Linear.apply(x, weight, bias, len(owners), *owners, *biases)
+    return _Linear.apply(x, weight, bias, again, len(owners), *owners, *biases)
 
 
 def add_norm(
@@ -44,9 +50,14 @@ def add_norm(
     return _AddNorm.apply(x, residual, weight, eps, dtype)
 
 
+def normed(y: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """The norm of `add_norm` once more, of its sum. No gradient."""
+    return _norm(y, None, weight, eps, dtype)[1]
+
+
 def swiglu(gate_up: Tensor) -> Tensor:
     """`silu(gate) * up` of `[N, 2 I]`, gates first (Shazeer 2020, eq. 6) -> `[N, I]`."""
-    return _SwiGLU.apply(gate_up) if torch.is_grad_enabled() else _swiglu(gate_up)
+    return _SwiGLU.apply(gate_up) if torch.is_grad_enabled() else swiglu_forward(gate_up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +166,17 @@ def _parts(qkv: Tensor, heads: Heads) -> tuple[int, int, int]:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, owners: int, *parameters: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.owners = owners
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        again: Callable[[], Tensor] | None,
+        owners: int,
+        *parameters: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(None if again else x, weight)
+        ctx.owners, ctx.again = owners, again
         ctx.rows = [len(p) for p in parameters]
         return product(x, weight, bias)
 
@@ -166,14 +185,17 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         flow = flow.contiguous()
         to_x = product(flow, weight.t(), None) if ctx.needs_input_grad[0] else None
-        wanted = ctx.needs_input_grad[4:]
+        wanted = ctx.needs_input_grad[5:]
+        if x is None and any(wanted):
+            x = ctx.again()
+        ctx.again = None  # and with it what it is computed from
         to_parameters: list[Tensor | None] = [None] * len(wanted)
         weights, biases = slice(0, ctx.owners), slice(ctx.owners, None)
         if any(wanted[weights]):
             to_parameters[weights] = weight_gradient(flow, x).split(ctx.rows[weights])
         if any(wanted[biases]):
             to_parameters[biases] = flow.float().sum(0).split(ctx.rows[biases])
-        return to_x, None, None, None, *to_parameters
+        return to_x, None, None, None, None, *to_parameters
 
 
 class _Norm(torch.autograd.Function):
@@ -240,7 +262,7 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
-        return _swiglu(gate_up)
+        return swiglu_forward(gate_up)
 
     @staticmethod
     def backward(ctx: Any, flow: Tensor) -> Tensor:
@@ -253,7 +275,8 @@ class _SwiGLU(torch.autograd.Function):
         return back
 
 
-def _swiglu(gate_up: Tensor) -> Tensor:
+def swiglu_forward(gate_up: Tensor) -> Tensor:
+    """`swiglu` without a gradient."""
     rows, width = len(gate_up), gate_up.shape[1] // 2
     out = gate_up.new_empty(rows, width)
     gate, up = gate_up.split(width, 1)

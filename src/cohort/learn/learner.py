@@ -125,6 +125,8 @@ class Learner:
             group["lr"] = rate
         if self.objective.surrogate == "label_contrast" and batch.old_logprobs is not None:
             batch = decided(batch, self.objective, self.logprobs(batch))  # its slopes are those of the policy as it is
+        if self.policy.fused is not None:
+            self.policy.fused.will_change()
         sums, loss = self.budget.spend(partial(self._gradients, batch), partial(self.optimizer.zero_grad, True))
         ranks = self.policy.ranks
         if ranks is not None:

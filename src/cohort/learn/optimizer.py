@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cohort.learn.adamw import SmallAdamW, unpacked
 from cohort.learn.ranks import like, whole
 from cohort.settings import Optimizer
 from cohort.types import UserError
@@ -19,20 +20,20 @@ FILE = "optimizer.safetensors"
 MOST_STUCK = 0.1  # share of the weights that a step cannot move, beyond which it is said
 
 
-def open_optimizer(table: Optimizer, module: torch.nn.Module) -> torch.optim.AdamW:
+def open_optimizer(table: Optimizer, module: torch.nn.Module) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters. Weight decay touches matrices only, never norms or biases; the learning rate
-    is set before every step. Raises `UserError` where there is none.
+    is set before every step. Raises `UserError` where there is none, and for a way to save memory that saves none here.
     """
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
         raise UserError(
             "all weights of the model are frozen, so there is nothing to train: call model.requires_grad_(True) before"
         )
-    if (share := too_small(trainable, table.learning_rate)) > MOST_STUCK:
+    if not table.stochastic_rounding and (share := too_small(trainable, table.learning_rate)) > MOST_STUCK:
         warnings.warn(
             f"a step of optimizer.learning_rate = {table.learning_rate:g} is too small to move {share:.0%} of the "
             'weights, because they are bfloat16: set policy.dtype = "float32" (and policy.compute = "bfloat16" for the '
-            "arithmetic), or raise the rate",
+            "arithmetic) or optimizer.stochastic_rounding, or raise the rate",
             stacklevel=2,
         )
     groups = [
@@ -40,10 +41,34 @@ def open_optimizer(table: Optimizer, module: torch.nn.Module) -> torch.optim.Ada
         {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=table.betas, eps=table.eps, fused=True)
+    optimizer: torch.optim.Optimizer
+    if table.saves_memory:
+        _refuse_useless(table, trainable)
+        bits, home = 8 if table.state == "8bit" else 32, torch.device("cpu") if table.offload else None
+        optimizer = SmallAdamW(groups, table.betas, table.eps, bits, home, table.stochastic_rounding)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=table.betas, eps=table.eps, fused=True)
     # The fused step changes parameters without counting it, and copies made of them are found by that count.
     optimizer.register_step_post_hook(lambda *_: torch.autograd.graph.increment_version(trainable))
     return optimizer
+
+
+def _refuse_useless(table: Optimizer, trainable: Sequence[Tensor]) -> None:
+    if any(hasattr(p, "full_tensor") for p in trainable):
+        raise UserError(
+            'optimizer.state = "8bit", offload and stochastic_rounding are for one learner, and here several share '
+            "the weights: remove them, or set cluster.learners = 1"
+        )
+    if table.offload and all(p.device.type == "cpu" for p in trainable):
+        raise UserError(
+            "optimizer.offload keeps averages away from a GPU, and the weights are on the CPU: remove it (optimizer."
+            'state = "8bit" takes less memory here)'
+        )
+    if table.stochastic_rounding and all(p.dtype is torch.float32 for p in trainable):
+        raise UserError(
+            "optimizer.stochastic_rounding is for weights in bfloat16, and all that is trained is float32: remove it, "
+            'or set policy.dtype = "bfloat16"'
+        )
 
 
 @torch.no_grad()
@@ -97,4 +122,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, directory: Path) -> None:
     for name, tensor in load_file(directory / FILE).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = like(tensor, parameters[int(index)])
+    if not isinstance(optimizer, SmallAdamW):  # a run may go on from one that kept them in 8 bits
+        state = {
+            index: {key: x if key == "step" else x.view_as(parameters[index]) for key, x in unpacked(entry).items()}
+            for index, entry in state.items()
+        }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
+from cohort.policy.flex import FlatMask
+
 ATTENTION = "cohort"
 
 
@@ -170,6 +172,7 @@ class PackedGroups:
         ]
         self.rollout_lengths = [len(row) for row in rollouts]
         self._masks: dict[tuple[int, Reach], Tensor] = {}
+        self.flexes = self.device.type == "cuda" and not keep_kv
         self.kv: list[tuple[Tensor, Tensor]] | None = [] if keep_kv else None
 
     @functools.cached_property
@@ -213,6 +216,8 @@ class PackedGroups:
         prompts = self._prompts
         key = key.to(value.dtype)  # under autocast a normalised key is wider than its value
         query = query.to(value.dtype)
+        if self.flexes and (whole := self._flat.attend(query, key, value, scores)) is not None:
+            return whole
         keys, values = prompts.gather(key), prompts.gather(value)  # [P, K, Lp, D]
         if self.kv is not None:
             self.kv.append((keys, values))
@@ -227,6 +232,14 @@ class PackedGroups:
             mask = self._rollout_mask(number, scores.reach)
             out = rows.scatter(out, attend(rows.gather(query), own_keys, own_values, scores, mask))
         return out
+
+    @functools.cached_property
+    def _flat(self) -> FlatMask:
+        spans, count = [*self._prompt_spans, *self._rollout_spans], len(self._prompt_spans)
+        lengths = torch.tensor([n for _, n in spans], device=self.device)
+        group = torch.cat([torch.arange(count, device=self.device), self._group]).repeat_interleave(lengths)
+        rollout = (torch.arange(len(spans), device=self.device) - count).clamp(min=-1).repeat_interleave(lengths)
+        return FlatMask(group, rollout, self.positions[0])
 
     def _prompt_mask(self, reach: Reach) -> Tensor:
         """`[1, 1, Lp, Lp]`: causal, within reach."""

@@ -8,7 +8,7 @@ retiring row's slot is filled by the last running one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -106,8 +106,8 @@ class PlainDecoder:
         grown = (max(max(slots) + 1, len(self.prefix_length)), max(width, self.prefix[0][0].shape[2]))
         for layer, (k, v) in enumerate(self.prefix):  # layer by layer: old and new exist together for one only
             self.prefix[layer] = (_grow(k, *grown), _grow(v, *grown))
-        added = self.prefix_length.new_zeros(grown[0] - len(self.prefix_length))
-        self.prefix_length = torch.cat([self.prefix_length, added])
+        if (missing := grown[0] - len(self.prefix_length)) > 0:
+            self.prefix_length = torch.nn.functional.pad(self.prefix_length, (0, missing))
         at = torch.tensor(slots, device=self.prefix_length.device)
         self.prefix_length[at] = torch.tensor(lengths, device=at.device)
         for (keys, values), (new_keys, new_values) in zip(self.prefix, kv, strict=True):
@@ -116,31 +116,44 @@ class PlainDecoder:
         return slots
 
 
+class Sharing(NamedTuple):
+    """Which rows share a prefix, side by side: `[S, g]`, S prefixes, g at least the most rows that any of them has."""
+
+    place: Tensor  # [n] where each row stands in the flattened [S, g]; S * g: nowhere, it is no row
+    most: int  # g
+    width: int  # columns of own tokens that are looked at
+    prefix_width: int  # and of prefixes
+
+
+def sharing(cache: PlainDecoder, prefix_slot: Tensor, own_length: Tensor) -> Sharing:
+    """Of the rows of one step, as few columns as they need. It waits for the device."""
+    counts = torch.bincount(prefix_slot, minlength=len(cache.prefix_length))
+    most = int(counts.max())
+    order = torch.argsort(prefix_slot, stable=True)
+    first = torch.cumsum(counts, 0) - counts
+    place = torch.empty_like(prefix_slot)
+    row = torch.arange(len(prefix_slot), device=prefix_slot.device)
+    place[order] = prefix_slot[order] * most + (row - first[prefix_slot[order]])
+    return Sharing(place, most, int(own_length.max()) + 1, int(cache.prefix_length.max()))
+
+
 class DecodeLayout:
     """One new token for each of n rows. Attention is over the row's prefix and over its own tokens, in two parts that
     are merged by their softmax sums, so a prefix is read in place by all rows that share it.
     """
 
-    def __init__(self, cache: PlainDecoder, prefix_slot: Tensor, own_length: Tensor):
-        """prefix_slot `[n]`: which prefix each row continues; own_length `[n]`: its own tokens before this one."""
-        device = prefix_slot.device
+    def __init__(self, cache: PlainDecoder, prefix_slot: Tensor, own_length: Tensor, shared: Sharing | None = None):
+        """prefix_slot `[n]`: which prefix each row continues; own_length `[n]`: its own tokens before this one.
+        `shared` is found from them when not given; where it is, nothing waits for the device.
+        """
         self._cache = cache
-        self._row = torch.arange(len(prefix_slot), device=device)
+        self._row = torch.arange(len(prefix_slot), device=prefix_slot.device)
         self._own_length = own_length
-        self._width = int(own_length.max()) + 1
+        found = sharing(cache, prefix_slot, own_length) if shared is None else shared
+        self._place, self._sharing, self._width, self._prefix_width = found
         cache.reserve(self._width)
-
-        # Rows that share a prefix, side by side: [S, g], S prefixes, g the most rows that any of them has.
-        counts = torch.bincount(prefix_slot, minlength=len(cache.prefix_length))
-        self._prefixes, self._sharing = len(counts), int(counts.max())
-        order = torch.argsort(prefix_slot, stable=True)
-        first = torch.cumsum(counts, 0) - counts
-        place = torch.empty_like(prefix_slot)
-        place[order] = prefix_slot[order] * self._sharing + (self._row - first[prefix_slot[order]])
-        self._place = place  # [n] where each row stands in the flattened [S, g]
-
         self._lengths = cache.prefix_length  # [S]
-        self._prefix_width = int(self._lengths.max())
+        self._prefixes = len(self._lengths)
         self.positions = cache.prefix_length[prefix_slot] + own_length  # [n]
         self._masks: dict[Reach, tuple[Tensor, Tensor]] = {}
 
@@ -159,11 +172,12 @@ class DecodeLayout:
 
         prefix_keys, prefix_values = self._cache.prefix[layer]
         prefix_keys, prefix_values = prefix_keys[:, :, : self._prefix_width], prefix_values[:, :, : self._prefix_width]
-        shared = query.new_zeros(self._prefixes * self._sharing, *query.shape[1:])
+        shared = query.new_zeros(self._prefixes * self._sharing + 1, *query.shape[1:])
         shared[self._place] = query
-        shared = self._by_prefix(shared)  # [S, K, g * R, D]
+        shared = self._by_prefix(shared[:-1])  # [S, K, g * R, D]
         parts = _partial(shared, prefix_keys, prefix_values, prefix_mask, scores.softcap)
-        prefix = tuple(self._by_row(part, kv_heads)[self._place] for part in parts)
+        real = self._place.clamp(max=self._prefixes * self._sharing - 1)
+        prefix = tuple(self._by_row(part, kv_heads)[real] for part in parts)
         sinks = None if scores.sinks is None else scores.sinks.float().view(kv_heads, -1, 1)  # [K, R, 1]
         return _merge(own, prefix, sinks).reshape(n, heads, -1).to(value.dtype)
 
@@ -189,9 +203,9 @@ class DecodeLayout:
             else:
                 first = self.positions - self._own_length  # [n] the position of the first own token
                 own |= reach.hides(self.positions[:, None], first[:, None] + own_at)
-                position = self.positions.new_zeros(self._prefixes * self._sharing)
+                position = self.positions.new_zeros(self._prefixes * self._sharing + 1)
                 position[self._place] = self.positions
-                position = position.view(self._prefixes, self._sharing)  # [S, g]
+                position = position[:-1].view(self._prefixes, self._sharing)  # [S, g]
                 outside = reach.hides(position[:, :, None], prefix_at)  # [S, g, Lp]
                 hidden = (prefix[:, None] | outside)[:, None]
             self._masks[reach] = (

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cohort.kernels.functions import Heads, Sequences, add_norm, attend, attention_of, linear, rounded, swiglu
+from cohort.kernels.functions import (
+    Heads,
+    Sequences,
+    add_norm,
+    attend,
+    attention_of,
+    linear,
+    normed,
+    rounded,
+    swiglu,
+    swiglu_forward,
+)
 from cohort.kernels.library import built, keep_freed_memory, kernels, why_not
 from cohort.policy.attention import PackedGroups
 from cohort.policy.weights import PackedWeights
@@ -88,14 +101,31 @@ class FusedBody:
         self.config = model.config.get_text_config()
         self.compute = compute
         self.checkpointing = False  # whether a layer's activations are computed again in the backward pass
+        self.precision = "auto"  # of the products of decoding: that of `compute`, or "int8"
         self.layers = [BodyLayer(layer, self.config) for layer in self.model.layers]
+        if compute is torch.float32:
+            for layer in self.layers:
+                _lay_side_by_side(layer.qkv)
+                _lay_side_by_side(layer.gate_up)
+            _leave_the_file(model)
         self._whole = model
         self._copies: dict[tuple[int, ...], tuple[tuple[int, ...], Tensor]] = {}
 
     @functools.cached_property
     def packed(self) -> PackedWeights:
         """The weights as decoding reads them; made when something is first sampled."""
-        return PackedWeights(self._whole, self.layers, self.compute)
+        return PackedWeights(self._whole, self.layers, self.compute, self.precision)
+
+    def decode_in(self, precision: str) -> None:
+        """Multiply so while decoding: "auto", in the type that is computed in, or "int8"."""
+        if precision != self.precision:
+            self.__dict__.pop("packed", None)
+        self.precision = precision
+
+    def will_change(self) -> None:
+        """The weights are about to learn: the copy that decodes makes room for it."""
+        if "packed" in self.__dict__:
+            self.packed.release()
 
     def hidden(
         self, tokens: Tensor, positions: Tensor, layout: PackedGroups, store: PrefixStore | None = None
@@ -119,13 +149,18 @@ class FusedBody:
         """The residual stream after a layer, but for the last change to it."""
         layer = self.layers[number]
         x, h = _add_norm(x, change, layer.first_norm, self.compute)
-        qkv = self._project(h, layer.qkv)
+        qkv = self._project(h, layer.qkv, self._norm_again(x, layer.first_norm))
         if store is not None:
             what = attention_of(qkv, *layer.head_norms, layer.heads, sequences)
             built().attention_store(ctypes.byref(what), store.slots, store.capacity, *store.layers[number])
         change = self._project(attend(qkv, *layer.head_norms, layer.heads, sequences), layer.out)
         x, h = _add_norm(x, change, layer.second_norm, self.compute)
-        return x, self._project(swiglu(self._project(h, layer.gate_up)), layer.down)
+        gate_up = self._project(h, layer.gate_up, self._norm_again(x, layer.second_norm))
+        return x, self._project(swiglu(gate_up), layer.down, functools.partial(swiglu_forward, gate_up.detach()))
+
+    def _norm_again(self, x: Tensor, norm: Any) -> Callable[[], Tensor]:
+        """Norms, and products of gates and ups, cost little: they are computed again instead of kept."""
+        return functools.partial(normed, x.detach(), norm.weight.detach(), norm.variance_epsilon, self.compute)
 
     def rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the rotary embedding, float32 `[n, D / 2]` of positions `[1, n]`."""
@@ -137,20 +172,21 @@ class FusedBody:
         """The final norm, float32."""
         return _add_norm(x, change, self.model.norm, torch.float32)[1]
 
-    def _project(self, x: Tensor, modules: tuple[nn.Module, ...]) -> Tensor:
-        """The outputs of linear modules that read the same input, side by side."""
+    def _project(self, x: Tensor, modules: tuple[nn.Module, ...], again: Callable[[], Tensor] | None = None) -> Tensor:
+        """The outputs of linear modules that read the same input, side by side; `again` computes that once more."""
         if not all(type(module) is nn.Linear for module in modules):  # an adapter's wrapper
             with torch.autocast("cpu", torch.bfloat16, enabled=self.compute is torch.bfloat16, cache_enabled=False):
                 return torch.cat([module(x) for module in modules], -1)
         weights = [module.weight for module in modules]
         biases = [module.bias for module in modules if module.bias is not None]
         bias = self._copy(biases) if biases else None  # type: ignore[arg-type]
-        return linear(x, self._copy(weights), bias, weights, biases)  # type: ignore[arg-type]
+        return linear(x, self._copy(weights), bias, weights, biases, again)  # type: ignore[arg-type]
 
     def _copy(self, parameters: list[Tensor]) -> Tensor:
-        """The parameters one under the other in the compute type, made once for every version of them."""
-        if len(parameters) == 1 and self.compute is torch.float32:
-            return parameters[0].detach()
+        """The parameters one under the other in the compute type: themselves, or made once for each version of them."""
+        if self.compute is torch.float32 and _are_side_by_side(parameters):
+            first = parameters[0].detach()
+            return first.as_strided((sum(map(len, parameters)), *first.shape[1:]), first.stride())
         key = tuple(id(p) for p in parameters)
         version = tuple(n for p in parameters for n in (p._version, p.data_ptr()))
         found = self._copies.get(key)
@@ -164,6 +200,34 @@ class FusedBody:
 def _add_norm(x: Tensor, change: Tensor | None, norm: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The residual stream with the last change to it, and the norm of that in `dtype`."""
     return add_norm(x, change, norm.weight, norm.variance_epsilon, dtype)
+
+
+def _are_side_by_side(parameters: Sequence[Tensor]) -> bool:
+    ends = [p.data_ptr() + p.nbytes for p in parameters]
+    whole = parameters[0].untyped_storage().data_ptr()
+    return all(
+        p.data_ptr() == end and p.untyped_storage().data_ptr() == whole for p, end in zip(parameters[1:], ends)
+    ) and all(p.is_contiguous() for p in parameters)
+
+
+@torch.no_grad()
+def _lay_side_by_side(modules: Sequence[nn.Module]) -> None:
+    """Matrices that read one input are one matrix in memory: they are multiplied together without a copy of them."""
+    weights: list[Any] = [module.weight for module in modules if type(module) is nn.Linear]
+    if len(weights) == len(modules) and not _are_side_by_side(weights):
+        for weight, part in zip(weights, torch.cat(weights).split([len(w) for w in weights]), strict=True):
+            weight.data = part
+
+
+@torch.no_grad()
+def _leave_the_file(model: nn.Module) -> None:
+    """Weights that were loaded are parts of one mapped file, which stays in memory until none of them is."""
+    sizes = Counter[int]()
+    for p in model.parameters():
+        sizes[p.untyped_storage().data_ptr()] += p.nbytes
+    for p in model.parameters():
+        if p.untyped_storage().nbytes() > 1.01 * sizes[p.untyped_storage().data_ptr()]:
+            p.data = p.data.clone()
 
 
 class BodyLayer:

@@ -13,6 +13,8 @@ from cohort.kernels.functions import tile_width
 from cohort.kernels.library import Linear, built
 
 VALUES = 64  # of each tensor, that a fingerprint reads
+GROUP = 64  # inputs that share a scale in bytes, as in vector.h
+LARGE = 1 << 26  # bytes of a copy, from which on it is freed while the weights learn
 
 
 @torch.no_grad()
@@ -33,19 +35,22 @@ def fingerprint(model: Any) -> str:
 
 
 class PackedWeights:
-    """Panels of `tile_width()` outputs, each `[inputs, tile]`, in float32, or in bfloat16 where the
-    processor multiplies that.
+    """Panels of `tile_width()` outputs, each `[inputs, tile]`, in float32, in bfloat16 where the processor multiplies
+    that, or with `precision` int8 in bytes: 64 weights of an output are divided by the largest of them, over 127, and
+    rounded.
 
-    `refresh` brings it up to date; what `qkv`, `out`, `gate_up`, `down` (one a layer) and `head` point at stays put.
+    `refresh` brings it up to date; what `qkv`, `out`, `gate_up`, `down` (one a layer) and `head` point at stays put
+    until `release`.
     """
 
-    def __init__(self, model: Any, layers: Sequence[Any], compute: torch.dtype):
-        self._model = model
+    def __init__(self, model: Any, layers: Sequence[Any], compute: torch.dtype, precision: str = "auto"):
+        self._model, self._bytes = model, precision == "int8"
         # Without such products the copy holds the bfloat16 values as float32: the same model, at float32's speed.
-        self._rounded = compute is torch.bfloat16
+        self._rounded = compute is torch.bfloat16 and not self._bytes
         self.half = self._rounded and bool(built().half_products())
         self._parts: list[tuple[Linear, Sequence[Any], Tensor | None]] = []  # where to, modules, bias
-        self._kept: list[Tensor] = []  # what the weights' addresses point into
+        self._kept: list[Tensor] = []  # what the addresses of the parts' weights point into
+        self._scales: list[Tensor | None] = []  # what those of scales point into
         self._version: tuple[Any, ...] | None = None
         self.fingerprint = ""  # of the weights that the copy was made of
         self.qkv, self.out, self.gate_up, self.down = (
@@ -54,12 +59,23 @@ class PackedWeights:
         )
         self.head = self._room((model.get_output_embeddings(),), half=False)
 
+    def release(self) -> None:
+        """Free a large copy, of weights that are about to change: what they learn with is to have its room."""
+        if sum(weight.nbytes for weight in self._kept) >= LARGE:
+            self._version = None
+            for weight in self._kept:
+                weight.untyped_storage().resize_(0)
+
     @torch.no_grad()
-    def refresh(self) -> None:
-        """Copy the weights if they have changed since the last time."""
+    def refresh(self) -> bool:
+        """Copy the weights if they have changed since the last time. Whether they lie elsewhere now."""
         version = tuple(n for p in self._model.parameters() for n in (p._version, p.data_ptr()))
         if version == self._version:
-            return
+            return False
+        freed = not self._kept[0].untyped_storage().nbytes()
+        for (to, _, _), weight in zip(self._parts, self._kept, strict=True) if freed else ():
+            weight.untyped_storage().resize_(weight.nbytes)
+            to.weight = weight.data_ptr()
         for to, modules, bias in self._parts:
             weights, biases = [_weight(module) for module in modules], [_bias(module) for module in modules]
             if len(modules) == 3:  # queries, keys and values are one matrix; gates and ups take panels in turn
@@ -67,23 +83,30 @@ class PackedWeights:
             half, rounded = self.half and to is not self.head, self._rounded and to is not self.head
             for turn, weight in enumerate(weights):
                 source = weight.bfloat16().float() if rounded and not half else weight.contiguous()
-                built().pack(*source.shape, source, half, turn, len(weights), to.weight)
+                built().pack(*source.shape, source, half, turn, len(weights), to.weight, to.scale, to.shift)
             if bias is not None:
                 panels = bias.view(-1, len(biases), tile_width())
                 for turn, part in enumerate(biases):
                     rows = nn.functional.pad(part, (0, -len(part) % tile_width())).view(-1, tile_width())
                     panels[: len(rows), turn] = rows
         self._version, self.fingerprint = version, fingerprint(self._model)
+        return freed
 
     def _room(self, modules: Sequence[Any], half: bool) -> Linear:
         inputs, outputs, tile = modules[0].in_features, [module.out_features for module in modules], tile_width()
         matrices = outputs if len(modules) == 2 else [sum(outputs)]
         panels = sum(-(-rows // tile) for rows in matrices)
-        weight = torch.zeros(panels * tile * inputs, dtype=torch.bfloat16 if half else torch.float32)
+        kind = torch.int8 if self._bytes else torch.bfloat16 if half else torch.float32
+        weight = torch.zeros(panels * tile * (-(-inputs // 4) * 4 if self._bytes else inputs), dtype=kind)
         biased = any(module.bias is not None for module in modules)
         bias = torch.zeros(panels * tile, dtype=torch.float32) if biased else None
+        groups = panels * tile * -(-inputs // GROUP)
+        scale = torch.zeros(groups, dtype=torch.float32) if self._bytes else None
+        shift = torch.zeros(groups, dtype=torch.int32) if self._bytes else None
         self._kept.append(weight)
-        self._parts.append((Linear(weight=weight, bias=bias, inputs=inputs, outputs=sum(outputs)), modules, bias))
+        self._scales += [scale, shift]
+        to = Linear(weight=weight, bias=bias, scale=scale, shift=shift, inputs=inputs, outputs=sum(outputs))
+        self._parts.append((to, modules, bias))
         return self._parts[-1][0]
 
 

@@ -13,8 +13,10 @@ import psutil
 
 from cohort.algorithms.objectives import Objective
 from cohort.engine.running import PREFILL_TOKENS
+from cohort.learn.adamw import BLOCK
 from cohort.learn.forward import LOGITS_AT_ONCE
 from cohort.policy.policy import PolicyFacts
+from cohort.policy.weights import LARGE
 from cohort.preflight.objective import asks_reference
 from cohort.settings import SAMPLED, Stage
 from cohort.types import UserError
@@ -28,19 +30,16 @@ FEW = 1024  # tokens at once, below which products of matrices become slow
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes, by what holds them. The policy and what trains it stay; sampling and learning take turns."""
+    """Bytes, by what holds them. What is held stays; sampling and learning take turns."""
 
-    weights: float  # of the policy, its reference and its teachers
-    copies: float  # of weights, in the order and the type in which they are multiplied
-    training: float  # gradients and Adam's two averages, also those of a critic
-    sampling: float  # keys and values, and a prefill
-    learning: float  # activations of a micro-batch, and the head's logits and gradient
+    held: float  # weights of the policy, its reference and its teachers; Adam's averages, also those of a critic
+    sampling: float  # weights in the order in which they are decoded, keys and values, and a prefill
+    learning: float  # gradients, activations of a micro-batch, and the head's logits and gradient
 
     @property
     def gb(self) -> float:
         """The peak, in GB (1e9 bytes)."""
-        held = LIBRARIES + self.weights + self.copies + self.training
-        return (held + max(self.sampling, self.learning)) / 1e9
+        return (LIBRARIES + self.held + max(self.sampling, self.learning)) / 1e9
 
 
 def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int | None = None) -> Memory:
@@ -63,12 +62,14 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
     beside = policy.teacher_bytes
     if asks_reference(stage, objective) and stage.policy.lora is None:
         beside += policy.weight_bytes
-    critic = 4 * policy.trained_bytes if objective.baseline == "critic" else 0
-    copies = 0.0
+    averages = policy.trained * _average_bytes(stage, policy)
+    critic = 2 * policy.trained_bytes + averages if objective.baseline == "critic" else 0
+    decoded = learnt = 0.0  # copies of weights, in the order and the type in which they are multiplied
     if compiled:
         body = policy.parameters - policy.vocabulary * hidden
-        learnt = body if wide == 2 else layers * hidden * (heads * size + kv + 2 * inner)  # matrices side by side
-        copies = body * wide + head + (learnt * wide if whole else body * 2.0 * (wide == 2))
+        decoded, learnt = body * wide + head, body * 2.0 * (wide == 2)
+        if r.precision == "int8":  # and for 64 weights a scale and a sum
+            decoded = 1.125 * (body + policy.vocabulary * hidden)
 
     longest = 1 << (r.max_tokens - 1).bit_length()
     running = min(r.max_rows, max(rows, stage.evaluate.problems))
@@ -80,9 +81,13 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
         sampling = 8 * layers * kv * (prompt + r.max_tokens) * min(r.max_rows, rows)  # which is copied as it grows
         tokens = min(rows, max(1, tokens // r.max_tokens)) * (prompt + r.max_tokens)
 
-    # Of a token and layer: the residual stream twice in float32; two norms, queries, keys and values, what attention
-    # gives, gates and ups, and their product.
-    layer = 8 * hidden + wide * (2 * hidden + 2 * heads * size + kv + 3 * inner)
+    # Of a token and layer: the residual stream twice in float32; queries, keys and values, what attention gives, gates
+    # and ups. Norms and products of gates and ups are computed again, but for adapters.
+    layer = 8 * hidden + wide * (2 * heads * size + kv + 2 * inner)
+    if not whole:
+        layer += wide * (2 * hidden + inner)
+        if wide == 2:  # an adapter's module reads a copy of its input of its own
+            layer += wide * (5 * hidden + heads * size + inner)
     if not compiled:
         layer = 4 * (12 * hidden + 4 * inner)
     kept = layer
@@ -93,8 +98,20 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
     logits = min(4 * tokens * policy.vocabulary, 4 * LOGITS_AT_ONCE) * (1 if compiled else 3)
     learning = activations + logits + (2 * head if whole else 0)
     holes = HOLES if compiled else 1
-    training = 3 * policy.trained_bytes + critic
-    return Memory(policy.weight_bytes + beside, copies, training, holes * sampling, holes * learning)
+    held = policy.weight_bytes + beside + averages + critic + learnt
+    if decoded < LARGE:  # a small copy stays while the weights learn
+        held, decoded = held + decoded, 0.0
+    return Memory(held, decoded + holes * sampling, policy.trained_bytes + holes * learning)
+
+
+def _average_bytes(stage: Stage, policy: PolicyFacts) -> float:
+    """Bytes of Adam's two averages of a weight, where the weights are."""
+    table = stage.optimizer
+    if table.offload and policy.device != "cpu":
+        return 0
+    if table.state == "8bit":
+        return 2 + 8 / BLOCK
+    return 8 if table.saves_memory else 2 * policy.trained_bytes / max(1, policy.trained)
 
 
 def machine_gb() -> float:

@@ -57,6 +57,7 @@ def stage_problems(stage: Stage, *, first: bool, at: str = "") -> Found:
     yield from not_drawn(stage, at)
     if stage.kind in GROUPS:
         yield from _grpo(stage, at)
+    yield from _optimizer(stage, at)
     if stage.kind == "distill":
         yield from _distill(stage, at)
     if stage.kind == "self_distill":
@@ -293,6 +294,21 @@ def _grpo(stage: Stage, at: str) -> Found:
         yield f"{sentence}: take fewer, or train longer", (("critic", "warmup_steps"), ("run", "steps"))
     if rollout.group_size == 1 and (stage.kind == "grpo" or stage.rewarded):
         yield from _group_of_one(stage, at)
+
+
+def _optimizer(stage: Stage, at: str) -> Found:
+    o, policy, cluster = stage.optimizer, stage.policy, stage.cluster
+    offload, rounding = ("optimizer", "offload"), ("optimizer", "stochastic_rounding")
+    if o.offload and policy.device == "cpu":
+        sentence = f"{at}optimizer.offload is for weights on a GPU, and policy.device is 'cpu': remove one of them"
+        yield sentence, (offload, ("policy", "device"))
+    if o.stochastic_rounding and policy.dtype == "float32" and policy.model != "live":
+        sentence = f"{at}optimizer.stochastic_rounding is for bfloat16 weights, and policy.dtype is 'float32'"
+        yield f"{sentence}: remove it, or set policy.dtype = 'bfloat16'", (rounding, ("policy", "dtype"))
+    if o.saves_memory and cluster.address and cluster.learners > 1:
+        sentence = f"{at}optimizer.state, offload and stochastic_rounding are for one learner"
+        keys = (("optimizer", "state"), offload, rounding, ("cluster", "learners"))
+        yield f"{sentence}, and cluster.learners is {cluster.learners}: leave them out, or take one learner", keys
 
 
 def _distill(stage: Stage, at: str) -> Found:

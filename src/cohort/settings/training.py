@@ -26,12 +26,26 @@ class Optimizer(Table):
     ] = Field(default=(0.9, 0.999), description="AdamW's two averages.")
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon.")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay.")
+    state: Later[Literal["float32", "8bit"]] = Field(
+        default="float32", description="How AdamW's two averages are kept; 8bit: a byte each, and a scale for 256."
+    )
+    offload: Later[bool] = Field(
+        default=False, description="Keep the two averages in the CPU's memory while the weights are on a GPU."
+    )
+    stochastic_rounding: Later[bool] = Field(
+        default=False, description="Round bfloat16 weights up or down by chance: small steps count in the mean."
+    )
     gradient_clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; 0 is off.")
     updates_per_batch: Many = Field(default=1, description="Optimizer updates that a batch is split into, by prompt.")
     epochs: Many = Field(default=1, description="Passes over a batch.")
     tokens_per_micro_batch: Positive = Field(
         default=4096, description="Tokens in memory at once; does not change the result."
     )
+
+    @property
+    def saves_memory(self) -> bool:
+        """Whether anything of AdamW is kept in less memory, or elsewhere."""
+        return self.state != "float32" or self.offload or self.stochastic_rounding
 
 
 # Full training's best rate is a tenth of LoRA's, over models and tasks, supervised and in RL (J. Schulman and Thinking

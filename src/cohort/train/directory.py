@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from cohort.backends.base import PolicyFacts
 from cohort.machine import describe_machine, lock_file, threads_of
 from cohort.policy.load import locate
+from cohort.preflight.determinism import determinism
 from cohort.recipe import Recipe, digest, to_toml
 from cohort.record.chain import CHAIN, Chain
 from cohort.record.files import write_bytes
@@ -342,6 +343,8 @@ def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: 
     if stage not in templates or stage not in probes:
         kept |= {"templates": {**templates, stage: template}, "probes": {**probes, stage: probe}}
         size = {name: getattr(facts, name) for name in SIZE}
+        of = next(one for one in recipe.stages if one.name == stage)
+        size["determinism"] = determinism(of, facts.device).level
         kept["policies"] = {**kept.get("policies", {}), stage: size}
         return orjson.dumps(kept, option=orjson.OPT_INDENT_2)
     return None

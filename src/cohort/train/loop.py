@@ -64,10 +64,8 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         template = template_for(stage.task.template, tokenizer)
         probe = probe_of(stage.task, tokenizer)
         environment = keep_template(context.recipe, stage.name, template, probe, training.facts)
-        console.plan(
-            context.title,
-            {**kind.plan(stage, prepared, training.facts), **about(stage, [one.table for one in context.suites])},
-        )
+        suites, facts = [one.table for one in context.suites], training.facts
+        console.plan(context.title, {**kind.plan(stage, prepared, facts), **about(stage, suites, facts.device)})
         rate = stage.optimizer.learning_rate
         if training.policy is not None and training.policy.has_adapter and rate < LEAST_OF_LORA:
             console.warn(

@@ -11,6 +11,7 @@ from cohort.algorithms.explain import one_line
 from cohort.algorithms.objectives import Objective
 from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
+from cohort.preflight.determinism import determinism
 from cohort.preflight.memory import fitted, fitting_words, memory
 from cohort.settings import DETECTORS, Cluster, Distill, Prompts, Reward, Stage, Suite
 from cohort.settings.suite import SUITE_KINDS
@@ -262,9 +263,12 @@ def _evaluation(stage: Stage, held_out: Items[Any] | None) -> dict[str, str]:
     return {"evaluation": f"up to {counted(most, 'held-out problem')}, {measured}{traces}"}
 
 
-def about(stage: Stage, suites: Sequence[Suite]) -> dict[str, str]:
-    """What the plans of all kinds end with: suites, which step is kept, what detectors do."""
-    return {**_suites(suites), **_keeping(stage), **_acting(stage)}
+def about(stage: Stage, suites: Sequence[Suite], device: str | None = None) -> dict[str, str]:
+    """What the plans of all kinds end with: suites, which step is kept, what detectors do; and what a repetition gives,
+    where the policy's device is known.
+    """
+    repeated = {} if device is None else {"repeated": str(determinism(stage, device))}
+    return {**_suites(suites), **_keeping(stage), **_acting(stage), **repeated}
 
 
 def _suites(suites: Sequence[Suite]) -> dict[str, str]:

@@ -1,0 +1,80 @@
+"""Attention of packed groups in one kernel over the flat row, on a GPU: FlexAttention, whose mask is the layout.
+
+No rectangle is padded and no prompt copied to its rollouts, forward or backward. Blocks of 128 x 128 in which nobody
+sees anybody are skipped. Elsewhere, and where it cannot be compiled, packed groups attend in rectangles (`attention`),
+which it is tested against.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cohort.machine import is_out_of_memory
+from cohort.wording import one_line
+
+if TYPE_CHECKING:
+    from cohort.policy.attention import Reach, Scores
+
+
+class FlatMask:
+    """Who sees whom in a flat row of N tokens, of groups in which rollouts continue a shared prompt."""
+
+    def __init__(self, group: Tensor, rollout: Tensor, position: Tensor):
+        """`[N]` each: the group of a token, its rollout (-1: the prompt), and its position in the two."""
+        self._group, self._rollout, self._position = group, rollout, position
+        self._blocks: dict[Reach, Any] = {}
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor | None:
+        """See `Layout.attend`; query, key and value are of one type. None: it cannot be done here."""
+        if scores.sinks is not None or _state.broken:
+            return None
+
+        def bent(score: Tensor, *_: Tensor) -> Tensor:
+            return torch.tanh(score / scores.softcap) * scores.softcap
+
+        flat = [x.transpose(0, 1)[None] for x in (query, key, value)]  # [1, H or K, N, D]
+        how = {"block_mask": self._block_mask(scores.reach), "scale": scores.scale, "enable_gqa": True}
+        try:
+            out = _flex(query.device.type)(*flat, score_mod=None if scores.softcap is None else bent, **how)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            _state.broken = True
+            warnings.warn(f"FlexAttention does not run here ({one_line(error)}): slower kernels are used", stacklevel=2)
+            return None
+        return out[0].transpose(0, 1)
+
+    def _block_mask(self, reach: Reach) -> Any:
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        group, rollout, position = self._group, self._rollout, self._position
+
+        def sees(_b: Tensor, _h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            mine = (group[i] == group[j]) & ((rollout[j] == rollout[i]) | (rollout[j] == -1))
+            return mine & (position[j] <= position[i]) & ~reach.hides(position[i], position[j])
+
+        if reach not in self._blocks:
+            n = len(group)
+            self._blocks[reach] = create_block_mask(sees, None, None, n, n, device=group.device)
+        return self._blocks[reach]
+
+
+class _State:
+    broken = False  # it did not compile in this process
+
+
+_state = _State()
+
+
+@functools.cache
+def _flex(device: str) -> Callable[..., Any]:
+    """Compiled once for rows of every length; on a CPU, which has its forward pass alone, as it stands."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
