@@ -27,15 +27,16 @@ from cases import REWARDS, Case, make
 from turns import arguments, publish, table, take_turns, turn
 
 CASE = Case("cluster", 128, 4, 384, 64, prompt_tokens=64, max_tokens=128, prompts=8, group_size=8, ends=False, steps=8)
-SIDES = {  # samplers (0: one process), LoRA, cores
-    "one process": (0, False, 1),
-    "1 sampler": (1, False, 2),
-    "2 samplers": (2, False, 2),
-    "1 sampler, adapter": (1, True, 2),
+SIDES = {  # samplers (0: one process), LoRA, cores, steps that samplers are ahead
+    "one process": (0, False, 1, 0),
+    "1 sampler": (1, False, 2, 0),
+    "2 samplers": (2, False, 2, 0),
+    "1 sampler, adapter": (1, True, 2, 0),
+    "1 sampler, a step ahead": (1, False, 2, 1),
 }
 
 
-def one(case: Case, directory: Path, samplers: int, lora: bool, cores: int) -> dict[str, Any]:
+def one(case: Case, directory: Path, samplers: int, lora: bool, cores: int, ahead: int) -> dict[str, Any]:
     """Train in this process, with a cluster of its own. Its times, and the bytes of weights that were sent a step."""
     from run_cohort import StepClock
 
@@ -65,7 +66,12 @@ def one(case: Case, directory: Path, samplers: int, lora: bool, cores: int) -> d
         name="bench",
         policy={"model": str(directory / "model"), **({"lora": {"rank": 4}} if lora else {})},
         task={"source": str(directory / "prompts.jsonl"), "template": "none"},
-        rollout={"prompts_per_step": case.prompts, "group_size": case.group_size, "max_tokens": case.max_tokens},
+        rollout={
+            "prompts_per_step": case.prompts,
+            "group_size": case.group_size,
+            "max_tokens": case.max_tokens,
+            "max_staleness": ahead,
+        },
         reward=[REWARDS[case.reward]],
         optimizer={"learning_rate": case.learning_rate},
         evaluate={"problems": 0},
