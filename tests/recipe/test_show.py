@@ -126,6 +126,8 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
             stage["monitor"]["adapt"] = {"kl_blow_up": how, "truncation": {**how, "setting": "temperature"}}
     if stage.get("run"):
         stage["run"].pop("threads", None)  # how many are allowed depends on the machine
+    for key in ("state", "offload", "stochastic_rounding"):  # of one learner, of a GPU, of bfloat16 weights
+        stage.setdefault("optimizer", {}).pop(key, None)
     if stage.get("critic"):
         stage["critic"].pop("warmup_steps", None)  # fewer than run.steps
     for key in ("held_out_split", "mixture", "curriculum", "adaptive", "args"):  # each needs or forbids others
