@@ -39,6 +39,7 @@ class Case:
     prompts: int = 8
     group_size: int = 8
     heads: int = 0  # 0: as many as fit the hidden size
+    kv_heads: int = 0  # 0: half of them
     head_dim: int = 32
     tied: bool = False  # one matrix for input and output embeddings
     ends: bool = True
@@ -78,6 +79,12 @@ def _medium(name: str, **others: Any) -> Case:
     return Case(name, 512, 8, 1536, 8080, prompt_tokens=64, max_tokens=128, steps=4, **others)
 
 
+def _large(name: str, prompt_tokens: int = 64, max_tokens: int = 32, **others: Any) -> Case:
+    """Shaped as SmolLM2-135M. One in 49,152 tokens ends a completion, so all have the same length."""
+    shape = {"heads": 9, "kv_heads": 3, "head_dim": 64, "tied": True, "steps": 3}
+    return Case(name, 576, 30, 1536, 49152, prompt_tokens=prompt_tokens, max_tokens=max_tokens, **shape, **others)
+
+
 CASES = {
     case.name: case
     for case in (
@@ -91,6 +98,8 @@ CASES = {
         _small("small-long-prompts", prompt_tokens=512, max_tokens=64),
         _medium("29m"),
         _medium("29m-bf16", compute="bfloat16"),
+        _large("135m"),
+        _large("135m-bf16", compute="bfloat16"),
     )
 }
 
@@ -158,7 +167,7 @@ def make(case: Case, directory: Path, prompts: int | None = None) -> None:
         hidden_size=case.hidden,
         num_hidden_layers=case.layers,
         num_attention_heads=heads,
-        num_key_value_heads=max(heads // 2, 1),
+        num_key_value_heads=case.kv_heads or max(heads // 2, 1),
         head_dim=case.head_dim,
         intermediate_size=case.intermediate,
         max_position_embeddings=4096,

@@ -42,6 +42,8 @@ __all__ = [
     "make_batch",
     "seconds",
     "shapes_rate",
+    "square_rate",
+    "step_flops",
     "work_flops",
 ]
 
@@ -90,6 +92,13 @@ def work_flops(config: Any, work: Work) -> int:
     return 2 * FORWARD_AND_BACKWARD * (work.tokens * body + work.predicted * head)
 
 
+def step_flops(config: Any, case: Case, sampled: int) -> int:
+    """Those of a whole step without its attention: prompts once, completions once in sampling and once in learning."""
+    entered = case.prompts * case.prompt_tokens + sampled - case.rows  # the last token of a row enters no layer
+    once = Work(tokens=entered, predicted=sampled, pairs=0)
+    return work_flops(config, once) * (FORWARD_AND_BACKWARD + 1) // FORWARD_AND_BACKWARD
+
+
 def attention_flops(config: Any, work: Work) -> int:
     """Those of attention's scores and sums, forward and backward, without recomputation."""
     width = config.num_attention_heads * config.head_dim
@@ -122,6 +131,11 @@ def gemm_rate(rows: int, inputs: int, outputs: int, dtype: torch.dtype, device: 
         kernel()
     times = {kernel: statistics.median(seconds(kernel) for _ in range(repeats)) for kernel in kernels}
     return 2 * rows * inputs * outputs / min(times.values())
+
+
+def square_rate(dtype: str) -> float:
+    """FLOP/s of this machine's processor on a large square."""
+    return gemm_rate(SQUARE, SQUARE, SQUARE, getattr(torch, dtype), "cpu", repeats=3)
 
 
 def shapes_rate(config: Any, rows: int, dtype: torch.dtype, device: str, repeats: int) -> float:
@@ -173,7 +187,7 @@ def measure(case: Case, dtype: str, repeats: int, warm_up: int = 2) -> dict[str,
         learner.update(batch, case.learning_rate)
     for _ in range(repeats):
         updates.append(seconds(lambda: learner.update(batch, case.learning_rate)))
-        rates.append(gemm_rate(SQUARE, SQUARE, SQUARE, getattr(torch, dtype), "cpu", repeats=3))
+        rates.append(square_rate(dtype))
     return {
         "tokens": work.tokens,
         "predicted": work.predicted,

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from cases import REWARDS, Case
-from transformers import Qwen3ForCausalLM  # noqa: F401 - imported here, so that `base_gb` has all libraries in it
+from learning import square_rate, step_flops
+from transformers import AutoConfig, Qwen3ForCausalLM  # noqa: F401 - the latter so that `base_gb` has all libraries in it
 from turns import peak_gb, resident_gb, versions
 
 import cohort
@@ -86,6 +87,7 @@ def main() -> None:
     clock = StepClock()
     run = train(recipe, console=clock)
     lines = [line for line in run.metrics if "time/step_s" in line]
+    config = AutoConfig.from_pretrained(directory / "model")
     result = {
         "step_s": [b - a for a, b in pairwise(clock.at)],
         "sample_s": [line["time/sample_s"] for line in lines],
@@ -94,6 +96,8 @@ def main() -> None:
         "tokens": [line["tokens/sampled"] for line in lines],
         "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else peak_gb(),
         "base_gb": base,  # the libraries alone
+        "flops": [step_flops(config, case, line["tokens/sampled"]) for line in lines],
+        "gemm_flops_per_s": [square_rate(case.compute) for _ in range(3)],
         "versions": versions(),
     }
     print(json.dumps(result))

@@ -24,14 +24,16 @@ Sample = Callable[[Prompts], int]  # token ids of a batch of prompts -> the numb
 
 
 def open_cohort(case: Case, model: str, dtype: str, device: str = "auto") -> Sample:
-    """Cohort's engine as training uses it: the learner's own float32 weights, computed with in `dtype`. It returns
-    the log-prob of every token, which the others are not asked for.
+    """Cohort's engine as training uses it: the learner's own float32 weights, computed with in `dtype` ("int8": in
+    bfloat16, and products in bytes). It returns the log-prob of every token, which the others are not asked for.
     """
     from cohort.engine.engine import Engine
     from cohort.policy.load import load_policy
     from cohort.types import SampleRequest, Sampling
 
-    engine = Engine(load_policy(model, compute=dtype, device=device))
+    in_bytes = dtype == "int8"
+    policy = load_policy(model, compute="bfloat16" if in_bytes else dtype, device=device)
+    engine = Engine(policy, precision="int8" if in_bytes else "auto")
     sampling = Sampling(max_tokens=case.max_tokens)
 
     def sample(prompts: Prompts) -> int:
@@ -114,7 +116,7 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(threads)
-    sample = SIDES[side](case, str(directory / "model"), dtype)
+    sample = SIDES[side](case, str(directory / "model"), "bfloat16" if dtype == "int8" and side != "cohort" else dtype)
     prompts = read_prompts(directory)
     seconds, tokens = [], []
     for batch in range(batches):  # new prompts in each, so that nobody has them in a cache
@@ -123,7 +125,16 @@ def main() -> None:
         tokens.append(sample(rows))
         seconds.append(time.perf_counter() - began)
     rate = [n / s for n, s in zip(tokens, seconds, strict=True)]
-    print(json.dumps({"tokens_per_s": rate, "tokens": tokens, "peak_gb": peak_gb(), "versions": versions()}))
+    result = {"tokens_per_s": rate, "tokens": tokens, "peak_gb": peak_gb(), "versions": versions()}
+    if side == "cohort":
+        from learning import linear_shapes, square_rate
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(directory / "model")
+        body = sum(inputs * outputs for inputs, outputs in linear_shapes(config))
+        result["token_flops"] = [2 * (body + config.hidden_size * config.vocab_size)]
+        result["gemm_flops_per_s"] = [square_rate("float32" if dtype == "float32" else "bfloat16") for _ in range(3)]
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,11 @@ def parts(turns: list[dict[str, Any]]) -> str:
     return " / ".join(share(median(turns, key), whole) for key in ("sample_s", "score_s", "learn_s"))
 
 
+def of_limit(turns: list[dict[str, Any]]) -> float:
+    """The products that a step cannot do without over its time, as a share of the rate of a square beside it."""
+    return median(turns, "flops") / median(turns, "step_s") / median(turns, "gemm_flops_per_s")
+
+
 def ratios(name: str, turns: Turns) -> dict[str, float]:
     """What is compared with another run: how much faster a token is, and Cohort's share of TRL's memory."""
     ours, theirs = turns["cohort"], turns["trl"]
@@ -68,13 +73,14 @@ def ratios(name: str, turns: Turns) -> dict[str, float]:
     return {
         f"{name}, faster per token": per_token(theirs) / per_token(ours),
         f"{name}, memory": memory / other_memory,
+        f"{name}, share of the limit": of_limit(ours),
     }
 
 
 def row(name: str, turns: Turns) -> list[str]:
     """A case's line of the first table."""
     ours, theirs = turns["cohort"], turns["trl"]
-    faster, of_memory = ratios(name, turns).values()
+    faster, of_memory, limit = ratios(name, turns).values()
     memory, other_memory = (max(t["peak_gb"] for t in side) for side in (ours, theirs))
     return [
         name,
@@ -86,6 +92,7 @@ def row(name: str, turns: Turns) -> list[str]:
         f"{other_memory:.2f} GB",
         f"{memory:.2f} GB",
         f"{of_memory:.0%}",
+        f"{limit:.0%}",
         parts(theirs),
         parts(ours),
     ]
@@ -121,7 +128,7 @@ def main() -> None:
         measured |= measure(cases, given)
         print(f"measured: {', '.join(case.name for case in cases)}", file=sys.stderr, flush=True)
 
-    memory = ("TRL peak", "Cohort peak", "memory")
+    memory = ("TRL peak", "Cohort peak", "memory", "Cohort's share of the limit")
     heads = ("case", "TRL step", "Cohort step", "TRL tokens", "Cohort tokens", "faster per token", *memory)
     spent = ("TRL sampling / scoring / learning", "Cohort sampling / scoring / learning")
     text = table((*heads, *spent), [row(name, turns) for name, turns in measured.items()])

@@ -185,13 +185,13 @@ def test_gpu_runs_without_one(tmp_path):
 
 def fake_turns(step, tokens, peak):
     times = {"step_s": [step], "sample_s": [step / 4], "score_s": [0.0], "learn_s": [step * 3 / 4]}
-    return [{**times, "tokens": [tokens], "peak_gb": peak}]
+    return [{**times, "tokens": [tokens], "peak_gb": peak, "flops": [30.0], "gemm_flops_per_s": [40.0]}]
 
 
 def test_the_ratio_is_per_token():
     row = vs_trl.row("small", {"cohort": fake_turns(1.0, 200, 0.5), "trl": fake_turns(4.0, 100, 2.0)})
     assert "**8.0x**" in row
-    assert row[-3:] == ["25%", "25% / 0% / 75%", "25% / 0% / 75%"]
+    assert row[-4:] == ["25%", "75%", "25% / 0% / 75%", "25% / 0% / 75%"]
 
 
 def test_a_case_brings_the_one_it_is_compared_with():
@@ -207,8 +207,10 @@ def test_a_case_brings_the_one_it_is_compared_with():
 
 def test_sampling_names_its_ratios():
     sides = {"cohort": 900.0, "generate": 300.0, "vllm": 450.0}
-    found = {side: [{"tokens_per_s": [rate], "tokens": [640]}] for side, rate in sides.items()}
-    assert sampling.row(CASES["small"], "float32", found)[2:] == ["10", "900", "300", "450", "**3.0x**", "**2.0x**"]
+    more = {"tokens": [640], "token_flops": [2.0], "gemm_flops_per_s": [3600.0]}
+    found = {side: [{"tokens_per_s": [rate], **more}] for side, rate in sides.items()}
+    row = sampling.row(CASES["small"], "float32", found)[2:]
+    assert row == ["10", "900", "300", "450", "**3.0x**", "**2.0x**", "50%"]
 
 
 def test_scaling_sees_linear_and_flat_growth(tmp_path):
@@ -312,11 +314,10 @@ def test_a_ratio_that_has_moved_is_said(tmp_path, capsys, monkeypatch):
 
 
 def test_every_side_has_its_ratios():
-    def side(step, peak):
-        return [{"step_s": [step], "tokens": [100], "peak_gb": peak}]
-
-    steps = vs_trl.ratios("small", {"cohort": side(1.0, 0.5), "trl": side(8.0, 2.0)})
-    assert steps == {"small, faster per token": 8.0, "small, memory": 0.25}
+    sides = {"cohort": fake_turns(1.0, 100, 0.5), "trl": fake_turns(8.0, 100, 2.0)}
+    steps = vs_trl.ratios("small", sides)
+    assert steps == {"small, faster per token": 8.0, "small, memory": 0.25, "small, share of the limit": 0.75}
     rates = {name: [{"tokens_per_s": [rate]}] for name, rate in (("cohort", 30.0), ("vllm", 10.0))}
-    assert sampling.ratios(rates) == {"against vllm": 3.0}
+    rates["cohort"][0] |= {"token_flops": [2.0], "gemm_flops_per_s": [120.0]}
+    assert sampling.ratios(rates) == {"against vllm": 3.0, "share of the rate": 0.5}
     assert learning.share({"flops": 30.0, "update_s": [1.0], "gemm_flops_per_s": [40.0]}) == 0.75

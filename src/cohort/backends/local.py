@@ -41,7 +41,7 @@ LESS = "memory.json"  # of a checkpoint: what is done at once, where that is les
 
 def open_engine(policy: Policy, rollout: Rollout) -> Engine:
     """`rollout.sampler = "local"`: the engine of this process. The key names other functions like this one."""
-    return Engine(policy, max_rows=rollout.max_rows)
+    return Engine(policy, rollout.max_rows, rollout.precision)
 
 
 class Local:

@@ -23,6 +23,7 @@ from cohort.engine.running import PREFILL_TOKENS, Running, StartedGroup
 from cohort.engine.sampling import choose, stop_string
 from cohort.frozen_array import FrozenArray
 from cohort.kernels.functions import append_tokens
+from cohort.kernels.library import built
 from cohort.machine import is_out_of_memory
 from cohort.policy.attention import PackedGroups
 from cohort.policy.decode import PlainDecoder
@@ -47,10 +48,23 @@ class Live(Protocol):
 class Engine:
     """Continuous batching over at most `max_rows` rows at once. Implements `types.Sampler`."""
 
-    def __init__(self, policy: Policy, max_rows: int = 256):
+    def __init__(self, policy: Policy, max_rows: int = 256, precision: str = "auto"):
+        """Raises `UserError` for `precision` = "int8" where the policy does not take the compiled path."""
         policy.refuse_classifier()
+        if precision == "int8" and policy.fused is None:
+            raise UserError(
+                'rollout.precision = "int8" needs the compiled path, and this policy takes the '
+                f"{policy.path}: leave it out"
+            )
+        if precision == "int8" and not built().byte_products():
+            warnings.warn(
+                "this processor has no products of bytes (AVX512-VNNI), so rollout.precision = 'int8' is slower than "
+                "'auto'",
+                stacklevel=2,
+            )
         self.policy = policy
         self.max_rows = max_rows
+        self._precision = precision
         self.version = 0  # of the weights that the next token will be drawn from
         self.cut = self.cut_tokens = 0  # completions that were begun and not given back, and their tokens
         self._verified = False
@@ -72,13 +86,14 @@ class Engine:
             return self._kept.fingerprint
         if self.policy.fused is None:
             return fingerprint(self.policy.model)
+        self.policy.fused.decode_in(self._precision)
         self.policy.fused.packed.refresh()
         return self.policy.fused.packed.fingerprint
 
     @torch.no_grad()
     def canary(self, prompt: Sequence[int], tokens: Sequence[int]) -> Sequence[float]:
         """See `types.ProvingSampler`: token by token, as rollouts are decoded."""
-        decoder = _decoder(self.policy, 1)
+        decoder = self._decoder(1)
         decoder.refresh()
         (slot,), logits = decoder.prefill([prompt])
         at, found = torch.tensor([slot], device=self.policy.device), [logits]
@@ -96,7 +111,7 @@ class Engine:
         if self.policy.generic is not None:
             return
         rows = min(self.max_rows, rows)
-        decoder, prompts = _decoder(self.policy, rows), min(prompts, rows)
+        decoder, prompts = self._decoder(rows), min(prompts, rows)
         assert isinstance(decoder, FusedDecoder | PlainDecoder)
         decoder.refresh()
         slots: list[int] = []
@@ -169,7 +184,7 @@ class Engine:
         asked = self.max_rows if live is not None else sum(request.count for request in waiting)
         most = max(together, min(self.max_rows, asked))
         running = Running(most, self.policy.device)
-        decoder = self._graphs(most) if self.graphed else _decoder(self.policy, most)
+        decoder = self._graphs(most) if self.graphed else self._decoder(most)
         decoder.refresh()
         append = BeamSearch(self.policy, decoder).append if together else self._append
         cuts = any(request.keep is not None for request in wanted)
@@ -240,6 +255,15 @@ class Engine:
         kept, self._kept = self._kept, None
         return kept if kept is not None and kept.rows >= rows else GraphedDecoder(self.policy, rows)
 
+    def _decoder(self, rows: int) -> Decoder:
+        """The decoder of the path that the policy is on, with room for `rows` rows."""
+        if self.policy.generic is not None:
+            return GenericDecoder(self.policy, self.policy.generic)
+        if self.policy.fused is None:
+            return PlainDecoder(self.policy, rows)
+        self.policy.fused.decode_in(self._precision)
+        return FusedDecoder(self.policy, rows)
+
     def _refuse_unfit(self, requests: Sequence[SampleRequest]) -> None:
         if len({(one.sampling.beams, one.sampling.beams and (one.count, one.sampling.stop)) for one in requests}) > 1:
             raise ValueError("requests of one call are all drawn, or all searched for with the same beams")
@@ -292,10 +316,3 @@ class Engine:
         """The stop string that the row's text ends in or contains since its last token, if any."""
         stops = running.owner[row][0].request.sampling.stop
         return stop_string(self.policy.tokenizer, stops, running.tokens[row, : int(running.length[row])])
-
-
-def _decoder(policy: Policy, rows: int) -> Decoder:
-    """The decoder of the path that the policy is on, with room for `rows` rows."""
-    if policy.generic is not None:
-        return GenericDecoder(policy, policy.generic)
-    return FusedDecoder(policy, rows) if policy.fused else PlainDecoder(policy, rows)

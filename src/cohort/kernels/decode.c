@@ -2,11 +2,21 @@
 //
 // Attention is over the row's prompt, which the rows of a group share and read together, and over the row's own tokens.
 // Keys lie in columns [wide, capacity], so that scores are a product of matrices. Weights are packed: panels of TILE
-// outputs, each [inputs, TILE], so that a product reads them once and in order.
+// outputs, each [inputs, TILE], so that a product reads them once and in order. A weight in bytes is multiplied with rows
+// that are rounded to bytes; everything between two products is float32 as ever.
 
 #include "heads.h"
 
-#define ROWS 32  // rows that one task of a product works on
+#ifdef _OPENMP
+#include <omp.h>
+#else
+#define omp_get_max_threads() 1
+#define omp_get_wtime() 0.0
+#endif
+
+#define ROWS 32   // rows that one task of a product works on
+#define ALONE 32  // rows that a thread must have to go through the model by itself,
+#define FEW 4     // where there are no more threads than this
 
 typedef struct {
     long heads, kv_heads, size;
@@ -24,6 +34,8 @@ typedef struct {
 typedef struct {
     const void *weight;  // packed
     const float *bias;   // [padded outputs], or null
+    const float *scale;    // of a weight in bytes: [panels, groups, TILE], or null
+    const int32_t *shift;  // -128 times the sum of a group's bytes, likewise
     long inputs, outputs;
 } Linear;
 
@@ -40,7 +52,7 @@ typedef struct {
     const float *norm;
     float eps;
     Linear head;
-    int half;  // products of bfloat16
+    int half;  // products of bfloat16; 0 where weights are in bytes
 } Model;
 
 // Rows of this step, with the memory it works in.
@@ -50,18 +62,28 @@ typedef struct {
     long *begin, *order;     // rows by slot: begin[s] .. begin[s + 1] of `order`
     float *stream, *wide, *queries, *mixed;
     void *narrow;            // inputs of products, in their type
+    uint32_t *bytes;         // those that are rounded to bytes
 } Step;
+
+// How many bytes a row of a product's input has, `half` where the weight is not in bytes.
+INLINE long row_bytes(const Linear *l, int half) {
+    return l->scale ? rounded_row(l->inputs) * 4 : l->inputs * (half ? 2 : 4);
+}
 
 // c [rows, TILE], row by row c_row apart = rows `from`.. of x [n, inputs] times panel `panel` of a packed weight, plus its
 // bias. Meanwhile the panel `ahead` panels further on is fetched: the first product with a panel waits for memory, those
 // with other rows do not, and together they leave time to fetch another one.
 static void panel_product(const Linear *l, long panel, long ahead, long n, long from, long rows, const void *x, int half,
                           float *c, long c_row) {
-    long bytes = l->inputs * TILE * (half ? 2 : 4), share = bytes / n;
+    long bytes = TILE * (l->scale ? quads_of(l->inputs) * 4 : l->inputs * (half ? 2 : 4)), share = bytes / n;
+    long scales = panel * groups_of(l->inputs) * TILE;
     const char *weight = (const char *)l->weight + panel * bytes, *later = weight + ahead * bytes + from * share;
-    x = element(x, from * l->inputs, half);
+    x = (const char *)x + from * row_bytes(l, half);
+    if (l->scale)
+        product_bytes_ahead(rows, l->inputs, x, (const uint32_t *)weight, l->scale + scales, l->shift + scales, c, c_row, later,
+                            share);
 #if HALF_PRODUCTS
-    if (half)
+    else if (half)
         product_half_ahead(rows, l->inputs / 2, x, l->inputs / 2, 1, (const uint32_t *)weight, c, c_row, 0, later, share);
     else
 #endif
@@ -81,7 +103,13 @@ static void apply(const Linear *l, long n, const void *x, int half, float *y) {
     }
 }
 
-// out [n, width] = silu(x gate') * (x up'), typed as the products.
+// to = rows [n, width] of floats as the weight in bytes `l` takes them.
+static void apply_rounding(const Linear *l, long n, const float *rows, uint32_t *to) {
+#pragma omp for schedule(static)
+    for (long i = 0; i < n; i++) round_row(to + i * row_bytes(l, 0) / 4, rows + i * l->inputs, l->inputs);
+}
+
+// out [n, width] = silu(x gate') * (x up'), of bfloat16 where `half`.
 static void apply_swiglu(const Linear *l, long n, const void *x, int half, long width, void *out) {
     long panels = (width + TILE - 1) / TILE, blocks = (n + ROWS - 1) / ROWS;
 #pragma omp for schedule(static)
@@ -100,9 +128,10 @@ static void apply_swiglu(const Linear *l, long n, const void *x, int half, long 
     }
 }
 
-// stream += change [n, padded(width)] (null: nothing); out = its norm, typed as the products.
-static void apply_norm(long n, long width, const float *weight, float eps, float *stream, const float *change, int half,
+// stream += change [n, padded(width)] (null: nothing); out = its norm, as the product with `to` takes it.
+static void apply_norm(const Linear *to, long n, const float *weight, float eps, float *stream, const float *change, int half,
                        void *out, float *row) {
+    long width = to->inputs;
 #pragma omp for schedule(static)
     for (long i = 0; i < n; i++) {
         float *x = stream + i * width, total = 0;
@@ -114,7 +143,10 @@ static void apply_norm(long n, long width, const float *weight, float eps, float
         for (; j < width; j++) total += x[j] * x[j];
         float inverse = 1.0f / sqrtf((total + sum_of(squares)) / width + eps);
         for (j = 0; j < width; j++) row[j] = x[j] * inverse * weight[j];
-        write_row(slot_of(out, i * width, half), row, width, half);
+        if (to->scale)
+            round_row((uint32_t *)out + i * row_bytes(to, half) / 4, row, width);
+        else
+            write_row(slot_of(out, i * width, half), row, width, half);
     }
 }
 
@@ -229,12 +261,13 @@ static Step new_step(const Model *m, long n, const int64_t *slot, const int64_t 
     step.queries = scratch(queries);
     step.wide = scratch(n * padded(widest));
     step.narrow = scratch(2 * n * padded(widest));
+    step.bytes = (uint32_t *)scratch(n * rounded_row(padded(widest)));
     return step;
 }
 
-// x [n, hidden]: the embedded tokens, overwritten. logits [n, padded(vocabulary)].
-void decode_step(const Model *m, long n, float *x, const int64_t *slot, const int64_t *place, const int64_t *own_length,
-                 float *logits) {
+// decode_step for some of the rows.
+static void decode_rows(const Model *m, long n, float *x, const int64_t *slot, const int64_t *place, const int64_t *own_length,
+                        float *logits) {
     Step step = new_step(m, n, slot, place, own_length);
     int half = m->half;
     const Cache *widest = &m->layer[0].cache;
@@ -247,16 +280,20 @@ void decode_step(const Model *m, long n, float *x, const int64_t *slot, const in
         const float *change = NULL;
         for (long l = 0; l < m->layers; l++) {
             const Layer *layer = m->layer + l;
-            apply_norm(n, m->hidden, layer->first_norm, layer->eps, x, change, half, one, norm);
+            int rounds = layer->out.scale != NULL;
+            const void *input = rounds ? step.bytes : two;
+            apply_norm(&layer->qkv, n, layer->first_norm, layer->eps, x, change, half, one, norm);
             apply(&layer->qkv, n, one, half, step.wide);
             apply_attention(&layer->cache, &step, step.wide, half, two, mine);
-            apply(&layer->out, n, two, half, step.wide);
-            apply_norm(n, m->hidden, layer->second_norm, layer->eps, x, step.wide, half, one, norm);
+            if (rounds) apply_rounding(&layer->out, n, two, step.bytes);
+            apply(&layer->out, n, input, half, step.wide);
+            apply_norm(&layer->gate_up, n, layer->second_norm, layer->eps, x, step.wide, half, one, norm);
             apply_swiglu(&layer->gate_up, n, one, half, layer->down.inputs, two);
-            apply(&layer->down, n, two, half, step.wide);
+            if (rounds) apply_rounding(&layer->down, n, two, step.bytes);
+            apply(&layer->down, n, input, half, step.wide);
             change = step.wide;
         }
-        apply_norm(n, m->hidden, m->norm, m->eps, x, change, 0, one, norm);
+        apply_norm(&m->head, n, m->norm, m->eps, x, change, 0, one, norm);
         apply(&m->head, n, one, 0, logits);
         free(mine);
     }
@@ -265,16 +302,57 @@ void decode_step(const Model *m, long n, float *x, const int64_t *slot, const in
     free(step.queries);
     free(step.wide);
     free(step.narrow);
+    free(step.bytes);
 }
 
-// Weight [outputs, inputs], rows `inputs` apart, into panels; panel i goes to place first + i * step of `packed`.
-void pack(long outputs, long inputs, const float *weight, int half, long first, long step, void *packed) {
+// Whether threads go apart: 0 never, 1 always, -1 as is quicker now. No number depends on it.
+static long apart = -1;
+void decode_apart(long how) { apart = how; }
+
+// x [n, hidden]: the embedded tokens, overwritten. logits [n, padded(vocabulary)].
+//
+// Threads share every product, and wait for each other some seven times a layer. Where something else runs on a core, all
+// of them wait for the one that was put aside; then it is quicker that each goes through the model with rows of its own, at
+// the price of reading the weights as often as there are threads. Which one is, is seen by the time that both take.
+void decode_step(const Model *m, long n, float *x, const int64_t *slot, const int64_t *place, const int64_t *own_length,
+                 float *logits) {
+    static double seconds[2];  // of a row, together and apart: means that forget
+    static long steps;
+    long threads = omp_get_max_threads(), can = threads > 1 && threads <= FEW && n >= ALONE * threads;
+    long try = ++steps % 32 < 2, usual = seconds[1] > 0 && seconds[1] < seconds[0];
+    long alone = can && (apart < 0 ? usual ^ try : apart), rows = alone ? (n + threads - 1) / threads : n;
+    double began = omp_get_wtime();
+#pragma omp parallel for schedule(static, 1) if (alone)
+    for (long from = 0; from < n; from += rows)
+        decode_rows(m, least(rows, n - from), x + from * m->hidden, slot + from, place + from, own_length + from,
+                    logits + from * padded(m->vocabulary));
+    double took = (omp_get_wtime() - began) / n;
+    if (can) seconds[alone] = seconds[alone] > 0 ? 0.8 * seconds[alone] + 0.2 * took : took;
+}
+
+// Weight [outputs, inputs], rows `inputs` apart, into panels; panel i goes to place first + i * step of `packed`. Bytes,
+// with a scale for each group of inputs, where there is room for scales.
+void pack(long outputs, long inputs, const float *weight, int half, long first, long step, void *packed, float *scale,
+          int32_t *shift) {
     long panels = padded(outputs) / TILE;
 #pragma omp parallel for schedule(static)
     for (long panel = 0; panel < panels; panel++) {
         const float *from = weight + panel * TILE * inputs;
-        long columns = least(TILE, outputs - panel * TILE), place = (first + panel * step) * inputs * TILE;
-        if (half) {
+        long columns = least(TILE, outputs - panel * TILE), at = (first + panel * step) * TILE, place = at * inputs;
+        if (scale) {
+            int8_t *to = (int8_t *)packed + at * quads_of(inputs) * 4;
+            for (long j = 0; j < columns; j++)
+                for (long g = 0; g < groups_of(inputs); g++) {
+                    const float *w = from + j * inputs;
+                    long until = least(inputs, (g + 1) * GROUP), of = at * groups_of(inputs) + g * TILE + j;
+                    float peak = largest_in(w + g * GROUP, until - g * GROUP), over = peak > 0 ? 127.0f / peak : 0;
+                    int32_t sum = 0;
+                    for (long k = g * GROUP; k < until; k++)
+                        sum += to[(k / 4 * TILE + j) * 4 + k % 4] = (int8_t)rintf(w[k] * over);
+                    scale[of] = peak / 127.0f;
+                    shift[of] = -128 * sum;
+                }
+        } else if (half) {
             bf16 *to = (bf16 *)packed + place;
             for (long k = 0; k < inputs; k++)
                 for (long j = 0; j < TILE; j++)

@@ -80,4 +80,6 @@ void weight_gradient_half(long n, long outputs, long inputs, const bf16 *flow, c
 
 int half_products(void) { return HALF_PRODUCTS; }
 
+int byte_products(void) { return BYTE_PRODUCTS; }
+
 long tile_width(void) { return TILE; }

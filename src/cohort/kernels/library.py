@@ -41,8 +41,10 @@ SIGNATURES = {
     "attention_backward": "plpppppppp",
     "attention_store": "pplpp",
     "decode_step": "plppppp",
+    "decode_apart": "l",
     "half_products": "",
-    "pack": "llpillp",
+    "byte_products": "",
+    "pack": "llpillppp",
     "logprob_forward": "llppfppp",
     "logprob_backward": "llppfpp",
     "append_tokens": "lllpplpppppplp",
@@ -115,7 +117,7 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
         function = getattr(library, name)
         function.argtypes, function.restype = [TYPES[letter] for letter in parameters], None
     library.tile_width.restype = c_long
-    library.half_products.restype = c_int
+    library.half_products.restype = library.byte_products.restype = c_int
     return library, None
 
 
@@ -221,7 +223,10 @@ class Cache(_Fields):
 class Linear(_Fields):
     """decode.c"""
 
-    _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("inputs", c_long), ("outputs", c_long)]
+    _fields_ = [
+        *((name, c_void_p) for name in ("weight", "bias", "scale", "shift")),
+        *((name, c_long) for name in ("inputs", "outputs")),
+    ]
 
 
 class Layer(_Fields):

@@ -170,8 +170,11 @@ static __attribute__((unused)) void product_widened(long m, long n, long depth, 
     product_ahead(m, n, depth, a, down, across, b, b_row, 1, c, c_row, add, NULL, 0);
 }
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
+#endif
+
+#if defined(__AVX512BF16__)
 #define HALF_PRODUCTS 1
 
 // As tile_product, of pairs of bfloat16 that follow each other in the inner dimension: a [rows, pairs], b [pairs, TILE].
@@ -224,3 +227,95 @@ static __attribute__((unused)) void product_half(long m, long pairs, const uint3
 #else
 #define HALF_PRODUCTS 0
 #endif
+
+// Products of bytes: GROUP inputs share a scale, in rows and in weights, so that an outlier costs its own group alone.
+#define GROUP 64
+#if defined(__AVX512VNNI__)
+#define BYTE_PRODUCTS 1
+#else
+#define BYTE_PRODUCTS 0
+#endif
+INLINE long groups_of(long width) { return (width + GROUP - 1) / GROUP; }
+INLINE long quads_of(long width) { return (width + 3) / 4; }
+INLINE long rounded_row(long width) { return quads_of(width) + groups_of(width); }  // words
+
+INLINE float largest_in(const float *x, long count) {
+    float peak = 0;
+    for (long k = 0; k < count; k++) peak = fabsf(x[k]) > peak ? fabsf(x[k]) : peak;
+    return peak;
+}
+
+// A row in words of four bytes, x / scale + 128 to the nearest, and behind them the scales of its groups.
+INLINE void round_row(uint32_t *to, const float *x, long width) {
+    uint8_t *bytes = (uint8_t *)to;
+    for (long g = 0; g < groups_of(width); g++) {
+        long from = g * GROUP, count = least(GROUP, width - from);
+        float peak = largest_in(x + from, count), scale = peak / 127.0f, over = peak > 0 ? 127.0f / peak : 0;
+        for (long k = from; k < from + count; k++) bytes[k] = (uint8_t)((int32_t)rintf(x[k] * over) + 128);
+        memcpy(to + quads_of(width) + g, &scale, 4);
+    }
+    for (long k = width; k < 4 * quads_of(width); k++) bytes[k] = 128;
+}
+
+// As tile_product, of rounded rows a and a panel b [quads, TILE] of four signed bytes each. A group's sum begins at its
+// `shift` [groups, TILE] (for the 128 of the rows) and counts as often as its `scale` [groups, TILE] and that of the row say.
+INLINE void tile_product_bytes(const int rows, long width, const uint32_t *a, const uint32_t *b, const float *scale,
+                               const int32_t *shift, float *c, long c_row, const char *ahead, long row_ahead) {
+    long quads = quads_of(width), row = rounded_row(width), step = rows * row_ahead / quads;
+    vec totals[4][2] = {};
+    for (long g = 0; g < groups_of(width); g++) {
+        long from = g * GROUP / 4, until = least(quads, from + GROUP / 4);
+        ivec sums[4][2];
+#pragma GCC unroll 4
+        for (int i = 0; i < rows; i++) {
+            sums[i][0] = *(const ivec *)(shift + g * TILE);
+            sums[i][1] = *(const ivec *)(shift + g * TILE + LANES);
+        }
+        for (long k = from; k < until; k++) {
+            __builtin_prefetch(ahead + k * step, 0, 2);
+#if BYTE_PRODUCTS
+            __m512i left = _mm512_loadu_si512(b + k * TILE), right = _mm512_loadu_si512(b + k * TILE + LANES);
+#pragma GCC unroll 4
+            for (int i = 0; i < rows; i++) {
+                __m512i x = _mm512_set1_epi32((int)a[i * row + k]);
+                sums[i][0] = (ivec)_mm512_dpbusd_epi32((__m512i)sums[i][0], x, left);
+                sums[i][1] = (ivec)_mm512_dpbusd_epi32((__m512i)sums[i][1], x, right);
+            }
+#else
+            const int8_t *weight = (const int8_t *)(b + k * TILE);
+            for (int i = 0; i < rows; i++)
+                for (int t = 0; t < 4; t++) {
+                    int32_t x = ((const uint8_t *)(a + i * row + k))[t];
+                    for (int j = 0; j < TILE; j++) sums[i][j / LANES][j % LANES] += x * weight[4 * j + t];
+                }
+#endif
+        }
+        vec first = load(scale + g * TILE), second = load(scale + g * TILE + LANES);
+#pragma GCC unroll 4
+        for (int i = 0; i < rows; i++) {
+            float of_row;
+            memcpy(&of_row, a + i * row + quads + g, 4);
+            totals[i][0] += __builtin_convertvector(sums[i][0], vec) * (first * of_row);
+            totals[i][1] += __builtin_convertvector(sums[i][1], vec) * (second * of_row);
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < rows; i++) {
+        store(c + i * c_row, totals[i][0]);
+        store(c + i * c_row + LANES, totals[i][1]);
+    }
+}
+
+// c [m, TILE] = rounded rows a [m] times a panel b.
+INLINE void product_bytes_ahead(long m, long width, const uint32_t *a, const uint32_t *b, const float *scale,
+                                const int32_t *shift, float *c, long c_row, const char *ahead, long row_ahead) {
+    long i = 0;
+#define ROWS_AT_ONCE(rows)                                                                                            \
+    for (; i + rows <= m; i += rows)                                                                                  \
+        tile_product_bytes(rows, width, a + i * rounded_row(width), b, scale, shift, c + i * c_row, c_row,            \
+                           ahead + i * row_ahead, row_ahead)
+    ROWS_AT_ONCE(4);
+    ROWS_AT_ONCE(2);
+    ROWS_AT_ONCE(1);
+#undef ROWS_AT_ONCE
+}

@@ -101,6 +101,7 @@ class FusedBody:
         self.config = model.config.get_text_config()
         self.compute = compute
         self.checkpointing = False  # whether a layer's activations are computed again in the backward pass
+        self.precision = "auto"  # of the products of decoding: that of `compute`, or "int8"
         self.layers = [BodyLayer(layer, self.config) for layer in self.model.layers]
         if compute is torch.float32:
             for layer in self.layers:
@@ -113,7 +114,13 @@ class FusedBody:
     @functools.cached_property
     def packed(self) -> PackedWeights:
         """The weights as decoding reads them; made when something is first sampled."""
-        return PackedWeights(self._whole, self.layers, self.compute)
+        return PackedWeights(self._whole, self.layers, self.compute, self.precision)
+
+    def decode_in(self, precision: str) -> None:
+        """Multiply so while decoding: "auto", in the type that is computed in, or "int8"."""
+        if precision != self.precision:
+            self.__dict__.pop("packed", None)
+        self.precision = precision
 
     def will_change(self) -> None:
         """The weights are about to learn: the copy that decodes makes room for it."""

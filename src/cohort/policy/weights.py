@@ -13,6 +13,7 @@ from cohort.kernels.functions import tile_width
 from cohort.kernels.library import Linear, built
 
 VALUES = 64  # of each tensor, that a fingerprint reads
+GROUP = 64  # inputs that share a scale in bytes, as in vector.h
 LARGE = 1 << 26  # bytes of a copy, from which on it is freed while the weights learn
 
 
@@ -34,20 +35,22 @@ def fingerprint(model: Any) -> str:
 
 
 class PackedWeights:
-    """Panels of `tile_width()` outputs, each `[inputs, tile]`, in float32, or in bfloat16 where the
-    processor multiplies that.
+    """Panels of `tile_width()` outputs, each `[inputs, tile]`, in float32, in bfloat16 where the processor multiplies
+    that, or with `precision` int8 in bytes: 64 weights of an output are divided by the largest of them, over 127, and
+    rounded.
 
     `refresh` brings it up to date; what `qkv`, `out`, `gate_up`, `down` (one a layer) and `head` point at stays put
     until `release`.
     """
 
-    def __init__(self, model: Any, layers: Sequence[Any], compute: torch.dtype):
-        self._model = model
+    def __init__(self, model: Any, layers: Sequence[Any], compute: torch.dtype, precision: str = "auto"):
+        self._model, self._bytes = model, precision == "int8"
         # Without such products the copy holds the bfloat16 values as float32: the same model, at float32's speed.
-        self._rounded = compute is torch.bfloat16
+        self._rounded = compute is torch.bfloat16 and not self._bytes
         self.half = self._rounded and bool(built().half_products())
         self._parts: list[tuple[Linear, Sequence[Any], Tensor | None]] = []  # where to, modules, bias
         self._kept: list[Tensor] = []  # what the addresses of the parts' weights point into
+        self._scales: list[Tensor | None] = []  # what those of scales point into
         self._version: tuple[Any, ...] | None = None
         self.fingerprint = ""  # of the weights that the copy was made of
         self.qkv, self.out, self.gate_up, self.down = (
@@ -80,7 +83,7 @@ class PackedWeights:
             half, rounded = self.half and to is not self.head, self._rounded and to is not self.head
             for turn, weight in enumerate(weights):
                 source = weight.bfloat16().float() if rounded and not half else weight.contiguous()
-                built().pack(*source.shape, source, half, turn, len(weights), to.weight)
+                built().pack(*source.shape, source, half, turn, len(weights), to.weight, to.scale, to.shift)
             if bias is not None:
                 panels = bias.view(-1, len(biases), tile_width())
                 for turn, part in enumerate(biases):
@@ -93,11 +96,17 @@ class PackedWeights:
         inputs, outputs, tile = modules[0].in_features, [module.out_features for module in modules], tile_width()
         matrices = outputs if len(modules) == 2 else [sum(outputs)]
         panels = sum(-(-rows // tile) for rows in matrices)
-        weight = torch.zeros(panels * tile * inputs, dtype=torch.bfloat16 if half else torch.float32)
+        kind = torch.int8 if self._bytes else torch.bfloat16 if half else torch.float32
+        weight = torch.zeros(panels * tile * (-(-inputs // 4) * 4 if self._bytes else inputs), dtype=kind)
         biased = any(module.bias is not None for module in modules)
         bias = torch.zeros(panels * tile, dtype=torch.float32) if biased else None
+        groups = panels * tile * -(-inputs // GROUP)
+        scale = torch.zeros(groups, dtype=torch.float32) if self._bytes else None
+        shift = torch.zeros(groups, dtype=torch.int32) if self._bytes else None
         self._kept.append(weight)
-        self._parts.append((Linear(weight=weight, bias=bias, inputs=inputs, outputs=sum(outputs)), modules, bias))
+        self._scales += [scale, shift]
+        to = Linear(weight=weight, bias=bias, scale=scale, shift=shift, inputs=inputs, outputs=sum(outputs))
+        self._parts.append((to, modules, bias))
         return self._parts[-1][0]
 
 

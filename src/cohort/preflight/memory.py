@@ -68,6 +68,8 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
     if compiled:
         body = policy.parameters - policy.vocabulary * hidden
         decoded, learnt = body * wide + head, body * 2.0 * (wide == 2)
+        if r.precision == "int8":  # and for 64 weights a scale and a sum
+            decoded = 1.125 * (body + policy.vocabulary * hidden)
 
     longest = 1 << (r.max_tokens - 1).bit_length()
     running = min(r.max_rows, max(rows, stage.evaluate.problems))

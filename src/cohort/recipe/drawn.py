@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from cohort.settings import SAMPLED, Rollout, Stage
 from cohort.settings.table import Path
 
+UNCORRECTED = (
+    'uncorrected: set objective.correction = "token_truncate" with correction_max = 2, filters, or bypass = true'
+)
+
 
 def not_drawn(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """What is wrong with `rollout.groups` and what goes with it; see `recipe.check`."""
@@ -38,6 +42,17 @@ def _beside(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
     if rollout.over_sample and rollout.sampler != "local":
         sentence = f'{at}rollout.over_sample needs the engine of this process: set rollout.sampler = "local"'
         yield sentence, (("rollout", "over_sample"), ("rollout", "sampler"))
+    if rollout.precision == "int8" and rollout.sampler != "local":
+        sentence = f'{at}rollout.precision is of the engine of this process: set rollout.sampler = "local"'
+        yield sentence, (("rollout", "precision"), ("rollout", "sampler"))
+    if rollout.precision == "int8" and stage.kind == "grpo" and not stage.objective.corrects:
+        sentence = (
+            f"{at}rollout.precision = 'int8' samples from a rounded policy, uncorrected: set objective.correction ="
+        )
+        yield (
+            f'{sentence} "token_truncate" and correction_max = 2, filters, or objective.bypass = true',
+            (("rollout", "precision"),),
+        )
     if rollout.over_sample and tools:
         sentence = f"{at}rollout.over_sample is of whole completions, and no turns of a conversation: remove"
         yield f"{sentence} [environment]", (("rollout", "over_sample"), ("environment",))
@@ -49,7 +64,10 @@ def _beside(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
         yield sentence, (("rollout", "replay"), ("run", "save_rollouts"))
     if rollout.replay and not stage.objective.corrects:
         sentence = f"{at}rollout.replay learns from samples of older weights, uncorrected: set objective.correction ="
-        yield f'{sentence} "token_truncate", filters, or objective.bypass = true', (("rollout", "replay"),)
+        yield (
+            f'{sentence} "token_truncate" and correction_max = 2, filters, or objective.bypass = true',
+            (("rollout", "replay"),),
+        )
     if rollout.replay_age != Rollout.model_fields["replay_age"].default and not rollout.replay:
         sentence = f"{at}rollout.replay_age has no effect without rollout.replay: remove it, or say how many groups"
         yield sentence, (("rollout", "replay_age"), ("rollout", "replay"))

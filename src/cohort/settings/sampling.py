@@ -111,6 +111,11 @@ class Rollout(Table):
         gt=0,
         description="Mean nats between log-probs of sampler and learner, of the same weights, at which a run stops.",
     )
+    precision: Later[Literal["auto", "int8"]] = Field(
+        default="auto",
+        description="Products of decoding; auto: in policy.compute; int8: in bytes, which is quicker and draws from a "
+        "policy that is rounded: see docs/kernels.md.",
+    )
     over_sample: Later[Annotated[int, Field(ge=0, le=2**16)]] = Field(
         default=0,
         description="Completions begun beyond group_size, whose longest are cut: short answers are over-represented.",

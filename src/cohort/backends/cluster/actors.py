@@ -93,7 +93,7 @@ class SamplerActor:
         """Make the model."""
         module, tokenizer, compute, mode = pickle.loads(blueprint)
         self._policy = Policy(module, tokenizer, compute, mode)
-        self._stage, self._engine = stage, Engine(self._policy, stage.rollout.max_rows)
+        self._stage, self._engine = stage, Engine(self._policy, stage.rollout.max_rows, stage.rollout.precision)
         self._drawn: Iterator[tuple[SampleRequest, tuple[Completion, ...]]] = iter(())
 
     @torch.no_grad()

@@ -34,6 +34,7 @@ from cohort.types import Group, UserError
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 # How far the sampler's log-probs and those of a plain forward pass may be apart, in nats.
 NATS = {torch.float32: 1e-3, torch.bfloat16: 0.5}
+NATS_IN_BYTES = 5.0  # of a single token, where it multiplied in bytes
 
 
 class Damaged(Exception):  # noqa: N818  (it is what was found)
@@ -199,7 +200,8 @@ def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[
     """The log-probs of what this version sampled."""
     what = "log-probs of the sampler, by a plain forward pass"
     tally = Tally(4, f"{recorded.title}log-probs of version {version}", what)
-    most, worst = NATS[policy.compute], 0.0
+    in_bytes = recorded.stage.rollout.precision == "int8"
+    most, worst = NATS_IN_BYTES if in_bytes else NATS[policy.compute], 0.0
     for number in steps:
         step = recorded.read(number)
         if _beyond(step, policy.vocabulary):
