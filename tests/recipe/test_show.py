@@ -132,7 +132,8 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
         stage["critic"].pop("warmup_steps", None)  # fewer than run.steps
     for key in ("held_out_split", "mixture", "curriculum", "adaptive", "args"):  # each needs or forbids others
         task.pop(key, None)
-    for key in ("groups", "length_penalty", "beam_groups", "diversity_penalty", "over_sample", "replay", "replay_age"):
+    beams = ("groups", "length_penalty", "beam_groups", "diversity_penalty")
+    for key in (*beams, "over_sample", "replay", "replay_age", "precision"):
         rollout.pop(key, None)
     if stage.get("cluster"):
         stage["cluster"]["address"] = "auto"  # without one the others say nothing
