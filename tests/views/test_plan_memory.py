@@ -35,8 +35,15 @@ SHAPES = {  # with their vocabulary and parameters
 SMALL, MIDDLE, LARGE = (16, 16, 48, 48), (8, 8, 64, 64), (4, 8, 32, 256)
 REAL, STEP = (4, 4, 32, 64), (8, 8, 32, 64)
 MEASURED: dict[str, tuple[str, tuple[int, int, int, int], dict[str, Any], float]] = {
+    "0.4M": ("0.4M", SMALL, {}, 0.71),
     "9M": ("9M", MIDDLE, {}, 1.12),
+    "9M, bfloat16": ("9M", MIDDLE, {"compute": "bfloat16"}, 1.00),
+    "9M, KL": ("9M", MIDDLE, {"preset": "grpo"}, 1.16),
+    "9M, PPO": ("9M", MIDDLE, {"preset": "ppo"}, 1.25),
+    "9M, fewer tokens": ("9M", MIDDLE, {"tokens": 1024}, 0.86),
     "29M": ("29M", LARGE, {}, 1.69),
+    "135M": ("135M", REAL, {}, 3.64),
+    "135M, bfloat16": ("135M", REAL, {"compute": "bfloat16"}, 3.55),
     "135M, 8 x 8": ("135M", STEP, {}, 5.27),
     "135M, 8 x 8, fewer tokens": ("135M", STEP, {"tokens": 1024}, 4.41),
     "135M, 8 x 8, fewer tokens, 8 bits": ("135M", STEP, {"tokens": 1024, "state": "8bit"}, 3.64),
