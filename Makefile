@@ -9,11 +9,11 @@ REAL   := $(VENV)-real
 SMOLLM2 = $(REAL)/bin/python tools/smollm2.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-faults soak test-sinks test-view test-vllm test-cluster test-agents models bench bench-gpu audit sbom lock clean
+.PHONY: help quickstart real test check test-latest test-verifiers test-detectors test-real test-exports test-faults soak test-sinks test-view test-vllm test-cluster test-cluster-kills test-agents models bench bench-gpu audit sbom lock clean
 .DEFAULT_GOAL := help
 
 help:  ## print the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'PYTHON=python3.12 takes another Python, VENV=/tmp/x/.venv another folder for what is installed.'
 
 quickstart: $(STAMP)  ## make a small policy and train it with GRPO, about 5 minutes on 2 cores
@@ -74,8 +74,11 @@ test-agents: $(VENV)-agents/.installed  ## run the tests of the endpoint with Op
 test-vllm: $(STAMP) $(VENV)-vllm/.installed  ## run the tests that need vLLM, in an environment with it
 	COHORT_VLLM=$(VENV)-vllm/bin/python $(BIN)/pytest tests/test_vllm.py
 
-test-cluster: $(VENV)-cluster/.installed  ## run the tests of the cluster with Ray on this machine, and of two ranks, at most 8 minutes
-	timeout 480 $(VENV)-cluster/bin/pytest -x tests/backends/test_ranks.py tests/backends/test_cluster.py
+test-cluster: $(VENV)-cluster/.installed  ## run the tests of the cluster with Ray on this machine, and of several ranks, at most 8 minutes
+	timeout 480 $(VENV)-cluster/bin/pytest -x tests/backends/test_ranks.py tests/backends/test_cluster.py tests/cli/test_cluster_commands.py
+
+test-cluster-kills: $(VENV)-cluster/.installed  ## kill drivers, nodes, ranks and reward actors of a cluster in the middle of a step, at most 8 minutes
+	timeout 480 $(VENV)-cluster/bin/pytest -x tests/backends/test_cluster_kills.py
 
 # Every benchmark, the others each in an environment of its own. The tables go to runs/bench/tables.md.
 MEASURED := runs/bench

@@ -158,11 +158,19 @@ def train(
     fork: Annotated[
         str | None, typer.Option("--from", metavar="RUN@STEP", help="Begin from a checkpoint of another run.")
     ] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, where, and how long a step takes; train nothing.")
+    ] = False,
+    measured: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="With --dry-run: the run whose times a step is expected to have.")
+    ] = None,
     json: Json = False,
 ) -> Answer:
     """Run the stages of a recipe."""
     if resume and fork is not None:
         raise typer.BadParameter("--from begins a run and --resume goes on with one: give one of them")
+    if measured is not None and not dry:
+        raise typer.BadParameter("--measured is for --dry-run, which trains nothing")
     from cohort.recipe import Recipe
 
     loaded = Recipe.load(recipe, overrides or (), SAY)
@@ -172,6 +180,11 @@ def train(
     from cohort.train.place import where_trained
     from cohort.train.run import train as run
 
+    if dry:
+        from cohort.commands.dry_run import dry_run
+        from cohort.views.console import Console
+
+        return Answer({"stages": dry_run(loaded, Console(), resume=resume, fork=fork, measured=measured)})
     with where_trained(loaded.file.parent) if resume and loaded.file else contextlib.nullcontext():
         return Answer(outcome(run(loaded, resume=resume, fork=fork)))
 
@@ -419,7 +432,9 @@ def doctor(
 
 @app.command()
 def plan(
-    run: Annotated[Path, typer.Argument(help="A run that was measured, of at least five steps.")],
+    run: Annotated[
+        Path | None, typer.Argument(help="A run that was measured, of at least five steps; else the newest in runs/.")
+    ] = None,
     gpus: Annotated[
         list[int] | None, typer.Option(min=1, max=65536, help="How many GPUs; may stand several times.")
     ] = None,
@@ -427,7 +442,15 @@ def plan(
         int | None, typer.Option(min=0, help="Steps that samplers may be ahead; else the run's.")
     ] = None,
     speed: Annotated[float, typer.Option(min=1e-3, help="One GPU, in times of what the run was measured on.")] = 1.0,
-    larger: Annotated[float, typer.Option(min=1e-3, help="The model, in times of the run's.")] = 1.0,
+    model: Annotated[
+        str | None, typer.Option(help="The model that is planned for: its size, such as 8B, or its checkpoint.")
+    ] = None,
+    larger: Annotated[float | None, typer.Option(min=1e-3, help="The same, in times of the run's.")] = None,
+    gpu_gb: Annotated[float, typer.Option(min=1e-3, help="Memory of one GPU.")] = 80.0,
+    prompts: Annotated[int | None, typer.Option(min=1, help="Prompts of a step; else the run's.")] = None,
+    group_size: Annotated[int | None, typer.Option(min=1, help="Completions of each; else the run's.")] = None,
+    tokens: Annotated[float | None, typer.Option(min=1, help="Mean tokens of a completion; else the run's.")] = None,
+    network: Annotated[float, typer.Option(min=1e-3, help="GB that a GPU sends in a second.")] = 10.0,
     hours: Annotated[float | None, typer.Option(min=0, help="When it has to be ready.")] = None,
     failures: Annotated[float, typer.Option(min=1.0, help="Hours between two failures of one GPU.")] = 10000.0,
     json: Json = False,
@@ -438,8 +461,18 @@ def plan(
     """
     from cohort.commands.plan import plan_run, show
 
+    if model is not None and larger is not None:
+        raise typer.BadParameter("--model and --larger say the same: give one of them")
     counts = gpus or [1, 2, 4, 8, 16, 32, 64]
-    how = {"staleness": staleness, "speed": speed, "larger": larger, "hours": hours, "failures_h": failures}
+    how = {"staleness": staleness, "speed": speed, "larger": larger, "model": model, "gpu_gb": gpu_gb}
+    how |= {
+        "prompts": prompts,
+        "group_size": group_size,
+        "tokens": tokens,
+        "network": network,
+        "hours": hours,
+        "failures_h": failures,
+    }
     return Answer(plan_run(run, counts, **how), show)  # type: ignore[arg-type]
 
 

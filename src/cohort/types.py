@@ -335,7 +335,10 @@ class StepReport:
 
 
 class Sampler(Protocol):
-    """Makes completions. Replies come in the order in which groups finish, so scoring overlaps with sampling."""
+    """Makes completions. Replies come in the order in which groups finish, so scoring overlaps with sampling. One whose
+    weights stay what they are until `publish`, whatever the learner does, may say so with `apart = True`: with
+    rollout.max_staleness > 0 it then draws, in a thread, while the learner updates.
+    """
 
     @property
     def version(self) -> int:

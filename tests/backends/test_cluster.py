@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import pickle
 import signal
 import sys
+import threading
 from dataclasses import replace
 
 import psutil
-import pyarrow.parquet
 import pytest
 import torch
-from safetensors.torch import load_file
-from vowels import share_of_vowels
+from clusters import HERE, kill, rollouts, same, tickets
+from fake_vllm import FakeVllm, stand_in
 
+from cohort.backends.base import Origin
 from cohort.backends.cluster.actors import LearnerActor, SamplerActor
 from cohort.backends.cluster.backend import Cluster as Backend
 from cohort.backends.cluster.backend import refuse_several
@@ -23,84 +22,33 @@ from cohort.backends.cluster.door import Surroundings, connected
 from cohort.backends.cluster.examine import examine_cluster
 from cohort.backends.cluster.samplers import Samplers
 from cohort.backends.cluster.scoring import ClusterPool
+from cohort.commands.diagnose import diagnose
+from cohort.commands.verify import checked
+from cohort.policy.load import Start
 from cohort.preflight.objective import settled_objective
-from cohort.recipe import Recipe
 from cohort.rewards.failure import GroupLost
-from cohort.settings import Cluster, Stage, Task
+from cohort.settings import Cluster, Rollout, Stage, Task, Vllm
 from cohort.settings import Policy as PolicyTable
-from cohort.train import train
-from cohort.types import UserError
-from cohort.views.console import Console
-
-HERE = {"address": "local", "deadline_s": 240}
-
-
-@pytest.fixture(scope="module")
-def ray():
-    found = pytest.importorskip("ray", reason="needs the extra ray: make test-cluster")
-    yield found
-    found.shutdown()
-
-
-@pytest.fixture
-def run(tmp_path, checkpoint_dir):
-    """Train a small recipe with a [cluster] table, or without one."""
-    rows = tmp_path / "mine.jsonl"
-    lines = [{"question": f"What is {i} plus {i + 1}?", "solution": str(2 * i + 1)} for i in range(24)]
-    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-    def start(name, steps=4, **cluster):
-        torch.set_num_threads(1)
-        tables = {
-            "policy": {"model": str(checkpoint_dir)},
-            "task": {"source": str(rows), "prompt": "question", "answer": "solution"},
-            "rollout": {"prompts_per_step": 3, "group_size": 4, "max_tokens": 8},
-            "reward": [{"use": share_of_vowels, "name": "vowels"}],
-            "objective": {"preset": "dr_grpo", "kl_coef": 0.05},
-            "optimizer": {"learning_rate": 1e-2},
-            "evaluate": {"problems": 0},
-            "run": {"steps": steps, "save_every": 2, "directory": str(tmp_path / "runs"), "threads": 1, "gate": "off"},
-        }
-        return train(Recipe(name=name, seed=1, cluster=cluster, **tables), console=Console(quiet=True))
-
-    return start
-
-
-def weights(done):
-    return load_file(done.final / "model.safetensors")
-
-
-def rollouts(done):
-    """Of every step its tickets, and all tokens with their log-probs."""
-    found = []
-    for path in sorted((done.directory / "log").glob("step-*.parquet")):
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-        found.append([(row["ticket"], list(row["tokens"]), list(row["logprobs"])) for row in rows])
-    return found
-
-
-def same(one, other):
-    ours, theirs = weights(one), weights(other)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert rollouts(one) == rollouts(other)
-
-
-def kill(kind, how=signal.SIGKILL):
-    """Send a signal to all actors of a kind; how many there were."""
-    found = [
-        one
-        for one in psutil.Process().children(recursive=True)
-        if one.status() != psutil.STATUS_ZOMBIE and "".join(one.cmdline()).startswith(f"ray::{kind}")
-    ]
-    for one in found:
-        os.kill(one.pid, how)
-    return len(found)
+from cohort.types import SampleRequest, Sampling, UserError
+from cohort.views.dashboard.export import report
+from cohort.views.dashboard.runs import RunFiles
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_cluster_has_the_bits_of_one_process(run, ray):
-    same(run("alone"), run("clustered", **HERE))
+def test_a_cluster_has_the_bits_of_one_process_and_a_record_that_others_can_check(run, ray):
+    done = run("clustered", **HERE)
+    same(run("alone"), done)
+    found = checked(done.directory, 4, None, "")
+    assert found["holds"], [one for one in found["checks"] if one["status"] == "failed"]
+    assert found["level"] == 4
+    assert not [one for one in found["checks"] if one["status"] == "skipped"]
+    (stage,) = diagnose(done.directory)["stages"]
+    assert stage["steps"] == 4
+    assert [one["detector"] for one in stage["findings"]] == ["truncation"]
+    page = report(RunFiles(done.directory, "clustered"))
+    assert "vowels" in page
+    assert "cut off at rollout.max_tokens" in page
 
 
 @pytest.mark.slow
@@ -139,9 +87,34 @@ def test_every_death_costs_a_retry_and_no_bit(run, ray, monkeypatch):
     assert {who for who, _ in killed} == {"sampler", "learner", "reward"}
     assert all(count for _, count in killed)
     same(alone, hurt)
-    tickets = [ticket for step in rollouts(hurt) for ticket in dict.fromkeys(ticket for ticket, _, _ in step)]
-    assert tickets == sorted(set(tickets))
-    assert len(tickets) == 4 * 3  # every prompt was trained on once
+    assert tickets(hurt) == [*range(4 * 3)]  # every prompt was trained on once
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_samplers_draw_while_the_learner_works_and_one_that_dies_then_gets_the_weights_it_had(run, ray, monkeypatch):
+    alone, killed, learnt = run("alone", rollout={"max_staleness": 1}), [], threading.Event()
+    sample, update = Samplers.sample, Backend.update
+
+    def sampled(self, requests):
+        for number, found in enumerate(sample(self, requests)):
+            if number == 0 and self.version == 2:
+                assert threading.current_thread() is not threading.main_thread()
+                assert learnt.wait(200)  # the learner has other weights by now
+                killed.append(kill("SamplerActor"))
+            yield found
+
+    def updated(self, batch, rate):
+        found = update(self, batch, rate)
+        if batch.version == 3:
+            learnt.set()
+        return found
+
+    monkeypatch.setattr(Samplers, "sample", sampled)
+    monkeypatch.setattr(Backend, "update", updated)
+    ahead = run("ahead", rollout={"max_staleness": 1}, **HERE)
+    assert killed == [1]
+    same(alone, ahead)
 
 
 @pytest.mark.slow
@@ -200,6 +173,8 @@ def test_without_ray_it_is_one_sentence(monkeypatch):
 @pytest.mark.timeout(120)
 def test_a_cluster_that_is_not_there_is_one_sentence():
     pytest.importorskip("ray", reason="needs the extra ray: make test-cluster").shutdown()
+    if any(one.info["name"] == "gcs_server" for one in psutil.process_iter(["name"])):
+        pytest.skip("this machine has a Ray cluster of somebody else")
     with pytest.raises(UserError, match=r"the Ray cluster at cluster\.address = 'auto' cannot be joined"):
         connected("auto")
 
@@ -216,26 +191,33 @@ def test_versions_that_differ_and_directories_that_are_not_shared_are_named(tmp_
     ("tables", "says"),
     [
         ({"objective": {"preset": "ppo"}}, 'cannot have objective.baseline = "critic"'),
-        ({"rollout": {"sampler": "vllm"}}, "rollout.sampler = 'vllm'"),
+        (
+            {"rollout": {"sampler": "vllm", "vllm": {"url": "http://gpu"}}, "cluster": {"samplers": 2}},
+            "rollout.vllm.url = 'http://gpu' is one server, and cluster.samplers = 2",
+        ),
         ({"rollout": {"over_sample": 2}}, "rollout.over_sample needs the engine of this process"),
         ({"policy": {"model": "live"}}, "a model object cannot go to a cluster"),
     ],
 )
 def test_what_a_cluster_cannot_do_is_refused(tables, says):
-    stage = Stage(
-        **{"task": Task(source="word_problems"), "policy": {"model": "m"}, "cluster": {"learners": 2}, **tables}
-    )
+    given = {"task": Task(source="word_problems"), "policy": {"model": "m"}, "cluster": {"learners": 2}, **tables}
+    stage = Stage(**given)
     with pytest.raises(UserError, match=says):
         refuse_several(stage, settled_objective(stage))
 
 
-def test_a_sampler_with_other_weights_than_the_learner_gets_no_work(checkpoint_dir):
-    from cohort.backends.base import Origin
-    from cohort.policy.load import Start
-
+@pytest.fixture
+def learner(checkpoint_dir):
+    """A learner in this process, and its stage."""
     stage = a_stage().model_copy(update={"policy": PolicyTable(model=str(checkpoint_dir))})
-    learner, sampler = LearnerActor(), SamplerActor()
-    learner.open(stage, settled_objective(stage), Origin(1, Start(), list), 0, 1, "")
+    made = LearnerActor()
+    made.open(stage, settled_objective(stage), Origin(1, Start(), list), 0, 1, "")
+    return made, stage
+
+
+def test_a_sampler_with_other_weights_than_the_learner_gets_no_work(learner):
+    learner, stage = learner
+    sampler = SamplerActor()
     claim, sent = learner.publish(3)
     sampler.open(learner.blueprint(), stage)
     sampler.load(claim, sent)
@@ -243,3 +225,54 @@ def test_a_sampler_with_other_weights_than_the_learner_gets_no_work(checkpoint_d
     broken = {**sent, name: sent[name][::-1].copy()}
     with pytest.raises(UserError, match="weights of step 3: the sampler holds other ones than were published"):
         sampler.load(claim, broken)
+
+
+def test_a_sampler_of_a_cluster_may_be_a_server_which_proves_every_version(learner, checkpoint_dir, tmp_path):
+    learner, stage = learner
+    asked = [SampleRequest(0, (5, 9, 17), 3, 11, Sampling(max_tokens=8, temperature=0.9))]
+    drawn = []
+    for kind in ("local", "vllm"):
+        fake = FakeVllm(str(checkpoint_dir))
+        server = Vllm(python=str(stand_in(tmp_path, fake)), start_s=60) if kind == "vllm" else None
+        own = stage.model_copy(update={"rollout": Rollout(sampler=kind, vllm=server)})
+        sampler = SamplerActor()
+        sampler.open(learner.blueprint(), own)
+        for version in (0, 1):
+            claim, sent = learner.publish(version)
+            sampler.load(claim, sent if version else None)
+            sampler.begin(asked)
+            drawn.append([(list(one.tokens), one.version) for one in sampler.more()[1]])
+        if kind == "vllm":
+            name = next(one for one in sent if "layers.1" in one)
+            with pytest.raises(UserError, match="weights of step 1: the sampler holds other ones"):
+                sampler.load(claim, {**sent, name: sent[name][::-1].copy()})
+            fake.deaf = True  # it says that it has read them, and has not
+            with torch.no_grad():
+                next(learner._backend.policy.module.parameters()).mul_(3)
+            with pytest.raises(UserError, match="the sampler holds other weights than the learner"):
+                sampler.load(*learner.publish(2))
+        sampler.close()
+        fake.close()
+    assert drawn[:2] == drawn[2:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_servers_sample_on_a_cluster_and_a_killed_sampler_gets_another(run, ray, checkpoint_dir, tmp_path, monkeypatch):
+    fake, sample, killed = FakeVllm(str(checkpoint_dir)), Samplers.sample, []
+
+    def sampled(self, requests):
+        for number, found in enumerate(sample(self, requests)):
+            if number == 0 and self.version == 1:
+                killed.append(kill("SamplerActor"))
+            yield found
+
+    monkeypatch.setattr(Samplers, "sample", sampled)
+    served = {"sampler": "vllm", "vllm": {"python": str(stand_in(tmp_path, fake)), "start_s": 60}}
+    alone, done = run("alone", steps=3), run("served", steps=3, rollout=served, **HERE)
+    fake.close()
+    assert killed == [1]
+    for ours, theirs in zip(rollouts(alone)[:2], rollouts(done)[:2], strict=True):
+        assert [one[:2] for one in ours] == [one[:2] for one in theirs]
+    assert tickets(done) == [*range(3 * 3)]
+    assert sum(route == "/began" for route, _ in fake.asked) == 2

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from cohort.backends.cluster.simulate import Times, Work, best, drained, knee, play, times_of
-from cohort.commands.plan import plan_run, show
+from cohort.commands.plan import parameters_of, plan_run, show
 from cohort.record.rollouts import write_groups
 from cohort.types import Group, Prompt, Rollout, UserError
 from cohort.views.console import Console
@@ -78,6 +78,8 @@ def a_run(tmp_path):
         times = {"time/sample_s": sampled, "time/learn_s": learnt, "time/score_s": 0.0, "time/step_s": sampled + learnt}
         lines.append({"step": step, **times, "tokens/trained": sum(lengths)})
     (tmp_path / "metrics.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    policies = {"grpo": {"parameters": 1_000_000, "trained": 1_000_000}}
+    (tmp_path / "environment.json").write_bytes(orjson.dumps({"policies": policies}))
     rollout = "prompts_per_step = 4\ngroup_size = 4\nmax_rows = 8\nmax_tokens = 60"
     (tmp_path / "recipe.toml").write_text(
         f'name = "made"\n[policy]\nmodel = "m"\n[task]\nsource = "word_problems"\n[rollout]\n{rollout}\n'
@@ -96,6 +98,32 @@ def test_times_of_a_run_are_found_and_its_steps_played_again(a_run, capsys):
     assert [one.gpus for one in planned.plans] == [1, 8, 64]
     show(Console(), planned)
     assert "simulated with the times of" in capsys.readouterr().out
+
+
+def test_a_model_by_its_name_needs_learners_enough_for_its_memory(a_run, tmp_path, monkeypatch):
+    how: Any = {"staleness": 0, "speed": 1e4, "larger": None, "hours": None, "failures_h": 1e9}
+    planned = plan_run(a_run, [1, 2, 3, 64], model="8B", gpu_gb=80.0, **how)
+    assert planned.parameters == 8_000_000_000
+    assert planned.least == 2  # 128 GB of float32 weights, gradients and averages in four fifths of 80 each
+    assert planned.too_few == (1, 2)
+    assert all(one.learners >= 2 for one in planned.plans)
+    assert planned.plans[0].gb_per_step == pytest.approx(32 * planned.plans[0].samplers + 4 * 32)
+    slow, quick = (plan_run(a_run, [1], model=size, **how).plans[0].step_s for size in ("2M", "1M"))
+    assert slow == pytest.approx(2 * quick)
+    for name, says in (("70B", "a sampler has all weights, 280 GB"), ("8b or so", "neither the size of a model")):
+        with pytest.raises(UserError, match=says):
+            plan_run(a_run, [64], model=name, **how)
+    with pytest.raises(UserError, match=r"2 GPUs of 80 GB cannot train 8B parameters: .* are 128 GB, for which 2"):
+        plan_run(a_run, [2], model="8B", **how)
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no run in runs/ says how long a step takes"):
+        plan_run(None, [1], **how)
+
+
+def test_parameters_are_counted_from_a_config(checkpoint_dir, small_model):
+    assert parameters_of(str(checkpoint_dir)) == small_model.num_parameters()
+    assert parameters_of("0.5b") == 500_000_000
 
 
 def test_what_no_plan_can_be_made_of_is_named(a_run, tmp_path):

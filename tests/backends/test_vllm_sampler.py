@@ -6,14 +6,17 @@ import os
 import signal
 import socket
 import sys
+import threading
 from typing import Any
 
 import pytest
 import torch
+from clusters import rollouts, tickets
 from fake_vllm import FakeVllm, stand_in
 
 from cohort.backends.base import open_sampler
 from cohort.backends.proving import asks_canary, claimed, prove
+from cohort.backends.vllm import Vllm as VllmSampler
 from cohort.engine.engine import Engine
 from cohort.policy.adapters import add_lora
 from cohort.policy.load import load_policy
@@ -177,3 +180,20 @@ def test_a_python_without_vllm_and_a_port_that_is_taken_are_told(policy):
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} is taken"):
             open_sampler(policy, Rollout(sampler="vllm", vllm=Vllm(port=port))).publish(0)
+
+
+def test_a_server_draws_the_groups_of_the_next_step_while_the_learner_works(run, fake, monkeypatch):
+    """Its weights are its own. What comes of it is what the engine and the learner do in turn."""
+    sample, apart = VllmSampler.sample, []
+
+    def sampled(self, requests):
+        apart.append(threading.current_thread() is not threading.main_thread())
+        return sample(self, requests)
+
+    monkeypatch.setattr(VllmSampler, "sample", sampled)
+    server = {"sampler": "vllm", "vllm": {"url": f"{fake.root}/v1"}}
+    alone, served = (run(name, 3, {"max_staleness": 1, **how}) for name, how in (("alone", {}), ("served", server)))
+    assert apart == [False, True, True]  # the first groups of all are waited for
+    for ours, theirs in zip(rollouts(alone)[:2], rollouts(served)[:2], strict=True):
+        assert [one[:2] for one in ours] == [one[:2] for one in theirs]
+    assert tickets(served) == [*range(3 * 3)]

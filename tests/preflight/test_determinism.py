@@ -31,7 +31,7 @@ def test_levels(changes, device, level, why):
 
 
 def test_memory_that_ran_out_lowers_the_level():
-    steps = [{"step": 1}, {"step": 2, "memory/tokens_at_once": 512.0}]
+    steps: list[dict[str, float]] = [{"step": 1}, {"step": 2, "memory/tokens_at_once": 512.0}]
     assert as_it_went("bit-equal", steps[:1]) == "bit-equal"
     assert as_it_went("bit-equal", steps) == "batch-invariant"
     assert as_it_went("statistical", steps) == "statistical"

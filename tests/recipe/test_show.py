@@ -126,11 +126,14 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
             stage["monitor"]["adapt"] = {"kl_blow_up": how, "truncation": {**how, "setting": "temperature"}}
     if stage.get("run"):
         stage["run"].pop("threads", None)  # how many are allowed depends on the machine
+    for key in ("state", "offload", "stochastic_rounding"):  # of one learner, of a GPU, of bfloat16 weights
+        stage.setdefault("optimizer", {}).pop(key, None)
     if stage.get("critic"):
         stage["critic"].pop("warmup_steps", None)  # fewer than run.steps
     for key in ("held_out_split", "mixture", "curriculum", "adaptive", "args"):  # each needs or forbids others
         task.pop(key, None)
-    for key in ("groups", "length_penalty", "beam_groups", "diversity_penalty", "over_sample", "replay", "replay_age"):
+    beams = ("groups", "length_penalty", "beam_groups", "diversity_penalty")
+    for key in (*beams, "over_sample", "replay", "replay_age", "precision"):
         rollout.pop(key, None)
     if stage.get("cluster"):
         stage["cluster"]["address"] = "auto"  # without one the others say nothing

@@ -11,6 +11,7 @@ from cohort.record.metrics import is_timing
 from cohort.record.verify import verify
 from cohort.settings import Run, Stop
 from cohort.train.choosing import choose, reason_to_stop
+from cohort.train.grpo.training import GrpoTraining
 from cohort.train.loop import _Loop
 from cohort.types import UserError
 
@@ -79,8 +80,20 @@ def numbers(found):
     return [{key: value for key, value in line.items() if not is_timing(key)} for line in found.metrics]
 
 
+def noted(name, method, done):
+    def call(self, *given):
+        done.append(name)
+        return method(self, *given)
+
+    return call
+
+
 def test_the_best_step_becomes_the_final_model_also_when_the_run_was_killed(run, monkeypatch, tmp_path):
+    done = []
+    for name in ("__init__", "close"):  # a cluster may have room for one at a time
+        monkeypatch.setattr(GrpoTraining, name, noted(name, getattr(GrpoTraining, name), done))
     whole = run(name="whole", **tables(keep_best="eval/pass@4"))
+    assert done[:4] == ["__init__", "close", "__init__", "close"]
     column = [line["eval/choosing/pass@4"] for line in whole.metrics[1:]]
     best = column.index(max(column)) + 1
     closed = [json.loads(line) for line in (whole.directory / "log/chain.jsonl").read_text().splitlines()][-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import threading
 import time
 from typing import Any
 
@@ -61,11 +62,12 @@ def stream_of(pool, rewards, play, **changes):
         run[key] = changes.pop(key)
     for key in changes.keys() & RolloutTable.model_fields:
         rollout[key] = changes.pop(key)
+    apart = changes.pop("apart", False)
     zero_std, combination = changes.pop("zero_std", "zero"), Combination.of(rewards)
     assert not changes
     settings = StreamSettings(RolloutTable(**rollout), RunTable(**run), 100, "error", zero_std, combination, seed=0)
     renderer = Renderer(Letters(), "none")
-    return GroupStream(Endless(), renderer, Ledger(None, 0), play, pool, settings, to_steps=lambda *_: ())
+    return GroupStream(Endless(), renderer, Ledger(None, 0), play, pool, settings, lambda *_: (), apart=apart)
 
 
 @pytest.mark.parametrize("staleness", [0, 2])
@@ -122,6 +124,59 @@ def test_scoring_overlaps_with_sampling(tmp_path):
     rewards = resolve_all([RewardTable(use=seen)])
     with RewardPool(rewards, workers=1) as pool:
         assert len(stream_of(pool, rewards, playing(between=wait_for_the_first)).next(1).kept) == 6
+
+
+@pytest.mark.parametrize("zero_std", ["zero", "resample"])
+def test_a_sampler_with_weights_of_its_own_draws_while_the_learner_works_and_nothing_else_changes(zero_std):
+    """While a step is learnt from, its sampler waits for the learner to have begun: without a thread it would wait in
+    vain. What comes of it is what comes of doing one after the other.
+    """
+    rewards = resolve_all([RewardTable(use=lambda completion: float(completion) % 3 > 2, name="some")])
+
+    def steps(apart):
+        learning, waited, at = threading.Event(), [], [0]
+
+        def wait_for_the_learner(number):
+            if apart and at[0] > 1 and number == 0:
+                waited.append(learning.wait(30))
+
+        taken = []
+        with RewardPool(rewards, workers=1) as pool:
+            how = {"max_staleness": 1, "zero_std": zero_std, "apart": apart}
+            stream = stream_of(pool, rewards, playing(between=wait_for_the_learner), **how)
+            for at[0] in (1, 2, 3, 4):
+                learning.clear()
+                if zero_std == "resample":
+                    learning.set()  # groups that are sampled anew are waited for
+                groups = stream.next(at[0])
+                learning.set()
+                stream.settle()
+                taken.append([(group.ticket, group.rewards) for group in (*groups.kept, *groups.left_out)])
+                stream.finish(groups)
+            left = [group.ticket for group in stream.in_flight()]
+            stream.close()
+        assert all(waited)
+        assert not apart or len(waited) >= 3
+        return taken, left, stream.ledger.state()
+
+    assert steps(apart=True) == steps(apart=False)
+
+
+def test_what_fails_while_the_learner_works_is_said_when_it_has(tmp_path):
+    at = [0]
+
+    def failing(number):
+        if at[0] == 2:
+            raise UserError("the sampler is gone")
+
+    rewards = resolve_all([RewardTable(use=lambda completion: 1.0, name="one")])
+    with RewardPool(rewards, workers=1) as pool:
+        stream = stream_of(pool, rewards, playing(between=failing), max_staleness=1, apart=True)
+        for at[0] in (1, 2):
+            assert len(stream.next(at[0]).kept) == 6
+        with pytest.raises(UserError, match="the sampler is gone"):
+            stream.settle()
+        stream.close()
 
 
 # ---- the failure budget

@@ -24,6 +24,7 @@ from cohort.learn.learner import Learner
 from cohort.learn.optimizer import load_optimizer, save_optimizer
 from cohort.learn.ranks import Ranks
 from cohort.learn.reference import Reference
+from cohort.learn.sharded import FOLDER, load_shards, save_shards
 from cohort.learn.teaching import Teacher, Teaching
 from cohort.policy.load import open_policy, resumed_policy, save_policy, starts_from_adapter
 from cohort.policy.policy import Policy, PolicyFacts
@@ -54,7 +55,8 @@ class Local:
             else resumed_policy(stage.policy, origin.checkpoint)
         )
         stage = fitted(stage, objective, self.policy.facts())
-        if stage.policy.checkpointing == "on":
+        again = stage.policy.checkpointing == "on"
+        if again and ranks is None:
             if self.policy.fused is None:
                 raise UserError(
                     f'policy.checkpointing = "on" needs the compiled path, and this policy takes the '
@@ -66,7 +68,7 @@ class Local:
         self._reference = self._open_reference() if asked else None
         self._ranks = ranks
         if ranks is not None:
-            ranks.shard(self.policy)
+            ranks.shard(self.policy, again, stage.cluster.offload)
         self._budget = Budget(stage.optimizer.tokens_per_micro_batch)
         self._learner = Learner(
             self.policy,
@@ -145,7 +147,12 @@ class Local:
     def save(self, directory: Path) -> None:
         """See `Backend`."""
         self.save_model(directory)
-        save_optimizer(self._learner.optimizer, directory)
+        if self._ranks is not None:
+            save_shards(self._learner.optimizer, directory, self._ranks)
+            if self._ranks.rank:  # the rest is the same on all
+                return
+        else:
+            save_optimizer(self._learner.optimizer, directory)
         if self._learner.controller is not None:
             write_bytes(directory / ENTROPY, orjson.dumps(self._learner.controller.state()))
         less, asked = self._at_once(), {"tokens": self._budget.most, "rows": self._stage.rollout.max_rows}
@@ -158,7 +165,8 @@ class Local:
 
     def load(self, directory: Path) -> None:
         """See `Backend`."""
-        load_optimizer(self._learner.optimizer, directory)
+        read = load_shards if (directory / FOLDER).is_dir() else load_optimizer
+        read(self._learner.optimizer, directory)
         if self._learner.controller is not None:
             self._learner.controller.restore(_read(directory / ENTROPY, "the entropy bonus"))
         if (file := directory / LESS).is_file():

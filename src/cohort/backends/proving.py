@@ -64,16 +64,21 @@ def prove(claim: Claim, sampler: Sampler, stage: Stage) -> str:
     if sampler.version != version:
         raise UserError(f"{who} says that it holds those of step {sampler.version} (rollout.sampler). {MEND}")
     if hasattr(sampler, "fingerprint") and proves(sampler) and (held := sampler.fingerprint()) != own:
-        raise UserError(
-            f"{who} holds other ones than were published (their fingerprint is {held[:12]}, and should be {own[:12]}). "
-            f"{MEND}"
-        )
+        raise UserError(other_weights(stage, claim, held))
     if claim.tokens:
         plain = torch.tensor(claim.logprobs)
         if plain.isfinite().all():  # weights that diverged prove nothing; whoever samples from them says so
             drawn = torch.as_tensor(sampler.canary(claim.prompt, claim.tokens))  # type: ignore[attr-defined]
             refuse_apart((drawn - plain).abs().mean().item(), stage, version, "of the canary, a fixed text")
     return own
+
+
+def other_weights(stage: Stage, claim: Claim, held: str) -> str:
+    """What is said where the fingerprint of what a sampler holds is not that which was published."""
+    return (
+        f"stage '{stage.name}', weights of step {claim.version}: the sampler holds other ones than were published "
+        f"(their fingerprint is {held[:12]}, and should be {claim.digest[:12]}). {MEND}"
+    )
 
 
 def refuse_apart(gap: float, stage: Stage, version: int, what: str) -> None:

@@ -44,6 +44,8 @@ _DEV = "start it with VLLM_SERVER_DEV_MODE=1 and VLLM_ALLOW_RUNTIME_LORA_UPDATIN
 class Vllm:
     """A `types.Sampler` that also has a canary. Made of the policy that it samples from, which stays the learner's."""
 
+    apart = True
+
     def __init__(self, policy: Policy, rollout: Rollout):
         policy.refuse_classifier()
         self._policy, self._rollout, self._table = policy, rollout, rollout.vllm or VllmTable()

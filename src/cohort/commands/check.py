@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -70,9 +70,18 @@ def check_recipe(recipe: Recipe, console: Console, against: Sequence[str] = (), 
     cannot tell gold answers from ignorant ones, or when a question of a benchmark that it is checked `against` is among
     its training prompts. The base model is asked to `finish` so many questions of each benchmark.
     """
-    quiet_libraries()
     benchmarks = Benchmarks.of(against, finish)
     found: list[CheckedStage] = []
+    for index, (one, policy) in enumerate(start_policies(recipe)):
+        file = data_file(recipe, index)
+        waits = named_stage(recipe.stages[index].task.source) if file is not None and not file.is_file() else None
+        found.append(_check(one, policy, console, benchmarks, waits))
+    return found
+
+
+def start_policies(recipe: Recipe) -> Iterator[tuple[PreparedStage, Policy]]:
+    """Every stage, prepared, with the policy that it would start from were those before it not to train."""
+    quiet_libraries()
     policies: list[Policy] = []
     before = torch.get_num_threads()
     torch.set_num_threads(threads_of(recipe.stages[-1].run.threads))  # as the run will, so that the plan is true
@@ -80,12 +89,9 @@ def check_recipe(recipe: Recipe, console: Console, against: Sequence[str] = (), 
         for index, one in enumerate(prepare(recipe)):
             start = begins_with(recipe, index)
             policies.append(_policy(one, None if start is None else policies[start]))
-            file = data_file(recipe, index)
-            waits = named_stage(recipe.stages[index].task.source) if file is not None and not file.is_file() else None
-            found.append(_check(one, policies[-1], console, benchmarks, waits))
+            yield one, policies[-1]
     finally:
         torch.set_num_threads(before)
-    return found
 
 
 def _check(

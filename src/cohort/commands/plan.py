@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.markup import escape
 
-from cohort.backends.cluster.simulate import Played, Times, Work, best, knee, play, times_of
+from cohort.backends.cluster.simulate import Played, Times, Work, best, knee, overlapped, play, times_of
 from cohort.recipe import Recipe
+from cohort.settings import Stage
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.wording import counted
+from cohort.wording import counted, one_line
+
+ROOM = 0.8  # of a GPU's memory for what stays there; the rest is for activations, keys and values
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """Plans for numbers of GPUs; `simulated_s` is a step of the measured run in the simulation, on one of each."""
+    """Plans for numbers of GPUs; `simulated_s` is a step of the measured run in the simulation, on one of each. `least`
+    learners are needed for what a model of so many parameters trains with; what has fewer GPUs is `too_few`.
+    """
 
     run: Path
+    parameters: int
+    least: int
+    too_few: tuple[int, ...]
     steps: int
     times: Times
     simulated_s: float
@@ -29,46 +40,123 @@ class Planned:
 
 
 def plan_run(
-    run: Path,
+    run: Path | None,
     gpus: Sequence[int],
     *,
     staleness: int | None,
     speed: float,
-    larger: float,
+    larger: float | None,
     hours: float | None,
     failures_h: float,
+    model: str | None = None,
+    gpu_gb: float = 80.0,
+    network: float = 10.0,
+    prompts: int | None = None,
+    group_size: int | None = None,
+    tokens: float | None = None,
 ) -> Planned:
     """`speed`: how many times as fast one GPU is as what the run was measured on; `larger`: how many times as large the
-    model. Raises `UserError`.
+    model, or `model`: which it is, by its size (8B) or its checkpoint. A step has the run's prompts and completions,
+    where nothing else is said; `tokens` are those of a completion in the mean. Without a run, the newest one in runs/
+    is taken that says something. Raises `UserError`.
     """
+    run = _newest() if run is None else run
     if not (run / "recipe.toml").is_file():
         raise UserError(f"{run} is no run: it has no recipe.toml, and a plan needs the times of a run")
     stage = Recipe.load(run / "recipe.toml").stages[-1]
+    if overlapped(stage):
+        raise UserError(
+            f"the steps of {run} sampled while they learnt (rollout.max_staleness > 0), and their "
+            "times do not say which of the two took what: measure a run with max_staleness = 0"
+        )
     measured = times_of(run, stage.rollout.max_rows)
-    scale = larger / speed
+    own, own_trained = _policy_of(run, stage)
+    larger = (larger or 1.0) if model is None else parameters_of(model) / own
+    parameters, trained, scale = round(own * larger), own_trained * larger, larger / speed
+    longer = 1.0 if tokens is None else tokens / (sum(measured.lengths) / len(measured.lengths))
     times = replace(
         measured,
+        lengths=tuple(max(1, round(length * longer)) for length in measured.lengths),
         iteration_s=measured.iteration_s * scale,
         row_s=measured.row_s * scale,
         token_s=measured.token_s * scale,
         step_s=measured.step_s * scale,
     )
-    files = sum(file.stat().st_size for file in (run / "final").glob("*.safetensors")) / 1e9 * larger
-    r = stage.rollout
+    r, each = stage.rollout, 4 if stage.policy.dtype == "float32" else 2  # bytes of a weight
+    sent = trained * each / 1e9  # an adapter's, where that is trained
     work = Work(
-        r.prompts_per_step,
-        r.group_size,
+        prompts or r.prompts_per_step,
+        group_size or r.group_size,
         r.max_rows,
         r.max_staleness if staleness is None else staleness,
-        weights_gb=files,
-        gradient_gb=files,
+        weights_gb=sent,
+        gradient_gb=sent,
+        gb_per_s=network,
         hours_between_failures=failures_h,
     )
+    # Of each parameter a learner has a weight, and of each that is trained a gradient and Adam's two averages.
+    held, room = (parameters + 3 * trained) * each / 1e9, ROOM * gpu_gb
+    least = max(1, math.ceil(held / room))
+    if parameters * each / 1e9 > room:
+        raise UserError(
+            f"a sampler has all weights, {parameters * each / 1e9:.0f} GB of {stage.policy.dtype}, and {ROOM:.0%} of a "
+            f'GPU of {gpu_gb:g} GB are {room:.0f}: set policy.dtype = "bfloat16", or name a larger GPU (--gpu-gb)'
+        )
     here = play(measured, Work(r.prompts_per_step, r.group_size, r.max_rows), 1, 1)
-    plans = tuple(best(times, work, count) for count in sorted(set(gpus)))
+    wanted = sorted(set(gpus))
+    enough = [count for count in wanted if count > least or least == 1]
+    if not enough:
+        raise UserError(
+            f"{counted(wanted[-1], 'GPU')} of {gpu_gb:g} GB cannot train {_size(parameters)} parameters: weights, "
+            f"gradients and averages are {held:.0f} GB, for which {counted(least, 'learner')} and a sampler are needed"
+        )
+    plans = tuple(best(times, work, count, least) for count in enough)
     ready = [one for one in plans if hours is None or one.step_s * stage.run.steps <= hours * 3600]
     cheapest = min(ready, key=lambda one: one.step_s * one.gpus, default=None)
-    return Planned(run, stage.run.steps, times, here.step_s, plans, knee(plans), cheapest)
+    few = tuple(count for count in wanted if count not in enough)
+    return Planned(run, parameters, least, few, stage.run.steps, times, here.step_s, plans, knee(plans), cheapest)
+
+
+def _newest() -> Path:
+    """The newest run beside this directory whose steps say what they took."""
+    for file in sorted(Path("runs").glob("*/metrics.jsonl"), key=lambda one: one.stat().st_mtime, reverse=True):
+        try:
+            times_of(file.parent, 1)
+        except (UserError, OSError):
+            continue
+        return file.parent
+    raise UserError("no run in runs/ says how long a step takes: name one, or train one with the recipe to be planned")
+
+
+def _policy_of(run: Path, stage: Stage) -> tuple[int, int]:
+    """The parameters of the model that a run trained, and how many of them it trained."""
+    try:
+        said = json.loads((run / "environment.json").read_text("utf-8"))["policies"][stage.name]
+        return int(said["parameters"]), int(said["trained"])
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{run / 'environment.json'} does not say how large the model of the run is") from None
+
+
+def parameters_of(model: str) -> int:
+    """The parameters of a model, named by its size (8B, 0.5B, 135M) or by a directory with its config.json."""
+    if (size := re.fullmatch(r"(\d+(?:\.\d+)?)([MBT])", model.strip().upper())) is not None:
+        return round(float(size[1]) * {"M": 1e6, "B": 1e9, "T": 1e12}[size[2]])
+    if not Path(model, "config.json").is_file():
+        raise UserError(f"{model} is neither the size of a model, such as 8B, nor a directory with its config.json")
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            made = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+    except Exception as error:  # whatever a config that is not one makes the library raise
+        raise UserError(f"{model} has no config.json of a causal language model: {one_line(error)}") from None
+    return int(made.num_parameters())
+
+
+def _size(parameters: int) -> str:
+    unit, name = next(((unit, name) for unit, name in ((1e9, "B"), (1e6, "M")) if parameters >= unit), (1e3, "k"))
+    return f"{parameters / unit:.3g}{name}"
 
 
 def show(console: Console, found: Planned) -> None:
@@ -76,6 +164,10 @@ def show(console: Console, found: Planned) -> None:
     apart = abs(found.simulated_s / found.times.measured_s - 1)
     took = f"a step of it took {found.times.measured_s:.2f} s, and {found.simulated_s:.2f} s in the simulation"
     console.say(escape(f"simulated with the times of {found.run}: {took} ({apart:.0%} apart)"))
+    sharded = f", which {counted(found.least, 'learner')} hold together" if found.least > 1 else ""
+    console.say(f"{_size(found.parameters)} parameters{sharded}")
+    if found.too_few:
+        console.say(f"  too few for that: {', '.join(map(str, found.too_few))} GPUs")
     rows = [
         [
             f"{one.gpus}",

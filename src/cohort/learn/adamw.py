@@ -45,6 +45,9 @@ class SmallAdamW(torch.optim.Optimizer):
     ):
         super().__init__(groups, {"lr": 0.0, "betas": betas, "eps": eps, "weight_decay": 0.0})
         self._bits, self._home, self._by_chance = bits, home, by_chance
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self._begin(parameter)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -74,7 +77,7 @@ class SmallAdamW(torch.optim.Optimizer):
                     _pack(own, name, slice(0, average.numel()), average.float().reshape(-1))
 
     def _step(self, parameter: Tensor, number: int, how: Mapping[str, float]) -> None:
-        state = self.state[parameter] or self._begin(parameter)
+        state = self.state[parameter]
         state["step"] += 1
         weights, gradient = parameter.detach().reshape(-1), parameter.grad.reshape(-1)  # type: ignore[union-attr]
         draw: torch.Generator | None = None

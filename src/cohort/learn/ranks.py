@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cohort.algorithms.objectives import merge_metrics
 from cohort.policy.attention import PackedGroups
@@ -26,13 +27,14 @@ class Ranks:
 
     def __init__(self, rank: int, count: int):
         self.rank, self.count = rank, count
+        self.device = torch.device("cpu")  # where it computes, which is not where offloaded weights are
         self._root: Any = None
         self._whole: Policy | None = None  # of rank 0: the weights in one piece, as of the last `gather`
 
     @staticmethod
     def join(rank: int, count: int, meeting: str, deadline_s: float) -> Ranks:
         """Meet the others at `meeting`, HOST:PORT. Raises `UserError` where they do not come."""
-        kind = "nccl" if torch.cuda.is_available() else "gloo"
+        kind = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
             dist.init_process_group(
                 kind,
@@ -45,21 +47,28 @@ class Ranks:
             raise UserError(f"rank {rank} of {count} learners did not meet the others at {meeting}: {error}") from None
         return Ranks(rank, count)
 
-    def shard(self, policy: Policy) -> None:
-        """Shard the weights of a policy, which every rank has loaded alike, layer by layer. It takes the plain path."""
+    def shard(self, policy: Policy, recompute: bool = False, offload: bool = False) -> None:
+        """Shard the weights of a policy, which every rank has loaded alike, layer by layer. It takes the plain path.
+        `recompute`: the backward pass computes the activations of a layer again. `offload`: weights, gradients and the
+        optimizer's averages are in the CPU's memory, and a layer's weights are on the device while it computes.
+        """
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
         if policy.generic is not None:
             raise UserError(f"cluster.learners = {self.count}: {policy.path} cannot be sharded; set it to 1")
         self._whole = policy.copy() if self.rank == 0 else None
         policy.fused, policy.plain_because = None, f"sharded over {self.count} learners"
-        mesh, root = init_device_mesh(policy.device.type, (self.count,)), _Root(policy.module)
-        parts = [*_layers(policy), root]
-        for part in parts:
-            fully_shard(part, mesh=mesh, reshard_after_forward=part is not root)
+        self.device = policy.device
+        mesh, root = init_device_mesh(self.device.type, (self.count,)), _Root(policy.module)
+        where = CPUOffloadPolicy(pin_memory=self.device.type == "cuda") if offload else OffloadPolicy()
+        layers = _layers(policy)
+        for layer in layers if recompute else ():
+            layer.forward = functools.partial(_recomputed, layer.forward)
+        for part in [*layers, root]:
+            fully_shard(part, mesh=mesh, reshard_after_forward=part is not root, offload_policy=where)
             part.set_gradient_divide_factor(1.0)  # a sum, no mean
-            if policy.device.type == "cpu":
+            if self.device.type == "cpu":
                 part.set_force_sum_reduction_for_comms(True)  # gloo has no other
         self._root, plain = root, policy.plain_hidden
         # Through the root's forward, which gathers what is outside of the layers, for the head that follows as well.
@@ -68,7 +77,7 @@ class Ranks:
 
     def most(self, passes: int) -> int:
         """The most passes that any rank has to make, of which this one has so many."""
-        found = torch.tensor(passes, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        found = torch.tensor(passes)
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 
@@ -108,6 +117,13 @@ class _Root(nn.Module):
 
     def forward(self, compute: Callable[[], Tensor]) -> Tensor:
         return compute()
+
+
+def _recomputed(forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """A layer whose activations are not kept."""
+    if not torch.is_grad_enabled():
+        return forward(*given, **named)
+    return checkpoint(forward, *given, use_reentrant=False, **named)
 
 
 def whole(value: Any) -> Any:

@@ -35,13 +35,16 @@ class FlatMask:
         if scores.sinks is not None or _state.broken:
             return None
 
+        cap = scores.softcap
+
         def bent(score: Tensor, *_: Tensor) -> Tensor:
-            return torch.tanh(score / scores.softcap) * scores.softcap
+            assert cap is not None
+            return torch.tanh(score / cap) * cap
 
         flat = [x.transpose(0, 1)[None] for x in (query, key, value)]  # [1, H or K, N, D]
         how = {"block_mask": self._block_mask(scores.reach), "scale": scores.scale, "enable_gqa": True}
         try:
-            out = _flex(query.device.type)(*flat, score_mod=None if scores.softcap is None else bent, **how)
+            out = _flex(query.device.type)(*flat, score_mod=None if cap is None else bent, **how)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -77,4 +80,5 @@ def _flex(device: str) -> Callable[..., Any]:
     """Compiled once for rows of every length; on a CPU, which has its forward pass alone, as it stands."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+    plain: Callable[..., Any] = flex_attention
+    return torch.compile(plain, dynamic=True) if device == "cuda" else plain

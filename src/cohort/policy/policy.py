@@ -86,8 +86,8 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
+        """Where it computes: where the weights are, but for those of ranks that keep them elsewhere."""
+        return next(self.model.parameters()).device if self.ranks is None else self.ranks.device
 
     @property
     def max_context(self) -> int | None:

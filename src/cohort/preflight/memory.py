@@ -101,7 +101,8 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
     held = policy.weight_bytes + beside + averages + critic + learnt
     if decoded < LARGE:  # a small copy stays while the weights learn
         held, decoded = held + decoded, 0.0
-    return Memory(held, decoded + holes * sampling, policy.trained_bytes + holes * learning)
+    # Half of the room that a large copy leaves is too cut up to be found again.
+    return Memory(held, decoded + holes * sampling, policy.trained_bytes + holes * learning + decoded / 2)
 
 
 def _average_bytes(stage: Stage, policy: PolicyFacts) -> float:

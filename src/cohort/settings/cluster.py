@@ -21,6 +21,10 @@ class Cluster(Table):
     learners: Resumable[Actors] = Field(
         default=1, description="Processes that learn together; the weights of several are sharded (FSDP2)."
     )
+    offload: NoEffect[bool] = Field(
+        default=False,
+        description="Keep what is sharded in the memory of CPUs, and a layer on the GPU while it computes.",
+    )
     samplers: Resumable[Actors] = Field(default=1, description="Processes that sample, each with all weights.")
     rewards: NoEffect[Actors] = Field(default=1, description="Actors that score, each with run.workers processes.")
     cpus: NoEffect[float] = Field(default=0.0, ge=0, description="CPU cores that Ray reserves for each actor.")

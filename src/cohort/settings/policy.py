@@ -75,7 +75,7 @@ class Policy(Table):
     )
     checkpointing: Later[Literal["auto", "on", "off"]] = Field(
         default="auto",
-        description="Compute activations again in the backward pass (compiled path); auto: where memory asks for it.",
+        description="Compute activations again in the backward pass; auto: on the compiled path, where needed.",
     )
     lora: Lora | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
     router_aux_coef: float = Field(

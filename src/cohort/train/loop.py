@@ -251,6 +251,7 @@ class _Loop:
             return
         context = replace(self.context, console=Console(quiet=True), suites=())
         chosen = read_checkpoint(path_of(context.checkpoints, self.choice.step))
+        self.training.close()  # its machines, and its memory, are the other's now
         with readable(chosen.path), closing(kind.open(context, prepared, chosen)) as best:
             yield best
 

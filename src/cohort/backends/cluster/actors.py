@@ -5,23 +5,21 @@ from __future__ import annotations
 import io
 import pickle
 import socket
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import torch
 
 from cohort.algorithms.objectives import Objective
-from cohort.backends.base import Origin
+from cohort.backends.base import Origin, open_sampler
 from cohort.backends.cluster.door import Lost, Surroundings
 from cohort.backends.local import Local
-from cohort.backends.proving import Claim, claimed, prove
-from cohort.engine.engine import Engine
+from cohort.backends.proving import Claim, claimed, other_weights, prove, proves
 from cohort.learn.ranks import Ranks
 from cohort.policy.policy import Policy
+from cohort.policy.weights import fingerprint
 from cohort.rewards import RewardPool, ScoredGroup, ScoringItem
 from cohort.settings import Stage
 from cohort.types import Completion, InfrastructureError, SampleRequest, UserError
@@ -53,9 +51,6 @@ class LearnerActor:
     def call(self, name: str, *given: Any) -> Any:
         """Whatever a backend can do. Of ranks that fail together, one has died: a failure is the world's."""
         try:
-            if name == "save" and self._ranks is not None and self._ranks.rank:
-                with tempfile.TemporaryDirectory() as nowhere:
-                    return self._backend.save(Path(nowhere))
             return getattr(self._backend, name)(*given)
         except (UserError, InfrastructureError):
             raise
@@ -83,7 +78,7 @@ class LearnerActor:
 
 
 class SamplerActor:
-    """The engine of a process, on a copy of the weights."""
+    """What `rollout.sampler` names, on a copy of the weights: the engine of a process, or a vLLM server of its own."""
 
     def enter(self, surroundings: Surroundings, who: str) -> None:
         """Begin."""
@@ -92,8 +87,14 @@ class SamplerActor:
     def open(self, blueprint: bytes, stage: Stage) -> None:
         """Make the model."""
         module, tokenizer, compute, mode = pickle.loads(blueprint)
-        self._policy = Policy(module, tokenizer, compute, mode)
-        self._stage, self._engine = stage, Engine(self._policy, stage.rollout.max_rows, stage.rollout.precision)
+        served = stage.rollout.sampler == "vllm"  # the accelerator is the server's
+        self._policy = Policy(module.cpu() if served else module, tokenizer, compute, mode)
+        self._stage, self._sampler = stage, open_sampler(self._policy, stage.rollout)
+        if not proves(self._sampler):
+            raise UserError(
+                f"rollout.sampler = '{stage.rollout.sampler}' cannot show which weights it holds (`canary` of "
+                "cohort.types.ProvingSampler), as a sampler of a cluster must"
+            )
         self._drawn: Iterator[tuple[SampleRequest, tuple[Completion, ...]]] = iter(())
 
     @torch.no_grad()
@@ -102,23 +103,30 @@ class SamplerActor:
         for name, own in self._policy.module.named_parameters() if weights is not None else ():
             if own.requires_grad:
                 own.copy_(torch.tensor(weights[name]).view(own.dtype).view(own.shape))  # type: ignore[index]
-        self._engine.publish(claim.version)
-        prove(claim, self._engine, self._stage)
+        if not hasattr(self._sampler, "fingerprint") and (held := fingerprint(self._policy.model)) != claim.digest:
+            raise UserError(other_weights(self._stage, claim, held))  # before a server is given them
+        self._sampler.publish(claim.version)
+        prove(claim, self._sampler, self._stage)
 
     def canary(self, prompt: Sequence[int], tokens: Sequence[int]) -> list[float]:
         """See `types.ProvingSampler`."""
-        return list(self._engine.canary(prompt, tokens))
+        return list(self._sampler.canary(prompt, tokens))  # type: ignore[attr-defined]
 
     def begin(self, requests: Sequence[SampleRequest]) -> None:
         """Draw for these from now on."""
         self._number = {id(request): number for number, request in enumerate(requests)}
         self._asked = requests  # their ids are theirs while they live
-        self._drawn = self._engine.sample(requests)
+        self._drawn = iter(self._sampler.sample(requests))
 
     def more(self) -> tuple[int, tuple[Completion, ...]]:
         """The next group that is whole: the number of its request, and its completions."""
         request, completions = next(self._drawn)
         return self._number[id(request)], completions
+
+    def close(self) -> None:
+        """End the server, where there is one."""
+        if (close := getattr(self._sampler, "close", None)) is not None:
+            close()
 
 
 class RewardActor:

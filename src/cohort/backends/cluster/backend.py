@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Fingerprint, Origin, Which
 from cohort.backends.cluster.actors import LearnerActor
 from cohort.backends.cluster.batches import joined, part, parts
-from cohort.backends.cluster.door import Actor, Door, Lost
+from cohort.backends.cluster.door import BEGIN_S, Actor, Door, Lost
 from cohort.backends.cluster.samplers import Samplers
 from cohort.preflight.objective import asks_reference
 from cohort.settings import Stage
@@ -55,6 +56,7 @@ class Cluster:
         place = Path.cwd() if origin.base is None else origin.base.parent
         self._kept = place / f".learner-{os.getpid()}.tmp"  # which is swept where a run begins again
         self._ranks: list[Actor] = []
+        self._alone = threading.RLock()  # a sampler that is begun anew asks for the model while the learner works
         self._firmly(lambda: None)
         self.sampler = Samplers(self._door, stage, lambda: self._firmly(lambda: self._all("blueprint")[0]))
 
@@ -163,15 +165,16 @@ class Cluster:
         """What the learner answers; of a new one, which has done all that was noted, where it is lost."""
         why = ""
         for _ in range(self._stage.cluster.retries + 1):
-            try:
-                if not self._ranks:
-                    self._open()
-                return ask()
-            except Lost as lost:
-                why = str(lost)
-                for one in self._ranks:
-                    self._door.end(one)
-                self._ranks = []
+            with self._alone:
+                try:
+                    if not self._ranks:
+                        self._open()
+                    return ask()
+                except Lost as lost:
+                    why = str(lost)
+                    for one in self._ranks:
+                        self._door.end(one)
+                    self._ranks = []
         raise UserError(
             f"stage '{self._stage.name}': {why}, {counted(self._stage.cluster.retries + 1, 'time')} in a row "
             "(cluster.retries). The run is saved up to its last checkpoint"
@@ -182,7 +185,7 @@ class Cluster:
         self._ranks = [self._door.start(LearnerActor, f"learner {rank}") for rank in range(count)]
         meeting = self._door.ask(self._ranks[0], "meeting") if count > 1 else ""
         each = [(*table, rank, count, meeting) for rank in range(count)]
-        self.facts = self._door.all(self._ranks, "open", each)[0]
+        self.facts = self._door.all(self._ranks, "open", each, BEGIN_S)[0]
         if self._loaded is not None:
             self._all("call", "load", self._loaded)
         for name, given in self._journal:
@@ -212,16 +215,19 @@ def refuse_several(stage: Stage, objective: Objective) -> None:
         ),
         (stage.reference.moves and asks_reference(stage, objective), "a [reference] that moves"),
         (stage.policy.router_aux_coef > 0, "policy.router_aux_coef"),
-        (stage.policy.checkpointing == "on", 'policy.checkpointing = "on", which is of the compiled path'),
         (stage.monitor.rolls_back, "monitor.actions that roll back"),
     ):
         if bad and count > 1:
             raise UserError(f"stage '{stage.name}': cluster.learners = {count} cannot have {what}: set it to 1")
-    if stage.rollout.sampler != "local":
-        raise UserError(
-            f"stage '{stage.name}': cluster.samplers are engines of their own, and rollout.sampler = "
-            f"'{stage.rollout.sampler}': set it to \"local\", or remove [cluster]"
-        )
+    table = stage.rollout.vllm
+    for key in ("url", "port") if table is not None and stage.cluster.samplers > 1 else ():
+        if (given := getattr(table, key)) is not None:
+            raise UserError(
+                f"stage '{stage.name}': rollout.vllm.{key} = {given!r} is one server, and cluster.samplers = "
+                f"{stage.cluster.samplers}: set it to 1, or leave {key} out: each sampler starts a server then"
+            )
+    if stage.cluster.offload and count == 1:
+        raise UserError(f"stage '{stage.name}': cluster.offload is of sharded weights, and cluster.learners = 1")
     if stage.rollout.over_sample:
         raise UserError(f"stage '{stage.name}': rollout.over_sample needs the engine of this process: remove [cluster]")
     if stage.policy.model == "live":

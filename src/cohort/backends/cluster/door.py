@@ -14,11 +14,13 @@ from typing import Any
 import torch
 
 from cohort.machine import PACKAGES, describe_machine, quiet_libraries, threads_of
-from cohort.settings import Stage
+from cohort.settings import Cluster, Stage
 from cohort.types import InfrastructureError, UserError
 from cohort.wording import one_line
 
 SAME = tuple(name for name in PACKAGES if name in ("cohort", "torch", "transformers", "peft", "numpy"))
+
+BEGIN_S = 120.0  # that an actor may take to begin, however short its answers have to be
 
 
 class Lost(Exception):  # noqa: N818  (an event, handled by who asks)
@@ -82,16 +84,7 @@ class Door:
 
     def __init__(self, stage: Stage):
         self.table, self.surroundings = stage.cluster, Surroundings.here(stage)
-        self.ray = connected(self.table.address or "local")
-        for name, each, count in (
-            ("CPU", self.table.cpus, self.table.learners + self.table.samplers + self.table.rewards),
-            ("GPU", self.table.gpus, self.table.learners + self.table.samplers),
-        ):
-            if each * count > (have := self.ray.cluster_resources().get(name, 0.0)):
-                raise UserError(
-                    f"the cluster has {have:g} {name}s, and its {count} actors ask for {each * count:g} (cluster."
-                    f"{name.lower()}s = {each:g} each): add nodes, or ask for fewer"
-                )
+        self.ray = _large_enough(self.table)
 
     def start(self, kind: type, who: str, gpus: bool = True, at_once: int = 1) -> Actor:
         """An actor, which has entered the driver's surroundings."""
@@ -100,7 +93,7 @@ class Door:
             **options, max_restarts=0, max_concurrency=at_once, runtime_env={"env_vars": self.surroundings.variables}
         )
         actor = Actor(made.remote(), who)
-        self.ask(actor, "enter", self.surroundings, who)
+        self.begin(actor, "enter", self.surroundings, who)
         return actor
 
     def end(self, actor: Actor) -> None:
@@ -111,27 +104,58 @@ class Door:
         """What an actor answers. Raises `Lost`, or what it raised that is meant for a person or the world's fault."""
         return self.answer(getattr(actor.handle, method).remote(*given), actor.who)
 
-    def all(self, actors: Sequence[Actor], method: str, given: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def begin(self, actor: Actor, method: str, *given: Any) -> Any:
+        """The same of an actor that has yet to load its libraries or its model."""
+        return self.answer(getattr(actor.handle, method).remote(*given), actor.who, BEGIN_S)
+
+    def all(
+        self, actors: Sequence[Actor], method: str, given: Sequence[tuple[Any, ...]], least_s: float = 0
+    ) -> list[Any]:
         """The same of several at once, each with what is its own."""
         asked = [getattr(one.handle, method).remote(*own) for one, own in zip(actors, given, strict=True)]
-        return [self.answer(ref, one.who) for ref, one in zip(asked, actors, strict=True)]
+        return [self.answer(ref, one.who, least_s) for ref, one in zip(asked, actors, strict=True)]
 
-    def answer(self, ref: Any, who: str) -> Any:
-        """What a reference comes to."""
-        errors = self.ray.exceptions
+    def answer(self, ref: Any, who: str, least_s: float = 0) -> Any:
+        """What a reference comes to, within the deadline, or `least_s` seconds where that is shorter."""
+        errors, limit = self.ray.exceptions, max(self.table.deadline_s, least_s)
         try:
-            return self.ray.get(ref, timeout=self.table.deadline_s)
+            return self.ray.get(ref, timeout=limit)
         except errors.GetTimeoutError:
-            limit = f"cluster.deadline_s = {self.table.deadline_s:g} s"
-            raise Lost(f"the driver waited for {who}, which gave no answer within {limit}") from None
+            raise Lost(
+                f"the driver waited for {who}, which gave no answer within {limit:g} s (cluster.deadline_s)"
+            ) from None
         except errors.RayTaskError as error:
             if isinstance(error.cause, (UserError, InfrastructureError)):
                 raise error.cause from None
-            if isinstance(error.cause, Lost):
-                raise Lost(f"{who}: {error.cause}") from None
+            if isinstance(error.cause, (Lost, errors.RayError)):  # the second: what it was to work on has gone
+                raise Lost(f"{who}: {one_line(error.cause)}") from None
             raise
         except (errors.RayError, ConnectionError) as error:
             raise Lost(f"{who} died ({type(error).__name__})") from None
+
+
+def nodes_of(table: Cluster) -> list[tuple[str, float, float]]:
+    """The nodes of a cluster, which can hold the actors of the table: name, CPUs, GPUs. Raises `UserError`."""
+    there = [one for one in _large_enough(table).nodes() if one["Alive"]]
+    return [
+        (f"{one['NodeManagerHostname']}", one["Resources"].get("CPU", 0.0), one["Resources"].get("GPU", 0.0))
+        for one in there
+    ]
+
+
+def _large_enough(table: Cluster) -> Any:
+    """Ray, connected to a cluster that has what the actors ask for. Raises `UserError`."""
+    ray = connected(table.address or "local")
+    for name, each, count in (
+        ("CPU", table.cpus, table.learners + table.samplers + table.rewards),
+        ("GPU", table.gpus, table.learners + table.samplers),
+    ):
+        if each * count > (have := ray.cluster_resources().get(name, 0.0)):
+            raise UserError(
+                f"the cluster has {have:g} {name}s, and its {count} actors ask for {each * count:g} (cluster."
+                f"{name.lower()}s = {each:g} each): add nodes, or ask for fewer"
+            )
+    return ray
 
 
 def connected(address: str) -> Any:

@@ -12,21 +12,26 @@ from cohort.settings import Stage
 from cohort.types import Completion, SampleRequest, UserError
 from cohort.wording import counted
 
+CLOSING_S = 10.0  # that samplers have to end their servers; then they are killed, and the servers with them
+
 
 class Samplers:
     """`blueprint` gives the learner's model as it is. Every sampler proves its weights whenever it takes some, so the
     driver holds no weights and has nothing to prove.
     """
 
+    apart = True
+
     def __init__(self, door: Door, stage: Stage, blueprint: Callable[[], bytes]):
         self._door, self._stage, self._blueprint = door, stage, blueprint
         self._actors: list[Actor | None] = [None] * stage.cluster.samplers
         self._claim: Claim | None = None
+        self._weights: Any = None  # the place in Ray's store of what `_claim` is of
         self.version = 0
 
     def take(self, claim: Claim, weights: Any) -> None:
         """Give all samplers these weights, by their place in Ray's store. Raises `UserError` where one holds others."""
-        self._claim, asked = claim, {}
+        self._claim, self._weights, asked = claim, weights, {}
         for number, actor in enumerate(self._actors):
             if actor is not None:
                 asked[number] = actor, actor.handle.load.remote(claim, weights)
@@ -85,7 +90,10 @@ class Samplers:
                 yield wanted[index], completions
 
     def close(self) -> None:
-        """End them."""
+        """End them, and what they have started."""
+        asked = [actor.handle.close.remote() for actor in self._actors if actor is not None]
+        if asked:
+            self._door.ray.wait(asked, num_returns=len(asked), timeout=CLOSING_S)
         for number in range(len(self._actors)):
             self._drop(number)
 
@@ -100,11 +108,16 @@ class Samplers:
         actor = self._actors[number]
         if actor is None:
             actor = self._door.start(SamplerActor, f"sampler {number}")
-            self._door.ask(actor, "open", self._blueprint(), self._stage)
-            if self._claim is not None:
-                self._door.ask(actor, "load", self._claim, None)
+            self._door.begin(actor, "open", self._blueprint(), self._stage)
+            if self._claim is not None:  # the learner may have gone on since
+                self._load(actor, self._claim)
             self._actors[number] = actor
         return actor
+
+    def _load(self, actor: Actor, claim: Claim) -> None:
+        weights, self._weights = self._weights, None  # what a node took away with it is not asked for again
+        self._door.ask(actor, "load", claim, weights)
+        self._weights = weights
 
     def _after(self, number: int, lost: Lost, failures: int) -> int:
         """One failure more. Raises `UserError` where that is too many."""

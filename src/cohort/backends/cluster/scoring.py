@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ class ClusterPool:
         self._stage, self._door, self._log = stage, Door(stage), log
         self._rewards = pickled(rewards)
         self._actors: dict[int, Actor] = {}
+        self._starting = threading.Lock()
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in [*range(stage.cluster.rewards)] * stage.run.workers:
             self._free.put(number)
@@ -54,11 +56,15 @@ class ClusterPool:
         raise InfrastructureError(f"{why}, {self._stage.cluster.retries + 1} times in a row (cluster.retries)")
 
     def _there(self, number: int) -> Actor:
+        with self._starting:  # of the threads that ask for one that has gone, the first starts another
+            return self._started(number)
+
+    def _started(self, number: int) -> Actor:
         if (actor := self._actors.get(number)) is None:
             who, workers = f"reward actor {number}", self._stage.run.workers
             actor = self._door.start(RewardActor, who, gpus=False, at_once=workers)
-            log = str(self._log.with_name(f"{self._log.stem}-{number}{self._log.suffix}"))
-            self._door.ask(actor, "open", self._rewards, self._stage, log)
+            log = str(self._log.with_name(f"{self._log.stem}-{number}{self._log.suffix}") if number else self._log)
+            self._door.begin(actor, "open", self._rewards, self._stage, log)
             self._actors[number] = actor
         return actor
 

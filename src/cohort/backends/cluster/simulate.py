@@ -19,9 +19,11 @@ import numpy as np
 from cohort.record.metrics import read_metrics
 from cohort.record.rollouts import read_rows
 from cohort.seeds import derive_seed, generator
+from cohort.settings import Stage
 from cohort.types import UserError
 
 LEAST = 4  # steps of a run that times are taken from; its first one warms up
+HELD_UP = 3.0  # medians of a step, beyond which something else held it up: a machine that slept, another's work
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ def times_of(run: Path, rows: int) -> Times:
     lines = [line for line in read_metrics(run / "metrics.jsonl") if line["step"] > 0 and "time/sample_s" in line][1:]
     kept = [(line, run / "log" / f"step-{line['step']:06d}.parquet") for line in lines]
     kept = [(line, file) for line, file in kept if file.is_file()]
+    middle = float(np.median([line["time/step_s"] for line, _ in kept])) if kept else 0.0
+    kept = [(line, file) for line, file in kept if line["time/step_s"] <= HELD_UP * middle]
     if len(kept) < LEAST:
         raise UserError(
             f"{run} has {len(kept)} steps with times and rollouts, and a plan needs {LEAST} beside the first one"
@@ -97,6 +101,11 @@ def times_of(run: Path, rows: int) -> Times:
     beside = float(np.mean(whole - sampled - learnt - scored))
     fixed += float(scored.mean()) + max(beside, 0.0)
     return Times(iteration, row, token, fixed, every, float(learning[:, 1].sum()) / sum(every), float(whole.mean()))
+
+
+def overlapped(stage: Stage) -> bool:
+    """Whether the steps of a stage sampled while they learnt: its times are then no times of a run in turn."""
+    return stage.rollout.max_staleness > 0 and (stage.cluster.address is not None or stage.rollout.sampler == "vllm")
 
 
 def _fitted(columns: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
@@ -141,11 +150,16 @@ def play(times: Times, work: Work, learners: int, samplers: int, steps: int = 60
     return Played(learners + samplers, learners, samplers, learnt / steps, busy[0] / learnt, busy[1] / learnt, traffic)
 
 
-def best(times: Times, work: Work, gpus: int) -> Played:
-    """The quickest way to share so many GPUs between learners and samplers; with one, both take turns on it."""
-    if gpus == 1:
+def best(times: Times, work: Work, gpus: int, least: int = 1) -> Played:
+    """The quickest way to share so many GPUs between learners, no fewer than `least`, and samplers; with one GPU
+    both take turns. Raises `ValueError` where they are too few.
+    """
+    if gpus == 1 and least == 1:
         return replace(play(times, replace(work, staleness=0), 1, 1), gpus=1)
-    tried = sorted({max(1, min(gpus - 1, round(gpus * share / 16))) for share in range(1, 16)})
+    if gpus <= least:
+        raise ValueError(f"{gpus} GPUs are too few for {least} learners and a sampler")
+    shares = [round(gpus * share / 16) for share in range(1, 16)] + [least << double for double in range(5)]
+    tried = sorted({max(least, min(gpus - 1, learners)) for learners in shares})
     return min((play(times, work, learners, gpus - learners) for learners in tried), key=lambda one: one.step_s)
 
 

@@ -1,19 +1,22 @@
 """The stream of groups: tickets from the ledger, completions from the sampler, scores from the workers.
 
 It holds `(max_staleness + 1) * prompts_per_step` groups. With 0 every group is sampled from the newest weights. With
-more, groups of later steps are already sampled (by older weights) while the learner updates, and their scoring
-overlaps with it. Groups leave in ticket order whatever order they finish in, so a run does not depend on timing.
+more, groups of later steps are sampled (by older weights) before or while the learner updates: while, where the sampler
+has weights of its own, which it keeps until they are drawn. Their scoring overlaps with both. Groups leave in ticket
+order whatever order they finish in, so a run does not depend on timing, and has the same bits either way.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from cohort.environments import Player
 from cohort.rewards import Combination, ScoredGroup, ScoringItem
@@ -25,6 +28,7 @@ from cohort.tasks import Prompts, Renderer, Tickets, fit
 from cohort.train.grpo.step_rewards import call_steps
 from cohort.types import SECOND, Group, InfrastructureError, Prompt, Rollout, SampleRequest, Step, UserError
 
+T = TypeVar("T")
 Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group
 Scoring = tuple[Future[ScoredGroup], Future[ScoredGroup] | None]  # of a group, and a second one of the same
 
@@ -115,7 +119,11 @@ class GroupStream:
         settings: StreamSettings,
         to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]],
         on_group: Callable[[], None] = lambda: None,
+        apart: bool = False,
     ):
+        """`apart`: `play` draws from weights that stay what they are while the learner updates."""
+        self._apart = apart
+        self._drawing: Future[dict[int, tuple[Group, Scoring]]] | None = None  # groups of later steps, by a thread
         self._prompts, self._renderer = prompts, renderer
         self.ledger = ledger
         self._play = play
@@ -149,6 +157,7 @@ class GroupStream:
         wanted, left = rollout.prompts_per_step, rollout.resample_cap * rollout.prompts_per_step
         while wanted:
             began, in_a_row = time.perf_counter(), 0
+            self.settle()
             requests: list[SampleRequest] = []
             prompts: dict[int, Prompt] = {}
             while len(self.pending) + len(requests) < wanted + rollout.max_staleness * rollout.prompts_per_step:
@@ -165,19 +174,10 @@ class GroupStream:
                 begun, seed = rollout.group_size + rollout.over_sample, derive_seed(base, "rollout", ticket.number)
                 keep = rollout.group_size if rollout.over_sample else None
                 requests.append(SampleRequest(ticket.number, prompt.tokens, begun, seed, rollout.of_groups(), keep))
-            finished: dict[int, tuple[Group, Scoring]] = {}
-            for request, played in self._play(requests, prompts):
-                prompt = replace(prompts[request.key], tokens=request.tokens)
-                if isinstance(played, InfrastructureError):  # there is nothing to score, only the failure
-                    failed = Future[ScoredGroup]()
-                    failed.set_exception(InfrastructureError(str(played)))
-                    finished[request.key] = Group(request.key, prompt, (), error=str(played)), (failed, None)
-                else:
-                    group = Group(request.key, prompt, played)
-                    item = ScoringItem.of(prompt, played, derive_seed(base, "score", request.key))
-                    finished[request.key] = group, (self._pool.submit(item), self._second(item, request.key))
-                self._on_group()
-            self.pending = dict(sorted({**self.pending, **finished}.items()))
+            if self._apart and len(self.pending) >= wanted:
+                self._drawing = in_a_thread(functools.partial(self._draw, requests, prompts))
+            else:
+                self._put(self._draw(requests, prompts, self._on_group))
             sampled = time.perf_counter()
             judged = [self._take(found.outcomes) for _ in range(wanted)]
             found.sample_s += sampled - began
@@ -187,6 +187,38 @@ class GroupStream:
             left -= wanted
             wanted = min(sum(group.disposition in replaced for group in judged), left)
         return found
+
+    def settle(self) -> None:
+        """Wait for the groups that are drawn meanwhile: the sampler may be given other weights then."""
+        if (drawing := self._drawing) is not None:
+            self._drawing = None
+            self._put(drawing.result())
+
+    def close(self) -> None:
+        """Wait as well, when nobody wants them any more."""
+        if self._drawing is not None:
+            self._drawing.exception()
+
+    def _put(self, finished: Mapping[int, tuple[Group, Scoring]]) -> None:
+        self.pending = dict(sorted({**self.pending, **finished}.items()))
+
+    def _draw(
+        self, requests: Sequence[SampleRequest], prompts: dict[int, Prompt], on_group: Callable[[], None] = lambda: None
+    ) -> dict[int, tuple[Group, Scoring]]:
+        """The groups of these requests, by ticket, whose scoring has begun."""
+        finished: dict[int, tuple[Group, Scoring]] = {}
+        for request, played in self._play(requests, prompts):
+            prompt = replace(prompts[request.key], tokens=request.tokens)
+            if isinstance(played, InfrastructureError):  # there is nothing to score, only the failure
+                failed = Future[ScoredGroup]()
+                failed.set_exception(InfrastructureError(str(played)))
+                finished[request.key] = Group(request.key, prompt, (), error=str(played)), (failed, None)
+            else:
+                group = Group(request.key, prompt, played)
+                item = ScoringItem.of(prompt, played, derive_seed(self._settings.seed, "score", request.key))
+                finished[request.key] = group, (self._pool.submit(item), self._second(item, request.key))
+            on_group()
+        return finished
 
     def sample_by(self, rollout: RolloutTable) -> None:
         """Sample from now on as this table says."""
@@ -207,6 +239,7 @@ class GroupStream:
         """All groups in flight, for a checkpoint: those pending, and those of a step that failed while it was made. Of
         groups that were lost while they were played there is nothing to keep: their tickets are handed out again.
         """
+        self.settle()
         everything = [*self._taken.values(), *(group for group, _ in self.pending.values())]
         return [group for group in everything if group.rollouts]
 
@@ -252,6 +285,20 @@ class GroupStream:
                 f"{sum(self._lost)} of the last {len(self._lost)} groups could not be scored, and run.failure_budget = "
                 f"{budget:g} allows {int(budget * window)} in {window}; the last: {error}"
             )
+
+
+def in_a_thread(compute: Callable[[], T]) -> Future[T]:
+    """What a thread computes, that ends with the process."""
+    found: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(compute())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return found
 
 
 def _with_second(scored: ScoredGroup, again: Future[ScoredGroup]) -> dict[str, tuple[Mapping[str, Any], ...]]:

@@ -143,9 +143,11 @@ class GrpoTraining:
                     paid_by_call(stage.reward),
                 )  # fmt: skip
                 to_steps = functools.partial(token_steps, decode=reader(self.facts.tokenizer, self.facts.eos_ids))
+                apart = getattr(self.backend.sampler, "apart", False)
                 stream = GroupStream(
-                    parts.task.train, renderer, ledger, play, pool, settings, to_steps, self._one_group_sampled
+                    parts.task.train, renderer, ledger, play, pool, settings, to_steps, self._one_group_sampled, apart
                 )
+                stack.callback(stream.close)
                 pending = checkpoint is not None and checkpoint.state.get("pending", True)
                 if checkpoint is not None and pending and (checkpoint.path / PENDING).exists():
                     stream.restore(read_groups(checkpoint.path / PENDING))
@@ -206,6 +208,8 @@ class GrpoTraining:
         if table.replay and self._prepared.stored is None:  # else they are among those that were stored
             again = earlier(self._context.log, step, table, self._context.seed)
         trained, report = self._learning.learn([*groups.kept, *again], step)
+        if isinstance(self._stream, GroupStream):
+            self._stream.settle()
         self.backend.publish(step)
         reference = self._stage.reference
         if asks_reference(self._stage, self._objective) and reference.is_due(step):
