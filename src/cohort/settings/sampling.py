@@ -113,7 +113,7 @@ class Rollout(Table):
     )
     precision: Later[Literal["auto", "int8"]] = Field(
         default="auto",
-        description="Products of decoding; auto: in policy.compute; int8: in bytes, quicker but rounded: docs/kernels.md.",
+        description="Products of decoding; auto: in policy.compute; int8: in bytes, quicker (docs/kernels.md).",
     )
     over_sample: Later[Annotated[int, Field(ge=0, le=2**16)]] = Field(
         default=0,
