@@ -436,21 +436,25 @@ def plan(
         Path | None, typer.Argument(help="A run that was measured, of at least five steps; else the newest in runs/.")
     ] = None,
     gpus: Annotated[
-        list[int] | None, typer.Option(min=1, max=65536, help="How many GPUs; may stand several times.")
+        list[int] | None, typer.Option(min=1, max=4096, help="How many GPUs; may stand several times.")
     ] = None,
     staleness: Annotated[
-        int | None, typer.Option(min=0, help="Steps that samplers may be ahead; else the run's.")
+        int | None, typer.Option(min=0, max=1000, help="Steps that samplers may be ahead; else the run's.")
     ] = None,
-    speed: Annotated[float, typer.Option(min=1e-3, help="One GPU, in times of what the run was measured on.")] = 1.0,
+    speed: Annotated[float, typer.Option(min=1e-3, max=1e6, help="One GPU, in times of the measured.")] = 1.0,
     model: Annotated[
         str | None, typer.Option(help="The model that is planned for: its size, such as 8B, or its checkpoint.")
     ] = None,
-    larger: Annotated[float | None, typer.Option(min=1e-3, help="The same, in times of the run's.")] = None,
-    gpu_gb: Annotated[float, typer.Option(min=1e-3, help="Memory of one GPU.")] = 80.0,
-    prompts: Annotated[int | None, typer.Option(min=1, help="Prompts of a step; else the run's.")] = None,
-    group_size: Annotated[int | None, typer.Option(min=1, help="Completions of each; else the run's.")] = None,
-    tokens: Annotated[float | None, typer.Option(min=1, help="Mean tokens of a completion; else the run's.")] = None,
-    network: Annotated[float, typer.Option(min=1e-3, help="GB that a GPU sends in a second.")] = 10.0,
+    larger: Annotated[float | None, typer.Option(min=1e-3, max=1e9, help="The same, in times of the run's.")] = None,
+    gpu_gb: Annotated[float, typer.Option(min=1e-3, max=1e6, help="Memory of one GPU.")] = 80.0,
+    prompts: Annotated[int | None, typer.Option(min=1, max=65536, help="Prompts of a step; else the run's.")] = None,
+    group_size: Annotated[
+        int | None, typer.Option(min=1, max=65536, help="Completions of each; else the run's.")
+    ] = None,
+    tokens: Annotated[
+        float | None, typer.Option(min=1, max=1e7, help="Mean tokens of a completion; else the run's.")
+    ] = None,
+    network: Annotated[float, typer.Option(min=1e-3, max=1e6, help="GB that a GPU sends in a second.")] = 10.0,
     hours: Annotated[float | None, typer.Option(min=0, help="When it has to be ready.")] = None,
     failures: Annotated[float, typer.Option(min=1.0, help="Hours between two failures of one GPU.")] = 10000.0,
     json: Json = False,

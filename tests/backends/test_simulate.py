@@ -124,6 +124,9 @@ def test_a_model_by_its_name_needs_learners_enough_for_its_memory(a_run, tmp_pat
 def test_parameters_are_counted_from_a_config(checkpoint_dir, small_model):
     assert parameters_of(str(checkpoint_dir)) == small_model.num_parameters()
     assert parameters_of("0.5b") == 500_000_000
+    for none in ("0B", "1e9B", "9999999999T"):
+        with pytest.raises(UserError, match=r"size of no model|neither the size"):
+            parameters_of(none)
 
 
 def test_what_no_plan_can_be_made_of_is_named(a_run, tmp_path):

@@ -11,6 +11,7 @@ import warnings
 
 import pytest
 import torch
+from recorded import holds
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -92,3 +93,10 @@ def test_three_arguments_record_the_type_too(tables, checkpoint_dir, tokenizer, 
         rollout=tables["rollout"], run={**tables["run"], "steps": 1}, console=Console(quiet=True), name="three",
     )  # fmt: skip
     assert tomllib.loads((run.directory / "recipe.toml").read_text())["policy"]["dtype"] == "bfloat16"
+
+
+@pytest.mark.filterwarnings("ignore:a step of optimizer.learning_rate")
+def test_the_record_of_a_run_with_bfloat16_weights_holds(run):
+    """Its arithmetic is float32, and what passes between layers is rounded all the same."""
+    whole = run(policy={"dtype": "bfloat16"}, run={"save_every": 1, "keep_checkpoints": 10})
+    assert any("log-probs of version" in name for name in holds(whole.directory))

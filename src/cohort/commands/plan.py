@@ -18,6 +18,7 @@ from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.wording import counted, one_line
 
+MOST = 10_000_000  # completions of a step that are played through
 ROOM = 0.8  # of a GPU's memory for what stays there; the rest is for activations, keys and values
 
 
@@ -102,6 +103,11 @@ def plan_run(
             f"a sampler has all weights, {parameters * each / 1e9:.0f} GB of {stage.policy.dtype}, and {ROOM:.0%} of a "
             f'GPU of {gpu_gb:g} GB are {room:.0f}: set policy.dtype = "bfloat16", or name a larger GPU (--gpu-gb)'
         )
+    if work.prompts * work.group_size > MOST:
+        raise UserError(
+            f"a step of {work.prompts:,} prompts x {work.group_size:,} completions is more than can be played through "
+            f"({MOST:,}): lower --prompts or --group-size"
+        )
     here = play(measured, Work(r.prompts_per_step, r.group_size, r.max_rows), 1, 1)
     wanted = sorted(set(gpus))
     enough = [count for count in wanted if count > least or least == 1]
@@ -140,7 +146,10 @@ def _policy_of(run: Path, stage: Stage) -> tuple[int, int]:
 def parameters_of(model: str) -> int:
     """The parameters of a model, named by its size (8B, 0.5B, 135M) or by a directory with its config.json."""
     if (size := re.fullmatch(r"(\d+(?:\.\d+)?)([MBT])", model.strip().upper())) is not None:
-        return round(float(size[1]) * {"M": 1e6, "B": 1e9, "T": 1e12}[size[2]])
+        count = round(float(size[1]) * {"M": 1e6, "B": 1e9, "T": 1e12}[size[2]])
+        if not 1 <= count <= 1e15:
+            raise UserError(f"--model {model} is the size of no model: name one such as 0.5B or 8B")
+        return count
     if not Path(model, "config.json").is_file():
         raise UserError(f"{model} is neither the size of a model, such as 8B, nor a directory with its config.json")
     import torch

@@ -107,7 +107,7 @@ class SmallAdamW(torch.optim.Optimizer):
         size, home = parameter.numel(), self._home or parameter.device
         state = {"step": torch.zeros((), dtype=torch.float32)}
         for name in ("exp_avg", "exp_avg_sq"):
-            if self._bits == 8 and size >= LEAST and size % BLOCK == 0:
+            if self._bits == 8 and in_bytes(parameter):
                 zero = int(dynamic_map(name == "exp_avg").abs().argmin())
                 state[name] = torch.full((size,), zero, dtype=torch.uint8, device=home)
                 state[f"{name}_scale"] = torch.zeros(size // BLOCK, device=home)
@@ -115,6 +115,11 @@ class SmallAdamW(torch.optim.Optimizer):
                 state[name] = torch.zeros(size, device=home)
         self.state[parameter] = state
         return state
+
+
+def in_bytes(parameter: Tensor) -> bool:
+    """Whether the averages of a parameter can have a byte a number."""
+    return parameter.numel() >= LEAST and parameter.numel() % BLOCK == 0
 
 
 def rounded_by_chance(x: Tensor, draw: torch.Generator) -> Tensor:

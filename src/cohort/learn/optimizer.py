@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cohort.learn.adamw import SmallAdamW, unpacked
+from cohort.learn.adamw import BLOCK, LEAST, SmallAdamW, in_bytes, unpacked
 from cohort.learn.ranks import like, whole
 from cohort.settings import Optimizer
 from cohort.types import UserError
@@ -44,6 +44,12 @@ def open_optimizer(table: Optimizer, module: torch.nn.Module) -> torch.optim.Opt
     optimizer: torch.optim.Optimizer
     if table.saves_memory:
         _refuse_useless(table, trainable)
+        if table.state == "8bit" and not any(in_bytes(p) for p in trainable):
+            warnings.warn(
+                'optimizer.state = "8bit" has no effect: every tensor that is trained has fewer than '
+                f"{LEAST:,} numbers, or no multiple of {BLOCK}, and keeps averages in float32",
+                stacklevel=2,
+            )
         bits, home = 8 if table.state == "8bit" else 32, torch.device("cpu") if table.offload else None
         optimizer = SmallAdamW(groups, table.betas, table.eps, bits, home, table.stochastic_rounding)
     else:

@@ -82,6 +82,19 @@ class RowItems(Generic[T]):
         return item
 
 
+def looked_at(items: Items[Any]) -> list[int]:
+    """Which of some items a check before the run reads: the first, and those behind them that are unlike the others."""
+    size = items.size or 0
+    return [*range(min(size, CHECKED)), *(at for at in _telling(items) if CHECKED <= at < size)]
+
+
+def _telling(items: Any) -> Sequence[int]:
+    if isinstance(items, Part):
+        places = {int(whole): at for at, whole in enumerate(items.indices)}
+        return [places[whole] for whole in _telling(items.whole) if whole in places]
+    return items.rows.telling if isinstance(items, RowItems) else ()
+
+
 class Part(Generic[T]):
     """Some of the things of a sequence, in its order. `indices`: int64, ascending."""
 

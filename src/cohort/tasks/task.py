@@ -17,7 +17,7 @@ from cohort import settings
 from cohort.seeds import derive_seed
 from cohort.tasks.order.ledger import Ledger
 from cohort.tasks.order.mixture import HeldOut, Mixture, Selection, Tickets, check_order, read_weights, weight_at
-from cohort.tasks.prompts import CHECKED, Prompts, place_of
+from cohort.tasks.prompts import Prompts, looked_at, place_of
 from cohort.tasks.render import Renderer
 from cohort.tasks.sources.base import FromPython
 from cohort.tasks.sources.opening import DOMAIN, OpenSource, open_source
@@ -55,7 +55,7 @@ class Task:
             for name, prompts in (("training", source.train), ("held-out", source.held_out)):
                 if prompts is None:
                     continue
-                for index in range(LOOKED_AT_OF_MADE if prompts.size is None else min(prompts.size, CHECKED)):
+                for index in range(LOOKED_AT_OF_MADE) if prompts.size is None else looked_at(prompts):
                     place = place_of(prompts, index) or f"{name} prompt {index + 1}"
                     yield place, source.tagged(prompts[index])
 

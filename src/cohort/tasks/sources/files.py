@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from cohort.tasks.prompts import CHECKED, LONGEST, Rows
+from cohort.tasks.prompts import LONGEST, Rows
 from cohort.types import UserError
 from cohort.wording import one_line
 
 PACKINGS = (".gz", ".zst")
+OF_A_COLUMN = 1000  # shapes that are told apart: one whose values all differ, such as a table of names, is not followed
 
 
 def table_rows(
@@ -43,20 +44,28 @@ def list_rows(rows: Sequence[Mapping[str, Any]], name: str) -> Rows:
 
 
 class Shapes:
-    """The first row of every shape: which columns it has, of which types, and which of them are empty. What is missing
-    or of another type in some row is so in one of these.
+    """The first row with other columns, and of every column the first with another type, or with empty text. What is
+    missing or of another type in some row is so in one of these.
     """
 
     def __init__(self) -> None:
         self.first: list[int] = []
-        self._seen: set[Any] = set()
+        self._seen: dict[str | None, set[Any]] = {}  # by column; None: which columns there are
 
     def see(self, index: int, row: Mapping[str, Any]) -> None:
         """Look at the next row."""
-        shape = _shape(row)
-        if shape not in self._seen and len(self.first) < CHECKED:
-            self._seen.add(shape)
+        new = self._is_new(None, tuple(row))
+        for name, value in row.items():
+            new |= self._is_new(name, _shape(value))
+        if new:
             self.first.append(index)
+
+    def _is_new(self, column: str | None, shape: Any) -> bool:
+        seen = self._seen.setdefault(column, set())
+        if shape in seen or len(seen) == OF_A_COLUMN:
+            return False
+        seen.add(shape)
+        return True
 
 
 def _shape(value: Any) -> Any:

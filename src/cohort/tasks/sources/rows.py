@@ -100,7 +100,10 @@ def _open_directory(path: Path, split: str) -> Rows:
         import datasets
 
         return _rows_of_object(datasets.load_from_disk(str(path)), split, name=str(path))
-    files = sorted(file for file in path.iterdir() if file.is_file() and ending(file))
+    files = sorted(file for file in path.iterdir() if ending(file) and not file.is_dir())
+    for file in files:
+        if not file.is_file():  # a link to nothing
+            raise _not_a_file(file)
     if not files:
         raise UserError(f"the directory {path.absolute()} holds no data file; Cohort reads {_READABLE}.")
     named = [file for file in files if _belongs(file, split)]
@@ -248,4 +251,8 @@ def _one_after_another(parts: Sequence[Rows]) -> Rows:
         return part.place(at)
 
     columns = dict.fromkeys(column for part in parts for column in part.columns)
-    return Rows(tuple(columns), starts[-1], get, place)
+    # The first row of a part as well: another one may lack a column that the others have.
+    telling = [
+        start + at for start, part in zip(starts, parts, strict=False) for at in (0, *part.telling) if at < len(part)
+    ]
+    return Rows(tuple(columns), starts[-1], get, place, telling)

@@ -20,7 +20,7 @@ from cohort.preflight.objective import asks_reference
 from cohort.record.inputs import fingerprints
 from cohort.record.manifest import refuse_damaged
 from cohort.record.report import Check
-from cohort.settings import Cluster
+from cohort.settings import Cluster, Stage
 from cohort.train.checkpoint import readable
 from cohort.train.grpo.learning import Learning
 from cohort.train.replay.advantages import bare, by_policy, compare_advantages, compare_metrics
@@ -32,9 +32,9 @@ from cohort.types import Group, UserError
 
 # How far the numbers of a step may be apart on another machine, relative to the larger one: the order of sums differs.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-# How far the sampler's log-probs and those of a plain forward pass may be apart, in nats.
-NATS = {torch.float32: 1e-3, torch.bfloat16: 0.5}
-NATS_IN_BYTES = 5.0  # of a single token, where it multiplied in bytes
+# How far the sampler's log-probs and those of a plain forward pass may be apart, in nats: a token, and all in the mean.
+NATS = {torch.float32: (1e-3, 1e-3), torch.bfloat16: (0.5, 0.5)}
+NATS_IN_BYTES = (5.0, 0.25)  # where it multiplied in bytes
 
 
 class Damaged(Exception):  # noqa: N818  (it is what was found)
@@ -96,6 +96,12 @@ def open_at(recorded: Recorded, version: int) -> Backend:
     return backend
 
 
+def _rounded_to(stage: Stage) -> torch.dtype:
+    """The type that products of a stage, or the weights between them, are rounded to."""
+    halves = "bfloat16" in (stage.policy.compute, stage.policy.dtype)
+    return torch.bfloat16 if halves else torch.float32
+
+
 def _refuse_other_start(recorded: Recorded) -> None:
     """Raise `Damaged` where what the stage began with is not what it was."""
     model, start = recorded.stage.policy.model, recorded.start.directory
@@ -111,7 +117,7 @@ def _refuse_other_start(recorded: Recorded) -> None:
 
 def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, exact: bool, shown: int) -> list[Check]:
     learning = Learning(recorded.stage, recorded.objective, recorded.combination, backend)
-    tolerance = 0.0 if exact else TOLERANCE[getattr(torch, recorded.stage.policy.compute)]
+    tolerance = 0.0 if exact else TOLERANCE[_rounded_to(recorded.stage)]
     how = "all equal bit for bit" if exact else f"all within {tolerance:g} of their size, as this is another machine"
     said = "numbers of learning it again, loss and gradient norm among them"
     numbers = Tally(4, f"{recorded.title}step {step.step}", said, how)
@@ -201,7 +207,8 @@ def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[
     what = "log-probs of the sampler, by a plain forward pass"
     tally = Tally(4, f"{recorded.title}log-probs of version {version}", what)
     in_bytes = recorded.stage.rollout.precision == "int8"
-    most, worst = NATS_IN_BYTES if in_bytes else NATS[policy.compute], 0.0
+    most, in_the_mean = NATS_IN_BYTES if in_bytes else NATS[_rounded_to(recorded.stage)]
+    worst = total = 0.0
     for number in steps:
         step = recorded.read(number)
         if _beyond(step, policy.vocabulary):
@@ -214,13 +221,15 @@ def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[
                     continue
                 apart = (torch.tensor(list(rollout.logprobs)) - now).abs() * torch.tensor(list(rollout.mask))
                 tally.compared += sum(rollout.mask)
-                worst = max(worst, apart.max().item())
+                worst, total = max(worst, apart.max().item()), total + apart.sum().item()
                 if not apart.max().item() <= most:
                     at = int(apart.argmax())
                     place = f"{step.place(group.ticket, member)}: logprobs[{at}]"
                     tally.differ(
                         f"{place} is {rollout.logprobs[at]:.6g}, and a forward pass gives {now[at].item():.6g}"
                     )
+    if not total <= in_the_mean * tally.compared:
+        tally.differ(f"in the mean they are {total / tally.compared:.3g} apart, and {in_the_mean:g} may be")
     tally.how = f"at most {worst:.2g} apart ({most:g} may be)"
     return tally.check(shown)
 
