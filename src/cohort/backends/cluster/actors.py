@@ -117,7 +117,9 @@ class SamplerActor:
         taken.result()
 
     def _take_arrived(self) -> None:
-        """Take weights that wait for it, if there are any; whoever brought them hears how it went."""
+        """Take weights that wait for it, if there are any. Whoever brought them hears how it went; nobody draws from
+        those that prove to be other ones.
+        """
         if self._arrived is None:
             return
         claim, weights, taken = self._arrived
@@ -126,8 +128,8 @@ class SamplerActor:
             self._take(claim, weights)
         except BaseException as error:
             taken.set_exception(error)
-        else:
-            taken.set_result(None)
+            raise
+        taken.set_result(None)
 
     def _between(self) -> None:
         with self._turn:
