@@ -292,7 +292,7 @@ def test_new_weights_come_into_a_draw_and_the_record_says_which_drew_each_token(
             yield found
 
     def published(self, version):
-        if version:
+        if version > 1:  # what the first two steps learn from is drawn before
             assert begun.wait(200)
             begun.clear()
         return publish(self, version)

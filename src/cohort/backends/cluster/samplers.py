@@ -110,9 +110,10 @@ class Samplers:
 
     def _there(self, number: int) -> Actor:
         """A sampler that has the weights; a new one where it was lost."""
+        if (actor := self._actors[number]) is not None:
+            return actor
         with self._alone:
-            actor = self._actors[number]
-            if actor is None:
+            if (actor := self._actors[number]) is None:
                 at_once = 1 if self._stage.rollout.in_flight == "off" else 2  # `load` while there is `more`
                 actor = self._door.start(SamplerActor, f"sampler {number}", at_once=at_once)
                 self._door.begin(actor, "open", self._blueprint(), self._stage)
