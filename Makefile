@@ -48,8 +48,9 @@ test-verifiers: $(VENV)-verifiers/.installed  ## run the tests that need the lib
 test-exports: $(VENV)-exports/.installed  ## run the tests of the record's exports and of energy, in an environment with their libraries
 	$(VENV)-exports/bin/$(PYTEST) tests/views/test_exports.py tests/account/test_energy.py
 
+FAULTS := tests
 test-faults: $(STAMP)  ## kill every kind of stage, damage its checkpoints, fill its disk, attack it; at most 10 minutes on 2 cores
-	$(BIN)/$(PYTEST) --dist loadgroup --timeout 500 -m fault $$(grep -rl 'mark\.fault' tests --include='test_*.py')
+	$(BIN)/$(PYTEST) --dist loadgroup --timeout 500 -m fault $$(grep -rl 'mark\.fault' $(FAULTS) --include='test_*.py')
 
 soak: $(STAMP)  ## train for long, under a fault every few seconds, and with 50,000 prompts; 40 minutes on a busy core
 	OMP_NUM_THREADS=1 $(BIN)/python bench/soak.py faults

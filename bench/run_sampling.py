@@ -132,8 +132,9 @@ def main() -> None:
 
         config = AutoConfig.from_pretrained(directory / "model")
         body = sum(inputs * outputs for inputs, outputs in linear_shapes(config))
-        result["token_flops"] = [2 * (body + config.hidden_size * config.vocab_size)]
-        result["gemm_flops_per_s"] = [square_rate("float32" if dtype == "float32" else "bfloat16") for _ in range(3)]
+        result["token_flops"] = 2 * (body + config.hidden_size * config.vocab_size)
+        kind = "float32" if dtype == "float32" else "bfloat16"
+        result["gemm_flops_per_s"] = [square_rate(kind) for _ in range(5)]  # of which the first warm up
     print(json.dumps(result))
 
 

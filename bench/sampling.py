@@ -37,7 +37,7 @@ def ratios(turns: dict[str, Any]) -> dict[str, float]:
     """How much faster Cohort samples than each other side."""
     rates = {side: median(done, "tokens_per_s") for side, done in turns.items()}
     against = {f"against {side}": rates["cohort"] / rates[side] for side in rates if side != "cohort"}
-    one, rate = (median(turns["cohort"], key) for key in ("token_flops", "gemm_flops_per_s"))
+    one, rate = turns["cohort"][0]["token_flops"], median(turns["cohort"], "gemm_flops_per_s")
     return {**against, "share of the rate": rates["cohort"] * one / rate}
 
 

@@ -159,7 +159,7 @@ def prepare(where: Path, **settings: Any) -> Path:
         rows = (
             {"prompt": f"{name} {n} {a}", "answer": answer(a), "completion": answer(a)} for n, a in enumerate(letters)
         )
-        (where / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (where / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
     def after(letter: str) -> str:
         return LETTERS[(LETTERS.index(letter) + 1) % len(LETTERS)]
@@ -167,8 +167,8 @@ def prepare(where: Path, **settings: Any) -> Path:
     write("prompts", settings["prompts"] * settings["steps"], after)
     write("held_out", 200, after)
     write("start", 2000, lambda letter: draw.choice(LETTERS))  # to answer with a letter, and no more
-    (where / "recipe.toml").write_text(RECIPE.format(**settings))
-    (where / "rewards.py").write_text(REWARD)
+    (where / "recipe.toml").write_text(RECIPE.format(**settings), "utf-8")
+    (where / "rewards.py").write_text(REWARD, "utf-8")
     return where
 
 
@@ -331,7 +331,7 @@ def main() -> int:
             many_prompts(where, given.prompts, given.steps or 500, given.seed, report)
     print("\n| what | seen |", "|---|---|", *(f"| {what} | {seen} |" for what, seen in report.rows), sep="\n")
     if given.json:
-        given.json.write_text(json.dumps(dict(report.rows), indent=1))
+        given.json.write_text(json.dumps(dict(report.rows), indent=1), "utf-8")
     return 0 if report.holds else 1
 
 

@@ -207,7 +207,7 @@ def test_a_case_brings_the_one_it_is_compared_with():
 
 def test_sampling_names_its_ratios():
     sides = {"cohort": 900.0, "generate": 300.0, "vllm": 450.0}
-    more = {"tokens": [640], "token_flops": [2.0], "gemm_flops_per_s": [3600.0]}
+    more = {"tokens": [640], "token_flops": 2.0, "gemm_flops_per_s": [3600.0]}
     found = {side: [{"tokens_per_s": [rate], **more}] for side, rate in sides.items()}
     row = sampling.row(CASES["small"], "float32", found)[2:]
     assert row == ["10", "900", "300", "450", "**3.0x**", "**2.0x**", "50%"]
@@ -318,6 +318,6 @@ def test_every_side_has_its_ratios():
     steps = vs_trl.ratios("small", sides)
     assert steps == {"small, faster per token": 8.0, "small, memory": 0.25, "small, share of the limit": 0.75}
     rates = {name: [{"tokens_per_s": [rate]}] for name, rate in (("cohort", 30.0), ("vllm", 10.0))}
-    rates["cohort"][0] |= {"token_flops": [2.0], "gemm_flops_per_s": [120.0]}
+    rates["cohort"][0] |= {"token_flops": 2.0, "gemm_flops_per_s": [120.0]}
     assert sampling.ratios(rates) == {"against vllm": 3.0, "share of the rate": 0.5}
     assert learning.share({"flops": 30.0, "update_s": [1.0], "gemm_flops_per_s": [40.0]}) == 0.75

@@ -118,8 +118,7 @@ class Rollout(Table):
     )
     precision: Later[Literal["auto", "int8"]] = Field(
         default="auto",
-        description="Products of decoding; auto: in policy.compute; int8: in bytes, which is quicker and draws from a "
-        "policy that is rounded: see docs/kernels.md.",
+        description="Products of decoding; auto: in policy.compute; int8: in bytes, quicker (docs/kernels.md).",
     )
     over_sample: Later[Annotated[int, Field(ge=0, le=2**16)]] = Field(
         default=0,

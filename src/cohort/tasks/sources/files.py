@@ -64,7 +64,7 @@ def _shape(value: Any) -> Any:
         return tuple([(name, _shape(part)) for name, part in value.items()])
     if isinstance(value, list):
         return frozenset(map(_shape, value))
-    return type(value), value == ""
+    return type(value), isinstance(value, str) and not value
 
 
 def telling_of_table(table: Any, before: int = 0) -> Iterator[int]:
