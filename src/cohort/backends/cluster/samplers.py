@@ -69,7 +69,7 @@ class Samplers:
         while any(left.values()):
             busy = {number for number, _ in asked.values()}
             for number in [one for one, own in left.items() if own and one not in busy]:
-                actor = None
+                actor: Actor | None = None
                 try:
                     actor = self._there(number)
                     if number not in begun:
