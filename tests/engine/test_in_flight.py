@@ -65,7 +65,7 @@ def draw(policy, models, how, max_rows=64, at=AT, graphed=False, asked=None):
             torch.testing.assert_close(torch.tensor(engine.canary(prompt, tokens)), said, atol=1e-5, rtol=0)
 
     flight = None if how == "off" else InFlight(take, how == "recompute")
-    return {one.key: found for one, found in engine.sample(asked or requests(), in_flight=flight)}
+    return {one.key: found for one, found in engine.sample(asked or requests(), flight=flight)}
 
 
 def spans(completion):

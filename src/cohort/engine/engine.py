@@ -155,10 +155,10 @@ class Engine:
         return found
 
     def sample(
-        self, requests: Iterable[SampleRequest], live: Live | None = None, in_flight: InFlight | None = None
+        self, requests: Iterable[SampleRequest], live: Live | None = None, flight: InFlight | None = None
     ) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         """Yield each request with its completions as soon as the last member of the group has ended. What comes in by
-        `live` joins the others; weights that come by `in_flight` draw the tokens that are still to be drawn.
+        `live` joins the others; weights that come by `flight` draw the tokens that are still to be drawn.
 
         Raises `UserError` for an empty prompt, or one that leaves no room for its completion.
         """
@@ -166,7 +166,7 @@ class Engine:
         self._refuse_unfit(left)
         while left:
             try:
-                for request, completions in self._sample(left, live, in_flight):
+                for request, completions in self._sample(left, live, flight):
                     del left[next(i for i, one in enumerate(left) if one is request)]
                     yield request, completions
             except Exception as error:
@@ -184,7 +184,7 @@ class Engine:
             )
 
     def _sample(
-        self, wanted: list[SampleRequest], live: Live | None, in_flight: InFlight | None
+        self, wanted: list[SampleRequest], live: Live | None, flight: InFlight | None
     ) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         """The same in one go. What comes in is added to `wanted`."""
         # Gradients are switched off inside each part, never across a yield: the caller may train in between.
@@ -203,14 +203,14 @@ class Engine:
                 waiting.extend(new)
                 wanted.extend(new)
                 cuts = cuts or any(request.keep is not None for request in new)
-            if in_flight is not None:
-                in_flight.take()
+            if flight is not None:
+                flight.take()
             with torch.no_grad():
                 if self.version != version:  # also where they were published while a group was looked at
                     decoder.refresh()
                     running.note(version, self.version)
                     version = self.version
-                    if in_flight is not None and in_flight.recompute:
+                    if flight is not None and flight.recompute:
                         running.recompute(decoder, version)
                 first = running.n
                 if (logits := running.start(waiting, decoder, version)) is not None:
@@ -261,7 +261,7 @@ class Engine:
                     self._verified = True
                     if apart := disagreement(self.policy, group.request, completions):
                         self.policy.fall_back(apart)
-                        yield from self._sample(wanted, live, in_flight)
+                        yield from self._sample(wanted, live, flight)
                         return
                 yield group.request, completions
                 decoder.refresh()

@@ -154,7 +154,7 @@ class SamplerActor:
         self._number = {id(request): number for number, request in enumerate(requests)}
         self._asked = requests  # their ids are theirs while they live
         how = self._stage.rollout.in_flight
-        more: dict[str, Any] = {} if how == "off" else {"in_flight": InFlight(self._between, how == "recompute")}
+        more: dict[str, Any] = {} if how == "off" else {"flight": InFlight(self._between, how == "recompute")}
         self._drawn = iter(self._sampler.sample(requests, **more))
 
     def more(self) -> tuple[int, tuple[Completion, ...]]:
