@@ -76,10 +76,10 @@ test-vllm: $(STAMP) $(VENV)-vllm/.installed  ## run the tests that need vLLM, in
 	COHORT_VLLM=$(VENV)-vllm/bin/python $(BIN)/pytest tests/test_vllm.py
 
 test-cluster: $(VENV)-cluster/.installed  ## run the tests of the cluster with Ray on this machine, and of several ranks, at most 8 minutes
-	timeout 480 $(VENV)-cluster/bin/pytest -x tests/backends/test_ranks.py tests/backends/test_cluster.py tests/cli/test_cluster_commands.py
+	$(VENV)-cluster/bin/pytest -x tests/backends/test_ranks.py tests/backends/test_cluster.py tests/cli/test_cluster_commands.py
 
 test-cluster-kills: $(VENV)-cluster/.installed  ## kill drivers, nodes, ranks and reward actors of a cluster in the middle of a step, at most 8 minutes
-	timeout 480 $(VENV)-cluster/bin/pytest -x tests/backends/test_cluster_kills.py
+	$(VENV)-cluster/bin/pytest -x tests/backends/test_cluster_kills.py
 
 # Every benchmark, the others each in an environment of its own. The tables go to runs/bench/tables.md.
 MEASURED := runs/bench
