@@ -317,7 +317,7 @@ def test_every_side_has_its_ratios():
     sides = {"cohort": fake_turns(1.0, 100, 0.5), "trl": fake_turns(8.0, 100, 2.0)}
     steps = vs_trl.ratios("small", sides)
     assert steps == {"small, faster per token": 8.0, "small, memory": 0.25, "small, share of the limit": 0.75}
-    rates = {name: [{"tokens_per_s": [rate]}] for name, rate in (("cohort", 30.0), ("vllm", 10.0))}
+    rates: Any = {name: [{"tokens_per_s": [rate]}] for name, rate in (("cohort", 30.0), ("vllm", 10.0))}
     rates["cohort"][0] |= {"token_flops": 2.0, "gemm_flops_per_s": [120.0]}
     assert sampling.ratios(rates) == {"against vllm": 3.0, "share of the rate": 0.5}
     assert learning.share({"flops": 30.0, "update_s": [1.0], "gemm_flops_per_s": [40.0]}) == 0.75

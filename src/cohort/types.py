@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]  # {"role": ..., "content": ...}, as chat templates take it
 Finish = Literal["stop", "length", "tool", "error"]
 Disposition = Literal["trained", "zero_std", "truncated", "quarantined", "stale", "error"]
+Spans = tuple[tuple[int, int], ...]  # (index of the first token, version of the weights) of each, where they differ
 SECOND = "second_score"  # in `extra` of a completion that was scored twice: what differed from the first
 RIGHT = 0.5  # a score of at least this counts as a right answer
 
@@ -149,13 +150,15 @@ class SampleRequest:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One reply of a sampler. `logprobs[t]` is the float32 log-probability of `tokens[t]` under the distribution it
-    was drawn from (temperature and truncation included); `version` names the weights that drew it.
+    was drawn from (temperature and truncation included); `version` names the weights that drew it. Where several did,
+    it is the oldest, and `versions` are (index of the first token, version) of each span; else they are empty.
     """
 
     tokens: Sequence[int]
     logprobs: Sequence[float]
     finish: Finish
     version: int
+    versions: Spans = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,7 @@ class Rollout:
     `mask[t]` is True where the policy chose token t; elsewhere `logprobs[t]` is 0. Token ids are the record; `text` is
     a view of the policy's own, those of its last message. `turns` is empty where there is no environment. Where an
     agent wrote its history anew, the tokens are several rows end to end, each of which follows the prompt by itself.
+    `version` and `versions` are as in `Completion`; what the environment said belongs to the span before it.
     """
 
     tokens: Sequence[int]
@@ -211,6 +215,14 @@ class Rollout:
     finish: Finish  # tool: it asked for another turn and got none
     text: str
     turns: tuple[Turn, ...] = ()
+    versions: Spans = ()
+
+    @property
+    def spans(self) -> Iterator[tuple[int, int, int]]:
+        """(version, first token, end) of each span of tokens that the same weights drew."""
+        drawn = self.versions or ((0, self.version),)
+        ends = [*(start for start, _ in drawn[1:]), len(self.tokens)]
+        return ((version, start, end) for (start, version), end in zip(drawn, ends, strict=True))
 
     @property
     def rows(self) -> tuple[int, ...]:

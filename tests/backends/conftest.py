@@ -27,14 +27,14 @@ def run(tmp_path, checkpoint_dir):
     lines = [{"question": f"What is {i} plus {i + 1}?", "solution": str(2 * i + 1)} for i in range(24)]
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    def start(name, steps=4, rollout=(), **cluster):
+    def start(name, steps=4, rollout=(), objective=(), **cluster):
         torch.set_num_threads(1)
         tables = {
             "policy": {"model": str(checkpoint_dir)},
             "task": {"source": str(rows), "prompt": "question", "answer": "solution"},
             "rollout": {"prompts_per_step": 3, "group_size": 4, "max_tokens": 8, **dict(rollout)},
             "reward": [{"use": share_of_vowels, "name": "vowels"}],
-            "objective": {"preset": "dr_grpo", "kl_coef": 0.05},
+            "objective": {"preset": "dr_grpo", "kl_coef": 0.05, **dict(objective)},
             "optimizer": {"learning_rate": 1e-2},
             "evaluate": {"problems": 0},
             "run": {"steps": steps, "save_every": 2, "directory": str(tmp_path / "runs"), "threads": 1, "gate": "off"},

@@ -6,6 +6,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import psutil
@@ -26,9 +27,11 @@ from cohort.commands.diagnose import diagnose
 from cohort.commands.verify import checked
 from cohort.policy.load import Start
 from cohort.preflight.objective import settled_objective
+from cohort.record.rollouts import read_groups
 from cohort.rewards.failure import GroupLost
 from cohort.settings import Cluster, Rollout, Stage, Task, Vllm
 from cohort.settings import Policy as PolicyTable
+from cohort.train.grpo.stream import in_a_thread
 from cohort.types import SampleRequest, Sampling, UserError
 from cohort.views.dashboard.export import report
 from cohort.views.dashboard.runs import RunFiles
@@ -225,6 +228,92 @@ def test_a_sampler_with_other_weights_than_the_learner_gets_no_work(learner):
     broken = {**sent, name: sent[name][::-1].copy()}
     with pytest.raises(UserError, match="weights of step 3: the sampler holds other ones than were published"):
         sampler.load(claim, broken)
+
+
+def test_a_sampler_takes_weights_between_two_tokens_and_proves_them_there(learner):
+    """While `more` decodes in another thread, and between two calls of it; other weights than claimed are refused."""
+    learner, stage = learner
+    sampler, asked = SamplerActor(), Sampling(max_tokens=40)
+    ahead = Rollout(max_staleness=1, in_flight="recompute")
+    sampler.open(learner.blueprint(), stage.model_copy(update={"rollout": ahead}))
+    sampler.load(*learner.publish(0))
+    between, at, drawing = sampler._between, iter(range(10**6)), threading.Event()
+
+    def waits():
+        if next(at) in (4, 50):
+            drawing.set()
+            while sampler._arrived is None:
+                time.sleep(0.001)
+        between()
+
+    def new(version):
+        with torch.no_grad():
+            for one in learner._backend.policy.module.parameters():
+                one.mul_(1.02)
+        return learner.publish(version)
+
+    sampler._between = waits
+    short = replace(asked, max_tokens=12)
+    sampler.begin([SampleRequest(0, (5, 9, 17), 2, 11, short), SampleRequest(1, (6, 8), 2, 12, asked)])
+    first = in_a_thread(sampler.more)
+    assert drawing.wait(60)
+    drawing.clear()
+    sampler.load(*new(1))
+    assert first.result(60)[0] == 0
+    sampler.load(*new(2))  # nobody draws
+    number, completions = sampler.more()
+    assert number == 1
+    assert {one.versions for one in completions} == {((0, 0), (5, 1), (12, 2))}
+    for one in completions:
+        said = learner._backend.sampler.canary((6, 8), list(one.tokens))
+        torch.testing.assert_close(torch.tensor(said)[12:], torch.tensor(list(one.logprobs))[12:], atol=1e-5, rtol=0)
+    sampler.begin([SampleRequest(0, (5, 9, 17), 2, 11, asked)])
+    drawn = in_a_thread(sampler.more)
+    assert drawing.wait(60)
+    claim, sent = new(3)
+    name = next(one for one in sent if "layers.1" in one)
+    with pytest.raises(UserError, match="weights of step 3: the sampler holds other ones than were published"):
+        sampler.load(claim, {**sent, name: sent[name][::-1].copy()})
+    with pytest.raises(UserError, match="weights of step 3: the sampler holds other ones"):
+        drawn.result(60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("how", ["keep", "recompute"])
+def test_new_weights_come_into_a_draw_and_the_record_says_which_drew_each_token(run, ray, monkeypatch, how):
+    """Two rows at once, so that drawing lasts; weights are published when the first group is there."""
+    sample, publish, begun = Samplers.sample, Backend.publish, threading.Event()
+
+    def sampled(self, requests):
+        for found in sample(self, requests):
+            if threading.current_thread() is not threading.main_thread():
+                begun.set()
+            yield found
+
+    def published(self, version):
+        if version > 1:  # what the first two steps learn from is drawn before
+            assert begun.wait(200)
+            begun.clear()
+        return publish(self, version)
+
+    monkeypatch.setattr(Samplers, "sample", sampled)
+    monkeypatch.setattr(Backend, "publish", published)
+    table = {"max_staleness": 1, "in_flight": how, "max_rows": 2, "max_tokens": 60}
+    done = run("flight", rollout=table, objective={"bypass": True, "kl_coef": 0.0}, **HERE)
+    assert tickets(done) == [*range(4 * 3)]
+    mixed = 0
+    for step in range(1, 5):
+        for group in read_groups(done.directory / "log" / f"step-{step:06d}.parquet"):
+            for one in group.rollouts:
+                mixed += bool(one.versions)
+                assert {version for version, _, _ in one.spans} <= {*range(max(0, step - 2), step)}
+    assert mixed >= 3
+    found = checked(done.directory, 4, None, "")
+    assert found["holds"], [one for one in found["checks"] if one["status"] == "failed"]
+    drawn = [str(one) for one in found["checks"] if "log-probs of version" in str(one)]
+    assert drawn
+    assert ("saw keys and values of several versions" in "".join(drawn)) == (how == "keep")
 
 
 def test_a_sampler_of_a_cluster_may_be_a_server_which_proves_every_version(learner, checkpoint_dir, tmp_path):

@@ -93,6 +93,20 @@ def play(player, prompts, count=1, sampling=MANY):
     return {request.key: played for request, played in player(requests_of(prompts, count, sampling), prompts)}
 
 
+def test_turns_of_several_weights_are_spans_and_the_oldest_is_the_rollouts_version(tokenizer):
+    class Updated(Scripted):
+        def completion(self, request, member):
+            drawn = super().completion(request, member)
+            updated = "<result>40" in text_of(tokenizer, request)  # the second turn of the first rollout
+            return replace(drawn, version=4, versions=((0, 4), (2, 5))) if updated else drawn
+
+    sampler = Updated(tokenizer, calls_then_answers(tokenizer))
+    (played,) = play(player(sampler, tokenizer), prompts_of(tokenizer, "Add."), count=2).values()
+    start = played[0].turns[1].start
+    assert (played[0].version, played[0].versions) == (3, ((0, 3), (start, 4), (start + 2, 5)))
+    assert (played[1].version, played[1].versions) == (3, ())
+
+
 def calls_then_answers(tokenizer):
     def script(request, member):
         text = text_of(tokenizer, request)

@@ -8,6 +8,11 @@ from cohort.preflight.determinism import as_it_went, determinism
 from cohort.recipe import Recipe
 
 BASE = {"policy": {"model": "any"}, "task": {"source": "rows.jsonl"}, "reward": ["exact_number"]}
+IN_FLIGHT = {
+    "rollout": {"max_staleness": 1, "in_flight": "keep"},
+    "objective": {"bypass": True},
+    "cluster": {"address": "local"},
+}
 
 
 @pytest.mark.parametrize(
@@ -21,6 +26,7 @@ BASE = {"policy": {"model": "any"}, "task": {"source": "rows.jsonl"}, "reward": 
         ({"environment": {"tools": ["http"]}}, "cpu", "statistical", "the tool http"),
         ({"cluster": {"address": "local", "learners": 2}}, "cpu", "batch-invariant", "2 learners"),
         ({"cluster": {"address": "local"}}, "cpu", "bit-equal", ""),
+        (IN_FLIGHT, "cpu", "statistical", "between which tokens new weights come"),
     ],
 )
 def test_levels(changes, device, level, why):

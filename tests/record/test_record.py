@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 
 from cohort.record.files import discard, new_directory, sweep, write_bytes
@@ -132,6 +134,11 @@ def test_groups_read_back_as_they_were(tmp_path):
     first, second = read_groups(tmp_path / "step.parquet")
     assert repr(first) == repr(whole)
     assert repr(second) == repr(failed)
+    assert "versions" not in pq.read_schema(tmp_path / "step.parquet").names  # a column where it says something
+    mixed = whole.with_(rollouts=(replace(exact[0], versions=((0, 3), (1, 5))), exact[1]))
+    assert write_groups(tmp_path / "mixed.parquet", [mixed], 9).versions == (3, 5)
+    assert repr(read_groups(tmp_path / "mixed.parquet")) == repr([mixed])
+    assert [list(one.spans) for one in mixed.rollouts] == [[(3, 0, 1), (5, 1, 2)], [(3, 0, 1)]]
 
 
 def _float32(x):

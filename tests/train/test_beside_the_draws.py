@@ -17,6 +17,7 @@ from cohort.types import Group, Observation, Prompt, Rollout, ToolCall, Turn, Us
 
 EVERY = {"save_every": 1, "keep_checkpoints": 10}
 CORRECTED = {"correction": "token_truncate", "correction_max": 2.0}
+AHEAD, THERE = {"max_staleness": 1, "in_flight": "recompute"}, {"cluster": {"address": "local"}}
 
 
 def groups_of(done, step):
@@ -51,6 +52,11 @@ def test_groups_of_earlier_steps_are_learnt_from_once_more(run):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"rollout": {"in_flight": "keep"}}, r"in_flight = 'keep' .* set cluster\.address"),
+        ({"rollout": {"in_flight": "keep"}, **THERE}, r"set rollout\.max_staleness = 1 or more"),
+        ({"rollout": AHEAD, **THERE}, r"in_flight = 'recompute' learns from samples of older weights, uncorrected"),
+        ({"rollout": {**AHEAD, "sampler": "vllm"}, **THERE, "objective": CORRECTED}, 'rollout.sampler = "local"'),
+        ({"rollout": {**AHEAD, "groups": "beam"}, **THERE, "objective": CORRECTED}, 'rollout.groups = "sample"'),
         ({"rollout": {"replay": 1}}, r"older weights, uncorrected: set objective\.correction"),
         ({"rollout": {"replay": 1, "max_staleness": 1}, "objective": CORRECTED}, r"set rollout\.max_staleness = 0"),
         ({"rollout": {"replay": 1}, "objective": CORRECTED, "run": {"save_rollouts": False}}, r"run\.save_rollouts"),

@@ -39,3 +39,8 @@ class Decoder(Protocol):
         """Rows `target` `[m]` continue from what rows `source` know, which go on, too: the same prompt, and `tokens`
         tokens of their own.
         """
+
+    def resume(self, rows: Sequence[Sequence[int]], prompts: Sequence[int], place: Sequence[int]) -> None:
+        """Compute what is known of the rows anew that have own tokens to know of: `rows[i]` is a prompt of `prompts[i]`
+        tokens with these behind it, and keeps what it knows in place[i].
+        """

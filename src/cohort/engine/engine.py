@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,17 +19,17 @@ from cohort.engine.decoder import Decoder
 from cohort.engine.fused import FusedDecoder, disagreement
 from cohort.engine.generic import GenericDecoder
 from cohort.engine.graphs import GraphedDecoder
-from cohort.engine.running import PREFILL_TOKENS, Running, StartedGroup
+from cohort.engine.running import Running, StartedGroup
 from cohort.engine.sampling import choose, stop_string
 from cohort.frozen_array import FrozenArray
 from cohort.kernels.functions import append_tokens
 from cohort.kernels.library import built
 from cohort.machine import is_out_of_memory
 from cohort.policy.attention import PackedGroups
-from cohort.policy.decode import PlainDecoder
+from cohort.policy.decode import PREFILL_TOKENS, PlainDecoder
 from cohort.policy.policy import Policy
 from cohort.policy.weights import fingerprint
-from cohort.types import Completion, SampleRequest, UserError
+from cohort.types import Completion, Finish, SampleRequest, UserError
 from cohort.wording import one_line
 
 
@@ -43,6 +43,15 @@ class Live(Protocol):
     def ends(self, request: SampleRequest, member: int, tokens: Tensor) -> bool:
         """A completion has so many tokens now, `[t]`: whether it is to end here, as if it had reached its length."""
         ...
+
+
+class InFlight(NamedTuple):
+    """What `take` does between two decoding steps may change the weights, and `publish` them. With `recompute` the keys
+    and values of all rows are then computed anew; else they stay those of the weights that drew their tokens.
+    """
+
+    take: Callable[[], None]
+    recompute: bool
 
 
 class Engine:
@@ -146,10 +155,10 @@ class Engine:
         return found
 
     def sample(
-        self, requests: Iterable[SampleRequest], live: Live | None = None
+        self, requests: Iterable[SampleRequest], live: Live | None = None, flight: InFlight | None = None
     ) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         """Yield each request with its completions as soon as the last member of the group has ended. What comes in by
-        `live` joins the others.
+        `live` joins the others; weights that come by `flight` draw the tokens that are still to be drawn.
 
         Raises `UserError` for an empty prompt, or one that leaves no room for its completion.
         """
@@ -157,7 +166,7 @@ class Engine:
         self._refuse_unfit(left)
         while left:
             try:
-                for request, completions in self._sample(left, live):
+                for request, completions in self._sample(left, live, flight):
                     del left[next(i for i, one in enumerate(left) if one is request)]
                     yield request, completions
             except Exception as error:
@@ -175,7 +184,7 @@ class Engine:
             )
 
     def _sample(
-        self, wanted: list[SampleRequest], live: Live | None
+        self, wanted: list[SampleRequest], live: Live | None, flight: InFlight | None
     ) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         """The same in one go. What comes in is added to `wanted`."""
         # Gradients are switched off inside each part, never across a yield: the caller may train in between.
@@ -187,16 +196,24 @@ class Engine:
         decoder = self._graphs(most) if self.graphed else self._decoder(most)
         decoder.refresh()
         append = BeamSearch(self.policy, decoder).append if together else self._append
-        cuts = any(request.keep is not None for request in wanted)
+        cuts, version = any(request.keep is not None for request in wanted), self.version
         while waiting or running.prefilled or running.n:
             ended: list[int] = []
             if live is not None and (new := live.more()):
                 waiting.extend(new)
                 wanted.extend(new)
                 cuts = cuts or any(request.keep is not None for request in new)
+            if flight is not None:
+                flight.take()
             with torch.no_grad():
+                if self.version != version:  # also where they were published while a group was looked at
+                    decoder.refresh()
+                    running.note(version, self.version)
+                    version = self.version
+                    if flight is not None and flight.recompute:
+                        running.recompute(decoder, version)
                 first = running.n
-                if (logits := running.start(waiting, decoder)) is not None:
+                if (logits := running.start(waiting, decoder, version)) is not None:
                     ended = append(running, first, logits)
                 if not ended and running.n:
                     # Where somebody looks at every token, the device is waited for at every one.
@@ -219,7 +236,10 @@ class Engine:
                     )
                 stopped = int(tokens[-1]) in self.policy.eos_ids or self._stop_string(running, row) is not None
                 drawn, given = (FrozenArray(column.numpy(force=True)) for column in (tokens, logprobs))
-                group.done[member] = Completion(drawn, given, "stop" if stopped else "length", self.version)
+                finish: Finish = "stop" if stopped else "length"
+                spans = tuple(span for span in group.spans.pop(member, ()) if span[0] < length)
+                oldest, *newer = spans or ((0, version),)
+                group.done[member] = Completion(drawn, given, finish, oldest[1], spans if newer else ())
                 touched[id(group)] = group
             if cuts:
                 overdue = [row for row in running.overdue() if row not in ended]
@@ -236,11 +256,12 @@ class Engine:
                 self.cut += group.request.count - len(completions)
                 self.cut_tokens += sum(len(one.tokens) for one in group.done.values())
                 self.cut_tokens -= sum(len(one.tokens) for one in completions)
-                if self.policy.fused and not self._verified:
+                same = all(one.version == self.version and not one.versions for one in completions)
+                if self.policy.fused and not self._verified and same:
                     self._verified = True
                     if apart := disagreement(self.policy, group.request, completions):
                         self.policy.fall_back(apart)
-                        yield from self._sample(wanted, live)
+                        yield from self._sample(wanted, live, flight)
                         return
                 yield group.request, completions
                 decoder.refresh()

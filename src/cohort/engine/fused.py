@@ -18,6 +18,7 @@ from torch import Tensor
 from cohort.kernels.functions import tile_width
 from cohort.kernels.library import Cache, Layer, Model, built
 from cohort.policy.attention import PackedGroups, places
+from cohort.policy.decode import parts
 from cohort.policy.fused import BodyLayer, FusedBody, PrefixStore
 from cohort.policy.policy import Policy
 from cohort.types import Completion, SampleRequest
@@ -85,6 +86,21 @@ class FusedDecoder:
         for keys, values in self.own:
             keys[target, ..., :tokens] = keys[source, ..., :tokens]
             values[target, :, :tokens] = values[source, :, :tokens]
+
+    def resume(self, rows: Sequence[Sequence[int]], prompts: Sequence[int], place: Sequence[int]) -> None:
+        """See `Decoder`: rows are computed as prompts are, and what is behind their prompts is kept."""
+        self._reserve(max((len(row) - first for row, first in zip(rows, prompts, strict=True)), default=0))
+        for part in parts([len(row) for row in rows]):
+            given = [rows[i] for i in part]
+            capacity = _padded(max(map(len, given)))
+            found, layout = self._empty(len(part), capacity), PackedGroups(given)
+            store = PrefixStore(torch.arange(len(part)), capacity, found)
+            self.body.hidden(layout.tokens, layout.positions, layout, store)
+            for (keys, values), (new_keys, new_values) in zip(self.own, found, strict=True):
+                for at, i in enumerate(part):
+                    first, end = prompts[i], len(rows[i])
+                    keys[place[i], ..., : end - first] = new_keys[at, ..., first:end]
+                    values[place[i], :, : end - first] = new_values[at, :, first:end]
 
     def _slots(self, lengths: list[int]) -> list[int]:
         """Free slots for prompts of these lengths."""

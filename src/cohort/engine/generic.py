@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cohort.policy.decode import parts
 from cohort.policy.generic import GenericBody, RowStates
 from cohort.policy.policy import Policy
 
@@ -91,3 +92,10 @@ class GenericDecoder:
             if not goes_on.keys().isdisjoint(places):
                 index = [places.index(goes_on.get(at, at)) for at in places]
                 states.keep(torch.tensor(index, device=self.policy.device))
+
+    def resume(self, rows: Sequence[Sequence[int]], prompts: Sequence[int], place: Sequence[int]) -> None:
+        """See `Decoder`: the rows are a wave, as prompts of a prefill are."""
+        self._waves = []
+        for part in parts([len(row) for row in rows]):
+            states, _ = self.body.prefill([rows[i] for i in part])
+            self._waves += [([place[part[i]] for i in members], found) for members, found in states]

@@ -76,6 +76,10 @@ class GraphedDecoder:
         """See `Decoder`."""
         self.plain.copy(source, target, tokens, place)
 
+    def resume(self, rows: Sequence[Sequence[int]], prompts: Sequence[int], place: Sequence[int]) -> None:
+        """See `Decoder`."""
+        self.plain.resume(rows, prompts, place)
+
     def advance(self, running: Running) -> list[int]:
         """Up to `TOKENS_AT_ONCE` tokens for every running row, as one by one they would be. The rows that ended."""
         n, cache = running.n, self.plain

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from cohort.engine.decoder import Decoder
 from cohort.engine.sampling import RowSampling
+from cohort.policy.decode import PREFILL_TOKENS, parts
 from cohort.seeds import derive_seed, unit_uniforms
 from cohort.types import Completion, SampleRequest
-
-PREFILL_TOKENS = 16384  # of prompts that run through the model together, where more than one does
 
 
 @dataclass(slots=True)
@@ -23,8 +22,10 @@ class StartedGroup:
     request: SampleRequest
     slot: int
     first_logits: Tensor  # [V]
+    version: int  # of the weights that these are of
     started: int = 0
     done: dict[int, Completion] = field(default_factory=dict)
+    spans: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # of members that several weights draw
     cut: int = 0  # members that are not waited for
 
     @property
@@ -69,11 +70,12 @@ class Running:
         )
         self.truncates = self.stops = False  # whether any row ever had a truncated distribution, or stop strings
 
-    def start(self, waiting: deque[SampleRequest], decoder: Decoder) -> Tensor | None:
+    def start(self, waiting: deque[SampleRequest], decoder: Decoder, version: int) -> Tensor | None:
         """Give the free rows to members of prefilled groups, in order. Where there are none, as many waiting prompts as
         the free rows can use first run through the model, each once.
 
-        Returns the logits `[m, V]` from which the first tokens of the m new rows are drawn; None: there are none.
+        `version` is that of the weights. Returns the logits `[m, V]` from which the first tokens of the m new rows are
+        drawn; None: there are none.
         """
         groups, first, room = self.prefilled, self.n, len(self.slot) - self.n
         # A prefill for every row that retires would run the whole model for one prompt: wait for an eighth.
@@ -85,7 +87,7 @@ class Running:
                 rows += batch[-1].count
                 tokens += len(batch[-1].tokens)
             slots, logits = decoder.prefill([request.tokens for request in batch])
-            groups.extend(StartedGroup(*of) for of in zip(batch, slots, logits, strict=True))
+            groups.extend(StartedGroup(*of, version) for of in zip(batch, slots, logits, strict=True))
         if not groups or not room:
             return None
         while groups and self.n < len(self.slot):
@@ -109,10 +111,36 @@ class Running:
                 column[i] = value
             self.stops |= bool(wanted.stop)
             self.truncates |= wanted.top_p < 1 or wanted.top_k > 0 or wanted.min_p > 0
+            if group.version != version:  # the first token is of the weights that computed the prompt
+                group.spans[member] = [(0, group.version), (1, version)]
             group.started += 1
             if group.started == group.request.count:
                 groups.popleft()
         return torch.stack([group.first_logits for group, _ in self.owner[first:]]) if self.n > first else None
+
+    def note(self, before: int, version: int) -> None:
+        """From the next token on, rows are drawn by the weights of `version`, and not by those of `before`."""
+        for row, (group, member) in enumerate(self.owner):
+            spans, at = group.spans.setdefault(member, [(0, before)]), int(self.length[row])
+            if spans[-1][0] == at:  # those before drew no token
+                spans.pop()
+            spans.append((at, version))
+
+    def recompute(self, decoder: Decoder, version: int) -> None:
+        """Compute all that is known of prompts and rows anew, by the weights as they are now."""
+        groups = [*{id(group): group for group in (*self.prefilled, *(group for group, _ in self.owner))}.values()]
+        for group in groups:
+            decoder.release(group.slot)
+        for part in parts([len(group.request.tokens) for group in groups]):
+            slots, logits = decoder.prefill([groups[i].request.tokens for i in part])
+            for i, slot, after in zip(part, slots, logits, strict=True):
+                groups[i].slot, groups[i].first_logits, groups[i].version = slot, after, version
+        self.slot[: self.n] = torch.tensor([group.slot for group, _ in self.owner], device=self.slot.device)
+        own = (self.length[: self.n] > 1).nonzero()[:, 0].tolist()  # the last token has no keys and values yet
+        prompts = [self.owner[row][0].request.tokens for row in own]
+        tokens = (self.tokens[row, : int(self.length[row]) - 1].tolist() for row in own)
+        rows = [[*prompt, *behind] for prompt, behind in zip(prompts, tokens, strict=True)]
+        decoder.resume(rows, [len(prompt) for prompt in prompts], self.place[own].tolist())
 
     def overdue(self) -> list[int]:
         """The rows that cannot be among the shortest of their groups any more. They have not ended."""

@@ -82,7 +82,9 @@ class OneTurn:
             yield (
                 request,
                 tuple(
-                    Rollout(one.tokens, mask, one.logprobs, one.version, one.finish, self.read(one))
+                    Rollout(
+                        one.tokens, mask, one.logprobs, one.version, one.finish, self.read(one), versions=one.versions
+                    )
                     for one, mask in zip(completions, masks, strict=True)
                 ),
             )
@@ -116,7 +118,7 @@ class _Episode:
     mask: FrozenArray = _NO_MASK
     logprobs: FrozenArray = _NO_LOGPROBS
     turns: list[Turn] = field(default_factory=list)
-    version: int = 0
+    versions: list[tuple[int, int]] = field(default_factory=list)  # spans of tokens that the same weights drew
     finish: Finish | None = None
     asked: tuple[Completion, str, Future[Observation]] | None = None  # its newest turn, until that is answered
 
@@ -250,7 +252,10 @@ class Episodes:
         observation, episode.asked = future.result(), None
         start = len(episode.tokens)
         episode.add(completion.tokens, completion.logprobs, own=True)
-        end, episode.version = len(episode.tokens), completion.version
+        end = len(episode.tokens)
+        for at, version in completion.versions or ((0, completion.version),):
+            if not episode.versions or episode.versions[-1][1] != version:
+                episode.versions.append((start + at, version))
         said = self.dialogue.following(completion.tokens[-1], observation.messages) if observation.messages else []
         if not said:
             episode.finish = completion.finish
@@ -269,10 +274,11 @@ class Episodes:
             tokens=episode.tokens,
             mask=episode.mask,
             logprobs=episode.logprobs,
-            version=episode.version,
+            version=episode.versions[0][1],
             finish=episode.finish,
             text=self.dialogue.final(episode.turns),
             turns=tuple(episode.turns),
+            versions=tuple(episode.versions) if len(episode.versions) > 1 else (),
         )
 
     def _step(self, state: Any, reply: str) -> Observation:

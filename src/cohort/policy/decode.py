@@ -7,7 +7,7 @@ retiring row's slot is filled by the last running one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -18,7 +18,21 @@ from cohort.policy.attention import EVERYTHING, PackedGroups, Reach, Scores, ben
 if TYPE_CHECKING:
     from cohort.policy.policy import Policy
 
+PREFILL_TOKENS = 16384  # of prompts that run through the model together, where more than one does
 HIDDEN = -1e30  # a masked score: finite, so that a row whose prefix lies wholly outside the window stays a number
+
+
+def parts(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of sequences of these lengths, in order, as many at a time as may run through the model together."""
+    part, tokens = list[int](), 0
+    for i, length in enumerate(lengths):
+        if part and tokens + length > PREFILL_TOKENS:
+            yield part
+            part, tokens = [], 0
+        part.append(i)
+        tokens += length
+    if part:
+        yield part
 
 
 class PlainDecoder:
@@ -80,6 +94,19 @@ class PlainDecoder:
         for keys, values in self.own:
             keys[target, :, :tokens] = keys[source, :, :tokens]
             values[target, :, :tokens] = values[source, :, :tokens]
+
+    def resume(self, rows: Sequence[Sequence[int]], prompts: Sequence[int], place: Sequence[int]) -> None:
+        """See `Decoder`: rows are computed as prompts are, and what is behind their prompts is kept."""
+        self.reserve(max((len(row) - first for row, first in zip(rows, prompts, strict=True)), default=0))
+        for part in parts([len(row) for row in rows]):
+            layout = PackedGroups([rows[i] for i in part], device=self.policy.device, keep_kv=True)
+            self.policy.hidden(layout.tokens, layout.positions, layout)
+            assert layout.kv is not None
+            for (keys, values), (new_keys, new_values) in zip(self.own, layout.kv, strict=True):
+                for at, i in enumerate(part):
+                    first, end = prompts[i], len(rows[i])
+                    keys[place[i], :, : end - first] = new_keys[at, :, first:end]
+                    values[place[i], :, : end - first] = new_values[at, :, first:end]
 
     def reserve(self, tokens: int) -> None:
         """Make room for `tokens` own tokens a row."""

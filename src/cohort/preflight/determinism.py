@@ -52,6 +52,8 @@ def _other_draws(stage: Stage, device: str) -> Iterator[str]:
             yield f"what {stage.rollout.sampler} draws depends on what else it computes"
         if stage.environment.use == "endpoint":
             yield "an agent decides when it asks, and what"
+        if stage.rollout.in_flight != "off":
+            yield "between which tokens new weights come depends on who was quicker (rollout.in_flight)"
         if outside := [tool for tool in stage.environment.tools if tool in OUTSIDE]:
             yield f"the tool {outside[0]} answers as the world then is"
     if any(reward.use == "judge" for reward in stage.reward):

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 
 from cohort.algorithms.objectives import Objective
-from cohort.engine.running import PREFILL_TOKENS
 from cohort.learn.adamw import BLOCK
 from cohort.learn.forward import LOGITS_AT_ONCE
+from cohort.policy.decode import PREFILL_TOKENS
 from cohort.policy.policy import PolicyFacts
 from cohort.policy.weights import LARGE
 from cohort.preflight.objective import asks_reference

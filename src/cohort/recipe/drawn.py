@@ -68,9 +68,41 @@ def _beside(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
             f'{sentence} "token_truncate" and correction_max = 2, filters, or objective.bypass = true',
             (("rollout", "replay"),),
         )
+    if rollout.in_flight != "off":
+        for bad, mend, path in _in_flight(stage):
+            if bad:
+                yield f"{at}rollout.in_flight = {rollout.in_flight!r} {mend}", (("rollout", "in_flight"), path)
     if rollout.replay_age != Rollout.model_fields["replay_age"].default and not rollout.replay:
         sentence = f"{at}rollout.replay_age has no effect without rollout.replay: remove it, or say how many groups"
         yield sentence, (("rollout", "replay_age"), ("rollout", "replay"))
+
+
+def _in_flight(stage: Stage) -> Iterator[tuple[bool, str, Path]]:
+    """What new weights in the middle of a completion cannot go with, and whether it is there."""
+    rollout = stage.rollout
+    yield stage.kind != "grpo", f"is for grpo stages, and this one is of kind {stage.kind!r}", ("kind",)
+    yield (
+        stage.cluster.address is None,
+        'is of samplers that draw while the learner updates: set cluster.address, such as "local"',
+        ("cluster", "address"),
+    )
+    yield (
+        not rollout.max_staleness,
+        "needs groups that are drawn ahead: set rollout.max_staleness = 1 or more",
+        ("rollout", "max_staleness"),
+    )
+    yield (
+        rollout.sampler != "local",
+        'is of the engine: set rollout.sampler = "local"',
+        ("rollout", "sampler"),
+    )
+    yield not rollout.draws, 'goes with draws from the policy: set rollout.groups = "sample"', ("rollout", "groups")
+    yield (
+        stage.environment.use == "endpoint",
+        'has no versions of an agent\'s calls: remove environment.use = "endpoint"',
+        ("environment", "use"),
+    )
+    yield not stage.objective.corrects, f"learns from samples of older weights, {UNCORRECTED}", ("objective",)
 
 
 def _of_sampling(stage: Stage) -> Iterator[tuple[str, Path]]:

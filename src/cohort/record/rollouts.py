@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         ("mask", pa.list_(pa.bool_())),
         ("logprobs", pa.list_(pa.float32())),
         ("version", pa.int64()),
+        ("versions", pa.string()),  # JSON: [[first token, version], ...]; a column of files where a rollout has several
         ("finish", pa.string()),
         ("turns", pa.string()),  # JSON: the turns of the policy and what was said to it; null without an environment
         ("scores", pa.string()),  # JSON: reward name -> score (null: does not apply)
@@ -109,6 +110,8 @@ def write_groups(path: Path, groups: Sequence[Group], step: int) -> Shard:
                 row["labels"] = _json({name: values[member] for name, values in group.labels.items()})
             if group.extra:
                 row["extra"] = _json({name: values[member] for name, values in group.extra.items()})
+            if rollout.versions:
+                row["versions"] = _json(rollout.versions)
             if rollout.turns:
                 row["turns"] = _json([dataclasses.asdict(turn) for turn in rollout.turns])
             if group.steps:
@@ -118,10 +121,12 @@ def write_groups(path: Path, groups: Sequence[Group], step: int) -> Shard:
     salts = os.urandom(SALT_BYTES * len(rows))
     for index, row in enumerate(rows):
         row[SALT] = salts[SALT_BYTES * index :][:SALT_BYTES]
-    table = pa.Table.from_pylist(rows, SCHEMA)
+    mixed = any("versions" in row for row in rows)
+    schema = SCHEMA if mixed else SCHEMA.remove(SCHEMA.get_field_index("versions"))
+    table = pa.Table.from_pylist(rows, schema)
     of_rows = leaves(table)
     table = table.set_column(table.num_columns - 1, SCHEMA.field(LEAF), pa.array(of_rows, pa.binary(32)))
-    versions = [rollout.version for group in groups for rollout in group.rollouts]
+    versions = [version for group in groups for rollout in group.rollouts for version, _, _ in rollout.spans]
     between = (min(versions), max(versions)) if versions else ()
     content = to_bytes(table)
     write_bytes(path, content)
@@ -190,7 +195,8 @@ def group_of(rows: list[dict[str, Any]]) -> Group:
 def _rollout(row: dict[str, Any]) -> Rollout:
     values = {name: row[name] for name in _OF_ROLLOUT} | {name: tuple(row[name]) for name in _LISTS}
     stored = json.loads(row["turns"]) if row.get("turns") is not None else []
-    return Rollout(**values, turns=tuple(_turn(**turn) for turn in stored))
+    spans = tuple((start, version) for start, version in json.loads(row.get("versions") or "[]"))
+    return Rollout(**values, turns=tuple(_turn(**turn) for turn in stored), versions=spans)
 
 
 def _turn(observation: dict[str, Any], **turn: Any) -> Turn:

@@ -17,7 +17,7 @@ NO_PAIRS = ("task.chosen", "task.rejected", "task.margin")
 ONE_UPDATE = ("optimizer.updates_per_batch", "optimizer.epochs")  # a step is one, on examples of its own
 NO_GROUPS = (  # of kinds that sample for evaluations alone
     *(f"rollout.{key}" for key in ("prompts_per_step", "group_size", "temperature", "top_p", "top_k", "min_p")),
-    *(f"rollout.{key}" for key in ("groups", "length_penalty", "beam_groups", "diversity_penalty")),
+    *(f"rollout.{key}" for key in ("in_flight", "groups", "length_penalty", "beam_groups", "diversity_penalty")),
     *(f"rollout.{key}" for key in ("max_staleness", "resample_cap", "over_sample", "replay", "replay_age")),
 )
 

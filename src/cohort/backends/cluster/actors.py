@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import pickle
 import socket
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +19,7 @@ from cohort.backends.base import Origin, open_sampler
 from cohort.backends.cluster.door import Lost, Surroundings
 from cohort.backends.local import Local
 from cohort.backends.proving import Claim, claimed, other_weights, prove, proves
+from cohort.engine.engine import InFlight
 from cohort.learn.ranks import Ranks
 from cohort.policy.policy import Policy
 from cohort.policy.weights import fingerprint
@@ -78,7 +81,11 @@ class LearnerActor:
 
 
 class SamplerActor:
-    """What `rollout.sampler` names, on a copy of the weights: the engine of a process, or a vLLM server of its own."""
+    """What `rollout.sampler` names, on a copy of the weights: the engine of a process, or a vLLM server of its own.
+
+    With `rollout.in_flight`, `load` is called while another thread is in `more`, which takes the weights between two
+    tokens.
+    """
 
     def enter(self, surroundings: Surroundings, who: str) -> None:
         """Begin."""
@@ -96,10 +103,40 @@ class SamplerActor:
                 "cohort.types.ProvingSampler), as a sampler of a cluster must"
             )
         self._drawn: Iterator[tuple[SampleRequest, tuple[Completion, ...]]] = iter(())
+        self._turn = threading.Lock()  # held while the two below are looked at, and while weights are taken
+        self._decoding = False
+        self._arrived: tuple[Claim, Weights | None, Future[None]] | None = None
 
-    @torch.no_grad()
     def load(self, claim: Claim, weights: Weights | None) -> None:
         """Take weights, and show that they are those that the learner has. Raises `UserError` where they are not."""
+        taken: Future[None] = Future()
+        with self._turn:
+            self._arrived = claim, weights, taken
+            if not self._decoding:
+                self._take_arrived()
+        taken.result()
+
+    def _take_arrived(self) -> None:
+        """Take weights that wait for it, if there are any. Whoever brought them hears how it went; nobody draws from
+        those that prove to be other ones.
+        """
+        if self._arrived is None:
+            return
+        claim, weights, taken = self._arrived
+        self._arrived = None
+        try:
+            self._take(claim, weights)
+        except BaseException as error:
+            taken.set_exception(error)
+            raise
+        taken.set_result(None)
+
+    def _between(self) -> None:
+        with self._turn:
+            self._take_arrived()
+
+    @torch.no_grad()
+    def _take(self, claim: Claim, weights: Weights | None) -> None:
         for name, own in self._policy.module.named_parameters() if weights is not None else ():
             if own.requires_grad:
                 own.copy_(torch.tensor(weights[name]).view(own.dtype).view(own.shape))  # type: ignore[index]
@@ -116,11 +153,20 @@ class SamplerActor:
         """Draw for these from now on."""
         self._number = {id(request): number for number, request in enumerate(requests)}
         self._asked = requests  # their ids are theirs while they live
-        self._drawn = iter(self._sampler.sample(requests))
+        how = self._stage.rollout.in_flight
+        more: dict[str, Any] = {} if how == "off" else {"flight": InFlight(self._between, how == "recompute")}
+        self._drawn = iter(self._sampler.sample(requests, **more))
 
     def more(self) -> tuple[int, tuple[Completion, ...]]:
         """The next group that is whole: the number of its request, and its completions."""
-        request, completions = next(self._drawn)
+        with self._turn:
+            self._decoding = True
+        try:
+            request, completions = next(self._drawn)
+        finally:
+            with self._turn:
+                self._decoding = False
+                self._take_arrived()
         return self._number[id(request)], completions
 
     def close(self) -> None:

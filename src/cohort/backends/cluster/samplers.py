@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ CLOSING_S = 10.0  # that samplers have to end their servers; then they are kille
 
 class Samplers:
     """`blueprint` gives the learner's model as it is. Every sampler proves its weights whenever it takes some, so the
-    driver holds no weights and has nothing to prove.
+    driver holds no weights and has nothing to prove. With `rollout.in_flight`, `take` is called while another thread is
+    in `sample`.
     """
 
     apart = True
@@ -28,19 +30,21 @@ class Samplers:
         self._claim: Claim | None = None
         self._weights: Any = None  # the place in Ray's store of what `_claim` is of
         self.version = 0
+        self._alone = threading.RLock()  # held while actors begin, end and are given weights
 
     def take(self, claim: Claim, weights: Any) -> None:
         """Give all samplers these weights, by their place in Ray's store. Raises `UserError` where one holds others."""
-        self._claim, self._weights, asked = claim, weights, {}
-        for number, actor in enumerate(self._actors):
-            if actor is not None:
-                asked[number] = actor, actor.handle.load.remote(claim, weights)
-        for number, (actor, ref) in asked.items():
-            try:
-                self._door.answer(ref, actor.who)
-            except Lost:
-                self._drop(number)
-        self.version = claim.version
+        with self._alone:
+            self._claim, self._weights, asked = claim, weights, {}
+            for number, actor in enumerate(self._actors):
+                if actor is not None:
+                    asked[number] = actor, actor.handle.load.remote(claim, weights)
+            for number, (actor, ref) in asked.items():
+                try:
+                    self._door.answer(ref, actor.who)
+                except Lost:
+                    self._drop(number, actor)
+            self.version = claim.version
 
     def publish(self, version: int) -> None:
         """The backend has done so, see `take`."""
@@ -60,27 +64,28 @@ class Samplers:
         wanted, count = list(requests), len(self._actors)
         left = {number: list(range(number, len(wanted), count)) for number in range(count)}
         begun: dict[int, list[int]] = {}  # what each sampler was asked for, in its order
-        asked: dict[Any, int] = {}
+        asked: dict[Any, tuple[int, Actor]] = {}
         failures = 0
         while any(left.values()):
-            for number in [one for one, own in left.items() if own and one not in asked.values()]:
+            busy = {number for number, _ in asked.values()}
+            for number in [one for one, own in left.items() if own and one not in busy]:
+                actor: Actor | None = None
                 try:
                     actor = self._there(number)
                     if number not in begun:
                         begun[number] = list(left[number])
                         self._door.ask(actor, "begin", [wanted[index] for index in begun[number]])
-                    asked[actor.handle.more.remote()] = number
+                    asked[actor.handle.more.remote()] = number, actor
                 except Lost as lost:
-                    failures = self._after(number, lost, failures)
+                    failures = self._after(number, actor, lost, failures)
                     begun.pop(number, None)
             ready, _ = self._door.ray.wait(list(asked), num_returns=1, timeout=self._door.table.deadline_s)
             for ref in ready or list(asked):  # where none is ready all have had their time
-                number = asked.pop(ref)
-                actor = self._there(number)
+                number, actor = asked.pop(ref)
                 try:
                     place, completions = self._door.answer(ref, actor.who) if ready else self._late(actor)
                 except Lost as lost:
-                    failures = self._after(number, lost, failures)
+                    failures = self._after(number, actor, lost, failures)
                     begun.pop(number, None)
                     continue
                 index = begun[number][place]
@@ -94,8 +99,8 @@ class Samplers:
         asked = [actor.handle.close.remote() for actor in self._actors if actor is not None]
         if asked:
             self._door.ray.wait(asked, num_returns=len(asked), timeout=CLOSING_S)
-        for number in range(len(self._actors)):
-            self._drop(number)
+        for number, actor in enumerate(self._actors):
+            self._drop(number, actor)
 
     def _late(self, actor: Actor) -> Any:
         raise Lost(
@@ -105,23 +110,26 @@ class Samplers:
 
     def _there(self, number: int) -> Actor:
         """A sampler that has the weights; a new one where it was lost."""
-        actor = self._actors[number]
-        if actor is None:
-            actor = self._door.start(SamplerActor, f"sampler {number}")
-            self._door.begin(actor, "open", self._blueprint(), self._stage)
-            if self._claim is not None:  # the learner may have gone on since
-                self._load(actor, self._claim)
-            self._actors[number] = actor
-        return actor
+        if (actor := self._actors[number]) is not None:
+            return actor
+        with self._alone:
+            if (actor := self._actors[number]) is None:
+                at_once = 1 if self._stage.rollout.in_flight == "off" else 2  # `load` while there is `more`
+                actor = self._door.start(SamplerActor, f"sampler {number}", at_once=at_once)
+                self._door.begin(actor, "open", self._blueprint(), self._stage)
+                if self._claim is not None:  # the learner may have gone on since
+                    self._load(actor, self._claim)
+                self._actors[number] = actor
+            return actor
 
     def _load(self, actor: Actor, claim: Claim) -> None:
         weights, self._weights = self._weights, None  # what a node took away with it is not asked for again
         self._door.ask(actor, "load", claim, weights)
         self._weights = weights
 
-    def _after(self, number: int, lost: Lost, failures: int) -> int:
+    def _after(self, number: int, actor: Actor | None, lost: Lost, failures: int) -> int:
         """One failure more. Raises `UserError` where that is too many."""
-        self._drop(number)
+        self._drop(number, actor)
         if failures == self._door.table.retries:
             raise UserError(
                 f"stage '{self._stage.name}', weights of step {self.version}: {lost}, and samplers were lost "
@@ -129,7 +137,8 @@ class Samplers:
             )
         return failures + 1
 
-    def _drop(self, number: int) -> None:
-        if (actor := self._actors[number]) is not None:
-            self._door.end(actor)
-            self._actors[number] = None
+    def _drop(self, number: int, actor: Actor | None) -> None:
+        with self._alone:
+            if actor is not None and self._actors[number] is actor:  # else somebody else has noticed, too
+                self._door.end(actor)
+                self._actors[number] = None

@@ -4,6 +4,9 @@ It holds `(max_staleness + 1) * prompts_per_step` groups. With 0 every group is 
 more, groups of later steps are sampled (by older weights) before or while the learner updates: while, where the sampler
 has weights of its own, which it keeps until they are drawn. Their scoring overlaps with both. Groups leave in ticket
 order whatever order they finish in, so a run does not depend on timing, and has the same bits either way.
+
+With `rollout.in_flight` the sampler is given the next weights while it draws. All that it draws is there before the
+next step begins, so the oldest token of a rollout is still at most `max_staleness` steps behind when it is learnt from.
 """
 
 from __future__ import annotations

@@ -208,8 +208,8 @@ class GrpoTraining:
         if table.replay and self._prepared.stored is None:  # else they are among those that were stored
             again = earlier(self._context.log, step, table, self._context.seed)
         trained, report = self._learning.learn([*groups.kept, *again], step)
-        if isinstance(self._stream, GroupStream):
-            self._stream.settle()
+        if table.in_flight == "off":
+            self._settle()
         self.backend.publish(step)
         reference = self._stage.reference
         if asks_reference(self._stage, self._objective) and reference.is_due(step):
@@ -278,6 +278,7 @@ class GrpoTraining:
 
     def go_back(self, path: Path) -> None:
         """The weights of a checkpoint, its optimizer, reference and critic; prompts go on."""
+        self._settle()
         self.backend.restore(path)
         self.backend.publish(self.weights_of)
 
@@ -285,6 +286,7 @@ class GrpoTraining:
         """Held-out accuracy of the current weights, where there are held-out prompts; None where nothing is sampled."""
         if not self._prepared.trains and step > self._context.first:  # the weights are what was measured before
             return {}
+        self._settle()
         self._doing, self._sampled = "evaluating", 0
         return self._nothing if self._evaluate is None else self._evaluate(step)
 
@@ -303,6 +305,10 @@ class GrpoTraining:
     def close(self) -> None:
         """End the reward workers and the tools."""
         self._opened.close()
+
+    def _settle(self) -> None:
+        if isinstance(self._stream, GroupStream):
+            self._stream.settle()
 
     def _one_group_sampled(self) -> None:
         self._sampled += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from cohort.types import Group, Prompt, UserError
 from cohort.wording import one_line, shorten
 
 _NEEDED = [
-    name for name in SCHEMA.names if name not in ("labels", "extra", "turns", "steps", "teacher_logprobs")
+    name for name in SCHEMA.names if name not in ("versions", "labels", "extra", "turns", "steps", "teacher_logprobs")
 ]  # those came later
 
 _OF_GROUP = ("prompt_id", "prompt", "prompt_json", "prompt_tokens", "answer", "disposition", "error")
@@ -130,6 +131,11 @@ def _problems(row: Mapping[str, Any], first: Mapping[str, Any], step: int, versi
     if row["version"] not in versions:
         older = f" or up to {len(versions) - 1} older" if len(versions) > 1 else ""
         yield f"version is {row['version']}, and what step {step} has is of version {versions[-1]}{older}"
+    if row.get("versions") is not None:
+        starts, drawn = zip(*json.loads(row["versions"]), strict=True)
+        in_order = list(starts) == sorted({*starts}) and starts[0] == 0 and starts[-1] < len(row["tokens"])
+        if not in_order or drawn[0] != row["version"] or not {*drawn} <= {*versions}:
+            yield "versions are no spans of its tokens, of weights that this step may have been drawn from"
 
 
 def _is_prompt(prompt: Prompt) -> bool:
