@@ -72,8 +72,8 @@ def _refuse_useless(table: Optimizer, trainable: Sequence[Tensor]) -> None:
         )
     if table.stochastic_rounding and all(p.dtype is torch.float32 for p in trainable):
         raise UserError(
-            "optimizer.stochastic_rounding is for weights in bfloat16, and all that is trained is float32, as an adapter "
-            'always is: remove it, or train all weights with policy.dtype = "bfloat16"'
+            "optimizer.stochastic_rounding is for weights in bfloat16, and all that is trained is float32, as "
+            'adapters always are: remove it, or train all weights with policy.dtype = "bfloat16"'
         )
 
 
