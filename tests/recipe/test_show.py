@@ -133,7 +133,7 @@ def mended(stage: dict[str, Any], first: bool) -> dict[str, Any]:
     for key in ("held_out_split", "mixture", "curriculum", "adaptive", "args"):  # each needs or forbids others
         task.pop(key, None)
     beams = ("groups", "length_penalty", "beam_groups", "diversity_penalty")
-    for key in (*beams, "over_sample", "replay", "replay_age", "precision"):
+    for key in (*beams, "over_sample", "replay", "replay_age", "precision", "in_flight"):
         rollout.pop(key, None)
     if stage.get("cluster"):
         stage["cluster"]["address"] = "auto"  # without one the others say nothing

@@ -311,7 +311,7 @@ def other_value(name: str, key: str) -> Any:
         "adaptive": Adaptive(),
     }
     given["history"] = ("earlier.jsonl",)
-    tried = (given.get(key), 3, 0.7, "other", "beam", "on", False, "gsm8k", True)
+    tried = (given.get(key), 3, 0.7, "other", "beam", "keep", "int8", "on", False, "gsm8k", True)
     return next(one for one in tried if one is not None and is_other(table, key, one))
 
 

@@ -106,8 +106,7 @@ class Rollout(Table):
     )
     in_flight: Later[Literal["off", "keep", "recompute"]] = Field(
         default="off",
-        description="What samplers of a cluster do with completions under way when the learner has new weights; off: "
-        "end them first; keep: go on, with the keys and values there are; recompute: compute these anew.",
+        description="New weights for completions under way; keep, recompute: keys and values. See docs/cluster.md.",
     )
     # Measured on SmolLM2-135M: 1e-5 in float32, 0.01 in bfloat16, 0.07 with weights rounded to 8 bits as well; 0.5 and
     # more with one of its 272 tensors replaced by noise.
