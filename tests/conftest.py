@@ -88,3 +88,11 @@ def checkpoint_dir(tmp_path, tokenizer, small_model):
     small_model.save_pretrained(where)
     tokenizer.save_pretrained(where)
     return where
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """Ray, where there is one; what it has started on this machine ends with the module."""
+    found = pytest.importorskip("ray", reason="needs the extra ray: make test-cluster")
+    yield found
+    found.shutdown()

@@ -468,8 +468,12 @@ def plan(
     if model is not None and larger is not None:
         raise typer.BadParameter("--model and --larger say the same: give one of them")
     counts = gpus or [1, 2, 4, 8, 16, 32, 64]
-    how = {"staleness": staleness, "speed": speed, "larger": larger, "model": model, "gpu_gb": gpu_gb}
-    how |= {
+    how = {
+        "staleness": staleness,
+        "speed": speed,
+        "larger": larger,
+        "model": model,
+        "gpu_gb": gpu_gb,
         "prompts": prompts,
         "group_size": group_size,
         "tokens": tokens,

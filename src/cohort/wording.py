@@ -65,6 +65,14 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def magnitude(number: float) -> str:
+    """`135M`, `1.5B`, `12.3k`: three digits."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:g}"
+
+
 def said_twice(names: Sequence[str]) -> list[str]:
     """The names that another one equals where case does not count, as in the file systems of Windows and macOS."""
     folded = [name.casefold() for name in names]

@@ -13,13 +13,6 @@ from cohort.train import train
 from cohort.views.console import Console
 
 
-@pytest.fixture(scope="module")
-def ray():
-    found = pytest.importorskip("ray", reason="needs the extra ray: make test-cluster")
-    yield found
-    found.shutdown()
-
-
 @pytest.fixture
 def run(tmp_path, checkpoint_dir):
     """Train a small recipe with a [cluster] table, or without one."""

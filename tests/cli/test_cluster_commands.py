@@ -20,13 +20,6 @@ LOCAL = ("cluster.address=local", "cluster.deadline_s=200", "evaluate.problems=0
 SERVED = ("rollout.sampler=vllm", "evaluate.problems=0", "run.gate=off", "rollout.vllm.retries=0")
 
 
-@pytest.fixture(scope="module")
-def ray():
-    found = pytest.importorskip("ray", reason="needs the extra ray: make test-cluster")
-    yield found
-    found.shutdown()
-
-
 @pytest.fixture
 def fake(desk):
     made = FakeVllm(str(desk / "base"))

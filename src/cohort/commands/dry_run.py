@@ -60,8 +60,8 @@ def dry_run(
     known = [measured] if measured is not None else [*_runs_like(recipe, directory)]
     found = []
     for one, policy in start_policies(recipe):
-        stage = one.stage
-        plan = {**one.kind.plan(stage, one.prepared, policy.facts()), **about(stage, stage.suite)}
+        stage, facts = one.stage, policy.facts()
+        plan = {**one.kind.plan(stage, one.prepared, facts), **about(stage, stage.suite, facts.device)}
         expected = next(filter(None, (_expected(stage, run) for run in known)), None)
         if measured is not None and expected is None:
             console.warn(f"{measured} says nothing of how long a step of stage '{stage.name}' takes")

@@ -16,7 +16,7 @@ from cohort.recipe import Recipe
 from cohort.settings import Stage
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.wording import counted, one_line
+from cohort.wording import counted, magnitude, one_line
 
 MOST = 10_000_000  # completions of a step that are played through
 ROOM = 0.8  # of a GPU's memory for what stays there; the rest is for activations, keys and values
@@ -113,7 +113,7 @@ def plan_run(
     enough = [count for count in wanted if count > least or least == 1]
     if not enough:
         raise UserError(
-            f"{counted(wanted[-1], 'GPU')} of {gpu_gb:g} GB cannot train {_size(parameters)} parameters: weights, "
+            f"{counted(wanted[-1], 'GPU')} of {gpu_gb:g} GB cannot train {magnitude(parameters)} parameters: weights, "
             f"gradients and averages are {held:.0f} GB, for which {counted(least, 'learner')} and a sampler are needed"
         )
     plans = tuple(best(times, work, count, least) for count in enough)
@@ -163,18 +163,13 @@ def parameters_of(model: str) -> int:
     return int(made.num_parameters())
 
 
-def _size(parameters: int) -> str:
-    unit, name = next(((unit, name) for unit, name in ((1e9, "B"), (1e6, "M")) if parameters >= unit), (1e3, "k"))
-    return f"{parameters / unit:.3g}{name}"
-
-
 def show(console: Console, found: Planned) -> None:
     """The plans as a table, the knee and the cheapest."""
     apart = abs(found.simulated_s / found.times.measured_s - 1)
     took = f"a step of it took {found.times.measured_s:.2f} s, and {found.simulated_s:.2f} s in the simulation"
     console.say(escape(f"simulated with the times of {found.run}: {took} ({apart:.0%} apart)"))
     sharded = f", which {counted(found.least, 'learner')} hold together" if found.least > 1 else ""
-    console.say(f"{_size(found.parameters)} parameters{sharded}")
+    console.say(f"{magnitude(found.parameters)} parameters{sharded}")
     if found.too_few:
         console.say(f"  too few for that: {', '.join(map(str, found.too_few))} GPUs")
     rows = [

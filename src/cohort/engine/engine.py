@@ -95,9 +95,9 @@ class Engine:
             return self._kept.fingerprint
         if self.policy.fused is None:
             return fingerprint(self.policy.model)
-        self.policy.fused.decode_in(self._precision)
-        self.policy.fused.packed.refresh()
-        return self.policy.fused.packed.fingerprint
+        packed = self.policy.fused.packed(self._precision)
+        packed.refresh()
+        return packed.fingerprint
 
     @torch.no_grad()
     def canary(self, prompt: Sequence[int], tokens: Sequence[int]) -> Sequence[float]:
@@ -259,7 +259,8 @@ class Engine:
                 same = all(one.version == self.version and not one.versions for one in completions)
                 if self.policy.fused and not self._verified and same:
                     self._verified = True
-                    if apart := disagreement(self.policy, group.request, completions):
+                    in_bytes = self._precision == "int8"
+                    if apart := disagreement(self.policy, group.request, completions, in_bytes):
                         self.policy.fall_back(apart)
                         yield from self._sample(wanted, live, flight)
                         return
@@ -280,10 +281,9 @@ class Engine:
         """The decoder of the path that the policy is on, with room for `rows` rows."""
         if self.policy.generic is not None:
             return GenericDecoder(self.policy, self.policy.generic)
-        if self.policy.fused is None:
-            return PlainDecoder(self.policy, rows)
-        self.policy.fused.decode_in(self._precision)
-        return FusedDecoder(self.policy, rows)
+        return (
+            FusedDecoder(self.policy, rows, self._precision) if self.policy.fused else PlainDecoder(self.policy, rows)
+        )
 
     def _refuse_unfit(self, requests: Sequence[SampleRequest]) -> None:
         if len({(one.sampling.beams, one.sampling.beams and (one.count, one.sampling.stop)) for one in requests}) > 1:

@@ -34,9 +34,10 @@ class FusedDecoder:
     own keys `[R, K, D, Co]` and values `[R, K, Co, D]`; D is the head size padded to the kernels' tile.
     """
 
-    def __init__(self, policy: Policy, rows: int):
+    def __init__(self, policy: Policy, rows: int, precision: str):
         assert isinstance(policy.fused, FusedBody)
         self.policy, self.body, self.rows = policy, policy.fused, rows
+        self._packed = self.body.packed(precision)
         self._heads = [layer.heads for layer in self.body.layers]
         self._prefix_length = torch.zeros(0, dtype=torch.long)
         self._free: list[int] = []
@@ -48,7 +49,7 @@ class FusedDecoder:
 
     def refresh(self) -> None:
         """See `Decoder`."""
-        if self.body.packed.refresh():
+        if self._packed.refresh():
             self._model = None
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
@@ -147,7 +148,7 @@ class FusedDecoder:
         positions = int(self._prefix_length.max()) + self._own_capacity + 1
         if positions > len(self._cos):
             self._cos, self._sin = self.body.rotations(torch.arange(2 * positions)[None])
-        packed, norm = self.body.packed, self.body.model.norm
+        packed, norm = self._packed, self.body.model.norm
         layers = [self._point_layer(number, layer) for number, layer in enumerate(self.body.layers)]
         self._layers = (Layer * len(layers))(*layers)
         self._model = Model(
@@ -163,7 +164,7 @@ class FusedDecoder:
         return self._model
 
     def _point_layer(self, number: int, layer: BodyLayer) -> Layer:
-        packed = self.body.packed
+        packed = self._packed
         query_norm, key_norm = layer.head_norms
         (prefix_keys, prefix_values), (own_keys, own_values) = self._prefix[number], self.own[number]
         cache = Cache(
@@ -195,8 +196,11 @@ class FusedDecoder:
 
 
 @torch.no_grad()
-def disagreement(policy: Policy, request: SampleRequest, completions: tuple[Completion, ...]) -> str | None:
-    """What is wrong with the log-probs of a sampled group; None when they are those of the plain path.
+def disagreement(
+    policy: Policy, request: SampleRequest, completions: tuple[Completion, ...], in_bytes: bool
+) -> str | None:
+    """What is wrong with the log-probs of a sampled group; None when they are those of the plain path. Where decoding
+    multiplies `in_bytes`, their mean is looked at.
 
     Truncated distributions (top-p, top-k, min-p) are not compared: their log-probs are of another distribution.
     """
@@ -211,7 +215,6 @@ def disagreement(policy: Policy, request: SampleRequest, completions: tuple[Comp
     plain = plain.gather(-1, torch.from_numpy(np.concatenate(rows))[:, None])[:, 0]
     sampled = torch.from_numpy(np.concatenate([completion.logprobs for completion in completions]))
     gaps = (plain - sampled).abs()
-    in_bytes = policy.fused is not None and policy.fused.precision == "int8"
     apart = (gaps.mean() if in_bytes else gaps.max()).item()
     if apart <= (IN_BYTES if in_bytes else TOLERANCE[policy.compute]):
         return None

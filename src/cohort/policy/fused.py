@@ -101,7 +101,6 @@ class FusedBody:
         self.config = model.config.get_text_config()
         self.compute = compute
         self.checkpointing = False  # whether a layer's activations are computed again in the backward pass
-        self.precision = "auto"  # of the products of decoding: that of `compute`, or "int8"
         self.layers = [BodyLayer(layer, self.config) for layer in self.model.layers]
         if compute is torch.float32:
             for layer in self.layers:
@@ -110,22 +109,20 @@ class FusedBody:
             _leave_the_file(model)
         self._whole = model
         self._copies: dict[tuple[int, ...], tuple[tuple[int, ...], Tensor]] = {}
+        self._packed: dict[str, PackedWeights] = {}
 
-    @functools.cached_property
-    def packed(self) -> PackedWeights:
-        """The weights as decoding reads them; made when something is first sampled."""
-        return PackedWeights(self._whole, self.layers, self.compute, self.precision)
-
-    def decode_in(self, precision: str) -> None:
-        """Multiply so while decoding: "auto", in the type that is computed in, or "int8"."""
-        if precision != self.precision:
-            self.__dict__.pop("packed", None)
-        self.precision = precision
+    def packed(self, precision: str) -> PackedWeights:
+        """The weights as decoding reads them, to be multiplied in the type that is computed in ("auto") or in bytes
+        ("int8"); made when something is first sampled so.
+        """
+        if precision not in self._packed:
+            self._packed[precision] = PackedWeights(self._whole, self.layers, self.compute, precision)
+        return self._packed[precision]
 
     def will_change(self) -> None:
         """The weights are about to learn: the copy that decodes makes room for it."""
-        if "packed" in self.__dict__:
-            self.packed.release()
+        for packed in self._packed.values():
+            packed.release()
 
     def hidden(
         self, tokens: Tensor, positions: Tensor, layout: PackedGroups, store: PrefixStore | None = None

@@ -43,7 +43,7 @@ class PackedWeights:
     until `release`.
     """
 
-    def __init__(self, model: Any, layers: Sequence[Any], compute: torch.dtype, precision: str = "auto"):
+    def __init__(self, model: Any, layers: Sequence[Any], compute: torch.dtype, precision: str):
         self._model, self._bytes = model, precision == "int8"
         # Without such products the copy holds the bfloat16 values as float32: the same model, at float32's speed.
         self._rounded = compute is torch.bfloat16 and not self._bytes

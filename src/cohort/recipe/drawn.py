@@ -46,11 +46,8 @@ def _beside(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
         sentence = f'{at}rollout.precision is of the engine of this process: set rollout.sampler = "local"'
         yield sentence, (("rollout", "precision"), ("rollout", "sampler"))
     if rollout.precision == "int8" and stage.kind == "grpo" and not stage.objective.corrects:
-        sentence = (
-            f"{at}rollout.precision = 'int8' samples from a rounded policy, uncorrected: set objective.correction ="
-        )
         yield (
-            f'{sentence} "token_truncate" and correction_max = 2, filters, or objective.bypass = true',
+            f"{at}rollout.precision = 'int8' samples from a rounded policy, {UNCORRECTED}",
             (("rollout", "precision"),),
         )
     if rollout.over_sample and tools:
@@ -63,11 +60,7 @@ def _beside(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
         sentence = f"{at}rollout.replay reads what run.save_rollouts keeps: set it to true"
         yield sentence, (("rollout", "replay"), ("run", "save_rollouts"))
     if rollout.replay and not stage.objective.corrects:
-        sentence = f"{at}rollout.replay learns from samples of older weights, uncorrected: set objective.correction ="
-        yield (
-            f'{sentence} "token_truncate" and correction_max = 2, filters, or objective.bypass = true',
-            (("rollout", "replay"),),
-        )
+        yield f"{at}rollout.replay learns from samples of older weights, {UNCORRECTED}", (("rollout", "replay"),)
     if rollout.in_flight != "off":
         for bad, mend, path in _in_flight(stage):
             if bad:

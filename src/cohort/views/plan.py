@@ -20,7 +20,7 @@ from cohort.settings.words import callable_path, shown
 from cohort.tasks.preferences import Preferences
 from cohort.tasks.prompts import Items
 from cohort.tasks.steps import Solutions
-from cohort.wording import counted
+from cohort.wording import counted, magnitude
 
 QUIET = ("log", "warn")  # actions that change nothing
 
@@ -399,13 +399,13 @@ def memory_line(stage: Stage, objective: Objective, policy: PolicyFacts, prompt:
 
 
 def _policy_line(policy: PolicyFacts) -> str:
-    share = "" if policy.trained == policy.parameters else f", {_count(policy.trained)} of them trained"
+    share = "" if policy.trained == policy.parameters else f", {magnitude(policy.trained)} of them trained"
     share += f", {policy.adapter}" if policy.adapter else ""
     where = policy.device
     if where == "cpu":
         threads = torch.get_num_threads()
         where = f"cpu, {counted(threads, 'thread')}"
-    parameters = f"{_count(policy.parameters)} parameters{share}"
+    parameters = f"{magnitude(policy.parameters)} parameters{share}"
     blocks = f", dequantised from {policy.dequantised}" if policy.dequantised else ""
     return f"{policy.name}, {parameters}{blocks}, {policy.compute} on {where}, {policy.path}"
 
@@ -437,10 +437,3 @@ def ends_line(policy: PolicyFacts) -> str:
 
 def _supply(number: int | None, noun: str) -> str:
     return f"unlimited {noun}s" if number is None else counted(number, noun)
-
-
-def _count(n: int) -> str:
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if n >= size:
-            return f"{n / size:.3g}{unit}"
-    return str(n)

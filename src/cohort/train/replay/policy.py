@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from cohort.backends.base import Backend, open_backend
+from cohort.engine.fused import IN_BYTES
+from cohort.engine.fused import TOLERANCE as NATS
 from cohort.learn.batch import collate
 from cohort.learn.forward import batch_logprobs
 from cohort.policy.policy import Policy
@@ -33,9 +35,7 @@ from cohort.wording import counted
 
 # How far the numbers of a step may be apart on another machine, relative to the larger one: the order of sums differs.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-# How far the sampler's log-probs and those of a plain forward pass may be apart, in nats: a token, and all in the mean.
-NATS = {torch.float32: (1e-3, 1e-3), torch.bfloat16: (0.5, 0.5)}
-NATS_IN_BYTES = (5.0, 0.25)  # where it multiplied in bytes
+MOST_IN_BYTES = 5.0  # nats of one token, where the sampler multiplied in bytes; in the mean it is `IN_BYTES`
 
 
 class Damaged(Exception):  # noqa: N818  (it is what was found)
@@ -210,7 +210,7 @@ def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[
     what = "log-probs of the sampler, by a plain forward pass"
     tally = Tally(4, f"{recorded.title}log-probs of version {version}", what)
     in_bytes = recorded.stage.rollout.precision == "int8"
-    most, in_the_mean = NATS_IN_BYTES if in_bytes else NATS[_rounded_to(recorded.stage)]
+    most = MOST_IN_BYTES if in_bytes else NATS[_rounded_to(recorded.stage)]
     worst, total, left_out = 0.0, 0.0, 0
     keeps = recorded.stage.rollout.in_flight == "keep"
     for number in steps:
@@ -239,8 +239,8 @@ def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[
                     tally.differ(
                         f"{place} is {rollout.logprobs[at]:.6g}, and a forward pass gives {now[at].item():.6g}"
                     )
-    if not total <= in_the_mean * tally.compared:
-        tally.differ(f"in the mean they are {total / tally.compared:.3g} apart, and {in_the_mean:g} may be")
+    if in_bytes and not total <= IN_BYTES * tally.compared:
+        tally.differ(f"in the mean they are {total / tally.compared:.3g} apart, and {IN_BYTES:g} may be")
     tally.how = f"at most {worst:.2g} apart ({most:g} may be)"
     if left_out:
         why = f"{counted(left_out, 'rollout')} left out, whose tokens saw keys and values of several versions"
