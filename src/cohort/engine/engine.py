@@ -22,7 +22,6 @@ from cohort.engine.graphs import GraphedDecoder
 from cohort.engine.running import Running, StartedGroup
 from cohort.engine.sampling import choose, stop_string
 from cohort.frozen_array import FrozenArray
-from cohort.kernels.functions import append_tokens
 from cohort.kernels.library import built
 from cohort.machine import is_out_of_memory
 from cohort.policy.attention import PackedGroups
@@ -299,19 +298,17 @@ class Engine:
                 )
 
     def _append(self, running: Running, first: int, logits: Tensor) -> list[int]:
-        """Sample a token for rows `first`.. from `logits` `[n - first, V]`, store it, return the rows that ended."""
+        """Draw a token for rows `first`.. from softmax(`logits` / temperature), `[n - first, V]`, by inverting the
+        cumulative distribution at the row's uniform, store it with its log-prob, and return the rows that ended. A row
+        with temperature 0 takes the largest logit and reports its log-prob at temperature 1.
+        """
         which = slice(first, running.n)
         if self.policy.fused and not running.truncates:
-            ended = append_tokens(
-                logits,
-                running.sampling.temperature[which],
-                running.tokens[which],
-                running.logprobs[which],
-                running.uniforms[which],
-                running.length[which],
-                running.limit[which],
-                self._ends,
-            )
+            r, ended = running, torch.empty(len(logits), dtype=torch.uint8)
+            logits = logits if logits.stride(1) == 1 else logits.contiguous()
+            columns = [column[which] for column in (r.tokens, r.logprobs, r.uniforms, r.length, r.limit)]
+            given = logits, r.sampling.temperature[which], r.tokens.stride(0), *columns
+            built().append_tokens(*logits.shape, logits.stride(0), *given, self._ends, len(self._ends), ended)
         else:
             ended = self._append_plainly(running, which, logits)
         found = {first + row for row in ended.nonzero()[:, 0].tolist()} if bool(ended.any()) else set()
