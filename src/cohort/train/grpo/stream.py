@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +21,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from cohort.environments import Player
+from cohort.patience import in_a_thread
+from cohort.preflight.objective import paid_by_call
 from cohort.rewards import Combination, ScoredGroup, ScoringItem
 from cohort.rewards.items import LIMITS
 from cohort.seeds import derive_seed
-from cohort.settings import Rollout as RolloutTable
-from cohort.settings import Run as RunTable
+from cohort.settings import Stage
 from cohort.tasks import Prompts, Renderer, Tickets, fit
 from cohort.train.grpo.step_rewards import call_steps
 from cohort.types import SECOND, Group, InfrastructureError, Prompt, Rollout, SampleRequest, Step, UserError
@@ -57,15 +57,11 @@ class Unscored:
 class StreamSettings:
     """How groups are sampled, and which are worth a place in a step."""
 
-    rollout: RolloutTable
-    run: RunTable  # its failure budget
+    stage: Stage
     longest: int  # tokens of a prompt
-    too_long: str  # what becomes of a longer one
     zero_std: str  # zero: keep groups without signal; drop: leave them out; resample: and sample others instead
     combination: Combination  # what the scores of a group come to, and which of them decide about signal
     seed: int
-    rescore: float = 0.0  # the share of groups that are scored twice, to see whether the verifier is deterministic
-    by_call: tuple[str, ...] = ()  # rewards that are what an agent paid its calls
 
 
 @dataclass(slots=True)
@@ -137,7 +133,7 @@ class GroupStream:
         self.pending: dict[int, tuple[Group, Scoring]] = {}
         self._taken: dict[int, Group] = {}  # of the step under way: in flight until it is finished
         self._too_long: list[int] = []  # tickets of prompts that were dropped: in flight until then, too
-        self._lost: deque[bool] = deque(maxlen=settings.run.failure_window)  # whether each of the last groups was lost
+        self._lost: deque[bool] = deque(maxlen=settings.stage.run.failure_window)  # whether the last groups were lost
 
     def restore(self, groups: Sequence[Group]) -> None:
         """Put back groups that were sampled before a checkpoint; they are scored again, with the same result."""
@@ -154,7 +150,8 @@ class GroupStream:
         """The groups of the next step, which is number `step`. Raises `UserError` when more groups were lost than the
         failure budget allows.
         """
-        rollout, base, found = self._settings.rollout, self._settings.seed, StepGroups()
+        stage, base, found = self._settings.stage, self._settings.seed, StepGroups()
+        rollout = stage.rollout
         # A group that could not be scored is replaced always, one without signal only where the recipe says so.
         replaced = ("error", "zero_std") if self._settings.zero_std == "resample" else ("error",)
         wanted, left = rollout.prompts_per_step, rollout.resample_cap * rollout.prompts_per_step
@@ -166,7 +163,7 @@ class GroupStream:
             while len(self.pending) + len(requests) < wanted + rollout.max_staleness * rollout.prompts_per_step:
                 ticket = self.ledger.issue(step)
                 whole = self._renderer.render(self._prompts[ticket.index])
-                prompt = fit(whole, self._settings.longest, self._settings.too_long)
+                prompt = fit(whole, self._settings.longest, stage.task.too_long)
                 if prompt is None:
                     self._too_long.append(ticket.number)
                     found.prompts_too_long, in_a_row = found.prompts_too_long + 1, in_a_row + 1
@@ -223,9 +220,9 @@ class GroupStream:
             on_group()
         return finished
 
-    def sample_by(self, rollout: RolloutTable) -> None:
-        """Sample from now on as this table says."""
-        self._settings = replace(self._settings, rollout=rollout)
+    def sample_by(self, stage: Stage) -> None:
+        """Sample from now on as this stage says."""
+        self._settings = replace(self._settings, stage=stage)
 
     def finish(self, groups: StepGroups) -> None:
         """The step is over: its tickets are done, and how they went may decide what is asked next. Until now a failure
@@ -249,13 +246,13 @@ class GroupStream:
     def _second(self, item: ScoringItem, ticket: int) -> Future[ScoredGroup] | None:
         """The same scored once more, of a few groups, if of any."""
         drawn = derive_seed(self._settings.seed, "rescore", ticket) / 2**63
-        return self._pool.submit(item) if drawn < self._settings.rescore else None
+        return self._pool.submit(item) if drawn < self._settings.stage.monitor.rescore else None
 
     def _take(self, outcomes: list[Outcome]) -> Group:
         """The next group in ticket order, scored, with the reason to leave it out if there is one; what became of the
         scoring goes to `outcomes`.
         """
-        ticket = next(iter(self.pending))
+        settings, ticket = self._settings, next(iter(self.pending))
         group, (future, again) = self.pending[ticket]
         try:
             scored = future.result()
@@ -263,16 +260,16 @@ class GroupStream:
             group = group.with_(error=str(error), disposition="error")
             outcomes.append(error)
         else:
-            accuracy = self._settings.combination.accuracy(scored.scores)
+            accuracy = settings.combination.accuracy(scored.scores)
             # What rewards of steps said, at the tokens where the steps end.
             steps = {
                 name: tuple(map(self._to_steps, group.rollouts, members)) for name, members in scored.steps.items()
             }
-            steps |= {name: tuple(map(call_steps, group.rollouts)) for name in self._settings.by_call}
+            steps |= {name: tuple(map(call_steps, group.rollouts)) for name in paid_by_call(settings.stage.reward)}
             extra = scored.extra if again is None else _with_second(scored, again)
             said = {"scores": scored.scores, "labels": scored.labels, "extra": extra, "rewards": scored.rewards}
             group = group.with_(**said, accuracy=accuracy, steps=steps)
-            if self._settings.zero_std != "zero" and not has_signal(group, self._settings.combination):
+            if settings.zero_std != "zero" and not has_signal(group, settings.combination):
                 group = group.with_(disposition="zero_std")
             outcomes.append(scored)
         self._keep_budget(group.error)
@@ -282,26 +279,13 @@ class GroupStream:
     def _keep_budget(self, error: str | None) -> None:
         """Stop when too many groups are lost: what fails that often is broken, and every try may cost a timeout."""
         self._lost.append(error is not None)
-        budget, window = self._settings.run.failure_budget, self._settings.run.failure_window
+        run = self._settings.stage.run
+        budget, window = run.failure_budget, run.failure_window
         if error is not None and sum(self._lost) > budget * window:
             raise UserError(
                 f"{sum(self._lost)} of the last {len(self._lost)} groups could not be scored, and run.failure_budget = "
                 f"{budget:g} allows {int(budget * window)} in {window}; the last: {error}"
             )
-
-
-def in_a_thread(compute: Callable[[], T]) -> Future[T]:
-    """What a thread computes, that ends with the process."""
-    found: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            found.set_result(compute())
-        except BaseException as error:
-            found.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return found
 
 
 def _with_second(scored: ScoredGroup, again: Future[ScoredGroup]) -> dict[str, tuple[Mapping[str, Any], ...]]:
