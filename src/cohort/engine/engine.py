@@ -173,7 +173,7 @@ class Engine:
                     raise
                 why = one_line(error) or type(error).__name__
             else:
-                return
+                continue  # nothing is left, or another path draws the rest
             # What a row draws depends on its own seed alone, so those that have not ended begin again, fewer at once.
             self.max_rows = max(1, min(self.max_rows, sum(request.count for request in left)) // 2)
             warnings.warn(
@@ -185,7 +185,7 @@ class Engine:
     def _sample(
         self, wanted: list[SampleRequest], live: Live | None, flight: InFlight | None
     ) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
-        """The same in one go. What comes in is added to `wanted`."""
+        """The same in one go, or until the policy has fallen back. What comes in is added to `wanted`."""
         # Gradients are switched off inside each part, never across a yield: the caller may train in between.
         waiting = deque(wanted)
         together = max((request.count for request in wanted if request.sampling.beams), default=0)
@@ -261,7 +261,6 @@ class Engine:
                     in_bytes = self._precision == "int8"
                     if apart := disagreement(self.policy, group.request, completions, in_bytes):
                         self.policy.fall_back(apart)
-                        yield from self._sample(wanted, live, flight)
                         return
                 yield group.request, completions
                 decoder.refresh()
