@@ -105,55 +105,48 @@ class Groups(Protocol):
         """What a checkpoint has to keep."""
 
 
+@dataclass(eq=False)
 class GroupStream:
     """An endless supply of scored groups. `pending` is everything sampled and not yet handed out, in ticket order."""
 
-    def __init__(
-        self,
-        prompts: Prompts,
-        renderer: Renderer,
-        ledger: Tickets,
-        play: Player,
-        pool: Scorer,
-        settings: StreamSettings,
-        to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]],
-        on_group: Callable[[], None] = lambda: None,
-        apart: bool = False,
-    ):
-        """`apart`: `play` draws from weights that stay what they are while the learner updates."""
-        self._apart = apart
-        self._drawing: Future[dict[int, tuple[Group, Scoring]]] | None = None  # groups of later steps, by a thread
-        self._prompts, self._renderer = prompts, renderer
-        self.ledger = ledger
-        self._play = play
-        self._pool = pool
-        self._settings = settings
-        self._on_group = on_group
-        self._to_steps = to_steps
-        self.pending: dict[int, tuple[Group, Scoring]] = {}
-        self._taken: dict[int, Group] = {}  # of the step under way: in flight until it is finished
-        self._too_long: list[int] = []  # tickets of prompts that were dropped: in flight until then, too
-        self._lost: deque[bool] = deque(maxlen=settings.stage.run.failure_window)  # whether the last groups were lost
+    prompts: Prompts
+    renderer: Renderer
+    ledger: Tickets
+    play: Player
+    pool: Scorer
+    settings: StreamSettings
+    to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]]
+    on_group: Callable[[], None] = lambda: None
+    apart: bool = False  # whether `play` draws from weights that stay what they are while the learner updates
+    pending: dict[int, tuple[Group, Scoring]] = field(default_factory=dict)
+    _drawing: Future[dict[int, tuple[Group, Scoring]]] | None = None  # groups of later steps, by a thread
+    _taken: dict[int, Group] = field(default_factory=dict)  # of the step under way: in flight until it is finished
+    _too_long: list[int] = field(
+        default_factory=list
+    )  # tickets of prompts that were dropped: in flight until then, too
+
+    def __post_init__(self) -> None:
+        self._lost = deque[bool](maxlen=self.settings.stage.run.failure_window)  # whether the last groups were lost
 
     def restore(self, groups: Sequence[Group]) -> None:
         """Put back groups that were sampled before a checkpoint; they are scored again, with the same result."""
         for saved in groups:
             self.ledger.claim(saved.ticket)
             # The prompt anew from the task: what a file holds of it are not the very objects that rewards were given.
-            prompt = self._renderer.render(self._prompts[self.ledger.ticket(saved.ticket).index])
+            prompt = self.renderer.render(self.prompts[self.ledger.ticket(saved.ticket).index])
             group = saved.with_(prompt=replace(prompt, tokens=saved.prompt.tokens))
-            seed = derive_seed(self._settings.seed, "score", group.ticket)
+            seed = derive_seed(self.settings.seed, "score", group.ticket)
             item = ScoringItem.of(group.prompt, group.rollouts, seed)
-            self.pending[group.ticket] = group, (self._pool.submit(item), self._second(item, group.ticket))
+            self.pending[group.ticket] = group, (self.pool.submit(item), self._second(item, group.ticket))
 
     def next(self, step: int) -> StepGroups:
         """The groups of the next step, which is number `step`. Raises `UserError` when more groups were lost than the
         failure budget allows.
         """
-        stage, base, found = self._settings.stage, self._settings.seed, StepGroups()
+        stage, base, found = self.settings.stage, self.settings.seed, StepGroups()
         rollout = stage.rollout
         # A group that could not be scored is replaced always, one without signal only where the recipe says so.
-        replaced = ("error", "zero_std") if self._settings.zero_std == "resample" else ("error",)
+        replaced = ("error", "zero_std") if self.settings.zero_std == "resample" else ("error",)
         wanted, left = rollout.prompts_per_step, rollout.resample_cap * rollout.prompts_per_step
         while wanted:
             began, in_a_row = time.perf_counter(), 0
@@ -162,8 +155,8 @@ class GroupStream:
             prompts: dict[int, Prompt] = {}
             while len(self.pending) + len(requests) < wanted + rollout.max_staleness * rollout.prompts_per_step:
                 ticket = self.ledger.issue(step)
-                whole = self._renderer.render(self._prompts[ticket.index])
-                prompt = fit(whole, self._settings.longest, stage.task.too_long)
+                whole = self.renderer.render(self.prompts[ticket.index])
+                prompt = fit(whole, self.settings.longest, stage.task.too_long)
                 if prompt is None:
                     self._too_long.append(ticket.number)
                     found.prompts_too_long, in_a_row = found.prompts_too_long + 1, in_a_row + 1
@@ -174,10 +167,10 @@ class GroupStream:
                 begun, seed = rollout.group_size + rollout.over_sample, derive_seed(base, "rollout", ticket.number)
                 keep = rollout.group_size if rollout.over_sample else None
                 requests.append(SampleRequest(ticket.number, prompt.tokens, begun, seed, rollout.of_groups(), keep))
-            if self._apart and len(self.pending) >= wanted:
+            if self.apart and len(self.pending) >= wanted:
                 self._drawing = in_a_thread(functools.partial(self._draw, requests, prompts))
             else:
-                self._put(self._draw(requests, prompts, self._on_group))
+                self._put(self._draw(requests, prompts, self.on_group))
             sampled = time.perf_counter()
             judged = [self._take(found.outcomes) for _ in range(wanted)]
             found.sample_s += sampled - began
@@ -207,7 +200,7 @@ class GroupStream:
     ) -> dict[int, tuple[Group, Scoring]]:
         """The groups of these requests, by ticket, whose scoring has begun."""
         finished: dict[int, tuple[Group, Scoring]] = {}
-        for request, played in self._play(requests, prompts):
+        for request, played in self.play(requests, prompts):
             prompt = replace(prompts[request.key], tokens=request.tokens)
             if isinstance(played, InfrastructureError):  # there is nothing to score, only the failure
                 failed = Future[ScoredGroup]()
@@ -215,14 +208,14 @@ class GroupStream:
                 finished[request.key] = Group(request.key, prompt, (), error=str(played)), (failed, None)
             else:
                 group = Group(request.key, prompt, played)
-                item = ScoringItem.of(prompt, played, derive_seed(self._settings.seed, "score", request.key))
-                finished[request.key] = group, (self._pool.submit(item), self._second(item, request.key))
+                item = ScoringItem.of(prompt, played, derive_seed(self.settings.seed, "score", request.key))
+                finished[request.key] = group, (self.pool.submit(item), self._second(item, request.key))
             on_group()
         return finished
 
     def sample_by(self, stage: Stage) -> None:
         """Sample from now on as this stage says."""
-        self._settings = replace(self._settings, stage=stage)
+        self.settings = replace(self.settings, stage=stage)
 
     def finish(self, groups: StepGroups) -> None:
         """The step is over: its tickets are done, and how they went may decide what is asked next. Until now a failure
@@ -245,14 +238,14 @@ class GroupStream:
 
     def _second(self, item: ScoringItem, ticket: int) -> Future[ScoredGroup] | None:
         """The same scored once more, of a few groups, if of any."""
-        drawn = derive_seed(self._settings.seed, "rescore", ticket) / 2**63
-        return self._pool.submit(item) if drawn < self._settings.stage.monitor.rescore else None
+        drawn = derive_seed(self.settings.seed, "rescore", ticket) / 2**63
+        return self.pool.submit(item) if drawn < self.settings.stage.monitor.rescore else None
 
     def _take(self, outcomes: list[Outcome]) -> Group:
         """The next group in ticket order, scored, with the reason to leave it out if there is one; what became of the
         scoring goes to `outcomes`.
         """
-        settings, ticket = self._settings, next(iter(self.pending))
+        settings, ticket = self.settings, next(iter(self.pending))
         group, (future, again) = self.pending[ticket]
         try:
             scored = future.result()
@@ -262,9 +255,7 @@ class GroupStream:
         else:
             accuracy = settings.combination.accuracy(scored.scores)
             # What rewards of steps said, at the tokens where the steps end.
-            steps = {
-                name: tuple(map(self._to_steps, group.rollouts, members)) for name, members in scored.steps.items()
-            }
+            steps = {name: tuple(map(self.to_steps, group.rollouts, members)) for name, members in scored.steps.items()}
             steps |= {name: tuple(map(call_steps, group.rollouts)) for name in paid_by_call(settings.stage.reward)}
             extra = scored.extra if again is None else _with_second(scored, again)
             said = {"scores": scored.scores, "labels": scored.labels, "extra": extra, "rewards": scored.rewards}
@@ -279,7 +270,7 @@ class GroupStream:
     def _keep_budget(self, error: str | None) -> None:
         """Stop when too many groups are lost: what fails that often is broken, and every try may cost a timeout."""
         self._lost.append(error is not None)
-        run = self._settings.stage.run
+        run = self.settings.stage.run
         budget, window = run.failure_budget, run.failure_window
         if error is not None and sum(self._lost) > budget * window:
             raise UserError(
