@@ -14,7 +14,6 @@ import re
 import weakref
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
@@ -58,9 +57,16 @@ class Shapes:
     def __init__(self) -> None:
         self.first: list[int] = []
         self._seen: dict[str | None, set[Any]] = {}  # by column; None: which columns there are
+        self._flat: set[tuple[Any, ...]] = set()  # columns and types of rows of single values that were seen
 
     def see(self, index: int, row: Mapping[str, Any]) -> None:
         """Look at the next row."""
+        types = (*map(type, row.values()),)
+        if _SINGLE.issuperset(types) and "" not in row.values():
+            if (known := (*row, *types)) in self._flat:
+                return
+            if len(self._flat) < OF_A_COLUMN:
+                self._flat.add(known)
         new = self._is_new(None, tuple(row))
         for name, value in row.items():
             new |= self._is_new(name, _shape(value))
@@ -73,6 +79,9 @@ class Shapes:
             return False
         seen.add(shape)
         return True
+
+
+_SINGLE = frozenset((str, int, float, bool, type(None)))
 
 
 def _shape(value: Any) -> Any:
@@ -167,10 +176,12 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 def json_line(line: bytes, name: str, number: int) -> dict[str, Any]:
     """One line of a file as a row, or a UserError that points at it."""
-    with suppress(orjson.JSONDecodeError):  # the other reader says what is wrong, or reads it
+    try:
         row = orjson.loads(line)
-        if type(row) is dict and ((keys := _keys(row)) == line.count(b":") or keys == len(_KEY.findall(line))):
-            return row
+    except orjson.JSONDecodeError:  # the other reader says what is wrong, or reads it
+        row = None
+    if type(row) is dict and ((keys := _keys(row)) == line.count(b":") or keys == len(_KEY.findall(line))):
+        return row
     place = f"{name}:{number}"
     try:
         row = _DECODER.decode(line.decode())
