@@ -49,6 +49,7 @@ class Case:
     reward: str = "varied"
     workers: int = 1  # Cohort's reward processes
     staleness: int = 0  # Cohort's rollouts may be so many updates old
+    busy: bool = False  # on each core another process computes all the time
     beside: str = ""  # the case that it differs from in one thing, and that is timed in the same rounds
     steps: int = 6  # of one turn, the first of which is a warm-up
 
@@ -92,6 +93,7 @@ CASES = {
         _small("small-dead-groups", reward="half_dead", beside="small"),
         _small("small-slow-reward", reward="slow", workers=8, beside="small", steps=3),
         _small("small-kl", kl=0.04),
+        _small("small-busy", busy=True, beside="small"),
         _ragged("ragged"),
         _ragged("ragged-slow-reward", reward="waiting", workers=8, beside="ragged"),
         _ragged("ragged-slow-reward-stale", reward="waiting", workers=8, staleness=1, beside="ragged"),

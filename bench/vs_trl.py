@@ -9,6 +9,7 @@ from another in one thing (`Case.beside`) takes turns with that one too. The fir
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -44,10 +45,22 @@ def measure(cases: Sequence[Case], given: argparse.Namespace) -> dict[str, Turns
             directory.mkdir()
             make(case, directory)
             words = (case.json(), directory, given.steps or case.steps, given.threads)
-            sides[case.name, "cohort"] = partial(turn, sys.executable, "run_cohort.py", *words, warm_up=1)
-            sides[case.name, "trl"] = partial(turn, given.trl, "run_trl.py", *words, warm_up=1)
+            spinning = given.threads if case.busy else 0
+            sides[case.name, "cohort"] = partial(among, spinning, sys.executable, "run_cohort.py", *words)
+            sides[case.name, "trl"] = partial(among, spinning, given.trl, "run_trl.py", *words)
         results = take_turns(sides, given.rounds)
     return {case.name: {side: results[case.name, side] for side in ("cohort", "trl")} for case in cases}
+
+
+def among(spinning: int, *words: Any) -> dict[str, Any]:
+    """A turn while so many other processes, bound to the same cores, compute all the time."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(spinning)]
+    try:
+        return turn(*words, warm_up=1)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def per_token(turns: list[dict[str, Any]]) -> float:
@@ -112,7 +125,8 @@ def comparison(case: Case, measured: dict[str, Turns]) -> list[str]:
         "waiting": f"{waits}, in an async function; Cohort: {case.workers} reward processes, TRL: all at once",
     }
     stale = f"; Cohort's rollouts up to {case.staleness} update old" if case.staleness else ""
-    return [case.name, case.beside, what[case.reward] + stale, costs["trl"], costs["cohort"]]
+    differs = "another busy process a core" if case.busy else what[case.reward] + stale
+    return [case.name, case.beside, differs, costs["trl"], costs["cohort"]]
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from cohort.algorithms.equation import equation
 from cohort.algorithms.token_weights import AGGREGATIONS
 from cohort.learn import forward
 from cohort.learn.batch import collate, flat, rectangle, split
+from cohort.learn.forward import of_logits
 from cohort.learn.learner import Learner
 from cohort.learn.optimizer import open_optimizer, rate_at
 from cohort.learn.reference import Reference
@@ -397,3 +398,18 @@ def test_activations_that_are_computed_again_give_the_same_bits(tokenizer, check
     _, gradients = learner_gradients(learner, batch_of(objective), monkeypatch)
     assert all(torch.equal(gradients[name], expected[name]) for name in expected)
     assert sorted(calls) == [0, 0, 1, 1]  # forward, and again in the backward pass
+
+
+@pytest.mark.parametrize("entropy_gradient", [False, True])
+def test_the_head_that_is_compiled_on_a_gpu_is_one_graph_with_the_same_values_and_gradients(entropy_gradient):
+    """Its tracing, forward and backward, as on a GPU; code for one is not made here."""
+    traced = torch.compile(of_logits, dynamic=True, fullgraph=True, backend="aot_eager")
+    for rows, vocabulary in ((5, 33), (9, 64)):
+        logits, targets = torch.randn(rows, vocabulary, requires_grad=True), torch.randint(vocabulary, (rows,))
+        sides = []
+        for of in (of_logits, traced):
+            logprobs, entropies = of(logits, targets, 0.7, entropy_gradient)
+            assert entropies.requires_grad == entropy_gradient
+            loss = (logprobs * torch.arange(rows)).sum() + (entropies.sum() if entropy_gradient else 0)
+            sides.append((logprobs, entropies, *torch.autograd.grad(loss, logits)))
+        torch.testing.assert_close(*sides)

@@ -7,6 +7,7 @@ import torch
 
 from cohort.policy import flex
 from cohort.policy.attention import PackedGroups, Reach, Scores
+from cohort.policy.compiled import Compiled
 
 PROMPTS, ROLLOUTS, GROUP = (37, 1, 16), (40, 3, 1, 130, 17, 16), (0, 0, 1, 1, 2, 2)
 KINDS = [
@@ -34,7 +35,7 @@ def inputs(device="cpu"):
 def test_it_attends_as_the_rectangles_do(scores):
     given = inputs()
     found, expected = (layout(flexes).attend(0, *given, scores) for flexes in (True, False))
-    assert not flex._state.broken
+    assert not flex._flex().broken
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
 
 
@@ -47,8 +48,8 @@ def test_what_it_cannot_do_is_done_in_rectangles(monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(flex, "_flex", lambda device: broken)
-    monkeypatch.setattr(flex._state, "broken", False)
+    fails = Compiled(broken, lambda *_, **__: None, "FlexAttention")
+    monkeypatch.setattr(flex, "_flex", lambda: fails)
     with pytest.warns(UserWarning, match="FlexAttention does not run here .*no such kernel"):
         found = layout(True).attend(0, *given, KINDS[0])
     assert torch.equal(found, layout(False).attend(0, *given, KINDS[0]))
@@ -64,6 +65,6 @@ def test_compiled_it_has_their_gradients_too(scores):
         out = layout(flexes, "cuda").attend(0, *given, scores)
         out.square().sum().backward()
         found.append([out, *(x.grad for x in given)])
-    assert not flex._state.broken
+    assert not flex._flex().broken
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)

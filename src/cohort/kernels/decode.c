@@ -320,12 +320,15 @@ void decode_step(const Model *m, long n, float *x, const int64_t *slot, const in
     static long steps;
     long threads = omp_get_max_threads(), can = threads > 1 && threads <= FEW && n >= ALONE * threads;
     long try = ++steps % 32 < 2, usual = seconds[1] > 0 && seconds[1] < seconds[0];
-    long alone = can && (apart < 0 ? usual ^ try : apart), rows = alone ? (n + threads - 1) / threads : n;
+    long alone = can && (apart < 0 ? usual ^ try : apart), rows = (n + threads - 1) / threads;
     double began = omp_get_wtime();
-#pragma omp parallel for schedule(static, 1) if (alone)
-    for (long from = 0; from < n; from += rows)
-        decode_rows(m, least(rows, n - from), x + from * m->hidden, slot + from, place + from, own_length + from,
-                    logits + from * padded(m->vocabulary));
+    if (alone) {
+#pragma omp parallel for schedule(static, 1)
+        for (long from = 0; from < n; from += rows)
+            decode_rows(m, least(rows, n - from), x + from * m->hidden, slot + from, place + from, own_length + from,
+                        logits + from * padded(m->vocabulary));
+    } else  // outside of any parallel region, be it one of a single thread: within one, every token would start new threads
+        decode_rows(m, n, x, slot, place, own_length, logits);
     double took = (omp_get_wtime() - began) / n;
     if (can) seconds[alone] = seconds[alone] > 0 ? 0.8 * seconds[alone] + 0.2 * took : took;
 }

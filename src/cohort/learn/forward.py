@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from cohort.kernels.functions import logprob_gradient, logprobs, product, rounded, weight_gradient
 from cohort.learn.routing import Routed, Routers, layers
 from cohort.policy.attention import PackedGroups, places
+from cohort.policy.compiled import Compiled
 from cohort.policy.policy import Policy
 from cohort.types import Batch
 
@@ -156,13 +157,24 @@ def head(
         return found[: len(states)], entropy[: len(states)]
 
     def plain(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        found = (policy.logits(states) / temperature).log_softmax(-1)  # [m, V] float32
-        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-            entropy = -(found.exp() * found).sum(-1)
-        return found.gather(-1, targets[:, None])[:, 0], entropy
+        found: tuple[Tensor, Tensor] = _of_logits(
+            states.device, policy.logits(states), targets, temperature, entropy_gradient
+        )
+        return found
 
     found, entropy = in_chunks(plain, policy.vocabulary, states, targets)
     return found, entropy
+
+
+def of_logits(logits: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
+    """See `head`: of float32 logits `[m, V]` and targets `[m]`."""
+    found = (logits / temperature).log_softmax(-1)
+    known = found if entropy_gradient else found.detach()
+    return found.gather(-1, targets[:, None])[:, 0], -(known.exp() * known).sum(-1)
+
+
+# On a GPU few passes over the logits, forward and backward, in which no softmax is written out.
+_of_logits = Compiled(of_logits, of_logits, "the compiled head")
 
 
 def in_chunks(function: Callable[..., tuple[Tensor, ...]], vocabulary: int, *tensors: Tensor) -> tuple[Tensor, ...]:

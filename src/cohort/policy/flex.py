@@ -8,15 +8,12 @@ which it is tested against.
 from __future__ import annotations
 
 import functools
-import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from cohort.machine import is_out_of_memory
-from cohort.wording import one_line
+from cohort.policy.compiled import Compiled
 
 if TYPE_CHECKING:
     from cohort.policy.attention import Reach, Scores
@@ -32,7 +29,7 @@ class FlatMask:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor | None:
         """See `Layout.attend`; query, key and value are of one type. None: it cannot be done here."""
-        if scores.sinks is not None or _state.broken:
+        if scores.sinks is not None or _flex().broken:
             return None
 
         cap = scores.softcap
@@ -43,15 +40,8 @@ class FlatMask:
 
         flat = [x.transpose(0, 1)[None] for x in (query, key, value)]  # [1, H or K, N, D]
         how = {"block_mask": self._block_mask(scores.reach), "scale": scores.scale, "enable_gqa": True}
-        try:
-            out = _flex(query.device.type)(*flat, score_mod=None if cap is None else bent, **how)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            _state.broken = True
-            warnings.warn(f"FlexAttention does not run here ({one_line(error)}): slower kernels are used", stacklevel=2)
-            return None
-        return out[0].transpose(0, 1)
+        out = _flex()(query.device, *flat, score_mod=None if cap is None else bent, **how)
+        return None if out is None else out[0].transpose(0, 1)
 
     def _block_mask(self, reach: Reach) -> Any:
         from torch.nn.attention.flex_attention import create_block_mask
@@ -68,17 +58,9 @@ class FlatMask:
         return self._blocks[reach]
 
 
-class _State:
-    broken = False  # it did not compile in this process
-
-
-_state = _State()
-
-
 @functools.cache
-def _flex(device: str) -> Callable[..., Any]:
-    """Compiled once for rows of every length; on a CPU, which has its forward pass alone, as it stands."""
+def _flex() -> Compiled:
+    """FlexAttention: on a CPU its forward pass alone. Where it does not run it answers None."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    plain: Callable[..., Any] = flex_attention
-    return torch.compile(plain, dynamic=True) if device == "cuda" else plain
+    return Compiled(flex_attention, lambda *_, **__: None, "FlexAttention")
