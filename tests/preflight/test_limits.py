@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -31,7 +33,7 @@ def test_the_least_limit_of_a_control_group_and_those_above_it_counts(tmp_path, 
         for place, quota in (("", -1), (path, 150000)):
             write("cpu", [(place, ("cpu.cfs_quota_us", quota)), (place, ("cpu.cfs_period_us", 100000))])
     found = machine.limits_of_groups
-    here = lambda *names: found(*names, mount, own)  # noqa: E731
+    here = partial(found, mount=mount, own=own)
     monkeypatch.setattr(machine, "limits_of_groups", here)
     monkeypatch.setattr(memory, "limits_of_groups", here)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)

@@ -118,8 +118,8 @@ def read_json_lines(path: Path) -> Rows:
 
     It is read once to check every line; after that only the byte offsets are kept.
     """
-    starts, ends = array("q"), array("q")  # bytes of the file
-    numbers = array("q")  # of the lines, because blank ones are skipped
+    starts, lengths = array("q"), array("I")  # bytes of the file
+    numbers = array("I")  # of the lines, because blank ones are skipped
     columns: dict[str, None] = {}
     shapes = Shapes()
     packed: list[bytes] | None = [] if path.suffix.lower() in PACKINGS else None  # the lines of a packed file
@@ -130,7 +130,7 @@ def read_json_lines(path: Path) -> Rows:
             columns.update(dict.fromkeys(row))
         shapes.see(len(numbers), row)
         starts.append(end - len(text))
-        ends.append(end)
+        lengths.append(len(text))
         numbers.append(number)
         if packed is not None:
             packed.append(text)
@@ -141,7 +141,7 @@ def read_json_lines(path: Path) -> Rows:
     def get(index: int) -> Mapping[str, Any]:
         if packed is not None:
             return json_line(packed[index], name, numbers[index])
-        start, length = starts[index], ends[index] - starts[index]
+        start, length = starts[index], lengths[index]
         if handle is not None:  # one call of the system, and threads and forks do not move each other's place
             return json_line(os.pread(handle, length, start), name, numbers[index])
         with path.open("rb") as file:
