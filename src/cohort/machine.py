@@ -118,11 +118,12 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "kernels": why_not() or "compiled",
         "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version_of(name) for name in PACKAGES},
     }
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """The version of a package that is installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -24,14 +24,27 @@ def in_time(run: Callable[[], Result], timeout_s: float | None) -> Result:
     """
     if timeout_s is None:
         return run()
-    future: Future[Result] = Future()
-    Thread(target=_fulfil, args=(future, run), daemon=True).start()
+    future = in_a_thread(run)
     try:
         return future.result(timeout_s)
     except TimeoutError:
         if future.done():  # `run` itself raised the TimeoutError
             raise
         raise HangsError(f"no answer within {timeout_s:g} s") from None
+
+
+def in_a_thread(run: Callable[[], Result]) -> Future[Result]:
+    """What `run` gives or raises in a thread, which ends with the process."""
+    future: Future[Result] = Future()
+
+    def fulfil() -> None:
+        try:
+            future.set_result(run())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=fulfil, daemon=True).start()
+    return future
 
 
 def awaited(waiting: Awaitable[Result]) -> Result:
@@ -74,10 +87,3 @@ def within(run: Callable[[], Result], timeout_s: float) -> Result:
         running = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(alarm, signal.SIG_DFL)
-
-
-def _fulfil(future: Future[Result], run: Callable[[], Result]) -> None:
-    try:
-        future.set_result(run())
-    except BaseException as error:
-        future.set_exception(error)

@@ -25,13 +25,13 @@ from cohort.backends.cluster.samplers import Samplers
 from cohort.backends.cluster.scoring import ClusterPool
 from cohort.commands.diagnose import diagnose
 from cohort.commands.verify import checked
+from cohort.patience import in_a_thread
 from cohort.policy.load import Start
 from cohort.preflight.objective import settled_objective
 from cohort.record.rollouts import read_groups
 from cohort.rewards.failure import GroupLost
 from cohort.settings import Cluster, Rollout, Stage, Task, Vllm
 from cohort.settings import Policy as PolicyTable
-from cohort.train.grpo.stream import in_a_thread
 from cohort.types import SampleRequest, Sampling, UserError
 from cohort.views.dashboard.export import report
 from cohort.views.dashboard.runs import RunFiles

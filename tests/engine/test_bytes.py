@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+import threading
 
 import pytest
 import torch
@@ -91,6 +93,37 @@ def test_the_plain_path_refuses_it(tokenizer):
     policy.plain_because = "COHORT_KERNELS switches them off"
     with pytest.raises(UserError, match=r'"int8" needs the compiled path, and this policy takes the plain path'):
         Engine(policy, precision="int8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the numbers of threads say nothing")
+@pytest.mark.parametrize("apart", [0, 1])
+def test_tokens_start_no_threads(tokenizer, apart):
+    """A team of threads that is made anew for every token costs a small model most of its time."""
+    policy = on_path(Policy(make_tiny("qwen3", tokenizer), tokenizer), "fused")
+    engine, asked = Engine(policy), [SampleRequest(0, (5, 6, 7), 70, 1, Sampling(25))]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    built().decode_apart(apart)
+    try:
+        list(engine.sample(asked))
+        counts = []
+        for _ in range(3):  # others start threads, too, but not each time
+            first = newest_thread()
+            for _ in range(10):
+                list(engine.sample(asked))
+            counts.append(newest_thread() - first)
+    finally:
+        built().decode_apart(-1)
+        torch.set_num_threads(before)
+    assert min(counts) < 100  # in 250 tokens
+
+
+def newest_thread() -> int:
+    """The number of a thread that is made now; they are counted up."""
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+    return thread.native_id or 0
 
 
 @pytest.mark.parametrize("precision", ["auto", "int8"])

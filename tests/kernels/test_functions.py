@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from cohort.engine.sampling import RowSampling, choose
 from cohort.kernels import functions
-from cohort.kernels.library import kernels, why_not
+from cohort.kernels.library import built, kernels, why_not
 from cohort.learn.forward import _Fused
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason=str(why_not()))
@@ -112,9 +112,9 @@ def append(logits: torch.Tensor, uniform: torch.Tensor, temperature: torch.Tenso
     tokens, logprobs = torch.zeros(n, 3, dtype=torch.long), torch.zeros(n, 3)
     uniforms = uniform[:, None].repeat(1, 3)
     length = torch.ones(n, dtype=torch.long)
-    ended = functions.append_tokens(
-        logits, temperature, tokens, logprobs, uniforms, length, torch.full((n,), limit), torch.tensor(ends)
-    )
+    ended, columns = torch.empty(n, dtype=torch.uint8), (tokens, logprobs, uniforms, length, torch.full((n,), limit))
+    given = logits.stride(0), logits, temperature, tokens.stride(0), *columns, torch.tensor(ends), len(ends), ended
+    built().append_tokens(*logits.shape, *given)
     assert length.tolist() == [2] * n
     assert tokens[:, [0, 2]].eq(0).all()
     return tokens[:, 1], logprobs[:, 1], ended

@@ -18,6 +18,7 @@ from cohort.record.rollouts import read_groups
 from cohort.rewards import Combination, GroupLost, RewardPool, RewardTable, ScoredGroup, resolve_all
 from cohort.settings import Rollout as RolloutTable
 from cohort.settings import Run as RunTable
+from cohort.settings import Stage, Task
 from cohort.tasks import Ledger, Renderer
 from cohort.train.grpo.stream import GroupStream, StreamSettings
 from cohort.types import InfrastructureError, Prompt, Rollout, UserError
@@ -65,7 +66,8 @@ def stream_of(pool, rewards, play, **changes):
     apart = changes.pop("apart", False)
     zero_std, combination = changes.pop("zero_std", "zero"), Combination.of(rewards)
     assert not changes
-    settings = StreamSettings(RolloutTable(**rollout), RunTable(**run), 100, "error", zero_std, combination, seed=0)
+    stage = Stage(task=Task(source="word_problems"), rollout=RolloutTable(**rollout), run=RunTable(**run))
+    settings = StreamSettings(stage, 100, zero_std, combination, seed=0)
     renderer = Renderer(Letters(), "none")
     return GroupStream(Endless(), renderer, Ledger(None, 0), play, pool, settings, lambda *_: (), apart=apart)
 

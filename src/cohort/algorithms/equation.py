@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cohort.algorithms.fields import GROUP_BASELINES, SURROGATE_READS, short
 from cohort.algorithms.later_equation import Rows, entropy_rows, factors, own_terms
@@ -74,22 +74,11 @@ class Shape(NamedTuple):
         return str(int(P) * self.group_size) if P != "P" and self.group_size else "B"
 
 
-def equation(
-    objective: Objective,
-    *,
-    prompts: int | None = None,
-    group_size: int | None = None,
-    max_tokens: int | None = None,
-    updates: int | None = None,
-    bypass: bool = False,
-    parts: int = 1,
-    divergence: str = "",
-    groups: str = "sample",
-    latex: bool = False,
-) -> str:
+def equation(objective: Objective, *, latex: bool = False, **known: Any) -> str:
     """What is maximised, then each symbol in it, one a line, with every divisor, bound and epsilon as a number.
 
-    `prompts`, `group_size`, `max_tokens` and `updates` (optimizer steps per batch) are filled in where they are given.
+    `known` are fields of `Shape`: `prompts`, `group_size`, `max_tokens` and `updates` (optimizer steps per batch) are
+    filled in where they are given.
     A step is split into `parts` mini-batches of whole groups, and J is that of one of them: its divisors are its own.
     Where their number differs, or groups are dropped, they are letters, and a row says what they stand for.
     With `bypass` the ratio is one against the sampler. With `divergence`, such as "reverse" (`distill.kl`), that is
@@ -97,8 +86,8 @@ def equation(
     With `latex` the result is an `aligned` environment.
     """
     o, n = objective, Notation(latex)
-    shape = Shape(prompts, group_size, max_tokens, updates, bypass, parts, o.zero_std != "zero", divergence, groups)
-    o = replace(o, teacher_coef=0.0) if divergence else o
+    shape = Shape(drops=o.zero_std != "zero", **known)
+    o = replace(o, teacher_coef=0.0) if shape.divergence else o
     surrogate, defined = SURROGATES[o.surrogate](o, n)
     correction = f"{n.w}{n.dot}" if o.correction != "off" and o.surrogate != "gamma" else ""
     factor, factor_rows = factors(o, _ratio(o, n), _old(o, shape, n), n)

@@ -9,7 +9,7 @@ may be NaN.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -19,6 +19,14 @@ from cohort.algorithms.batchwide import About, Batchwide, decide
 
 if TYPE_CHECKING:
     from cohort.algorithms.objective import Objective
+
+
+class Beside(TypedDict, total=False):
+    """What every part of the loss may be given beside; `policy_loss` says what it is."""
+
+    teacher_logprobs: Tensor | None
+    versions: Tensor | None
+    current_version: int | None
 
 
 def policy_loss(
@@ -48,30 +56,16 @@ def policy_loss(
     The rows are the whole optimizer batch. Raises ValueError if a tensor that the objective needs is missing or has
     another shape.
     """
-    given: dict[str, Any] = {
-        "sampler_logprobs": sampler_logprobs, "teacher_logprobs": teacher_logprobs, "versions": versions,
-        "current_version": current_version,
-    }  # fmt: skip
+    given, sampler = (objective, logprobs, old_logprobs, mask, advantages), sampler_logprobs
+    beside: Beside = {"teacher_logprobs": teacher_logprobs, "versions": versions, "current_version": current_version}
     weight = token_weight(objective, mask, group, max_tokens)
     whole = batchwide(
-        objective,
-        logprobs,
-        old_logprobs,
-        mask,
-        advantages,
-        **given,
-        weight=weight,
-        rewards=rewards,
-        group=group,
-        entropy=entropy,
-        seed=seed,
+        *given, sampler, weight=weight, rewards=rewards, group=group, entropy=entropy, seed=seed, **beside
     )
-    per_token = per_token_loss(
-        objective, logprobs, old_logprobs, mask, advantages, ref_logprobs, entropy=entropy, whole=whole, **given
-    )
+    per_token = per_token_loss(*given, ref_logprobs, sampler, entropy=entropy, whole=whole, **beside)
     share = objective.expert_share(step)
     loss = (1 - share) * (per_token * weight.to(per_token.dtype)).sum()
-    loss = loss + own_terms(objective, logprobs, old_logprobs, mask, advantages, whole=whole, **given).sum()
+    loss = loss + own_terms(*given, sampler, whole=whole, **beside).sum()
     for tokens, found in (("expert", expert_logprobs), ("observation", observation_logprobs)):
         for kind, of, coef, focus in objective.extras:
             if of == tokens:
@@ -96,15 +90,14 @@ def batchwide(
     mask: Tensor,
     advantages: Tensor,
     sampler_logprobs: Tensor | None = None,
-    teacher_logprobs: Tensor | None = None,
-    versions: Tensor | None = None,
-    current_version: int | None = None,
+    *,
     weight: Tensor | None = None,
     rewards: Tensor | None = None,
     group: Tensor | None = None,
     observed: Tensor | None = None,
     entropy: Tensor | None = None,
     seed: int = 0,
+    **beside: Unpack[Beside],
 ) -> Batchwide:
     """What is decided once over the whole optimizer batch. `logprobs` are those at the start of the update (of
     label_contrast, those at hand); `weight` [B, T] is `token_weight`, `rewards` and `group` are [B], and
@@ -113,8 +106,7 @@ def batchwide(
     """
     if not objective.is_batchwide:
         return Batchwide()
-    tokens = _tokens(objective, logprobs, old_logprobs, mask, advantages, teacher_logprobs, sampler_logprobs,
-                     versions, current_version)  # fmt: skip
+    tokens = _tokens(objective, logprobs, old_logprobs, mask, advantages, sampler_logprobs, **beside)
     weight = torch.zeros_like(tokens.logprobs) if weight is None else weight
     return decide(objective, tokens, About(weight, rewards, group, observed, entropy, seed))
 
@@ -127,11 +119,10 @@ def per_token_loss(
     advantages: Tensor,
     ref_logprobs: Tensor | None = None,
     sampler_logprobs: Tensor | None = None,
+    *,
     entropy: Tensor | None = None,
-    teacher_logprobs: Tensor | None = None,
-    versions: Tensor | None = None,
-    current_version: int | None = None,
     whole: Batchwide | None = None,
+    **beside: Unpack[Beside],
 ) -> Tensor:
     """The loss of each token before aggregation, [B, T], 0 outside the mask. Rows do not see each other.
 
@@ -141,10 +132,8 @@ def per_token_loss(
     of the whole optimizer batch. Half-precision log-probs are raised to float32.
     """
     _check_shapes(logprobs, mask, advantages, old_logprobs=old_logprobs, ref_logprobs=ref_logprobs, entropy=entropy,
-                  sampler_logprobs=sampler_logprobs, teacher_logprobs=teacher_logprobs,
-                  versions=versions)  # fmt: skip
-    tokens = _tokens(objective, logprobs, old_logprobs, mask, advantages, teacher_logprobs, sampler_logprobs,
-                     versions, current_version)  # fmt: skip
+                  sampler_logprobs=sampler_logprobs, **beside)  # fmt: skip
+    tokens = _tokens(objective, logprobs, old_logprobs, mask, advantages, sampler_logprobs, **beside)
     o, whole = objective, _whole(objective, whole)
     logprobs, old, mask = tokens.logprobs, tokens.old_logprobs, tokens.mask  # [B, T]
 
@@ -175,17 +164,15 @@ def own_terms(
     mask: Tensor,
     advantages: Tensor,
     sampler_logprobs: Tensor | None = None,
-    teacher_logprobs: Tensor | None = None,
-    versions: Tensor | None = None,
-    current_version: int | None = None,
+    *,
     whole: Batchwide | None = None,
+    **beside: Unpack[Beside],
 ) -> Tensor:
     """The terms that have divisors of their own, weighted already: the sum over all rows is what they add to the loss.
     [B, T], as in `per_token_loss`; where `whole` has weights for tokens outside the mask (observations), these count.
     """
     o, whole = objective, _whole(objective, whole)
-    x = _tokens(o, logprobs, old_logprobs, mask, advantages, teacher_logprobs, sampler_logprobs,
-                versions, current_version)  # fmt: skip
+    x = _tokens(o, logprobs, old_logprobs, mask, advantages, sampler_logprobs, **beside)
     found = torch.zeros_like(x.logprobs)
     for (kind, _, coef, focus), weight in zip(o.extras, whole.extras, strict=True):
         if weight is not None:
@@ -246,11 +233,10 @@ def loss_metrics(
     advantages: Tensor,
     ref_logprobs: Tensor | None = None,
     sampler_logprobs: Tensor | None = None,
+    *,
     entropy: Tensor | None = None,
-    teacher_logprobs: Tensor | None = None,
-    versions: Tensor | None = None,
-    current_version: int | None = None,
     whole: Batchwide | None = None,
+    **beside: Unpack[Beside],
 ) -> dict[str, Tensor]:
     """Where the loss clipped and how far the policies are apart, as sums over tokens that `merge_metrics` adds up.
 
@@ -266,8 +252,8 @@ def loss_metrics(
     masked, filtered      where the objective has such: tokens with an advantage that a mask took for having moved; that
                           filters and choices over the whole batch left out
     """
-    o, tokens = objective, _tokens(objective, logprobs.detach(), old_logprobs, mask, advantages, teacher_logprobs,
-                                   sampler_logprobs, versions, current_version)  # fmt: skip
+    o = objective
+    tokens = _tokens(o, logprobs.detach(), old_logprobs, mask, advantages, sampler_logprobs, **beside)
     logprobs, old, mask = tokens.logprobs, tokens.old_logprobs, tokens.mask
     ratio = tokens.ratio(o)
     low, high, dual = losses.SURROGATES[o.surrogate].clips(o, tokens, ratio)
@@ -313,14 +299,14 @@ def _tokens(
     old_logprobs: Tensor | None,
     mask: Tensor,
     advantages: Tensor,
-    teacher: Tensor | None,
-    sampler: Tensor | None,
-    versions: Tensor | None,
-    current_version: int | None,
+    sampler_logprobs: Tensor | None = None,
+    teacher_logprobs: Tensor | None = None,
+    versions: Tensor | None = None,
+    current_version: int | None = None,
 ) -> losses.Tokens:
     mask = mask.bool()
     logprobs = _inside(logprobs, mask)
-    sampler = None if sampler is None else _inside(sampler, mask, like=logprobs).detach()
+    sampler = None if sampler_logprobs is None else _inside(sampler_logprobs, mask, like=logprobs).detach()
     by_token = advantages[:, None].expand(mask.shape) if advantages.ndim == 1 else advantages
     own = _inside(by_token, mask, like=logprobs).detach()
     if o.old == "recompute":
@@ -334,7 +320,7 @@ def _tokens(
                                  "weights will have after this update")  # fmt: skip
             old = corrections.interpolated(logprobs, old, versions, current_version).masked_fill(~mask, 0)
     if o.teacher_coef:
-        teacher = _needed(teacher, "teacher_logprobs", f"teacher_coef={o.teacher_coef:g}")
+        teacher = _needed(teacher_logprobs, "teacher_logprobs", f"teacher_coef={o.teacher_coef:g}")
         own = distill.advantages(o, own, old, _inside(teacher, mask, like=logprobs), mask)
     return losses.Tokens(logprobs, old, mask, own, old if sampler is None else sampler)
 
@@ -360,12 +346,12 @@ def _needed(x: Tensor | None, name: str, because: str, shape: str = "[B, T]") ->
     return x
 
 
-def _check_shapes(logprobs: Tensor, mask: Tensor, advantages: Tensor, **others: Tensor | None) -> None:
+def _check_shapes(logprobs: Tensor, mask: Tensor, advantages: Tensor, **others: Tensor | int | None) -> None:
     if logprobs.ndim != 2:
         raise ValueError(f"logprobs has shape {tuple(logprobs.shape)}; give [B, T], one log-prob per sampled token")
     shape = tuple(logprobs.shape)
     for name, tensor in {"mask": mask, **others}.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
+        if isinstance(tensor, Tensor) and tuple(tensor.shape) != shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)} and logprobs {shape}; they must agree")
     if tuple(advantages.shape) not in (shape, shape[:1]):
         raise ValueError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from cohort.algorithms.objectives import Objective
+from cohort.backends.proving import Fingerprint as Fingerprint
 from cohort.policy.load import Start
 from cohort.policy.policy import Policy, PolicyFacts
 from cohort.rewards import Reward, RewardPool
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
 BACKENDS = {"local": "cohort.backends.local:Local", "ray": "cohort.backends.cluster.backend:Cluster"}
 
 Which = Literal["old", "reference", "values", "teacher", "energy"]
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What a sampler must prove that it holds: the number of the weights, and their `policy.weights.fingerprint`."""
-
-    version: int
-    digest: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ class Local:
         """See `Backend`. The engine shares the weights: it only learns their number."""
         self.sampler.publish(version)
         claim = claimed(self.policy, version, asks_canary(self.sampler, version))
-        return Fingerprint(version, prove(claim, self.sampler, self._stage))
+        return prove(claim, self.sampler, self._stage)
 
     def move_reference(self, ema: float | None) -> None:
         """See `Backend`. With LoRA the reference stays what it is."""

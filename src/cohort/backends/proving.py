@@ -24,9 +24,10 @@ MEND = "See to its `publish`, which has to copy every weight under its own name,
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What a sampler has to show of weights that were published: their number, their fingerprint, and the log-probs of
-    the canary as the learner has them (empty where it is not asked, and not finite where they prove nothing).
+class Fingerprint:
+    """What a sampler has to show of weights that were published: their number, their `policy.weights.fingerprint`, and
+    the log-probs of the canary as the learner has them (empty where it is not asked, not finite where they prove
+    nothing).
     """
 
     version: int
@@ -48,32 +49,32 @@ def asks_canary(sampler: Sampler, version: int) -> bool:
     return proves(sampler) and (version & (version - 1) == 0 or not hasattr(sampler, "fingerprint"))
 
 
-def claimed(policy: Policy, version: int, canary: bool) -> Claim:
+def claimed(policy: Policy, version: int, canary: bool) -> Fingerprint:
     """What a sampler has to show of the weights of a policy as they are."""
     if not canary:
-        return Claim(version, fingerprint(policy.model))
+        return Fingerprint(version, fingerprint(policy.model))
     prompt, tokens = _canary(policy)
     plain = _plain(policy, prompt, tokens).tolist()
-    return Claim(version, fingerprint(policy.model), tuple(prompt), tuple(tokens), tuple(plain))
+    return Fingerprint(version, fingerprint(policy.model), tuple(prompt), tuple(tokens), tuple(plain))
 
 
-def prove(claim: Claim, sampler: Sampler, stage: Stage) -> str:
-    """The fingerprint of weights that were just published. Raises `UserError` where the sampler holds other ones."""
-    own, version = claim.digest, claim.version
+def prove(claim: Fingerprint, sampler: Sampler, stage: Stage) -> Fingerprint:
+    """The claim, of weights that were just published. Raises `UserError` where the sampler holds other ones."""
+    version = claim.version
     who = f"stage '{stage.name}', weights of step {version}: the sampler"
     if sampler.version != version:
         raise UserError(f"{who} says that it holds those of step {sampler.version} (rollout.sampler). {MEND}")
-    if hasattr(sampler, "fingerprint") and proves(sampler) and (held := sampler.fingerprint()) != own:
+    if hasattr(sampler, "fingerprint") and proves(sampler) and (held := sampler.fingerprint()) != claim.digest:
         raise UserError(other_weights(stage, claim, held))
     if claim.tokens:
         plain = torch.tensor(claim.logprobs)
         if plain.isfinite().all():  # weights that diverged prove nothing; whoever samples from them says so
             drawn = torch.as_tensor(sampler.canary(claim.prompt, claim.tokens))  # type: ignore[attr-defined]
             refuse_apart((drawn - plain).abs().mean().item(), stage, version, "of the canary, a fixed text")
-    return own
+    return claim
 
 
-def other_weights(stage: Stage, claim: Claim, held: str) -> str:
+def other_weights(stage: Stage, claim: Fingerprint, held: str) -> str:
     """What is said where the fingerprint of what a sampler holds is not that which was published."""
     return (
         f"stage '{stage.name}', weights of step {claim.version}: the sampler holds other ones than were published "

@@ -22,7 +22,6 @@ from cohort.engine.graphs import GraphedDecoder
 from cohort.engine.running import Running, StartedGroup
 from cohort.engine.sampling import choose, stop_string
 from cohort.frozen_array import FrozenArray
-from cohort.kernels.functions import append_tokens
 from cohort.kernels.library import built
 from cohort.machine import is_out_of_memory
 from cohort.policy.attention import PackedGroups
@@ -174,7 +173,7 @@ class Engine:
                     raise
                 why = one_line(error) or type(error).__name__
             else:
-                return
+                continue  # nothing is left, or another path draws the rest
             # What a row draws depends on its own seed alone, so those that have not ended begin again, fewer at once.
             self.max_rows = max(1, min(self.max_rows, sum(request.count for request in left)) // 2)
             warnings.warn(
@@ -186,7 +185,7 @@ class Engine:
     def _sample(
         self, wanted: list[SampleRequest], live: Live | None, flight: InFlight | None
     ) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
-        """The same in one go. What comes in is added to `wanted`."""
+        """The same in one go, or until the policy has fallen back. What comes in is added to `wanted`."""
         # Gradients are switched off inside each part, never across a yield: the caller may train in between.
         waiting = deque(wanted)
         together = max((request.count for request in wanted if request.sampling.beams), default=0)
@@ -262,7 +261,6 @@ class Engine:
                     in_bytes = self._precision == "int8"
                     if apart := disagreement(self.policy, group.request, completions, in_bytes):
                         self.policy.fall_back(apart)
-                        yield from self._sample(wanted, live, flight)
                         return
                 yield group.request, completions
                 decoder.refresh()
@@ -299,19 +297,17 @@ class Engine:
                 )
 
     def _append(self, running: Running, first: int, logits: Tensor) -> list[int]:
-        """Sample a token for rows `first`.. from `logits` `[n - first, V]`, store it, return the rows that ended."""
+        """Draw a token for rows `first`.. from softmax(`logits` / temperature), `[n - first, V]`, by inverting the
+        cumulative distribution at the row's uniform, store it with its log-prob, and return the rows that ended. A row
+        with temperature 0 takes the largest logit and reports its log-prob at temperature 1.
+        """
         which = slice(first, running.n)
         if self.policy.fused and not running.truncates:
-            ended = append_tokens(
-                logits,
-                running.sampling.temperature[which],
-                running.tokens[which],
-                running.logprobs[which],
-                running.uniforms[which],
-                running.length[which],
-                running.limit[which],
-                self._ends,
-            )
+            r, ended = running, torch.empty(len(logits), dtype=torch.uint8)
+            logits = logits if logits.stride(1) == 1 else logits.contiguous()
+            columns = [column[which] for column in (r.tokens, r.logprobs, r.uniforms, r.length, r.limit)]
+            given = logits, r.sampling.temperature[which], r.tokens.stride(0), *columns
+            built().append_tokens(*logits.shape, logits.stride(0), *given, self._ends, len(self._ends), ended)
         else:
             ended = self._append_plainly(running, which, logits)
         found = {first + row for row in ended.nonzero()[:, 0].tolist()} if bool(ended.any()) else set()

@@ -106,32 +106,6 @@ def logprob_gradient(logits: Tensor, targets: Tensor, temperature: float, logsum
     built().logprob_backward(*logits.shape, logits, targets, 1 / temperature, logsumexp, flow)
 
 
-def append_tokens(
-    logits: Tensor,  # [n, V] float32, rows may be apart
-    temperature: Tensor,  # [n] float32
-    tokens: Tensor,  # [n, T] int64
-    logprobs: Tensor,  # [n, T] float32
-    uniforms: Tensor,  # [n, T] float64
-    length: Tensor,  # [n] int64
-    limit: Tensor,  # [n] int64
-    ends: Tensor,  # int64
-) -> Tensor:
-    """Draw a token for every row from softmax(logits / temperature), by inverting the cumulative distribution at its
-    uniform; write it and its log-prob to column `length`, and count it. `-> [n]` uint8: the row is at its limit, or the
-    token is an end.
-
-    A row with temperature 0 takes the largest logit and reports its log-prob at temperature 1.
-    """
-    ended = torch.empty(len(length), dtype=torch.uint8)
-    if logits.stride(1) != 1:
-        logits = logits.contiguous()
-    columns = (tokens, logprobs, uniforms, length, limit)
-    built().append_tokens(
-        *logits.shape, logits.stride(0), logits, temperature, tokens.stride(0), *columns, ends, len(ends), ended
-    )
-    return ended
-
-
 def attention_of(
     qkv: Tensor, query_norm: Tensor | None, key_norm: Tensor | None, heads: Heads, sequences: Sequences
 ) -> Attention:

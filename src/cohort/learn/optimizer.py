@@ -17,6 +17,10 @@ from cohort.settings import Optimizer
 from cohort.types import UserError
 
 FILE = "optimizer.safetensors"
+NOT_FINITE = (
+    "the optimizer's averages are not finite, so they are not saved: set optimizer.gradient_clip and go on from the "
+    "last checkpoint"
+)
 MOST_STUCK = 0.1  # share of the weights that a step cannot move, beyond which it is said
 
 
@@ -114,10 +118,7 @@ def save_optimizer(optimizer: torch.optim.Optimizer, directory: Path) -> None:
         f"{index}.{key}": whole(value).contiguous() for index, entry in state.items() for key, value in entry.items()
     }
     if any(not torch.isfinite(value).all() for value in flat.values()):  # what they belong to would never move again
-        raise UserError(
-            "the optimizer's averages are not finite, so they are not saved: set optimizer.gradient_clip and go on "
-            "from the last checkpoint"
-        )
+        raise UserError(NOT_FINITE)
     save_file(flat, directory / FILE)
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from cohort.learn.optimizer import NOT_FINITE
 from cohort.learn.ranks import Ranks
 from cohort.types import UserError
 
@@ -28,10 +29,7 @@ def save_shards(optimizer: torch.optim.Optimizer, directory: Path, ranks: Ranks)
     flat: dict[str, Tensor] = {f"{at}.{key}": value for at, entry in state.items() for key, value in entry.items()}
     own = (value.to_local() if hasattr(value, "to_local") else value for value in flat.values())
     if ranks.most(sum(not bool(value.isfinite().all()) for value in own)):
-        raise UserError(
-            "the optimizer's averages are not finite, so they are not saved: set optimizer.gradient_clip and go on "
-            "from the last checkpoint"
-        )
+        raise UserError(NOT_FINITE)
     writer = dcp.HuggingFaceStorageWriter(str(directory / FOLDER), save_distributed=True)
     dcp.save(flat, storage_writer=writer)
 

@@ -42,7 +42,7 @@ def settled_objective(stage: Stage) -> Objective:
             f"[objective] old = '{objective.old}' says what the ratio is taken against, and bypass = "
             f"{str(stage.objective.bypass).lower()} says another thing: leave one of them out"
         )
-    if objective.credit == "states" and not (stage.environment.use or stage.environment.tools):
+    if objective.credit == "states" and not stage.environment.acts:
         raise UserError(
             "[objective] credit = 'states' compares turns that were taken in the same state, and there is no "
             "environment and no tool: leave it out"
@@ -72,7 +72,7 @@ def settled_objective(stage: Stage) -> Objective:
             f"[objective] {name} is for groups that were drawn, and those of rollout.groups = '{stage.rollout.groups}' "
             "were not: leave it out, or set rollout.groups = 'sample'"
         )
-    if objective.term_of("observation") and (stage.taught or not (stage.environment.use or stage.environment.tools)):
+    if objective.term_of("observation") and (stage.taught or not stage.environment.acts):
         raise UserError(
             "[objective] extras has a term of what the environment writes, and "
             + (f"stage '{stage.name}' learns from a teacher" if stage.taught else "there is no environment and no tool")

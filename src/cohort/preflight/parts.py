@@ -49,7 +49,7 @@ class SamplingParts:
 
 def open_parts(stage: Stage, seed: int) -> SamplingParts:
     """Open the task, find the rewards, check the gold answers. Raises `UserError` for whatever is wrong with them."""
-    world = environments.open(stage)
+    world = environments.open(stage) if stage.environment.acts else World(stage)
     task = replace(open_prompts(stage.task, derive_seed(seed, "task")), tools=world.schemas)
     _refuse_missing_turns(stage, task)
     dropped = None

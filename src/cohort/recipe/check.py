@@ -145,7 +145,7 @@ def _environment(stage: Stage, at: str) -> Found:
         if problem := _use_problem(use):
             yield f"{at}environment {problem}", (("environment", "tools"), ("environment", "use"))
     yield from _endpoint(stage, at)
-    if e.args and not e.tools and e.use is None:
+    if e.args and not e.acts:
         yield f"{at}environment.args has no effect: name the 'tools' that it is for", (("environment", "args"),)
     for problem in _not_plain(e.args):
         yield f"{at}environment.args{problem}", (("environment", "args"),)
@@ -208,7 +208,7 @@ def _traces(stage: Stage, at: str) -> Found:
             f"{at}evaluate.traces changes the traces of greedy answers: set evaluate.greedy = true, or leave it out"
         )
         yield sentence, (("evaluate", "traces"), ("evaluate", "greedy"))
-    if stage.environment.tools or stage.environment.use is not None:
+    if stage.environment.acts:
         sentence = f"{at}evaluate.traces is for answers of one turn, and this stage has an [environment]: leave it out"
         yield sentence, (("evaluate", "traces"), ("environment",))
 
@@ -361,7 +361,7 @@ def _self_distill(stage: Stage, at: str) -> Found:
     for key in ("show_solution", "show_feedback"):
         if "{}" not in getattr(table, key):
             yield f"{at}self_distillation.{key} has no {{}}, where what is shown belongs", (("self_distillation", key),)
-    if stage.environment.tools or stage.environment.use is not None:
+    if stage.environment.acts:
         yield f"{at}self_distill is for answers in one turn: remove [environment]", (("environment",), ("kind",))
 
 

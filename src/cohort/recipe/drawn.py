@@ -32,7 +32,7 @@ def not_drawn(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
 
 def _beside(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """What completions that are cut, and groups of earlier steps, cannot go with."""
-    rollout, tools = stage.rollout, stage.environment.tools or stage.environment.use is not None
+    rollout, tools = stage.rollout, stage.environment.acts
     for key in (key for key in ("over_sample", "replay") if getattr(rollout, key)):
         if stage.kind != "grpo":
             yield f"{at}rollout.{key} is for grpo stages, and this one is of kind {stage.kind!r}", (("kind",),)
@@ -117,7 +117,7 @@ def _of_sampling(stage: Stage) -> Iterator[tuple[str, Path]]:
         )
     if rollout.sampler != "local":
         yield 'which the engine of this process finds: set rollout.sampler = "local"', ("rollout", "sampler")
-    if e.tools or e.use is not None:
+    if e.acts:
         yield "which are whole completions, and no turns of a conversation: remove [environment]", ("environment",)
 
 

@@ -42,3 +42,8 @@ class Environment(Table):
         description="Seconds that a call of your function, a step of your environment, or your agent between two "
         "calls, may take.",
     )
+
+    @property
+    def acts(self) -> bool:
+        """Whether there is anything to act in: tools, or an environment."""
+        return bool(self.tools) or self.use is not None

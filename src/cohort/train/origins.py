@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import cohort
-from cohort.machine import describe_machine
+from cohort.machine import describe_machine, version_of
 from cohort.policy.load import locate
 from cohort.record.chain import CHAIN, read_lines
 from cohort.record.code import files_of
@@ -119,7 +118,7 @@ def verifiers_of(context: Context) -> dict[str, Any]:
             what: code for what, code in code_of_stages(recipe).items() if what.endswith(f"of stage {stage.name}")
         },
         "inputs": {_shown(path): sha256_of(path) for path in sorted(own)},
-        "libraries": machine["packages"] | {name: _version(name) for name in LIBRARIES},
+        "libraries": machine["packages"] | {name: version_of(name) for name in LIBRARIES},
         "kernels": machine["kernels"],
     }
 
@@ -170,10 +169,3 @@ def _of_tensors(state: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

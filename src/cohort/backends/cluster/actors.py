@@ -18,7 +18,7 @@ from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Origin, open_sampler
 from cohort.backends.cluster.door import Lost, Surroundings
 from cohort.backends.local import Local
-from cohort.backends.proving import Claim, claimed, other_weights, prove, proves
+from cohort.backends.proving import Fingerprint, claimed, other_weights, prove, proves
 from cohort.engine.engine import InFlight
 from cohort.learn.ranks import Ranks
 from cohort.policy.policy import Policy
@@ -63,7 +63,7 @@ class LearnerActor:
                 raise
             raise Lost(one_line(error)) from None
 
-    def publish(self, version: int) -> tuple[Claim | None, Weights | None]:
+    def publish(self, version: int) -> tuple[Fingerprint | None, Weights | None]:
         """What a sampler has to show of the weights as they are; and the weights. None of ranks but the first."""
         whole = self._backend.whole()
         if whole is None:
@@ -106,9 +106,9 @@ class SamplerActor:
         self._drawn: Iterator[tuple[SampleRequest, tuple[Completion, ...]]] = iter(())
         self._turn = threading.Lock()  # held while the two below are looked at, and while weights are taken
         self._decoding = False
-        self._arrived: tuple[Claim, Weights | None, Future[None]] | None = None
+        self._arrived: tuple[Fingerprint, Weights | None, Future[None]] | None = None
 
-    def load(self, claim: Claim, weights: Weights | None) -> None:
+    def load(self, claim: Fingerprint, weights: Weights | None) -> None:
         """Take weights, and show that they are those that the learner has. Raises `UserError` where they are not."""
         taken: Future[None] = Future()
         with self._turn:
@@ -137,7 +137,7 @@ class SamplerActor:
             self._take_arrived()
 
     @torch.no_grad()
-    def _take(self, claim: Claim, weights: Weights | None) -> None:
+    def _take(self, claim: Fingerprint, weights: Weights | None) -> None:
         for name, own in self._policy.module.named_parameters() if weights is not None else ():
             if own.requires_grad:
                 own.copy_(torch.tensor(weights[name]).view(own.dtype).view(own.shape))  # type: ignore[index]

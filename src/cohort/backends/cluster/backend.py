@@ -85,9 +85,10 @@ class Cluster:
             claims = [self._door.answer(claim, one.who) for (claim, _), one in zip(asked, self._ranks, strict=True)]
             return claims[0], asked[0][1]
 
+        claim: Fingerprint
         claim, weights = self._firmly(published)
         self.sampler.take(claim, weights)
-        return Fingerprint(version, claim.digest)
+        return claim
 
     def move_reference(self, ema: float | None) -> None:
         """See `Backend`."""

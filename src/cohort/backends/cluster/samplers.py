@@ -8,7 +8,7 @@ from typing import Any
 
 from cohort.backends.cluster.actors import SamplerActor
 from cohort.backends.cluster.door import Actor, Door, Lost
-from cohort.backends.proving import Claim
+from cohort.backends.proving import Fingerprint
 from cohort.settings import Stage
 from cohort.types import Completion, SampleRequest, UserError
 from cohort.wording import counted
@@ -27,12 +27,12 @@ class Samplers:
     def __init__(self, door: Door, stage: Stage, blueprint: Callable[[], bytes]):
         self._door, self._stage, self._blueprint = door, stage, blueprint
         self._actors: list[Actor | None] = [None] * stage.cluster.samplers
-        self._claim: Claim | None = None
+        self._claim: Fingerprint | None = None
         self._weights: Any = None  # the place in Ray's store of what `_claim` is of
         self.version = 0
         self._alone = threading.RLock()  # held while actors begin, end and are given weights
 
-    def take(self, claim: Claim, weights: Any) -> None:
+    def take(self, claim: Fingerprint, weights: Any) -> None:
         """Give all samplers these weights, by their place in Ray's store. Raises `UserError` where one holds others."""
         with self._alone:
             self._claim, self._weights, asked = claim, weights, {}
@@ -122,7 +122,7 @@ class Samplers:
                 self._actors[number] = actor
             return actor
 
-    def _load(self, actor: Actor, claim: Claim) -> None:
+    def _load(self, actor: Actor, claim: Fingerprint) -> None:
         weights, self._weights = self._weights, None  # what a node took away with it is not asked for again
         self._door.ask(actor, "load", claim, weights)
         self._weights = weights

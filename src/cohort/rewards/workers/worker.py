@@ -34,7 +34,17 @@ def main(channel: int, parent: int) -> None:
     try:
         rewards = _load(connection)
         while rewards is not None:
-            _serve(connection, rewards, receive(connection))
+            first, pickled = pickle.loads(receive(connection))
+            reward: Reward | None = None
+            try:
+                item: ScoringItem = pickle.loads(pickled)
+                for reward in rewards[first:]:  # a reply for each, so that the pool knows which one is running
+                    started = time.perf_counter()
+                    scored = reward.judge(item)
+                    rows = [[score.value, score.label, score.steps, score.extra, score.metrics] for score in scored]
+                    _reply(connection, scored=rows, seconds=time.perf_counter() - started)
+            except BaseException as error:  # the first failure ends the group
+                _reply(connection, **_failure(error, reward))
     except (EOFError, OSError):
         pass
     leave()
@@ -72,32 +82,18 @@ def recached_property(function: Callable[[Any], Any], name: str) -> functools.ca
     return made
 
 
-def _serve(connection: socket.socket, rewards: list[Reward], message: bytes) -> None:
-    """One reply a reward, so that the pool knows which one is running; the first failure ends the group."""
-    first, pickled = pickle.loads(message)
-    try:
-        item: ScoringItem = pickle.loads(pickled)
-    except BaseException as error:
-        _reply(connection, user_error=f"a row cannot be loaded in a reward worker: {what_was_raised(error, _serve)}")
-        return
-    for reward in rewards[first:]:
-        started = time.perf_counter()
-        try:
-            scored = reward.judge(item)
-        except RewardFailure as failure:
-            _reply(connection, failure=list(failure.args))
-            return
-        except InfrastructureError as error:
-            _reply(connection, infrastructure=one_line(error))
-            return
-        except UserError as error:
-            _reply(connection, user_error=str(error))
-            return
-        except BaseException as error:  # whatever a function has come up with, it is not the machine's fault
-            _reply(connection, failure=[reward.name, f"raised {what_was_raised(error, reward.function)}"])
-            return
-        pairs = [[score.value, score.label, score.steps, score.extra, score.metrics] for score in scored]
-        _reply(connection, scored=pairs, seconds=time.perf_counter() - started)
+def _failure(error: BaseException, reward: Reward | None) -> dict[str, Any]:
+    """The reply where a reward raised, or where the group could not be read."""
+    if reward is None:
+        return {"user_error": f"a row cannot be loaded in a reward worker: {what_was_raised(error, _failure)}"}
+    if isinstance(error, RewardFailure):
+        return {"failure": list(error.args)}
+    if isinstance(error, InfrastructureError):
+        return {"infrastructure": one_line(error)}
+    if isinstance(error, UserError):
+        return {"user_error": str(error)}
+    # Whatever a function has come up with, it is not the machine's fault.
+    return {"failure": [reward.name, f"raised {what_was_raised(error, reward.function)}"]}
 
 
 def _reply(connection: socket.socket, **message: Any) -> None:

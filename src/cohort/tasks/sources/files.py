@@ -269,17 +269,8 @@ def read_json(path: Path) -> Rows:
     return list_rows(found, str(path))
 
 
-def read_csv(path: Path) -> Rows:
-    """A CSV file with a header line. Every value is text."""
-    return _read_separated(path, "excel", "CSV")
-
-
-def read_tsv(path: Path) -> Rows:
-    """A file with a tab between fields and a header line. Every value is text."""
-    return _read_separated(path, "excel-tab", "TSV")
-
-
-def _read_separated(path: Path, dialect: str, name: str) -> Rows:
+def read_separated(dialect: str, name: str, path: Path) -> Rows:
+    """A file of fields with a header line, of a `dialect` of the module csv. Every value is text."""
     before = csv.field_size_limit(LONGEST)  # a field may be a whole book
     try:
         with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="") as file:

@@ -15,6 +15,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,10 @@ from cohort.tasks.sources.files import (
     PACKINGS,
     as_written,
     list_rows,
-    read_csv,
     read_json,
     read_json_lines,
     read_parquet,
-    read_tsv,
+    read_separated,
     table_rows,
     telling_of_table,
 )
@@ -43,8 +43,8 @@ READERS: Mapping[str, Callable[[Path], Rows]] = {
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
     ".json": read_json,
-    ".csv": read_csv,
-    ".tsv": read_tsv,
+    ".csv": partial(read_separated, "excel", "CSV"),
+    ".tsv": partial(read_separated, "excel-tab", "TSV"),
     ".parquet": read_parquet,
 }
 PACKED = tuple(f"{one}{packing}" for one in READERS if one != ".parquet" for packing in PACKINGS)  # read by the same

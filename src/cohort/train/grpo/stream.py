@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +21,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from cohort.environments import Player
+from cohort.patience import in_a_thread
+from cohort.preflight.objective import paid_by_call
 from cohort.rewards import Combination, ScoredGroup, ScoringItem
 from cohort.rewards.items import LIMITS
 from cohort.seeds import derive_seed
-from cohort.settings import Rollout as RolloutTable
-from cohort.settings import Run as RunTable
+from cohort.settings import Stage
 from cohort.tasks import Prompts, Renderer, Tickets, fit
 from cohort.train.grpo.step_rewards import call_steps
 from cohort.types import SECOND, Group, InfrastructureError, Prompt, Rollout, SampleRequest, Step, UserError
@@ -57,15 +57,11 @@ class Unscored:
 class StreamSettings:
     """How groups are sampled, and which are worth a place in a step."""
 
-    rollout: RolloutTable
-    run: RunTable  # its failure budget
+    stage: Stage
     longest: int  # tokens of a prompt
-    too_long: str  # what becomes of a longer one
     zero_std: str  # zero: keep groups without signal; drop: leave them out; resample: and sample others instead
     combination: Combination  # what the scores of a group come to, and which of them decide about signal
     seed: int
-    rescore: float = 0.0  # the share of groups that are scored twice, to see whether the verifier is deterministic
-    by_call: tuple[str, ...] = ()  # rewards that are what an agent paid its calls
 
 
 @dataclass(slots=True)
@@ -109,54 +105,48 @@ class Groups(Protocol):
         """What a checkpoint has to keep."""
 
 
+@dataclass(eq=False)
 class GroupStream:
     """An endless supply of scored groups. `pending` is everything sampled and not yet handed out, in ticket order."""
 
-    def __init__(
-        self,
-        prompts: Prompts,
-        renderer: Renderer,
-        ledger: Tickets,
-        play: Player,
-        pool: Scorer,
-        settings: StreamSettings,
-        to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]],
-        on_group: Callable[[], None] = lambda: None,
-        apart: bool = False,
-    ):
-        """`apart`: `play` draws from weights that stay what they are while the learner updates."""
-        self._apart = apart
-        self._drawing: Future[dict[int, tuple[Group, Scoring]]] | None = None  # groups of later steps, by a thread
-        self._prompts, self._renderer = prompts, renderer
-        self.ledger = ledger
-        self._play = play
-        self._pool = pool
-        self._settings = settings
-        self._on_group = on_group
-        self._to_steps = to_steps
-        self.pending: dict[int, tuple[Group, Scoring]] = {}
-        self._taken: dict[int, Group] = {}  # of the step under way: in flight until it is finished
-        self._too_long: list[int] = []  # tickets of prompts that were dropped: in flight until then, too
-        self._lost: deque[bool] = deque(maxlen=settings.run.failure_window)  # whether each of the last groups was lost
+    prompts: Prompts
+    renderer: Renderer
+    ledger: Tickets
+    play: Player
+    pool: Scorer
+    settings: StreamSettings
+    to_steps: Callable[[Rollout, Sequence[tuple[int, float]]], tuple[Step, ...]]
+    on_group: Callable[[], None] = lambda: None
+    apart: bool = False  # whether `play` draws from weights that stay what they are while the learner updates
+    pending: dict[int, tuple[Group, Scoring]] = field(default_factory=dict)
+    _drawing: Future[dict[int, tuple[Group, Scoring]]] | None = None  # groups of later steps, by a thread
+    _taken: dict[int, Group] = field(default_factory=dict)  # of the step under way: in flight until it is finished
+    _too_long: list[int] = field(
+        default_factory=list
+    )  # tickets of prompts that were dropped: in flight until then, too
+
+    def __post_init__(self) -> None:
+        self._lost = deque[bool](maxlen=self.settings.stage.run.failure_window)  # whether the last groups were lost
 
     def restore(self, groups: Sequence[Group]) -> None:
         """Put back groups that were sampled before a checkpoint; they are scored again, with the same result."""
         for saved in groups:
             self.ledger.claim(saved.ticket)
             # The prompt anew from the task: what a file holds of it are not the very objects that rewards were given.
-            prompt = self._renderer.render(self._prompts[self.ledger.ticket(saved.ticket).index])
+            prompt = self.renderer.render(self.prompts[self.ledger.ticket(saved.ticket).index])
             group = saved.with_(prompt=replace(prompt, tokens=saved.prompt.tokens))
-            seed = derive_seed(self._settings.seed, "score", group.ticket)
+            seed = derive_seed(self.settings.seed, "score", group.ticket)
             item = ScoringItem.of(group.prompt, group.rollouts, seed)
-            self.pending[group.ticket] = group, (self._pool.submit(item), self._second(item, group.ticket))
+            self.pending[group.ticket] = group, (self.pool.submit(item), self._second(item, group.ticket))
 
     def next(self, step: int) -> StepGroups:
         """The groups of the next step, which is number `step`. Raises `UserError` when more groups were lost than the
         failure budget allows.
         """
-        rollout, base, found = self._settings.rollout, self._settings.seed, StepGroups()
+        stage, base, found = self.settings.stage, self.settings.seed, StepGroups()
+        rollout = stage.rollout
         # A group that could not be scored is replaced always, one without signal only where the recipe says so.
-        replaced = ("error", "zero_std") if self._settings.zero_std == "resample" else ("error",)
+        replaced = ("error", "zero_std") if self.settings.zero_std == "resample" else ("error",)
         wanted, left = rollout.prompts_per_step, rollout.resample_cap * rollout.prompts_per_step
         while wanted:
             began, in_a_row = time.perf_counter(), 0
@@ -165,8 +155,8 @@ class GroupStream:
             prompts: dict[int, Prompt] = {}
             while len(self.pending) + len(requests) < wanted + rollout.max_staleness * rollout.prompts_per_step:
                 ticket = self.ledger.issue(step)
-                whole = self._renderer.render(self._prompts[ticket.index])
-                prompt = fit(whole, self._settings.longest, self._settings.too_long)
+                whole = self.renderer.render(self.prompts[ticket.index])
+                prompt = fit(whole, self.settings.longest, stage.task.too_long)
                 if prompt is None:
                     self._too_long.append(ticket.number)
                     found.prompts_too_long, in_a_row = found.prompts_too_long + 1, in_a_row + 1
@@ -177,10 +167,10 @@ class GroupStream:
                 begun, seed = rollout.group_size + rollout.over_sample, derive_seed(base, "rollout", ticket.number)
                 keep = rollout.group_size if rollout.over_sample else None
                 requests.append(SampleRequest(ticket.number, prompt.tokens, begun, seed, rollout.of_groups(), keep))
-            if self._apart and len(self.pending) >= wanted:
+            if self.apart and len(self.pending) >= wanted:
                 self._drawing = in_a_thread(functools.partial(self._draw, requests, prompts))
             else:
-                self._put(self._draw(requests, prompts, self._on_group))
+                self._put(self._draw(requests, prompts, self.on_group))
             sampled = time.perf_counter()
             judged = [self._take(found.outcomes) for _ in range(wanted)]
             found.sample_s += sampled - began
@@ -210,7 +200,7 @@ class GroupStream:
     ) -> dict[int, tuple[Group, Scoring]]:
         """The groups of these requests, by ticket, whose scoring has begun."""
         finished: dict[int, tuple[Group, Scoring]] = {}
-        for request, played in self._play(requests, prompts):
+        for request, played in self.play(requests, prompts):
             prompt = replace(prompts[request.key], tokens=request.tokens)
             if isinstance(played, InfrastructureError):  # there is nothing to score, only the failure
                 failed = Future[ScoredGroup]()
@@ -218,14 +208,14 @@ class GroupStream:
                 finished[request.key] = Group(request.key, prompt, (), error=str(played)), (failed, None)
             else:
                 group = Group(request.key, prompt, played)
-                item = ScoringItem.of(prompt, played, derive_seed(self._settings.seed, "score", request.key))
-                finished[request.key] = group, (self._pool.submit(item), self._second(item, request.key))
+                item = ScoringItem.of(prompt, played, derive_seed(self.settings.seed, "score", request.key))
+                finished[request.key] = group, (self.pool.submit(item), self._second(item, request.key))
             on_group()
         return finished
 
-    def sample_by(self, rollout: RolloutTable) -> None:
-        """Sample from now on as this table says."""
-        self._settings = replace(self._settings, rollout=rollout)
+    def sample_by(self, stage: Stage) -> None:
+        """Sample from now on as this stage says."""
+        self.settings = replace(self.settings, stage=stage)
 
     def finish(self, groups: StepGroups) -> None:
         """The step is over: its tickets are done, and how they went may decide what is asked next. Until now a failure
@@ -248,14 +238,14 @@ class GroupStream:
 
     def _second(self, item: ScoringItem, ticket: int) -> Future[ScoredGroup] | None:
         """The same scored once more, of a few groups, if of any."""
-        drawn = derive_seed(self._settings.seed, "rescore", ticket) / 2**63
-        return self._pool.submit(item) if drawn < self._settings.rescore else None
+        drawn = derive_seed(self.settings.seed, "rescore", ticket) / 2**63
+        return self.pool.submit(item) if drawn < self.settings.stage.monitor.rescore else None
 
     def _take(self, outcomes: list[Outcome]) -> Group:
         """The next group in ticket order, scored, with the reason to leave it out if there is one; what became of the
         scoring goes to `outcomes`.
         """
-        ticket = next(iter(self.pending))
+        settings, ticket = self.settings, next(iter(self.pending))
         group, (future, again) = self.pending[ticket]
         try:
             scored = future.result()
@@ -263,16 +253,14 @@ class GroupStream:
             group = group.with_(error=str(error), disposition="error")
             outcomes.append(error)
         else:
-            accuracy = self._settings.combination.accuracy(scored.scores)
+            accuracy = settings.combination.accuracy(scored.scores)
             # What rewards of steps said, at the tokens where the steps end.
-            steps = {
-                name: tuple(map(self._to_steps, group.rollouts, members)) for name, members in scored.steps.items()
-            }
-            steps |= {name: tuple(map(call_steps, group.rollouts)) for name in self._settings.by_call}
+            steps = {name: tuple(map(self.to_steps, group.rollouts, members)) for name, members in scored.steps.items()}
+            steps |= {name: tuple(map(call_steps, group.rollouts)) for name in paid_by_call(settings.stage.reward)}
             extra = scored.extra if again is None else _with_second(scored, again)
             said = {"scores": scored.scores, "labels": scored.labels, "extra": extra, "rewards": scored.rewards}
             group = group.with_(**said, accuracy=accuracy, steps=steps)
-            if self._settings.zero_std != "zero" and not has_signal(group, self._settings.combination):
+            if settings.zero_std != "zero" and not has_signal(group, settings.combination):
                 group = group.with_(disposition="zero_std")
             outcomes.append(scored)
         self._keep_budget(group.error)
@@ -282,26 +270,13 @@ class GroupStream:
     def _keep_budget(self, error: str | None) -> None:
         """Stop when too many groups are lost: what fails that often is broken, and every try may cost a timeout."""
         self._lost.append(error is not None)
-        budget, window = self._settings.run.failure_budget, self._settings.run.failure_window
+        run = self.settings.stage.run
+        budget, window = run.failure_budget, run.failure_window
         if error is not None and sum(self._lost) > budget * window:
             raise UserError(
                 f"{sum(self._lost)} of the last {len(self._lost)} groups could not be scored, and run.failure_budget = "
                 f"{budget:g} allows {int(budget * window)} in {window}; the last: {error}"
             )
-
-
-def in_a_thread(compute: Callable[[], T]) -> Future[T]:
-    """What a thread computes, that ends with the process."""
-    found: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            found.set_result(compute())
-        except BaseException as error:
-            found.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return found
 
 
 def _with_second(scored: ScoredGroup, again: Future[ScoredGroup]) -> dict[str, tuple[Mapping[str, Any], ...]]:

@@ -23,14 +23,13 @@ from cohort.monitor.tasks import task_metrics
 from cohort.policy.policy import PolicyFacts
 from cohort.policy.text import reader
 from cohort.preflight.memory import fitted, memory
-from cohort.preflight.objective import asks_reference, paid_by_call, settled_objective
+from cohort.preflight.objective import asks_reference, settled_objective
 from cohort.preflight.parts import SamplingParts
 from cohort.preflight.rehearsal import can_rehearse, free_gb, rehearse
 from cohort.record.rollouts import read_groups, write_groups
 from cohort.rewards import Combination
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
-from cohort.tasks import Task
 from cohort.tasks.render import longest_prompt, prompt_limit, refuse_long
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.distill.lesson import teach
@@ -112,8 +111,13 @@ class GrpoTraining:
         if taught is not None:
             self.facts = replace(self.facts, teacher_bytes=self.backend.open_teachers())
         self.policy = self.backend.policy
-        if prepared.stored is None and taught is None:
-            self._rehearse(parts.task)
+        renderer = parts.task.renderer(self.facts.tokenizer)
+        limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
+        if prepared.stored is None and taught is None and self.policy is not None and can_rehearse():
+            prompt = longest_prompt(parts.task.train, renderer, limit)
+            most = free_gb() if stage.policy.memory_gb is None else stage.policy.memory_gb
+            if memory(fitted(stage, objective, self.facts), objective, self.facts, prompt).gb >= most / 2:
+                self._rehearse(prompt, most)
         self._combination = Combination.of(parts.rewards)
         self._prepared = prepared
         self._learning = prepared.learning(stage, objective, self._combination, self.backend)
@@ -131,17 +135,11 @@ class GrpoTraining:
                     log, say = context.directory / "rewards.log", context.console.warn
                     pool = stack.enter_context(open_pool(stage, parts.rewards, log, say))
                 play = parts.world.player(self.facts.tokenizer, self.facts.eos_ids, self.backend.sampler)
-                limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
-                renderer = parts.task.renderer(self.facts.tokenizer)
                 if stage.task.too_long == "error":
                     refuse_long(parts.task.train, renderer, limit)
                 state = checkpoint.ledger if checkpoint else None
                 ledger = parts.task.tickets(derive_seed(context.seed, "ledger"), state)
-                seed, rescore, too_long = context.seed, stage.monitor.rescore, stage.task.too_long
-                settings = StreamSettings(
-                    stage.rollout, stage.run, limit, too_long, objective.zero_std, self._combination, seed, rescore,
-                    paid_by_call(stage.reward),
-                )  # fmt: skip
+                settings = StreamSettings(stage, limit, objective.zero_std, self._combination, context.seed)
                 to_steps = functools.partial(token_steps, decode=reader(self.facts.tokenizer, self.facts.eos_ids))
                 apart = getattr(self.backend.sampler, "apart", False)
                 stream = GroupStream(
@@ -160,19 +158,11 @@ class GrpoTraining:
             self._opened = stack.pop_all()
         self._doing, self._sampled = "sampling", 0  # what the live line says, and of how many groups
 
-    def _rehearse(self, task: Task) -> None:
-        """Where the worst step takes half of the memory that there is, or more, do it once and see. Raises `UserError`
-        where it does not fit.
+    def _rehearse(self, prompt: int, limit: float) -> None:
+        """Do the worst step, with prompts of so many tokens, once and see. Raises `UserError` where it takes more than
+        `limit` GB.
         """
-        if self.policy is None or not can_rehearse():
-            return
         stage, asked = self._stage, self._stage.policy.memory_gb
-        limit = free_gb() if asked is None else asked
-        most = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
-        prompt = longest_prompt(task.train, task.renderer(self.facts.tokenizer), most)
-        fits = fitted(stage, self._objective, self.facts)
-        if memory(fits, self._objective, self.facts, prompt).gb < limit / 2:
-            return
         self._context.console.doing("rehearsing the worst step")
         found = rehearse(functools.partial(self.backend.rehearse, prompt), limit)
         if found is None:
@@ -274,7 +264,7 @@ class GrpoTraining:
         self._learning = self._prepared.learning(stage, self._objective, self._combination, self.backend)
         self.backend.adapt(self._objective, stage.rollout.temperature)
         if isinstance(self._stream, GroupStream):
-            self._stream.sample_by(stage.rollout)
+            self._stream.sample_by(stage)
 
     def go_back(self, path: Path) -> None:
         """The weights of a checkpoint, its optimizer, reference and critic; prompts go on."""
