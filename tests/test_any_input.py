@@ -18,15 +18,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cohort.environments import FORMATS
 from cohort.recipe import Recipe
 from cohort.rewards.verifiers.final_answer import final_answer, last_number_of
 from cohort.rewards.verifiers.number import parse_number
 from cohort.rewards.workers.channel import receive
 from cohort.settings import Task
 from cohort.tasks import open_prompts
+from cohort.tasks.sources.files import _DECODER, json_line
 from cohort.types import UserError
 
 QUICKSTART = (Path(__file__).parent.parent / "recipes/quickstart.toml").read_text("utf-8")
+CORPUS = json.loads((Path(__file__).parent / "corpus.json").read_text("utf-8"))  # what was hard once, by its reader
 few = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 odd = st.sampled_from(
     ["", "[", "]", "=", '"', "'''", "\0", "\x1b[2J", "nan", "-1", "1e400", "[[stage]]", "é", "../x", "{"]
@@ -66,6 +69,32 @@ def test_a_recipe_with_a_piece_replaced_is_one_or_refused(tmp_path, at, length, 
         only_sentences(error)
 
 
+def strictly(line):
+    try:
+        return _DECODER.decode(line.decode())
+    except (ValueError, RecursionError):
+        return UserError
+
+
+rows_of_json = st.dictionaries(st.text(max_size=4), values, max_size=4)
+
+
+@few
+@given(
+    st.binary(max_size=40)
+    | rows_of_json.map(lambda row: json.dumps(row).encode())
+    | rows_of_json.map(lambda row: json.dumps(row, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass"))
+    | st.sampled_from(CORPUS["line of data"]).map(str.encode)
+)
+def test_the_fast_reader_of_lines_reads_what_the_strict_one_does(line):
+    wanted = strictly(line)
+    if not isinstance(wanted, dict):
+        with pytest.raises(UserError):
+            json_line(line, "a.jsonl", 1)
+    else:
+        assert repr(json_line(line, "a.jsonl", 1)) == repr(wanted)
+
+
 @pytest.mark.fault("data files of any bytes", "they are rows, or refused with their place")
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "tsv", "parquet", "jsonl.gz"])
 @few
@@ -97,3 +126,27 @@ def test_any_bytes_on_the_channel_are_a_message_or_its_end(content):
         theirs.shutdown(socket.SHUT_WR)
         with contextlib.suppress(EOFError, OSError):
             assert receive(ours, time.monotonic() + 30) in content
+
+
+@pytest.mark.fault("what was hard to read once, kept in `tests/corpus.json`", "it is read, or refused with a sentence")
+def test_what_is_kept_in_the_corpus_is_read_or_refused(tmp_path):
+    recipe, rows = tmp_path / "recipe.toml", tmp_path / "rows.jsonl"
+    for text in CORPUS["recipe"]:
+        recipe.write_text(text, "utf-8", "surrogatepass")
+        with contextlib.suppress(UserError):
+            Recipe.load(recipe)
+    for text in CORPUS["line of data"]:
+        rows.write_text(text, "utf-8", "surrogatepass")
+        with contextlib.suppress(UserError):
+            open_prompts(Task(source=str(rows), prompt="a"), 0)
+    for text in CORPUS["completion"]:
+        final_answer(text), last_number_of(text), parse_number(text)
+    for text, form in itertools.product(CORPUS["call"], FORMATS.values()):
+        assert all(call.problem or call.name for call in form.calls(text))
+    for text in CORPUS["message"]:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(text.encode("latin-1"))
+            theirs.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(EOFError, OSError):
+                assert receive(ours, time.monotonic() + 30) in text.encode("latin-1")

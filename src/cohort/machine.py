@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 
 from cohort.kernels.library import why_not
+from cohort.sandbox.linux.cgroups import MOUNT, OWN, memberships
 
 ROUNDS = 5  # of the thread timings, after one that warms up
 PACKAGES = ("cohort", "torch", "transformers", "tokenizers", "peft", "datasets", "numpy", "pyarrow")
@@ -30,12 +31,23 @@ def threads_of(wanted: int | Literal["auto"]) -> int:
     """
     if wanted != "auto":
         return wanted
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split()
-        share = math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):  # not Linux, or no limit
-        share = torch.get_num_threads()
-    return max(1, min(torch.get_num_threads(), share))
+    both = (limits_of_groups("cpu", "cpu.max", f"cpu.cfs_{what}_us") for what in ("quota", "period"))
+    limits = ((quota.split()[0], period.split()[-1]) for quota, period in zip(*both))  # version 2 has both in a line
+    shares = [math.ceil(int(quota) / int(period)) for quota, period in limits if quota.isdigit()]
+    return max(1, min([torch.get_num_threads(), *shares]))
+
+
+def limits_of_groups(controller: str, name: str, older: str, mount: Path = MOUNT, own: Path = OWN) -> list[str]:
+    """What the file `name` says in this process's control group, and in each above it; where the kernel's interface is
+    of version 1, the file `older` of a controller. Empty where there is none.
+    """
+    with contextlib.suppress(OSError):  # not Linux
+        mine, second = memberships(own.read_text("utf-8")), (mount / "cgroup.controllers").exists()
+        root, file = (mount, name) if second else (mount / controller, older)
+        here = root / mine.get("" if second else controller, "").strip("/")
+        places = [place / file for place in (here, *here.parents) if place.is_relative_to(root)]
+        return [text for place in places if place.is_file() and (text := place.read_text("utf-8").strip())]
+    return []
 
 
 def fastest_threads() -> tuple[int, dict[int, float]]:

@@ -1,23 +1,26 @@
 """Data files that nobody should have: each is one sentence before any model is loaded, or is read as it is meant.
 
-Tried: lines and fields of 200 MB and 1 GB, a row far behind that lacks a column or has another type in it, files packed
-with gzip and zstd, whole, damaged and grown out of nothing, links in circles, and many rows.
+Tried: texts of every script, roles in any order, lines and fields of 200 MB and 1 GB, a row far behind that lacks a
+column or has another type in it, files packed with gzip and zstd, whole, damaged and grown out of nothing, links in
+circles, and many rows.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
 import time
 import tracemalloc
+from contextlib import nullcontext
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cohort.tasks import open_demonstrations, open_task
+from cohort.tasks import Renderer, open_demonstrations, open_task
 from cohort.tasks.sources.rows import open_rows
 from cohort.types import UserError
 
@@ -121,13 +124,65 @@ def test_a_packed_file_is_read(tmp_path, ending, packing):
             open_rows(path)
 
 
+TEXTS = {
+    "right to left": "\u05e9\u05dc\u05d5\u05dd \u202e123\u202c \u0645\u0631\u062d\u0628\u0627",
+    "emoji": "\U0001f469\u200d\U0001f52c\U0001f3f3\ufe0f\u200d\U0001f308",
+    "combining characters": "Z\u0351\u036b\u0343a\u0334\u030al\u0321g\u0327o\u0361",
+    "NUL and other controls": "a\0b\x07\x1b[2Jc\x7f",
+    "ends of lines": "a\u2028b\x85c\r\nd\x0b",
+    "a mark of the order of bytes": "\ufeffa",
+}
+
+
+@pytest.mark.fault("prompts right to left, of emoji, combining characters, controls, NUL", "they stay as they are")
+@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".parquet"])
+def test_a_text_of_any_script_stays_as_it_is(tmp_path, tokenizer, kind, ending):
+    text, path = TEXTS[kind], tmp_path / f"a{ending}"
+    if ending == ".parquet":
+        pq.write_table(pa.table({"prompt": [text], "answer": ["1"]}), path)
+    elif ending == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["prompt", "answer"], [text, "1"]])
+    else:
+        row = json.dumps({"prompt": text, "answer": "1"}, ensure_ascii=False)
+        path.write_text(row if ending == ".jsonl" else f"[{row}]", "utf-8")
+    prompt = open_task(path).train[0]
+    assert prompt.text == text
+    assert text in tokenizer.decode(Renderer(tokenizer).render(prompt).tokens)
+
+
+@pytest.mark.fault("roles of a chat in any order", "they are written as they stand, or a sentence says what is missing")
+@pytest.mark.parametrize(
+    ("roles", "says"),
+    [
+        ("user user", ""),
+        ("system user assistant user", ""),
+        ("user system", ""),
+        ("tool user", "knows the roles system, user and assistant"),
+        ("prophet", "knows the roles system, user and assistant"),
+        ("assistant", "nothing can go on from"),
+        ("", "empty 'messages'"),
+    ],
+)
+def test_roles_in_any_order(tokenizer, roles, says):
+    chat = [{"role": role, "content": f"text {number}"} for number, role in enumerate(roles.split())]
+    with pytest.raises(UserError, match=says) if says else nullcontext():
+        prompt = open_task([{"messages": chat, "answer": "1"}]).train[0]
+        shown = tokenizer.decode(Renderer(tokenizer).render(prompt).tokens)
+    if says:
+        return
+    places = [shown.index(message["content"]) for message in chat]
+    assert places == sorted(places)
+
+
 @pytest.mark.fault("links that lead in a circle", "a sentence, whatever they stand for")
 def test_links_in_a_circle_are_a_sentence(tmp_path):
     os.symlink("b.jsonl", tmp_path / "a.jsonl")
     os.symlink("a.jsonl", tmp_path / "b.jsonl")
     with pytest.raises(UserError, match="a link that leads in a circle"):
         open_rows(tmp_path / "a.jsonl")
-    with pytest.raises(UserError, match="holds no data file"):
+    with pytest.raises(UserError, match="a link that leads in a circle"):
         open_rows(tmp_path)
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/train.jsonl").write_text(LINE)

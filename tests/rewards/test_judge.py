@@ -191,6 +191,7 @@ def test_what_does_not_pass_is_an_infrastructure_error_and_never_a_score(ask, se
         ask(["x", "yy"], retries=2)
 
 
+@pytest.mark.fault("a judge that is slow, or answers drop by drop", "it is given up in time", "the group")
 def test_a_slow_server_and_one_that_dribbles_are_given_up(ask, server):
     dribble = {"raw": json.dumps({"choices": [{"message": {"content": verdict(score=5)}}]}).encode(), "slow": 0.04}
     server.reply = lambda texts, body: dribble
@@ -214,6 +215,7 @@ def test_a_request_that_is_refused_is_not_repeated(ask, server, status):
     assert len(server.requests) == 1
 
 
+@pytest.mark.fault("a judge that sends elsewhere, or refuses", "it is not followed, and what to mend is said")
 @pytest.mark.parametrize("status", [301, 401, 403, 404])
 def test_what_a_person_must_mend_is_said(ask, server, status):
     server.reply = lambda texts, body: {"status": status, "raw": b"no such model", "headers": {"Location": "/x"}}

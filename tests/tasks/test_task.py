@@ -166,6 +166,17 @@ def test_held_out_split_of_the_same_source(tmp_path):
     assert (task.train.size, task.held_out.size) == (5, 3)
 
 
+@pytest.mark.parametrize("options", [{"split": "test"}, {"held_out_split": "test"}, {"config": "main"}])
+@pytest.mark.parametrize("kind", ["file", "directory", "list"])
+def test_a_split_of_what_has_none_is_refused(tmp_path, kind, options):
+    file = write(tmp_path / "rows.jsonl", ROWS)
+    source = {"file": file, "directory": tmp_path, "list": ROWS}[kind]
+    if (kind, "config" in options) == ("list", True):
+        return  # which a function may have read
+    said = refused(source, prompt="question", **options)
+    assert f"has no file for the split {'test'!r}" in said or " = 'test'" in said or "config = 'main'" in said
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

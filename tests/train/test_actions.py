@@ -182,6 +182,11 @@ def broken(monkeypatch):
 BACK = {"actions": {"not_finite": "roll_back"}}
 
 
+@pytest.mark.fault(
+    "a loss, or weights, that are not finite, where monitor.actions says roll_back",
+    "it says so, goes on with the weights of the last checkpoint, and stops at the second time",
+    "steps since it",
+)
 @pytest.mark.parametrize("lose_weights", [False, True])
 def test_a_numerical_failure_goes_back_to_the_last_checkpoint_once(run, broken, lose_weights, monkeypatch):
     broken(5, lose_weights=lose_weights)

@@ -18,6 +18,7 @@ from cohort.train.compare.outcome import conclusion, results
 from cohort.train.compare.running import _within_budget
 from cohort.train.directory import as_kept, flat_recipe, run_directory
 from cohort.types import Group, Prompt, Rollout, UserError
+from cohort.views.plan import SHOWN, not_shown
 
 
 @pytest.fixture
@@ -39,6 +40,21 @@ def comparison(mine, controls=(), seeds=1, **asked):
     return planned(
         lambda more: Recipe.from_tables(tables, more) if more else mine, Asked(controls, seeds=seeds, **asked)
     )
+
+
+def test_arms_that_are_the_same_are_refused(recipe):
+    for vary in (["optimizer.learning_rate=1e-3,0.001"], ['optimizer.schedule=constant,"constant"']):
+        with pytest.raises(UserError, match=r"trains as optimizer\..* does: leave one of them out"):
+            comparison(recipe(reward="exact_number"), vary=vary)
+
+
+def test_the_plan_of_an_arm_shows_what_the_arms_before_it_do_not(monkeypatch, tmp_path):
+    plan = {"task": "sums", "batch": "4 a step"}
+    assert not_shown(plan) == plan
+    monkeypatch.setenv(SHOWN, str(tmp_path / "shown.json"))
+    assert not_shown(plan) == plan
+    assert not_shown({**plan, "batch": "8 a step"}) == {"batch": "8 a step"}
+    assert not_shown(plan) == {"plan": "as before"}
 
 
 FORMATTED = [

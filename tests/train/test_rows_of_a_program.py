@@ -75,7 +75,7 @@ def test_stages_and_mixtures_share_rows_and_splits_that_are_none_are_refused(sta
     run = start({"mixture": {"a": {"source": ROWS}, "b": {"source": TEST, "held_out": 0.4}}})
     tables = Recipe.load(run.directory / "recipe.toml").stages[0].task.mixture
     assert [Path(table.source).name for table in tables.values()] == ["data.jsonl", "data-2.jsonl"]
-    with pytest.raises(cohort.UserError, match=r"the rows of task\.source have none"):
+    with pytest.raises(cohort.UserError, match=r"names a split, and the rows that were given have none"):
         start({"source": ROWS, "held_out_split": "test"}, name="other")
     assert not Path("runs/other").exists()
     row = {"prompt": "a", "completion": "b"}

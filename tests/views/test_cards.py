@@ -68,6 +68,7 @@ def checked(text):
     return seen
 
 
+@pytest.mark.fault("HTML and scripts that a model wrote, in a run's page", "they are text, and load nothing")
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:12].encode("unicode_escape").decode())
 def test_what_a_model_writes_is_text_on_the_page(tmp_path, text):
     record = record_of(make_run(tmp_path, texts=(text, text)))

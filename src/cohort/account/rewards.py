@@ -51,13 +51,17 @@ def sources(files: StageFiles) -> Claim:
 
 
 def verifier(files: StageFiles) -> Claim:
-    """The code that scores: of a built-in its version and what it says, of one's own a fingerprint of the source."""
+    """The code that scores: of a built-in its version, what it says, and the code that came with its model and was run;
+    of one's own a fingerprint of the source.
+    """
     code = files.run.environment.get("code", {})
+    ran = files.run.environment.get("remote_code_of_rewards", {}).get(files.stage.name, {})
     version = files.run.environment.get("packages", {}).get("cohort")
     rows: list[dict[str, Any]] = []
     for one in files.stage.reward:
         if (built_in := _built_in(one)) is not None:
-            rows.append({"name": one.name, "code": built_in.function, "cohort": version, "says": built_in.line})
+            came = {"came": {name: digest for digest, name in ran.items()}} if one.args.get("trust_remote_code") else {}
+            rows.append({"name": one.name, "code": built_in.function, "cohort": version, "says": built_in.line, **came})
         else:
             found = code.get(f"reward {one.name} of stage {files.stage.name}")
             rows.append({"name": one.name, "code": _use(one), "blake2b": found})

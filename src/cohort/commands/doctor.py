@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from cohort.backends.cluster.examine import Node
 from cohort.machine import describe_machine, fastest_threads
+from cohort.preflight.memory import machine_gb
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve_all
 from cohort.sandbox import LEVELS, Isolation, Sandbox, SandboxError
 from cohort.types import InfrastructureError, UserError
@@ -40,7 +41,7 @@ class Examined:
 def examine() -> Examined:
     """Look at the machine, time its threads, score with a worker, start a sandbox."""
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(os.getcwd())
-    free_memory, free_disk = memory.available / 1e9, disk.free / 1e9
+    free_memory, free_disk = min(machine_gb(), memory.available / 1e9), disk.free / 1e9
     threads, medians = fastest_threads()
     sandbox, sandbox_problems = examine_sandbox()
     problems = []
@@ -54,7 +55,7 @@ def examine() -> Examined:
     return Examined(
         machine=describe_machine(),
         load=os.getloadavg()[0],
-        memory_gb=memory.total / 1e9,
+        memory_gb=machine_gb(),
         free_memory_gb=free_memory,
         free_disk_gb=free_disk,
         threads=threads,

@@ -22,6 +22,7 @@ from cohort.policy.gguf import SUFFIX, gguf_in, is_gguf, read_gguf, refuse_other
 from cohort.policy.gguf_text import read_gguf_tokenizer
 from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
+from cohort.remote_code import asks_for_trust
 from cohort.seeds import derive_seed
 from cohort.settings import Policy as PolicyTable
 from cohort.types import UserError
@@ -214,13 +215,9 @@ def _tokenizer(model: str, table: PolicyTable) -> Any:
         raise _unloadable(model, error) from None
 
 
-CUSTOM = "contains custom code"  # what transformers says of a model that brings its own
-
-
 def _unloadable(model: str, error: Exception) -> UserError:
     missing = "" if Path(model).expanduser().exists() else "no file or directory here has this name, and as a hub id: "
-    advice = ". Read that code, and set trust_remote_code = true if it may run" if CUSTOM in str(error) else ""
-    return UserError(f"cannot load the model '{model}': {missing}{_first_sentence(error)}{advice}")
+    return UserError(f"cannot load the model '{model}': {missing}{_first_sentence(error)}{asks_for_trust(error)}")
 
 
 def locate(model: str) -> str:

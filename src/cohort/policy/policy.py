@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from cohort.policy.fused import FusedBody, changes_with_length, unfit
 from cohort.policy.generic import GenericBody, Mode
 from cohort.policy.proof import find_mode, packed_differs
 from cohort.policy.verify import probe, verify
+from cohort.remote_code import remote_code
 from cohort.types import UserError
 
 
@@ -49,6 +50,7 @@ class PolicyFacts:
     path: str  # what runs the forward pass: "compiled kernels", or "plain path (why)"
     config: Any  # of its text model, as transformers has it
     teacher_bytes: int = 0  # of the weights of teachers that are loaded beside it
+    code: Mapping[str, str] = field(default_factory=dict)  # `remote_code` of the process that holds it
 
 
 class Policy:
@@ -142,6 +144,7 @@ class Policy:
             dequantised=getattr(self.model, "dequantised_from", ""),
             path=self.path,
             config=self.config,
+            code=remote_code(),
         )
 
     def _adapter(self) -> str:

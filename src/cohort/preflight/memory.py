@@ -5,15 +5,14 @@ What is counted is what the code keeps, tensor by tensor (docs/memory.md has the
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from cohort.algorithms.objectives import Objective
 from cohort.learn.adamw import BLOCK
 from cohort.learn.forward import LOGITS_AT_ONCE
+from cohort.machine import limits_of_groups
 from cohort.policy.decode import PREFILL_TOKENS
 from cohort.policy.policy import PolicyFacts
 from cohort.policy.weights import LARGE
@@ -117,10 +116,8 @@ def _average_bytes(stage: Stage, policy: PolicyFacts) -> float:
 
 def machine_gb() -> float:
     """The memory that this process may have, in GB: the machine's, or what a container is limited to."""
-    total = float(psutil.virtual_memory().total)
-    with contextlib.suppress(OSError, ValueError):  # not Linux, or no limit
-        total = min(total, float(Path("/sys/fs/cgroup/memory.max").read_text("utf-8")))
-    return total / 1e9
+    limits = limits_of_groups("memory", "memory.max", "memory.limit_in_bytes")
+    return min([psutil.virtual_memory().total, *(int(limit) for limit in limits if limit.isdigit())]) / 1e9
 
 
 def fitted(stage: Stage, objective: Objective, policy: PolicyFacts) -> Stage:

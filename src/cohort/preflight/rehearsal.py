@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from cohort.preflight.memory import machine_gb
 from cohort.wording import one_line
 
 MOST_S = 60.0  # so long it may take
@@ -42,7 +43,7 @@ def can_rehearse() -> bool:
 
 def free_gb() -> float:
     """The memory that this process may have, in GB: what it has, and what is free."""
-    return (psutil.Process().memory_info().rss + psutil.virtual_memory().available) / 1e9
+    return min(machine_gb(), (psutil.Process().memory_info().rss + psutil.virtual_memory().available) / 1e9)
 
 
 def rehearse(act: Callable[[], None], limit_gb: float) -> Rehearsed | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,16 +34,6 @@ def hub_folder(name: str, kind: str = "model") -> Path:
     from huggingface_hub.file_download import repo_folder_name
 
     return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type=kind))
-
-
-def remote_code() -> dict[str, str]:
-    """`{sha256: module}` of the files of code that came with models and that this process has run: transformers loads
-    all of them, of directories and of the hub, as modules below `transformers_modules`.
-    """
-    modules = {name: one for name, one in sys.modules.items() if name.startswith("transformers_modules.")}
-    files = {name: getattr(one, "__file__", None) for name, one in sorted(modules.items())}
-    found = {name: Path(file).read_bytes() for name, file in files.items() if file and Path(file).is_file()}
-    return {hashlib.sha256(content).hexdigest(): name for name, content in found.items() if content}
 
 
 def _fingerprint(path: Path) -> str:

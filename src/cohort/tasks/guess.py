@@ -69,7 +69,7 @@ def held_out_of(source: str, split: str, config: str | None, found: Guess) -> Gu
         return found
     for other in HELD_OUT_SPLITS if not Path(source).is_file() and split not in HELD_OUT_SPLITS else ():
         try:
-            open_rows(source, other, config)
+            open_rows(source, other, config, wanted=other)
         except UserError:
             continue
         return _with(found, {"held_out_split": other}, f"the split '{other}', which is held out")

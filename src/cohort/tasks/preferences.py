@@ -22,7 +22,7 @@ from typing import Any, cast
 import numpy as np
 
 from cohort import settings
-from cohort.tasks.prompts import Items, Joined, Part, RowItems, limited, question_share, split_by_hash
+from cohort.tasks.prompts import Items, Joined, Part, RowItems, asked_in, limited, question_share, split_by_hash
 from cohort.tasks.sources.base import PAIRS, built_in_name
 from cohort.tasks.sources.columns import conversation, missing_column, read_question, with_inner
 from cohort.tasks.sources.files import kind
@@ -88,7 +88,7 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
     train = read(table, False)
     held_out: Items[PreferencePair] | None = None
     if (share := share_of(table, train.size)) is not None:
-        train, held_out = split_by_hash(train, share, "pair", lambda pair: pair.prompt)
+        train, held_out = split_by_hash(train, share, "pair", asked_in(train, lambda pair: pair.prompt))
     elif (other := held_out_table(table, train.size)) is not None:
         held_out = read(other, True)
     return Preferences(cast(Pairs, limited(train, table.limit)), cast(Pairs | None, held_out))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from cohort.types import Prompt, UserError, content_id
+from cohort.types import Message, Prompt, UserError, content_id
 
 CHECKED = 20_000  # rows that are read when a source is opened, so that a bad one is found before a model loads
 LONGEST = 2**26  # bytes of a text in a row: more is a damaged file, and no prompt
@@ -32,6 +32,7 @@ class Items(Protocol[T_co]):
 
 
 Prompts = Items[Prompt]
+Asked = tuple[str | None, tuple[Message, ...] | None]  # a text, or messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,10 @@ class Rows:
     get: Callable[[int], Mapping[str, Any]]
     place: Callable[[int], str]
     telling: Sequence[int] = ()
+    each: Callable[[], Iterator[Mapping[str, Any]]] | None = None  # all of them in their order, where that is quicker
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return map(self.get, range(self.size)) if self.each is None else self.each()
 
     def __len__(self) -> int:
         return self.size
@@ -178,15 +183,15 @@ def place_of(items: Items[Any] | Sequence[Any], index: int) -> str | None:
     return items.rows.place(index) if isinstance(items, RowItems) else None
 
 
-def split_by_hash(
-    items: Items[T], share: float, thing: str, prompt_of: Callable[[T], Prompt]
-) -> tuple[Part[T], Part[T]]:
-    """What to train on and what is held out. One question is always on the same side, however often it occurs.
+def split_by_hash(items: Items[T], share: float, thing: str, asked: Iterable[Asked]) -> tuple[Part[T], Part[T]]:
+    """What to train on and what is held out, by what is `asked` in each. One question is always on the same side,
+    however often it occurs.
 
     Raises UserError where one side would be empty; `thing` is the word for one item.
     """
-    assert items.size is not None
-    shares = np.fromiter((question_share(prompt_of(item)) for item in first(items, items.size)), float, items.size)
+    shares = np.frombuffer(b"".join(_digest(*one) for one in asked), "<u8") / 2**64
+    if len(shares) != items.size:
+        raise UserError("the data changed while they were read. Start again.")
     held_out = shares < share
     if held_out.all() or not held_out.any():
         raise UserError(
@@ -196,13 +201,20 @@ def split_by_hash(
     return Part(items, np.flatnonzero(~held_out)), Part(items, np.flatnonzero(held_out))
 
 
+def asked_in(items: Items[T], prompt_of: Callable[[T], Prompt]) -> Iterator[Asked]:
+    """What is asked in each of some items that have an end."""
+    assert items.size is not None
+    return ((one.text, one.messages) for one in map(prompt_of, first(items, items.size)))
+
+
 def question_share(prompt: Prompt) -> float:
     """A number in [0, 1) that depends on the question alone, whatever its case and spacing; it decides the split."""
-    question = prompt.text if prompt.text is not None else content_id(prompt.messages)
-    digest = hashlib.blake2b(
-        " ".join(question.lower().split()).encode("utf-8", "surrogatepass"), digest_size=8
-    ).digest()
-    return int.from_bytes(digest, "little") / 2**64
+    return int.from_bytes(_digest(prompt.text, prompt.messages), "little") / 2**64
+
+
+def _digest(text: str | None, messages: Sequence[Message] | None) -> bytes:
+    question = " ".join((content_id(messages) if text is None else text).lower().split())
+    return hashlib.blake2b(question.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def _check_index(index: int, size: int) -> None:

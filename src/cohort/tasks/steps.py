@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from cohort import settings
-from cohort.tasks.prompts import Items, RowItems, limited, split_by_hash
+from cohort.tasks.prompts import Items, RowItems, asked_in, limited, split_by_hash
 from cohort.tasks.sources.base import built_in_name
 from cohort.tasks.sources.columns import missing_column, read_question, with_inner
 from cohort.tasks.sources.opening import held_out_table, made_by, names_in, share_of, side_of
@@ -62,7 +62,7 @@ def open_solutions(table: settings.Task, seed: int = 0) -> Solutions:
     train: Items[Solution] = read(table, False)
     held_out: Items[Solution] | None = None
     if (share := share_of(table, train.size)) is not None:
-        train, held_out = split_by_hash(train, share, "solution", lambda one: one.prompt)
+        train, held_out = split_by_hash(train, share, "solution", asked_in(train, lambda one: one.prompt))
     elif (other := held_out_table(table, train.size)) is not None:
         held_out = read(other, True)
     return Solutions(limited(train, table.limit), held_out)

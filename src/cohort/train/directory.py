@@ -22,8 +22,9 @@ from cohort.preflight.determinism import determinism
 from cohort.recipe import Recipe, digest, to_toml
 from cohort.record.chain import CHAIN, Chain
 from cohort.record.files import write_bytes
-from cohort.record.inputs import fingerprints, remote_code
+from cohort.record.inputs import fingerprints
 from cohort.record.manifest import refuse_damaged
+from cohort.remote_code import in_workers, remote_code
 from cohort.settings import Stage
 from cohort.settings.table import effect_of
 from cohort.train.inputs import (
@@ -323,7 +324,7 @@ def write_recipe(
 
 def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: PolicyFacts) -> bytes | None:
     """environment.json with what the template of a stage came to, the fingerprint of a prompt that it wrote, how large
-    its policy is, and the digests of code that came with a model and was run; None where it has them. Raises
+    its policy is, and the digests of code that came with models and was run; None where it has them. Raises
     `UserError` where template, prompt or code were others when the run began.
     """
     file = run_directory(recipe) / "environment.json"
@@ -340,14 +341,16 @@ def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: 
             f"prompts of stage '{stage}' are written otherwise than when this run began: the chat template, the "
             f"tokenizer or the libraries behind them have changed. Restore them, or start another run with {another()}."
         )
-    known, run = kept.get("remote_code", {}).get(stage), remote_code()
-    if known is not None and (others := [run[one] for one in run if one not in known]):
-        raise UserError(
-            f"code that came with the model of stage '{stage}' has changed since this run began: {others[0]}. Restore "
-            f"it, or start another run with {another()}."
-        )
-    if stage not in templates or stage not in probes:
-        kept |= {"remote_code": {**kept.get("remote_code", {}), stage: run}} if run else {}
+    new = stage not in templates or stage not in probes
+    for name, run in (("remote_code", {**remote_code(), **facts.code}), ("remote_code_of_rewards", {**in_workers})):
+        known = kept.get(name, {}).get(stage)
+        if known is not None and (others := [run[one] for one in run if one not in known]):
+            raise UserError(
+                f"code that came with a model of stage '{stage}' has changed since this run began: {others[0]}. "
+                f"Restore it, or start another run with {another()}."
+            )
+        kept |= {name: {**kept.get(name, {}), stage: run}} if new and run else {}
+    if new:
         kept |= {"templates": {**templates, stage: template}, "probes": {**probes, stage: probe}}
         size = {name: getattr(facts, name) for name in SIZE}
         of = next(one for one in recipe.stages if one.name == stage)

@@ -42,7 +42,7 @@ from cohort.train.stopping import Stopped, stopping
 from cohort.train.watching import act, adapted, decided, kept_to_go_back
 from cohort.types import UserError
 from cohort.views.console import Console
-from cohort.views.plan import about
+from cohort.views.plan import about, not_shown
 from cohort.views.trackers import Sinks
 from cohort.wording import going_on, resuming
 
@@ -65,7 +65,8 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
         probe = probe_of(stage.task, tokenizer)
         environment = keep_template(context.recipe, stage.name, template, probe, training.facts)
         suites, facts = [one.table for one in context.suites], training.facts
-        console.plan(context.title, {**kind.plan(stage, prepared, facts), **about(stage, suites, facts.device)})
+        plan = {**kind.plan(stage, prepared, facts), **about(stage, suites, facts.device)}
+        console.plan(context.title, not_shown(plan))
         rate = stage.optimizer.learning_rate
         if training.policy is not None and training.policy.has_adapter and rate < LEAST_OF_LORA:
             console.warn(

@@ -16,6 +16,8 @@ from cohort.train.directory import has_begun, refuse_existing, run_directory
 from cohort.types import UserError
 from cohort.wording import one_line, shorten
 
+PLAIN = Prompts.model_fields["split"].default
+
 
 def with_rows_kept(recipe: Recipe, resume: bool) -> Recipe:
     """The recipe with a file in the place of all rows: data.jsonl, data-2.jsonl and so on, in the run's directory.
@@ -32,18 +34,22 @@ def with_rows_kept(recipe: Recipe, resume: bool) -> Recipe:
 
     def kept(table: Prompts) -> dict[str, Any]:
         found: dict[str, Any] = {}
+        chosen = {"split": table.split} if table.split != PLAIN else {}
+        chosen |= {"held_out_split": table.held_out_split} if table.held_out_split is not None else {}
         held_out_split = table.held_out_split or "test"
+        for key, value in chosen.items():
+            given = table.held_out if key == "held_out_split" and table.held_out is not None else table.source
+            if isinstance(given, PythonRows) and not isinstance(given.rows, Mapping):
+                raise UserError(
+                    f"{key} = {value!r} names a split, and the rows that were given have none: give a DatasetDict, or "
+                    "other rows"
+                )
         if isinstance(table.source, PythonRows):
-            found["source"] = file_of(table.source, table.split)
-            if table.held_out_split is not None:  # a file has no splits
+            found |= {"source": file_of(table.source, table.split), "split": PLAIN}  # a file has no splits
+            if table.held_out_split is not None and table.held_out is None:
                 found |= {"held_out": file_of(table.source, held_out_split), "held_out_split": None}
-                if found["held_out"] == found["source"]:
-                    raise UserError(
-                        f"held_out_split = {held_out_split!r} names a split, and the rows of task.source have none: "
-                        "give a DatasetDict, or other rows as held_out"
-                    )
         if isinstance(table.held_out, PythonRows):
-            found["held_out"] = file_of(table.held_out, held_out_split)
+            found |= {"held_out": file_of(table.held_out, held_out_split), "held_out_split": None}
         return found
 
     def stage_of(stage: Stage) -> Stage:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 
 from cohort.algorithms.explain import one_line
@@ -13,6 +16,7 @@ from cohort.chat import template_for
 from cohort.policy.policy import PolicyFacts
 from cohort.preflight.determinism import determinism
 from cohort.preflight.memory import fitted, fitting_words, memory
+from cohort.record.files import write_bytes
 from cohort.settings import DETECTORS, Cluster, Distill, Prompts, Reward, Stage, Suite
 from cohort.settings.suite import SUITE_KINDS
 from cohort.settings.training import LORA_REASON
@@ -22,6 +26,7 @@ from cohort.tasks.prompts import Items
 from cohort.tasks.steps import Solutions
 from cohort.wording import counted, magnitude
 
+SHOWN = "COHORT_SHOWN"  # names a file with the lines of plans that a person has seen, of the other arms of a comparison
 QUIET = ("log", "warn")  # actions that change nothing
 
 
@@ -52,6 +57,17 @@ def grpo_plan(
         "models": models_line(stage, objective),
         "memory": memory_line(stage, objective, policy, longest),
     }
+
+
+def not_shown(plan: Mapping[str, str]) -> Mapping[str, str]:
+    """The lines of a plan; of an arm of a comparison those alone that no arm before it has."""
+    if (named := os.environ.get(SHOWN)) is None:
+        return plan
+    file = Path(named)
+    seen = orjson.loads(file.read_bytes()) if file.exists() else []
+    new = {name: text for name, text in plan.items() if [name, text] not in seen}
+    write_bytes(file, orjson.dumps([*seen, *new.items()]))
+    return new or {"plan": "as before"}
 
 
 def placement(table: Cluster) -> dict[str, str]:

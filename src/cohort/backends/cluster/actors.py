@@ -23,6 +23,7 @@ from cohort.engine.engine import InFlight
 from cohort.learn.ranks import Ranks
 from cohort.policy.policy import Policy
 from cohort.policy.weights import fingerprint
+from cohort.remote_code import in_workers
 from cohort.rewards import RewardPool, ScoredGroup, ScoringItem
 from cohort.settings import Stage
 from cohort.types import Completion, InfrastructureError, SampleRequest, UserError
@@ -182,8 +183,8 @@ class RewardActor:
         """Begin."""
         surroundings.enter(who)
 
-    def open(self, rewards: bytes, stage: Stage, log: str) -> None:
-        """Start the workers."""
+    def open(self, rewards: bytes, stage: Stage, log: str) -> dict[str, str]:
+        """Start the workers. The code that came with their models."""
         run = stage.run
         self._pool = RewardPool(
             [pickle.loads(one) for _, one in pickle.loads(rewards)],
@@ -192,6 +193,7 @@ class RewardActor:
             log=log,
             pass_environment=run.pass_environment,
         )
+        return in_workers
 
     def score(self, item: ScoringItem) -> ScoredGroup:
         """The scores of a group."""

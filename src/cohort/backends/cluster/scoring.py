@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cohort.backends.cluster.actors import RewardActor
 from cohort.backends.cluster.door import Actor, Door, Lost
+from cohort.remote_code import in_workers
 from cohort.rewards import Reward, ScoredGroup, ScoringItem
 from cohort.rewards.workers.pool import pickled
 from cohort.settings import Stage
@@ -64,7 +65,7 @@ class ClusterPool:
             who, workers = f"reward actor {number}", self._stage.run.workers
             actor = self._door.start(RewardActor, who, gpus=False, at_once=workers)
             log = str(self._log.with_name(f"{self._log.stem}-{number}{self._log.suffix}") if number else self._log)
-            self._door.begin(actor, "open", self._rewards, self._stage, log)
+            in_workers.update(self._door.begin(actor, "open", self._rewards, self._stage, log))
             self._actors[number] = actor
         return actor
 

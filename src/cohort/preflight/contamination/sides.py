@@ -18,7 +18,8 @@ from cohort.preflight.contamination.texts import Question
 from cohort.tasks.guess import guess_source
 from cohort.tasks.order.mixture import Mixture
 from cohort.tasks.prompts import Items, Part, place_of
-from cohort.tasks.task import Task, open_task
+from cohort.tasks.sources.opening import open_source
+from cohort.tasks.task import Task, TaskFromPython
 from cohort.types import Prompt, UserError
 
 HELD_OUT = "held-out"
@@ -113,7 +114,8 @@ def benchmark_of(given: str) -> list[Question]:
         }
         if "completion" in found:  # a demonstration is an answer, too
             task.setdefault("answer", found["completion"])
-        prompts = open_task(source, split=split, **{**task, **named}).train
+        table = TaskFromPython(source=source, **{**task, **named})
+        prompts = open_source(table, 0, 0, held_out_side=split == "test").train
     except UserError as error:
         said = re.sub(r'(task\.)?prompt = "\.\.\."', f"--against {source}:question=COLUMN", str(error))
         raise UserError(f"--against {given}: {said}") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort.chat import specials
+from cohort.remote_code import asks_for_trust
 from cohort.types import UserError
 from cohort.wording import misfit, refuse_pickled
 
@@ -68,7 +69,9 @@ class ClassifierSettings:
             made, about = read(where, dtype=wanted, **options)
         except Exception as error:  # damaged or hostile files make the libraries raise anything
             text = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"cannot load the reward model '{self.model}': {text[:300]}") from None
+            raise UserError(
+                f"cannot load the reward model '{self.model}': {text[:300]}{asks_for_trust(error)}"
+            ) from None
         # Another head beside its own, as of the language model that it was, changes no score.
         more = [name for name in about["unexpected_keys"] if name.startswith(f"{made.base_model_prefix}.")]
         if wrong := misfit(about["missing_keys"], more, about["mismatched_keys"]):

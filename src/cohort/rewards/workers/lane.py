@@ -81,6 +81,7 @@ class Lane(threading.Thread):
         self._worker: WorkerProcess | None = None
         self._stopped = threading.Event()
         self.asking: Asking | None = None  # written by the thread alone
+        self.warm = threading.Event()  # the first worker has loaded the rewards, or has failed to
 
     def stop(self) -> None:
         """Kill the worker and start no other. The thread then ends at the next None."""
@@ -98,6 +99,7 @@ class Lane(threading.Thread):
         except Exception:
             self._discard()  # the first job starts another one and gets to see what is wrong
         self.asking = None
+        self.warm.set()
         while (job := self._jobs.get()) is not None:
             future, item = job
             if self._stopped.is_set():

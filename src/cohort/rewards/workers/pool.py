@@ -88,6 +88,9 @@ class RewardPool:
         atexit.register(self.close)
         for lane in self._lanes:
             lane.start()
+        if any(reward.args.get("trust_remote_code") for reward in rewards):
+            for lane in self._lanes:  # the code that they run with a model stands in the record before the first step
+                lane.warm.wait()
 
     def submit(self, item: ScoringItem) -> Future[ScoredGroup]:
         """Score a group. The Future raises RewardFailure or UserError (a person must mend something: stop the run) or

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
+from cohort.remote_code import in_workers
 from cohort.rewards.calling.reward import Reward
 from cohort.rewards.failure import RewardFailure
 from cohort.rewards.workers.channel import receive, send, start
@@ -70,7 +71,7 @@ class WorkerProcess:
 
     def load(self) -> None:
         """Send the rewards and wait until the worker has loaded them, the user's imports included."""
-        self.ask(self._rewards, self._start_timeout_s, None)
+        in_workers.update(self.ask(self._rewards, self._start_timeout_s, None)["code"])
 
     def kill(self) -> None:
         """End the process and all that it started, at once. May be called twice, and from any thread."""

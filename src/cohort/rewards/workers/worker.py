@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from cohort.remote_code import remote_code
 from cohort.rewards.calling.reward import Reward
 from cohort.rewards.failure import RewardFailure, what_was_raised
 from cohort.rewards.items import ScoringItem
@@ -65,7 +66,7 @@ def _load(connection: socket.socket) -> list[Reward] | None:
                 problem += "; a worker does not run your script or notebook: put that into a module and import it"
             _reply(connection, failure=[name, problem])
             return None
-    _reply(connection, ready=os.getpid())
+    _reply(connection, ready=os.getpid(), code=remote_code())
     return rewards
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 PREFIX = "cohort-"  # of the groups' names
 _YOUNG_S = 10.0
-_OWN, _MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+OWN, MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class Cgroup:
                     time.sleep(0.01)
 
 
-def create(name: str, memory_bytes: int, tasks: int, own: Path = _OWN, mount: Path = _MOUNT) -> Cgroup:
+def create(name: str, memory_bytes: int, tasks: int, own: Path = OWN, mount: Path = MOUNT) -> Cgroup:
     """Make a group with these limits. Raises OSError where that is not possible."""
-    mine = _memberships(own.read_text("utf-8"))
+    mine = memberships(own.read_text("utf-8"))
     if (mount / "cgroup.controllers").exists():
         wanted = [(mount, mine[""], {"memory.max": memory_bytes, "pids.max": tasks})]
     elif "memory" in mine and "pids" in mine:
@@ -79,7 +79,7 @@ def _take_away_what_the_killed_left(directory: Path) -> None:
                 other.rmdir()  # which the kernel refuses while there are processes in it
 
 
-def _memberships(text: str) -> Mapping[str, str]:
+def memberships(text: str) -> Mapping[str, str]:
     """`/proc/self/cgroup`: the path of each controller; that of version 2 has the name ""."""
     lines = (line.split(":", 2) for line in text.splitlines())
     return {controller: path for _, names, path in lines for controller in names.split(",")}

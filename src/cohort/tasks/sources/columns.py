@@ -10,7 +10,7 @@ from typing import Any
 
 from cohort import settings
 from cohort.chat import text_of
-from cohort.tasks.prompts import Rows
+from cohort.tasks.prompts import Asked, Rows
 from cohort.tasks.sources.base import needs_answer
 from cohort.tasks.sources.files import kind
 from cohort.types import Message, Prompt, UserError, inside
@@ -33,7 +33,7 @@ def with_inner(rows: Rows, names: Iterable[Any]) -> Rows:
                 row[name] = inside(row, name)
         return row
 
-    return replace(rows, columns=(*rows.columns, *inner), get=get)
+    return replace(rows, columns=(*rows.columns, *inner), get=get, each=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,13 @@ class ColumnMap:
             raise missing_column(rows.place(0), "answer", table.answer, _first(rows))
         return cls(question, messages is not None, table.answer, needed, gsm8k)
 
+    def asked(self, row: Mapping[str, Any], place: str) -> Asked:
+        """The question in a row: its text or its messages."""
+        return read_question(row, place, self.question, self.chat)
+
     def read(self, row: Mapping[str, Any], place: str) -> Prompt:
         """The prompt in a row, or a UserError that names the place."""
-        text, chat = read_question(row, place, self.question, self.chat)
+        text, chat = self.asked(row, place)
         tags = {name: value for name, value in row.items() if name not in (self.question, self.answer)}
         answer = row.get(self.answer)
         if answer is None and self.needs_answer:
@@ -82,9 +86,7 @@ class ColumnMap:
         return Prompt.make(text=text, messages=chat, answer=answer, tags=tags)
 
 
-def read_question(
-    row: Mapping[str, Any], place: str, column: str, chat: bool
-) -> tuple[str | None, tuple[Message, ...] | None]:
+def read_question(row: Mapping[str, Any], place: str, column: str, chat: bool) -> Asked:
     """The text or the messages to answer; with `chat` the column holds no text."""
     value = row.get(column)
     if value is None:

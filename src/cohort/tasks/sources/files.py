@@ -8,11 +8,17 @@ import csv
 import gzip
 import io
 import json
+import math
+import os
+import re
+import weakref
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
+
+import orjson
 
 from cohort.tasks.prompts import LONGEST, Rows
 from cohort.types import UserError
@@ -51,9 +57,16 @@ class Shapes:
     def __init__(self) -> None:
         self.first: list[int] = []
         self._seen: dict[str | None, set[Any]] = {}  # by column; None: which columns there are
+        self._flat: set[tuple[Any, ...]] = set()  # columns and types of rows of single values that were seen
 
     def see(self, index: int, row: Mapping[str, Any]) -> None:
         """Look at the next row."""
+        types = (*map(type, row.values()),)
+        if _SINGLE.issuperset(types) and "" not in row.values():
+            if (known := (*row, *types)) in self._flat:
+                return
+            if len(self._flat) < OF_A_COLUMN:
+                self._flat.add(known)
         new = self._is_new(None, tuple(row))
         for name, value in row.items():
             new |= self._is_new(name, _shape(value))
@@ -66,6 +79,9 @@ class Shapes:
             return False
         seen.add(shape)
         return True
+
+
+_SINGLE = frozenset((str, int, float, bool, type(None)))
 
 
 def _shape(value: Any) -> Any:
@@ -102,29 +118,22 @@ def read_json_lines(path: Path) -> Rows:
 
     It is read once to check every line; after that only the byte offsets are kept.
     """
-    offsets, numbers = array("q"), array("q")  # the numbers of the lines, because blank ones are skipped
+    starts, lengths = array("q"), array("I")  # bytes of the file
+    numbers = array("I")  # of the lines, because blank ones are skipped
     columns: dict[str, None] = {}
     shapes = Shapes()
     packed: list[bytes] | None = [] if path.suffix.lower() in PACKINGS else None  # the lines of a packed file
-    name, offset = str(path), 0
-    with _opened(path) as file:
-        for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), b""), start=1):
-            if len(line) > LONGEST:
-                raise UserError(
-                    f"{name}:{number} is a line of more than {LONGEST >> 20} MB. JSON Lines has one object in a line: "
-                    "look for a line's end that is missing, or for another kind of file; or remove the row."
-                )
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not text.isspace():
-                row = json_line(text, name, number)
-                if not columns.keys() >= row.keys():
-                    columns.update(dict.fromkeys(row))
-                shapes.see(len(offsets), row)
-                offsets.append(offset + len(line) - len(text))
-                numbers.append(number)
-                if packed is not None:
-                    packed.append(text)
-            offset += len(line)
+    name = str(path)
+    for number, end, text in _lines(path):
+        row = json_line(text, name, number)
+        if not columns.keys() >= row.keys():
+            columns.update(dict.fromkeys(row))
+        shapes.see(len(numbers), row)
+        starts.append(end - len(text))
+        lengths.append(len(text))
+        numbers.append(number)
+        if packed is not None:
+            packed.append(text)
 
     def place(index: int) -> str:
         return f"{path}:{numbers[index]}"
@@ -132,15 +141,47 @@ def read_json_lines(path: Path) -> Rows:
     def get(index: int) -> Mapping[str, Any]:
         if packed is not None:
             return json_line(packed[index], name, numbers[index])
+        start, length = starts[index], lengths[index]
+        if handle is not None:  # one call of the system, and threads and forks do not move each other's place
+            return json_line(os.pread(handle, length, start), name, numbers[index])
         with path.open("rb") as file:
-            file.seek(offsets[index])
-            return json_line(file.readline(), name, numbers[index])
+            file.seek(start)
+            return json_line(file.read(length), name, numbers[index])
 
-    return Rows(tuple(columns), len(offsets), get, place, shapes.first)
+    handle = os.open(path, os.O_RDONLY) if packed is None and hasattr(os, "pread") else None
+    if handle is not None:
+        weakref.finalize(get, os.close, handle)
+
+    def each() -> Iterator[Mapping[str, Any]]:
+        return (json_line(text, name, number) for number, _, text in _lines(path))
+
+    return Rows(tuple(columns), len(numbers), get, place, shapes.first, each)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """The lines of a file that are not blank: the number of each, the byte behind it, and itself."""
+    end = 0
+    with _opened(path) as file:
+        for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), b""), start=1):
+            if len(line) > LONGEST:
+                raise UserError(
+                    f"{path}:{number} is a line of more than {LONGEST >> 20} MB. JSON Lines has one object in a line: "
+                    "look for a line's end that is missing, or for another kind of file; or remove the row."
+                )
+            end += len(line)
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not text.isspace():
+                yield number, end, text
 
 
 def json_line(line: bytes, name: str, number: int) -> dict[str, Any]:
     """One line of a file as a row, or a UserError that points at it."""
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:  # the other reader says what is wrong, or reads it
+        row = None
+    if type(row) is dict and ((keys := _keys(row)) == line.count(b":") or keys == len(_KEY.findall(line))):
+        return row
     place = f"{name}:{number}"
     try:
         row = _DECODER.decode(line.decode())
@@ -151,6 +192,23 @@ def json_line(line: bytes, name: str, number: int) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise UserError(f"{place} holds {kind(row)}; every line must be a JSON object.")
     return row
+
+
+_KEY = re.compile(rb'"\s*:')  # behind every key, and perhaps in texts
+
+
+def _keys(value: Any) -> float:
+    """How many keys objects have here. Where a line has no more of them, orjson, which is fast, has left out none that
+    was there twice. Infinitely many where a float is: it may have been an integer that is too large for orjson.
+    """
+    if type(value) is float:
+        return math.inf
+    parts = value.values() if type(value) is dict else value if type(value) is list else ()
+    found: float = len(value) if type(value) is dict else 0
+    for part in parts:
+        if type(part) is not str:  # as most are
+            found += _keys(part)
+    return found
 
 
 class _TwiceError(ValueError):

@@ -16,6 +16,7 @@ from cohort.tasks.prompts import (
     Distinct,
     Prompts,
     RowItems,
+    asked_in,
     check_text,
     limited,
     listed,
@@ -73,7 +74,7 @@ def open_source(
     """Open both sides of a source, or with `held_out_side` that one alone, as what is trained on. `held_out_seed` is
     the seed of held-out problems that are made.
     """
-    made = made_by(table, held_out_side, seed)
+    made, questions = made_by(table, held_out_side, seed), None
     if isinstance(made, Found):
         found = made
     elif isinstance(made, (list, tuple)) and made and isinstance(made[0], Prompt):
@@ -84,12 +85,13 @@ def open_source(
         all_of_them = held_out_side or isinstance(table.held_out, float)  # a limit is for what is left to train on
         read = RowItems(rows, columns.read, None if all_of_them else table.limit)
         found = Found(read, rows.columns, columns.question)
+        questions = (columns.asked(row, rows.place(index)) for index, row in enumerate(rows))
     train: Prompts = found.prompts
     asked: Prompts | None = None
     if held_out_side:
         return OpenSource(name, table, train, None, found.columns, found.question)
     if (share := share_of(table, train.size)) is not None:
-        train, asked = split_by_hash(train, share, "prompt", lambda prompt: prompt)
+        train, asked = split_by_hash(train, share, "prompt", questions or asked_in(train, lambda prompt: prompt))
     elif (other := held_out_table(table, train.size)) is not None:
         asked = open_source(other, held_out_seed, held_out_seed, held_out_side=True).train
     if found.distinct and table.limit is not None:
@@ -156,10 +158,16 @@ def made_by(table: settings.Prompts, held_out: bool, seed: int) -> Any:
         raise UserError(f"source {source!r} raised {type(error).__name__}: {one_line(error)}") from error
 
 
-def side_of(table: settings.Prompts, held_out: bool) -> tuple[str, str | None, str | None]:
-    """Split, configuration and revision of one side of a source of rows."""
+def side_of(table: settings.Prompts, held_out: bool) -> tuple[str, str | None, str | None, str]:
+    """Split, configuration and revision of one side of a source of rows, and which key chose the split; "": none did,
+    or a function is the source, which may have read it.
+    """
     split = (table.held_out_split or "test") if held_out else table.split
-    return split, table.config, table.revision if isinstance(table, FromPython) else None
+    chosen = table.held_out_split is not None if held_out else split != type(table).model_fields["split"].default
+    key = f"{'held_out_split' if held_out else 'split'} = {split!r}"
+    of = table.revision if isinstance(table, FromPython) else None
+    made = built_in_name(table.source) or _own_function(table.source)
+    return split, table.config, of, key if chosen and made is None else ""
 
 
 def names_in(table: settings.Prompts) -> list[str | None]:

@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +52,26 @@ EXTENSIONS = (*READERS, ".txt", ".xlsx", ".gz", ".zip", ".zst", ".arrow", ".pkl"
 _READABLE = f"{', '.join(READERS)}, and all but the last with .gz or .zst behind"
 
 
-def open_rows(source: Any, split: str = "train", config: str | None = None, revision: str | None = None) -> Rows:
+def open_rows(
+    source: Any, split: str = "train", config: str | None = None, revision: str | None = None, wanted: str = ""
+) -> Rows:
     """The rows of `source`: a file or directory, a hub id, a `datasets.Dataset`, a list of dicts, another iterable of
     them, which is read to its end.
 
-    `split`, `config` and `revision` are for Hugging Face datasets; a plain file has no splits.
+    `split`, `config` and `revision` are for Hugging Face datasets; a plain file has no splits, and a directory may have
+    none. `wanted` is how a person has asked for this split: it must be there then.
     """
     source = source.rows if isinstance(source, PythonRows) else source
     path = Path(source).expanduser() if isinstance(source, (str, os.PathLike)) else None
     try:
         if path is None:
-            rows = _rows_of_object(source, split)
+            rows = _rows_of_object(source, split, wanted=wanted)
+        elif path.exists() and config is not None:
+            raise _no_parts(str(source), f"config = {config!r}")
         elif path.is_dir():
-            rows = _open_directory(path, split)
+            rows = _open_directory(path, split, wanted)
+        elif path.is_file() and wanted:
+            raise _no_parts(str(source), wanted)
         elif path.is_file():
             rows = _reader(path)(path)
         elif os.path.lexists(path):
@@ -94,12 +101,16 @@ def _reader(path: Path) -> Callable[[Path], Rows]:
     return READERS[Path(ending(path)).stem if ending(path) in PACKED else ending(path)]
 
 
-def _open_directory(path: Path, split: str) -> Rows:
+def _no_parts(name: str, asked: str) -> UserError:
+    return UserError(f"{asked} chooses a part of a dataset, and {name} has no such parts. Remove it, or name a file.")
+
+
+def _open_directory(path: Path, split: str, wanted: str) -> Rows:
     """A `datasets` directory (save_to_disk), or the data files of a plain one in the order of their names."""
     if any((path / mark).exists() for mark in ("dataset_info.json", "state.json", "dataset_dict.json")):
         import datasets
 
-        return _rows_of_object(datasets.load_from_disk(str(path)), split, name=str(path))
+        return _rows_of_object(datasets.load_from_disk(str(path)), split, str(path), wanted)
     files = sorted(file for file in path.iterdir() if ending(file) and not file.is_dir())
     for file in files:
         if not file.is_file():  # a link to nothing
@@ -107,7 +118,7 @@ def _open_directory(path: Path, split: str) -> Rows:
     if not files:
         raise UserError(f"the directory {path.absolute()} holds no data file; Cohort reads {_READABLE}.")
     named = [file for file in files if _belongs(file, split)]
-    if not named and any(_belongs(file, other) for file in files for other in SPLITS):
+    if not named and (wanted or any(_belongs(file, other) for file in files for other in SPLITS)):
         raise UserError(
             f"the directory {path.absolute()} has no file for the split {split!r}; "
             f"it holds {', '.join(file.name for file in files)}."
@@ -129,12 +140,14 @@ def is_hub_id(source: str) -> bool:
     return not Path(source).parent.is_dir()
 
 
-def _rows_of_object(source: Any, split: str, name: str = "the dataset") -> Rows:
+def _rows_of_object(source: Any, split: str, name: str = "the dataset", wanted: str = "") -> Rows:
     """Python objects: a `datasets.Dataset` or `DatasetDict`, or whatever gives dicts."""
     if isinstance(source, Mapping) and all(hasattr(part, "column_names") for part in source.values()):  # of splits
         if split not in source:
             raise UserError(f"{name} has no split {split!r}; it has {', '.join(map(repr, source))}.")
         return _rows_of_object(source[split], split, name)
+    if wanted:
+        raise _no_parts(name, wanted)
     if all(hasattr(source, name) for name in ("column_names", "features", "__len__")):
         # Arrow, memory-mapped
         get = lambda index: as_written(source[index])  # noqa: E731
@@ -255,4 +268,4 @@ def _one_after_another(parts: Sequence[Rows]) -> Rows:
     telling = [
         start + at for start, part in zip(starts, parts, strict=False) for at in (0, *part.telling) if at < len(part)
     ]
-    return Rows(tuple(columns), starts[-1], get, place, telling)
+    return Rows(tuple(columns), starts[-1], get, place, telling, lambda: chain.from_iterable(parts))

@@ -111,6 +111,9 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
         listed = ways(recipe, index, asked.typed, asked.methods, varied, budget)
         found = [(way.label, _read_by(way, way.stages(alone(read(way.overrides)))), way.says) for way in listed]
         stage = found[0][1][-1]
+    for number, (label, stages, _) in enumerate(found):
+        if same := [other for other, known, _ in found[:number] if known == stages]:
+            raise UnreadableError(f"{label} trains as {same[0]} does: leave one of them out")
     numbers, names = tuple(recipe.seed + number for number in range(asked.seeds)), _names([one[0] for one in found])
     arms = tuple(
         Arm(label, says, tuple(_of(recipe, names[label], one, seed) for seed in numbers)) for label, one, says in found

@@ -20,6 +20,7 @@ import psutil
 from rich.markup import escape
 
 from cohort.machine import threads_of
+from cohort.preflight.memory import machine_gb
 from cohort.recipe import Recipe
 from cohort.record.files import write_bytes
 from cohort.record.metrics import read_metrics
@@ -30,6 +31,7 @@ from cohort.train.inputs import FAILED
 from cohort.train.run import train
 from cohort.types import UserError
 from cohort.views.console import Console
+from cohort.views.plan import SHOWN
 from cohort.wording import another
 
 OF_BUDGET = {"tokens": "tokens/sampled", "seconds": "time/step_s"}  # what is added up over the steps
@@ -115,7 +117,7 @@ def _fitting(jobs: int, first: Recipe, console: Console) -> int:
         return 1
     lines = read_metrics(run_directory(first) / "metrics.jsonl")
     needed = max((line.get("memory/peak_gb") or 0.0 for line in lines), default=0.0)
-    free = psutil.virtual_memory().available / 1e9
+    free = min(machine_gb(), psutil.virtual_memory().available / 1e9)
     fit = max(1, min(jobs, math.floor(free / needed) if needed else 1))
     if fit < jobs:
         console.warn(
@@ -132,6 +134,10 @@ class _Runs:
         arms = sum(len(arm.recipes) for arm in compared.arms)
         self._number, self._total = 0, arms + (compared.before is not None)
         self._environment = dict(os.environ)
+        if jobs == 1:
+            shown = compared.directory / "recipes" / "shown.json"
+            shown.unlink(missing_ok=True)
+            self._environment[SHOWN] = str(shown)
         if jobs > 1:  # all runs have as many threads as they have beside each other
             self._environment["OMP_NUM_THREADS"] = str(max(1, threads_of("auto") // jobs))
 

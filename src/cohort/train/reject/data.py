@@ -21,7 +21,7 @@ from cohort.train.models import DATA, PAIRS, STEPS
 from cohort.train.reject.selection import Sample, Selection, judge, select
 from cohort.train.stage import Context
 from cohort.types import RIGHT, Group, UserError
-from cohort.wording import counted
+from cohort.wording import another, counted, resuming
 
 COUNTS = "selection.json"  # how many samples were kept, and how many refused for which reason
 _TAKEN = ("prompt", "answer", "completion", "chosen", "rejected", "messages", "provenance")  # columns of the rows
@@ -35,8 +35,9 @@ def selected(context: Context, combination: Combination, last: int | None = None
     if not found.kept:
         raise UserError(
             f"stage '{context.stage.name}' keeps nothing of {found.sampled:,} samples: "
-            f"{', '.join(f'{count:,} {why}' for why, count in found.refused.items()) or 'none could be scored'}. Lower "
-            "reject.least, sample more (rollout.group_size, run.steps), or start from a policy that is right more often"
+            f"{', '.join(f'{count:,} {why}' for why, count in found.refused.items()) or 'none could be scored'}. Go on "
+            f"with more steps (run.steps, with {resuming()}), or begin another run with {another()}: with a lower "
+            "reject.least, a larger rollout.group_size, or from a policy that is right more often"
         )
     return found
 
