@@ -227,6 +227,39 @@ def test_without_the_action_a_gradient_that_is_lost_stops_the_run_as_ever(run, b
         run(run=PLAN, evaluate=FEW)
 
 
+@pytest.mark.fault(
+    "a gradient that is not finite, where optimizer.skip_budget allows some",
+    "the weights stay, the step is counted, and beyond the budget the run stops",
+    "the step",
+)
+def test_steps_without_a_gradient_are_left_out_up_to_a_budget(run, broken, monkeypatch):
+    def asked(budget):
+        return {"run": PLAN, "evaluate": FEW, "optimizer": {"skip_budget": budget}}
+
+    file = io.StringIO()
+    broken(3, 5)
+    done = run(**asked(2), console=Console(file=file, width=400), name="whole")
+    assert "step 5: the gradient is not finite, so the weights stay (2 of 2" in file.getvalue()
+    lost = {line["step"] for line in done.metrics if line.get("policy/not_finite") == 0}
+    assert lost == {line["step"] for line in done.metrics if line["step"] and line["loss"] is None} == {3, 5}
+    assert verify(done.directory).holds
+    broken(3, 5)
+    killed_after(monkeypatch, 5)
+    with pytest.raises(KeyboardInterrupt):
+        run(**asked(2), name="killed")
+    monkeypatch.undo()
+    broken(1)  # step 5, once more
+    again = run(**asked(2), name="killed", resume=True)
+    assert lines(again) == lines(done)
+    assert same(again.final, done.final)
+    broken(3, 5)
+    with pytest.raises(UserError, match=r"step 5: .*\(2 of 1 such steps"):
+        run(**asked(1), name="beyond")
+    broken(3, lose_weights=True)
+    with pytest.raises(UserError, match="not finite"):
+        run(**asked(2), name="poisoned")
+
+
 def test_findings_are_said_again_where_a_run_is_paused(run):
     file = io.StringIO()
     table = {"actions": {"constant_reward": "pause"}}

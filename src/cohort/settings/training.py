@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cohort.settings.table import Count, Later, Many, Positive, Table, Texts
+from cohort.settings.table import Count, Later, Many, Positive, Resumable, Table, Texts
 
 
 class Optimizer(Table):
@@ -36,6 +36,9 @@ class Optimizer(Table):
         default=False, description="Round bfloat16 weights up or down by chance: small steps count in the mean."
     )
     gradient_clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; 0 is off.")
+    skip_budget: Later[Resumable[Count]] = Field(
+        default=0, description="Steps that may be left out because their gradient is not finite; then the run stops."
+    )
     updates_per_batch: Many = Field(default=1, description="Optimizer updates that a batch is split into, by prompt.")
     epochs: Many = Field(default=1, description="Passes over a batch.")
     tokens_per_micro_batch: Positive = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -105,6 +106,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
                     measured = {**(training.evaluate(step) or {})}
                 loop.record(step, metrics, measured)
                 view.step(step, metrics)
+                loop.count_skipped(step, metrics)
                 console.all_evaluated(f"step {step}", measured, verifier)
                 act(context, loop.watcher.found, step, loop.go_back)
                 chosen = loop.choice is not None and loop.choice.step == step
@@ -159,6 +161,7 @@ class _Loop:
             )
         context.forget_after(recorded)
         lines = read_metrics(context.metrics) if context.metrics.exists() else []
+        self._skipped = sum("policy/not_finite" in line and line.get("grad_norm") is None for line in lines)
         self.watcher = Watcher(
             context.stage.monitor, lines, read_incidents(context.directory, recorded), partial(decided, context)
         )
@@ -221,6 +224,19 @@ class _Loop:
         if self._decides:
             self._lines.append(self._short({"step": step, **metrics, **measured}))
             self._decide()
+
+    def count_skipped(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Say that a step was left out because its gradient was lost. Raises `UserError` beyond the budget of them."""
+        budget = self.context.stage.optimizer.skip_budget
+        if not budget or "policy/not_finite" not in metrics or math.isfinite(metrics["grad_norm"]):
+            return
+        self._skipped += 1
+        allowed = f"{self._skipped} of {budget} such steps that optimizer.skip_budget allows"
+        said = f"step {step}: the gradient is not finite, so the weights stay ({allowed})"
+        if self._skipped > budget:
+            mend = "look at the last rollouts for a reward or log-prob out of range"
+            raise UserError(f"{said}. Lower optimizer.learning_rate, or {mend}.")
+        self.context.console.warn(said)
 
     def adapt(self, step: int) -> None:
         """Train the step with the settings that detectors have changed before it."""

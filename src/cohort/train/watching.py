@@ -57,6 +57,8 @@ def check_actions(stage: Stage, kind: StageKind[Any]) -> None:
         raise UserError("monitor.rescore has no effect here: the stage scores nothing while it trains")
     if table.rolls_back and not stage.run.save_every:
         raise UserError("monitor.actions: roll_back needs a checkpoint to go back to: set run.save_every")
+    if table.rolls_back and stage.optimizer.skip_budget:
+        raise UserError("monitor.actions: roll_back does not go with optimizer.skip_budget: leave one of them out")
     if table.rolls_back and stage.reference.moves:
         raise UserError("monitor.actions: roll_back does not go with a reference that moves: leave [reference] out")
 

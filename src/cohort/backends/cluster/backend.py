@@ -217,6 +217,7 @@ def refuse_several(stage: Stage, objective: Objective) -> None:
         (stage.reference.moves and asks_reference(stage, objective), "a [reference] that moves"),
         (stage.policy.router_aux_coef > 0, "policy.router_aux_coef"),
         (stage.monitor.rolls_back, "monitor.actions that roll back"),
+        (stage.optimizer.skip_budget > 0, "optimizer.skip_budget"),
     ):
         if bad and count > 1:
             raise UserError(f"stage '{stage.name}': cluster.learners = {count} cannot have {what}: set it to 1")
