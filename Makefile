@@ -72,8 +72,8 @@ test-view: $(VENV)-view/.installed  ## run the tests of the viewer in a browser,
 test-agents: $(VENV)-agents/.installed  ## run the tests of the endpoint with OpenAI's client and an agent library
 	$(VENV)-agents/bin/pytest tests/test_agents.py tests/environments/test_mcp.py tests/environments/test_api.py tests/environments/test_endpoint.py tests/environments/test_talk.py
 
-test-vllm: $(STAMP) $(VENV)-vllm/.installed  ## run the tests that need vLLM, in an environment with it
-	COHORT_VLLM=$(VENV)-vllm/bin/python $(BIN)/pytest tests/test_vllm.py
+test-vllm: $(VENV)-cluster/.installed $(VENV)-vllm/.installed  ## run the tests that need vLLM, here and on a cluster, with an environment for each
+	COHORT_VLLM=$(VENV)-vllm/bin/python $(VENV)-cluster/bin/pytest tests/backends/test_vllm.py
 
 test-cluster: $(VENV)-cluster/.installed  ## run the tests of the cluster with Ray on this machine, and of several ranks, at most 8 minutes
 	$(VENV)-cluster/bin/pytest -x tests/backends/test_ranks.py tests/backends/test_cluster.py tests/cli/test_cluster_commands.py

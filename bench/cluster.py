@@ -4,6 +4,7 @@
 
 All sides train the same model on the same prompts with one thread each, and take turns. The one process has one core;
 of a cluster the learner has one, as has each sampler, and these wait for each other. Ray's own processes are on either.
+The last three sides learn with the sampler's log-probs (objective.bypass), which rollout.in_flight asks for.
 Times of the cluster with one sampler are played again by `cohort plan`'s simulation, on one and on two samplers. Bytes
 are those of the objects that go into Ray's store, against the size of the weights that are saved.
 """
@@ -27,16 +28,19 @@ from cases import REWARDS, Case, make
 from turns import arguments, publish, table, take_turns, turn
 
 CASE = Case("cluster", 128, 4, 384, 64, prompt_tokens=64, max_tokens=128, prompts=8, group_size=8, ends=False, steps=8)
-SIDES = {  # samplers (0: one process), LoRA, cores, steps that samplers are ahead
-    "one process": (0, False, 1, 0),
-    "1 sampler": (1, False, 2, 0),
-    "2 samplers": (2, False, 2, 0),
-    "1 sampler, adapter": (1, True, 2, 0),
-    "1 sampler, a step ahead": (1, False, 2, 1),
+SIDES = {  # samplers (0: one process), LoRA, cores, steps that samplers are ahead, weights that come into a draw
+    "one process": (0, False, 1, 0, None),
+    "1 sampler": (1, False, 2, 0, None),
+    "2 samplers": (2, False, 2, 0, None),
+    "1 sampler, adapter": (1, True, 2, 0, None),
+    "1 sampler, a step ahead": (1, False, 2, 1, None),
+    **{f"1 sampler, a step ahead, {how}": (1, False, 2, 1, how) for how in ("off", "keep", "recompute")},
 }
 
 
-def one(case: Case, directory: Path, samplers: int, lora: bool, cores: int, ahead: int) -> dict[str, Any]:
+def one(
+    case: Case, directory: Path, samplers: int, lora: bool, cores: int, ahead: int, flight: str | None
+) -> dict[str, Any]:
     """Train in this process, with a cluster of its own. Its times, and the bytes of weights that were sent a step."""
     from run_cohort import StepClock
 
@@ -71,8 +75,10 @@ def one(case: Case, directory: Path, samplers: int, lora: bool, cores: int, ahea
             "group_size": case.group_size,
             "max_tokens": case.max_tokens,
             "max_staleness": ahead,
+            "in_flight": flight or "off",
         },
         reward=[REWARDS[case.reward]],
+        objective={"bypass": flight is not None},
         optimizer={"learning_rate": case.learning_rate},
         evaluate={"problems": 0},
         cluster={"address": "local", "samplers": samplers} if samplers else {},

@@ -9,9 +9,10 @@ import numpy as np
 import orjson
 import pytest
 
-from cohort.backends.cluster.simulate import Times, Work, best, drained, knee, play, times_of
+from cohort.backends.cluster.simulate import Times, Work, best, drained, knee, overlapped, play, times_of
 from cohort.commands.plan import parameters_of, plan_run, show
 from cohort.record.rollouts import write_groups
+from cohort.settings import Stage
 from cohort.types import Group, Prompt, Rollout, UserError
 from cohort.views.console import Console
 
@@ -137,3 +138,28 @@ def test_what_no_plan_can_be_made_of_is_named(a_run, tmp_path):
         times_of(a_run, 8)
     with pytest.raises(UserError, match="is no run"):
         plan_run(tmp_path / "x", [1], staleness=None, speed=1, larger=1, hours=None, failures_h=1)
+
+
+def test_averages_in_bytes_leave_room_for_a_larger_model_on_one_learner(a_run, capsys):
+    how: Any = {
+        "staleness": 0,
+        "speed": 1e4,
+        "larger": None,
+        "hours": None,
+        "failures_h": 1e9,
+        "model": "5B",
+        "network": 1e6,
+    }
+    assert plan_run(a_run, [4], **how).least == 2  # 80 GB of weights, gradients and averages in 64
+    with (a_run / "recipe.toml").open("a") as file:
+        file.write('[optimizer]\nstate = "8bit"\n')
+    planned = plan_run(a_run, [2, 64], **how)
+    assert planned.least == 1
+    show(Console(), planned)
+    assert "several learners cannot have optimizer.state" in capsys.readouterr().out
+
+
+def test_only_a_stage_that_is_on_the_cluster_samples_while_it_learns():
+    tables: dict[str, Any] = {"task": {"source": "?"}, "cluster": {"address": "local"}, "rollout": {"max_staleness": 1}}
+    assert overlapped(Stage(**tables))
+    assert not overlapped(Stage(kind="distill", **tables))

@@ -1,4 +1,4 @@
-"""`rollout.sampler = "vllm"` against a local server that speaks vLLM's routes. With vLLM itself: tests/test_vllm.py."""
+"""`rollout.sampler = "vllm"` against a local server that speaks vLLM's routes. With vLLM itself: test_vllm.py."""
 
 from __future__ import annotations
 

@@ -47,6 +47,12 @@ def test_no_ray(refused, monkeypatch):
         assert "needs Ray, and it is not installed: pip install 'cohort[ray]'" in refused(*words)
 
 
+def test_what_a_cluster_cannot_do_is_refused_before_anything_begins(refused, desk):
+    said = refused(*LOCAL, "cluster.learners=2", "objective.preset=ppo")
+    assert 'cluster.learners = 2 cannot have objective.baseline = "critic"' in said
+    assert not (desk / "runs").exists()
+
+
 def test_a_port_that_is_taken(refused, desk, fake):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -173,7 +173,7 @@ def test_a_share_of_the_pairs_are_earlier_ones_and_none_of_them_asks_what_is_hel
     again, other = (open_with_history(task, history, seed) for seed in (3, 4))
     assert [again.train[i] for i in range(again.train.size)] == every
     assert replay > 0.9 or [other.train[i] for i in range(other.train.size)] != every
-    assert re.search(r"old(er)?\.jsonl:\d+$", place_of(found.train, len(every) - 1))
+    assert re.search(r"old(er)?\.jsonl:\d+$", place_of(found.train, len(every) - 1, "pair"))
 
 
 def test_without_history_or_replay_the_pairs_are_the_new_ones(sources):

@@ -71,7 +71,7 @@ def test_the_gradient_of_a_step_is_that_of_the_loss_itself(recipe):
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
     backend.update = caught
     metrics, _ = lesson.learn(backend, range(4), 0.0)
-    batch = lesson._batch([(index, one.prepared.pairs.train[index]) for index in range(4)])
+    batch = lesson._batch(one.prepared.pairs.train, range(4))
     reference = lesson._sums(backend, batch)[1]
 
     model, starts = backend.policy.module, (batch.lengths.cumsum(0) - batch.lengths).tolist()

@@ -302,6 +302,14 @@ def test_a_key_that_a_kind_does_not_read_is_refused_in_a_stage_and_not_outside(k
         assert getattr(kept.stages[-1], name) == getattr(as_read(shared).stages[-1], name)
 
 
+def test_a_stage_that_draws_nothing_reads_no_key_of_draws():
+    measured = {"evaluate": {"problems": 0}, "reward": "exact_number", "rollout": {"precision": "int8"}}
+    with pytest.raises(UserError, match=r"has rollout.precision = 'int8', which a .* does not read: .*no completions"):
+        refuse_unread(two_stages("sft", {}, measured))
+    refuse_unread(two_stages("sft", {}, {**measured, "evaluate": {"problems": 1}}))
+    refuse_unread(two_stages("sft", {"rollout": {"precision": "int8"}}, {"evaluate": {"problems": 0}}))
+
+
 def other_value(name: str, key: str) -> Any:
     """A value of a key that is not its default."""
     table = table_of(Stage.model_fields[name])[0]

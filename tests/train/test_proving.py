@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cohort.backends.proving import refuse_apart
 from cohort.policy.weights import fingerprint
+from cohort.settings import Rollout, Stage, Task
 from cohort.types import UserError
 from cohort.views.console import Console
 
@@ -85,3 +87,16 @@ def test_a_packed_copy_that_was_not_renewed_is_found_out(run, monkeypatch):
     monkeypatch.setattr(torch.autograd.graph, "increment_version", lambda *_: None)
     with pytest.raises(UserError, match="holds other ones than were published"):
         run()
+
+
+def test_what_is_said_of_a_gap_is_what_can_be_done_about_it():
+    for rollout, says, never in (
+        ({"precision": "int8"}, 'rollout.precision = "int8" rounds what the sampler multiplies by', "publish"),
+        ({}, "damaged on their way, or in memory", "publish"),
+        ({"sampler": "vllm"}, "nobody else gives the server weights", "publish"),
+        ({"sampler": "mine:Sampler"}, "See to its `publish`", "int8"),
+    ):
+        stage = Stage(task=Task(source="?"), rollout=Rollout.model_validate(rollout))
+        with pytest.raises(UserError, match=says) as caught:
+            refuse_apart(1.0, stage, 3, "of the canary")
+        assert never not in str(caught.value)

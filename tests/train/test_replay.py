@@ -112,8 +112,10 @@ def test_what_is_gone_is_skipped_with_the_reason(run, tmp_path):
 def test_another_machine_is_compared_within_a_tolerance(run):
     where = run(run=EVERY).directory
     file = where / "environment.json"
-    file.write_bytes(orjson.dumps(orjson.loads(file.read_bytes()) | {"processor": "another"}))
-    assert "within 0.001 of their size, as this is another machine" in holds(where)["4 step 1"]
+    machine = orjson.loads(file.read_bytes())
+    for change, had in (({"processor": "another"}, "another processor"), ({"kernels": "none"}, "another path")):
+        file.write_bytes(orjson.dumps(machine | change))
+        assert f"within 0.001 of their size, as the run had {had}" in holds(where)["4 step 1"]
 
 
 def test_rollouts_of_an_older_version_are_refused_in_a_sentence(run):

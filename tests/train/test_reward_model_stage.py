@@ -153,7 +153,7 @@ def test_long_pairs_follow_the_tasks_rule(tables, pairs):
     tables["run"]["steps"], tables["preferences"]["pairs_per_step"] = 2, 121
     del tables["task"]["held_out"]
     message = refused(tables)
-    assert "preference pair 1" in message
+    assert "pairs.jsonl:1" in message
     assert "task.too_long" in message
     dropped = start(tables, name="dropped", task={"too_long": "drop"})
     assert sum(line["pairs/too_long"] for line in dropped.metrics) == 2  # once a pass

@@ -236,5 +236,5 @@ def test_equal_answers_of_a_pair_are_refused_before_anything_loads(tables, tmp_p
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     keep = {key: tables[key] for key in ("name", "policy", "run")}
     recipe = Recipe(**keep, kind="dpo", task={"source": str(file)}, preferences={"pairs_per_step": 2})
-    with pytest.raises(UserError, match=r"preference pair 7 \('Say 7'...\) has equal answers"):
+    with pytest.raises(UserError, match=r"pairs\.jsonl:8 \('Say 7'...\) has equal answers"):
         prepare(recipe)

@@ -131,3 +131,11 @@ def test_a_limit_gives_settings_that_fit_and_says_them():
         fit(2.0)
     stage, objective, facts = planned("135M", (16, 8, 128, 128), memory_gb=1.0)
     assert fitted(stage, objective, replace(facts, device="cuda:0")) is stage
+
+
+def test_a_stage_that_draws_nothing_has_no_rows_to_give_up():
+    stage, objective, facts = planned("135M", (16, 8, 128, 128), memory_gb=1.0)
+    examples = stage.model_copy(update={"kind": "sft"})
+    assert memory(examples, objective, facts).sampling < memory(stage, objective, facts).sampling / 10
+    with pytest.raises(UserError, match=r"policy.memory_gb = 1: .*, or shorten the examples$"):
+        fitted(examples, objective, facts)

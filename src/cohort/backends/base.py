@@ -99,21 +99,16 @@ class Backend(Protocol):
         """Give back what it holds: other processes."""
 
 
-def clustered(stage: Stage) -> bool:
-    """Whether the parts of a stage are on a cluster. Stages other than grpo run where the driver is."""
-    return stage.kind == "grpo" and stage.cluster.address is not None
-
-
 def open_backend(stage: Stage, objective: Objective, origin: Origin) -> Backend:
     """The backend that a stage asks for: in this process, or on the cluster of its [cluster] table."""
-    name = BACKENDS["ray" if clustered(stage) else "local"]
+    name = BACKENDS["ray" if stage.clustered else "local"]
     backend: Backend = find_function(name, "backend")(stage, objective, origin)
     return backend
 
 
 def open_pool(stage: Stage, rewards: Sequence[Reward], log: Path, say: Callable[[str], None]) -> Any:
     """Who scores the groups of a stage, as a `RewardPool` does: processes here, or on its cluster."""
-    if clustered(stage):
+    if stage.clustered:
         return find_function("cohort.backends.cluster.scoring:ClusterPool", "pool")(stage, rewards, log)
     run = stage.run
     return RewardPool(rewards, run.workers, run.retries, log=log, pass_environment=run.pass_environment, say=say)

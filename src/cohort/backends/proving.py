@@ -20,7 +20,11 @@ from cohort.types import Sampler, UserError
 
 CANARY = "Two and two are four; three and three are six; and five and five are ten."
 MOST = 12  # tokens of it that are used; the first two thirds are the prompt
-MEND = "See to its `publish`, which has to copy every weight under its own name, and go on from the last checkpoint"
+MEND = {  # what a person can do about it, by rollout.sampler
+    "local": "They were damaged on their way, or in memory",
+    "vllm": "See that nobody else gives the server weights, and what it says of these (rollout.vllm)",
+}
+MEND_OWN = "See to its `publish`, which has to copy every weight under its own name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def prove(claim: Fingerprint, sampler: Sampler, stage: Stage) -> Fingerprint:
     version = claim.version
     who = f"stage '{stage.name}', weights of step {version}: the sampler"
     if sampler.version != version:
-        raise UserError(f"{who} says that it holds those of step {sampler.version} (rollout.sampler). {MEND}")
+        raise UserError(f"{who} says that it holds those of step {sampler.version} (rollout.sampler). {_mend(stage)}")
     if hasattr(sampler, "fingerprint") and proves(sampler) and (held := sampler.fingerprint()) != claim.digest:
         raise UserError(other_weights(stage, claim, held))
     if claim.tokens:
@@ -78,7 +82,7 @@ def other_weights(stage: Stage, claim: Fingerprint, held: str) -> str:
     """What is said where the fingerprint of what a sampler holds is not that which was published."""
     return (
         f"stage '{stage.name}', weights of step {claim.version}: the sampler holds other ones than were published "
-        f"(their fingerprint is {held[:12]}, and should be {claim.digest[:12]}). {MEND}"
+        f"(their fingerprint is {held[:12]}, and should be {claim.digest[:12]}). {_mend(stage)}"
     )
 
 
@@ -88,11 +92,20 @@ def refuse_apart(gap: float, stage: Stage, version: int, what: str) -> None:
     """
     bound = stage.rollout.max_mismatch
     if not gap <= bound:
+        why = (
+            f"the sampler holds other weights than the learner, or computes something else. {_mend(stage)}; where it is"
+        )
+        if stage.rollout.precision == "int8":
+            why = 'rollout.precision = "int8" rounds what the sampler multiplies by: leave it out, or, where it is'
         raise UserError(
             f"stage '{stage.name}', weights of step {version}: the log-probs {what}, are {gap:.3g} nats apart between "
-            f"sampler and learner, and rollout.max_mismatch = {bound:g}: the sampler holds other weights than the "
-            f"learner, or computes something else. {MEND}; where it is only a coarser number type, raise the bound"
+            f"sampler and learner, and rollout.max_mismatch = {bound:g}: {why} only a coarser number type, raise the "
+            "bound"
         )
+
+
+def _mend(stage: Stage) -> str:
+    return f"{MEND.get(stage.rollout.sampler, MEND_OWN)}, and go on from the last checkpoint"
 
 
 def _canary(policy: Policy) -> tuple[list[int], list[int]]:

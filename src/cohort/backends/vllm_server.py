@@ -87,7 +87,8 @@ class VllmServer:
         lines = [line for line in self._log.read_text("utf-8", "replace").splitlines() if line.strip()]
         said = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it said nothing")
         hint = "; install it with pip install 'cohort[vllm]', or name the Python that has it in rollout.vllm.python"
-        return said.strip()[-300:] + (hint if "No module named" in said else "")
+        found_none = "No module named" in said or "FileNotFoundError" in said
+        return said.strip()[-300:] + (hint if found_none else "")
 
     @staticmethod
     def answer(http: httpx2.Client, method: str, address: str, patience_s: float = 0.0) -> Any:

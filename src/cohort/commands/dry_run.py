@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from cohort.backends.base import clustered
 from cohort.backends.cluster.door import nodes_of
 from cohort.backends.cluster.simulate import Work, overlapped, play, times_of
 from cohort.commands.check import start_policies
@@ -73,7 +72,7 @@ def dry_run(
 
 def _placement(stage: Stage) -> str:
     """Where the parts of a stage would be. Raises `UserError` where the cluster is not there, or too small."""
-    if not clustered(stage):
+    if not stage.clustered:
         return "all in this process" + (f", rewards in {counted(stage.run.workers, 'worker')}" if stage.reward else "")
     there = [f"{name} ({cpus:g} CPUs, {gpus:g} GPUs)" for name, cpus, gpus in nodes_of(stage.cluster)]
     parts = placement(stage.cluster)["cluster"]
@@ -108,8 +107,10 @@ def _expected(stage: Stage, run: Path) -> Expected | None:
         except (UserError, OSError):  # too short, without rollouts, or of a kind that has no such times
             return None
         times = replace(times, lengths=tuple(min(one, table.max_tokens) for one in times.lengths))
-        on, here = stage.cluster, clustered(stage)
-        work = Work(table.prompts_per_step, table.group_size, table.max_rows, table.max_staleness if here else 0)
+        on, here = stage.cluster, stage.clustered
+        work = Work(
+            table.prompts_per_step, table.group_size, table.max_rows, table.max_staleness if overlapped(stage) else 0
+        )
         found = play(times, work, on.learners if here else 1, on.samplers if here else 1)
         parts = (
             f"on {counted(on.learners, 'learner')} and {counted(on.samplers, 'sampler')}" if here else "in one process"

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from cohort.backends.cluster.simulate import Played, Times, Work, best, knee, overlapped, play, times_of
+from cohort.preflight.memory import average_bytes
 from cohort.recipe import Recipe
 from cohort.settings import Stage
 from cohort.types import UserError
@@ -25,12 +26,14 @@ ROOM = 0.8  # of a GPU's memory for what stays there; the rest is for activation
 @dataclass(frozen=True, slots=True)
 class Planned:
     """Plans for numbers of GPUs; `simulated_s` is a step of the measured run in the simulation, on one of each. `least`
-    learners are needed for what a model of so many parameters trains with; what has fewer GPUs is `too_few`.
+    learners are needed for what a model of so many parameters trains with; what has fewer GPUs is `too_few`. `saving`:
+    its [optimizer] has keys that save memory, which several learners cannot have.
     """
 
     run: Path
     parameters: int
     least: int
+    saving: bool
     too_few: tuple[int, ...]
     steps: int
     times: Times
@@ -95,9 +98,11 @@ def plan_run(
         gb_per_s=network,
         hours_between_failures=failures_h,
     )
-    # Of each parameter a learner has a weight, and of each that is trained a gradient and Adam's two averages.
+    # Of each parameter a learner has a weight, and of each that is trained a gradient and Adam's two averages; those
+    # of several learners are in the type of the weights.
     held, room = (parameters + 3 * trained) * each / 1e9, ROOM * gpu_gb
-    least = max(1, math.ceil(held / room))
+    alone = ((parameters + trained) * each + trained * average_bytes(stage.optimizer, each, "cuda")) / 1e9
+    least = 1 if alone <= room else max(2, math.ceil(held / room))
     if parameters * each / 1e9 > room:
         raise UserError(
             f"a sampler has all weights, {parameters * each / 1e9:.0f} GB of {stage.policy.dtype}, and {ROOM:.0%} of a "
@@ -120,7 +125,19 @@ def plan_run(
     ready = [one for one in plans if hours is None or one.step_s * stage.run.steps <= hours * 3600]
     cheapest = min(ready, key=lambda one: one.step_s * one.gpus, default=None)
     few = tuple(count for count in wanted if count not in enough)
-    return Planned(run, parameters, least, few, stage.run.steps, times, here.step_s, plans, knee(plans), cheapest)
+    return Planned(
+        run,
+        parameters,
+        least,
+        stage.optimizer.saves_memory,
+        few,
+        stage.run.steps,
+        times,
+        here.step_s,
+        plans,
+        knee(plans),
+        cheapest,
+    )
 
 
 def _newest() -> Path:
@@ -196,6 +213,10 @@ def show(console: Console, found: Planned) -> None:
         "sent",
     ]
     console.table(headings, rows)
+    if found.saving and any(one.learners > 1 for one in found.plans):
+        console.say(
+            "  several learners cannot have optimizer.state, offload or stochastic_rounding: leave them out there"
+        )
     console.say(
         f"  the knee is at {counted(found.knee.gpus, 'GPU')}: twice as many would not make it half as fast again"
     )

@@ -44,19 +44,26 @@ def changes_with_length(config: Any) -> bool:
 
 def unfit(model: Any) -> str | None:
     """Why the fused body cannot run this model; None when it can."""
-    config = model.config.get_text_config()
-    if type(model).__name__ not in ARCHITECTURES:
-        return f"{type(model).__name__} is none of {', '.join(ARCHITECTURES)}"
+    if reason := unfit_kind(type(model).__name__, model.config.get_text_config()):
+        return reason
     if any(p.device.type != "cpu" for p in model.parameters()):
         return "the model is not on the CPU"
     if any(p.dtype != torch.float32 for p in model.parameters()):
         return "the weights are not float32"
-    if reason := _unfit_module(model):
-        return reason
+    return _unfit_module(model) or unfit_here()
+
+
+def unfit_kind(name: str, config: Any) -> str | None:
+    """The same of a class of models, and the configuration of one."""
+    if name not in ARCHITECTURES:
+        return f"{name} is none of {', '.join(ARCHITECTURES)}"
     if config.hidden_act not in ("silu", "swish"):
         return f"its activation is {config.hidden_act}"
-    if changes_with_length(config):
-        return "its rotary embedding is another one for long rows"
+    return "its rotary embedding is another one for long rows" if changes_with_length(config) else None
+
+
+def unfit_here() -> str | None:
+    """Why it cannot run on this machine."""
     if not torch.backends.mkldnn.is_available():
         return "this build of PyTorch has no oneDNN"
     if kernels() is None:

@@ -31,8 +31,8 @@ def determinism(stage: Stage, device: str) -> Determinism:
     """The level of a stage whose policy is on this device. Functions of one's own are taken to give the same again."""
     if reason := next(_other_draws(stage, device), None):
         return Determinism("statistical", reason)
-    if stage.cluster.address and stage.cluster.learners > 1:
-        learners = counted(stage.cluster.learners, "learner")
+    if stage.learners > 1:
+        learners = counted(stage.learners, "learner")
         return Determinism("batch-invariant", f"{learners} add up their gradients in an order of their own")
     return Determinism("bit-equal")
 

@@ -17,7 +17,7 @@ from cohort.policy.decode import PREFILL_TOKENS
 from cohort.policy.policy import PolicyFacts
 from cohort.policy.weights import LARGE
 from cohort.preflight.objective import asks_reference
-from cohort.settings import SAMPLED, Stage
+from cohort.settings import SAMPLED, Optimizer, Stage
 from cohort.types import UserError
 from cohort.wording import counted
 
@@ -61,20 +61,23 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
     beside = policy.teacher_bytes
     if asks_reference(stage, objective) and stage.policy.lora is None:
         beside += policy.weight_bytes
-    averages = policy.trained * _average_bytes(stage, policy)
+    averages = policy.trained * average_bytes(
+        stage.optimizer, policy.trained_bytes / max(1, policy.trained), policy.device
+    )
     critic = 2 * policy.trained_bytes + averages if objective.baseline == "critic" else 0
     decoded = learnt = 0.0  # copies of weights, in the order and the type in which they are multiplied
     if compiled:
         body = policy.parameters - policy.vocabulary * hidden
-        decoded, learnt = body * wide + head, body * 2.0 * (wide == 2)
+        decoded, learnt = (body * wide + head) * stage.samples, body * 2.0 * (wide == 2)
         if r.precision == "int8":  # and for 64 weights a scale and a sum
-            decoded = 1.125 * (body + policy.vocabulary * hidden)
+            decoded = 1.125 * (body + policy.vocabulary * hidden) * stage.samples
 
     longest = 1 << (r.max_tokens - 1).bit_length()
-    running = min(r.max_rows, max(rows, stage.evaluate.problems))
+    asks = stage.evaluate.problems if stage.samples else 0
+    running = min(r.max_rows, max(rows, asks))
     cache = 1.5 * longest * running * kv * layers * wide  # which doubles: the old one is there until it is copied
     prefill = min(PREFILL_TOKENS, running * prompt) * (4 * hidden + 3 * inner) * wide
-    prompts = running if stage.evaluate.problems else min(running, asked)
+    prompts = running if asks else min(running, asked)
     sampling = cache + prompts * prompt * kv * layers * wide + prefill + 4 * running * policy.vocabulary
     if policy.path.startswith("generic"):  # every row has a prompt of its own, in the cache and in a micro-batch
         sampling = 8 * layers * kv * (prompt + r.max_tokens) * min(r.max_rows, rows)  # which is copied as it grows
@@ -104,14 +107,13 @@ def memory(stage: Stage, objective: Objective, policy: PolicyFacts, prompt: int 
     return Memory(held, decoded + holes * sampling, policy.trained_bytes + holes * learning + decoded / 2)
 
 
-def _average_bytes(stage: Stage, policy: PolicyFacts) -> float:
-    """Bytes of Adam's two averages of a weight, where the weights are."""
-    table = stage.optimizer
-    if table.offload and policy.device != "cpu":
+def average_bytes(table: Optimizer, weight: float, device: str) -> float:
+    """Bytes of Adam's two averages of a weight of so many bytes, where the weights are."""
+    if table.offload and device != "cpu":
         return 0
     if table.state == "8bit":
         return 2 + 8 / BLOCK
-    return 8 if table.saves_memory else 2 * policy.trained_bytes / max(1, policy.trained)
+    return 8 if table.saves_memory else 2 * weight
 
 
 def machine_gb() -> float:
@@ -143,7 +145,8 @@ def fitted(stage: Stage, objective: Objective, policy: PolicyFacts) -> Stage:
             }
         )
 
-    found, least = stage, stage.rollout.max_tokens + (stage.task.max_prompt_tokens or PROMPT_TOKENS)
+    found, least = stage, stage.task.max_prompt_tokens or PROMPT_TOKENS
+    least += stage.rollout.max_tokens * stage.samples
     while need(found).gb > limit:
         now, tokens = need(found), found.optimizer.tokens_per_micro_batch
         if now.sampling > now.learning and found.rollout.max_rows > 1:
@@ -159,7 +162,8 @@ def fitted(stage: Stage, objective: Objective, policy: PolicyFacts) -> Stage:
         else:
             raise UserError(
                 f"stage '{stage.name}' needs about {now.gb:.1f} GB, also with {counted(tokens, 'token')} at once, and "
-                f"policy.memory_gb = {limit:g}: raise it, train an adapter (policy.lora), or lower rollout.max_tokens"
+                f"policy.memory_gb = {limit:g}: raise it, train an adapter (policy.lora)"
+                + (", or lower rollout.max_tokens" if stage.samples else ", or shorten the examples")
             )
     return found
 

@@ -297,7 +297,7 @@ def _grpo(stage: Stage, at: str) -> Found:
 
 
 def _optimizer(stage: Stage, at: str) -> Found:
-    o, policy, cluster = stage.optimizer, stage.policy, stage.cluster
+    o, policy = stage.optimizer, stage.policy
     offload, rounding = ("optimizer", "offload"), ("optimizer", "stochastic_rounding")
     if o.offload and policy.device == "cpu":
         sentence = f"{at}optimizer.offload is for weights on a GPU, and policy.device is 'cpu': remove one of them"
@@ -305,10 +305,10 @@ def _optimizer(stage: Stage, at: str) -> Found:
     if o.stochastic_rounding and policy.dtype == "float32" and policy.model != "live":
         sentence = f"{at}optimizer.stochastic_rounding is for bfloat16 weights, and policy.dtype is 'float32'"
         yield f"{sentence}: remove it, or set policy.dtype = 'bfloat16'", (rounding, ("policy", "dtype"))
-    if o.saves_memory and cluster.address and cluster.learners > 1:
+    if o.saves_memory and stage.learners > 1:
         sentence = f"{at}optimizer.state, offload and stochastic_rounding are for one learner"
         keys = (("optimizer", "state"), offload, rounding, ("cluster", "learners"))
-        yield f"{sentence}, and cluster.learners is {cluster.learners}: leave them out, or take one learner", keys
+        yield f"{sentence}, and cluster.learners is {stage.learners}: leave them out, or take one learner", keys
 
 
 def _distill(stage: Stage, at: str) -> Found:

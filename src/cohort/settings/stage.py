@@ -98,6 +98,22 @@ class Stage(Table):
     record: NoEffect[Record] = Field(default=Record(), description="What a person declares for the record of the run.")
 
     @property
+    def clustered(self) -> bool:
+        """Whether its parts are on a cluster. Stages other than grpo run where the driver is."""
+        return self.kind == "grpo" and self.cluster.address is not None
+
+    @property
+    def samples(self) -> bool:
+        """Whether completions are drawn, to learn from or to evaluate."""
+        judged = self.evaluate.problems and (self.reward or self.evaluate.reward is not None)
+        return self.kind in SAMPLED or bool(judged or self.suite)
+
+    @property
+    def learners(self) -> int:
+        """How many processes learn."""
+        return self.cluster.learners if self.clustered else 1
+
+    @property
     def taught(self) -> Distill | SelfDistill | None:
         """What a stage that learns from a teacher is set by."""
         if self.kind == "distill":

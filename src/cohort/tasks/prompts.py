@@ -174,13 +174,15 @@ def limited(items: Items[T], limit: int | None) -> Items[T]:
     return Part(items, np.arange(limit if items.size is None else min(limit, items.size), dtype=np.int64))
 
 
-def place_of(items: Items[Any] | Sequence[Any], index: int) -> str | None:
-    """Where a thing was read, such as `train.jsonl:8`; None for what was not read from rows."""
+def place_of(items: Items[Any] | Sequence[Any], index: int, what: str) -> str:
+    """Where a thing was read, such as `train.jsonl:8`; of what was not read from rows its number, such as `prompt 3`,
+    where `what` is the word for one.
+    """
     if isinstance(items, Part):
-        return place_of(items.whole, int(items.indices[index]))
+        return place_of(items.whole, int(items.indices[index]), what)
     if isinstance(items, Joined):
-        return place_of(*items.find(index))
-    return items.rows.place(index) if isinstance(items, RowItems) else None
+        return place_of(*items.find(index), what)
+    return items.rows.place(index) if isinstance(items, RowItems) else f"{what} {index + 1}"
 
 
 def split_by_hash(items: Items[T], share: float, thing: str, asked: Iterable[Asked]) -> tuple[Part[T], Part[T]]:

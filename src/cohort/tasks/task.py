@@ -56,7 +56,7 @@ class Task:
                 if prompts is None:
                     continue
                 for index in range(LOOKED_AT_OF_MADE) if prompts.size is None else looked_at(prompts):
-                    place = place_of(prompts, index) or f"{name} prompt {index + 1}"
+                    place = place_of(prompts, index, f"{name} prompt")
                     yield place, source.tagged(prompts[index])
 
 

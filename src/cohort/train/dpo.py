@@ -30,7 +30,8 @@ from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks import Renderer
-from cohort.tasks.preferences import Pairs, PreferencePair, Preferences, open_with_history
+from cohort.tasks.preferences import Pairs, Preferences, open_with_history
+from cohort.tasks.prompts import place_of
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.choosing import halves_of_pairs
 from cohort.train.contamination import cleaned
@@ -125,8 +126,8 @@ def _refuse_equal(pairs: Pairs | None) -> None:
         pair = pairs[index]
         if pair.chosen.strip() == pair.rejected.strip():
             raise UserError(
-                f"preference pair {index} ({pair.prompt.question[:40]!r}...) has equal answers, from which "
-                "nothing can be learnt: mend or remove it"
+                f"{place_of(pairs, index, 'preference pair')} ({pair.prompt.question[:40]!r}...) has equal answers, "
+                "from which nothing can be learnt: mend or remove it"
             )
 
 
@@ -141,7 +142,7 @@ class _Pairs:
 
     def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> tuple[dict[str, float], int]:
         """One step on these pairs."""
-        batch = self._batch([(index, self._pairs.train[index]) for index in indices])
+        batch = self._batch(self._pairs.train, indices)
         sums = self._sums(backend, batch).requires_grad_(True)  # [2, n, 2]
         loss = self._losses(sums).mean()
         (slope,) = torch.autograd.grad(loss, sums)  # 0 for the reference
@@ -158,7 +159,7 @@ class _Pairs:
             return {}
         indices = range(min(held_out.size, self._stage.evaluate.problems))
         parts = [
-            self._sums(backend, self._batch([(index, held_out[index]) for index in part]))
+            self._sums(backend, self._batch(held_out, part))
             for part in _parts(indices, self._stage.preferences.pairs_per_step)
         ]
         if not parts:
@@ -168,11 +169,11 @@ class _Pairs:
         asked = [held_out[index].prompt.id for index in indices]
         return _of_pairs(rows) | halves_of_pairs(rows, asked, self._stage.run, _of_pairs)
 
-    def _batch(self, pairs: Sequence[tuple[int, PreferencePair]]) -> Batch:
+    def _batch(self, pairs: Pairs, indices: Sequence[int]) -> Batch:
         """2n answers to n prompts, of each pair the chosen one first."""
         groups = []
-        for index, pair in pairs:
-            what = f"preference pair {index}"
+        for index in indices:
+            pair, what = pairs[index], place_of(pairs, index, "preference pair")
             answers = [
                 encoded(self._renderer, pair.prompt, text, self._facts, None, what)
                 for text in (pair.chosen, pair.rejected)

@@ -17,6 +17,7 @@ from cohort.clock import stopped_at
 from cohort.machine import quiet_libraries
 from cohort.monitor.watcher import read_incidents
 from cohort.policy.load import Start
+from cohort.preflight.compiled import refuse_plain
 from cohort.preflight.isolation import isolation_of
 from cohort.preflight.suites import open_suites
 from cohort.recipe import Recipe
@@ -26,6 +27,7 @@ from cohort.record.keys import key_id, own_key
 from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
+from cohort.settings import Policy as PolicyTable
 from cohort.train.checkpoint import latest_step
 from cohort.train.choosing import check_choosing, reason_to_stop
 from cohort.train.contamination import say_contamination
@@ -187,11 +189,18 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
                 f"stage '{stage.name}' names no model, and no stage before it leaves one: set policy.model to a "
                 "checkpoint directory or a hub id, or give policy.scratch"
             )
+        refuse_plain(ready, _begins(recipe, index))
         prepared = kind.prepare(ready, seed)
         if stage.run.keep_best is not None or stage.run.stop is not None:
             check_choosing(ready, prepared)
         found.append(PreparedStage(stage.model_copy(update={"policy": ready.policy}), kind, seed, prepared, suites))
     return found
+
+
+def _begins(recipe: Recipe, index: int) -> PolicyTable:
+    """The table that names the model which a stage starts from, or the first stage before it."""
+    before = begins_with(recipe, index)
+    return recipe.stages[index].policy if before is None else _begins(recipe, before)
 
 
 def _start(recipe: Recipe, before: int | None, given: Start) -> Start:

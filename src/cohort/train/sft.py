@@ -22,6 +22,7 @@ from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.settings import Task as TaskTable
 from cohort.tasks import Demonstrations, Renderer, open_examples
+from cohort.tasks.prompts import place_of
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.contamination import cleaned
 from cohort.train.examples import ExamplesTraining
@@ -139,7 +140,9 @@ def encode(
 ) -> Encoded:
     """The tokens of demonstration `index`, as `encoded` has them."""
     example = examples[index]
-    return encoded(renderer, example.prompt, example.completion, facts, dialogue, f"demonstration {index}")
+    return encoded(
+        renderer, example.prompt, example.completion, facts, dialogue, place_of(examples, index, "demonstration")
+    )
 
 
 def encoded(

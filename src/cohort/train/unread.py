@@ -21,6 +21,8 @@ NO_GROUPS = (  # of kinds that sample for evaluations alone
     *(f"rollout.{key}" for key in ("max_staleness", "resample_cap", "over_sample", "replay", "replay_age")),
 )
 
+OF_DRAWS = tuple(f"rollout.{key}" for key in ("sampler", "vllm", "precision", "max_tokens", "stop"))  # and nothing else
+
 
 def refuse_unread(recipe: Recipe) -> None:
     """Raise `UserError` for a table or a key that stands in a stage whose kind does not read it; unless it says nothing
@@ -57,6 +59,8 @@ def unread_keys(stage: Stage) -> tuple[str, ...]:
     found: tuple[str, ...] = getattr(kind_of(stage), "unread", ())
     extras = stage.objective.value("extras")
     experts = any("expert" in term for term in extras if not isinstance(term, str))
+    if {*NO_GROUPS} <= {*found} and not (stage.evaluate.problems or stage.suite):
+        found += OF_DRAWS
     return tuple(key for key in found if not (experts and key == "task.completion"))
 
 
@@ -74,4 +78,6 @@ def _set_in_vain(stage: Stage) -> dict[str, dict[str, Any]]:
 def _instead(table: str, key: str) -> str:
     if f"{table}.{key}" in ONE_UPDATE:
         return "; each of its run.steps is one update on the next examples"
+    if f"{table}.{key}" in OF_DRAWS:
+        return ", as it draws no completions (evaluate.problems = 0)"
     return f"; evaluations have evaluate.{key}" if table == "rollout" and key in Evaluate.model_fields else ""

@@ -47,7 +47,6 @@ class Cluster:
     policy = None
 
     def __init__(self, stage: Stage, objective: Objective, origin: Origin):
-        refuse_several(stage, objective)
         self._stage, self._objective, self._door = stage, objective, Door(stage)
         texts = tuple(origin.texts()) if stage.policy.scratch is not None and origin.checkpoint is None else ()
         self._origin = replace(origin, texts=Given(texts))
@@ -205,7 +204,7 @@ def _link(source: str, target: str) -> None:
 
 
 def refuse_several(stage: Stage, objective: Objective) -> None:
-    """Raise `UserError` for what a learner of several ranks cannot do."""
+    """Raise `UserError` for what a stage cannot do on a cluster, or with several learners or samplers."""
     count = stage.cluster.learners
     for bad, what in (
         (objective.baseline == "critic", 'objective.baseline = "critic", whose critic is one process'),

@@ -20,6 +20,13 @@ from cohort.wording import one_line
 
 SAME = tuple(name for name in PACKAGES if name in ("cohort", "torch", "transformers", "peft", "numpy"))
 
+# What a cluster that is begun here does without: reports, actors that work at a lower priority than the driver, metrics
+# and events that nobody reads, and processes that wait for tasks, of which there are none.
+NOT_HERE = (
+    *("USAGE_STATS_ENABLED", "worker_niceness", "enable_metrics_collection", "task_events_report_interval_ms"),
+    *("event_stats", "prestart_worker_first_driver", "num_workers_soft_limit"),
+)
+
 BEGIN_S = 120.0  # that an actor may take to begin, however short its answers have to be
 
 
@@ -122,7 +129,7 @@ class Door:
             return self.ray.get(ref, timeout=limit)
         except errors.GetTimeoutError:
             raise Lost(
-                f"the driver waited for {who}, which gave no answer within {limit:g} s (cluster.deadline_s)"
+                f"the driver waited for {who}, which gave no answer within {limit:g} s (see cluster.deadline_s)"
             ) from None
         except errors.RayTaskError as error:
             if isinstance(error.cause, (UserError, InfrastructureError)):
@@ -169,14 +176,14 @@ def connected(address: str) -> Any:
         ) from None
     if ray.is_initialized():
         return ray
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster begun here: an actor works as the driver would
+    for name in NOT_HERE:
+        os.environ.setdefault(f"RAY_{name}", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
     try:
         ray.init(address=address, **quiet, **own)
     except Exception as error:  # whatever a wrong address, a dead head or another version makes it raise
-        raise UserError(
-            f"the Ray cluster at cluster.address = '{address}' cannot be joined: {one_line(error)}"
-        ) from None
+        none = 'none runs on this machine: begin one with `ray start --head`, or take "local"'
+        why = none if address == "auto" and isinstance(error, ConnectionError) else one_line(error)
+        raise UserError(f"the Ray cluster at cluster.address = '{address}' cannot be joined: {why}") from None
     return ray

@@ -18,8 +18,8 @@ CLOSING_S = 10.0  # that samplers have to end their servers; then they are kille
 
 class Samplers:
     """`blueprint` gives the learner's model as it is. Every sampler proves its weights whenever it takes some, so the
-    driver holds no weights and has nothing to prove. With `rollout.in_flight`, `take` is called while another thread is
-    in `sample`.
+    driver holds no weights and has nothing to prove: it goes on meanwhile, and hears of it before anything is drawn.
+    With `rollout.in_flight`, `take` is called while another thread is in `sample`.
     """
 
     apart = True
@@ -29,22 +29,33 @@ class Samplers:
         self._actors: list[Actor | None] = [None] * stage.cluster.samplers
         self._claim: Fingerprint | None = None
         self._weights: Any = None  # the place in Ray's store of what `_claim` is of
+        self._taking: list[tuple[int, Actor, Any]] = []  # who was given them, and where the answers will be
         self.version = 0
         self._alone = threading.RLock()  # held while actors begin, end and are given weights
 
     def take(self, claim: Fingerprint, weights: Any) -> None:
-        """Give all samplers these weights, by their place in Ray's store. Raises `UserError` where one holds others."""
+        """Give all samplers these weights, by their place in Ray's store. Raises `UserError` where one holds others; of
+        those that draw nothing now, when they are to draw again.
+        """
+        self._settle()
         with self._alone:
-            self._claim, self._weights, asked = claim, weights, {}
+            self._claim, self._weights = claim, weights
             for number, actor in enumerate(self._actors):
                 if actor is not None:
-                    asked[number] = actor, actor.handle.load.remote(claim, weights)
-            for number, (actor, ref) in asked.items():
+                    self._taking.append((number, actor, actor.handle.load.remote(claim, weights)))
+            self.version = claim.version
+        if self._stage.rollout.in_flight != "off":
+            self._settle()
+
+    def _settle(self) -> None:
+        """Hear of all samplers that they hold what they were given last."""
+        with self._alone:
+            taking, self._taking = self._taking, []
+            for number, actor, ref in taking:
                 try:
                     self._door.answer(ref, actor.who)
                 except Lost:
                     self._drop(number, actor)
-            self.version = claim.version
 
     def publish(self, version: int) -> None:
         """The backend has done so, see `take`."""
@@ -52,15 +63,18 @@ class Samplers:
 
     def fingerprint(self) -> str:
         """See `types.ProvingSampler`: what every sampler has shown that its weights have."""
+        self._settle()
         return "" if self._claim is None else self._claim.digest
 
     def canary(self, prompt: Sequence[int], tokens: Sequence[int]) -> Sequence[float]:
         """See `types.ProvingSampler`."""
+        self._settle()
         found: Sequence[float] = self._door.ask(self._there(0), "canary", prompt, tokens)
         return found
 
     def sample(self, requests: Iterable[SampleRequest]) -> Iterator[tuple[SampleRequest, tuple[Completion, ...]]]:
         """See `types.Sampler`. Raises `UserError` where samplers are lost more often than `cluster.retries` allows."""
+        self._settle()
         wanted, count = list(requests), len(self._actors)
         left = {number: list(range(number, len(wanted), count)) for number in range(count)}
         begun: dict[int, list[int]] = {}  # what each sampler was asked for, in its order

@@ -105,7 +105,7 @@ def times_of(run: Path, rows: int) -> Times:
 
 def overlapped(stage: Stage) -> bool:
     """Whether the steps of a stage sampled while they learnt: its times are then no times of a run in turn."""
-    return stage.rollout.max_staleness > 0 and (stage.cluster.address is not None or stage.rollout.sampler == "vllm")
+    return stage.rollout.max_staleness > 0 and (stage.clustered or stage.rollout.sampler == "vllm")
 
 
 def _fitted(columns: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:

@@ -38,7 +38,7 @@ class Side:
         """Its questions, each read when it is asked for."""
         for index in range(self.size):
             prompt = self.prompt_of(self.items[index])
-            place = place_of(self.items, index) or f"{self.name} {index + 1}"
+            place = place_of(self.items, index, self.name)
             yield Question(prompt.id, place, prompt.question, None if prompt.answer is None else str(prompt.answer))
 
 

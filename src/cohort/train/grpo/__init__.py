@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cohort.backends.base import clustered
+from cohort.backends.cluster.backend import refuse_several
 from cohort.policy.policy import PolicyFacts
 from cohort.preflight.objective import settled_objective
 from cohort.preflight.parts import open_parts
@@ -35,7 +35,10 @@ class Grpo:
 
     def prepare(self, stage: Stage, seed: int) -> PreparedGrpo:
         """The objective, the prompts and the rewards, checked."""
-        objective, parts = settled_objective(stage), open_parts(stage, seed)
+        objective = settled_objective(stage)
+        if stage.clustered:
+            refuse_several(stage, objective)
+        parts = open_parts(stage, seed)
         if not parts.verifiers and (stage.task.held_out is not None or stage.task.held_out_split is not None):
             raise UserError(NOBODY_JUDGES.format(stage.name))
         refuse_few(parts.task.train, "training prompts", "rollout.prompts_per_step", stage.rollout.prompts_per_step)
@@ -49,4 +52,4 @@ class Grpo:
         limit = prompt_limit(facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
         longest = longest_prompt(task.train, task.renderer(facts.tokenizer), limit)
         plan = grpo_plan(stage, prepared.objective, facts, task.train.size, held_out, untold, longest)
-        return {**plan, **placement(stage.cluster)} if clustered(stage) else plan
+        return {**plan, **placement(stage.cluster)} if stage.clustered else plan

@@ -149,11 +149,20 @@ class Recorded:
         before = begins_with(self.recipe, self.index)
         return Start(None if before is None else str(stage_directory(self.recipe, before) / "final"))
 
-    @property
-    def is_same_machine(self) -> bool:
-        """Whether this machine computes with the bits of the one that trained."""
+    def other_bits(self, device: str) -> str:
+        """Why learning again on this device gives other last bits than the run had; "" where it gives the same."""
         now = describe_machine()
-        return all(now[key] == self.environment.get(key) for key in ("processor", "kernels", "gpu", "packages"))
+        for key, had in (
+            ("processor", "another processor"),
+            ("gpu", "other GPUs"),
+            ("packages", "other libraries"),
+            ("kernels", "another path, with other kernels"),
+        ):
+            if now[key] != self.environment.get(key):
+                return f"the run had {had}"
+        if self.stage.learners > 1:
+            return "several learners added up its gradients"
+        return "" if device == "cpu" else "a GPU adds numbers in an order of its own"
 
     @contextlib.contextmanager
     def as_it_ran(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ from cohort.wording import counted
 
 # How far the numbers of a step may be apart on another machine, relative to the larger one: the order of sums differs.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-MOST_IN_BYTES = 5.0  # nats of one token, where the sampler multiplied in bytes; in the mean it is `IN_BYTES`
+MOST = 5.0  # nats of one token, where the sampler multiplied in bytes, or is not the engine; in the mean see `_coarse`
 
 
 class Damaged(Exception):  # noqa: N818  (it is what was found)
@@ -70,13 +70,13 @@ def _of_version(recorded: Recorded, version: int, steps: Sequence[int], shown: i
     """The checks of one policy: its log-probs, then the step that it learnt next."""
     recorded = recorded.at(version + 1)
     backend = open_at(recorded, version)
-    exact = recorded.is_same_machine and backend.facts.device == "cpu"
+    why = recorded.other_bits(backend.facts.device)
     found = []
     drawn = [step for step in steps if version < step <= version + 1 + _stale(recorded)]
-    if backend.policy is not None and recorded.stage.rollout.sampler == "local":
+    if backend.policy is not None:
         found.append(_logprobs(recorded, backend.policy, version, drawn, shown))
     if version + 1 in steps:
-        found += _learnt(recorded, backend, recorded.read(version + 1), exact, shown)
+        found += _learnt(recorded, backend, recorded.read(version + 1), why, shown)
     return found
 
 
@@ -116,10 +116,11 @@ def _refuse_other_start(recorded: Recorded) -> None:
             raise Damaged(str(error)) from None
 
 
-def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, exact: bool, shown: int) -> list[Check]:
+def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, why: str, shown: int) -> list[Check]:
+    """`why` the last bits are others than the run's; "" where they are the same."""
     learning = Learning(recorded.stage, recorded.objective, recorded.combination, backend)
-    tolerance = 0.0 if exact else TOLERANCE[_rounded_to(recorded.stage)]
-    how = "all equal bit for bit" if exact else f"all within {tolerance:g} of their size, as this is another machine"
+    tolerance = TOLERANCE[_rounded_to(recorded.stage)] if why else 0.0
+    how = f"all within {tolerance:g} of their size, as {why}" if why else "all equal bit for bit"
     said = "numbers of learning it again, loss and gradient norm among them"
     numbers = Tally(4, f"{recorded.title}step {step.step}", said, how)
     if _beyond(step, backend.facts.vocabulary):
@@ -132,7 +133,7 @@ def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, exact: bool,
         return [numbers.check(shown)]
     checks: list[Check] = []
     if by_policy(recorded):
-        checks += _paid(recorded, step, trained, tolerance, shown)
+        checks += _paid(recorded, step, trained, why, shown)
     line = recorded.metrics().get(step.step)
     if line is None:
         numbers.differ(f"metrics.jsonl has no line of step {step.step}")
@@ -142,7 +143,7 @@ def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, exact: bool,
         _about(numbers, step.step, line, now, tolerance)
     checks.append(numbers.check(shown))
     after = recorded.checkpoints.get(step.step)
-    if after is not None and exact:
+    if after is not None and not why:
         reference = recorded.stage.reference
         if asks_reference(recorded.stage, recorded.objective) and reference.is_due(step.step):
             backend.move_reference(reference.ema)
@@ -153,13 +154,13 @@ def _learnt(recorded: Recorded, backend: Backend, step: StoredStep, exact: bool,
     return checks
 
 
-def _paid(recorded: Recorded, step: StoredStep, trained: Sequence[Group], tolerance: float, shown: int) -> list[Check]:
+def _paid(recorded: Recorded, step: StoredStep, trained: Sequence[Group], why: str, shown: int) -> list[Check]:
     """The advantages that came from a policy or a critic."""
     of = f"of step {step.step}"
     advantages = Tally(4, f"{recorded.title}advantages {of}", "advantages, recomputed by the policy or the critic")
     became = Tally(4, f"{recorded.title}dispositions {of}", "what became of groups")
-    if tolerance:
-        advantages.skipped = "they depend on the policy's last bits, which another machine does not have"
+    if why:
+        advantages.skipped = f"they depend on the policy's last bits, and {why}"
         return [advantages.check(shown)]
     for stored, group in zip(step.kept, trained, strict=True):
         compare_advantages(advantages, became, step, stored, group)
@@ -209,8 +210,8 @@ def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[
     """
     what = "log-probs of the sampler, by a plain forward pass"
     tally = Tally(4, f"{recorded.title}log-probs of version {version}", what)
-    in_bytes = recorded.stage.rollout.precision == "int8"
-    most = MOST_IN_BYTES if in_bytes else NATS[_rounded_to(recorded.stage)]
+    in_mean = _coarse(recorded.stage)
+    most = NATS[_rounded_to(recorded.stage)] if in_mean is None else MOST
     worst, total, left_out = 0.0, 0.0, 0
     keeps = recorded.stage.rollout.in_flight == "keep"
     for number in steps:
@@ -239,14 +240,23 @@ def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[
                     tally.differ(
                         f"{place} is {rollout.logprobs[at]:.6g}, and a forward pass gives {now[at].item():.6g}"
                     )
-    if in_bytes and not total <= IN_BYTES * tally.compared:
-        tally.differ(f"in the mean they are {total / tally.compared:.3g} apart, and {IN_BYTES:g} may be")
+    if in_mean is not None and not total <= in_mean * tally.compared:
+        tally.differ(f"in the mean they are {total / tally.compared:.3g} apart, and {in_mean:g} may be")
     tally.how = f"at most {worst:.2g} apart ({most:g} may be)"
     if left_out:
         why = f"{counted(left_out, 'rollout')} left out, whose tokens saw keys and values of several versions"
         tally.how += f"; {why} (rollout.in_flight = 'keep')"
         tally.skipped = "" if tally.compared else why
     return tally.check(shown)
+
+
+def _coarse(stage: Stage) -> float | None:
+    """How far log-probs may be apart in the mean where the sampler computes in its own way; None where it is the engine
+    in the type of the policy.
+    """
+    if stage.rollout.sampler != "local":
+        return stage.rollout.max_mismatch
+    return IN_BYTES if stage.rollout.precision == "int8" else None
 
 
 def recomputed(

@@ -19,6 +19,7 @@ from cohort.preflight.parts import SamplingParts
 from cohort.rewards.models.reward_model import SEPARATOR
 from cohort.rewards.models.text import Form, Reader
 from cohort.settings import Stage
+from cohort.tasks.prompts import Items, place_of
 from cohort.tasks.steps import Solution, Solutions
 from cohort.train.choosing import halves_of_pairs
 from cohort.train.reward_model.scorer import Scorer
@@ -67,9 +68,10 @@ class StepLesson:
 
     def read(self, index: int) -> EncodedSolution | None:
         """Solution `index`; None where the `too_long` rule drops it."""
-        return self._read(self._solutions.train[index], f"solution {index}", self._stage.task.too_long)
+        return self._read(self._solutions.train, index, self._stage.task.too_long)
 
-    def _read(self, one: Solution, what: str, rule: str) -> EncodedSolution | None:
+    def _read(self, solutions: Items[Solution], index: int, rule: str) -> EncodedSolution | None:
+        one = solutions[index]
         prompt = self._reader.prompt(one.prompt.messages or one.prompt.question)
         answer: list[int] = []
         ends: list[int] = []
@@ -81,8 +83,8 @@ class StepLesson:
             return None
         if len(prompt) > limit and (rule == "error" or limit < 1):
             raise UserError(
-                f"{what} ({one.prompt.question[:40]!r}...) has {len(prompt)} + {len(answer)} tokens; "
-                f"{allowed(self._room, self._stage.task)}. Shorten it, or say task.too_long = "
+                f"{place_of(solutions, index, 'solution')} ({one.prompt.question[:40]!r}...) has {len(prompt)} + "
+                f"{len(answer)} tokens; {allowed(self._room, self._stage.task)}. Shorten it, or say task.too_long = "
                 '"drop" or "truncate_left".'
             )
         return EncodedSolution(tuple(prompt[-limit:]), tuple(answer), tuple(ends), one.labels)
@@ -120,7 +122,7 @@ class StepLesson:
         if held_out is None or held_out.size is None:
             return None
         which = range(min(held_out.size, self._stage.evaluate.problems))
-        read = [(i, self._read(held_out[i], f"solution {i}", rule or self._stage.task.too_long)) for i in which]
+        read = [(i, self._read(held_out, i, rule or self._stage.task.too_long)) for i in which]
         known = [(held_out[i].prompt.id, one) for i, one in read if one is not None]
         if not known:
             return None

@@ -29,6 +29,7 @@ from cohort.seeds import derive_seed
 from cohort.settings import Stage, Task
 from cohort.tasks import R1_ZERO, Ledger
 from cohort.tasks.preferences import Pairs, Preferences
+from cohort.tasks.prompts import place_of
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.choosing import halves_of_pairs
 from cohort.train.reward_model.scorer import EncodedPair, Scorer
@@ -134,9 +135,9 @@ class PairLesson:
         if rule == "truncate_left" and limit > 0:
             return replace(found, prompt=found.prompt[-limit:])
         raise UserError(
-            f"preference pair {index} ({pair.prompt.question[:40]!r}...) has {len(found.prompt)} tokens in its prompt "
-            f"and {longest} in its longer answer; {allowed(self._room, self._task)}. Shorten it, or say "
-            'task.too_long = "drop" or "truncate_left".'
+            f"{place_of(pairs, index, 'preference pair')} ({pair.prompt.question[:40]!r}...) has {len(found.prompt)} "
+            f"tokens in its prompt and {longest} in its longer answer; {allowed(self._room, self._task)}. Shorten it, "
+            'or say task.too_long = "drop" or "truncate_left".'
         )
 
     def units(self, items: Sequence[EncodedPair]) -> int:

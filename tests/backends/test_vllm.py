@@ -1,4 +1,4 @@
-"""vLLM serves the adapters that Cohort exports, and samples while Cohort trains (`make test-vllm`)."""
+"""vLLM serves adapters that Cohort exports, and samples while Cohort trains, also on a cluster (`make test-vllm`)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ import psutil
 import pytest
 import torch
 import transformers
+from clusters import HERE, kill, tickets
 from peft import PeftModel
 
 from cohort.backends.base import open_sampler
+from cohort.backends.cluster.samplers import Samplers
 from cohort.backends.proving import claimed, prove
 from cohort.commands.export import export
+from cohort.commands.verify import checked
 from cohort.policy.adapters import add_lora
 from cohort.policy.attention import PackedGroups
 from cohort.policy.load import load_policy, save_policy
 from cohort.settings import Lora, Rollout, Stage, Task, Vllm
 from cohort.types import SampleRequest, Sampling
 
-PYTHON = Path(os.environ.get("COHORT_VLLM", Path(__file__).parent.parent / ".venv-vllm/bin/python"))
+PYTHON = Path(os.environ.get("COHORT_VLLM", Path(__file__).parents[2] / ".venv-vllm/bin/python"))
 TOKENS = [5, 9, 17, 33, 12, 40, 7, 21, 50, 44, 3, 28]
 
 # What a user of vLLM writes: the log-probs of a text's tokens under the base, and under the base with the adapter.
@@ -43,8 +46,17 @@ print("said", json.dumps(said))
 """
 
 
-def save_base(where: Path, tokenizer) -> None:
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not PYTHON.exists(), reason="no environment with vLLM: make test-vllm makes one"),
+]
+
+
+@pytest.fixture
+def checkpoint_dir(tmp_path, tokenizer):
     """A model that is large enough for vLLM's kernels."""
+    where = tmp_path / "base"
     torch.manual_seed(5)
     config = transformers.Qwen3Config(
         hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
@@ -53,14 +65,19 @@ def save_base(where: Path, tokenizer) -> None:
     )  # fmt: skip
     transformers.Qwen3ForCausalLM(config).save_pretrained(where)
     tokenizer.save_pretrained(where)
+    return where
 
 
-@pytest.mark.vllm
-@pytest.mark.skipif(not PYTHON.exists(), reason="no environment with vLLM: make test-vllm makes one")
-@pytest.mark.timeout(600)
-def test_an_exported_adapter_says_in_vllm_what_it_says_here(tokenizer, tmp_path):
-    save_base(tmp_path / "base", tokenizer)
-    policy = add_lora(load_policy(str(tmp_path / "base")), Lora(rank=8, targets=("q_proj", "down_proj")), seed=3)
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """`[rollout]` with a server on the CPU."""
+    for name, value in {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CACHE_ROOT": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    return {"sampler": "vllm", "vllm": Vllm(python=str(PYTHON), arguments=("--enforce-eager",))}
+
+
+def test_an_exported_adapter_says_in_vllm_what_it_says_here(checkpoint_dir, tmp_path):
+    policy = add_lora(load_policy(str(checkpoint_dir)), Lora(rank=8, targets=("q_proj", "down_proj")), seed=3)
     with torch.no_grad():
         for name, weight in policy.module.named_parameters():
             if "lora_B" in name:
@@ -68,7 +85,7 @@ def test_an_exported_adapter_says_in_vllm_what_it_says_here(tokenizer, tmp_path)
     save_policy(policy, tmp_path / "trained")
     export(str(tmp_path / "trained"), "adapter", str(tmp_path / "adapter"))
 
-    words = [str(PYTHON), "-c", ASK, str(tmp_path / "base"), str(tmp_path / "adapter"), json.dumps(TOKENS)]
+    words = [str(PYTHON), "-c", ASK, str(checkpoint_dir), str(tmp_path / "adapter"), json.dumps(TOKENS)]
     settings = {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -85,24 +102,18 @@ def test_an_exported_adapter_says_in_vllm_what_it_says_here(tokenizer, tmp_path)
             logprobs = model(torch.tensor([TOKENS])).logits[0, :-1].log_softmax(-1)
         return logprobs.gather(-1, torch.tensor(TOKENS[1:])[:, None])[:, 0]
 
-    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    plain = transformers.AutoModelForCausalLM.from_pretrained(checkpoint_dir)
     ours = {"base": here(plain), "adapter": here(PeftModel.from_pretrained(plain, str(tmp_path / "adapter")))}
     for name, logprobs in ours.items():
         assert torch.allclose(torch.tensor(said[name]), logprobs, atol=1e-3), name
     assert (ours["adapter"] - ours["base"]).abs().max() > 0.1
 
 
-@pytest.mark.vllm
-@pytest.mark.skipif(not PYTHON.exists(), reason="no environment with vLLM: make test-vllm makes one")
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("lora", [False, True])
-def test_a_server_draws_from_every_version_of_the_weights_and_again_after_it_was_killed(tokenizer, tmp_path, lora):
-    save_base(tmp_path / "base", tokenizer)
-    policy = load_policy(str(tmp_path / "base"))
+def test_a_server_draws_from_every_version_of_the_weights_and_again_after_it_was_killed(checkpoint_dir, served, lora):
+    policy = load_policy(str(checkpoint_dir))
     policy = add_lora(policy, Lora(rank=8, targets=("q_proj", "down_proj")), seed=3) if lora else policy
-    os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CACHE_ROOT": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-    how = Vllm(python=str(PYTHON), arguments=("--enforce-eager",))
-    sampler: Any = open_sampler(policy, rollout := Rollout(sampler="vllm", max_rows=8, vllm=how))
+    sampler: Any = open_sampler(policy, rollout := Rollout(max_rows=8, **served))
     stage = Stage(task=Task(source="word_problems"), rollout=rollout)
     asked = [SampleRequest(0, TOKENS, 4, 1, Sampling(max_tokens=16, temperature=0.8))]
     before: list[int] = []
@@ -134,3 +145,35 @@ def test_a_server_draws_from_every_version_of_the_weights_and_again_after_it_was
     ((_, again),) = sampler.sample(asked)
     assert [token for one in again for token in one.tokens] == before
     sampler.close()
+
+
+def test_it_samples_on_a_cluster_though_server_and_sampler_are_killed(run, served, ray, monkeypatch):
+    """The log-probs of every step are those of its own weights, which moved; every prompt is learnt from once."""
+    sample, seen = Samplers.sample, []
+
+    def sampled(self, requests):
+        if self.version == 1:
+            servers()[-1].kill()
+        if self.version == 2:
+            assert kill("SamplerActor") == 1
+        for found in sample(self, requests):
+            seen.extend(one.pid for one in servers() if one.pid not in seen)
+            yield found
+
+    monkeypatch.setattr(Samplers, "sample", sampled)
+    done = run("served", steps=3, rollout={"max_rows": 12, **served}, **HERE)
+    assert len(seen) == 3
+    assert not servers()
+    assert tickets(done) == [*range(3 * 3)]
+    assert all(line["policy/mismatch"] < 1e-4 for line in done.metrics if line["step"])
+    assert done.metrics[-1]["policy/kl"] > 1e-2
+    found = checked(done.directory, 4, None, "")
+    assert found["holds"], [one for one in found["checks"] if one["status"] == "failed"]
+    assert "log-probs of version 2" in [one["name"] for one in found["checks"]]
+
+
+def servers():
+    """The servers that this process has begun, or its actors."""
+    every = psutil.Process().children(recursive=True)
+    running = [one for one in every if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in running if one.cmdline()[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]]
