@@ -15,13 +15,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cohort  # isort: skip - before torch: it says how threads wait for each other
 import torch
 from cases import REWARDS, Case
 from learning import square_rate, step_flops
 from transformers import AutoConfig, Qwen3ForCausalLM  # noqa: F401 - the latter so that `base_gb` has all libraries in it
 from turns import peak_gb, resident_gb, versions
 
-import cohort
 from cohort.train import train
 from cohort.views.console import Console, StepView
 

@@ -9,10 +9,16 @@ Names are imported on first use, so that a reward worker that needs `cohort.rewa
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = ["Recipe", "UserError", "__version__", "objectives", "rewards", "train", "view"]
+
+# Threads that wait for each other sleep after a tenth of a millisecond, and not after several: where others work on the
+# same cores, a thread that is awake keeps off the one that it waits for. OpenMP reads this when torch loads it.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "8000")
 
 if TYPE_CHECKING:
     from cohort import rewards
