@@ -38,7 +38,13 @@ kind = "reward_model"
 task = { source = "pairs.jsonl", template = "none" }
 preferences.pairs_per_step = 4
 """
-SLOW = "import time\ndef score(completion):\n    time.sleep(0.002)\n    return completion.count('a')\n"
+SLOW = """import pathlib, time
+def score(completion):
+    time.sleep(0.002)
+    while pathlib.Path(__file__).with_name("hangs").exists():
+        time.sleep(0.05)
+    return completion.count("a")
+"""
 
 
 def begin(where, recipe, *more):
@@ -93,6 +99,27 @@ def test_a_second_signal_stops_at_once(first):
         assert heard == [first]
         signal.raise_signal(signal.SIGINT)
         pytest.fail("it went on")
+
+
+@pytest.mark.fault("a second signal to a process whose reward hangs", "it ends at once", "the step")
+def test_a_second_signal_ends_a_process_that_cannot_finish_its_step(tmp_path):
+    process, run = begin(tmp_path, GRPO, "run.steps=30", "run.save_every=1"), tmp_path / "runs/stopped"
+    wait_for(process, run / "metrics.jsonl", 3)
+    (tmp_path / "hangs").touch()
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=2)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    done = read_metrics(run / "metrics.jsonl")[-1]["step"]
+    assert latest_step(run / "checkpoints") == done < 30
+    (tmp_path / "hangs").unlink()
+    again = [sys.executable, "-m", "cohort", "train", "runs/stopped", "--resume"]
+    subprocess.run(again, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == [*range(31)]
 
 
 @pytest.mark.parametrize("at", [1, 6, 9, 14])
