@@ -240,8 +240,10 @@ def test_steps_without_a_gradient_are_left_out_up_to_a_budget(run, broken, monke
     broken(3, 5)
     done = run(**asked(2), console=Console(file=file, width=400), name="whole")
     assert "step 5: the gradient is not finite, so the weights stay (2 of 2" in file.getvalue()
-    lost = {line["step"] for line in done.metrics if line.get("policy/not_finite") == 0}
-    assert lost == {line["step"] for line in done.metrics if line["step"] and line["loss"] is None} == {3, 5}
+    steps = [line for line in done.metrics if line["step"]]
+    assert all(line["policy/not_finite"] == 0 for line in steps)
+    lost = {line["step"] for line in steps if line["grad_norm"] is None}
+    assert lost == {line["step"] for line in steps if line["loss"] is None} == {3, 5}
     assert verify(done.directory).holds
     broken(3, 5)
     killed_after(monkeypatch, 5)
@@ -256,8 +258,14 @@ def test_steps_without_a_gradient_are_left_out_up_to_a_budget(run, broken, monke
     with pytest.raises(UserError, match=r"step 5: .*\(2 of 1 such steps"):
         run(**asked(1), name="beyond")
     broken(3, lose_weights=True)
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match=r"step 3: .* weights? became not finite"):
         run(**asked(2), name="poisoned")
+    assert not (done.directory.parent / "poisoned" / "final").exists()
+    for number in (5, 6):  # the first or the second update of step 3
+        broken(number)
+        several = asked(1) | {"optimizer": {"skip_budget": 1, "updates_per_batch": 2}}
+        lines_of = run(**several, name=f"update-{number}").metrics
+        assert [line["step"] for line in lines_of if line["step"] and line["loss"] is None] == [3]
 
 
 def test_findings_are_said_again_where_a_run_is_paused(run):

@@ -77,7 +77,7 @@ class Local:
             stage.rollout.temperature,
             self._reference,
             stage.policy.router_aux_coef,
-            stage.monitor.rolls_back,
+            stage.tolerant,
             self._teaching(),
             self._budget,
         )

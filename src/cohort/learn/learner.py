@@ -119,8 +119,8 @@ class Learner:
 
     def update(self, batch: Batch, rate: float) -> StepReport:
         """One optimizer step. When the gradient is not finite, the weights are untouched, and `UserError` is raised, or
-        where that is tolerated (as by `optimizer.skip_budget`) `loss` and `grad_norm` say so, and `policy/not_finite`
-        counts what weights were lost.
+        where that is tolerated (`Stage.tolerant`) `loss` and `grad_norm` say so, and `policy/not_finite` counts what
+        weights were lost.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -135,8 +135,7 @@ class Learner:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip or math.inf)).item()
         finite = norm < math.inf
-        lost = 0 if finite else lost_weights(parameters)
-        if not finite and not self._tolerant and (lost or not self.settings.skip_budget):
+        if not finite and not self._tolerant:
             self.optimizer.zero_grad(set_to_none=True)
             raise UserError(
                 f"the gradient is not finite (norm {norm}), so no step was taken. "
@@ -172,8 +171,7 @@ class Learner:
             means["teacher/divergence"] = float(sums.get("divergence", 0.0)) / tokens if tokens else math.nan
         if self.budget.tokens < self.budget.most:
             means["memory/tokens_at_once"] = float(self.budget.tokens)
-        if self._tolerant or not finite:
-            means["policy/not_finite"] = float(lost_weights(parameters) if finite else lost)
+        means |= {"policy/not_finite": float(lost_weights(parameters))} if self._tolerant else {}
         return StepReport(means | {"loss": loss if finite else math.nan, "grad_norm": norm, "lr": rate})
 
     def _gradients(self, batch: Batch, tokens: int) -> tuple[dict[str, Tensor], float]:

@@ -114,6 +114,11 @@ class Stage(Table):
         return self.cluster.learners if self.clustered else 1
 
     @property
+    def tolerant(self) -> bool:
+        """Whether a gradient that is not finite leaves the weights as they are, in place of ending the run at once."""
+        return self.monitor.rolls_back or self.optimizer.skip_budget > 0
+
+    @property
     def taught(self) -> Distill | SelfDistill | None:
         """What a stage that learns from a teacher is set by."""
         if self.kind == "distill":

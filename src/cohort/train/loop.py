@@ -45,7 +45,9 @@ from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.views.plan import about, not_shown
 from cohort.views.trackers import Sinks
-from cohort.wording import going_on, resuming
+from cohort.wording import counted, going_on, resuming
+
+LOWER = "Lower optimizer.learning_rate, or look at the last rollouts for a reward or log-prob out of range."
 
 
 def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> None:
@@ -126,6 +128,12 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
             training.policy.release()
 
 
+def _skipped(line: Mapping[str, Any]) -> bool:
+    """Whether an update of a step, as it is told or read again, was left out because its gradient was not finite."""
+    numbers = [line.get(name) for name in ("loss", "grad_norm")]
+    return "policy/not_finite" in line and any(one is None or not math.isfinite(one) for one in numbers)
+
+
 def _goes_on(context: Context, checkpoint: Checkpoint | None) -> str:
     """Where a stage goes on that was stopped, or begins from another run's checkpoint."""
     if checkpoint is None and context.parent is not None:
@@ -161,7 +169,7 @@ class _Loop:
             )
         context.forget_after(recorded)
         lines = read_metrics(context.metrics) if context.metrics.exists() else []
-        self._skipped = sum("policy/not_finite" in line and line.get("grad_norm") is None for line in lines)
+        self._skipped = sum(map(_skipped, lines))
         self.watcher = Watcher(
             context.stage.monitor, lines, read_incidents(context.directory, recorded), partial(decided, context)
         )
@@ -225,17 +233,22 @@ class _Loop:
             self._lines.append(self._short({"step": step, **metrics, **measured}))
             self._decide()
 
-    def count_skipped(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Say that a step was left out because its gradient was lost. Raises `UserError` beyond the budget of them."""
+    def count_skipped(self, step: int, line: Mapping[str, float]) -> None:
+        """Say that weights stay because a gradient was lost. Raises `UserError` beyond the budget of such steps, and
+        where weights were lost with it.
+        """
         budget = self.context.stage.optimizer.skip_budget
-        if not budget or "policy/not_finite" not in metrics or math.isfinite(metrics["grad_norm"]):
+        if not budget:
+            return
+        if lost := line.get("policy/not_finite"):
+            raise UserError(f"step {step}: {counted(int(lost), 'weight')} became not finite. {LOWER}")
+        if not _skipped(line):
             return
         self._skipped += 1
         allowed = f"{self._skipped} of {budget} such steps that optimizer.skip_budget allows"
         said = f"step {step}: the gradient is not finite, so the weights stay ({allowed})"
         if self._skipped > budget:
-            mend = "look at the last rollouts for a reward or log-prob out of range"
-            raise UserError(f"{said}. Lower optimizer.learning_rate, or {mend}.")
+            raise UserError(f"{said}. {LOWER}")
         self.context.console.warn(said)
 
     def adapt(self, step: int) -> None:

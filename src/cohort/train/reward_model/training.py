@@ -308,14 +308,13 @@ class RewardModelTraining:
             found.append(said)
         clip = self._stage.optimizer.gradient_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self._scorer.module.parameters(), clip).item()
-        finite, tolerant = norm < math.inf, self._stage.monitor.rolls_back
-        weights = [*self._scorer.module.parameters()]
-        if not finite and not tolerant and (lost_weights(weights) or not self._stage.optimizer.skip_budget):
+        finite, tolerant = norm < math.inf, self._stage.tolerant
+        if not finite and not tolerant:
             raise UserError(f"the gradient is not finite (norm {norm}): lower optimizer.learning_rate")
         if finite:
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        lost = {"policy/not_finite": float(lost_weights(weights))} if tolerant or not finite else {}
+        lost = {"policy/not_finite": float(lost_weights([*self._scorer.module.parameters()]))} if tolerant else {}
         told = self._lesson.told(torch.cat(found))
         return lost | {"loss": total if finite else math.nan, "grad_norm": norm} | told
 
