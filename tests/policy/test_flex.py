@@ -7,7 +7,7 @@ import torch
 
 from cohort.policy import flex
 from cohort.policy.attention import PackedGroups, Reach, Scores
-from cohort.policy.compiled import Compiled
+from cohort.policy.torch_compile import Compiled
 
 PROMPTS, ROLLOUTS, GROUP = (37, 1, 16), (40, 3, 1, 130, 17, 16), (0, 0, 1, 1, 2, 2)
 KINDS = [

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 from rich.markup import escape
 
 from cohort.backends.cluster.examine import Node
 from cohort.machine import describe_machine, fastest_threads
-from cohort.preflight.memory import machine_gb
+from cohort.preflight.memory import available_gb, machine_gb
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve_all
 from cohort.sandbox import LEVELS, Isolation, Sandbox, SandboxError
 from cohort.types import InfrastructureError, UserError
@@ -40,8 +39,7 @@ class Examined:
 
 def examine() -> Examined:
     """Look at the machine, time its threads, score with a worker, start a sandbox."""
-    memory, disk = psutil.virtual_memory(), shutil.disk_usage(os.getcwd())
-    free_memory, free_disk = min(machine_gb(), memory.available / 1e9), disk.free / 1e9
+    free_memory, free_disk = available_gb(), shutil.disk_usage(os.getcwd()).free / 1e9
     threads, medians = fastest_threads()
     sandbox, sandbox_problems = examine_sandbox()
     problems = []

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from cohort.kernels.functions import logprob_gradient, logprobs, product, rounded, weight_gradient
 from cohort.learn.routing import Routed, Routers, layers
 from cohort.policy.attention import PackedGroups, places
-from cohort.policy.compiled import Compiled
 from cohort.policy.policy import Policy
+from cohort.policy.torch_compile import Compiled
 from cohort.types import Batch
 
 LOGITS_AT_ONCE = 1 << 24  # float32 logits held for the backward pass: 64 MiB; beyond it chunks are recomputed

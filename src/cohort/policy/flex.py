@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cohort.policy.compiled import Compiled
+from cohort.policy.torch_compile import Compiled
 
 if TYPE_CHECKING:
     from cohort.policy.attention import Reach, Scores

@@ -122,6 +122,11 @@ def machine_gb() -> float:
     return min([psutil.virtual_memory().total, *(int(limit) for limit in limits if limit.isdigit())]) / 1e9
 
 
+def available_gb() -> float:
+    """What is free of that, in GB."""
+    return min(machine_gb(), psutil.virtual_memory().available / 1e9)
+
+
 def fitted(stage: Stage, objective: Objective, policy: PolicyFacts) -> Stage:
     """The stage with settings that keep it within `policy.memory_gb`, or the machine's memory: as it is, where that is
     enough. Else fewer tokens at once, then fewer rows at once, then activations that are computed again, then fewer

@@ -16,11 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
 from rich.markup import escape
 
 from cohort.machine import threads_of
-from cohort.preflight.memory import machine_gb
+from cohort.preflight.memory import available_gb
 from cohort.recipe import Recipe
 from cohort.record.files import write_bytes
 from cohort.record.metrics import read_metrics
@@ -117,7 +116,7 @@ def _fitting(jobs: int, first: Recipe, console: Console) -> int:
         return 1
     lines = read_metrics(run_directory(first) / "metrics.jsonl")
     needed = max((line.get("memory/peak_gb") or 0.0 for line in lines), default=0.0)
-    free = min(machine_gb(), psutil.virtual_memory().available / 1e9)
+    free = available_gb()
     fit = max(1, min(jobs, math.floor(free / needed) if needed else 1))
     if fit < jobs:
         console.warn(
