@@ -349,7 +349,7 @@ class StepReport:
 class Sampler(Protocol):
     """Makes completions. Replies come in the order in which groups finish, so scoring overlaps with sampling. One whose
     weights stay what they are until `publish`, whatever the learner does, may say so with `apart = True`: with
-    rollout.max_staleness > 0 it then draws, in a thread, while the learner updates.
+    rollout.max_staleness > 0 it then draws, in a thread, while the learner updates. docs/engine.md shows one.
     """
 
     @property

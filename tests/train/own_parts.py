@@ -161,3 +161,17 @@ def does_not_start(directory: Path, recorded: int) -> Lines:
 
 
 not_a_kind = ("policy",)
+
+
+class AsksForMore(Shrink):
+    """A kind that is not made without arguments."""
+
+    def __init__(self, factor: float):
+        self.factor = factor
+
+
+class Unfinished(Shrink):
+    """A kind whose training lacks half of what a training is."""
+
+    def open(self, context: Context, prepared: PreparedShrink, checkpoint: Checkpoint | None) -> Any:
+        return Lines(context.directory, 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import orjson
 import pytest
@@ -118,6 +120,8 @@ def test_what_is_wrong_with_a_kind_of_ones_own_is_said_before_a_model_loads(shri
     assert "nothing is left" in refused(optimizer={"learning_rate": 1.0})
     assert "has no function 'Shrunk' (did you mean 'Shrink'?)" in refused(kind="own_parts:Shrunk")
     assert "has no tables, columns" in refused(kind="own_parts:not_a_kind")
+    assert "cannot be made: AsksForMore.__init__() missing 1 required" in refused(kind="own_parts:AsksForMore")
+    assert "has no facts, policy, weights_of, step, evaluate, save" in refused(kind="own_parts:Unfinished")
     stage = {"kind": "own_parts:Shrink", "policy": shrink["policy"], "rollout": {"group_size": 4}}
     with pytest.raises(UserError, match=r"has \[rollout\], which a stage of kind 'own_parts:Shrink' does not read"):
         start({"name": "shrink", "task": shrink["task"], "run": shrink["run"], "stage": [stage]})
@@ -134,6 +138,17 @@ def test_a_sampler_of_ones_own_samples_all_and_changes_nothing(run):
     for a, b in zip(usual.metrics, counted.metrics, strict=True):
         plain = ({k: v for k, v in line.items() if not is_timing(k)} for line in (a, b))
         assert orjson.dumps(next(plain)) == orjson.dumps(next(plain))  # NaN is null here
+
+
+def test_the_sampler_that_the_page_shows_draws_what_the_learner_finds_as_likely(run, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "engine.md").read_text("utf-8")
+    (shown,) = re.findall(r"```python\n(import torch\n.*?class Slow.*?)```\n", page, re.DOTALL)
+    (tmp_path / "slow_sampler.py").write_text(shown)
+    monkeypatch.syspath_prepend(tmp_path)
+    done = run(rollout={"sampler": "slow_sampler:Slow"}, run={"steps": 2})
+    assert all(line["policy/mismatch"] < 1e-5 for line in done.metrics if line["step"])
+    again = run(rollout={"sampler": "slow_sampler:Slow"}, run={"steps": 2}, name="again")
+    assert same(weights(done.final), weights(again.final))
 
 
 def test_trackers_of_ones_own(run):

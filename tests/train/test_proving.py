@@ -27,8 +27,8 @@ def sampled_by(name: str, **more):
         ("Noisy", 0, "holds other ones than were published"),
         ("Unchanged", 0, "log-probs of the canary, a fixed text, are"),
         ("Older", 3, "says that it holds those of step 2 (rollout.sampler)"),
-        ("SilentNoisy", 0, "log-probs of this step's rollouts, are"),
-        ("SilentNoisy bypass", 0, "log-probs of this step's rollouts, are"),
+        ("SilentNoisy", 0, "log-probs of this step's rollouts are"),
+        ("SilentNoisy bypass", 0, "log-probs of this step's rollouts are"),
     ],
 )
 def test_a_sampler_with_other_weights_stops_the_run(run, tmp_path, sampler, version, says):

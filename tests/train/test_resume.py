@@ -166,6 +166,11 @@ def test_a_run_is_never_continued_with_another_recipe(run):
     with pytest.raises(UserError, match=r"optimizer.learning_rate was 0.01 and is 0.02"):
         run(resume=True, optimizer={"learning_rate": 0.02})
     run(resume=True, run={"workers": 2})
+    with pytest.raises(UserError, match="begun with another recipe"):  # the same, as a stage that has a name
+        run(resume=True, stage=[{"name": "cold"}])
+    run(name="staged", stage=[{"name": "cold"}])
+    with pytest.raises(UserError, match="begun with another recipe"):
+        run(name="staged", resume=True)
 
 
 def test_two_processes_cannot_train_in_one_directory(run, tmp_path):

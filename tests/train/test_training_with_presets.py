@@ -106,6 +106,29 @@ def test_first_the_critic_learns_alone(run, lora):
     assert all("lora_" in key or key.startswith("head.") for key in one) == bool(lora)  # the base is the policy's
 
 
+def of_any_size(completion, tokens):
+    return 3e20 * (tokens % 3)  # whose square, and so the critic's loss, is more than float32 holds
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_a_critic_whose_gradient_is_lost_stops_the_run_or_is_left_out_up_to_a_budget(run, warmup):
+    settings = {
+        "objective": {"preset": "ppo"},
+        "reward": [{"use": of_any_size, "name": "large"}],
+        "task": {"held_out": None},
+        "critic": {"warmup_steps": warmup},
+    }
+    with pytest.raises(UserError, match=r"the gradient of the critic is not finite .* or lower critic\.learning_rate"):
+        run(run={"gate": "off", "steps": 2}, **settings)
+    allowed = {"optimizer": {"skip_budget": 2, "learning_rate": 1e-4}, "name": "allowed"}
+    done = run(run={"gate": "off", "steps": 2, "save_every": 1, "keep_checkpoints": 9}, **settings, **allowed)
+    assert [line["critic/loss"] for line in done.metrics if line["step"]] == [None, None]
+    one, two = (load_file(done.directory / f"checkpoints/step-{n:06d}/critic/model.safetensors") for n in (1, 2))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    with pytest.raises(UserError, match=r"step 2: .*\(2 of 1 such steps"):
+        run(run={"gate": "off", "steps": 2}, **settings, optimizer={"skip_budget": 1}, name="beyond")
+
+
 def test_a_warm_up_that_never_ends_is_refused(run):
     with pytest.raises(UserError, match=r"critic\.warmup_steps \(4\) leaves the policy none of run\.steps \(4\)"):
         run(objective={"preset": "ppo"}, critic={"warmup_steps": 4})

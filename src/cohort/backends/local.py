@@ -82,8 +82,9 @@ class Local:
             self._budget,
         )
         self.update = self._learner.update
-        critic = objective.baseline == "critic"
-        self._critic = Critic(self.policy, stage.optimizer, stage.critic, self._budget) if critic else None
+        self._critic: Critic | None = None
+        if objective.baseline == "critic":
+            self._critic = Critic(self.policy, stage.optimizer, stage.critic, self._budget, stage.tolerant)
 
     @property
     def facts(self) -> PolicyFacts:

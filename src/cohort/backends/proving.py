@@ -74,7 +74,7 @@ def prove(claim: Fingerprint, sampler: Sampler, stage: Stage) -> Fingerprint:
         plain = torch.tensor(claim.logprobs)
         if plain.isfinite().all():  # weights that diverged prove nothing; whoever samples from them says so
             drawn = torch.as_tensor(sampler.canary(claim.prompt, claim.tokens))  # type: ignore[attr-defined]
-            refuse_apart((drawn - plain).abs().mean().item(), stage, version, "of the canary, a fixed text")
+            refuse_apart((drawn - plain).abs().mean().item(), stage, version, "of the canary, a fixed text,")
     return claim
 
 
@@ -98,7 +98,7 @@ def refuse_apart(gap: float, stage: Stage, version: int, what: str) -> None:
         if stage.rollout.precision == "int8":
             why = 'rollout.precision = "int8" rounds what the sampler multiplies by: leave it out, or, where it is'
         raise UserError(
-            f"stage '{stage.name}', weights of step {version}: the log-probs {what}, are {gap:.3g} nats apart between "
+            f"stage '{stage.name}', weights of step {version}: the log-probs {what} are {gap:.3g} nats apart between "
             f"sampler and learner, and rollout.max_mismatch = {bound:g}: {why} only a coarser number type, raise the "
             "bound"
         )

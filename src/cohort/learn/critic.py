@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 
 from cohort.learn.budget import Budget
 from cohort.learn.forward import forward
-from cohort.learn.optimizer import load_optimizer, open_optimizer, save_optimizer
+from cohort.learn.optimizer import clipped, load_optimizer, open_optimizer, save_optimizer
 from cohort.policy.fit import refuse_broken
 from cohort.policy.policy import Policy
 from cohort.settings import Critic as CriticTable
 from cohort.settings import Optimizer
 from cohort.types import Batch, UserError
+
+MEND = "Scale the rewards to a range near 1, or lower critic.learning_rate."
 
 
 class Critic:
@@ -26,7 +29,14 @@ class Critic:
     base.
     """
 
-    def __init__(self, policy: Policy, optimizer: Optimizer, critic: CriticTable, budget: Budget | None = None):
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: Optimizer,
+        critic: CriticTable,
+        budget: Budget | None = None,
+        tolerant: bool = False,
+    ):
         self._policy = policy.copy(share_frozen=True)
         width = policy.model.get_output_embeddings().weight.shape[1]
         self.head = nn.Linear(width, 1, device=policy.device, dtype=torch.float32)
@@ -37,7 +47,7 @@ class Critic:
         self.settings = optimizer
         self.budget = Budget(optimizer.tokens_per_micro_batch) if budget is None else budget
         self.optimizer = open_optimizer(optimizer, self.module)
-        self.clip = critic.value_clip
+        self.clip, self._tolerant = critic.value_clip, tolerant
 
     def values(self, batch: Batch) -> Tensor:
         """`[N]` float32; 0 outside the mask."""
@@ -54,16 +64,19 @@ class Critic:
         """One optimizer step towards `returns` `[N]`. Returns the loss, a mean over the batch's tokens:
 
         0.5 * max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2), the clipped value loss of PPO implementations.
+
+        When the gradient is not finite, the weights are untouched, and `UserError` is raised, or where that is
+        tolerated the loss is NaN.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         add_up = partial(self._gradients, batch, returns.float(), old_values)
         total = self.budget.spend(add_up, partial(self.optimizer.zero_grad, True))
-        clip = self.settings.gradient_clip or float("inf")
-        torch.nn.utils.clip_grad_norm_(self.module.parameters(), clip, error_if_nonfinite=True)
-        self.optimizer.step()
+        norm = clipped(self.module.parameters(), self.settings.gradient_clip, self._tolerant, " of the critic", MEND)
+        if finite := norm < math.inf:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return total
+        return total if finite else math.nan
 
     def _gradients(self, batch: Batch, returns: Tensor, old_values: Tensor, tokens: int) -> float:
         """Add the loss's gradients to the parameters', in micro-batches of about `tokens` tokens. Returns the loss."""

@@ -22,14 +22,13 @@ from cohort.algorithms.objectives import (
 from cohort.learn.batch import decided
 from cohort.learn.budget import Budget
 from cohort.learn.forward import batch_logprobs, forward, head, in_chunks
-from cohort.learn.optimizer import lost_weights, open_optimizer
-from cohort.learn.ranks import whole
+from cohort.learn.optimizer import clipped, lost_weights, open_optimizer
 from cohort.learn.reference import Reference
 from cohort.learn.routing import Routers, balance, counts, load
 from cohort.learn.teaching import Teaching
 from cohort.policy.policy import Policy
 from cohort.settings import Optimizer
-from cohort.types import Batch, StepReport, UserError
+from cohort.types import Batch, StepReport
 
 # Means over the computed tokens: their public names, and the sums of `loss_metrics`.
 MEANS = {
@@ -133,15 +132,8 @@ class Learner:
         if ranks is not None:
             sums, loss = ranks.merged(sums, loss)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip or math.inf)).item()
-        finite = norm < math.inf
-        if not finite and not self._tolerant:
-            self.optimizer.zero_grad(set_to_none=True)
-            raise UserError(
-                f"the gradient is not finite (norm {norm}), so no step was taken. "
-                "Lower optimizer.learning_rate, or look at the last rollouts for a reward or log-prob out of range."
-            )
-        if finite:
+        norm = clipped(parameters, self.settings.gradient_clip, self._tolerant)
+        if finite := norm < math.inf:
             for p in parameters:  # a batch without signal is a step on a zero gradient
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -93,6 +93,26 @@ def too_small(weights: Sequence[Tensor], rate: float) -> float:
 def lost_weights(weights: Sequence[Tensor]) -> int:
     """How many weights are no numbers, or infinite."""
     return sum(int((~weight.isfinite()).sum()) for weight in weights)
+
+
+def clipped(
+    parameters: Iterable[Tensor],
+    clip: float,
+    tolerant: bool,
+    of: str = "",
+    mend: str = "Lower optimizer.learning_rate, or look at the last rollouts for a reward or log-prob out of range.",
+) -> float:
+    """Hold the gradient of parameters to the norm `clip` (0: to none), and return the norm that it had. One that is not
+    finite must not be learnt from: `UserError` is raised, with whose it is (`of`) and how to `mend` that, or where that
+    is tolerated (`Stage.tolerant`) the caller leaves the weights as they are.
+    """
+    parameters = [*parameters]
+    norm: float = whole(torch.nn.utils.clip_grad_norm_(parameters, clip or math.inf)).item()
+    if not (norm < math.inf or tolerant):
+        for weight in parameters:
+            weight.grad = None
+        raise UserError(f"the gradient{of} is not finite (norm {norm}), so no step was taken. {mend}")
+    return norm
 
 
 def rate_at(table: Optimizer, steps: int, step: int) -> float:

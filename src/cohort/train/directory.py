@@ -178,7 +178,8 @@ def _may_change(key: str, before: Any, now: Any, recipe: Recipe) -> bool:
     last = recipe.stages[-1]
     if path == ["run"] and name == "steps":  # more of them, where the learning rate does not depend on how many
         of_last = key == "run.steps" or key == f"stage.{len(recipe.stages) - 1}.run.steps"
-        return of_last and last.optimizer.schedule == "constant" and isinstance(before, int) and now > before
+        whole = isinstance(before, int) and isinstance(now, int)  # elsewhere a stage has come, or has gone
+        return of_last and last.optimizer.schedule == "constant" and whole and now > before
     return effect_of(Stage, (*path, name)) is not None
 
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from cohort.chat import template_for
 from cohort.clock import moment, told
+from cohort.monitor.detectors.update import NEVER_NULL
 from cohort.monitor.energy import open_meter
 from cohort.monitor.watcher import INCIDENTS, Watcher, lines_of, read_incidents
 from cohort.record.entries import digest_of
@@ -38,7 +39,7 @@ from cohort.train.directory import flat_recipe, keep_template, run_directory
 from cohort.train.inputs import probe_of
 from cohort.train.keeping import keep_account
 from cohort.train.origins import begin
-from cohort.train.stage import Acting, Context, Prepared, StageKind, Training
+from cohort.train.stage import Acting, Context, Prepared, StageKind, Training, complete
 from cohort.train.stopping import Stopped, stopping
 from cohort.train.watching import act, adapted, decided, kept_to_go_back
 from cohort.types import UserError
@@ -47,6 +48,7 @@ from cohort.views.plan import about, not_shown
 from cohort.views.trackers import Sinks
 from cohort.wording import counted, going_on, resuming
 
+OF_TRAINING = ("facts", "policy", "weights_of", "step", "evaluate", "save", "finish", "close")
 LOWER = "Lower optimizer.learning_rate, or look at the last rollouts for a reward or log-prob out of range."
 
 
@@ -60,7 +62,8 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
     checkpoint = own or context.parent
     with ExitStack() as stack:
         with readable(checkpoint.path) if checkpoint else nullcontext():
-            training = stack.enter_context(closing(kind.open(context, prepared, checkpoint)))
+            training = complete(kind.open(context, prepared, checkpoint), stage, "Training", OF_TRAINING)
+            stack.enter_context(closing(training))
         if told(training.facts.tokenizer):
             console.warn(f"the chat template asks for the date; this run tells it {moment()} 00:00, also when resumed")
         tokenizer = training.facts.tokenizer
@@ -130,7 +133,7 @@ def train_stage(kind: StageKind[Any], prepared: Prepared, context: Context) -> N
 
 def _skipped(line: Mapping[str, Any]) -> bool:
     """Whether an update of a step, as it is told or read again, was left out because its gradient was not finite."""
-    numbers = [line.get(name) for name in ("loss", "grad_norm")]
+    numbers = [line[name] for name in NEVER_NULL if name in line]
     return "policy/not_finite" in line and any(one is None or not math.isfinite(one) for one in numbers)
 
 

@@ -24,7 +24,7 @@ from cohort.train.recorder import Recorder
 from cohort.train.stopping import StopRequest
 from cohort.types import Group, UserError
 from cohort.views.console import Console
-from cohort.wording import find
+from cohort.wording import find, one_line
 
 T = TypeVar("T")
 Plan = Mapping[str, str]  # the lines that are printed before a stage starts: what it is about to do
@@ -181,7 +181,10 @@ class StageKind(Protocol[P]):
 
 
 class Training(Protocol):
-    """A stage under way, driven by `train.loop`, which decides when to evaluate, to save and to stop."""
+    """A stage under way, driven by `train.loop`, which decides when to evaluate, to save and to stop. Of its metrics
+    the detectors take `loss`, `grad_norm` and those that begin with `policy/` as of a policy that learns from samples:
+    a stage of another kind should keep the latter to itself.
+    """
 
     weights_of: int  # the step whose weights the policy has; one ahead of the loop's while a step updates them
     # A kind that samples also has `groups`, those of its last step, for the detectors. For actions of [monitor]:
@@ -234,15 +237,21 @@ class PreparedStage:
 def kind_of(stage: Stage) -> StageKind[Any]:
     """The kind of a stage, made ready. Raises `UserError` for a kind of one's own that is not to be found."""
     found = find(KINDS.get(stage.kind, stage.kind), f"kind of stage '{stage.name}':")
-    kind: StageKind[Any] = found() if callable(found) else found
-    members = ("tables", "columns", "makes_policy", "prepare", "plan", "open")
-    missing = [name for name in members if not hasattr(kind, name)]
-    if missing:
+    try:
+        kind: StageKind[Any] = found() if callable(found) else found
+    except TypeError as error:  # it asks for arguments
+        raise UserError(f"the kind '{stage.kind}' of stage '{stage.name}' cannot be made: {one_line(error)}") from error
+    return complete(kind, stage, "StageKind", ("tables", "columns", "makes_policy", "prepare", "plan", "open"))
+
+
+def complete(part: T, stage: Stage, protocol: str, members: Sequence[str]) -> T:
+    """The kind of a stage, or its training, if it has the members of its protocol. Raises `UserError` where not."""
+    if missing := [name for name in members if not hasattr(part, name)]:
         raise UserError(
-            f"the kind '{stage.kind}' of stage '{stage.name}' has no {', '.join(missing)}: a kind is a class with "
-            f"{', '.join(members)}, as cohort.train.stage.StageKind describes"
+            f"{type(part).__name__}, of the kind '{stage.kind}' of stage '{stage.name}', has no {', '.join(missing)}: "
+            f"it is a class with {', '.join(members)}, as cohort.train.stage.{protocol} describes"
         )
-    return kind
+    return part
 
 
 def tables_of(stage: Stage) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from cohort.settings.monitor import Monitor
 
 LEAST = 5  # gradient norms before one of them can stand out
 SMALL = 1.0  # a norm that no usual clip touches
-NEVER_NULL = ("loss", "grad_norm")
+NEVER_NULL = ("loss", "grad_norm", "critic/loss")
 
 
 @detector(2, "critical")

@@ -105,7 +105,7 @@ def has_no(table: settings.Prompts, *keys: str) -> None:
     """Refuse settings that the source of a table would not look at."""
     belong = {
         "levels": "levels belong to the source 'word_problems', 'arithmetic' or a reasoning_gym task",
-        "args": "args configure a reasoning_gym task, a verifiers package or a source of your own",
+        "args": 'args configure a reasoning_gym task, a verifiers package or a source of your own, "module:function"',
     }
     made = "is about demonstrations that the source 'word_problems' or 'arithmetic' makes"
     for key in keys:

@@ -163,7 +163,8 @@ class Learning:
         parts, epochs = self.stage.optimizer.updates_per_batch, self.stage.optimizer.epochs
         losses = [self._update_values(valued.part(i, parts), rate) for _ in range(epochs) for i in range(parts)]
         tokens = float(valued.batch.mask.sum()) * epochs
-        return {"critic/loss": math.fsum(losses) / len(losses), "tokens/trained": tokens}
+        lost = {"policy/not_finite": 0.0} if self.stage.tolerant else {}
+        return {"critic/loss": math.fsum(losses) / len(losses), "tokens/trained": tokens} | lost
 
     def _penalty(self, groups: Sequence[Group]) -> tuple[Tensor, dict[str, float]]:
         """`[B, T]`: what a KL in the reward takes from each token, of the weights before the update; and its mean."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from cohort.algorithms.losses import bradley_terry
 from cohort.chat import template_for
 from cohort.evaluate.pairs import PairReport, report_pairs
-from cohort.learn.optimizer import load_optimizer, lost_weights, open_optimizer, rate_at, save_optimizer
+from cohort.learn.optimizer import clipped, load_optimizer, lost_weights, open_optimizer, rate_at, save_optimizer
 from cohort.machine import peak_memory_gb
 from cohort.policy.load import open_policy, resumed_policy
 from cohort.policy.policy import Policy, PolicyFacts
@@ -306,15 +306,12 @@ class RewardModelTraining:
             loss.backward()
             total += loss.item()
             found.append(said)
-        clip = self._stage.optimizer.gradient_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self._scorer.module.parameters(), clip).item()
-        finite, tolerant = norm < math.inf, self._stage.tolerant
-        if not finite and not tolerant:
-            raise UserError(f"the gradient is not finite (norm {norm}): lower optimizer.learning_rate")
-        if finite:
+        weights, tolerant = [*self._scorer.module.parameters()], self._stage.tolerant
+        norm = clipped(weights, self._stage.optimizer.gradient_clip, tolerant, mend="Lower optimizer.learning_rate.")
+        if finite := norm < math.inf:
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        lost = {"policy/not_finite": float(lost_weights([*self._scorer.module.parameters()]))} if tolerant else {}
+        lost = {"policy/not_finite": float(lost_weights(weights))} if tolerant else {}
         told = self._lesson.told(torch.cat(found))
         return lost | {"loss": total if finite else math.nan, "grad_norm": norm} | told
 

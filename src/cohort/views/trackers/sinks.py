@@ -43,8 +43,8 @@ class Sink(Protocol):
     """Takes numbers somewhere. It is opened by a function of two arguments: the directory of the stage, and the last
     step that counts (-1 in a new run): what was written of later steps is written again. All of its methods are called
     in one thread that is its own. It may have two methods more: `begin(config)`, called first, with the recipe of the
-    stage by dotted keys; and `samples(step, rows)`, with rollouts as `record.rollouts.read_rows` gives them, and their
-    reasoning as [record] traces says.
+    stage by dotted keys; and `samples(step, rows)`, every `run.show_group_every` steps, with rollouts as
+    `record.rollouts.read_rows` gives them, and their reasoning as [record] traces says.
     """
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
