@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 import torch
 
@@ -68,6 +69,15 @@ class Unchanged(Noisy):
 
     def fingerprint(self) -> str:
         return Engine(Policy(self.theirs, self.policy.tokenizer)).fingerprint()
+
+
+class Closed(Unchanged):
+    """The same, with something that has to be closed."""
+
+    closed: ClassVar[list[int]] = []
+
+    def close(self) -> None:
+        self.closed.append(self.version)
 
 
 class Older(Copied):

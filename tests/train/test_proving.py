@@ -6,6 +6,7 @@ import io
 
 import pytest
 import torch
+from faulty_samplers import Closed
 from safetensors.torch import load_file
 
 from cohort.backends.proving import refuse_apart
@@ -44,6 +45,13 @@ def test_a_sampler_with_other_weights_stops_the_run(run, tmp_path, sampler, vers
     assert max(steps, default=0) <= max(version, 1)  # where the update was made, its rollouts tell what went wrong
     saved = {int(path.name.rpartition("-")[2]) for path in (place / "checkpoints").glob("step-*")}
     assert saved <= set(range(version))
+
+
+def test_a_sampler_that_is_refused_before_the_first_step_is_closed(run):
+    Closed.closed.clear()
+    with pytest.raises(UserError, match="of the canary, a fixed text"):
+        run(rollout=sampled_by("Closed"))
+    assert Closed.closed == [0]
 
 
 def test_an_adapter_that_is_lost_stops_the_run(run):

@@ -55,21 +55,21 @@ class ExamplesTraining:
         # Log-probs of examples are those of the model itself, whatever temperature the stage samples at.
         plain = stage.rollout.model_copy(update={"temperature": 1.0})
         origin = context.origin(prepared, checkpoint)
-        self._backend = open_backend(stage.model_copy(update={"rollout": plain}), objective, origin)
-        if checkpoint is not None:
-            self._backend.load(checkpoint.path)
-        self.facts: PolicyFacts = self._backend.facts
-        self.policy = self._backend.policy
-        self._lesson = open_lesson(self.facts)
-        size, seed = self._lesson.size, derive_seed(context.seed, "ledger")
-        state = checkpoint.ledger if checkpoint else None
-        self._ledger = Ledger.restore(state, size, seed) if state else Ledger(size, seed)
         self._evaluator: Evaluator | None = None
         with ExitStack() as stack:
+            self._backend = open_backend(stage.model_copy(update={"rollout": plain}), objective, origin)
             stack.callback(self._backend.close)
             stack.callback(world.close)
             if (parts := prepared.parts) is not None:
                 stack.callback(parts.world.close)
+            if checkpoint is not None:
+                self._backend.load(checkpoint.path)
+            self.facts: PolicyFacts = self._backend.facts
+            self.policy = self._backend.policy
+            self._lesson = open_lesson(self.facts)
+            size, seed = self._lesson.size, derive_seed(context.seed, "ledger")
+            state = checkpoint.ledger if checkpoint else None
+            self._ledger = Ledger.restore(state, size, seed) if state else Ledger(size, seed)
             if parts is not None or context.suites:
                 self._evaluator = Evaluator(context, parts, self.facts, self._backend.sampler, stack)
             self._opened = stack.pop_all()

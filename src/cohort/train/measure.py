@@ -72,11 +72,11 @@ class Measuring:
 
     def __init__(self, context: Context, prepared: PreparedMeasure):
         self._context = context
-        self._backend = open_backend(context.stage, SUPERVISED, context.origin(prepared, None))
-        self.facts: PolicyFacts = self._backend.facts
-        self.policy = self._backend.policy
         with ExitStack() as stack:
+            self._backend = open_backend(context.stage, SUPERVISED, context.origin(prepared, None))
             stack.callback(self._backend.close)
+            self.facts: PolicyFacts = self._backend.facts
+            self.policy = self._backend.policy
             if (parts := prepared.parts) is not None:
                 stack.callback(parts.world.close)
                 parts = parts if parts.task.held_out is not None and context.stage.evaluate.problems else None

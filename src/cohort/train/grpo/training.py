@@ -96,37 +96,37 @@ class GrpoTraining:
                 f"groups are no draws from the policy (rollout.groups = '{stage.rollout.groups}'): what is learnt is "
                 "the likelihood of what was found, weighted by advantages, and no policy gradient; see docs/beams.md"
             )
-        self.backend = open_backend(stage, objective, context.origin(prepared, moved))
-        if moved is not None:
-            self.backend.load(moved.path)
-        self.backend.publish(self.weights_of)
-        if not proves(self.backend.sampler):
-            context.console.warn(
-                f"{stage.rollout.sampler} cannot show which weights it holds (`fingerprint` and `canary` of "
-                "cohort.types.ProvingSampler): only the log-probs of its rollouts are compared with the learner's"
-            )
-        taught = stage.taught if prepared.stored is None else None
-        self._teaches = taught is not None and taught.divergence == "sampled"  # else it is part of the update
-        self.facts: PolicyFacts = self.backend.facts
-        if taught is not None:
-            self.facts = replace(self.facts, teacher_bytes=self.backend.open_teachers())
-        self.policy = self.backend.policy
-        renderer = parts.task.renderer(self.facts.tokenizer)
-        limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
-        if prepared.stored is None and taught is None and self.policy is not None and can_rehearse():
-            prompt = longest_prompt(parts.task.train, renderer, limit)
-            most = free_gb() if stage.policy.memory_gb is None else stage.policy.memory_gb
-            if memory(fitted(stage, objective, self.facts), objective, self.facts, prompt).gb >= most / 2:
-                self._rehearse(prompt, most)
-        self._combination = Combination.of(parts.rewards)
-        self._prepared = prepared
-        self._learning = prepared.learning(stage, objective, self._combination, self.backend)
-        self._stream: Groups
-        self._evaluate: Evaluator | None = None
-        self._nothing: dict[str, float] | None = None if prepared.stored is not None else {}
-        with ExitStack() as stack:
+        with ExitStack() as stack:  # what is open is closed again where something after it fails
+            self.backend = open_backend(stage, objective, context.origin(prepared, moved))
             stack.callback(self.backend.close)
             stack.callback(parts.world.close)
+            if moved is not None:
+                self.backend.load(moved.path)
+            self.backend.publish(self.weights_of)
+            if not proves(self.backend.sampler):
+                context.console.warn(
+                    f"{stage.rollout.sampler} cannot show which weights it holds (`fingerprint` and `canary` of "
+                    "cohort.types.ProvingSampler): only the log-probs of its rollouts are compared with the learner's"
+                )
+            taught = stage.taught if prepared.stored is None else None
+            self._teaches = taught is not None and taught.divergence == "sampled"  # else it is part of the update
+            self.facts: PolicyFacts = self.backend.facts
+            if taught is not None:
+                self.facts = replace(self.facts, teacher_bytes=self.backend.open_teachers())
+            self.policy = self.backend.policy
+            renderer = parts.task.renderer(self.facts.tokenizer)
+            limit = prompt_limit(self.facts.context, stage.rollout.max_tokens, stage.task.max_prompt_tokens)
+            if prepared.stored is None and taught is None and self.policy is not None and can_rehearse():
+                prompt = longest_prompt(parts.task.train, renderer, limit)
+                most = free_gb() if stage.policy.memory_gb is None else stage.policy.memory_gb
+                if memory(fitted(stage, objective, self.facts), objective, self.facts, prompt).gb >= most / 2:
+                    self._rehearse(prompt, most)
+            self._combination = Combination.of(parts.rewards)
+            self._prepared = prepared
+            self._learning = prepared.learning(stage, objective, self._combination, self.backend)
+            self._stream: Groups
+            self._evaluate: Evaluator | None = None
+            self._nothing: dict[str, float] | None = None if prepared.stored is not None else {}
             if prepared.stored is not None:
                 self._stream = prepared.stored
             else:
