@@ -52,6 +52,10 @@ def test_a_model_and_a_task(desk, cohort):
     assert code == 0, err
     assert "too hard" in err  # a model that has learnt nothing
     assert "[rollout]" in out
+    few = ("rollout.max_tokens=8", "--samples", 4, "--problems", 3, "--temperatures", "1.0", "--json")
+    code, out, err = cohort("probe", "base", "word_problems", *few)  # problems without end
+    assert code == 0, err
+    assert len(json.loads(out)["probes"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -162,9 +162,8 @@ def listed(items: Sequence[T]) -> Part[T]:
 
 
 def first(items: Items[T], count: int) -> Iterator[T]:
-    """The first things of a sequence that has an end."""
-    assert items.size is not None
-    return islice((items[index] for index in range(items.size)), count)
+    """The first `count` things of a sequence, or all that it has."""
+    return (items[index] for index in range(count if items.size is None else min(count, items.size)))
 
 
 def limited(items: Items[T], limit: int | None) -> Items[T]:
