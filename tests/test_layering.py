@@ -100,8 +100,8 @@ def test_imports_point_downward(package, file):
             target = rest.split(".")[0]
             assert target in LEVEL, f"{target} has no place in the layers"
             if target != package and name not in MAY_READ.get(package, set()):
-                assert LEVEL[target] < LEVEL[package], f"{file.name}: {package} must not import {target}"
-                assert target != "integrations", f"{file.name}: only names in tables lead to integrations"
+                assert LEVEL[target] < LEVEL[package], f"{file.relative_to(SOURCE)}: {package} must not import {target}"
+                assert target != "integrations", f"{file.relative_to(SOURCE)}: only names in tables lead to integrations"
 
 
 def test_algorithms_know_nothing_but_torch():
@@ -110,7 +110,7 @@ def test_algorithms_know_nothing_but_torch():
             for name in imports(file):
                 top = name.partition(".")[0]
                 own = name.startswith(f"cohort.{package}")
-                assert own or top in allowed or top in sys.stdlib_module_names, f"{file.name} imports {name}"
+                assert own or top in allowed or top in sys.stdlib_module_names, f"{file.relative_to(SOURCE)} imports {name}"
 
 
 def test_every_package_has_its_place():

@@ -48,6 +48,8 @@ def test_answers_after_a_mark():
 def test_answers_that_nothing_reads_are_open():
     found = guess(rows(question=["q", "q"], answer=["Paris", None]))
     assert (found.reward, found.fits) == ({"use": "exact_text"}, False)
+    found = guess(rows(question=["q", "q", "q"], answer=[1, {"inputs": ["1"], "outputs": ["2"]}, 3]))  # one of tests
+    assert (found.reward, found.fits) == ({"use": "exact_text"}, False)
     found = guess(rows(question=["q"]))
     assert (found.kind, found.reward, found.fits) == ("grpo", {"use": "one_answer"}, False)
 

@@ -144,7 +144,7 @@ def _verifier(answers: Sequence[Any]) -> tuple[dict[str, str], dict[str, Any] | 
         return {"answer_format": "gsm8k"}, reward, f"{what} after ####"
     if all(map(_is_number, texts)):
         return {}, {"use": "exact_number"}, "numbers"
-    if any(isinstance(text, dict) for text in texts) or all(_asserts(text) for text in texts):
+    if all(isinstance(text, dict) or _asserts(text) for text in texts):
         return {}, {"use": "code"}, "tests"
     if not all(isinstance(text, str) for text in texts):
         lists = all(isinstance(text, (str, list)) for text in texts)

@@ -46,7 +46,7 @@ def train(
         run = cohort.train(cohort.Recipe.load("mine.toml"))
 
         def right(completion, answer):
-            return float(answer in completion)
+            return float(completion.strip().endswith(str(answer)))
 
         run = cohort.train(model="Qwen/Qwen3-0.6B", data="train.jsonl", reward=right, run={"steps": 20})
 

@@ -21,6 +21,7 @@ from cohort.record.rollouts import read_rows
 from cohort.seeds import derive_seed, generator
 from cohort.settings import Stage
 from cohort.types import UserError
+from cohort.wording import counted
 
 LEAST = 4  # steps of a run that times are taken from; its first one warms up
 HELD_UP = 3.0  # medians of a step, beyond which something else held it up: a machine that slept, another's work
@@ -86,7 +87,7 @@ def times_of(run: Path, rows: int) -> Times:
     kept = [(line, file) for line, file in kept if line["time/step_s"] <= HELD_UP * middle]
     if len(kept) < LEAST:
         raise UserError(
-            f"{run} has {len(kept)} steps with times and rollouts, and a plan needs {LEAST} beside the first one"
+            f"{run} has {counted(len(kept), 'step')} with times and rollouts, and a plan needs {LEAST} beside the first one"
         )
     lengths = [[len(row["tokens"]) for row in read_rows(file)] for _, file in kept]
     decoding = np.array([[drained(own, rows), sum(own)] for own in lengths], float)
