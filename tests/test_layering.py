@@ -92,7 +92,8 @@ def is_module(name: str) -> bool:
 
 @pytest.mark.parametrize(("package", "file"), modules(), ids=lambda x: str(getattr(x, "name", x)))
 def test_imports_point_downward(package, file):
-    at_once = imports(file, in_functions=str(file.relative_to(SOURCE)) not in LATE)
+    where = str(file.relative_to(SOURCE))
+    at_once = imports(file, in_functions=where not in LATE)
     for name in imports(file):
         top, _, rest = name.partition(".")
         assert name not in at_once or top not in NEVER.get(package, set()), f"{package} must not import {name}"
@@ -100,8 +101,8 @@ def test_imports_point_downward(package, file):
             target = rest.split(".")[0]
             assert target in LEVEL, f"{target} has no place in the layers"
             if target != package and name not in MAY_READ.get(package, set()):
-                assert LEVEL[target] < LEVEL[package], f"{file.relative_to(SOURCE)}: {package} must not import {target}"
-                assert target != "integrations", f"{file.relative_to(SOURCE)}: only names in tables lead to integrations"
+                assert LEVEL[target] < LEVEL[package], f"{where}: {package} must not import {target}"
+                assert target != "integrations", f"{where}: only names in tables lead to integrations"
 
 
 def test_algorithms_know_nothing_but_torch():
@@ -110,7 +111,8 @@ def test_algorithms_know_nothing_but_torch():
             for name in imports(file):
                 top = name.partition(".")[0]
                 own = name.startswith(f"cohort.{package}")
-                assert own or top in allowed or top in sys.stdlib_module_names, f"{file.relative_to(SOURCE)} imports {name}"
+                known = own or top in allowed or top in sys.stdlib_module_names
+                assert known, f"{file.relative_to(SOURCE)} imports {name}"
 
 
 def test_every_package_has_its_place():
