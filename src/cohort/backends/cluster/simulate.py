@@ -87,8 +87,8 @@ def times_of(run: Path, rows: int) -> Times:
     kept = [(line, file) for line, file in kept if line["time/step_s"] <= HELD_UP * middle]
     if len(kept) < LEAST:
         raise UserError(
-            f"{run} has {counted(len(kept), 'step')} with times and rollouts, and a plan needs {LEAST} beside the first "
-            "one"
+            f"{run} has {counted(len(kept), 'step')} with times and rollouts, and a plan needs {LEAST} beside the "
+            "first one"
         )
     lengths = [[len(row["tokens"]) for row in read_rows(file)] for _, file in kept]
     decoding = np.array([[drained(own, rows), sum(own)] for own in lengths], float)
