@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from cohort.recipe import Recipe
 from cohort.record.chain import CHAIN, read_lines
 from cohort.record.claims import Basis, Claim
 from cohort.record.manifest import sha256_of
-from cohort.record.metrics import read_metrics
+from cohort.record.metrics import objects, read_metrics
 from cohort.settings import Record, Stage, policy_of
 
 
@@ -48,12 +47,7 @@ class RunFiles:
     @cached_property
     def chain(self) -> list[dict[str, Any]]:
         """The entries of the log, oldest first; those that cannot be read are left out: `record verify` names them."""
-        found = []
-        for line in read_lines(self.directory / CHAIN):
-            with contextlib.suppress(orjson.JSONDecodeError):
-                entry = orjson.loads(line)
-                found += [entry] if isinstance(entry, dict) else []
-        return found
+        return [entry for _, entry in objects(read_lines(self.directory / CHAIN))]
 
     @cached_property
     def stages(self) -> list[StageFiles]:
@@ -83,14 +77,11 @@ class RunFiles:
         return self._digests[name]
 
     def _json(self, name: str) -> dict[str, Any]:
-        with contextlib.suppress(orjson.JSONDecodeError):
-            found = orjson.loads(self._bytes(name))
-            return found if isinstance(found, dict) else {}
-        return {}
-
-    def _bytes(self, name: str) -> bytes:
-        file = self.directory / name
-        return file.read_bytes() if file.is_file() else b""
+        try:
+            found = orjson.loads((self.directory / name).read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True)
