@@ -9,17 +9,15 @@ from rich.markup import escape
 from cohort.account.fields import title_of
 from cohort.record.claims import BASES
 from cohort.views.cards.reading import (
-    MEASURES,
     Record,
-    accuracy,
     base_in_words,
     beside,
-    difference,
     facts,
     in_a_line,
     inside,
     measures,
     percent,
+    results,
     said,
     value,
 )
@@ -37,12 +35,8 @@ def show_record(console: Console, record: Record) -> None:
         console.say(f"[dim]{escape(line)}[/]")
     performance = value(last, "behaviour.performance")
     if measures(performance):
-        rows = [
-            [MEASURES[m], *(accuracy(performance.get(w), m) for w in ("before", "after")), difference(performance, m)]
-            for m in measures(performance)
-        ]
         console.say()
-        console.table(["held out", "before", "after", "difference"], rows)
+        console.table(["held out", "before", "after", "difference"], results(performance))
         for more in beside(performance):
             console.say(escape(more))
     for what, part in (("the run", record["run"]), *((f"stage {one['name']}", one) for one in record["stages"])):
