@@ -18,7 +18,7 @@ from cohort.monitor.doctor import Cause, answers, causes
 from cohort.record.reading import score_names
 from cohort.settings import GROUPS
 from cohort.types import RIGHT
-from cohort.views.dashboard.index import reward_columns
+from cohort.views.dashboard.index import pass_rates, reward_columns
 from cohort.views.dashboard.overview import Alarm, alarms
 from cohort.views.dashboard.runs import StageFiles
 from cohort.views.dashboard.trends import points
@@ -100,7 +100,7 @@ def diagnostics(stage: StageFiles) -> Diagnostics:
     return Diagnostics(
         causes=tuple(causes(findings, stage.table)) if stage.table is not None else (),
         alarms=tuple(alarms(findings)),
-        questions=tuple(answers(steps)) if steps and stage.kind in GROUPS else (),
+        questions=tuple(answers(steps)) if stage.kind in GROUPS else (),
         columns=columns,
         difficulty=difficulty,
         lengths=bins,
@@ -115,10 +115,8 @@ def diagnostics(stage: StageFiles) -> Diagnostics:
 
 def difficulty_map(table: pa.Table) -> tuple[tuple[int, ...], tuple[tuple[float, ...], ...]]:
     """Over the steps, the share of groups in each fifth of the pass rate, the easiest first."""
-    if not len(table):
-        return (), ()
-    grouped = table.group_by(["step", "ticket"]).aggregate([("accuracy", "mean")]).drop_null()
-    steps, rates = grouped["step"].to_numpy(), grouped["accuracy_mean"].to_numpy()
+    grouped = pass_rates(table, "step", "ticket")
+    steps, rates = grouped["step"].to_numpy(), grouped["right_mean"].to_numpy()
     if not len(steps):
         return (), ()
     width = max(1, math.ceil((steps.max() - steps.min() + 1) / COLUMNS))
