@@ -20,7 +20,7 @@ from cohort.record.files import write_bytes
 from cohort.settings import DETECTORS, Cluster, Distill, Prompts, Reward, Stage, Suite
 from cohort.settings.suite import SUITE_KINDS
 from cohort.settings.training import LORA_REASON
-from cohort.settings.words import callable_path, shown
+from cohort.settings.words import plain, shown
 from cohort.tasks.preferences import Preferences
 from cohort.tasks.prompts import Items
 from cohort.tasks.steps import Solutions
@@ -330,8 +330,7 @@ def _keeping(stage: Stage) -> dict[str, str]:
 def environment_line(stage: Stage, untold: bool) -> dict[str, str]:
     """`calculator, my_tools:search; up to 8 turns`; nothing where a completion is the whole rollout."""
     e = stage.environment
-    named = (*e.tools, *(use for use in (e.use, e.agent) if use is not None))
-    uses = [callable_path(use) if callable(use) else use for use in named]
+    uses = [plain(use) for use in (*e.tools, e.use, e.agent) if use is not None]
     limit = "" if e.max_turn_tokens is None else f" of up to {counted(e.max_turn_tokens, 'token')}"
     note = "; calls are written <tool>NAME: ARGUMENT</tool>, which no prompt says: task.system can" if untold else ""
     return {"environment": f"{', '.join(uses)}; up to {counted(e.max_turns, 'turn')}{limit}{note}"} if uses else {}

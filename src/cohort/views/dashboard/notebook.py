@@ -53,7 +53,7 @@ def view(run: Any, step: int | None = None, group: int | None = None) -> Shown:
     query = {"step": str(found), "ticket": str(chosen)}
     body = render("group", Asked(asked.site, 0, at, query), partial=True, report=True, url=lambda *_, **__: "")
     part = {"key": "group", "screen": "cell", "title": "", "body": Markup(body)}
-    return Shown(page(files.name, [part], files, scripts=False))
+    return Shown(page([part], files, scripts=False))
 
 
 def plot(run: RunFiles, file: Path) -> Path:

@@ -23,9 +23,12 @@ from cohort.account.traces import traces_of
 from cohort.monitor.detectors.finding import Finding
 from cohort.monitor.watcher import read_incidents
 from cohort.recipe import Recipe
+from cohort.recipe.loader import of_run
 from cohort.record.chain import CHAIN
+from cohort.record.metrics import objects
 from cohort.settings import GROUPS, Stage
 from cohort.types import UnreadableError, UserError
+from cohort.views.cards.reading import seconds
 from cohort.views.dashboard.index import Index
 from cohort.wording import counted, one_line
 
@@ -83,19 +86,10 @@ class Tail:
             self.lines, self.cursor, self._head = [], (0, 0), b""
             return self.lines
         if whole:
-            self.lines = [*self.lines, *_objects(whole)]
+            self.lines = [*self.lines, *(line for _, line in objects(whole.splitlines()))]
             offset += len(whole) + 1
         self.cursor, self._head = (here.st_ino, offset), head[: min(64, offset)]
         return self.lines
-
-
-def _objects(raw: bytes) -> list[dict[str, Any]]:
-    found = []
-    for line in raw.splitlines():
-        with contextlib.suppress(orjson.JSONDecodeError):
-            one = orjson.loads(line)
-            found += [one] if isinstance(one, dict) else []
-    return found
 
 
 class StageFiles:
@@ -207,8 +201,7 @@ class RunFiles:
     def __init__(self, directory: Path, name: str = ""):
         self.directory = directory
         self.problems: list[str] = []
-        if not (directory / "recipe.toml").is_file():
-            raise UnreadableError(f"{str(directory)!r} is no run: there is no recipe.toml in it")
+        of_run(directory)
         self._chain = Tail(directory / CHAIN)
         self.name = name or directory.name
 
@@ -309,7 +302,7 @@ class RunFiles:
         slow = 5 * max((line.get("time/step_s") or 0.0) for line in steps[-20:])
         if silent < max(QUIET, slow):
             return State("running", f"{where}.")
-        return State("silent", f"{where}; nothing was written for {_ago(silent)}.")
+        return State("silent", f"{where}; nothing was written for {seconds(silent)}.")
 
     @property
     def last_word(self) -> float:
@@ -331,13 +324,6 @@ class RunFiles:
                     stat = path.stat()
                     parts.append(f"{stat.st_mtime_ns:x}.{stat.st_size:x}")
         return "-".join(parts) + f"-{self.state.word}"
-
-
-def _ago(seconds: float) -> str:
-    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            return counted(int(seconds // size), word)
-    return counted(int(seconds), "second")
 
 
 def open_runs(places: Sequence[Path]) -> list[RunFiles]:
