@@ -149,11 +149,8 @@ def _short(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _behaviour(of: Mapping[str, Accuracy], language: str | None) -> dict[str, float]:
     """Of the sampled completions, where there are any: they vary."""
-    last = {name.rpartition("/")[0]: one for name, one in of.items()}
-    found: dict[str, float] = {}
-    for place, one in last.items():
-        found |= {f"{place}/{k}" if place else k: v for k, v in behaviour(one.groups, language).items()}
-    return found
+    last = {f"{name.rpartition('/')[0]}/": one for name, one in of.items()}
+    return _gathered(last, lambda one: behaviour(one.groups, language))
 
 
 def show(console: Console, found: Evaluation) -> None:
