@@ -55,9 +55,9 @@ def contamination(files: StageFiles) -> Claim:
     """Whether what is evaluated was trained on: the ids of the held-out prompts that were found before the first step,
     by which layers, whether what held them was left out, and the last accuracy on them and on the others.
     """
-    found = files.run.contamination.get(files.stage.name)
-    if not isinstance(found, dict) or "flagged" not in found:
-        looked = found.get("not_looked") if isinstance(found, dict) else None
+    found = files.contamination
+    if "flagged" not in found:
+        looked = found.get("not_looked")
         why = "; ".join(map(str, looked.values())) if isinstance(looked, dict) else ""
         return gap("measured", f"no comparison of prompts with benchmarks was made{f': {why}' if why else ''}")
     layers = {name: {"questions": one["questions"], "prompts": one["prompts"]} for name, one in found["layers"].items()}

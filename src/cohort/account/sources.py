@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from cohort.account.tally import Tally, tally
 from cohort.algorithms.objectives import Objective
 from cohort.preflight.objective import settled_objective
@@ -18,7 +16,7 @@ from cohort.recipe import Recipe
 from cohort.record.chain import CHAIN, read_lines
 from cohort.record.claims import Basis, Claim
 from cohort.record.manifest import sha256_of
-from cohort.record.metrics import objects, read_metrics
+from cohort.record.metrics import object_in, objects, read_metrics
 from cohort.settings import Record, Stage, policy_of
 
 
@@ -32,17 +30,7 @@ class RunFiles:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """environment.json: the machine, the versions, what was read."""
-        return self._json("environment.json")
-
-    @cached_property
-    def gate(self) -> dict[str, Any]:
-        """gate.json: what rewards paid before training, by stage."""
-        return self._json("gate.json")
-
-    @cached_property
-    def contamination(self) -> dict[str, Any]:
-        """contamination.json: which held-out questions are also trained on, by stage."""
-        return self._json("contamination.json")
+        return object_in(self.directory / "environment.json")
 
     @cached_property
     def chain(self) -> list[dict[str, Any]]:
@@ -75,13 +63,6 @@ class RunFiles:
         if name not in self._digests:
             self._digests[name] = {"path": name, "sha256": sha256_of(self.directory / name)}
         return self._digests[name]
-
-    def _json(self, name: str) -> dict[str, Any]:
-        try:
-            found = orjson.loads((self.directory / name).read_bytes())
-        except (OSError, orjson.JSONDecodeError):
-            return {}
-        return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -145,11 +126,15 @@ class StageFiles:
         """What it optimises."""
         return settled_objective(self.stage)
 
-    @property
+    @cached_property
     def gate(self) -> Mapping[str, Any]:
-        """What the gate found about its rewards."""
-        found = self.run.gate.get(self.stage.name, {})
-        return found if isinstance(found, dict) else {}
+        """What the gate found about its rewards, before training."""
+        return object_in(self.run.directory / "gate.json", self.stage.name)
+
+    @cached_property
+    def contamination(self) -> Mapping[str, Any]:
+        """Which held-out questions are also trained on."""
+        return object_in(self.run.directory / "contamination.json", self.stage.name)
 
     @property
     def size(self) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one object a step, flat keys, appended; and read back."""
+"""metrics.jsonl: one object a step, flat keys, appended; and read back, as JSON objects of other files are."""
 
 from __future__ import annotations
 
@@ -62,6 +62,17 @@ def objects(lines: Iterable[bytes]) -> Iterator[tuple[bytes, dict[str, Any]]]:
         with contextlib.suppress(orjson.JSONDecodeError):
             if isinstance(line := orjson.loads(raw), dict):
                 yield raw, line
+
+
+def object_in(file: Path, *keys: str) -> dict[str, Any]:
+    """The JSON object in a file, or what lies under these keys of it; empty where there is no such object."""
+    try:
+        found = orjson.loads(file.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def is_timing(key: str) -> bool:

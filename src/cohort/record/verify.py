@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,6 +22,7 @@ from cohort.record.files import beside
 from cohort.record.leaves import LEAF, leaves
 from cohort.record.manifest import EVALS, EVALUATIONS, digests_in, sha256_of
 from cohort.record.merkle import Tree
+from cohort.record.metrics import object_in
 from cohort.record.report import Check, Report, Status
 from cohort.record.trail import Files, StageTrail, Trail, check_signatures, read_trail
 from cohort.types import UnreadableError
@@ -276,11 +276,7 @@ class _Comparison:
 
     def _inputs(self) -> None:
         """What the run read from elsewhere, where it is still there."""
-        try:
-            there = Path(orjson.loads((self.run / "environment.json").read_bytes())["directory"])
-        except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
-            there = Path()
-        away = 0
+        there, away = Path(str(object_in(self.run / "environment.json").get("directory", ""))), 0
         for path, digest in self.trail.inputs.items():
             found = _sha256(there / path)
             away += found is None

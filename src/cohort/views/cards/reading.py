@@ -196,14 +196,10 @@ def paid_before(stage: Record) -> tuple[Mapping[str, Any], list[str], list[list[
     return gate, [reward["name"] for reward in found], rows
 
 
-def facts(part: Record, sections: Sequence[str] | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def facts(part: Record) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Every claim of a stage or of the run, as (section, name, envelope)."""
     for section, names in part.items():
-        if (
-            isinstance(names, Mapping)
-            and section not in ("samples", "series")
-            and (sections is None or section in sections)
-        ):
+        if isinstance(names, Mapping) and section not in ("samples", "series"):
             for name, found in names.items():
                 if isinstance(found, Mapping) and "status" in found:
                     yield section, name, dict(found)

@@ -51,7 +51,7 @@ class RecordView:
 
 def record_view(run: RunFiles, stage: StageFiles) -> RecordView:
     """The record of a run, as far as it is written."""
-    record, chain = run.json("record.json"), run.chain
+    record, chain = run.inside("record.json"), run.chain
     own: Mapping[str, Any] = next((one for one in record.get("stages", ()) if one.get("name") == stage.name), {})
     done = record.get("completeness") or {}
     loss = inside(own, "objective.loss") or {}

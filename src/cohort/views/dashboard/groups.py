@@ -158,11 +158,8 @@ def doubt(answer: str | None, gold: str | None, found: Judged) -> str:
     same = answer.strip() == gold.strip() or (None not in numbers and numbers[0] == numbers[1])
     if same and found == "wrong":
         return "the gold answer, and judged wrong"
-    return (
-        "another number than the gold answer, and judged right"
-        if not same and None not in numbers and found == "right"
-        else ""
-    )
+    other = not same and None not in numbers and found == "right"
+    return "another number than the gold answer, and judged right" if other else ""
 
 
 def columns_of(path: Path, columns: Sequence[str], ticket: int | None = None, member: int | None = None) -> pa.Table:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from cohort.monitor.detectors.finding import Finding
 from cohort.monitor.doctor import Cause, answers, causes
 from cohort.recipe import against_defaults
+from cohort.record.metrics import object_in
 from cohort.settings import GROUPS
 from cohort.settings.words import plain, shown
 from cohort.views.cards.reading import amount, percent, seconds
@@ -198,7 +199,7 @@ def _ranked(first: Mapping[str, Any], last: Mapping[str, Any]) -> Verdict:
 
 def _kept(stage: StageFiles) -> Verdict:
     """What a stage that only chooses has chosen."""
-    found = stage.run.json(str(stage.place.relative_to(stage.run.directory) / "final/selection.json"))
+    found = object_in(stage.place / "final/selection.json")
     kept, sampled, refused = (found.get(name) for name in ("kept", "sampled", "refused"))
     if not (isinstance(kept, int) and isinstance(sampled, int) and isinstance(refused, dict)):
         return Verdict("none", "It chooses answers for a later stage")

@@ -17,15 +17,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from cohort.account.traces import traces_of
 from cohort.monitor.detectors.finding import Finding
 from cohort.monitor.watcher import read_incidents
 from cohort.recipe import Recipe
 from cohort.recipe.loader import of_run
 from cohort.record.chain import CHAIN
-from cohort.record.metrics import objects
+from cohort.record.metrics import object_in, objects
 from cohort.settings import GROUPS, Stage
 from cohort.types import UnreadableError, UserError
 from cohort.views.cards.reading import seconds
@@ -267,20 +265,9 @@ class RunFiles:
         """The entries of the log."""
         return self._chain.read()
 
-    def json(self, name: str) -> dict[str, Any]:
-        """A JSON object of the run, such as record.json; empty where there is none."""
-        try:
-            found = orjson.loads((self.directory / name).read_bytes())
-        except (OSError, orjson.JSONDecodeError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
     def inside(self, name: str, *keys: str) -> dict[str, Any]:
-        """The JSON object under these keys of a file of the run; empty where there is none."""
-        found: Any = self.json(name)
-        for key in keys:
-            found = found.get(key) if isinstance(found, dict) else None
-        return found if isinstance(found, dict) else {}
+        """The JSON object in a file of the run, such as record.json, or under keys of it; empty where there is none."""
+        return object_in(self.directory / name, *keys)
 
     @property
     def state(self) -> State:

@@ -140,13 +140,9 @@ def _numbers(row: Mapping[str, Any], measured: Measured | None) -> list[dict[str
 
 def written(value: float, name: str) -> str:
     """A number of a token, as it is read out."""
-    return (
-        f"{value:+.2e}"
-        if name == "gap"
-        else f"{value:+.4f}"
-        if BY[name].two_ends and name != "ratio"
-        else f"{value:.4f}"
-    )
+    if name == "gap":
+        return f"{value:+.2e}"
+    return f"{value:+.4f}" if BY[name].two_ends and name != "ratio" else f"{value:.4f}"
 
 
 def _minus(a: float | None, b: float | None) -> float | None:
