@@ -105,14 +105,15 @@ def run_evaluation(
         }
         for kind in ("greedy", "sampled"):  # of one kind the held-out problems and the suites are several tasks
             difference |= among({name: one for name, one in pairs.items() if name.endswith(kind)})
+
+    def short(one: Accuracy | TraceUse) -> dict[str, float]:
+        return {key.removeprefix("eval/"): value for key, value in one.metrics().items()}
+
     result = Evaluation(
         data,
         verifier,
         max(len(one.scored) for of in found.values() for one in of.values()),
-        {
-            model: {f"eval/{k}": v for k, v in _gathered(of, lambda one: _short(one.metrics())).items()}
-            for model, of in every.items()
-        },
+        {name: {f"eval/{k}": v for k, v in _gathered(of, short).items()} for name, of in every.items()},
         {name: _gathered(of, Accuracy.measures) for name, of in found.items()},
         {name: _behaviour(of, language) for name, of in found.items()},
         difference,
@@ -141,10 +142,6 @@ def _gathered(of: Mapping[str, M], what: Callable[[M], Mapping[str, T]]) -> dict
         place = name.rpartition("/")[0]
         found |= {f"{place}/{key}" if place else key: value for key, value in what(one).items()}
     return found
-
-
-def _short(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {key.removeprefix("eval/"): value for key, value in metrics.items()}
 
 
 def _behaviour(of: Mapping[str, Accuracy], language: str | None) -> dict[str, float]:

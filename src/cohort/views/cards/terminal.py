@@ -78,12 +78,10 @@ def show_difference(console: Console, found: dict[str, Any]) -> None:
         rows = stage["differences"]
         console.say(f"\n[bold]stage {escape(stage['stage'])}[/]{'' if rows else ': the same choices'}")
         console.lines({row["field"]: _row(row) for row in rows})
-    if found["settings"]:
-        console.say("\n[bold]other settings[/]")
-        console.lines({row["field"]: _row(row) for row in found["settings"]})
-    if found["facts"]:
-        console.say("\n[bold]what they found[/]")
-        console.lines({row["field"]: _row(row) for row in found["facts"]})
+    for title, rows in (("other settings", found["settings"]), ("what they found", found["facts"])):
+        if rows:
+            console.say(f"\n[bold]{title}[/]")
+            console.lines({row["field"]: _row(row) for row in rows})
 
 
 def _row(row: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cohort.evaluate.compare import Paired, paired
 from cohort.monitor.names import SECTIONS, Metric, metric
-from cohort.recipe import between
+from cohort.recipe import between, canonical
 from cohort.settings import GROUPS, Stage
 from cohort.settings.words import plain, shown
 from cohort.types import UserError
@@ -48,8 +48,6 @@ def series(runs: Sequence[tuple[RunFiles, StageFiles]], name: str) -> list[dict[
 
 def family(run: RunFiles) -> str:
     """What runs that differ in nothing but the seed have in common."""
-    from cohort.recipe import canonical
-
     return str(hash(str(canonical(run.recipe)["stages"]))) if run.recipe is not None else run.name
 
 

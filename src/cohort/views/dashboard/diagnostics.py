@@ -97,6 +97,7 @@ def diagnostics(stage: StageFiles) -> Diagnostics:
     table = stage.index.table(stage.shards)
     columns, difficulty = difficulty_map(table)
     bins = length_bins(table)
+    weights = {one.name: one.weight for one in stage.table.reward} if stage.table is not None else {}
     return Diagnostics(
         causes=tuple(causes(findings, stage.table)) if stage.table is not None else (),
         alarms=tuple(alarms(findings)),
@@ -105,7 +106,7 @@ def diagnostics(stage: StageFiles) -> Diagnostics:
         difficulty=difficulty,
         lengths=bins,
         length_says=_length_says(bins),
-        components=tuple(components(table, _weights(stage))),
+        components=tuple(components(table, weights)),
         verifiers=tuple(verifiers(steps)),
         constant=constant_answer(stage, table),
         copies=copies(stage),
@@ -155,10 +156,6 @@ def _length_says(bins: Sequence[Bin]) -> str:
     ends = f"{bins[0].reward:.2f} for the shortest, {bins[-1].reward:.2f} for the longest"
     span = f"{best.low:.0f}" + (f" to {best.high:.0f}" if best.high > best.low else "")
     return f"The mean reward is {ends}; best paid are {span} tokens ({best.reward:.2f})."
-
-
-def _weights(stage: StageFiles) -> dict[str, float]:
-    return {one.name: one.weight for one in stage.table.reward} if stage.table is not None else {}
 
 
 def components(table: pa.Table, weights: Mapping[str, float]) -> list[Component]:

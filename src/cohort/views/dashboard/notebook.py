@@ -29,11 +29,8 @@ class Shown:
         self.html = html
 
     def _repr_html_(self) -> str:
-        return str(
-            Markup('<iframe sandbox srcdoc="{}" width="100%" height="{}" frameborder="0"></iframe>').format(
-                self.html, HEIGHT
-            )
-        )
+        frame = Markup('<iframe sandbox srcdoc="{}" width="100%" height="{}" frameborder="0"></iframe>')
+        return str(frame.format(self.html, HEIGHT))
 
 
 def view(run: Any, step: int | None = None, group: int | None = None) -> Shown:
