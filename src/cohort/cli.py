@@ -7,7 +7,7 @@ import re
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cohort.recipe import Recipe
+
+
+def option(about: str, *names: str, **more: Any) -> Any:
+    """An option of a command: what it does, and its names where they are not that of the parameter."""
+    return typer.Option(*names, help=about, **more)
+
+
+def word(about: str, **more: Any) -> Any:
+    """An argument of a command."""
+    return typer.Argument(help=about, **more)
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,21 +44,16 @@ record = typer.Typer(no_args_is_help=True, help="What a run has written down.")
 app.add_typer(record, name="record")
 
 RecipePath = Annotated[
-    Path,
-    typer.Argument(
-        help="A recipe file (TOML), a run directory, or a recipe that Cohort ships: quickstart.",
-        show_default=False,
-    ),
+    Path, word("A recipe file (TOML), a run directory, or a recipe that Cohort ships: quickstart.", show_default=False)
 ]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="key=value, e.g. rollout.group_size=4 or STAGE.run.steps=10.", show_default=False),
+    list[str] | None, word("key=value, e.g. rollout.group_size=4 or STAGE.run.steps=10.", show_default=False)
 ]
-Model = Annotated[str, typer.Argument(help="A checkpoint directory, a hub id, or a run directory.")]
-Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
-Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
+Model = Annotated[str, word("A checkpoint directory, a hub id, or a run directory.")]
+Run = Annotated[Path, word("A run directory.", show_default=False)]
+Seed = Annotated[int, option("Seed of the sampling.")]
 SAY = partial(typer.echo, err=True)
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, words on standard error.")]
+Json = Annotated[bool, option("One JSON object on standard output, words on standard error.", "--json")]
 
 
 class Form(StrEnum):
@@ -66,19 +72,17 @@ def _say_version(wanted: bool) -> None:
 
 @app.callback()
 def cohort(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
-    ] = False,
+    version: Annotated[bool, option("Print the version.", "--version", callback=_say_version, is_eager=True)] = False,
 ) -> None:
     """Cohort trains language models with GRPO and its family."""
 
 
 @app.command()
 def init(
-    model: Annotated[str, typer.Argument(help="What to train: a checkpoint directory or a hub id.")],
-    data: Annotated[str, typer.Argument(help="A file, a directory, a hub id, or a source such as word_problems.")],
-    split: Annotated[str, typer.Option(help="Split of a dataset to train on.")] = "train",
-    configuration: Annotated[str | None, typer.Option("--config", help="Configuration of a hub dataset.")] = None,
+    model: Annotated[str, word("What to train: a checkpoint directory or a hub id.")],
+    data: Annotated[str, word("A file, a directory, a hub id, or a source such as word_problems.")],
+    split: Annotated[str, option("Split of a dataset to train on.")] = "train",
+    configuration: Annotated[str | None, option("Configuration of a hub dataset.", "--config")] = None,
     json: Json = False,
 ) -> Answer:
     """Write a commented starter recipe from the columns of the data.
@@ -96,12 +100,10 @@ def check(
     overrides: Overrides = None,
     against: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A benchmark to look for in the training prompts: FILE or FILE:question=COLUMN,answer=COLUMN."
-        ),
+        option("A benchmark to look for in the training prompts: FILE or FILE:question=COLUMN,answer=COLUMN."),
     ] = None,
     probe: Annotated[
-        int, typer.Option(min=0, help="Questions of each benchmark whose second half the base model has to write.")
+        int, option("Questions of each benchmark whose second half the base model has to write.", min=0)
     ] = 0,
     json: Json = False,
 ) -> Answer:
@@ -109,9 +111,7 @@ def check(
 
     Loads everything, shows a prompt as the policy sees it, and completions that each reward pays most and least.
     """
-    from cohort.recipe import Recipe
-
-    loaded = Recipe.load(recipe, overrides or (), SAY)
+    loaded = _load(recipe, overrides)
     _say_stages(loaded)
     from cohort.commands.check import check_recipe
     from cohort.views.console import Console
@@ -125,10 +125,8 @@ def check(
 def explain(
     recipe: RecipePath,
     overrides: Overrides = None,
-    latex: Annotated[bool, typer.Option("--latex", help="The equation as LaTeX.")] = False,
-    diff: Annotated[
-        str | None, typer.Option(help="What to compare with: a preset (dapo, trl, verl), a recipe or a run.")
-    ] = None,
+    latex: Annotated[bool, option("The equation as LaTeX.", "--latex")] = False,
+    diff: Annotated[str | None, option("What to compare with: a preset (dapo, trl, verl), a recipe or a run.")] = None,
     json: Json = False,
 ) -> Answer:
     """Say which objective a recipe trains, as an equation.
@@ -136,17 +134,16 @@ def explain(
     Below it what each choice does, the batch plan and the hash.
     """
     from cohort.algorithms.presets import PRESETS
-    from cohort.recipe import Recipe
     from cohort.recipe.loader import shipped
 
     for word in overrides or []:
         if "=" not in word and (word in PRESETS or Path(word).exists() or word.endswith(".toml")):
             raise typer.BadParameter(f"one recipe is explained; to compare it: cohort explain {recipe} --diff {word}")
-    loaded = Recipe.load(recipe, overrides or (), SAY)
+    loaded = _load(recipe, overrides)
     from cohort.commands.explain import explain_recipe, show, show_latex
 
     is_path = diff is not None and (Path(diff).exists() or shipped(diff) is not None or bool(re.search(r"[./]", diff)))
-    other = Recipe.load(diff, (), SAY) if diff is not None and diff not in PRESETS and is_path else None
+    other = _load(diff) if diff is not None and diff not in PRESETS and is_path else None
     return Answer({"stages": explain_recipe(loaded, diff, other)}, show_latex if latex else show)
 
 
@@ -154,15 +151,13 @@ def explain(
 def train(
     recipe: RecipePath,
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run exactly where it stopped.")] = False,
-    fork: Annotated[
-        str | None, typer.Option("--from", metavar="RUN@STEP", help="Begin from a checkpoint of another run.")
-    ] = None,
+    resume: Annotated[bool, option("Continue the run exactly where it stopped.", "--resume")] = False,
+    fork: Annotated[str | None, option("Begin from a checkpoint of another run.", "--from", metavar="RUN@STEP")] = None,
     dry: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, where, and how long a step takes; train nothing.")
+        bool, option("Say what would be done, where, and how long a step takes; train nothing.", "--dry-run")
     ] = False,
     measured: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="With --dry-run: the run whose times a step is expected to have.")
+        Path | None, option("With --dry-run: the run whose times a step is expected to have.", metavar="RUN")
     ] = None,
     json: Json = False,
 ) -> Answer:
@@ -171,9 +166,7 @@ def train(
         raise typer.BadParameter("--from begins a run and --resume goes on with one: give one of them")
     if measured is not None and not dry:
         raise typer.BadParameter("--measured is for --dry-run, which trains nothing")
-    from cohort.recipe import Recipe
-
-    loaded = Recipe.load(recipe, overrides or (), SAY)
+    loaded = _load(recipe, overrides)
     if resume or not Path(loaded.stages[-1].run.directory, loaded.name, "metrics.jsonl").expanduser().exists():
         _say_stages(loaded)  # else it is refused, with that sentence alone
     from cohort.commands.train import outcome
@@ -192,16 +185,14 @@ def train(
 @app.command()
 def sample(
     model: Model,
-    prompt: Annotated[str, typer.Argument(help="The question.")],
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Completions.")] = 8,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest completion; the run's own, or 256.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0, help="0 is greedy; the run's own, or 1.")] = None,
-    template: Annotated[str | None, typer.Option(help="auto, chat, r1_zero or none; the run's own, or auto.")] = None,
-    system: Annotated[str | None, typer.Option(help="The system prompt; the run's own, or none.")] = None,
-    answer: Annotated[str | None, typer.Option(help="The gold answer, to score with.")] = None,
-    reward: Annotated[
-        str | None, typer.Option(help="Built-in reward or module:function; the run's own, or exact_number.")
-    ] = None,
+    prompt: Annotated[str, word("The question.")],
+    count: Annotated[int, option("Completions.", "--count", "-n", min=1)] = 8,
+    max_tokens: Annotated[int | None, option("Longest completion; the run's own, or 256.", min=1)] = None,
+    temperature: Annotated[float | None, option("0 is greedy; the run's own, or 1.", min=0.0)] = None,
+    template: Annotated[str | None, option("auto, chat, r1_zero or none; the run's own, or auto.")] = None,
+    system: Annotated[str | None, option("The system prompt; the run's own, or none.")] = None,
+    answer: Annotated[str | None, option("The gold answer, to score with.")] = None,
+    reward: Annotated[str | None, option("Built-in reward or module:function; the run's own, or exact_number.")] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> Answer:
@@ -218,23 +209,18 @@ def sample(
 @app.command("eval")
 def evaluate(
     model: Model,
-    task: Annotated[str, typer.Option(help="word_problems, a file, or a hub id. Default: the run's own task.")] = "",
+    task: Annotated[str, option("word_problems, a file, or a hub id. Default: the run's own task.")] = "",
     overrides: Overrides = None,
-    samples: Annotated[int, typer.Option(min=0, help="Sampled completions a problem.")] = 8,
-    problems: Annotated[int, typer.Option(min=1, help="Held-out problems.")] = 500,
-    against: Annotated[str | None, typer.Option(help="A second model, on the same problems, paired.")] = None,
+    samples: Annotated[int, option("Sampled completions a problem.", min=0)] = 8,
+    problems: Annotated[int, option("Held-out problems.", min=1)] = 500,
+    against: Annotated[str | None, option("A second model, on the same problems, paired.")] = None,
     best: Annotated[
-        bool, typer.Option("--best/--no-best", help="Also score with all rewards: how right is the best of k?")
+        bool, option("Also score with all rewards: how right is the best of k?", "--best/--no-best")
     ] = True,
-    language: Annotated[
-        str | None, typer.Option(help="Code of the language that completions should be in, such as en.")
-    ] = None,
-    to: Annotated[
-        Path | None,
-        typer.Option(help="A new directory for all completions; of a run RUN/evals/001 ..."),
-    ] = None,
+    language: Annotated[str | None, option("Code of the language that completions should be in, such as en.")] = None,
+    to: Annotated[Path | None, option("A new directory for all completions; of a run RUN/evals/001 ...")] = None,
     traces: Annotated[
-        int, typer.Option(min=0, help="Cut, change and exchange the traces of so many: do the answers need them?")
+        int, option("Cut, change and exchange the traces of so many: do the answers need them?", min=0)
     ] = 0,
     seed: Seed = 0,
     json: Json = False,
@@ -253,13 +239,11 @@ def evaluate(
 
 @app.command()
 def probe(
-    what: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="A model, or a recipe that names one.")],
-    rest: Annotated[
-        list[str] | None, typer.Argument(metavar="[TASK] [key=value ...]", help="Of a model: what to ask it.")
-    ] = None,
-    temperatures: Annotated[str, typer.Option(help="Temperatures to try, with commas.")] = "0.7,1.0,1.3",
-    samples: Annotated[int, typer.Option(min=4, help="Completions of each prompt at each temperature.")] = 16,
-    problems: Annotated[int, typer.Option(min=1, help="Training prompts to try.")] = 64,
+    what: Annotated[str, word("A model, or a recipe that names one.", metavar="MODEL|RECIPE")],
+    rest: Annotated[list[str] | None, word("Of a model: what to ask it.", metavar="[TASK] [key=value ...]")] = None,
+    temperatures: Annotated[str, option("Temperatures to try, with commas.")] = "0.7,1.0,1.3",
+    samples: Annotated[int, option("Completions of each prompt at each temperature.", min=4)] = 16,
+    problems: Annotated[int, option("Training prompts to try.", min=1)] = 64,
     seed: Seed = 0,
     json: Json = False,
 ) -> Answer:
@@ -284,23 +268,20 @@ def compare(
     recipe: RecipePath,
     overrides: Overrides = None,
     controls: Annotated[
-        str, typer.Option(help="Other rewards for its GRPO stage, with commas: random,format_only,constant,length.")
+        str, option("Other rewards for its GRPO stage, with commas: random,format_only,constant,length.")
     ] = "",
     methods: Annotated[
-        str,
-        typer.Option(help="Methods, with commas: grpo,ppo,rloo,reinforce,rft or any preset. The first is the base."),
+        str, option("Methods, with commas: grpo,ppo,rloo,reinforce,rft or any preset. The first is the base.")
     ] = "",
     vary: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY=a,b,c", help="Values of a key; again for another key, for all of their combinations."
-        ),
+        option("Values of a key; again for another key, for all of their combinations.", metavar="KEY=a,b,c"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm: the recipe's own and the next ones.")] = 1,
+    seeds: Annotated[int, option("Seeds of each arm: the recipe's own and the next ones.", min=1)] = 1,
     budget: Annotated[
-        str, typer.Option(help="What all arms have the same of: steps, or the tokens or seconds of the first.")
+        str, option("What all arms have the same of: steps, or the tokens or seconds of the first.")
     ] = "steps",
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, where memory allows.")] = 1,
+    jobs: Annotated[int, option("Runs at a time, where memory allows.", min=1)] = 1,
     json: Json = False,
 ) -> Answer:
     """Train a recipe in several ways, from the same weights.
@@ -318,7 +299,7 @@ def compare(
     from cohort.recipe import Recipe
 
     typed = list(overrides or ())
-    _say_stages(Recipe.load(recipe, typed, SAY))
+    _say_stages(_load(recipe, typed))
     from cohort.commands.compare import run_comparison, show
     from cohort.train.compare.arms import Asked
 
@@ -343,23 +324,21 @@ def diagnose(run: Run, json: Json = False) -> Answer:
 
 @app.command()
 def replay(
-    run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
-    step: Annotated[int | None, typer.Option(min=1, help="Show this step, recompute it, say where it differs.")] = None,
-    group: Annotated[int | None, typer.Option(min=0, help="Of the step, only this group: its ticket.")] = None,
+    run: Annotated[Path, word("A run directory.", show_default=False)],
+    step: Annotated[int | None, option("Show this step, recompute it, say where it differs.", min=1)] = None,
+    group: Annotated[int | None, option("Of the step, only this group: its ticket.", min=0)] = None,
     tokens: Annotated[
-        bool, typer.Option("--tokens", help="Of the group, every token: log-probs before and after, entropy.")
+        bool, option("Of the group, every token: log-probs before and after, entropy.", "--tokens")
     ] = False,
     start: Annotated[
-        int | None, typer.Option("--from", min=0, help="Learn again from this checkpoint; 0: from the beginning.")
+        int | None, option("Learn again from this checkpoint; 0: from the beginning.", "--from", min=0)
     ] = None,
     learn_only: Annotated[
-        bool, typer.Option("--learn-only", help="With --from: from the stored rollouts, without sampling.")
+        bool, option("With --from: from the stored rollouts, without sampling.", "--learn-only")
     ] = False,
-    steps: Annotated[str, typer.Option(metavar="A..B", help="With --from: learn from these steps only.")] = "",
-    stage: Annotated[str, typer.Option(help="The stage, where several sample.")] = "",
-    to: Annotated[
-        Path | None, typer.Option(help="With --from: a new directory; beside the run when not given.")
-    ] = None,
+    steps: Annotated[str, option("With --from: learn from these steps only.", metavar="A..B")] = "",
+    stage: Annotated[str, option("The stage, where several sample.")] = "",
+    to: Annotated[Path | None, option("With --from: a new directory; beside the run when not given.")] = None,
     json: Json = False,
 ) -> Answer:
     """Recompute a recorded step, or train again, and compare.
@@ -389,14 +368,10 @@ def replay(
 @app.command()
 def export(
     model: Model,
-    to: Annotated[
-        str, typer.Option(help="A directory that does not exist yet, or hub:OWNER/NAME.", show_default=False)
-    ],
-    form: Annotated[
-        Form | None, typer.Option("--as", help="Default: merged where there is an adapter, else as it is.")
-    ] = None,
+    to: Annotated[str, option("A directory that does not exist yet, or hub:OWNER/NAME.", show_default=False)],
+    form: Annotated[Form | None, option("Default: merged where there is an adapter, else as it is.", "--as")] = None,
     kind: Annotated[
-        str | None, typer.Option("--type", help="Of the numbers: float32, bfloat16, float16; for gguf also q8_0.")
+        str | None, option("Of the numbers: float32, bfloat16, float16; for gguf also q8_0.", "--type")
     ] = None,
     json: Json = False,
 ) -> Answer:
@@ -412,7 +387,7 @@ def export(
 
 @app.command()
 def doctor(
-    cluster: Annotated[str | None, typer.Option("--cluster", help="Look at the Ray cluster at this address.")] = None,
+    cluster: Annotated[str | None, option("Look at the Ray cluster at this address.", "--cluster")] = None,
     json: Json = False,
 ) -> Answer:
     """Say what this machine has, and what would not work.
@@ -433,30 +408,24 @@ def doctor(
 @app.command()
 def plan(
     run: Annotated[
-        Path | None, typer.Argument(help="A run that was measured, of at least five steps; else the newest in runs/.")
+        Path | None, word("A run that was measured, of at least five steps; else the newest in runs/.")
     ] = None,
-    gpus: Annotated[
-        list[int] | None, typer.Option(min=1, max=4096, help="How many GPUs; may stand several times.")
-    ] = None,
+    gpus: Annotated[list[int] | None, option("How many GPUs; may stand several times.", min=1, max=4096)] = None,
     staleness: Annotated[
-        int | None, typer.Option(min=0, max=1000, help="Steps that samplers may be ahead; else the run's.")
+        int | None, option("Steps that samplers may be ahead; else the run's.", min=0, max=1000)
     ] = None,
-    speed: Annotated[float, typer.Option(min=1e-3, max=1e6, help="One GPU, in times of the measured.")] = 1.0,
+    speed: Annotated[float, option("One GPU, in times of the measured.", min=1e-3, max=1e6)] = 1.0,
     model: Annotated[
-        str | None, typer.Option(help="The model that is planned for: its size, such as 8B, or its checkpoint.")
+        str | None, option("The model that is planned for: its size, such as 8B, or its checkpoint.")
     ] = None,
-    larger: Annotated[float | None, typer.Option(min=1e-3, max=1e9, help="The same, in times of the run's.")] = None,
-    gpu_gb: Annotated[float, typer.Option(min=1e-3, max=1e6, help="Memory of one GPU.")] = 80.0,
-    prompts: Annotated[int | None, typer.Option(min=1, max=65536, help="Prompts of a step; else the run's.")] = None,
-    group_size: Annotated[
-        int | None, typer.Option(min=1, max=65536, help="Completions of each; else the run's.")
-    ] = None,
-    tokens: Annotated[
-        float | None, typer.Option(min=1, max=1e7, help="Mean tokens of a completion; else the run's.")
-    ] = None,
-    network: Annotated[float, typer.Option(min=1e-3, max=1e6, help="GB that a GPU sends in a second.")] = 10.0,
-    hours: Annotated[float | None, typer.Option(min=0, help="When it has to be ready.")] = None,
-    failures: Annotated[float, typer.Option(min=1.0, help="Hours between two failures of one GPU.")] = 10000.0,
+    larger: Annotated[float | None, option("The same, in times of the run's.", min=1e-3, max=1e9)] = None,
+    gpu_gb: Annotated[float, option("Memory of one GPU.", min=1e-3, max=1e6)] = 80.0,
+    prompts: Annotated[int | None, option("Prompts of a step; else the run's.", min=1, max=65536)] = None,
+    group_size: Annotated[int | None, option("Completions of each; else the run's.", min=1, max=65536)] = None,
+    tokens: Annotated[float | None, option("Mean tokens of a completion; else the run's.", min=1, max=1e7)] = None,
+    network: Annotated[float, option("GB that a GPU sends in a second.", min=1e-3, max=1e6)] = 10.0,
+    hours: Annotated[float | None, option("When it has to be ready.", min=0)] = None,
+    failures: Annotated[float, option("Hours between two failures of one GPU.", min=1.0)] = 10000.0,
     json: Json = False,
 ) -> Answer:
     """Say what a run would take on more GPUs, simulated.
@@ -468,40 +437,27 @@ def plan(
     if model is not None and larger is not None:
         raise typer.BadParameter("--model and --larger say the same: give one of them")
     counts = gpus or [1, 2, 4, 8, 16, 32, 64]
-    how = {
-        "staleness": staleness,
-        "speed": speed,
-        "larger": larger,
-        "model": model,
-        "gpu_gb": gpu_gb,
-        "prompts": prompts,
-        "group_size": group_size,
-        "tokens": tokens,
-        "network": network,
-        "hours": hours,
-        "failures_h": failures,
-    }
-    return Answer(plan_run(run, counts, **how), show)  # type: ignore[arg-type]
+    how = (staleness, speed, larger, hours, failures, model, gpu_gb, network, prompts, group_size, tokens)
+    return Answer(plan_run(run, counts, *how), show)
 
 
 @config.command("show")
 def config_show(
     recipe: RecipePath,
     overrides: Overrides = None,
-    origins: Annotated[bool, typer.Option("--origins", help="Where each value comes from.")] = False,
+    origins: Annotated[bool, option("Where each value comes from.", "--origins")] = False,
     json: Json = False,
 ) -> Answer:
     """Print the resolved recipe."""
     from cohort.commands.config import resolved, show_origins, show_recipe
-    from cohort.recipe import Recipe
 
-    return Answer(resolved(Recipe.load(recipe, overrides or (), SAY)), show_origins if origins else show_recipe)
+    return Answer(resolved(_load(recipe, overrides)), show_origins if origins else show_recipe)
 
 
 @config.command("diff")
 def config_diff(
     recipe: RecipePath,
-    other: Annotated[Path | None, typer.Argument(help="A recipe, a run or a preset; else the defaults.")] = None,
+    other: Annotated[Path | None, word("A recipe, a run or a preset; else the defaults.")] = None,
     json: Json = False,
 ) -> Answer:
     """Print what differs from another recipe, or the defaults.
@@ -510,11 +466,9 @@ def config_diff(
     """
     from cohort.algorithms.presets import PRESETS
     from cohort.commands.config import compared, show_difference
-    from cohort.recipe import Recipe
 
-    loaded = Recipe.load(recipe, (), SAY)
-    against = None if other is None or str(other) in PRESETS else Recipe.load(other, (), SAY)
-    return Answer(compared(loaded, against, None if other is None else str(other)), show_difference)
+    against = None if other is None or str(other) in PRESETS else _load(other)
+    return Answer(compared(_load(recipe), against, None if other is None else str(other)), show_difference)
 
 
 @config.command("schema")
@@ -528,8 +482,7 @@ def config_schema(json: Json = False) -> Answer:
 
 @config.command("import")
 def config_import(
-    file: Annotated[Path, typer.Argument(help="TRL: a GRPOConfig or a command line. verl: YAML or overrides.")],
-    json: Json = False,
+    file: Annotated[Path, word("TRL: a GRPOConfig or a command line. verl: YAML or overrides.")], json: Json = False
 ) -> Answer:
     """Write a configuration of TRL or verl as a recipe.
 
@@ -543,11 +496,11 @@ def config_import(
 @record.command("rollouts")
 def record_rollouts(
     run: Run,
-    step: Annotated[int | None, typer.Option(help="The training step; the last one when not given.")] = None,
-    where: Annotated[str, typer.Option(help="Which ones, e.g. 'reward < 0.5 and finish == \"length\"'.")] = "",
-    stage: Annotated[str, typer.Option(help="An earlier stage of the run; the last one when not given.")] = "",
-    evaluation: Annotated[str, typer.Option("--eval", help="Those of an evaluation: greedy, sampled or traces.")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="The most that are shown.")] = 20,
+    step: Annotated[int | None, option("The training step; the last one when not given.")] = None,
+    where: Annotated[str, option("Which ones, e.g. 'reward < 0.5 and finish == \"length\"'.")] = "",
+    stage: Annotated[str, option("An earlier stage of the run; the last one when not given.")] = "",
+    evaluation: Annotated[str, option("Those of an evaluation: greedy, sampled or traces.", "--eval")] = "",
+    limit: Annotated[int, option("The most that are shown.", min=1)] = 20,
     json: Json = False,
 ) -> Answer:
     """Print sampled completions to read, with scores and why.
@@ -562,11 +515,9 @@ def record_rollouts(
 @record.command("verify")
 def record_verify(
     run: Run,
-    level: Annotated[
-        int | None, typer.Option(min=0, max=4, help="0 form, 1 digests; above, numbers are recomputed.")
-    ] = None,
-    key: Annotated[Path | None, typer.Option(help="The public key of whom you trust; else those known here.")] = None,
-    anchor: Annotated[str, typer.Option(help="A head that was kept elsewhere, which must be in the chain.")] = "",
+    level: Annotated[int | None, option("0 form, 1 digests; above, numbers are recomputed.", min=0, max=4)] = None,
+    key: Annotated[Path | None, option("The public key of whom you trust; else those known here.")] = None,
+    anchor: Annotated[str, option("A head that was kept elsewhere, which must be in the chain.")] = "",
     json: Json = False,
 ) -> Answer:
     """Check that a run is as its record says.
@@ -582,10 +533,10 @@ def record_verify(
 @record.command("redact")
 def record_redact(
     run: Run,
-    rows: Annotated[str, typer.Option(help="Which rollouts, e.g. 'ticket == 3 and member == 0'.", show_default=False)],
-    step: Annotated[int | None, typer.Option(help="Those of one step; of all when not given.")] = None,
-    stage: Annotated[str, typer.Option(help="Those of an earlier stage; of all when not given.")] = "",
-    reason: Annotated[str, typer.Option(help="Why; it goes into the record.")] = "",
+    rows: Annotated[str, option("Which rollouts, e.g. 'ticket == 3 and member == 0'.", show_default=False)],
+    step: Annotated[int | None, option("Those of one step; of all when not given.")] = None,
+    stage: Annotated[str, option("Those of an earlier stage; of all when not given.")] = "",
+    reason: Annotated[str, option("Why; it goes into the record.")] = "",
     json: Json = False,
 ) -> Answer:
     """Erase prompts, completions and their tokens.
@@ -600,9 +551,9 @@ def record_redact(
 @record.command("amend")
 def record_amend(
     run: Run,
-    kind: Annotated[str, typer.Option(help="incident, change, monitoring or evaluation.", show_default=False)],
-    text: Annotated[str, typer.Option(help="What happened.")] = "",
-    file: Annotated[Path | None, typer.Option(help="A file about it, which is copied into the run.")] = None,
+    kind: Annotated[str, option("incident, change, monitoring or evaluation.", show_default=False)],
+    text: Annotated[str, option("What happened.")] = "",
+    file: Annotated[Path | None, option("A file about it, which is copied into the run.")] = None,
     json: Json = False,
 ) -> Answer:
     """Append what happened after the run.
@@ -639,8 +590,8 @@ def record_diff(run: Run, other: Run, json: Json = False) -> Answer:
 @record.command("export")
 def record_export(
     run: Run,
-    to: Annotated[Path, typer.Option(help="A directory that does not exist yet.", show_default=False)],
-    text: Annotated[bool, typer.Option("--with-text/--without-text", help="Whether texts and tokens go along.")] = True,
+    to: Annotated[Path, option("A directory that does not exist yet.", show_default=False)],
+    text: Annotated[bool, option("Whether texts and tokens go along.", "--with-text/--without-text")] = True,
     json: Json = False,
 ) -> Answer:
     """Write the record for other tools, each file checked.
@@ -655,17 +606,14 @@ def record_export(
 @app.command()
 def view(
     runs: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Run directories; those in runs/ when none is given.", show_default=False),
+        list[Path] | None, word("Run directories; those in runs/ when none is given.", show_default=False)
     ] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port; else the first free one.")] = None,
-    host: Annotated[
-        str, typer.Option(help="The address; another than this machine's own needs a token.")
-    ] = "127.0.0.1",
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether a browser is opened.")] = True,
-    export: Annotated[Path | None, typer.Option(help="Write the run as one HTML file, and serve nothing.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write its curves as a figure: PNG, PDF, SVG.")] = None,
-    tty: Annotated[bool, typer.Option("--tty", help="Say the first screen here, and serve nothing.")] = False,
+    port: Annotated[int | None, option("The port; else the first free one.", min=0, max=65535)] = None,
+    host: Annotated[str, option("The address; another than this machine's own needs a token.")] = "127.0.0.1",
+    browser: Annotated[bool, option("Whether a browser is opened.", "--browser/--no-browser")] = True,
+    export: Annotated[Path | None, option("Write the run as one HTML file, and serve nothing.")] = None,
+    plot: Annotated[Path | None, option("Write its curves as a figure: PNG, PDF, SVG.")] = None,
+    tty: Annotated[bool, option("Say the first screen here, and serve nothing.", "--tty")] = False,
     json: Json = False,
 ) -> Answer:
     """Show runs in a browser: did it work, and why.
@@ -691,11 +639,11 @@ def view(
 @app.command()
 def serve(
     model: Model,
-    host: Annotated[str, typer.Option(help="The address; another than this machine's own needs a key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: a free one.")] = 8000,
-    name: Annotated[str | None, typer.Option(help="What the model is called; else its directory's name.")] = None,
-    rows: Annotated[int, typer.Option(min=1, max=4096, help="Completions decoded at the same time.")] = 32,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 600.0,
+    host: Annotated[str, option("The address; another than this machine's own needs a key.")] = "127.0.0.1",
+    port: Annotated[int, option("The port; 0: a free one.", min=0, max=65535)] = 8000,
+    name: Annotated[str | None, option("What the model is called; else its directory's name.")] = None,
+    rows: Annotated[int, option("Completions decoded at the same time.", min=1, max=4096)] = 32,
+    timeout: Annotated[float, option("Seconds that a request may take.", min=0.1)] = 600.0,
     json: Json = False,
 ) -> Answer:
     """Serve a model to whatever speaks the OpenAI API.
@@ -707,6 +655,12 @@ def serve(
 
     listen(model, host, port, name, rows, timeout)
     return Answer({})
+
+
+def _load(recipe: Path | str, overrides: Sequence[str] | None = None) -> Recipe:
+    from cohort.recipe import Recipe
+
+    return Recipe.load(recipe, overrides or (), SAY)
 
 
 def _say_stages(recipe: Recipe) -> None:

@@ -310,6 +310,22 @@ def test_the_other_screens_of_a_made_run(run, stage):
     assert set(curves.glossary([stage])) >= {"Rewards", "Groups"}
 
 
+def test_what_is_right_in_part_counts_as_evaluations_count_it(tmp_path):
+    run = make_run(tmp_path)
+    for step, score in ((0, 0.4), (2, 0.6)):
+        write_groups(run / f"log/eval-{step:06d}-greedy.parquet", [group(i, (score,)) for i in range(2)], step)
+    write_groups(run / "log/step-000003.parquet", [group(8, (0.6, 0.4)), group(9, (math.nan, math.nan))], 3)
+    stage = RunFiles(run).stages[-1]
+    view = evaluation.evaluation_view(stage)
+    assert [(one.before.rate, one.after.rate, one.change) for one in view.problems] == [(0.0, 1.0, "gained")]
+    assert view.paired.mean == 1.0  # as the record and `cohort eval` have it
+    assert history.prompt_view(stage, view.problems[0].prompt_id).asked[1].rate == 1.0
+    assert (
+        diagnostics.diagnostics(stage).difficulty[2][-1] == 1.0
+    )  # one of two is right; of the other group none says it
+    assert history.data_view(stage.run, stage, Reader()).asked == 5
+
+
 def test_two_runs_are_compared_by_recipe_and_by_answers(tmp_path):
     places = [tmp_path / name for name in ("a", "b")]
     for place in places:

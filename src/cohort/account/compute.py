@@ -122,9 +122,8 @@ def total_flops(run: RunFiles) -> Claim:
     if len(unknown) == len(of):
         return next(iter(of.values()))
     total = sum(claim.value["total"] for claim in of.values() if claim.value)
-    return run.claim(
-        "derived", total, "environment.json", reason=f"without {', '.join(unknown)}: not known" if unknown else METHOD
-    )
+    why = f"without {', '.join(unknown)}: not known" if unknown else METHOD
+    return run.claim("derived", total, "environment.json", reason=why)
 
 
 def share_of_base(run: RunFiles) -> Claim:
@@ -143,12 +142,8 @@ def energy(files: StageFiles) -> Claim:
     """Energy of the steps: measured where the machine says it, else estimated, which is derived."""
     for name, basis, why in _ENERGY:
         if (joules := files.total(name)) is not None:
-            lines = sum(name in line for line in files.steps)
-            why += (
-                f"; {len(files.steps) - lines} of {len(files.steps)} steps are not in it"
-                if lines < len(files.steps)
-                else ""
-            )
+            left = sum(name not in line for line in files.steps)
+            why += f"; {left} of {len(files.steps)} steps are not in it" if left else ""
             return files.claim(basis, {"joules": joules, "kwh": joules / 3.6e6}, "metrics.jsonl", reason=why)
     return gap(
         "measured",

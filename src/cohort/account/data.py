@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from cohort.account.behaviour import pass_rates
 from cohort.account.sources import StageFiles
 from cohort.record.claims import Claim, gap
 from cohort.record.inputs import hub_commit
 from cohort.settings import GROUPS
 from cohort.tasks.sources.rows import is_hub_id
-from cohort.types import RIGHT
 
 
 def prompts(files: StageFiles) -> Claim:
@@ -41,12 +37,13 @@ def prompts(files: StageFiles) -> Claim:
 def selection(files: StageFiles) -> Claim:
     """How prompts are chosen from the distribution."""
     task = files.stage.task
+    resamples = files.stage.kind in GROUPS and files.objective.zero_std == "resample"
     found = {
         "order": "shuffled once an epoch by a seed of the recipe's",
         "curriculum": task.curriculum and task.curriculum.model_dump(),
         "adaptive": task.adaptive and task.adaptive.model_dump(),
         "too_long": task.too_long,
-        "resample_cap": files.stage.rollout.resample_cap if _resamples(files) else None,
+        "resample_cap": files.stage.rollout.resample_cap if resamples else None,
     }
     dropped = files.total("prompts/too_long")
     found["dropped_as_too_long"] = None if dropped is None else int(dropped)
@@ -54,24 +51,19 @@ def selection(files: StageFiles) -> Claim:
     return files.run.claim("derived", kept, "recipe.toml", files.path("metrics.jsonl"))
 
 
-def _resamples(files: StageFiles) -> bool:
-    return files.stage.kind in GROUPS and files.objective.zero_std == "resample"
-
-
 def contamination(files: StageFiles) -> Claim:
     """Whether what is evaluated was trained on: the ids of the held-out prompts that were found before the first step,
     by which layers, whether what held them was left out, and the last accuracy on them and on the others.
     """
-    found = files.run.contamination.get(files.stage.name)
-    if not isinstance(found, dict) or "flagged" not in found:
-        looked = found.get("not_looked") if isinstance(found, dict) else None
+    found = files.contamination
+    if "flagged" not in found:
+        looked = found.get("not_looked")
         why = "; ".join(map(str, looked.values())) if isinstance(looked, dict) else ""
         return gap("measured", f"no comparison of prompts with benchmarks was made{f': {why}' if why else ''}")
     layers = {name: {"questions": one["questions"], "prompts": one["prompts"]} for name, one in found["layers"].items()}
-    names, accuracy = _last_evaluations(files), {}
-    for name, path in names.items():
-        with contextlib.suppress(pa.ArrowException, OSError, KeyError):
-            accuracy[name] = _accuracy(path, set(found["flagged"]))
+    names = _last_evaluations(files)
+    rates = {name: pass_rates(path) for name, path in names.items()}
+    accuracy = {name: _accuracy(of, set(found["flagged"])) for name, of in rates.items() if of}
     logs = [files.path(f"log/{path.name}") for path in names.values()]
     return files.run.claim("measured", {**found, "layers": layers, "accuracy": accuracy}, "contamination.json", *logs)
 
@@ -87,16 +79,11 @@ def _last_evaluations(files: StageFiles) -> dict[str, Path]:
     return {name: path for name, path in every if path.is_file()}
 
 
-def _accuracy(path: Path, flagged: set[str]) -> dict[str, Any]:
+def _accuracy(rates: Mapping[str, float], flagged: set[str]) -> dict[str, Any]:
     """The mean pass rate of the problems that were found and of the others, and how many they are."""
-    table = pq.read_table(path, columns=["prompt_id", "accuracy"])
-    scores: dict[str, list[bool]] = {}
-    for key, score in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        if score is not None and not math.isnan(score):
-            scores.setdefault(key, []).append(score >= RIGHT)
     sides: dict[str, list[float]] = {"clean": [], "flagged": []}
-    for key, right in scores.items():
-        sides["flagged" if key in flagged else "clean"].append(sum(right) / len(right))
+    for key, rate in rates.items():
+        sides["flagged" if key in flagged else "clean"].append(rate)
     return {
         name: {"problems": len(rates), "pass@1": sum(rates) / len(rates) if rates else None}
         for name, rates in sides.items()

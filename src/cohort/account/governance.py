@@ -14,11 +14,9 @@ def declared(key: str) -> Callable[[RunFiles], Claim]:
 
     def read(run: RunFiles) -> Claim:
         value = getattr(run.declared, key)
-        return (
-            gap("declared", f"[record] {key} is not given")
-            if value is None
-            else run.claim("declared", value, "recipe.toml")
-        )
+        if value is None:
+            return gap("declared", f"[record] {key} is not given")
+        return run.claim("declared", value, "recipe.toml")
 
     return read
 
@@ -68,9 +66,8 @@ def traces(run: RunFiles) -> Claim:
     """How reasoning traces are handled."""
     value = run.declared.traces
     if value is None:
-        return run.claim(
-            "derived", "exposed", "recipe.toml", reason="[record] traces is not given: they are shown whole"
-        )
+        why = "[record] traces is not given: they are shown whole"
+        return run.claim("derived", "exposed", "recipe.toml", reason=why)
     return run.claim("declared", value, "recipe.toml")
 
 

@@ -29,10 +29,7 @@ def make_record(directory: Path, recipe: Recipe) -> dict[str, Any]:
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "name": recipe.name,
-        "written": {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "cohort": __version__,
-        },
+        "written": {"at": datetime.now(UTC).isoformat(timespec="seconds"), "cohort": __version__},
         "run": _sections(RUN, run),
         "stages": [],
     }

@@ -24,18 +24,16 @@ def base(files: StageFiles) -> Claim:
     number = files.begins_with
     if policy.model is None or number is not None:
         before = run.recipe.stages[number or 0].name
-        return run.claim(
-            "derived", {"kind": "stage", "name": before}, "recipe.toml", f"stages/{before}/final/manifest.json"
-        )
+        made = {"kind": "stage", "name": before}
+        return run.claim("derived", made, "recipe.toml", f"stages/{before}/final/manifest.json")
     inputs = run.environment.get("inputs", {})
     if policy.model in inputs:
         found = {"kind": "directory", "name": policy.model, "blake2b": inputs[policy.model], **came}
         return run.claim("measured", found, "environment.json")
     if policy.model == "live":
         named = {"kind": "live", "name": files.size.get("name")}
-        return run.claim(
-            "declared", named, "recipe.toml", reason="a model object that a program gave: it has no digest"
-        )
+        because = "a model object that a program gave: it has no digest"
+        return run.claim("declared", named, "recipe.toml", reason=because)
     commit = hub_commit(policy.model, policy.revision)
     found = {"kind": "hub", "name": policy.model, "revision": commit or policy.revision, **came}
     why = None if commit else "the commit is not known: the hub's cache of this machine does not hold the model"

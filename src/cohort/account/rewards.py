@@ -10,7 +10,7 @@ from cohort.algorithms.explain import meaning
 from cohort.record.claims import Claim, gap
 from cohort.rewards.built_in import BUILT_IN, BuiltIn
 from cohort.settings import Reward
-from cohort.settings.words import callable_path
+from cohort.settings.words import plain
 
 Kind = Literal["verifiable", "judged", "learned"]
 _KINDS: Mapping[str, Kind] = {  # the first part of a built-in's module that fits says what kind it is
@@ -33,17 +33,13 @@ def _built_in(reward: Reward) -> BuiltIn | None:
     return BUILT_IN.get(reward.use) if isinstance(reward.use, str) else None
 
 
-def _use(reward: Reward) -> str:
-    return callable_path(reward.use) if callable(reward.use) else reward.use
-
-
 def sources(files: StageFiles) -> Claim:
     """Every reward with its weight and its place in the sum."""
     if not files.stage.reward:
         return gap("derived", NONE, "not_applicable")
     kept = ("weight", "when", "gate", "split", "fold", "args")
     rows = [
-        {"name": one.name, "use": _use(one), "kind": kind_of_reward(one), "domain": one.domain}
+        {"name": one.name, "use": plain(one.use), "kind": kind_of_reward(one), "domain": one.domain}
         | {name: value for name in kept if (value := getattr(one, name)) not in (None, {})}
         for one in files.stage.reward
     ]
@@ -64,7 +60,7 @@ def verifier(files: StageFiles) -> Claim:
             rows.append({"name": one.name, "code": built_in.function, "cohort": version, "says": built_in.line, **came})
         else:
             found = code.get(f"reward {one.name} of stage {files.stage.name}")
-            rows.append({"name": one.name, "code": _use(one), "blake2b": found})
+            rows.append({"name": one.name, "code": plain(one.use), "blake2b": found})
     if not rows:
         return gap("measured", NONE, "not_applicable")
     unknown = [row["name"] for row in rows if "blake2b" in row and row["blake2b"] is None]

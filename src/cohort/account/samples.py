@@ -12,7 +12,7 @@ import orjson
 from cohort.account.sources import StageFiles
 from cohort.account.traces import rows_as_shown
 from cohort.record.claims import Claim, gap
-from cohort.record.rollouts import read_rows
+from cohort.record.rollouts import by_ticket, read_rows
 from cohort.types import UserError
 
 POINTS = 200  # of a curve
@@ -54,12 +54,10 @@ def _group(shard: Path, traces: str | None) -> dict[str, Any] | None:
         rows = rows_as_shown(read_rows(shard), traces)
     except UserError:
         return None
-    by_ticket: dict[int, list[dict[str, Any]]] = {}
-    for row in (row for row in rows if row["member"] >= 0 and row["reward"] is not None):
-        by_ticket.setdefault(row["ticket"], []).append(row)
-    if not by_ticket:
+    groups = by_ticket(row for row in rows if row["member"] >= 0 and row["reward"] is not None)
+    if not groups:
         return None
-    best = max(by_ticket.values(), key=lambda group: _spread([row["reward"] for row in group]))
+    best = max(groups.values(), key=lambda group: _spread([row["reward"] for row in group]))
     order = sorted(best, key=lambda row: -row["reward"])
     half = MEMBERS // 2
     shown = order if len(order) <= MEMBERS else [*order[:half], *order[-half:]]
@@ -81,10 +79,7 @@ def _spread(rewards: list[float]) -> float:
 
 def _member(row: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: row[name] for name in ("member", "reward", "advantage", "finish", "disposition")}
-    return kept | {
-        "tokens": sum(filter(None, row["mask"] or ())),
-        "text": _cut(_said(row)),
-    }
+    return kept | {"tokens": sum(filter(None, row["mask"] or ())), "text": _cut(_said(row))}
 
 
 def _said(row: Mapping[str, Any]) -> str | None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from cohort.account.tally import Tally, tally
 from cohort.algorithms.objectives import Objective
@@ -19,7 +16,7 @@ from cohort.recipe import Recipe
 from cohort.record.chain import CHAIN, read_lines
 from cohort.record.claims import Basis, Claim
 from cohort.record.manifest import sha256_of
-from cohort.record.metrics import read_metrics
+from cohort.record.metrics import object_in, objects, read_metrics
 from cohort.settings import Record, Stage, policy_of
 
 
@@ -33,27 +30,12 @@ class RunFiles:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """environment.json: the machine, the versions, what was read."""
-        return self._json("environment.json")
-
-    @cached_property
-    def gate(self) -> dict[str, Any]:
-        """gate.json: what rewards paid before training, by stage."""
-        return self._json("gate.json")
-
-    @cached_property
-    def contamination(self) -> dict[str, Any]:
-        """contamination.json: which held-out questions are also trained on, by stage."""
-        return self._json("contamination.json")
+        return object_in(self.directory / "environment.json")
 
     @cached_property
     def chain(self) -> list[dict[str, Any]]:
         """The entries of the log, oldest first; those that cannot be read are left out: `record verify` names them."""
-        found = []
-        for line in read_lines(self.directory / CHAIN):
-            with contextlib.suppress(orjson.JSONDecodeError):
-                entry = orjson.loads(line)
-                found += [entry] if isinstance(entry, dict) else []
-        return found
+        return [entry for _, entry in objects(read_lines(self.directory / CHAIN))]
 
     @cached_property
     def stages(self) -> list[StageFiles]:
@@ -81,16 +63,6 @@ class RunFiles:
         if name not in self._digests:
             self._digests[name] = {"path": name, "sha256": sha256_of(self.directory / name)}
         return self._digests[name]
-
-    def _json(self, name: str) -> dict[str, Any]:
-        with contextlib.suppress(orjson.JSONDecodeError):
-            found = orjson.loads(self._bytes(name))
-            return found if isinstance(found, dict) else {}
-        return {}
-
-    def _bytes(self, name: str) -> bytes:
-        file = self.directory / name
-        return file.read_bytes() if file.is_file() else b""
 
 
 @dataclass(frozen=True)
@@ -154,11 +126,15 @@ class StageFiles:
         """What it optimises."""
         return settled_objective(self.stage)
 
-    @property
+    @cached_property
     def gate(self) -> Mapping[str, Any]:
-        """What the gate found about its rewards."""
-        found = self.run.gate.get(self.stage.name, {})
-        return found if isinstance(found, dict) else {}
+        """What the gate found about its rewards, before training."""
+        return object_in(self.run.directory / "gate.json", self.stage.name)
+
+    @cached_property
+    def contamination(self) -> Mapping[str, Any]:
+        """Which held-out questions are also trained on."""
+        return object_in(self.run.directory / "contamination.json", self.stage.name)
 
     @property
     def size(self) -> Mapping[str, Any]:

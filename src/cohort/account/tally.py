@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 # What a token was spent on. A rollout is the first of these that it fits.
 OUTCOMES = ("failed", "dropped", "truncated", "signal_free", "trained")
@@ -47,7 +48,7 @@ def _add(found: Tally, table: pa.Table) -> None:
     disposition = table["disposition"].to_pylist()
     member, finish = table["member"].to_pylist(), table["finish"].to_pylist()
     signal = pc.fill_null(pc.not_equal(table["advantage"], 0.0), False).to_pylist()
-    written = _true_in(table["mask"])
+    written = true_in(table["mask"]).tolist()
     prompts = pc.fill_null(pc.list_value_length(table["prompt_tokens"]), 0).to_pylist()
     for row, became in enumerate(disposition):
         if member[row] <= 0:  # the first of a group, or the one row of a group without rollouts
@@ -66,12 +67,12 @@ def _add(found: Tally, table: pa.Table) -> None:
         found.finishes[finish[row] or "unknown"] += 1
 
 
-def _true_in(lists: pa.ChunkedArray) -> list[int]:
+def true_in(lists: pa.ChunkedArray) -> NDArray[np.int64]:
     """How many values of each list are true."""
-    counts: list[int] = []
+    counts = [np.zeros(0, np.int64)]
     for chunk in lists.chunks:
         values = np.asarray(pc.fill_null(chunk.flatten(), False).to_numpy(zero_copy_only=False), bool)
-        ends = np.cumsum(pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False))
-        sums = np.concatenate([[0], np.cumsum(values)])[np.concatenate([[0], ends]).astype(int)]
-        counts += np.diff(sums).tolist()
-    return counts
+        lengths = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False)
+        sums = np.concatenate([[0], np.cumsum(values)])
+        counts.append(np.diff(sums[np.concatenate([[0], np.cumsum(lengths)])]))
+    return np.concatenate(counts)

@@ -14,11 +14,12 @@ from cohort.account.fields import title_of
 from cohort.account.making import make_record
 from cohort.commands.explain import stage_differences
 from cohort.recipe import Recipe, differences
+from cohort.recipe.loader import of_run
 from cohort.record.claims import Claim, claims, read_record
 from cohort.record.files import new_directory
 from cohort.record.manifest import sha256_of
 from cohort.settings import GROUPS
-from cohort.settings.words import callable_path
+from cohort.settings.words import plain
 from cohort.types import UnreadableError, UserError
 from cohort.views.cards.terminal import show_difference, show_record
 from cohort.views.console import Console
@@ -40,9 +41,7 @@ def record_of(run: Path) -> dict[str, Any]:
 
 
 def _recipe(run: Path) -> Recipe:
-    file = run / "recipe.toml"
-    if not file.is_file():
-        raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
+    file = of_run(run)
     try:
         return Recipe.load(file)
     except UserError as error:
@@ -70,23 +69,15 @@ def compared(a: Path, b: Path) -> dict[str, Any]:
         }
         keys = ("field", "here", "there", "consequence")
         stages.append({"stage": stage.name, "differences": [dict(zip(keys, row, strict=True)) for row in rows]})
-    rest = [_difference(*row) for row in differences(one, other) if row[0] not in said]
+    rest = [
+        {"field": field, "here": plain(here), "there": plain(there), "consequence": ""}
+        for field, here, there in differences(one, other)
+        if field not in said
+    ]
     return {"a": str(a), "b": str(b), "stages": stages, "settings": rest, "facts": _facts(record_of(a), record_of(b))}
 
 
-def _difference(field: str, here: Any, there: Any) -> dict[str, Any]:
-    plain = [callable_path(value) if callable(value) else value for value in (here, there)]
-    return {"field": field, "here": plain[0], "there": plain[1], "consequence": ""}
-
-
-_FACTS = (
-    "compute.",
-    "behaviour.",
-    "rewards.verifier",
-    "policies.base",
-    "identity.software",
-    "data.rejected",
-)
+_FACTS = ("compute.", "behaviour.", "rewards.verifier", "policies.base", "identity.software", "data.rejected")
 
 
 def _facts(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
@@ -133,8 +124,11 @@ def export(run: Path, to: Path, with_text: bool) -> dict[str, Any]:
         rollouts = tuple(_copied(shard, new, with_text) for shard in shards)
         bundle = Bundle(record, rollouts)
         for name, one in EXPORTS.items():
-            made = find(one.make, "export")(bundle)
-            content = made.encode("utf-8", "replace") if isinstance(made, str) else _json(made)
+            made = find(one.make, "export")(record if one.of_record else bundle)
+            if isinstance(made, str):
+                content = made.encode("utf-8", "replace")
+            else:
+                content = orjson.dumps(made, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
             (new / name).write_bytes(content)
             checked[name] = _checked(name, one.check, content.decode("utf-8"))
     return {"to": to, "rollouts": len(rollouts), "with_text": with_text, "files": checked}
@@ -173,10 +167,6 @@ def _copied(shard: Path, new: Path, with_text: bool) -> File:
         pq.write_table(table, target, compression="zstd")
     columns = {field.name: str(field.type) for field in table.schema}
     return File(f"rollouts/{shard.name}", sha256_of(target), target.stat().st_size, columns)
-
-
-def _json(made: Any) -> bytes:
-    return orjson.dumps(made, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def show_export(console: Console, found: dict[str, Any]) -> None:

@@ -17,7 +17,6 @@ from cohort.commands.model import play_group
 from cohort.machine import quiet_libraries, threads_of
 from cohort.policy.load import Start, open_policy
 from cohort.policy.policy import Policy, PolicyFacts
-from cohort.preflight.gate.findings import GateReport
 from cohort.preflight.gate.stage import gate_of_stage
 from cohort.preflight.parts import SamplingParts
 from cohort.recipe import Recipe
@@ -115,22 +114,16 @@ def _check(
     untested = waits_for(stage) if parts is not None else {}
     for reward, maker in untested.items():
         console.warn(f"{reward} is not tested: its model is made by the stage '{maker}'")
-    report = _gate(one, parts.without(untested), facts, console) if parts is not None else None
-    examples = {}
-    if report is not None and parts is not None and first is not None:
-        examples = _examples(one, parts.without(untested), first, policy, console)
+    report = None
+    examples: dict[str, dict[str, Example]] = {}
+    if parts is not None and first is not None and (own := parts.without(untested)).rewards and own.verifiers:
+        report = gate_of_stage(stage, own, one.seed, PROMPTS, facts.tokenizer, console.warn)
+        examples = _examples(one, own, first, policy, console)
         show_gate(console, report)
     contamination, clean = benchmarks.look(one, policy, console)
     gate = None if report is None else report.to_dict()
     holds = clean and (report is None or not report.problems)
     return CheckedStage(stage.name, stage.kind, plan, untested, gate, holds, contamination, prompt, examples)
-
-
-def _gate(one: PreparedStage, parts: SamplingParts, facts: PolicyFacts, console: Console) -> GateReport | None:
-    """What the rewards that can be tested now pay for."""
-    if not (parts.rewards and parts.verifiers):
-        return None
-    return gate_of_stage(one.stage, parts, one.seed, PROMPTS, facts.tokenizer, console.warn)
 
 
 def _examples(

@@ -10,7 +10,7 @@ import orjson
 from cohort.commands.explain import Difference, objective_differences
 from cohort.recipe import Recipe, against_defaults, differences
 from cohort.settings import GROUPS, Stage
-from cohort.settings.words import callable_path, shown
+from cohort.settings.words import plain, shown
 from cohort.train.directory import as_kept
 from cohort.train.unread import refuse_unread
 from cohort.views.console import Console
@@ -54,7 +54,7 @@ def compared(recipe: Recipe, other: Recipe | None, name: str | None) -> dict[str
     if name is not None:  # an objective is what its preset and its fields come to
         rows = [row for row in rows if ".objective." not in f".{row[0]}" or row[0].endswith(".preset")] + objectives
     keys = ("key", "here", "there", "consequence")
-    found = [dict(zip(keys, (path, _plain(here), _plain(there), why))) for path, here, there, why in rows]
+    found = [dict(zip(keys, (path, plain(here), plain(there), why))) for path, here, there, why in rows]
     return {"against": name or "the defaults", "differences": found}
 
 
@@ -87,7 +87,3 @@ def _of_other(other: Recipe | None, stage: Stage) -> Stage | None:
 def show_schema(console: Console, found: dict[str, Any]) -> None:
     """The schema on many lines."""
     console.plain(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
-
-
-def _plain(value: Any) -> Any:
-    return callable_path(value) if callable(value) else value

@@ -15,10 +15,7 @@ from cohort.views.console import Console, show_recipe
 
 # A format -> "module:function" of (given, source) that returns what the configuration comes to, and some keys that only
 # this format has. `given` is a `configurations.base.Given`.
-FORMATS = {
-    "verl": "cohort.integrations.configurations.verl:read",
-    "trl": "cohort.integrations.configurations.trl:read",
-}
+FORMATS = {"verl": "cohort.integrations.configurations.verl:read", "trl": "cohort.integrations.configurations.trl:read"}
 ONLY_VERL = ("actor_rollout_ref.", "algorithm.", "trainer.", "data.")
 
 

@@ -10,7 +10,7 @@ from cohort.account.sources import RunFiles
 from cohort.monitor.doctor import Cause, answers, causes
 from cohort.monitor.watcher import detect, read_incidents
 from cohort.recipe import Recipe
-from cohort.types import UnreadableError
+from cohort.recipe.loader import of_run
 from cohort.views.console import Console
 from cohort.views.diagnosis import show_causes
 
@@ -19,10 +19,8 @@ def diagnose(run: Path) -> dict[str, Any]:
     """Of every stage that has begun, what was found, the causes, and questions with their answers. Findings of a run
     that was trained without detectors are made from its files now. Raises `UnreadableError` for what is no run.
     """
-    if not (run / "recipe.toml").is_file():
-        raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
     stages = []
-    for files in RunFiles(run, Recipe.load(run / "recipe.toml")).stages:
+    for files in RunFiles(run, Recipe.load(of_run(run))).stages:
         if files.steps:
             found = read_incidents(files.place) or list(detect(files.place, files.stage.monitor))
             stages.append(

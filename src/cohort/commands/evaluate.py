@@ -105,14 +105,15 @@ def run_evaluation(
         }
         for kind in ("greedy", "sampled"):  # of one kind the held-out problems and the suites are several tasks
             difference |= among({name: one for name, one in pairs.items() if name.endswith(kind)})
+
+    def short(one: Accuracy | TraceUse) -> dict[str, float]:
+        return {key.removeprefix("eval/"): value for key, value in one.metrics().items()}
+
     result = Evaluation(
         data,
         verifier,
         max(len(one.scored) for of in found.values() for one in of.values()),
-        {
-            model: {f"eval/{k}": v for k, v in _gathered(of, lambda one: _short(one.metrics())).items()}
-            for model, of in every.items()
-        },
+        {name: {f"eval/{k}": v for k, v in _gathered(of, short).items()} for name, of in every.items()},
         {name: _gathered(of, Accuracy.measures) for name, of in found.items()},
         {name: _behaviour(of, language) for name, of in found.items()},
         difference,
@@ -143,17 +144,10 @@ def _gathered(of: Mapping[str, M], what: Callable[[M], Mapping[str, T]]) -> dict
     return found
 
 
-def _short(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {key.removeprefix("eval/"): value for key, value in metrics.items()}
-
-
 def _behaviour(of: Mapping[str, Accuracy], language: str | None) -> dict[str, float]:
     """Of the sampled completions, where there are any: they vary."""
-    last = {name.rpartition("/")[0]: one for name, one in of.items()}
-    found: dict[str, float] = {}
-    for place, one in last.items():
-        found |= {f"{place}/{k}" if place else k: v for k, v in behaviour(one.groups, language).items()}
-    return found
+    last = {f"{name.rpartition('/')[0]}/": one for name, one in of.items()}
+    return _gathered(last, lambda one: behaviour(one.groups, language))
 
 
 def show(console: Console, found: Evaluation) -> None:

@@ -25,7 +25,7 @@ from cohort.recipe import Recipe
 from cohort.recipe.resolve import flatten
 from cohort.settings import GROUPS, Stage
 from cohort.settings.training import LORA_REASON
-from cohort.settings.words import callable_path
+from cohort.settings.words import plain
 from cohort.train.unread import refuse_unread
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -77,10 +77,6 @@ def _viewed(stage: Stage) -> Explained:
         around["reference"] = reference_of(stage)
     around |= {} if stage.kind == "reject" else {"updates": _updates(stage)}
     return Explained(stage.name, view.line, view.equation, view.latex, {}, around, "", None, [], [])
-
-
-def _grpo_stages(recipe: Recipe) -> list[Stage]:
-    return [stage for stage in recipe.stages if stage.kind in GROUPS]
 
 
 def _explained(stage: Stage, objective: Objective, against: str | None, other: Recipe | None) -> Explained:
@@ -268,7 +264,7 @@ def stage_differences(stage: Stage, other: Stage) -> list[Difference]:
     for path in dict.fromkeys([*mine, *theirs]):
         here, there = mine.get(path), theirs.get(path)
         if here != there and path.startswith(tables) and not any(f"{path}.".startswith(f"{name}.") for name in lone):
-            rows.append((path, _plain(here), _plain(there), ""))
+            rows.append((path, plain(here), plain(there), ""))
     return rows
 
 
@@ -308,14 +304,10 @@ def _once(stage: Stage) -> bool:
 
 def _same_stage(recipe: Recipe, name: str, called: str) -> Stage:
     """The stage of a recipe to compare with one called `name`: that of this name, or its only GRPO stage."""
-    stages = _grpo_stages(recipe)
+    stages = [stage for stage in recipe.stages if stage.kind in GROUPS]
     found = stages if len(stages) == 1 else [stage for stage in stages if stage.name == name]
     if not found:
         raise UserError(
             f"--diff: {called} has no grpo stage {name!r}; it has {', '.join(s.name for s in stages) or 'none'}"
         )
     return found[0]
-
-
-def _plain(value: Any) -> Any:
-    return callable_path(value) if callable(value) else value

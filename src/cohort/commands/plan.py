@@ -46,7 +46,6 @@ class Planned:
 def plan_run(
     run: Path | None,
     gpus: Sequence[int],
-    *,
     staleness: int | None,
     speed: float,
     larger: float | None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort.account.traces import rows_as_shown, traces_of
+from cohort.recipe.loader import of_run
 from cohort.record.reading import names_of, readable
 from cohort.record.rollouts import read_rows
 from cohort.record.where import condition
@@ -46,8 +47,7 @@ def show(console: Console, found: dict[str, Any]) -> None:
 
 
 def _file(run: Path, stage: str, step: int | None, evaluation: str) -> Path:
-    if not (run / "recipe.toml").is_file():
-        raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
+    of_run(run)
     stages = sorted(place.name for place in (run / "stages").glob("*") if place.is_dir())
     if stage and stage not in stages:
         raise UnreadableError(f"{run} has no earlier stage {stage!r}; it has {', '.join(stages) or 'one stage only'}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from cohort.record.report import Check
 from cohort.train.place import where_trained
 from cohort.train.replay.again import Again, learn_again
 from cohort.train.replay.checks import checks_of
-from cohort.train.replay.opened import open_stage
+from cohort.train.replay.opened import Recorded, open_stage
 from cohort.train.replay.tokens import token_numbers
 from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
@@ -30,14 +32,20 @@ MOST = 20  # differences that are named
 COLOURS = {"holds": "green", "skipped": "dim", "failed": "red"}
 
 
+@contextmanager
+def _opened(run: Path, stage: str) -> Iterator[Recorded]:
+    """A stage of a run, in the directory that it was trained from."""
+    quiet_libraries()
+    run = run.expanduser().absolute()
+    with where_trained(str(run)):
+        yield open_stage(run, stage)
+
+
 def replay_step(run: Path, step: int, group: int | None, stage: str) -> dict[str, Any]:
     """A step (or one group of it, by its ticket) as it was recorded, and the checks of all that can be recomputed.
     Raises `UserError` where there is no such step or group.
     """
-    quiet_libraries()
-    run = run.expanduser().absolute()
-    with where_trained(str(run)):
-        recorded = open_stage(run, stage)
+    with _opened(run, stage) as recorded:
         if step not in recorded.steps:
             there = list(recorded.steps)
             listed = f"it has {there[0]} to {there[-1]}, {len(there)} in all" if there else "it has none"
@@ -65,12 +73,9 @@ def replay_tokens(run: Path, step: int, group: int, stage: str) -> dict[str, Any
     """Every token of a group: the sampler's log-prob, and what the weights before and after the step's update say.
     Raises `UserError` where they cannot be had, and for a run whose reasoning is hidden.
     """
-    quiet_libraries()
-    run = run.expanduser().absolute()
     if (traces := traces_of(run) or "exposed") != "exposed":
         raise UserError(f"reasoning is {traces} ([record] traces of the run), so single tokens are not shown")
-    with where_trained(str(run)):
-        recorded = open_stage(run, stage)
+    with _opened(run, stage) as recorded:
         found = token_numbers(recorded, step, group)
         rows = {row["member"]: row["tokens"] for row in recorded.read(step).rows[group]}
     read = reader(RunFiles(run).stages[recorded.index].models)
@@ -111,10 +116,8 @@ def show_check(console: Console, check: Check) -> None:
 def replay_from(run: Path, start: int, steps: str, stage: str, to: Path | None) -> Again:
     """The run learnt again from step `start` on, from the stored rollouts of all later steps or of `steps`, `A..B`."""
     wanted, to = _steps(steps), None if to is None else to.expanduser().absolute()
-    quiet_libraries()
-    run = run.expanduser().absolute()
-    with where_trained(str(run)):
-        return learn_again(open_stage(run, stage), start, wanted, to, Console())
+    with _opened(run, stage) as recorded:
+        return learn_again(recorded, start, wanted, to, Console())
 
 
 def show_again(console: Console, found: Again) -> None:

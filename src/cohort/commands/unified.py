@@ -32,12 +32,9 @@ _H_LATEX = (
 
 
 def _rft(stage: Stage) -> View:
-    offline = stage.rft.mode == "offline"
-    whose = (
-        f"of the policy the stage starts with, in {stage.rft.sampling_steps} steps"
-        if offline
-        else "of the policy as it is"
-    )
+    whose = "of the policy as it is"
+    if stage.rft.mode == "offline":
+        whose = f"of the policy the stage starts with, in {stage.rft.sampling_steps} steps"
     return View(
         f"RFT, {stage.rft.mode}: supervised training on its own right samples",
         _KEPT,

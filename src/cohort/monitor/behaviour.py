@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from cohort.monitor.metrics import mean
 from cohort.rewards.combination import Combination, Scores
 from cohort.rewards.verifiers.trace import trace_of
 from cohort.types import RIGHT, SECOND, Group, Rollout
@@ -53,14 +54,14 @@ def behaviour(groups: Iterable[Group], combination: Combination | None = None) -
     known = rewards[~np.isnan(rewards)]
     metrics = {
         "reward/std": float(known.std()) if known.size else math.nan,
-        "groups/pass_rate": _mean(np.where(right, 1.0, np.where(wrong, 0.0, math.nan))),
+        "groups/pass_rate": mean(np.where(right, 1.0, np.where(wrong, 0.0, math.nan))),
         "groups/partial": sum(len(v := {*g.accuracy}) == 1 and 0 < min(v) < 1 for g in scored) / len(scored),
-        "groups/similar": _mean([_similar(own[p]) for p, rate in zip(parts, rates) if rate is not None and rate < 1]),
+        "groups/similar": mean([_similar(own[p]) for p, rate in zip(parts, rates) if rate is not None and rate < 1]),
         "groups/contradictions": sum(bool(contradicts(group)) for group in scored) / len(scored),
-        "prompts/mean_tokens": _mean([float(len(group.prompt.tokens)) for group in scored]),
-        "completions/right_tokens": _mean(lengths[right]),
-        "completions/wrong_tokens": _mean(lengths[wrong]),
-        "completions/length_correlation": _mean(
+        "prompts/mean_tokens": mean([float(len(group.prompt.tokens)) for group in scored]),
+        "completions/right_tokens": mean(lengths[right]),
+        "completions/wrong_tokens": mean(lengths[wrong]),
+        "completions/length_correlation": mean(
             [rank_correlation(lengths[part], rewards[part]) for part in parts if np.ptp(rewards[part]) > 0]
         ),
         "completions/repeated": _repeated(own),
@@ -205,8 +206,3 @@ def _components(
             pairs = [(own[part][known[part]], other[part][known[part]]) for part in parts]
             found[f"reward/{name}/{what}"] = _correlation([x for x, _ in pairs], [y for _, y in pairs])
     return found
-
-
-def _mean(values: Sequence[float] | Array) -> float:
-    known = [float(value) for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan

@@ -5,7 +5,7 @@ answers to what is asked of every run.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cohort.monitor.detectors.finding import Finding, Line, known, mean
@@ -124,48 +124,38 @@ def paragraph(cause: Cause) -> str:
     return f"Most likely {cause.says}: {'; '.join(cause.evidence)}. {cause.what_to_try}."
 
 
-def answers(lines: Sequence[Line]) -> list[tuple[str, str]]:
-    """Questions that people ask of numbers like these, and the answers."""
-    found = []
+def answers(lines: Sequence[Line]) -> Iterator[tuple[str, str]]:
+    """Questions that people ask of numbers like these, and the answers; none without lines."""
+    if not lines:
+        return
     loss, norms = known(lines, "loss"), known(lines, "grad_norm")
     if loss and "groups/signal" in lines[-1] and statistics.median(map(abs, loss)) < 0.05:
         still = sum(norm == 0 for norm in norms)
-        found.append(
-            (
-                "The loss is 0, is it broken?",
-                f"The gradient is 0, too, in {still} of {len(norms)} steps: no group had signal, nothing was learnt."
-                if norms and still > len(norms) / 2
-                else "No. Advantages of a group sum to about 0, and with one update of a batch every ratio is 1, so "
-                "the loss is near 0 whatever is learnt. Its gradient is not (grad_norm "
-                f"{statistics.median(norms or [0]):.2g}); look at reward/mean and at held-out accuracy.",
-            )
+        yield (
+            "The loss is 0, is it broken?",
+            f"The gradient is 0, too, in {still} of {len(norms)} steps: no group had signal, nothing was learnt."
+            if norms and still > len(norms) / 2
+            else "No. Advantages of a group sum to about 0, and with one update of a batch every ratio is 1, so the "
+            "loss is near 0 whatever is learnt. Its gradient is not (grad_norm "
+            f"{statistics.median(norms or [0]):.2g}); look at reward/mean and at held-out accuracy.",
         )
     if "policy/kl" in lines[-1] and not known(lines, "policy/kl"):
-        found.append(
-            ("policy/kl is null?", "There is no KL in this objective (kl_coef is 0), so there is no reference.")
-        )
+        yield "policy/kl is null?", "There is no KL in this objective (kl_coef is 0), so there is no reference."
     rewards = known(lines, "reward/mean")
     if len(rewards) >= 8:
         part = len(rewards) // 4
-        early, late = rewards[:part], rewards[-part:]
-        noise = 2 * statistics.pstdev(rewards) / part**0.5
-        if abs(mean(late) - mean(early)) < noise:
-            signal = mean(known(lines, "groups/signal"))
-            found.append(
-                (
-                    "The reward does not rise?",
-                    f"Not by more than its noise: {mean(early):.3f} first, {mean(late):.3f} last. {signal:.0%} of "
-                    "the groups carry signal; with little, see the causes; with much, more steps or a higher "
-                    "optimizer.learning_rate.",
-                )
+        early, late = mean(rewards[:part]), mean(rewards[-part:])
+        if abs(late - early) < 2 * statistics.pstdev(rewards) / part**0.5:
+            yield (
+                "The reward does not rise?",
+                f"Not by more than its noise: {early:.3f} first, {late:.3f} last. "
+                f"{mean(known(lines, 'groups/signal')):.0%} of the groups carry signal; with little, see the causes; "
+                "with much, more steps or a higher optimizer.learning_rate.",
             )
     entropy = known(lines, "policy/entropy_sampled")
     if entropy and entropy[-1] < 0.1 and rewards and mean(rewards[-3:]) > rewards[0]:
-        found.append(
-            (
-                "The entropy is near 0?",
-                f"It is {entropy[-1]:.3f} nats, and the reward rose to {mean(rewards[-3:]):.2f}: it was spent for "
-                "reward. It is a failure only where signal or held-out accuracy fall with it.",
-            )
+        yield (
+            "The entropy is near 0?",
+            f"It is {entropy[-1]:.3f} nats, and the reward rose to {mean(rewards[-3:]):.2f}: it was spent for reward. "
+            "It is a failure only where signal or held-out accuracy fall with it.",
         )
-    return found

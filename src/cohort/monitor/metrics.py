@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cohort.monitor.names import Merge, metric
+from cohort.monitor.names import metric
 from cohort.types import RIGHT, Group, Rollout, StepReport
 
 
@@ -18,15 +18,15 @@ def group_metrics(trained: Sequence[Group], left_out: Sequence[Group]) -> dict[s
     n = max(len(scored), 1)
     accuracy = [_known(group.accuracy) for group in scored]
     metrics = {
-        "reward/mean": _mean([r for group in scored for r in group.rewards]),
+        "reward/mean": mean([r for group in scored for r in group.rewards]),
         "groups/sampled": float(len(trained) + len(left_out)),
         "groups/signal": sum(max(a) != min(a) for a in accuracy if a) / n,
         "groups/all_right": sum(min(a) == max(a) and a[0] >= RIGHT for a in accuracy if a) / n,
         "groups/all_wrong": sum(min(a) == max(a) and a[0] < RIGHT for a in accuracy if a) / n,
         "groups/left_out": float(len(left_out)),
         "groups/failed": float(sum(group.error is not None for group in left_out)),
-        "completions/mean_tokens": _mean([float(r.mask.count(True)) for r in rollouts]),
-        "completions/truncated": _mean([float(r.finish == "length") for r in rollouts]),
+        "completions/mean_tokens": mean([float(r.mask.count(True)) for r in rollouts]),
+        "completions/truncated": mean([float(r.finish == "length") for r in rollouts]),
         "tokens/sampled": float(sum(r.mask.count(True) for g in (*trained, *left_out) for r in g.rollouts)),
     }
     if quarantined := sum(group.disposition == "quarantined" for group in left_out):
@@ -35,7 +35,7 @@ def group_metrics(trained: Sequence[Group], left_out: Sequence[Group]) -> dict[s
     if any(rollout.turns for rollout in rollouts):
         metrics |= turn_metrics(rollouts)
     for name in scored[0].scores if scored else ():
-        metrics[f"reward/{name}/mean"] = _mean([s for group in scored for s in group.scores[name]])
+        metrics[f"reward/{name}/mean"] = mean([s for group in scored for s in group.scores[name]])
     return metrics
 
 
@@ -55,11 +55,11 @@ def turn_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """
     calls = [call for rollout in rollouts for turn in rollout.turns for call in turn.observation.calls]
     return {
-        "turns/mean": _mean([float(len(rollout.turns)) for rollout in rollouts]),
-        "turns/limit": _mean([float(rollout.finish == "tool") for rollout in rollouts]),
+        "turns/mean": mean([float(len(rollout.turns)) for rollout in rollouts]),
+        "turns/limit": mean([float(rollout.finish == "tool") for rollout in rollouts]),
         "tools/calls": len(calls) / len(rollouts),
-        "tools/errors": _mean([float(call.failed) for call in calls]),
-        "tools/tokens": _mean([float(rollout.mask.count(False)) for rollout in rollouts]),
+        "tools/errors": mean([float(call.failed) for call in calls]),
+        "tools/tokens": mean([float(rollout.mask.count(False)) for rollout in rollouts]),
     }
 
 
@@ -68,15 +68,11 @@ def merge_reports(reports: Sequence[StepReport]) -> dict[str, float]:
     does not know is averaged. What measured nothing (NaN) is left out of maxima and of means over tokens.
     """
     tokens = [report.metrics["tokens/trained"] for report in reports]
-    return {key: _merged(_rule(key), [report.metrics[key] for report in reports], tokens) for key in reports[0].metrics}
+    rules = {key: "mean" if (known := metric(key)) is None else known.merge for key in reports[0].metrics}
+    return {key: _merged(rule, [report.metrics[key] for report in reports], tokens) for key, rule in rules.items()}
 
 
-def _rule(name: str) -> Merge:
-    known = metric(name)
-    return "mean" if known is None else known.merge
-
-
-def _merged(rule: Merge, values: Sequence[float], tokens: Sequence[float]) -> float:
+def _merged(rule: str, values: Sequence[float], tokens: Sequence[float]) -> float:
     if rule == "sum":
         return math.fsum(values)
     if rule == "max":
@@ -88,10 +84,11 @@ def _merged(rule: Merge, values: Sequence[float], tokens: Sequence[float]) -> fl
     return math.fsum(values) / len(values)
 
 
-def _known(values: Sequence[float]) -> list[float]:
-    return [v for v in values if not math.isnan(v)]
+def _known(values: Iterable[float]) -> list[float]:
+    return [float(v) for v in values if not math.isnan(v)]
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Iterable[float]) -> float:
+    """The mean of the numbers that there are (not NaN); NaN for none."""
     known = _known(values)
     return math.fsum(known) / len(known) if known else math.nan

@@ -41,7 +41,15 @@ _COMPUTED = (
     " over the tokens computed (all, with a KL in the loss or an entropy bonus; else those of rollouts with an "
     "advantage)"
 )
-_KL = " over the tokens computed, which with a KL are all"
+
+
+def _over(
+    name: str, unit: str, what: str, better: Better = "", heading: str = "", form: str = "{:6.3f}", rest: str = ""
+) -> Metric:
+    """A number over the tokens that the update computed, by which those of several updates are averaged."""
+    return Metric(name, unit, f"{what}{_COMPUTED}{rest}.", better, heading, form, "by tokens")
+
+
 # By what the numbers are about, in the order of docs/metrics.md.
 SECTIONS: dict[str, tuple[Metric, ...]] = {
     "Rewards": (
@@ -185,7 +193,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("critic/loss", "", "Loss of the value model.", "down"),
         Metric("critic/explained", "share", "Share of the variance of returns that the critic foresaw; 0: none.", "up"),
         Metric("critic/warmup", "", "1 in a step in which only the critic learnt, and the policy stayed."),
-        Metric("policy/entropy", "nats", f"Mean entropy{_COMPUTED}.", "", "entropy", "{:5.3f}", "by tokens"),
+        _over("policy/entropy", "nats", "Mean entropy", "", "entropy", "{:5.3f}"),
         Metric(
             "policy/entropy_sampled",
             "nats",
@@ -195,56 +203,30 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "policy/kl",
             "nats",
-            f"Mean of the KL estimate against the reference{_KL}.",
+            "Mean of the KL estimate against the reference over the tokens computed, which with a KL are all.",
             "",
             "kl",
             "{:6.4f}",
             "by tokens",
         ),
-        Metric(
-            "policy/clip_low",
-            "share",
-            f"Tokens whose gradient the lower clip removed{_COMPUTED}.",
-            "",
-            merge="by tokens",
-        ),
-        Metric(
-            "policy/clip_high",
-            "share",
-            f"Tokens whose gradient the upper clip removed{_COMPUTED}.",
-            "",
-            merge="by tokens",
-        ),
-        Metric(
-            "policy/clip_dual",
-            "share",
-            f"Tokens whose gradient dual_clip or ratio_max removed{_COMPUTED}.",
-            "",
-            merge="by tokens",
-        ),
-        Metric(
-            "policy/ratio", "", f"Mean ratio of new to old probability{_COMPUTED}; 1 is on-policy.", merge="by tokens"
-        ),
+        _over("policy/clip_low", "share", "Tokens whose gradient the lower clip removed"),
+        _over("policy/clip_high", "share", "Tokens whose gradient the upper clip removed"),
+        _over("policy/clip_dual", "share", "Tokens whose gradient dual_clip or ratio_max removed"),
+        _over("policy/ratio", "", "Mean ratio of new to old probability", rest="; 1 is on-policy"),
         Metric("policy/entropy_coef", "", "Coefficient of the entropy bonus where it is steered; 0 where it rests."),
-        Metric(
-            "policy/masked",
-            "share",
-            f"Tokens that a mask took out of the policy term for having moved too far{_COMPUTED}.",
-            merge="by tokens",
-        ),
-        Metric(
+        _over("policy/masked", "share", "Tokens that a mask took out of the policy term for having moved too far"),
+        _over(
             "policy/filtered",
             "share",
-            f"Tokens with an advantage that filters of mismatch or a choice of tokens left out{_COMPUTED}.",
-            merge="by tokens",
+            "Tokens with an advantage that filters of mismatch or a choice of tokens left out",
         ),
         Metric("policy/ratio_max", "", f"Largest ratio of new to old probability{_COMPUTED}.", "down", merge="max"),
-        Metric(
+        _over(
             "policy/mismatch",
             "nats",
-            f"Mean distance of the log-probs of sampler and learner{_COMPUTED}; null where they are not compared.",
+            "Mean distance of the log-probs of sampler and learner",
             "down",
-            merge="by tokens",
+            rest="; null where they are not compared",
         ),
         Metric(
             "router/busiest",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cohort.settings import KEEPS, SAMPLED, Stage
-from cohort.settings.table import Path
 from cohort.settings.words import shown
 
 _OVER_WORDS = ("reverse", "forward", "jsd")
@@ -32,7 +31,7 @@ _ACT_WITH: tuple[tuple[tuple[str, ...], str, tuple[str, ...], str, tuple[object,
 )
 
 
-def in_vain(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
+def in_vain(stage: Stage) -> Iterator[tuple[str, ...]]:
     """What stands in a stage and does nothing there; see `recipe.check`."""
     for kinds, name, keys, other, values in _ACT_WITH:
         table = getattr(stage, name)
@@ -41,4 +40,4 @@ def in_vain(stage: Stage, at: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
             continue
         for key in (one for one in keys if getattr(table, one) != type(table).model_fields[one].default):
             beside = f"with {name}.{other} = {shown(says)}" if says or says == 0 else f"without {name}.{other}"
-            yield f"{at}{name}.{key} has no effect {beside}: remove it", ((name, key), (name, other))
+            yield f"{name}.{key} has no effect {beside}: remove it", f"{name}.{key}", f"{name}.{other}"

@@ -43,6 +43,13 @@ def found(path: Path, say: Callable[[str], object]) -> Path:
     return path / "recipe.toml" if (path / "recipe.toml").is_file() else path
 
 
+def of_run(run: Path) -> Path:
+    """The file of the recipe that a run keeps. Raises `UnreadableError` for a directory that is no run."""
+    if not (file := run / "recipe.toml").is_file():
+        raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
+    return file
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """The tables of a TOML file."""
     try:
@@ -109,11 +116,6 @@ def _instead(path: Path) -> str:
     if close:
         return f"; did you mean {str(path.parent / close[0])!r}?"
     return f"; {str(path.parent)!r} has {', '.join(recipes[:8])}{', ...' if len(recipes) > 8 else ''}"
-
-
-def default_name(path: Path) -> str:
-    """The name of a recipe that does not say it: that of its file, as a directory can be called."""
-    return directory_name(path.stem)
 
 
 def directory_name(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-from cohort.recipe.loader import default_name, found, read_file
+from cohort.recipe.loader import directory_name, found, read_file
 from cohort.recipe.resolve import Resolved, resolve
 from cohort.settings import Stage
 from cohort.settings.table import Path as KeyPath
@@ -51,7 +51,7 @@ class Recipe(BaseModel):
         `rollout.group_size=4` or `STAGE.run.steps=10`. `say` is told which file it is where that is not plain.
         """
         file = found(Path(path), say)
-        recipe = cls._of(resolve(read_file(file), file.name, overrides, default_name(file)))
+        recipe = cls._of(resolve(read_file(file), file.name, overrides, directory_name(file.stem)))
         recipe._file = file.absolute()
         return recipe
 

@@ -15,7 +15,7 @@ from cohort.recipe.schema import Recipe
 from cohort.settings import Optimizer, PythonRows, Reward, Stage, Table, Task
 from cohort.settings.table import LATER
 from cohort.settings.training import default_rate
-from cohort.settings.words import callable_path
+from cohort.settings.words import callable_path, plain
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -164,7 +164,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, PythonRows):
         return str(value)
-    return callable_path(value) if callable(value) else value
+    return plain(value)
 
 
 def digest(recipe: Recipe) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import orjson
 
@@ -18,10 +18,8 @@ SCHEMA = "urn:cohort:record:1"  # the version of the form: a record of another o
 
 Basis = Literal["measured", "derived", "declared", "imported"]
 Status = Literal["evaluated", "not_evaluated", "not_applicable", "inconclusive", "failed", "withheld"]
-BASES: tuple[Basis, ...] = ("measured", "derived", "declared", "imported")
-STATUSES: tuple[Status, ...] = (
-    *("evaluated", "not_evaluated", "not_applicable", "inconclusive", "failed", "withheld"),
-)
+BASES: tuple[Basis, ...] = get_args(Basis)
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ class Tree:
         self.size += 1
         self._whole.append(leaf)
         for _ in range((self.size & -self.size).bit_length() - 1):  # as many carries as adding 1 to the size had
-            self._join()
+            right = self._whole.pop()
+            self._whole.append(_node(self._whole.pop(), right))
 
     def root(self) -> str:
         """The Merkle tree hash, in hexadecimal."""
@@ -41,10 +42,6 @@ class Tree:
         for left in reversed(self._whole[:-1]):
             root = _node(left, root)
         return root.hex()
-
-    def _join(self) -> None:
-        right = self._whole.pop()
-        self._whole.append(_node(self._whole.pop(), right))
 
 
 def _node(left: bytes, right: bytes) -> bytes:

@@ -1,10 +1,10 @@
-"""metrics.jsonl: one object a step, flat keys, appended; and read back."""
+"""metrics.jsonl: one object a step, flat keys, appended; and read back, as JSON objects of other files are."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class MetricsLog:
         """Drop lines of later steps, and damaged ones. Returns the steps that are left."""
         if not self.path.exists():
             return set()
-        kept = {number: line for number, line in _lines(self.path) if number <= step}
+        kept = {line["step"]: raw for raw, line in _lines(self.path) if line["step"] <= step}
         write_bytes(self.path, b"".join(line + b"\n" for line in kept.values()))
         return set(kept)
 
@@ -44,20 +44,35 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a metrics file: objects with a step. One that was torn by a crash while it was written is left
     out, and written again by a resumed run, which says what else is missing.
     """
-    return [orjson.loads(raw) for _, raw in _lines(path)]
+    return [line for _, line in _lines(path)]
 
 
 def lines_after(path: Path, step: int) -> list[bytes]:
     """The lines of later steps, as they are written; of a file that is not there none."""
-    return [raw for number, raw in _lines(path) if number > step] if path.exists() else []
+    return [raw for raw, line in _lines(path) if line["step"] > step] if path.exists() else []
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    for raw in path.read_bytes().splitlines():
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    return ((raw, line) for raw, line in objects(path.read_bytes().splitlines()) if type(line.get("step")) is int)
+
+
+def objects(lines: Iterable[bytes]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The lines that are JSON objects, each with what it says; what a crash or damage left of others is passed over."""
+    for raw in lines:
         with contextlib.suppress(orjson.JSONDecodeError):
-            line = orjson.loads(raw)
-            if isinstance(line, dict) and type(line.get("step")) is int:
-                yield line["step"], raw
+            if isinstance(line := orjson.loads(raw), dict):
+                yield raw, line
+
+
+def object_in(file: Path, *keys: str) -> dict[str, Any]:
+    """The JSON object in a file, or what lies under these keys of it; empty where there is no such object."""
+    try:
+        found = orjson.loads(file.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def is_timing(key: str) -> bool:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,12 +159,18 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def read_groups(path: Path) -> list[Group]:
     """The groups of a file that `write_groups` wrote, in ticket order. Raises `UserError` where texts were erased."""
-    by_ticket: dict[int, list[dict[str, Any]]] = {}
-    for row in pq.read_table(path).to_pylist():
-        if row.get(COMMITMENTS) is not None:
-            raise UserError(f"the text of ticket {row['ticket']} in {path} was erased, so its group is not whole")
-        by_ticket.setdefault(row["ticket"], []).append(row)
-    return [group_of(rows) for _, rows in sorted(by_ticket.items())]
+    rows = pq.read_table(path).to_pylist()
+    if (erased := next((row for row in rows if row.get(COMMITMENTS) is not None), None)) is not None:
+        raise UserError(f"the text of ticket {erased['ticket']} in {path} was erased, so its group is not whole")
+    return [group_of(of) for _, of in sorted(by_ticket(rows).items())]
+
+
+def by_ticket(rows: Iterable[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    """The rows of each group."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["ticket"], []).append(row)
+    return found
 
 
 def group_of(rows: list[dict[str, Any]]) -> Group:

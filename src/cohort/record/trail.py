@@ -11,9 +11,10 @@ from typing import Any
 from cohort.record.chain import CHAIN, HEADS, read_lines
 from cohort.record.entries import FIRST, FORMAT, KINDS, UNSIGNED, digest_of, parsed, problem, version_of
 from cohort.record.keys import is_signed, key_id, known_keys, opened, public_key
+from cohort.record.report import Status
 from cohort.types import UnreadableError
 
-Say = Callable[[int, str, str, str], None]  # level, name of the check, status, detail
+Say = Callable[[int, str, Status, str], None]  # level, name of the check, status, detail
 
 
 @dataclass

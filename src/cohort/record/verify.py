@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,6 +22,7 @@ from cohort.record.files import beside
 from cohort.record.leaves import LEAF, leaves
 from cohort.record.manifest import EVALS, EVALUATIONS, digests_in, sha256_of
 from cohort.record.merkle import Tree
+from cohort.record.metrics import object_in
 from cohort.record.report import Check, Report, Status
 from cohort.record.trail import Files, StageTrail, Trail, check_signatures, read_trail
 from cohort.types import UnreadableError
@@ -60,13 +60,12 @@ class _Checks:
         self.found: list[Check] = []
         self._failed: dict[str, int] = {}
 
-    def say(self, level: int, name: str, status: str, detail: str) -> None:
+    def say(self, level: int, name: str, status: Status, detail: str) -> None:
         if status == "failed":
             self._failed[name] = self._failed.get(name, 0) + 1
             if self._failed[name] > MOST:
                 return
-        wanted: Status = "failed" if status == "failed" else "holds" if status == "holds" else "skipped"
-        self.found.append(Check(level, name, wanted, detail))
+        self.found.append(Check(level, name, status, detail))
 
     def done(self, level: int, name: str, detail: str) -> None:
         """A check that has been made to its end: it holds, unless something of it has failed."""
@@ -92,20 +91,12 @@ class _Comparison:
         trail = self.trail
         if anchor:
             kept = f"the head {anchor} that was kept"
-            self.say(
-                1,
-                "anchor",
-                *(
-                    ("holds", f"{kept} is one of this chain")
-                    if trail.anchored
-                    else ("failed", f"{kept} is none of this chain: it was written anew, or is of another run")
-                ),
-            )
+            if not trail.anchored:
+                self._fail("anchor", f"{kept} is none of this chain: it was written anew, or is of another run")
+            self.done(1, "anchor", f"{kept} is one of this chain")
         for name in (CHAIN, HEADS):
             if not _is_whole(self.run / name):
-                self.say(
-                    1, "chain", "skipped", f"{name} ends in a line that is torn: the run was stopped as it wrote it"
-                )
+                self._pass_over("chain", f"{name} ends in a line that is torn: the run was stopped as it wrote it")
         self.done(1, "chain", f"every entry follows the one before it; the head is {trail.head}")
         check_signatures(self.run, trail, self.say, key)
         self.done(1, "signatures", f"{len(trail.signed)} entries are signed where they have to be, and all before them")
@@ -123,24 +114,25 @@ class _Comparison:
                 continue
             is_last = seq == trail.size - 1  # it was announced; the run may have been stopped before it was written
             if is_last and before is not None and _sha256(self.run / path) == before:
-                self.say(
-                    1, "files", "skipped", f"{path} is as it was before entry {seq}: the run was stopped in between"
-                )
+                self._pass_over("files", f"{path} is as it was before entry {seq}: the run was stopped in between")
             else:
                 self._same(path, digest, f"entry {seq}")
         for stage in trail.stages.values():
             self._directories(stage)
         others = sorted(self._others())
         if others:
-            self.say(1, "files", "skipped", f"not of the record: {', '.join(others[:10])}{' ...' * (len(others) > 10)}")
+            self._pass_over("files", f"not of the record: {', '.join(others[:10])}{' ...' * (len(others) > 10)}")
         self.done(1, "files", "every file of the run that the record names is as it was written")
         self._inputs()
         open_stages = [name for name, stage in trail.stages.items() if not stage.closed]
         if open_stages:
-            self.say(1, "end", "skipped", f"the run is unfinished: {', '.join(open_stages)} has no close")
+            self._pass_over("end", f"the run is unfinished: {', '.join(open_stages)} has no close")
 
     def _fail(self, name: str, detail: str) -> None:
         self.say(1, name, "failed", detail)
+
+    def _pass_over(self, name: str, detail: str) -> None:
+        self.say(1, name, "skipped", detail)
 
     def _entry(self, seq: int, line: bytes) -> None:
         """The shards and the line of metrics that one entry of a step or an evaluation names."""
@@ -174,12 +166,10 @@ class _Comparison:
             path, where = shard["path"], f"{shard['path']} (step {step})"
             self._shards += 1
             self._seen.add(path)
-            found, (wanted, before, by) = (
-                _sha256(self.run / path),
-                self.trail.shards.get(path, (shard["sha256"], "", 0)),
-            )
+            found = _sha256(self.run / path)
+            wanted, before, by = self.trail.shards.get(path, (shard["sha256"], "", 0))
             if by == self.trail.size - 1 and found == (before or shard["sha256"]):
-                self.say(1, "roots", "skipped", f"{where} is as it was before entry {by}: that one was not carried out")
+                self._pass_over("roots", f"{where} is as it was before entry {by}: that one was not carried out")
             elif found != wanted:
                 whole = False
                 self._fail(
@@ -230,9 +220,7 @@ class _Comparison:
         elif more or torn:
             if stage.closed:
                 self._fail("metrics", f"{file} goes on after its last line")
-            self.say(
-                1, "metrics", "skipped", f"{file} goes on after its last entry: the run was stopped as it wrote it"
-            )
+            self._pass_over("metrics", f"{file} goes on after its last entry: the run was stopped as it wrote it")
 
     def _unnamed_shards(self) -> None:
         """Files of rollouts without an entry: one, of a stage that goes on, or those that it has given up."""
@@ -251,7 +239,7 @@ class _Comparison:
                 "files", f"{', '.join(sorted(unnamed)[:10])} have no entry in {CHAIN}, and a stop leaves one at most"
             )
         elif unnamed:
-            self.say(1, "files", "skipped", f"{unnamed[0]} has no entry in {CHAIN}: the run was stopped before it had")
+            self._pass_over("files", f"{unnamed[0]} has no entry in {CHAIN}: the run was stopped before it had")
         self._seen.update(unnamed)
 
     def _directories(self, stage: StageTrail) -> None:
@@ -271,7 +259,7 @@ class _Comparison:
         if files.seq == self.trail.size - 1 and found != files.digests.keys():
             waiting = beside(self.run / path, "tmp")
             if waiting.is_dir() and digests_in(waiting) == files.digests:
-                self.say(1, "files", "skipped", f"{path} waits beside its place: the run was stopped in between")
+                self._pass_over("files", f"{path} waits beside its place: the run was stopped in between")
                 return
         if not found:
             self._fail("files", f"{path} is missing")
@@ -288,18 +276,14 @@ class _Comparison:
 
     def _inputs(self) -> None:
         """What the run read from elsewhere, where it is still there."""
-        try:
-            there = Path(orjson.loads((self.run / "environment.json").read_bytes())["directory"])
-        except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
-            there = Path()
-        away = 0
+        there, away = Path(str(object_in(self.run / "environment.json").get("directory", ""))), 0
         for path, digest in self.trail.inputs.items():
             found = _sha256(there / path)
             away += found is None
             if found is not None and found != digest:
                 self._fail("inputs", f"{path} is not what the run began with")
         if away:
-            self.say(1, "inputs", "skipped", f"{away} of {len(self.trail.inputs)} files that the run read are not here")
+            self._pass_over("inputs", f"{away} of {len(self.trail.inputs)} files that the run read are not here")
         self.done(1, "inputs", f"{len(self.trail.inputs) - away} files that the run read are what it began with")
 
     def _others(self) -> Iterator[str]:

@@ -20,6 +20,11 @@ _COMPARE: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.In: lambda a, b: a in b,
     ast.NotIn: lambda a, b: a not in b,
 }
+_READ = (
+    *(ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.USub, ast.Compare, *_COMPARE, ast.Is, ast.IsNot),
+    *(ast.Constant, ast.Name, ast.Load, ast.List, ast.Tuple),
+)
+_PLAIN = (str, int, float, type(None))
 HINT = 'write for example `reward < 0.5 and finish == "length"`, `"sorry" in text` or `not exact_number`'
 
 
@@ -39,25 +44,9 @@ def condition(text: str) -> Callable[[Mapping[str, Any]], bool]:
 
 def _check(node: ast.AST) -> None:
     """Refuse whatever `_value` does not read."""
-    allowed = isinstance(node, ast.BoolOp | ast.Compare | ast.Name | ast.List | ast.Tuple) or (
-        isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub)
-    )
-    if isinstance(node, ast.Constant):
-        allowed = node.value is None or isinstance(node.value, str | int | float)
-    if not allowed:
+    if not isinstance(node, _READ) or (isinstance(node, ast.Constant) and not isinstance(node.value, _PLAIN)):
         raise ValueError
-    parts: list[ast.AST] = []
-    if isinstance(node, ast.Compare):
-        parts = [node.left, *node.comparators]
-        if not all(type(op) in _COMPARE or isinstance(op, ast.Is | ast.IsNot) for op in node.ops):
-            raise ValueError
-    elif isinstance(node, ast.BoolOp):
-        parts = list(node.values)
-    elif isinstance(node, ast.UnaryOp):
-        parts = [node.operand]
-    elif isinstance(node, ast.List | ast.Tuple):
-        parts = list(node.elts)
-    for part in parts:
+    for part in ast.iter_child_nodes(node):
         _check(part)
 
 

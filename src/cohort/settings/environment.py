@@ -6,41 +6,34 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cohort.settings.table import Function, Resumable, Table, Text, Tokens
+from cohort.settings.table import Function, Resumable, Table, Text, Tokens, key
 
 
 class Environment(Table):
     """What the policy acts in: nothing, where a completion is the whole rollout, or tools that it may call."""
 
-    tools: Annotated[tuple[str | Function, ...], Field(strict=False)] = Field(
-        default=(), description="Tools it may call: calculator, python, http, mcp, or module:function."
+    tools: Annotated[tuple[str | Function, ...], Field(strict=False)] = key(
+        (), "Tools it may call: calculator, python, http, mcp, or module:function."
     )
-    use: Text | Function | None = Field(
-        default=None, description="An environment instead: module:function that makes one, verifiers, or endpoint."
+    use: Text | Function | None = key(
+        None, "An environment instead: module:function that makes one, verifiers, or endpoint."
     )
-    agent: Text | Function | None = Field(
-        default=None,
-        description="With use = endpoint: your agent, module:function or a command; it asks by the OpenAI API.",
+    agent: Text | Function | None = key(
+        None, "With use = endpoint: your agent, module:function or a command; it asks by the OpenAI API."
     )
-    args: dict[str, Any] = Field(
-        default={}, description="Settings of built-in tools by their name, or keyword arguments for the function."
+    args: dict[str, Any] = key({}, "Settings of built-in tools by their name, or keyword arguments for the function.")
+    format: Literal["auto", "tags", "hermes", "llama3"] = key(
+        "auto",
+        "How calls are written; auto: as the chat template does, tags without one (a policy from scratch needs tags).",
     )
-    format: Literal["auto", "tags", "hermes", "llama3"] = Field(
-        default="auto",
-        description="How calls are written; auto: as the chat template does, tags without one (a policy from scratch "
-        "needs tags).",
-    )
-    max_turns: int = Field(default=8, ge=1, le=10_000, description="Most turns of a rollout.")
-    max_turn_tokens: Tokens | None = Field(
-        default=None, description="Longest turn; what is left of rollout.max_tokens when not given."
-    )
-    max_result_tokens: Tokens = Field(default=256, description="What of a result is shown to the policy, in tokens.")
-    concurrency: int = Field(default=16, ge=1, le=1024, description="Rollouts that are with tools at the same time.")
-    timeout_s: Resumable[float] = Field(
-        default=30.0,
+    max_turns: int = key(8, "Most turns of a rollout.", ge=1, le=10_000)
+    max_turn_tokens: Tokens | None = key(None, "Longest turn; what is left of rollout.max_tokens when not given.")
+    max_result_tokens: Tokens = key(256, "What of a result is shown to the policy, in tokens.")
+    concurrency: int = key(16, "Rollouts that are with tools at the same time.", ge=1, le=1024)
+    timeout_s: Resumable[float] = key(
+        30.0,
+        "Seconds that a call of your function, a step of your environment, or your agent between two calls, may take.",
         gt=0,
-        description="Seconds that a call of your function, a step of your environment, or your agent between two "
-        "calls, may take.",
     )
 
     @property

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cohort.settings.table import Positive, Resumable, Share, Table
+from cohort.settings.table import Positive, Resumable, Share, Table, key
 
 Action = Literal["log", "warn", "quarantine", "adapt", "pause", "roll_back"]
 # What `adapt` may change, and where it stands in a stage.
@@ -69,86 +69,63 @@ class Adapt(Table):
 class Monitor(Table):
     """What is watched, and what is done about it. No default does more than say it."""
 
-    window: Resumable[Positive] = Field(
-        default=10, description="Steps in which a detector speaks once, and on which it looks back (on 6 at least)."
+    window: Resumable[Positive] = key(
+        10, "Steps in which a detector speaks once, and on which it looks back (on 6 at least)."
     )
-    action: Resumable[Action] = Field(
-        default="warn", description="What a finding does: log (into the record only), warn, or pause (exit code 3)."
+    action: Resumable[Action] = key(
+        "warn", "What a finding does: log (into the record only), warn, or pause (exit code 3)."
     )
-    actions: Resumable[dict[str, Action]] = Field(
-        default={},
-        description='The same for one detector, also quarantine and roll_back: `{ test_aware = "quarantine" }`.',
+    actions: Resumable[dict[str, Action]] = key(
+        {}, 'The same for one detector, also quarantine and roll_back: `{ test_aware = "quarantine" }`.'
     )
-    adapt: Resumable[dict[str, Adapt]] = Field(
-        default={}, description="By detector what its findings change: that is what it does, then."
+    adapt: Resumable[dict[str, Adapt]] = key({}, "By detector what its findings change: that is what it does, then.")
+    rescore: Resumable[Share] = key(
+        0.0, "verifier_contradiction: share of each step's groups that are scored a second time."
     )
-    rescore: Resumable[Share] = Field(
-        default=0.0, description="verifier_contradiction: share of each step's groups that are scored a second time."
-    )
-    signal: Resumable[Share] = Field(default=0.05, description="no_signal: the least share of groups with signal.")
-    sparse: Resumable[Share] = Field(default=0.05, description="sparse_reward: the least share of right completions.")
+    signal: Resumable[Share] = key(0.05, "no_signal: the least share of groups with signal.")
+    sparse: Resumable[Share] = key(0.05, "sparse_reward: the least share of right completions.")
     # Identical members of a group have advantage 0: with them a group is smaller than it is paid for.
-    similar: Resumable[Part] = Field(
-        default=0.9, description="similar_samples: completions of unsolved groups that repeat another of their group."
+    similar: Resumable[Part] = key(
+        0.9, "similar_samples: completions of unsolved groups that repeat another of their group."
     )
-    level_drift: Resumable[Part] = Field(
-        default=0.4, description="difficulty_drift: share of prompts that are of other levels than at the beginning."
+    level_drift: Resumable[Part] = key(
+        0.4, "difficulty_drift: share of prompts that are of other levels than at the beginning."
     )
     # The entropy of a policy is spent for reward (2505.22617): alone it says nothing.
-    entropy_fall: Resumable[Share] = Field(
-        default=0.3, description="entropy_collapse: share of the first steps' entropy that is left."
-    )
-    entropy_rise: Resumable[Growth] = Field(
-        default=3.0, description="entropy_explosion: times the entropy of the first steps."
-    )
-    collapse: Resumable[Share] = Field(
-        default=0.3, description="reward_collapse: share of the best mean reward of the window that is left."
-    )
-    kl: Resumable[Ratio] = Field(default=1.0, description="kl_blow_up: nats a token from the reference.")
-    mismatch: Resumable[Ratio] = Field(
-        default=0.05, description="sampler_mismatch: nats between the log-probs of sampler and learner."
-    )
+    entropy_fall: Resumable[Share] = key(0.3, "entropy_collapse: share of the first steps' entropy that is left.")
+    entropy_rise: Resumable[Growth] = key(3.0, "entropy_explosion: times the entropy of the first steps.")
+    collapse: Resumable[Share] = key(0.3, "reward_collapse: share of the best mean reward of the window that is left.")
+    kl: Resumable[Ratio] = key(1.0, "kl_blow_up: nats a token from the reference.")
+    mismatch: Resumable[Ratio] = key(0.05, "sampler_mismatch: nats between the log-probs of sampler and learner.")
     # PPO clips a few tokens in a hundred; GSPO reports 15% and is well (2507.18071, figure 2).
-    clipped: Resumable[Part] = Field(default=0.4, description="clip_fraction: share of tokens that were clipped.")
-    gradient: Resumable[Growth] = Field(
-        default=10.0, description="gradient_spike: times the median gradient norm of the window."
-    )
+    clipped: Resumable[Part] = key(0.4, "clip_fraction: share of tokens that were clipped.")
+    gradient: Resumable[Growth] = key(10.0, "gradient_spike: times the median gradient norm of the window.")
     # Cut off completions are scored as wrong though they may have been on their way (DAPO 2503.14476, section 3.4).
-    truncated: Resumable[Part] = Field(default=0.5, description="truncation: share of completions cut off.")
-    length_correlation: Resumable[Part] = Field(
-        default=0.6, description="length_reward: rank correlation of length and reward inside groups, up or down."
+    truncated: Resumable[Part] = key(0.5, "truncation: share of completions cut off.")
+    length_correlation: Resumable[Part] = key(
+        0.6, "length_reward: rank correlation of length and reward inside groups, up or down."
     )
     # A loss that divides by the length punishes long wrong answers less (Dr. GRPO 2503.20783, section 3.1).
-    longer_wrong: Resumable[Growth] = Field(
-        default=1.5, description="wrong_longer: growth of the length of wrong answers over that of right ones."
+    longer_wrong: Resumable[Growth] = key(
+        1.5, "wrong_longer: growth of the length of wrong answers over that of right ones."
     )
-    conflict: Resumable[Share] = Field(
-        default=0.5, description="reward_conflict: correlation below minus this, of a reward and the accuracy."
+    conflict: Resumable[Share] = key(
+        0.5, "reward_conflict: correlation below minus this, of a reward and the accuracy."
     )
-    dominance: Resumable[Share] = Field(
-        default=0.8, description="reward_dominance: how much closer a reward follows the total than the accuracy does."
+    dominance: Resumable[Share] = key(
+        0.8, "reward_dominance: how much closer a reward follows the total than the accuracy does."
     )
-    bad_credit: Resumable[Share] = Field(
-        default=0.7, description="best_of_bad: share of positive advantage on completions that are not right."
+    bad_credit: Resumable[Share] = key(
+        0.7, "best_of_bad: share of positive advantage on completions that are not right."
     )
-    gap: Resumable[Share] = Field(
-        default=0.1, description="format_only, proxy_gap, held_out_drift: how far two scores may come apart."
+    gap: Resumable[Share] = key(0.1, "format_only, proxy_gap, held_out_drift: how far two scores may come apart.")
+    repeated: Resumable[Part] = key(0.5, "repetition: share of four-token sequences that the completion had before.")
+    constant: Resumable[Part] = key(
+        0.7, "constant_answer: completions with the same answer, more than golds are alike."
     )
-    repeated: Resumable[Part] = Field(
-        default=0.5, description="repetition: share of four-token sequences that the completion had before."
-    )
-    constant: Resumable[Part] = Field(
-        default=0.7, description="constant_answer: completions with the same answer, more than golds are alike."
-    )
-    bare: Resumable[Share] = Field(
-        default=0.7, description="no_working: growth of the share of completions that are an answer alone."
-    )
-    test_aware: Resumable[Part] = Field(
-        default=0.05, description="test_aware: share of completions with code that acts on its tests."
-    )
-    errors: Resumable[Part] = Field(
-        default=0.05, description="verifier_errors: share of the window's groups that could not be scored."
-    )
+    bare: Resumable[Share] = key(0.7, "no_working: growth of the share of completions that are an answer alone.")
+    test_aware: Resumable[Part] = key(0.05, "test_aware: share of completions with code that acts on its tests.")
+    errors: Resumable[Part] = key(0.05, "verifier_errors: share of the window's groups that could not be scored.")
 
     def action_of(self, detector: str) -> Action:
         """What a finding of this detector does."""

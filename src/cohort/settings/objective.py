@@ -8,7 +8,7 @@ from pydantic import Field, create_model
 
 from cohort.algorithms.fields import FIELDS, Choice, Number, Terms
 from cohort.algorithms.presets import PRESETS
-from cohort.settings.table import Later, Table
+from cohort.settings.table import Later, Table, key
 
 T = TypeVar("T", bound=Table)
 _BYPASS = ", ".join(name for name, preset in PRESETS.items() if preset.bypass)
@@ -16,9 +16,7 @@ _BYPASS = ", ".join(name for name, preset in PRESETS.items() if preset.bypass)
 
 def with_fields(table: type[T]) -> type[T]:
     """The table with the names of the presets, and a key for every field of `algorithms.fields`, filled in."""
-    columns: dict[str, Any] = {
-        name: (_values(field) | None, Field(default=None, description=field.about)) for name, field in FIELDS.items()
-    }
+    columns: dict[str, Any] = {name: (_values(field) | None, key(None, field.about)) for name, field in FIELDS.items()}
     columns["preset"] = (Literal[tuple(PRESETS)], table.model_fields["preset"])
     return create_model(table.__name__, __base__=table, __module__=table.__module__, __doc__=table.__doc__, **columns)
 
@@ -38,21 +36,18 @@ def _values(field: Choice | Number | Terms) -> Any:
 class Objective(Table):
     """What is optimised. A field that is not set has the preset's value; "off" switches a bound off."""
 
-    preset: str = Field(default="grpo", description="Published method to start from.")
-    pass_at_k: int | None = Field(
-        default=None,
+    preset: str = key("grpo", "Published method to start from.")
+    pass_at_k: int | None = key(
+        None,
+        "Train on pass@k instead of pass@1: the advantages of Pass@k Training; rewards must be 0 or 1.",
         ge=1,
         le=65_536,
-        description="Train on pass@k instead of pass@1: the advantages of Pass@k Training; rewards must be 0 or 1.",
     )
-    malformed_penalty: Later[float] = Field(
-        default=0.0,
-        ge=0,
-        description="Taken from the advantage of each token of a malformed call, or of a tag without its pair.",
+    malformed_penalty: Later[float] = key(
+        0.0, "Taken from the advantage of each token of a malformed call, or of a tag without its pair.", ge=0
     )
-    bypass: bool | None = Field(
-        default=None,
-        description=f"Take the ratio against the sampler's own log-probs; when not given, only {_BYPASS} does.",
+    bypass: bool | None = key(
+        None, f"Take the ratio against the sampler's own log-probs; when not given, only {_BYPASS} does."
     )
 
     def fields(self) -> dict[str, Any]:

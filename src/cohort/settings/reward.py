@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from cohort.settings.table import Function, NoEffect, Resumable, Table, Text
+from cohort.settings.table import Function, NoEffect, Resumable, Table, Text, key
 from cohort.settings.words import callable_path
 
 
@@ -21,34 +21,23 @@ class Reward(Table):
     """One way to score a completion. The reward of a rollout is the weighted sum of all of them."""
 
     use: Text | Function = Field(description="A built-in name, module:function, or a Python function.")
-    weight: float = Field(
-        default=1.0, description="Factor in the sum; negative: a penalty; 0: measured but not rewarded."
+    weight: float = key(1.0, "Factor in the sum; negative: a penalty; 0: measured but not rewarded.")
+    name: Text = key("", "Name in the metrics; the function's when not given.")
+    style: Literal["cohort", "trl"] = key(
+        "cohort", "How a function is called; trl: (prompts, completions, **columns) -> list of numbers."
     )
-    name: Text = Field(default="", description="Name in the metrics; the function's when not given.")
-    style: Literal["cohort", "trl"] = Field(
-        default="cohort",
-        description="How a function is called; trl: (prompts, completions, **columns) -> list of numbers.",
+    args: dict[str, Any] = key({}, "Keyword arguments for the function.")
+    timeout_s: Resumable[float] = key(30.0, "Seconds that scoring one group may take.", gt=0)
+    split: Text | None = key(None, "The function scores steps; what separates them: blank_lines, lines or a regex.")
+    fold: Literal["mean", "min", "last", "product"] | None = key(
+        None, "Make one reward of the steps' scores, instead of supervising each step with its own."
     )
-    args: dict[str, Any] = Field(default={}, description="Keyword arguments for the function.")
-    timeout_s: Resumable[float] = Field(default=30.0, gt=0, description="Seconds that scoring one group may take.")
-    split: Text | None = Field(
-        default=None, description="The function scores steps; what separates them: blank_lines, lines or a regex."
-    )
-    fold: Literal["mean", "min", "last", "product"] | None = Field(
-        default=None, description="Make one reward of the steps' scores, instead of supervising each step with its own."
-    )
-    when: dict[str, Any] = Field(
-        default={}, description='Only for prompts whose columns have these values, such as { domain = "math" }.'
-    )
-    domain: NoEffect[Text | None] = Field(
-        default=None, description="The domain that it serves, for the record, such as math or safety."
-    )
-    gate: Text | None = Field(
-        default=None, description="Another reward by its name: where that one scores too little, this one is not paid."
-    )
-    gate_at: float = Field(default=0.5, description="Score of the gate from which this reward is paid.")
-    gate_else: Literal["zero", "none"] = Field(
-        default="zero", description="Below it this reward is 0, or, with none, left out as if it did not apply."
+    when: dict[str, Any] = key({}, 'Only for prompts whose columns have these values, such as { domain = "math" }.')
+    domain: NoEffect[Text | None] = key(None, "The domain that it serves, for the record, such as math or safety.")
+    gate: Text | None = key(None, "Another reward by its name: where that one scores too little, this one is not paid.")
+    gate_at: float = key(0.5, "Score of the gate from which this reward is paid.")
+    gate_else: Literal["zero", "none"] = key(
+        "zero", "Below it this reward is 0, or, with none, left out as if it did not apply."
     )
 
     @property

@@ -19,7 +19,7 @@ from cohort.settings.reward import Reward
 from cohort.settings.run import Run
 from cohort.settings.sampling import Evaluate, Rollout
 from cohort.settings.suite import Suite
-from cohort.settings.table import Later, NoEffect, OneOf, Table, Text, as_list
+from cohort.settings.table import Later, NoEffect, OneOf, Table, Text, as_list, key
 from cohort.settings.task import Task
 from cohort.settings.training import Critic, Optimizer, Preferences, Reference, Supervised
 
@@ -62,40 +62,36 @@ def policy_of(stages: Sequence[Stage], index: int) -> int | None:
 class Stage(Table):
     """One stage with everything it needs."""
 
-    kind: Annotated[str, OneOf(KINDS)] = Field(
-        default="grpo",
-        description="One of grpo, distill, self_distill, sft, reward_model, process_model, reject, "
+    kind: Annotated[str, OneOf(KINDS)] = key(
+        "grpo",
+        "One of grpo, distill, self_distill, sft, reward_model, process_model, reject, "
         "rft, dpo, evaluate, or a kind of your own.",
     )
-    name: Text = Field(default="grpo", description="Name of the stage in overrides, metrics and directories.")
-    policy: Policy = Field(default=Policy(), description="The model to train.")
+    name: Text = key("grpo", "Name of the stage in overrides, metrics and directories.")
+    policy: Policy = key(Policy(), "The model to train.")
     task: Task = Field(description="Where prompts and answers come from.")
-    rollout: Rollout = Field(default=Rollout(), description="How groups of completions are sampled.")
-    environment: Environment = Field(default=Environment(), description="What the policy acts in.")
-    reward: Annotated[tuple[Reward, ...], Field(strict=False)] = Field(
-        default=(), description="How completions are scored."
-    )
-    objective: Objective = Field(default=Objective(), description="What is optimised.")
-    optimizer: Optimizer = Field(default=Optimizer(), description="How the weights move.")
+    rollout: Rollout = key(Rollout(), "How groups of completions are sampled.")
+    environment: Environment = key(Environment(), "What the policy acts in.")
+    reward: Annotated[tuple[Reward, ...], Field(strict=False)] = key((), "How completions are scored.")
+    objective: Objective = key(Objective(), "What is optimised.")
+    optimizer: Optimizer = key(Optimizer(), "How the weights move.")
     critic: Critic = Field(default_factory=Critic, description="The value model of PPO.")
-    evaluate: Evaluate = Field(default=Evaluate(), description="How held-out accuracy is measured.")
-    suite: Annotated[tuple[Suite, ...], Field(strict=False)] = Field(
-        default=(), description="Further problems to evaluate on, each for what it stands for."
+    evaluate: Evaluate = key(Evaluate(), "How held-out accuracy is measured.")
+    suite: Annotated[tuple[Suite, ...], Field(strict=False)] = key(
+        (), "Further problems to evaluate on, each for what it stands for."
     )
-    reference: Reference = Field(default=Reference(), description="What the KL term compares with.")
-    run: Run = Field(default=Run(), description="How long, how often, and where.")
-    cluster: Later[Cluster] = Field(default=Cluster(), description="Where its parts run, if not all of them here.")
-    monitor: Monitor = Field(default=Monitor(), description="What is watched while it trains.")
-    supervised: Supervised = Field(default=Supervised(), description="Settings of supervised stages.")
-    preferences: Preferences = Field(
-        default=Preferences(), description="What reward_model, process_model and dpo stages learn from."
-    )
-    reject: Reject = Field(default=Reject(), description="Which samples reject and rft stages keep.")
-    rft: Rft = Field(default=Rft(), description="Settings of rft stages.")
-    dpo: Dpo = Field(default=Dpo(), description="Settings of dpo stages.")
-    distillation: Distill = Field(default=Distill(), description="The teachers of distill stages.")
-    self_distillation: SelfDistill = Field(default=SelfDistill(), description="Settings of self_distill stages.")
-    record: NoEffect[Record] = Field(default=Record(), description="What a person declares for the record of the run.")
+    reference: Reference = key(Reference(), "What the KL term compares with.")
+    run: Run = key(Run(), "How long, how often, and where.")
+    cluster: Later[Cluster] = key(Cluster(), "Where its parts run, if not all of them here.")
+    monitor: Monitor = key(Monitor(), "What is watched while it trains.")
+    supervised: Supervised = key(Supervised(), "Settings of supervised stages.")
+    preferences: Preferences = key(Preferences(), "What reward_model, process_model and dpo stages learn from.")
+    reject: Reject = key(Reject(), "Which samples reject and rft stages keep.")
+    rft: Rft = key(Rft(), "Settings of rft stages.")
+    dpo: Dpo = key(Dpo(), "Settings of dpo stages.")
+    distillation: Distill = key(Distill(), "The teachers of distill stages.")
+    self_distillation: SelfDistill = key(SelfDistill(), "Settings of self_distill stages.")
+    record: NoEffect[Record] = key(Record(), "What a person declares for the record of the run.")
 
     @property
     def clustered(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from cohort.settings.rows import Data
-from cohort.settings.table import Count, Function, Table, Text
+from cohort.settings.table import Count, Function, Table, Text, key
 
 Kind = Literal[
     "performance", "hallucination", "refusal", "jailbreak", "harmful_capability", "multilingual", "tool_use", "safety"
@@ -22,20 +22,16 @@ class Suite(Table):
     """A set of problems that is evaluated beside the held-out ones, before, during and after every stage."""
 
     source: Data = Field(description="Where its problems are: as task.source; all of them are evaluated.")
-    name: Text = Field(default="", description="Name in metrics and files; that of its kind when not given.")
-    kind: Kind = Field(default="performance", description="What it stands for in the record of the run.")
-    prompt: Text = Field(default="prompt", description="Column that holds the question.")
-    answer: Text = Field(default="answer", description="Column that holds the gold answer.")
-    split: Text | None = Field(default=None, description="Split of the source.")
-    use: Text | Function | None = Field(
-        default=None, description="Verifier that says what is right; the stage's own when not given."
+    name: Text = key("", "Name in metrics and files; that of its kind when not given.")
+    kind: Kind = key("performance", "What it stands for in the record of the run.")
+    prompt: Text = key("prompt", "Column that holds the question.")
+    answer: Text = key("answer", "Column that holds the gold answer.")
+    split: Text | None = key(None, "Split of the source.")
+    use: Text | Function | None = key(None, "Verifier that says what is right; the stage's own when not given.")
+    template: Literal["auto", "chat", "r1_zero", "none"] | None = key(
+        None, "How a question is shown; as task.template when not given."
     )
-    template: Literal["auto", "chat", "r1_zero", "none"] | None = Field(
-        default=None, description="How a question is shown; as task.template when not given."
-    )
-    problems: Count | None = Field(
-        default=None, description="Problems to use, at most; evaluate.problems when not given."
-    )
+    problems: Count | None = key(None, "Problems to use, at most; evaluate.problems when not given.")
 
     @model_validator(mode="before")
     @classmethod

@@ -36,6 +36,11 @@ Function = Annotated[
 ]
 
 
+def key(default: Any, about: str, **limits: Any) -> Any:
+    """A key of a table: its default, one line on what it does, and the limits of its value (ge, gt, le, lt)."""
+    return Field(default=default, description=about, **limits)
+
+
 @dataclass(frozen=True)
 class OneOf:
     """The type of a key that names a part: one of the names in a table of parts, or "module:name" of one's own."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from cohort.settings.rows import Data
-from cohort.settings.table import Count, Positive, Share, Table, Text, Texts, Tokens, Weight
+from cohort.settings.table import Count, Positive, Share, Table, Text, Texts, Tokens, Weight, key
 
 
 class Curriculum(Table):
@@ -16,16 +16,12 @@ class Curriculum(Table):
 
     place = ("task", "curriculum")
 
-    raise_at: float = Field(
-        default=0.8, gt=0, le=1, description="Mean pass rate of the window's prompts at which the next level begins."
+    raise_at: float = key(0.8, "Mean pass rate of the window's prompts at which the next level begins.", gt=0, le=1)
+    lower_at: float | None = key(
+        None, "Mean pass rate at which it goes back a level; never when not given.", ge=0, lt=1
     )
-    lower_at: float | None = Field(
-        default=None, ge=0, lt=1, description="Mean pass rate at which it goes back a level; never when not given."
-    )
-    window: Positive = Field(
-        default=32, description="Last prompts of the level that are looked at; a new level starts anew."
-    )
-    review: float = Field(default=0.0, ge=0, lt=1, description="Share of the prompts that are from easier levels.")
+    window: Positive = key(32, "Last prompts of the level that are looked at; a new level starts anew.")
+    review: float = key(0.0, "Share of the prompts that are from easier levels.", ge=0, lt=1)
 
 
 class Adaptive(Table):
@@ -33,11 +29,11 @@ class Adaptive(Table):
 
     place = ("task", "adaptive")
 
-    solved: float = Field(default=1.0, gt=0, le=1, description="Pass rate from which a prompt counts as solved.")
-    hopeless: float = Field(default=0.0, ge=0, lt=1, description="Pass rate up to which a prompt counts as hopeless.")
-    after: Positive = Field(default=1, description="Visits in a row that were so before the prompt rests.")
-    rest: Positive = Field(default=1, description="Epochs it rests at first; twice as many each next time.")
-    longest_rest: Positive = Field(default=8, description="Epochs after which every prompt is asked again.")
+    solved: float = key(1.0, "Pass rate from which a prompt counts as solved.", gt=0, le=1)
+    hopeless: float = key(0.0, "Pass rate up to which a prompt counts as hopeless.", ge=0, lt=1)
+    after: Positive = key(1, "Visits in a row that were so before the prompt rests.")
+    rest: Positive = key(1, "Epochs it rests at first; twice as many each next time.")
+    longest_rest: Positive = key(8, "Epochs after which every prompt is asked again.")
 
 
 class Prompts(Table):
@@ -47,33 +43,25 @@ class Prompts(Table):
         description="word_problems, arithmetic, reasoning_gym:TASK, verifiers:PACKAGE, a file, a directory, a hub id, "
         "module:function."
     )
-    prompt: Text = Field(
-        default="prompt", description="Column that holds the question, as text or as messages; a.b is b inside of a."
+    prompt: Text = key("prompt", "Column that holds the question, as text or as messages; a.b is b inside of a.")
+    answer: Text = key("answer", "Column that holds the gold answer; a.b is b inside of a.")
+    messages: Text | None = key(None, "Column that holds a chat (a list of messages), used as prompt.")
+    split: Text = key("train", "Split of the source to train on.")
+    held_out: Annotated[float, Field(gt=0, lt=1)] | Data | None = key(
+        None, "Problems to evaluate on: another source, or a share of this one such as 0.1."
     )
-    answer: Text = Field(default="answer", description="Column that holds the gold answer; a.b is b inside of a.")
-    messages: Text | None = Field(
-        default=None, description="Column that holds a chat (a list of messages), used as prompt."
+    held_out_split: Text | None = key(None, "Split of the source to evaluate on.")
+    config: Text | None = key(None, "Configuration of a hub dataset.")
+    answer_format: Literal["plain", "gsm8k"] = key("plain", "How the answer is written; gsm8k: what follows ####.")
+    levels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] | None = key(
+        None, "Levels of word_problems, arithmetic (else 1 and 2) or reasoning_gym (else its own settings)."
     )
-    split: Text = Field(default="train", description="Split of the source to train on.")
-    held_out: Annotated[float, Field(gt=0, lt=1)] | Data | None = Field(
-        default=None, description="Problems to evaluate on: another source, or a share of this one such as 0.1."
+    args: dict[str, Any] = key(
+        {}, "Settings of a reasoning_gym task (over its level's), a verifiers package or your own source."
     )
-    held_out_split: Text | None = Field(default=None, description="Split of the source to evaluate on.")
-    config: Text | None = Field(default=None, description="Configuration of a hub dataset.")
-    answer_format: Literal["plain", "gsm8k"] = Field(
-        default="plain", description="How the answer is written; gsm8k: what follows ####."
-    )
-    levels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] | None = Field(
-        default=None,
-        description="Levels of word_problems, arithmetic (else 1 and 2) or reasoning_gym (else its own settings).",
-    )
-    args: dict[str, Any] = Field(
-        default={},
-        description="Settings of a reasoning_gym task (over its level's), a verifiers package or your own source.",
-    )
-    limit: Positive | None = Field(default=None, description="Use only the first so many prompts.")
-    curriculum: Curriculum | None = Field(default=None, description="Let the level rise with the success rate.")
-    adaptive: Adaptive | None = Field(default=None, description="Let prompts without signal rest.")
+    limit: Positive | None = key(None, "Use only the first so many prompts.")
+    curriculum: Curriculum | None = key(None, "Let the level rise with the success rate.")
+    adaptive: Adaptive | None = key(None, "Let prompts without signal rest.")
 
 
 class Source(Prompts):
@@ -81,59 +69,44 @@ class Source(Prompts):
 
     place = ("task", "mixture", "NAME")
 
-    weight: Weight | dict[str, Weight] = Field(
-        default=1.0,
-        description="Its share of the prompts, relative to the others: a number, or by step: { 0 = 1, 200 = 3 }.",
+    weight: Weight | dict[str, Weight] = key(
+        1.0, "Its share of the prompts, relative to the others: a number, or by step: { 0 = 1, 200 = 3 }."
     )
 
 
 class Task(Prompts):
     """Where prompts and gold answers come from."""
 
-    completion: Text = Field(
-        default="completion", description="Column that holds the demonstration, in supervised stages."
+    completion: Text = key("completion", "Column that holds the demonstration, in supervised stages.")
+    chosen: Text = key("chosen", "Column that holds the better answer, in reward_model stages.")
+    rejected: Text = key("rejected", "Column that holds the worse answer, in reward_model stages.")
+    margin: Text | None = key(None, "Column that says by how much the better answer should score higher, at least.")
+    template: Literal["auto", "chat", "r1_zero", "none"] = key(
+        "auto", "How a question is shown: chat template, R1-Zero, as it is; auto: chat, or none without one."
     )
-    chosen: Text = Field(default="chosen", description="Column that holds the better answer, in reward_model stages.")
-    rejected: Text = Field(
-        default="rejected", description="Column that holds the worse answer, in reward_model stages."
+    template_args: dict[str, bool | int | float | str | Texts] = key(
+        {}, "Arguments of the chat template, such as { enable_thinking = false }."
     )
-    margin: Text | None = Field(
-        default=None, description="Column that says by how much the better answer should score higher, at least."
+    system: str | None = key(None, "System message put before every question.")
+    special_tokens: bool = key(
+        False, "Texts of prompts such as <|im_end|> become special tokens; else they are broken up: < |im_end|>."
     )
-    template: Literal["auto", "chat", "r1_zero", "none"] = Field(
-        default="auto",
-        description="How a question is shown: chat template, R1-Zero, as it is; auto: chat, or none without one.",
+    max_prompt_tokens: Tokens | None = key(
+        None, "Longest prompt; when not given, what the context leaves beside rollout.max_tokens."
     )
-    template_args: dict[str, bool | int | float | str | Texts] = Field(
-        default={}, description="Arguments of the chat template, such as { enable_thinking = false }."
+    too_long: Literal["error", "drop", "truncate_left"] = key(
+        "error", "What to do with a longer prompt; demonstrations and pairs of dpo must fit whole."
     )
-    system: str | None = Field(default=None, description="System message put before every question.")
-    special_tokens: bool = Field(
-        default=False,
-        description="Texts of prompts such as <|im_end|> become special tokens; else they are broken up: < |im_end|>.",
+    careful: Share | dict[str, Share] = key(
+        1.0, "word_problems, arithmetic: share of demonstrations that show their working, or one by steps."
     )
-    max_prompt_tokens: Tokens | None = Field(
-        default=None, description="Longest prompt; when not given, what the context leaves beside rollout.max_tokens."
+    careful_first: Count = key(0, "word_problems, arithmetic: the first so many demonstrations all show their working.")
+    sloppy_right: Share = key(0.2, "word_problems, arithmetic: share of the guesses without working that are right.")
+    decontaminate: Literal["off", "warn", "drop"] = key(
+        "warn", "Training prompts that hold a held-out question: not looked for, said and written down, left out."
     )
-    too_long: Literal["error", "drop", "truncate_left"] = Field(
-        default="error", description="What to do with a longer prompt; demonstrations and pairs of dpo must fit whole."
-    )
-    careful: Share | dict[str, Share] = Field(
-        default=1.0,
-        description="word_problems, arithmetic: share of demonstrations that show their working, or one by steps.",
-    )
-    careful_first: Count = Field(
-        default=0, description="word_problems, arithmetic: the first so many demonstrations all show their working."
-    )
-    sloppy_right: Share = Field(
-        default=0.2, description="word_problems, arithmetic: share of the guesses without working that are right."
-    )
-    decontaminate: Literal["off", "warn", "drop"] = Field(
-        default="warn",
-        description="Training prompts that hold a held-out question: not looked for, said and written down, left out.",
-    )
-    mixture: dict[str, Source] = Field(
-        default={}, description="Several sources by name, which becomes the prompts' column domain, instead of one."
+    mixture: dict[str, Source] = key(
+        {}, "Several sources by name, which becomes the prompts' column domain, instead of one."
     )
 
     @model_validator(mode="before")

@@ -8,42 +8,36 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cohort.settings.table import Count, Later, Many, Positive, Resumable, Table, Texts
+from cohort.settings.table import Count, Later, Many, Positive, Resumable, Table, Texts, key
 
 
 class Optimizer(Table):
     """AdamW and how a batch becomes updates."""
 
-    learning_rate: float = Field(
-        default=1e-6, ge=0, description="Peak learning rate; ten times this default beside a [policy.lora] table."
-    )
-    warmup_steps: Count = Field(default=0, description="Steps over which the learning rate rises from 0.")
-    schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="After the warm-up.")
+    learning_rate: float = key(1e-6, "Peak learning rate; ten times this default beside a [policy.lora] table.", ge=0)
+    warmup_steps: Count = key(0, "Steps over which the learning rate rises from 0.")
+    schedule: Literal["constant", "linear", "cosine"] = key("constant", "After the warm-up.")
     # 0.999 is what AdamW, TRL, verl and the DAPO recipe use, so a run moved over keeps its optimizer; 0.95, known from
     # pretraining, forgets faster than the few hundred noisy steps of a GRPO run reward.
     betas: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Field(strict=False)
-    ] = Field(default=(0.9, 0.999), description="AdamW's two averages.")
-    eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon.")
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay.")
-    state: Later[Literal["float32", "8bit"]] = Field(
-        default="float32", description="How AdamW's two averages are kept; 8bit: a byte each, and a scale for 256."
+    ] = key((0.9, 0.999), "AdamW's two averages.")
+    eps: float = key(1e-8, "AdamW's epsilon.", gt=0)
+    weight_decay: float = key(0.0, "AdamW's decoupled weight decay.", ge=0)
+    state: Later[Literal["float32", "8bit"]] = key(
+        "float32", "How AdamW's two averages are kept; 8bit: a byte each, and a scale for 256."
     )
-    offload: Later[bool] = Field(
-        default=False, description="Keep the two averages in the CPU's memory while the weights are on a GPU."
+    offload: Later[bool] = key(False, "Keep the two averages in the CPU's memory while the weights are on a GPU.")
+    stochastic_rounding: Later[bool] = key(
+        False, "Round bfloat16 weights up or down by chance: small steps count in the mean."
     )
-    stochastic_rounding: Later[bool] = Field(
-        default=False, description="Round bfloat16 weights up or down by chance: small steps count in the mean."
+    gradient_clip: float = key(1.0, "Largest gradient norm; 0 is off.", ge=0)
+    skip_budget: Later[Resumable[Count]] = key(
+        0, "Steps that may be left out because their gradient is not finite; then the run stops."
     )
-    gradient_clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; 0 is off.")
-    skip_budget: Later[Resumable[Count]] = Field(
-        default=0, description="Steps that may be left out because their gradient is not finite; then the run stops."
-    )
-    updates_per_batch: Many = Field(default=1, description="Optimizer updates that a batch is split into, by prompt.")
-    epochs: Many = Field(default=1, description="Passes over a batch.")
-    tokens_per_micro_batch: Positive = Field(
-        default=4096, description="Tokens in memory at once; does not change the result."
-    )
+    updates_per_batch: Many = key(1, "Optimizer updates that a batch is split into, by prompt.")
+    epochs: Many = key(1, "Passes over a batch.")
+    tokens_per_micro_batch: Positive = key(4096, "Tokens in memory at once; does not change the result.")
 
     @property
     def saves_memory(self) -> bool:
@@ -67,17 +61,11 @@ def default_rate(lora: bool) -> float:
 class Critic(Table):
     """The value model of PPO (baseline = "critic")."""
 
-    learning_rate: float | None = Field(
-        default=None, ge=0, description="Learning rate; the optimizer's when not given."
-    )
-    warmup_steps: Count = Field(
-        default=0, description="First steps of run.steps, in which only the critic learns and the policy stays."
-    )
-    gamma: float = Field(default=1.0, ge=0, le=1, description="Discount.")
-    lam: float = Field(default=0.95, ge=0, le=1, description="GAE's lambda.")
-    value_clip: float = Field(
-        default=0.2, gt=0, description="How far values may move in one batch before the loss clips."
-    )
+    learning_rate: float | None = key(None, "Learning rate; the optimizer's when not given.", ge=0)
+    warmup_steps: Count = key(0, "First steps of run.steps, in which only the critic learns and the policy stays.")
+    gamma: float = key(1.0, "Discount.", ge=0, le=1)
+    lam: float = key(0.95, "GAE's lambda.", ge=0, le=1)
+    value_clip: float = key(0.2, "How far values may move in one batch before the loss clips.", gt=0)
 
 
 STAYS = "with LoRA the reference is what the stage starts from, and stays so: remove the [reference] table"
@@ -86,12 +74,12 @@ STAYS = "with LoRA the reference is what the stage starts from, and stays so: re
 class Reference(Table):
     """The policy that the KL term compares with: the starting model, unless it is moved."""
 
-    update_every: Count = Field(default=0, description="Steps between updates from the policy; 0: never.")
-    ema: float | None = Field(
-        default=None,
+    update_every: Count = key(0, "Steps between updates from the policy; 0: never.")
+    ema: float | None = key(
+        None,
+        "Share of the old reference kept at an update (at every step if update_every is 0); else a copy.",
         gt=0,
         lt=1,
-        description="Share of the old reference kept at an update (at every step if update_every is 0); else a copy.",
     )
 
     @property
@@ -107,21 +95,13 @@ class Reference(Table):
 class Supervised(Table):
     """Settings of supervised stages (kind = "sft")."""
 
-    examples_per_step: Many = Field(default=64, description="Demonstrations of one training step.")
+    examples_per_step: Many = key(64, "Demonstrations of one training step.")
 
 
 class Preferences(Table):
     """Settings of stages that learn from preference pairs (kinds reward_model and dpo) or solutions (process_model)."""
 
-    pairs_per_step: Many = Field(
-        default=64, description="Preference pairs, or solutions of process_model stages, of one training step."
-    )
-    history: Later[Texts] = Field(
-        default=(), description='Sources of earlier pairs, such as ["stage:NAME"], some of which are learnt again.'
-    )
-    replay: Later[Annotated[float, Field(ge=0, lt=1)]] = Field(
-        default=0.1, description="Share of the pairs that are of the history."
-    )
-    centring: float = Field(
-        default=0.01, ge=0, description="Weight of the term that keeps scores around 0; with 0 only differences count."
-    )
+    pairs_per_step: Many = key(64, "Preference pairs, or solutions of process_model stages, of one training step.")
+    history: Later[Texts] = key((), 'Sources of earlier pairs, such as ["stage:NAME"], some of which are learnt again.')
+    replay: Later[Annotated[float, Field(ge=0, lt=1)]] = key(0.1, "Share of the pairs that are of the history.")
+    centring: float = key(0.01, "Weight of the term that keeps scores around 0; with 0 only differences count.", ge=0)

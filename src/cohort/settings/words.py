@@ -23,6 +23,11 @@ def callable_path(function: Callable[..., Any]) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
+def plain(value: Any) -> Any:
+    """A value as JSON and TOML take it: of a function the name under which it can be imported."""
+    return callable_path(value) if callable(value) else value
+
+
 def shown(value: Any) -> str:
     """A value as a recipe would write it, cut short."""
     if value is None:

@@ -226,13 +226,9 @@ class Console:
 
     def evaluated(self, label: str, metrics: Mapping[str, Any], verifier: str = "") -> None:
         """What an evaluation measured, in a line, when it is made; nothing where there is nothing to say."""
-        intervals = {"greedy": "eval/greedy", "sampled": "eval/pass@1", "right": "eval/accuracy"}
-        parts = [f"{name} {with_interval(metrics, key)}" for name, key in intervals.items() if key in metrics]
+        parts = [f"{name} {text}" for name, text in _measured(metrics).items()]
         if not parts:
             return
-        parts += [f"pass@{k} {metrics[f'eval/pass@{k}']:.1%}" for k in [_most(metrics)] if k > 1]
-        parts += [f"tokens {metrics['eval/mean_tokens']:.1f}"] if "eval/mean_tokens" in metrics else []
-        parts += [f"cut off {metrics['eval/truncated']:.1%}"] if "eval/truncated" in metrics else []
         by = f" by {verifier}" if verifier else ""
         width = self._rich.width - 2 if self._rich.is_terminal else sys.maxsize
         self.say("  " + escape(_folded([f"{label}: held-out{by}", *parts], width, 4)), fold=False)
@@ -256,18 +252,9 @@ class Console:
         where there is room for one, and a blank line.
         """
         rows = [row for row in rows if "eval/greedy" in row[1] or "eval/pass@1" in row[1]]
-        k = max((_most(m) for _, m in rows), default=1)
-        most = f"eval/pass@{k}" if k > 1 else ""
-        columns = {
-            "": [escape(label) for label, _ in rows],
-            "greedy": [with_interval(m, "eval/greedy") for _, m in rows],
-            "sampled": [with_interval(m, "eval/pass@1") for _, m in rows],
-            f"pass@{k}": [f"{m[most]:.1%}" if most in m else "" for _, m in rows],
-            "tokens": [f"{m['eval/mean_tokens']:.1f}" if "eval/mean_tokens" in m else "" for _, m in rows],
-            "cut off": [f"{m['eval/truncated']:.1%}" if "eval/truncated" in m else "" for _, m in rows],
-        }
-        columns = {heading: cells for heading, cells in columns.items() if any(cells)}
-        headings, cells = [*columns], [*zip(*columns.values(), strict=True)]
+        measured = [(label, _measured(m)) for label, m in rows]
+        headings = ["", *dict.fromkeys(name for _, of in measured for name in of)]
+        cells = [[escape(label), *(of.get(name, "") for name in headings[1:])] for label, of in measured]
         if rows and self._has_room(headings, cells):
             self.say(f"\n  held-out accuracy by {escape(verifier)}, with 95% intervals")
             self.table(headings, cells)
@@ -299,6 +286,16 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
     for row in rows:
         table.add_row(*map(visible, row))
     return table
+
+
+def _measured(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """What an evaluation says of accuracy, by the headings of its numbers; nothing where it says nothing."""
+    names = {"greedy": "eval/greedy", "sampled": "eval/pass@1", "right": "eval/accuracy"}
+    found = {heading: with_interval(metrics, name) for heading, name in names.items() if name in metrics}
+    more = {f"pass@{k}": (f"eval/pass@{k}", "{:.1%}") for k in [_most(metrics)] if k > 1}
+    more |= {"tokens": ("eval/mean_tokens", "{:.1f}"), "cut off": ("eval/truncated", "{:.1%}")}
+    beside = {heading: form.format(metrics[name]) for heading, (name, form) in more.items() if name in metrics}
+    return found and found | beside
 
 
 def with_interval(metrics: Mapping[str, Any], key: str) -> str:

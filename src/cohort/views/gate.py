@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from rich.markup import escape
 
@@ -24,7 +24,19 @@ def show_gate(console: Console, report: GateReport, verdict: bool = True) -> Non
     headings = [
         f"{'' if found is not None and found.verifier else '[not bold]'}{escape(name)}" for name, found in columns
     ]
-    console.table(["", *headings], [*_scores(report, columns), [], *_measures(columns)], left=len(headings) + 1)
+    kinds = dict.fromkeys(kind for rows in (report.total, *(f.rows for f in report.rewards)) for kind in rows)
+    scores = [  # of each kind of text: what each reward pays for it, and what they all come to together
+        [
+            f"[bold]{kind}[/]" if kind == GOLD else kind,
+            *(_cell(kind, report.total if found is None else found.rows, found) for _, found in columns),
+        ]
+        for kind in sorted(kinds, key=lambda kind: kind != GOLD)
+    ]
+    measures = [
+        [f"[dim]{name}[/]", *("" if found is None else show(found) for _, found in columns)]
+        for name, show in _MEASURES.items()
+    ]
+    console.table(["", *headings], [*scores, [], *measures], left=len(headings) + 1)
     for line in report.paid_beside():
         console.marked("[dim]paid[/]", line)
     for note in report.notes:
@@ -33,25 +45,6 @@ def show_gate(console: Console, report: GateReport, verdict: bool = True) -> Non
         console.marked("[red]bad[/]", problem)
     if verdict and not report.problems:
         console.marked("[green]good[/]" if report.tested else "[yellow]open[/]", report.sentence())
-
-
-def _scores(report: GateReport, columns: Sequence[tuple[str, RewardFindings | None]]) -> list[list[str]]:
-    """A row for each kind of text: what each reward pays for it, and what they all come to together."""
-    kinds = list(dict.fromkeys(kind for rows in (report.total, *(f.rows for f in report.rewards)) for kind in rows))
-    return [
-        [
-            f"[bold]{kind}[/]" if kind == GOLD else kind,
-            *(_cell(kind, report.total if found is None else found.rows, found) for _, found in columns),
-        ]
-        for kind in sorted(kinds, key=lambda kind: kind != GOLD)
-    ]
-
-
-def _measures(columns: Sequence[tuple[str, RewardFindings | None]]) -> list[list[str]]:
-    return [
-        [f"[dim]{name}[/]", *("" if found is None else show(found) for _, found in columns)]
-        for name, show in _MEASURES.items()
-    ]
 
 
 def _cell(kind: str, rows: Mapping[str, Finding], found: RewardFindings | None) -> str:

@@ -20,7 +20,7 @@ from cohort.record.files import write_bytes
 from cohort.settings import DETECTORS, Cluster, Distill, Prompts, Reward, Stage, Suite
 from cohort.settings.suite import SUITE_KINDS
 from cohort.settings.training import LORA_REASON
-from cohort.settings.words import callable_path, shown
+from cohort.settings.words import plain, shown
 from cohort.tasks.preferences import Preferences
 from cohort.tasks.prompts import Items
 from cohort.tasks.steps import Solutions
@@ -143,14 +143,24 @@ def teacher_line(stage: Stage) -> dict[str, str]:
 def sft_plan(stage: Stage, policy: PolicyFacts, examples: int | None, held_out: Items[Any] | None) -> dict[str, str]:
     """The lines of the console's plan for supervised training; `held_out` are the problems to evaluate on, if any."""
     per_step, steps = stage.supervised.examples_per_step, stage.run.steps
+    objective = "supervised: minus the mean log-prob of all completion tokens of the batch"
+    task = f"{stage.task.source}, {_supply(examples, 'demonstration')}"
+    batch = f"{counted(per_step, 'example')} a step, {counted(steps, 'step')} = {per_step * steps:,} in all"
+    return _learnt(stage, policy, objective, task, batch, held_out)
+
+
+def _learnt(
+    stage: Stage, policy: PolicyFacts, objective: str, task: str, batch: str, held_out: Items[Any] | None
+) -> dict[str, str]:
+    """The plan of a policy that learns from what is written already."""
     return {
-        "objective": "supervised: minus the mean log-prob of all completion tokens of the batch",
+        "objective": objective,
         "policy": _policy_line(policy),
         **adapter_line(stage),
         "ends": ends_line(policy),
-        "task": f"{stage.task.source}, {_supply(examples, 'demonstration')}",
+        "task": task,
         "template": template_line(stage, policy),
-        "batch": f"{counted(per_step, 'example')} a step, {counted(steps, 'step')} = {per_step * steps:,} in all",
+        "batch": batch,
         **_evaluation(stage, held_out),
     }
 
@@ -202,22 +212,13 @@ def _sampled(stage: Stage, policy: PolicyFacts, prompts: int | None) -> dict[str
 
 def dpo_plan(stage: Stage, policy: PolicyFacts, pairs: Preferences, held_out: Items[Any] | None) -> dict[str, str]:
     """The lines of the console's plan for learning from pairs."""
-    p, steps, table = stage.preferences, stage.run.steps, stage.dpo
+    table = stage.dpo
     loss = {
         "sigmoid": f"DPO: mean of -log sigmoid({table.beta:g} h), h the difference of the answers' log-ratios",
         "ipo": f"IPO: mean of (h - {1 / (2 * table.beta):g})^2, h the difference of the answers' log-ratios",
     }
     smooth = f", {table.label_smoothing:.0%} of the labels taken for wrong" if table.label_smoothing else ""
-    return {
-        "objective": loss[table.loss] + smooth,
-        "policy": _policy_line(policy),
-        **adapter_line(stage),
-        "ends": ends_line(policy),
-        "task": _pairs(stage, pairs),
-        "template": template_line(stage, policy),
-        "batch": _passes(p.pairs_per_step, steps, pairs),
-        **_evaluation(stage, held_out),
-    }
+    return _learnt(stage, policy, loss[table.loss] + smooth, _pairs(stage, pairs), _passes(stage, pairs), held_out)
 
 
 def measure_plan(stage: Stage, policy: PolicyFacts, held_out: Items[Any] | None) -> dict[str, str]:
@@ -232,39 +233,39 @@ def measure_plan(stage: Stage, policy: PolicyFacts, held_out: Items[Any] | None)
 
 def reward_model_plan(stage: Stage, policy: PolicyFacts, pairs: Preferences) -> dict[str, str]:
     """The lines of the console's plan for a reward model."""
-    p, steps = stage.preferences, stage.run.steps
     margin = "" if stage.task.margin is None else f" - {stage.task.margin}"
-    centring = f" + {p.centring:g} (chosen + rejected)^2" if p.centring else ""
-    return {
-        "objective": f"Bradley-Terry: mean of -log sigmoid(chosen - rejected{margin}){centring}",
-        "model": _policy_line(policy),
-        "task": _pairs(stage, pairs),
-        "template": template_line(stage, policy),
-        "batch": _passes(p.pairs_per_step, steps, pairs),
-    }
+    centring = f" + {weight:g} (chosen + rejected)^2" if (weight := stage.preferences.centring) else ""
+    return _scorer(stage, policy, f"Bradley-Terry: mean of -log sigmoid(chosen - rejected{margin}){centring}", pairs)
 
 
 def process_model_plan(stage: Stage, policy: PolicyFacts, solutions: Solutions) -> dict[str, str]:
     """The lines of the console's plan for a process reward model."""
+    return _scorer(stage, policy, "cross-entropy of each step's label, averaged over the steps", solutions)
+
+
+def _scorer(stage: Stage, policy: PolicyFacts, objective: str, data: Preferences | Solutions) -> dict[str, str]:
     return {
-        "objective": "cross-entropy of each step's label, averaged over the steps",
+        "objective": objective,
         "model": _policy_line(policy),
-        "task": _pairs(stage, solutions, "solution"),
+        "task": _pairs(stage, data),
         "template": template_line(stage, policy),
-        "batch": _passes(stage.preferences.pairs_per_step, stage.run.steps, solutions, "solution"),
+        "batch": _passes(stage, data),
     }
 
 
-def _pairs(stage: Stage, pairs: Preferences | Solutions, one: str = "preference pair") -> str:
+def _pairs(stage: Stage, data: Preferences | Solutions) -> str:
     """`pairs.jsonl, 1,000 preference pairs (100 of them earlier ones), 50 held out`."""
-    replayed = pairs.replayed if isinstance(pairs, Preferences) else 0
+    replayed = data.replayed if isinstance(data, Preferences) else 0
     again = f" ({replayed:,} of them earlier ones)" if replayed else ""
-    out = "" if pairs.held_out is None else f", {pairs.held_out.size:,} held out"
-    return f"{stage.task.source}, {counted(pairs.train.size or 0, one)}{again}{out}"
+    out = "" if data.held_out is None else f", {data.held_out.size:,} held out"
+    one = "preference pair" if isinstance(data, Preferences) else "solution"
+    return f"{stage.task.source}, {counted(data.train.size or 0, one)}{again}{out}"
 
 
-def _passes(a_step: int, steps: int, pairs: Preferences | Solutions, one: str = "pair") -> str:
-    passes = a_step * steps / (pairs.train.size or 1)
+def _passes(stage: Stage, data: Preferences | Solutions) -> str:
+    a_step, steps = stage.preferences.pairs_per_step, stage.run.steps
+    one = "pair" if isinstance(data, Preferences) else "solution"
+    passes = a_step * steps / (data.train.size or 1)
     return f"{counted(a_step, one)} a step, {counted(steps, 'step')} = {passes:.2g} passes"
 
 
@@ -329,8 +330,7 @@ def _keeping(stage: Stage) -> dict[str, str]:
 def environment_line(stage: Stage, untold: bool) -> dict[str, str]:
     """`calculator, my_tools:search; up to 8 turns`; nothing where a completion is the whole rollout."""
     e = stage.environment
-    named = (*e.tools, *(use for use in (e.use, e.agent) if use is not None))
-    uses = [callable_path(use) if callable(use) else use for use in named]
+    uses = [plain(use) for use in (*e.tools, e.use, e.agent) if use is not None]
     limit = "" if e.max_turn_tokens is None else f" of up to {counted(e.max_turn_tokens, 'token')}"
     note = "; calls are written <tool>NAME: ARGUMENT</tool>, which no prompt says: task.system can" if untold else ""
     return {"environment": f"{', '.join(uses)}; up to {counted(e.max_turns, 'turn')}{limit}{note}"} if uses else {}

@@ -11,7 +11,6 @@ from cohort.views.console import Console
 from cohort.wording import counted
 
 REPORT = "reward_model.json"  # of a stage's directory: the last measures of held-out pairs
-_HEADINGS = ("sure by", "pairs", "confidence", "right")
 
 
 def show_report(console: Console, directory: Path) -> None:
@@ -23,7 +22,11 @@ def show_report(console: Console, directory: Path) -> None:
     report = orjson.loads(file.read_bytes())
     for line in _sentences(report):
         console.say(f"  {line}")
-    console.table(_HEADINGS, _rows(report), left=0)
+    rows = [
+        [f"{b['low']:.0%} to {b['high']:.0%}", str(b["pairs"]), f"{b['confidence']:.1%}", f"{b['accuracy']:.1%}"]
+        for b in report["bins"]
+    ]
+    console.table(("sure by", "pairs", "confidence", "right"), rows, left=0)
 
 
 def _sentences(report: dict[str, Any]) -> list[str]:
@@ -40,10 +43,3 @@ def _sentences(report: dict[str, Any]) -> list[str]:
 
 def _share(value: float | None) -> str:
     return "none" if value is None else f"{value:.1%}"
-
-
-def _rows(report: dict[str, Any]) -> list[list[str]]:
-    return [
-        [f"{b['low']:.0%} to {b['high']:.0%}", str(b["pairs"]), f"{b['confidence']:.1%}", f"{b['accuracy']:.1%}"]
-        for b in report["bins"]
-    ]

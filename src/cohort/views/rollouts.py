@@ -15,13 +15,13 @@ def show_rollouts(console: Console, rows: Iterable[Mapping[str, Any]], traces: s
     """Every rollout; those of one prompt under one question. `traces` is how they are shown."""
     before = None
     for row in rows:
-        show_rollout(console, row, with_prompt=row["ticket"] != before)
+        _show(console, row, with_prompt=row["ticket"] != before)
         before = row["ticket"]
     if traces != "exposed":
         console.warn(f"reasoning is {traces}, as [record] traces of the run says; the log has it whole")
 
 
-def show_rollout(console: Console, row: Mapping[str, Any], with_prompt: bool) -> None:
+def _show(console: Console, row: Mapping[str, Any], with_prompt: bool) -> None:
     """The question (where it is not that of the rollout before), the numbers, and the text or the conversation."""
     if with_prompt:
         console.say(f"\n[bold]step {row['step']}, ticket {row['ticket']}[/]  {counted(row['prompt_tokens'], 'token')}")

@@ -24,6 +24,7 @@ OUTCOMES = {
     "failed": "failed",
 }
 GAINS = ("stage", "kind", "measure", "before", "after", "gain", "")
+REWARDS = ("reward", "weight", "kind", "domain")
 
 
 def in_a_line(record: Record) -> str:
@@ -77,15 +78,15 @@ def base_in_words(record: Record, index: int) -> str:
 
 def percent(number: Any, digits: int = 1) -> str:
     """`36.6%`."""
-    return f"{number:.{digits}%}" if _is_number(number) else "-"
+    return f"{number:.{digits}%}" if is_number(number) else "-"
 
 
 def accuracy(measured: Mapping[str, Any] | None, name: str) -> str:
     """`36.6% [32.5%, 40.9%]`; a dash where it was not measured."""
-    if not measured or not _is_number(measured.get(name)):
+    if not measured or not is_number(measured.get(name)):
         return "-"
     low, high = measured.get(f"{name}_low"), measured.get(f"{name}_high")
-    interval = f" [{percent(low)}, {percent(high)}]" if _is_number(low) and _is_number(high) else ""
+    interval = f" [{percent(low)}, {percent(high)}]" if is_number(low) and is_number(high) else ""
     return percent(measured[name]) + interval
 
 
@@ -119,9 +120,29 @@ def difference(performance: Mapping[str, Any], name: str) -> str:
     return f"{mean} points [{low}, {high}]"
 
 
+def results(performance: Any) -> list[list[str]]:
+    """A row a measure: what it is, before, after, and the paired difference."""
+    return [
+        [MEASURES[m], *(accuracy(performance.get(w), m) for w in ("before", "after")), difference(performance, m)]
+        for m in measures(performance)
+    ]
+
+
+def reward_rows(stage: Record) -> list[list[str]]:
+    """A row a reward, under `REWARDS`."""
+    rows = value(stage, "rewards.sources") or []
+    return [[r["name"], f"{r.get('weight', 1):g}", r["kind"] or "own code", r["domain"] or "not said"] for r in rows]
+
+
+def spent_on(stage: Record, unit: str) -> tuple[float, list[tuple[str, float]]]:
+    """The `tokens` or `seconds` of a stage, and how many of them went into what."""
+    spent = inside(stage, "compute.spent", unit) or {}
+    return sum(spent.values()), [(word, spent.get(key, 0)) for key, word in OUTCOMES.items()]
+
+
 def amount(number: Any) -> str:
     """A number as people say it: `1,024`, `3.4 million`, `2.1e15`, `0.034`."""
-    if not _is_number(number):
+    if not is_number(number):
         return "-" if number is None else str(number)
     if abs(number) >= 1e12:
         return f"{number:.2g}"
@@ -133,7 +154,7 @@ def amount(number: Any) -> str:
 
 def seconds(number: Any) -> str:
     """`3 h 12 min`, `4 min 5 s`, `7.2 s`."""
-    if not _is_number(number):
+    if not is_number(number):
         return "-"
     if number < 60:
         return f"{number:.1f} s"
@@ -158,7 +179,7 @@ def _said(found: Any) -> str:
         return ", ".join(f"({_said(item)})" if isinstance(item, Mapping) else _said(item) for item in found)
     if isinstance(found, bool):
         return "yes" if found else "no"
-    return amount(found) if _is_number(found) else re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1", str(found))
+    return amount(found) if is_number(found) else re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1", str(found))
 
 
 def _name(key: Any) -> str:
@@ -175,21 +196,23 @@ def paid_before(stage: Record) -> tuple[Mapping[str, Any], list[str], list[list[
     return gate, [reward["name"] for reward in found], rows
 
 
-def facts(part: Record, sections: Sequence[str] | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def facts(part: Record) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Every claim of a stage or of the run, as (section, name, envelope)."""
     for section, names in part.items():
-        if (
-            isinstance(names, Mapping)
-            and section not in ("samples", "series")
-            and (sections is None or section in sections)
-        ):
+        if isinstance(names, Mapping) and section not in ("samples", "series"):
             for name, found in names.items():
                 if isinstance(found, Mapping) and "status" in found:
                     yield section, name, dict(found)
 
 
-def _is_number(found: Any) -> bool:
+def is_number(found: Any) -> bool:
+    """Whether it is a finite number, and not true or false."""
     return isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+
+
+def stages_of(record: Record) -> list[str]:
+    """`warm-up (sft)`: its stages in order."""
+    return [f"{one['name']} ({one['kind']})" for one in record["stages"]]
 
 
 def gains_of(record: Record) -> list[dict[str, Any]]:

@@ -9,17 +9,15 @@ from rich.markup import escape
 from cohort.account.fields import title_of
 from cohort.record.claims import BASES
 from cohort.views.cards.reading import (
-    MEASURES,
     Record,
-    accuracy,
     base_in_words,
     beside,
-    difference,
     facts,
     in_a_line,
     inside,
     measures,
     percent,
+    results,
     said,
     value,
 )
@@ -37,12 +35,8 @@ def show_record(console: Console, record: Record) -> None:
         console.say(f"[dim]{escape(line)}[/]")
     performance = value(last, "behaviour.performance")
     if measures(performance):
-        rows = [
-            [MEASURES[m], *(accuracy(performance.get(w), m) for w in ("before", "after")), difference(performance, m)]
-            for m in measures(performance)
-        ]
         console.say()
-        console.table(["held out", "before", "after", "difference"], rows)
+        console.table(["held out", "before", "after", "difference"], results(performance))
         for more in beside(performance):
             console.say(escape(more))
     for what, part in (("the run", record["run"]), *((f"stage {one['name']}", one) for one in record["stages"])):
@@ -84,12 +78,10 @@ def show_difference(console: Console, found: dict[str, Any]) -> None:
         rows = stage["differences"]
         console.say(f"\n[bold]stage {escape(stage['stage'])}[/]{'' if rows else ': the same choices'}")
         console.lines({row["field"]: _row(row) for row in rows})
-    if found["settings"]:
-        console.say("\n[bold]other settings[/]")
-        console.lines({row["field"]: _row(row) for row in found["settings"]})
-    if found["facts"]:
-        console.say("\n[bold]what they found[/]")
-        console.lines({row["field"]: _row(row) for row in found["facts"]})
+    for title, rows in (("other settings", found["settings"]), ("what they found", found["facts"])):
+        if rows:
+            console.say(f"\n[bold]{title}[/]")
+            console.lines({row["field"]: _row(row) for row in rows})
 
 
 def _row(row: dict[str, Any]) -> str:

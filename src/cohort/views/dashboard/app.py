@@ -52,9 +52,7 @@ def make_app(site: Site, hosts: Sequence[str] = (), token: str = "") -> Starlett
         Route("/events/{run:int}", _events),
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
-    app = Starlette(
-        routes=routes, exception_handlers={HTTPException: _refused, UserError: _not_there, Exception: _broken}
-    )
+    app = Starlette(routes=routes, exception_handlers=dict.fromkeys((HTTPException, UserError, Exception), _problem))
     app.state.site = site
     app.add_middleware(Guard, hosts=tuple(hosts), token=token, csrf=site.csrf)
     return app
@@ -164,23 +162,17 @@ def _news(run: Any) -> dict[str, Any]:
     return {"state": state.word, "says": state.says, "step": steps[-1]["step"] if steps else 0}
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _problem(error.detail, error.status_code)
-
-
-async def _not_there(request: Request, error: Exception) -> Response:
-    return _problem(str(error), 404)
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    """What no file of a run should do; the traceback goes to the terminal."""
-    what = f"This screen cannot be shown ({type(error).__name__}: {one_line(error)}). A file of the run may be damaged"
-    return _problem(f"{what}: cohort record verify says which.", 500)
-
-
-def _problem(what: str, code: int) -> Response:
-    return HTMLResponse(templates().get_template("problem.html").render(what=what, report=False), code)
+async def _problem(request: Request, error: Exception) -> Response:
+    """What is refused or is not there, in a sentence; and what no file of a run should do, whose traceback goes to the
+    terminal.
+    """
+    what, code = str(error), 404
+    if isinstance(error, HTTPException):
+        what, code = error.detail, error.status_code
+    elif not isinstance(error, UserError):
+        what, code = f"This screen cannot be shown ({type(error).__name__}: {one_line(error)}).", 500
+        what += " A file of the run may be damaged: cohort record verify says which."
+    return HTMLResponse(templates().get_template("problem.html").render(what=what), code)
 
 
 def serve(

@@ -98,8 +98,9 @@ def shares(parts: Sequence[tuple[str, float]]) -> Markup:
     x, drawn = 0.0, []
     for at, (name, size) in enumerate(parts):
         width = 1000 * size / total
-        bar = Markup('<rect class="part {}" x="{:.1f}" width="{:.1f}" height="20" y="0"/>')
-        drawn.append(bar.format(key(name, at), x, width))
+        drawn.append(
+            _draw('<rect class="part {}" x="{:.1f}" width="{:.1f}" height="20" y="0"/>', key(name, at), x, width)
+        )
         x += width
     label = ", ".join(f"{name} {size / total:.0%}" for name, size in parts)
     return _svg(1000, 20, label, Markup("").join(drawn), "shares", stretch=True)
@@ -110,15 +111,10 @@ def histogram(counts: Sequence[int], labels: Sequence[str], label: str) -> Marku
     most, wide = max(counts, default=0) or 1, 36
     drawn = []
     for at, (count, word) in enumerate(zip(counts, labels, strict=True)):
-        height = round(80 * count / most, 1)
-        drawn.append(
-            Markup(
-                '<rect class="bar" x="{}" y="{}" width="{}" height="{}" rx="2"/>'
-                '<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>'
-                '<text class="tick" x="{}" y="114" text-anchor="middle">{}</text>'
-            ).format(at * wide + 3, 98 - height, wide - 6, height, at * wide + wide / 2, 94 - height, f"{count:,}",
-                at * wide + wide / 2, word)
-        )  # fmt: skip
+        height, middle = round(80 * count / most, 1), at * wide + wide / 2
+        bar = '<rect class="bar" x="{}" y="{}" width="{}" height="{}" rx="2"/>'
+        drawn.append(_draw(bar, at * wide + 3, 98 - height, wide - 6, height))
+        drawn += [_tick(middle, 94 - height, f"{count:,}"), _tick(middle, 114, word)]
     return _svg(len(counts) * wide, 120, label, Markup("").join(drawn), "bars")
 
 
@@ -127,26 +123,19 @@ def heat(rows: Sequence[Sequence[float]], names: Sequence[str], columns: Sequenc
     left, size = 74, 18
     drawn = []
     for y, (row, name) in enumerate(zip(rows, names, strict=True)):
-        drawn.append(
-            Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(left - 8, y * size + 13, name)
-        )
+        drawn.append(_tick(left - 8, y * size + 13, name, "end"))
         for x, share in enumerate(row):
             side = round((size - 2) * math.sqrt(share), 1)
             if side > 0.4:
                 at = (left + x * size + (size - side) / 2, y * size + (size - side) / 2)
-                drawn.append(
-                    Markup(
-                        '<rect class="heat" x="{:.1f}" y="{:.1f}" width="{}" height="{}" rx="1.5">'
-                        "<title>until step {}, {}: {:.0%}</title></rect>"
-                    ).format(*at, side, side, columns[x], name, share)
+                cell = (
+                    '<rect class="heat" x="{:.1f}" y="{:.1f}" width="{}" height="{}" rx="1.5">'
+                    "<title>until step {}, {}: {:.0%}</title></rect>"
                 )
+                drawn.append(_draw(cell, *at, side, side, columns[x], name, share))
     bottom = len(rows) * size + 16
     for x in dict.fromkeys((0, len(columns) // 2, len(columns) - 1)):
-        drawn.append(
-            Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{:,}</text>').format(
-                left + x * size + size / 2, bottom, columns[x]
-            )
-        )
+        drawn.append(_tick(left + x * size + size / 2, bottom, f"{columns[x]:,}"))
     return _svg(left + len(columns) * size + 16, bottom + 6, label, Markup("").join(drawn), "map")
 
 
@@ -154,22 +143,16 @@ def scatter(points: Sequence[tuple[float, float, int]], x_name: str, y_name: str
     """Points with axes; a later step is a fuller disc."""
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     (x0, x1), (y0, y1) = (min(xs), max(xs)), (min(ys), max(ys))
-    drawn = [
-        Markup(
-            '<line class="axis" x1="50" x2="410" y1="160" y2="160"/>'
-            '<line class="axis" x1="50" x2="50" y1="10" y2="160"/>'
-            '<text class="tick" x="410" y="178" text-anchor="end">{} {} to {}</text>'
-            '<text class="tick" x="56" y="18">{} up to {}</text>'
-        ).format(x_name, number(x0), number(x1), y_name, number(y1))
-    ]
+    axes = (
+        '<line class="axis" x1="50" x2="410" y1="160" y2="160"/><line class="axis" x1="50" x2="50" y1="10" y2="160"/>'
+    )
+    drawn = [Markup(axes), _tick(410, 178, f"{x_name} {number(x0)} to {number(x1)}", "end")]
+    drawn.append(_tick(56, 18, f"{y_name} up to {number(y1)}", "start"))
     for x, y, step in points:
         at = (50 + 355 * (x - x0) / ((x1 - x0) or 1), 158 - 142 * (y - y0) / ((y1 - y0) or 1))
         late = 1 + 4 * step // max(points[-1][2], 1)
-        drawn.append(
-            Markup(
-                '<circle class="dot late{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>step {}: {}, {}</title></circle>'
-            ).format(min(late, 5), *at, step, number(x), number(y))
-        )
+        dot = '<circle class="dot late{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>step {}: {}, {}</title></circle>'
+        drawn.append(_draw(dot, min(late, 5), *at, step, number(x), number(y)))
     return _svg(420, 184, f"{y_name} over {x_name}, a point a step", Markup("").join(drawn), "scatter")
 
 
@@ -181,30 +164,29 @@ def gantt(found: Timeline) -> Markup:
     drawn = []
     for tick in range(6):
         x = left + tick * (width - left - right) / 5
-        drawn.append(
-            Markup(
-                '<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>'
-                '<text class="tick" x="{0:.1f}" y="{2}" text-anchor="middle">{3}</text>'
-            ).format(x, bottom, bottom + 14, f"{found.seconds * tick / 5:.1f} s")
-        )
+        drawn.append(_draw('<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>', x, bottom))
+        drawn.append(_tick(round(x, 1), bottom + 14, f"{found.seconds * tick / 5:.1f} s"))
     for y, row in enumerate(found.rows):
-        drawn.append(
-            Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{:,}</text>').format(
-                left - 8, y * height + 11, row.step
-            )
-        )
+        drawn.append(_tick(left - 8, y * height + 11, f"{row.step:,}", "end"))
         for span in row.spans:
-            drawn.append(
-                Markup(
-                    '<rect class="span {}" x="{:.2f}" y="{}" width="{:.2f}" height="{}" rx="1">'
-                    "<title>step {}, {}: {:.3f} s</title></rect>"
-                ).format(
-                    KEYS[span.what], left + span.start * scale, y * height + 2,
-                    max((span.end - span.start) * scale, 0.4), height - 5, row.step, span.what, span.end - span.start,
-                )
-            )  # fmt: skip
+            took = span.end - span.start
+            bar = (
+                '<rect class="span {}" x="{:.2f}" y="{}" width="{:.2f}" height="{}" rx="1">'
+                "<title>step {}, {}: {:.3f} s</title></rect>"
+            )
+            at = (left + span.start * scale, y * height + 2, max(took * scale, 0.4), height - 5)
+            drawn.append(_draw(bar, KEYS[span.what], *at, row.step, span.what, took))
     label = f"the last {len(found.rows)} steps, {found.seconds:.1f} seconds, by what they did"
     return _svg(width, bottom + 20, label, Markup("").join(drawn), "gantt")
+
+
+def _draw(shape: str, *values: Any) -> Markup:
+    """A shape with what stands in it, which is escaped."""
+    return Markup(shape).format(*values)
+
+
+def _tick(x: float, y: float, text: str, anchor: str = "middle") -> Markup:
+    return _draw('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>', x, y, anchor, text)
 
 
 def _svg(width: float, height: float, label: str, inner: Markup, kind: str, stretch: bool = False) -> Markup:

@@ -2,82 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cohort.evaluate.compare import Paired, paired
-from cohort.monitor.names import SECTIONS, metric
-from cohort.recipe import between
+from cohort.monitor.names import SECTIONS, Metric, metric
+from cohort.recipe import between, canonical
 from cohort.settings import GROUPS, Stage
-from cohort.settings.words import callable_path, shown
+from cohort.settings.words import plain, shown
 from cohort.types import UserError
+from cohort.views.cards.reading import is_number
 from cohort.views.dashboard import evaluation
 from cohort.views.dashboard.evaluation import Problem
 from cohort.views.dashboard.runs import RunFiles, StageFiles
-from cohort.views.dashboard.trends import CURATED, points, thinned
+from cohort.views.dashboard.trends import points, thinned
 from cohort.wording import counted
 
 POINTS = 2000  # of one curve
 OWN = "Of this run"
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A metric that a stage has."""
-
-    name: str
-    unit: str
-    meaning: str
-    better: str
-    first: bool  # one of those to look at first
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """The curve of one run."""
-
-    run: str
-    family: str  # runs of one family differ by their seed alone
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
-
-
-def glossary(stages: Sequence[StageFiles]) -> dict[str, list[Named]]:
+def glossary(stages: Sequence[StageFiles]) -> dict[str, list[Metric]]:
     """The metrics that any of these stages has, by section."""
-    there = {name for stage in stages for line in stage.lines for name, value in line.items() if _number(value)}
+    there = {name for stage in stages for line in stage.lines for name, value in line.items() if is_number(value)}
     there.discard("step")
-    found: dict[str, list[Named]] = {section: [] for section in (*SECTIONS, OWN)}
+    found: dict[str, list[Metric]] = {section: [] for section in (*SECTIONS, OWN)}
     of = {known.name: section for section, all_of in SECTIONS.items() for known in all_of}
     for name in sorted(there):
-        known = metric(name)
-        section = of[known.name] if known is not None else OWN
-        meaning = known.meaning if known is not None else "A number of a stage, reward or tracker of one's own."
-        unit, better = (known.unit, known.better) if known is not None else ("", "")
-        found[section].append(Named(name, unit, meaning, better, name in CURATED))
+        known = metric(name) or Metric(name, "", "A number of a stage, reward or tracker of one's own.")
+        found[of.get(known.name, OWN)].append(replace(known, name=name))
     return {section: names for section, names in found.items() if names}
 
 
-def series(runs: Sequence[tuple[RunFiles, StageFiles]], name: str, most: int = POINTS) -> list[Series]:
-    """The curve of each run that has this number."""
+def series(runs: Sequence[tuple[RunFiles, StageFiles]], name: str) -> list[dict[str, Any]]:
+    """The curve of each run that has this number, for the page: runs of one family differ by their seed alone."""
     found = []
     for run, stage in runs:
         steps, values = points(stage.lines, name)
         if steps:
-            x, y = thinned(steps, values, most)
-            found.append(Series(run.name, family(run), tuple(x), tuple(y)))
+            x, y = thinned(steps, values, POINTS)
+            found.append({"run": run.name, "family": family(run), "x": x, "y": y})
     return found
 
 
 def family(run: RunFiles) -> str:
     """What runs that differ in nothing but the seed have in common."""
-    from cohort.recipe import canonical
-
     return str(hash(str(canonical(run.recipe)["stages"]))) if run.recipe is not None else run.name
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # --- two runs
@@ -177,17 +148,13 @@ def _others(first: tuple[RunFiles, StageFiles], second: tuple[RunFiles, StageFil
         elif rows := between(a, b):
             keys = ", ".join(path for path, _, _ in rows[:3])
             found.append(f"Stage {name} differs in {counted(len(rows), 'value')}: {keys}{', ...' * (len(rows) > 3)}.")
-    return [
-        *found,
-        *(
-            f"{of} alone has {'stage' if len(names) == 1 else 'stages'} {', '.join(names)}."
-            for of, names in alone.items()
-        ),
-    ]
+    for of, names in alone.items():
+        found.append(f"{of} alone has {'stage' if len(names) == 1 else 'stages'} {', '.join(names)}.")
+    return found
 
 
 def _said(value: Any) -> str:
-    return str(shown(callable_path(value) if callable(value) else value))
+    return shown(plain(value))
 
 
 def together(runs: Sequence[RunFiles], wanted: StageFiles | None = None) -> list[tuple[RunFiles, StageFiles]]:
@@ -201,11 +168,3 @@ def together(runs: Sequence[RunFiles], wanted: StageFiles | None = None) -> list
         alike = alike or [one for one in run.stages if one.kind == wanted.kind][-1:]
         found.append((run, wanted if run is wanted.run else (alike or [run.stages[run.latest]])[0]))
     return found
-
-
-def as_json(found: Mapping[str, Sequence[Series]]) -> dict[str, Any]:
-    """For the page: by metric its curves."""
-    return {
-        name: [{"run": one.run, "family": one.family, "x": one.steps, "y": one.values} for one in of]
-        for name, of in found.items()
-    }

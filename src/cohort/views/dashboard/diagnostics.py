@@ -18,7 +18,7 @@ from cohort.monitor.doctor import Cause, answers, causes
 from cohort.record.reading import score_names
 from cohort.settings import GROUPS
 from cohort.types import RIGHT
-from cohort.views.dashboard.index import reward_columns
+from cohort.views.dashboard.index import pass_rates, reward_columns
 from cohort.views.dashboard.overview import Alarm, alarms
 from cohort.views.dashboard.runs import StageFiles
 from cohort.views.dashboard.trends import points
@@ -97,15 +97,16 @@ def diagnostics(stage: StageFiles) -> Diagnostics:
     table = stage.index.table(stage.shards)
     columns, difficulty = difficulty_map(table)
     bins = length_bins(table)
+    weights = {one.name: one.weight for one in stage.table.reward} if stage.table is not None else {}
     return Diagnostics(
         causes=tuple(causes(findings, stage.table)) if stage.table is not None else (),
         alarms=tuple(alarms(findings)),
-        questions=tuple(answers(steps)) if steps and stage.kind in GROUPS else (),
+        questions=tuple(answers(steps)) if stage.kind in GROUPS else (),
         columns=columns,
         difficulty=difficulty,
         lengths=bins,
         length_says=_length_says(bins),
-        components=tuple(components(table, _weights(stage))),
+        components=tuple(components(table, weights)),
         verifiers=tuple(verifiers(steps)),
         constant=constant_answer(stage, table),
         copies=copies(stage),
@@ -115,10 +116,8 @@ def diagnostics(stage: StageFiles) -> Diagnostics:
 
 def difficulty_map(table: pa.Table) -> tuple[tuple[int, ...], tuple[tuple[float, ...], ...]]:
     """Over the steps, the share of groups in each fifth of the pass rate, the easiest first."""
-    if not len(table):
-        return (), ()
-    grouped = table.group_by(["step", "ticket"]).aggregate([("accuracy", "mean")]).drop_null()
-    steps, rates = grouped["step"].to_numpy(), grouped["accuracy_mean"].to_numpy()
+    grouped = pass_rates(table, "step", "ticket")
+    steps, rates = grouped["step"].to_numpy(), grouped["right_mean"].to_numpy()
     if not len(steps):
         return (), ()
     width = max(1, math.ceil((steps.max() - steps.min() + 1) / COLUMNS))
@@ -157,10 +156,6 @@ def _length_says(bins: Sequence[Bin]) -> str:
     ends = f"{bins[0].reward:.2f} for the shortest, {bins[-1].reward:.2f} for the longest"
     span = f"{best.low:.0f}" + (f" to {best.high:.0f}" if best.high > best.low else "")
     return f"The mean reward is {ends}; best paid are {span} tokens ({best.reward:.2f})."
-
-
-def _weights(stage: StageFiles) -> dict[str, float]:
-    return {one.name: one.weight for one in stage.table.reward} if stage.table is not None else {}
 
 
 def components(table: pa.Table, weights: Mapping[str, float]) -> list[Component]:

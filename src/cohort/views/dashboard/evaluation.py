@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 from cohort.account.traces import rows_as_shown
 from cohort.evaluate.compare import Paired, paired
 from cohort.rewards.verifiers.final_answer import final_answer
+from cohort.settings import Evaluate
 from cohort.types import RIGHT, UserError
+from cohort.views.cards.reading import is_number
 from cohort.views.dashboard.runs import StageFiles
 from cohort.wording import one_line
 
@@ -86,14 +88,12 @@ def pair_of(stage: StageFiles, way: str) -> tuple[int, int] | None:
 def difference(stage: StageFiles, way: str) -> Paired | None:
     """The paired difference of these two."""
     pair = pair_of(stage, way)
-    if pair is None:
-        return None
-    margin = stage.table.evaluate.margin if stage.table is not None else 0.02
-    return paired_difference(stage, way, *pair, margin)
+    return None if pair is None else paired_difference(stage, way, *pair)
 
 
-def paired_difference(stage: StageFiles, way: str, before: int, after: int, margin: float) -> Paired | None:
+def paired_difference(stage: StageFiles, way: str, before: int, after: int) -> Paired | None:
     """The difference of any two, of the same problems; None where nothing can be paired."""
+    margin = (Evaluate() if stage.table is None else stage.table.evaluate).margin
     paths = [stage.place / f"log/eval-{step:06d}-{way}.parquet" for step in (before, after)]
     try:
         stamps = [path.stat().st_mtime_ns for path in paths]
@@ -116,16 +116,14 @@ def answers(path: Path, traces: str = "exposed") -> dict[str, tuple[str | None, 
         raise UserError(f"{path.name} cannot be read as recorded answers: {one_line(error)}") from None
     by_problem: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: (row["ticket"], row["member"])):
-        if row["member"] >= 0 and row["accuracy"] is not None:
+        if row["member"] >= 0 and is_number(row["accuracy"]):
             by_problem.setdefault(row["prompt_id"], []).append(row)
     return {key: (of[0]["prompt"], of[0]["answer"], _answer(of)) for key, of in by_problem.items()}
 
 
 def _answer(rows: Sequence[Mapping[str, Any]]) -> Answer:
-    text = rows[0]["text"]
-    return Answer(
-        statistics.fmean([row["accuracy"] for row in rows]), text, final_answer(text) if text else None, len(rows)
-    )
+    text, rate = rows[0]["text"], statistics.fmean(row["accuracy"] >= RIGHT for row in rows)
+    return Answer(rate, text, final_answer(text) if text else None, len(rows))
 
 
 def evaluation_view(
@@ -156,8 +154,7 @@ def evaluation_view(
     order = list(CHANGES)
     problems.sort(key=lambda one: (order.index(one.change), -abs(one.after.rate - one.before.rate)))
     counts: dict[str, int] = {name: sum(one.change == name for one in problems) for name in CHANGES}
-    margin = stage.table.evaluate.margin if stage.table is not None else 0.02
-    found = paired_difference(stage, way, before, after, margin) if before != after else None
+    found = paired_difference(stage, way, before, after) if before != after else None
     why = "" if before != after else "It was evaluated once: there is nothing to compare with."
     shown = tuple(one for one in problems if not only or one.change == only)
     return EvaluationView(way, tuple(ways), steps, before, after, lines, found, counts, shown, why)

@@ -38,10 +38,10 @@ def report(run: RunFiles, at: int | None = None) -> str:
         except UserError as error:
             body = Markup("<h1>{}</h1><p>{}</p>").format(SCREENS[screen].title, str(error))
         parts.append({"key": key, "screen": screen, "title": title, "body": Markup(body)})
-    return page(run.name, parts, run)
+    return page(parts, run)
 
 
-def page(name: str, parts: list[dict[str, Any]], run: RunFiles, scripts: bool = True) -> str:
+def page(parts: list[dict[str, Any]], run: RunFiles, scripts: bool = True) -> str:
     """A whole page around parts of screens, with its style and its code inside."""
     static = HERE / "static"
     style = "".join((static / file).read_text("utf-8") for file in ("vendor/uPlot-1.6.32.min.css", "view.css"))
@@ -50,18 +50,9 @@ def page(name: str, parts: list[dict[str, Any]], run: RunFiles, scripts: bool = 
     policy = (
         f"default-src 'none'; script-src {allowed}; style-src {_digest(style)}; base-uri 'none'; form-action 'none'"
     )
-    return (
-        templates()
-        .get_template("report.html")
-        .render(
-            name=name,
-            parts=parts,
-            run=run,
-            policy=policy,
-            style=Markup(style),
-            scripts=[Markup(one) for one in code] if scripts else [],
-        )
-    )
+    shown = [Markup(one) for one in code] if scripts else []
+    template = templates().get_template("report.html")
+    return template.render(parts=parts, run=run, policy=policy, style=Markup(style), scripts=shown)
 
 
 def _pieces(asked: Asked) -> Iterator[tuple[str, str, Mapping[str, str], str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from cohort.record.verify import verify
 from cohort.settings import GROUPS
 from cohort.types import UnreadableError, UserError
-from cohort.views.cards.reading import facts, in_a_line, inside, said
+from cohort.views.cards.reading import facts, in_a_line, inside
 from cohort.views.dashboard.runs import RunFiles, StageFiles
 
 _MATHML = "{http://www.w3.org/1998/Math/MathML}"
@@ -23,17 +23,7 @@ _PLAIN = {"display", "stretchy", "mathvariant", "width", "linethickness", "colum
 _PLAIN |= {"displaystyle", "scriptlevel"}
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One fact of the record, in words."""
-
-    section: str
-    title: str
-    basis: str
-    status: str
-    value: str | None
-    reason: str | None
-    files: tuple[str, ...]
+Titled = tuple[str, Mapping[str, Any]]  # what a fact is called, and its envelope
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +33,8 @@ class RecordView:
     line: str  # how much is stated; "" where there is no record yet
     share: float
     by_basis: Mapping[str, Mapping[str, int]]
-    run: tuple[Fact, ...]
-    stage: tuple[Fact, ...]
+    run: tuple[Titled, ...]
+    stage: tuple[Titled, ...]
     entries: int
     head: str
     equation: str
@@ -54,18 +44,18 @@ class RecordView:
     hash: str
 
     @property
-    def gaps(self) -> tuple[Fact, ...]:
+    def gaps(self) -> tuple[Titled, ...]:
         """What is not stated."""
-        return tuple(one for one in (*self.run, *self.stage) if one.value is None)
+        return tuple((title, one) for title, one in (*self.run, *self.stage) if one["value"] is None)
 
 
 def record_view(run: RunFiles, stage: StageFiles) -> RecordView:
     """The record of a run, as far as it is written."""
-    record, chain = run.json("record.json"), run.chain
+    record, chain = run.inside("record.json"), run.chain
     own: Mapping[str, Any] = next((one for one in record.get("stages", ()) if one.get("name") == stage.name), {})
     done = record.get("completeness") or {}
     loss = inside(own, "objective.loss") or {}
-    line, equation, latex, choices, digest = objective(stage) if stage.kind in GROUPS else ("", "", "", {}, "")
+    line, equation, latex, choices, digest = objective(stage)
     return RecordView(
         line=in_a_line(record) if done else "",
         share=float(done.get("share") or 0.0),
@@ -82,37 +72,28 @@ def record_view(run: RunFiles, stage: StageFiles) -> RecordView:
     )
 
 
-def _facts(part: Mapping[str, Any]) -> list[Fact]:
+def _facts(part: Mapping[str, Any]) -> Iterator[Titled]:
     from cohort.account.fields import title_of  # with torch, which no other screen needs
 
-    return [
-        Fact(
-            section,
-            title_of(f"{section}.{name}"),
-            one["basis"],
-            one["status"],
-            None if one["value"] is None else said(one["value"]),
-            one["reason"],
-            tuple(str(file["path"]) for file in one["evidence"][:3]),
-        )
-        for section, name, one in facts(part)
-        if (section, name) != ("identity", "recipe")
-    ]
+    for section, name, one in facts(part):
+        if (section, name) != ("identity", "recipe"):
+            yield title_of(f"{section}.{name}"), one
 
 
 def objective(stage: StageFiles) -> tuple[str, str, str, Mapping[str, str], str]:
     """The objective of a stage: a line, the equation plain and as LaTeX, what each choice does, and the hash; empty
-    where its recipe cannot be read.
+    where it learns from no groups, or its recipe cannot be read.
     """
-    if stage.table is None:
-        return "", "", "", {}, ""
+    nothing = "", "", "", dict[str, str](), ""
+    if stage.table is None or stage.kind not in GROUPS:
+        return nothing
     from cohort.algorithms import explain  # with torch
     from cohort.preflight.objective import equation_of, hash_of, settled_objective
 
     try:
         settled = settled_objective(stage.table)
     except UserError:
-        return "", "", "", {}, ""
+        return nothing
     return (
         explain.one_line(settled),
         equation_of(stage.table, settled, latex=False),

@@ -15,19 +15,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cohort.account.tally import true_in
 from cohort.account.traces import rows_as_shown
+from cohort.record.rollouts import by_ticket
 from cohort.rewards.verifiers.final_answer import final_answer
 from cohort.rewards.verifiers.number import parse_number
 from cohort.settings import Stage
 from cohort.types import RIGHT, UserError
-from cohort.views.dashboard.index import true_in
 from cohort.views.dashboard.reader import Reader
 from cohort.views.dashboard.texts import Part, differences
 from cohort.wording import one_line, visible
 
 Row = Mapping[str, Any]
 Judged = Literal["right", "wrong", "partly", "unknown"]
-_STRIP = ("ticket", "member", "prompt_id", "prompt", "answer", "reward", "accuracy", "disposition", "error", "mask")
+STRIP = ("ticket", "member", "prompt_id", "prompt", "answer", "reward", "accuracy", "disposition", "error", "mask")
 _GROUP = (
     *("step", "ticket", "member", "prompt_id", "prompt", "prompt_json", "prompt_tokens", "answer", "text", "mask"),
     *("version", "finish", "turns", "scores", "labels", "reward", "accuracy", "advantage", "steps", "disposition"),
@@ -157,11 +158,8 @@ def doubt(answer: str | None, gold: str | None, found: Judged) -> str:
     same = answer.strip() == gold.strip() or (None not in numbers and numbers[0] == numbers[1])
     if same and found == "wrong":
         return "the gold answer, and judged wrong"
-    return (
-        "another number than the gold answer, and judged right"
-        if not same and None not in numbers and found == "right"
-        else ""
-    )
+    other = not same and None not in numbers and found == "right"
+    return "another number than the gold answer, and judged right" if other else ""
 
 
 def columns_of(path: Path, columns: Sequence[str], ticket: int | None = None, member: int | None = None) -> pa.Table:
@@ -186,17 +184,9 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
     )
 
 
-def by_ticket(rows: Sequence[Row]) -> dict[int, list[Row]]:
-    """Rows of each group."""
-    found: dict[int, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row["ticket"], []).append(row)
-    return found
-
-
 def step_view(path: Path, step: int, steps: Sequence[int]) -> StepView:
     """The groups of a step; `steps` are all that are recorded."""
-    groups = by_ticket(rows_of(columns_of(path, _STRIP)))
+    groups = by_ticket(rows_of(columns_of(path, STRIP)))
     strips = sorted((strip_of(step, rows) for rows in groups.values()), key=lambda one: (-one.signal, one.ticket))
     rewards = [r for one in strips for r in one.rewards if r is not None and math.isfinite(r)]
     at = steps.index(step) if step in steps else -1

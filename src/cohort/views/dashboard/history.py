@@ -14,13 +14,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohort.account.traces import rows_as_shown
+from cohort.record.rollouts import by_ticket
 from cohort.settings import Task
-from cohort.types import UserError
-from cohort.views.dashboard.groups import Strip, by_ticket, rows_of, strip_of
+from cohort.types import RIGHT, UserError
+from cohort.views.cards.reading import is_number
+from cohort.views.dashboard.groups import STRIP, Strip, rows_of, strip_of
+from cohort.views.dashboard.index import pass_rates
 from cohort.views.dashboard.reader import Reader
 from cohort.views.dashboard.runs import RunFiles, StageFiles
 
-_STRIP = ("ticket", "member", "prompt_id", "prompt", "answer", "reward", "accuracy", "disposition", "error", "mask")
 BINS = 10  # of pass rates
 MOST = 20  # prompts that were never right, as they are listed
 
@@ -53,7 +55,7 @@ def prompt_view(stage: StageFiles, prompt_id: str) -> PromptView:
     wanted = sorted({(row["step"], row["ticket"]) for row in mine.select(["step", "ticket"]).to_pylist()})
     strips = []
     for step in sorted({step for step, _ in wanted}):
-        rows = rows_of(pq.read_table(stage.shard(step).path, columns=list(_STRIP)))
+        rows = rows_of(pq.read_table(stage.shard(step).path, columns=list(STRIP)))
         groups = by_ticket([row for row in rows if row["prompt_id"] == prompt_id])
         strips += [strip_of(step, of) for _, of in sorted(groups.items())]
     asked, question, gold = [], None, None
@@ -64,7 +66,7 @@ def prompt_view(stage: StageFiles, prompt_id: str) -> PromptView:
             found = rows_as_shown(found, stage.run.traces)
         except (pa.ArrowException, OSError, KeyError):
             continue
-        rates = [row["accuracy"] for row in found if row["accuracy"] is not None]
+        rates = [row["accuracy"] >= RIGHT for row in found if is_number(row["accuracy"])]
         if rates:
             question, gold = found[0]["prompt"], found[0]["answer"]
             asked.append(Asked(shard.step, shard.way, statistics.fmean(rates), found[0]["text"]))
@@ -117,13 +119,10 @@ def data_view(run: RunFiles, stage: StageFiles, reader: Reader) -> DataView:
         if key == "source" or value != Task.model_fields[key].default:
             source.append((key, ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)))
     table = stage.index.table(stage.shards)
-    rates, steps, ids, shown = np.zeros(0), np.zeros(0), np.zeros(0, object), example(stage)
-    if len(table):
-        grouped = table.group_by(["step", "ticket", "prompt_id"]).aggregate([("accuracy", "mean")])
-        known = grouped.filter(pc.is_valid(grouped["accuracy_mean"]))
-        rates, steps = known["accuracy_mean"].to_numpy(), known["step"].to_numpy()
-        ids = np.asarray(known["prompt_id"].cast(pa.string()).to_pylist(), object)
-    unique, at, counts = np.unique(ids.astype(str), return_inverse=True, return_counts=True)
+    grouped, shown = pass_rates(table, "step", "ticket", "prompt_id"), example(stage)
+    rates, steps = grouped["right_mean"].to_numpy(), grouped["step"].to_numpy()
+    ids = np.asarray(grouped["prompt_id"].cast(pa.string()).to_pylist(), str)
+    unique, at, counts = np.unique(ids, return_inverse=True, return_counts=True)
     best = np.zeros(len(unique))
     np.maximum.at(best, at, rates)
     never = [int(i) for i in np.argsort(-counts, kind="stable") if best[i] == 0]

@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 import regex
 from numpy.typing import NDArray
 
+from cohort.account.tally import true_in
 from cohort.account.traces import rows_as_shown
 from cohort.record.reading import PLAIN, by_reward
 from cohort.record.where import names_in, selection
-from cohort.types import UserError
+from cohort.types import RIGHT, UserError
 from cohort.wording import one_line
 
 if TYPE_CHECKING:
@@ -118,15 +119,13 @@ _SCHEMA = pa.schema(
 _EMPTY = _SCHEMA.empty_table()
 
 
-def true_in(lists: pa.ChunkedArray) -> NDArray[np.int64]:
-    """How many values of each list are true."""
-    counts = [np.zeros(0, np.int64)]
-    for chunk in lists.chunks:
-        values = np.asarray(pc.fill_null(chunk.flatten(), False).to_numpy(zero_copy_only=False), bool)
-        lengths = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False)
-        sums = np.concatenate([[0], np.cumsum(values)])
-        counts.append(np.diff(sums[np.concatenate([[0], np.cumsum(lengths)])]))
-    return np.concatenate(counts)
+def pass_rates(table: pa.Table, *by: str) -> pa.Table:
+    """Groups by these columns, and as `right_mean` the share of their completions that are right, of those that a score
+    applies to.
+    """
+    accuracy = table["accuracy"].to_numpy()
+    right = table.append_column("right", pa.array((accuracy >= RIGHT).astype(float)))
+    return right.filter(pa.array(np.isfinite(accuracy))).group_by(list(by)).aggregate([("right", "mean")])
 
 
 def reward_columns(table: pa.Table) -> dict[str, Any]:

@@ -29,11 +29,8 @@ class Shown:
         self.html = html
 
     def _repr_html_(self) -> str:
-        return str(
-            Markup('<iframe sandbox srcdoc="{}" width="100%" height="{}" frameborder="0"></iframe>').format(
-                self.html, HEIGHT
-            )
-        )
+        frame = Markup('<iframe sandbox srcdoc="{}" width="100%" height="{}" frameborder="0"></iframe>')
+        return str(frame.format(self.html, HEIGHT))
 
 
 def view(run: Any, step: int | None = None, group: int | None = None) -> Shown:
@@ -53,7 +50,7 @@ def view(run: Any, step: int | None = None, group: int | None = None) -> Shown:
     query = {"step": str(found), "ticket": str(chosen)}
     body = render("group", Asked(asked.site, 0, at, query), partial=True, report=True, url=lambda *_, **__: "")
     part = {"key": "group", "screen": "cell", "title": "", "body": Markup(body)}
-    return Shown(page(files.name, [part], files, scripts=False))
+    return Shown(page([part], files, scripts=False))
 
 
 def plot(run: RunFiles, file: Path) -> Path:

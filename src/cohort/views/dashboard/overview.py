@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from cohort.monitor.detectors.finding import Finding
 from cohort.monitor.doctor import Cause, answers, causes
 from cohort.recipe import against_defaults
+from cohort.record.metrics import object_in
 from cohort.settings import GROUPS
-from cohort.settings.words import callable_path, shown
+from cohort.settings.words import plain, shown
 from cohort.views.cards.reading import amount, percent, seconds
 from cohort.views.dashboard import evaluation
 from cohort.views.dashboard.history import example
@@ -29,12 +30,12 @@ class Verdict:
 
     tone: Tone
     headline: str
-    before: float | None
-    after: float | None
-    low: float | None
-    high: float | None
-    measure: str
-    sentences: tuple[str, ...]
+    sentences: tuple[str, ...] = ()
+    measure: str = ""
+    before: float | None = None
+    after: float | None = None
+    low: float | None = None  # of the interval of the difference
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +128,12 @@ def overview(run: RunFiles, stage: StageFiles) -> Overview:
         example=example(stage),
         state=run.state,
         verdict=verdict(stage),
-        facts=tuple(facts(run, stage)),
+        facts=tuple(facts(stage)),
         trends=tuple(curated(stage.lines)),
         evaluations=tuple(stage.evaluations),
         alarms=tuple(alarms(findings)),
         causes=tuple(found),
-        questions=tuple(answers(steps)) if steps and stage.kind in GROUPS else (),
+        questions=tuple(answers(steps)) if stage.kind in GROUPS else (),
         settings=tuple(settings(run, stage)),
         stages=tuple(_line(i, one) for i, one in enumerate(run.stages)) if len(run.stages) > 1 else (),
         spent=tuple(spent(stage)),
@@ -162,16 +163,15 @@ def verdict(stage: StageFiles) -> Verdict:
     if found is None:
         points_of = f"{100 * (after - before):+.1f} points"
         said = ("The answers were not kept, so how sure the difference is cannot be said.",)
-        return Verdict(
-            "unsure", f"{measure[0].upper()}{measure[1:]}: {points_of}", before, after, None, None, measure, said
-        )
+        return Verdict("unsure", f"{measure[0].upper()}{measure[1:]}: {points_of}", said, measure, before, after)
     of = f"{100 * found.mean:+.1f} points"
-    headline, tone = {
+    judged: dict[str, tuple[str, Tone]] = {
         "improved": (f"It improved: {of}", "good"),
         "regressed": (f"It got worse: {of}", "bad"),
         "non_inferior": (f"No improvement is shown: {of}", "unsure"),
         "inconclusive": (f"Nothing is certain: {of}", "unsure"),
-    }[found.verdict]
+    }
+    headline, tone = judged[found.verdict]
     why = [
         f"Over {found.problems:,} problems that it never trained on, paired: {found.better:,} are answered better and "
         f"{found.worse:,} worse than before. The interval is 95%.",
@@ -179,7 +179,7 @@ def verdict(stage: StageFiles) -> Verdict:
     ]
     if kept is not None and kept != lines[-1]["step"]:
         why.append(f"The weights of step {kept:,} are kept, the best by held-out problems.")
-    return Verdict(tone, headline, before, after, found.low, found.high, measure, tuple(filter(None, why)))  # type: ignore[arg-type]
+    return Verdict(tone, headline, tuple(filter(None, why)), measure, before, after, found.low, found.high)
 
 
 def _ranked(first: Mapping[str, Any], last: Mapping[str, Any]) -> Verdict:
@@ -194,18 +194,18 @@ def _ranked(first: Mapping[str, Any], last: Mapping[str, Any]) -> Verdict:
         was, now = (f"{percent(low)} to {percent(high)}" for low, high in (ends[:2], ends[2:]))
         said.append(f"The 95% intervals are {was} before and {now} now: they {'do not ' * apart}overlap.")
     headline = f"It ranks {percent(after)} of the held-out pairs right"
-    return Verdict(tone, headline, before, after, None, None, "held-out pairs ranked right", tuple(said))
+    return Verdict(tone, headline, tuple(said), "held-out pairs ranked right", before, after)
 
 
 def _kept(stage: StageFiles) -> Verdict:
     """What a stage that only chooses has chosen."""
-    found = stage.run.json(str(stage.place.relative_to(stage.run.directory) / "final/selection.json"))
+    found = object_in(stage.place / "final/selection.json")
     kept, sampled, refused = (found.get(name) for name in ("kept", "sampled", "refused"))
     if not (isinstance(kept, int) and isinstance(sampled, int) and isinstance(refused, dict)):
-        return Verdict("none", "It chooses answers for a later stage", None, None, None, None, "", ())
+        return Verdict("none", "It chooses answers for a later stage")
     why = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in refused.items() if isinstance(count, int))
     said = (f"Left out: {why or 'none'}.", "Nothing was trained here, so there is no before and after.")
-    return Verdict("none", f"{kept:,} of {sampled:,} answers were kept", None, None, None, None, "", said)
+    return Verdict("none", f"{kept:,} of {sampled:,} answers were kept", said)
 
 
 def _change(stage: StageFiles, name: str) -> tuple[float, float, bool] | None:
@@ -240,9 +240,9 @@ def _unmeasured(stage: StageFiles, reward: tuple[float, float, bool] | None) -> 
         name = next((n for n in ("loss", "pairs/accuracy", "scores/mean") if _change(stage, n)), None)
         change = _change(stage, name) if name else None
         if name is None or change is None:
-            return Verdict("none", "There is nothing to judge yet", None, None, None, None, "", ())
+            return Verdict("none", "There is nothing to judge yet")
         went = f"{name} went from {change[0]:.3f} to {change[1]:.3f}."
-        return Verdict("none", "This stage was not evaluated", None, None, None, None, "", (went, *_after(stage)))
+        return Verdict("none", "This stage was not evaluated", (went, *_after(stage)))
     early, late, sure = reward
     headline = "The reward rose" if sure and late > early else "The reward fell" if sure else "The reward did not move"
     said = (
@@ -250,7 +250,7 @@ def _unmeasured(stage: StageFiles, reward: tuple[float, float, bool] | None) -> 
         "Nothing was measured on held-out problems, so this says nothing of problems it has not seen "
         "(task.held_out, run.evaluate_every).",
     )
-    return Verdict("unsure", headline, None, None, None, None, "", said)
+    return Verdict("unsure", headline, said)
 
 
 def _after(stage: StageFiles) -> list[str]:
@@ -262,35 +262,35 @@ def _after(stage: StageFiles) -> list[str]:
     return []
 
 
-def facts(run: RunFiles, stage: StageFiles) -> list[Fact]:
+def facts(stage: StageFiles) -> Iterator[Fact]:
     """Cost, and what was paid for nothing."""
     steps = stage.steps
     if not steps:
-        return []
+        return
 
     def total(name: str) -> float:
         return math.fsum(points(steps, name)[1])
 
     took, sampled, wasted = total("time/step_s"), total("tokens/sampled"), total("tokens/wasted")
     planned = f"of {stage.planned:,}" if stage.planned and stage.planned != steps[-1]["step"] else ""
-    found = [Fact(f"{steps[-1]['step']:,}", "steps", planned), Fact(seconds(took), "in steps", "evaluation apart")]
+    yield Fact(f"{steps[-1]['step']:,}", "steps", planned)
+    yield Fact(seconds(took), "in steps", "evaluation apart")
     if sampled:
-        found.append(Fact(amount(int(sampled)), "tokens sampled", f"{sampled / max(took, 1e-9):,.0f} a second"))
+        yield Fact(amount(int(sampled)), "tokens sampled", f"{sampled / max(took, 1e-9):,.0f} a second")
     if spent(stage):
         more = f"{amount(int(wasted))} tokens nothing was learnt from"
-        found.append(Fact(f"{wasted / sampled:.0%}", "paid for nothing", more))
+        yield Fact(f"{wasted / sampled:.0%}", "paid for nothing", more)
     groups, signal = total("groups/sampled"), points(steps, "groups/signal")[1]
     if groups:
         mean = math.fsum(signal) / max(len(signal), 1)
         paid = bool(points(steps, "reward/mean")[1])  # by a reward, and not by a teacher alone
-        found.append(Fact(f"{int(groups):,}", "groups", f"{mean:.0%} with signal" if paid else ""))
+        yield Fact(f"{int(groups):,}", "groups", f"{mean:.0%} with signal" if paid else "")
     memory = points(steps, "memory/peak_gb")[1]
     if memory:
-        found.append(Fact(f"{max(memory):.2f} GB", "memory at most"))
+        yield Fact(f"{max(memory):.2f} GB", "memory at most")
     energy = total("energy/step_j") or total("energy/estimated_j")
     if energy:
-        found.append(Fact(f"{energy / 3600:,.1f} Wh", "energy", "measured" if total("energy/step_j") else "estimated"))
-    return found
+        yield Fact(f"{energy / 3600:,.1f} Wh", "energy", "measured" if total("energy/step_j") else "estimated")
 
 
 def spent(stage: StageFiles) -> list[tuple[str, float]]:
@@ -305,36 +305,26 @@ def spent(stage: StageFiles) -> list[tuple[str, float]]:
 EARLY = 2  # steps after the first one in which what it was before it learnt is still seen
 
 
-def reading(stage: StageFiles) -> list[Reading]:
+def reading(stage: StageFiles) -> Iterator[Reading]:
     """Where a person who looks at samples before curves begins."""
     shards = [shard.step for shard in stage.shards]
-    found = []
     if shards:
-        found.append(Reading("step", {"step": shards[0]}, f"The groups of step {shards[0]}", "what it could do before"))
+        yield Reading("step", {"step": shards[0]}, f"The groups of step {shards[0]}", "what it could do before")
         if len(shards) > 1:
-            last = shards[-1]
-            found.append(Reading("step", {"step": last}, f"The groups of step {last}", "what it still gets wrong"))
-        lengths = points(stage.steps, "completions/right_tokens")[1]
-        if lengths:
+            yield Reading("step", {"step": shards[-1]}, f"The groups of step {shards[-1]}", "what it still gets wrong")
+        if lengths := points(stage.steps, "completions/right_tokens")[1]:
             few = f"accuracy == 1 and length < {round(0.75 * lengths[-1])}"
             early, late = shards[: EARLY + 1][-1], shards[-EARLY:][0]
-            why = "are they worked out, or guessed and rewarded all the same?"
-            found.append(
-                Reading(
-                    "search", {"where": f"{few} and step <= {early}"}, f"Short right answers until step {early}", why
-                )
-            )
+            where, why = f"{few} and step <= {early}", "are they worked out, or guessed and rewarded all the same?"
+            yield Reading("search", {"where": where}, f"Short right answers until step {early}", why)
             if late > early:
-                why = "does the reward still pay for what it should not?"
-                found.append(
-                    Reading("search", {"where": f"{few} and step >= {late}"}, f"The same since step {late}", why)
-                )
-        wrong = "accuracy == 0 and advantage > 0"
+                where, why = f"{few} and step >= {late}", "does the reward still pay for what it should not?"
+                yield Reading("search", {"where": where}, f"The same since step {late}", why)
         if max(points(stage.steps, "advantage/below_right")[1], default=0.0) > 0:
-            found.append(Reading("search", {"where": wrong}, "Wrong answers that were pushed up", "paid for what?"))
+            wrong = {"where": "accuracy == 0 and advantage > 0"}
+            yield Reading("search", wrong, "Wrong answers that were pushed up", "paid for what?")
     if any(evaluation.pair_of(stage, way) for way in evaluation.ways_of(stage)):
-        found.append(Reading("evaluation", {}, "Held-out problems, flips first", "what it learnt, and what it lost"))
-    return found
+        yield Reading("evaluation", {}, "Held-out problems, flips first", "what it learnt, and what it lost")
 
 
 def alarms(findings: Sequence[Finding]) -> list[Alarm]:
@@ -372,7 +362,7 @@ def settings(run: RunFiles, stage: StageFiles) -> list[Setting]:
 
 
 def _said(value: Any) -> str:
-    return "none" if value is None else str(shown(callable_path(value) if callable(value) else value))
+    return "none" if value is None else shown(plain(value))
 
 
 def _line(number: int, stage: StageFiles) -> StageLine:

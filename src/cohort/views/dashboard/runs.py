@@ -17,15 +17,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from cohort.account.traces import traces_of
 from cohort.monitor.detectors.finding import Finding
 from cohort.monitor.watcher import read_incidents
 from cohort.recipe import Recipe
+from cohort.recipe.loader import of_run
 from cohort.record.chain import CHAIN
+from cohort.record.metrics import object_in, objects
 from cohort.settings import GROUPS, Stage
 from cohort.types import UnreadableError, UserError
+from cohort.views.cards.reading import seconds
 from cohort.views.dashboard.index import Index
 from cohort.wording import counted, one_line
 
@@ -83,19 +84,10 @@ class Tail:
             self.lines, self.cursor, self._head = [], (0, 0), b""
             return self.lines
         if whole:
-            self.lines = [*self.lines, *_objects(whole)]
+            self.lines = [*self.lines, *(line for _, line in objects(whole.splitlines()))]
             offset += len(whole) + 1
         self.cursor, self._head = (here.st_ino, offset), head[: min(64, offset)]
         return self.lines
-
-
-def _objects(raw: bytes) -> list[dict[str, Any]]:
-    found = []
-    for line in raw.splitlines():
-        with contextlib.suppress(orjson.JSONDecodeError):
-            one = orjson.loads(line)
-            found += [one] if isinstance(one, dict) else []
-    return found
 
 
 class StageFiles:
@@ -207,8 +199,7 @@ class RunFiles:
     def __init__(self, directory: Path, name: str = ""):
         self.directory = directory
         self.problems: list[str] = []
-        if not (directory / "recipe.toml").is_file():
-            raise UnreadableError(f"{str(directory)!r} is no run: there is no recipe.toml in it")
+        of_run(directory)
         self._chain = Tail(directory / CHAIN)
         self.name = name or directory.name
 
@@ -274,20 +265,9 @@ class RunFiles:
         """The entries of the log."""
         return self._chain.read()
 
-    def json(self, name: str) -> dict[str, Any]:
-        """A JSON object of the run, such as record.json; empty where there is none."""
-        try:
-            found = orjson.loads((self.directory / name).read_bytes())
-        except (OSError, orjson.JSONDecodeError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
     def inside(self, name: str, *keys: str) -> dict[str, Any]:
-        """The JSON object under these keys of a file of the run; empty where there is none."""
-        found: Any = self.json(name)
-        for key in keys:
-            found = found.get(key) if isinstance(found, dict) else None
-        return found if isinstance(found, dict) else {}
+        """The JSON object in a file of the run, such as record.json, or under keys of it; empty where there is none."""
+        return object_in(self.directory / name, *keys)
 
     @property
     def state(self) -> State:
@@ -309,7 +289,7 @@ class RunFiles:
         slow = 5 * max((line.get("time/step_s") or 0.0) for line in steps[-20:])
         if silent < max(QUIET, slow):
             return State("running", f"{where}.")
-        return State("silent", f"{where}; nothing was written for {_ago(silent)}.")
+        return State("silent", f"{where}; nothing was written for {seconds(silent)}.")
 
     @property
     def last_word(self) -> float:
@@ -331,13 +311,6 @@ class RunFiles:
                     stat = path.stat()
                     parts.append(f"{stat.st_mtime_ns:x}.{stat.st_size:x}")
         return "-".join(parts) + f"-{self.state.word}"
-
-
-def _ago(seconds: float) -> str:
-    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            return counted(int(seconds // size), word)
-    return counted(int(seconds), "second")
 
 
 def open_runs(places: Sequence[Path]) -> list[RunFiles]:

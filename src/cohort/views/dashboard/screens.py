@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from cohort.settings import SAMPLED
 from cohort.types import UserError
-from cohort.views.cards.reading import amount, percent, seconds
+from cohort.views.cards.reading import amount, percent, said, seconds
 from cohort.views.dashboard import (
     charts,
     curves,
@@ -35,7 +35,7 @@ from cohort.views.dashboard.curves import Explain
 from cohort.views.dashboard.reader import Reader, reader
 from cohort.views.dashboard.runs import RunFiles, StageFiles
 from cohort.views.dashboard.texts import coded, in_a_line, shown
-from cohort.views.dashboard.trends import brief, fixed, number, written
+from cohort.views.dashboard.trends import CURATED, brief, fixed, number, written
 
 Query = Mapping[str, str]
 HERE = Path(__file__).parent
@@ -117,10 +117,6 @@ class Screen:
     menu: bool = True
 
 
-def _overview(asked: Asked) -> Mapping[str, Any]:
-    return {"view": overview.overview(asked.run, asked.stage)}
-
-
 def _step(asked: Asked) -> Mapping[str, Any]:
     step = asked.step()
     return {"view": groups.step_view(asked.stage.shard(step).path, step, asked.steps())}
@@ -129,8 +125,7 @@ def _step(asked: Asked) -> Mapping[str, Any]:
 def _group(asked: Asked) -> Mapping[str, Any]:
     step, ticket, beside = asked.step(), asked.whole("ticket", 0) or 0, asked.whole("beside")
     path = asked.stage.shard(step).path
-    view = groups.group_view(path, step, ticket, asked.reader(), asked.stage.table, beside, asked.run.traces)
-    return {"view": view}
+    return {"view": groups.group_view(path, step, ticket, asked.reader(), asked.stage.table, beside, asked.run.traces)}
 
 
 def _tokens(asked: Asked) -> Mapping[str, Any]:
@@ -155,8 +150,8 @@ def _curves(asked: Asked) -> Mapping[str, Any]:
     sections = curves.glossary([stage for _, stage in together])
     named = {one.name: one for section in sections.values() for one in section}
     chosen = [name for name in asked.query.get("names", "").split(",") if name in named]
-    chosen = chosen or [name for name, one in named.items() if one.first]
-    data = curves.as_json({name: curves.series(together, name) for name in chosen})
+    chosen = chosen or [name for name in named if name in CURATED]
+    data = {name: curves.series(together, name) for name in chosen}
     return {
         "sections": sections,
         "chosen": chosen,
@@ -176,14 +171,6 @@ def _evaluation(asked: Asked) -> Mapping[str, Any]:
     return {"view": view, "changes": evaluation.CHANGES, "page": page, "size": PROBLEMS}
 
 
-def _prompt(asked: Asked) -> Mapping[str, Any]:
-    return {"view": history.prompt_view(asked.stage, asked.query.get("id", ""))}
-
-
-def _diagnostics(asked: Asked) -> Mapping[str, Any]:
-    return {"view": diagnostics.diagnostics(asked.stage)}
-
-
 def _compare(asked: Asked) -> Mapping[str, Any]:
     runs = asked.site.runs
     if len(runs) < 2:
@@ -193,23 +180,11 @@ def _compare(asked: Asked) -> Mapping[str, Any]:
         raise UserError(f"there is no other run {other} to compare with")
     pair = curves.together([asked.run, runs[other]], asked.stage)
     view = curves.comparison(pair[0], pair[1], asked.site.explain)
-    names = [name for name in curves.CURATED if any(line.get(name) is not None for line in asked.stage.lines)][:6]
-    data = curves.as_json({name: curves.series(pair, name) for name in names})
+    names = [name for name in CURATED if any(line.get(name) is not None for line in asked.stage.lines)][:6]
+    data = {name: curves.series(pair, name) for name in names}
     named = {one.name: one for section in curves.glossary([asked.stage]).values() for one in section}
     return {"view": view, "other": other, "their": pair[1][1], "runs": runs, "data": data, "names": names,
         "named": named, "changes": evaluation.CHANGES}  # fmt: skip
-
-
-def _record(asked: Asked) -> Mapping[str, Any]:
-    return {"view": facts.record_view(asked.run, asked.stage), "checks": None, "csrf": asked.site.csrf}
-
-
-def _data(asked: Asked) -> Mapping[str, Any]:
-    return {"view": history.data_view(asked.run, asked.stage, asked.reader())}
-
-
-def _timeline(asked: Asked) -> Mapping[str, Any]:
-    return {"view": timeline.timeline(asked.stage, asked.whole("until"))}
 
 
 def _search(asked: Asked) -> Mapping[str, Any]:
@@ -230,18 +205,25 @@ def _search(asked: Asked) -> Mapping[str, Any]:
 
 PROBLEMS = 20  # of a page of an evaluation
 SCREENS: dict[str, Screen] = {
-    "overview": Screen("Overview", _overview, live=True),
+    "overview": Screen("Overview", lambda asked: {"view": overview.overview(asked.run, asked.stage)}, live=True),
     "step": Screen("Step", _step),
     "group": Screen("Group", _group, menu=False),
     "tokens": Screen("Tokens", _tokens, menu=False),
     "curves": Screen("Curves", _curves),
     "evaluation": Screen("Evaluation", _evaluation),
-    "prompt": Screen("Prompt", _prompt, menu=False),
-    "diagnostics": Screen("Diagnostics", _diagnostics),
+    "prompt": Screen(
+        "Prompt", lambda asked: {"view": history.prompt_view(asked.stage, asked.query.get("id", ""))}, menu=False
+    ),
+    "diagnostics": Screen("Diagnostics", lambda asked: {"view": diagnostics.diagnostics(asked.stage)}),
     "compare": Screen("Compare", _compare),
-    "data": Screen("Data", _data),
-    "timeline": Screen("Timeline", _timeline, live=True),
-    "record": Screen("Record", _record),
+    "data": Screen("Data", lambda asked: {"view": history.data_view(asked.run, asked.stage, asked.reader())}),
+    "timeline": Screen(
+        "Timeline", lambda asked: {"view": timeline.timeline(asked.stage, asked.whole("until"))}, live=True
+    ),
+    "record": Screen(
+        "Record",
+        lambda asked: {"view": facts.record_view(asked.run, asked.stage), "checks": None, "csrf": asked.site.csrf},
+    ),
     "search": Screen("Search", _search),
 }
 
@@ -261,7 +243,7 @@ def templates() -> Environment:
     )  # fmt: skip
     found.filters |= {"shown": shown, "coded": coded, "line": in_a_line, "brief": brief, "number": number}
     found.filters |= {"of_token": tokens.written, "fixed": fixed, "percent": percent}
-    found.filters |= {"seconds": seconds, "amount": amount}
+    found.filters |= {"seconds": seconds, "amount": amount, "said": said}
     found.filters |= {"json_block": json_block, "arguments": arguments}
     found.filters |= {"test_case": groups.test_case, "mathml": Markup}
     found.filters["sample_command"] = lambda view, run: groups.sample_command(view, run.directory)
@@ -292,7 +274,7 @@ def _page(template: str, screen: str, asked: Asked, found: Mapping[str, Any]) ->
         "partial": False,
         "report": False,
         "url": lambda to, **query: address(asked.number, asked.at, to, **query),
-        "goto": lambda number, at, to: address(number, at, to),
+        "goto": address,
         **found,
     }
     return templates().get_template(template).render(context)

@@ -16,8 +16,6 @@ LONGEST = 20_000  # characters of one text on a page
 PIECES = 3_000  # words of one text that are compared
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 _UNSHOWN = re.compile("[^\n\t\u0020-\u007e\u00a1-\u00ac\u00ae-\u04ff]")  # what may have no shape: looked at one by one
-
-
 _CODE = re.compile("`([^`<>]+)`")
 
 
@@ -42,7 +40,9 @@ def shown(text: object, longest: int = LONGEST) -> Markup:
     for found in _UNSHOWN.finditer(said):
         character = found[0]
         if (mark := visible(character)) != character:
-            parts += [escape(said[done : found.start()]), _mark(character, mark)]
+            name = unicodedata.name(character, "control character").lower()
+            shape = Markup('<span class="ctl" title="{}">{}</span>').format(name, mark)
+            parts += [escape(said[done : found.start()]), shape]
             done = found.end()
     parts.append(escape(said[done:]))
     if more > 0:
@@ -53,11 +53,6 @@ def shown(text: object, longest: int = LONGEST) -> Markup:
 def coded(text: object, longest: int = LONGEST) -> Markup:
     """A sentence of the project's own, with what a run says in it: as `shown`, and between backticks as code."""
     return Markup(_CODE.sub(r"<code>\1</code>", str(shown(text, longest))))
-
-
-def _mark(character: str, mark: str) -> Markup:
-    name = unicodedata.name(character, "control character").lower()
-    return Markup('<span class="ctl" title="{}">{}</span>').format(name, mark)
 
 
 def differences(text: str, other: str) -> tuple[Part, ...]:

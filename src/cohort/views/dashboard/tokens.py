@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort.types import UserError
+from cohort.views.cards.reading import is_number
 from cohort.views.dashboard.groups import columns_of
 from cohort.views.dashboard.reader import Reader
 
@@ -122,37 +123,26 @@ def _numbers(row: Mapping[str, Any], measured: Measured | None) -> list[dict[str
     """Of each token what is known of it, by the names of `BY`."""
     count = len(row["tokens"] or [])
     nothing = [None] * count
-    again = measured or {}
+    again, logprobs = measured or {}, row["logprobs"] or nothing
     columns: dict[str, Sequence[Any]] = {
-        "logprob": row["logprobs"] or nothing,
+        "logprob": logprobs,
         "entropy": again.get("entropy") or nothing,
         "advantage": row.get("token_advantages") or [row["advantage"]] * count,
-        "ratio": [_ratio(a, b) for a, b in zip(again.get("after") or nothing, row["logprobs"] or nothing, strict=True)],
-        "gap": [_minus(a, b) for a, b in zip(again.get("learner") or nothing, row["logprobs"] or nothing, strict=True)],
-        "teacher": [
-            _minus(a, b)
-            for a, b in zip(row.get("teacher_logprobs") or nothing, row["logprobs"] or nothing, strict=True)
-        ],
+        "ratio": [_ratio(a, b) for a, b in zip(again.get("after") or nothing, logprobs, strict=True)],
+        "gap": [_minus(a, b) for a, b in zip(again.get("learner") or nothing, logprobs, strict=True)],
+        "teacher": [_minus(a, b) for a, b in zip(row.get("teacher_logprobs") or nothing, logprobs, strict=True)],
     }
     return [
-        {name: float(values[at]) for name, values in columns.items() if own and _is_number(values[at])}
+        {name: float(values[at]) for name, values in columns.items() if own and is_number(values[at])}
         for at, own in enumerate(row["mask"] or [])
     ]
 
 
 def written(value: float, name: str) -> str:
     """A number of a token, as it is read out."""
-    return (
-        f"{value:+.2e}"
-        if name == "gap"
-        else f"{value:+.4f}"
-        if BY[name].two_ends and name != "ratio"
-        else f"{value:.4f}"
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    if name == "gap":
+        return f"{value:+.2e}"
+    return f"{value:+.4f}" if BY[name].two_ends and name != "ratio" else f"{value:.4f}"
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

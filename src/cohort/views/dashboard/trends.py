@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from cohort.monitor.names import FIRST, Metric, metric
+from cohort.views.cards.reading import is_number
 
 POINTS = 240  # of a small chart
 # Curves of the overview, in their order: beside the dozen to look at first what only some kinds of stage have.
@@ -47,7 +48,7 @@ def brief(meaning: str) -> str:
 
 def points(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """The steps that have a number, and the number."""
-    known = [(line["step"], line[name]) for line in lines if _is_number(line.get(name))]
+    known = [(line["step"], line[name]) for line in lines if is_number(line.get(name))]
     return [step for step, _ in known], [float(value) for _, value in known]
 
 
@@ -136,10 +137,6 @@ def number(value: float | None) -> str:
 
 def fixed(value: Any, digits: int = 3, sign: str = "") -> str:
     """A number in a column, aligned by its point; what rounds to 0 has no minus sign."""
-    if not _is_number(value):
+    if not is_number(value):
         return "-"
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -39,13 +39,14 @@ class Export:
 
     make: str
     check: str | None = None
+    of_record: bool = False  # made from the record alone
 
 
 _HERE = "cohort.views.exports"
 EXPORTS = {
-    "record.json": Export(f"{_HERE}.plain:record", f"{_HERE}.checks:record"),
-    "card.md": Export(f"{_HERE}.plain:markdown", f"{_HERE}.checks:front_matter"),
-    "card.html": Export(f"{_HERE}.plain:html"),
+    "record.json": Export("builtins:dict", f"{_HERE}.checks:record", of_record=True),  # as it is
+    "card.md": Export("cohort.views.cards.card:card", f"{_HERE}.checks:front_matter", of_record=True),
+    "card.html": Export("cohort.views.cards.page:page", of_record=True),
     "bom.cdx.json": Export(f"{_HERE}.cyclonedx:bom", f"{_HERE}.checks:cyclonedx"),
     "provenance.intoto.json": Export(f"{_HERE}.intoto:provenance", f"{_HERE}.checks:statement"),
     "training.intoto.json": Export(f"{_HERE}.intoto:training", f"{_HERE}.checks:training"),

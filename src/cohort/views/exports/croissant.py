@@ -63,14 +63,8 @@ def dataset(bundle: Bundle) -> dict[str, Any]:
         ],
     }
     if files:
-        whole = {
-            "@type": "cr:FileSet",
-            "@id": "rollouts",
-            "name": "rollouts",
-            "encodingFormat": "application/x-parquet",
-        }
-        whole |= {"includes": "rollouts/*.parquet"}
-        found["distribution"].append(whole)
+        whole = {"@type": "cr:FileSet", "@id": "rollouts", "name": "rollouts", "includes": "rollouts/*.parquet"}
+        found["distribution"].append(whole | {"encodingFormat": "application/x-parquet"})
         found["recordSet"] = [_records(dict(files[0].columns))]
     return found
 

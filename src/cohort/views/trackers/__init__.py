@@ -1,5 +1,5 @@
 """Where the numbers of a step go beside metrics.jsonl: trackers that a person names in `run.trackers`."""
 
-from cohort.views.trackers.sinks import SINKS, Sink, Sinks
+from cohort.views.trackers.sinks import Sink, Sinks
 
-__all__ = ["SINKS", "Sink", "Sinks"]
+__all__ = ["Sink", "Sinks"]

@@ -7,6 +7,7 @@ had failed, and when the run is resumed.
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -28,8 +29,6 @@ from cohort.record.rollouts import read_rows
 from cohort.settings import SINKS
 from cohort.types import UserError
 from cohort.wording import find_function, one_line
-
-__all__ = ["SINKS", "Sink", "Sinks"]
 
 PATIENCE = 60.0  # seconds in which a tracker has to start, and to take one step
 LAST_WORDS = 30.0  # seconds that the end of a run waits for it
@@ -54,6 +53,15 @@ class Sink(Protocol):
     def close(self) -> None:
         """Write out what is left."""
         ...
+
+
+def library(name: str, tracker: str) -> Any:
+    """The library of a tracker. Raises `UserError` where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        what = f"run.trackers names {tracker}, which is not installed: pip install 'cohort[{tracker}]'"
+        raise UserError(what) from None
 
 
 def curated(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -7,22 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cohort.types import UserError
-from cohort.views.trackers.sinks import curated, sampled
+from cohort.views.trackers.sinks import curated, library, sampled
 
 
 class TensorBoard:
     """A `Sink`. `tensorboard --logdir runs` shows every run below one directory."""
 
     def __init__(self, directory: Path, recorded: int):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UserError(
-                "run.trackers names tensorboard, which is not installed: pip install 'cohort[tensorboard]'"
-            ) from None
         # Steps from `purge_step` on are hidden: a resumed run writes them again.
-        self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=recorded + 1)
+        writer = library("torch.utils.tensorboard", "tensorboard").SummaryWriter
+        self._writer = writer(str(directory / "tensorboard"), purge_step=recorded + 1)
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """The recipe as a text."""

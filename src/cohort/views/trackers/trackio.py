@@ -7,21 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cohort.types import UserError
-from cohort.views.trackers.sinks import curated, identity, sampled
+from cohort.views.trackers.sinks import curated, identity, library, sampled
 
 
 class Trackio:
     """A `Sink`. A resumed run goes on as the same one there; steps that are written again lie on those of before."""
 
     def __init__(self, directory: Path, recorded: int):
-        try:
-            import trackio
-        except ImportError:
-            raise UserError(
-                "run.trackers names trackio, which is not installed: pip install 'cohort[trackio]'"
-            ) from None
-        self._trackio, self._name = trackio, identity(directory)
+        self._trackio, self._name = library("trackio", "trackio"), identity(directory)
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """The run, with the recipe as its configuration."""

@@ -9,19 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cohort.types import UserError
-from cohort.views.trackers.sinks import LAST_WORDS, curated, identity, sampled
+from cohort.views.trackers.sinks import LAST_WORDS, curated, identity, library, sampled
 
 
 class WandB:
     """A `Sink`. A resumed run goes on as the same one there; steps that are written again lie on those of before."""
 
     def __init__(self, directory: Path, recorded: int):
-        try:
-            import wandb
-        except ImportError:
-            raise UserError("run.trackers names wandb, which is not installed: pip install 'cohort[wandb]'") from None
-        self._wandb, name = wandb, identity(directory)
+        self._wandb = wandb = library("wandb", "wandb")
+        name = identity(directory)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "cohort"),
             name=name,
