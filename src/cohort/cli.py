@@ -260,7 +260,7 @@ def probe(
     typer.echo(f"{what}: loading", err=True)  # a part of a recipe goes to standard output
     from cohort.commands.probe import run_probe, show
 
-    return Answer(run_probe(what, rest or [], tried, samples, problems, seed), show)
+    return Answer(run_probe(what, rest or [], tried, samples, problems, seed, SAY), show)
 
 
 @app.command()

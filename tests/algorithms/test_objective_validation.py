@@ -137,7 +137,7 @@ def test_unknown_names_get_a_suggestion():
         preset("dapoo")
     with pytest.raises(ValueError, match="'clip_hi' is not a field of an objective; did you mean 'clip_high'"):
         preset("dapo", clip_hi=0.3)
-    with pytest.raises(ValueError, match="'zzz' is not a preset; Choose one of: grpo, "):
+    with pytest.raises(ValueError, match="'zzz' is not a preset; choose one of: grpo, "):
         preset("zzz")
 
 

@@ -61,7 +61,7 @@ def test_a_model_and_a_task(desk, cohort):
 @pytest.mark.parametrize(
     ("words", "said", "code"),
     [
-        (("base",), "say a task as well", 1),
+        (("base",), "say a task as well", 2),
         (("recipe.toml", "--temperatures", "hot"), "numbers above 0", 2),
         (("recipe.toml", "policy.scratch={}"), "yet to be made", 1),
     ],

@@ -40,8 +40,10 @@ class Terms(NamedTuple):
 
 
 def nearest(word: object, known: Iterable[str | int]) -> str:
-    """`; did you mean 'dapo'? Choose one of ...`, without the question where nothing is near."""
+    """`; did you mean 'dapo'? Choose one of ...`, without the question where nothing is near. (This room imports no
+    other, so it has its own.)
+    """
     names = [str(name) for name in known]
     matches = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
-    question = f"did you mean {matches[0]!r}? " if matches else ""
-    return f"; {question}Choose one of: {', '.join(names)}"
+    choose = f"did you mean {matches[0]!r}? Choose" if matches else "choose"
+    return f"; {choose} one of: {', '.join(names)}"

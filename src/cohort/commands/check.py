@@ -10,7 +10,6 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from rich.markup import escape
 
 from cohort.commands.contamination import Benchmarks
 from cohort.commands.model import play_group
@@ -27,7 +26,7 @@ from cohort.tasks.render import prompt_limit
 from cohort.train.models import begins_with, data_file, waits_for
 from cohort.train.run import PreparedStage, prepare
 from cohort.types import InfrastructureError, Prompt
-from cohort.views.console import Console, excerpt
+from cohort.views.console import Console, escape, excerpt
 from cohort.views.gate import show_gate
 from cohort.views.plan import about
 from cohort.wording import counted

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-from rich.markup import escape
 
 from cohort.commands.evaluate import in_words
 from cohort.machine import quiet_libraries
@@ -18,7 +17,7 @@ from cohort.train.compare.arms import Asked, Comparison, Reader, comparison
 from cohort.train.compare.outcome import Point, Result, conclusion, results
 from cohort.train.compare.running import train_arms
 from cohort.views.comparison import Bar, figure
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 
 UNITS = {"steps": "steps", "tokens": "sampled tokens", "seconds": "seconds of training"}
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.markup import escape
 
 from cohort.backends.cluster.examine import Node
 from cohort.machine import describe_machine, fastest_threads
@@ -17,7 +16,7 @@ from cohort.preflight.memory import available_gb, machine_gb
 from cohort.rewards import RewardPool, RewardTable, ScoringItem, resolve_all
 from cohort.sandbox import LEVELS, Isolation, Sandbox, SandboxError
 from cohort.types import InfrastructureError, UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.markup import escape
-
 from cohort.backends.cluster.door import nodes_of
 from cohort.backends.cluster.simulate import Work, overlapped, play, times_of
 from cohort.commands.check import start_policies
 from cohort.recipe import Recipe
+from cohort.recipe.loader import of_run
 from cohort.record.metrics import read_metrics
 from cohort.settings import SAMPLED, Stage
 from cohort.train.directory import has_begun, refuse_existing, run_directory, stage_directory
 from cohort.train.fork import open_fork
 from cohort.types import UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 from cohort.views.plan import about, placement
 from cohort.wording import counted
 
@@ -93,9 +92,7 @@ def _runs_like(recipe: Recipe, directory: Path) -> Iterator[Path]:
 
 def _expected(stage: Stage, run: Path) -> Expected | None:
     """What a run says of the stage of this name, or kind; None where it has no steps of such."""
-    if not (run / "recipe.toml").is_file():
-        raise UserError(f"{run} is no run: it has no recipe.toml, and the time of a step comes from one")
-    other = Recipe.load(run / "recipe.toml").placed(run)
+    other = Recipe.load(of_run(run)).placed(run)
     alike = [at for at, one in enumerate(other.stages) if one.kind == stage.kind]
     at = next((at for at in alike if other.stages[at].name == stage.name), alike[-1] if alike else None)
     if at is None:

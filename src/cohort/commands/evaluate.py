@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import orjson
-from rich.markup import escape
 
 from cohort.backends.base import open_sampler
 from cohort.chat import template_for
@@ -38,7 +37,7 @@ from cohort.train.directory import as_it_lies
 from cohort.train.evaluation import held_out
 from cohort.train.place import where_trained
 from cohort.types import UnreadableError, UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 from cohort.views.traces import need_of_traces
 
 T = TypeVar("T")

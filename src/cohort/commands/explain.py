@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rich.markup import escape
-
 from cohort.algorithms import explain, objectives
 from cohort.algorithms.equation import Shape
 from cohort.algorithms.objectives import Objective
@@ -27,8 +25,8 @@ from cohort.settings import GROUPS, Stage
 from cohort.settings.training import LORA_REASON
 from cohort.settings.words import plain
 from cohort.train.unread import refuse_unread
-from cohort.types import UserError
-from cohort.views.console import Console
+from cohort.types import UnreadableError, UserError
+from cohort.views.console import Console, escape
 from cohort.views.plan import about, batch_arithmetic, groups_line, reward_line, rewards_line, teacher_line
 from cohort.wording import counted
 
@@ -219,7 +217,7 @@ def _from_preset(stage: Stage, objective: Objective, name: str) -> list[Differen
     try:
         other = objectives.preset(name)
     except ValueError as error:
-        raise UserError(f"--diff: {error}; a path of a recipe or of a run does, too") from None
+        raise UnreadableError(f"--diff: {error}; a path of a recipe or of a run does, too") from None
     bypass = objectives.PRESETS[name].bypass or other.old == "sampler"
     theirs: dict[str, Any] = {"bypass": bypass, "pass_at_k": None, "malformed_penalty": 0.0}
     return _differences(objective, other, _beside(stage), theirs, once=_once(stage))

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.markup import escape
-
 from cohort.backends.cluster.simulate import Played, Times, Work, best, knee, overlapped, play, times_of
 from cohort.preflight.memory import average_bytes
 from cohort.recipe import Recipe
+from cohort.recipe.loader import of_run
 from cohort.settings import Stage
 from cohort.types import UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 from cohort.wording import counted, magnitude, one_line
 
 MOST = 10_000_000  # completions of a step that are played through
@@ -64,9 +63,7 @@ def plan_run(
     is taken that says something. Raises `UserError`.
     """
     run = _newest() if run is None else run
-    if not (run / "recipe.toml").is_file():
-        raise UserError(f"{run} is no run: it has no recipe.toml, and a plan needs the times of a run")
-    stage = Recipe.load(run / "recipe.toml").stages[-1]
+    stage = Recipe.load(of_run(run)).stages[-1]
     if overlapped(stage):
         raise UserError(
             f"the steps of {run} sampled while they learnt (rollout.max_staleness > 0), and their "

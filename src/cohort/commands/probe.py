@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from rich.markup import escape
 
 from cohort.backends.base import open_sampler
 from cohort.commands.evaluate import recipe_of
@@ -19,13 +17,14 @@ from cohort.evaluate.probing import Advice, Probe, advise, probe
 from cohort.machine import quiet_libraries
 from cohort.preflight.parts import SamplingParts, open_parts
 from cohort.recipe import Recipe
+from cohort.recipe.loader import found
 from cohort.recipe.show import toml_value
 from cohort.rewards import RewardPool
 from cohort.settings import GROUPS, Stage
 from cohort.tasks.prompts import first
 from cohort.tasks.render import prompt_limit
-from cohort.types import Prompt, UserError
-from cohort.views.console import Console, show_recipe
+from cohort.types import Prompt, UnreadableError, UserError
+from cohort.views.console import Console, escape, show_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +39,25 @@ class Probed:
 
 
 def run_probe(
-    what: str, rest: Sequence[str], temperatures: Sequence[float], samples: int, problems: int, seed: int
+    what: str,
+    rest: Sequence[str],
+    temperatures: Sequence[float],
+    samples: int,
+    problems: int,
+    seed: int,
+    say: Callable[[str], object],
 ) -> Probed:
-    """Sample the training prompts of a recipe, or of a task, from a model as it is, at each temperature."""
+    """Sample the training prompts of a recipe, or of a task, from a model as it is, at each temperature. `say` is told
+    which recipe it is where that is not plain.
+    """
     quiet_libraries()
     task = next((word for word in rest if "=" not in word), None)
     overrides = absolute([word for word in rest if "=" in word])
     if task is None:
-        file = Path(what, "recipe.toml") if Path(what).is_dir() else Path(what)
-        if not file.is_file():
-            raise UserError(f"'{what}' is no recipe; of a model say a task as well: cohort probe {what} train.jsonl")
-        recipe = Recipe.load(file, overrides)
+        if not found(Path(what), lambda _: None).is_file():
+            hint = f"of a model say a task as well: cohort probe {what} train.jsonl"
+            raise UnreadableError(f"'{what}' is no recipe; {hint}")
+        recipe = Recipe.load(what, overrides, say)
     else:
         recipe = recipe_of(full_path(what), task, overrides, problems)[1]
     stage = next((one for one in reversed(recipe.stages) if one.kind in GROUPS), None)
@@ -62,10 +69,10 @@ def run_probe(
         )
     parts = open_parts(stage, seed)
     with closing(parts.world):
-        found, limit = _probes(stage, parts, temperatures, samples, problems, seed), stage.rollout.max_tokens
-    advice = advise(found, limit, parts.task.train.size is not None)
+        probes, limit = _probes(stage, parts, temperatures, samples, problems, seed), stage.rollout.max_tokens
+    advice = advise(probes, limit, parts.task.train.size is not None)
     overrides = [f"{key}={toml_value(value)}" for key, value in advice.settings.items()]
-    return Probed(stage.policy.model, found, advice, _fragment(advice), tuple(overrides))
+    return Probed(stage.policy.model, probes, advice, _fragment(advice), tuple(overrides))
 
 
 def _probes(

@@ -9,8 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from cohort.account.traces import rows_as_shown, traces_of
 from cohort.machine import quiet_libraries
 from cohort.record.reading import readable
@@ -21,7 +19,7 @@ from cohort.train.replay.checks import checks_of
 from cohort.train.replay.opened import Recorded, open_stage
 from cohort.train.replay.tokens import token_numbers
 from cohort.types import UnreadableError, UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 from cohort.views.dashboard.reader import reader
 from cohort.views.dashboard.runs import RunFiles
 from cohort.views.rollouts import show_rollouts

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from cohort import environments
 from cohort.account.traces import as_shown
 from cohort.commands.model import load_model, play_group
@@ -23,7 +21,7 @@ from cohort.settings import Stage
 from cohort.tasks import Renderer
 from cohort.train.place import where_trained
 from cohort.types import Finish, InfrastructureError, Message, Prompt, Sampling, UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 from cohort.wording import counted
 
 PLAIN = {"name": "sample", "reward": "exact_number", "task": {"source": "none"}, "rollout": {"max_tokens": 256}}

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from cohort.commands.record import condition_on
 from cohort.record import amend as amending
 from cohort.record.chain import CHAIN, HEADS, Chain, head_of
@@ -17,7 +15,7 @@ from cohort.record.keys import own_key
 from cohort.record.report import Check, Report
 from cohort.record.verify import HIGHEST, verify
 from cohort.types import UnreadableError, UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 
 MARKS = {"holds": "holds  ", "skipped": "skipped", "failed": "FAILED "}
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.markup import escape
 
 from cohort.record.files import write_bytes
 from cohort.settings import Stage
 from cohort.types import UnreadableError, UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 from cohort.views.dashboard.overview import Overview, overview
 from cohort.views.dashboard.runs import RunFiles, open_runs
 

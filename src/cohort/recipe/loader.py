@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort.types import UnreadableError
-from cohort.wording import did_you_mean
+from cohort.wording import did_you_mean, nearest
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -112,9 +111,8 @@ def _instead(path: Path) -> str:
     recipes = sorted(file.name for file in path.parent.glob("*.toml") if file.is_file())
     if not recipes:
         return f"; there is no .toml file in {str(path.parent)!r}"
-    close = difflib.get_close_matches(path.name, recipes, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {str(path.parent / close[0])!r}?"
+    if close := nearest(path.name, recipes, cutoff=0.5):
+        return f"; did you mean {str(path.parent / close)!r}?"
     return f"; {str(path.parent)!r} has {', '.join(recipes[:8])}{', ...' if len(recipes) > 8 else ''}"
 
 
