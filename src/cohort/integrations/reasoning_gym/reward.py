@@ -33,6 +33,7 @@ EXECUTES = frozenset(
     {"binary_matrix", "countdown", "intermediate_integration", "n_queens", "polynomial_multiplication", "puzzle24"}
     | {"simple_integration", "spiral_matrix", "string_insertion"}
 )
+_VERIFY = "cohort.integrations.reasoning_gym.verify:verify"
 _LONGEST = 20_000  # characters
 _NUMBER = re.compile(r"[-+]?[0-9]{1,400}(?:\.[0-9]{1,400})?")
 
@@ -71,13 +72,7 @@ def reasoning_gym(
     if (form := problem.get("form")) and not re.fullmatch(form, found.strip()):
         return Scored(0.0, "not_of_the_form")
     try:
-        right = guarded(
-            "cohort.integrations.reasoning_gym.verify:verify",
-            limit_s,
-            problem=dict(problem),
-            question=prompt,
-            found=found,
-        )
+        right = guarded(_VERIFY, limit_s, problem=dict(problem), question=prompt, found=found)
     except Ended as ended:
         return Scored(0.0, ended.how)
     return Scored(float(right))
