@@ -43,9 +43,10 @@ def check_problem(row: Mapping[str, Any]) -> None:
     problem = row.get("gym")
     if problem is None:
         return
-    if problem.get("scoring") not in SCORINGS:
-        raise ValueError(f"its column 'gym' has the scoring {problem.get('scoring')!r}, not {' or '.join(SCORINGS)}")
-    if problem["scoring"] == "verifier" and problem.get("task") in EXECUTES:
+    scoring = problem.get("scoring") if isinstance(problem, Mapping) else None
+    if scoring not in SCORINGS:
+        raise ValueError(f"its column 'gym' has the scoring {scoring!r}, not {' or '.join(SCORINGS)}")
+    if scoring == "verifier" and problem.get("task") in EXECUTES:
         raise ValueError(f"reasoning-gym's scorer of {problem['task']} executes the answer, so it is never called")
 
 

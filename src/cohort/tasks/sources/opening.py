@@ -192,7 +192,8 @@ def both_sides(
     `thing` is the word for one. A share that is held out goes by the question, which `prompt_of` knows, so that none is
     on both sides.
     """
-    train, held_out = read(table, False), None
+    train = read(table, False)
+    held_out: Items[T] | None = None
     if (share := share_of(table, train.size)) is not None:
         train, held_out = split_by_hash(train, share, thing, asked_in(train, prompt_of))
     elif (other := held_out_table(table, train.size)) is not None:
