@@ -5,10 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from threading import Thread, current_thread, main_thread
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cohort.types import InfrastructureError
+
+if TYPE_CHECKING:
+    import asyncio
 
 Result = TypeVar("Result")
 
@@ -60,6 +64,16 @@ def awaited(waiting: Awaitable[Result]) -> Result:
         return asyncio.run(wait())
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, wait()).result()
+
+
+@cache
+def loop_called(name: str) -> asyncio.AbstractEventLoop:
+    """An event loop of this process in a thread of that name, the same one whenever it is asked for."""
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, name=name, daemon=True).start()
+    return loop
 
 
 def within(run: Callable[[], Result], timeout_s: float) -> Result:

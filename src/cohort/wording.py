@@ -159,10 +159,16 @@ def find_function(use: str, what: str) -> Any:
     return found
 
 
-def _import(name: str, wanted: str) -> ModuleType:
+def import_from_here() -> str:
+    """Put the current directory on the import path, as `python -m` has it: the `cohort` command has only its own."""
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` has it; the `cohort` command has only its own directory
+        sys.path.insert(0, here)
+    return here
+
+
+def _import(name: str, wanted: str) -> ModuleType:
+    here = import_from_here()
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)

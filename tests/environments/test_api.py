@@ -134,6 +134,7 @@ def test_requests_share_the_decoder_and_do_not_change_each_other(url):
         ({"messages": QUESTION, "top_logprobs": 50, "logprobs": True}, 400, "top_logprobs"),
         ({"messages": [{"role": "king", "content": "x"}]}, 400, "king"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "no text"),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": 5}]}, 400, "a tool call without"),
         ({"messages": [{"role": "tool", "content": "5"}]}, 400, "roles system, user and assistant"),
         (
             {"messages": QUESTION, "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},

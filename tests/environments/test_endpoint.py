@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from cohort.algorithms import objectives
 from cohort.engine.engine import Engine
-from cohort.environments.endpoint.agents import open_agent
+from cohort.environments.endpoint.agents import Task, Way, open_agent
 from cohort.environments.endpoint.play import AgentPlay, Endpoint
 from cohort.environments.endpoint.rows import Answered, rollout_of, rows_of, stem_of
 from cohort.environments.endpoint.talk import Talk
@@ -212,6 +212,14 @@ class TestFailures:
     def test_the_agents_own_code_stops_the_run(self, play, agent, said):
         with pytest.raises(UserError, match=said):
             play(agent, count=1)
+
+    def test_one_that_takes_anything_gets_the_columns_that_it_names_too(self):
+        def solve(prompt, colour, *, extra, **rest):
+            return f"{prompt} {colour} {extra} {sorted(rest)}"
+
+        prompt = Prompt.make(text="What is it?", tags={"colour": "red", "shape": "round"})
+        found = open_agent(solve, {"extra": 1}).run(prompt, Way("http://here", "key", 7), Task())
+        assert found == "What is it? red 1 ['api_key', 'base_url', 'messages', 'model', 'seed']"
 
     def test_an_answer_that_it_cannot_read_is_the_policys(self, play):
         _, (rollout,) = play(agents.confused, count=1)

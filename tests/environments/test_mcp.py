@@ -11,7 +11,7 @@ import time
 import pytest
 
 from cohort.environments.formats import FORMATS
-from cohort.environments.mcp import Server, Session, mcp_tools
+from cohort.environments.mcp import Session, mcp_tools
 from cohort.environments.tools import Tools
 from cohort.environments.world import build_tools
 from cohort.patience import HangsError
@@ -103,9 +103,9 @@ def test_a_server_that_dies_is_the_worlds_failure(tools):
 
 
 def test_a_server_that_hangs_has_a_deadline(program):
-    session = Session(Server(program, 120.0))
+    session = Session(program, 120.0)
     assert session.call("count", {"step": 1}) == "1"
-    session.server = Server(program, 0.5)
+    session.timeout_s = 0.5
     began = time.monotonic()
     with pytest.raises(HangsError, match=r"within 0\.5 s"):
         session.call("hangs", {})

@@ -62,6 +62,8 @@ def test_no_scorer_that_executes_its_answer_is_ever_called():
             reasoning_gym("<answer>1</answer>", "1", "?", row)
     with pytest.raises(ValueError, match="has the scoring 'eval'"):
         reasoning_gym("<answer>1</answer>", "1", "?", {"gym": {"task": "gcd", "scoring": "eval"}})
+    with pytest.raises(ValueError, match="has the scoring None"):
+        reasoning_gym("<answer>1</answer>", "1", "?", {"gym": "a column of somebody's own"})
 
 
 def test_the_librarys_scorers_do_execute(monkeypatch):

@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
+from cohort.evaluate.compare import sign_test
 from cohort.preflight.contamination import LAYERS, Question, look
-from cohort.preflight.contamination.completion import completed, overlap, sign_test
+from cohort.preflight.contamination.completion import completed, overlap
 from cohort.preflight.contamination.looking import EVERY, NEAR
 from cohort.preflight.contamination.texts import Hasher, grams, wholes
 from cohort.rewards.verifiers.text import normal_text

@@ -119,6 +119,7 @@ def test_the_answer_is_what_counts():
         ([{"contains": [""]}], "rule 'contains'"),
         ([{"times": {"min": 3}}], "rule 'times'"),
         ([{"case": "small"}], "lower, upper, title"),
+        ([{"case": ["lower"]}], "lower, upper, title"),
         ([{"json": "yes"}], "true or false"),
         ([{"starts_with": " "}], "a text"),
         ([{"pattern": "("}], "no regular expression"),

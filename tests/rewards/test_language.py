@@ -89,7 +89,7 @@ def test_each_row_may_have_its_own_language():
         check_language({"lang": None}, column="lang")
 
 
-@pytest.mark.parametrize("code", ["english", "EN", "xx", "", 3, "zxx_"])
+@pytest.mark.parametrize("code", ["english", "EN", "xx", "", 3, "zxx_", ["en"]])
 def test_a_language_that_is_not_known_is_refused(code):
     with pytest.raises(ValueError, match="ISO 639-1"):
         check_language({}, code)

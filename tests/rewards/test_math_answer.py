@@ -334,6 +334,21 @@ def test_one_answer_is_taken_and_unparsed_is_not_wrong(completion, score, label)
     assert (scored.value, scored.label) == (score, label)
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer", "options", "label"),
+    [
+        ("12 \\text{ apples}", "2pi", {}, "refused"),
+        ("5 ft 6 in", "5 ft tinyn", {}, "wrong"),
+        ("4 or 5", "5\\text{ units left}", {}, "wrong"),
+        ("72", "\\sin(3,4)", {}, "wrong"),
+        ("72", "\\frac{1}{0}", {"same_form": True}, "refused"),
+    ],
+)
+def test_an_answer_beside_which_something_cannot_be_worked_out_costs_no_run(gold, answer, options, label):
+    check_math(gold)
+    assert boxed(answer, gold, **options) == (0.0, label)
+
+
 def test_the_last_number_by_option():
     assert math_answer("36 + 36 = 72", "72").label == "no_answer"
     assert math_answer("36 + 36 = 72", "72", last_number=True).label == "right"

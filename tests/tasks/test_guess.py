@@ -75,6 +75,8 @@ def test_conversations():
     assert (found.kind, found.task["messages"]) == ("grpo", "messages")
     found = guess(rows(messages=[answered] * 2))
     assert (found.kind, found.task, found.reward) == ("sft", {"messages": "messages"}, None)
+    found = guess(open_rows([{"messages": answered}, {"answer": "1"}]))  # whoever reads the second says what it lacks
+    assert (found.kind, found.task["messages"]) == ("grpo", "messages")
 
 
 def test_demonstrations_and_pairs():

@@ -10,47 +10,32 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from cohort.environments.tools import Tool, ToolError
-from cohort.patience import HangsError
+from cohort.patience import HangsError, loop_called
 from cohort.types import InfrastructureError, UserError
 from cohort.wording import counted, one_line
 
 _INVALID = -32602  # of JSON-RPC: the arguments are wrong
 
 
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    """The loop of all sessions, in a thread of its own."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="mcp", daemon=True).start()
-    return loop
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server, by its command or URL."""
-
-    place: str
-    timeout_s: float
-
-    def open(self) -> Session:
-        """A new session."""
-        return Session(self)
+_loop = partial(loop_called, "mcp")  # of all sessions
 
 
 @dataclass(slots=True)
 class Session:
-    """One session: a task that connects, waits until it is closed, and disconnects."""
+    """One session with the server that a command or URL names: a task that connects, waits until it is closed, and
+    disconnects.
+    """
 
-    server: Server
+    place: str
+    timeout_s: float
     _client: Future[Any] = field(default_factory=Future)
     _over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -67,12 +52,27 @@ class Session:
 
     def ask(self, question: Any) -> Any:
         """What the client of the session gives within the server's time."""
+        from mcp import MCPError
 
         async def asked() -> Any:
             client = await asyncio.wrap_future(self._client)
             return await question(client)
 
-        return _answer(asked(), self.server)
+        future = asyncio.run_coroutine_threadsafe(asked(), _loop())
+        server = f"the MCP server {self.place!r}"
+        try:
+            return future.result(self.timeout_s)
+        except TimeoutError:
+            future.cancel()
+            raise HangsError(f"{server} did not answer within {self.timeout_s:g} s") from None
+        except Exception as error:
+            if isinstance(error, MCPError) and error.error.code == _INVALID:
+                raise ToolError(error.error.message) from None
+            inner: BaseException = error
+            while isinstance(inner, BaseExceptionGroup):  # of anyio's tasks
+                inner = inner.exceptions[0]
+            kind = "" if isinstance(error, MCPError) else f"{type(inner).__name__}: "
+            raise InfrastructureError(f"{server} failed: {kind}{one_line(inner)}") from error
 
     def close(self) -> None:
         """Disconnect; a program ends."""
@@ -81,38 +81,17 @@ class Session:
     async def _live(self) -> None:
         from mcp import Client, StdioServerParameters
 
-        place: Any = self.server.place
+        place: Any = self.place
         if not place.startswith(("http://", "https://")):
             command, *words = shlex.split(place)
             place = StdioServerParameters(command=command, args=words)
         try:
-            async with Client(place, read_timeout_seconds=self.server.timeout_s) as client:
+            async with Client(place, read_timeout_seconds=self.timeout_s) as client:
                 self._client.set_result(client)
                 await self._over.wait()
         except BaseException as error:  # also of anyio: groups of exceptions
             with suppress(Exception):
                 self._client.set_exception(error if isinstance(error, Exception) else ConnectionError(str(error)))
-
-
-def _answer(asked: Coroutine[Any, Any, Any], server: Server) -> Any:
-    from mcp import MCPError
-
-    future = asyncio.run_coroutine_threadsafe(asked, _loop())
-    try:
-        return future.result(server.timeout_s)
-    except TimeoutError:
-        future.cancel()
-        raise HangsError(f"the MCP server {server.place!r} did not answer within {server.timeout_s:g} s") from None
-    except MCPError as error:
-        if error.error.code == _INVALID:
-            raise ToolError(error.error.message) from None
-        raise InfrastructureError(f"the MCP server {server.place!r} failed: {one_line(error)}") from error
-    except Exception as error:
-        inner: BaseException = error
-        while isinstance(inner, BaseExceptionGroup):  # of anyio's tasks
-            inner = inner.exceptions[0]
-        why = f"{type(inner).__name__}: {one_line(inner)}"
-        raise InfrastructureError(f"the MCP server {server.place!r} failed: {why}") from error
 
 
 def mcp_tools(servers: Sequence[str], timeout_s: float = 30.0) -> tuple[Tool, ...]:
@@ -126,11 +105,12 @@ def mcp_tools(servers: Sequence[str], timeout_s: float = 30.0) -> tuple[Tool, ..
     if isinstance(servers, str) or not servers or not all(isinstance(one, str) and one.strip() for one in servers):
         said = 'environment.args.mcp = { servers = ["python my_server.py", "http://localhost:8000/mcp"] }'
         raise UserError(f"the tool mcp needs its servers, as commands or URLs: {said}, not {servers!r}")
-    return tuple(tool for place in servers for tool in _listed(Server(place, timeout_s)))
+    return tuple(tool for place in servers for tool in _listed(place, timeout_s))
 
 
-def _listed(server: Server) -> list[Tool]:
-    session = server.open()
+def _listed(place: str, timeout_s: float) -> list[Tool]:
+    opened = partial(Session, place, timeout_s)  # one for all tools of a server, by which a rollout knows its session
+    session = opened()
     try:
         listed = session.ask(_all_tools)
     except (InfrastructureError, ToolError) as error:
@@ -138,14 +118,14 @@ def _listed(server: Server) -> list[Tool]:
     finally:
         session.close()
     if not listed:
-        raise UserError(f"the MCP server {server.place!r} has {counted(0, 'tool')}")
+        raise UserError(f"the MCP server {place!r} has {counted(0, 'tool')}")
     return [
         Tool(
             one.name,
             {"type": "function", "function": {
                 "name": one.name, "description": one.description or one.name, "parameters": one.input_schema}},
             partial(_run, one.name),
-            session=server.open,
+            session=opened,
         )
         for one in listed
     ]  # fmt: skip

@@ -113,9 +113,13 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 def mcnemar(better: int, worse: int) -> float:
     """The two-sided p of McNemar's exact test: of pairs that differ, either side is as likely (a binomial test)."""
-    pairs, most = better + worse, max(better, worse)
-    tail = sum(math.comb(pairs, i) for i in range(most, pairs + 1))
-    return min(1.0, 2 * tail / 2**pairs)
+    return min(1.0, 2 * sign_test(max(better, worse), min(better, worse)))
+
+
+def sign_test(more: int, less: int) -> float:
+    """The chance of `more` heads or more in `more + less` tosses of a fair coin."""
+    tosses = more + less
+    return sum(math.comb(tosses, heads) for heads in range(more, tosses + 1)) / 2**tosses
 
 
 def sign_flip(differences: NDArray[np.float64]) -> float:

@@ -121,11 +121,8 @@ def advise(probes: Sequence[Probe], limit: int, finite: bool) -> Advice:
     if cut > CUT:
         say("rollout.max_tokens", 2 * limit, f"{cut:.0%} of completions were cut off at {limit}")
     else:
-        say(
-            "rollout.max_tokens",
-            min(limit, _round(ROOM * best.long)),
-            f"2% of those that end exceed {best.long} tokens",
-        )
+        room = 16 * max(1, math.ceil(ROOM * best.long / 16))
+        say("rollout.max_tokens", min(limit, room), f"2% of those that end exceed {best.long} tokens")
     band = [name for name, rate in best.by_level.items() if 0.1 <= rate <= 0.9 and name.isdigit()]
     if not finite and band and len(band) < len(best.by_level):
         rates = ", ".join(f"{name}: {rate:.0%}" for name, rate in best.by_level.items())
@@ -139,8 +136,3 @@ def advise(probes: Sequence[Probe], limit: int, finite: bool) -> Advice:
             "too hard; begin with easier problems or a supervised stage" if hard else "too easy; take harder problems"
         )
     return Advice(settings, because, warning)
-
-
-def _round(length: float) -> int:
-    """Up to a multiple of 16."""
-    return max(16, math.ceil(length / 16) * 16)

@@ -43,12 +43,7 @@ class GroupLost(InfrastructureError):  # noqa: N818 (what became of the group)
         self.reward, self.timeout, self.retries = reward, timeout, retries
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (
-            *self.args,
-            self.reward,
-            self.timeout,
-            self.retries,
-        )  # as pickle has it
+        return type(self), (*self.args, self.reward, self.timeout, self.retries)  # as pickle has it
 
 
 def what_was_raised(error: BaseException, function: Callable[..., Any]) -> str:

@@ -51,14 +51,9 @@ def _write(out: bytearray, value: Any, most: int, depth: int) -> None:
             _sized(out, b"b", bytes(value))
         case dict():
             _many(out, b"m", len(value), (x for pair in value.items() for x in pair), most, depth)
-        case list():
-            _many(out, b"l", len(value), value, most, depth)
-        case tuple():
-            _many(out, b"u", len(value), value, most, depth)
-        case set():
-            _many(out, b"e", len(value), value, most, depth)
-        case frozenset():
-            _many(out, b"z", len(value), value, most, depth)
+        case list() | tuple() | set() | frozenset():
+            tag = next(tag for tag, kind in _COLLECTIONS.items() if isinstance(value, kind))
+            _many(out, tag, len(value), value, most, depth)
         case _:
             raise ValueError(f"a value of type {type(value).__name__}, not a plain built-in one")
     if len(out) > most:

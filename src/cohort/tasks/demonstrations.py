@@ -15,9 +15,8 @@ from typing import Any
 from cohort import settings
 from cohort.tasks.prompts import Items, RowItems, Rows, limited, listed
 from cohort.tasks.sources.base import DEMONSTRATIONS, built_in_name, has_no
-from cohort.tasks.sources.columns import ColumnMap, conversation, missing_column, with_inner
-from cohort.tasks.sources.opening import made_by, names_in, side_of
-from cohort.tasks.sources.rows import open_rows
+from cohort.tasks.sources.columns import ColumnMap, conversation, missing_column
+from cohort.tasks.sources.opening import made_by, rows_of
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Prompt, UserError
 
@@ -59,7 +58,7 @@ def open_examples(table: settings.Task, seed: int) -> Demonstrations:
     made = made_by(table, False, seed)
     if isinstance(made, (list, tuple)) and made and isinstance(made[0], SupervisedExample):
         return limited(listed(made), table.limit)
-    rows = with_inner(open_rows(made, *side_of(table, False)), names_in(table))
+    rows = rows_of(made, table, False)
     return limited(RowItems(rows, _reader(table, rows), table.limit), table.limit)
 
 

@@ -103,7 +103,7 @@ def guess(rows: Any, named: Mapping[str, Any] | None = None, kind: str = "") -> 
     completion = named.get("completion") or _first(columns, COMPLETIONS)
     verl = [VERL_ANSWER] if VERL_ANSWER in rows[0] else []
     answer = named.get("answer") or _first(columns, [*ANSWERS, *verl])
-    chat = question == "messages" and all(_is_answered(rows[index][question]) for index in looked[:MADE])
+    chat = question == "messages" and all(_is_answered(rows[index].get(question)) for index in looked[:MADE])
     if (answer is None or kind == "sft") and (completion is not None or chat):
         learnt = "the last turn of each conversation" if chat else f"'{completion}'"
         task |= {} if chat else {"completion": str(completion)}

@@ -22,12 +22,11 @@ from typing import Any, cast
 import numpy as np
 
 from cohort import settings
-from cohort.tasks.prompts import Items, Joined, Part, RowItems, asked_in, limited, question_share, split_by_hash
+from cohort.tasks.prompts import Items, Joined, Part, RowItems, question_share
 from cohort.tasks.sources.base import PAIRS, built_in_name
-from cohort.tasks.sources.columns import conversation, missing_column, read_question, with_inner
+from cohort.tasks.sources.columns import conversation, missing_column, read_question
 from cohort.tasks.sources.files import kind
-from cohort.tasks.sources.opening import held_out_table, made_by, names_in, share_of, side_of
-from cohort.tasks.sources.rows import open_rows
+from cohort.tasks.sources.opening import both_sides, made_by, rows_of
 from cohort.tasks.task import TaskFromPython
 from cohort.types import Message, Prompt, UserError
 
@@ -76,7 +75,7 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
         if name and name not in PAIRS:
             raise UserError(f"{one.source} has questions and answers but no pairs of a better and a worse answer.")
         made = pkgutil.resolve_name(PAIRS[name])(one, held_out, seed) if name else made_by(one, held_out, seed)
-        rows = with_inner(open_rows(made, *side_of(one, held_out)), names_in(one))
+        rows = rows_of(made, one, held_out)
         needed = {"chosen": table.chosen, "rejected": table.rejected, "margin": table.margin}
         if table.prompt != "prompt":  # the default may be missing: then the answers are whole conversations
             needed["prompt"] = table.prompt
@@ -85,13 +84,8 @@ def open_pairs(table: settings.Task, seed: int = 0) -> Preferences:
                 raise missing_column(rows.place(0), what, name, rows.columns)
         return RowItems(rows, partial(_pair, table))
 
-    train = read(table, False)
-    held_out: Items[PreferencePair] | None = None
-    if (share := share_of(table, train.size)) is not None:
-        train, held_out = split_by_hash(train, share, "pair", asked_in(train, lambda pair: pair.prompt))
-    elif (other := held_out_table(table, train.size)) is not None:
-        held_out = read(other, True)
-    return Preferences(cast(Pairs, limited(train, table.limit)), cast(Pairs | None, held_out))
+    train, held_out = both_sides(table, read, "pair", lambda pair: pair.prompt)
+    return Preferences(cast(Pairs, train), cast(Pairs | None, held_out))
 
 
 def open_with_history(table: settings.Task, preferences: settings.Preferences, seed: int) -> Preferences:

@@ -13,11 +13,10 @@ from functools import partial
 from typing import Any
 
 from cohort import settings
-from cohort.tasks.prompts import Items, RowItems, asked_in, limited, split_by_hash
+from cohort.tasks.prompts import Items, RowItems
 from cohort.tasks.sources.base import built_in_name
-from cohort.tasks.sources.columns import missing_column, read_question, with_inner
-from cohort.tasks.sources.opening import held_out_table, made_by, names_in, share_of, side_of
-from cohort.tasks.sources.rows import open_rows
+from cohort.tasks.sources.columns import missing_column, read_question
+from cohort.tasks.sources.opening import both_sides, made_by, rows_of
 from cohort.types import Prompt, UserError
 
 COLUMNS = ("completions", "labels")
@@ -45,11 +44,10 @@ def open_solutions(table: settings.Task, seed: int = 0) -> Solutions:
     of the question. Raises UserError for whatever is wrong with the source and its first rows.
     """
 
-    def read(one: settings.Prompts, held_out: bool) -> RowItems[Solution]:
+    def read(one: settings.Prompts, held_out: bool) -> Items[Solution]:
         if built_in_name(one.source):
             raise UserError(f"{one.source} has questions and answers but no solutions whose steps have labels.")
-        made = made_by(one, held_out, seed)
-        rows = with_inner(open_rows(made, *side_of(one, held_out)), names_in(one))
+        rows = rows_of(made_by(one, held_out, seed), one, held_out)
         if table.prompt not in rows.columns:
             raise missing_column(rows.place(0), "prompt", table.prompt, rows.columns)
         if missing := [what for what in COLUMNS if what not in rows.columns]:
@@ -59,13 +57,7 @@ def open_solutions(table: settings.Task, seed: int = 0) -> Solutions:
             )
         return RowItems(rows, partial(_solution, table.prompt))
 
-    train: Items[Solution] = read(table, False)
-    held_out: Items[Solution] | None = None
-    if (share := share_of(table, train.size)) is not None:
-        train, held_out = split_by_hash(train, share, "solution", asked_in(train, lambda one: one.prompt))
-    elif (other := held_out_table(table, train.size)) is not None:
-        held_out = read(other, True)
-    return Solutions(limited(train, table.limit), held_out)
+    return Solutions(*both_sides(table, read, "solution", lambda one: one.prompt))
 
 
 def _solution(question: str, row: Mapping[str, Any], place: str) -> Solution:

@@ -102,7 +102,7 @@ def open_agent(use: str | Callable[..., Any] | None, args: Mapping[str, Any]) ->
         messages = [dict(one) for one in prompt.messages or ({"role": "user", "content": prompt.text},)]
         own = (way.base_url, way.api_key, way.model, prompt.question, messages, way.seed)
         known = {**prompt.tags, **dict(zip(_FILLED, own, strict=True)), **args}
-        wanted = [*_FILLED, *args] if every else [one for one in takes if one in known]
+        wanted = [one for one in known if one in takes or (every and one in (*_FILLED, *args))]
         needed = [n for n, p in takes.items() if p.default is p.empty and p.kind in (1, 3) and n not in known]
         if needed:
             raise UserError(

@@ -140,7 +140,8 @@ class Chat(Asked):
                 said = "" if content is None else text_of(content)
             except ValueError as error:
                 raise ValueError(f"message {number} has a content that is no text: {error}") from None
-            for call in message.get("tool_calls") or ():
+            calls = message.get("tool_calls") or ()
+            for call in calls if isinstance(calls, list | tuple) else (None,):
                 inner = call.get("function") if isinstance(call, dict) else None
                 if not isinstance(inner, dict) or not {"name", "arguments"} <= inner.keys():
                     raise ValueError(f"message {number} has a tool call without a function's name and arguments")

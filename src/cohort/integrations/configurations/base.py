@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,10 +56,11 @@ class Given:
     def number(self, key: str, default: float | None = None) -> Any:
         """A number, also where it is written as text: YAML reads 1e-6 as such. Raises `UserError` for anything else."""
         value = self.get(key, default)
-        try:
-            return value if value is None or type(value) in (int, float) else _number(value)
-        except (TypeError, ValueError):
-            raise UserError(f"{key} must be a number, not {value!r}: mend the configuration") from None
+        return None if value is None else _number(key, value)
+
+    def numbers(self, key: str, default: Sequence[float] = ()) -> list[float]:
+        """A list of numbers, or one that stands for a list of it. Raises `UserError` for anything else."""
+        return [float(_number(key, one)) for one in as_list(self.get(key, default))]
 
     def whole(self, key: str, default: int | None = None) -> Any:
         """A whole number."""
@@ -83,11 +86,15 @@ class Given:
         return {key: value for key, value in self._values.items() if key not in self._taken}
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool):
-        raise TypeError
-    number = float(value)
-    return int(number) if number == int(number) and "e" not in str(value).lower() and "." not in str(value) else number
+def _number(key: str, value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{key} must be a number, not {value!r}: mend the configuration")
+    whole = type(value) is int or (isinstance(value, str) and re.fullmatch(r"\s*[-+]?[0-9_]+\s*", value))
+    return int(value) if whole else number
 
 
 @dataclass
@@ -174,7 +181,7 @@ class Draft:
         """Where the numbers go; `nowhere` is the name of what needs no tracker."""
         trackers: list[str] = []
         for tracker in as_list(self.given.get(key, [])):
-            if tracker in SINKS:
+            if isinstance(tracker, str) and tracker in SINKS:
                 trackers.append(tracker)
             elif tracker != nowhere:
                 self.notes.append(f"no counterpart: {key} = {tracker!r}")
@@ -184,6 +191,9 @@ class Draft:
     def put_template_args(self, key: str) -> None:
         """What the configuration gives the chat template under `key`."""
         given = self.given.get(key) or {}
+        if not isinstance(given, Mapping):
+            self.notes.append(f"no counterpart: {key} = {given!r}")
+            return
         plain = {name: value for name, value in given.items() if isinstance(value, bool | int | float | str)}
         if plain:
             self.put("task", "template_args", plain, key)

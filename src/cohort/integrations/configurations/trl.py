@@ -193,7 +193,7 @@ def _sampling(draft: Draft) -> None:
 def _rewards(draft: Draft) -> None:
     given = draft.given
     names = [str(name) for name in as_list(given.get("reward_funcs", []))]
-    weights = as_list(given.get("reward_weights", []))
+    weights = given.numbers("reward_weights")
     rewards: list[dict[str, Any]] = []
     if (model := given.get("reward_model_name_or_path")) is not None:
         rewards.append({"use": "reward_model", "args": {"model": str(model)}})
@@ -211,7 +211,7 @@ def _rewards(draft: Draft) -> None:
     if weights and len(weights) != len(rewards):
         draft.notes.append(f"reward_weights = {weights} for {len(rewards)} rewards: set each reward's weight")
     elif weights:
-        rewards = [{**reward, "weight": float(weight)} for reward, weight in zip(rewards, weights)]
+        rewards = [{**reward, "weight": weight} for reward, weight in zip(rewards, weights)]
     draft.rewards = rewards
     draft.tables["reward"] = {}
     if not rewards:

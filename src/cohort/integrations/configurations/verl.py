@@ -233,8 +233,8 @@ def _optimizer(draft: Draft) -> None:
     draft.put("optimizer", "weight_decay", float(given.number(f"{at}.weight_decay", 0.01)), "optim.weight_decay")
     clip = given.number(f"{ACTOR}.grad_clip", given.number(f"{at}.clip_grad", 1.0))
     draft.put("optimizer", "gradient_clip", float(clip), "grad_clip")
-    if list(betas := given.get(f"{at}.betas", [0.9, 0.999])) != [0.9, 0.999]:
-        draft.put("optimizer", "betas", [float(beta) for beta in betas], "optim.betas")
+    if (betas := given.numbers(f"{at}.betas", [0.9, 0.999])) != [0.9, 0.999]:
+        draft.put("optimizer", "betas", betas, "optim.betas")
     schedule = str(given.get(f"{at}.lr_scheduler_type", given.get(f"{at}.warmup_style", "constant")))
     if schedule in ("cosine", "linear"):
         draft.put("optimizer", "schedule", schedule, "optim.lr_scheduler_type")

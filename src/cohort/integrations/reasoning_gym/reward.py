@@ -33,6 +33,7 @@ EXECUTES = frozenset(
     {"binary_matrix", "countdown", "intermediate_integration", "n_queens", "polynomial_multiplication", "puzzle24"}
     | {"simple_integration", "spiral_matrix", "string_insertion"}
 )
+_VERIFY = "cohort.integrations.reasoning_gym.verify:verify"
 _LONGEST = 20_000  # characters
 _NUMBER = re.compile(r"[-+]?[0-9]{1,400}(?:\.[0-9]{1,400})?")
 
@@ -42,9 +43,10 @@ def check_problem(row: Mapping[str, Any]) -> None:
     problem = row.get("gym")
     if problem is None:
         return
-    if problem.get("scoring") not in SCORINGS:
-        raise ValueError(f"its column 'gym' has the scoring {problem.get('scoring')!r}, not {' or '.join(SCORINGS)}")
-    if problem["scoring"] == "verifier" and problem.get("task") in EXECUTES:
+    scoring = problem.get("scoring") if isinstance(problem, Mapping) else None
+    if scoring not in SCORINGS:
+        raise ValueError(f"its column 'gym' has the scoring {scoring!r}, not {' or '.join(SCORINGS)}")
+    if scoring == "verifier" and problem.get("task") in EXECUTES:
         raise ValueError(f"reasoning-gym's scorer of {problem['task']} executes the answer, so it is never called")
 
 
@@ -71,13 +73,7 @@ def reasoning_gym(
     if (form := problem.get("form")) and not re.fullmatch(form, found.strip()):
         return Scored(0.0, "not_of_the_form")
     try:
-        right = guarded(
-            "cohort.integrations.reasoning_gym.verify:verify",
-            limit_s,
-            problem=dict(problem),
-            question=prompt,
-            found=found,
-        )
+        right = guarded(_VERIFY, limit_s, problem=dict(problem), question=prompt, found=found)
     except Ended as ended:
         return Scored(0.0, ended.how)
     return Scored(float(right))

@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import pkgutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from threading import Thread
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
 from cohort.integrations import require
+from cohort.patience import loop_called
 from cohort.types import Finish, InfrastructureError, Message, UserError
-from cohort.wording import one_line
+from cohort.wording import import_from_here, one_line
 
 COLUMN = "verifiers"  # the column of a prompt that says which task it is
 VERSION = "0.4.0"
@@ -58,8 +56,11 @@ def play(row: Mapping[str, Any], replies: Sequence[str], finish: Finish = "stop"
     raises.
     """
     env = environment_of(row["id"], row["args"])
+    # One loop for all environments of this process: as in the library, they take turns only where they wait, so that
+    # what belongs to the whole process, such as Python's generator, is not drawn from by two at once.
+    loop = loop_called("verifiers")
     with blamed(row["id"], "run"):
-        return asyncio.run_coroutine_threadsafe(_play(env, task_of(row), replies, finish, score), _loop()).result()
+        return asyncio.run_coroutine_threadsafe(_play(env, task_of(row), replies, finish, score), loop).result()
 
 
 async def _play(env: Any, task: Any, replies: Sequence[str], finish: Finish, score: bool) -> Played:
@@ -90,16 +91,6 @@ async def _play(env: Any, task: Any, replies: Sequence[str], finish: Finish, sco
     return Played(tuple(replay.said), not replay.wants_more, rewards)
 
 
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    """One event loop for all environments of this process: as in the library, they take turns only where they wait,
-    so that what belongs to the whole process, such as Python's generator, is not drawn from by two at once.
-    """
-    loop = asyncio.new_event_loop()
-    Thread(target=loop.run_forever, name="verifiers", daemon=True).start()
-    return loop
-
-
 def task_of(row: Mapping[str, Any]) -> Any:
     """The library's task, from the column of its prompt."""
     kind = pkgutil.resolve_name(row["type"])
@@ -116,9 +107,7 @@ def _environment(name: str, args: str) -> Any:
     require_library()
     from verifiers.v1.utils.loaders import load_environment, resolve_env_config
 
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` has it; the `cohort` command has only its own directory
+    import_from_here()
     try:
         return load_environment(resolve_env_config({"taskset": {**json.loads(args), "id": name}}))
     except Exception as error:  # the package is the user's, and its code may do anything

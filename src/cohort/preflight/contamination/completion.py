@@ -7,13 +7,13 @@ that comes back all the same is the control.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from cohort.evaluate.compare import sign_test
 from cohort.preflight.contamination.texts import Question
 from cohort.rewards.verifiers.text import normal_text
 from cohort.seeds import derive_seed
@@ -22,9 +22,8 @@ SHORTEST = 12  # words of a question that is cut in halves
 GRAM = 3  # words
 VERBATIM = 0.8  # share of a second half from which it counts as known by heart
 
-Complete = Callable[
-    [Sequence[tuple[str, str]]], Sequence[str]
-]  # (text, how long: as long as this text) -> what follows
+# Of (text, how long: as long as this text), what follows it.
+Complete = Callable[[Sequence[tuple[str, str]]], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +60,6 @@ def overlap(said: str, rest: str) -> float:
     """The share of the different 3-grams of `rest` that are in `said`."""
     ours, theirs = (set(zip(*(words[at:] for at in range(GRAM)))) for words in (_words(rest), _words(said)))
     return len(ours & theirs) / len(ours) if ours else 0.0
-
-
-def sign_test(more: int, less: int) -> float:
-    """The chance of `more` heads or more in `more + less` tosses of a fair coin."""
-    n = more + less
-    return sum(math.comb(n, k) for k in range(more, n + 1)) / 2**n
 
 
 def _words(text: str) -> list[str]:

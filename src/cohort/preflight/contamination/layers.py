@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -38,21 +39,6 @@ def question(texts: Texts) -> Keys:
     return wholes(texts.words, texts.starts)
 
 
-def question_and_answer(texts: Texts) -> Keys:
-    """The whole question with its answer, of those that have one."""
-    return _with_answer(texts, question(texts))
-
-
-def gram(texts: Texts) -> Keys:
-    """Every 13 words."""
-    return _grams(texts, GRAM)
-
-
-def covered(texts: Texts) -> Keys:
-    """Every 8 words."""
-    return _grams(texts, COVERED)
-
-
 def template(texts: Texts) -> Keys:
     """The whole question with its numbers masked, of those that have a number."""
     rows, keys = wholes(texts.masked, texts.starts)
@@ -60,38 +46,27 @@ def template(texts: Texts) -> Keys:
     return rows[numbers[rows] > 0], keys[numbers[rows] > 0]
 
 
-def shingles(texts: Texts) -> Keys:
-    """Every 3 words."""
-    return _grams(texts, SHINGLE)
-
-
-def answered_shingles(texts: Texts) -> Keys:
-    """Every 3 words together with the answer, of those that have one."""
-    return _with_answer(texts, shingles(texts))
-
-
-def _grams(texts: Texts, n: int) -> Keys:
+def shingles(texts: Texts, n: int = SHINGLE) -> Keys:
+    """Every `n` words in a row."""
     at, keys = grams(texts, n)
     return texts.rows[at], keys
 
 
-def _with_answer(texts: Texts, found: Keys) -> Keys:
-    rows, keys = found
+def with_answer(texts: Texts, keys_of: Callable[[Texts], Keys]) -> Keys:
+    """The keys together with the answer, of those that have one."""
+    rows, keys = keys_of(texts)
     has = texts.answers[rows] != 0
     return rows[has], keys[has] ^ texts.answers[rows[has]]
 
 
 LAYERS: Mapping[str, Layer] = {
     "exact": Layer("the same question", question),
-    "exact_with_answer": Layer("the same question with the same answer", question_and_answer),
-    "13_gram": Layer(f"{GRAM} words of it in a row", gram, common=True),
-    "8_gram_coverage": Layer(f"{COVERAGE:.0%} of its {COVERED}-grams in one prompt", covered, COVERAGE, common=True),
-    "same_answer": Layer(
-        f"the same answer, and {SAME_ANSWER:.0%} of its {SHINGLE}-grams in one prompt",
-        answered_shingles,
-        SAME_ANSWER,
-        common=True,
-    ),
+    "exact_with_answer": Layer("the same question with the same answer", partial(with_answer, keys_of=question)),
+    "13_gram": Layer(f"{GRAM} words of it in a row", partial(shingles, n=GRAM), common=True),
+    "8_gram_coverage": Layer(f"{COVERAGE:.0%} of its {COVERED}-grams in one prompt", partial(shingles, n=COVERED),
+                             COVERAGE, common=True),
+    "same_answer": Layer(f"the same answer, and {SAME_ANSWER:.0%} of its {SHINGLE}-grams in one prompt",
+                         partial(with_answer, keys_of=shingles), SAME_ANSWER, common=True),
     "template": Layer("the same question with other numbers", template, weak=True),
-}
+}  # fmt: skip
 SHORT = ("exact", "13_gram")  # what a run is looked at for before its first step

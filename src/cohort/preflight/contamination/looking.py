@@ -5,12 +5,11 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
-from cohort.preflight.contamination.index import Indexed, Pairs
-from cohort.preflight.contamination.layers import LAYERS, Layer
+from cohort.preflight.contamination.index import Indexed
+from cohort.preflight.contamination.layers import LAYERS
 from cohort.preflight.contamination.near import ALL_PAIRS, NearDuplicates
 from cohort.preflight.contamination.report import Example, Finding, Report
 from cohort.preflight.contamination.texts import Hasher, Question, Texts
@@ -19,16 +18,7 @@ NEAR = "near_duplicate"
 EVERY = (*LAYERS, NEAR)
 ROWS, CHARACTERS = 1_000, 4_000_000  # that are looked at together, at most
 SHOWN = 3  # examples of a layer
-
-
-class _Looks(Protocol):
-    """A layer with its benchmark."""
-
-    @property
-    def layer(self) -> Layer: ...
-    @property
-    def looked_at(self) -> int: ...
-    def pairs(self, training: Texts) -> Pairs: ...
+_Looks = Indexed | NearDuplicates  # a layer with its benchmark
 
 
 @dataclass(slots=True)

@@ -33,29 +33,23 @@ class Parameters:
     def of(function: Callable[..., Any], name: str) -> Parameters:
         """Read them from the signature; refuse what cannot be called by name."""
         try:
-            parameters = inspect.signature(function).parameters.values()
+            every = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):
             raise UserError(
                 f"reward '{name}' does not say which parameters it takes; wrap it in a plain function such as "
                 f"def {name}(completion, answer): ..."
             ) from None
-        required, optional, anything = [], [], False
-        for parameter in parameters:
-            if parameter.kind is parameter.VAR_KEYWORD:
-                anything = True
-            elif parameter.kind is parameter.VAR_POSITIONAL:
-                continue  # rewards are called by name, so it stays empty
-            elif parameter.default is not parameter.empty:
-                if parameter.kind is not parameter.POSITIONAL_ONLY:
-                    optional.append(parameter.name)
-            elif parameter.kind is parameter.POSITIONAL_ONLY:
-                raise UserError(
-                    f"reward '{name}' takes '{parameter.name}' by position only, but rewards are called by name; "
-                    f"wrap it in a plain function such as def {name}_reward(completion, answer): ..."
-                )
-            else:
-                required.append(parameter.name)
-        return Parameters(tuple(required), tuple(optional), anything)
+        needed = [
+            one for one in every if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        ]
+        if by_position := [one.name for one in needed if one.kind is one.POSITIONAL_ONLY]:
+            raise UserError(
+                f"reward '{name}' takes '{by_position[0]}' by position only, but rewards are called by name; "
+                f"wrap it in a plain function such as def {name}_reward(completion, answer): ..."
+            )
+        optional = [one for one in every if one.default is not one.empty and one.kind is not one.POSITIONAL_ONLY]
+        anything = any(one.kind is one.VAR_KEYWORD for one in every)
+        return Parameters(tuple(one.name for one in needed), tuple(one.name for one in optional), anything)
 
     def takes(self, name: str) -> bool:
         """Whether a value called `name` would reach the function. `scoring_item` is no name of TRL's."""

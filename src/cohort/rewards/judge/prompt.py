@@ -15,6 +15,7 @@ from typing import Any
 
 from cohort.chat import ordinary
 from cohort.rewards.verifiers.values import once
+from cohort.wording import shorten
 
 Messages = list[dict[str, str]]
 
@@ -69,9 +70,9 @@ def read_score(reply: str, lowest: float, highest: float) -> float:
     """The field `score` of a verdict, from 0 (lowest) to 1 (highest). Raises NoVerdict."""
     score = _field(reply, "score")
     if isinstance(score, bool) or not isinstance(score, int | float) or score != score:
-        raise NoVerdict(f"its score is {_shown(score)}, not a number")
+        raise NoVerdict(f"its score is {shorten(score)}, not a number")
     if not lowest <= score <= highest:
-        raise NoVerdict(f"its score {_shown(score)} lies outside {lowest:g} to {highest:g}")
+        raise NoVerdict(f"its score {shorten(score)} lies outside {lowest:g} to {highest:g}")
     return (score - lowest) / (highest - lowest)
 
 
@@ -80,7 +81,7 @@ def read_winner(reply: str) -> float:
     winner = _field(reply, "winner")
     points = {"A": 1.0, "B": 0.0, "tie": 0.5}
     if not isinstance(winner, str) or winner not in points:
-        raise NoVerdict(f"its winner is {_shown(winner)}, not 'A', 'B' or 'tie'")
+        raise NoVerdict(f"its winner is {shorten(winner)}, not 'A', 'B' or 'tie'")
     return points[winner]
 
 
@@ -96,12 +97,7 @@ def _field(reply: str, name: str) -> Any:
     try:
         found = json.loads(reply, object_pairs_hook=once)  # of two verdicts neither counts
     except (ValueError, RecursionError):
-        raise NoVerdict(f"it is not one JSON object: {_shown(reply)}") from None
+        raise NoVerdict(f"it is not one JSON object: {shorten(reply)}") from None
     if not isinstance(found, dict) or name not in found or not set(found) <= {"reason", name}:
-        raise NoVerdict(f"it is not an object with 'reason' and '{name}': {_shown(reply)}")
+        raise NoVerdict(f"it is not an object with 'reason' and '{name}': {shorten(reply)}")
     return found[name]
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "..."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,10 @@ class Classifier:
         known = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 2**31
         return int(min(self.settings.max_tokens or 2**31, known, self.tokenizer.model_max_length))
 
-    def scores(self, rows: Sequence[Row], column: int) -> Iterator[tuple[list[int], Any]]:
-        """Score `rows` batch by batch: the indices of its rows, and what their logits say of the label `column`."""
+    def scores(self, rows: Sequence[Row], column: int) -> list[Any]:
+        """What the logits say of the label `column`, for each of the `rows`, which are scored batch by batch: a number
+        of a whole text, one a token of a text whose tokens have labels.
+        """
         import torch
 
         config = self.model.config.get_text_config()
@@ -104,6 +106,7 @@ class Classifier:
             used = {token for row in rows for token in row["input_ids"]}
             pad = next((token for token in range(config.vocab_size) if token not in used), None)
         at_once = 1 if pad is None else self.settings.tokens_at_once
+        found: list[Any] = [None] * len(rows)
         for part in batches([len(row["input_ids"]) for row in rows], at_once):
             # A model of whole texts reads its score at the last token that is not what its configuration calls padding.
             config.pad_token_id = pad
@@ -113,7 +116,9 @@ class Classifier:
             if logits.shape[-1] > 1:  # several labels: what counts is the probability of one
                 several = self.model.config.problem_type == "multi_label_classification"
                 logits = logits.sigmoid() if several else logits.softmax(-1)
-            yield part, logits[..., column]
+            for index, said in zip(part, logits[..., column].tolist()):
+                found[index] = said
+        return found
 
 
 def _located(model: str) -> str:

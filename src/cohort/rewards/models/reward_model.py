@@ -9,7 +9,6 @@ then loads the model once and keeps it.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,12 +72,7 @@ class _Scorer:
 
     def scores(self, prompt: Any, completions: Sequence[str]) -> list[float]:
         """One score a completion of the prompt."""
-        rows = [self._fit(row) for row in self._rows(prompt, completions)]
-        found = [math.nan] * len(rows)
-        for part, values in self.loaded.scores(rows, self.column):
-            for index, score in zip(part, values.tolist()):
-                found[index] = score
-        return found
+        return self.loaded.scores([self._fit(row) for row in self._rows(prompt, completions)], self.column)
 
     def _rows(self, prompt: Any, completions: Sequence[str]) -> list[Row]:
         """Prompt and completion as the model reads them."""
@@ -167,11 +161,8 @@ class _StepScorer:
         """The scores of each completion's steps."""
         start = self.reader.prompt(prompt)
         made = [self._row(start, texts) for texts in steps]
-        found: list[list[float]] = [[] for _ in made]
-        for part, values in self.loaded.scores([{"input_ids": tokens} for tokens, _ in made], self.column):  # [b, T]
-            for row, index in enumerate(part):
-                found[index] = values[row, made[index][1]].tolist()
-        return found
+        found = self.loaded.scores([{"input_ids": tokens} for tokens, _ in made], self.column)
+        return [[said[end] for end in ends] for said, (_, ends) in zip(found, made)]
 
     def _row(self, start: Sequence[int], steps: Sequence[str]) -> tuple[list[int], list[int]]:
         """The tokens of a completion behind its prompt, and the places where its steps' scores are read."""

@@ -35,8 +35,7 @@ def check_choice(
     answer: Any, row: Mapping[str, Any], letters: str = "ABCD", options: str | None = None, first: int = 0
 ) -> str:
     """The letter of the right option of a row. Raises ValueError if `answer` names none of its options."""
-    texts = _options(row, options)
-    known = _ALPHABET[: len(texts)] if texts else letters
+    known, texts = _options(row, letters, options)
     if not known or len(set(known)) != len(known) or any(letter not in _ALPHABET for letter in known):
         raise ValueError(f'letters are different capital letters such as "ABCD", not {letters!r}')
     if isinstance(answer, int) and not isinstance(answer, bool):
@@ -72,8 +71,7 @@ def choice(
     number of an option, counted from `first`. Raises ValueError for a gold answer that is neither.
     """
     gold = check_choice(answer, row, letters, options, first)
-    texts = _options(row, options)
-    known = _ALPHABET[: len(texts)] if texts else letters
+    known, texts = _options(row, letters, options)
     found = final_answer(completion)
     if found is None:
         tail = plain(completion[-5000:])
@@ -120,10 +118,11 @@ def _option(text: str, known: str, texts: Sequence[str]) -> str | None:
     return None
 
 
-def _options(row: Mapping[str, Any], column: str | None) -> list[str]:
+def _options(row: Mapping[str, Any], letters: str, column: str | None) -> tuple[str, list[str]]:
+    """The letters of the options, and their texts where a column has them."""
     if column is None:
-        return []
+        return letters, []
     options = row.get(column)
     if not isinstance(options, (list, tuple)) or not 2 <= len(options) <= len(_ALPHABET):
         raise ValueError(f"the column '{column}' holds no list of 2 to {len(_ALPHABET)} options, but {options!r:.80}")
-    return [str(option) for option in options]
+    return _ALPHABET[: len(options)], [str(option) for option in options]

@@ -96,7 +96,7 @@ _check_texts = _wants(
     lambda value: bool(_texts(value)) and all(isinstance(part, str) and part for part in _texts(value)),
 )
 _check_flag = _wants("true or false", lambda value: isinstance(value, bool))
-_check_case = _wants(f"one of {', '.join(_CASES)}", lambda value: value in _CASES)
+_check_case = _wants(f"one of {', '.join(_CASES)}", lambda value: isinstance(value, str) and value in _CASES)
 
 
 def _check_predicate(value: Any) -> None:

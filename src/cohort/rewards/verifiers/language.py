@@ -59,7 +59,11 @@ _FOREIGN = regex.compile(r"[[\p{L}]--[\p{Latin}\p{Greek}]]+", regex.V1)
 
 def check_language(row: Mapping[str, Any], language: str | None = None, column: str | None = None) -> str:
     """The target language of a row. Raises ValueError if there is none, or one that is not known."""
-    return _known(for_row("language", language, column, row))
+    target = for_row("language", language, column, row)
+    if not isinstance(target, str) or target not in _languages():
+        near = did_you_mean(str(target), sorted(_languages()))
+        raise ValueError(f'language is an ISO 639-1 code such as "en", not {target!r:.40}{near}')
+    return target
 
 
 @checked_by(check_language)
@@ -124,13 +128,9 @@ def _script_of(target: str) -> regex.Pattern[str]:
     return regex.compile("[" + "".join(rf"\p{{{name}}}" for name in _scripts(target)) + "]")
 
 
-@lru_cache(maxsize=256)
-def _known(target: Any) -> str:
-    languages = set(_classifier().labels)
-    if not isinstance(target, str) or target not in languages:
-        near = did_you_mean(str(target), sorted(languages))
-        raise ValueError(f'language is an ISO 639-1 code such as "en", not {target!r:.40}{near}')
-    return target
+@lru_cache(maxsize=1)
+def _languages() -> frozenset[str]:
+    return frozenset(map(str, _classifier().labels))
 
 
 def prose(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from cohort.tasks.embedded.english import BOXES, PEOPLE, Draw, capitalise
@@ -35,11 +35,8 @@ class _Teller:
         self.thing = draw.choice(world.things)
         box = draw.choice(BOXES)
         self.fields: dict[str, Any] = {
+            **asdict(self.hero),
             "things": self.thing.many,
-            "name": self.hero.name,
-            "she": self.hero.she,
-            "her": self.hero.her,
-            "hers": self.hero.hers,
             "friend": draw.choice(others).name,
             "box": box.one,
             "boxes": box.many,

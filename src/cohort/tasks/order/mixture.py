@@ -127,10 +127,9 @@ class _Order:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.next, self.epoch = state["next"], state["epoch"]
-        if self.ladder is not None:
-            self.ladder.restore(state["ladder"])
-        if self.rests is not None:
-            self.rests.restore(state["rests"])
+        for name, part in (("ladder", self.ladder), ("rests", self.rests)):
+            if part is not None:
+                part.restore(state[name])
 
 
 class Selection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pkgutil
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -14,8 +14,10 @@ from cohort import settings
 from cohort.tasks.prompts import (
     CHECKED,
     Distinct,
+    Items,
     Prompts,
     RowItems,
+    Rows,
     asked_in,
     check_text,
     limited,
@@ -173,6 +175,30 @@ def side_of(table: settings.Prompts, held_out: bool) -> tuple[str, str | None, s
 def names_in(table: settings.Prompts) -> list[str | None]:
     """The columns that a table names."""
     return [getattr(table, key, None) for key in NAMES_OF_COLUMNS]
+
+
+def rows_of(made: Any, table: settings.Prompts, held_out: bool) -> Rows:
+    """The rows of what `made_by` gave for one side of a source, with the columns that the table names."""
+    return with_inner(open_rows(made, *side_of(table, held_out)), names_in(table))
+
+
+def both_sides(
+    table: settings.Task,
+    read: Callable[[settings.Prompts, bool], Items[T]],
+    thing: str,
+    prompt_of: Callable[[T], Prompt],
+) -> tuple[Items[T], Items[T] | None]:
+    """What is trained on and what is held out (None: nothing is), of things that `read` makes of a table and a side.
+    `thing` is the word for one. A share that is held out goes by the question, which `prompt_of` knows, so that none is
+    on both sides.
+    """
+    train = read(table, False)
+    held_out: Items[T] | None = None
+    if (share := share_of(table, train.size)) is not None:
+        train, held_out = split_by_hash(train, share, thing, asked_in(train, prompt_of))
+    elif (other := held_out_table(table, train.size)) is not None:
+        held_out = read(other, True)
+    return limited(train, table.limit), held_out
 
 
 def _own_function(source: Any) -> SourceOfPrompts | None:

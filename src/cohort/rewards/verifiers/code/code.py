@@ -7,7 +7,7 @@ The label says what became of the first test that failed, else "right":
     error                   it raised, exited with another status than 0, crashed, or wrote too much
     timeout     memory      it took too much
 
-When the sandbox fails there is no score: InfrastructureError.
+When the sandbox fails there is no score: SandboxError, an InfrastructureError.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from cohort.rewards.marks import checked_by, prepared_by, stated_by, stops_after
 from cohort.rewards.verifiers.code.grade import Rules, grade
 from cohort.rewards.verifiers.code.tests import CodeTests, read_tests
 from cohort.sandbox import LEVELS, Executor, Level, Limits, RemoteSandbox, Sandbox
-from cohort.types import InfrastructureError
 
 __all__ = ["CodeSettings", "check_code", "close_executors", "code", "executor_for", "extract_code"]
 
@@ -123,8 +122,6 @@ def code(completion: str, answer: Any, settings: CodeSettings) -> Scored:
     rules = Rules(settings.time_s, settings.total_s, settings.tolerance, every=share)
     executor = executor_for(settings.url, settings.isolation, settings.memory_mb)
     graded = grade(text, _tests(answer), executor, rules)
-    if graded.verdict == "sandbox_error":
-        raise InfrastructureError(graded.message)
     passed = graded.passed / graded.total
     return Scored(passed if share else float(passed == 1.0), graded.verdict)
 

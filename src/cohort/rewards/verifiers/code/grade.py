@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cohort.rewards.verifiers.code.tests import CodeTests
-from cohort.sandbox import WALL_PER_CPU, Executor, Run, SandboxError
+from cohort.sandbox import WALL_PER_CPU, Executor, Run
 
 _ZERO = 1e-12  # this near to a wanted zero is rounding: no relative difference can tell
 _LONGEST_NUMBER = 400  # characters
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,4})?", re.ASCII)
 
-Verdict = Literal["right", "wrong", "timeout", "memory", "error", "sandbox_error"]
+Verdict = Literal["right", "wrong", "timeout", "memory", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class Graded:
     """`verdict` is right when all cases passed, else what became of the first that did not. `message` may hold words of
-    the candidate's. With the verdict sandbox_error nothing is known of the code.
+    the candidate's.
     """
 
     verdict: Verdict
@@ -46,11 +46,8 @@ class Graded:
 
 
 def grade(code: str, tests: CodeTests, executor: Executor, rules: Rules) -> Graded:
-    """Judge `code`. Raises UserError when the executor is not what the recipe wants; its failures are a verdict."""
-    try:
-        judged = _functions(code, tests, executor, rules) if tests.function else _programs(code, tests, executor, rules)
-    except SandboxError as error:
-        return Graded("sandbox_error", 0, len(tests.cases), str(error))
+    """Judge `code`. Raises UserError when the executor is not what the recipe wants, SandboxError when it fails."""
+    judged = _functions(code, tests, executor, rules) if tests.function else _programs(code, tests, executor, rules)
     passed = sum(verdict == "right" for verdict, _ in judged)
     failed = next((judgement for judgement in judged if judgement[0] != "right"), ("right", ""))
     return Graded(failed[0], passed, len(tests.cases), failed[1])

@@ -198,13 +198,9 @@ class Atoms(Brackets):
         if inner.isalpha() and (len(inner) == 1 or command == "operatorname" or self.here("_")):
             return self.name(inner)
         letters_apart = r"[^A-Za-z]+|\(?[A-Za-z]\)?(?:(?:[,;] ?| and | or )\(?[A-Za-z]\)?)*"
-        if (
-            inner[:1].isdigit()
-            or re.fullmatch(letters_apart, inner)
-            or (command.startswith("math") and not re.search(r"[A-Za-z]{2}", inner))
-        ):
-            return self.read_apart(inner)
-        if command == "mathrm" and len(inner) == 2:
+        wrapped = command.startswith("math") and not re.search(r"[A-Za-z]{2}", inner)
+        wrapped = wrapped or (command == "mathrm" and len(inner) == 2)
+        if inner[:1].isdigit() or re.fullmatch(letters_apart, inner) or wrapped:
             return self.read_apart(inner)
         found = read_text(f"\\text{{{inner}}}")
         if found is None:

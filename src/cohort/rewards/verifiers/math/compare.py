@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from cohort.rewards.verifiers.math.form import COLLECTIONS, form_of, is_collection, unfinished
 from cohort.rewards.verifiers.math.node import Node, Unread, Worded, number, symbols
@@ -51,19 +52,22 @@ def compare(gold: str, answer: str, same_form: bool = False, units: bool = False
         return "unparsed"
     expected, found = _with_bare_unit(expected, gold, found), _with_bare_unit(found, answer, expected)
     label = _judge(expected, found, same_form, how)
-    if label != "right" and is_collection(expected) and _GROUPS.search(answer):
-        label = _judge(expected, read(answer, lists=True), same_form, how)
-    if label != "right" and is_collection(found) and _GROUPS.search(gold):
-        label = _judge(read(gold, lists=True), found, same_form, how)
+    with suppress(Unread):  # commas as what parts a list may leave nothing that can be read
+        if label != "right" and is_collection(expected) and _GROUPS.search(answer):
+            label = _judge(expected, read(answer, lists=True), same_form, how)
+        if label != "right" and is_collection(found) and _GROUPS.search(gold):
+            label = _judge(read(gold, lists=True), found, same_form, how)
     return label
 
 
 def _with_bare_unit(node: Node, text: str, other: Node) -> Node:
     """9.8 m/s^2 as a quantity, beside one, or beside a number if they are letters of units."""
     bare = _BARE_UNIT.fullmatch(text)
-    if bare is None or not (other.op == "unit" or (other.op == "num" and "/" in bare[2] and are_units(bare[2]))):
-        return node
-    return node if node.op == "unit" else read(rf"{bare[1]} \text{{{bare[2]}}}")
+    of_unit = other.op == "unit" or (other.op == "num" and bare is not None and "/" in bare[2] and are_units(bare[2]))
+    if bare is not None and of_unit and node.op != "unit":
+        with suppress(Unread):  # 2pi is a number, and \text{pi} no unit
+            return read(rf"{bare[1]} \text{{{bare[2]}}}")
+    return node
 
 
 def problem_of(text: str) -> str | None:
@@ -132,28 +136,23 @@ def same(gold: Node, answer: Node, how: How) -> bool:
         return _same_items(gold, answer, how)
     if gold.op == answer.op == "matrix":
         shapes = [[len(row) for row in node.args] for node in (gold, answer)]
-        return shapes[0] == shapes[1] and all(
-            same(a, b, how) for first, second in zip(gold.args, answer.args) for a, b in zip(first, second)
-        )
+        return shapes[0] == shapes[1] and _same_parts(gold.args, answer.args, how)
     if gold.op == answer.op and gold.op in ("setor", "setand", "setminus"):
         pairs = [answer.args, answer.args[::-1]] if gold.op != "setminus" else [answer.args]
-        return any(all(same(a, b, how) for a, b in zip(gold.args, parts)) for parts in pairs)
-    if gold.op == answer.op == "builder" or gold.op == answer.op == "cases":
-        return all(_same_part(a, b, how) for a, b in zip(gold.args, answer.args)) and len(gold.args) == len(answer.args)
+        return any(_same_parts(gold.args, parts, how) for parts in pairs)
+    if gold.op == answer.op and gold.op in ("builder", "cases"):
+        return _same_parts(gold.args, answer.args, how)
     if ops & _NO_EXPRESSIONS or any(op.startswith("logic") for op in ops):
         return False
     return same_value(gold, answer)
 
 
-def _same_part(gold: object, answer: object, how: How) -> bool:
+def _same_parts(gold: Any, answer: Any, how: How) -> bool:
+    """Whether two nodes, or all the parts of two tuples in their order, are equal."""
     if isinstance(gold, Node) and isinstance(answer, Node):
         return same(gold, answer, how)
-    return (
-        isinstance(gold, tuple)
-        and isinstance(answer, tuple)
-        and len(gold) == len(answer)
-        and all(_same_part(a, b, how) for a, b in zip(gold, answer))
-    )
+    of_one_length = isinstance(gold, tuple) and isinstance(answer, tuple) and len(gold) == len(answer)
+    return of_one_length and all(_same_parts(a, b, how) for a, b in zip(gold, answer))
 
 
 def _same_quantity(gold: Node, answer: Node, how: How) -> bool:
@@ -226,30 +225,20 @@ def _same_items(gold: Node, answer: Node, how: How) -> bool:
     """Lists, sets, tuples and intervals, item by item."""
     if "interval" in (gold.op, answer.op):
         if gold.op == answer.op:
-            return gold.args[2:] == answer.args[2:] and all(
-                same(a, b, how) for a, b in zip(gold.args[:2], answer.args[:2])
-            )
+            return gold.args[2:] == answer.args[2:] and _same_parts(gold.args[:2], answer.args[:2], how)
         if gold.op != "list" or answer.args[2:] != (True, True):
             return False
         answer = Node("tuple", answer.args[:2])
-    one, other = list(gold.args), list(answer.args)
-    if "quantities" in (gold.op, answer.op):
-        return (
-            {gold.op, answer.op} <= {"quantities", "list"}
-            and len(one) == len(other)
-            and all(same(a, b, How(True, True)) for a, b in zip(one, other))
-        )
+    ops, one, other = {gold.op, answer.op}, list(gold.args), list(answer.args)
+    if "quantities" in ops:
+        return ops <= {"quantities", "list"} and _same_parts(gold.args, answer.args, How(True, True))
     if len({unit_words(_parted(item)[1]) for item in one} - {frozenset()}) > 1:  # 2 hours and 30 minutes
         if not any(item.op == "unit" for item in other):
-            return len(one) == len(other) and all(same(a, b, how) for a, b in zip(one, other))
+            return _same_parts(gold.args, answer.args, how)
         how = How(True, how.ordered)
-    if how.ordered and "tuple" in (gold.op, answer.op):
-        return (
-            "set" not in (gold.op, answer.op)
-            and len(one) == len(other)
-            and all(same(a, b, how) for a, b in zip(one, other))
-        )
-    if "set" in (gold.op, answer.op):
+    if how.ordered and "tuple" in ops:
+        return "set" not in ops and _same_parts(gold.args, answer.args, how)
+    if "set" in ops:
         one, other = _distinct(one, how), _distinct(other, how)
     if len(one) != len(other):
         return False

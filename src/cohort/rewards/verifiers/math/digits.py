@@ -13,6 +13,7 @@ from cohort.rewards.verifiers.math.node import Node
 from cohort.rewards.verifiers.words import names
 
 _TRIGONOMETRIC = frozenset(names("sin cos tan cot sec csc"))
+_OF_LARGE = frozenset(names("abs ln log lg log_base"))  # functions that large numbers cost no more
 
 
 class NoValue(ValueError):  # noqa: N818
@@ -22,11 +23,6 @@ class NoValue(ValueError):  # noqa: N818
 def number_at(node: Node, point: dict[str, Fraction]) -> Any:
     """The value at a point, in mpmath's working precision. Raises NoValue."""
     return Value(point, 100).of(node)
-
-
-def is_infinite(value: Any) -> bool:
-    """Whether a value is infinite."""
-    return bool(mp.isinf(value))
 
 
 class Value:
@@ -95,7 +91,7 @@ class Value:
             if mp.re(power) < 0:
                 raise NoValue("it divides by zero")
             return mp.mpf(int(power == 0))
-        if is_infinite(base) or is_infinite(power):
+        if mp.isinf(base) or mp.isinf(power):
             raise NoValue("it has no value")
         if abs(power) * (abs(mp.log(abs(base))) + 1) > 2 * 10**6:
             raise NoValue("it is too large")
@@ -113,15 +109,12 @@ class Value:
         function = _CALLS.get(name)
         if function is None:
             return self._named(Node(name, tuple(mp.nstr(value, 25) for value in values)))
-        if any(not is_infinite(v) and abs(v) > 10**5 for v in values) and name not in (
-            "abs",
-            "ln",
-            "log",
-            "lg",
-            "log_base",
-        ):
+        if name not in _OF_LARGE and any(not mp.isinf(v) and abs(v) > 10**5 for v in values):
             raise NoValue("it is too large")
-        return function(*values)
+        try:
+            return function(*values)
+        except TypeError:  # a sine of two numbers
+            raise NoValue("it has no value") from None
 
     def _named(self, node: Any) -> Any:
         """A value for what is compared by its name alone: an unknown function, an integral."""

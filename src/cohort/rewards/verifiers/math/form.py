@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
+from cohort.rewards.verifiers.math.digits import NoValue
 from cohort.rewards.verifiers.math.node import IMAGINARY, Node, symbols, walk
 from cohort.rewards.verifiers.math.sets import describes_numbers
 from cohort.rewards.verifiers.math.value import exact
@@ -63,8 +65,9 @@ def form_of(node: Node) -> str:
     node = _bare(node)
     if node.op in COLLECTIONS | {"set"}:
         return "set"
-    if node.op in ("num", "neg", "div", "pow", "percent") and exact(node) is not None:
-        return "number"
+    with suppress(NoValue):  # 1/0 is written as a quotient, whatever it is worth
+        if node.op in ("num", "neg", "div", "pow", "percent") and exact(node) is not None:
+            return "number"
     return "product" if node.op in ("mul", "pow", "div", "neg") else "sum" if node.op == "add" else node.op
 
 

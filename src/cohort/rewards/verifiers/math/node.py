@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -34,6 +34,21 @@ def number(value: int) -> Node:
 def negative(node: Node) -> Node:
     """What `node` is, with the other sign."""
     return Node("neg", (node,))
+
+
+def open_interval(node: Node) -> Node:
+    """A pair as the interval without its ends: beside a union, and where a set is wanted, (1, 2) is no pair."""
+    return Node("interval", (*node.args, False, False)) if node.op == "tuple" and len(node.args) == 2 else node
+
+
+def changed(node: Any, by: Callable[[Node], Node | None]) -> Any:
+    """`node` with what `by` makes of a node below it in its place; None: that stays, and its parts are looked at."""
+    if not isinstance(node, tuple):
+        return node
+    if isinstance(node, Node) and (other := by(node)) is not None:
+        return other
+    parts = tuple(changed(part, by) for part in (node.args if isinstance(node, Node) else node))
+    return Node(node.op, parts) if isinstance(node, Node) else parts
 
 
 def walk(node: Any) -> Iterator[Node]:

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from cohort.rewards.verifiers.math.atoms import ENDS, Atoms
 from cohort.rewards.verifiers.math.lexicon import FUNCTIONS, NO_FACTORS, RELATIONS, TEXTUAL, read_text
-from cohort.rewards.verifiers.math.node import Node, Unread, Worded, depth, number
+from cohort.rewards.verifiers.math.node import Node, Unread, Worded, depth, number, open_interval
 from cohort.rewards.verifiers.math.scanner import COMMAND
 from cohort.rewards.verifiers.words import SCALES, is_unit_word
 
@@ -114,7 +114,7 @@ class _Reader(Atoms):
         while self.command() in _SETS:
             op = _SETS[self.command()]
             self.take(COMMAND)
-            left = Node(op, (_open_interval(left), _open_interval(self.quantity())))
+            left = Node(op, (open_interval(left), open_interval(self.quantity())))
         if self.in_builder or not self.here(":"):
             return left
         parts = [left]
@@ -269,8 +269,3 @@ def _scaled(value: Node, words: str) -> Node:
 
 def _factors(value: Node) -> tuple[Node, ...]:
     return value.args if value.op == "mul" else (value,)
-
-
-def _open_interval(node: Node) -> Node:
-    """(1, 2) beside a union is no pair."""
-    return Node("interval", (*node.args, False, False)) if node.op == "tuple" and len(node.args) == 2 else node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise, product
 from typing import Any
@@ -12,10 +12,11 @@ from mpmath import mp
 
 from cohort.rewards.verifiers.math.digits import NoValue, number_at
 from cohort.rewards.verifiers.math.form import COLLECTIONS
-from cohort.rewards.verifiers.math.node import Node, negative, number, symbols, walk
+from cohort.rewards.verifiers.math.node import Node, changed, negative, number, symbols, walk
 from cohort.rewards.verifiers.math.value import same_value
 
 Same = Callable[[Node, Node], bool]
+_OF_NAMES = (negative(number(1)), Node("sym", ("T",)), Node("sym", ("c",)))  # exponents that belong to a name
 _POINT = (Fraction(1373, 1009), Fraction(-757, 613), Fraction(2221, 877), Fraction(-3559, 1427), Fraction(911, 1663))
 
 
@@ -28,7 +29,7 @@ def spread(node: Node) -> Node:
     if signs and len(signs) <= 3:
         tied = any(part.op == "mp" for part in signs)
         choices = [(s,) * len(signs) for s in (1, -1)] if tied else product((1, -1), repeat=len(signs))
-        found = [_chosen(node, iter(choice)) for choice in choices]
+        found = [_chosen(node, choice) for choice in choices]
         return Node("list", tuple(item for one in found for item in (one.args if one.op in COLLECTIONS else (one,))))
     if node.op == "rel" and node.args[0] == ("=",) and node.args[1].op == node.args[2].op == "tuple":
         left, right = node.args[1].args, node.args[2].args
@@ -40,16 +41,18 @@ def spread(node: Node) -> Node:
     return node
 
 
-def _chosen(node: Any, signs: Iterator[int]) -> Any:
-    if not isinstance(node, tuple):
-        return node
-    if not isinstance(node, Node):
-        return tuple(_chosen(part, signs) for part in node)
-    if node.op in ("pm", "mp"):
-        sign = next(signs) * (1 if node.op == "pm" else -1)
-        inner = _chosen(node.args[0], signs)
-        return inner if sign > 0 else Node("neg", (inner,))
-    return Node(node.op, tuple(_chosen(part, signs) for part in node.args))
+def _chosen(node: Node, choice: tuple[int, ...]) -> Any:
+    """The node with these signs in place of each plus-minus, in their order."""
+    signs = iter(choice)
+
+    def signed(part: Node) -> Node | None:
+        if part.op not in ("pm", "mp"):
+            return None
+        sign = next(signs) * (1 if part.op == "pm" else -1)
+        inner: Node = changed(part.args[0], signed)
+        return inner if sign > 0 else negative(inner)
+
+    return changed(node, signed)
 
 
 def without_names(gold: Node, answer: Node) -> tuple[Node, Node]:
@@ -79,18 +82,14 @@ def _values(node: Node) -> Node | None:
     whole = tuple(value for value in values if value is not None)
     if len(set(names)) == 1:
         return Node("list", whole)
-    ordered = [
-        value for _, value in sorted(zip([item.args[1] for item in node.args], whole), key=lambda pair: repr(pair[0]))
-    ]
-    return Node("tuple", tuple(ordered))
+    named = sorted(zip(node.args, whole), key=lambda pair: repr(pair[0].args[1]))
+    return Node("tuple", tuple(value for _, value in named))
 
 
 def _value(node: Node) -> Node | None:
     """The value of `name = value`; of a chain, and of an equation of numbers, if what it says is true."""
     ops, name, *parts = node.args
-    if ops == ("in",):
-        return parts[0] if _is_name(name) else None
-    if ops == ("≈",):
+    if ops in (("in",), ("≈",)):
         return parts[0] if _is_name(name) else None
     if set(ops) != {"="}:
         return None
@@ -109,23 +108,14 @@ def _computes(node: Node) -> bool:
 
 def _is_name(node: Node) -> bool:
     """Whether a node only names what follows: x, f(2), m + n, A^{-1}, |AB|, \\angle ABC, the area; not 7 or 2x."""
-    if (
-        node.op in ("text", "sym")
-        or node == ("const", ("i",))
-        or node == ("const", ("e",))
-        or node == ("const", ("pi",))
-    ):
+    if node.op in ("text", "sym") or (node.op == "const" and node.args[0] in ("i", "e", "pi")):
         return True
     if node.op == "call":
         return node.args[0] not in ("fact", "root", "binom") and bool(symbols(node) or node.args[0][0] in "fghFGH")
     if node.op in ("open", "unit"):
         return bool(symbols(node)) or node.op == "open"
     if node.op == "pow":
-        return _is_name(node.args[0]) and node.args[1] in (
-            negative(number(1)),
-            Node("sym", ("T",)),
-            Node("sym", ("c",)),
-        )
+        return _is_name(node.args[0]) and node.args[1] in _OF_NAMES
     if node.op in ("add", "mul", "div", "neg", "tuple"):
         return all(_is_name(arg) or (node.op == "mul" and arg.op in ("list", "tuple", "rel")) for arg in node.args)
     return False
@@ -216,16 +206,7 @@ def _proportional(one: Node, other: Node) -> int:
     tiny = mp.mpf(10) ** -25
     if abs(first) < tiny or abs(second) < tiny or mp.im(first / second) != 0:
         return 0
-    fixed = [_at(node, point) for node in (one, other)]
+    values = {name: Node("num", (value, "")) for name, value in point.items()}
+    fixed = [changed(node, lambda part: values[part.args[0]] if part.op == "sym" else None) for node in (one, other)]
     same = same_value(Node("mul", (one, fixed[1])), Node("mul", (other, fixed[0])))
     return (1 if mp.re(first / second) > 0 else -1) if same else 0
-
-
-def _at(node: Any, point: dict[str, Fraction]) -> Any:
-    if not isinstance(node, tuple):
-        return node
-    if isinstance(node, Node):
-        if node.op == "sym":
-            return Node("num", (point[str(node.args[0])], ""))
-        return Node(node.op, tuple(_at(part, point) for part in node.args))
-    return tuple(_at(part, point) for part in node)

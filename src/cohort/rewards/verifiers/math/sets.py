@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from mpmath import mp
 
 from cohort.rewards.verifiers.math.digits import NoValue, number_at
-from cohort.rewards.verifiers.math.node import INFINITY, Node, symbols
+from cohort.rewards.verifiers.math.node import INFINITY, Node, open_interval, symbols
 
 _DIGITS = 60
 _NEAR = mp.mpf(10) ** -40
@@ -28,15 +28,16 @@ class RealSet(NamedTuple):
     has: Callable[[Any], bool]
 
 
+_NONE, _ALL = RealSet((), lambda x: False), RealSet((), lambda x: True)
+
+
 def real_set(node: Node) -> RealSet | None:
     """The set of real numbers that `node` describes, None if it describes none that is understood here."""
     if len(symbols(node)) > 1:
         return None
     with mp.workdps(_DIGITS):
         try:
-            return _read(
-                Node("interval", (*node.args, False, False)) if node.op == "tuple" and len(node.args) == 2 else node
-            )
+            return _read(open_interval(node))
         except NoValue:
             return None
 
@@ -77,8 +78,10 @@ def _end(node: Node) -> Any:
 
 def _read(node: Node) -> RealSet | None:
     op, args = node
+    if op == "add" and len(args) == 2 and args[1].op == "neg":  # R - {0}
+        op, args = "setminus", (args[0], args[1].args[0])
     if op == "empty":
-        return RealSet((), lambda x: False)
+        return _NONE
     if op == "numset":
         return _numset(args[0])
     if op == "interval":
@@ -101,16 +104,13 @@ def _read(node: Node) -> RealSet | None:
             return None
         if op == "list":  # x > 1, x < 3 holds both; x < 1, x > 3 can only be one or the other
             both = _joined("and", found)
-            alone = any(arg.op != "rel" for arg in args) or same_set(both, RealSet((), lambda x: False))
+            alone = any(arg.op != "rel" for arg in args) or same_set(both, _NONE)
             return _joined("or", found) if alone else both
         return _joined(op, found)
-    if op == "add" and len(args) == 2 and args[1].op == "neg":  # R - {0}
-        parts = [_read(args[0]), _read(args[1].args[0])]
-        return _joined("setminus", [part for part in parts if part is not None]) if None not in parts else None
     if op == "builder":
         element, condition = args
         inner = _read(condition)
-        outer: RealSet | None = RealSet((), lambda x: True)
+        outer: RealSet | None = _ALL
         if element.op == "rel" and element.args[0] == ("in",):  # \{x \in R \mid x > 2\}
             element, outer = element.args[1], _read(element.args[2])
         known = element.op == "sym" and symbols(condition) <= symbols(element)
@@ -129,7 +129,7 @@ def _joined(op: str, parts: list[RealSet]) -> RealSet:
 
 def _numset(name: str) -> RealSet | None:
     if name == "R":
-        return RealSet((), lambda x: True)
+        return _ALL
     if name in ("R^+", "R_+", "R^{+}", "R_{>0}"):
         return RealSet((mp.mpf(0),), lambda x: x > 0 and not _equal(x, 0))
     if name in ("R^-", "R_-"):
@@ -151,7 +151,7 @@ def _relation(ops: tuple[str, ...], parts: tuple[Node, ...]) -> RealSet | None:
             inner = _read(right)
             if left.op != "sym" or inner is None:
                 return None
-            found.append(inner if op == "in" else _joined("setminus", [RealSet((), lambda x: True), inner]))
+            found.append(inner if op == "in" else _joined("setminus", [_ALL, inner]))
             continue
         if op not in ("<", ">", "<=", ">=", "!=", "="):
             return None
@@ -205,9 +205,6 @@ def linear_root(node: Node) -> tuple[int, Any] | None:
     slope = values[1] - values[0]
     if any(mp.im(value) != 0 for value in values) or _equal(slope, 0):
         return None
-    if not all(
-        _equal(values[0] + slope * x, value)
-        for x, value in ((2, values[2]), (5, values[3]), (mp.mpf(-7) / 3, values[4]))
-    ):
+    if not all(_equal(values[0] + slope * x, value) for x, value in zip((2, 5, mp.mpf(-7) / 3), values[2:])):
         return None
     return (1 if slope > 0 else -1), -values[0] / slope

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
 from mpmath import mp
 
-from cohort.rewards.verifiers.math.digits import NoValue, Value, is_infinite
+from cohort.rewards.verifiers.math.digits import NoValue, Value
 from cohort.rewards.verifiers.math.node import IMAGINARY, Node, symbols, walk
 
 _LONGEST = 60_000  # bits of an exact number
@@ -133,7 +132,7 @@ def _agree(left: Node, right: Node, point: dict[str, Fraction], percent: int) ->
     with mp.workdps(30):
         rough = Value(point, percent)
         first, second = rough.of(left), rough.of(right)
-        if is_infinite(first) or is_infinite(second):
+        if mp.isinf(first) or mp.isinf(second):
             return first == second, True
         if abs(first - second) > abs(first + second) * mp.mpf(10) ** -8 + mp.mpf(10) ** (rough.highest - 15):
             return False, rough.real
@@ -153,8 +152,8 @@ def _rounded(left: Node, right: Node, one: Fraction | None, other: Fraction | No
         written = str(number.args[1]) if number.op == "num" else ""
         if "." not in written or "e" in written.lower() or len(written.replace(".", "").lstrip("0")) < _ROUNDED:
             continue
-        if value is not None and set(_primes(value.denominator)) <= {2, 5}:
-            continue
+        if value is not None and pow(10, value.denominator.bit_length(), value.denominator) == 0:
+            continue  # it is a decimal, too: its denominator has no prime but 2 and 5
         places = len(written.partition(".")[2])
         with mp.workdps(30 + len(written)):
             try:
@@ -164,12 +163,3 @@ def _rounded(left: Node, right: Node, one: Fraction | None, other: Fraction | No
             if mp.im(found) == 0 and abs(mp.re(found) * 10**places - sign * int(written.replace(".", ""))) <= 0.5:
                 return True
     return False
-
-
-def _primes(number: int) -> Iterator[int]:
-    for prime in (2, 5):
-        while number % prime == 0:
-            number //= prime
-            yield prime
-    if number != 1:
-        yield number
