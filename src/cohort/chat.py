@@ -68,7 +68,7 @@ def ordinary(text: str, special: re.Pattern[str], by: str = "\u200b") -> str:
 
 
 def continued(text: str, begun: str) -> str:
-    """What is left to write of a text where the prompt has `begun` it, such as the `<think>` of a chat template."""
+    """The rest of `text` behind `begun`, which the prompt holds already, such as the `<think>` of a chat template."""
     if not begun.strip() or not text.lstrip().startswith(begun.strip()):
         return text
     return text.removeprefix(begun) if text.startswith(begun) else text.lstrip().removeprefix(begun.strip())

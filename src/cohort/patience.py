@@ -79,8 +79,8 @@ def loop_called(name: str) -> asyncio.AbstractEventLoop:
 def within(run: Callable[[], Result], timeout_s: float) -> Result:
     """What `run`, which is quick mostly, returns or raises; HangsError when that takes longer.
 
-    In the main thread an alarm breaks it off, which costs nothing while there is time; where the alarm is another's, or
-    there is none, it is left behind in a thread.
+    In the main thread an alarm breaks it off, which costs nothing while there is time. Elsewhere, or where something
+    else uses the alarm, `run` goes on in a thread that nobody waits for.
     """
     alarm = getattr(signal, "SIGALRM", None)
     if alarm is None or current_thread() is not main_thread():

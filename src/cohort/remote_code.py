@@ -10,7 +10,7 @@ in_workers: dict[str, str] = {}  # what `remote_code` found in reward workers th
 
 
 def asks_for_trust(error: Exception) -> str:
-    """What to do, behind what transformers says of a model that brings its own code; else nothing."""
+    """Advice to put behind the error of transformers where a model needs its own code to be trusted; "" elsewhere."""
     custom = "contains custom code" in str(error)
     return ". Read that code, and set trust_remote_code = true if it may run" if custom else ""
 

@@ -374,7 +374,7 @@ class ProvingSampler(Sampler, Protocol):
         ...
 
     def canary(self, prompt: Sequence[int], tokens: Sequence[int]) -> Sequence[float]:
-        """Log-probs of these tokens after the prompt under them, at temperature 1."""
+        """The log-probs that these weights give `tokens` behind `prompt`, at temperature 1."""
         ...
 
 

@@ -40,7 +40,7 @@ class Compared:
 
 
 def run_comparison(read: Reader, asked: Asked, jobs: int = 1) -> Compared:
-    """Train the arms, or what is left of them, and write what held-out problems say beside their runs."""
+    """Train the arms that are not finished, and write their held-out results into a file beside their runs."""
     quiet_libraries()
     console, planned = Console(), comparison(read, asked)
     recipe = planned.recipe

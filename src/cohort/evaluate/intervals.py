@@ -37,7 +37,7 @@ def mean_interval(
 ) -> tuple[float, float]:
     """The 95% interval of the mean of values in [low, high] over independent problems; [low, high] without any.
 
-    With `clusters`, one name a value, those are independent and not the problems in them: a cluster goes whole.
+    `clusters` has the name of the cluster of each value: then clusters are independent, and not the values in one.
     """
     if not len(values):
         return low, high

@@ -41,7 +41,9 @@ class Index:
         return distinct((rows[known], at[known]))
 
     def spread(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For numbers of keys, all questions that have each: which of the numbers, and the question."""
+        """Every pair of a key, of those with the numbers `at`, and a question that has it: two arrays, of places in `at`
+        and of numbers of questions.
+        """
         many = self.first[at + 1] - self.first[at]
         within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
         return np.repeat(np.arange(len(at)), many), self.owners[np.repeat(self.first[at], many) + within]
