@@ -41,8 +41,8 @@ class Index:
         return distinct((rows[known], at[known]))
 
     def spread(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Every pair of a key, of those with the numbers `at`, and a question that has it: two arrays, of places in `at`
-        and of numbers of questions.
+        """Every pair of a key, of those with the numbers `at`, and a question that has it, as two arrays: of places in
+        `at`, and of numbers of questions.
         """
         many = self.first[at + 1] - self.first[at]
         within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
