@@ -33,7 +33,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Q questions of N words. `words`, `masked` [N]: the hash of every word, and of the word when its digits are masked.
+    """Q questions of N words. `words`, `masked` [N]: the hash of every word, as it is and with its digits masked.
     `starts` [Q + 1]: where each question begins. `answers` [Q]: the hash of the normalised answer, 0 without one.
     """
 
