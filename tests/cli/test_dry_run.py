@@ -32,7 +32,7 @@ def test_a_dry_run_says_what_would_be_done_and_leaves_nothing(desk, cohort):
     assert "already holds a run" in err
     code, _, err = cohort("train", "recipe.toml", "--dry-run", "name=other", "--measured", "nowhere")
     assert code == 2
-    assert "nowhere is no run" in err
+    assert "'nowhere' is no run" in err
     code, _, err = cohort("train", "recipe.toml", "--measured", "runs/mine")
     assert code == 2
     assert "--measured is for --dry-run" in err
