@@ -163,7 +163,8 @@ def _import(name: str, wanted: str) -> ModuleType:
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)  # as `python -m` has it; the `cohort` command has only its own directory
-    importlib.invalidate_caches()
+    if name not in sys.modules:
+        importlib.invalidate_caches()  # it may have been written since its directory was looked at
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
