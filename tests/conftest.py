@@ -18,6 +18,11 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+# Byte code is kept, in folders that git ignores: else every process that tests start would compile Cohort once more,
+# and pytest rewrite the assertions of all files in every run.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    sys.dont_write_bytecode = False
+
 # Tests sign with a key of their own, and never with that of the person who runs them.
 os.environ["COHORT_KEY"] = os.path.join(tempfile.gettempdir(), f"cohort-tests-{getpass.getuser()}", "key.pem")
 
