@@ -61,16 +61,37 @@ class Cohort:
             os.kill(self._process.pid, number)
 
 
+def printed(code: str, **environment: str) -> str:
+    """What `python -c CODE` prints where these variables are in the environment. It must end well."""
+    with tempfile.TemporaryDirectory(prefix="cohort-said-") as place:
+        file = Path(place, "out")
+        process = _server.Process(target=_run, args=(code, place, str(file), {**os.environ, **environment}))
+        process.start()
+        process.join(120)
+        said = file.read_text("utf-8")
+        assert process.exitcode == 0, said
+        return said
+
+
+def _run(code: str, where: str, out: str, environment: dict[str, str]) -> None:
+    _begin(where, out, out, environment)
+    exec(code, {})
+
+
 def _be_cohort(words: tuple[str, ...], where: str, out: str, err: str, environment: dict[str, str]) -> None:
-    os.chdir(where)
-    os.environ.clear()
-    os.environ.update(environment)
-    for stream, file in ((1, out), (2, err)):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), stream)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _begin(where, out, err, environment)
     sys.argv[:] = ["cohort", *words]
     sys.path.insert(0, where)
     try:
         runpy.run_module("cohort", run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()
+
+
+def _begin(where: str, out: str, err: str, environment: dict[str, str]) -> None:
+    os.chdir(where)
+    os.environ.clear()
+    os.environ.update(environment)
+    for stream, file in ((1, out), (2, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), stream)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
