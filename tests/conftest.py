@@ -18,9 +18,15 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+# Byte code is kept, in folders that git ignores: else every process that tests start would compile Cohort once more,
+# and pytest rewrite the assertions of all files in every run.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    sys.dont_write_bytecode = False
+
 # Tests sign with a key of their own, and never with that of the person who runs them.
 os.environ["COHORT_KEY"] = os.path.join(tempfile.gettempdir(), f"cohort-tests-{getpass.getuser()}", "key.pem")
 
+import cloudpickle
 import pytest
 import torch
 from hypothesis import settings
@@ -30,6 +36,7 @@ from cohort.policy.policy import Policy
 from cohort.policy.scratch import make_model, make_tokenizer
 from cohort.settings import Scratch
 from cohort.tasks import open_demonstrations
+from once import Once, emptied
 from tiny import make_tiny, on_path
 
 # The same examples in every run, so that what is green here is green elsewhere. `pytest --hypothesis-profile=search`
@@ -44,12 +51,27 @@ socketserver.BaseServer.handle_error = lambda *of: (
     None if isinstance(sys.exception(), ConnectionError) else _handle_error(*of)
 )
 
+# What a sync promises shows where the power fails, and no test cuts it: what was written is read whole without it, by
+# this process and by all others of the machine. A run syncs some 90 times, for milliseconds each. Whether and when it
+# syncs is seen by the tests that put a function of their own here; processes that tests start sync as ever.
+os.fsync = lambda handle: None
+
 torch.set_num_threads(1)
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 ARCHITECTURES = ("qwen3", "qwen2", "llama", "gemma3")
 PATHS = ("fused", "plain")  # compiled kernels, and PyTorch alone
+
+
+@pytest.fixture(autouse=True, scope="module")
+def rewards_by_value(request):
+    """Functions of a test's module go to reward workers by value, as those of a script do: no worker then imports the
+    module, and with it the whole of Cohort and PyTorch, which takes 5 seconds at each start.
+    """
+    cloudpickle.register_pickle_by_value(request.module)
+    yield
+    cloudpickle.unregister_pickle_by_value(request.module)
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +110,24 @@ def checkpoint_dir(tmp_path, tokenizer, small_model):
     small_model.save_pretrained(where)
     tokenizer.save_pretrained(where)
     return where
+
+
+@pytest.fixture(scope="module")
+def _place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("place")
+    return place, Once(place, tmp_path_factory.mktemp("kept"))
+
+
+@pytest.fixture
+def place(_place):
+    """An empty directory that has one path for all tests of a module, to which `once` belongs."""
+    return emptied(_place[0])
+
+
+@pytest.fixture
+def once(_place, place):
+    """`once(name, make)`: what `make` leaves in `place`, made by the first test of a module that asks for the name."""
+    return _place[1]
 
 
 @pytest.fixture(scope="module")

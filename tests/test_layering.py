@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def modules() -> list[tuple[str, Path]]:
     return found
 
 
+@functools.cache  # every file is asked about by several tests
 def imports(file: Path, in_functions: bool = True) -> set[str]:
     """Dotted names of modules that a file imports at run time (those under TYPE_CHECKING are for the type checker)."""
     tree = ast.parse(file.read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -125,9 +126,14 @@ def describe_machine() -> dict[str, Any]:
 def version_of(name: str) -> str | None:
     """The version of a package that is installed."""
     try:
-        return metadata.version(name)
+        return _version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+@functools.cache  # what has been imported stays as it is; what is not there is looked for again
+def _version(name: str) -> str:
+    return metadata.version(name)
 
 
 def _processor() -> str:

@@ -169,7 +169,8 @@ def import_from_here() -> str:
 
 def _import(name: str, wanted: str) -> ModuleType:
     here = import_from_here()
-    importlib.invalidate_caches()
+    if name not in sys.modules:
+        importlib.invalidate_caches()  # it may have been written since its directory was looked at
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -152,9 +152,9 @@ def test_what_is_wrong_with_a_server_is_one_sentence(fake, policy, change, says)
 
 
 def test_a_server_that_hangs_or_dies_for_good_is_named_within_its_deadline(fake, policy):
-    sampler = open_sampler(policy, rollout := at(fake, timeout_s=5, retries=0, start_s=1))
+    sampler = open_sampler(policy, rollout := at(fake, timeout_s=2, retries=0, start_s=1))
     publish(sampler, policy, 0, rollout)
-    fake.script = [8.0] * 9
+    fake.script = [3.2] * 9
     with pytest.raises(UserError, match=r"(gave no answer in 1 tries; |was lost \()ReadTimeout"):
         drawn(sampler)
     fake.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -48,6 +49,22 @@ def desk(tmp_path, monkeypatch, checkpoint_dir):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def read_back_here(monkeypatch):
+    """Exports are read back in this process, which is sooner done; a test of exports leaves it at a new one."""
+    from cohort.commands import export, read_back
+
+    def run(words):
+        error = ""
+        try:
+            read_back.main(*map(str, words[3:]))
+        except Exception as problem:
+            error = f"{type(problem).__name__}: {problem}"
+        return subprocess.CompletedProcess(words, int(bool(error)), "", error)
+
+    monkeypatch.setattr(export, "_in_new_process", run)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import torch
 
 from cohort.machine import threads_of
 from cohort.record.manifest import sealed_directory
+from forked import Cohort
 
 
 def test_a_user_trains_on_their_own_data_model_and_reward(desk, cohort):
@@ -365,9 +366,7 @@ def test_interrupting_is_not_a_crash(desk):
     import signal
     import time
 
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(desk), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "cohort.cli", "train", "recipe.toml", "run.steps=10000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = Cohort("train", "recipe.toml", "run.steps=10000", cwd=desk)
     deadline = time.monotonic() + 120
     while not (desk / "runs/mine/log/step-000002.parquet").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -6,7 +6,6 @@ import errno
 import functools
 import json
 import shutil
-import subprocess
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cohort.commands import export, read_back
+from cohort.commands import export
 from cohort.policy.adapters import add_lora
 from cohort.policy.load import load_policy, save_policy
 from cohort.recipe import Recipe
@@ -25,21 +24,6 @@ from cohort.train import train
 from cohort.views.console import Console
 from hub_server import running_hub
 from tiny import make_tiny
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Exports are read back in this process, which is sooner done; one test leaves it at a new one."""
-
-    def run(words):
-        error = ""
-        try:
-            read_back.main(*map(str, words[3:]))
-        except Exception as problem:
-            error = f"{type(problem).__name__}: {problem}"
-        return subprocess.CompletedProcess(words, int(bool(error)), "", error)
-
-    monkeypatch.setattr(export, "_in_new_process", run)
 
 
 @pytest.fixture
@@ -76,7 +60,7 @@ def test_an_adapter_is_merged_into_a_checkpoint_of_its_own(desk, cohort):
     assert not hasattr(load_policy(str(desk / "whole")).module, "disable_adapter")
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("read_back_here")
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
 def test_an_adapter_on_one_of_two_tied_matrices_is_merged_into_that_one(desk, cohort, target):
     base = load_policy(str(desk / "base"))
@@ -89,7 +73,7 @@ def test_an_adapter_on_one_of_two_tied_matrices_is_merged_into_that_one(desk, co
     torch.testing.assert_close(logits(whole), wanted, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("read_back_here")
 def test_dora_and_a_head_that_is_saved_whole_are_merged(desk, cohort):
     adapted(load_policy(str(desk / "base")), ("q_proj",), desk / "adapted", dora=True, modules_to_save=("lm_head",))
     wanted = logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(desk / "base"), desk / "adapted"))
@@ -100,7 +84,7 @@ def test_dora_and_a_head_that_is_saved_whole_are_merged(desk, cohort):
     torch.testing.assert_close(logits(whole), wanted, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.usefixtures("adapter", "here")
+@pytest.mark.usefixtures("adapter", "read_back_here")
 def test_an_adapter_stays_one_where_that_is_asked(desk, cohort):
     code, out, err = cohort("export", "adapted", "--as", "adapter", "--to", "again", "--json")
     assert code == 0, err
@@ -111,7 +95,7 @@ def test_an_adapter_stays_one_where_that_is_asked(desk, cohort):
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(desk / "base"), desk / "again")
 
 
-@pytest.mark.usefixtures("adapter", "here")
+@pytest.mark.usefixtures("adapter", "read_back_here")
 def test_coarse_numbers_are_said_and_checked_as_they_are(desk, cohort):
     code, out, err = cohort("export", "adapted", "--to", "half", "--type", "bfloat16", "--json")
     assert code == 0, err
@@ -120,14 +104,14 @@ def test_coarse_numbers_are_said_and_checked_as_they_are(desk, cohort):
     assert AutoModelForCausalLM.from_pretrained(desk / "half", dtype="auto").dtype == torch.bfloat16
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("read_back_here")
 def test_a_whole_model_goes_as_it_is(desk, cohort):
     code, _, err = cohort("export", "base", "--to", "copy")
     assert code == 0, err
     assert logits(AutoModelForCausalLM.from_pretrained(desk / "copy")).isfinite().all()
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("read_back_here")
 def test_a_run_is_compared_on_its_own_rollouts(desk, cohort):
     assert cohort("train", "recipe.toml", "policy.lora.rank=2", "run.steps=1", "optimizer.learning_rate=0.01")[0] == 0
     code, out, err = cohort("export", "runs/mine", "--as", "adapter", "--to", "x", "--json")
@@ -145,7 +129,7 @@ def test_a_run_is_compared_on_its_own_rollouts(desk, cohort):
         assert not [*desk.glob("y"), *desk.glob(".y*")]
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("read_back_here")
 @pytest.mark.parametrize(("kind", "type"), [("llama", "float32"), ("llama", "q8_0"), ("qwen2", "float16"),
                                             ("qwen3", "float16"), ("qwen3", "q8_0")])  # fmt: skip
 def test_a_gguf_is_read_by_transformers(desk, cohort, tokenizer, kind, type):
@@ -167,7 +151,7 @@ def test_a_gguf_is_read_by_transformers(desk, cohort, tokenizer, kind, type):
     assert again.chat_template == tokenizer.chat_template
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("read_back_here")
 def test_a_gguf_of_another_architecture_is_refused(desk, cohort, tokenizer):
     make_tiny("gemma3", tokenizer).save_pretrained(desk / "gemma")
     tokenizer.save_pretrained(desk / "gemma")
@@ -192,7 +176,7 @@ def test_what_cannot_be_exported_leaves_nothing(desk, cohort):
         assert not (desk / "x").exists()
 
 
-@pytest.mark.usefixtures("adapter", "here")
+@pytest.mark.usefixtures("adapter", "read_back_here")
 @pytest.mark.parametrize("form", ["merged", "adapter", "gguf"])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(desk, cohort, monkeypatch, form):
     def full(*_):
@@ -205,7 +189,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(desk, cohort, monkeypatc
     assert not list(desk.glob("*whole*"))
 
 
-@pytest.mark.usefixtures("adapter", "here")
+@pytest.mark.usefixtures("adapter", "read_back_here")
 @pytest.mark.parametrize("form", ["merged", "adapter", "gguf"])
 def test_a_disk_that_ends_in_the_middle_of_a_file_is_one_sentence_too(desk, cohort, form):
     """Really: no file of this process may grow beyond a few kilobytes."""
@@ -221,7 +205,7 @@ def test_a_disk_that_ends_in_the_middle_of_a_file_is_one_sentence_too(desk, coho
     assert not list(desk.glob("*whole*"))
 
 
-@pytest.mark.usefixtures("adapter", "here")
+@pytest.mark.usefixtures("adapter", "read_back_here")
 @pytest.mark.parametrize("form", ["merged", "adapter"])
 def test_an_adapter_of_another_base_is_one_sentence(desk, cohort, tokenizer, form):
     make_tiny("llama", tokenizer).save_pretrained(desk / "other")
@@ -234,7 +218,7 @@ def test_an_adapter_of_another_base_is_one_sentence(desk, cohort, tokenizer, for
     assert not list(desk.glob("*whole*"))
 
 
-@pytest.mark.usefixtures("adapter", "here")
+@pytest.mark.usefixtures("adapter", "read_back_here")
 def test_a_merge_that_merges_nothing_is_found_out(desk, cohort, monkeypatch):
     monkeypatch.setattr(export, "merge_adapter", lambda policy: load_policy(str(desk / "base")))
     code, _, err = cohort("export", "adapted", "--to", "whole")
@@ -242,7 +226,7 @@ def test_a_merge_that_merges_nothing_is_found_out(desk, cohort, monkeypatch):
     assert not list(desk.glob("*whole*"))
 
 
-@pytest.mark.usefixtures("adapter", "here")
+@pytest.mark.usefixtures("adapter", "read_back_here")
 def test_a_model_that_reads_back_differently_is_not_kept(desk, cohort, monkeypatch):
     def spoilt(policy, directory):
         save_policy(policy, directory)
@@ -255,7 +239,7 @@ def test_a_model_that_reads_back_differently_is_not_kept(desk, cohort, monkeypat
     assert not list(desk.glob("*whole*"))
 
 
-@pytest.mark.usefixtures("adapter", "here")
+@pytest.mark.usefixtures("adapter", "read_back_here")
 def test_the_hub_gets_what_was_checked(cohort, monkeypatch):
     calls: list[tuple[str, Any]] = []
 
@@ -278,7 +262,7 @@ def test_the_hub_gets_what_was_checked(cohort, monkeypatch):
     assert (code, "cannot upload to hub:me/there: 409" in err) == (1, True), err
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("read_back_here")
 def test_the_hub_gets_model_card_and_evaluations_of_a_run(desk, cohort, monkeypatch):
     recipe = Recipe(
         name="mine",

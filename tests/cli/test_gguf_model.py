@@ -39,7 +39,7 @@ def test_a_run_starts_from_it_stops_goes_on_and_is_whole_without_it(desk, file, 
     assert code == 0, err
 
 
-@pytest.mark.usefixtures("file")
+@pytest.mark.usefixtures("file", "read_back_here")
 def test_the_commands_that_look_at_a_model_take_it(cohort):
     for words in (
         ("check", "recipe.toml", "policy.model=tiny.gguf"),

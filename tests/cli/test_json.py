@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 import cohort as package
 from cohort import cli
 from cohort.commands.door import Answer
+from forked import Cohort
 
 
 @pytest.fixture
@@ -159,9 +159,7 @@ def test_an_answer_holds_unless_it_says_otherwise():
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_says_so(desk, sent, code):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(desk), *sys.path])}
-    command = [sys.executable, "-m", "cohort", "train", "recipe.toml", "run.steps=10000", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = Cohort("train", "recipe.toml", "run.steps=10000", "--json", cwd=desk)
     deadline = time.monotonic() + 120
     while not (desk / "runs/mine/log/step-000002.parquet").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -112,6 +112,8 @@ def test_tokens_start_no_threads(tokenizer, apart):
             for _ in range(10):
                 list(engine.sample(asked))
             counts.append(newest_thread() - first)
+            if counts[-1] < 100:
+                break
     finally:
         built().decode_apart(-1)
         torch.set_num_threads(before)

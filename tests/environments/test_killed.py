@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from cohort.record.metrics import is_timing, read_metrics
 from cohort.record.rollouts import read_groups
+from forked import Cohort
 
 RECIPE = """
 name = "killed"
@@ -50,10 +51,19 @@ gate = "off"
 """
 
 
-def start(where: Path) -> subprocess.Popen:
-    where.mkdir(exist_ok=True)
+def prepare(where: Path) -> Path:
+    where.mkdir()
     (where / "recipe.toml").write_text(RECIPE)
     (where / "talking.py").write_text((Path(__file__).parent / "talking.py").read_text())
+    return where
+
+
+def start(where: Path) -> Cohort:
+    return Cohort("train", "recipe.toml", "--resume", cwd=where, log=where / "console.log")
+
+
+def start_alone(where: Path) -> subprocess.Popen:
+    """From nothing, with another seed for the hashes of strings."""
     command = [sys.executable, "-m", "cohort.cli", "train", "recipe.toml", "--resume"]
     with (where / "console.log").open("ab") as log:
         return subprocess.Popen(command, cwd=where, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -61,9 +71,9 @@ def start(where: Path) -> subprocess.Popen:
 
 @pytest.mark.slow
 def test_killed_at_a_random_instant_and_resumed(tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole, killed = prepare(tmp_path / "whole"), prepare(tmp_path / "killed")
     draw = random.Random()  # not seeded on purpose: every run of this test kills somewhere else
-    uninterrupted, process = start(whole), start(killed)
+    uninterrupted, process = start_alone(whole), start(killed)
     target, file = draw.randint(1, 7), killed / "runs/killed/metrics.jsonl"
     deadline = time.monotonic() + 150
     while process.poll() is None and time.monotonic() < deadline:

@@ -140,8 +140,13 @@ class Crash(BaseException):
     """Not an Exception, so that nothing handles it."""
 
 
+@pytest.fixture
+def tmp_path(place):
+    return place
+
+
 @pytest.mark.parametrize("at", [9, 16, 24])
-def test_a_resumed_run_is_the_same_run(run, monkeypatch, at):
+def test_a_resumed_run_is_the_same_run(run, once, monkeypatch, at):
     """Groups sampled ahead, turns of them and groups that were lost among them, survive a crash bit for bit."""
     settings = {
         "environment": {"use": Talks, "args": {"lost": "7 plus"}},
@@ -150,7 +155,7 @@ def test_a_resumed_run_is_the_same_run(run, monkeypatch, at):
         "evaluate": {"problems": 3},
         "run": {"steps": 5},
     }
-    whole = run(name="whole", **settings)
+    whole = once("whole", lambda: run(name="whole", **settings))
     calls, fsync = 0, os.fsync
 
     def failing(handle):

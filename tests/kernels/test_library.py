@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import subprocess
-import sys
 
 import pytest
 
 from cohort.kernels import library
+from forked import printed
 
 SHOW = "from cohort.kernels.library import kernels, why_not; print(kernels() is not None, why_not())"
 
 
 def ask(**environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", SHOW], env={**os.environ, **environment}, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
+    return printed(SHOW, **environment).strip()
 
 
 def test_they_can_be_switched_off():

@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 
 from cohort.engine.engine import Engine
 from cohort.learn.reference import Reference
-from cohort.policy.fit import refuse_broken
+from cohort.policy import fit
+from cohort.policy.fit import refuse_broken, refuse_unlike
 from cohort.policy.load import Start, add_lora, load_policy, open_policy, resumed_policy, save_policy
 from cohort.policy.policy import Policy
 from cohort.rewards.models.reward_model import reward_model
@@ -265,6 +266,35 @@ def test_a_checkpoint_with_a_nan_is_refused_for_what_it_is(saved):
     rewrite(saved, lambda tensors: {**tensors, DOWN: tensors[DOWN].fill_(float("nan"))})
     with pytest.raises(UserError, match=f"cannot load the model .*1 tensors .* not finite .*such as {DOWN}"):
         load_policy(str(saved))
+
+
+def test_a_model_that_was_read_back_once_is_compared_with_the_files_of_later_saves(tokenizer, tmp_path, monkeypatch):
+    """Also where weights are tied; whatever else the files hold then, transformers is asked again."""
+    model = make_tiny("llama", tokenizer)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    policy, built = Policy(model, tokenizer), []
+    read = type(model).from_pretrained
+    monkeypatch.setattr(fit, "_read_back", set())  # other tests have saved such models in this process
+    asked = staticmethod(lambda *of, **how: built.append(1) or read(*of, **how))
+    monkeypatch.setattr(type(model), "from_pretrained", asked)
+    save_policy(policy, tmp_path / "first")
+    with torch.no_grad():
+        model.model.norm.weight.mul_(2)
+    save_policy(policy, tmp_path / "second")
+    assert len(built) == 1
+    refuse_unlike(model, tmp_path / "second")
+    with pytest.raises(UserError, match=r"model\.norm\.weight would be read back as something else"):
+        refuse_unlike(model, tmp_path / "first")
+    rewrite(tmp_path / "second", without(DOWN))
+    with pytest.raises(UserError, match=f"it has no weights for {DOWN}"):
+        refuse_unlike(model, tmp_path / "second")
+    configure(tmp_path / "first", a_note="another text of the same model")
+    with torch.no_grad():
+        model.model.norm.weight.div_(2)
+    before = len(built)
+    refuse_unlike(model, tmp_path / "first")
+    assert len(built) == before + 1
 
 
 def test_what_a_full_disk_left_out_is_noticed(tiny_policy, tmp_path, monkeypatch):

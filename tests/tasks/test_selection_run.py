@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -19,6 +17,7 @@ from cohort.record.metrics import is_timing, read_metrics
 from cohort.record.rollouts import read_groups
 from cohort.train import train
 from cohort.views.console import Console
+from forked import Cohort
 
 STEPS = 10
 
@@ -28,6 +27,11 @@ def one_thread():
     yield
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def tmp_path(place):
+    return place
 
 
 @pytest.fixture
@@ -75,8 +79,8 @@ def same_run(a, b):
     assert all(read_groups(x) == read_groups(y) for x, y in zip(*logs, strict=True))
 
 
-def test_what_a_run_asks_and_measures(tables):
-    done = run(tables)
+def test_what_a_run_asks_and_measures(tables, once):
+    done = once("mixed", lambda: run(tables))
     lines = done.metrics[1:]
     groups = [
         group for step in range(1, STEPS + 1) for group in read_groups(done.directory / f"log/step-{step:06d}.parquet")
@@ -100,11 +104,11 @@ def test_what_a_run_asks_and_measures(tables):
 
 
 @pytest.mark.parametrize("at", [9, 17, 26])
-def test_a_crash_at_any_write_and_a_resume_ask_the_same_prompts(tables, monkeypatch, at):
+def test_a_crash_at_any_write_and_a_resume_ask_the_same_prompts(tables, once, monkeypatch, at):
     class Crash(BaseException):
         """Not an Exception, so that nothing handles it."""
 
-    expected = run(tables, "expected")
+    expected = once("expected", lambda: run(tables, "expected"))
     calls, fsync = 0, os.fsync
 
     def failing(handle):
@@ -122,15 +126,13 @@ def test_a_crash_at_any_write_and_a_resume_ask_the_same_prompts(tables, monkeypa
 
 
 @pytest.mark.slow
-def test_killed_and_resumed(tables, tmp_path):
+def test_killed_and_resumed(tables, once, tmp_path):
+    expected = once("expected", lambda: run(tables, "expected"))
     (tmp_path / "evenness.py").write_text("def even(completion):\n    return float(len(completion) % 2 == 0)\n")
     (tmp_path / "recipe.toml").write_text(to_toml(Recipe(**{**tables, "reward": [{"use": "evenness:even"}]})))
-    expected = run(tables, "expected")
 
     def start(*more):
-        command = [sys.executable, "-m", "cohort.cli", "train", "recipe.toml", "name=killed", *more]
-        with (tmp_path / "console.log").open("ab") as log:
-            return subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+        return Cohort("train", "recipe.toml", "name=killed", *more, cwd=tmp_path, log=tmp_path / "console.log")
 
     metrics, process = tmp_path / "runs/killed/metrics.jsonl", start()
     deadline = time.monotonic() + 120
@@ -144,8 +146,8 @@ def test_killed_and_resumed(tables, tmp_path):
     same_run(expected.directory, tmp_path / "runs/killed")
 
 
-def test_the_state_is_in_the_checkpoint(tables):
-    done = run(tables)
+def test_the_state_is_in_the_checkpoint(tables, once):
+    done = once("mixed", lambda: run(tables))
     saved = json.loads((done.directory / f"checkpoints/step-{STEPS:06d}/state.json").read_text())["ledger"]
     assert set(saved["sources"]) == {"rows", "words"}
     assert saved["sources"]["words"]["ladder"]["rung"] > 0

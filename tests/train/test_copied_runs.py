@@ -27,9 +27,14 @@ def printed():
 
 
 @pytest.fixture
-def cut(run, tmp_path):
+def tmp_path(place):
+    return place
+
+
+@pytest.fixture
+def cut(run, tmp_path, once):
     """A finished run, and a copy of it elsewhere that stopped after step 2."""
-    whole = run(reward=[exact], run={"save_every": 2}, rollout={"max_tokens": 4})
+    whole = once("whole", lambda: run(reward=[exact], run={"save_every": 2}, rollout={"max_tokens": 4}))
     there = tmp_path / "other/jj"
     shutil.copytree(whole.directory, there)
     back_to_step_2(there)

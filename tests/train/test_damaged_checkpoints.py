@@ -30,9 +30,14 @@ SETTINGS = {
 
 
 @pytest.fixture
-def saved(run, tmp_path):
+def tmp_path(place):
+    return place
+
+
+@pytest.fixture
+def saved(run, once):
     """The checkpoints of a run: steps 2 and 4, with a reference, and with groups that were sampled ahead."""
-    return run(**SETTINGS).directory / "checkpoints"
+    return once("saved", lambda: run(**SETTINGS)).directory / "checkpoints"
 
 
 def flip(file, place):

@@ -17,6 +17,11 @@ from cohort.views.console import Console
 from cohort.wording import visible
 
 
+@pytest.fixture
+def tmp_path(place):
+    return place
+
+
 def weights(done):
     return load_file(done.final / "model.safetensors")
 
@@ -150,7 +155,7 @@ def test_broken_weights_stop_the_run(run):
 
 @pytest.mark.parametrize("victim", ["model.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["truncate", "delete"])
-def test_a_damaged_checkpoint_is_named_and_gone_around(run, tmp_path, victim, damage):
+def test_a_damaged_checkpoint_is_named_and_gone_around(run, once, tmp_path, victim, damage):
     def stops(completion):
         from pathlib import Path
 
@@ -160,8 +165,12 @@ def test_a_damaged_checkpoint_is_named_and_gone_around(run, tmp_path, victim, da
 
     PATH = str(tmp_path / "runs/small/log")
     settings = {"reward": [{"use": stops}], "evaluate": {"problems": 0}}
-    with pytest.raises(UserError, match="stop here"):
-        run(**settings)
+
+    def stopped():
+        with pytest.raises(UserError, match="stop here"):
+            run(**settings)
+
+    once("stopped", stopped)
     newest = sorted((tmp_path / "runs/small/checkpoints").iterdir())[-1]
     file = newest / victim
     if damage == "truncate":

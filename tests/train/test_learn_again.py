@@ -24,6 +24,11 @@ QUIET = Console(quiet=True)
 EVERY = {"save_every": 1, "keep_checkpoints": 10}
 
 
+@pytest.fixture
+def tmp_path(place):
+    return place
+
+
 def again(where, start=0, steps=None, to=None):
     return learn_again(open_stage(where), start, steps, to, QUIET)
 
@@ -48,8 +53,8 @@ def numbers(directory):
     ],
     ids=["plain", "lora", "critic", "moving reference, staleness"],
 )
-def test_all_steps_learnt_again_are_the_run(run, changes):
-    where = run(**changes).directory
+def test_all_steps_learnt_again_are_the_run(run, once, changes):
+    where = (run(**changes) if changes else once("plain", run)).directory
     before = {file: file.read_bytes() for file in where.rglob("*") if file.is_file()}
     for start in (0, 2):
         done = again(where, start)
@@ -79,8 +84,8 @@ def test_some_steps_and_an_unfinished_run(run):
     assert again(where, 2).directory.name == "small-from-2-2"
 
 
-def test_a_changed_advantage_changes_nothing_and_a_changed_token_is_seen(run):
-    where = run().directory
+def test_a_changed_advantage_changes_nothing_and_a_changed_token_is_seen(run, once):
+    where = once("plain", run).directory
     rewrite(where / "log/step-000002.parquet", lambda rows: [row | {"advantage": row["advantage"] * 2} for row in rows])
     assert again(where).same
     rewrite(
@@ -92,8 +97,8 @@ def test_a_changed_advantage_changes_nothing_and_a_changed_token_is_seen(run):
     assert any(said.startswith("the weights of final: ") for said in done.differences)
 
 
-def test_what_cannot_be_learnt_again_is_said(run, tmp_path):
-    where = run().directory
+def test_what_cannot_be_learnt_again_is_said(run, once, tmp_path):
+    where = once("plain", run).directory
     for start, steps, said in (
         (1, None, "no checkpoint of step 1; it has those of 2, 4"),
         (0, (3, 7), "has no rollouts of step 5"),
@@ -136,8 +141,8 @@ def test_a_fork_with_the_same_recipe_is_its_parent(run, tables):
         again(forked, 0)
 
 
-def test_a_fork_goes_on_otherwise_and_is_resumed_without_its_parent(run, tables):
-    where = run().directory
+def test_a_fork_goes_on_otherwise_and_is_resumed_without_its_parent(run, once, tables):
+    where = once("plain", run).directory
     text = io.StringIO()
     console = Console(file=text, width=200)
     other = {**tables, "name": "other", "optimizer": {"learning_rate": 5e-3}, "run": {**tables["run"], "steps": 5}}
@@ -155,8 +160,8 @@ def test_a_fork_goes_on_otherwise_and_is_resumed_without_its_parent(run, tables)
     assert (forked / "final/model.safetensors").read_bytes() == final
 
 
-def test_a_fork_with_other_prompts_begins_them_anew(run, tables, tmp_path):
-    where = run().directory
+def test_a_fork_with_other_prompts_begins_them_anew(run, once, tables, tmp_path):
+    where = once("plain", run).directory
     more = tmp_path / "more.jsonl"
     more.write_text("".join(f'{{"question": "{n} and {n}?", "solution": "{2 * n}"}}\n' for n in range(30)))
     text = io.StringIO()
@@ -166,8 +171,8 @@ def test_a_fork_with_other_prompts_begins_them_anew(run, tables, tmp_path):
     assert sorted(group.ticket for group in read_groups(forked / "log/step-000003.parquet")) == [0, 1, 2]
 
 
-def test_what_cannot_be_forked_is_said(run, tables):
-    where = run().directory
+def test_what_cannot_be_forked_is_said(run, once, tables):
+    where = once("plain", run).directory
 
     def fork(source, **changes):
         changed = {**tables, "name": "f", **{k: {**tables.get(k, {}), **v} for k, v in changes.items()}}

@@ -69,9 +69,14 @@ def test_a_directory_that_goes_while_a_run_uses_it_is_not_begun_again(run, tmp_p
 
 
 @pytest.fixture
-def begun(run, tmp_path):
+def tmp_path(place):
+    return place
+
+
+@pytest.fixture
+def begun(run, once):
     """The directory of a run of four steps that is not finished."""
-    done = run(**SETTINGS).directory
+    done = once("done", lambda: run(**SETTINGS)).directory
     shutil.rmtree(done / "final")
     return done
 

@@ -16,10 +16,16 @@ from cohort.train.replay import checks
 from cohort.types import UnreadableError, UserError
 
 EVERY = {"save_every": 1, "keep_checkpoints": 10}
+FEW = {"save_every": 2, "keep_checkpoints": 1}
 
 
-def test_a_plain_run_holds_at_every_level(run):
-    where = run(run=EVERY).directory
+@pytest.fixture
+def tmp_path(place):
+    return place
+
+
+def test_a_plain_run_holds_at_every_level(run, once):
+    where = once("every", lambda: run(run=EVERY)).directory
     held = holds(where)
     assert held["2 reward vowels"] == "scores, recomputed from the text: 48, all equal"
     assert held["3 advantages"].endswith(": 48, all equal")
@@ -31,8 +37,8 @@ def test_a_plain_run_holds_at_every_level(run):
     assert not checks(where, 1)
 
 
-def test_only_steps_whose_policy_is_stored_are_learnt_again(run):
-    where = run(run={"save_every": 2, "keep_checkpoints": 1}).directory
+def test_only_steps_whose_policy_is_stored_are_learnt_again(run, once):
+    where = once("few", lambda: run(run=FEW)).directory
     held = holds(where)
     assert [name for name in held if name.startswith("4 step")] == ["4 step 1"]
     with pytest.raises(UserError, match=r"the policy before step 2 is not stored .* before steps 1"):
@@ -86,8 +92,8 @@ def test_groups_without_signal_are_recomputed_too(run):
     assert held["3 dispositions"].endswith(": 12, all equal")
 
 
-def test_a_resumed_run_and_a_copy_hold(run, tmp_path):
-    where = run(run=EVERY).directory
+def test_a_resumed_run_and_a_copy_hold(run, once, tmp_path):
+    where = once("every", lambda: run(run=EVERY)).directory
     shutil.rmtree(where / "final")
     for step in (3, 4):
         shutil.rmtree(where / f"checkpoints/step-00000{step}")
@@ -98,8 +104,8 @@ def test_a_resumed_run_and_a_copy_hold(run, tmp_path):
     assert "4 weights after step 4" in held
 
 
-def test_what_is_gone_is_skipped_with_the_reason(run, tmp_path):
-    where = run(run={"save_every": 2, "keep_checkpoints": 1}).directory
+def test_what_is_gone_is_skipped_with_the_reason(run, once, tmp_path):
+    where = once("few", lambda: run(run=FEW)).directory
     shutil.rmtree(tmp_path / "base")
     shutil.rmtree(where / "checkpoints")
     shutil.rmtree(where / "final")
@@ -109,8 +115,8 @@ def test_what_is_gone_is_skipped_with_the_reason(run, tmp_path):
     assert "holds no model" in skipped["2 text"]
 
 
-def test_another_machine_is_compared_within_a_tolerance(run):
-    where = run(run=EVERY).directory
+def test_another_machine_is_compared_within_a_tolerance(run, once):
+    where = once("every", lambda: run(run=EVERY)).directory
     file = where / "environment.json"
     machine = orjson.loads(file.read_bytes())
     for change, had in (({"processor": "another"}, "another processor"), ({"kernels": "none"}, "another path")):
@@ -118,10 +124,10 @@ def test_another_machine_is_compared_within_a_tolerance(run):
         assert f"within 0.001 of their size, as the run had {had}" in holds(where)["4 step 1"]
 
 
-def test_rollouts_of_an_older_version_are_refused_in_a_sentence(run):
+def test_rollouts_of_an_older_version_are_refused_in_a_sentence(run, once):
     import pyarrow.parquet as pq
 
-    where = run().directory
+    where = once("plain", run).directory
     file = where / "log/step-000002.parquet"
     pq.write_table(pq.read_table(file).drop_columns(["logprobs"]), file)
     assert "has no column 'logprobs'" in found(where, 2)["2 rollouts of step 2"]
@@ -135,8 +141,8 @@ def test_rollouts_of_an_older_version_are_refused_in_a_sentence(run):
         checks(where, 4)
 
 
-def test_prompts_of_before_hold_without_what_they_had_begun(run):
-    where = run().directory
+def test_prompts_of_before_hold_without_what_they_had_begun(run, once):
+    where = once("plain", run).directory
 
     def old(rows):
         for row in rows:
@@ -172,8 +178,8 @@ def test_answers_of_evaluations_are_scored_again(run):
     assert "version is 3, and what step 4 has is of version 4" in said
 
 
-def test_of_a_step_with_erased_texts_the_other_groups_are_scored_again(run):
-    where = run(run=EVERY).directory
+def test_of_a_step_with_erased_texts_the_other_groups_are_scored_again(run, once):
+    where = once("every", lambda: run(run=EVERY)).directory
     redacted(where, "step == 2 and ticket == 3 and member == 1", None, "", "the person asked for it")
     held = holds(where)
     assert held["2 reward vowels"] == "scores, recomputed from the text: 44, all equal"

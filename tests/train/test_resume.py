@@ -18,6 +18,7 @@ from cohort.record.metrics import is_timing, read_metrics
 from cohort.record.rollouts import read_groups
 from cohort.record.verify import verify
 from cohort.types import UserError
+from forked import Cohort
 
 RECIPE = """
 name = "killed"
@@ -51,9 +52,14 @@ run.evaluate_every = 4
 REWARD = 'def score(completion):\n    return sum(c in "aeiou" for c in completion) / (1 + len(completion))\n'
 
 
-def start(where: Path, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "cohort.cli", "train", "recipe.toml", *more]
+def start(where: Path, *more: str) -> Cohort:
+    return Cohort("train", "recipe.toml", *more, cwd=where, log=where / "console.log")
+
+
+def start_alone(where: Path) -> subprocess.Popen:
+    """From nothing, with another seed for the hashes of strings."""
     with (where / "console.log").open("ab") as log:
+        command = [sys.executable, "-m", "cohort.cli", "train", "recipe.toml"]
         return subprocess.Popen(command, cwd=where, stdout=log, stderr=log)
 
 
@@ -97,7 +103,7 @@ def same_run(a: Path, b: Path) -> None:
 def test_killed_at_random_instants_and_resumed(tmp_path):
     whole, killed = prepare(tmp_path / "whole"), prepare(tmp_path / "killed")
     draw = random.Random()  # not seeded on purpose: every run of this test kills somewhere else
-    uninterrupted = start(whole)
+    uninterrupted = start_alone(whole)
     for target in sorted(draw.sample(range(1, 15), 3)):
         process = start(killed, "--resume")
         deadline = time.monotonic() + 120
@@ -114,15 +120,20 @@ def test_killed_at_random_instants_and_resumed(tmp_path):
     same_run(whole, killed)
 
 
+@pytest.fixture
+def tmp_path(place):
+    return place
+
+
 class Crash(BaseException):
     """Not an Exception, so that nothing handles it."""
 
 
 @pytest.mark.fault("a crash at a write", "nothing half is at a name; it goes on from its last checkpoint")
 @pytest.mark.parametrize("at", [1, 6, 13, 20, 28, 40])
-def test_a_crash_at_any_write_leaves_nothing_half_written(run, tmp_path, monkeypatch, at):
+def test_a_crash_at_any_write_leaves_nothing_half_written(run, once, tmp_path, monkeypatch, at):
     settings = {"rollout": {"max_staleness": 1}, "objective": {"preset": "grpo"}, "evaluate": {"problems": 3}}
-    expected = run(name="expected", **settings)
+    expected = once("expected", lambda: run(name="expected", **settings))
     calls = 0
     fsync = os.fsync
 

@@ -21,6 +21,7 @@ from cohort.record.metrics import is_timing, read_metrics
 from cohort.train.checkpoint import latest_step
 from cohort.train.stopping import Stopped, StopRequest, stopping
 from cohort.views.console import Console
+from forked import Cohort
 
 POLICY = "policy.scratch = { hidden_size = 32, layers = 1, heads = 2, kv_heads = 1, head_dim = 16 }\n"
 GRPO = """name = "stopped"
@@ -42,17 +43,21 @@ SLOW = """import pathlib, time
 def score(completion):
     time.sleep(0.002)
     while pathlib.Path(__file__).with_name("hangs").exists():
+        pathlib.Path(__file__).with_name("hanging").touch()
         time.sleep(0.05)
     return completion.count("a")
 """
 
 
-def begin(where, recipe, *more):
+def begin(where, recipe, *more, alone=False):
+    """Train a recipe: forked, or `alone` as `python -m cohort`."""
     text = recipe + POLICY + ("" if "reward_model" in recipe else "evaluate.problems = 0\n")
     (where / "recipe.toml").write_text(text + 'run = { threads = 1, gate = "off", save_every = 0 }\n')
     (where / "slow.py").write_text(SLOW)
     rows = [{"prompt": f"say {i}", "chosen": f"{i} it is", "rejected": "no"} for i in range(12)]
     (where / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if not alone:
+        return Cohort("train", "recipe.toml", *more, cwd=where)
     command = [sys.executable, "-m", "cohort", "train", "recipe.toml", *more]
     return subprocess.Popen(command, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -66,6 +71,16 @@ def wait_for(process, metrics, steps):
     raise AssertionError(process.communicate()[1])
 
 
+def wait_until_it_waits(hanging, metrics):
+    """Until the reward hangs, and for a second no step has been done: what was scored already is learnt from."""
+    deadline, since, done = time.monotonic() + 120, time.monotonic(), None
+    while time.monotonic() < deadline and time.monotonic() - since < 1:
+        time.sleep(0.01)
+        if not hanging.exists() or metrics.read_bytes() != done:
+            since, done = time.monotonic(), metrics.read_bytes()
+    assert hanging.exists()
+
+
 @pytest.mark.fault("SIGINT, SIGTERM, SIGHUP", "the step is finished or left, and what was done is saved")
 @pytest.mark.parametrize(
     ("recipe", "number", "code"),
@@ -77,7 +92,7 @@ def wait_for(process, metrics, steps):
     ids=["grpo-int", "sft-term", "reward-model-hup"],
 )
 def test_a_run_that_is_stopped_keeps_every_step_that_it_did(tmp_path, recipe, number, code):
-    process, run = begin(tmp_path, recipe, "run.steps=5000"), tmp_path / "runs/stopped"
+    process, run = begin(tmp_path, recipe, "run.steps=5000", alone=recipe == GRPO), tmp_path / "runs/stopped"
     wait_for(process, run / "metrics.jsonl", 3)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -106,7 +121,7 @@ def test_a_second_signal_ends_a_process_that_cannot_finish_its_step(tmp_path):
     process, run = begin(tmp_path, GRPO, "run.steps=30", "run.save_every=1"), tmp_path / "runs/stopped"
     wait_for(process, run / "metrics.jsonl", 3)
     (tmp_path / "hangs").touch()
-    time.sleep(1)
+    wait_until_it_waits(tmp_path / "hanging", run / "metrics.jsonl")
     process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=2)
@@ -117,13 +132,17 @@ def test_a_second_signal_ends_a_process_that_cannot_finish_its_step(tmp_path):
     done = read_metrics(run / "metrics.jsonl")[-1]["step"]
     assert latest_step(run / "checkpoints") == done < 30
     (tmp_path / "hangs").unlink()
-    again = [sys.executable, "-m", "cohort", "train", "runs/stopped", "--resume"]
-    subprocess.run(again, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    assert Cohort("train", "runs/stopped", "--resume", cwd=tmp_path).wait(timeout=120) == 0
     assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == [*range(31)]
 
 
+@pytest.fixture
+def tmp_path(place):
+    return place
+
+
 @pytest.mark.parametrize("at", [1, 6, 9, 14])
-def test_a_run_that_was_stopped_while_it_sampled_goes_on_with_the_same_bits(run, rows, tmp_path, monkeypatch, at):
+def test_a_run_that_was_stopped_while_it_sampled_goes_on_with_the_same_bits(run, rows, once, tmp_path, monkeypatch, at):
     """Prompts that are too long are among those of the step that is left; groups are sampled ahead."""
     with rows.open("a") as file:
         file.write(json.dumps({"question": "very " * 30, "solution": "1", "kind": "sum"}) + "\n")
@@ -133,7 +152,7 @@ def test_a_run_that_was_stopped_while_it_sampled_goes_on_with_the_same_bits(run,
         "evaluate": {"problems": 0},
         "run": {"steps": 5, "save_every": 0},
     }
-    whole = run(name="whole", **settings)
+    whole = once("whole", lambda: run(name="whole", **settings))
     from cohort.train.grpo.training import GrpoTraining
 
     original, calls = GrpoTraining._one_group_sampled, []

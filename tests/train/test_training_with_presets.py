@@ -19,6 +19,11 @@ from cohort.types import UserError
 from cohort.views.console import Console
 
 
+@pytest.fixture
+def tmp_path(place):
+    return place
+
+
 def groups_of(done, step):
     return read_groups(done.directory / "log" / f"step-{step:06d}.parquet")
 
@@ -213,9 +218,9 @@ def test_bypass_takes_the_ratio_against_the_sampler(run, monkeypatch):
 
 
 @pytest.mark.parametrize("reference", [{"update_every": 2}, {"ema": 0.5}])
-def test_the_reference_can_move(run, reference):
+def test_the_reference_can_move(run, once, reference):
     settings = {"objective": {"preset": "grpo"}, "run": {"steps": 5}, "evaluate": {"problems": 0}}
-    fixed = run(name="fixed", **settings)
+    fixed = once("fixed", lambda: run(name="fixed", **settings))
     moved = run(name="moved", reference=reference, **settings)
     assert moved.metrics[5]["policy/kl"] < fixed.metrics[5]["policy/kl"]
 

@@ -5,6 +5,8 @@ Pure text: `loss` and `advantages` compute, and these words must say what they d
 
 from __future__ import annotations
 
+import functools
+
 from cohort.algorithms.equation import correction_bounds, equation
 from cohort.algorithms.fields import FIELDS, LATER, SURROGATE_READS, Choice, Terms, short
 from cohort.algorithms.later_equation import TERM_WORDS, extra_words, filter_words
@@ -163,7 +165,10 @@ def _clip_meaning(o: Objective, low: bool, value: float | None) -> str:
 
 def _name(o: Objective) -> str:
     """The title of the nearest preset, with the fields that differ from it."""
-    changes = {name: [field for field, *_ in difference(preset(name), o)] for name in PRESETS}
+    changes = {
+        name: [field for field in FIELDS if getattr(known, field) != getattr(o, field)]
+        for name, known in _presets().items()
+    }
     nearest = min(changes, key=lambda name: len(changes[name]))
     title = PRESETS[nearest].title
     if not changes[nearest]:
@@ -171,6 +176,12 @@ def _name(o: Objective) -> str:
     if len(changes[nearest]) > 3:
         return f"Custom (nearest {title}, {len(changes[nearest])} fields differ)"
     return f"{title} with {', '.join(f'{field}={_plain(getattr(o, field))}' for field in changes[nearest])}"
+
+
+@functools.cache
+def _presets() -> dict[str, Objective]:
+    """The objective of every preset. To build one takes a millisecond, and a run names its own more than once."""
+    return {name: preset(name) for name in PRESETS}
 
 
 def _plain(value: object) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors import safe_open
 
 from cohort.types import UserError
 from cohort.wording import misfit, refuse_pickled
@@ -79,17 +81,59 @@ def _broken(module: torch.nn.Module) -> str:
 
 @torch.no_grad()
 def refuse_unlike(module: Any, directory: Path) -> None:
-    """Read a saved model back and compare it with the one that was trained, bit by bit. Raises `UserError`."""
+    """Read a saved model back and compare it with the one that was trained, bit by bit. Raises `UserError`.
+
+    The first time, transformers builds a model from the files. That tells which tensor every weight is read from; later
+    saves of the same class, configuration and tensors need no second model, and are compared tensor by tensor.
+    """
     if hasattr(module, "get_base_model"):
         differs = _adapter_differs(module, directory)
     else:
+        ours, stored = module.state_dict(), _stored(directory)
+        read_as = _read_as(module, directory, ours, stored)
+        if read_as in _read_back and all(_equal(ours[name], _tensor(stored, source)) for name, source in read_as[-1]):
+            return
         again, report = module.from_pretrained(
             directory, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
         )
         differs = misfit(report["missing_keys"], report["unexpected_keys"], report["mismatched_keys"])
         differs = differs or unlike(module, again)
+        if not differs and read_as is not None:
+            _read_back.add(read_as)
     if differs:
         raise UserError(f"{CANNOT_BE_SAVED}: {differs}. {SAVEABLE}")
+
+
+# The class of a model, its config.json, and of every weight the tensor in the files that it is read from.
+_ReadAs = tuple[type, bytes, tuple[tuple[str, str], ...]]
+_read_back: set[_ReadAs] = set()  # what transformers has built a model from in this process that was the one saved
+
+
+def _read_as(
+    module: Any, directory: Path, ours: Mapping[str, torch.Tensor], stored: Mapping[str, Path]
+) -> _ReadAs | None:
+    """What decides how a saved model is read. None where a weight has another name in the files, which only
+    transformers knows to read; weights that share their memory are there once.
+    """
+    shared = {value.data_ptr(): name for name, value in ours.items() if name in stored}
+    sources = {name: name if name in stored else shared.get(value.data_ptr(), "") for name, value in ours.items()}
+    if "" in sources.values() or not stored.keys() <= ours.keys():
+        return None
+    return type(module), (directory / "config.json").read_bytes(), tuple(sorted(sources.items()))
+
+
+def _stored(directory: Path) -> dict[str, Path]:
+    """The tensors of a saved model, each with its file."""
+    found = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            found.update(dict.fromkeys(opened.keys(), file))
+    return found
+
+
+def _tensor(stored: Mapping[str, Path], name: str) -> torch.Tensor:
+    with safe_open(stored[name], "pt") as opened:
+        return cast("torch.Tensor", opened.get_tensor(name))
 
 
 def unlike(module: Any, again: Any) -> str:

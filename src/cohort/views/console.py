@@ -136,6 +136,8 @@ class Console:
 
     def _show(self, what: RenderableType, fold: bool = True) -> None:
         """Print it; in a file or a pipe without the blanks that a terminal does not show."""
+        if self._rich.quiet:  # which lays everything out before it prints nothing
+            return
         if self._rich.is_terminal:
             self._rich.print(what, soft_wrap=not fold)
             return
