@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from cohort.algorithms.factors import Rows, entropy_rows, factors, own_terms
 from cohort.algorithms.fields import GROUP_BASELINES, SURROGATE_READS, short
-from cohort.algorithms.later_equation import Rows, entropy_rows, factors, own_terms
 from cohort.algorithms.notation import Notation, bounds, in_ascii, number, powers_of_ten
 from cohort.algorithms.objective import Objective
 
@@ -172,16 +172,12 @@ def _geometric(o: Objective, n: Notation) -> tuple[str, Rows]:
 
 def _gamma(o: Objective, n: Notation) -> tuple[str, Rows]:
     phi, W = n.pick("φ", "\\varphi_i"), n.pick("W", "W_i")
-    rows = []
-    for sign, (k, lam) in (("A ≥ 0", o.gamma_positive), ("A < 0", o.gamma_negative)):
-        rows.append(f"{W}^{number(k)}·exp({number(lam)}·(1 − {W})) where {sign}")
-    latex = "\\text{ or }".join(
-        f"{W}^{{{number(k)}}}e^{{{number(lam)}(1-{W})}}\\ [{sign}]"
-        for sign, (k, lam) in (("A\\ge 0", o.gamma_positive), ("A<0", o.gamma_negative))
-    )
+    form = n.pick("W^{}·exp({}·(1 − W)) where {}", "W_i^{{{}}}e^{{{}(1-W_i)}}\\ [{}]")
+    signs = n.pick("A ≥ 0", "A\\ge 0"), n.pick("A < 0", "A<0")
+    parts = [form.format(*map(number, pair), sign) for pair, sign in zip((o.gamma_positive, o.gamma_negative), signs)]
     mismatch = f"{n.dot}{n.w}" if o.correction != "off" else ""
     return f"{n.detach}[{phi}]{n.dot}{_advantage(o, n)}{n.dot}{n.log_pi}", [
-        (phi, n.pick(", ".join(rows), latex)),
+        (phi, n.pick(", ", "\\text{ or }").join(parts)),
         (W, n.pick("Π_t ", "\\prod_t ") + n.rho + mismatch),
     ]
 
@@ -361,7 +357,7 @@ def advantage_rows(o: Objective, n: Notation) -> Rows:
         whitened = "" if o.scale == "none" else f", whitened: (A − mean) / sqrt(var + {number(o.eps)})"
         penalty = f" of rewards less {coef} {o.kl_estimator} a token" if kl_in_reward else ""
         words = f"GAE from the critic{penalty}{whitened}"
-        return [(A, n.pick(words, f"\\text{{{words.replace('−', '-')}}}"))]
+        return [(A, n.words(words))]
     if o.baseline == "token_optimal":
         B = n.pick(
             "Σ_i G·W / Σ_i W over the group's completions with a token t",
@@ -433,10 +429,7 @@ def _divisor_rows(o: Objective, shape: Shape, n: Notation) -> Rows:
         text = f"{per}{times}G = {shape.update_prompts}{times}{shape.group_size} = {shape.batch}"
         rows.append(("B", text + (of if not n.latex or not of else f"\\ \\text{{{of}}}")))
     elif shape.prompts and shape.group_size:
-        rows += [
-            ("B", f"P{times}{shape.group_size}"),
-            ("P", n.pick(_prompts(shape), f"\\text{{{_prompts(shape)}}}")),
-        ]
+        rows += [("B", f"P{times}{shape.group_size}"), ("P", n.words(_prompts(shape)))]
     return rows
 
 

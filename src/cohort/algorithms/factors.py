@@ -1,4 +1,6 @@
-"""The equation's rows of what multiplies the policy term: masks, and what is decided over the whole batch."""
+"""What multiplies the policy term (masks, and what is decided over the whole batch), and the terms beside it: their
+rows of the equation, and their words.
+"""
 
 # ruff: noqa: RUF001 - equations are written with Greek letters and a real minus sign
 
@@ -10,7 +12,6 @@ from typing import Any
 from cohort.algorithms import terms
 from cohort.algorithms.notation import Notation, bounds, number
 from cohort.algorithms.objective import Objective
-from cohort.algorithms.terms import Filter
 
 Rows = list[tuple[str, str]]  # a symbol, and what it is equal to
 
@@ -69,8 +70,8 @@ def _filter_rows(o: Objective, n: Notation) -> Rows:
     if not o.filters:
         return []
     words = f"0 where a filter leaves the token out: {', '.join(map(filter_words, o.filters))}; else 1"
-    of = "of old policy / sampler, over the whole batch"
-    return [(n.pick("F", "F_{i,t}"), n.pick(f"{words}; {of}", f"\\text{{{words}; {of}}}".replace("∞", "infinity")))]
+    words += "; of old policy / sampler, over the whole batch"
+    return [(n.pick("F", "F_{i,t}"), n.words(words))]
 
 
 def _focus_rows(o: Objective, n: Notation) -> Rows:
@@ -84,7 +85,7 @@ def _focus_rows(o: Objective, n: Notation) -> Rows:
         words = f"0 for max(1, {share} of all tokens), drawn from those with a covariance of log-prob and advantage " \
                 f"between {low} and {high}, else 1"  # fmt: skip
     words += "; over the whole batch, before the update"
-    return [(n.pick("K", "K_{i,t}"), n.pick(words, f"\\text{{{words}}}"))]
+    return [(n.pick("K", "K_{i,t}"), n.words(words))]
 
 
 def entropy_rows(o: Objective, n: Notation) -> Rows:
@@ -95,7 +96,7 @@ def entropy_rows(o: Objective, n: Notation) -> Rows:
     words = f"the coefficient c where the last mean entropy was at most {target}, else 0; c begins at " \
             f"{number(o.entropy_coef)} and moves by {step} an update, up where the entropy is at most {target}, else " \
             f"down, inside {bounds(o.entropy_min, o.entropy_max)}"  # fmt: skip
-    return [(n.alpha, n.pick(words, f"\\text{{{words}}}"))]
+    return [(n.alpha, n.words(words))]
 
 
 def _future_rows(o: Objective, n: Notation) -> Rows:
@@ -132,12 +133,8 @@ def own_terms(o: Objective, n: Notation) -> tuple[str, Rows]:
         mean = f"sum over {of}, weighted as the policy's" if share is not None else f"mean over {of}"
         rows.append((symbol, n.pick(f"{form}, {mean}", f"{form},\\ \\text{{{mean}}}")))
     if o.blend:
-        rows.append((n.mu, n.pick(_blend(o), f"\\text{{{_blend(o)}}}")))
+        rows.append((n.mu, n.words(terms.blend_words(o.blend))))
     return text, rows
-
-
-def _blend(o: Objective) -> str:
-    return terms.blend_words(o.blend)
 
 
 def extra_words(extra: terms.Extra) -> str:
@@ -148,7 +145,7 @@ def extra_words(extra: terms.Extra) -> str:
     return f"{number(coef)} x {terms.KINDS[kind]} over {of}" + (" times p (1 - p)" if focus == "uncertain" else "")
 
 
-def filter_words(term: Filter) -> str:
+def filter_words(term: terms.Filter) -> str:
     """`geometric 0.99..1.01`."""
     measure, low, high = term
     if measure in ("k3_mean", "second_moment"):
