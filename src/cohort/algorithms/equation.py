@@ -198,25 +198,27 @@ def _contrast_term(o: Objective, shape: Shape, n: Notation) -> str:
     return n.pick(plain, f"-\\frac{{1}}{{{P}}}\\sum_{{p=1}}^{{{P}}} [ {sums[0]} + {sums[1]} ]")
 
 
-def _reinforce(o: Objective, n: Notation) -> tuple[str, Rows]:
-    return f"{_advantage(o, n)}{n.dot}{n.log_pi}", []
-
-
 SURROGATES: dict[str, Callable[[Objective, Notation], tuple[str, Rows]]] = {
     "clipped": _clipped,
     "truncated": _truncated,
     "soft": _soft,
     "geometric": _geometric,
-    "reinforce": _reinforce,
+    "reinforce": lambda o, n: (f"{_advantage(o, n)}{n.dot}{n.log_pi}", []),
     "gamma": _gamma,
     "label_contrast": _label_contrast,
 }
 
 
 def _clip(r: str, clip_low: float | None, clip_high: float | None, ratio_max: float | None, n: Notation) -> str:
-    caps = [cap for cap in (ratio_max, None if clip_high is None else 1 + clip_high) if cap is not None]
-    high = number(min(caps)) if caps else n.infinity
+    cap = capped_at(clip_high, ratio_max)
+    high = n.infinity if cap is None else number(cap)
     return f"{n.minimum}({r}, {high})" if clip_low is None else f"{n.clip}({r}, {number(1 - clip_low)}, {high})"
+
+
+def capped_at(clip_high: float | None, ratio_max: float | None) -> float | None:
+    """The upper bound of a ratio: the smaller one of two caps. None: there is none."""
+    caps = (ratio_max, None if clip_high is None else 1 + clip_high)
+    return min((cap for cap in caps if cap is not None), default=None)
 
 
 def _ratio(o: Objective, n: Notation) -> str:

@@ -5,10 +5,10 @@ Pure text: `loss` and `advantages` compute, and these words must say what they d
 
 from __future__ import annotations
 
-from cohort.algorithms.equation import correction_bounds, equation
+from cohort.algorithms.equation import capped_at, correction_bounds, equation
 from cohort.algorithms.factors import TERM_WORDS, extra_words, filter_words
 from cohort.algorithms.fields import FIELDS, LATER, SURROGATE_READS, Choice, Terms, short
-from cohort.algorithms.notation import number
+from cohort.algorithms.notation import bounds, number
 from cohort.algorithms.objective import Objective, inert_fields
 from cohort.algorithms.presets import PRESETS, preset
 from cohort.algorithms.terms import blend_words
@@ -185,10 +185,7 @@ def _short_surrogate(o: Objective) -> str:
         text = f"weight 1 where A > 0, {text}"
     if "clip_low" in reads:
         low = 0 if o.clip_low is None else max(1 - o.clip_low, 0)
-        caps = [] if o.clip_high is None else [1 + o.clip_high]
-        if o.surrogate == "truncated" and o.ratio_max is not None:
-            caps.append(o.ratio_max)
-        text += f" {number(low)}..{number(min(caps)) if caps else '∞'}"
+        text += f" {bounds(low, capped_at(o.clip_high, o.ratio_max if o.surrogate == 'truncated' else None))}"
     if "dual_clip" in reads and o.dual_clip is not None:
         text += f", dual clip {number(o.dual_clip)}"
     if "ratio_max" in reads and o.surrogate != "truncated" and o.ratio_max is not None:
