@@ -16,7 +16,6 @@ from cohort.policy.load import Start, load_policy, load_tokenizer
 from cohort.policy.policy import Policy
 from cohort.settings import Policy as PolicyTable
 from cohort.settings import Stage
-from cohort.settings import Teacher as TeacherTable
 from cohort.types import Batch, UserError
 from cohort.wording import shorten
 
@@ -102,15 +101,10 @@ def check_teachers(stage: Stage, student: Any) -> None:
     for name, table in stage.distillation.teacher.items():
         if table.model.startswith("stage:"):  # it is not trained yet
             continue
-        own = load_tokenizer(PolicyTable(model=_tokenizer_of(name, table)), Start())
+        named = table.model if table.url is None else table.tokenizer or table.model
+        own = load_tokenizer(PolicyTable(model=named), Start())
         if student is not None:
             refuse_other_tokenizer(name, table.model, own, student)
-
-
-def _tokenizer_of(name: str, table: TeacherTable) -> str:
-    if table.url is None:
-        return table.model
-    return table.tokenizer or table.model
 
 
 def refuse_other_tokenizer(name: str, model: str, teacher: Any, student: Any) -> None:
