@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,10 +26,9 @@ class Loaded:
 
     head: Policy
 
-    @contextlib.contextmanager
-    def active(self) -> Iterator[Policy]:
+    def active(self) -> AbstractContextManager[Policy]:
         """The teacher itself."""
-        yield self.head
+        return nullcontext(self.head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +38,9 @@ class Itself:
     policy: Policy
     reference: Reference | None
 
-    @contextlib.contextmanager
-    def active(self) -> Iterator[Policy]:
+    def active(self) -> AbstractContextManager[Policy]:
         """The policy to ask."""
-        with self.reference.active() if self.reference is not None else contextlib.nullcontext(self.policy) as policy:
-            yield policy
+        return nullcontext(self.policy) if self.reference is None else self.reference.active()
 
     @property
     def head(self) -> Policy:
