@@ -20,19 +20,18 @@ def factors(o: Objective, ratio: str, old: str, n: Notation) -> tuple[str, Rows]
     """What the policy term is multiplied by, as it stands before it, and what each symbol is. Each part begins with its
     factor's own row.
     """
-    found = [
-        _mask_rows(o, ratio, old, n),
-        _off_policy_rows(o, n),
-        _filter_rows(o, n),
-        _focus_rows(o, n),
-        _future_rows(o, n),
-    ]
-    return "".join(f"{rows[0][0]}{n.dot}" for rows in found if rows), [row for rows in found for row in rows]
+    parts = (
+        (o.mask != "off", _mask_rows(o, ratio, old, n)),
+        (o.off_policy_delta is not None, _off_policy_rows(o, n)),
+        (bool(o.filters), _filter_rows(o, n)),
+        (o.focus != "all", _focus_rows(o, n)),
+        (o.future_kl_half_life is not None, _future_rows(o, n)),
+    )
+    found = [rows for acts, rows in parts if acts]
+    return "".join(f"{rows[0][0]}{n.dot}" for rows in found), [row for rows in found for row in rows]
 
 
 def _mask_rows(o: Objective, ratio: str, old: str, n: Notation) -> Rows:
-    if o.mask == "off":
-        return []
     p, p_old = n.pick("π_θ", "\\pi_\\theta"), old
     up, down = {
         "ratio": (f"{ratio}{n.minus}1", f"1{n.minus}{ratio}"),
@@ -58,8 +57,6 @@ def _mask_rows(o: Objective, ratio: str, old: str, n: Notation) -> Rows:
 
 
 def _off_policy_rows(o: Objective, n: Notation) -> Rows:
-    if o.off_policy_delta is None:
-        return []
     delta = number(o.off_policy_delta)
     plain = f"0 where A < 0 and {n.mean} (log μ − log π_θ) > {delta}, else 1; μ is the sampler"
     latex = f"0\\ [A<0\\ \\text{{and}}\\ {n.mean}(\\log\\mu-\\log\\pi_\\theta) > {delta}],\\ \\text{{else 1}}"
@@ -67,16 +64,12 @@ def _off_policy_rows(o: Objective, n: Notation) -> Rows:
 
 
 def _filter_rows(o: Objective, n: Notation) -> Rows:
-    if not o.filters:
-        return []
     words = f"0 where a filter leaves the token out: {', '.join(map(filter_words, o.filters))}; else 1"
     words += "; of old policy / sampler, over the whole batch"
     return [(n.pick("F", "F_{i,t}"), n.words(words))]
 
 
 def _focus_rows(o: Objective, n: Notation) -> Rows:
-    if o.focus == "all":
-        return []
     share = number(o.focus_share)
     if o.focus == "top_entropy":
         words = f"1 for the {share} of all tokens with the highest entropy, else 0"
@@ -100,8 +93,6 @@ def entropy_rows(o: Objective, n: Notation) -> Rows:
 
 
 def _future_rows(o: Objective, n: Notation) -> Rows:
-    if o.future_kl_half_life is None:
-        return []
     f, low, high = n.pick("f_t", "f_{i,t}"), number(o.future_kl_low), number(o.future_kl_high)
     gamma, safe = f"2^(−1/{number(o.future_kl_half_life)})", number(2 - o.future_kl_high)
     limit = f"where A < 0 and {n.rho} > {number(o.future_kl_ratio_limit)}: inside {safe}..1"
