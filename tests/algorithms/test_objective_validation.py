@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from cohort.algorithms.later_fields import LATER
+from cohort.algorithms.fields import LATER
 from cohort.algorithms.objectives import PRESETS, Objective, preset
 
 PINNED = "27cfedb52705b3be"

@@ -180,6 +180,6 @@ def test_importing_the_recipe_imports_neither_torch_nor_a_sibling():
         "and not m.startswith(('cohort.recipe', 'cohort.settings'))))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    data = ("fields", "kinds", "later_fields", "objective", "presets", "terms")
+    data = ("fields", "kinds", "objective", "presets", "terms")
     objectives = {"cohort.algorithms", *(f"cohort.algorithms.{name}" for name in data)}
     assert set(eval(printed)) <= {"cohort.types", "cohort.seeds", "cohort.wording", *objectives}

@@ -128,10 +128,8 @@ def _low_covariance(o: Objective, x: Tokens, about: About) -> Tensor:
     surrogate's bounds have not stopped already. Clip-Cov of 2505.22617.
     """
     assert o.focus_share is not None
-    low, high = (
-        (-math.inf if o.focus_low is None else o.focus_low),
-        (math.inf if o.focus_high is None else o.focus_high),
-    )
+    low = -math.inf if o.focus_low is None else o.focus_low
+    high = math.inf if o.focus_high is None else o.focus_high
     cov = covariance(x)
     clipped, capped, dual = losses.SURROGATES[o.surrogate].clips(o, x, x.ratio(o))
     eligible = (x.mask & ~(clipped | capped | dual) & (cov > low) & (cov < high)).flatten().nonzero()[:, 0].cpu()

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from cohort.algorithms.factors import Rows, entropy_rows, factors, own_terms
 from cohort.algorithms.fields import GROUP_BASELINES, SURROGATE_READS, short
-from cohort.algorithms.later_equation import Rows, entropy_rows, factors, own_terms
 from cohort.algorithms.notation import Notation, bounds, in_ascii, number, powers_of_ten
 from cohort.algorithms.objective import Objective
 
@@ -172,16 +172,12 @@ def _geometric(o: Objective, n: Notation) -> tuple[str, Rows]:
 
 def _gamma(o: Objective, n: Notation) -> tuple[str, Rows]:
     phi, W = n.pick("φ", "\\varphi_i"), n.pick("W", "W_i")
-    rows = []
-    for sign, (k, lam) in (("A ≥ 0", o.gamma_positive), ("A < 0", o.gamma_negative)):
-        rows.append(f"{W}^{number(k)}·exp({number(lam)}·(1 − {W})) where {sign}")
-    latex = "\\text{ or }".join(
-        f"{W}^{{{number(k)}}}e^{{{number(lam)}(1-{W})}}\\ [{sign}]"
-        for sign, (k, lam) in (("A\\ge 0", o.gamma_positive), ("A<0", o.gamma_negative))
-    )
+    form = n.pick("W^{}·exp({}·(1 − W)) where {}", "W_i^{{{}}}e^{{{}(1-W_i)}}\\ [{}]")
+    signs = n.pick("A ≥ 0", "A\\ge 0"), n.pick("A < 0", "A<0")
+    parts = [form.format(*map(number, pair), sign) for pair, sign in zip((o.gamma_positive, o.gamma_negative), signs)]
     mismatch = f"{n.dot}{n.w}" if o.correction != "off" else ""
     return f"{n.detach}[{phi}]{n.dot}{_advantage(o, n)}{n.dot}{n.log_pi}", [
-        (phi, n.pick(", ".join(rows), latex)),
+        (phi, n.pick(", ", "\\text{ or }").join(parts)),
         (W, n.pick("Π_t ", "\\prod_t ") + n.rho + mismatch),
     ]
 
@@ -202,25 +198,27 @@ def _contrast_term(o: Objective, shape: Shape, n: Notation) -> str:
     return n.pick(plain, f"-\\frac{{1}}{{{P}}}\\sum_{{p=1}}^{{{P}}} [ {sums[0]} + {sums[1]} ]")
 
 
-def _reinforce(o: Objective, n: Notation) -> tuple[str, Rows]:
-    return f"{_advantage(o, n)}{n.dot}{n.log_pi}", []
-
-
 SURROGATES: dict[str, Callable[[Objective, Notation], tuple[str, Rows]]] = {
     "clipped": _clipped,
     "truncated": _truncated,
     "soft": _soft,
     "geometric": _geometric,
-    "reinforce": _reinforce,
+    "reinforce": lambda o, n: (f"{_advantage(o, n)}{n.dot}{n.log_pi}", []),
     "gamma": _gamma,
     "label_contrast": _label_contrast,
 }
 
 
 def _clip(r: str, clip_low: float | None, clip_high: float | None, ratio_max: float | None, n: Notation) -> str:
-    caps = [cap for cap in (ratio_max, None if clip_high is None else 1 + clip_high) if cap is not None]
-    high = number(min(caps)) if caps else n.infinity
+    cap = capped_at(clip_high, ratio_max)
+    high = n.infinity if cap is None else number(cap)
     return f"{n.minimum}({r}, {high})" if clip_low is None else f"{n.clip}({r}, {number(1 - clip_low)}, {high})"
+
+
+def capped_at(clip_high: float | None, ratio_max: float | None) -> float | None:
+    """The upper bound of a ratio: the smaller one of two caps. None: there is none."""
+    caps = (ratio_max, None if clip_high is None else 1 + clip_high)
+    return min((cap for cap in caps if cap is not None), default=None)
 
 
 def _ratio(o: Objective, n: Notation) -> str:
@@ -361,7 +359,7 @@ def advantage_rows(o: Objective, n: Notation) -> Rows:
         whitened = "" if o.scale == "none" else f", whitened: (A − mean) / sqrt(var + {number(o.eps)})"
         penalty = f" of rewards less {coef} {o.kl_estimator} a token" if kl_in_reward else ""
         words = f"GAE from the critic{penalty}{whitened}"
-        return [(A, n.pick(words, f"\\text{{{words.replace('−', '-')}}}"))]
+        return [(A, n.words(words))]
     if o.baseline == "token_optimal":
         B = n.pick(
             "Σ_i G·W / Σ_i W over the group's completions with a token t",
@@ -433,10 +431,7 @@ def _divisor_rows(o: Objective, shape: Shape, n: Notation) -> Rows:
         text = f"{per}{times}G = {shape.update_prompts}{times}{shape.group_size} = {shape.batch}"
         rows.append(("B", text + (of if not n.latex or not of else f"\\ \\text{{{of}}}")))
     elif shape.prompts and shape.group_size:
-        rows += [
-            ("B", f"P{times}{shape.group_size}"),
-            ("P", n.pick(_prompts(shape), f"\\text{{{_prompts(shape)}}}")),
-        ]
+        rows += [("B", f"P{times}{shape.group_size}"), ("P", n.words(_prompts(shape)))]
     return rows
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import functools
 
-from cohort.algorithms.equation import correction_bounds, equation
+from cohort.algorithms.equation import capped_at, correction_bounds, equation
+from cohort.algorithms.factors import TERM_WORDS, extra_words, filter_words
 from cohort.algorithms.fields import FIELDS, LATER, SURROGATE_READS, Choice, Terms, short
-from cohort.algorithms.later_equation import TERM_WORDS, extra_words, filter_words
-from cohort.algorithms.notation import number
+from cohort.algorithms.notation import bounds, number
 from cohort.algorithms.objective import Objective, inert_fields
 from cohort.algorithms.presets import PRESETS, preset
 from cohort.algorithms.terms import blend_words
@@ -34,42 +34,29 @@ def one_line(objective: Objective, drawn: bool = True) -> str:
     What is learnt from completions that are not `drawn` from the policy is no policy gradient.
     """
     o = objective
-    parts = [
-        _short_surrogate(o) if drawn else "likelihood weighted by advantages",
-        _short_advantage(o),
-        short("aggregation", o.aggregation),
-        _short_kl(o),
-    ]
-    if o.correction != "off":
-        parts.append(f"{o.correction.replace('_', ' ')} of the sampler mismatch in {correction_bounds(o)}")
-    if o.credit != "outcome":
-        parts.append(f"credit by {o.credit}")
-    if o.whiten_by == "token":
-        parts.append("whitened over tokens")
-    if o.mask != "off":
-        parts.append(f"{short('mask', o.mask)} mask {number(o.mask_low)} down, {number(o.mask_high)} up")
-    if o.off_policy_delta is not None:
-        parts.append(f"negative completions left out beyond {number(o.off_policy_delta)} nats a token")
-    if o.filters:
-        parts.append(f"filters of mismatch: {', '.join(map(filter_words, o.filters))}")
-    if o.focus != "all":
-        parts.append(f"{short('focus', o.focus)} by {number(o.focus_share)} of the tokens")
-    if o.entropy_target is not None:
-        parts.append(f"entropy held at {number(o.entropy_target)}")
-    if o.future_kl_half_life is not None:
-        parts.append(f"weighted by the future, {number(o.future_kl_low)}..{number(o.future_kl_high)}")
-    parts += map(extra_words, o.extras)
-    if o.blend:
-        parts.append(f"expert share {blend_words(o.blend)}")
-    if o.old != "recompute":
-        parts.append(short("old", o.old))
-    if o.entropy_coef:
-        parts.append(f"entropy bonus {number(o.entropy_coef)}")
-    if o.teacher_coef:
-        parts.append(f"teacher {number(o.teacher_coef)} x, {short('teacher_form', o.teacher_form)}")
-    if o.truncated == "mask":
-        parts.append("truncated completions masked")
-    return f"{_name(o)}: {', '.join(parts)}"
+    delta, future, mask = o.off_policy_delta, o.future_kl_half_life, short("mask", o.mask)
+    parts = (
+        (True, _short_surrogate(o) if drawn else "likelihood weighted by advantages"),
+        (True, _short_advantage(o)),
+        (True, short("aggregation", o.aggregation)),
+        (True, _short_kl(o)),
+        (o.correction != "off", f"{o.correction.replace('_', ' ')} of the sampler mismatch in {correction_bounds(o)}"),
+        (o.credit != "outcome", f"credit by {o.credit}"),
+        (o.whiten_by == "token", "whitened over tokens"),
+        (o.mask != "off", f"{mask} mask {number(o.mask_low)} down, {number(o.mask_high)} up"),
+        (delta is not None, f"negative completions left out beyond {number(delta)} nats a token"),
+        (bool(o.filters), f"filters of mismatch: {', '.join(map(filter_words, o.filters))}"),
+        (o.focus != "all", f"{short('focus', o.focus)} by {number(o.focus_share)} of the tokens"),
+        (o.entropy_target is not None, f"entropy held at {number(o.entropy_target)}"),
+        (future is not None, f"weighted by the future, {number(o.future_kl_low)}..{number(o.future_kl_high)}"),
+        *((True, extra_words(extra)) for extra in o.extras),
+        (bool(o.blend), f"expert share {blend_words(o.blend)}"),
+        (o.old != "recompute", short("old", o.old)),
+        (o.entropy_coef != 0, f"entropy bonus {number(o.entropy_coef)}"),
+        (o.teacher_coef != 0, f"teacher {number(o.teacher_coef)} x, {short('teacher_form', o.teacher_form)}"),
+        (o.truncated == "mask", "truncated completions masked"),
+    )
+    return f"{_name(o)}: {', '.join(said for acts, said in parts if acts)}"
 
 
 def sentences(objective: Objective) -> list[tuple[str, str]]:
@@ -193,26 +180,23 @@ def _plain(value: object) -> str:
 def _short_surrogate(o: Objective) -> str:
     reads = SURROGATE_READS[o.surrogate]
     level = short("ratio_level", o.ratio_level)
-    if o.surrogate == "reinforce":
-        return "plain policy gradient"
-    if o.surrogate == "gamma":
-        pairs = (f"({', '.join(map(number, pair))})" for pair in (o.gamma_positive, o.gamma_negative))
-        return f"full ratio weighted W^k exp(l (1 - W)), (k, l) = {' and '.join(pairs)}"
-    if o.surrogate == "label_contrast":
-        return f"groups told apart by length-normalised scores / {number(o.contrast_temperature)}"
-    if o.surrogate == "soft":
-        return f"softly gated {level} (temperatures {number(o.soft_positive)} and {number(o.soft_negative)})"
-    if o.surrogate == "geometric":
-        return f"geometric mean of token ratios clipped in log space by {number(o.clip_low)} and {number(o.clip_high)}"
+    pairs = (f"({', '.join(map(number, pair))})" for pair in (o.gamma_positive, o.gamma_negative))
+    clips = f"{number(o.clip_low)} and {number(o.clip_high)}"
+    whole = {
+        "reinforce": "plain policy gradient",
+        "gamma": f"full ratio weighted W^k exp(l (1 - W)), (k, l) = {' and '.join(pairs)}",
+        "label_contrast": f"groups told apart by length-normalised scores / {number(o.contrast_temperature)}",
+        "soft": f"softly gated {level} (temperatures {number(o.soft_positive)} and {number(o.soft_negative)})",
+        "geometric": f"geometric mean of token ratios clipped in log space by {clips}",
+    }
+    if o.surrogate in whole:
+        return whole[o.surrogate]
     text = f"{o.surrogate} {level}"
     if "positive_weight" in reads and o.positive_weight == "one":
         text = f"weight 1 where A > 0, {text}"
     if "clip_low" in reads:
         low = 0 if o.clip_low is None else max(1 - o.clip_low, 0)
-        caps = [] if o.clip_high is None else [1 + o.clip_high]
-        if o.surrogate == "truncated" and o.ratio_max is not None:
-            caps.append(o.ratio_max)
-        text += f" {number(low)}..{number(min(caps)) if caps else '∞'}"
+        text += f" {bounds(low, capped_at(o.clip_high, o.ratio_max if o.surrogate == 'truncated' else None))}"
     if "dual_clip" in reads and o.dual_clip is not None:
         text += f", dual clip {number(o.dual_clip)}"
     if "ratio_max" in reads and o.surrogate != "truncated" and o.ratio_max is not None:

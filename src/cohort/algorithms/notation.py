@@ -35,6 +35,10 @@ class Notation:
         """The one of the two that belongs to this notation."""
         return latex if self.latex else plain
 
+    def words(self, text: str) -> str:
+        """A text in the place of a formula, without the signs that LaTeX text does not have."""
+        return self.pick(text, f"\\text{{{text.replace('−', '-').replace('∞', 'infinity')}}}")
+
 
 def number(value: float | None) -> str:
     """`value` to ten digits without noise (1 + 0.28 is 1.28) and without padding (1e-6, not 1e-06); None is "off"."""

@@ -395,33 +395,23 @@ _READS_NOT = {  # field: what is said of a surrogate that does not read it
 
 def inert_fields(o: Objective) -> dict[str, str]:
     """Fields that cannot act in this objective, with the reason. Legal, and worth a warning if somebody set them."""
-    inert: dict[str, str] = {}
-    if o.scale == "none":
-        inert |= dict.fromkeys(("ddof", "eps"), "scale='none' divides by nothing")
-    if o.scale == "group_mean":
-        inert["ddof"] = "scale='group_mean' takes no std"
-    for field, why in _READS_NOT.items():
-        if field not in SURROGATE_READS[o.surrogate]:
-            inert[field] = f"surrogate={o.surrogate!r} {why}"
-    if o.kl_coef and o.kl_place == "reward":
-        inert["kl_gradient"] = "a KL in the reward is a number without a gradient"
-    if not o.teacher_coef:
-        inert |= dict.fromkeys(("teacher_form", "teacher_discount"), "teacher_coef=0 asks no teacher")
-    elif o.teacher_form == "reweight":
-        inert["teacher_discount"] = "teacher_form='reweight' has no discount"
-    if o.correction == "off":
-        inert |= dict.fromkeys(("correction_min", "correction_max"), "correction='off' applies no bounds")
-    if o.credit != "states":
-        inert |= dict.fromkeys(("state_weight", "state_discount"), f"credit={o.credit!r} looks at no states")
-    if o.focus != "low_covariance":
-        why = "focus='all' takes every token" if o.focus == "all" else f"focus={o.focus!r} looks at no covariance"
-        inert |= dict.fromkeys(("focus_low", "focus_high", *(("focus_share",) if o.focus == "all" else ())), why)
-    if o.entropy_target is None:
-        names = ("entropy_step", "entropy_min", "entropy_max")
-        inert |= dict.fromkeys(names, "entropy_target is off, so the coefficient never moves")
-    if o.future_kl_half_life is None:
-        names = ("future_kl_low", "future_kl_high", "future_kl_ratio_limit")
-        inert |= dict.fromkeys(names, "future_kl_half_life is off")
-    if o.mask == "off":
-        inert |= dict.fromkeys(("mask_low", "mask_high"), "mask='off' takes no token")
-    return inert
+    reads, kl_is_paid = SURROGATE_READS[o.surrogate], o.kl_coef != 0 and o.kl_place == "reward"
+    reweights, other = o.teacher_coef != 0 and o.teacher_form == "reweight", o.focus not in ("all", "low_covariance")
+    stays = "entropy_target is off, so the coefficient never moves"
+    of_future = "future_kl_low future_kl_high future_kl_ratio_limit"
+    reasons: tuple[tuple[bool, str, str], ...] = (
+        (o.scale == "none", "ddof eps", "scale='none' divides by nothing"),
+        (o.scale == "group_mean", "ddof", "scale='group_mean' takes no std"),
+        *((field not in reads, field, f"surrogate={o.surrogate!r} {why}") for field, why in _READS_NOT.items()),
+        (kl_is_paid, "kl_gradient", "a KL in the reward is a number without a gradient"),
+        (not o.teacher_coef, "teacher_form teacher_discount", "teacher_coef=0 asks no teacher"),
+        (reweights, "teacher_discount", "teacher_form='reweight' has no discount"),
+        (o.correction == "off", "correction_min correction_max", "correction='off' applies no bounds"),
+        (o.credit != "states", "state_weight state_discount", f"credit={o.credit!r} looks at no states"),
+        (o.focus == "all", "focus_low focus_high focus_share", "focus='all' takes every token"),
+        (other, "focus_low focus_high", f"focus={o.focus!r} looks at no covariance"),
+        (o.entropy_target is None, "entropy_step entropy_min entropy_max", stays),
+        (o.future_kl_half_life is None, of_future, "future_kl_half_life is off"),
+        (o.mask == "off", "mask_low mask_high", "mask='off' takes no token"),
+    )
+    return {field: why for inert, fields, why in reasons if inert for field in fields.split()}

@@ -29,9 +29,10 @@ class Preset(NamedTuple):
 
 
 NO_CLIP: Mapping[str, Any] = {"clip_low": None, "clip_high": None}
-CAPPED_WEIGHT = {**NO_CLIP, "surrogate": "truncated", "ratio_max": 5.0}
+CAPPED_WEIGHT = {**NO_CLIP, "surrogate": "truncated", "ratio_max": 5.0, "kl_coef": 0.0}
 WHOLE_COMPLETIONS = {**NO_CLIP, "surrogate": "reinforce", "aggregation": "sequence_sum"}
 BY_TOKEN = {"kl_coef": 0.0, "aggregation": "token_mean"}
+BY_SEQUENCE = {"kl_coef": 0.0, "ratio_level": "sequence"}
 DPPO = {**BY_TOKEN, **NO_CLIP, "surrogate": "truncated", "ratio_max": 10.0, "old": "sampler"}
 K1_IN_REWARD = {"kl_estimator": "k1", "kl_place": "reward"}
 
@@ -61,17 +62,17 @@ PRESETS: Mapping[str, Preset] = {
         "DAPO",
         "2503.14476 eq. 8-12 with the divisor of its code (all tokens of the batch); overlong filtering is "
         "truncated='mask'",
-        {"clip_high": 0.28, "kl_coef": 0.0, "aggregation": "token_mean", "zero_std": "resample"},
+        {**BY_TOKEN, "clip_high": 0.28, "zero_std": "resample"},
     ),
     "gspo": Preset(
         "GSPO",
         "2507.18071 eq. 5-7 and section 5.1: length-normalised sequence ratio, clip 3e-4 / 4e-4, no KL",
-        {"ratio_level": "sequence", "clip_low": 3e-4, "clip_high": 4e-4, "kl_coef": 0.0},
+        {**BY_SEQUENCE, "clip_low": 3e-4, "clip_high": 4e-4},
     ),
     "gspo_token": Preset(
         "GSPO-token",
         "2507.18071 eq. 13-14: GSPO's ratio with a token's own gradient, for advantages that differ between tokens",
-        {"ratio_level": "sequence_token", "clip_low": 3e-4, "clip_high": 4e-4, "kl_coef": 0.0},
+        {"kl_coef": 0.0, "ratio_level": "sequence_token", "clip_low": 3e-4, "clip_high": 4e-4},
     ),
     "gmpo": Preset(
         "GMPO",
@@ -82,7 +83,7 @@ PRESETS: Mapping[str, Preset] = {
         "CISPO",
         "MiniMax-M1 2506.13585 eq. 4-5, no lower bound; the cap is not printed, 5 is TRL's; divisor as in code, all "
         "tokens",
-        {**CAPPED_WEIGHT, "kl_coef": 0.0, "aggregation": "token_mean", "zero_std": "resample"},
+        {**CAPPED_WEIGHT, **BY_TOKEN, "zero_std": "resample"},
     ),
     "sapo": Preset(
         "SAPO",
@@ -92,30 +93,18 @@ PRESETS: Mapping[str, Preset] = {
     "luspo": Preset(
         "LUSPO",
         "2602.05261: GSPO with each completion's loss times its length, clip 2e-3 / 2.5e-3, no KL",
-        {
-            "ratio_level": "sequence",
-            "clip_low": 2e-3,
-            "clip_high": 2.5e-3,
-            "kl_coef": 0.0,
-            "aggregation": "sequence_token_sum",
-        },
+        {**BY_SEQUENCE, "clip_low": 2e-3, "clip_high": 2.5e-3, "aggregation": "sequence_token_sum"},
     ),
     "lite_ppo": Preset(
         "Lite-PPO",
         "2508.08221: group mean, batch std (of the raw rewards, TRL's reading), token mean, plain clip, no KL",
-        {"scale": "batch_std", "kl_coef": 0.0, "aggregation": "token_mean"},
+        {**BY_TOKEN, "scale": "batch_std"},
     ),
     "scale_rl": Preset(
         "ScaleRL",
         "2510.13786: truncated ratio to the sampler (give its log-probs as old_logprobs), cap 5 from its range 4..8, "
         "std of centred rewards, prompt mean, zero-variance groups dropped, no KL",
-        {
-            **CAPPED_WEIGHT,
-            "scale": "centred_batch_std",
-            "zero_std": "drop",
-            "kl_coef": 0.0,
-            "aggregation": "prompt_token_mean",
-        },
+        {**CAPPED_WEIGHT, "scale": "centred_batch_std", "zero_std": "drop", "aggregation": "prompt_token_mean"},
         bypass=True,
     ),
     "max_rl": Preset(
@@ -160,19 +149,12 @@ PRESETS: Mapping[str, Preset] = {
     "trl": Preset(
         "TRL 1.16",
         "GRPOConfig of TRL 1.16.0: loss_type dapo, std + 1e-4, beta 0 (ratio x k3 if on), sequence mask at 3 with vLLM",
-        {
-            "eps": 1e-4,
-            "kl_coef": 0.0,
-            "kl_gradient": "weighted",
-            "aggregation": "token_mean",
-            "correction": "sequence_mask",
-            "correction_max": 3.0,
-        },
+        {**BY_TOKEN, "eps": 1e-4, "kl_gradient": "weighted", "correction": "sequence_mask", "correction_max": 3.0},
     ),
     "verl": Preset(
         "verl 0.9.1",
         "actor.yaml and core_algos.py of verl 0.9.1 with adv_estimator=grpo: token-mean, dual clip 3 always on, no KL",
-        {"dual_clip": 3.0, "kl_coef": 0.0, "aggregation": "token_mean"},
+        {**BY_TOKEN, "dual_clip": 3.0},
     ),
     "dppo_tv": Preset(
         "DPPO (TV)",
@@ -238,11 +220,7 @@ PRESETS: Mapping[str, Preset] = {
         "CHORD",
         "2508.11408: expert rows beside the policy's own, weighted by p (1 - p); the blend, 10 steps "
         "up to 0.9 and 100 down to 0.05, is ours: its sources give no numbers",
-        {
-            **BY_TOKEN,
-            "extras": (("nll", "expert", 1.0, "uncertain"),),
-            "blend": (10.0, 100.0, 0.9, 0.05),
-        },
+        {**BY_TOKEN, "extras": (("nll", "expert", 1.0, "uncertain"),), "blend": (10.0, 100.0, 0.9, 0.05)},
     ),
     "clip_cov": Preset(
         "Clip-Cov",

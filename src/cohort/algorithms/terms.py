@@ -138,7 +138,9 @@ def blend(name: str, value: Any) -> tuple[float, ...]:
 
 
 def blend_words(found: tuple[float, ...]) -> str:
-    """How mu goes."""
+    """How mu goes; "" without a blend."""
+    if not found:
+        return ""
     warm_up, decay, peak, valley = found
     if peak == valley and not warm_up:
         return f"{peak:g} at every step"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cohort.algorithms.equation import FOUND_BY, Shape, advantage_rows, token_weight
+from cohort.algorithms.equation import FOUND_BY, Shape, advantage_rows, capped_at, token_weight
 from cohort.algorithms.notation import Notation, number
 from cohort.algorithms.objective import Objective
 from cohort.algorithms.presets import preset
@@ -72,8 +72,8 @@ def _slope(o: Objective, shape: Shape) -> str:
         return ""
     ratio = {"token": "ρ", "sequence_product": "L_i·S"}.get(o.ratio_level, "s")
     if o.surrogate == "truncated":
-        caps = [cap for cap in (o.ratio_max, None if o.clip_high is None else 1 + o.clip_high) if cap is not None]
-        return f"min({ratio}, {number(min(caps))})·" if caps else f"{ratio}·"
+        cap = capped_at(o.clip_high, o.ratio_max)
+        return f"{ratio}·" if cap is None else f"min({ratio}, {number(cap)})·"
     if o.surrogate == "soft":
         return f"4·σ(z)·(1 − σ(z))·{ratio}·"
     if o.surrogate == "gamma":

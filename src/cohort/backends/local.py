@@ -115,8 +115,7 @@ class Local:
     def score(self, batch: Batch, which: Which) -> Batch:
         """See `Backend`."""
         if which == "teacher":
-            table, heat = self._stage.taught, self._stage.rollout.temperature
-            states = table is not None and table.divergence != "sampled"
+            heat, states = self._stage.rollout.temperature, self._teaching() is not None
             return self._budget.spend(lambda most: taught(self._teachers, batch, most, heat, states))
         if which == "energy":
             return replace(batch, energy=self._learner.energies(batch))
@@ -156,8 +155,9 @@ class Local:
             save_optimizer(self._learner.optimizer, directory)
         if self._learner.controller is not None:
             write_bytes(directory / ENTROPY, orjson.dumps(self._learner.controller.state()))
-        less, asked = self._at_once(), {"tokens": self._budget.most, "rows": self._stage.rollout.max_rows}
-        if less != asked:  # memory has run out: the last bits depend on it
+        opened, rows = self.__dict__.get("sampler"), self._stage.rollout.max_rows  # it is opened on first use
+        less = {"tokens": self._budget.tokens, "rows": opened.max_rows if isinstance(opened, Engine) else rows}
+        if less != {"tokens": self._budget.most, "rows": rows}:  # memory has run out: the last bits depend on it
             write_bytes(directory / LESS, orjson.dumps(less))
         if self._reference is not None:
             self._reference.save(directory / "reference")
@@ -179,12 +179,6 @@ class Local:
             self._reference.load(directory / "reference")
         if self._critic is not None:
             self._critic.load(directory / "critic")
-
-    def _at_once(self) -> dict[str, int]:
-        """How many tokens are learnt from, and how many rows decoded, at once."""
-        opened = self.__dict__.get("sampler")  # it is opened on first use
-        rows = opened.max_rows if isinstance(opened, Engine) else self._stage.rollout.max_rows
-        return {"tokens": self._budget.tokens, "rows": rows}
 
     def restore(self, directory: Path) -> None:
         """See `Backend`."""

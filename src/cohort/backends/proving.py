@@ -121,6 +121,5 @@ def _plain(policy: Policy, prompt: Sequence[int], tokens: Sequence[int]) -> torc
     """Log-probs `[n]` of the completion by the model's own forward pass."""
     layout = PackedGroups([prompt], [tokens], [0], policy.device)
     hidden = policy.plain_hidden(layout.tokens, layout.positions, layout)
-    column = torch.arange(len(tokens), device=policy.device)
-    logits = policy.logits(hidden[layout.predictors(torch.zeros_like(column), column)])
+    logits = policy.logits(hidden[layout.predicting(0)])
     return logits.log_softmax(-1).gather(-1, torch.tensor(tokens, device=policy.device)[:, None])[:, 0].cpu()

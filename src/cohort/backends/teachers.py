@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,6 @@ from cohort.policy.load import Start, load_policy, load_tokenizer
 from cohort.policy.policy import Policy
 from cohort.settings import Policy as PolicyTable
 from cohort.settings import Stage
-from cohort.settings import Teacher as TeacherTable
 from cohort.types import Batch, UserError
 from cohort.wording import shorten
 
@@ -27,10 +26,9 @@ class Loaded:
 
     head: Policy
 
-    @contextlib.contextmanager
-    def active(self) -> Iterator[Policy]:
+    def active(self) -> AbstractContextManager[Policy]:
         """The teacher itself."""
-        yield self.head
+        return nullcontext(self.head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +38,9 @@ class Itself:
     policy: Policy
     reference: Reference | None
 
-    @contextlib.contextmanager
-    def active(self) -> Iterator[Policy]:
+    def active(self) -> AbstractContextManager[Policy]:
         """The policy to ask."""
-        with self.reference.active() if self.reference is not None else contextlib.nullcontext(self.policy) as policy:
-            yield policy
+        return nullcontext(self.policy) if self.reference is None else self.reference.active()
 
     @property
     def head(self) -> Policy:
@@ -102,15 +98,10 @@ def check_teachers(stage: Stage, student: Any) -> None:
     for name, table in stage.distillation.teacher.items():
         if table.model.startswith("stage:"):  # it is not trained yet
             continue
-        own = load_tokenizer(PolicyTable(model=_tokenizer_of(name, table)), Start())
+        named = table.model if table.url is None else table.tokenizer or table.model
+        own = load_tokenizer(PolicyTable(model=named), Start())
         if student is not None:
             refuse_other_tokenizer(name, table.model, own, student)
-
-
-def _tokenizer_of(name: str, table: TeacherTable) -> str:
-    if table.url is None:
-        return table.model
-    return table.tokenizer or table.model
 
 
 def refuse_other_tokenizer(name: str, model: str, teacher: Any, student: Any) -> None:

@@ -8,7 +8,6 @@ log-probs of a fixed text, the canary, which `backends.proving` compares with th
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import shutil
@@ -67,6 +66,7 @@ class Vllm:
         self._holds: tuple[int, Path] | None = None  # the weights that it was given last, and where they lie
         self._proven: tuple[Sequence[int], Sequence[int], Sequence[float]] | None = None  # what it said of them
         self._lock, self._well, self._lives = threading.Lock(), threading.Event(), 0
+        self._clients: dict[tuple[str, int], Post] = {}
         self._sick = ""  # why it was lost, until it has shown its weights again
         self._well.set()
 
@@ -272,7 +272,7 @@ class Vllm:
             self._sick = why
             try:
                 if self._server is not None:
-                    self._clients.cache_clear()
+                    self._clients.clear()
                     self._start()
                 else:
                     self._await_return()
@@ -334,15 +334,11 @@ class Vllm:
         raise AssertionError
 
     def _client(self, route: str, number: int = 0) -> Post:
-        return self._clients(self._base + route, number // _AT_ONCE)
-
-    @functools.cached_property
-    def _clients(self) -> Any:
-        @functools.cache
-        def made(address: str, number: int) -> Post:
-            return Post("vLLM server", address, self._key, self._table.timeout_s, _LARGEST)
-
-        return made
+        which = self._base + route, number // _AT_ONCE
+        if (client := self._clients.get(which)) is None:
+            client = Post("vLLM server", which[0], self._key, self._table.timeout_s, _LARGEST)
+            self._clients[which] = client
+        return client
 
 
 def _refuse_adapter(policy: Policy) -> None:

@@ -26,9 +26,6 @@ class Decoder(Protocol):
     def release(self, slot: int) -> None:
         """No row continues this prompt any more."""
 
-    def compact(self) -> Tensor | None:
-        """Called when no prompt waits: renumber the slots if that saves work. Old slot -> new slot, or None."""
-
     def move(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
         """Rows `source` have become rows `target` `[m]`, each with at most `tokens` tokens of its own.
 

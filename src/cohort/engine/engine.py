@@ -143,8 +143,7 @@ class Engine:
         """
         layout = PackedGroups([prompt], [tokens], [0], self.policy.device)
         hidden = self.policy.hidden(layout.tokens, layout.positions, layout)
-        places = torch.arange(len(tokens), device=self.policy.device)
-        states, found = hidden.index_select(0, layout.predictors(torch.zeros_like(places), places)), []
+        states, found = hidden.index_select(0, layout.predicting(0)), []
         for part in states.split(256):  # of a large vocabulary all logits at once would be gigabytes
             logprobs = (self.policy.logits(part) / (temperature or 1.0)).log_softmax(-1).topk(top)
             found += [
@@ -264,7 +263,8 @@ class Engine:
                         return
                 yield group.request, completions
                 decoder.refresh()
-            if not waiting and not running.prefilled and (slots := decoder.compact()) is not None:
+            settled = not waiting and not running.prefilled
+            if settled and isinstance(decoder, PlainDecoder) and (slots := decoder.compact()) is not None:
                 running.renumber(slots)
         self._kept = decoder if isinstance(decoder, GraphedDecoder) else None
 

@@ -73,10 +73,6 @@ class FusedDecoder:
         """See `Decoder`."""
         self._free.append(slot)
 
-    def compact(self) -> None:
-        """See `Decoder`: an empty slot costs nothing here."""
-        return
-
     def move(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
         """See `Decoder`: the rows change places."""
         place[source], place[target] = place[target].clone(), place[source].clone()

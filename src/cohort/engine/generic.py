@@ -77,10 +77,6 @@ class GenericDecoder:
         """See `Decoder`."""
         del self._prompts[slot]
 
-    def compact(self) -> Tensor | None:
-        """See `Decoder`: slots are never many."""
-        return None
-
     def move(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
         """See `Decoder`: a row that is moved keeps its place."""
         place[source], place[target] = place[target].clone(), place[source].clone()

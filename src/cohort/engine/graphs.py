@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -36,7 +36,10 @@ class GraphedDecoder:
 
     def __init__(self, policy: Policy, rows: int):
         self.policy, self.rows = policy, rows
-        self.plain = PlainDecoder(policy, rows)
+        self.plain = plain = PlainDecoder(policy, rows)
+        # Prompts, and single tokens where the host has to look at each, are the plain one's.
+        self.prefill, self.decode, self.release = plain.prefill, plain.decode, plain.release
+        self.move, self.copy, self.resume = plain.move, plain.copy, plain.resume
         self.fingerprint = ""  # of the weights that the next token is computed with
         self._version: tuple[int, ...] = ()
         self._halves = _Halves(policy.model) if policy.compute is torch.bfloat16 else None
@@ -51,34 +54,6 @@ class GraphedDecoder:
             self._version, self.fingerprint = version, fingerprint(self.policy.model)
             if self._halves is not None:
                 self._halves.refresh()
-
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
-        """See `Decoder`."""
-        return self.plain.prefill(prompts)
-
-    def decode(self, tokens: Tensor, slot: Tensor, place: Tensor, own: Tensor) -> Tensor:
-        """See `Decoder`: one token, where the host has to look at each."""
-        return self.plain.decode(tokens, slot, place, own)
-
-    def release(self, slot: int) -> None:
-        """See `Decoder`."""
-        self.plain.release(slot)
-
-    def compact(self) -> None:
-        """See `Decoder`: slots stay where they are, for the graphs."""
-        return
-
-    def move(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
-        """See `Decoder`."""
-        self.plain.move(source, target, tokens, place)
-
-    def copy(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
-        """See `Decoder`."""
-        self.plain.copy(source, target, tokens, place)
-
-    def resume(self, rows: Sequence[Sequence[int]], prompts: Sequence[int], place: Sequence[int]) -> None:
-        """See `Decoder`."""
-        self.plain.resume(rows, prompts, place)
 
     def advance(self, running: Running) -> list[int]:
         """Up to `TOKENS_AT_ONCE` tokens for every running row, as one by one they would be. The rows that ended."""
@@ -134,9 +109,7 @@ class _Step:
         self.uniforms, self.drawn = column(torch.float64, TOKENS_AT_ONCE), column(torch.long, TOKENS_AT_ONCE)
         self.logprobs = column(torch.float32, TOKENS_AT_ONCE)
         self.turn = torch.zeros(1, dtype=torch.long, device=policy.device)  # how many tokens were drawn
-        self.sampling = RowSampling(
-            column(torch.float32), column(torch.float32), column(torch.long), column(torch.float32)
-        )
+        self.sampling = RowSampling.empty(column)
         self._nowhere = len(cache.prefix_length) * most
         # Until rows are taken in, as in a warm-up, nothing is written but a column that no row has reached.
         self.own.fill_(width - 1)

@@ -62,12 +62,7 @@ class Running:
         self.tokens = column(torch.long, 64)
         self.logprobs = column(torch.float32, 64)
         self.uniforms = column(torch.float64, 64)
-        self.sampling = RowSampling(
-            temperature=column(torch.float32),
-            top_p=column(torch.float32),
-            top_k=column(torch.long),
-            min_p=column(torch.float32),
-        )
+        self.sampling = RowSampling.empty(column)
         self.truncates = self.stops = False  # whether any row ever had a truncated distribution, or stop strings
 
     def start(self, waiting: deque[SampleRequest], decoder: Decoder, version: int) -> Tensor | None:

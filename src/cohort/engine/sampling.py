@@ -6,7 +6,7 @@ one uniform a row does the same. It also makes a rollout depend on its own seed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,11 @@ class RowSampling(NamedTuple):
     top_p: Tensor
     top_k: Tensor  # 0: off
     min_p: Tensor
+
+    @staticmethod
+    def empty(column: Callable[[torch.dtype], Tensor]) -> RowSampling:
+        """Of rows that are none yet, each in a `column` of its type."""
+        return RowSampling(*map(column, (torch.float32, torch.float32, torch.long, torch.float32)))
 
     def take(self, rows: Tensor | slice) -> RowSampling:
         """The settings of some rows."""

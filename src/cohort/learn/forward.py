@@ -52,7 +52,8 @@ def forward(
     Rollouts of a group stay together while they fit, so that its prompt is computed once.
     """
     starts, longest = batch.lengths.cumsum(0) - batch.lengths, int(batch.lengths.max())
-    passes = list((_split if policy.generic is None else _split_whole)(batch, wanted, tokens))
+    there = torch.repeat_interleave(batch.lengths)[wanted].unique().tolist()
+    passes = list((_split if policy.generic is None else _split_whole)(batch, there, tokens))
     idle = 0 if policy.ranks is None else policy.ranks.most(len(passes)) - len(passes)
     for rows in passes:
         index = torch.tensor(rows)
@@ -87,13 +88,12 @@ def forward(
         policy.ranks.idle(policy)
 
 
-def _split(batch: Batch, wanted: Tensor, tokens: int) -> Iterator[list[int]]:
+def _split(batch: Batch, rows: list[int], tokens: int) -> Iterator[list[int]]:
     lengths, owner = batch.lengths.tolist(), batch.group.tolist()
-    with_wanted = torch.repeat_interleave(batch.lengths)[wanted].unique().tolist()
     taken: list[int] = []
     prompts: set[int] = set()
     size = 0
-    for row in sorted(with_wanted, key=lambda row: owner[row]):
+    for row in sorted(rows, key=lambda row: owner[row]):
         cost = lengths[row] + (0 if owner[row] in prompts else len(batch.prompts[owner[row]]))
         if taken and size + cost > tokens:
             yield taken
@@ -106,12 +106,11 @@ def _split(batch: Batch, wanted: Tensor, tokens: int) -> Iterator[list[int]]:
         yield taken
 
 
-def _split_whole(batch: Batch, wanted: Tensor, tokens: int) -> Iterator[list[int]]:
+def _split_whole(batch: Batch, rows: list[int], tokens: int) -> Iterator[list[int]]:
     """The same where every row is computed whole, its prompt with it, and padded: rows of like length together."""
-    with_wanted = torch.repeat_interleave(batch.lengths)[wanted].unique().tolist()
-    whole = {row: len(batch.prompts[int(batch.group[row])]) + int(batch.lengths[row]) for row in with_wanted}
+    whole = {row: len(batch.prompts[int(batch.group[row])]) + int(batch.lengths[row]) for row in rows}
     taken: list[int] = []
-    for row in sorted(with_wanted, key=lambda row: whole[row]):  # the row that comes next is the longest
+    for row in sorted(rows, key=lambda row: whole[row]):  # the row that comes next is the longest
         if taken and (len(taken) + 1) * whole[row] > tokens:
             yield taken
             taken = []

@@ -211,6 +211,11 @@ class PackedGroups:
         inside = starts[rows] + columns - 1
         return torch.where(columns == 0, self.prompt_ends[self._group[rows]], inside)
 
+    def predicting(self, row: int) -> Tensor:
+        """The same of all tokens of one rollout, `[n]`."""
+        columns = torch.arange(self.rollout_lengths[row], device=self.device)
+        return self.predictors(torch.full_like(columns, row), columns)
+
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         """See `Layout.attend`. Two rectangles: prompts over themselves, rollouts over their prompt and themselves."""
         prompts = self._prompts

@@ -73,7 +73,9 @@ class PlainDecoder:
         self._free.append(slot)
 
     def compact(self) -> Tensor | None:
-        """See `Decoder`: once fewer than half of the prefix slots are live, only those are kept."""
+        """Keep only the prefix slots that are live, once these are fewer than half: an empty one costs as much as they
+        do. Old slot -> new slot; None: all are kept.
+        """
         if len(self._free) * 2 <= len(self.prefix_length):
             return None
         live = self.prefix_length.nonzero()[:, 0]
@@ -85,15 +87,13 @@ class PlainDecoder:
         self._free = []
         return renumbered
 
-    def move(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
-        """See `Decoder`: the own keys and values are copied."""
-        self.copy(source, target, tokens, place)
-
     def copy(self, source: Tensor, target: Tensor, tokens: int, place: Tensor) -> None:
         """See `Decoder`."""
         for keys, values in self.own:
             keys[target, :, :tokens] = keys[source, :, :tokens]
             values[target, :, :tokens] = values[source, :, :tokens]
+
+    move = copy  # whoever has moved has the keys and values where it is
 
     def resume(self, rows: Sequence[Sequence[int]], prompts: Sequence[int], place: Sequence[int]) -> None:
         """See `Decoder`: rows are computed as prompts are, and what is behind their prompts is kept."""

@@ -68,12 +68,8 @@ class GenericBody:
         self._precision = precision
         self._takes = inspect.signature(model.forward).parameters.keys()
         self._body, self._output = _find_body(model, self._takes)
+        self.cache_name = next((name for name in ("past_key_values", "cache_params") if name in self._takes), "")
         self.beside: list[Tensor] = []  # what others note of each token, `[b * T, X]` each, while rows are run
-
-    @property
-    def cache_name(self) -> str | None:
-        """The argument of the forward pass that is its cache, if it has one."""
-        return next((name for name in ("past_key_values", "cache_params") if name in self._takes), None)
 
     def run(self, ids: Tensor, **inputs: Any) -> tuple[Tensor, Any]:
         """The hidden states `[b, T, hidden]` of token rows `[b, T]`, and the model's output."""

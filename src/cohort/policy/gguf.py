@@ -274,7 +274,7 @@ def _refuse_left_over(module: Any, header: Header, file: str) -> None:
     ours = sum(value.numel() for value in {id(value): value for value in state.values()}.values())
     theirs = sum(size for name, size in header.sizes.items() if not name.startswith(spare))
     if ours != theirs:
-        known = _library().get_tensor_name_map(_architecture(header), layers)
+        known = names_of(header.architecture, layers)
         named = {known.get_name(name, try_suffixes=(".weight", ".bias")) for name in state}
         over = [name for name in header.tensors if name not in named and not name.startswith(spare)]
         raise UserError(
@@ -284,9 +284,11 @@ def _refuse_left_over(module: Any, header: Header, file: str) -> None:
         )
 
 
-def _architecture(header: Header) -> Any:
-    """As the package gguf numbers it."""
-    return next(key for key, name in _library().MODEL_ARCH_NAMES.items() if name == header.architecture)
+def names_of(architecture: str, layers: int) -> Any:
+    """The package gguf's map of tensor names, for an architecture of so many layers."""
+    gguf = _library()
+    number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    return gguf.get_tensor_name_map(number, layers)
 
 
 def parts_of(file: str) -> tuple[str, str]:

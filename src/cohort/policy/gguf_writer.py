@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cohort.policy.gguf import names_of
 from cohort.policy.policy import Policy
 from cohort.types import UserError
 
@@ -83,10 +84,7 @@ def write(policy: Policy, directory: Path, kind: str) -> None:
     writer = gguf.GGUFWriter(directory / FILE, arch)
     _write_sizes(writer, policy, kind)
     _write_tokenizer(writer, policy)
-    names = gguf.get_tensor_name_map(
-        {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}[arch],
-        config.num_hidden_layers,
-    )
+    names = names_of(arch, config.num_hidden_layers)
     for name, parameter in policy.model.named_parameters():
         known = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if known is None:

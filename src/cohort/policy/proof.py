@@ -26,11 +26,7 @@ if TYPE_CHECKING:
     from cohort.policy.policy import Policy
 
 MOST_APART = 1e-4  # of log-probs that are computed in two ways, in float32
-KINDS = {
-    "full_attention",
-    "sliding_attention",
-    "chunked_attention",
-}  # of layers that a layout knows; sparse ones are none
+KINDS = {"full_attention", "sliding_attention", "chunked_attention"}  # of layers that a layout knows; not sparse ones
 STEPS = 8  # tokens decoded behind the prompts
 
 
@@ -53,7 +49,7 @@ def packed_differs(policy: Policy) -> str | None:
             policy.set_attention(ATTENTION)
             hidden = policy.plain_hidden(layout.tokens, layout.positions, counter)
             worst = max(
-                apart(policy.logits(_of_row(layout, hidden, row, n)), exact[row][-n - 1 : -1])
+                apart(policy.logits(hidden[layout.predicting(row)]), exact[row][-n - 1 : -1])
                 for row, n in enumerate(layout.rollout_lengths)
             )
     except Exception as error:  # a model may raise anything at what it was not made for
@@ -147,10 +143,7 @@ def _by_row(policy: Policy, texts: list[list[int]], exact: list[Tensor]) -> floa
     """What the rows' log-probs change by when the policy computes them, a long one, short ones and their prompts."""
     layout = PackedGroups([text[:2] for text in texts], [text[2:] for text in texts], range(len(texts)), policy.device)
     hidden = policy.hidden(layout.tokens, layout.positions, layout)
-    return max(
-        apart(policy.logits(_of_row(layout, hidden, row, len(text) - 2)), plain[1:-1])
-        for row, (text, plain) in enumerate(zip(texts, exact, strict=True))
-    )
+    return max(apart(policy.logits(hidden[layout.predicting(row)]), plain[1:-1]) for row, plain in enumerate(exact))
 
 
 def _decoded(policy: Policy, texts: list[list[int]], exact: list[Tensor]) -> float:
@@ -206,12 +199,6 @@ def _plain(policy: Policy, tokens: list[int]) -> Tensor:
     ids = torch.tensor([tokens], device=policy.device)
     takes = inspect.signature(policy.model.forward).parameters
     return policy.model(input_ids=ids, **({"use_cache": False} if "use_cache" in takes else {})).logits[0].float()
-
-
-def _of_row(layout: PackedGroups, hidden: Tensor, row: int, count: int) -> Tensor:
-    """The hidden states that predict the `count` tokens of a rollout."""
-    device = hidden.device
-    return hidden[layout.predictors(torch.full((count,), row, device=device), torch.arange(count, device=device))]
 
 
 def _no_way(policy: Policy, because: str, why: str) -> UserError:

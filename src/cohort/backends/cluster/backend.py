@@ -61,12 +61,12 @@ class Cluster:
 
     def load(self, directory: Path) -> None:
         """See `Backend`."""
-        self._firmly(lambda: self._all("call", "load", directory))
+        self._done("load", directory)
         self._loaded = directory
 
     def score(self, batch: Batch, which: Which) -> Batch:
         """See `Backend`."""
-        return self._of_batch("score", batch, which)
+        return self._done("score", batch, which)
 
     def update(self, batch: Batch, rate: float) -> StepReport:
         """See `Backend`."""
@@ -106,17 +106,17 @@ class Cluster:
 
     def save(self, directory: Path) -> None:
         """See `Backend`. The learner writes, so it must see the directory of the run; it is the journal's beginning."""
-        self._firmly(lambda: self._all("call", "save", directory))
+        self._done("save", directory)
         self._begin_at(directory)
 
     def restore(self, directory: Path) -> None:
         """See `Backend`."""
-        self._firmly(lambda: self._all("call", "restore", directory))
+        self._done("restore", directory)
         self._begin_at(directory)
 
     def save_model(self, directory: Path) -> None:
         """See `Backend`."""
-        self._firmly(lambda: self._all("call", "save_model", directory))
+        self._done("save_model", directory)
 
     def close(self) -> None:
         """See `Backend`."""
@@ -134,11 +134,7 @@ class Cluster:
 
     def _noted(self, name: str, *given: Any) -> Any:
         """Do what changes the learner, and note it."""
-        done = (
-            self._of_batch(name, *given)
-            if isinstance(given[0], Batch)
-            else self._firmly(lambda: self._all("call", name, *given)[0])
-        )
+        done = self._done(name, *given)
         self._journal.append((name, given))
         if len(self._journal) == MOST:
             fresh = self._kept.with_suffix(".new.tmp")
@@ -147,15 +143,16 @@ class Cluster:
             shutil.rmtree(fresh)
         return done
 
-    def _of_batch(self, name: str, batch: Batch, *more: Any) -> Any:
-        return self._firmly(lambda: self._once(name, batch, *more))
+    def _done(self, name: str, *given: Any) -> Any:
+        return self._firmly(lambda: self._once(name, *given))
 
-    def _once(self, name: str, batch: Batch, *more: Any) -> Any:
-        if len(self._ranks) == 1:
-            return self._all("call", name, batch, *more)[0]
+    def _once(self, name: str, *given: Any) -> Any:
+        """What the learner answers. Of a batch each rank has a part."""
+        batch, *more = given
+        if len(self._ranks) == 1 or not isinstance(batch, Batch):
+            return self._all("call", name, *given)[0]
         shares = parts(batch, len(self._ranks))
-        given = [(name, part(batch, own), *more) for own in shares]
-        said = self._door.all(self._ranks, "call", given)
+        said = self._door.all(self._ranks, "call", [(name, part(batch, own), *more) for own in shares])
         return joined(batch, shares, said) if name == "score" else said[0]
 
     def _all(self, method: str, *given: Any) -> list[Any]:
@@ -187,12 +184,9 @@ class Cluster:
         each = [(*table, rank, count, meeting) for rank in range(count)]
         self.facts = self._door.all(self._ranks, "open", each, BEGIN_S)[0]
         if self._loaded is not None:
-            self._all("call", "load", self._loaded)
+            self._once("load", self._loaded)
         for name, given in self._journal:
-            if isinstance(given[0], Batch):
-                self._once(name, *given)
-            else:
-                self._all("call", name, *given)
+            self._once(name, *given)
 
 
 def _link(source: str, target: str) -> None:

@@ -33,11 +33,9 @@ def part(batch: Batch, prompts: Sequence[int]) -> Batch:
     """The rollouts of some prompts. Without any, those of the first, of which nothing counts."""
     if not prompts:
         idle = part(batch, [0])
-        nothing: dict[str, Any] = {
-            "mask": torch.zeros_like(idle.mask),
-            "token_weight": torch.zeros_like(idle.token_weight),
-        }
-        return replace(idle, **nothing, observed=None if idle.observed is None else nothing["mask"])
+        nothing = torch.zeros_like(idle.mask)
+        observed = None if idle.observed is None else nothing
+        return replace(idle, mask=nothing, token_weight=torch.zeros_like(idle.token_weight), observed=observed)
     new = torch.full((len(batch.prompts),), -1)
     new[list(prompts)] = torch.arange(len(prompts))
     rows = (new[batch.group] >= 0).nonzero()[:, 0]

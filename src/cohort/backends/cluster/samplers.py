@@ -97,7 +97,10 @@ class Samplers:
             for ref in ready or list(asked):  # where none is ready all have had their time
                 number, actor = asked.pop(ref)
                 try:
-                    place, completions = self._door.answer(ref, actor.who) if ready else self._late(actor)
+                    if not ready:
+                        limit = f"cluster.deadline_s = {self._door.table.deadline_s:g} s"
+                        raise Lost(f"the driver waited for {actor.who}, which finished no group within {limit}")
+                    place, completions = self._door.answer(ref, actor.who)
                 except Lost as lost:
                     failures = self._after(number, actor, lost, failures)
                     begun.pop(number, None)
@@ -116,12 +119,6 @@ class Samplers:
         for number, actor in enumerate(self._actors):
             self._drop(number, actor)
 
-    def _late(self, actor: Actor) -> Any:
-        raise Lost(
-            f"the driver waited for {actor.who}, which finished no group within cluster.deadline_s = "
-            f"{self._door.table.deadline_s:g} s"
-        )
-
     def _there(self, number: int) -> Actor:
         """A sampler that has the weights; a new one where it was lost."""
         if (actor := self._actors[number]) is not None:
@@ -132,14 +129,11 @@ class Samplers:
                 actor = self._door.start(SamplerActor, f"sampler {number}", at_once=at_once)
                 self._door.begin(actor, "open", self._blueprint(), self._stage)
                 if self._claim is not None:  # the learner may have gone on since
-                    self._load(actor, self._claim)
+                    weights, self._weights = self._weights, None  # what a node took away is not asked for again
+                    self._door.ask(actor, "load", self._claim, weights)
+                    self._weights = weights
                 self._actors[number] = actor
             return actor
-
-    def _load(self, actor: Actor, claim: Fingerprint) -> None:
-        weights, self._weights = self._weights, None  # what a node took away with it is not asked for again
-        self._door.ask(actor, "load", claim, weights)
-        self._weights = weights
 
     def _after(self, number: int, actor: Actor | None, lost: Lost, failures: int) -> int:
         """One failure more. Raises `UserError` where that is too many."""

@@ -58,16 +58,13 @@ class ClusterPool:
 
     def _there(self, number: int) -> Actor:
         with self._starting:  # of the threads that ask for one that has gone, the first starts another
-            return self._started(number)
-
-    def _started(self, number: int) -> Actor:
-        if (actor := self._actors.get(number)) is None:
-            who, workers = f"reward actor {number}", self._stage.run.workers
-            actor = self._door.start(RewardActor, who, gpus=False, at_once=workers)
-            log = str(self._log.with_name(f"{self._log.stem}-{number}{self._log.suffix}") if number else self._log)
-            in_workers.update(self._door.begin(actor, "open", self._rewards, self._stage, log))
-            self._actors[number] = actor
-        return actor
+            if (actor := self._actors.get(number)) is None:
+                who, workers = f"reward actor {number}", self._stage.run.workers
+                actor = self._door.start(RewardActor, who, gpus=False, at_once=workers)
+                log = str(self._log.with_name(f"{self._log.stem}-{number}{self._log.suffix}") if number else self._log)
+                in_workers.update(self._door.begin(actor, "open", self._rewards, self._stage, log))
+                self._actors[number] = actor
+            return actor
 
     def __enter__(self) -> ClusterPool:
         return self

@@ -1,4 +1,6 @@
-"""The equation's rows of what multiplies the policy term: masks, and what is decided over the whole batch."""
+"""What multiplies the policy term (masks, and what is decided over the whole batch), and the terms beside it: their
+rows of the equation, and their words.
+"""
 
 # ruff: noqa: RUF001 - equations are written with Greek letters and a real minus sign
 
@@ -10,7 +12,6 @@ from typing import Any
 from cohort.algorithms import terms
 from cohort.algorithms.notation import Notation, bounds, number
 from cohort.algorithms.objective import Objective
-from cohort.algorithms.terms import Filter
 
 Rows = list[tuple[str, str]]  # a symbol, and what it is equal to
 
@@ -19,19 +20,18 @@ def factors(o: Objective, ratio: str, old: str, n: Notation) -> tuple[str, Rows]
     """What the policy term is multiplied by, as it stands before it, and what each symbol is. Each part begins with its
     factor's own row.
     """
-    found = [
-        _mask_rows(o, ratio, old, n),
-        _off_policy_rows(o, n),
-        _filter_rows(o, n),
-        _focus_rows(o, n),
-        _future_rows(o, n),
-    ]
-    return "".join(f"{rows[0][0]}{n.dot}" for rows in found if rows), [row for rows in found for row in rows]
+    parts = (
+        (o.mask != "off", _mask_rows(o, ratio, old, n)),
+        (o.off_policy_delta is not None, _off_policy_rows(o, n)),
+        (bool(o.filters), _filter_rows(o, n)),
+        (o.focus != "all", _focus_rows(o, n)),
+        (o.future_kl_half_life is not None, _future_rows(o, n)),
+    )
+    found = [rows for acts, rows in parts if acts]
+    return "".join(f"{rows[0][0]}{n.dot}" for rows in found), [row for rows in found for row in rows]
 
 
 def _mask_rows(o: Objective, ratio: str, old: str, n: Notation) -> Rows:
-    if o.mask == "off":
-        return []
     p, p_old = n.pick("π_θ", "\\pi_\\theta"), old
     up, down = {
         "ratio": (f"{ratio}{n.minus}1", f"1{n.minus}{ratio}"),
@@ -57,8 +57,6 @@ def _mask_rows(o: Objective, ratio: str, old: str, n: Notation) -> Rows:
 
 
 def _off_policy_rows(o: Objective, n: Notation) -> Rows:
-    if o.off_policy_delta is None:
-        return []
     delta = number(o.off_policy_delta)
     plain = f"0 where A < 0 and {n.mean} (log μ − log π_θ) > {delta}, else 1; μ is the sampler"
     latex = f"0\\ [A<0\\ \\text{{and}}\\ {n.mean}(\\log\\mu-\\log\\pi_\\theta) > {delta}],\\ \\text{{else 1}}"
@@ -66,16 +64,12 @@ def _off_policy_rows(o: Objective, n: Notation) -> Rows:
 
 
 def _filter_rows(o: Objective, n: Notation) -> Rows:
-    if not o.filters:
-        return []
     words = f"0 where a filter leaves the token out: {', '.join(map(filter_words, o.filters))}; else 1"
-    of = "of old policy / sampler, over the whole batch"
-    return [(n.pick("F", "F_{i,t}"), n.pick(f"{words}; {of}", f"\\text{{{words}; {of}}}".replace("∞", "infinity")))]
+    words += "; of old policy / sampler, over the whole batch"
+    return [(n.pick("F", "F_{i,t}"), n.words(words))]
 
 
 def _focus_rows(o: Objective, n: Notation) -> Rows:
-    if o.focus == "all":
-        return []
     share = number(o.focus_share)
     if o.focus == "top_entropy":
         words = f"1 for the {share} of all tokens with the highest entropy, else 0"
@@ -84,7 +78,7 @@ def _focus_rows(o: Objective, n: Notation) -> Rows:
         words = f"0 for max(1, {share} of all tokens), drawn from those with a covariance of log-prob and advantage " \
                 f"between {low} and {high}, else 1"  # fmt: skip
     words += "; over the whole batch, before the update"
-    return [(n.pick("K", "K_{i,t}"), n.pick(words, f"\\text{{{words}}}"))]
+    return [(n.pick("K", "K_{i,t}"), n.words(words))]
 
 
 def entropy_rows(o: Objective, n: Notation) -> Rows:
@@ -95,12 +89,10 @@ def entropy_rows(o: Objective, n: Notation) -> Rows:
     words = f"the coefficient c where the last mean entropy was at most {target}, else 0; c begins at " \
             f"{number(o.entropy_coef)} and moves by {step} an update, up where the entropy is at most {target}, else " \
             f"down, inside {bounds(o.entropy_min, o.entropy_max)}"  # fmt: skip
-    return [(n.alpha, n.pick(words, f"\\text{{{words}}}"))]
+    return [(n.alpha, n.words(words))]
 
 
 def _future_rows(o: Objective, n: Notation) -> Rows:
-    if o.future_kl_half_life is None:
-        return []
     f, low, high = n.pick("f_t", "f_{i,t}"), number(o.future_kl_low), number(o.future_kl_high)
     gamma, safe = f"2^(−1/{number(o.future_kl_half_life)})", number(2 - o.future_kl_high)
     limit = f"where A < 0 and {n.rho} > {number(o.future_kl_ratio_limit)}: inside {safe}..1"
@@ -132,12 +124,8 @@ def own_terms(o: Objective, n: Notation) -> tuple[str, Rows]:
         mean = f"sum over {of}, weighted as the policy's" if share is not None else f"mean over {of}"
         rows.append((symbol, n.pick(f"{form}, {mean}", f"{form},\\ \\text{{{mean}}}")))
     if o.blend:
-        rows.append((n.mu, n.pick(_blend(o), f"\\text{{{_blend(o)}}}")))
+        rows.append((n.mu, n.words(terms.blend_words(o.blend))))
     return text, rows
-
-
-def _blend(o: Objective) -> str:
-    return terms.blend_words(o.blend)
 
 
 def extra_words(extra: terms.Extra) -> str:
@@ -148,7 +136,7 @@ def extra_words(extra: terms.Extra) -> str:
     return f"{number(coef)} x {terms.KINDS[kind]} over {of}" + (" times p (1 - p)" if focus == "uncertain" else "")
 
 
-def filter_words(term: Filter) -> str:
+def filter_words(term: terms.Filter) -> str:
     """`geometric 0.99..1.01`."""
     measure, low, high = term
     if measure in ("k3_mean", "second_moment"):
