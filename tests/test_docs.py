@@ -118,8 +118,8 @@ def tables_of(page: str) -> list[dict[str, str]]:
 
 def test_the_numbers_of_the_readme_are_those_that_were_measured():
     said = re.search(
-        r"of 0\.8M parameters is (\d+) to (\d+) times as fast as TRL's, one of 29M ([\d.]+) to (\d+) times, one of 135M "
-        r"about (\d) times, in (\d+)% to (\d+)%",
+        r"of 0\.8M parameters is (\d+) to (\d+) times as fast as TRL's, one of 29M ([\d.]+) to (\d+) times, one of "
+        r"135M about (\d) times, in (\d+)% to (\d+)%",
         " ".join(README.split()),
     )
     steps = [row for row in tables_of("bench/RESULTS.md") if {"TRL", "Cohort", "faster", "memory"} <= row.keys()]
