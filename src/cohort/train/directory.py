@@ -74,7 +74,7 @@ def as_it_lies(recipe: Recipe) -> Recipe:
         source = Path(stage.task.source)
         if source.name != ROWS or _same(source, rows):
             return stage
-        return stage.model_copy(update={"task": stage.task.model_copy(update={"source": str(rows)})})
+        return stage.with_(task={"source": str(rows)})
 
     return recipe.model_copy(update={"stages": tuple(map(with_own_rows, recipe.stages))})
 

@@ -80,9 +80,8 @@ class Dpo:
         if stage.dpo.loss == "ipo" and stage.dpo.label_smoothing:
             raise UserError('dpo.label_smoothing is for loss = "sigmoid", and ipo has none: set it to 0')
         judged = bool(stage.reward) or stage.evaluate.reward is not None
-        of_pairs = stage.task.model_copy(update={"held_out": None, "held_out_split": None})
         other = isinstance(stage.task.held_out, settings.Task)
-        table = of_pairs if judged or other else stage.task
+        table = stage.task.with_(held_out=None, held_out_split=None) if judged or other else stage.task
         pairs = open_with_history(table, stage.preferences, derive_seed(seed, "replay"))
         for side in (pairs.train, pairs.held_out):
             _refuse_equal(side)
@@ -108,7 +107,7 @@ def _asked(stage: Stage) -> Stage:
     other = stage.task.held_out
     if not isinstance(other, str):
         return asked(stage)
-    return stage.model_copy(update={"task": stage.task.model_copy(update={"source": other})})
+    return stage.with_(task={"source": other})
 
 
 def _objective(table: settings.Dpo) -> Objective:

@@ -53,11 +53,11 @@ class ExamplesTraining:
         self._stage = stage
         self.weights_of = checkpoint.step if checkpoint else context.first
         # Log-probs of examples are those of the model itself, whatever temperature the stage samples at.
-        plain = stage.rollout.model_copy(update={"temperature": 1.0})
+        plain = stage.with_(rollout={"temperature": 1.0})
         origin = context.origin(prepared, checkpoint)
         self._evaluator: Evaluator | None = None
         with ExitStack() as stack:
-            self._backend = open_backend(stage.model_copy(update={"rollout": plain}), objective, origin)
+            self._backend = open_backend(plain, objective, origin)
             stack.callback(self._backend.close)
             stack.callback(world.close)
             if (parts := prepared.parts) is not None:

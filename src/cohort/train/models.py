@@ -33,10 +33,10 @@ def with_stage_models(recipe: Recipe, index: int) -> Stage:
     changes: dict[str, Any] = {"reward": tuple(rewards), "task": _task(recipe, index)}
     earlier = ((one, _file_of(recipe, index, one)) for one in stage.preferences.history)
     history = tuple(one if file is None else str(file) for one, file in earlier if file is None or file.is_file())
-    changes["preferences"] = stage.preferences.model_copy(update={"history": history})
+    changes["preferences"] = {"history": history}
     if begins_with(recipe, index) is not None:  # of the stage before: the run says where that lies
-        changes["policy"] = stage.policy.model_copy(update={"model": None})
-    return stage.model_copy(update=changes)
+        changes["policy"] = {"model": None}
+    return stage.with_(**changes)
 
 
 def waits_for(stage: Stage) -> dict[str, str]:
@@ -122,14 +122,12 @@ def _task(recipe: Recipe, index: int) -> settings.Task:
     own: dict[str, Any] = {key: getattr(table, key) for key in _OWN}
     own["held_out"] = table.held_out if stage.kind in SCORERS else asked
     if file.is_file():
-        return settings.Task(source=str(file)).model_copy(update=own)
+        return settings.Task(source=str(file)).with_(**own)
     if not learns:  # prompts alone: those that the data will be made of are of the same form
         return asked
-    rows = 1000 + 10 * max(
-        stage.supervised.examples_per_step, stage.preferences.pairs_per_step
-    )  # a share may be held out
-    made = settings.Task(source="cohort.train.models:yet_to_come", args={"rows": rows})
-    return made.model_copy(update=own)
+    wanted = max(stage.supervised.examples_per_step, stage.preferences.pairs_per_step)
+    rows = 1000 + 10 * wanted  # a share may be held out
+    return settings.Task(source="cohort.train.models:yet_to_come", args={"rows": rows}).with_(**own)
 
 
 def asked_of(recipe: Recipe, index: int) -> settings.Task:
@@ -142,7 +140,7 @@ def asked_of(recipe: Recipe, index: int) -> settings.Task:
     own: dict[str, Any] = {key: getattr(table, key) for key in _OWN}
     if table.held_out is not None or table.held_out_split is not None:
         own |= {key: getattr(table, key) for key in ("held_out", "held_out_split")}
-    return asked_of(recipe, origin).model_copy(update=own)
+    return asked_of(recipe, origin).with_(**own)
 
 
 def _before(recipe: Recipe, index: int, wanted: Callable[[Any], bool]) -> dict[str, int]:
@@ -167,7 +165,7 @@ def _resolved(recipe: Recipe, index: int, reward: RewardTable, name: str) -> Rew
     before = _of_kind(recipe, index, "process_model" if reward.use == "process_model" else "reward_model")
     problem = f"reward '{reward.name}' scores with the model of the stage '{name}', but no stage of that name that"
     where = stage_directory(recipe, _found(before, name, f"{problem} trains a reward model comes before it")) / "final"
-    return reward.model_copy(update={"args": {**reward.args, "model": str(where.absolute())}})
+    return reward.with_(args={**reward.args, "model": str(where.absolute())})
 
 
 def takes_from(stage: Stage) -> dict[str, str]:
@@ -190,13 +188,8 @@ def with_stage_policies(recipe: Recipe, index: int, stage: Stage) -> Stage:
         found[what] = str((stage_directory(recipe, _found(made, name, problem)) / "final").absolute())
     if not found:
         return stage
-    teachers = {
-        name: one.model_copy(update={"model": found.get(f"teacher '{name}'", one.model)})
-        for name, one in stage.distillation.teacher.items()
-    }
-    policy = stage.policy
-    if policy.scratch is not None:
-        tokenizer = found.get("policy.scratch.tokenizer", policy.scratch.tokenizer)
-        policy = policy.model_copy(update={"scratch": policy.scratch.model_copy(update={"tokenizer": tokenizer})})
-    distillation = stage.distillation.model_copy(update={"teacher": teachers})
-    return stage.model_copy(update={"policy": policy, "distillation": distillation})
+    if (tokenizer := found.get("policy.scratch.tokenizer")) is not None:
+        stage = stage.with_(policy={"scratch": {"tokenizer": tokenizer}})
+    known = stage.distillation.teacher.items()
+    teachers = {name: one.with_(model=found.get(f"teacher '{name}'", one.model)) for name, one in known}
+    return stage.with_(distillation={"teacher": teachers})

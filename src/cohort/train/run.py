@@ -193,7 +193,7 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
         prepared = kind.prepare(ready, seed)
         if stage.run.keep_best is not None or stage.run.stop is not None:
             check_choosing(ready, prepared)
-        found.append(PreparedStage(stage.model_copy(update={"policy": ready.policy}), kind, seed, prepared, suites))
+        found.append(PreparedStage(stage.with_(policy=ready.policy), kind, seed, prepared, suites))
     return found
 
 

@@ -111,7 +111,7 @@ class Supervised:
 def asked(stage: Stage) -> Stage:
     """The stage with the task of its held-out problems, where its data were made by another stage of other prompts."""
     task = stage.task.held_out
-    return stage.model_copy(update={"task": task}) if isinstance(task, TaskTable) else stage
+    return stage.with_(task=task) if isinstance(task, TaskTable) else stage
 
 
 def supervised_batch(examples: Sequence[Encoded]) -> Batch:

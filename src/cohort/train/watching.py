@@ -90,7 +90,7 @@ def adapted(stage: Stage, found: Iterable[Finding], step: int | None = None) -> 
             changed |= one.did.get("adapt", {})
     for name, value in changed.items():
         table, key = ADAPTED[name]
-        stage = stage.model_copy(update={table: getattr(stage, table).model_copy(update={key: value})})
+        stage = stage.with_(**{table: {key: value}})
     return stage
 
 

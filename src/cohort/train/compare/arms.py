@@ -169,10 +169,9 @@ def _alone(recipe: Recipe, index: int, before: Recipe | None, directory: Path, b
     chosen by the held-out problems that compare them. Who stops at a budget has no last step to anneal towards.
     """
     stage = recipe.stages[index]
-    changes: dict[str, Any] = {"keep_best": None, "stop": None, "save_rollouts": True, "directory": str(directory)}
-    stage = stage.model_copy(update={"run": stage.run.model_copy(update=changes)})
+    stage = stage.with_(run={"keep_best": None, "stop": None, "save_rollouts": True, "directory": str(directory)})
     if budget != "steps":
-        stage = stage.model_copy(update={"optimizer": stage.optimizer.model_copy(update={"schedule": "constant"})})
+        stage = stage.with_(optimizer={"schedule": "constant"})
     if before is None:
         return stage
     finals = {one.name: stage_directory(before, i) / "final" for i, one in enumerate(before.stages)}
@@ -181,15 +180,11 @@ def _alone(recipe: Recipe, index: int, before: Recipe | None, directory: Path, b
     def ready(reward: Reward) -> Reward:
         if reward.name not in waiting:
             return reward
-        return reward.model_copy(
-            update={"args": {**reward.args, "model": str(finals[waiting[reward.name]].absolute())}}
-        )
+        return reward.with_(args={**reward.args, "model": str(finals[waiting[reward.name]].absolute())})
 
-    stage = stage.model_copy(update={"reward": tuple(map(ready, stage.reward))})
-    if (start := begins_with(recipe, index)) is None:
-        return stage
-    model = str(finals[recipe.stages[start].name])
-    return stage.model_copy(update={"policy": stage.policy.model_copy(update={"model": model})})
+    stage = stage.with_(reward=tuple(map(ready, stage.reward)))
+    start = begins_with(recipe, index)
+    return stage if start is None else stage.with_(policy={"model": str(finals[recipe.stages[start].name])})
 
 
 def _names(labels: Sequence[str]) -> Mapping[str, str]:
@@ -214,15 +209,11 @@ def _of(recipe: Recipe, name: str, stages: Sequence[Stage], seed: int) -> Recipe
 def with_run(recipe: Recipe, **changes: Any) -> Recipe:
     """The recipe of an arm with other values of its last stage's [run]."""
     *first, last = recipe.stages
-    changed = last.model_copy(update={"run": last.run.model_copy(update=changes)})
-    return _recipe(recipe, recipe.name, recipe.seed, (*first, changed), Path(last.run.directory))
+    return _recipe(recipe, recipe.name, recipe.seed, (*first, last.with_(run=changes)), Path(last.run.directory))
 
 
 def _recipe(recipe: Recipe, name: str, seed: int, stages: Sequence[Stage], directory: Path) -> Recipe:
     """A recipe of its own, read from what a run would keep of it."""
-
-    def here(stage: Stage) -> Stage:
-        return stage.model_copy(update={"run": stage.run.model_copy(update={"directory": str(directory)})})
-
-    changed = {"name": name, "seed": seed, "stages": tuple(map(here, stages))}
+    here = tuple(stage.with_(run={"directory": str(directory)}) for stage in stages)
+    changed = {"name": name, "seed": seed, "stages": here}
     return Recipe.from_tables(tomllib.loads(as_kept(recipe.model_copy(update=changed))))

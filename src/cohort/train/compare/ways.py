@@ -64,23 +64,21 @@ def _rft(stage: Stage) -> list[str]:
 def _sampled_pairs(stage: Stage) -> tuple[Stage, ...]:
     """A stage that samples as much as the other methods do, and one that learns from pairs of its samples."""
     name = f"{stage.name}_samples"
-    once = {"evaluate_every": 0, "keep_best": None, "stop": None}
-    sampling = {
-        "kind": "reject",
-        "name": name,
-        "policy": stage.policy.model_copy(update={"lora": None}),
-        "reject": Reject(pairs=PAIRS),
-        "evaluate": stage.evaluate.model_copy(update={"problems": 0}),
-        "run": stage.run.model_copy(update=once),
-    }
-    shown = {key: getattr(stage.task, key) for key in AS_SHOWN}
-    learning = {
-        "kind": "dpo",
-        "policy": stage.policy.model_copy(update={"model": None, "scratch": None, "revision": None}),
-        "task": Task(source=f"stage:{name}", **shown),
-        "preferences": Preferences(pairs_per_step=stage.rollout.prompts_per_step),
-    }
-    return stage.model_copy(update=sampling), stage.model_copy(update=learning)
+    sampling = stage.with_(
+        kind="reject",
+        name=name,
+        policy={"lora": None},
+        reject=Reject(pairs=PAIRS),
+        evaluate={"problems": 0},
+        run={"evaluate_every": 0, "keep_best": None, "stop": None},
+    )
+    learning = stage.with_(
+        kind="dpo",
+        policy={"model": None, "scratch": None, "revision": None},
+        task=Task(source=f"stage:{name}", **{key: getattr(stage.task, key) for key in AS_SHOWN}),
+        preferences=Preferences(pairs_per_step=stage.rollout.prompts_per_step),
+    )
+    return sampling, learning
 
 
 def _of_preset(name: str) -> Method:

@@ -104,12 +104,10 @@ def learn_again(
     _refuse_missing(recorded, start, first, last)
     whole = first == start + 1
     directory = _free(recorded, start, steps) if to is None else to.expanduser().absolute()
-    stage = recorded.stage.model_copy(
-        update={
-            # Nobody asks the sampler, and where steps are left out the weights are not those that drew the rollouts.
-            "rollout": recorded.stage.rollout.model_copy(update={"sampler": "local", "max_mismatch": math.inf}),
-            "monitor": Monitor(action="log"),  # what was found then was said then
-        }
+    stage = recorded.stage.with_(
+        # Nobody asks the sampler, and where steps are left out the weights are not those that drew the rollouts.
+        rollout={"sampler": "local", "max_mismatch": math.inf},
+        monitor=Monitor(action="log"),  # what was found then was said then
     )
     kind = kind_of(stage)
     prepared = replace(kind.prepare(stage, recorded.seed), stored=StoredGroups(recorded.read))

@@ -89,9 +89,8 @@ def open_at(recorded: Recorded, version: int) -> Backend:
     if checkpoint is None:
         _refuse_other_start(recorded)
     with readable(checkpoint.path) if checkpoint else nullcontext():
-        backend = open_backend(
-            recorded.stage.model_copy(update={"cluster": Cluster()}), recorded.objective, recorded.origin(checkpoint)
-        )
+        alone = recorded.stage.with_(cluster=Cluster())
+        backend = open_backend(alone, recorded.objective, recorded.origin(checkpoint))
         if checkpoint is not None:
             backend.load(checkpoint.path)
     return backend
