@@ -14,7 +14,8 @@ from cohort.policy.load import Start
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.train import train
-from cohort.train.dpo import PreparedDpo, _objective, _Pairs
+from cohort.train.dpo import _objective, _Pairs
+from cohort.train.examples import PreparedPairs
 from cohort.train.run import prepare
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -49,7 +50,7 @@ def recipe(tmp_path, checkpoint_dir):
 def test_the_gradient_of_a_step_is_that_of_the_loss_itself(recipe):
     one = prepare(recipe(optimizer={"learning_rate": 1e-3, "tokens_per_micro_batch": 20, "gradient_clip": 0.0}))[0]
     backend: Any = open_backend(one.stage, _objective(one.stage.dpo), Origin(1, Start(), one.prepared.texts))
-    assert isinstance(one.prepared, PreparedDpo)
+    assert isinstance(one.prepared, PreparedPairs)
     lesson = _Pairs(one.stage, one.prepared, backend.facts)
     found = {}
 

@@ -10,23 +10,21 @@ forward pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from cohort import environments, settings
+from cohort import settings
 from cohort.algorithms import losses, objectives
 from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Backend
-from cohort.environments import World
 from cohort.evaluate import mean_interval
 from cohort.learn.batch import collate
 from cohort.policy.policy import PolicyFacts
-from cohort.preflight.contamination import Report
-from cohort.preflight.parts import SamplingParts, open_parts
+from cohort.preflight.parts import open_parts
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks import Renderer
@@ -34,27 +32,12 @@ from cohort.tasks.preferences import Pairs, Preferences, open_with_history
 from cohort.tasks.prompts import place_of
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.choosing import halves_of_pairs
-from cohort.train.contamination import cleaned
-from cohort.train.examples import ExamplesTraining
+from cohort.train.examples import ExamplesTraining, PreparedPairs, prepared_pairs
 from cohort.train.sft import asked, encoded, seen_in, updated
-from cohort.train.stage import Context, Plan, first_texts, refuse_few
+from cohort.train.stage import Context, Plan
 from cohort.train.unread import NO_DEMONSTRATIONS, NO_GROUPS, ONE_UPDATE
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
 from cohort.views.plan import dpo_plan
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedDpo:
-    """All of a dpo stage that needs no model. `parts` are there where a reward says what is right."""
-
-    pairs: Preferences
-    world: World
-    parts: SamplingParts | None
-    dropped: Report | None = None  # what was found in the pairs that were left out
-
-    def texts(self) -> Iterable[str]:
-        """The first pairs."""
-        return first_texts(self.pairs.train, lambda pair: f"{pair.prompt.question} {pair.chosen} {pair.rejected}")
 
 
 class Dpo:
@@ -71,7 +54,7 @@ class Dpo:
     reads = ("chosen", "rejected")
     acts = ("adapt", "roll_back")
 
-    def prepare(self, stage: Stage, seed: int) -> PreparedDpo:
+    def prepare(self, stage: Stage, seed: int) -> PreparedPairs[Preferences]:
         """The pairs, no two answers of which may be equal; and what accuracy is measured with, where the stage has a
         reward: then task.held_out names problems, else pairs.
         """
@@ -86,20 +69,18 @@ class Dpo:
         for side in (pairs.train, pairs.held_out):
             _refuse_equal(side)
         parts = open_parts(_asked(stage), seed) if judged else None
-        found: PreparedDpo = cleaned(stage, PreparedDpo(pairs, environments.open(stage), parts))
-        wanted = stage.preferences.pairs_per_step
-        refuse_few(found.pairs.train, "preference pairs", "preferences.pairs_per_step", wanted)
-        return found
+        return prepared_pairs(stage, pairs, "preference pairs", parts)
 
-    def plan(self, stage: Stage, prepared: PreparedDpo, facts: PolicyFacts) -> Plan:
+    def plan(self, stage: Stage, prepared: PreparedPairs[Preferences], facts: PolicyFacts) -> Plan:
         """The loss, how many pairs, how often."""
         return dpo_plan(stage, facts, prepared.pairs, None if prepared.parts is None else prepared.parts.task.held_out)
 
-    def open(self, context: Context, prepared: PreparedDpo, checkpoint: Checkpoint | None) -> ExamplesTraining:
+    def open(
+        self, context: Context, prepared: PreparedPairs[Preferences], checkpoint: Checkpoint | None
+    ) -> ExamplesTraining:
         """See `StageKind`."""
         lesson, per_step = partial(_Pairs, context.stage, prepared), context.stage.preferences.pairs_per_step
-        objective = _objective(context.stage.dpo)
-        return ExamplesTraining(context, prepared, checkpoint, objective, prepared.world, per_step, lesson)
+        return ExamplesTraining(context, prepared, checkpoint, _objective(context.stage.dpo), per_step, lesson)
 
 
 def _asked(stage: Stage) -> Stage:
@@ -133,7 +114,7 @@ def _refuse_equal(pairs: Pairs | None) -> None:
 class _Pairs:
     """A `Lesson` of preference pairs."""
 
-    def __init__(self, stage: Stage, prepared: PreparedDpo, facts: PolicyFacts):
+    def __init__(self, stage: Stage, prepared: PreparedPairs[Preferences], facts: PolicyFacts):
         self._stage, self._table, self._facts = stage, stage.dpo, facts
         self._pairs, self._objective = prepared.pairs, _objective(stage.dpo)
         self._renderer = Renderer.of(stage.task, facts.tokenizer)

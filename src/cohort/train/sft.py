@@ -87,7 +87,7 @@ class Supervised:
         """See `StageKind`."""
         stage = context.stage
         lesson, per_step = partial(_Demonstrations, stage, prepared), stage.supervised.examples_per_step
-        return ExamplesTraining(context, prepared, checkpoint, SUPERVISED, prepared.world, per_step, lesson)
+        return ExamplesTraining(context, prepared, checkpoint, SUPERVISED, per_step, lesson, prepared.world)
 
     def prepare(self, stage: Stage, seed: int) -> PreparedSft:
         """The demonstrations; and what accuracy is measured with, where the stage has a reward."""
