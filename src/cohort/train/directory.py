@@ -34,11 +34,12 @@ from cohort.train.inputs import (
     inputs_of_stages,
     models_of_stages,
     refuse_changed_inputs,
+    restore,
 )
 from cohort.train.recorder import replace_files
 from cohort.train.stage import tables_of
 from cohort.train.unread import as_read
-from cohort.types import UserError
+from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
 from cohort.wording import another, giving, one_line, resuming
 
@@ -79,6 +80,14 @@ def as_it_lies(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"stages": tuple(map(with_own_rows, recipe.stages))})
 
 
+def recipe_in(run: Path) -> Recipe:
+    """The recipe that a run keeps, as that of the directory it lies in. Raises `UnreadableError` for what is no run."""
+    if not (run / "recipe.toml").is_file():
+        raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
+    recipe = as_it_lies(Recipe.load(run / "recipe.toml"))
+    return recipe.placed(run) if recipe.place is None else recipe
+
+
 def _same(path: Path, other: Path) -> bool:
     return path.exists() and path.samefile(other)
 
@@ -109,7 +118,7 @@ def refuse_unrecorded(chain: Chain) -> None:
     ):
         raise UserError(
             f"{chain.run / CHAIN} is missing: an older Cohort began this run, or its record was lost, so it cannot "
-            f"be continued. Restore it from a copy, or start another run with {another()}."
+            f"be continued. {restore('it from a copy')}"
         )
 
 
@@ -140,8 +149,7 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
     for file in (saved, directory / ENVIRONMENT):
         if not file.exists():
             raise UserError(
-                f"{file} is missing, so nobody can say whether this run would go on as it began. Restore it, or start "
-                f"another run with {another()}."
+                f"{file} is missing, so nobody can say whether this run would go on as it began. {restore()}"
             )
     if "learnt_again" in read_environment(directory / ENVIRONMENT):
         raise UserError(
@@ -161,7 +169,7 @@ def changes(saved: Path, recipe: Recipe) -> list[str]:
     try:
         before, now = (flat_recipe(text) for text in (saved.read_text("utf-8"), as_kept(recipe)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with {another()}") from None
+        raise UserError(f"{saved} is damaged ({error}). {restore()}") from None
     with contextlib.suppress(UserError):  # a key that is new since the run began has its default there
         before = flat_recipe(as_kept(Recipe.load(saved))) | before
     changed = [key for key, was, value in different(before, now) if not _may_change(key, was, value, recipe)]
@@ -334,13 +342,13 @@ def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: 
     if templates.get(stage, template) != template:
         raise UserError(
             f"task.template of stage '{stage}' came to {templates[stage]!r} when this run began, and comes to "
-            f"{template!r} now: the tokenizer has changed. Restore it, or start another run with {another()}."
+            f"{template!r} now: the tokenizer has changed. {restore()}"
         )
     probes: dict[str, str] = kept.get("probes", {})
     if probes.get(stage, probe) != probe:
         raise UserError(
             f"prompts of stage '{stage}' are written otherwise than when this run began: the chat template, the "
-            f"tokenizer or the libraries behind them have changed. Restore them, or start another run with {another()}."
+            f"tokenizer or the libraries behind them have changed. {restore('them')}"
         )
     new = stage not in templates or stage not in probes
     for name, run in (("remote_code", {**remote_code(), **facts.code}), ("remote_code_of_rewards", {**in_workers})):
@@ -348,7 +356,7 @@ def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: 
         if known is not None and (others := [run[one] for one in run if one not in known]):
             raise UserError(
                 f"code that came with a model of stage '{stage}' has changed since this run began: {others[0]}. "
-                f"Restore it, or start another run with {another()}."
+                f"{restore()}"
             )
         kept |= {name: {**kept.get(name, {}), stage: run}} if new and run else {}
     if new:
@@ -375,7 +383,7 @@ def read_environment(file: Path) -> dict[str, Any]:
         problem = f"{tables[0]} is no table" if tables else f"threads = {threads!r}"
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         problem = f"{type(error).__name__}: {one_line(error)}"
-    raise UserError(f"{file} is damaged ({problem}); restore it, or start another run with {another()}")
+    raise UserError(f"{file} is damaged ({problem}). {restore()}")
 
 
 def _say_what_changed(

@@ -21,6 +21,11 @@ PROBE = "What is 17 + 25? Answer with <answer>42</answer>."
 FAILED = "failed.txt"  # why the run stopped, where that can be mended; gone when it goes on
 
 
+def restore(what: str = "it") -> str:
+    """What to do where a run would not go on as it began."""
+    return f"Restore {what}, or start another run with {another()}."
+
+
 def probe_of(table: Task, tokenizer: Any) -> str:
     """The fingerprint of one prompt as a stage writes it: of its tokens, or of the refusal."""
     try:
@@ -69,8 +74,7 @@ def changed_code(
         console.warn(f"the code of {listed} has changed since the run failed: from here on the new one counts")
     elif changed:
         raise UserError(
-            f"the code of {listed} has changed since this run began, so it cannot be continued exactly. Restore it, or "
-            f"start another run with {another()}."
+            f"the code of {listed} has changed since this run began, so it cannot be continued exactly. {restore()}"
         )
     return bool(changed)
 
@@ -102,7 +106,4 @@ def refuse_changed_inputs(before: dict[str, str], now: dict[str, str], directory
         own = str(directory / Path(path).name)
         if now.get(path, now.get(own)) != value:
             state = "has changed" if path in now or own in now else "is gone"
-            raise UserError(
-                f"{path} {state} since this run began, so it cannot be continued exactly. Restore it, or start "
-                f"another run with {another()}."
-            )
+            raise UserError(f"{path} {state} since this run began, so it cannot be continued exactly. {restore()}")

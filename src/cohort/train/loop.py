@@ -298,10 +298,6 @@ class _Loop:
         assert self._decides is not None
         return {key: value for key, value in line.items() if self._decides(key)}
 
-    @property
-    def _chosen(self) -> dict[str, Any] | None:
-        return None if self.choice is None else self.choice.as_dict()
-
     def save(self) -> None:
         """A checkpoint; old ones go."""
         save_checkpoint(self.context.checkpoints, self.whole, self.training.save, self._enter_checkpoint)
@@ -317,11 +313,12 @@ class _Loop:
     def close(self, files: Mapping[str, str]) -> None:
         """Enter the final model, before it is in its place."""
         step = self.choice.step if self.choice else self.whole
-        self.context.recorder.close(step, self.context.final, files, self._chosen)
+        self.context.recorder.model("close", step, self.context.final, files, self.choice)
 
     def _enter_checkpoint(self, path: Path, files: Mapping[str, str]) -> None:
         older = [one for one in newest(path.parent, self.run.keep_checkpoints) if one != path]
         kept = older[len(older) - self.run.keep_checkpoints + 1 :]
         needed = [path_of(path.parent, step) for step in sorted(self._needed())]
         kept += [one for one in needed if one not in (*kept, path) and one.exists()]
-        self.context.recorder.checkpoint(self.whole, path, files, kept, self._chosen)
+        names = [self.context.recorder.chain.relative(one) for one in kept]  # of those that stay beside it
+        self.context.recorder.model("checkpoint", self.whole, path, files, self.choice, kept=names)

@@ -23,7 +23,7 @@ from cohort.record.rollouts import shards_after
 from cohort.settings import Stage
 from cohort.tasks.sources.rows import is_hub_id
 from cohort.train.inputs import code_of_stages, functions_of
-from cohort.train.stage import Context, Prepared
+from cohort.train.stage import Context, Prepared, kind_of
 
 # Files of the run that the genesis of a stage names.
 OF_RUN = ("recipe.toml", "environment.json", "gate.json", "contamination.json")
@@ -52,7 +52,7 @@ def begin(context: Context, prepared: Prepared, recorded: int, environment: byte
         "name": context.recipe.name,
         "kind": stage.kind if isinstance(stage.kind, str) else code_name(stage.kind),
         "objective": None if objective is None else objective.hash,
-        "budget": budget_of(stage, context.tables),
+        "budget": budget_of(stage),
         "hub": {
             source: hub_commit(source, revision := getattr(table, "revision", None), "dataset") or revision
             for table in (stage.task, *stage.task.mixture.values())
@@ -123,9 +123,9 @@ def verifiers_of(context: Context) -> dict[str, Any]:
     }
 
 
-def budget_of(stage: Stage, tables: Iterable[str]) -> dict[str, int]:
+def budget_of(stage: Stage) -> dict[str, int]:
     """What the stage is planned to take at most."""
-    steps, found = stage.run.steps, {"steps": stage.run.steps}
+    steps, tables, found = stage.run.steps, kind_of(stage).tables, {"steps": stage.run.steps}
     if "objective" in tables:
         completions = steps * stage.rollout.prompts_per_step * stage.rollout.group_size
         found |= {"completions": completions, "tokens": completions * stage.rollout.max_tokens}

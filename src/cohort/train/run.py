@@ -27,7 +27,6 @@ from cohort.record.keys import key_id, own_key
 from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
-from cohort.settings import Policy as PolicyTable
 from cohort.train.checkpoint import latest_step
 from cohort.train.choosing import check_choosing, reason_to_stop
 from cohort.train.contamination import say_contamination
@@ -48,7 +47,14 @@ from cohort.train.fork import kept_fork, open_fork
 from cohort.train.gate import pass_gate, refuse_damaged_findings
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
-from cohort.train.models import begins_with, data_files, takes_from, with_stage_models, with_stage_policies
+from cohort.train.models import (
+    begins_with,
+    data_files,
+    starts_from,
+    takes_from,
+    with_stage_models,
+    with_stage_policies,
+)
 from cohort.train.recorder import Recorder
 from cohort.train.stage import Context, PreparedStage, kind_of
 from cohort.train.unread import as_read, refuse_unread
@@ -144,7 +150,6 @@ def train(
                     console=console,
                     start=_start(recipe, before, start),
                     recorder=Recorder(chain, own),
-                    tables=one.kind.tables,
                     follows="" if before is None else stages[before].stage.name,
                     suites=one.suites,
                     check=still_here,
@@ -189,18 +194,12 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
                 f"stage '{stage.name}' names no model, and no stage before it leaves one: set policy.model to a "
                 "checkpoint directory or a hub id, or give policy.scratch"
             )
-        refuse_plain(ready, _begins(recipe, index))
+        refuse_plain(ready, starts_from(recipe, index))
         prepared = kind.prepare(ready, seed)
         if stage.run.keep_best is not None or stage.run.stop is not None:
             check_choosing(ready, prepared)
         found.append(PreparedStage(stage.with_(policy=ready.policy), kind, seed, prepared, suites))
     return found
-
-
-def _begins(recipe: Recipe, index: int) -> PolicyTable:
-    """The table that names the model which a stage starts from, or the first stage before it."""
-    before = begins_with(recipe, index)
-    return recipe.stages[index].policy if before is None else _begins(recipe, before)
 
 
 def _start(recipe: Recipe, before: int | None, given: Start) -> Start:

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,7 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
     directory = Path(recipe.stages[-1].run.directory).expanduser() / f"{recipe.name}-compare{ending}"
     _refuse_without_evaluation(recipe, index)
     before = _before(recipe, index, directory)
-
-    def alone(of: Recipe) -> Stage:
-        return _alone(of, index, before, directory, budget)
-
+    alone = partial(_alone, index=index, before=before, directory=directory, budget=budget)
     stage = alone(recipe)
     if asked.controls:
         found: list[tuple[str, tuple[Stage, ...], str]] = [(AS_IT_IS, (stage,), "the recipe's own rewards")]
