@@ -140,7 +140,6 @@ def fitted(stage: Stage, objective: Objective, policy: PolicyFacts) -> Stage:
     def need(one: Stage) -> Memory:
         return memory(one, objective, policy)
 
-
     found, least = stage, stage.task.max_prompt_tokens or PROMPT_TOKENS
     least += stage.rollout.max_tokens * stage.samples
     while need(found).gb > limit:

@@ -29,6 +29,7 @@ from cohort.settings import Stage
 from cohort.settings.table import effect_of
 from cohort.train.inputs import (
     FAILED,
+    Facts,
     changed_code,
     code_of_stages,
     inputs_of_stages,
@@ -148,9 +149,7 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
         )
     for file in (saved, directory / ENVIRONMENT):
         if not file.exists():
-            raise UserError(
-                f"{file} is missing, so nobody can say whether this run would go on as it began. {restore()}"
-            )
+            raise UserError(f"{file} is missing: nobody can say whether this run would go on as it began. {restore()}")
     if "learnt_again" in read_environment(directory / ENVIRONMENT):
         raise UserError(
             f"{directory} was learnt again from stored rollouts, and is not continued: call cohort replay again, or "
@@ -265,14 +264,10 @@ def disk_errors(directory: Path, still_here: Callable[[], None]) -> Iterator[Non
         disk = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
         full = isinstance(error, SafetensorError) or error.errno in disk
         file = getattr(error, "filename", None)
-        if full or (isinstance(file, str) and _is_inside(file, directory)):
+        if full or (isinstance(file, str) and Path(file).absolute().is_relative_to(directory.absolute())):
             mend = "free some space" if full else "mend that"
             raise UserError(f"cannot write to {directory} ({error}); {mend} and continue with {resuming()}") from None
         raise
-
-
-def _is_inside(file: str, directory: Path) -> bool:
-    return Path(file).absolute().is_relative_to(directory.absolute())
 
 
 @contextlib.contextmanager
@@ -295,8 +290,8 @@ def write_recipe(
     chain: Chain,
     recipe: Recipe,
     console: Console,
-    sandbox: Mapping[str, Any],
-    parent: Mapping[str, Any] | None = None,
+    sandbox: Facts,
+    parent: Facts | None = None,
 ) -> tuple[int, str]:
     """Write the resolved recipe and, once, the environment, with what `isolation_of` says, and from which `parent`'s
     checkpoint the run begins, where it does. Returns the number of
@@ -386,9 +381,7 @@ def read_environment(file: Path) -> dict[str, Any]:
     raise UserError(f"{file} is damaged ({problem}). {restore()}")
 
 
-def _say_what_changed(
-    before: Mapping[str, Any], now: Mapping[str, Any], sandbox: Mapping[str, Any], console: Console
-) -> None:
+def _say_what_changed(before: Facts, now: Facts, sandbox: Facts, console: Console) -> None:
     changed = [k for k, v in now["packages"].items() if before["packages"].get(k) != v]
     if changed:
         console.warn(f"other versions than when the run began ({', '.join(changed)}): the last bits may differ")

@@ -32,7 +32,7 @@ from cohort.tasks.preferences import Pairs, Preferences, open_with_history
 from cohort.tasks.prompts import place_of
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.choosing import halves_of_pairs
-from cohort.train.examples import ExamplesTraining, PreparedPairs, prepared_pairs
+from cohort.train.examples import ExamplesTraining, PreparedPairs, Told, prepared_pairs
 from cohort.train.sft import asked, encoded, seen_in, updated
 from cohort.train.stage import Context, Plan
 from cohort.train.unread import NO_DEMONSTRATIONS, NO_GROUPS, ONE_UPDATE
@@ -120,7 +120,7 @@ class _Pairs:
         self._renderer = Renderer.of(stage.task, facts.tokenizer)
         self.size = prepared.pairs.train.size
 
-    def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> tuple[dict[str, float], int]:
+    def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> Told:
         """One step on these pairs."""
         batch = self._batch(self._pairs.train, indices)
         sums = self._sums(backend, batch).requires_grad_(True)  # [2, n, 2]

@@ -28,6 +28,7 @@ from cohort.train.evaluation import Evaluator
 from cohort.train.stage import Context, Prepared, first_texts, refuse_few
 
 Rows = TypeVar("Rows", Preferences, Solutions)
+Told = tuple[dict[str, float], int]  # of a step on examples: its metrics, and how many tokens were seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +66,15 @@ def open_ledger(size: int | None, seed: int, state: Mapping[str, Any] | None) ->
     return Ledger.restore(state, size, seed) if state else Ledger(size, seed)
 
 
-def learn_next(
-    ledger: Ledger, many: int, learn: Callable[[list[int]], tuple[dict[str, float], int]]
-) -> dict[str, float]:
-    """One step on the next so many examples: what `learn` says of it, with the number of tokens, and its time."""
+def learn_next(ledger: Ledger, many: int, learn: Callable[[list[int]], Told]) -> dict[str, float]:
+    """One step on the next so many examples: what `learn` says of it, and its time."""
     began = time.perf_counter()
     tickets = [ledger.issue() for _ in range(many)]
     metrics, seen = learn([ticket.index for ticket in tickets])
     for ticket in tickets:
         ledger.finish(ticket.number, "trained")
     spent = time.perf_counter() - began
-    return metrics | {
-        "time/step_s": spent,
-        "memory/peak_gb": peak_memory_gb(),
-        "tokens_per_s": seen / spent,
-    }
+    return metrics | {"time/step_s": spent, "memory/peak_gb": peak_memory_gb(), "tokens_per_s": seen / spent}
 
 
 class Lesson(Protocol):
@@ -89,8 +84,8 @@ class Lesson(Protocol):
     def size(self) -> int | None:
         """How many examples there are; None: without end."""
 
-    def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> tuple[dict[str, float], int]:
-        """One optimizer step on these examples: its metrics, and how many tokens were seen."""
+    def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> Told:
+        """One optimizer step on these examples."""
 
     def measure(self, backend: Backend) -> dict[str, float]:
         """What of `eval/` the examples themselves tell; nothing where nothing of them is held out."""
@@ -138,7 +133,7 @@ class ExamplesTraining:
         """Learn from the next examples."""
         rate = rate_at(self._stage.optimizer, self._stage.run.steps, step)
 
-        def learn(indices: Sequence[int]) -> tuple[dict[str, float], int]:
+        def learn(indices: Sequence[int]) -> Told:
             found = self._lesson.learn(self._backend, indices, rate)
             self.weights_of = step
             return found

@@ -161,9 +161,7 @@ def _refuse_unfit(parent: Stage, stage: Stage, checkpoint: Checkpoint) -> None:
         raise UserError(f"{what} comes from stage '{name}', which is not trained again: name its directory")
     by_critic = stage.kind in GROUPS and settled_objective(stage).baseline == "critic"
     if by_critic and not (checkpoint.path / "critic").is_dir():
-        raise UserError(
-            "objective.baseline = 'critic' needs a critic, and the checkpoint has none: use another baseline"
-        )
+        raise UserError("objective.baseline = 'critic' needs a critic, and the checkpoint has none: use another one")
 
 
 def _say_differences(run: Path, parent: Recipe, recipe: Recipe, console: Console) -> dict[str, bool]:

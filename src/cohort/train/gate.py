@@ -80,6 +80,4 @@ def refuse_damaged_findings(directory: Path) -> None:
     said = {} if first is None else parsed(first)["recipe"].get("files", {})
     for name, what in {FILE: "what the gate found", CONTAMINATION: "which held-out questions are trained on"}.items():
         if name in said and (directory / name).exists() and sha256_of(directory / name) != said[name]:
-            raise UserError(
-                f"{directory / name} is damaged; restore it, or delete it: the record will then not say {what}"
-            )
+            raise UserError(f"{directory / name} is damaged; restore or delete it: the record will then not say {what}")

@@ -17,6 +17,7 @@ from cohort.types import Prompt, UserError
 from cohort.views.console import Console
 from cohort.wording import another, find
 
+Facts = Mapping[str, Any]  # as environment.json has them
 PROBE = "What is 17 + 25? Answer with <answer>42</answer>."
 FAILED = "failed.txt"  # why the run stopped, where that can be mended; gone when it goes on
 
@@ -59,9 +60,7 @@ def functions_of(recipe: Recipe) -> Iterator[tuple[str, str, Any]]:
                 yield stage.name, what, use
 
 
-def changed_code(
-    directory: Path, before: Mapping[str, Any], now: Mapping[str, Any], code: Mapping[str, str], console: Console
-) -> bool:
+def changed_code(directory: Path, before: Facts, now: Facts, code: Mapping[str, str], console: Console) -> bool:
     """Whether functions of the person's own are others than when the run began. Refused, but after a failure, which
     they may mend: that is said.
     """

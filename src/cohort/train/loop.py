@@ -173,9 +173,8 @@ class _Loop:
         context.forget_after(recorded)
         lines = read_metrics(context.metrics) if context.metrics.exists() else []
         self._skipped = sum(map(_skipped, lines))
-        self.watcher = Watcher(
-            context.stage.monitor, lines, read_incidents(context.directory, recorded), partial(decided, context)
-        )
+        before = read_incidents(context.directory, recorded)
+        self.watcher = Watcher(context.stage.monitor, lines, before, partial(decided, context))
         self._acting = cast(Acting, training)  # what is asked of it, a kind that says so in `acts` can do
         if self.watcher.screens:
             self._acting.screen = self.watcher.screen

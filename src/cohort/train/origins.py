@@ -114,9 +114,7 @@ def verifiers_of(context: Context) -> dict[str, Any]:
     machine = describe_machine()
     return {
         "rewards": {reward.name: {"use": code_name(reward.use), "weight": reward.weight} for reward in stage.reward},
-        "code": {
-            what: code for what, code in code_of_stages(recipe).items() if what.endswith(f"of stage {stage.name}")
-        },
+        "code": {what: of for what, of in code_of_stages(recipe).items() if what.endswith(f"of stage {stage.name}")},
         "inputs": {_shown(path): sha256_of(path) for path in sorted(own)},
         "libraries": machine["packages"] | {name: version_of(name) for name in LIBRARIES},
         "kernels": machine["kernels"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,10 +175,9 @@ def train(
 def prepare(recipe: Recipe) -> list[PreparedStage]:
     """Everything of every stage that can be opened and checked before a model loads. Raises `UserError`."""
     first = recipe.stages[0].policy
+    mend = "set policy.model to a checkpoint directory or a hub id, or give policy.scratch"
     if first.model is None and first.scratch is None:
-        raise UserError(
-            "the recipe names no model: set policy.model to a checkpoint directory or a hub id, or give policy.scratch"
-        )
+        raise UserError(f"the recipe names no model: {mend}")
     found = []
     refuse_unread(recipe)
     recipe = as_read(recipe)
@@ -190,10 +189,7 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
             with_stage_policies(recipe, index, stage)  # which refuses a name that is not there
         suites = open_suites(ready, seed) if stage.suite and kind.makes_policy else ()
         if begins_with(recipe, index) is None and stage.policy.model is None and stage.policy.scratch is None:
-            raise UserError(
-                f"stage '{stage.name}' names no model, and no stage before it leaves one: set policy.model to a "
-                "checkpoint directory or a hub id, or give policy.scratch"
-            )
+            raise UserError(f"stage '{stage.name}' names no model, and no stage before it leaves one: {mend}")
         refuse_plain(ready, starts_from(recipe, index))
         prepared = kind.prepare(ready, seed)
         if stage.run.keep_best is not None or stage.run.stop is not None:
@@ -295,9 +291,7 @@ def deterministic(threads: int) -> Iterator[None]:
             torch.set_default_device(device)
 
 
-def _show_result(
-    directory: Path, last: PreparedStage, record: Mapping[str, Any], chain: Chain, console: Console
-) -> None:
+def _show_result(directory: Path, last: PreparedStage, record: dict[str, Any], chain: Chain, console: Console) -> None:
     """Before and after, and where everything is."""
     metrics = directory / "metrics.jsonl"
     lines = read_metrics(metrics) if metrics.exists() else []

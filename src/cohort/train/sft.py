@@ -25,7 +25,7 @@ from cohort.tasks import Demonstrations, Renderer, open_examples
 from cohort.tasks.prompts import place_of
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.contamination import cleaned
-from cohort.train.examples import ExamplesTraining
+from cohort.train.examples import ExamplesTraining, Told
 from cohort.train.stage import NOBODY_JUDGES, Context, Plan, first_texts, refuse_few
 from cohort.train.unread import NO_GROUPS, NO_PAIRS, ONE_UPDATE
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
@@ -61,7 +61,7 @@ class _Demonstrations:
         self._dialogue = world.dialogue(facts.tokenizer, facts.eos_ids) if world.tools else None
         self.size = prepared.examples.size
 
-    def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> tuple[dict[str, float], int]:
+    def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> Told:
         batch = supervised_batch([self._encoded(index) for index in indices])
         report = backend.update(batch, rate).metrics
         return updated(report), seen_in(batch)
@@ -139,10 +139,8 @@ def encode(
     renderer: Renderer, examples: Demonstrations, index: int, facts: PolicyFacts, dialogue: Dialogue | None
 ) -> Encoded:
     """The tokens of demonstration `index`, as `encoded` has them."""
-    example = examples[index]
-    return encoded(
-        renderer, example.prompt, example.completion, facts, dialogue, place_of(examples, index, "demonstration")
-    )
+    example, what = examples[index], place_of(examples, index, "demonstration")
+    return encoded(renderer, example.prompt, example.completion, facts, dialogue, what)
 
 
 def encoded(

@@ -14,14 +14,13 @@ from typing import Any
 from cohort.recipe import Recipe
 from cohort.settings import Reward, Stage
 from cohort.train.compare.controls import CONTROLS, controlled
-from cohort.train.compare.ways import BUDGETS, Way, read_vary, ways
+from cohort.train.compare.ways import BUDGETS, Way, read_vary, refuse_unknown, ways
 from cohort.train.directory import as_kept, stage_directory
 from cohort.train.models import begins_with, data_of, waits_for
 from cohort.train.run import prepare
 from cohort.train.stage import kind_of
 from cohort.train.unread import unread_keys
 from cohort.types import UnreadableError, UserError
-from cohort.wording import did_you_mean
 
 AS_IT_IS = "as it is"
 BEFORE = "before"  # the run of the stages that come before the one that is compared
@@ -75,13 +74,9 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
     trained.
     """
     recipe, budget = read(()), asked.budget
-    if budget not in BUDGETS:
-        known = ", ".join(BUDGETS)
-        raise UnreadableError(f"there is no budget '{budget}'{did_you_mean(budget, BUDGETS)}; there are {known}")
+    refuse_unknown("budget", budget, BUDGETS)
     for name in asked.controls:
-        if name not in CONTROLS:
-            known = ", ".join(CONTROLS)
-            raise UnreadableError(f"there is no control '{name}'{did_you_mean(name, CONTROLS)}; there are {known}")
+        refuse_unknown("control", name, CONTROLS)
     if asked.controls and (asked.methods or asked.vary):
         raise UnreadableError("--controls change the rewards alone: compare methods or values in another comparison")
     if len(asked.methods) == 1 and not asked.vary:
@@ -90,9 +85,7 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
     if index < 0:
         raise UserError("the recipe has no grpo stage, so there is nothing to compare")
     if data_of(recipe, index) is not None:
-        raise UserError(
-            f"the prompts of stage '{recipe.stages[index].name}' are made by another stage: name their file"
-        )
+        raise UserError(f"the prompts of stage '{recipe.stages[index].name}' are made by another stage: name the file")
     ending = "" if budget == "steps" else f"-{budget}"
     directory = Path(recipe.stages[-1].run.directory).expanduser() / f"{recipe.name}-compare{ending}"
     _refuse_without_evaluation(recipe, index)
@@ -140,9 +133,7 @@ def _refuse_without_evaluation(recipe: Recipe, index: int) -> None:
     parts = prepared[index].prepared.parts
     _close(prepared)
     if parts is None or parts.task.held_out is None:
-        raise UserError(
-            "the recipe has no held-out problems to compare by: add task.held_out=FILE (or a share, task.held_out=0.1)"
-        )
+        raise UserError("no held-out problems to compare by: add task.held_out=FILE (or a share, task.held_out=0.1)")
     if not table.problems or not (table.greedy or table.samples):
         raise UserError("the recipe evaluates nothing to compare by: set evaluate.problems, and greedy or samples")
 

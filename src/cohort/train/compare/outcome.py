@@ -248,9 +248,7 @@ def _evaluations(recipe: Recipe, stage: Stage, kind: str) -> list[_Evaluation]:
     for step in sorted({0, *steps}):
         file = log / f"eval-{step:06d}-{kind}.parquet"
         if not file.exists():
-            raise UserError(
-                f"{file} is missing: the held-out completions of this run are lost, so it cannot be compared"
-            )
+            raise UserError(f"{file} is missing: held-out completions of this run are lost, so it cannot be compared")
         groups = tuple(read_groups(file))
         one = Accuracy(kind, max(len(group.rollouts) for group in groups), groups, stage.evaluate.cluster)
         rollouts = [rollout for group in groups for rollout in group.rollouts]

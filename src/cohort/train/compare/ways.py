@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -88,9 +88,7 @@ def _of_preset(name: str) -> Method:
 METHODS: Mapping[str, Method] = {
     **{name: _of_preset(name) for name in PRESETS},
     "ppo": Method("PPO with a critic that first learns alone", _ppo),
-    "rft": Method(
-        "half of the steps sample from the start, the others learn what was right", _rft, ("steps", "seconds")
-    ),
+    "rft": Method("half of the steps sample from the start, the rest learn what was right", _rft, ("steps", "seconds")),
     "online_rft": Method("supervised training on the policy's own right samples", lambda _: ["kind=rft"]),
     "dpo": Method("as many samples of the start, then DPO on pairs of them", lambda _: [], ("steps",), _sampled_pairs),
 }
@@ -110,10 +108,7 @@ def ways(
     stage = recipe.stages[index]
     at = f"{stage.name}." if len(recipe.stages) > 1 else ""
     for name in methods:
-        if name not in METHODS:
-            raise UnreadableError(
-                f"there is no method '{name}'{did_you_mean(name, METHODS)}; there are {', '.join(METHODS)}"
-            )
+        refuse_unknown("method", name, METHODS)
         if budget not in METHODS[name].budgets:
             raise UserError(
                 f"the method '{name}' samples first and learns then, so a budget of {budget} does not say when it is "
@@ -140,6 +135,12 @@ def ways(
     return found
 
 
+def refuse_unknown(what: str, name: str, known: Collection[str]) -> None:
+    """Raise `UnreadableError` for a name that is none of those that are known."""
+    if name not in known:
+        raise UnreadableError(f"there is no {what} '{name}'{did_you_mean(name, known)}; there are {', '.join(known)}")
+
+
 def read_vary(texts: Iterable[str], recipe: Recipe, index: int) -> dict[str, list[str]]:
     """`KEY=a,b,c` as values by key; `KEY&KEY=a&b,c&d` changes several together. Raises `UserError` for a key of another
     stage or one that all arms share, and `UnreadableError` for fewer than two values.
@@ -150,9 +151,7 @@ def read_vary(texts: Iterable[str], recipe: Recipe, index: int) -> dict[str, lis
         key, values = key.strip(), [value.strip() for value in _VALUE.findall(written)]
         values = [value for value in values if value]
         if not equals or not key or len(values) < 2:
-            raise UnreadableError(
-                f"--vary takes a key and two values or more, such as rollout.group_size=4,8, not '{text}'"
-            )
+            raise UnreadableError(f"--vary takes a key and two values or more (rollout.group_size=4,8), not '{text}'")
         if len(set(values)) < len(values) or key in found:
             raise UnreadableError(f"--vary names the same thing twice: '{text}'")
         for one in key.split("&"):
@@ -166,9 +165,7 @@ def read_vary(texts: Iterable[str], recipe: Recipe, index: int) -> dict[str, lis
 def _refuse_shared(key: str, recipe: Recipe, index: int) -> None:
     own, named = recipe.stages[index].name, _names_stage(key, recipe)
     if named and key.split(".")[0] != own:
-        raise UserError(
-            f"--vary {key}: the arms differ in the stage '{own}', and this is another one, whose model they share"
-        )
+        raise UserError(f"--vary {key}: the arms differ in the stage '{own}'; this is another, whose model they share")
     bare = key.partition(".")[2] if named else key
     for shared in (*SHARED, *SHARED_OF_RUN):
         if bare == shared or bare.startswith(f"{shared}."):

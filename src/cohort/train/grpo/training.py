@@ -251,9 +251,8 @@ class GrpoTraining:
         no baseline, no divisor and no KL. They are recorded with what was left out.
         """
         line = {"step": step, **group_metrics(groups.kept, groups.left_out)}
-        found = screen(
-            line | behaviour([*groups.kept, *groups.left_out], self._combination), groups.kept, groups.left_out
-        )
+        line |= behaviour([*groups.kept, *groups.left_out], self._combination)
+        found = screen(line, groups.kept, groups.left_out)
         bad = [group.with_(disposition="quarantined") for group in groups.kept if group.ticket in found]
         kept = [group for group in groups.kept if group.ticket not in found]
         return replace(groups, kept=kept, left_out=[*groups.left_out, *bad])

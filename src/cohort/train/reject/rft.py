@@ -13,7 +13,7 @@ from cohort.rewards import Combination
 from cohort.seeds import derive_seed
 from cohort.tasks import Ledger
 from cohort.train.checkpoint import Checkpoint
-from cohort.train.examples import learn_next, open_ledger
+from cohort.train.examples import Told, learn_next, open_ledger
 from cohort.train.grpo.training import GrpoTraining, PreparedGrpo
 from cohort.train.reject.data import selected
 from cohort.train.reject.learning import learnt_batch
@@ -52,7 +52,7 @@ class RftTraining:
         self.groups, sampled = (), self._samples_until
         rate = rate_at(self._stage.optimizer, self._stage.run.steps - sampled, step - sampled)
 
-        def learn(indices: Sequence[int]) -> tuple[dict[str, float], int]:
+        def learn(indices: Sequence[int]) -> Told:
             batch = learnt_batch([self._kept[index] for index in indices])
             report = self._sampling.backend.update(batch, rate).metrics
             self._sampling.weights_of = step

@@ -120,9 +120,8 @@ def select(samples: Iterable[Sample], table: Reject) -> Selection:
     left.sort(key=lambda one: (one.ticket, one.member))
     prompts = len({one.prompt.id for one in everything})
     counts = {reason: count for reason, count in refused.most_common() if count}
-    return Selection(
-        tuple(left), tuple(_pairs(left, everything, table.pairs, table.truncated)), len(everything), prompts, counts
-    )
+    pairs = tuple(_pairs(left, everything, table.pairs, table.truncated))
+    return Selection(tuple(left), pairs, len(everything), prompts, counts)
 
 
 def _plain(one: Sample) -> str:
@@ -160,9 +159,8 @@ def _balanced(samples: Sequence[Sample], table: Reject) -> list[Sample]:
     for one in samples:
         by_value[_value(one, table.balance)].append(one)
     if strange := sorted(table.shares.keys() - by_value.keys()):
-        raise UserError(
-            f"reject.shares gives {strange[0]!r} a share, and of it no sample is kept; there is {', '.join(by_value)}"
-        )
+        there = ", ".join(by_value)
+        raise UserError(f"reject.shares gives {strange[0]!r} a share, and of it no sample is kept; there is {there}")
     weights = {value: table.shares.get(value, 0.0) if table.shares else 1.0 for value in by_value}
     most = min((len(by_value[value]) / weight for value, weight in weights.items() if weight), default=0.0)
     found = []

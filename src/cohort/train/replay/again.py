@@ -163,9 +163,8 @@ def _refuse_missing(recorded: Recorded, start: int, first: int, last: int) -> No
         )
     for step in range(first, last + 1):
         if erased := erased_in(recorded.steps[step]):
-            raise UserError(
-                f"step {step} cannot be learnt again: texts of ticket {', '.join(map(str, erased))} were erased"
-            )
+            which = ", ".join(map(str, erased))
+            raise UserError(f"step {step} cannot be learnt again: texts of ticket {which} were erased")
 
 
 def _free(recorded: Recorded, start: int, steps: tuple[int, int] | None) -> Path:

@@ -105,9 +105,8 @@ class Recorded:
             if group.rollouts and len(group.rollouts) != size:
                 raise UserError(f"{place} has {len(group.rollouts)} rollouts, and the recipe asks for {size}")
             if list(group.scores) != names and not (group.error is not None and not group.scores):
-                raise UserError(
-                    f"{place} has scores of {', '.join(group.scores) or 'nothing'}, not of {', '.join(names)}"
-                )
+                has = ", ".join(group.scores) or "nothing"
+                raise UserError(f"{place} has scores of {has}, not of {', '.join(names)}")
         return found
 
     @property

@@ -227,10 +227,8 @@ def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[
                 worst, total = max(worst, apart.max().item()), total + apart.sum().item()
                 if not apart.max().item() <= most:
                     at = int(apart.argmax())
-                    place = f"{step.place(group.ticket, member)}: logprobs[{at}]"
-                    tally.differ(
-                        f"{place} is {rollout.logprobs[at]:.6g}, and a forward pass gives {now[at].item():.6g}"
-                    )
+                    place, said = f"{step.place(group.ticket, member)}: logprobs[{at}]", rollout.logprobs[at]
+                    tally.differ(f"{place} is {said:.6g}, and a forward pass gives {now[at].item():.6g}")
     if in_mean is not None and not total <= in_mean * tally.compared:
         tally.differ(f"in the mean they are {total / tally.compared:.3g} apart, and {in_mean:g} may be")
     tally.how = f"at most {worst:.2g} apart ({most:g} may be)"

@@ -178,7 +178,6 @@ class Scores:
         again: ScoredGroup | None = None
         for name, now in scored.scores.items():
             stored = group.scores[name]
-            limits = _by_limit(group, scored, name)
             if name not in self._exact:
                 self._agreement[name][0] += sum(map(equal, stored, now))
                 self._agreement[name][1] += len(now)
@@ -190,15 +189,15 @@ class Scores:
                     self._exact.discard(name)
                     self._agreement[name] = [tally.compared + sum(map(equal, stored, now)), tally.compared + len(now)]
                     continue
-            self._exactly(step, group, scored, name, limits)
+            self._exactly(step, group, scored, name)
 
-    def _exactly(self, step: StoredStep, group: Group, scored: ScoredGroup, name: str, limits: Sequence[bool]) -> None:
+    def _exactly(self, step: StoredStep, group: Group, scored: ScoredGroup, name: str) -> None:
         tally, labels, now_labels = self.tallies[name], _labels(group, name), _labels(scored, name)
         steps = group.steps.get(name, ((),) * len(group.rollouts))
         now_steps = scored.steps.get(name, ((),) * len(group.rollouts))
         extra, now_extra = group.extra.get(name), scored.extra.get(name)
         for member, (stored, now) in enumerate(zip(group.scores[name], scored.scores[name], strict=True)):
-            if limits[member]:
+            if LIMITS & {labels[member], now_labels[member]}:  # of time or memory, which has decided it then or now
                 continue
             place = step.place(group.ticket, member)
             tally.compare(f"{place}: scores.{name}", stored, now)
@@ -243,11 +242,6 @@ class Scores:
 
 def _labels(of: Group | ScoredGroup, name: str) -> Sequence[str | None]:
     return of.labels.get(name) or (None,) * len(of.rewards)
-
-
-def _by_limit(group: Group, scored: ScoredGroup, name: str) -> list[bool]:
-    """Of each score, whether a limit of time or memory has decided it, then or now."""
-    return [any(label in LIMITS for label in both) for both in zip(_labels(group, name), _labels(scored, name))]
 
 
 def _depends(reward: Reward) -> bool:

@@ -87,9 +87,7 @@ class StepLesson:
             "scores/std": scores.std(unbiased=False).item(),
         }
 
-    def measured(
-        self, context: Context, step: int, held: Sequence[Held[EncodedSolution]], scores: list[Any]
-    ) -> dict[str, float]:
+    def measured(self, context: Context, step: int, held: list[Held[EncodedSolution]], scores: Any) -> dict[str, float]:
         """How well it tells right steps of held-out solutions from wrong ones."""
         labels = [label for _, one in held for label in one.labels]
         asked = [prompt for prompt, one in held for _ in one.labels]  # steps of one question stay together

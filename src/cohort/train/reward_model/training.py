@@ -62,9 +62,7 @@ class Asked:
         own = self._task.max_prompt_tokens
         return f"the model has {self._room} positions" + (f", and task.max_prompt_tokens is {own}" if own else "")
 
-    def before(
-        self, answer: int, rows: Items[Any], index: int, what: str, held_out: bool = False
-    ) -> tuple[int, ...] | None:
+    def before(self, answer: int, rows: Items[Any], index: int, what: str, held_out: bool) -> tuple[int, ...] | None:
         """The prompt of row `index`, before an answer of so many tokens; None where it is too long and dropped, as one
         that is `held_out` always is, if it is not to be cut. Raises `UserError` where a row is not to be dropped.
         """
@@ -120,8 +118,8 @@ class Lesson(Protocol[T]):
     def told(self, found: Tensor) -> dict[str, float]:
         """The numbers of a training step."""
 
-    def measured(self, context: Context, step: int, held: Sequence[Held[T]], scores: list[Any]) -> dict[str, float]:
-        """The measures of held-out rows and their `scores`."""
+    def measured(self, context: Context, step: int, held: list[Held[T]], scores: Any) -> dict[str, float]:
+        """The measures of held-out rows, given the `scores` of all that they hold as a list."""
 
 
 class PairLesson:
@@ -168,9 +166,7 @@ class PairLesson:
             "scores/std": found.std().item(),
         }
 
-    def measured(
-        self, context: Context, step: int, held: Sequence[Held[EncodedPair]], scores: list[Any]
-    ) -> dict[str, float]:
+    def measured(self, context: Context, step: int, held: list[Held[EncodedPair]], scores: Any) -> dict[str, float]:
         """See `Lesson`. All of them are written down."""
         rows = [(*score, len(one.chosen), len(one.rejected)) for score, (_, one) in zip(scores, held, strict=True)]
         report = _report(rows)
