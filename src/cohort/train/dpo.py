@@ -84,11 +84,11 @@ class Dpo:
 
 
 def _asked(stage: Stage) -> Stage:
-    """The stage with the task of its held-out problems: rows of pairs need no gold answers."""
-    other = stage.task.held_out
-    if not isinstance(other, str):
-        return asked(stage)
-    return stage.with_(task={"source": other})
+    """The stage with the task of its held-out problems: rows of pairs need no gold answers. Its prompts show no tools,
+    nor do these, whatever environment stands outside the stages: the recipe that a run keeps has none for this one.
+    """
+    other, stage = stage.task.held_out, stage.with_(environment=settings.Environment())
+    return stage.with_(task={"source": other}) if isinstance(other, str) else asked(stage)
 
 
 def _objective(table: settings.Dpo) -> Objective:
