@@ -10,7 +10,7 @@ forward pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -137,14 +137,11 @@ class _Pairs:
         held_out = self._pairs.held_out
         if held_out is None or not held_out.size:
             return {}
-        indices = range(min(held_out.size, self._stage.evaluate.problems))
-        parts = [
-            self._sums(backend, self._batch(held_out, part))
-            for part in _parts(indices, self._stage.preferences.pairs_per_step)
-        ]
-        if not parts:
+        indices, many = range(min(held_out.size, self._stage.evaluate.problems)), self._stage.preferences.pairs_per_step
+        parts = (self._batch(held_out, indices[start : start + many]) for start in range(0, len(indices), many))
+        if not indices:
             return {}
-        sums = torch.cat(parts, 1)
+        sums = torch.cat([self._sums(backend, part) for part in parts], 1)
         rows = [*zip(self._losses(sums).tolist(), (self._margins(sums) > 0).double().tolist(), strict=True)]
         asked = [held_out[index].prompt.id for index in indices]
         return _of_pairs(rows) | halves_of_pairs(rows, asked, self._stage.run, _of_pairs)
@@ -177,16 +174,14 @@ class _Pairs:
 
     def _losses(self, sums: Tensor) -> Tensor:
         """`[n]`: the loss of each pair."""
-        (chosen, rejected), (ref_chosen, ref_rejected) = ((side[:, 0], side[:, 1]) for side in sums)
-        beta, answers = self._table.beta, (chosen, rejected, ref_chosen.detach(), ref_rejected.detach())
+        beta, answers = self._table.beta, _answers(sums)
         if self._table.loss == "ipo":
             return losses.ipo(*answers, beta=beta)
         return losses.dpo(*answers, beta=beta, label_smoothing=self._table.label_smoothing)
 
     def _margins(self, sums: Tensor) -> Tensor:
         """`[n]`: by how much the implicit reward of the chosen answer is the higher one."""
-        (chosen, rejected), (ref_chosen, ref_rejected) = ((side[:, 0], side[:, 1]) for side in sums)
-        return self._table.beta * losses.log_ratios(chosen, rejected, ref_chosen, ref_rejected)
+        return self._table.beta * losses.log_ratios(*_answers(sums))
 
     def _measures(self, sums: Tensor) -> dict[str, float]:
         margins, rewards = self._margins(sums), self._table.beta * (sums[0] - sums[1])  # [n, 2]
@@ -200,13 +195,15 @@ class _Pairs:
         }
 
 
+def _answers(sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`[n]` each: the chosen and the rejected answers, by the policy and by the reference, which learns nothing."""
+    policy, reference = sums[0], sums[1].detach()
+    return policy[:, 0], policy[:, 1], reference[:, 0], reference[:, 1]
+
+
 def _of_pairs(rows: Sequence[tuple[float, float]]) -> dict[str, float]:
     """The measures of held-out pairs: of each its loss, and 1 where it is told apart."""
     lost, right = zip(*rows, strict=True)
     low, high = mean_interval(right)
     found = {"eval/loss": math.fsum(lost) / len(rows), "eval/accuracy": math.fsum(right) / len(rows)}
     return found | {"eval/accuracy_low": low, "eval/accuracy_high": high}
-
-
-def _parts(indices: range, size: int) -> Iterator[range]:
-    return (indices[start : start + size] for start in range(0, len(indices), size))

@@ -143,8 +143,7 @@ def _goes_on(context: Context, checkpoint: Checkpoint | None) -> str:
         return f"begins from {escape(str(context.parent.path))}, with step {context.first + 1}"
     if checkpoint is None:
         return f"{escape(str(context.directory))} has no checkpoint yet: it begins again at step 1"
-    steps = context.last
-    return f"{escape(str(context.directory))} goes on after step {checkpoint.step} of {steps}"
+    return f"{escape(str(context.directory))} goes on after step {checkpoint.step} of {context.last}"
 
 
 class _Loop:

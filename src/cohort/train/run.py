@@ -47,14 +47,7 @@ from cohort.train.fork import kept_fork, open_fork
 from cohort.train.gate import pass_gate, refuse_damaged_findings
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
-from cohort.train.models import (
-    begins_with,
-    data_files,
-    starts_from,
-    takes_from,
-    with_stage_models,
-    with_stage_policies,
-)
+from cohort.train.models import begins_with, data_files, starts_from, with_stage_models, with_stage_policies
 from cohort.train.recorder import Recorder
 from cohort.train.stage import Context, PreparedStage, kind_of
 from cohort.train.unread import as_read, refuse_unread
@@ -185,8 +178,7 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
         ready = with_stage_models(recipe, index)
         check_actions(ready, kind)
-        if takes_from(stage):
-            with_stage_policies(recipe, index, stage)  # which refuses a name that is not there
+        with_stage_policies(recipe, index, stage)  # which refuses a name that is not there
         suites = open_suites(ready, seed) if stage.suite and kind.makes_policy else ()
         if begins_with(recipe, index) is None and stage.policy.model is None and stage.policy.scratch is None:
             raise UserError(f"stage '{stage.name}' names no model, and no stage before it leaves one: {mend}")

@@ -62,12 +62,9 @@ class _Demonstrations:
         self.size = prepared.examples.size
 
     def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> Told:
-        batch = supervised_batch([self._encoded(index) for index in indices])
-        report = backend.update(batch, rate).metrics
-        return updated(report), seen_in(batch)
-
-    def _encoded(self, index: int) -> Encoded:
-        return encode(self._renderer, self._examples, index, self._facts, self._dialogue)
+        taken = [encode(self._renderer, self._examples, index, self._facts, self._dialogue) for index in indices]
+        batch = supervised_batch(taken)
+        return updated(backend.update(batch, rate).metrics), seen_in(batch)
 
     def measure(self, backend: Backend) -> dict[str, float]:
         return {}

@@ -126,7 +126,6 @@ class GrpoTraining:
             self._learning = prepared.learning(stage, objective, self._combination, self.backend)
             self._stream: Groups
             self._evaluate: Evaluator | None = None
-            self._nothing: dict[str, float] | None = None if prepared.stored is not None else {}
             if prepared.stored is not None:
                 self._stream = prepared.stored
             else:
@@ -277,7 +276,9 @@ class GrpoTraining:
             return {}
         self._settle()
         self._doing, self._sampled = "evaluating", 0
-        return self._nothing if self._evaluate is None else self._evaluate(step)
+        if self._evaluate is None:
+            return {} if self._prepared.stored is None else None
+        return self._evaluate(step)
 
     def save(self, directory: Path) -> Mapping[str, Any]:
         """The model and what trains it, the groups in flight, and the ledger."""
