@@ -54,7 +54,8 @@ def begins_with(recipe: Recipe, index: int) -> int | None:
     if (name := named_stage(table.model)) is not None:
         if stage.kind == "reward_model":  # which may go on training an earlier one
             made |= _before(recipe, index, lambda one: one.kind == "reward_model")
-        return _found(made, f"stage '{stage.name}' starts from the model of", name, "leaves a policy")
+        needs = f"stage '{stage.name}' starts from the model of the stage '{name}'"
+        return _found(made, name, needs, "leaves a policy")
     return None if table.model or table.scratch else max(made.values(), default=None)
 
 
@@ -75,8 +76,8 @@ def _maker(recipe: Recipe, index: int, source: Any) -> int | None:
     if (name := named_stage(source)) is None:
         return None
     made = _before(recipe, index, lambda one: getattr(kind_of(one), "makes_data", False))
-    needs = f"stage '{recipe.stages[index].name}' learns from the data of"
-    return _found(made, needs, name, "makes data (kind reject)")
+    needs = f"stage '{recipe.stages[index].name}' learns from the data of the stage '{name}'"
+    return _found(made, name, needs, "makes data (kind reject)")
 
 
 def data_file(recipe: Recipe, index: int) -> Path | None:
@@ -156,13 +157,13 @@ def _makes_policy(stage: Stage) -> bool:
     return kind_of(stage).makes_policy
 
 
-def _found(before: dict[str, int], needs: str, name: str, makes: str) -> int:
-    """The number of the stage `name`, one of those `before`. Raises `UserError`, with what `needs` it, where it is none
+def _found(before: dict[str, int], name: str, needs: str, makes: str) -> int:
+    """The number of the stage `name`, one of those `before`. Raises `UserError`, with who `needs` it, where it is none
     of them: each `makes` what is needed.
     """
     if name not in before:
         but = f"but no stage of that name that {makes} comes before it; there is {', '.join(before) or 'none'}"
-        raise UserError(f"{needs} the stage '{name}', {but}")
+        raise UserError(f"{needs}, {but}")
     return before[name]
 
 
@@ -173,8 +174,9 @@ def _final(recipe: Recipe, number: int) -> str:
 def _resolved(recipe: Recipe, index: int, reward: RewardTable, name: str) -> RewardTable:
     kind = "process_model" if reward.use == "process_model" else "reward_model"
     before = _before(recipe, index, lambda one: one.kind == kind)
-    number = _found(before, f"reward '{reward.name}' scores with the model of", name, "trains a reward model")
-    return reward.with_(args={**reward.args, "model": _final(recipe, number)})
+    needs = f"reward '{reward.name}' scores with the model of the stage '{name}'"
+    where = _final(recipe, _found(before, name, needs, "trains a reward model"))
+    return reward.with_(args={**reward.args, "model": where})
 
 
 def takes_from(stage: Stage) -> dict[str, str]:
@@ -191,7 +193,8 @@ def with_stage_policies(recipe: Recipe, index: int, stage: Stage) -> Stage:
     """
     made, found = _before(recipe, index, _makes_policy), dict[str, str]()
     for what, name in takes_from(stage).items():
-        found[what] = _final(recipe, _found(made, f"{what} is the policy of", name, "leaves a policy"))
+        number = _found(made, name, f"{what} is what the stage '{name}' trains", "leaves a policy")
+        found[what] = _final(recipe, number)
     if not found:
         return stage
     if (tokenizer := found.get("policy.scratch.tokenizer")) is not None:
