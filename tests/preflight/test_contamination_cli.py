@@ -15,7 +15,7 @@ from cohort.preflight.contamination.sides import benchmark_of, without_held_out
 from cohort.tasks import open_mixture, open_task
 from cohort.train import train
 from cohort.train.contamination import found_before
-from cohort.train.reward_model.training import PreparedRewardModel
+from cohort.train.examples import PreparedPairs
 from cohort.train.run import prepare
 from cohort.train.sft import PreparedSft
 from cohort.types import UnreadableError, UserError
@@ -149,11 +149,11 @@ def test_demonstrations_and_pairs_lose_what_is_held_out(tables, tmp_path):
     task = {"source": write(tmp_path / "p.jsonl", pairs), "held_out": write(tmp_path / "q.jsonl", pairs[:3])}
     learnt = {"name": "rm", "kind": "reward_model", "policy": tables["policy"], "preferences": {"pairs_per_step": 2}}
     (one,) = prepare(Recipe(**learnt, task=task | {"decontaminate": "drop"}))
-    assert isinstance(one.prepared, PreparedRewardModel)
+    assert isinstance(one.prepared, PreparedPairs)
     assert one.prepared.dropped is not None
     assert (one.prepared.pairs.train.size, len(one.prepared.dropped.flagged)) == (5, 3)
     (warned,) = prepare(Recipe(**learnt, task=task))
-    assert isinstance(warned.prepared, PreparedRewardModel)
+    assert isinstance(warned.prepared, PreparedPairs)
     found = found_before(warned)
     assert isinstance(found, Report)
     assert (warned.prepared.pairs.train.size, len(found.flagged)) == (8, 3)

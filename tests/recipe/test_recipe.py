@@ -183,3 +183,13 @@ def test_importing_the_recipe_imports_neither_torch_nor_a_sibling():
     data = ("fields", "kinds", "objective", "presets", "terms")
     objectives = {"cohort.algorithms", *(f"cohort.algorithms.{name}" for name in data)}
     assert set(eval(printed)) <= {"cohort.types", "cohort.seeds", "cohort.wording", *objectives}
+
+
+def test_a_table_with_other_values_also_of_the_tables_in_it():
+    stage = Stage(task=Task(source="a", args={"levels": 1}), rollout=Rollout(group_size=4))
+    other = stage.with_(name="b", rollout={"max_tokens": 7}, task={"args": {"rows": 2}}, policy=Policy(model="c"))
+    assert (other.name, other.rollout.group_size, other.rollout.max_tokens) == ("b", 4, 7)
+    assert (other.task.source, other.task.args, other.policy.model) == ("a", {"rows": 2}, "c")  # args are no table
+    assert (stage.rollout.max_tokens, stage.task.args) == (512, {"levels": 1})
+    assert "max_tokens" in other.rollout.model_fields_set
+    assert stage.with_(policy=Policy(model="c", lora=Lora())).with_(policy={"lora": None}).policy.lora is None

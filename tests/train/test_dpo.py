@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from cohort.policy.load import Start
 from cohort.recipe import Recipe
 from cohort.record.metrics import read_metrics
 from cohort.train import train
-from cohort.train.dpo import PreparedDpo, _objective, _Pairs
+from cohort.train.directory import as_kept
+from cohort.train.dpo import _objective, _Pairs
+from cohort.train.examples import PreparedPairs
 from cohort.train.run import prepare
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -49,7 +52,7 @@ def recipe(tmp_path, checkpoint_dir):
 def test_the_gradient_of_a_step_is_that_of_the_loss_itself(recipe):
     one = prepare(recipe(optimizer={"learning_rate": 1e-3, "tokens_per_micro_batch": 20, "gradient_clip": 0.0}))[0]
     backend: Any = open_backend(one.stage, _objective(one.stage.dpo), Origin(1, Start(), one.prepared.texts))
-    assert isinstance(one.prepared, PreparedDpo)
+    assert isinstance(one.prepared, PreparedPairs)
     lesson = _Pairs(one.stage, one.prepared, backend.facts)
     found = {}
 
@@ -152,3 +155,18 @@ def test_pairs_cannot_choose_where_problems_are_held_out(recipe, tmp_path):
         UserError, match=r"no pairs are held out: set task\.held_out, which names problems beside a reward"
     ):
         prepare(recipe(task=task, run=run, reward="exact_number"))
+
+
+def test_tools_that_stand_outside_the_stages_are_none_of_a_stage_of_pairs(recipe, tmp_path, checkpoint_dir):
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text("".join(json.dumps({"prompt": f"{i} plus 1?", "answer": str(i + 1)}) + "\n" for i in range(4)))
+    pairs = {"source": recipe().stages[0].task.source, "held_out": str(problems)}
+    first = {"kind": "evaluate", "name": "first", "task": {"source": str(problems), "held_out": str(problems)}}
+    tables: dict[str, Any] = {"name": "two", "policy": {"model": str(checkpoint_dir)}, "reward": "exact_number"}
+    tables |= {"preferences": {"pairs_per_step": 4}, "environment": {"tools": ["python"]}}
+    asked = Recipe(**tables, stage=[first, {"kind": "dpo", "task": pairs}])
+    kept = Recipe.from_tables(tomllib.loads(as_kept(asked)))
+    for one in (asked, kept):  # a run that goes on with the recipe that it keeps evaluates as it began
+        measured, learnt = prepare(one)
+        assert [tool.name for tool in measured.prepared.parts.world.tools] == ["python"]
+        assert learnt.prepared.parts.world.tools == ()

@@ -140,28 +140,18 @@ def fitted(stage: Stage, objective: Objective, policy: PolicyFacts) -> Stage:
     def need(one: Stage) -> Memory:
         return memory(one, objective, policy)
 
-    def changed(one: Stage, tokens: int = 0, rows: int = 0, again: bool = False) -> Stage:
-        o, r, p = one.optimizer, one.rollout, one.policy
-        return one.model_copy(
-            update={
-                "optimizer": o.model_copy(update={"tokens_per_micro_batch": tokens or o.tokens_per_micro_batch}),
-                "rollout": r.model_copy(update={"max_rows": rows or r.max_rows}),
-                "policy": p.model_copy(update={"checkpointing": "on"}) if again else p,
-            }
-        )
-
     found, least = stage, stage.task.max_prompt_tokens or PROMPT_TOKENS
     least += stage.rollout.max_tokens * stage.samples
     while need(found).gb > limit:
         now, tokens = need(found), found.optimizer.tokens_per_micro_batch
         if now.sampling > now.learning and found.rollout.max_rows > 1:
-            found = changed(found, rows=found.rollout.max_rows // 2)
+            found = found.with_(rollout={"max_rows": found.rollout.max_rows // 2})
         elif tokens > max(FEW, least):
-            found = changed(found, tokens=max(FEW, least, tokens // 2))
+            found = found.with_(optimizer={"tokens_per_micro_batch": max(FEW, least, tokens // 2)})
         elif found.policy.checkpointing == "auto" and policy.path == "compiled kernels":
-            found = changed(found, again=True)
+            found = found.with_(policy={"checkpointing": "on"})
         elif tokens > least:
-            found = changed(found, tokens=max(least, tokens // 2))
+            found = found.with_(optimizer={"tokens_per_micro_batch": max(least, tokens // 2)})
         elif stage.policy.memory_gb is None:
             break  # the reckoning may be wrong: the rehearsal finds out
         else:

@@ -48,10 +48,4 @@ def as_stage(table: Suite, stage: Stage) -> Stage:
         raise UserError('nothing says which answers are right: add use, such as use = "exact_number"')
     judged = {"reward": use or evaluate.reward, "gold": None, "cluster": None}
     limit = {"problems": evaluate.problems if table.problems is None else table.problems}
-    return stage.model_copy(
-        update={
-            "task": task.model_copy(update=plain | where | columns | template),
-            "evaluate": evaluate.model_copy(update=judged | limit),
-            "reward": named,
-        }
-    )
+    return stage.with_(task=plain | where | columns | template, evaluate=judged | limit, reward=named)

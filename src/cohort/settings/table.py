@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, WithJsonSchema
 from pydantic.fields import FieldInfo
@@ -85,6 +85,14 @@ class Table(BaseModel):
     # Tells pydantic that this is no change of behaviour: tables inside tables are then validated in one pass, so that
     # every mistake is found and not only the first.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def with_(self, **changes: Any) -> Self:
+        """The table with other values of these keys, unchecked; a dictionary for a table in it changes keys of that."""
+
+        def new(old: Any, value: Any) -> Any:
+            return old.with_(**value) if isinstance(old, Table) and isinstance(value, dict) else value
+
+        return self.model_copy(update={name: new(getattr(self, name), value) for name, value in changes.items()})
 
 
 def table_of(field: FieldInfo) -> tuple[type[Table] | None, bool]:

@@ -97,7 +97,7 @@ def train(
 def _with_type_of(model: Any, recipe: Recipe) -> Recipe:
     """The recipe, which is the record, with the type that the weights of a model object have, where it names none."""
     stages = [
-        stage.model_copy(update={"policy": stage.policy.model_copy(update={"dtype": live_dtype(model)})})
+        stage.with_(policy={"dtype": live_dtype(model)})
         if stage.policy.model == "live" and "dtype" not in stage.policy.model_fields_set
         else stage
         for stage in recipe.stages

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from cohort.record.files import discard, remove
 from cohort.record.manifest import damage, sealed_directory
-from cohort.types import UserError
+from cohort.types import UnreadableError, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,7 @@ def path_of(directory: Path, step: int | None) -> Path:
 
 def latest_step(directory: Path) -> int | None:
     """The step of the newest checkpoint, if there is any; whether it is whole is seen when it is loaded."""
-    steps = list(checkpoints_in(directory))
-    return steps[-1] if steps else None
+    return max(checkpoints_in(directory), default=None)
 
 
 def load_checkpoint(directory: Path, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -93,6 +92,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if checkpoint is None:
         raise UserError(f"the checkpoint {path} is damaged ({problem})")
     return checkpoint
+
+
+def checkpoint_of(directory: Path, step: int, advice: str = "") -> Checkpoint:
+    """The checkpoint of a step. Raises `UnreadableError`, with the steps that have one, where this has none."""
+    there = checkpoints_in(directory)
+    if step not in there:
+        listed = f"it has those of {', '.join(map(str, there))}" if there else "it has none"
+        raise UnreadableError(f"{directory} has no checkpoint of step {step}; {listed}{advice}")
+    return read_checkpoint(there[step].absolute())
 
 
 def _read(path: Path) -> tuple[Checkpoint | None, str]:

@@ -19,19 +19,15 @@ from cohort.monitor.names import HALVES, METRICS, SECTIONS, Metric, metric
 from cohort.seeds import derive_seed
 from cohort.settings import SAMPLED, Run, Stage
 from cohort.train.stage import Prepared
-from cohort.types import UserError
+from cohort.types import Group, UserError
 from cohort.wording import did_you_mean
 
 T = TypeVar("T")
 Line = Mapping[str, Any]
 TOTALS = ("tokens/sampled", "time/step_s")  # what a budget may be of
 OF_PAIRS = {one.name for one in SECTIONS["Held-out pairs of a reward model"]}
-OF_PREFERENCES = OF_PAIRS & {
-    "eval/accuracy",
-    "eval/accuracy_low",
-    "eval/accuracy_high",
-    "eval/loss",
-}  # of dpo and of steps
+# What dpo and a model of steps measure of them.
+OF_PREFERENCES = OF_PAIRS & {f"eval/{name}" for name in ("accuracy", "accuracy_low", "accuracy_high", "loss")}
 # By kind, what the numbers of its steps are about, and what those of held-out problems.
 ABOUT: Mapping[str, tuple[Collection[str], Collection[str]]] = {
     **dict.fromkeys(SAMPLED, (("groups",), ("groups",))),
@@ -93,16 +89,15 @@ def halves(result: Accuracy, run: Run, suite: str) -> dict[str, float]:
     *of, name = run.keep_best.split("/")[1:]
     if of != ([suite] if suite else []) or not result.scored or name not in result.values():
         return {}
-    found: dict[str, float] = {}
-    for number, half in enumerate(HALVES):
-        groups = tuple(group for group in result.groups if _half(group.prompt.id) == number)
-        part = Accuracy(result.name, result.samples, groups, result.cluster)
+
+    def measure(groups: Sequence[Group]) -> dict[str, float]:
+        part = Accuracy(result.name, result.samples, tuple(groups), result.cluster)
         if not part.scored:
-            raise _too_few(len(result.groups), half)
+            return {}
         one = part.measures()[name]
-        found |= {f"eval/{half}/{name}": one.mean}
-        found |= {f"eval/{half}/{name}_low": one.low, f"eval/{half}/{name}_high": one.high} if number else {}
-    return found
+        return {f"eval/{name}": one.mean, f"eval/{name}_low": one.low, f"eval/{name}_high": one.high}
+
+    return _of_halves(result.groups, [group.prompt.id for group in result.groups], name, measure)
 
 
 def halves_of_pairs(
@@ -110,28 +105,23 @@ def halves_of_pairs(
 ) -> dict[str, float]:
     """The same of preference pairs: `rows` are what `measure` takes of each, `asked` the ids of their prompts."""
     name = (run.keep_best or "").removeprefix("eval/")
-    if run.keep_best != f"eval/{name}":
-        return {}
+    return _of_halves(rows, asked, name, measure) if run.keep_best == f"eval/{name}" else {}
+
+
+def _of_halves(
+    rows: Sequence[T], asked: Sequence[str], name: str, measure: Callable[[Sequence[T]], Mapping[str, float]]
+) -> dict[str, float]:
     found: dict[str, float] = {}
     for number, half in enumerate(HALVES):
-        part = [row for row, key in zip(rows, asked, strict=True) if _half(key) == number]
-        if not part:
-            raise _too_few(len(rows), half)
-        measured = measure(part)
+        part = [row for row, key in zip(rows, asked, strict=True) if derive_seed(0, "half", key) % 2 == number]
+        if not part or not (measured := measure(part)):
+            raise UserError(
+                f"run.keep_best splits the held-out problems in two, and of {len(rows)} none is left for {half}: hold "
+                "out more problems"
+            )
         ends = ("", "_low", "_high") if number else ("",)
         found |= {f"eval/{half}/{name}{end}": measured[key] for end in ends if (key := f"eval/{name}{end}") in measured}
     return found
-
-
-def _half(key: str) -> int:
-    return derive_seed(0, "half", key) % 2
-
-
-def _too_few(problems: int, half: str) -> UserError:
-    return UserError(
-        f"run.keep_best splits the held-out problems in two, and of {problems} none is left for {half}: hold out more "
-        "problems"
-    )
 
 
 def check_choosing(stage: Stage, prepared: Prepared) -> None:

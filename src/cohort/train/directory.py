@@ -29,16 +29,18 @@ from cohort.settings import Stage
 from cohort.settings.table import effect_of
 from cohort.train.inputs import (
     FAILED,
+    Facts,
     changed_code,
     code_of_stages,
     inputs_of_stages,
     models_of_stages,
     refuse_changed_inputs,
+    restore,
 )
 from cohort.train.recorder import replace_files
 from cohort.train.stage import tables_of
 from cohort.train.unread import as_read
-from cohort.types import UserError
+from cohort.types import UnreadableError, UserError
 from cohort.views.console import Console
 from cohort.wording import another, giving, one_line, resuming
 
@@ -74,9 +76,17 @@ def as_it_lies(recipe: Recipe) -> Recipe:
         source = Path(stage.task.source)
         if source.name != ROWS or _same(source, rows):
             return stage
-        return stage.model_copy(update={"task": stage.task.model_copy(update={"source": str(rows)})})
+        return stage.with_(task={"source": str(rows)})
 
     return recipe.model_copy(update={"stages": tuple(map(with_own_rows, recipe.stages))})
+
+
+def recipe_in(run: Path) -> Recipe:
+    """The recipe that a run keeps, as that of the directory it lies in. Raises `UnreadableError` for what is no run."""
+    if not (run / "recipe.toml").is_file():
+        raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
+    recipe = as_it_lies(Recipe.load(run / "recipe.toml"))
+    return recipe.placed(run) if recipe.place is None else recipe
 
 
 def _same(path: Path, other: Path) -> bool:
@@ -109,7 +119,7 @@ def refuse_unrecorded(chain: Chain) -> None:
     ):
         raise UserError(
             f"{chain.run / CHAIN} is missing: an older Cohort began this run, or its record was lost, so it cannot "
-            f"be continued. Restore it from a copy, or start another run with {another()}."
+            f"be continued. {restore('it from a copy')}"
         )
 
 
@@ -139,10 +149,7 @@ def refuse_existing(directory: Path, recipe: Recipe, resume: bool) -> None:
         )
     for file in (saved, directory / ENVIRONMENT):
         if not file.exists():
-            raise UserError(
-                f"{file} is missing, so nobody can say whether this run would go on as it began. Restore it, or start "
-                f"another run with {another()}."
-            )
+            raise UserError(f"{file} is missing: nobody can say whether this run would go on as it began. {restore()}")
     if "learnt_again" in read_environment(directory / ENVIRONMENT):
         raise UserError(
             f"{directory} was learnt again from stored rollouts, and is not continued: call cohort replay again, or "
@@ -161,7 +168,7 @@ def changes(saved: Path, recipe: Recipe) -> list[str]:
     try:
         before, now = (flat_recipe(text) for text in (saved.read_text("utf-8"), as_kept(recipe)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{saved} is damaged ({error}); restore it, or start another run with {another()}") from None
+        raise UserError(f"{saved} is damaged ({error}). {restore()}") from None
     with contextlib.suppress(UserError):  # a key that is new since the run began has its default there
         before = flat_recipe(as_kept(Recipe.load(saved))) | before
     changed = [key for key, was, value in different(before, now) if not _may_change(key, was, value, recipe)]
@@ -257,14 +264,10 @@ def disk_errors(directory: Path, still_here: Callable[[], None]) -> Iterator[Non
         disk = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
         full = isinstance(error, SafetensorError) or error.errno in disk
         file = getattr(error, "filename", None)
-        if full or (isinstance(file, str) and _is_inside(file, directory)):
+        if full or (isinstance(file, str) and Path(file).absolute().is_relative_to(directory.absolute())):
             mend = "free some space" if full else "mend that"
             raise UserError(f"cannot write to {directory} ({error}); {mend} and continue with {resuming()}") from None
         raise
-
-
-def _is_inside(file: str, directory: Path) -> bool:
-    return Path(file).absolute().is_relative_to(directory.absolute())
 
 
 @contextlib.contextmanager
@@ -287,8 +290,8 @@ def write_recipe(
     chain: Chain,
     recipe: Recipe,
     console: Console,
-    sandbox: Mapping[str, Any],
-    parent: Mapping[str, Any] | None = None,
+    sandbox: Facts,
+    parent: Facts | None = None,
 ) -> tuple[int, str]:
     """Write the resolved recipe and, once, the environment, with what `isolation_of` says, and from which `parent`'s
     checkpoint the run begins, where it does. Returns the number of
@@ -334,13 +337,13 @@ def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: 
     if templates.get(stage, template) != template:
         raise UserError(
             f"task.template of stage '{stage}' came to {templates[stage]!r} when this run began, and comes to "
-            f"{template!r} now: the tokenizer has changed. Restore it, or start another run with {another()}."
+            f"{template!r} now: the tokenizer has changed. {restore()}"
         )
     probes: dict[str, str] = kept.get("probes", {})
     if probes.get(stage, probe) != probe:
         raise UserError(
             f"prompts of stage '{stage}' are written otherwise than when this run began: the chat template, the "
-            f"tokenizer or the libraries behind them have changed. Restore them, or start another run with {another()}."
+            f"tokenizer or the libraries behind them have changed. {restore('them')}"
         )
     new = stage not in templates or stage not in probes
     for name, run in (("remote_code", {**remote_code(), **facts.code}), ("remote_code_of_rewards", {**in_workers})):
@@ -348,7 +351,7 @@ def keep_template(recipe: Recipe, stage: str, template: str, probe: str, facts: 
         if known is not None and (others := [run[one] for one in run if one not in known]):
             raise UserError(
                 f"code that came with a model of stage '{stage}' has changed since this run began: {others[0]}. "
-                f"Restore it, or start another run with {another()}."
+                f"{restore()}"
             )
         kept |= {name: {**kept.get(name, {}), stage: run}} if new and run else {}
     if new:
@@ -375,12 +378,10 @@ def read_environment(file: Path) -> dict[str, Any]:
         problem = f"{tables[0]} is no table" if tables else f"threads = {threads!r}"
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         problem = f"{type(error).__name__}: {one_line(error)}"
-    raise UserError(f"{file} is damaged ({problem}); restore it, or start another run with {another()}")
+    raise UserError(f"{file} is damaged ({problem}). {restore()}")
 
 
-def _say_what_changed(
-    before: Mapping[str, Any], now: Mapping[str, Any], sandbox: Mapping[str, Any], console: Console
-) -> None:
+def _say_what_changed(before: Facts, now: Facts, sandbox: Facts, console: Console) -> None:
     changed = [k for k, v in now["packages"].items() if before["packages"].get(k) != v]
     if changed:
         console.warn(f"other versions than when the run began ({', '.join(changed)}): the last bits may differ")

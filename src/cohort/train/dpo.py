@@ -10,23 +10,21 @@ forward pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from cohort import environments, settings
+from cohort import settings
 from cohort.algorithms import losses, objectives
 from cohort.algorithms.objectives import Objective
 from cohort.backends.base import Backend
-from cohort.environments import World
 from cohort.evaluate import mean_interval
 from cohort.learn.batch import collate
 from cohort.policy.policy import PolicyFacts
-from cohort.preflight.contamination import Report
-from cohort.preflight.parts import SamplingParts, open_parts
+from cohort.preflight.parts import open_parts
 from cohort.seeds import derive_seed
 from cohort.settings import Stage
 from cohort.tasks import Renderer
@@ -34,27 +32,12 @@ from cohort.tasks.preferences import Pairs, Preferences, open_with_history
 from cohort.tasks.prompts import place_of
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.choosing import halves_of_pairs
-from cohort.train.contamination import cleaned
-from cohort.train.examples import ExamplesTraining
+from cohort.train.examples import ExamplesTraining, PreparedPairs, Told, prepared_pairs
 from cohort.train.sft import asked, encoded, seen_in, updated
-from cohort.train.stage import Context, Plan, first_texts, refuse_few
+from cohort.train.stage import Context, Plan
 from cohort.train.unread import NO_DEMONSTRATIONS, NO_GROUPS, ONE_UPDATE
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
 from cohort.views.plan import dpo_plan
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedDpo:
-    """All of a dpo stage that needs no model. `parts` are there where a reward says what is right."""
-
-    pairs: Preferences
-    world: World
-    parts: SamplingParts | None
-    dropped: Report | None = None  # what was found in the pairs that were left out
-
-    def texts(self) -> Iterable[str]:
-        """The first pairs."""
-        return first_texts(self.pairs.train, lambda pair: f"{pair.prompt.question} {pair.chosen} {pair.rejected}")
 
 
 class Dpo:
@@ -71,7 +54,7 @@ class Dpo:
     reads = ("chosen", "rejected")
     acts = ("adapt", "roll_back")
 
-    def prepare(self, stage: Stage, seed: int) -> PreparedDpo:
+    def prepare(self, stage: Stage, seed: int) -> PreparedPairs[Preferences]:
         """The pairs, no two answers of which may be equal; and what accuracy is measured with, where the stage has a
         reward: then task.held_out names problems, else pairs.
         """
@@ -80,35 +63,32 @@ class Dpo:
         if stage.dpo.loss == "ipo" and stage.dpo.label_smoothing:
             raise UserError('dpo.label_smoothing is for loss = "sigmoid", and ipo has none: set it to 0')
         judged = bool(stage.reward) or stage.evaluate.reward is not None
-        of_pairs = stage.task.model_copy(update={"held_out": None, "held_out_split": None})
         other = isinstance(stage.task.held_out, settings.Task)
-        table = of_pairs if judged or other else stage.task
+        table = stage.task.with_(held_out=None, held_out_split=None) if judged or other else stage.task
         pairs = open_with_history(table, stage.preferences, derive_seed(seed, "replay"))
         for side in (pairs.train, pairs.held_out):
             _refuse_equal(side)
         parts = open_parts(_asked(stage), seed) if judged else None
-        found: PreparedDpo = cleaned(stage, PreparedDpo(pairs, environments.open(stage), parts))
-        wanted = stage.preferences.pairs_per_step
-        refuse_few(found.pairs.train, "preference pairs", "preferences.pairs_per_step", wanted)
-        return found
+        return prepared_pairs(stage, pairs, "preference pairs", parts)
 
-    def plan(self, stage: Stage, prepared: PreparedDpo, facts: PolicyFacts) -> Plan:
+    def plan(self, stage: Stage, prepared: PreparedPairs[Preferences], facts: PolicyFacts) -> Plan:
         """The loss, how many pairs, how often."""
         return dpo_plan(stage, facts, prepared.pairs, None if prepared.parts is None else prepared.parts.task.held_out)
 
-    def open(self, context: Context, prepared: PreparedDpo, checkpoint: Checkpoint | None) -> ExamplesTraining:
+    def open(
+        self, context: Context, prepared: PreparedPairs[Preferences], checkpoint: Checkpoint | None
+    ) -> ExamplesTraining:
         """See `StageKind`."""
         lesson, per_step = partial(_Pairs, context.stage, prepared), context.stage.preferences.pairs_per_step
-        objective = _objective(context.stage.dpo)
-        return ExamplesTraining(context, prepared, checkpoint, objective, prepared.world, per_step, lesson)
+        return ExamplesTraining(context, prepared, checkpoint, _objective(context.stage.dpo), per_step, lesson)
 
 
 def _asked(stage: Stage) -> Stage:
-    """The stage with the task of its held-out problems: rows of pairs need no gold answers."""
-    other = stage.task.held_out
-    if not isinstance(other, str):
-        return asked(stage)
-    return stage.model_copy(update={"task": stage.task.model_copy(update={"source": other})})
+    """The stage with the task of its held-out problems: rows of pairs need no gold answers. Its prompts show no tools,
+    nor do these, whatever environment stands outside the stages: the recipe that a run keeps has none for this one.
+    """
+    other, stage = stage.task.held_out, stage.with_(environment=settings.Environment())
+    return stage.with_(task={"source": other}) if isinstance(other, str) else asked(stage)
 
 
 def _objective(table: settings.Dpo) -> Objective:
@@ -134,13 +114,13 @@ def _refuse_equal(pairs: Pairs | None) -> None:
 class _Pairs:
     """A `Lesson` of preference pairs."""
 
-    def __init__(self, stage: Stage, prepared: PreparedDpo, facts: PolicyFacts):
+    def __init__(self, stage: Stage, prepared: PreparedPairs[Preferences], facts: PolicyFacts):
         self._stage, self._table, self._facts = stage, stage.dpo, facts
         self._pairs, self._objective = prepared.pairs, _objective(stage.dpo)
         self._renderer = Renderer.of(stage.task, facts.tokenizer)
         self.size = prepared.pairs.train.size
 
-    def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> tuple[dict[str, float], int]:
+    def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> Told:
         """One step on these pairs."""
         batch = self._batch(self._pairs.train, indices)
         sums = self._sums(backend, batch).requires_grad_(True)  # [2, n, 2]
@@ -157,14 +137,11 @@ class _Pairs:
         held_out = self._pairs.held_out
         if held_out is None or not held_out.size:
             return {}
-        indices = range(min(held_out.size, self._stage.evaluate.problems))
-        parts = [
-            self._sums(backend, self._batch(held_out, part))
-            for part in _parts(indices, self._stage.preferences.pairs_per_step)
-        ]
-        if not parts:
+        indices, many = range(min(held_out.size, self._stage.evaluate.problems)), self._stage.preferences.pairs_per_step
+        parts = (self._batch(held_out, indices[start : start + many]) for start in range(0, len(indices), many))
+        if not indices:
             return {}
-        sums = torch.cat(parts, 1)
+        sums = torch.cat([self._sums(backend, part) for part in parts], 1)
         rows = [*zip(self._losses(sums).tolist(), (self._margins(sums) > 0).double().tolist(), strict=True)]
         asked = [held_out[index].prompt.id for index in indices]
         return _of_pairs(rows) | halves_of_pairs(rows, asked, self._stage.run, _of_pairs)
@@ -197,16 +174,14 @@ class _Pairs:
 
     def _losses(self, sums: Tensor) -> Tensor:
         """`[n]`: the loss of each pair."""
-        (chosen, rejected), (ref_chosen, ref_rejected) = ((side[:, 0], side[:, 1]) for side in sums)
-        beta, answers = self._table.beta, (chosen, rejected, ref_chosen.detach(), ref_rejected.detach())
+        beta, answers = self._table.beta, _answers(sums)
         if self._table.loss == "ipo":
             return losses.ipo(*answers, beta=beta)
         return losses.dpo(*answers, beta=beta, label_smoothing=self._table.label_smoothing)
 
     def _margins(self, sums: Tensor) -> Tensor:
         """`[n]`: by how much the implicit reward of the chosen answer is the higher one."""
-        (chosen, rejected), (ref_chosen, ref_rejected) = ((side[:, 0], side[:, 1]) for side in sums)
-        return self._table.beta * losses.log_ratios(chosen, rejected, ref_chosen, ref_rejected)
+        return self._table.beta * losses.log_ratios(*_answers(sums))
 
     def _measures(self, sums: Tensor) -> dict[str, float]:
         margins, rewards = self._margins(sums), self._table.beta * (sums[0] - sums[1])  # [n, 2]
@@ -220,13 +195,15 @@ class _Pairs:
         }
 
 
+def _answers(sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`[n]` each: the chosen and the rejected answers, by the policy and by the reference, which learns nothing."""
+    policy, reference = sums[0], sums[1].detach()
+    return policy[:, 0], policy[:, 1], reference[:, 0], reference[:, 1]
+
+
 def _of_pairs(rows: Sequence[tuple[float, float]]) -> dict[str, float]:
     """The measures of held-out pairs: of each its loss, and 1 where it is told apart."""
     lost, right = zip(*rows, strict=True)
     low, high = mean_interval(right)
     found = {"eval/loss": math.fsum(lost) / len(rows), "eval/accuracy": math.fsum(right) / len(rows)}
     return found | {"eval/accuracy_low": low, "eval/accuracy_high": high}
-
-
-def _parts(indices: range, size: int) -> Iterator[range]:
-    return (indices[start : start + size] for start in range(0, len(indices), size))

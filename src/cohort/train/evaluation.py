@@ -58,26 +58,25 @@ class Evaluator:
         on_group: Callable[[], None] = lambda: None,
     ):
         self._context, self._on_group, self._facts = context, on_group, facts
-        self._read = reader(facts.tokenizer, facts.eos_ids)
-        self._asked = [] if parts is None else [self._ask("", context.stage, parts, facts, sampler, stack)]
+        self._read, self._asked = reader(facts.tokenizer, facts.eos_ids), list[_Asked]()
+        asked = [] if parts is None else [("", context.stage, parts)]
         for suite in context.suites:
             stack.callback(suite.parts.world.close)
-            self._asked.append(self._ask(suite.table.name, suite.stage, suite.parts, facts, sampler, stack))
-
-    def _ask(
-        self, name: str, stage: Stage, parts: SamplingParts, facts: PolicyFacts, sampler: Sampler, stack: ExitStack
-    ) -> _Asked:
-        log, run = self._context.directory / "rewards.log", stage.run
-        warn, of = self._context.console.warn, f"suite '{name}': " if name else ""
-        given = run.pass_environment
-        pool = RewardPool(parts.verifiers, 1, run.retries, log=log, pass_environment=given, say=warn)
-        stack.enter_context(pool)
-        prompts, too_long = held_out(stage, parts, facts)
-        if too_long:
-            warn(f"{of}{too_long} held-out prompts are longer than the model's context leaves room for")
-        if too_long and not prompts:
-            raise UserError(f"{of}all held-out prompts are too long: lower rollout.max_tokens, or set task.too_long")
-        return _Asked(name, stage, prompts, parts.world.player(facts.tokenizer, facts.eos_ids, sampler), pool)
+            asked.append((suite.table.name, suite.stage, suite.parts))
+        log, warn = context.directory / "rewards.log", context.console.warn
+        for name, stage, of in asked:
+            given = stage.run.pass_environment
+            pool = RewardPool(of.verifiers, 1, stage.run.retries, log=log, pass_environment=given, say=warn)
+            stack.enter_context(pool)
+            prompts, too_long = held_out(stage, of, facts)
+            where = f"suite '{name}': " if name else ""
+            if too_long:
+                warn(f"{where}{too_long} held-out prompts are longer than the model's context leaves room for")
+            if too_long and not prompts:
+                lower = "lower rollout.max_tokens, or set task.too_long"
+                raise UserError(f"{where}all held-out prompts are too long: {lower}")
+            play = of.world.player(facts.tokenizer, facts.eos_ids, sampler)
+            self._asked.append(_Asked(name, stage, prompts, play, pool))
 
     def __call__(self, step: int) -> dict[str, float]:
         """Accuracy of the current weights, greedy and sampled, as metrics, those of a suite below its name; every

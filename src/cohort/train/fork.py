@@ -8,9 +8,7 @@ copy of the one that it begins from, so that it is resumed without its parent. I
 
 from __future__ import annotations
 
-import hashlib
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,17 +21,18 @@ from cohort.preflight.objective import settled_objective
 from cohort.recipe import Recipe
 from cohort.record.inputs import fingerprints
 from cohort.record.manifest import NAME as MANIFEST
+from cohort.record.manifest import sha256_of
 from cohort.seeds import derive_seed
 from cohort.settings import GROUPS, Stage, named_stage
-from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
+from cohort.train.checkpoint import Checkpoint, checkpoint_of, checkpoints_in, read_checkpoint
 from cohort.train.directory import (
     ENVIRONMENT,
-    as_it_lies,
     as_kept,
     different,
     flat_recipe,
     in_words,
     read_environment,
+    recipe_in,
     stage_directory,
 )
 from cohort.train.inputs import inputs_of_stages
@@ -67,20 +66,13 @@ def open_fork(source: str, recipe: Recipe, console: Console) -> Fork:
     differs from the parent's recipe is said. Raises `UserError` for what cannot go on from there.
     """
     run, stage_name, step = _named(source)
-    parent = as_it_lies(Recipe.load(run / "recipe.toml"))
-    parent = parent.placed(run) if parent.place is None else parent
+    parent = recipe_in(run)
     names = [stage.name for stage in parent.stages]
     if stage_name is not None and stage_name not in names:
         raise UnreadableError(f"{run} has no stage {stage_name!r}; it has {', '.join(names)}")
     at = len(names) - 1 if stage_name is None else names.index(stage_name)
     index = _same_stage(parent.stages[at], recipe)
-    where = stage_directory(parent, at) / "checkpoints"
-    there = checkpoints_in(where)
-    if step not in there:
-        listed = f"it has those of {', '.join(map(str, there))}" if there else "it has none"
-        raise UnreadableError(f"{where} has no checkpoint of step {step}; {listed}")
-    path = there[step].absolute()
-    checkpoint = read_checkpoint(path)
+    checkpoint = checkpoint_of(stage_directory(parent, at) / "checkpoints", step)
     _refuse_unfit(parent.stages[at], recipe.stages[index], checkpoint)
     before = begins_with(parent, at)
     start = None if before is None else str((stage_directory(parent, before) / "final").absolute())
@@ -93,8 +85,8 @@ def open_fork(source: str, recipe: Recipe, console: Console) -> Fork:
         "run": str(run),
         "stage": parent.stages[at].name,
         "step": step,
-        "checkpoint": str(path),
-        "manifest_sha256": hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest(),
+        "checkpoint": str(checkpoint.path),
+        "manifest_sha256": sha256_of(checkpoint.path / MANIFEST),
         "start": start,
         "index": index,
         **keeps,
@@ -114,7 +106,7 @@ def kept_fork(directory: Path) -> Fork | None:
         return _fork(facts, Checkpoint(path, facts["step"], {}))
     if not (path / MANIFEST).is_file():
         raise UserError(f"the checkpoint that this run begins from is gone: {path}. Restore it, or begin another run")
-    if hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest() != facts["manifest_sha256"]:
+    if sha256_of(path / MANIFEST) != facts["manifest_sha256"]:
         raise UserError(f"the checkpoint that this run begins from is another than it was: {path}. Begin another run")
     return _fork(facts, read_checkpoint(path))
 
@@ -134,8 +126,6 @@ def _named(source: str) -> tuple[Path, str | None, int]:
     run, stage = Path(found[1]).expanduser().absolute(), None
     if run.parent.name == "stages" and not (run / "recipe.toml").is_file():
         run, stage = run.parent.parent, run.name
-    if not (run / "recipe.toml").is_file():
-        raise UnreadableError(f"{found[1]!r} is no run: there is no recipe.toml in it")
     return run, stage, int(found[2])
 
 
@@ -161,32 +151,22 @@ def _refuse_unfit(parent: Stage, stage: Stage, checkpoint: Checkpoint) -> None:
             )
     if stage.run.steps <= checkpoint.step:
         raise UserError(f"run.steps = {stage.run.steps} are done at step {checkpoint.step}: set run.steps higher")
-    if waiting := waits_for(stage):
-        name, model = next(iter(waiting.items()))
-        raise UserError(
-            f"reward '{name}' scores with the model of stage '{model}', which is not trained again: name its directory"
-        )
     if (maker := named_stage(stage.task.source)) is not None:
         raise UserError(
             f"the data of the stage come from stage '{maker}', which is not run again: name its file, "
             f"task.source = .../{maker}/final/{DATA}"
         )
-    if waiting := takes_from(stage):
-        what, name = next(iter(waiting.items()))
+    takes = {f"the model of reward '{reward}'": name for reward, name in waits_for(stage).items()} | takes_from(stage)
+    for what, name in takes.items():
         raise UserError(f"{what} comes from stage '{name}', which is not trained again: name its directory")
     by_critic = stage.kind in GROUPS and settled_objective(stage).baseline == "critic"
     if by_critic and not (checkpoint.path / "critic").is_dir():
-        raise UserError(
-            "objective.baseline = 'critic' needs a critic, and the checkpoint has none: use another baseline"
-        )
+        raise UserError("objective.baseline = 'critic' needs a critic, and the checkpoint has none: use another one")
 
 
 def _say_differences(run: Path, parent: Recipe, recipe: Recipe, console: Console) -> dict[str, bool]:
     """Print what differs. Returns whether the place in the prompts can be kept, and groups that were sampled ahead."""
-    try:
-        before = flat_recipe((run / "recipe.toml").read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UnreadableError(f"{run / 'recipe.toml'} is damaged ({error})") from None
+    before = flat_recipe((run / "recipe.toml").read_text("utf-8"))
     changed = [one for one in different(before, flat_recipe(as_kept(recipe))) if one[0] != "name"]
     for one in changed:
         console.say(f"  [dim]other than its parent[/]  {escape(in_words(*one))}")

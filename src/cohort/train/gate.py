@@ -17,9 +17,8 @@ from cohort.record.entries import parsed
 from cohort.record.files import write_bytes
 from cohort.record.manifest import sha256_of
 from cohort.rewards import RewardFailure
-from cohort.settings import Policy
 from cohort.train.contamination import FILE as CONTAMINATION
-from cohort.train.models import begins_with, waits_for
+from cohort.train.models import starts_from, waits_for
 from cohort.train.stage import PreparedStage
 from cohort.types import UserError
 from cohort.views.console import Console
@@ -39,16 +38,16 @@ def pass_gate(directory: Path, recipe: Recipe, stages: Sequence[PreparedStage], 
     says otherwise.
     """
     record: dict[str, Any] = {}
-    tables = _tables(recipe, stages)
-    with_rewards = [(one, parts) for one in stages if (parts := one.prepared.parts) is not None and parts.rewards]
-    for one, parts in with_rewards:
+    all_parts = ((index, one, one.prepared.parts) for index, one in enumerate(stages))
+    with_rewards = [(index, one, parts) for index, one, parts in all_parts if parts is not None and parts.rewards]
+    for index, one, parts in with_rewards:
         stage = one.stage
         if stage.run.gate == "off":
             record[stage.name] = {"verdict": "off"}
             continue
         before = f"{stage.name}: " if len(with_rewards) > 1 else ""
         try:
-            tokenizer = load_tokenizer(tables[stage.name], start)
+            tokenizer = load_tokenizer(starts_from(recipe, index), start)
             report = gate_of_stage(stage, parts.without(waits_for(stage)), one.seed, None, tokenizer, console.warn)
         except RewardFailure as failure:
             record[stage.name] = {"verdict": "refused", "problems": [str(failure)]}
@@ -73,15 +72,6 @@ def pass_gate(directory: Path, recipe: Recipe, stages: Sequence[PreparedStage], 
     write_bytes(directory / FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))
 
 
-def _tables(recipe: Recipe, stages: Sequence[PreparedStage]) -> dict[str, Policy]:
-    """By stage the table that its policy comes from: its own, or where that names no model that of a stage before."""
-    found: dict[str, Policy] = {}
-    for index, one in enumerate(stages):
-        before = begins_with(recipe, index)
-        found[one.stage.name] = one.stage.policy if before is None else found[stages[before].stage.name]
-    return found
-
-
 def refuse_damaged_findings(directory: Path) -> None:
     """Raise `UserError` where what was found before the run began is there, and is not what the first entry of the
     chain says of it.
@@ -90,6 +80,4 @@ def refuse_damaged_findings(directory: Path) -> None:
     said = {} if first is None else parsed(first)["recipe"].get("files", {})
     for name, what in {FILE: "what the gate found", CONTAMINATION: "which held-out questions are trained on"}.items():
         if name in said and (directory / name).exists() and sha256_of(directory / name) != said[name]:
-            raise UserError(
-                f"{directory / name} is damaged; restore it, or delete it: the record will then not say {what}"
-            )
+            raise UserError(f"{directory / name} is damaged; restore or delete it: the record will then not say {what}")

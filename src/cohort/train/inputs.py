@@ -17,8 +17,14 @@ from cohort.types import Prompt, UserError
 from cohort.views.console import Console
 from cohort.wording import another, find
 
+Facts = Mapping[str, Any]  # as environment.json has them
 PROBE = "What is 17 + 25? Answer with <answer>42</answer>."
 FAILED = "failed.txt"  # why the run stopped, where that can be mended; gone when it goes on
+
+
+def restore(what: str = "it") -> str:
+    """What to do where a run would not go on as it began."""
+    return f"Restore {what}, or start another run with {another()}."
 
 
 def probe_of(table: Task, tokenizer: Any) -> str:
@@ -54,9 +60,7 @@ def functions_of(recipe: Recipe) -> Iterator[tuple[str, str, Any]]:
                 yield stage.name, what, use
 
 
-def changed_code(
-    directory: Path, before: Mapping[str, Any], now: Mapping[str, Any], code: Mapping[str, str], console: Console
-) -> bool:
+def changed_code(directory: Path, before: Facts, now: Facts, code: Mapping[str, str], console: Console) -> bool:
     """Whether functions of the person's own are others than when the run began. Refused, but after a failure, which
     they may mend: that is said.
     """
@@ -69,8 +73,7 @@ def changed_code(
         console.warn(f"the code of {listed} has changed since the run failed: from here on the new one counts")
     elif changed:
         raise UserError(
-            f"the code of {listed} has changed since this run began, so it cannot be continued exactly. Restore it, or "
-            f"start another run with {another()}."
+            f"the code of {listed} has changed since this run began, so it cannot be continued exactly. {restore()}"
         )
     return bool(changed)
 
@@ -102,7 +105,4 @@ def refuse_changed_inputs(before: dict[str, str], now: dict[str, str], directory
         own = str(directory / Path(path).name)
         if now.get(path, now.get(own)) != value:
             state = "has changed" if path in now or own in now else "is gone"
-            raise UserError(
-                f"{path} {state} since this run began, so it cannot be continued exactly. Restore it, or start "
-                f"another run with {another()}."
-            )
+            raise UserError(f"{path} {state} since this run began, so it cannot be continued exactly. {restore()}")

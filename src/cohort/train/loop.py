@@ -143,8 +143,7 @@ def _goes_on(context: Context, checkpoint: Checkpoint | None) -> str:
         return f"begins from {escape(str(context.parent.path))}, with step {context.first + 1}"
     if checkpoint is None:
         return f"{escape(str(context.directory))} has no checkpoint yet: it begins again at step 1"
-    steps = context.last
-    return f"{escape(str(context.directory))} goes on after step {checkpoint.step} of {steps}"
+    return f"{escape(str(context.directory))} goes on after step {checkpoint.step} of {context.last}"
 
 
 class _Loop:
@@ -173,9 +172,8 @@ class _Loop:
         context.forget_after(recorded)
         lines = read_metrics(context.metrics) if context.metrics.exists() else []
         self._skipped = sum(map(_skipped, lines))
-        self.watcher = Watcher(
-            context.stage.monitor, lines, read_incidents(context.directory, recorded), partial(decided, context)
-        )
+        before = read_incidents(context.directory, recorded)
+        self.watcher = Watcher(context.stage.monitor, lines, before, partial(decided, context))
         self._acting = cast(Acting, training)  # what is asked of it, a kind that says so in `acts` can do
         if self.watcher.screens:
             self._acting.screen = self.watcher.screen
@@ -298,10 +296,6 @@ class _Loop:
         assert self._decides is not None
         return {key: value for key, value in line.items() if self._decides(key)}
 
-    @property
-    def _chosen(self) -> dict[str, Any] | None:
-        return None if self.choice is None else self.choice.as_dict()
-
     def save(self) -> None:
         """A checkpoint; old ones go."""
         save_checkpoint(self.context.checkpoints, self.whole, self.training.save, self._enter_checkpoint)
@@ -317,11 +311,12 @@ class _Loop:
     def close(self, files: Mapping[str, str]) -> None:
         """Enter the final model, before it is in its place."""
         step = self.choice.step if self.choice else self.whole
-        self.context.recorder.close(step, self.context.final, files, self._chosen)
+        self.context.recorder.model("close", step, self.context.final, files, self.choice)
 
     def _enter_checkpoint(self, path: Path, files: Mapping[str, str]) -> None:
         older = [one for one in newest(path.parent, self.run.keep_checkpoints) if one != path]
         kept = older[len(older) - self.run.keep_checkpoints + 1 :]
         needed = [path_of(path.parent, step) for step in sorted(self._needed())]
         kept += [one for one in needed if one not in (*kept, path) and one.exists()]
-        self.context.recorder.checkpoint(self.whole, path, files, kept, self._chosen)
+        names = [self.context.recorder.chain.relative(one) for one in kept]  # of those that stay beside it
+        self.context.recorder.model("checkpoint", self.whole, path, files, self.choice, kept=names)

@@ -4,7 +4,7 @@ scores for it or that teaches it, a tokenizer, and the data that it learns from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,10 @@ def with_stage_models(recipe: Recipe, index: int) -> Stage:
     changes: dict[str, Any] = {"reward": tuple(rewards), "task": _task(recipe, index)}
     earlier = ((one, _file_of(recipe, index, one)) for one in stage.preferences.history)
     history = tuple(one if file is None else str(file) for one, file in earlier if file is None or file.is_file())
-    changes["preferences"] = stage.preferences.model_copy(update={"history": history})
+    changes["preferences"] = {"history": history}
     if begins_with(recipe, index) is not None:  # of the stage before: the run says where that lies
-        changes["policy"] = stage.policy.model_copy(update={"model": None})
-    return stage.model_copy(update=changes)
+        changes["policy"] = {"model": None}
+    return stage.with_(**changes)
 
 
 def waits_for(stage: Stage) -> dict[str, str]:
@@ -49,14 +49,20 @@ def begins_with(recipe: Recipe, index: int) -> int | None:
     """The number of the stage whose model a stage starts from; None where its own table says where from, or where it is
     the first that has a model. Raises UserError where "stage:NAME" is none that makes one.
     """
-    table = recipe.stages[index].policy
-    made = _before(recipe, index, lambda kind: kind.makes_policy)
+    stage, made = recipe.stages[index], _before(recipe, index, _makes_policy)
+    table = stage.policy
     if (name := named_stage(table.model)) is not None:
-        if recipe.stages[index].kind == "reward_model":  # which may go on training an earlier one
-            made |= _of_kind(recipe, index, "reward_model")
-        where = f"stage '{recipe.stages[index].name}' starts from the model of the stage '{name}'"
-        return _found(made, name, f"{where}, but no stage of that name that leaves a policy comes before it")
+        if stage.kind == "reward_model":  # which may go on training an earlier one
+            made |= _before(recipe, index, lambda one: one.kind == "reward_model")
+        needs = f"stage '{stage.name}' starts from the model of the stage '{name}'"
+        return _found(made, name, needs, "leaves a policy")
     return None if table.model or table.scratch else max(made.values(), default=None)
+
+
+def starts_from(recipe: Recipe, index: int) -> settings.Policy:
+    """The [policy] table that names the model which a stage starts from: its own, or that of a stage before it."""
+    before = begins_with(recipe, index)
+    return recipe.stages[index].policy if before is None else starts_from(recipe, before)
 
 
 def data_of(recipe: Recipe, index: int) -> int | None:
@@ -69,9 +75,9 @@ def data_of(recipe: Recipe, index: int) -> int | None:
 def _maker(recipe: Recipe, index: int, source: Any) -> int | None:
     if (name := named_stage(source)) is None:
         return None
-    made = _before(recipe, index, lambda kind: getattr(kind, "makes_data", False))
-    where = f"stage '{recipe.stages[index].name}' learns from the data of the stage '{name}'"
-    return _found(made, name, f"{where}, but no stage of that name that makes data (kind reject) comes before it")
+    made = _before(recipe, index, lambda one: getattr(kind_of(one), "makes_data", False))
+    needs = f"stage '{recipe.stages[index].name}' learns from the data of the stage '{name}'"
+    return _found(made, name, needs, "makes data (kind reject)")
 
 
 def data_file(recipe: Recipe, index: int) -> Path | None:
@@ -122,14 +128,12 @@ def _task(recipe: Recipe, index: int) -> settings.Task:
     own: dict[str, Any] = {key: getattr(table, key) for key in _OWN}
     own["held_out"] = table.held_out if stage.kind in SCORERS else asked
     if file.is_file():
-        return settings.Task(source=str(file)).model_copy(update=own)
+        return settings.Task(source=str(file)).with_(**own)
     if not learns:  # prompts alone: those that the data will be made of are of the same form
         return asked
-    rows = 1000 + 10 * max(
-        stage.supervised.examples_per_step, stage.preferences.pairs_per_step
-    )  # a share may be held out
-    made = settings.Task(source="cohort.train.models:yet_to_come", args={"rows": rows})
-    return made.model_copy(update=own)
+    wanted = max(stage.supervised.examples_per_step, stage.preferences.pairs_per_step)
+    rows = 1000 + 10 * wanted  # a share may be held out
+    return settings.Task(source="cohort.train.models:yet_to_come", args={"rows": rows}).with_(**own)
 
 
 def asked_of(recipe: Recipe, index: int) -> settings.Task:
@@ -142,32 +146,37 @@ def asked_of(recipe: Recipe, index: int) -> settings.Task:
     own: dict[str, Any] = {key: getattr(table, key) for key in _OWN}
     if table.held_out is not None or table.held_out_split is not None:
         own |= {key: getattr(table, key) for key in ("held_out", "held_out_split")}
-    return asked_of(recipe, origin).model_copy(update=own)
+    return asked_of(recipe, origin).with_(**own)
 
 
-def _before(recipe: Recipe, index: int, wanted: Callable[[Any], bool]) -> dict[str, int]:
-    return {stage.name: number for number, stage in enumerate(recipe.stages[:index]) if wanted(kind_of(stage))}
+def _before(recipe: Recipe, index: int, wanted: Callable[[Stage], bool]) -> dict[str, int]:
+    return {stage.name: number for number, stage in enumerate(recipe.stages[:index]) if wanted(stage)}
 
 
-def _of_kind(recipe: Recipe, index: int, kind: str) -> dict[str, int]:
-    return {stage.name: number for number, stage in enumerate(recipe.stages[:index]) if stage.kind == kind}
+def _makes_policy(stage: Stage) -> bool:
+    return kind_of(stage).makes_policy
 
 
-def _found(before: dict[str, int], name: str, problem: str) -> int:
+def _found(before: dict[str, int], name: str, needs: str, makes: str) -> int:
+    """The number of the stage `name`, one of those `before`. Raises `UserError`, with who `needs` it, where it is none
+    of them: each `makes` what is needed.
+    """
     if name not in before:
-        raise UserError(f"{problem}; there is {_listed(before)}")
+        but = f"but no stage of that name that {makes} comes before it; there is {', '.join(before) or 'none'}"
+        raise UserError(f"{needs}, {but}")
     return before[name]
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
+def _final(recipe: Recipe, number: int) -> str:
+    return str((stage_directory(recipe, number) / "final").absolute())
 
 
 def _resolved(recipe: Recipe, index: int, reward: RewardTable, name: str) -> RewardTable:
-    before = _of_kind(recipe, index, "process_model" if reward.use == "process_model" else "reward_model")
-    problem = f"reward '{reward.name}' scores with the model of the stage '{name}', but no stage of that name that"
-    where = stage_directory(recipe, _found(before, name, f"{problem} trains a reward model comes before it")) / "final"
-    return reward.model_copy(update={"args": {**reward.args, "model": str(where.absolute())}})
+    kind = "process_model" if reward.use == "process_model" else "reward_model"
+    before = _before(recipe, index, lambda one: one.kind == kind)
+    needs = f"reward '{reward.name}' scores with the model of the stage '{name}'"
+    where = _final(recipe, _found(before, name, needs, "trains a reward model"))
+    return reward.with_(args={**reward.args, "model": where})
 
 
 def takes_from(stage: Stage) -> dict[str, str]:
@@ -182,21 +191,14 @@ def with_stage_policies(recipe: Recipe, index: int, stage: Stage) -> Stage:
     """`stage`, the one at `index`, with directories in place of "stage:NAME" of teachers and tokenizers. Raises
     UserError where no such stage comes before it.
     """
-    made, found = _before(recipe, index, lambda kind: kind.makes_policy), dict[str, str]()
+    made, found = _before(recipe, index, _makes_policy), dict[str, str]()
     for what, name in takes_from(stage).items():
-        problem = (
-            f"{what} is what the stage '{name}' trains, but no stage of that name that leaves a policy comes before"
-        )
-        found[what] = str((stage_directory(recipe, _found(made, name, problem)) / "final").absolute())
+        number = _found(made, name, f"{what} is what the stage '{name}' trains", "leaves a policy")
+        found[what] = _final(recipe, number)
     if not found:
         return stage
-    teachers = {
-        name: one.model_copy(update={"model": found.get(f"teacher '{name}'", one.model)})
-        for name, one in stage.distillation.teacher.items()
-    }
-    policy = stage.policy
-    if policy.scratch is not None:
-        tokenizer = found.get("policy.scratch.tokenizer", policy.scratch.tokenizer)
-        policy = policy.model_copy(update={"scratch": policy.scratch.model_copy(update={"tokenizer": tokenizer})})
-    distillation = stage.distillation.model_copy(update={"teacher": teachers})
-    return stage.model_copy(update={"policy": policy, "distillation": distillation})
+    if (tokenizer := found.get("policy.scratch.tokenizer")) is not None:
+        stage = stage.with_(policy={"scratch": {"tokenizer": tokenizer}})
+    known = stage.distillation.teacher.items()
+    teachers = {name: one.with_(model=found.get(f"teacher '{name}'", one.model)) for name, one in known}
+    return stage.with_(distillation={"teacher": teachers})

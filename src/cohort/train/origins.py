@@ -23,7 +23,7 @@ from cohort.record.rollouts import shards_after
 from cohort.settings import Stage
 from cohort.tasks.sources.rows import is_hub_id
 from cohort.train.inputs import code_of_stages, functions_of
-from cohort.train.stage import Context, Prepared
+from cohort.train.stage import Context, Prepared, kind_of
 
 # Files of the run that the genesis of a stage names.
 OF_RUN = ("recipe.toml", "environment.json", "gate.json", "contamination.json")
@@ -52,7 +52,7 @@ def begin(context: Context, prepared: Prepared, recorded: int, environment: byte
         "name": context.recipe.name,
         "kind": stage.kind if isinstance(stage.kind, str) else code_name(stage.kind),
         "objective": None if objective is None else objective.hash,
-        "budget": budget_of(stage, context.tables),
+        "budget": budget_of(stage),
         "hub": {
             source: hub_commit(source, revision := getattr(table, "revision", None), "dataset") or revision
             for table in (stage.task, *stage.task.mixture.values())
@@ -114,18 +114,16 @@ def verifiers_of(context: Context) -> dict[str, Any]:
     machine = describe_machine()
     return {
         "rewards": {reward.name: {"use": code_name(reward.use), "weight": reward.weight} for reward in stage.reward},
-        "code": {
-            what: code for what, code in code_of_stages(recipe).items() if what.endswith(f"of stage {stage.name}")
-        },
+        "code": {what: of for what, of in code_of_stages(recipe).items() if what.endswith(f"of stage {stage.name}")},
         "inputs": {_shown(path): sha256_of(path) for path in sorted(own)},
         "libraries": machine["packages"] | {name: version_of(name) for name in LIBRARIES},
         "kernels": machine["kernels"],
     }
 
 
-def budget_of(stage: Stage, tables: Iterable[str]) -> dict[str, int]:
+def budget_of(stage: Stage) -> dict[str, int]:
     """What the stage is planned to take at most."""
-    steps, found = stage.run.steps, {"steps": stage.run.steps}
+    steps, tables, found = stage.run.steps, kind_of(stage).tables, {"steps": stage.run.steps}
     if "objective" in tables:
         completions = steps * stage.rollout.prompts_per_step * stage.rollout.group_size
         found |= {"completions": completions, "tokens": completions * stage.rollout.max_tokens}

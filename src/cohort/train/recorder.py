@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cohort.evaluate.choice import Choice
 from cohort.record.chain import Chain
 from cohort.record.files import write_bytes
 from cohort.record.merkle import EMPTY, Tree
@@ -47,24 +48,15 @@ class Recorder:
         self.chain.append(kind, metrics={"step": step, **metrics}, **self._of(self.waiting))
         self.waiting, self._entered = [], step
 
-    def checkpoint(
-        self, step: int, path: Path, files: Mapping[str, str], kept: Sequence[Path], chosen: Mapping[str, Any] | None
+    def model(
+        self, kind: str, step: int, path: Path, files: Mapping[str, str], chosen: Choice | None, **beside: Any
     ) -> None:
-        """Enter a checkpoint that is about to take its place; `kept` are those that stay beside it, and `chosen` is the
-        best one so far, where one is chosen.
+        """Enter a "checkpoint", or the final model ("close": the stage is done), which is about to take its place.
+        `chosen` is the best step so far, where one is chosen.
         """
-        policy = {"step": step, "path": self.chain.relative(path), "files": files}
-        policy |= {} if chosen is None else {"chosen": chosen}
-        self.chain.append(
-            "checkpoint", policy=policy | {"kept": [self.chain.relative(one) for one in kept]}, **self.same
-        )
-
-    def close(self, step: int, path: Path, files: Mapping[str, str], chosen: Mapping[str, Any] | None) -> None:
-        """Enter the final model, which is about to take its place: the stage is done. `chosen` says why it is that of
-        another step than the last, where it was chosen.
-        """
-        policy = {"step": step, "path": self.chain.relative(path), "files": files}
-        self.chain.append("close", policy=policy | ({} if chosen is None else {"chosen": chosen}), **self.same)
+        policy: dict[str, Any] = {"step": step, "path": self.chain.relative(path), "files": files}
+        policy |= {} if chosen is None else {"chosen": chosen.as_dict()}
+        self.chain.append(kind, policy=policy | beside, **self.same)
 
     def _of(self, shards: Sequence[Shard], files: Mapping[str, str] | None = None) -> dict[str, Any]:
         """What an entry says of these shards, or of other files, and what every entry says."""

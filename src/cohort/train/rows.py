@@ -10,7 +10,7 @@ from typing import Any
 
 from cohort.recipe import Recipe
 from cohort.record.files import remove
-from cohort.settings import Prompts, PythonRows, Stage, Task
+from cohort.settings import Prompts, PythonRows, Stage
 from cohort.tasks.sources.rows import open_rows
 from cohort.train.directory import has_begun, refuse_existing, run_directory
 from cohort.types import UserError
@@ -53,9 +53,8 @@ def with_rows_kept(recipe: Recipe, resume: bool) -> Recipe:
         return found
 
     def stage_of(stage: Stage) -> Stage:
-        mixture = {name: one.model_copy(update=kept(one)) for name, one in stage.task.mixture.items()}
-        task: Task = stage.task.model_copy(update={**kept(stage.task), "mixture": mixture})
-        return stage.model_copy(update={"task": task})
+        mixture = {name: one.with_(**kept(one)) for name, one in stage.task.mixture.items()}
+        return stage.with_(task={**kept(stage.task), "mixture": mixture})
 
     stages = tuple(map(stage_of, recipe.stages))
     if not files:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,6 @@ from cohort.record.keys import key_id, own_key
 from cohort.record.manifest import damage_of_model, refuse_damaged
 from cohort.record.metrics import read_metrics
 from cohort.seeds import derive_seed
-from cohort.settings import Policy as PolicyTable
 from cohort.train.checkpoint import latest_step
 from cohort.train.choosing import check_choosing, reason_to_stop
 from cohort.train.contamination import say_contamination
@@ -48,7 +47,7 @@ from cohort.train.fork import kept_fork, open_fork
 from cohort.train.gate import pass_gate, refuse_damaged_findings
 from cohort.train.keeping import keep_account
 from cohort.train.loop import train_stage
-from cohort.train.models import begins_with, data_files, takes_from, with_stage_models, with_stage_policies
+from cohort.train.models import begins_with, data_files, starts_from, with_stage_models, with_stage_policies
 from cohort.train.recorder import Recorder
 from cohort.train.stage import Context, PreparedStage, kind_of
 from cohort.train.unread import as_read, refuse_unread
@@ -144,7 +143,6 @@ def train(
                     console=console,
                     start=_start(recipe, before, start),
                     recorder=Recorder(chain, own),
-                    tables=one.kind.tables,
                     follows="" if before is None else stages[before].stage.name,
                     suites=one.suites,
                     check=still_here,
@@ -170,10 +168,9 @@ def train(
 def prepare(recipe: Recipe) -> list[PreparedStage]:
     """Everything of every stage that can be opened and checked before a model loads. Raises `UserError`."""
     first = recipe.stages[0].policy
+    mend = "set policy.model to a checkpoint directory or a hub id, or give policy.scratch"
     if first.model is None and first.scratch is None:
-        raise UserError(
-            "the recipe names no model: set policy.model to a checkpoint directory or a hub id, or give policy.scratch"
-        )
+        raise UserError(f"the recipe names no model: {mend}")
     found = []
     refuse_unread(recipe)
     recipe = as_read(recipe)
@@ -181,26 +178,16 @@ def prepare(recipe: Recipe) -> list[PreparedStage]:
         kind, seed = kind_of(stage), derive_seed(recipe.seed, "stage", index)
         ready = with_stage_models(recipe, index)
         check_actions(ready, kind)
-        if takes_from(stage):
-            with_stage_policies(recipe, index, stage)  # which refuses a name that is not there
+        with_stage_policies(recipe, index, stage)  # which refuses a name that is not there
         suites = open_suites(ready, seed) if stage.suite and kind.makes_policy else ()
         if begins_with(recipe, index) is None and stage.policy.model is None and stage.policy.scratch is None:
-            raise UserError(
-                f"stage '{stage.name}' names no model, and no stage before it leaves one: set policy.model to a "
-                "checkpoint directory or a hub id, or give policy.scratch"
-            )
-        refuse_plain(ready, _begins(recipe, index))
+            raise UserError(f"stage '{stage.name}' names no model, and no stage before it leaves one: {mend}")
+        refuse_plain(ready, starts_from(recipe, index))
         prepared = kind.prepare(ready, seed)
         if stage.run.keep_best is not None or stage.run.stop is not None:
             check_choosing(ready, prepared)
-        found.append(PreparedStage(stage.model_copy(update={"policy": ready.policy}), kind, seed, prepared, suites))
+        found.append(PreparedStage(stage.with_(policy=ready.policy), kind, seed, prepared, suites))
     return found
-
-
-def _begins(recipe: Recipe, index: int) -> PolicyTable:
-    """The table that names the model which a stage starts from, or the first stage before it."""
-    before = begins_with(recipe, index)
-    return recipe.stages[index].policy if before is None else _begins(recipe, before)
 
 
 def _start(recipe: Recipe, before: int | None, given: Start) -> Start:
@@ -296,9 +283,7 @@ def deterministic(threads: int) -> Iterator[None]:
             torch.set_default_device(device)
 
 
-def _show_result(
-    directory: Path, last: PreparedStage, record: Mapping[str, Any], chain: Chain, console: Console
-) -> None:
+def _show_result(directory: Path, last: PreparedStage, record: dict[str, Any], chain: Chain, console: Console) -> None:
     """Before and after, and where everything is."""
     metrics = directory / "metrics.jsonl"
     lines = read_metrics(metrics) if metrics.exists() else []

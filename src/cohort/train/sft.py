@@ -25,7 +25,7 @@ from cohort.tasks import Demonstrations, Renderer, open_examples
 from cohort.tasks.prompts import place_of
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.contamination import cleaned
-from cohort.train.examples import ExamplesTraining
+from cohort.train.examples import ExamplesTraining, Told
 from cohort.train.stage import NOBODY_JUDGES, Context, Plan, first_texts, refuse_few
 from cohort.train.unread import NO_GROUPS, NO_PAIRS, ONE_UPDATE
 from cohort.types import Batch, Group, Prompt, Rollout, UserError
@@ -61,13 +61,10 @@ class _Demonstrations:
         self._dialogue = world.dialogue(facts.tokenizer, facts.eos_ids) if world.tools else None
         self.size = prepared.examples.size
 
-    def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> tuple[dict[str, float], int]:
-        batch = supervised_batch([self._encoded(index) for index in indices])
-        report = backend.update(batch, rate).metrics
-        return updated(report), seen_in(batch)
-
-    def _encoded(self, index: int) -> Encoded:
-        return encode(self._renderer, self._examples, index, self._facts, self._dialogue)
+    def learn(self, backend: Backend, indices: Sequence[int], rate: float) -> Told:
+        taken = [encode(self._renderer, self._examples, index, self._facts, self._dialogue) for index in indices]
+        batch = supervised_batch(taken)
+        return updated(backend.update(batch, rate).metrics), seen_in(batch)
 
     def measure(self, backend: Backend) -> dict[str, float]:
         return {}
@@ -87,7 +84,7 @@ class Supervised:
         """See `StageKind`."""
         stage = context.stage
         lesson, per_step = partial(_Demonstrations, stage, prepared), stage.supervised.examples_per_step
-        return ExamplesTraining(context, prepared, checkpoint, SUPERVISED, prepared.world, per_step, lesson)
+        return ExamplesTraining(context, prepared, checkpoint, SUPERVISED, per_step, lesson, prepared.world)
 
     def prepare(self, stage: Stage, seed: int) -> PreparedSft:
         """The demonstrations; and what accuracy is measured with, where the stage has a reward."""
@@ -111,7 +108,7 @@ class Supervised:
 def asked(stage: Stage) -> Stage:
     """The stage with the task of its held-out problems, where its data were made by another stage of other prompts."""
     task = stage.task.held_out
-    return stage.model_copy(update={"task": task}) if isinstance(task, TaskTable) else stage
+    return stage.with_(task=task) if isinstance(task, TaskTable) else stage
 
 
 def supervised_batch(examples: Sequence[Encoded]) -> Batch:
@@ -139,10 +136,8 @@ def encode(
     renderer: Renderer, examples: Demonstrations, index: int, facts: PolicyFacts, dialogue: Dialogue | None
 ) -> Encoded:
     """The tokens of demonstration `index`, as `encoded` has them."""
-    example = examples[index]
-    return encoded(
-        renderer, example.prompt, example.completion, facts, dialogue, place_of(examples, index, "demonstration")
-    )
+    example, what = examples[index], place_of(examples, index, "demonstration")
+    return encoded(renderer, example.prompt, example.completion, facts, dialogue, what)
 
 
 def encoded(

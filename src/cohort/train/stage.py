@@ -47,7 +47,6 @@ class Context:
     console: Console
     start: Start
     recorder: Recorder
-    tables: tuple[str, ...]  # of the recipe, which the stage's kind reads
     follows: str = ""  # the stage before, where its model is what this one starts from
     check: Callable[[], None] = lambda: None  # raises UserError when the run's directory is another than it was
     stop: StopRequest = field(default_factory=StopRequest)  # a kind may check it where a step is left without a trace
@@ -115,11 +114,9 @@ class Prepared(Protocol):
     @property
     def parts(self) -> SamplingParts | None:
         """What completions are sampled and scored with; None where the stage does not score any."""
-        ...
 
     def texts(self) -> Iterable[str]:
         """The stage's own texts, from which the tokenizer of a policy that is made from nothing is learnt."""
-        ...
 
 
 def first_texts(items: Items[T], text: Callable[[T], str]) -> Iterable[str]:
@@ -169,15 +166,12 @@ class StageKind(Protocol[P]):
 
     def prepare(self, stage: Stage, seed: int) -> P:
         """All that needs no model. Raises `UserError` for whatever is wrong with the stage."""
-        ...
 
     def plan(self, stage: Stage, prepared: P, facts: PolicyFacts) -> Plan:
         """What the stage is about to do."""
-        ...
 
     def open(self, context: Context, prepared: P, checkpoint: Checkpoint | None) -> Training:
         """Load or make the model and all that trains it, as new or as it was at the checkpoint."""
-        ...
 
 
 class Training(Protocol):
@@ -187,40 +181,31 @@ class Training(Protocol):
     """
 
     weights_of: int  # the step whose weights the policy has; one ahead of the loop's while a step updates them
-    # A kind that samples also has `groups`, those of its last step, for the detectors. For actions of [monitor]:
-    # `screen`, which says the tickets that are not to be learnt from, of the numbers of a step's groups, those that are
-    # kept, and those that are left out; `adapt(stage)`: these settings hold from now on; `go_back(path)`: take the
-    # weights of that checkpoint, and all that moves them, while the prompts go on.
+    # A kind that samples also has `groups`, those of its last step, for the detectors; for actions of [monitor] see
+    # `Acting`.
 
     @property
     def facts(self) -> PolicyFacts:
         """Of the model that is trained."""
-        ...
 
     @property
     def policy(self) -> Policy | None:
         """The policy that is trained, where it is in this process and one that is given back at the end."""
-        ...
 
     def step(self, step: int) -> Mapping[str, float]:
         """One training step: its metrics."""
-        ...
 
     def evaluate(self, step: int) -> Mapping[str, float] | None:
         """The `eval/` metrics of the weights as they are; None where this stage has nothing to evaluate with."""
-        ...
 
     def save(self, directory: Path) -> Mapping[str, Any]:
         """Write what `StageKind.open` needs to go on as if it had never stopped. Returns what belongs in state.json."""
-        ...
 
     def finish(self, directory: Path) -> None:
         """Write the trained model."""
-        ...
 
     def close(self) -> None:
         """Give back what the stage holds: processes, tools."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,12 +46,7 @@ def refuse_unread(recipe: Recipe) -> None:
 
 def as_read(recipe: Recipe) -> Recipe:
     """The recipe with the defaults of keys that a stage's kind does not read, whatever stands outside the stages."""
-
-    def read(stage: Stage) -> Stage:
-        changes = {name: getattr(stage, name).model_copy(update=keys) for name, keys in _set_in_vain(stage).items()}
-        return stage.model_copy(update=changes)
-
-    return recipe.model_copy(update={"stages": tuple(map(read, recipe.stages))})
+    return recipe.model_copy(update={"stages": tuple(one.with_(**_set_in_vain(one)) for one in recipe.stages)})
 
 
 def unread_keys(stage: Stage) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def adapted(stage: Stage, found: Iterable[Finding], step: int | None = None) -> 
             changed |= one.did.get("adapt", {})
     for name, value in changed.items():
         table, key = ADAPTED[name]
-        stage = stage.model_copy(update={table: getattr(stage, table).model_copy(update={key: value})})
+        stage = stage.with_(**{table: {key: value}})
     return stage
 
 
@@ -119,9 +119,7 @@ def kept_to_go_back(run: Run, saved: Iterable[int]) -> list[int]:
     return [step for step in sorted(saved) if step % max(run.save_every, 1) == 0][-2:]
 
 
-def act(
-    context: Context, found: Sequence[Finding], step: int, go_back: Callable[[int], None] = lambda step: None
-) -> None:
+def act(context: Context, found: Sequence[Finding], step: int, go_back: Callable[[int], None] = lambda _: None) -> None:
     """Do about what was found in the step what the recipe says. Raises `PausedError` where it says pause, `UserError`
     where numbers are lost and there is no way back.
     """

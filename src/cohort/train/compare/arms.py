@@ -7,20 +7,20 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cohort.recipe import Recipe
 from cohort.settings import Reward, Stage
 from cohort.train.compare.controls import CONTROLS, controlled
-from cohort.train.compare.ways import BUDGETS, Way, read_vary, ways
+from cohort.train.compare.ways import BUDGETS, Way, read_vary, refuse_unknown, ways
 from cohort.train.directory import as_kept, stage_directory
 from cohort.train.models import begins_with, data_of, waits_for
 from cohort.train.run import prepare
 from cohort.train.stage import kind_of
 from cohort.train.unread import unread_keys
 from cohort.types import UnreadableError, UserError
-from cohort.wording import did_you_mean
 
 AS_IT_IS = "as it is"
 BEFORE = "before"  # the run of the stages that come before the one that is compared
@@ -74,13 +74,9 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
     trained.
     """
     recipe, budget = read(()), asked.budget
-    if budget not in BUDGETS:
-        known = ", ".join(BUDGETS)
-        raise UnreadableError(f"there is no budget '{budget}'{did_you_mean(budget, BUDGETS)}; there are {known}")
+    refuse_unknown("budget", budget, BUDGETS)
     for name in asked.controls:
-        if name not in CONTROLS:
-            known = ", ".join(CONTROLS)
-            raise UnreadableError(f"there is no control '{name}'{did_you_mean(name, CONTROLS)}; there are {known}")
+        refuse_unknown("control", name, CONTROLS)
     if asked.controls and (asked.methods or asked.vary):
         raise UnreadableError("--controls change the rewards alone: compare methods or values in another comparison")
     if len(asked.methods) == 1 and not asked.vary:
@@ -89,17 +85,12 @@ def comparison(read: Reader, asked: Asked) -> Comparison:
     if index < 0:
         raise UserError("the recipe has no grpo stage, so there is nothing to compare")
     if data_of(recipe, index) is not None:
-        raise UserError(
-            f"the prompts of stage '{recipe.stages[index].name}' are made by another stage: name their file"
-        )
+        raise UserError(f"the prompts of stage '{recipe.stages[index].name}' are made by another stage: name the file")
     ending = "" if budget == "steps" else f"-{budget}"
     directory = Path(recipe.stages[-1].run.directory).expanduser() / f"{recipe.name}-compare{ending}"
     _refuse_without_evaluation(recipe, index)
     before = _before(recipe, index, directory)
-
-    def alone(of: Recipe) -> Stage:
-        return _alone(of, index, before, directory, budget)
-
+    alone = partial(_alone, index=index, before=before, directory=directory, budget=budget)
     stage = alone(recipe)
     if asked.controls:
         found: list[tuple[str, tuple[Stage, ...], str]] = [(AS_IT_IS, (stage,), "the recipe's own rewards")]
@@ -142,9 +133,7 @@ def _refuse_without_evaluation(recipe: Recipe, index: int) -> None:
     parts = prepared[index].prepared.parts
     _close(prepared)
     if parts is None or parts.task.held_out is None:
-        raise UserError(
-            "the recipe has no held-out problems to compare by: add task.held_out=FILE (or a share, task.held_out=0.1)"
-        )
+        raise UserError("no held-out problems to compare by: add task.held_out=FILE (or a share, task.held_out=0.1)")
     if not table.problems or not (table.greedy or table.samples):
         raise UserError("the recipe evaluates nothing to compare by: set evaluate.problems, and greedy or samples")
 
@@ -169,10 +158,9 @@ def _alone(recipe: Recipe, index: int, before: Recipe | None, directory: Path, b
     chosen by the held-out problems that compare them. Who stops at a budget has no last step to anneal towards.
     """
     stage = recipe.stages[index]
-    changes: dict[str, Any] = {"keep_best": None, "stop": None, "save_rollouts": True, "directory": str(directory)}
-    stage = stage.model_copy(update={"run": stage.run.model_copy(update=changes)})
+    stage = stage.with_(run={"keep_best": None, "stop": None, "save_rollouts": True, "directory": str(directory)})
     if budget != "steps":
-        stage = stage.model_copy(update={"optimizer": stage.optimizer.model_copy(update={"schedule": "constant"})})
+        stage = stage.with_(optimizer={"schedule": "constant"})
     if before is None:
         return stage
     finals = {one.name: stage_directory(before, i) / "final" for i, one in enumerate(before.stages)}
@@ -181,15 +169,11 @@ def _alone(recipe: Recipe, index: int, before: Recipe | None, directory: Path, b
     def ready(reward: Reward) -> Reward:
         if reward.name not in waiting:
             return reward
-        return reward.model_copy(
-            update={"args": {**reward.args, "model": str(finals[waiting[reward.name]].absolute())}}
-        )
+        return reward.with_(args={**reward.args, "model": str(finals[waiting[reward.name]].absolute())})
 
-    stage = stage.model_copy(update={"reward": tuple(map(ready, stage.reward))})
-    if (start := begins_with(recipe, index)) is None:
-        return stage
-    model = str(finals[recipe.stages[start].name])
-    return stage.model_copy(update={"policy": stage.policy.model_copy(update={"model": model})})
+    stage = stage.with_(reward=tuple(map(ready, stage.reward)))
+    start = begins_with(recipe, index)
+    return stage if start is None else stage.with_(policy={"model": str(finals[recipe.stages[start].name])})
 
 
 def _names(labels: Sequence[str]) -> Mapping[str, str]:
@@ -214,15 +198,11 @@ def _of(recipe: Recipe, name: str, stages: Sequence[Stage], seed: int) -> Recipe
 def with_run(recipe: Recipe, **changes: Any) -> Recipe:
     """The recipe of an arm with other values of its last stage's [run]."""
     *first, last = recipe.stages
-    changed = last.model_copy(update={"run": last.run.model_copy(update=changes)})
-    return _recipe(recipe, recipe.name, recipe.seed, (*first, changed), Path(last.run.directory))
+    return _recipe(recipe, recipe.name, recipe.seed, (*first, last.with_(run=changes)), Path(last.run.directory))
 
 
 def _recipe(recipe: Recipe, name: str, seed: int, stages: Sequence[Stage], directory: Path) -> Recipe:
     """A recipe of its own, read from what a run would keep of it."""
-
-    def here(stage: Stage) -> Stage:
-        return stage.model_copy(update={"run": stage.run.model_copy(update={"directory": str(directory)})})
-
-    changed = {"name": name, "seed": seed, "stages": tuple(map(here, stages))}
+    here = tuple(stage.with_(run={"directory": str(directory)}) for stage in stages)
+    changed = {"name": name, "seed": seed, "stages": here}
     return Recipe.from_tables(tomllib.loads(as_kept(recipe.model_copy(update=changed))))

@@ -36,7 +36,7 @@ def _format_only(stage: Stage) -> Paid:
     """The recipe's own rewards for format with their weights, or the format that answers are read from."""
     own = {one.name: one for one in stage.reward if one.use in FORMATS and one.weight > 0}
     if own:
-        free = (one if one.gate in own else one.model_copy(update={"gate": None}) for one in own.values())
+        free = (one if one.gate in own else one.with_(gate=None) for one in own.values())
         return Paid(tuple(free), f"the recipe's own rewards for format alone: {', '.join(own)}")
     use = "think_format" if stage.task.template == "r1_zero" else "one_answer"
     asked = "which its template asks for" if use == "think_format" else "the mark that answers are read from"
@@ -70,17 +70,17 @@ def controlled(stage: Stage, name: str) -> tuple[Stage, str]:
     if len(judges) > 1 and all(one.when for one in judges):
         raise UserError("every reward has a `when`, so no one says what is right without them: set evaluate.reward")
     new = {one.name: one for one in paid.rewards}
-    kept = [new.pop(one.name, one.model_copy(update={"weight": 0.0, "gate": None})) for one in judges]
+    kept = [new.pop(one.name, one.with_(weight=0.0, gate=None)) for one in judges]
     changes: dict[str, Any] = {
         "reward": (*kept, *new.values()),
-        "run": stage.run.model_copy(update={"gate": "off"}),  # gold answers need not pay here
+        "run": {"gate": "off"},  # gold answers need not pay here
         "monitor": Monitor(action="log"),  # what detectors find in a control was meant, and changes nothing in it
     }
     if len(kept) == 1:
-        changes["evaluate"] = stage.evaluate.model_copy(update={"reward": kept[0].name})
+        changes["evaluate"] = {"reward": kept[0].name}
     if name == "constant":  # another group would carry no more signal
-        changes["rollout"] = stage.rollout.model_copy(update={"resample_cap": 1})
-    return stage.model_copy(update=changes), paid.says
+        changes["rollout"] = {"resample_cap": 1}
+    return stage.with_(**changes), paid.says
 
 
 def _what(rewards: Any) -> list[dict[str, Any]]:

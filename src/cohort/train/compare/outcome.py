@@ -223,21 +223,25 @@ def _measured(arm: Arm, stage: Stage, kind: str) -> _Measured:
     problem is one cluster: the same problem under another seed is no new problem.
     """
     runs = [_evaluations(recipe, stage, kind) for recipe in arm.recipes]
-    before: dict[str, float] = {}
-    after: dict[str, float] = {}
-    clusters: dict[str, Hashable] = {}
-    for number, (recipe, run) in enumerate(zip(arm.recipes, runs, strict=True)):
-        first, last = run[0].per_problem, run[-1].per_problem
-        both = [problem for problem in first if problem in last]
-        if not both:
+    first, _ = _joined([run[0] for run in runs])
+    last, of = _joined([run[-1] for run in runs])
+    both = [problem for problem in first if problem in last]
+    for number, recipe in enumerate(arm.recipes):
+        if not any(problem.startswith(f"{number}/") for problem in both):
             log = run_directory(recipe) / "log"
             raise UserError(f"{log}: no held-out problem was scored both before and after training")
-        for problem in both:
-            key = f"{number}/{problem}"
-            before[key], after[key] = first[problem], last[problem]
-            clusters[key] = run[-1].clusters.get(problem, problem)
+    before, after = ({problem: values[problem] for problem in both} for values in (first, last))
     alone = len(runs) == 1 and stage.evaluate.cluster is None
-    return _Measured(before, after, None if alone else clusters, runs)
+    return _Measured(before, after, None if alone else {problem: of[problem] for problem in both}, runs)
+
+
+def _joined(runs: Sequence[_Evaluation]) -> tuple[dict[str, float], dict[str, Hashable]]:
+    """The problems of an evaluation of every run, by its number and their own name; and the cluster of each, which
+    is the same in all runs: where none is told, the problem itself.
+    """
+    values = {f"{i}/{problem}": value for i, one in enumerate(runs) for problem, value in one.per_problem.items()}
+    of = {f"{i}/{name}": one.clusters.get(name, name) for i, one in enumerate(runs) for name in one.per_problem}
+    return values, of
 
 
 def _evaluations(recipe: Recipe, stage: Stage, kind: str) -> list[_Evaluation]:
@@ -248,9 +252,7 @@ def _evaluations(recipe: Recipe, stage: Stage, kind: str) -> list[_Evaluation]:
     for step in sorted({0, *steps}):
         file = log / f"eval-{step:06d}-{kind}.parquet"
         if not file.exists():
-            raise UserError(
-                f"{file} is missing: the held-out completions of this run are lost, so it cannot be compared"
-            )
+            raise UserError(f"{file} is missing: held-out completions of this run are lost, so it cannot be compared")
         groups = tuple(read_groups(file))
         one = Accuracy(kind, max(len(group.rollouts) for group in groups), groups, stage.evaluate.cluster)
         rollouts = [rollout for group in groups for rollout in group.rollouts]
@@ -265,14 +267,8 @@ def _curve(runs: Sequence[Sequence[_Evaluation]], lines: Sequence[Sequence[Mappi
     found = []
     for place in [*range(shortest - 1), -1]:
         at = [run[place] for run in runs]
-        values = {f"{i}/{problem}": v for i, one in enumerate(at) for problem, v in one.per_problem.items()}
-        clusters = {
-            f"{i}/{problem}": one.clusters.get(problem, problem)
-            for i, one in enumerate(at)
-            for problem in one.per_problem
-        }
         until = [[line for line in of if line["step"] <= one.step] for of, one in zip(lines, at, strict=True)]
-        measure = _measure(values, clusters)
+        measure = _measure(*_joined(at))
         found.append(
             Point(
                 step=statistics.fmean(one.step for one in at),

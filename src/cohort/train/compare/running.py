@@ -119,9 +119,7 @@ def _fitting(jobs: int, first: Recipe, console: Console) -> int:
     free = available_gb()
     fit = max(1, min(jobs, math.floor(free / needed) if needed else 1))
     if fit < jobs:
-        console.warn(
-            f"{fit} at a time and not {jobs}: the first run needed {needed:.1f} GB, and {free:.1f} GB are free"
-        )
+        console.warn(f"{fit} at a time and not {jobs}: the first run needed {needed:.1f} GB; {free:.1f} GB are free")
     return fit
 
 
@@ -189,8 +187,7 @@ class _Runs:
             self._console.warn(f"{label}, seed {recipe.seed}, has collapsed: {said}")
             return
         note = run_directory(recipe) / FAILED
-        why = (
-            f"it ended with exit code {code}" + "; a detector has paused it (cohort diagnose)" * (code == PAUSED) + "."
-        )
+        paused = "; a detector has paused it (cohort diagnose)" * (code == PAUSED)
+        why = f"it ended with exit code {code}{paused}."
         why = note.read_text("utf-8").strip() if note.exists() else why
         raise UserError(f"the run {recipe.name} failed: {why} Mend that; the same command goes on with the others.")

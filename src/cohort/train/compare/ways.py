@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -64,23 +64,21 @@ def _rft(stage: Stage) -> list[str]:
 def _sampled_pairs(stage: Stage) -> tuple[Stage, ...]:
     """A stage that samples as much as the other methods do, and one that learns from pairs of its samples."""
     name = f"{stage.name}_samples"
-    once = {"evaluate_every": 0, "keep_best": None, "stop": None}
-    sampling = {
-        "kind": "reject",
-        "name": name,
-        "policy": stage.policy.model_copy(update={"lora": None}),
-        "reject": Reject(pairs=PAIRS),
-        "evaluate": stage.evaluate.model_copy(update={"problems": 0}),
-        "run": stage.run.model_copy(update=once),
-    }
-    shown = {key: getattr(stage.task, key) for key in AS_SHOWN}
-    learning = {
-        "kind": "dpo",
-        "policy": stage.policy.model_copy(update={"model": None, "scratch": None, "revision": None}),
-        "task": Task(source=f"stage:{name}", **shown),
-        "preferences": Preferences(pairs_per_step=stage.rollout.prompts_per_step),
-    }
-    return stage.model_copy(update=sampling), stage.model_copy(update=learning)
+    sampling = stage.with_(
+        kind="reject",
+        name=name,
+        policy={"lora": None},
+        reject=Reject(pairs=PAIRS),
+        evaluate={"problems": 0},
+        run={"evaluate_every": 0, "keep_best": None, "stop": None},
+    )
+    learning = stage.with_(
+        kind="dpo",
+        policy={"model": None, "scratch": None, "revision": None},
+        task=Task(source=f"stage:{name}", **{key: getattr(stage.task, key) for key in AS_SHOWN}),
+        preferences=Preferences(pairs_per_step=stage.rollout.prompts_per_step),
+    )
+    return sampling, learning
 
 
 def _of_preset(name: str) -> Method:
@@ -90,9 +88,7 @@ def _of_preset(name: str) -> Method:
 METHODS: Mapping[str, Method] = {
     **{name: _of_preset(name) for name in PRESETS},
     "ppo": Method("PPO with a critic that first learns alone", _ppo),
-    "rft": Method(
-        "half of the steps sample from the start, the others learn what was right", _rft, ("steps", "seconds")
-    ),
+    "rft": Method("half of the steps sample from the start, the rest learn what was right", _rft, ("steps", "seconds")),
     "online_rft": Method("supervised training on the policy's own right samples", lambda _: ["kind=rft"]),
     "dpo": Method("as many samples of the start, then DPO on pairs of them", lambda _: [], ("steps",), _sampled_pairs),
 }
@@ -112,10 +108,7 @@ def ways(
     stage = recipe.stages[index]
     at = f"{stage.name}." if len(recipe.stages) > 1 else ""
     for name in methods:
-        if name not in METHODS:
-            raise UnreadableError(
-                f"there is no method '{name}'{did_you_mean(name, METHODS)}; there are {', '.join(METHODS)}"
-            )
+        refuse_unknown("method", name, METHODS)
         if budget not in METHODS[name].budgets:
             raise UserError(
                 f"the method '{name}' samples first and learns then, so a budget of {budget} does not say when it is "
@@ -142,6 +135,12 @@ def ways(
     return found
 
 
+def refuse_unknown(what: str, name: str, known: Collection[str]) -> None:
+    """Raise `UnreadableError` for a name that is none of those that are known."""
+    if name not in known:
+        raise UnreadableError(f"there is no {what} '{name}'{did_you_mean(name, known)}; there are {', '.join(known)}")
+
+
 def read_vary(texts: Iterable[str], recipe: Recipe, index: int) -> dict[str, list[str]]:
     """`KEY=a,b,c` as values by key; `KEY&KEY=a&b,c&d` changes several together. Raises `UserError` for a key of another
     stage or one that all arms share, and `UnreadableError` for fewer than two values.
@@ -152,9 +151,7 @@ def read_vary(texts: Iterable[str], recipe: Recipe, index: int) -> dict[str, lis
         key, values = key.strip(), [value.strip() for value in _VALUE.findall(written)]
         values = [value for value in values if value]
         if not equals or not key or len(values) < 2:
-            raise UnreadableError(
-                f"--vary takes a key and two values or more, such as rollout.group_size=4,8, not '{text}'"
-            )
+            raise UnreadableError(f"--vary takes a key and two values or more (rollout.group_size=4,8), not '{text}'")
         if len(set(values)) < len(values) or key in found:
             raise UnreadableError(f"--vary names the same thing twice: '{text}'")
         for one in key.split("&"):
@@ -168,9 +165,7 @@ def read_vary(texts: Iterable[str], recipe: Recipe, index: int) -> dict[str, lis
 def _refuse_shared(key: str, recipe: Recipe, index: int) -> None:
     own, named = recipe.stages[index].name, _names_stage(key, recipe)
     if named and key.split(".")[0] != own:
-        raise UserError(
-            f"--vary {key}: the arms differ in the stage '{own}', and this is another one, whose model they share"
-        )
+        raise UserError(f"--vary {key}: the arms differ in the stage '{own}'; this is another, whose model they share")
     bare = key.partition(".")[2] if named else key
     for shared in (*SHARED, *SHARED_OF_RUN):
         if bare == shared or bare.startswith(f"{shared}."):

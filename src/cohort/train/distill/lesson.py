@@ -113,10 +113,8 @@ def _before_question(shown: str, prompt: Prompt) -> Prompt:
 
 def with_teachers(groups: Sequence[Group], batches: Sequence[Batch]) -> list[Group]:
     """The groups with the log-probs of their teachers; `batches` are those of the groups, in their order."""
-    rows = iter(row for batch in batches for row in _rows(batch))
-    return [
-        group.with_(teacher_logprobs=tuple(FrozenArray(next(rows).numpy()) for _ in group.rollouts)) for group in groups
-    ]
+    rows = (FrozenArray(row.numpy()) for batch in batches for row in _rows(batch))
+    return [group.with_(teacher_logprobs=tuple(next(rows) for _ in group.rollouts)) for group in groups]
 
 
 def _rows(batch: Batch) -> tuple[torch.Tensor, ...]:

@@ -86,9 +86,8 @@ class Learning:
         table, bypass = self.stage.optimizer, self.stage.objective.bypasses
         alone = 0 if valued is None else self.stage.critic.warmup_steps  # the policy's steps begin after these
         if valued is not None:
-            metrics |= {"critic/explained": valued.explained()} | (
-                {"critic/warmup": float(step <= alone)} if alone else {}
-            )
+            metrics |= {"critic/explained": valued.explained()}
+            metrics |= {"critic/warmup": float(step <= alone)} if alone else {}
             if step <= alone:
                 return trained, metrics | self._warm_up(valued, table.learning_rate)
         rate = rate_at(table, self.stage.run.steps - alone, step - alone)

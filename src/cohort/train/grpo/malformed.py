@@ -67,9 +67,8 @@ def with_penalty(
         places = [malformed(rollout, group.prompt.begun, decode) for rollout in group.rollouts]
         count += sum(map(len, places))
         if any(places):
-            given = group.token_advantages or [
-                np.full(len(r.tokens), a) for a, r in zip(group.advantages, group.rollouts, strict=True)
-            ]
+            of = zip(group.advantages, group.rollouts, strict=True)
+            given = group.token_advantages or [np.full(len(r.tokens), a) for a, r in of]
             rows = [np.array(row, dtype=np.float64) for row in given]
             for row, at in zip(rows, places, strict=True):
                 row[at] -= penalty

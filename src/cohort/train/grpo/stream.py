@@ -121,9 +121,7 @@ class GroupStream:
     pending: dict[int, tuple[Group, Scoring]] = field(default_factory=dict)
     _drawing: Future[dict[int, tuple[Group, Scoring]]] | None = None  # groups of later steps, by a thread
     _taken: dict[int, Group] = field(default_factory=dict)  # of the step under way: in flight until it is finished
-    _too_long: list[int] = field(
-        default_factory=list
-    )  # tickets of prompts that were dropped: in flight until then, too
+    _too_long: list[int] = field(default_factory=list)  # tickets of dropped prompts: in flight until then, too
 
     def __post_init__(self) -> None:
         self._lost = deque[bool](maxlen=self.settings.stage.run.failure_window)  # whether the last groups were lost

@@ -126,7 +126,6 @@ class GrpoTraining:
             self._learning = prepared.learning(stage, objective, self._combination, self.backend)
             self._stream: Groups
             self._evaluate: Evaluator | None = None
-            self._nothing: dict[str, float] | None = None if prepared.stored is not None else {}
             if prepared.stored is not None:
                 self._stream = prepared.stored
             else:
@@ -251,9 +250,8 @@ class GrpoTraining:
         no baseline, no divisor and no KL. They are recorded with what was left out.
         """
         line = {"step": step, **group_metrics(groups.kept, groups.left_out)}
-        found = screen(
-            line | behaviour([*groups.kept, *groups.left_out], self._combination), groups.kept, groups.left_out
-        )
+        line |= behaviour([*groups.kept, *groups.left_out], self._combination)
+        found = screen(line, groups.kept, groups.left_out)
         bad = [group.with_(disposition="quarantined") for group in groups.kept if group.ticket in found]
         kept = [group for group in groups.kept if group.ticket not in found]
         return replace(groups, kept=kept, left_out=[*groups.left_out, *bad])
@@ -278,7 +276,9 @@ class GrpoTraining:
             return {}
         self._settle()
         self._doing, self._sampled = "evaluating", 0
-        return self._nothing if self._evaluate is None else self._evaluate(step)
+        if self._evaluate is None:
+            return {} if self._prepared.stored is None else None
+        return self._evaluate(step)
 
     def save(self, directory: Path) -> Mapping[str, Any]:
         """The model and what trains it, the groups in flight, and the ledger."""

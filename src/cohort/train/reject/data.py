@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ def selected(context: Context, combination: Combination, last: int | None = None
     """What is kept of all that the stage has sampled up to the step `last`, from its log. Raises `UserError` where
     nothing is.
     """
-    found = select(_samples(context, combination, last), context.stage.reject)
+    table, groups = context.stage.reject, _groups(context, last)
+    found = select((one for step, group in groups for one in judge(group, table, combination, step)), table)
     if not found.kept:
         raise UserError(
             f"stage '{context.stage.name}' keeps nothing of {found.sampled:,} samples: "
@@ -40,11 +41,6 @@ def selected(context: Context, combination: Combination, last: int | None = None
             "reject.least, a larger rollout.group_size, or from a policy that is right more often"
         )
     return found
-
-
-def _samples(context: Context, combination: Combination, last: int | None) -> Iterator[Sample]:
-    for step, group in _groups(context, last):
-        yield from judge(group, context.stage.reject, combination, step)
 
 
 def _groups(context: Context, last: int | None = None) -> Iterator[tuple[int, Group]]:
@@ -61,19 +57,19 @@ def write_data(context: Context, backend: Backend, directory: Path, combination:
     """
     found, model = selected(context, combination), model_of(context)
     by = {"model": model, "digest": digest_of(model)}
-    rows = [_row(one, by) for one in found.kept]
-    (directory / DATA).write_bytes(b"".join(orjson.dumps(row, default=str) + b"\n" for row in rows))
-    pairs = [_pair(better, worse, by) for better, worse in found.pairs]
+    files: dict[str, Iterable[dict[str, Any]]] = {DATA: (_row(one, by) for one in found.kept)}
     if context.stage.reject.pairs:
-        (directory / PAIRS).write_bytes(b"".join(orjson.dumps(row, default=str) + b"\n" for row in pairs))
+        files[PAIRS] = (_pair(better, worse, by) for better, worse in found.pairs)
     if (scorer := next((one for one in context.stage.reward if one.labels_steps), None)) is not None:
-        solutions = b"".join(orjson.dumps(row) + b"\n" for row in _solutions(context, scorer, by))
-        (directory / STEPS).write_bytes(solutions)
-    counts: dict[str, Any] = {"kept": len(rows), "sampled": found.sampled, "refused": dict(found.refused)}
-    counts |= {"prompts": found.prompts, "prompts_kept": found.prompts_kept, "pairs": len(pairs), **by}
+        files[STEPS] = _solutions(context, scorer, by)
+    for name, rows in files.items():
+        (directory / name).write_bytes(b"".join(orjson.dumps(row, default=str) + b"\n" for row in rows))
+    pairs = len(found.pairs)
+    counts: dict[str, Any] = {"kept": len(found.kept), "sampled": found.sampled, "refused": dict(found.refused)}
+    counts |= {"prompts": found.prompts, "prompts_kept": found.prompts_kept, "pairs": pairs, **by}
     (directory / COUNTS).write_bytes(orjson.dumps(counts, option=orjson.OPT_INDENT_2))
     leave_model(context, backend, directory)
-    made = f"; {counted(len(pairs), 'pair')} of a kept and a wrong one" if pairs else ""
+    made = f"; {counted(pairs, 'pair')} of a kept and a wrong one" if pairs else ""
     context.console.say(f"  {escape(found.words() + made)}")
 
 

@@ -38,7 +38,7 @@ class Keeping:
 
     def learn(self, groups: Sequence[Group], step: int) -> tuple[list[Group], dict[str, float]]:
         """The groups with advantage 1 on what is kept, 0 on what is not; and the metrics."""
-        table = self.stage.reject.model_copy(update={"balance": None})  # which is of the whole stage
+        table = self.stage.reject.with_(balance=None)  # which is of the whole stage
         found = select((one for group in groups for one in judge(group, table, self.combination, step)), table)
         kept = {(one.ticket, one.member) for one in found.kept}
         refused: Counter[str] = Counter(dict(found.refused))

@@ -4,17 +4,16 @@ the policy as it came in, and the others learn what was kept of that.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cohort.learn.optimizer import rate_at
-from cohort.machine import peak_memory_gb
 from cohort.rewards import Combination
 from cohort.seeds import derive_seed
 from cohort.tasks import Ledger
 from cohort.train.checkpoint import Checkpoint
+from cohort.train.examples import Told, learn_next, open_ledger
 from cohort.train.grpo.training import GrpoTraining, PreparedGrpo
 from cohort.train.reject.data import selected
 from cohort.train.reject.learning import learnt_batch
@@ -50,23 +49,16 @@ class RftTraining:
             metrics = self._sampling.step(step)
             self.groups = self._sampling.groups
             return metrics
-        self.groups = ()
-        began, backend = time.perf_counter(), self._sampling.backend
-        ledger = self._examples()
-        tickets = [ledger.issue() for _ in range(self._stage.supervised.examples_per_step)]
-        taken = [self._kept[ticket.index] for ticket in tickets]
-        batch = learnt_batch(taken)
-        rate = rate_at(self._stage.optimizer, self._stage.run.steps - self._samples_until, step - self._samples_until)
-        report = backend.update(batch, rate).metrics
-        self._sampling.weights_of = step
-        for ticket in tickets:
-            ledger.finish(ticket.number, "trained")
-        spent = time.perf_counter() - began
-        return updated(report) | {
-            "time/step_s": spent,
-            "memory/peak_gb": peak_memory_gb(),
-            "tokens_per_s": seen_in(batch) / spent,
-        }
+        self.groups, sampled = (), self._samples_until
+        rate = rate_at(self._stage.optimizer, self._stage.run.steps - sampled, step - sampled)
+
+        def learn(indices: Sequence[int]) -> Told:
+            batch = learnt_batch([self._kept[index] for index in indices])
+            report = self._sampling.backend.update(batch, rate).metrics
+            self._sampling.weights_of = step
+            return updated(report), seen_in(batch)
+
+        return learn_next(self._examples(), self._stage.supervised.examples_per_step, learn)
 
     def _examples(self) -> Ledger:
         """Which of the kept samples come next. What is kept is read from the log when the first of them is wanted."""
@@ -74,8 +66,7 @@ class RftTraining:
             found = selected(self._context, self._combination, self._samples_until)
             self._context.console.say(f"  {found.words()}")
             self._kept = found.kept
-            order = (len(self._kept), derive_seed(self._context.seed, "examples"))
-            self._ledger = Ledger.restore(self._state, *order) if self._state else Ledger(*order)
+            self._ledger = open_ledger(len(self._kept), derive_seed(self._context.seed, "examples"), self._state)
         return self._ledger
 
     def evaluate(self, step: int) -> Mapping[str, float] | None:

@@ -86,24 +86,19 @@ def judge(group: Group, table: Reject, combination: Combination, step: int = 0) 
 
 
 def _refusal(scores: Mapping[str, float], decides: str, rollout: Rollout, rate: float | None, table: Reject) -> str:
-    if math.isnan(scores[decides]):
-        return "not scored"
-    if scores[decides] < table.least.get(decides, RIGHT):
-        return "wrong"
-    for name, least in table.least.items():
-        if scores[name] < least:  # one that does not apply (NaN) refuses nothing
-            return f"low {name}"
-    if rollout.finish == "length" and not table.truncated:
-        return "cut off"
-    if rollout.finish == "tool":
-        return "out of turns"
-    if len(rollout.turns) > 1 and rollout.text != "".join(turn.text for turn in rollout.turns):
-        return "several messages"  # a demonstration is one
-    if rate is not None and rate < table.hardest:
-        return "too hard"
-    if rate is not None and rate > table.easiest:
-        return "too easy"
-    return KEPT
+    low = (name for name, least in table.least.items() if scores[name] < least)  # one that is NaN does not apply
+    reasons = {
+        "not scored": math.isnan(scores[decides]),
+        "wrong": scores[decides] < table.least.get(decides, RIGHT),
+        **{f"low {name}": True for name in low},
+        "cut off": rollout.finish == "length" and not table.truncated,
+        "out of turns": rollout.finish == "tool",
+        # A demonstration is one message.
+        "several messages": len(rollout.turns) > 1 and rollout.text != "".join(turn.text for turn in rollout.turns),
+        "too hard": rate is not None and rate < table.hardest,
+        "too easy": rate is not None and rate > table.easiest,
+    }
+    return next((reason for reason, applies in reasons.items() if applies), KEPT)
 
 
 def select(samples: Iterable[Sample], table: Reject) -> Selection:
@@ -125,9 +120,8 @@ def select(samples: Iterable[Sample], table: Reject) -> Selection:
     left.sort(key=lambda one: (one.ticket, one.member))
     prompts = len({one.prompt.id for one in everything})
     counts = {reason: count for reason, count in refused.most_common() if count}
-    return Selection(
-        tuple(left), tuple(_pairs(left, everything, table.pairs, table.truncated)), len(everything), prompts, counts
-    )
+    pairs = tuple(_pairs(left, everything, table.pairs, table.truncated))
+    return Selection(tuple(left), pairs, len(everything), prompts, counts)
 
 
 def _plain(one: Sample) -> str:
@@ -165,9 +159,8 @@ def _balanced(samples: Sequence[Sample], table: Reject) -> list[Sample]:
     for one in samples:
         by_value[_value(one, table.balance)].append(one)
     if strange := sorted(table.shares.keys() - by_value.keys()):
-        raise UserError(
-            f"reject.shares gives {strange[0]!r} a share, and of it no sample is kept; there is {', '.join(by_value)}"
-        )
+        there = ", ".join(by_value)
+        raise UserError(f"reject.shares gives {strange[0]!r} a share, and of it no sample is kept; there is {there}")
     weights = {value: table.shares.get(value, 0.0) if table.shares else 1.0 for value in by_value}
     most = min((len(by_value[value]) / weight for value, weight in weights.items() if weight), default=0.0)
     found = []

@@ -83,13 +83,10 @@ class Advantages:
 
 def by_policy(recorded: Recorded) -> bool:
     """Whether advantages come from the policy, its tokenizer or a critic, and not from rewards alone."""
-    objective = recorded.objective
-    if recorded.stage.objective.malformed_penalty:
+    objective, stage = recorded.objective, recorded.stage
+    if stage.objective.malformed_penalty or (objective.needs_reference and objective.kl_place == "reward"):
         return True
-    in_reward = objective.needs_reference and objective.kl_place == "reward"
-    return in_reward or (
-        objective.baseline in ("critic", "token_optimal") and not supervised_steps(recorded.stage.reward)
-    )
+    return objective.baseline in ("critic", "token_optimal") and not supervised_steps(stage.reward)
 
 
 def _recomputed(recorded: Recorded, groups: Sequence[Group]) -> list[Group]:
@@ -112,17 +109,14 @@ def compare_advantages(advantages: Tally, became: Tally, step: StoredStep, store
     """A stored group against what it comes to."""
     for member, (was, value) in enumerate(zip(stored.advantages, now.advantages, strict=True)):
         advantages.compare(f"{step.place(stored.ticket, member)}: advantage", was, value)
+    place = step.place(stored.ticket)
     if len(stored.token_advantages) != len(now.token_advantages):
-        advantages.differ(
-            f"{step.place(stored.ticket)}: token_advantages are there for some rollouts only, or for none"
-        )
+        advantages.differ(f"{place}: token_advantages are there for some rollouts only, or for none")
     for member, (of, values) in enumerate(zip(stored.token_advantages, now.token_advantages)):
         if not equal(tuple(of), tuple(values)):
             at = next((n for n, pair in enumerate(zip(of, values)) if not equal(*pair)), min(len(of), len(values)))
-            advantages.differ(
-                f"{step.place(stored.ticket, member)}: token_advantages[{at}] is another than it comes to"
-            )
-    became.compare(f"{step.place(stored.ticket)}: disposition", stored.disposition, now.disposition)
+            advantages.differ(f"{step.place(stored.ticket, member)}: token_advantages[{at}] comes to another value")
+    became.compare(f"{place}: disposition", stored.disposition, now.disposition)
 
 
 def compare_metrics(tally: Tally, step: int, line: Mapping[str, Any], now: Mapping[str, float]) -> None:

@@ -22,7 +22,7 @@ from cohort.record.keys import own_key
 from cohort.record.metrics import is_timing, read_metrics
 from cohort.rewards import ScoredGroup
 from cohort.settings import Monitor
-from cohort.train.checkpoint import Checkpoint
+from cohort.train.checkpoint import Checkpoint, checkpoint_of
 from cohort.train.directory import ENVIRONMENT, as_kept, disk_errors, has_begun, locked
 from cohort.train.grpo.stream import Outcome, StepGroups
 from cohort.train.loop import train_stage
@@ -100,16 +100,14 @@ def learn_again(
     last, by default all later ones, into a new directory. Raises `UserError` where that is impossible.
     """
     first, last = steps or (start + 1, max(recorded.steps, default=0))
-    checkpoint = _checkpoint(recorded, start)
+    checkpoint = _begins_from(recorded, start)
     _refuse_missing(recorded, start, first, last)
     whole = first == start + 1
     directory = _free(recorded, start, steps) if to is None else to.expanduser().absolute()
-    stage = recorded.stage.model_copy(
-        update={
-            # Nobody asks the sampler, and where steps are left out the weights are not those that drew the rollouts.
-            "rollout": recorded.stage.rollout.model_copy(update={"sampler": "local", "max_mismatch": math.inf}),
-            "monitor": Monitor(action="log"),  # what was found then was said then
-        }
+    stage = recorded.stage.with_(
+        # Nobody asks the sampler, and where steps are left out the weights are not those that drew the rollouts.
+        rollout={"sampler": "local", "max_mismatch": math.inf},
+        monitor=Monitor(action="log"),  # what was found then was said then
     )
     kind = kind_of(stage)
     prepared = replace(kind.prepare(stage, recorded.seed), stored=StoredGroups(recorded.read))
@@ -128,7 +126,6 @@ def learn_again(
             console=console,
             start=recorded.start,
             recorder=Recorder(chain, directory),
-            tables=kind.tables,
             check=still_here,
             parent=None if checkpoint is None else replace(checkpoint, step=first - 1),
             first=first - 1,
@@ -136,23 +133,17 @@ def learn_again(
             did=tuple(recorded.findings),
         )
         train_stage(kind, prepared, context)
-    if not whole:
-        return Again(str(recorded.run), directory, start, (first, last), 0, None, ())
-    compared, differences = _compare(recorded, directory, first, last)
-    return Again(str(recorded.run), directory, start, (first, last), compared, not differences, tuple(differences))
+    compared, differences = _compare(recorded, directory, first, last) if whole else (0, [])
+    same = not differences if whole else None
+    return Again(str(recorded.run), directory, start, (first, last), compared, same, tuple(differences))
 
 
-def _checkpoint(recorded: Recorded, start: int) -> Checkpoint | None:
-    found = recorded.checkpoint(start)
-    if found is None and start:
-        there = recorded.checkpoints
-        listed = f"it has those of {', '.join(map(str, there))}" if there else "it has none"
-        raise UnreadableError(
-            f"{recorded.directory} has no checkpoint of step {start}; {listed}; --from 0 is the start"
-        )
-    if found is None and recorded.environment.get("parent"):
+def _begins_from(recorded: Recorded, start: int) -> Checkpoint | None:
+    if start:
+        return checkpoint_of(recorded.directory / "checkpoints", start, "; --from 0 is the start")
+    if recorded.environment.get("parent"):
         raise UnreadableError(f"{recorded.run} begins from another run's checkpoint: --from names one of its own")
-    return found
+    return None
 
 
 def _refuse_missing(recorded: Recorded, start: int, first: int, last: int) -> None:
@@ -172,9 +163,8 @@ def _refuse_missing(recorded: Recorded, start: int, first: int, last: int) -> No
         )
     for step in range(first, last + 1):
         if erased := erased_in(recorded.steps[step]):
-            raise UserError(
-                f"step {step} cannot be learnt again: texts of ticket {', '.join(map(str, erased))} were erased"
-            )
+            which = ", ".join(map(str, erased))
+            raise UserError(f"step {step} cannot be learnt again: texts of ticket {which} were erased")
 
 
 def _free(recorded: Recorded, start: int, steps: tuple[int, int] | None) -> Path:

@@ -43,9 +43,7 @@ def checks_of(recorded: Recorded, level: int, ticket: int | None = None, shown: 
     title, steps = recorded.title, list(recorded.steps)
     apart: list[Check] = []
     if recorded.stage.kind in KEEPS and level > 2:
-        why = (
-            f"a stage of kind {recorded.stage.kind} has no advantages of an objective: it keeps samples by their scores"
-        )
+        why = f"a stage of kind {recorded.stage.kind} has no objective's advantages: it keeps samples by their scores"
         level, apart = 2, [Check(3, f"{title}advantages", "skipped", why)]
     if not steps:
         why = f"{recorded.directory / 'log'} holds no rollouts (run.save_rollouts writes them)"

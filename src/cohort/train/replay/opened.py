@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from cohort.rewards import Combination, Gate
 from cohort.seeds import derive_seed
 from cohort.settings import GROUPS, SAMPLED, Stage
 from cohort.train.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
-from cohort.train.directory import as_it_lies, read_environment, stage_directory
+from cohort.train.directory import read_environment, recipe_in, stage_directory
 from cohort.train.models import begins_with, with_stage_models, with_stage_policies
 from cohort.train.replay.stored import StoredStep, read_step
 from cohort.train.run import deterministic
@@ -106,9 +105,8 @@ class Recorded:
             if group.rollouts and len(group.rollouts) != size:
                 raise UserError(f"{place} has {len(group.rollouts)} rollouts, and the recipe asks for {size}")
             if list(group.scores) != names and not (group.error is not None and not group.scores):
-                raise UserError(
-                    f"{place} has scores of {', '.join(group.scores) or 'nothing'}, not of {', '.join(names)}"
-                )
+                has = ", ".join(group.scores) or "nothing"
+                raise UserError(f"{place} has scores of {has}, not of {', '.join(names)}")
         return found
 
     @property
@@ -138,7 +136,11 @@ class Recorded:
 
     def origin(self, checkpoint: Checkpoint | None) -> Origin:
         """Where the weights come from: a checkpoint, or what the stage began with."""
-        return Origin(self.seed, self.start, partial(_texts, self), None if checkpoint is None else checkpoint.path)
+
+        def texts() -> Iterable[str]:
+            return kind_of(self.stage).prepare(self.stage, self.seed).texts()
+
+        return Origin(self.seed, self.start, texts, None if checkpoint is None else checkpoint.path)
 
     @property
     def start(self) -> Start:
@@ -171,19 +173,12 @@ class Recorded:
             yield
 
 
-def _texts(recorded: Recorded) -> Any:
-    return kind_of(recorded.stage).prepare(recorded.stage, recorded.seed).texts()
-
-
 def open_run(run: Path, stage: str = "", kinds: Collection[str] = GROUPS) -> list[Recorded]:
     """The stages of these kinds of a run, or the one of that name. Raises `UnreadableError` for what is no run, or was
     written by another version of Cohort, and where there is no such stage.
     """
-    if not (run / "recipe.toml").is_file():
-        raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
     try:
-        recipe, environment = as_it_lies(Recipe.load(run / "recipe.toml")), read_environment(run / "environment.json")
-        recipe = recipe.placed(run) if recipe.place is None else recipe
+        recipe, environment = recipe_in(run), read_environment(run / "environment.json")
         found = [
             _recorded(run, recipe, index, environment)
             for index, one in enumerate(recipe.stages)

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ class Damaged(Exception):  # noqa: N818  (it is what was found)
 
 def policy_checks(recorded: Recorded, steps: Sequence[int], shown: int) -> list[Check]:
     """Learn the steps again that come after a policy which is still stored, and compare all that learning says."""
-    stored = [0, *recorded.checkpoints]
-    wanted = [version for version in stored if any(version < step <= version + 1 + _stale(recorded) for step in steps)]
+    stored, stale = [0, *recorded.checkpoints], recorded.stage.rollout.oldest
+    wanted = [version for version in stored if any(version < step <= version + 1 + stale for step in steps)]
     found: list[Check] = []
     for version in wanted:
         name = f"{recorded.title}policy of step {version}"
@@ -62,17 +63,13 @@ def policy_checks(recorded: Recorded, steps: Sequence[int], shown: int) -> list[
     return found
 
 
-def _stale(recorded: Recorded) -> int:
-    return recorded.stage.rollout.oldest
-
-
 def _of_version(recorded: Recorded, version: int, steps: Sequence[int], shown: int) -> list[Check]:
     """The checks of one policy: its log-probs, then the step that it learnt next."""
     recorded = recorded.at(version + 1)
     backend = open_at(recorded, version)
     why = recorded.other_bits(backend.facts.device)
     found = []
-    drawn = [step for step in steps if version < step <= version + 1 + _stale(recorded)]
+    drawn = [step for step in steps if version < step <= version + 1 + recorded.stage.rollout.oldest]
     if backend.policy is not None:
         found.append(_logprobs(recorded, backend.policy, version, drawn, shown))
     if version + 1 in steps:
@@ -89,9 +86,8 @@ def open_at(recorded: Recorded, version: int) -> Backend:
     if checkpoint is None:
         _refuse_other_start(recorded)
     with readable(checkpoint.path) if checkpoint else nullcontext():
-        backend = open_backend(
-            recorded.stage.model_copy(update={"cluster": Cluster()}), recorded.objective, recorded.origin(checkpoint)
-        )
+        alone = recorded.stage.with_(cluster=Cluster())
+        backend = open_backend(alone, recorded.objective, recorded.origin(checkpoint))
         if checkpoint is not None:
             backend.load(checkpoint.path)
     return backend
@@ -178,21 +174,16 @@ def _about(tally: Tally, step: int, line: Any, now: Any, tolerance: float) -> No
 
 def _gone_back(recorded: Recorded, after: Path, step: int, to: int) -> Check:
     """A step after which the run took the weights of an earlier checkpoint."""
-    name, earlier = f"{recorded.title}weights after step {step}", recorded.checkpoints.get(to)
+    check, earlier = partial(Check, 4, f"{recorded.title}weights after step {step}"), recorded.checkpoints.get(to)
     if earlier is None:
-        return Check(
-            4, name, "skipped", f"the run went back to the weights of step {to}, which are not stored any more"
-        )
-    other = unlike(earlier, after)
-    if other is not None:
-        return Check(
-            4, name, "failed", f"checkpoints/{after.name} is not what the run went back to, step {to}: {other}"
-        )
-    return Check(4, name, "holds", f"checkpoints/{after.name} has the weights of step {to}, to which the run went back")
+        return check("skipped", f"the run went back to the weights of step {to}, which are not stored any more")
+    if (other := unlike(earlier, after)) is not None:
+        return check("failed", f"checkpoints/{after.name} is not what the run went back to, step {to}: {other}")
+    return check("holds", f"checkpoints/{after.name} has the weights of step {to}, to which the run went back")
 
 
 def _weights(recorded: Recorded, backend: Backend, after: Path, step: int) -> Check:
-    name = f"{recorded.title}weights after step {step}"
+    check = partial(Check, 4, f"{recorded.title}weights after step {step}")
     with tempfile.TemporaryDirectory(prefix="cohort-") as place:
         backend.save(Path(place))
         try:
@@ -200,8 +191,8 @@ def _weights(recorded: Recorded, backend: Backend, after: Path, step: int) -> Ch
         except OSError as error:
             other = str(error)
     if other is not None:
-        return Check(4, name, "failed", f"checkpoints/{after.name} is not what learning the step again gives: {other}")
-    return Check(4, name, "holds", f"checkpoints/{after.name} is what learning the step again gives, bit for bit")
+        return check("failed", f"checkpoints/{after.name} is not what learning the step again gives: {other}")
+    return check("holds", f"checkpoints/{after.name} is what learning the step again gives, bit for bit")
 
 
 def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[int], shown: int) -> Check:
@@ -236,10 +227,8 @@ def _logprobs(recorded: Recorded, policy: Policy, version: int, steps: Sequence[
                 worst, total = max(worst, apart.max().item()), total + apart.sum().item()
                 if not apart.max().item() <= most:
                     at = int(apart.argmax())
-                    place = f"{step.place(group.ticket, member)}: logprobs[{at}]"
-                    tally.differ(
-                        f"{place} is {rollout.logprobs[at]:.6g}, and a forward pass gives {now[at].item():.6g}"
-                    )
+                    place, said = f"{step.place(group.ticket, member)}: logprobs[{at}]", rollout.logprobs[at]
+                    tally.differ(f"{place} is {said:.6g}, and a forward pass gives {now[at].item():.6g}")
     if in_mean is not None and not total <= in_mean * tally.compared:
         tally.differ(f"in the mean they are {total / tally.compared:.3g} apart, and {in_mean:g} may be")
     tally.how = f"at most {worst:.2g} apart ({most:g} may be)"

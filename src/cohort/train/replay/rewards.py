@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from platform import python_version
@@ -36,17 +36,15 @@ def code_checks(recorded: Recorded) -> list[Check]:
     for what, value in dict(recorded.environment.get("code") or {}).items():
         if not what.endswith(f"of stage {recorded.stage.name}"):
             continue
-        name = f"code of {what}"
+        check = partial(Check, 2, f"code of {what}")
         if what not in now:
-            found.append(Check(2, name, "skipped", "it is not found here"))
+            found.append(check("skipped", "it is not found here"))
         elif now[what] == value:
-            found.append(Check(2, name, "holds", "its source is that of the run"))
+            found.append(check("holds", "its source is that of the run"))
         elif python != ours:
-            found.append(
-                Check(2, name, "skipped", f"the run used Python {python}, and this is {ours}: other byte code")
-            )
+            found.append(check("skipped", f"the run used Python {python}, and this is {ours}: other byte code"))
         else:
-            found.append(Check(2, name, "failed", f"the source of {what} is not that which the run recorded"))
+            found.append(check("failed", f"the source of {what} is not that which the run recorded"))
     return found
 
 
@@ -180,7 +178,6 @@ class Scores:
         again: ScoredGroup | None = None
         for name, now in scored.scores.items():
             stored = group.scores[name]
-            limits = _by_limit(group, scored, name)
             if name not in self._exact:
                 self._agreement[name][0] += sum(map(equal, stored, now))
                 self._agreement[name][1] += len(now)
@@ -192,15 +189,15 @@ class Scores:
                     self._exact.discard(name)
                     self._agreement[name] = [tally.compared + sum(map(equal, stored, now)), tally.compared + len(now)]
                     continue
-            self._exactly(step, group, scored, name, limits)
+            self._exactly(step, group, scored, name)
 
-    def _exactly(self, step: StoredStep, group: Group, scored: ScoredGroup, name: str, limits: Sequence[bool]) -> None:
+    def _exactly(self, step: StoredStep, group: Group, scored: ScoredGroup, name: str) -> None:
         tally, labels, now_labels = self.tallies[name], _labels(group, name), _labels(scored, name)
         steps = group.steps.get(name, ((),) * len(group.rollouts))
         now_steps = scored.steps.get(name, ((),) * len(group.rollouts))
         extra, now_extra = group.extra.get(name), scored.extra.get(name)
         for member, (stored, now) in enumerate(zip(group.scores[name], scored.scores[name], strict=True)):
-            if limits[member]:
+            if LIMITS & {labels[member], now_labels[member]}:  # of time or memory, which has decided it then or now
                 continue
             place = step.place(group.ticket, member)
             tally.compare(f"{place}: scores.{name}", stored, now)
@@ -220,45 +217,31 @@ class Scores:
 
     def _sum(self, step: StoredStep, group: Group) -> None:
         """The rewards and accuracies that the stored scores come to; and that a group without any was lost."""
-        for problem in _sums(step, group, self.scoring.totals):
-            if isinstance(problem, str):
-                self.paid.differ(problem)
-            else:
-                self.paid.compare(*problem)
-
-
-def _sums(step: StoredStep, group: Group, totals: Totals) -> Iterator[str | tuple[str, float, float]]:
-    place = step.place(group.ticket)
-    lost = group.disposition == "error"
-    if lost != (group.error is not None):
-        yield f"{place}: disposition is {group.disposition}, and error is {group.error!r}"
-    if lost or not group.rollouts:
-        if not lost:
-            yield f"{place}: there are no rollouts, and nothing says that the group was lost"
-        elif group.scores or group.rewards or group.advantages:
-            yield f"{place}: the group was lost, and has scores, a reward or an advantage all the same"
-        return
-    try:
-        rewards, accuracy = totals(group.scores)
-    except UserError as error:
-        yield f"{place}: {error}"
-        return
-    rewards = rewards or (math.nan,) * len(group.rollouts)  # of a stage that scores nothing
-    for field, stored, now in (("reward", group.rewards, rewards), ("accuracy", group.accuracy, accuracy)):
-        if len(stored) != len(now):
-            yield f"{place}: {field} is missing"
-            continue
-        for member, (was, value) in enumerate(zip(stored, now)):
-            yield f"{step.place(group.ticket, member)}: {field}", was, value
+        place, paid, lost = step.place(group.ticket), self.paid, group.disposition == "error"
+        if lost != (group.error is not None):
+            paid.differ(f"{place}: disposition is {group.disposition}, and error is {group.error!r}")
+        if lost and (group.scores or group.rewards or group.advantages):
+            paid.differ(f"{place}: the group was lost, and has scores, a reward or an advantage all the same")
+        elif not lost and not group.rollouts:
+            paid.differ(f"{place}: there are no rollouts, and nothing says that the group was lost")
+        if lost or not group.rollouts:
+            return
+        try:
+            rewards, accuracy = self.scoring.totals(group.scores)
+        except UserError as error:
+            paid.differ(f"{place}: {error}")
+            return
+        rewards = rewards or (math.nan,) * len(group.rollouts)  # of a stage that scores nothing
+        for field, stored, now in (("reward", group.rewards, rewards), ("accuracy", group.accuracy, accuracy)):
+            if len(stored) != len(now):
+                paid.differ(f"{place}: {field} is missing")
+                continue
+            for member, (was, value) in enumerate(zip(stored, now)):
+                paid.compare(f"{step.place(group.ticket, member)}: {field}", was, value)
 
 
 def _labels(of: Group | ScoredGroup, name: str) -> Sequence[str | None]:
     return of.labels.get(name) or (None,) * len(of.rewards)
-
-
-def _by_limit(group: Group, scored: ScoredGroup, name: str) -> list[bool]:
-    """Of each score, whether a limit of time or memory has decided it, then or now."""
-    return [any(label in LIMITS for label in both) for both in zip(_labels(group, name), _labels(scored, name))]
 
 
 def _depends(reward: Reward) -> bool:
@@ -272,12 +255,12 @@ def _of_model(recorded: Recorded, table: Any, name: str) -> Check:
     """A judge or a reward model: not asked again, but its files are looked at."""
     model = table.args.get("model")
     known = dict(recorded.environment.get("inputs") or {})
-    why = "a model gave these scores, which is not asked again"
     if model not in known:
-        return Check(2, name, "skipped", f"{why}; of '{model}' no digest was recorded")
-    now = fingerprints([model]).get(model)
-    if now is None:
-        return Check(2, name, "skipped", f"{why}; {model} is not here")
-    if now != known[model]:
+        why = f"of '{model}' no digest was recorded"
+    elif (now := fingerprints([model]).get(model)) is None:
+        why = f"{model} is not here"
+    elif now != known[model]:
         return Check(2, name, "failed", f"{model} is not the model that the run recorded")
-    return Check(2, name, "skipped", f"{why}; {model} is the one that the run recorded")
+    else:
+        why = f"{model} is the one that the run recorded"
+    return Check(2, name, "skipped", f"a model gave these scores, which is not asked again; {why}")

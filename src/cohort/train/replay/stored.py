@@ -18,9 +18,8 @@ from cohort.record.rollouts import SCHEMA, group_of
 from cohort.types import Group, Prompt, UserError
 from cohort.wording import one_line, shorten
 
-_NEEDED = [
-    name for name in SCHEMA.names if name not in ("versions", "labels", "extra", "turns", "steps", "teacher_logprobs")
-]  # those came later
+_LATER = ("versions", "labels", "extra", "turns", "steps", "teacher_logprobs")  # columns that files may lack
+_NEEDED = [name for name in SCHEMA.names if name not in _LATER]
 
 _OF_GROUP = ("prompt_id", "prompt", "prompt_json", "prompt_tokens", "answer", "disposition", "error")
 
@@ -139,11 +138,7 @@ def _problems(row: Mapping[str, Any], first: Mapping[str, Any], step: int, versi
 
 
 def _is_prompt(prompt: Prompt) -> bool:
-    one = isinstance(prompt.text, str) != (prompt.messages is not None)
-    chat = prompt.messages or ()
-    return (
-        one
-        and isinstance(prompt.tags, dict)
-        and isinstance(prompt.begun, str)
-        and all(isinstance(m, dict) for m in chat)
-    )
+    if isinstance(prompt.text, str) == (prompt.messages is not None):  # it is the one or the other
+        return False
+    beside = isinstance(prompt.tags, dict) and isinstance(prompt.begun, str)
+    return beside and all(isinstance(message, dict) for message in prompt.messages or ())

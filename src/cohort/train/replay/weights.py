@@ -13,9 +13,7 @@ def unlike(one: Path, other: Path) -> str | None:
 
     Raises `OSError` where a file cannot be read.
     """
-    files, others = (
-        {file.relative_to(where).as_posix() for file in where.rglob("*.safetensors")} for where in (one, other)
-    )
+    files, others = ({file.relative_to(of).as_posix() for file in of.rglob("*.safetensors")} for of in (one, other))
     if files != others or not files:
         return f"{min(files ^ others, default='model.safetensors')} is in one of them only"
     try:

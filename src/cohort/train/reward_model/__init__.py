@@ -7,13 +7,13 @@ from functools import partial
 from cohort.policy.policy import PolicyFacts
 from cohort.seeds import derive_seed
 from cohort.settings import Evaluate, Stage
-from cohort.tasks.preferences import open_with_history
-from cohort.tasks.steps import COLUMNS, open_solutions
+from cohort.tasks.preferences import Preferences, open_with_history
+from cohort.tasks.steps import COLUMNS, Solutions, open_solutions
 from cohort.train.checkpoint import Checkpoint
-from cohort.train.contamination import cleaned
-from cohort.train.reward_model.steps import PreparedProcessModel, StepLesson
-from cohort.train.reward_model.training import PairLesson, PreparedRewardModel, RewardModelTraining, form_of
-from cohort.train.stage import Context, Plan, refuse_few
+from cohort.train.examples import PreparedPairs, prepared_pairs
+from cohort.train.reward_model.steps import StepLesson
+from cohort.train.reward_model.training import PairLesson, RewardModelTraining, form_of
+from cohort.train.stage import Context, Plan
 from cohort.train.unread import NO_DEMONSTRATIONS, NO_PAIRS, ONE_UPDATE
 from cohort.views.plan import process_model_plan, reward_model_plan
 
@@ -38,22 +38,18 @@ class RewardModel:
     makes_policy = False  # it scores what a policy writes, and is none itself
     acts = ("adapt", "roll_back")
 
-    def prepare(self, stage: Stage, seed: int) -> PreparedRewardModel:
+    def prepare(self, stage: Stage, seed: int) -> PreparedPairs[Preferences]:
         """The pairs. A template that cannot be is refused."""
-        prepared: PreparedRewardModel = cleaned(
-            stage, PreparedRewardModel(open_with_history(stage.task, stage.preferences, derive_seed(seed, "replay")))
-        )
-        wanted = stage.preferences.pairs_per_step
-        refuse_few(prepared.pairs.train, "preference pairs", "preferences.pairs_per_step", wanted)
         form_of(stage.task)
-        return prepared
+        pairs = open_with_history(stage.task, stage.preferences, derive_seed(seed, "replay"))
+        return prepared_pairs(stage, pairs, "preference pairs")
 
-    def plan(self, stage: Stage, prepared: PreparedRewardModel, facts: PolicyFacts) -> Plan:
+    def plan(self, stage: Stage, prepared: PreparedPairs[Preferences], facts: PolicyFacts) -> Plan:
         """How many pairs, how often."""
         return reward_model_plan(stage, facts, prepared.pairs)
 
     def open(
-        self, context: Context, prepared: PreparedRewardModel, checkpoint: Checkpoint | None
+        self, context: Context, prepared: PreparedPairs[Preferences], checkpoint: Checkpoint | None
     ) -> RewardModelTraining:
         """See `StageKind`."""
         lesson = partial(PairLesson, context.stage, prepared.pairs)
@@ -70,20 +66,17 @@ class ProcessModel:
     makes_policy = False
     acts = ("adapt", "roll_back")
 
-    def prepare(self, stage: Stage, seed: int) -> PreparedProcessModel:
+    def prepare(self, stage: Stage, seed: int) -> PreparedPairs[Solutions]:
         """The solutions. A template that cannot be is refused."""
-        prepared: PreparedProcessModel = cleaned(stage, PreparedProcessModel(open_solutions(stage.task)))
-        wanted = stage.preferences.pairs_per_step
-        refuse_few(prepared.pairs.train, "solutions", "preferences.pairs_per_step", wanted)
         form_of(stage.task)
-        return prepared
+        return prepared_pairs(stage, open_solutions(stage.task), "solutions")
 
-    def plan(self, stage: Stage, prepared: PreparedProcessModel, facts: PolicyFacts) -> Plan:
+    def plan(self, stage: Stage, prepared: PreparedPairs[Solutions], facts: PolicyFacts) -> Plan:
         """How many solutions, how often."""
         return process_model_plan(stage, facts, prepared.pairs)
 
     def open(
-        self, context: Context, prepared: PreparedProcessModel, checkpoint: Checkpoint | None
+        self, context: Context, prepared: PreparedPairs[Solutions], checkpoint: Checkpoint | None
     ) -> RewardModelTraining:
         """See `StageKind`."""
         lesson = partial(StepLesson, context.stage, prepared.pairs)

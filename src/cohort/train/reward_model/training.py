@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -22,35 +21,22 @@ from cohort.learn.optimizer import clipped, load_optimizer, lost_weights, open_o
 from cohort.machine import peak_memory_gb
 from cohort.policy.load import open_policy, resumed_policy
 from cohort.policy.policy import Policy, PolicyFacts
-from cohort.preflight.contamination import Report
-from cohort.preflight.parts import SamplingParts
 from cohort.rewards.models.text import Form, Reader
 from cohort.seeds import derive_seed
 from cohort.settings import Stage, Task
-from cohort.tasks import R1_ZERO, Ledger
+from cohort.tasks import R1_ZERO
 from cohort.tasks.preferences import Pairs, Preferences
-from cohort.tasks.prompts import place_of
+from cohort.tasks.prompts import Items, place_of
+from cohort.tasks.steps import Solutions
 from cohort.train.checkpoint import Checkpoint
 from cohort.train.choosing import halves_of_pairs
+from cohort.train.examples import open_ledger
 from cohort.train.reward_model.scorer import EncodedPair, Scorer
-from cohort.train.stage import Context, Prepared, first_texts
+from cohort.train.stage import Context, Prepared
 from cohort.types import UserError
 from cohort.views.reward_model import REPORT, show_report
 
 _DROPPED_IN_A_ROW = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedRewardModel:
-    """All of a reward-model stage that needs no model."""
-
-    pairs: Preferences
-    parts: SamplingParts | None = None  # no completion is sampled
-    dropped: Report | None = None  # what was found in the pairs that were left out
-
-    def texts(self) -> Iterable[str]:
-        """The first pairs."""
-        return first_texts(self.pairs.train, lambda pair: f"{pair.prompt.question} {pair.chosen} {pair.rejected}")
 
 
 def form_of(task: Task, tokenizer: Any = None) -> Form:
@@ -64,10 +50,35 @@ def form_of(task: Task, tokenizer: Any = None) -> Form:
     return Form("{prompt}" if task.system is None else f"{task.system}\n\n{{prompt}}")
 
 
-def allowed(room: int, task: Task) -> str:
-    """How long a text may be, for a sentence that refuses one."""
-    own = f", and task.max_prompt_tokens is {task.max_prompt_tokens}" if task.max_prompt_tokens else ""
-    return f"the model has {room} positions{own}"
+class Asked:
+    """The prompts of rows as tokens, where task.too_long and the positions of the model leave room for them."""
+
+    def __init__(self, task: Task, facts: PolicyFacts, form: Form):
+        self.reader, self._task, self._room = Reader(facts.tokenizer, form), task, facts.context or 2**31
+
+    @property
+    def most(self) -> str:
+        """How long a text may be, for a sentence that refuses one."""
+        own = self._task.max_prompt_tokens
+        return f"the model has {self._room} positions" + (f", and task.max_prompt_tokens is {own}" if own else "")
+
+    def before(self, answer: int, rows: Items[Any], index: int, what: str, held_out: bool) -> tuple[int, ...] | None:
+        """The prompt of row `index`, before an answer of so many tokens; None where it is too long and dropped, as one
+        that is `held_out` always is, if it is not to be cut. Raises `UserError` where a row is not to be dropped.
+        """
+        asked, rule = rows[index].prompt, self._task.too_long
+        prompt = tuple(self.reader.prompt(asked.messages or asked.question))
+        limit = min(self._room - answer, self._task.max_prompt_tokens or self._room)
+        if len(prompt) <= limit:
+            return prompt
+        if rule == "drop" or (held_out and rule == "error"):
+            return None
+        if rule == "truncate_left" and limit > 0:
+            return prompt[-limit:]
+        raise UserError(
+            f"{place_of(rows, index, what)} ({asked.question[:40]!r}...) has {len(prompt)} tokens in its prompt and "
+            f'{answer} in its answer; {self.most}. Shorten it, or say task.too_long = "drop" or "truncate_left".'
+        )
 
 
 T = TypeVar("T", bound="Encoded")
@@ -80,19 +91,26 @@ class Encoded(Protocol):
     def tokens(self) -> int: ...  # noqa: D102
 
 
-Parts = Callable[[Sequence[T]], Iterator[list[T]]]  # micro-batches of these
+Held = tuple[str, T]  # of a held-out row the id of its prompt, and its tokens
 
 
 class Lesson(Protocol[T]):
     """What a scorer learns from, and how."""
 
-    size: int | None
+    asked: Asked
 
-    def read(self, index: int) -> T | None:
-        """Number `index` as tokens; None where the `too_long` rule drops it."""
+    @property
+    def rows(self) -> Preferences | Solutions:
+        """What is trained on, and what is held out."""
+
+    def read(self, index: int, held_out: bool = False) -> T | None:
+        """Number `index` as tokens, of those that are trained on or held out; None where it is left out."""
 
     def units(self, items: Sequence[T]) -> int:
         """What the loss is a mean over."""
+
+    def scores(self, scorer: Scorer, items: Sequence[T]) -> Tensor:
+        """The scores of what these hold, in its order."""
 
     def loss(self, scorer: Scorer, items: Sequence[T]) -> tuple[Tensor, Tensor]:
         """The mean over the units, and what `told` needs of each `[n, 2]`."""
@@ -100,49 +118,36 @@ class Lesson(Protocol[T]):
     def told(self, found: Tensor) -> dict[str, float]:
         """The numbers of a training step."""
 
-    def measure(self, context: Context, scorer: Scorer, parts: Parts[T], step: int) -> dict[str, float] | None:
-        """The measures of what is held out; None where nothing is."""
+    def measured(self, context: Context, step: int, held: list[Held[T]], scores: Any) -> dict[str, float]:
+        """The measures of held-out rows, given the `scores` of all that they hold as a list."""
 
 
 class PairLesson:
     """A `Lesson` of preference pairs."""
 
     def __init__(self, stage: Stage, pairs: Preferences, facts: PolicyFacts, form: Form):
-        self._stage, self._pairs, self._task = stage, pairs, stage.task
-        self._reader = Reader(facts.tokenizer, form)
-        self._room = facts.context or 2**31
-        self.size: int | None = pairs.train.size
+        self._stage, self.rows = stage, pairs
+        self.asked = Asked(stage.task, facts, form)
 
-    def read(self, index: int) -> EncodedPair | None:
-        """See `Lesson`."""
-        return self._read(self._pairs.train, index, self._task.too_long)
-
-    def _read(self, pairs: Pairs, index: int, rule: str) -> EncodedPair | None:
-        """Pair `index`. `rule` stands in for the task's `too_long`."""
+    def read(self, index: int, held_out: bool = False) -> EncodedPair | None:
+        """See `Lesson`. A held-out pair whose answers are of equal tokens is left out."""
+        pairs: Pairs | None = self.rows.held_out if held_out else self.rows.train
+        assert pairs is not None
         pair = pairs[index]
-        found = EncodedPair(
-            tuple(self._reader.prompt(pair.prompt.messages or pair.prompt.question)),
-            tuple(self._reader.answer(pair.chosen)),
-            tuple(self._reader.answer(pair.rejected)),
-            pair.margin,
-        )
-        longest = max(len(found.chosen), len(found.rejected))
-        limit = min(self._room - longest, self._task.max_prompt_tokens or self._room)
-        if len(found.prompt) <= limit:
-            return found
-        if rule == "drop":
+        chosen, rejected = (tuple(self.asked.reader.answer(text)) for text in (pair.chosen, pair.rejected))
+        longest = max(len(chosen), len(rejected))
+        prompt = self.asked.before(longest, pairs, index, "preference pair", held_out)
+        if prompt is None or (held_out and chosen == rejected):
             return None
-        if rule == "truncate_left" and limit > 0:
-            return replace(found, prompt=found.prompt[-limit:])
-        raise UserError(
-            f"{place_of(pairs, index, 'preference pair')} ({pair.prompt.question[:40]!r}...) has {len(found.prompt)} "
-            f"tokens in its prompt and {longest} in its longer answer; {allowed(self._room, self._task)}. Shorten it, "
-            'or say task.too_long = "drop" or "truncate_left".'
-        )
+        return EncodedPair(prompt, chosen, rejected, pair.margin)
 
     def units(self, items: Sequence[EncodedPair]) -> int:
         """Pairs."""
         return len(items)
+
+    def scores(self, scorer: Scorer, items: Sequence[EncodedPair]) -> Tensor:
+        """`[n, 2]`."""
+        return scorer.scores(items)
 
     def loss(self, scorer: Scorer, items: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
         """The mean over the pairs, and their scores."""
@@ -161,26 +166,12 @@ class PairLesson:
             "scores/std": found.std().item(),
         }
 
-    def measure(
-        self, context: Context, scorer: Scorer, parts: Parts[EncodedPair], step: int
-    ) -> dict[str, float] | None:
-        """The measures of the held-out pairs; None when there is none that fits and whose answers differ."""
-        source, wanted = self._pairs.held_out, self._stage.evaluate.problems
-        if source is None:
-            return None
-        rule = "drop" if self._task.too_long == "error" else self._task.too_long
-        read = [(i, self._read(source, i, rule)) for i in range(min(source.size, wanted))]
-        known = [(i, pair) for i, pair in read if pair is not None and pair.chosen != pair.rejected]
-        if not known:
-            return None
-        pairs = [pair for _, pair in known]
-        with torch.no_grad():
-            scores = torch.cat([scorer.scores(part).cpu() for part in parts(pairs)]).tolist()
-        rows = [(*score, len(p.chosen), len(p.rejected)) for score, p in zip(scores, pairs, strict=True)]
+    def measured(self, context: Context, step: int, held: list[Held[EncodedPair]], scores: Any) -> dict[str, float]:
+        """See `Lesson`. All of them are written down."""
+        rows = [(*score, len(one.chosen), len(one.rejected)) for score, (_, one) in zip(scores, held, strict=True)]
         report = _report(rows)
-        content = orjson.dumps({"step": step, **report.as_dict()})
-        context.recorder.file(context.place / REPORT, content, step)
-        asked = [source[i].prompt.id for i, _ in known]  # pairs of one prompt stay together
+        context.recorder.file(context.place / REPORT, orjson.dumps({"step": step, **report.as_dict()}), step)
+        asked = [prompt for prompt, _ in held]  # pairs of one prompt stay together
         return report.metrics() | halves_of_pairs(rows, asked, self._stage.run, lambda part: _report(part).metrics())
 
 
@@ -203,9 +194,8 @@ class RewardModelTraining:
         self.facts: PolicyFacts = self._scorer.policy.facts()
         self._lesson = open_lesson(self.facts, self._scorer.form)
         self._optimizer = open_optimizer(context.stage.optimizer, self._scorer.module)
-        order = (self._lesson.size, derive_seed(context.seed, "ledger"))
         state = checkpoint.ledger if checkpoint else None
-        self._ledger = Ledger.restore(state, *order) if state else Ledger(*order)
+        self._ledger = open_ledger(self._lesson.rows.train.size, derive_seed(context.seed, "ledger"), state)
         self._taken: list[tuple[int, str]] = []  # tickets of the step under way, and how they end
         if checkpoint is not None:
             load_optimizer(self._optimizer, checkpoint.path)
@@ -232,8 +222,18 @@ class RewardModelTraining:
         }
 
     def evaluate(self, step: int) -> dict[str, float] | None:
-        """The measures of what is held out."""
-        return self._lesson.measure(self._context, self._scorer, self._parts, step)
+        """The measures of what is held out; None where nothing is, or none of it fits."""
+        lesson, held_out = self._lesson, self._lesson.rows.held_out
+        if held_out is None or held_out.size is None:
+            return None
+        which = range(min(held_out.size, self._stage.evaluate.problems))
+        held = [(held_out[i].prompt.id, one) for i in which if (one := lesson.read(i, held_out=True)) is not None]
+        if not held:
+            return None
+        with torch.no_grad():
+            parts = self._parts([one for _, one in held])
+            scores = torch.cat([lesson.scores(self._scorer, part).cpu() for part in parts]).tolist()
+        return lesson.measured(self._context, step, held, scores)
 
     def adapt(self, stage: Stage) -> None:
         """Another learning rate, from the next step on."""
@@ -265,12 +265,13 @@ class RewardModelTraining:
         context, table = self._context, self._stage.policy
         if checkpoint is not None:
             policy = resumed_policy(table, checkpoint.path)
-            scorer = Scorer(policy, form_of(self._stage.task, policy.tokenizer), self._steps)
-            scorer.load_state(checkpoint.path)
-            return scorer
-        policy = open_policy(table, context.seed, context.start, prepared.texts)
+        else:
+            policy = open_policy(table, context.seed, context.start, prepared.texts)
         scorer = Scorer(policy, form_of(self._stage.task, policy.tokenizer), self._steps)
-        scorer.take_head(table.revision)
+        if checkpoint is not None:
+            scorer.load_state(checkpoint.path)
+        else:
+            scorer.take_head(table.revision)
         return scorer
 
     def _next(self) -> tuple[list[Any], int]:
@@ -287,11 +288,9 @@ class RewardModelTraining:
                 continue
             dropped, in_a_row = dropped + 1, in_a_row + 1
             # Twice as many as there are hold a whole pass.
-            if in_a_row >= min(2 * (self._lesson.size or _DROPPED_IN_A_ROW), _DROPPED_IN_A_ROW):
-                raise UserError(
-                    f"{in_a_row:,} rows in a row were too long: "
-                    f"{allowed(self.facts.context or 2**31, self._stage.task)}. Shorten them, or raise the limit"
-                )
+            if in_a_row >= min(2 * (self._lesson.rows.train.size or _DROPPED_IN_A_ROW), _DROPPED_IN_A_ROW):
+                how = f"{self._lesson.asked.most}. Shorten them, or raise the limit"
+                raise UserError(f"{in_a_row:,} rows in a row were too long: {how}")
         return found, dropped
 
     def _update(self, items: Sequence[Any], rate: float) -> dict[str, float]:
