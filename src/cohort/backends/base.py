@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from cohort.algorithms.objectives import Objective
 from cohort.backends.proving import Fingerprint as Fingerprint
 from cohort.policy.load import Start
 from cohort.policy.policy import Policy, PolicyFacts
-from cohort.rewards import Reward, RewardPool
+from cohort.rewards import Reward, RewardPool, ScoredGroup, ScoringItem
 from cohort.settings import SAMPLERS, Rollout, Stage
 from cohort.types import Batch, Sampler, StepReport
 from cohort.wording import find_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
@@ -99,6 +101,13 @@ class Backend(Protocol):
         """Give back what it holds: other processes."""
 
 
+class Scorer(Protocol):
+    """Who scores groups, as a `RewardPool` does."""
+
+    def submit(self, item: ScoringItem) -> Future[ScoredGroup]:
+        """Score a group."""
+
+
 def open_backend(stage: Stage, objective: Objective, origin: Origin) -> Backend:
     """The backend that a stage asks for: in this process, or on the cluster of its [cluster] table."""
     name = BACKENDS["ray" if stage.clustered else "local"]
@@ -106,10 +115,14 @@ def open_backend(stage: Stage, objective: Objective, origin: Origin) -> Backend:
     return backend
 
 
-def open_pool(stage: Stage, rewards: Sequence[Reward], log: Path, say: Callable[[str], None]) -> Any:
-    """Who scores the groups of a stage, as a `RewardPool` does: processes here, or on its cluster."""
+def open_pool(
+    stage: Stage, rewards: Sequence[Reward], log: Path, say: Callable[[str], None]
+) -> AbstractContextManager[Scorer]:
+    """Who scores the groups of a stage: processes here, or on its cluster."""
     if stage.clustered:
-        return find_function("cohort.backends.cluster.scoring:ClusterPool", "pool")(stage, rewards, log)
+        pool: AbstractContextManager[Scorer]
+        pool = find_function("cohort.backends.cluster.scoring:ClusterPool", "pool")(stage, rewards, log)
+        return pool
     run = stage.run
     return RewardPool(rewards, run.workers, run.retries, log=log, pass_environment=run.pass_environment, say=say)
 

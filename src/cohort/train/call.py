@@ -8,8 +8,6 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from cohort.policy.load import Start, live_dtype
 from cohort.recipe import Recipe
 from cohort.recipe.loader import name_of_model
@@ -21,7 +19,7 @@ from cohort.train.rows import with_rows_kept
 from cohort.train.run import Run
 from cohort.train.run import train as train_recipe
 from cohort.types import UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 from cohort.wording import shorten
 
 RewardLike = str | Callable[..., Any] | Reward | Mapping[str, Any]

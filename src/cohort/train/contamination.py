@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.markup import escape
 
 from cohort.preflight.contamination.layers import SHORT
 from cohort.preflight.contamination.report import Report
@@ -16,14 +15,14 @@ from cohort.preflight.contamination.sides import HELD_OUT, Side, held_out, look_
 from cohort.preflight.contamination.texts import Question
 from cohort.record.files import write_bytes
 from cohort.settings import Stage, named_stage
-from cohort.train.stage import PreparedStage
-from cohort.views.console import Console
+from cohort.train.stage import P, Prepared, PreparedStage
+from cohort.views.console import Console, escape
 
 FILE = "contamination.json"
 LOOKED_AT = 100_000  # training prompts, before a run that leaves none out
 
 
-def sides_of(stage: Stage, prepared: Any) -> tuple[list[Side], list[Question]]:
+def sides_of(stage: Stage, prepared: Prepared) -> tuple[list[Side], list[Question]]:
     """The prompts that a stage trains on, as far as they have an end, and the held-out questions."""
     pairs, examples = getattr(prepared, "pairs", None), getattr(prepared, "examples", None)
     if pairs is not None:
@@ -37,7 +36,7 @@ def sides_of(stage: Stage, prepared: Any) -> tuple[list[Side], list[Question]]:
     return [] if prepared.parts is None else trained_on(prepared.parts.task), asked
 
 
-def cleaned(stage: Stage, prepared: Any) -> Any:
+def cleaned(stage: Stage, prepared: P) -> P:
     """What a stage learns from, demonstrations or pairs, without those that hold a held-out question, where the recipe
     says so. (`open_parts` leaves out prompts.)
     """
@@ -47,9 +46,11 @@ def cleaned(stage: Stage, prepared: Any) -> Any:
     if not sides or not asked:
         return prepared
     (left,), dropped = without(sides, asked)
-    if getattr(prepared, "pairs", None) is not None:
-        return replace(prepared, pairs=replace(prepared.pairs, train=left), dropped=dropped)
-    return replace(prepared, examples=left, dropped=dropped)
+    whole: Any = prepared  # the dataclass of its kind
+    pairs = getattr(whole, "pairs", None)
+    new = {"examples": left} if pairs is None else {"pairs": replace(pairs, train=left)}
+    kept: P = replace(whole, **new, dropped=dropped)
+    return kept
 
 
 def found_before(one: PreparedStage) -> Report | str:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from cohort.policy.load import Start
 from cohort.preflight.objective import settled_objective
 from cohort.recipe import Recipe
@@ -39,7 +37,7 @@ from cohort.train.inputs import inputs_of_stages
 from cohort.train.models import DATA, begins_with, takes_from, waits_for
 from cohort.train.stage import Context
 from cohort.types import UnreadableError, UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 
 WEIGHTS = ("model", "revision", "scratch", "lora", "dtype")  # keys of [policy] that a checkpoint has settled
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.markup import escape
 
 from cohort.policy.load import Start, load_tokenizer
 from cohort.preflight.gate.stage import gate_of_stage
@@ -21,7 +20,7 @@ from cohort.train.contamination import FILE as CONTAMINATION
 from cohort.train.models import starts_from, waits_for
 from cohort.train.stage import PreparedStage
 from cohort.types import UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 from cohort.views.gate import show_gate
 
 FILE = "gate.json"

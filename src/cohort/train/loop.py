@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from rich.markup import escape
-
 from cohort.chat import template_for
 from cohort.clock import moment, told
 from cohort.monitor.detectors.update import NEVER_NULL
@@ -43,7 +41,7 @@ from cohort.train.stage import Acting, Context, Prepared, StageKind, Training, c
 from cohort.train.stopping import Stopped, stopping
 from cohort.train.watching import act, adapted, decided, kept_to_go_back
 from cohort.types import UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 from cohort.views.plan import about, not_shown
 from cohort.views.trackers import Sinks
 from cohort.wording import counted, going_on, resuming

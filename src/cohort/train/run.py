@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.markup import escape
 
 from cohort.clock import stopped_at
 from cohort.machine import quiet_libraries
@@ -54,7 +53,7 @@ from cohort.train.unread import as_read, refuse_unread
 from cohort.train.watching import check_actions
 from cohort.types import UserError
 from cohort.views.cards.reading import in_a_line, value
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 from cohort.views.diagnosis import show_findings
 from cohort.views.gains import show_gains
 from cohort.wording import counted, resuming

@@ -16,8 +16,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.markup import escape
-
 from cohort.machine import threads_of
 from cohort.preflight.memory import available_gb
 from cohort.recipe import Recipe
@@ -29,7 +27,7 @@ from cohort.train.directory import as_kept, changes, has_begun, run_directory
 from cohort.train.inputs import FAILED
 from cohort.train.run import train
 from cohort.types import UserError
-from cohort.views.console import Console
+from cohort.views.console import Console, escape
 from cohort.views.plan import SHOWN
 from cohort.wording import another
 

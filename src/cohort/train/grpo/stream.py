@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
+from cohort.backends.base import Scorer
 from cohort.environments import Player
 from cohort.patience import in_a_thread
 from cohort.preflight.objective import paid_by_call
@@ -34,13 +35,6 @@ from cohort.types import SECOND, Group, InfrastructureError, Prompt, Rollout, Sa
 T = TypeVar("T")
 Outcome = ScoredGroup | InfrastructureError  # what became of the scoring of a group
 Scoring = tuple[Future[ScoredGroup], Future[ScoredGroup] | None]  # of a group, and a second one of the same
-
-
-class Scorer(Protocol):
-    """Who scores groups, as a `RewardPool` does."""
-
-    def submit(self, item: ScoringItem) -> Future[ScoredGroup]:
-        """Score a group."""
 
 
 class Unscored:

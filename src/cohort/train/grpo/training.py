@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cohort.algorithms.objectives import Objective
-from cohort.backends.base import Backend, open_backend, open_pool
+from cohort.backends.base import Backend, Scorer, open_backend, open_pool
 from cohort.backends.proving import proves
 from cohort.engine.engine import Engine
 from cohort.machine import peak_memory_gb
@@ -37,7 +37,7 @@ from cohort.train.evaluation import Evaluator
 from cohort.train.grpo.earlier import earlier, fresh
 from cohort.train.grpo.learning import Learning
 from cohort.train.grpo.step_rewards import token_steps
-from cohort.train.grpo.stream import Groups, GroupStream, Scorer, StepGroups, StreamSettings, Unscored
+from cohort.train.grpo.stream import Groups, GroupStream, StepGroups, StreamSettings, Unscored
 from cohort.train.stage import Context, Screen, first_texts
 from cohort.types import Group, UserError
 from cohort.wording import counted

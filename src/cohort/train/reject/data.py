@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.markup import escape
 
 from cohort.backends.base import Backend
 from cohort.policy.load import lead_on
@@ -21,6 +20,7 @@ from cohort.train.models import DATA, PAIRS, STEPS
 from cohort.train.reject.selection import Sample, Selection, judge, select
 from cohort.train.stage import Context
 from cohort.types import RIGHT, Group, UserError
+from cohort.views.console import escape
 from cohort.wording import another, counted, resuming
 
 COUNTS = "selection.json"  # how many samples were kept, and how many refused for which reason
