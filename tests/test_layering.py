@@ -107,6 +107,22 @@ def test_imports_point_downward(package, file):
                 assert target != "integrations", f"{where}: only names in tables lead to integrations"
 
 
+# Libraries that draw and serve pages, and those of trackers, with the rooms that may import them. The endpoint answers
+# agents while a stage samples (docs/decisions.md).
+SHOWS = {
+    **dict.fromkeys(("rich", "latex2mathml", "tensorboard", "wandb", "trackio"), ("views",)),
+    **dict.fromkeys(("starlette", "uvicorn"), ("views", "environments/endpoint")),
+}
+
+
+def test_only_views_show():
+    for _, file in modules():
+        where = file.relative_to(SOURCE).as_posix()
+        for name in imports(file):
+            rooms = SHOWS.get(name.partition(".")[0], ("",))
+            assert where.startswith(rooms), f"{where} imports {name}, which is for {' and '.join(rooms)}"
+
+
 def test_algorithms_know_nothing_but_torch():
     for package, allowed in ONLY_TORCH.items():
         for file in (SOURCE / package).rglob("*.py"):

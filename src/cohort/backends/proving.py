@@ -54,7 +54,7 @@ def asks_canary(sampler: Sampler, version: int) -> bool:
 
 
 def claimed(policy: Policy, version: int, canary: bool) -> Fingerprint:
-    """What a sampler has to show of the weights of a policy as they are."""
+    """The fingerprint, and with `canary` the log-probs, that a sampler must show of the weights of a policy."""
     if not canary:
         return Fingerprint(version, fingerprint(policy.model))
     prompt, tokens = _canary(policy)

@@ -148,7 +148,9 @@ class Running:
         return found
 
     def last(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What `Decoder.decode` takes, `[n]` each. The last sampled token has no keys and values yet."""
+        """The arguments of `Decoder.decode`, `[n]` each: the last token of every running row, which has no keys and
+        values yet, and where the row is.
+        """
         n = self.n
         own = self.length[:n] - 1
         return self.tokens[:n].gather(1, own[:, None])[:, 0], self.slot[:n], self.place[:n], own

@@ -140,7 +140,7 @@ def unpacked(state: State) -> State:
 
 @functools.cache
 def dynamic_map(signed: bool) -> Tensor:
-    """256 numbers in order, from -1 or 0 to 1: those of decade d are spread evenly over a tenth of it to the whole."""
+    """The 256 numbers that a byte stands for, ascending, from -1 or 0 to 1: spaced evenly within each power of ten."""
     found = [0.0, 1.0]
     for decade in range(DECADES):
         values = (1 << decade) * (1 if signed else 2)

@@ -189,8 +189,8 @@ class PackedGroups:
         return first, both[0], both[1]
 
     def rows(self) -> list[tuple[Tensor, int]]:
-        """Rows that can be computed one by one: the places `[n]` in the flat row of a prompt and the rollout behind it,
-        and the first of these that no row before it has. Together they have every place once.
+        """Rows that can be computed one by one: for each the places `[n]` in the flat row of a prompt and the rollout
+        behind it, and from which of these on no row before it has them. Together they have every place once.
         """
         found, seen = [], set()
         group = self._group.tolist()

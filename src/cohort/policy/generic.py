@@ -154,7 +154,7 @@ class GenericBody:
 class CachedRows:
     """Rows with a cache of the model's own kind. Implements `RowStates`.
 
-    `mask` `[b, L]`: which of the places before the next token are no padding; `position` `[b]` of that token.
+    `mask` `[b, L]`: true at the places before the next token that hold no padding; `position` `[b]` of that token.
     """
 
     def __init__(self, body: GenericBody, cache: Cache | None, mask: Tensor, position: Tensor):
@@ -176,7 +176,9 @@ class CachedRows:
         return self.extend(tokens[:, None], self._mask.new_ones(len(tokens), 1))
 
     def extend(self, ids: Tensor, real: Tensor) -> Tensor:
-        """Tokens `[b, t]` behind those that are there, `real` where they are no padding. The last hidden states."""
+        """Compute tokens `[b, t]` behind those that are there, `real` where they are no padding, and return the last
+        hidden states.
+        """
         self._mask = torch.cat([self._mask, real], 1)
         positions = (self._position[:, None] + real.cumsum(1) - 1).clamp(min=0)
         self._position = self._position + real.sum(1)

@@ -19,7 +19,7 @@ from cohort.types import Group
 @dataclass
 class Recorder:
     """Appends to the chain what one stage does. Rollouts of a step wait for its numbers, so that one entry has both;
-    where an evaluation comes in between, they are entered before it: never is more than one shard without its entry.
+    where an evaluation comes in between, they are entered before it: at most one shard waits.
     """
 
     chain: Chain

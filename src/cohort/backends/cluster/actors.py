@@ -46,7 +46,7 @@ class LearnerActor:
             return f"{socket.gethostbyname(socket.gethostname())}:{free.getsockname()[1]}"
 
     def open(self, stage: Stage, objective: Objective, origin: Origin, rank: int, count: int, meeting: str) -> Any:
-        """Load the model. Its facts."""
+        """Load the model, and return the facts of its policy."""
         self._ranks = Ranks.join(rank, count, meeting, stage.cluster.deadline_s) if count > 1 else None
         self._backend = Local(stage, objective, replace(origin, base=origin.base if rank == 0 else None), self._ranks)
         self._facts = self._backend.facts
@@ -184,7 +184,7 @@ class RewardActor:
         surroundings.enter(who)
 
     def open(self, rewards: bytes, stage: Stage, log: str) -> dict[str, str]:
-        """Start the workers. The code that came with their models."""
+        """Start the workers, and return the digests of the code that came with their models."""
         run = stage.run
         self._pool = RewardPool(
             [pickle.loads(one) for _, one in pickle.loads(rewards)],

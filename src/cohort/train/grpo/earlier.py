@@ -31,7 +31,7 @@ def earlier(log: Path, step: int, rollout: Rollout, seed: int) -> list[Group]:
 
 
 def fresh(groups: Iterable[Group], step: int, rollout: Rollout) -> list[Group]:
-    """Those of the groups that were sampled for `step`: the others are of older weights."""
+    """The groups that were sampled for `step`, without those that are learnt from once more."""
     if not rollout.replay:
         return list(groups)
     return [group for group in groups if not group.rollouts or group.rollouts[0].version >= step - 1]

@@ -58,7 +58,7 @@ class Advantages:
             self._metrics(step)
 
     def checks(self, shown: int) -> list[Check]:
-        """What was found."""
+        """The checks of advantages, of dispositions and of numbers, each with what it found."""
         numbers = self._numbers
         looked_at = [numbers] if numbers.compared or numbers.differences else []  # of one group there are none
         return [tally.check(shown) for tally in (self._advantages, self._became, *looked_at)]

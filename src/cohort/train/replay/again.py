@@ -60,7 +60,7 @@ class StoredGroups:
 
     @property
     def ledger(self) -> StoredGroups:
-        """Itself."""
+        """This object, which keeps no account of prompts."""
         return self
 
     def metrics(self) -> dict[str, float]:
@@ -81,7 +81,7 @@ class StoredGroups:
         """Nothing to do."""
 
     def in_flight(self) -> Sequence[Group]:
-        """Nothing is."""
+        """No group is in flight: none is sampled."""
         return ()
 
 

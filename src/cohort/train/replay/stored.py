@@ -40,7 +40,7 @@ class StoredStep:
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """All of them."""
+        """All groups of the step, those that were left out too."""
         return (*self.kept, *self.left_out)
 
     def place(self, ticket: int, member: int | None = None) -> str:

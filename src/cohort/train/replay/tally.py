@@ -46,7 +46,7 @@ class Tally:
         self.differences.append(visible(what))
 
     def check(self, shown: int = SHOWN) -> Check:
-        """What was found."""
+        """The check that these comparisons come to; it names at most `shown` differences."""
         if self.differences:
             more = len(self.differences) - shown
             listed = "; ".join(self.differences[:shown]) + (f"; and {more} more" if more > 0 else "")

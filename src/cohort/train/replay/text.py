@@ -50,7 +50,7 @@ class Texts:
                     self._rollout(step.place(group.ticket, member), rollout)
 
     def checks(self, shown: int) -> list[Check]:
-        """What was found."""
+        """The checks of texts and of prompts, each with what it found."""
         return [self._prompts.check(shown), self._text.check(shown)]
 
     def _open(self, recorded: Recorded) -> None:

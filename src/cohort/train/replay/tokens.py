@@ -21,7 +21,7 @@ class MemberTokens:
     """The tokens of one completion, `[T]` each; None where the policy did not choose the token.
 
     `learner` and `entropy` are of the weights before the update of the step, at the temperature of sampling; `after` is
-    the log-prob by those that the update left, None in all where the step learnt nothing; `clipped` says which tokens
+    the log-prob by the weights after the update, None in all where the step learnt nothing; `clipped` says which tokens
     are past the clip then, so that another update on the batch would not push them on.
     """
 
