@@ -47,9 +47,9 @@ class StepLesson:
         self.asked, self._special = Asked(stage.task, facts, form), specials(facts.tokenizer)
         self._encode = lambda text: facts.tokenizer.encode(text, add_special_tokens=False)
 
-    def read(self, index: int, held_out: bool = False) -> EncodedSolution | None:
+    def read(self, index: int, unseen: bool = False) -> EncodedSolution | None:
         """See `Lesson`."""
-        solutions = self.rows.held_out if held_out else self.rows.train
+        solutions = self.rows.held_out if unseen else self.rows.train
         assert solutions is not None
         one = solutions[index]
         answer: list[int] = []
@@ -57,7 +57,7 @@ class StepLesson:
         for step in one.steps:
             answer += self._encode(ordinary(step.strip(), self._special)) + self._encode(SEPARATOR)
             ends.append(len(answer) - 1)
-        prompt = self.asked.before(len(answer), solutions, index, "solution", held_out)
+        prompt = self.asked.before(len(answer), solutions, index, "solution", unseen)
         return None if prompt is None else EncodedSolution(prompt, tuple(answer), tuple(ends), one.labels)
 
     def units(self, items: Sequence[EncodedSolution]) -> int:

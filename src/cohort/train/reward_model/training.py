@@ -62,16 +62,16 @@ class Asked:
         own = self._task.max_prompt_tokens
         return f"the model has {self._room} positions" + (f", and task.max_prompt_tokens is {own}" if own else "")
 
-    def before(self, answer: int, rows: Items[Any], index: int, what: str, held_out: bool) -> tuple[int, ...] | None:
-        """The prompt of row `index`, before an answer of so many tokens; None where it is too long and dropped, as one
-        that is `held_out` always is, if it is not to be cut. Raises `UserError` where a row is not to be dropped.
+    def before(self, answer: int, rows: Items[Any], index: int, what: str, unseen: bool) -> tuple[int, ...] | None:
+        """The prompt of row `index`, before an answer of so many tokens; None where it is too long and dropped, as an
+        `unseen` one, which is held out, always is, if it is not to be cut. Raises `UserError` where it is neither.
         """
         asked, rule = rows[index].prompt, self._task.too_long
         prompt = tuple(self.reader.prompt(asked.messages or asked.question))
         limit = min(self._room - answer, self._task.max_prompt_tokens or self._room)
         if len(prompt) <= limit:
             return prompt
-        if rule == "drop" or (held_out and rule == "error"):
+        if rule == "drop" or (unseen and rule == "error"):
             return None
         if rule == "truncate_left" and limit > 0:
             return prompt[-limit:]
@@ -103,8 +103,8 @@ class Lesson(Protocol[T]):
     def rows(self) -> Preferences | Solutions:
         """What is trained on, and what is held out."""
 
-    def read(self, index: int, held_out: bool = False) -> T | None:
-        """Number `index` as tokens, of those that are trained on or held out; None where it is left out."""
+    def read(self, index: int, unseen: bool = False) -> T | None:
+        """Number `index` as tokens, of those that are trained on or, `unseen`, held out; None where it is left out."""
 
     def units(self, items: Sequence[T]) -> int:
         """What the loss is a mean over."""
@@ -129,15 +129,15 @@ class PairLesson:
         self._stage, self.rows = stage, pairs
         self.asked = Asked(stage.task, facts, form)
 
-    def read(self, index: int, held_out: bool = False) -> EncodedPair | None:
+    def read(self, index: int, unseen: bool = False) -> EncodedPair | None:
         """See `Lesson`. A held-out pair whose answers are of equal tokens is left out."""
-        pairs: Pairs | None = self.rows.held_out if held_out else self.rows.train
+        pairs: Pairs | None = self.rows.held_out if unseen else self.rows.train
         assert pairs is not None
         pair = pairs[index]
         chosen, rejected = (tuple(self.asked.reader.answer(text)) for text in (pair.chosen, pair.rejected))
         longest = max(len(chosen), len(rejected))
-        prompt = self.asked.before(longest, pairs, index, "preference pair", held_out)
-        if prompt is None or (held_out and chosen == rejected):
+        prompt = self.asked.before(longest, pairs, index, "preference pair", unseen)
+        if prompt is None or (unseen and chosen == rejected):
             return None
         return EncodedPair(prompt, chosen, rejected, pair.margin)
 
@@ -227,7 +227,7 @@ class RewardModelTraining:
         if held_out is None or held_out.size is None:
             return None
         which = range(min(held_out.size, self._stage.evaluate.problems))
-        held = [(held_out[i].prompt.id, one) for i in which if (one := lesson.read(i, held_out=True)) is not None]
+        held = [(held_out[i].prompt.id, one) for i in which if (one := lesson.read(i, unseen=True)) is not None]
         if not held:
             return None
         with torch.no_grad():
