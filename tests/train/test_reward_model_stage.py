@@ -17,6 +17,7 @@ from cohort.record.metrics import is_timing, read_metrics
 from cohort.rewards.models.reward_model import reward_model
 from cohort.train import train
 from cohort.train.reward_model.training import RewardModelTraining
+from cohort.train.run import prepare
 from cohort.types import UserError
 from cohort.views.console import Console
 
@@ -209,6 +210,19 @@ def test_a_stage_that_is_not_there_cannot_score(tables, tmp_path):
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"no stage of that name that trains a reward model comes before it"):
         train(Recipe(name="x", run={"directory": str(tmp_path)}, stage=stages), console=Console(quiet=True))
+
+
+def test_what_stands_outside_the_stages_is_asked_of_those_that_read_it(tables):
+    """A reward, and earlier pairs, that name a stage: in that stage itself they mean nothing."""
+    stages = [
+        {"kind": "reward_model", "name": "rm", "policy": {"scratch": SMALL}, "task": tables["task"]},
+        {"kind": "grpo", "policy": {"scratch": SMALL}, "task": {"source": str(tables["task"]["source"])}},
+    ]
+    few = {"preferences": {"pairs_per_step": 4}, "rollout": {"prompts_per_step": 2, "group_size": 2, "max_tokens": 4}}
+    reward = [{"use": "reward_model", "args": {"model": "stage:rm"}}]
+    made = prepare(Recipe(name="x", reward=reward, stage=stages, **few))
+    assert made[0].prepared.parts is None
+    assert "stages/rm/final" in made[1].prepared.parts.rewards[0].args["model"]
 
 
 def test_the_best_step_is_confirmed_on_pairs_that_did_not_choose(tables):

@@ -31,7 +31,7 @@ def with_stage_models(recipe: Recipe, index: int) -> Stage:
     waiting = waits_for(stage)
     rewards = (_resolved(recipe, index, one, waiting[one.name]) if one.name in waiting else one for one in stage.reward)
     changes: dict[str, Any] = {"reward": tuple(rewards), "task": _task(recipe, index)}
-    earlier = ((one, _file_of(recipe, index, one)) for one in stage.preferences.history)
+    earlier = ((one, _file_of(recipe, index, one)) for one in _history(stage))
     history = tuple(one if file is None else str(file) for one, file in earlier if file is None or file.is_file())
     changes["preferences"] = {"history": history}
     if begins_with(recipe, index) is not None:  # of the stage before: the run says where that lies
@@ -39,9 +39,16 @@ def with_stage_models(recipe: Recipe, index: int) -> Stage:
     return stage.with_(**changes)
 
 
+def _history(stage: Stage) -> tuple[str, ...]:
+    return stage.preferences.history if "preferences" in kind_of(stage).tables else ()
+
+
 def waits_for(stage: Stage) -> dict[str, str]:
-    """By reward, the stage whose model it needs; `stage` is as the recipe has it."""
-    named = {reward.name: named_stage(reward.args.get("model")) for reward in stage.reward}
+    """By reward, the stage whose model it needs; `stage` is as the recipe has it. Rewards that stand outside the stages
+    are none of a stage that reads no [[reward]].
+    """
+    rewards = stage.reward if "reward" in kind_of(stage).tables else ()
+    named = {reward.name: named_stage(reward.args.get("model")) for reward in rewards}
     return {reward: name for reward, name in named.items() if name is not None}
 
 
@@ -88,7 +95,7 @@ def data_file(recipe: Recipe, index: int) -> Path | None:
 def data_files(recipe: Recipe, index: int) -> list[Path]:
     """The files of all data that stages before one make for it."""
     stage = recipe.stages[index]
-    files = (_file_of(recipe, index, source) for source in (stage.task.source, *stage.preferences.history))
+    files = (_file_of(recipe, index, source) for source in (stage.task.source, *_history(stage)))
     return [file for file in files if file is not None]
 
 
@@ -181,7 +188,8 @@ def _resolved(recipe: Recipe, index: int, reward: RewardTable, name: str) -> Rew
 
 def takes_from(stage: Stage) -> dict[str, str]:
     """By what it is here, the stage whose policy is a teacher, or gives its tokenizer."""
-    named = {f"teacher '{name}'": one.model for name, one in stage.distillation.teacher.items()}
+    teachers = stage.distillation.teacher if "distillation" in kind_of(stage).tables else {}
+    named = {f"teacher '{name}'": one.model for name, one in teachers.items()}
     scratch = stage.policy.scratch
     named |= {} if scratch is None or scratch.tokenizer is None else {"policy.scratch.tokenizer": scratch.tokenizer}
     return {what: name for what, of in named.items() if (name := named_stage(of)) is not None}
