@@ -148,7 +148,7 @@ def test_explain(desk, cohort):
     assert code == 0
     assert "\\begin{aligned}" in out
     code, _, err = cohort("explain", "recipe.toml", "--diff", "dappo")
-    assert code == 1
+    assert code == 2
     assert "dapo" in err
 
 

@@ -107,17 +107,16 @@ def test_tokens_start_no_threads(tokenizer, apart):
     try:
         list(engine.sample(asked))
         counts = []
-        for _ in range(3):  # others start threads, too, but not each time
+        for _ in range(40):  # other processes start threads, too, but not so many in each of these few milliseconds
             first = newest_thread()
-            for _ in range(10):
-                list(engine.sample(asked))
+            list(engine.sample(asked))
             counts.append(newest_thread() - first)
-            if counts[-1] < 100:
+            if counts[-1] < 20:
                 break
     finally:
         built().decode_apart(-1)
         torch.set_num_threads(before)
-    assert min(counts) < 100  # in 250 tokens
+    assert min(counts) < 20  # in 25 tokens
 
 
 def newest_thread() -> int:
