@@ -123,7 +123,7 @@ def stage_of(model: str, run: Path, given: dict[str, Any]) -> Stage:
     recipe = Recipe.load(run) if run.is_file() else Recipe.from_tables({**PLAIN, "policy": {"model": model}})
     stage = recipe.stages[-1]
     said = {key: value for key, value in given.items() if value is not None and key in type(stage.task).model_fields}
-    return stage.model_copy(update={"task": stage.task.model_copy(update=said)})
+    return stage.with_(task=said)
 
 
 def _rewards(stage: Stage, answer: str | None, reward: str | None) -> tuple[list[Reward], list[str]]:

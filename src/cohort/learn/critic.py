@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cohort.learn.budget import Budget
 from cohort.learn.forward import forward
-from cohort.learn.optimizer import clipped, load_optimizer, open_optimizer, save_optimizer
+from cohort.learn.optimizer import clip_gradient, load_optimizer, open_optimizer, save_optimizer
 from cohort.policy.fit import refuse_broken
 from cohort.policy.policy import Policy
 from cohort.settings import Critic as CriticTable
@@ -72,7 +72,9 @@ class Critic:
             group["lr"] = learning_rate
         add_up = partial(self._gradients, batch, returns.float(), old_values)
         total = self.budget.spend(add_up, partial(self.optimizer.zero_grad, True))
-        norm = clipped(self.module.parameters(), self.settings.gradient_clip, self._tolerant, " of the critic", MEND)
+        norm = clip_gradient(
+            self.module.parameters(), self.settings.gradient_clip, self._tolerant, " of the critic", MEND
+        )
         if finite := norm < math.inf:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

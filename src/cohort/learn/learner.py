@@ -22,7 +22,7 @@ from cohort.algorithms.objectives import (
 from cohort.learn.batch import decided
 from cohort.learn.budget import Budget
 from cohort.learn.forward import batch_logprobs, forward, head, in_chunks
-from cohort.learn.optimizer import clipped, lost_weights, open_optimizer
+from cohort.learn.optimizer import clip_gradient, lost_weights, open_optimizer
 from cohort.learn.reference import Reference
 from cohort.learn.routing import Routers, balance, counts, load
 from cohort.learn.teaching import Teaching
@@ -132,7 +132,7 @@ class Learner:
         if ranks is not None:
             sums, loss = ranks.merged(sums, loss)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = clipped(parameters, self.settings.gradient_clip, self._tolerant)
+        norm = clip_gradient(parameters, self.settings.gradient_clip, self._tolerant)
         if finite := norm < math.inf:
             for p in parameters:  # a batch without signal is a step on a zero gradient
                 if p.grad is None:

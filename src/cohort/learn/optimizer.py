@@ -95,7 +95,7 @@ def lost_weights(weights: Sequence[Tensor]) -> int:
     return sum(int((~weight.isfinite()).sum()) for weight in weights)
 
 
-def clipped(
+def clip_gradient(
     parameters: Iterable[Tensor],
     clip: float,
     tolerant: bool,

@@ -20,6 +20,7 @@ from cohort.machine import describe_machine, lock_file, threads_of
 from cohort.policy.load import locate
 from cohort.preflight.determinism import determinism
 from cohort.recipe import Recipe, digest, to_toml
+from cohort.recipe.loader import of_run
 from cohort.record.chain import CHAIN, Chain
 from cohort.record.files import write_bytes
 from cohort.record.inputs import fingerprints
@@ -40,7 +41,7 @@ from cohort.train.inputs import (
 from cohort.train.recorder import replace_files
 from cohort.train.stage import tables_of
 from cohort.train.unread import as_read
-from cohort.types import UnreadableError, UserError
+from cohort.types import UserError
 from cohort.views.console import Console
 from cohort.wording import another, giving, one_line, resuming
 
@@ -83,9 +84,7 @@ def as_it_lies(recipe: Recipe) -> Recipe:
 
 def recipe_in(run: Path) -> Recipe:
     """The recipe that a run keeps, as that of the directory it lies in. Raises `UnreadableError` for what is no run."""
-    if not (run / "recipe.toml").is_file():
-        raise UnreadableError(f"{str(run)!r} is no run: there is no recipe.toml in it")
-    recipe = as_it_lies(Recipe.load(run / "recipe.toml"))
+    recipe = as_it_lies(Recipe.load(of_run(run)))
     return recipe.placed(run) if recipe.place is None else recipe
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from cohort.algorithms.losses import bradley_terry
 from cohort.chat import template_for
 from cohort.evaluate.pairs import PairReport, report_pairs
-from cohort.learn.optimizer import clipped, load_optimizer, lost_weights, open_optimizer, rate_at, save_optimizer
+from cohort.learn.optimizer import clip_gradient, load_optimizer, lost_weights, open_optimizer, rate_at, save_optimizer
 from cohort.machine import peak_memory_gb
 from cohort.policy.load import open_policy, resumed_policy
 from cohort.policy.policy import Policy, PolicyFacts
@@ -306,7 +306,9 @@ class RewardModelTraining:
             total += loss.item()
             found.append(said)
         weights, tolerant = [*self._scorer.module.parameters()], self._stage.tolerant
-        norm = clipped(weights, self._stage.optimizer.gradient_clip, tolerant, mend="Lower optimizer.learning_rate.")
+        norm = clip_gradient(
+            weights, self._stage.optimizer.gradient_clip, tolerant, mend="Lower optimizer.learning_rate."
+        )
         if finite := norm < math.inf:
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
